@@ -1,0 +1,95 @@
+//! The library's one error type: every failure a user can cause has a variant that says what and where.
+
+use std::path::{Path, PathBuf};
+
+/// What the library returns wherever something can go wrong.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every way the library can fail.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operation was given tensors whose shapes do not fit together.
+    #[error("{op}: {message}")]
+    Shape {
+        /// The operation, named as its file in `ops/`.
+        op: &'static str,
+        /// What did not fit, with the shapes.
+        message: String,
+    },
+    /// No such device, no driver, or the device failed.
+    #[error("device: {0}")]
+    Device(String),
+    /// A tensor larger than what the device can hold.
+    #[error("{tensor} needs {needed} bytes, but {limit}")]
+    Limit {
+        /// The tensor's name.
+        tensor: String,
+        /// How many bytes it needs.
+        needed: u64,
+        /// The limit, in words, with its number.
+        limit: String,
+    },
+    /// Reading or writing a file failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: std::io::Error,
+    },
+    /// A file's contents are not what they should be.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A setting with an unknown name or an impossible value.
+    #[error("setting `{key}`: {message}")]
+    Config {
+        /// The setting's name.
+        key: String,
+        /// What is wrong with it, and what would be right.
+        message: String,
+    },
+    /// Text, corpus or tokenizer trouble that belongs to no one file.
+    #[error("{0}")]
+    Text(String),
+    /// Training met a number that is not finite.
+    #[error("step {step}: {tensor} is not finite ({value}); the last good checkpoint is kept")]
+    NonFinite {
+        /// The optimizer step, counted from 0.
+        step: u64,
+        /// The first tensor that went wrong: `loss`, or a parameter whose gradient it was.
+        tensor: String,
+        /// The offending value.
+        value: f32,
+    },
+    /// Too little memory for what was asked.
+    #[error("{0}")]
+    Memory(String),
+}
+
+impl Error {
+    /// A shape error of operation `op`.
+    pub fn shape(op: &'static str, message: impl Into<String>) -> Self {
+        Self::Shape { op, message: message.into() }
+    }
+
+    /// An input/output error at `path`.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io { path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// A complaint about the contents of the file at `path`.
+    pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Self::File { path: path.as_ref().to_path_buf(), message: message.into() }
+    }
+
+    /// A complaint about setting `key`.
+    pub fn config(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Config { key: key.into(), message: message.into() }
+    }
+}

@@ -1,0 +1,24 @@
+//! Weight-sparse transformers: a compute engine, a trainer, and the tools to look inside.
+//!
+//! The layers point one way, from the bottom up:
+//!
+//! * [`device`]: where numbers live and run. Knows nothing of models.
+//! * [`ops`]: what can be computed; one file per operation, with its WGSL kernel in `shaders/` and its native twin.
+//! * [`tape`]: which operations ran, for the way back.
+//! * [`model`], [`sparsity`], [`text`]: the transformer, the weight-sparsity rules, and what it reads.
+//! * [`train`]: batches, optimizer, the loop, checkpoints.
+//! * [`formats`]: files in the layouts that other software and the golden cases use.
+#![warn(missing_docs)]
+
+pub mod device;
+pub mod error;
+pub mod files;
+pub mod formats;
+pub mod model;
+pub mod ops;
+pub mod sparsity;
+pub mod tape;
+pub mod text;
+pub mod train;
+
+pub use error::{Error, Result};
