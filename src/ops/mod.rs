@@ -1,1 +1,65 @@
-//! ops.
+//! What can be computed: one file per operation, named as its shader in `shaders/`.
+//!
+//! Each file holds the operation's shapes and errors, its gradient rule, the launch of its WGSL kernels, and its native
+//! twin for the CPU device. Every function asks its tensors for their device and runs there. Reductions accumulate in a
+//! fixed order, so that the same inputs on the same device give the same bits.
+//!
+//! Shapes are written as in `x: (N, C)`; "rows" are all dimensions but the last taken together.
+
+pub mod abs_topk;
+pub mod adam;
+pub mod add;
+pub mod attention;
+pub mod columns;
+pub mod compress;
+pub mod count_nonzero;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gelu;
+pub mod grad_rms;
+pub mod layer_norm;
+pub mod linear;
+pub mod relu;
+pub mod rms_norm;
+pub mod sparse_linear;
+pub mod weight_topk;
+
+use crate::device::{Element, Shader, Tensor};
+use crate::{Error, Result};
+
+/// Every shader of the library, for tests and tools that go through all of them.
+pub const SHADERS: &[&Shader] = &[
+    &abs_topk::SHADER,
+    &adam::SHADER,
+    &add::SHADER,
+    &attention::SHADER,
+    &columns::SHADER,
+    &compress::SHADER,
+    &count_nonzero::SHADER,
+    &cross_entropy::SHADER,
+    &embedding::SHADER,
+    &gelu::SHADER,
+    &grad_rms::SHADER,
+    &layer_norm::SHADER,
+    &linear::SHADER,
+    &relu::SHADER,
+    &rms_norm::SHADER,
+    &sparse_linear::SHADER,
+    &weight_topk::SHADER,
+];
+
+/// Complains unless `tensor` has exactly `shape`.
+fn expect_shape<T: Element>(op: &'static str, name: &str, tensor: &Tensor<T>, shape: &[usize]) -> Result<()> {
+    if tensor.shape() == shape {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("{name} is {:?}, expected {shape:?}", tensor.shape())))
+}
+
+/// Complains unless `a` and `b` have the same shape.
+fn expect_same<T: Element, U: Element>(op: &'static str, a: &Tensor<T>, b: &Tensor<U>) -> Result<()> {
+    if a.shape() == b.shape() {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("shapes {:?} and {:?} differ", a.shape(), b.shape())))
+}

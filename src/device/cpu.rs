@@ -1,0 +1,128 @@
+//! The native device: recycled host memory, and the two ways operations use the processor (threads and vectors).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rayon::prelude::*;
+
+use super::tensor::Element;
+use crate::{Error, Result};
+
+/// The processor. Tensors are plain vectors, recycled by length so that a training step allocates nothing new.
+#[derive(Clone)]
+pub struct Cpu {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) floats: Pool<f32>,
+    pub(super) words: Pool<u32>,
+    allocated: AtomicU64,
+}
+
+/// Vectors given back, by length.
+pub struct Pool<T> {
+    free: Mutex<HashMap<usize, Vec<Vec<T>>>>,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { free: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl Cpu {
+    /// The native device. Threads are rayon's (one a core; `RAYON_NUM_THREADS` changes it).
+    pub fn new() -> Self {
+        Self { shared: Arc::default() }
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        format!("CPU, {} threads", rayon::current_num_threads())
+    }
+
+    pub(super) fn allocated(&self) -> u64 {
+        self.shared.allocated.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// A vector of `len` entries with unspecified (but initialised) contents.
+    pub(super) fn take<T: Element>(&self, name: &str, len: usize) -> Result<Buffer<T>> {
+        let recycled = T::pool(&self.shared).free.lock().ok().and_then(|mut free| free.get_mut(&len)?.pop());
+        let data = match recycled {
+            Some(data) => data,
+            None => {
+                let mut data = Vec::new();
+                data.try_reserve_exact(len).map_err(|_| {
+                    Error::Memory(format!("no host memory for {name} ({} bytes)", len * size_of::<T>()))
+                })?;
+                data.resize(len, T::default());
+                self.shared.allocated.fetch_add((len * size_of::<T>()) as u64, Ordering::Relaxed);
+                data
+            }
+        };
+        Ok(Buffer { data, home: self.shared.clone() })
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cpu")
+    }
+}
+
+/// A vector on loan from its device; dropping it gives it back.
+pub(super) struct Buffer<T: Element> {
+    pub(super) data: Vec<T>,
+    home: Arc<Shared>,
+}
+
+impl<T: Element> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if let Ok(mut free) = T::pool(&self.home).free.lock() {
+            let data = std::mem::take(&mut self.data);
+            free.entry(data.len()).or_default().push(data);
+        }
+    }
+}
+
+/// Runs `f` compiled for the widest vectors this processor has. `f` and what it calls must be `#[inline(always)]`
+/// to profit.
+#[inline]
+pub fn simd<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Calls `f(first_row, rows)` in parallel on consecutive blocks of `out`'s rows (`width` entries each), vectorised.
+///
+/// Blocks depend on the shape alone, so that results never depend on the number of threads.
+pub fn for_row_blocks<T: Element>(
+    out: &mut [T],
+    width: usize,
+    rows_per_block: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    if out.is_empty() || width == 0 {
+        return;
+    }
+    let block = rows_per_block.max(1);
+    out.par_chunks_mut(block * width).enumerate().for_each(|(i, rows)| simd(|| f(i * block, rows)));
+}
+
+/// How many rows of `width` entries make a block worth a thread's while.
+pub fn rows_per_block(width: usize) -> usize {
+    (16 * 1024 / width.max(1)).max(1)
+}

@@ -1,0 +1,266 @@
+//! The wgpu device: one queue, recycled buffers, and launches gathered into few submissions.
+
+pub mod launch;
+mod pipeline;
+mod queue;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::{Error, Result};
+use pipeline::Pipelines;
+use queue::Pending;
+
+/// A graphics adapter with its queue.
+#[derive(Clone)]
+pub struct Gpu {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    pipelines: Mutex<Pipelines>,
+    pending: Mutex<Pending>,
+    free: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
+    allocated: AtomicU64,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// A storage buffer on loan from its device; dropping it gives it back.
+pub(super) struct Buffer {
+    raw: Option<wgpu::Buffer>,
+    home: Gpu,
+}
+
+impl Buffer {
+    fn raw(&self) -> Result<&wgpu::Buffer> {
+        self.raw.as_ref().ok_or_else(|| Error::Device("a buffer was used after it was given back".into()))
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // Work already recorded runs before any later use, so that a buffer can be lent out again at once.
+        if let (Some(raw), Ok(mut free)) = (self.raw.take(), self.home.shared.free.lock()) {
+            free.entry(raw.size()).or_default().push(raw);
+        }
+    }
+}
+
+/// All adapters of this machine, hardware first, in a stable order.
+pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.flags.remove(wgpu::InstanceFlags::VALIDATION | wgpu::InstanceFlags::DEBUG);
+    let backends = descriptor.backends;
+    let instance = wgpu::Instance::new(descriptor);
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    adapters.sort_by_key(|a| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    adapters
+}
+
+/// The first adapter that is hardware and can compute, or why there is none, in words for the user.
+pub(super) fn hardware_adapter() -> std::result::Result<wgpu::Adapter, String> {
+    let mut software = None;
+    for adapter in enumerate() {
+        let info = adapter.get_info();
+        match info.device_type {
+            _ if !computes(&adapter) => {}
+            wgpu::DeviceType::Cpu => software = software.or(Some(info.name)),
+            _ => return Ok(adapter),
+        }
+    }
+    Err(match software {
+        Some(name) => format!("the only graphics adapter is software ({name})"),
+        None => "no graphics adapter found".to_string(),
+    })
+}
+
+pub(super) fn computes(adapter: &wgpu::Adapter) -> bool {
+    adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+}
+
+impl Gpu {
+    /// Opens the first adapter, or the one that `which` names: an index as `gossamer devices` lists them, or a part
+    /// of the adapter's name, driver or backend in any case.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no such adapter or it cannot compute; the message lists those there are.
+    pub fn open(which: Option<&str>) -> Result<Self> {
+        let adapters = enumerate();
+        if adapters.is_empty() {
+            return Err(Error::Device("no graphics adapter or driver found; `--device cpu` needs none".into()));
+        }
+        let chosen = match which {
+            None => adapters.iter().position(computes),
+            Some(which) => match which.parse::<usize>() {
+                Ok(index) => Some(index).filter(|&i| i < adapters.len()),
+                Err(_) => adapters.iter().position(|a| {
+                    let info = a.get_info();
+                    let text = format!("{} {} {}", info.name, info.driver, info.backend).to_lowercase();
+                    text.contains(&which.to_lowercase())
+                }),
+            },
+        };
+        match chosen {
+            Some(index) => adapters.into_iter().nth(index).map_or_else(|| Err(no_such(&[], which)), Self::from_adapter),
+            None => {
+                let names: Vec<_> = adapters.iter().map(|a| a.get_info().name).collect();
+                Err(no_such(&names, which))
+            }
+        }
+    }
+
+    /// Opens `adapter` with all the buffer sizes it grants and no optional feature.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the driver's reason.
+    pub fn from_adapter(adapter: wgpu::Adapter) -> Result<Self> {
+        let info = adapter.get_info();
+        if !computes(&adapter) {
+            return Err(Error::Device(format!("{} ({}) has no compute shaders", info.name, info.backend)));
+        }
+        let granted = adapter.limits();
+        let limits = wgpu::Limits {
+            max_storage_buffer_binding_size: granted.max_storage_buffer_binding_size,
+            max_buffer_size: granted.max_buffer_size,
+            ..wgpu::Limits::downlevel_defaults()
+        }
+        .or_worse_values_from(&granted);
+        let limits = wgpu::Limits {
+            max_storage_buffers_per_shader_stage: granted.max_storage_buffers_per_shader_stage.min(8),
+            max_compute_workgroup_storage_size: granted.max_compute_workgroup_storage_size.min(16384),
+            max_compute_invocations_per_workgroup: granted.max_compute_invocations_per_workgroup.min(256),
+            max_compute_workgroup_size_x: granted.max_compute_workgroup_size_x.min(256),
+            max_compute_workgroup_size_y: granted.max_compute_workgroup_size_y.min(256),
+            ..limits
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("gossamer"),
+            required_limits: limits.clone(),
+            ..Default::default()
+        }))
+        .map_err(|e| Error::Device(format!("{} ({}): {e}", info.name, info.backend)))?;
+        let failure = Arc::new(Mutex::new(None));
+        let report = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            if let Ok(mut first) = report.lock() {
+                first.get_or_insert(error.to_string());
+            }
+        }));
+        let pending = Mutex::new(Pending::new(&device));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                device,
+                queue,
+                info,
+                limits,
+                pipelines: Mutex::default(),
+                pending,
+                free: Mutex::default(),
+                allocated: AtomicU64::new(0),
+                failure,
+            }),
+        })
+    }
+
+    /// One line for people: adapter, backend and driver.
+    pub fn describe(&self) -> String {
+        let info = &self.shared.info;
+        format!("GPU {} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info).replace(" )", ")")
+    }
+
+    /// The adapter's own account of itself.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.shared.info
+    }
+
+    /// The largest storage buffer in bytes that a kernel can bind.
+    pub fn largest_binding(&self) -> u64 {
+        self.shared.limits.max_storage_buffer_binding_size.min(self.shared.limits.max_buffer_size)
+    }
+
+    pub(super) fn allocated(&self) -> u64 {
+        self.shared.allocated.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// A storage buffer of `bytes` (at least 4, so that even an empty tensor can be bound).
+    pub(super) fn take(&self, name: &str, bytes: u64) -> Result<Buffer> {
+        let size = bytes.max(4);
+        if size > self.largest_binding() {
+            return Err(Error::Limit {
+                tensor: name.to_string(),
+                needed: bytes,
+                limit: format!(
+                    "{} binds at most {} bytes (max_storage_buffer_binding_size)",
+                    self.shared.info.name,
+                    self.largest_binding()
+                ),
+            });
+        }
+        let recycled = lock(&self.shared.free)?.get_mut(&size).and_then(Vec::pop);
+        let raw = match recycled {
+            Some(raw) => raw,
+            None => {
+                let raw = self.create_buffer(
+                    name,
+                    size,
+                    wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                )?;
+                self.shared.allocated.fetch_add(size, Ordering::Relaxed);
+                raw
+            }
+        };
+        Ok(Buffer { raw: Some(raw), home: self.clone() })
+    }
+
+    fn create_buffer(&self, name: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let device = &self.shared.device;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer =
+            device.create_buffer(&wgpu::BufferDescriptor { label: Some(name), size, usage, mapped_at_creation: false });
+        match pollster::block_on(scope.pop()) {
+            Some(error) => Err(Error::Memory(format!(
+                "no device memory for {name} ({size} bytes, {} already allocated): {error}",
+                self.allocated()
+            ))),
+            None => Ok(buffer),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match lock(&self.shared.failure)?.take() {
+            Some(message) => Err(Error::Device(format!("{}: {message}", self.shared.info.name))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu({})", self.shared.info.name)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| Error::Device("another thread failed while using the GPU".into()))
+}
+
+fn no_such(names: &[String], which: Option<&str>) -> Error {
+    let wanted = which.map_or("a GPU that can compute".to_string(), |w| format!("`{w}`"));
+    Error::Device(format!("no adapter matches {wanted}; there are: {}", names.join(", ")))
+}

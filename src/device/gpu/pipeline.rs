@@ -1,0 +1,134 @@
+//! Compiled kernels, kept by what they were compiled from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use wgpu::naga;
+
+use super::Gpu;
+use super::launch::Shader;
+use crate::{Error, Result};
+
+/// What a pipeline is compiled from.
+#[derive(Clone)]
+pub(super) struct Key {
+    shader: &'static Shader,
+    entry: &'static str,
+    constants: Vec<(&'static str, f64)>,
+}
+
+impl Key {
+    pub(super) fn new(shader: &'static Shader, entry: &'static str, constants: &[(&'static str, f64)]) -> Self {
+        Self { shader, entry, constants: constants.to_vec() }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{}::{}", self.shader.name, self.entry);
+        for (name, value) in &self.constants {
+            text.push_str(&format!(" {name}={value}"));
+        }
+        text
+    }
+}
+
+pub(super) struct Pipeline {
+    pub(super) raw: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+    /// Tensors it takes.
+    pub(super) bindings: usize,
+}
+
+struct Module {
+    raw: wgpu::ShaderModule,
+    ir: naga::Module,
+    info: naga::valid::ModuleInfo,
+}
+
+#[derive(Default)]
+pub(super) struct Pipelines {
+    modules: HashMap<&'static str, Arc<Module>>,
+    pipelines: HashMap<String, Arc<Pipeline>>,
+}
+
+impl Pipelines {
+    pub(super) fn get(&mut self, gpu: &Gpu, key: Key) -> Result<Arc<Pipeline>> {
+        let text = key.text();
+        if let Some(pipeline) = self.pipelines.get(&text) {
+            return Ok(pipeline.clone());
+        }
+        let module = self.module(gpu, key.shader)?;
+        let device = &gpu.shared.device;
+        let entries = layout_entries(&module, key.entry)
+            .ok_or_else(|| Error::Device(format!("shader {} has no entry point {}", key.shader.name, key.entry)))?;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&text), entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&text),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&text),
+            layout: Some(&pipeline_layout),
+            module: &module.raw,
+            entry_point: Some(key.entry),
+            compilation_options: wgpu::PipelineCompilationOptions { constants: &key.constants, ..Default::default() },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::Device(format!("kernel {text}: {error}")));
+        }
+        let bindings = entries.len() - 1;
+        let pipeline = Arc::new(Pipeline { raw, layout, bindings });
+        self.pipelines.insert(text, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn module(&mut self, gpu: &Gpu, shader: &'static Shader) -> Result<Arc<Module>> {
+        if let Some(module) = self.modules.get(shader.name) {
+            return Ok(module.clone());
+        }
+        let failed = |reason: String| Error::Device(format!("shader {}: {reason}", shader.name));
+        let wgsl = shader.wgsl()?;
+        let ir = naga::front::wgsl::parse_str(&wgsl).map_err(|e| failed(e.emit_to_string(&wgsl)))?;
+        let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+            .validate(&ir)
+            .map_err(|e| failed(e.emit_to_string(&wgsl)))?;
+        let scope = gpu.shared.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let raw = gpu.shared.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(shader.name),
+            source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(failed(error.to_string()));
+        }
+        let module = Arc::new(Module { raw, ir, info });
+        self.modules.insert(shader.name, module.clone());
+        Ok(module)
+    }
+}
+
+/// The bind group layout of one entry point: the parameter block at binding 0 whether used or not, and the storage
+/// buffers that the entry point reaches.
+fn layout_entries(module: &Module, entry: &str) -> Option<Vec<wgpu::BindGroupLayoutEntry>> {
+    let index = module.ir.entry_points.iter().position(|e| e.name == entry)?;
+    let uses = module.info.get_entry_point(index);
+    let buffer = |binding, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        count: None,
+    };
+    let mut entries = vec![buffer(0, wgpu::BufferBindingType::Uniform, true)];
+    for (handle, global) in module.ir.global_variables.iter() {
+        if let (naga::AddressSpace::Storage { access }, Some(binding)) = (global.space, &global.binding) {
+            if !uses[handle].is_empty() {
+                let read_only = !access.contains(naga::StorageAccess::STORE);
+                entries.push(buffer(binding.binding, wgpu::BufferBindingType::Storage { read_only }, false));
+            }
+        }
+    }
+    entries.sort_by_key(|e| e.binding);
+    Some(entries)
+}

@@ -1,0 +1,164 @@
+//! What is waiting to run, and how it is handed to the driver.
+
+use super::{Buffer, Gpu, lock};
+use crate::device::Element;
+use crate::{Error, Result};
+
+/// Bytes between the parameter blocks of two launches: the largest alignment WebGPU allows a device to ask for.
+pub(super) const PARAMS_STRIDE: usize = 256;
+/// Launches gathered into one submission at most.
+const LAUNCHES: usize = 256;
+/// Estimated operations gathered into one submission at most, so that no driver's watchdog takes it for a hang.
+const WORK: u64 = 40_000_000_000;
+/// Submissions in flight at most, so that the driver's queue, and with it memory, stays flat.
+const IN_FLIGHT: usize = 4;
+
+pub(super) enum Command {
+    Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, params: u32, groups: (u32, u32) },
+    Copy { from: wgpu::Buffer, to: wgpu::Buffer, bytes: u64 },
+    Clear { buffer: wgpu::Buffer },
+}
+
+pub(super) struct Pending {
+    commands: Vec<Command>,
+    params: Vec<u8>,
+    pub(super) params_buffer: wgpu::Buffer,
+    work: u64,
+    in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
+}
+
+impl Pending {
+    pub(super) fn new(device: &wgpu::Device) -> Self {
+        let params_buffer = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: (LAUNCHES * PARAMS_STRIDE) as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        Self { commands: Vec::new(), params: Vec::new(), params_buffer, work: 0, in_flight: Default::default() }
+    }
+
+    /// Stores a launch's parameters and says at which offset of the parameter buffer they will be.
+    pub(super) fn push_params(&mut self, words: &[u32]) -> u32 {
+        let offset = self.params.len();
+        self.params.extend_from_slice(bytemuck::cast_slice(words));
+        self.params.resize(offset + PARAMS_STRIDE, 0);
+        offset as u32
+    }
+}
+
+impl Gpu {
+    pub(super) fn record(&self, pending: &mut Pending, command: Command, work: u64) -> Result<()> {
+        pending.commands.push(command);
+        pending.work += work;
+        if pending.work >= WORK || pending.params.len() >= LAUNCHES * PARAMS_STRIDE {
+            self.submit(pending)?;
+        }
+        Ok(())
+    }
+
+    fn submit(&self, pending: &mut Pending) -> Result<()> {
+        if pending.commands.is_empty() {
+            return self.check();
+        }
+        let device = &self.shared.device;
+        if !pending.params.is_empty() {
+            self.shared.queue.write_buffer(&pending.params_buffer, 0, &pending.params);
+        }
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let mut commands = pending.commands.drain(..).peekable();
+        while let Some(command) = commands.next() {
+            match command {
+                Command::Copy { from, to, bytes } => encoder.copy_buffer_to_buffer(&from, 0, &to, 0, Some(bytes)),
+                Command::Clear { buffer } => encoder.clear_buffer(&buffer, 0, None),
+                dispatch => {
+                    let mut pass = encoder.begin_compute_pass(&Default::default());
+                    let mut next = Some(dispatch);
+                    while let Some(Command::Dispatch { pipeline, bindings, params, groups }) = next {
+                        pass.set_pipeline(&pipeline);
+                        pass.set_bind_group(0, &bindings, &[params]);
+                        pass.dispatch_workgroups(groups.0, groups.1, 1);
+                        next = commands.next_if(|c| matches!(c, Command::Dispatch { .. }));
+                    }
+                }
+            }
+        }
+        drop(commands);
+        pending.params.clear();
+        pending.work = 0;
+        pending.in_flight.push_back(self.shared.queue.submit([encoder.finish()]));
+        if pending.in_flight.len() > IN_FLIGHT {
+            self.wait_for(pending.in_flight.pop_front())?;
+        }
+        self.check()
+    }
+
+    fn wait_for(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        self.shared
+            .device
+            .poll(wgpu::PollType::Wait { submission_index, timeout: None })
+            .map_err(|e| Error::Device(format!("{}: {e}", self.shared.info.name)))?;
+        Ok(())
+    }
+
+    pub(in crate::device) fn wait(&self) -> Result<()> {
+        let mut pending = lock(&self.shared.pending)?;
+        self.submit(&mut pending)?;
+        pending.in_flight.clear();
+        self.wait_for(None)?;
+        self.check()
+    }
+
+    pub(in crate::device) fn write(&self, buffer: &Buffer, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // The queue runs writes before the next submission, so that what was recorded earlier must go first.
+        let mut pending = lock(&self.shared.pending)?;
+        self.submit(&mut pending)?;
+        self.shared.queue.write_buffer(buffer.raw()?, 0, bytes);
+        Ok(())
+    }
+
+    pub(in crate::device) fn clear(&self, buffer: &Buffer) -> Result<()> {
+        let command = Command::Clear { buffer: buffer.raw()?.clone() };
+        self.record(&mut *lock(&self.shared.pending)?, command, 0)
+    }
+
+    pub(in crate::device) fn copy(&self, from: &Buffer, to: &Buffer, bytes: u64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let command = Command::Copy { from: from.raw()?.clone(), to: to.raw()?.clone(), bytes };
+        self.record(&mut *lock(&self.shared.pending)?, command, 0)
+    }
+
+    pub(in crate::device) fn read<T: Element>(&self, buffer: &Buffer, len: usize) -> Result<Vec<T>> {
+        let bytes = (len * size_of::<T>()) as u64;
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let staging =
+            self.create_buffer("readback", bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        let command = Command::Copy { from: buffer.raw()?.clone(), to: staging.clone(), bytes };
+        self.record(&mut *lock(&self.shared.pending)?, command, 0)?;
+        let mut pending = lock(&self.shared.pending)?;
+        self.submit(&mut pending)?;
+        let (send, receive) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            let _ = send.send(result);
+        });
+        pending.in_flight.clear();
+        self.wait_for(None)?;
+        drop(pending);
+        self.check()?;
+        let failed = |reason: String| Error::Device(format!("{}: reading back: {reason}", self.shared.info.name));
+        receive.recv().map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        let view = staging.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
+        let mut out = vec![T::default(); len];
+        bytemuck::cast_slice_mut(&mut out).copy_from_slice(&view);
+        drop(view);
+        staging.unmap();
+        Ok(out)
+    }
+}

@@ -1,0 +1,232 @@
+//! Row-major arrays on a device.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::cpu::{self, Pool};
+use super::gpu;
+use super::{Device, Gpu};
+use crate::{Error, Result};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for u32 {}
+}
+
+/// What tensors hold: `f32` numbers or `u32` words (token ids, indices).
+pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + PartialEq + sealed::Sealed {
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn pool(shared: &cpu::Shared) -> &Pool<Self>;
+}
+
+impl Element for f32 {
+    #[allow(private_interfaces)]
+    fn pool(shared: &cpu::Shared) -> &Pool<Self> {
+        &shared.floats
+    }
+}
+
+impl Element for u32 {
+    #[allow(private_interfaces)]
+    fn pool(shared: &cpu::Shared) -> &Pool<Self> {
+        &shared.words
+    }
+}
+
+/// A row-major array on a device. Clones share their storage: treat a tensor as frozen once it was cloned.
+#[derive(Clone)]
+pub struct Tensor<T: Element = f32> {
+    shape: Vec<usize>,
+    device: Device,
+    data: Storage<T>,
+}
+
+enum Storage<T: Element> {
+    Cpu(Arc<cpu::Buffer<T>>),
+    Gpu(Arc<gpu::Buffer>),
+}
+
+impl<T: Element> Clone for Storage<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Cpu(b) => Self::Cpu(b.clone()),
+            Self::Gpu(b) => Self::Gpu(b.clone()),
+        }
+    }
+}
+
+impl<T: Element> fmt::Debug for Tensor<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor{:?} on {:?}", self.shape, self.device)
+    }
+}
+
+impl<T: Element> Tensor<T> {
+    pub(super) fn empty(device: &Device, name: &str, shape: &[usize]) -> Result<Self> {
+        let len = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(|| Error::Limit {
+            tensor: name.to_string(),
+            needed: u64::MAX,
+            limit: format!("the shape {shape:?} overflows"),
+        })?;
+        let data = match device {
+            Device::Cpu(cpu) => Storage::Cpu(Arc::new(cpu.take(name, len)?)),
+            Device::Gpu(gpu) => Storage::Gpu(Arc::new(gpu.take(name, (len * size_of::<T>()) as u64)?)),
+        };
+        Ok(Self { shape: shape.to_vec(), device: device.clone(), data })
+    }
+
+    /// The extent of each dimension.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tensor as a matrix: (product of all but the last dimension, last dimension).
+    pub fn rows_cols(&self) -> (usize, usize) {
+        match self.shape.split_last() {
+            Some((&last, rest)) => (rest.iter().product(), last),
+            None => (1, 1),
+        }
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The same numbers under another shape of equal length.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths differ.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        if shape.iter().product::<usize>() != self.len() {
+            return Err(Error::shape("reshape", format!("{:?} does not fit into {shape:?}", self.shape)));
+        }
+        Ok(Self { shape: shape.to_vec(), device: self.device.clone(), data: self.data.clone() })
+    }
+
+    /// The entries, on the CPU device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] on a GPU tensor.
+    pub fn native(&self) -> Result<&[T]> {
+        match &self.data {
+            Storage::Cpu(buffer) => Ok(&buffer.data),
+            Storage::Gpu(_) => Err(elsewhere("CPU")),
+        }
+    }
+
+    /// The entries, to be written, on the CPU device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] on a GPU tensor, and if the tensor has clones.
+    pub fn native_mut(&mut self) -> Result<&mut [T]> {
+        match &mut self.data {
+            Storage::Cpu(buffer) => match Arc::get_mut(buffer) {
+                Some(buffer) => Ok(&mut buffer.data),
+                None => Err(Error::Device("a tensor that others still read cannot be written".into())),
+            },
+            Storage::Gpu(_) => Err(elsewhere("CPU")),
+        }
+    }
+
+    pub(super) fn buffer(&self) -> Result<&Arc<gpu::Buffer>> {
+        match &self.data {
+            Storage::Cpu(_) => Err(elsewhere("GPU")),
+            Storage::Gpu(buffer) => Ok(buffer),
+        }
+    }
+
+    /// Copies the entries to the host. Waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn read(&self) -> Result<Vec<T>> {
+        match (&self.data, &self.device) {
+            (Storage::Cpu(buffer), _) => Ok(buffer.data.clone()),
+            (Storage::Gpu(buffer), Device::Gpu(gpu)) => gpu.read(buffer, self.len()),
+            _ => Err(elsewhere("GPU")),
+        }
+    }
+
+    /// Overwrites all entries with `data`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths differ; otherwise as [`Tensor::native_mut`].
+    pub fn write(&mut self, data: &[T]) -> Result<()> {
+        if data.len() != self.len() {
+            return Err(Error::shape("write", format!("{} entries into {:?}", data.len(), self.shape)));
+        }
+        match self.gpu() {
+            Some(gpu) => gpu.write(self.buffer()?, bytemuck::cast_slice(data)),
+            None => {
+                self.native_mut()?.copy_from_slice(data);
+                Ok(())
+            }
+        }
+    }
+
+    /// Overwrites all entries with zero bits.
+    ///
+    /// # Errors
+    /// As [`Tensor::native_mut`].
+    pub fn clear(&mut self) -> Result<()> {
+        match self.gpu() {
+            Some(gpu) => gpu.clear(self.buffer()?),
+            None => {
+                self.native_mut()?.fill(T::default());
+                Ok(())
+            }
+        }
+    }
+
+    /// Overwrites all entries with those of `source`, which has equally many and lives on the same device.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the devices do.
+    pub fn copy_from(&mut self, source: &Self) -> Result<()> {
+        if source.len() != self.len() {
+            return Err(Error::shape("copy", format!("{:?} into {:?}", source.shape, self.shape)));
+        }
+        match self.gpu() {
+            Some(gpu) => gpu.copy(source.buffer()?, self.buffer()?, (self.len() * size_of::<T>()) as u64),
+            None => {
+                self.native_mut()?.copy_from_slice(source.native()?);
+                Ok(())
+            }
+        }
+    }
+
+    /// A new tensor with the same entries and storage of its own.
+    ///
+    /// # Errors
+    /// As [`Device::empty`].
+    pub fn duplicate(&self, name: &str) -> Result<Self> {
+        let mut copy = self.device.empty(name, &self.shape)?;
+        copy.copy_from(self)?;
+        Ok(copy)
+    }
+
+    /// The GPU this tensor lives on, if it does.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match &self.device {
+            Device::Gpu(gpu) => Some(gpu),
+            Device::Cpu(_) => None,
+        }
+    }
+}
+
+fn elsewhere(wanted: &str) -> Error {
+    Error::Device(format!("a tensor was expected on the {wanted} device and lives on another"))
+}

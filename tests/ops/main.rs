@@ -1,0 +1,24 @@
+//! Every operation against plain float64 loops, forward and backward, on both devices.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod abs_topk;
+mod adam;
+mod add;
+mod attention;
+mod columns;
+mod comparators;
+mod compress;
+mod count_nonzero;
+mod cross_entropy;
+mod embedding;
+mod gelu;
+mod grad_rms;
+mod layer_norm;
+mod linear;
+mod relu;
+mod rms_norm;
+mod shaders;
+mod sparse_linear;
+mod weight_topk;
