@@ -141,6 +141,14 @@ impl<T: Element> Tensor<T> {
         }
     }
 
+    /// Whether no clone shares the storage, so that it can be overwritten unseen.
+    pub fn is_unique(&self) -> bool {
+        match &self.data {
+            Storage::Cpu(buffer) => Arc::strong_count(buffer) == 1,
+            Storage::Gpu(buffer) => Arc::strong_count(buffer) == 1,
+        }
+    }
+
     pub(super) fn buffer(&self) -> Result<&Arc<gpu::Buffer>> {
         match &self.data {
             Storage::Cpu(_) => Err(elsewhere("GPU")),
