@@ -22,8 +22,8 @@ fn event_files(dir: &Path) -> Vec<PathBuf> {
 
 /// CRC-32C a bit at a time (reflected polynomial 0x82f63b78), then TFRecord's mask.
 fn masked_crc(data: &[u8]) -> u32 {
-    let crc = crc_bitwise(data);
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+    let crc = u64::from(crc_bitwise(data));
+    ((crc << 17 | crc >> 15) as u32).wrapping_add(0xa282_ead8)
 }
 
 fn crc_bitwise(data: &[u8]) -> u32 {
