@@ -1,1 +1,99 @@
-//! Metrics.
+//! What a run reports as it goes: `metrics.jsonl`, a line a logged step, and the same scalars for TensorBoard.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::tensorboard::EventFile;
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+
+/// The run folder's open metrics: lines of JSON in `metrics.jsonl`, scalars in `events.out.tfevents.<unix time>.gossamer`.
+#[derive(Debug)]
+pub struct Metrics {
+    path: PathBuf,
+    lines: File,
+    events: EventFile,
+}
+
+impl Metrics {
+    /// Opens the metrics of the run in the folder `run_dir`, which must exist.
+    ///
+    /// * `resume_step` `None`: a new run. Metrics that are there already are never overwritten.
+    /// * `Some(n)`: goes on at step `n`. What an interrupted run logged of step `n` and later ones is dropped, as is a last line that it did
+    ///   not finish, so that `metrics.jsonl` ends up as if nothing had happened. `Some(0)` starts over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] if a new run finds metrics there, or if an earlier line is not one of ours; [`Error::Io`] where the system refuses.
+    pub fn open(run_dir: impl AsRef<Path>, resume_step: Option<u64>) -> Result<Self> {
+        let dir = run_dir.as_ref();
+        let path = dir.join("metrics.jsonl");
+        let written = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|e| Error::io(&path, e))?,
+        };
+        match resume_step {
+            None if !written.is_empty() => {
+                return Err(Error::file(&path, "another run logged here already: resume it, or choose a new folder"));
+            }
+            None => {}
+            Some(step) => {
+                let kept = lines_before(step, &written, &path)?;
+                write_atomic(&path, |out| out.write_all(&kept).map_err(|e| Error::io(&path, e)))?;
+            }
+        }
+        let opened = OpenOptions::new().append(true).create(true).open(&path);
+        let lines = opened.map_err(|e| Error::io(&path, e))?;
+        let mut events = EventFile::create(dir)?;
+        if let Some(step) = resume_step {
+            events.restart(step)?;
+        }
+        Ok(Self { path, lines, events })
+    }
+
+    /// Appends one line, `{"step":..,"loss":..}`, with `values` in the order given, and the same as TensorBoard scalars (as f32). A value
+    /// that is not finite is `null` in the line. Both are in the system's hands when this returns: a kill loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] naming the file, for example on a full disk; [`Error::Config`] for a value named `step`.
+    pub fn log(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        let mut line = format!("{{\"step\":{step}");
+        for &(name, value) in values {
+            if name == "step" {
+                return Err(Error::config(name, "a metric cannot have this name: it is the line's own"));
+            }
+            let value = if value.is_finite() { serde_json::Value::from(value) } else { serde_json::Value::Null };
+            line += &format!(",{}:{value}", serde_json::Value::from(name));
+        }
+        line += "}\n";
+        self.lines.write_all(line.as_bytes()).map_err(|e| Error::io(&self.path, e))?;
+        self.events.scalars(step, values)
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
+}
+
+/// Those lines of `written`, the contents of the file at `path`, whose step is before `step`.
+fn lines_before(step: u64, written: &[u8], path: &Path) -> Result<Vec<u8>> {
+    let mut kept = Vec::with_capacity(written.len());
+    for (index, line) in written.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        match serde_json::from_slice::<Line>(line) {
+            Ok(parsed) if parsed.step < step => {
+                kept.extend(line.trim_ascii_end());
+                kept.push(b'\n');
+            }
+            Ok(_) => {}
+            // Only the last line can lack its end: the run was stopped while writing it.
+            Err(_) if !line.ends_with(b"\n") => {}
+            Err(e) => return Err(Error::file(path, format!("line {}: {e}", index + 1))),
+        }
+    }
+    Ok(kept)
+}

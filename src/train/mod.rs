@@ -1,3 +1,5 @@
 //! Training.
 
+pub mod memory;
 pub mod metrics;
+mod tensorboard;

@@ -1,0 +1,192 @@
+//! Named arrays of numbers in safetensors files: written bit for bit, read with every promise of the header checked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+
+use super::write_atomic;
+use crate::error::{Error, Result};
+
+/// The header's place for text about the file as a whole; no tensor can have this name.
+const METADATA: &str = "__metadata__";
+
+/// Floats in main memory, row-major.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostTensor {
+    /// The size along each axis; empty for a single number.
+    pub shape: Vec<usize>,
+    /// As many numbers as the sizes multiply to, the last axis closest together.
+    pub data: Vec<f32>,
+}
+
+/// Writes `tensors` to the safetensors file at `path`, whole or not at all, as f32.
+///
+/// The same tensors and metadata give the same bytes: both are in the order of their names. Numbers keep their bits.
+///
+/// # Errors
+///
+/// [`Error::File`] for a tensor whose shape does not match its numbers or whose name is `__metadata__`; [`Error::Io`] where the system
+/// refuses (see [`write_atomic`]).
+pub fn save_tensors(
+    path: impl AsRef<Path>,
+    tensors: &BTreeMap<String, HostTensor>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let header = header(path, tensors, metadata)?;
+    write_atomic(path, |out| {
+        let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(|e| Error::io(path, e));
+        put(&(header.len() as u64).to_le_bytes())?;
+        put(header.as_bytes())?;
+        let mut words: Vec<u32> = Vec::with_capacity(1 << 16);
+        for chunk in tensors.values().flat_map(|tensor| tensor.data.chunks(1 << 16)) {
+            words.clear();
+            words.extend(chunk.iter().map(|number| number.to_bits().to_le()));
+            put(bytemuck::cast_slice(&words))?;
+        }
+        Ok(())
+    })
+}
+
+/// The JSON header, padded with spaces so that the numbers start at a multiple of 8 bytes.
+fn header(
+    path: &Path,
+    tensors: &BTreeMap<String, HostTensor>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<String> {
+    let mut entries: BTreeMap<&str, Value> = BTreeMap::new();
+    if let Some(metadata) = metadata {
+        let sorted: BTreeMap<String, String> = metadata.into_iter().collect();
+        entries.insert(METADATA, json!(sorted));
+    }
+    let mut begin = 0;
+    for (name, tensor) in tensors {
+        if name == METADATA {
+            return Err(Error::file(path, format!("no tensor can be named `{METADATA}`")));
+        }
+        let (shape, held) = (&tensor.shape, tensor.data.len());
+        if shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)) != Some(held) {
+            return Err(Error::file(path, format!("tensor `{name}` has shape {shape:?} but {held} numbers")));
+        }
+        let end = begin + 4 * held;
+        entries.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, end] }));
+        begin = end;
+    }
+    let mut header = serde_json::to_string(&entries).map_err(|e| Error::file(path, e.to_string()))?;
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    Ok(header)
+}
+
+/// Reads every float tensor (F32, F16, BF16, F64) of the safetensors file at `path`, as f32. Integer and boolean tensors are passed over:
+/// [`load_ids`] reads those.
+///
+/// The file is mapped, not copied: whoever changes it while this runs may get torn numbers or, by shortening it, end the process.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is truncated, not a safetensors file, holds a float type other
+/// than those above, or an F64 too large for f32.
+pub fn load_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, HostTensor>> {
+    let path = path.as_ref();
+    let file = map(path)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in parse(path, &file)?.tensors() {
+        let complain = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
+        if let Some(data) = floats(&view).map_err(complain)? {
+            tensors.insert(name, HostTensor { shape: view.shape().to_vec(), data });
+        }
+    }
+    Ok(tensors)
+}
+
+/// Reads the integer tensor `name` (I64, I32, U32 or U16) of the safetensors file at `path`: its shape, and its numbers row-major.
+///
+/// The file is mapped: see [`load_tensors`].
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is truncated, not a safetensors file, has no such tensor or one of
+/// another type, or if a number is negative or does not fit in u32.
+pub fn load_ids(path: impl AsRef<Path>, name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
+    let path = path.as_ref();
+    let file = map(path)?;
+    let complain = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
+    let view = parse(path, &file)?.tensor(name).map_err(|_| complain("is not in the file".into()))?;
+    let ids = integers(&view).map_err(complain)?;
+    Ok((view.shape().to_vec(), ids))
+}
+
+/// Reads the text that the safetensors file at `path` carries about itself; empty if it carries none.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is truncated or not a safetensors file.
+pub fn load_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
+    let path = path.as_ref();
+    let file = map(path)?;
+    let (_, header) = SafeTensors::read_metadata(&file).map_err(|e| unreadable(path, e))?;
+    Ok(header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
+}
+
+fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    // SAFETY: the mapping is private to this module, read-only, and dropped before the reading function returns; every access stays inside
+    // the slice it gives. What the type system cannot promise is that no one else changes the file meanwhile: the reading functions
+    // document that, and the crate itself only ever replaces such files by renaming, which leaves a mapped one as it was.
+    unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
+}
+
+fn parse<'file>(path: &Path, file: &'file Mmap) -> Result<SafeTensors<'file>> {
+    SafeTensors::deserialize(file).map_err(|e| unreadable(path, e))
+}
+
+fn unreadable(path: &Path, reason: safetensors::SafeTensorError) -> Error {
+    Error::file(path, format!("not a whole safetensors file: {reason}"))
+}
+
+/// The numbers of a float tensor; `None` for integers and booleans; otherwise what is wrong.
+fn floats(view: &TensorView) -> Result<Option<Vec<f32>>, String> {
+    let data = view.data();
+    Ok(Some(match view.dtype() {
+        Dtype::F32 => numbers(data, f32::from_le_bytes),
+        Dtype::F16 => numbers(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        Dtype::BF16 => numbers(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        Dtype::F64 => {
+            let wide = numbers(data, f64::from_le_bytes);
+            let narrow = wide.iter().map(|&number| number as f32).collect::<Vec<_>>();
+            match wide.iter().zip(&narrow).find(|(wide, narrow)| wide.is_finite() && !narrow.is_finite()) {
+                Some((wide, _)) => return Err(format!("holds {wide:e}, too large for f32")),
+                None => narrow,
+            }
+        }
+        Dtype::BOOL | Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => return Ok(None),
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => return Ok(None),
+        other => return Err(format!("is of type {other}; F32, F16, BF16 and F64 are understood")),
+    }))
+}
+
+/// The numbers of an integer tensor, or what is wrong.
+fn integers(view: &TensorView) -> Result<Vec<u32>, String> {
+    let data = view.data();
+    let wide: Vec<i64> = match view.dtype() {
+        Dtype::I64 => numbers(data, i64::from_le_bytes),
+        Dtype::I32 => numbers(data, |bytes| i32::from_le_bytes(bytes).into()),
+        Dtype::U32 => numbers(data, |bytes| u32::from_le_bytes(bytes).into()),
+        Dtype::U16 => numbers(data, |bytes| u16::from_le_bytes(bytes).into()),
+        other => return Err(format!("is of type {other}; whole numbers I64, I32, U32 or U16 were expected")),
+    };
+    let narrow = |&id: &i64| u32::try_from(id).map_err(|_| format!("holds {id}, which no u32 can"));
+    wide.iter().map(narrow).collect()
+}
+
+/// Decodes little-endian numbers of `N` bytes each, wherever they lie in memory.
+fn numbers<const N: usize, T>(data: &[u8], decode: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let (whole, _) = data.as_chunks::<N>();
+    whole.iter().map(|&bytes| decode(bytes)).collect()
+}
