@@ -7,13 +7,12 @@
 //! * [`tape`]: which operations ran, for the way back.
 //! * [`model`], [`sparsity`], [`text`]: the transformer, the weight-sparsity rules, and what it reads.
 //! * [`train`]: batches, optimizer, the loop, checkpoints.
-//! * [`formats`]: files in the layouts that other software and the golden cases use.
 #![warn(missing_docs)]
 
+pub mod check;
 pub mod device;
 pub mod error;
 pub mod files;
-pub mod formats;
 pub mod model;
 pub mod ops;
 pub mod sparsity;

@@ -94,9 +94,17 @@ fn header(
 /// than those above, or an F64 too large for f32.
 pub fn load_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, HostTensor>> {
     let path = path.as_ref();
-    let file = map(path)?;
+    parse_tensors(path, &map(path)?)
+}
+
+/// As [`load_tensors`], from bytes already in memory; `path` is for error messages.
+///
+/// # Errors
+///
+/// Those of [`load_tensors`].
+pub fn parse_tensors(path: &Path, file: &[u8]) -> Result<BTreeMap<String, HostTensor>> {
     let mut tensors = BTreeMap::new();
-    for (name, view) in parse(path, &file)?.tensors() {
+    for (name, view) in parse(path, file)?.tensors() {
         let complain = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
         if let Some(data) = floats(&view).map_err(complain)? {
             tensors.insert(name, HostTensor { shape: view.shape().to_vec(), data });
@@ -115,9 +123,17 @@ pub fn load_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, HostTenso
 /// another type, or if a number is negative or does not fit in u32.
 pub fn load_ids(path: impl AsRef<Path>, name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
     let path = path.as_ref();
-    let file = map(path)?;
+    parse_ids(path, &map(path)?, name)
+}
+
+/// As [`load_ids`], from bytes already in memory; `path` is for error messages.
+///
+/// # Errors
+///
+/// Those of [`load_ids`].
+pub fn parse_ids(path: &Path, file: &[u8], name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
     let complain = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
-    let view = parse(path, &file)?.tensor(name).map_err(|_| complain("is not in the file".into()))?;
+    let view = parse(path, file)?.tensor(name).map_err(|_| complain("is not in the file".into()))?;
     let ids = integers(&view).map_err(complain)?;
     Ok((view.shape().to_vec(), ids))
 }
@@ -142,7 +158,7 @@ fn map(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
 }
 
-fn parse<'file>(path: &Path, file: &'file Mmap) -> Result<SafeTensors<'file>> {
+fn parse<'file>(path: &Path, file: &'file [u8]) -> Result<SafeTensors<'file>> {
     SafeTensors::deserialize(file).map_err(|e| unreadable(path, e))
 }
 

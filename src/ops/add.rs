@@ -3,9 +3,9 @@
 //! Gradient: both summands receive the sum's gradient unchanged.
 
 use super::expect_same;
-use crate::Result;
 use crate::device::cpu::{for_row_blocks, rows_per_block};
 use crate::device::{Launch, Shader, Tensor};
+use crate::{Error, Result};
 
 /// The kernels.
 pub const SHADER: Shader = Shader::new("add", include_str!("../../shaders/add.wgsl"));
@@ -44,6 +44,9 @@ pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// [`crate::Error::Shape`] if the shapes differ; [`crate::Error::Device`] if `sum` has clones.
 pub fn accumulate(sum: &mut Tensor, a: &Tensor) -> Result<()> {
     expect_same("add", sum, a)?;
+    if !sum.is_unique() {
+        return Err(Error::Device("a sum that others still read cannot be added to".into()));
+    }
     match a.gpu() {
         Some(gpu) => Launch::new(&SHADER, "accumulate")
             .bind(a)

@@ -1,1 +1,7 @@
-//! sparsity.
+//! The rules of weight sparsity: how dense at which step, which entries survive, and when compressed forms pay.
+
+mod schedule;
+mod select;
+
+pub use schedule::{Schedule, Sharkfin};
+pub use select::{compress, enforce, keep_counts};

@@ -1,0 +1,122 @@
+//! Reading golden cases, from folders or from those built into the library.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::device::Device;
+use crate::files::{HostTensor, parse_ids, parse_tensors};
+use crate::model::{Model, Parameters, parse_config};
+use crate::{Error, Result};
+
+/// A golden case: a model, inputs, and what must come out.
+pub struct Case {
+    /// What to call it.
+    pub name: String,
+    source: Source,
+    trains: bool,
+}
+
+enum Source {
+    Folder(PathBuf),
+    BuiltIn([&'static [u8]; 5]),
+}
+
+/// The files of a case.
+const FILES: [&str; 5] =
+    ["beeg_config.json", "meta.json", "model.safetensors", "inputs.safetensors", "expected.safetensors"];
+
+macro_rules! embedded {
+    ($($case:literal),*) => {
+        [$(($case, [
+            include_bytes!(concat!("../../tests/golden/", $case, "/beeg_config.json")).as_slice(),
+            include_bytes!(concat!("../../tests/golden/", $case, "/meta.json")),
+            include_bytes!(concat!("../../tests/golden/", $case, "/model.safetensors")),
+            include_bytes!(concat!("../../tests/golden/", $case, "/inputs.safetensors")),
+            include_bytes!(concat!("../../tests/golden/", $case, "/expected.safetensors")),
+        ])),*]
+    };
+}
+
+/// The cases built into the library.
+pub fn built_in() -> Vec<Case> {
+    embedded!(
+        "forward/dense_gpt2",
+        "forward/paper",
+        "forward/relu_cat_pos",
+        "forward/sink_sparse",
+        "train/paper_schedule",
+        "train/sparse_biases_clip"
+    )
+    .into_iter()
+    .map(|(name, files)| Case {
+        name: name.to_string(),
+        source: Source::BuiltIn(files),
+        trains: name.starts_with("train/"),
+    })
+    .collect()
+}
+
+impl Case {
+    /// A case in a folder: a training case if its `meta.json` has `hyperparameters`.
+    pub(super) fn folder(path: &Path) -> Result<Self> {
+        let mut case =
+            Self { name: path.display().to_string(), source: Source::Folder(path.to_path_buf()), trains: false };
+        let meta = case.meta()?;
+        if meta.get("batch").is_none() || meta.get("loss").is_none() == meta.get("hyperparameters").is_none() {
+            return Err(Error::file(path.join("meta.json"), "not a golden case of a known kind (forward, train)"));
+        }
+        case.trains = meta.get("hyperparameters").is_some();
+        Ok(case)
+    }
+
+    /// Whether the case is a training run; otherwise it is one forward and backward pass.
+    pub fn trains(&self) -> bool {
+        self.trains
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        match &self.source {
+            Source::Folder(folder) => folder.join(file),
+            Source::BuiltIn(_) => Path::new(&self.name).join(file),
+        }
+    }
+
+    fn bytes(&self, file: &str) -> Result<Cow<'static, [u8]>> {
+        match &self.source {
+            Source::BuiltIn(files) => {
+                let index = FILES.iter().position(|f| *f == file);
+                let bytes = index.ok_or_else(|| Error::file(self.path(file), "not part of a built-in case"))?;
+                Ok(Cow::Borrowed(files[bytes]))
+            }
+            Source::Folder(_) => {
+                let path = self.path(file);
+                std::fs::read(&path).map(Cow::Owned).map_err(|e| Error::io(path, e))
+            }
+        }
+    }
+
+    pub(super) fn meta(&self) -> Result<serde_json::Value> {
+        serde_json::from_slice(&self.bytes("meta.json")?)
+            .map_err(|e| Error::file(self.path("meta.json"), e.to_string()))
+    }
+
+    pub(super) fn model(&self, device: &Device) -> Result<Model> {
+        let config = parse_config(&self.path("beeg_config.json"), &self.bytes("beeg_config.json")?)?;
+        let tensors = self.tensors("model.safetensors")?;
+        let parameters = Parameters::from_host(&config, tensors, device)?;
+        Ok(Model { config, parameters, device: device.clone() })
+    }
+
+    pub(super) fn tensors(&self, file: &str) -> Result<BTreeMap<String, HostTensor>> {
+        parse_tensors(&self.path(file), &self.bytes(file)?)
+    }
+
+    pub(super) fn tokens(&self) -> Result<(Vec<usize>, Vec<u32>)> {
+        parse_ids(&self.path("inputs.safetensors"), &self.bytes("inputs.safetensors")?, "tokens")
+    }
+
+    pub(super) fn error(&self, message: impl Into<String>) -> Error {
+        Error::file(self.path("meta.json"), message)
+    }
+}

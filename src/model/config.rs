@@ -1,0 +1,259 @@
+//! The fields of `beeg_config.json`, with the defaults of the published code.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Activation function of the MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// Exact (erf) GELU.
+    Gelu,
+    /// max(x, 0).
+    Relu,
+}
+
+/// What is applied to the residual stream after each sublayer's addition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResidualActivation {
+    /// Nothing.
+    Identity,
+    /// max(x, 0).
+    Relu,
+}
+
+/// The names that `afrac_loctypes` may list.
+const PLACES: [&str; 10] = [
+    "attn_in",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_out",
+    "mlp_in",
+    "mlp_neuron",
+    "mlp_out",
+    "resid_post_attn",
+    "resid_post_mlp",
+];
+
+/// Where AbsTopK applies, as the comma-separated list of the published configurations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SparsePlaces(pub String);
+
+impl SparsePlaces {
+    /// Whether `place` is listed.
+    pub fn contains(&self, place: &str) -> bool {
+        self.0.split(',').any(|p| p.trim() == place)
+    }
+}
+
+impl Default for SparsePlaces {
+    fn default() -> Self {
+        Self("attn_in,attn_out,mlp_in,mlp_out,mlp_neuron,attn_v,attn_k,attn_q".into())
+    }
+}
+
+/// A model's shapes and variants: the fields of the published `beeg_config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Longest sequence, T at most.
+    pub block_size: usize,
+    /// Number of tokens, V.
+    pub vocab_size: usize,
+    /// Number of layers.
+    pub n_layer: usize,
+    /// Attention heads in a layer, H.
+    pub n_head: usize,
+    /// Width of a head; absent: `d_model / n_head`.
+    pub d_head: Option<usize>,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Width of the MLP; absent: four times `d_model`. Older files call it `n_mlp`.
+    #[serde(alias = "n_mlp")]
+    pub d_mlp: Option<usize>,
+    /// Biases in the linear layers.
+    pub bias: bool,
+    /// Biases in LayerNorm.
+    pub ln_bias: bool,
+    /// RMSNorm instead of LayerNorm.
+    pub rms_norm: bool,
+    /// Activation function of the MLP.
+    pub activation_type: Activation,
+    /// Applied to the residual stream after each sublayer.
+    pub residual_activation_type: ResidualActivation,
+    /// AbsTopK keeps `floor(afrac · width)` entries; absent: AbsTopK nowhere.
+    pub afrac: Option<f64>,
+    /// Where AbsTopK applies.
+    pub afrac_loctypes: SparsePlaces,
+    /// `lm_head.weight` is `transformer.wte.weight`.
+    pub tied_unembed: bool,
+    /// A dense V×V table whose row of the current token is added to the logits.
+    pub enable_bigram_table: bool,
+    /// Whether that table is trained.
+    pub learnable_bigram_table: bool,
+    /// Width of positions concatenated to every sublayer's input; absent: positions are added to the embedding.
+    pub d_pos_emb: Option<usize>,
+    /// A learned logit per head joins the softmax with a zero value.
+    pub sink: bool,
+    /// Without effect here.
+    pub sinusoidal_cat_pos_emb: bool,
+    /// Without effect here.
+    pub dropout_cat_pos_emb: bool,
+    /// Without effect here.
+    pub dropout: f64,
+    /// Without effect here.
+    pub grad_checkpointing: bool,
+    /// Without effect here.
+    pub flash: bool,
+    /// Without effect here.
+    pub debug_nans: bool,
+    /// Without effect here.
+    pub enable_sparse_kernels: bool,
+    /// The tokenizer's name in the published code; without effect here.
+    pub tokenizer_name: Option<String>,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            block_size: 1024,
+            vocab_size: 50304,
+            n_layer: 12,
+            n_head: 12,
+            d_head: None,
+            d_model: 768,
+            d_mlp: None,
+            bias: true,
+            ln_bias: true,
+            rms_norm: false,
+            activation_type: Activation::Gelu,
+            residual_activation_type: ResidualActivation::Identity,
+            afrac: None,
+            afrac_loctypes: SparsePlaces::default(),
+            tied_unembed: true,
+            enable_bigram_table: false,
+            learnable_bigram_table: false,
+            d_pos_emb: None,
+            sink: false,
+            sinusoidal_cat_pos_emb: false,
+            dropout_cat_pos_emb: false,
+            dropout: 0.0,
+            grad_checkpointing: false,
+            flash: true,
+            debug_nans: false,
+            enable_sparse_kernels: false,
+            tokenizer_name: None,
+        }
+    }
+}
+
+/// A configuration as other people's files hold it: fields unknown to us are set aside, not refused.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ConfigFile(BTreeMap<String, serde_json::Value>);
+
+impl ConfigFile {
+    /// Splits the file into the configuration and the names of fields it does not know.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming a known field whose value is of the wrong kind.
+    pub fn into_config(self) -> Result<(ModelConfig, Vec<String>)> {
+        let known = serde_json::to_value(ModelConfig::default()).unwrap_or_default();
+        let (mut fields, mut unknown) = (serde_json::Map::new(), Vec::new());
+        for (name, value) in self.0 {
+            if known.get(&name).is_none() && name != "n_mlp" {
+                unknown.push(name);
+                continue;
+            }
+            let one = serde_json::Map::from_iter([(name.clone(), value.clone())]);
+            if let Err(error) = ModelConfig::deserialize(serde_json::Value::Object(one)) {
+                return Err(Error::config(name, error.to_string()));
+            }
+            fields.insert(name, value);
+        }
+        let config = ModelConfig::deserialize(serde_json::Value::Object(fields))
+            .map_err(|e| Error::config("model", e.to_string()))?;
+        Ok((config, unknown))
+    }
+}
+
+impl ModelConfig {
+    /// Width of one head.
+    pub fn head_width(&self) -> usize {
+        self.d_head.unwrap_or(self.d_model / self.n_head.max(1))
+    }
+
+    /// Width of all heads together.
+    pub fn attention_width(&self) -> usize {
+        self.n_head * self.head_width()
+    }
+
+    /// Width of the MLP.
+    pub fn mlp_width(&self) -> usize {
+        self.d_mlp.unwrap_or(4 * self.d_model)
+    }
+
+    /// Width of what c_attn and c_fc read: the residual stream and, if concatenated, the positions.
+    pub fn input_width(&self) -> usize {
+        self.d_model + self.d_pos_emb.unwrap_or(0)
+    }
+
+    /// How many of `width` entries AbsTopK keeps at `place`, or nothing if it does not apply there.
+    pub fn kept(&self, place: &str, width: usize) -> Option<usize> {
+        let fraction = self.afrac?;
+        self.afrac_loctypes.contains(place).then(|| (fraction * width as f64).floor() as usize)
+    }
+
+    /// Complains about values with which no model can be built, naming the field.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn validate(&self) -> Result<()> {
+        let positive = [
+            ("block_size", self.block_size),
+            ("vocab_size", self.vocab_size),
+            ("n_layer", self.n_layer),
+            ("n_head", self.n_head),
+            ("d_model", self.d_model),
+            ("d_head", self.head_width()),
+            ("d_mlp", self.mlp_width()),
+            ("d_pos_emb", self.d_pos_emb.unwrap_or(1)),
+        ];
+        for (name, value) in positive {
+            if value == 0 {
+                return Err(Error::config(name, "must be at least 1"));
+            }
+            if value > 1 << 24 {
+                return Err(Error::config(name, format!("{value} is absurdly large (at most 16,777,216)")));
+            }
+        }
+        if self.d_head.is_none() && self.d_model % self.n_head != 0 {
+            return Err(Error::config(
+                "n_head",
+                format!("{} does not divide d_model {}; set d_head", self.n_head, self.d_model),
+            ));
+        }
+        if let Some(afrac) = self.afrac {
+            if !(afrac > 0.0 && afrac <= 1.0) {
+                return Err(Error::config("afrac", format!("{afrac} is not in (0, 1]")));
+            }
+        }
+        for place in self.afrac_loctypes.0.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            if !PLACES.contains(&place) {
+                return Err(Error::config(
+                    "afrac_loctypes",
+                    format!("`{place}` is not one of {}", PLACES.join(", ")),
+                ));
+            }
+        }
+        if self.enable_bigram_table && self.vocab_size > 65_536 {
+            return Err(Error::config("enable_bigram_table", "a table of more than 65,536² entries"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! A model as a folder: `config.json` (or the published `beeg_config.json`) beside `model.safetensors`.
+
+use std::path::Path;
+
+use super::{ConfigFile, Model, ModelConfig, Parameters};
+use crate::device::Device;
+use crate::files::{load_tensors, save_tensors, write_atomic};
+use crate::{Error, Result};
+
+impl Model {
+    /// Reads a model folder. Configuration fields that are not known are logged as warnings.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or does not fit the other.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let names = ["config.json", "beeg_config.json"];
+        let path = names.iter().map(|n| folder.join(n)).find(|p| p.exists()).unwrap_or_else(|| folder.join(names[0]));
+        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let config = parse_config(&path, &bytes)?;
+        let weights = folder.join("model.safetensors");
+        let parameters = Parameters::from_host(&config, load_tensors(&weights)?, device).map_err(|e| match e {
+            Error::Text(message) => Error::file(&weights, message),
+            other => other,
+        })?;
+        Ok(Self { config, parameters, device: device.clone() })
+    }
+
+    /// Writes the model into an existing folder, each file whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        save_tensors(folder.join("model.safetensors"), &self.parameters.to_host()?, None)?;
+        let path = folder.join("config.json");
+        let text = serde_json::to_string_pretty(&self.config).map_err(|e| Error::file(&path, e.to_string()))?;
+        write_atomic(&path, |out| writeln!(out, "{text}").map_err(|e| Error::io(&path, e)))
+    }
+}
+
+/// Reads the text of a configuration file; `path` is for messages. Unknown fields are logged as warnings.
+///
+/// # Errors
+/// [`Error::File`] saying what is wrong.
+pub fn parse_config(path: &Path, bytes: &[u8]) -> Result<ModelConfig> {
+    let file: ConfigFile = serde_json::from_slice(bytes).map_err(|e| Error::file(path, e.to_string()))?;
+    let (config, unknown) = file.into_config().map_err(|e| Error::file(path, e.to_string()))?;
+    if !unknown.is_empty() {
+        tracing::warn!("{}: fields not known and ignored: {}", path.display(), unknown.join(", "));
+    }
+    config.validate().map_err(|e| Error::file(path, e.to_string()))?;
+    Ok(config)
+}

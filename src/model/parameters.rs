@@ -1,0 +1,253 @@
+//! The parameters by their published names: shapes, roles, initialisation.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::ModelConfig;
+use crate::device::{Device, Tensor};
+use crate::files::HostTensor;
+use crate::ops::weight_topk::Neurons;
+use crate::{Error, Result};
+
+/// What a parameter is, which decides how it starts and how it is trained (method: sections 1 and 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A weight matrix of a sublayer; its neurons or attention channels are these.
+    Hidden(Neurons),
+    /// Token embedding or unembedding.
+    Embedding,
+    /// A bias of a linear layer.
+    Bias,
+    /// Weight of a norm.
+    NormWeight,
+    /// Bias of a norm.
+    NormBias,
+    /// Logits of the attention sinks.
+    Sink,
+    /// Position embeddings.
+    Position,
+    /// The bigram table.
+    Bigram,
+    /// The bias of the final logits, which is never trained.
+    LogitsBias,
+}
+
+impl Kind {
+    /// Whether it is a weight matrix in the sense of section 2: sparsified and decayed.
+    pub fn is_matrix(self) -> bool {
+        matches!(self, Self::Hidden(_) | Self::Embedding)
+    }
+}
+
+/// One parameter.
+pub struct Parameter {
+    /// The published name.
+    pub name: String,
+    /// Its role.
+    pub kind: Kind,
+    /// Its numbers.
+    pub value: Tensor,
+}
+
+/// All parameters of a model, in a fixed order.
+pub struct Parameters {
+    list: Vec<Parameter>,
+    index: HashMap<String, usize>,
+}
+
+/// Name, role, shape and standard deviation at the start of one parameter.
+struct Slot {
+    name: String,
+    kind: Kind,
+    shape: Vec<usize>,
+    start: Start,
+}
+
+enum Start {
+    Normal(f32),
+    Uniform(f32),
+    Constant(f32),
+}
+
+fn slots(config: &ModelConfig) -> Vec<Slot> {
+    let (d, input) = (config.d_model, config.input_width());
+    let (heads, mlp, vocab) = (config.attention_width(), config.mlp_width(), config.vocab_size);
+    let residual = 0.02 / (2.0 * config.n_layer as f32).sqrt();
+    let mut slots = Vec::new();
+    let mut add = |name: String, kind, shape: &[usize], start| {
+        slots.push(Slot { name, kind, shape: shape.to_vec(), start });
+    };
+    add("transformer.wte.weight".into(), Kind::Embedding, &[vocab, d], Start::Normal(0.02));
+    let position_width = config.d_pos_emb.unwrap_or(d);
+    add("transformer.wpe.weight".into(), Kind::Position, &[config.block_size, position_width], Start::Constant(0.0));
+    for i in 0..config.n_layer {
+        let name = |part: &str| format!("transformer.h.{i}.{part}");
+        let mut norm = |part: &str, width: usize| {
+            add(name(&format!("{part}.weight")), Kind::NormWeight, &[width], Start::Constant(1.0));
+            if !config.rms_norm && config.ln_bias {
+                add(name(&format!("{part}.bias")), Kind::NormBias, &[width], Start::Constant(0.0));
+            }
+        };
+        norm("ln_1", d);
+        norm("ln_2", d);
+        if let Some(width) = config.d_pos_emb {
+            norm("ln_p1", width);
+            norm("ln_p2", width);
+        }
+        let mut linear = |part: &str, neurons, out: usize, input: usize, std| {
+            add(name(&format!("{part}.weight")), Kind::Hidden(neurons), &[out, input], Start::Normal(std));
+            if config.bias {
+                add(name(&format!("{part}.bias")), Kind::Bias, &[out], Start::Constant(0.0));
+            }
+        };
+        linear("attn.c_attn", Neurons::Rows, 3 * heads, input, 0.02);
+        linear("attn.c_proj", Neurons::Columns, d, heads, residual);
+        linear("mlp.c_fc", Neurons::Rows, mlp, input, 0.02);
+        linear("mlp.c_proj", Neurons::Columns, d, mlp, residual);
+        if config.sink {
+            add(name("attn.attn_imp.sink_logit"), Kind::Sink, &[config.n_head], Start::Constant(0.0));
+        }
+    }
+    add("transformer.ln_f.weight".into(), Kind::NormWeight, &[d], Start::Constant(1.0));
+    if !config.rms_norm && config.ln_bias {
+        add("transformer.ln_f.bias".into(), Kind::NormBias, &[d], Start::Constant(0.0));
+    }
+    if !config.tied_unembed {
+        add("lm_head.weight".into(), Kind::Embedding, &[vocab, d], Start::Normal(0.02));
+    }
+    if config.enable_bigram_table {
+        add("bigram_table".into(), Kind::Bigram, &[vocab, vocab], Start::Uniform(0.02));
+    }
+    add("final_logits_bias".into(), Kind::LogitsBias, &[vocab], Start::Constant(0.0));
+    slots
+}
+
+/// Standard normal numbers by Box and Muller's method.
+fn fill_normal(rng: &mut ChaCha8Rng, std: f32, out: &mut [f32]) {
+    for pair in out.chunks_mut(2) {
+        // 1 − u is in (0, 1], so that the logarithm is finite.
+        let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
+        let (radius, angle) = ((-2.0 * u.ln()).sqrt(), std::f64::consts::TAU * v);
+        pair[0] = (radius * angle.cos()) as f32 * std;
+        if let Some(second) = pair.get_mut(1) {
+            *second = (radius * angle.sin()) as f32 * std;
+        }
+    }
+}
+
+impl Parameters {
+    /// Parameters as training starts: normal(0, 0.02) for linears and embeddings, normal(0, 0.02/√(2·n_layer)) for
+    /// residual projections, biases 0, norms 1, sinks 0, positions 0, bigram table uniform(0, 0.02).
+    ///
+    /// Every parameter has a random stream of its own, so that its numbers depend on the seed, its place and nothing
+    /// else; they are the same on every device.
+    ///
+    /// # Errors
+    /// The device's limits, naming the parameter.
+    pub fn initialise(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self> {
+        let mut list = Vec::new();
+        for (stream, slot) in slots(config).into_iter().enumerate() {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(stream as u64);
+            let mut data = vec![0.0; slot.shape.iter().product()];
+            match slot.start {
+                Start::Normal(std) => fill_normal(&mut rng, std, &mut data),
+                Start::Uniform(top) => data.iter_mut().for_each(|v| *v = rng.random::<f32>() * top),
+                Start::Constant(value) => data.fill(value),
+            }
+            let value = device.upload(&slot.name, &slot.shape, &data)?;
+            list.push(Parameter { name: slot.name, kind: slot.kind, value });
+        }
+        Ok(Self::from_list(list))
+    }
+
+    /// Parameters from a state dict. `final_logits_bias` may be absent (older files: zeros), and `lm_head.weight` may be
+    /// there although it is tied.
+    ///
+    /// # Errors
+    /// [`Error::Text`] naming a parameter that is missing, of the wrong shape, or belongs to no such model.
+    pub fn from_host(config: &ModelConfig, mut tensors: BTreeMap<String, HostTensor>, device: &Device) -> Result<Self> {
+        let mut list = Vec::new();
+        for slot in slots(config) {
+            let host = match tensors.remove(&slot.name) {
+                Some(host) => host,
+                None if slot.kind == Kind::LogitsBias => {
+                    HostTensor { shape: slot.shape.clone(), data: vec![0.0; config.vocab_size] }
+                }
+                None => return Err(Error::Text(format!("the weights lack {} {:?}", slot.name, slot.shape))),
+            };
+            if host.shape != slot.shape {
+                return Err(Error::Text(format!(
+                    "{} has shape {:?}, but the configuration says {:?}",
+                    slot.name, host.shape, slot.shape
+                )));
+            }
+            let value = device.upload(&slot.name, &slot.shape, &host.data)?;
+            list.push(Parameter { name: slot.name, kind: slot.kind, value });
+        }
+        if config.tied_unembed {
+            tensors.remove("lm_head.weight");
+        }
+        match tensors.keys().next() {
+            Some(name) => Err(Error::Text(format!("the weights hold {name}, which this configuration does not have"))),
+            None => Ok(Self::from_list(list)),
+        }
+    }
+
+    /// Copies all parameters to the host, by name; a tied unembedding is written out as the published files do.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn to_host(&self) -> Result<BTreeMap<String, HostTensor>> {
+        let mut tensors = BTreeMap::new();
+        for p in &self.list {
+            tensors.insert(p.name.clone(), HostTensor { shape: p.value.shape().to_vec(), data: p.value.read()? });
+        }
+        if let (None, Some(wte)) = (tensors.get("lm_head.weight"), tensors.get("transformer.wte.weight")) {
+            tensors.insert("lm_head.weight".into(), wte.clone());
+        }
+        Ok(tensors)
+    }
+
+    /// Names and shapes of all parameters that a model of `config` has, without making them.
+    pub fn shapes(config: &ModelConfig) -> Vec<(String, Kind, Vec<usize>)> {
+        slots(config).into_iter().map(|s| (s.name, s.kind, s.shape)).collect()
+    }
+
+    fn from_list(list: Vec<Parameter>) -> Self {
+        let index = list.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
+        Self { list, index }
+    }
+
+    /// All parameters in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
+        self.list.iter()
+    }
+
+    /// All parameters in order, to be changed.
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Parameter> {
+        self.list.iter_mut()
+    }
+
+    /// How many parameter tensors there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Where the parameter of that name stands in the order.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    /// The parameter of that name.
+    pub fn get(&self, name: &str) -> Option<&Parameter> {
+        self.list.get(self.position(name)?)
+    }
+}

@@ -1,0 +1,86 @@
+//! Step 4 and 5 of the training step: the largest weights survive, and decay (method: section 2).
+
+use std::rc::Rc;
+
+use crate::Result;
+use crate::model::{Kind, Parameter, Parameters};
+use crate::ops::compress::Compressed;
+use crate::ops::weight_topk::{self, Neurons, Rule};
+use crate::ops::{compress as compress_op, sparse_linear};
+
+use super::Schedule;
+
+/// How many entries of a parameter of `numel` survive at the given densities, if the rules limit them at all:
+/// `floor(density · numel)`.
+fn keep(kind: Kind, numel: usize, density: f64, embed_density: f64, sparse_biases: bool) -> Option<usize> {
+    let density = match kind {
+        Kind::Hidden(_) => density,
+        Kind::Embedding => embed_density,
+        Kind::Bias if sparse_biases => embed_density,
+        _ => return None,
+    };
+    Some((density * numel as f64).floor() as usize)
+}
+
+/// For each of `shapes`, how many entries survive at the schedule's targets (all, where the rules do not reach).
+pub fn keep_counts(shapes: &[(String, Kind, Vec<usize>)], schedule: &Schedule) -> Vec<usize> {
+    shapes
+        .iter()
+        .map(|(_, kind, shape)| {
+            let numel = shape.iter().product();
+            let (hidden, embed) = (schedule.target_density, schedule.embed_target_density);
+            keep(*kind, numel, hidden, embed, schedule.sparse_biases).unwrap_or(numel)
+        })
+        .collect()
+}
+
+/// Keeps the largest weights of every parameter at the densities of `step`, zeroes the rest, and applies decoupled
+/// decay to the survivors of weight matrices: `w -= weight_decay · lr · w`.
+///
+/// # Errors
+/// Those of [`weight_topk::apply`].
+pub fn enforce(
+    parameters: &mut Parameters,
+    schedule: &Schedule,
+    (step, steps): (u64, u64),
+    weight_decay_lr: f32,
+) -> Result<()> {
+    let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
+    for Parameter { kind, value, .. } in parameters.iter_mut() {
+        let numel = value.len();
+        let Some(keep) = keep(*kind, numel, density, embed_density, schedule.sparse_biases) else { continue };
+        let neurons: Option<Neurons> = match kind {
+            Kind::Hidden(neurons) => Some(*neurons),
+            _ => None,
+        };
+        let decay = if kind.is_matrix() { weight_decay_lr } else { 0.0 };
+        if keep < numel || decay != 0.0 {
+            weight_topk::apply(value, &Rule { keep, min_alive: schedule.min_alive, neurons, decay })?;
+        }
+    }
+    Ok(())
+}
+
+/// The compressed form of every matrix for which it makes linear layers faster on its device at the densities of
+/// `step`; `None` elsewhere.
+///
+/// # Errors
+/// Those of [`compress_op::forward`].
+pub fn compress(
+    parameters: &Parameters,
+    schedule: &Schedule,
+    (step, steps): (u64, u64),
+) -> Result<Vec<Option<Rc<Compressed>>>> {
+    let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
+    parameters
+        .iter()
+        .map(|p| {
+            let numel = p.value.len();
+            let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
+            match p.kind.is_matrix() && sparse_linear::worthwhile(p.value.device(), keep as f64 / numel as f64) {
+                true => Ok(Some(Rc::new(compress_op::forward(&p.value, keep)?))),
+                false => Ok(None),
+            }
+        })
+        .collect()
+}

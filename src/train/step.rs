@@ -1,0 +1,251 @@
+//! One optimizer step (method: section 2).
+
+use std::rc::Rc;
+
+use super::config::Optimizer;
+use crate::device::Tensor;
+use crate::model::{Batch, Kind, Model, Weights};
+use crate::ops::compress::Compressed;
+use crate::ops::{adam, add, grad_rms};
+use crate::sparsity::{self, Schedule};
+use crate::tape::Tape;
+use crate::{Error, Result};
+
+/// A model with what its training needs beside it.
+pub struct Trainer {
+    /// The model.
+    pub model: Model,
+    /// The optimizer's settings.
+    pub optimizer: Optimizer,
+    /// The densities.
+    pub schedule: Schedule,
+    step: u64,
+    moments: Vec<Option<Moments>>,
+    compressed: Vec<Option<Rc<Compressed>>>,
+    /// The gradient that every micro-batch's loss starts from: its share of the step.
+    seed: Tensor,
+}
+
+/// Adam's moments of one parameter. They stay dense.
+pub(super) struct Moments {
+    pub(super) m: Tensor,
+    pub(super) v: Tensor,
+}
+
+/// What one step leaves to be read back when convenient.
+pub struct StepRecord {
+    /// The step, counted from 0.
+    pub step: u64,
+    /// Mean loss of each micro-batch, `(1)`, in nats.
+    pub losses: Vec<Tensor>,
+    /// The gradient's factor and its root-mean-square over all trained parameters: `(2)`.
+    pub factor: Tensor,
+    /// Sum of squares of every trained parameter's gradient.
+    pub square_sums: Tensor,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Density of the hidden matrices after the step.
+    pub density: f64,
+    /// Density of embedding and unembedding after the step.
+    pub embed_density: f64,
+}
+
+/// A [`StepRecord`] read back.
+#[derive(Clone, Copy, Debug)]
+pub struct StepNumbers {
+    /// The step, counted from 0.
+    pub step: u64,
+    /// Mean loss in nats.
+    pub loss: f64,
+    /// Root-mean-square of the gradient over all trained parameters.
+    pub grad_rms: f64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Density of the hidden matrices after the step.
+    pub density: f64,
+    /// Density of embedding and unembedding after the step.
+    pub embed_density: f64,
+}
+
+impl Trainer {
+    /// Training of `model` from the start.
+    ///
+    /// # Errors
+    /// The device's limits, naming the tensor.
+    pub fn new(model: Model, optimizer: Optimizer, schedule: Schedule) -> Result<Self> {
+        schedule.validate()?;
+        let seed = model.device.upload("seed", &[1], &[1.0 / optimizer.accumulate.max(1) as f32])?;
+        let mut trainer =
+            Self { model, optimizer, schedule, step: 0, moments: Vec::new(), compressed: Vec::new(), seed };
+        for p in trainer.model.parameters.iter() {
+            let zeros = |which: &str| trainer.model.device.zeros(&format!("{which}.{}", p.name), p.value.shape());
+            trainer.moments.push(match trainer.trains(p.kind) {
+                true => Some(Moments { m: zeros("m")?, v: zeros("v")? }),
+                false => None,
+            });
+        }
+        Ok(trainer)
+    }
+
+    /// Whether parameters of this kind are trained.
+    pub fn trains(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::LogitsBias => false,
+            Kind::Position => self.optimizer.train_positions,
+            Kind::Bigram => self.model.config.learnable_bigram_table,
+            _ => true,
+        }
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    pub(super) fn moments(&self) -> &[Option<Moments>] {
+        &self.moments
+    }
+
+    /// Takes up training where a checkpoint left it.
+    pub(super) fn restore(&mut self, step: u64, moments: Vec<Option<Moments>>) -> Result<()> {
+        self.step = step;
+        self.moments = moments;
+        self.recompress()
+    }
+
+    /// Nonzeros of the parameters in their compressed form, where linear layers use it; for evaluation.
+    pub fn compressed(&self) -> &[Option<Rc<Compressed>>] {
+        &self.compressed
+    }
+
+    fn recompress(&mut self) -> Result<()> {
+        // Freed first, so that the next form can use the same memory.
+        self.compressed.clear();
+        if let Some(last) = self.step.checked_sub(1) {
+            self.compressed =
+                sparsity::compress(&self.model.parameters, &self.schedule, (last, self.optimizer.steps))?;
+        }
+        Ok(())
+    }
+
+    /// Does one step on the average gradient of `batches`.
+    ///
+    /// # Errors
+    /// Those of the operations. Numbers that are not finite are not looked for here but in [`Trainer::numbers`], since
+    /// that waits for the device.
+    pub fn step(&mut self, batches: &[Batch]) -> Result<StepRecord> {
+        let (step, steps) = (self.step, self.optimizer.steps);
+        let lr = self.optimizer.lr_at(step, &self.schedule);
+        let (losses, gradients) = self.gradients(batches)?;
+
+        let trained = gradients.iter().flatten().count();
+        let mut square_sums = self.model.device.empty("square sums", &[trained])?;
+        let mut numel = 0;
+        for (slot, gradient) in gradients.iter().flatten().enumerate() {
+            grad_rms::square_sum(gradient, &mut square_sums, slot)?;
+            numel += gradient.len() as u64;
+        }
+        let factor = grad_rms::factor(&square_sums, numel, self.optimizer.grad_rms.into())?;
+        let settings = adam::Settings {
+            lr: lr as f32,
+            beta1: self.optimizer.beta1 as f32,
+            beta2: self.optimizer.beta2 as f32,
+            eps: self.optimizer.eps as f32,
+            step: step + 1,
+            decay: 0.0,
+        };
+        self.compressed.clear();
+        for ((p, moments), gradient) in
+            self.model.parameters.iter_mut().zip(&mut self.moments).zip(gradients.iter())
+        {
+            if let (Some(Moments { m, v }), Some(gradient)) = (moments, gradient) {
+                adam::apply(&mut p.value, gradient, m, v, Some(&factor), &settings)?;
+            }
+        }
+        drop(gradients);
+        let decay = (self.optimizer.weight_decay * lr) as f32;
+        sparsity::enforce(&mut self.model.parameters, &self.schedule, (step, steps), decay)?;
+        self.step += 1;
+        self.recompress()?;
+        Ok(StepRecord {
+            step,
+            losses,
+            factor,
+            square_sums,
+            lr,
+            density: self.schedule.density(step, steps),
+            embed_density: self.schedule.embed_density(step, steps),
+        })
+    }
+
+    /// Losses of the batches, and the average of their gradients for every trained parameter.
+    fn gradients(&self, batches: &[Batch]) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
+        if batches.len() != self.optimizer.accumulate {
+            let message = format!("{} batches for accumulate = {}", batches.len(), self.optimizer.accumulate);
+            return Err(Error::shape("step", message));
+        }
+        let device = &self.model.device;
+        let mut total: Vec<Option<Tensor>> = (0..self.model.parameters.len()).map(|_| None).collect();
+        let mut losses = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let mut tape = Tape::new();
+            let weights = Weights::new(&self.model, &mut tape, |kind| self.trains(kind), &self.compressed);
+            let (loss, _, logits) = self.model.loss(&mut tape, &weights, batch, &mut ())?;
+            drop(logits);
+            tape.backward(&loss, self.seed.clone())?;
+            losses.push(loss.value().clone());
+            for ((sum, var), p) in total.iter_mut().zip(weights.vars()).zip(self.model.parameters.iter()) {
+                if !var.needs_gradient() {
+                    continue;
+                }
+                let gradient = match tape.take_gradient(var) {
+                    Some(gradient) => gradient,
+                    None => device.zeros(&p.name, p.value.shape())?,
+                };
+                match sum {
+                    None => *sum = Some(gradient),
+                    Some(sum) => add::accumulate(sum, &gradient)?,
+                }
+            }
+        }
+        Ok((losses, total))
+    }
+
+    /// Reads a record back, waiting for the device.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] naming the step and either `loss` or the first parameter whose gradient went wrong.
+    pub fn numbers(&self, record: &StepRecord) -> Result<StepNumbers> {
+        let mut loss = 0.0;
+        for tensor in &record.losses {
+            loss += f64::from(first(tensor)?) / record.losses.len() as f64;
+        }
+        let bad = |tensor: &str, value: f32| Error::NonFinite { step: record.step, tensor: tensor.into(), value };
+        if !loss.is_finite() {
+            return Err(bad("loss", loss as f32));
+        }
+        let factor = record.factor.read()?;
+        let grad_rms = factor.get(1).copied().unwrap_or(f32::NAN);
+        if !grad_rms.is_finite() {
+            let names = self.model.parameters.iter().filter(|p| self.trains(p.kind)).map(|p| &p.name);
+            for (name, sum) in names.zip(record.square_sums.read()?) {
+                if !sum.is_finite() {
+                    return Err(bad(&format!("the gradient of {name}"), sum));
+                }
+            }
+            return Err(bad("the gradient's root-mean-square", grad_rms));
+        }
+        Ok(StepNumbers {
+            step: record.step,
+            loss,
+            grad_rms: grad_rms.into(),
+            lr: record.lr,
+            density: record.density,
+            embed_density: record.embed_density,
+        })
+    }
+}
+
+fn first(tensor: &Tensor) -> Result<f32> {
+    tensor.read()?.first().copied().ok_or_else(|| Error::shape("loss", "no number"))
+}
