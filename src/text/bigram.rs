@@ -48,8 +48,11 @@ impl Bigram {
     /// [`Error::Text`] when a token is `vocab_size` or more.
     pub fn fit(tokens: &Tokens, vocab_size: usize) -> Result<Self> {
         check(tokens, vocab_size)?;
-        let mut counts =
-            if vocab_size <= DENSE { Counts::Dense(vec![0; vocab_size * vocab_size]) } else { Counts::Sparse(HashMap::new()) };
+        let mut counts = if vocab_size <= DENSE {
+            Counts::Dense(vec![0; vocab_size * vocab_size])
+        } else {
+            Counts::Sparse(HashMap::new())
+        };
         let mut previous = None;
         for token in tokens.iter() {
             if let Some(context) = previous.replace(token) {

@@ -111,7 +111,7 @@ impl Tokens {
         }
         // SAFETY: the file is the cache's own: written under a temporary name, renamed once complete, and never changed or cut
         // in place afterwards (rebuilding renames a new file over it, which leaves this one to its maps). Tests: the ones in
-        // tests/text.rs that rebuild a cache while it is mapped.
+        // tests/text/corpus.rs that rebuild a cache while it is mapped.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
         let tokens = Self::check(map);
         if tokens.is_none() {

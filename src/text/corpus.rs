@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::cache::{Tokens, VERSION, Writer};
-pub use super::source::{Documents, Source};
 use super::source::fingerprint;
+pub use super::source::{Documents, Source};
 use super::temporary::hex;
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::{Error, Result};
@@ -59,7 +59,12 @@ impl Corpus {
     /// [`Error::Io`] for what cannot be read or written, [`Error::File`] for a file of unknown kind or a malformed line,
     /// [`Error::Config`] for a fraction outside 0..1, [`Error::Text`] when there are no documents, the files change meanwhile, or the
     /// tokenizer lacks an end-of-text token.
-    pub fn prepare(source: &Source, tokenizer: &Tokenizer, cache_dir: impl AsRef<Path>, val_fraction: f64) -> Result<Self> {
+    pub fn prepare(
+        source: &Source,
+        tokenizer: &Tokenizer,
+        cache_dir: impl AsRef<Path>,
+        val_fraction: f64,
+    ) -> Result<Self> {
         let files = source.files()?;
         let contents = fingerprint(&files)?;
         let cache = Cache::new(cache_dir.as_ref(), ["files", &contents], tokenizer, val_fraction)?;
@@ -96,7 +101,8 @@ impl Corpus {
         let cache = Cache::new(cache_dir.as_ref(), ["documents", key], tokenizer, val_fraction)?;
         cache.open_or(|| {
             let mut empty = 0;
-            let mut documents = documents.into_iter().inspect(|document| empty += u64::from(document.is_empty())).map(Ok);
+            let mut documents =
+                documents.into_iter().inspect(|document| empty += u64::from(document.is_empty())).map(Ok);
             let mut sides = cache.fill(&mut documents)?;
             drop(documents);
             sides.statistics.empty = empty;
@@ -149,7 +155,9 @@ impl<'a> Cache<'a> {
 
     fn open(&self, cached: bool) -> Result<Option<Corpus>> {
         let [train, validation] = self.paths();
-        let (Some((train, mut statistics)), Some((validation, rest))) = (Tokens::open(&train)?, Tokens::open(&validation)?) else {
+        let (Some((train, mut statistics)), Some((validation, rest))) =
+            (Tokens::open(&train)?, Tokens::open(&validation)?)
+        else {
             return Ok(None);
         };
         statistics.tokens += rest.tokens;
@@ -177,7 +185,8 @@ impl<'a> Cache<'a> {
 
     /// Tokenises all `documents`.
     fn fill(&self, documents: &mut impl Iterator<Item = Result<String>>) -> Result<Sides> {
-        let mut sides = Sides { writers: self.writers()?, documents: [Vec::new(), Vec::new()], statistics: Statistics::default() };
+        let mut sides =
+            Sides { writers: self.writers()?, documents: [Vec::new(), Vec::new()], statistics: Statistics::default() };
         // Saturates, as it should, for a fraction that rounds up to 1.
         let threshold = (self.val_fraction * 2f64.powi(64)) as u64;
         loop {
@@ -192,7 +201,8 @@ impl<'a> Cache<'a> {
             if chunk.is_empty() {
                 return Ok(sides);
             }
-            let encoded: Vec<(u64, Vec<u32>)> = chunk.par_iter().map(|text| self.encode(text)).collect::<Result<_>>()?;
+            let encoded: Vec<(u64, Vec<u32>)> =
+                chunk.par_iter().map(|text| self.encode(text)).collect::<Result<_>>()?;
             sides.statistics.documents += chunk.len() as u64;
             sides.statistics.bytes += size as u64;
             for (hash, ids) in encoded {

@@ -75,12 +75,16 @@ impl Source {
                 continue;
             }
             let left = usize::try_from(max_bytes - kept).unwrap_or(usize::MAX);
-            document.truncate(document.floor_char_boundary(left));
+            let whole = document.len() <= left;
+            let end = (0..=left.min(document.len())).rev().find(|&end| document.is_char_boundary(end));
+            document.truncate(end.unwrap_or(0));
             kept += document.len() as u64;
-            if document.is_empty() {
+            if !document.is_empty() {
+                sample.push(document);
+            }
+            if !whole {
                 break;
             }
-            sample.push(document);
         }
         Ok(sample)
     }

@@ -18,10 +18,8 @@ use crate::{Error, Result};
 
 /// How the published models cut text into pieces before BPE: a word with one leading character, up to three digits,
 /// punctuation with the line ends after it, line ends with the white space before them, other white space.
-pub const PATTERN: &str = concat!(
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-);
+pub const PATTERN: &str =
+    concat!(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*", r"|\s*[\r\n]+|\s+(?!\S)|\s+");
 
 /// The special token that ends every document of a corpus.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -38,7 +36,7 @@ const PIECE: usize = 1 << 15;
 /// Larger ids than this in a file are taken for damage.
 const MAX_ID: u64 = 1 << 24;
 
-/// A byte-level BPE tokenizer. `decode(encode(text)) == text` for every text.
+/// A byte-level BPE tokenizer. `decode(encode(text)) == text` for every text (unless a loaded file brings a normalizer).
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -85,10 +83,15 @@ impl Tokenizer {
     fn wrap(mut inner: tokenizers::Tokenizer) -> Result<Self, String> {
         // Without this, text that spells a special token would forge one.
         inner.set_encode_special_tokens(true);
-        let json = inner.to_string(true).map_err(|error| error.to_string())?;
+        // Some published files carry what was last used; neither belongs to a corpus or a prompt.
+        let failed = |error: tokenizers::Error| error.to_string();
+        inner.with_truncation(None).map_err(failed)?.with_padding(None);
+        let json = inner.to_string(true).map_err(failed)?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        let divisible =
-            inner.get_normalizer().is_none() && inner.get_pre_tokenizer() == Some(&pre_tokenizer().map_err(|e| e.to_string())?);
+        // How offsets are trimmed makes no difference to ids.
+        let published = [pre_tokenizer(true).map_err(failed)?, pre_tokenizer(false).map_err(failed)?];
+        let divisible = inner.get_normalizer().is_none()
+            && inner.get_pre_tokenizer().is_some_and(|found| published.contains(found));
         Ok(Self { inner, json, vocab_size, divisible })
     }
 
@@ -105,7 +108,7 @@ impl Tokenizer {
         }
         let failed = |error: tokenizers::Error| Error::Text(format!("training the tokenizer: {error}"));
         let mut inner = tokenizers::Tokenizer::new(BPE::default());
-        inner.with_pre_tokenizer(Some(pre_tokenizer().map_err(failed)?));
+        inner.with_pre_tokenizer(Some(pre_tokenizer(true).map_err(failed)?));
         inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::new(false, false, false))));
         let trainer = BpeTrainerBuilder::new()
             .show_progress(false)
@@ -120,7 +123,7 @@ impl Tokenizer {
                 left = left.saturating_sub(doc.len());
                 wanted
             })
-            .flat_map(|doc| cut(&doc).into_iter().map(str::to_owned).collect::<Vec<_>>());
+            .flat_map(|doc| cut(&doc, PIECE).into_iter().map(str::to_owned).collect::<Vec<_>>());
         inner.train(&mut TrainerWrapper::BpeTrainer(trainer), pieces).map_err(failed)?;
         inner.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]).map_err(failed)?;
         let reached = inner.get_vocab_size(true);
@@ -138,12 +141,14 @@ impl Tokenizer {
         if !self.divisible || text.len() <= 2 * PIECE {
             return self.encode_piece(text);
         }
-        let pieces: Vec<Vec<u32>> = cut(text).into_par_iter().map(|piece| self.encode_piece(piece)).collect::<Result<_>>()?;
+        let pieces: Vec<Vec<u32>> =
+            cut(text, PIECE).into_par_iter().map(|piece| self.encode_piece(piece)).collect::<Result<_>>()?;
         Ok(pieces.concat())
     }
 
     fn encode_piece(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| Error::Text(format!("encoding: {error}")))?;
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|error| Error::Text(format!("encoding: {error}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -211,28 +216,28 @@ impl Tokenizer {
     }
 }
 
-fn pre_tokenizer() -> tokenizers::Result<PreTokenizerWrapper> {
+fn pre_tokenizer(trim_offsets: bool) -> tokenizers::Result<PreTokenizerWrapper> {
     let split = Split::new(SplitPattern::Regex(PATTERN.into()), SplitDelimiterBehavior::Isolated, false)?;
-    let bytes = ByteLevel::new(false, true, false);
+    let bytes = ByteLevel::new(false, trim_offsets, false);
     Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
         PreTokenizerWrapper::Split(split),
         PreTokenizerWrapper::ByteLevel(bytes),
     ])))
 }
 
-/// Cuts `text` into pieces of [`PIECE`] bytes or a little more, only where [`PATTERN`] cuts whatever comes before or
+/// Cuts `text` into pieces of `size` bytes or a little more, only where [`PATTERN`] cuts whatever comes before or
 /// after: behind a line feed that neither white space nor `/` follows. (Both alternatives that can match a line feed match
 /// greedily up to the last one of its run, and what follows starts a new match.)
-fn cut(text: &str) -> Vec<&str> {
+fn cut(text: &str, size: usize) -> Vec<&str> {
     let bytes = text.as_bytes();
     let mut pieces = Vec::new();
-    let (mut start, mut search) = (0, PIECE);
+    let (mut start, mut search) = (0, size);
     while let Some(found) = bytes.get(search..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n')) {
         let end = search + found + 1;
         search = end;
         if text[end..].chars().next().is_some_and(|c| c != '/' && !c.is_whitespace()) {
             pieces.push(&text[start..end]);
-            (start, search) = (end, end + PIECE);
+            (start, search) = (end, end + size);
         }
     }
     pieces.push(&text[start..]);
@@ -260,6 +265,9 @@ fn check(json: &serde_json::Value) -> Result<(), String> {
     if model["continuing_subword_prefix"].as_str().is_some_and(|prefix| !prefix.is_empty()) {
         return Err("uses `continuing_subword_prefix`, which byte-level BPE does not".into());
     }
+    if model["dropout"].as_f64().is_some_and(|dropout| dropout > 0.0) {
+        return Err("uses `dropout`, so that the same text has different tokens every time".into());
+    }
     let vocab = model["vocab"].as_object().ok_or("has no `model.vocab`")?;
     let mut ids: Vec<u64> = Vec::with_capacity(vocab.len());
     for (token, id) in vocab {
@@ -285,4 +293,38 @@ fn check(json: &serde_json::Value) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use tokenizers::tokenizer::pattern::Pattern;
+    use tokenizers::utils::SysRegex;
+
+    use super::*;
+
+    fn split(text: &str) -> Vec<&str> {
+        static COMPILED: LazyLock<SysRegex> = LazyLock::new(|| SysRegex::new(PATTERN).unwrap());
+        let matches = (&*COMPILED).find_matches(text).unwrap();
+        matches.into_iter().map(|((start, end), _)| &text[start..end]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn cutting_changes_no_match(text in "[\\n\\r \t/.a1'\u{85}\u{2028}\u{e9}]{1,40}") {
+            let pieces = cut(&text, 1);
+            prop_assert_eq!(pieces.concat(), text.as_str());
+            let apart: Vec<&str> = pieces.into_iter().flat_map(split).collect();
+            prop_assert_eq!(apart, split(&text));
+        }
+    }
+
+    #[test]
+    fn cutting_cuts() {
+        assert_eq!(cut("a\nb\n c\n/\nd\n", 1), ["a\n", "b\n c\n/\n", "d\n"]);
+        assert_eq!(cut("", 1), [""]);
+    }
 }
