@@ -1,5 +1,9 @@
-//! What the models read: tokenizers, corpora, and the built-in generator of simple Python.
+//! What the models read: tokenizers, corpora, a bigram yardstick, and the built-in generator of simple Python.
 
+pub mod bigram;
+pub mod cache;
 pub mod corpus;
 pub mod python;
+pub mod source;
+mod temporary;
 pub mod tokenizer;

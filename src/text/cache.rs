@@ -1,0 +1,228 @@
+//! Tokens in a file, mapped into memory.
+//!
+//! The file, all numbers little-endian: 8 bytes [`MAGIC`]; ten u64: format version, bytes per token (2 or 4), number of tokens,
+//! largest token, then of the whole corpus documents, bytes, documents skipped as not UTF-8 and as empty, then 0, then a CRC-32C of
+//! the tokens and the header before it; the tokens.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use super::corpus::Statistics;
+use super::temporary::Temporary;
+use crate::{Error, Result};
+
+const MAGIC: [u8; 8] = *b"gossatok";
+/// Counts up whenever the file's layout, or what is written into it for the same input, changes.
+pub(crate) const VERSION: u64 = 1;
+const FIELDS: usize = 10;
+const HEADER: usize = 8 + 8 * FIELDS;
+/// How many bytes are read or written at once.
+const BUFFER: usize = 1 << 16;
+
+/// A sequence of tokens, usually mapped from a file: opening it costs no memory, whatever its size.
+#[derive(Debug)]
+pub struct Tokens {
+    store: Store,
+    width: usize,
+    len: usize,
+    max_id: u32,
+}
+
+#[derive(Debug)]
+enum Store {
+    Mapped(Mmap),
+    Memory(Vec<u8>),
+}
+
+impl Tokens {
+    /// Tokens in memory, for small or made-up sequences.
+    pub fn from_ids(ids: &[u32]) -> Self {
+        let bytes = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let max_id = ids.iter().copied().max().unwrap_or(0);
+        Self { store: Store::Memory(bytes), width: 4, len: ids.len(), max_id }
+    }
+
+    /// How many tokens there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The largest token; 0 if there is none. A model or tokenizer of this vocabulary or less does not fit.
+    pub fn max_id(&self) -> u32 {
+        self.max_id
+    }
+
+    /// The tokens in `range`.
+    ///
+    /// # Errors
+    /// [`Error::Text`] when it reaches beyond the end.
+    pub fn get(&self, range: Range<usize>) -> Result<Vec<u32>> {
+        let mut ids = vec![0; range.len()];
+        self.copy_into(range.start, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Fills `ids` with the tokens from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::Text`] when there are fewer.
+    pub fn copy_into(&self, offset: usize, ids: &mut [u32]) -> Result<()> {
+        if offset > self.len || ids.len() > self.len - offset {
+            let (wanted, len) = (ids.len(), self.len);
+            return Err(Error::Text(format!("{wanted} tokens from {offset} on are more than the {len} there are")));
+        }
+        let bytes = &self.bytes()[offset * self.width..][..ids.len() * self.width];
+        for (id, bytes) in ids.iter_mut().zip(bytes.chunks_exact(self.width)) {
+            *id = read_id(bytes);
+        }
+        Ok(())
+    }
+
+    /// All tokens in order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.bytes().chunks_exact(self.width).map(read_id)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.store {
+            Store::Mapped(map) => &map[HEADER..],
+            Store::Memory(bytes) => bytes,
+        }
+    }
+
+    /// Maps the file at `path`; `None` when there is none or it is damaged in any way.
+    pub(crate) fn open(path: &Path) -> Result<Option<(Self, Statistics)>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(path, error)),
+        };
+        if file.metadata().map_err(|source| Error::io(path, source))?.len() < HEADER as u64 {
+            return Ok(None);
+        }
+        // SAFETY: the file is the cache's own: written under a temporary name, renamed once complete, and never changed or cut
+        // in place afterwards (rebuilding renames a new file over it, which leaves this one to its maps). Tests: the ones in
+        // tests/text/corpus.rs that rebuild a cache while it is mapped.
+        let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
+        let tokens = Self::check(map);
+        if tokens.is_none() {
+            tracing::warn!("{} is damaged and will be rebuilt", path.display());
+        }
+        Ok(tokens)
+    }
+
+    fn check(map: Mmap) -> Option<(Self, Statistics)> {
+        let (header, tokens) = map.split_at_checked(HEADER)?;
+        let mut fields = [0; FIELDS];
+        for (field, bytes) in fields.iter_mut().zip(header[8..].chunks_exact(8)) {
+            *field = u64::from_le_bytes(bytes.try_into().ok()?);
+        }
+        let [version, width, len, max_id, documents, bytes, not_utf8, empty, _, crc] = fields;
+        let whole = header[..8] == MAGIC
+            && version == VERSION
+            && (width == 2 || width == 4)
+            && len.checked_mul(width) == Some(tokens.len() as u64)
+            && crc == u64::from(crc32c::crc32c_append(crc32c::crc32c(tokens), &header[..HEADER - 8]));
+        if !whole {
+            return None;
+        }
+        let statistics = Statistics { documents, bytes, tokens: len, not_utf8, empty };
+        let (width, len) = (width as usize, len as usize);
+        Some((Self { width, len, max_id: u32::try_from(max_id).ok()?, store: Store::Mapped(map) }, statistics))
+    }
+}
+
+fn read_id(bytes: &[u8]) -> u32 {
+    match *bytes {
+        [a, b] => u32::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    }
+}
+
+/// Writes a file of tokens.
+pub(crate) struct Writer {
+    out: BufWriter<Temporary>,
+    width: usize,
+    len: u64,
+    max_id: u32,
+    crc: u32,
+}
+
+impl Writer {
+    /// A file that will appear at `path`, for tokens below `vocab_size`.
+    pub fn create(path: &Path, vocab_size: usize) -> Result<Self> {
+        let mut out = BufWriter::with_capacity(BUFFER, Temporary::beside(path)?);
+        let header = out.write_all(&[0; HEADER]);
+        header.map_err(|source| Error::io(out.get_ref().path(), source))?;
+        let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
+        Ok(Self { out, width, len: 0, max_id: 0, crc: 0 })
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Appends `ids`.
+    pub fn push(&mut self, ids: &[u32]) -> Result<()> {
+        let bytes: Vec<u8> = match self.width {
+            2 => ids.iter().flat_map(|&id| (id as u16).to_le_bytes()).collect(),
+            _ => ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+        };
+        self.crc = crc32c::crc32c_append(self.crc, &bytes);
+        self.len += ids.len() as u64;
+        self.max_id = ids.iter().copied().fold(self.max_id, u32::max);
+        self.out.write_all(&bytes).map_err(|source| Error::io(self.out.get_ref().path(), source))
+    }
+
+    /// Deals out what was written: each run is a number of tokens, in order, and the index of the writer that gets them.
+    pub fn deal(self, runs: &[(u64, usize)], to: &mut [Self; 2]) -> Result<()> {
+        let width = self.width;
+        let mut temporary = self.into_temporary()?;
+        let failed = |temporary: &Temporary, source| Error::io(temporary.path(), source);
+        temporary.file.seek(SeekFrom::Start(HEADER as u64)).map_err(|source| failed(&temporary, source))?;
+        let mut reader = BufReader::with_capacity(BUFFER, &temporary.file);
+        let mut bytes = vec![0; BUFFER];
+        for &(count, index) in runs {
+            let mut left = count as usize * width;
+            while left > 0 {
+                let now = left.min(BUFFER);
+                reader.read_exact(&mut bytes[..now]).map_err(|source| failed(&temporary, source))?;
+                let ids: Vec<u32> = bytes[..now].chunks_exact(width).map(read_id).collect();
+                to[index].push(&ids)?;
+                left -= now;
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes the file, with the whole corpus's `statistics`, and publishes it.
+    pub fn finish(self, statistics: &Statistics) -> Result<()> {
+        let Statistics { documents, bytes, not_utf8, empty, .. } = *statistics;
+        let fields = [VERSION, self.width as u64, self.len, self.max_id.into(), documents, bytes, not_utf8, empty, 0];
+        let mut header = MAGIC.to_vec();
+        header.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
+        let crc = crc32c::crc32c_append(self.crc, &header);
+        header.extend(u64::from(crc).to_le_bytes());
+        let mut temporary = self.into_temporary()?;
+        let written = temporary.file.seek(SeekFrom::Start(0)).and_then(|_| temporary.file.write_all(&header));
+        written.map_err(|source| Error::io(temporary.path(), source))?;
+        temporary.publish()
+    }
+
+    fn into_temporary(self) -> Result<Temporary> {
+        self.out.into_inner().map_err(|failed| {
+            let (source, out) = failed.into_parts();
+            Error::io(out.get_ref().path(), source)
+        })
+    }
+}

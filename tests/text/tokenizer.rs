@@ -1,0 +1,156 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use gossamer::Error;
+use gossamer::text::tokenizer::{END_OF_TEXT, Tokenizer};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::{VOCAB, documents, names, tokenizer};
+
+#[test]
+fn every_byte_has_a_token_and_end_of_text_is_last() {
+    let tokenizer = tokenizer();
+    assert_eq!(tokenizer.vocab_size(), VOCAB);
+    assert_eq!(tokenizer.end_of_text(), Some(VOCAB as u32 - 1));
+    let bytes: BTreeSet<Vec<u8>> = (0..256).map(|id| tokenizer.token_bytes(id).unwrap()).collect();
+    assert_eq!(bytes, (0..=255u8).map(|byte| vec![byte]).collect());
+    assert_eq!(tokenizer.token_bytes(VOCAB as u32), None);
+    assert_eq!(tokenizer.token_str(VOCAB as u32 - 1).as_deref(), Some(END_OF_TEXT));
+}
+
+#[test]
+fn the_most_frequent_pair_is_merged_first() {
+    // Pairs of "ab", " ab", " ab", " cd": a+b three times, space+a twice, the rest once.
+    let tokenizer = Tokenizer::train(["ab ab ab cd".to_string()].into_iter(), 258).unwrap();
+    assert_eq!(tokenizer.single_token("ab"), Some(256));
+    assert_eq!(tokenizer.encode("abcab").unwrap()[..1], [256]);
+    assert_eq!(tokenizer.end_of_text(), Some(257));
+    assert_eq!(tokenizer.single_token(" ab"), None);
+    assert_eq!(tokenizer.single_token(""), None);
+}
+
+#[test]
+fn text_is_cut_by_the_published_pattern() {
+    let text = "foo(a):\n    return x12345 'b'  \n\n//x";
+    // With every merge that the text gives, each piece of it is one token.
+    let most = (257..400).map_while(|size| Tokenizer::train([text.to_string()].into_iter(), size).ok()).last().unwrap();
+    let pieces: Vec<String> = most.encode(text).unwrap().iter().map(|&id| most.decode(&[id]).unwrap()).collect();
+    assert_eq!(pieces, ["foo", "(a", "):\n", "   ", " return", " x", "123", "45", " '", "b", "'", "  \n\n", "//", "x"]);
+}
+
+#[test]
+fn training_refuses_what_it_cannot_do() {
+    let tiny = || ["abc".to_string()].into_iter();
+    assert!(matches!(Tokenizer::train(tiny(), 256), Err(Error::Config { key, .. }) if key == "vocab_size"));
+    // 256 bytes, "ab", "abc", end of text.
+    let message = Tokenizer::train(tiny(), 300).unwrap_err().to_string();
+    assert!(message.contains("259") && message.contains("300"), "{message}");
+    assert_eq!(Tokenizer::train(tiny(), 259).unwrap().vocab_size(), 259);
+    assert_eq!(Tokenizer::train(std::iter::empty(), 257).unwrap().encode("ab").unwrap().len(), 2);
+}
+
+#[test]
+fn training_is_deterministic() {
+    let mut backwards = documents(100);
+    backwards.reverse();
+    for (threads, documents) in [(1, documents(100)), (4, backwards)] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let again = pool.install(|| Tokenizer::train(documents.into_iter(), VOCAB)).unwrap();
+        assert_eq!(again.to_json().unwrap(), tokenizer().to_json().unwrap());
+        assert_eq!(again.hash(), tokenizer().hash());
+    }
+    let other = Tokenizer::train(documents(100).into_iter(), VOCAB - 1).unwrap();
+    assert_ne!(other.hash(), tokenizer().hash());
+}
+
+proptest! {
+    #[test]
+    fn decoding_undoes_encoding(text in any::<String>()) {
+        let ids = tokenizer().encode(&text).unwrap();
+        prop_assert_eq!(tokenizer().decode(&ids).unwrap(), text);
+    }
+
+    #[test]
+    fn decoding_undoes_encoding_of_code(text in "([ \t\r\n]{0,3}(def|return|alpha|[0-9]|\\PC|[\\(\\):/'\"]{1,3})){0,60}") {
+        let ids = tokenizer().encode(&text).unwrap();
+        prop_assert_eq!(tokenizer().decode(&ids).unwrap(), text);
+    }
+}
+
+#[test]
+fn long_and_odd_texts_survive() {
+    let code = documents(3000).concat();
+    let texts =
+        [code.clone(), " ".repeat(200_000) + "x", "\n".repeat(200_000), "x".repeat(200_000), END_OF_TEXT.repeat(3)];
+    let reference: tokenizers::Tokenizer = tokenizer().to_json().unwrap().parse().unwrap();
+    for (ids, text) in tokenizer().encode_batch(&texts).unwrap().iter().zip(&texts) {
+        assert_eq!(&tokenizer().decode(ids).unwrap(), text);
+        assert!(!ids.contains(&(VOCAB as u32 - 1)), "text must not forge a document's end");
+    }
+    // Pieces and cores must not show.
+    assert_eq!(tokenizer().encode(&code).unwrap(), reference.encode(code, false).unwrap().get_ids());
+}
+
+#[test]
+fn tokens_can_be_shown() {
+    let tokenizer = tokenizer();
+    let shown = |text| tokenizer.token_str(tokenizer.single_token(text).unwrap()).unwrap();
+    assert_eq!(shown("\n"), "\\n");
+    assert_eq!(shown(" return"), " return");
+    let halves: Vec<String> =
+        tokenizer.encode("ü").unwrap().iter().map(|&id| tokenizer.token_str(id).unwrap()).collect();
+    assert_eq!(halves, ["<0xC3>", "<0xBC>"]);
+    assert!(tokenizer.decode(&[5, 300]).unwrap_err().to_string().contains("300"));
+}
+
+#[test]
+fn tokenizers_are_saved_whole_and_damage_is_named() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    tokenizer().save(&path).unwrap();
+    tokenizer().save(&path).unwrap();
+    assert_eq!(names(folder.path()), ["tokenizer.json"]);
+    let loaded = Tokenizer::load(&path).unwrap();
+    assert_eq!(loaded.to_json().unwrap(), fs::read_to_string(&path).unwrap());
+    assert_eq!(loaded.hash(), tokenizer().hash());
+    assert_eq!(loaded.encode("def alpha").unwrap(), tokenizer().encode("def alpha").unwrap());
+
+    let json = tokenizer().to_json().unwrap();
+    let merges = json.find("\"merges\"").unwrap();
+    let damaged = [
+        json[..json.len() / 2].to_string(),
+        "{}".into(),
+        json.replace("\"BPE\"", "\"WordLevel\""),
+        json[..merges].to_string() + "\"merges\": [[\"aaaaaaaaaaaaaaaaaaaaaaaaa\", \"b\"]]}}",
+        json[..merges].to_string() + "\"merges\": [[\"return\", \"return\"]]}}",
+        json.replace("\"!\": 0,", "\"!\": 1,"),
+        json.replace("\"!\": 0,", "\"!\": 4000000000,"),
+        json.replace("\"!\": 0,", "\"!\": null,"),
+        json.replace("(?!", "(("),
+        json.replace("\"dropout\": null", "\"dropout\": 0.5"),
+    ];
+    for (case, text) in damaged.iter().enumerate() {
+        fs::write(&path, text).unwrap();
+        let error = Tokenizer::load(&path).unwrap_err();
+        assert!(matches!(&error, Error::File { path: at, .. } if *at == path), "case {case}: {error}");
+    }
+    fs::write(&path, b"\xff\xfe").unwrap();
+    assert!(matches!(Tokenizer::load(&path), Err(Error::File { .. })));
+    assert!(matches!(Tokenizer::load(folder.path().join("none")), Err(Error::Io { .. })));
+    assert!(matches!(Tokenizer::from_json("{"), Err(Error::Text(_))));
+    assert!(matches!(tokenizer().save(folder.path().join("none/tokenizer.json")), Err(Error::Io { .. })));
+}
+
+#[test]
+fn loaded_tokenizers_never_truncate_or_pad() {
+    let mut json: serde_json::Value = serde_json::from_str(&tokenizer().to_json().unwrap()).unwrap();
+    json["truncation"] =
+        serde_json::json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
+    json["padding"] = serde_json::json!({"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "!"});
+    let loaded = Tokenizer::from_json(&json.to_string()).unwrap();
+    let text = "def alpha_0(x): return 12";
+    assert_eq!(loaded.encode(text).unwrap(), tokenizer().encode(text).unwrap());
+    assert_eq!(loaded.hash(), tokenizer().hash());
+}
