@@ -1,1 +1,307 @@
-fn main() {}
+//! The headless trainer: `train` learns a weight-sparse transformer, `train tokenizer` a tokenizer.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use gossamer::device::Device;
+use gossamer::text::corpus::Source;
+use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::config::RunConfig;
+use gossamer::train::memory::human_bytes;
+use gossamer::train::run::{Event, Outcome, Progress, Run, samples};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+
+/// Train a weight-sparse transformer. Without arguments: a small one on generated Python, in about three minutes.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a byte-level BPE tokenizer on files and folders
+    Tokenizer(TokenizerArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Where the settings start from: quickstart, small or paper
+    #[arg(long, default_value = "quickstart")]
+    preset: String,
+    /// A TOML file whose settings replace the preset's
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, such as train.lr=0.02 or lr=0.02; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// A file or folder to learn from (.py, .txt, .jsonl with a field `text`); may be repeated
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// A tokenizer.json to use instead of training one
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// The run's folder [default: runs/<preset>, numbered if taken]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Go on with the run in this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "config", "set", "data", "tokenizer", "out", "steps", "tokens", "seed"])]
+    resume: Option<PathBuf>,
+    /// Optimizer steps
+    #[arg(long, conflicts_with = "tokens")]
+    steps: Option<u64>,
+    /// Tokens to train on, instead of steps
+    #[arg(long)]
+    tokens: Option<u64>,
+    /// auto, cpu, gpu, or gpu:<index or part of a name> (see `gossamer devices`)
+    #[arg(long)]
+    device: Option<String>,
+    /// Seed of everything random
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Args)]
+struct TokenizerArgs {
+    /// A file or folder to learn from; may be repeated
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Entries, `<|endoftext|>` included
+    #[arg(long, default_value_t = 2048)]
+    vocab_size: usize,
+    /// Bytes of the data to read at most
+    #[arg(long, default_value_t = 50_000_000)]
+    max_bytes: u64,
+    /// The file to write
+    #[arg(long, value_name = "FILE", default_value = "tokenizer.json")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,gossamer=info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Some(Command::Tokenizer(args)) => tokenizer(args),
+        None => train(&cli.run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tokenizer(args: &TokenizerArgs) -> Result<()> {
+    let documents = Source::new(&args.data).sample(args.max_bytes)?;
+    let bytes: usize = documents.iter().map(String::len).sum();
+    let count = documents.len();
+    let tokenizer = Tokenizer::train(documents.into_iter(), args.vocab_size)?;
+    tokenizer.save(&args.out)?;
+    println!(
+        "{} entries from {count} documents ({}) in {}",
+        tokenizer.vocab_size(),
+        human_bytes(bytes as u64),
+        args.out.display()
+    );
+    Ok(())
+}
+
+impl RunArgs {
+    fn config(&self) -> Result<RunConfig> {
+        if let Some(folder) = &self.resume {
+            let path = folder.join("config.toml");
+            return RunConfig::load(&path).with_context(|| format!("{} holds no run to resume", folder.display()));
+        }
+        let mut config = RunConfig::preset(&self.preset)?;
+        if let Some(path) = &self.config {
+            config.overlay_file(path)?;
+        }
+        for assignment in &self.set {
+            config.set(assignment)?;
+        }
+        if !self.data.is_empty() {
+            config.data.paths = self.data.iter().map(|p| absolute(p)).collect::<Result<_>>()?;
+        }
+        if let Some(path) = &self.tokenizer {
+            config.data.tokenizer = Some(absolute(path)?);
+        }
+        config.run.seed = self.seed.unwrap_or(config.run.seed);
+        config.train.steps = self.steps.unwrap_or(config.train.steps);
+        if let Some(tokens) = self.tokens {
+            config.train.steps = tokens.div_ceil(config.tokens_per_step().max(1));
+        }
+        Ok(config)
+    }
+
+    fn folder(&self) -> PathBuf {
+        if let Some(folder) = self.resume.as_ref().or(self.out.as_ref()) {
+            return folder.clone();
+        }
+        let base = PathBuf::from("runs").join(&self.preset);
+        let numbered = (2..).map(|n| base.with_file_name(format!("{}-{n}", self.preset)));
+        std::iter::once(base.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(base)
+    }
+}
+
+/// Data is named by its full path, so that a run can be resumed from anywhere.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().with_context(|| path.display().to_string())
+}
+
+fn train(args: &RunArgs) -> Result<()> {
+    let mut config = args.config()?;
+    if let Some(device) = &args.device {
+        config.run.device = device.clone();
+    }
+    config.validate()?;
+    let device = Device::open(&config.run.device)?;
+    let folder = args.folder();
+    let cache = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).join("cache");
+    let stop = stop_on_interrupt()?;
+    let (sample_count, seed) = (config.run.samples, config.run.seed);
+    let run = Run { config, folder, cache, device, stop: &stop };
+    let mut screen = Screen::new(run.config.train.steps);
+    let outcome = run.execute(args.resume.is_some(), &mut |event| screen.show(&run, event))?;
+    screen.bar.finish_and_clear();
+    report(&run, &outcome, sample_count, seed)
+}
+
+/// The first Ctrl-C lets the step finish and saves; the second exits at once.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; the run can be resumed (Ctrl-C again exits at once)");
+    })?;
+    Ok(stop)
+}
+
+/// What the user sees while it trains: a bar on a terminal, a line an evaluation elsewhere.
+struct Screen {
+    bar: ProgressBar,
+    terminal: bool,
+    last: Option<f64>,
+}
+
+impl Screen {
+    fn new(steps: u64) -> Self {
+        let bar = ProgressBar::new(steps);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, terminal: std::io::stderr().is_terminal(), last: None }
+    }
+
+    fn say(&self, line: String) {
+        match self.terminal {
+            true => self.bar.println(line),
+            false => eprintln!("{line}"),
+        }
+    }
+
+    fn show(&mut self, run: &Run<'_>, event: Event<'_>) {
+        match event {
+            Event::Planned(estimate, device) => {
+                self.say(format!("device      {}", device.describe()));
+                self.say(format!("run         {}", run.folder.display()));
+                self.say(format!(
+                    "model       {} parameters, {} nonzero at the end",
+                    HumanCount(estimate.parameters),
+                    HumanCount(estimate.nonzeros)
+                ));
+                self.say(format!(
+                    "memory      about {} on the device, {} on the host",
+                    human_bytes(estimate.device_bytes()),
+                    human_bytes(estimate.host_bytes)
+                ));
+            }
+            Event::Data(data) => {
+                let s = &data.corpus.statistics;
+                let skipped = match s.not_utf8 {
+                    0 => String::new(),
+                    n => format!(", {n} skipped that are not UTF-8"),
+                };
+                self.say(format!(
+                    "data        {} documents, {}, {} tokens{skipped}{}",
+                    HumanCount(s.documents),
+                    human_bytes(s.bytes),
+                    HumanCount(s.tokens),
+                    if data.corpus.cached { " (cached)" } else { "" }
+                ));
+            }
+            Event::Resumed(step) => {
+                self.bar.set_position(step);
+                self.say(format!("resumed     at step {step}"));
+            }
+            Event::Step(progress) => {
+                self.bar.set_position(progress.step);
+                self.bar.set_message(describe(progress));
+                if !self.terminal && progress.validation != self.last {
+                    self.say(format!("step {}/{}  {}", progress.step, progress.steps, describe(progress)));
+                }
+                self.last = progress.validation;
+            }
+            Event::Saved(_) => {}
+        }
+    }
+}
+
+fn describe(p: &Progress) -> String {
+    let validation = p.validation.map_or(String::new(), |v| format!("  val {v:.3}"));
+    format!(
+        "loss {:.3}{validation}  density {:.4}  nonzeros {}  {:.0} tok/s  {} left",
+        p.numbers.loss,
+        p.numbers.density,
+        HumanCount(p.nonzeros),
+        p.tokens_per_second,
+        HumanDuration(Duration::from_secs(p.left.as_secs()))
+    )
+}
+
+fn report(run: &Run<'_>, outcome: &Outcome, sample_count: usize, seed: u64) -> Result<()> {
+    let folder = run.folder.display();
+    if !outcome.finished {
+        println!("stopped at step {}; go on with: train --resume {folder}", outcome.step);
+        return Ok(());
+    }
+    let (Some(validation), Some(bigram)) = (outcome.validation, outcome.bigram) else {
+        bail!("the run ended without an evaluation");
+    };
+    println!("validation  {validation:.3} nats per token (a smoothed bigram model: {bigram:.3})");
+    println!(
+        "weights     {} of {} are not zero",
+        HumanCount(outcome.nonzeros.0),
+        HumanCount(outcome.nonzeros.1)
+    );
+    println!("speed       {:.0} tokens/s", outcome.tokens_per_second);
+    for text in samples(&outcome.model, &outcome.tokenizer, sample_count, seed)? {
+        println!("\n--- it writes ---\n{}", text.trim_end());
+    }
+    println!("\nwhat to try next:");
+    println!("  the model             {}", outcome.checkpoint.display());
+    println!("  its loss over time    {folder}/metrics.jsonl, or: tensorboard --logdir {folder}");
+    println!("  real code             train --preset small --data PATH");
+    println!("  is the device right?  gossamer check --device {}", run.config.run.device);
+    Ok(())
+}

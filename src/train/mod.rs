@@ -1,7 +1,11 @@
-//! Training.
+//! Training: the step, the loop around it, and what a run reads and writes.
 
+pub mod checkpoint;
 pub mod config;
+pub mod data;
+pub mod estimate;
 pub mod memory;
 pub mod metrics;
+pub mod run;
 pub mod step;
 mod tensorboard;

@@ -1,0 +1,127 @@
+//! From a run's settings to token sequences.
+
+use std::path::Path;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::config::RunConfig;
+use crate::text::cache::Tokens;
+use crate::text::corpus::{Corpus, Source};
+use crate::text::python;
+use crate::text::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// Bytes of text that a tokenizer is trained on at most.
+const TOKENIZER_SAMPLE: u64 = 10_000_000;
+
+/// A run's tokenizer and tokens.
+pub struct RunData {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Training and validation tokens.
+    pub corpus: Corpus,
+}
+
+/// The tokenizer that a new run of `config` uses: loaded if the settings name one, else trained on the data.
+///
+/// # Errors
+/// Those of reading and training, and [`Error::Config`] if its size is not the model's.
+pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
+    let vocab_size = config.model.vocab_size;
+    let tokenizer = match &config.data.tokenizer {
+        Some(path) => Tokenizer::load(path)?,
+        None if config.data.paths.is_empty() => {
+            let mut bytes = 0;
+            let documents = generated(config).take_while(|document| {
+                bytes += document.len() as u64;
+                bytes <= TOKENIZER_SAMPLE
+            });
+            Tokenizer::train(documents.collect::<Vec<_>>().into_iter(), vocab_size)?
+        }
+        None => {
+            let documents = Source::new(&config.data.paths).sample(TOKENIZER_SAMPLE)?;
+            Tokenizer::train(documents.into_iter(), vocab_size)?
+        }
+    };
+    match tokenizer.vocab_size() == vocab_size {
+        true => Ok(tokenizer),
+        false => Err(Error::config(
+            "model.vocab_size",
+            format!(
+                "is {vocab_size}, but the tokenizer has {0} entries; `--set model.vocab_size={0}` matches it",
+                tokenizer.vocab_size()
+            ),
+        )),
+    }
+}
+
+fn generated(config: &RunConfig) -> impl Iterator<Item = String> + Send + use<> {
+    let (seed, count) = (config.run.seed, config.data.generated_documents);
+    (0..count).map(move |index| python::document(seed, index))
+}
+
+/// Tokenises the data of a run, or finds it in `cache`.
+///
+/// # Errors
+/// Those of reading and caching, and [`Error::Config`] where there is too little data for the settings.
+pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path) -> Result<RunData> {
+    let fraction = config.data.val_fraction;
+    let corpus = match config.data.paths.is_empty() {
+        true => {
+            let key =
+                format!("python {} {} {}", python::VERSION, config.run.seed, config.data.generated_documents);
+            Corpus::from_documents(generated(config), &tokenizer, cache, fraction, &key)?
+        }
+        false => Corpus::prepare(&Source::new(&config.data.paths), &tokenizer, cache, fraction)?,
+    };
+    let length = config.model.block_size;
+    if corpus.train.len() < length {
+        return Err(Error::config(
+            "model.block_size",
+            format!("a sequence is {length} tokens, but the training data has only {}", corpus.train.len()),
+        ));
+    }
+    if corpus.validation.len() < 2 {
+        return Err(Error::config("data.val_fraction", "holds out fewer than two tokens; there is too little data"));
+    }
+    Ok(RunData { tokenizer, corpus })
+}
+
+/// The sequences of optimizer step `step`, one list of `batch_size · block_size` tokens a micro-batch. They depend on
+/// the seed and the step alone, so that a resumed run reads what it would have read.
+///
+/// # Errors
+/// Those of reading the tokens.
+pub fn batches(config: &RunConfig, tokens: &Tokens, step: u64) -> Result<Vec<Vec<u32>>> {
+    let length = config.model.block_size;
+    let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed);
+    // The streams of the initial weights are counted from below.
+    rng.set_stream(u64::MAX - step);
+    (0..config.train.accumulate)
+        .map(|_| {
+            let mut batch = vec![0; config.train.batch_size * length];
+            for sequence in batch.chunks_mut(length) {
+                tokens.copy_into(rng.random_range(0..=tokens.len() - length), sequence)?;
+            }
+            Ok(batch)
+        })
+        .collect()
+}
+
+/// Sequences of held-out data, evenly spread: as many as `run.eval_sequences` or as there are, each `block_size` tokens
+/// or, of less data, all of it.
+///
+/// # Errors
+/// Those of reading the tokens.
+pub fn held_out(config: &RunConfig, tokens: &Tokens) -> Result<Vec<Vec<u32>>> {
+    let length = config.model.block_size.min(tokens.len());
+    let available = tokens.len() / length;
+    let wanted = config.run.eval_sequences.min(available);
+    (0..wanted)
+        .map(|i| {
+            let start = i * available / wanted * length;
+            tokens.get(start..start + length)
+        })
+        .collect()
+}

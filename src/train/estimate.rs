@@ -1,0 +1,95 @@
+//! What a run will need, before it starts.
+
+use super::config::RunConfig;
+use super::memory::{host_available, human_bytes};
+use crate::device::Device;
+use crate::model::Parameters;
+use crate::sparsity::keep_counts;
+use crate::{Error, Result};
+
+/// Counts and bytes of a run.
+#[derive(Clone, Debug)]
+pub struct Estimate {
+    /// Parameters.
+    pub parameters: u64,
+    /// Parameters that are not zero once the target density is reached.
+    pub nonzeros: u64,
+    /// Bytes on the device for weights, gradients and Adam's two moments.
+    pub state_bytes: u64,
+    /// Bytes on the device for one micro-batch's activations and logits.
+    pub activation_bytes: u64,
+    /// Bytes on the host beside that, while a checkpoint is written.
+    pub host_bytes: u64,
+    largest: (String, u64),
+}
+
+impl Estimate {
+    /// Estimates a run. Counted from the shapes of what the forward pass keeps for the way back.
+    pub fn new(config: &RunConfig) -> Self {
+        let shapes = Parameters::shapes(&config.model);
+        let size = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
+        let parameters = shapes.iter().map(|(_, _, shape)| size(shape)).sum();
+        let nonzeros = keep_counts(&shapes, &config.sparsity).iter().map(|&k| k as u64).sum();
+        let m = &config.model;
+        let tokens = (config.train.batch_size * m.block_size) as u64;
+        let (d, input, heads, mlp) =
+            (m.d_model as u64, m.input_width() as u64, m.attention_width() as u64, m.mlp_width() as u64);
+        // Per layer and token: what the gradient rules of its operations hold on to.
+        let layer = 4 * d + 4 * input + 7 * heads + 3 * mlp;
+        let logits = 3 * m.vocab_size as u64;
+        let work = 3 * input.max(mlp).max(3 * heads);
+        let activations = tokens * (m.n_layer as u64 * layer + logits + work + 3 * d);
+        let mut largest = (format!("logits ({tokens} tokens)"), tokens * m.vocab_size as u64 * 4);
+        for (name, _, shape) in &shapes {
+            if size(shape) * 4 > largest.1 {
+                largest = (name.clone(), size(shape) * 4);
+            }
+        }
+        Self {
+            parameters,
+            nonzeros,
+            state_bytes: parameters * 16,
+            activation_bytes: activations * 4,
+            host_bytes: parameters * 8,
+            largest,
+        }
+    }
+
+    /// Bytes on the device.
+    pub fn device_bytes(&self) -> u64 {
+        self.state_bytes + self.activation_bytes
+    }
+
+    /// Complains if the run cannot fit, naming the settings to lower.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] or [`Error::Limit`].
+    pub fn check(&self, device: &Device) -> Result<()> {
+        if let Some(limit) = device.largest_tensor().filter(|&limit| self.largest.1 > limit) {
+            return Err(Error::Limit {
+                tensor: self.largest.0.clone(),
+                needed: self.largest.1,
+                limit: format!(
+                    "{} binds at most {limit}; lower train.batch_size (raise train.accumulate instead), \
+                     model.block_size or model.vocab_size",
+                    device.describe()
+                ),
+            });
+        }
+        let needed = if device.is_cpu() { self.device_bytes() + self.host_bytes } else { self.host_bytes };
+        match host_available() {
+            Some(available) if needed > available => {
+                let lower = match self.activation_bytes > self.state_bytes {
+                    true => "train.batch_size (raise train.accumulate instead) or model.block_size",
+                    false => "model.d_model, model.n_layer or model.d_mlp",
+                };
+                Err(Error::Memory(format!(
+                    "the run needs about {} of memory and {} are available; lower {lower}",
+                    human_bytes(needed),
+                    human_bytes(available)
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}

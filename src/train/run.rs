@@ -1,0 +1,325 @@
+//! The training loop: steps, metrics, evaluations, checkpoints, until done or asked to stop.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::checkpoint;
+use super::config::RunConfig;
+use super::data::{self, RunData};
+use super::estimate::Estimate;
+use super::metrics::Metrics;
+use super::step::{StepNumbers, StepRecord, Trainer};
+use crate::device::Device;
+use crate::files::{create_folder, write_atomic};
+use crate::model::{Batch, Model, Sampling, Weights, generate};
+use crate::ops::count_nonzero;
+use crate::tape::Tape;
+use crate::text::bigram::Bigram;
+use crate::text::cache::Tokens;
+use crate::text::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// What a run tells whoever watches it.
+pub enum Event<'a> {
+    /// The run is about to read its data.
+    Planned(&'a Estimate, &'a Device),
+    /// The data is ready.
+    Data(&'a RunData),
+    /// The run goes on from a checkpoint with this many steps done.
+    Resumed(u64),
+    /// A logged step.
+    Step(&'a Progress),
+    /// A checkpoint was written.
+    Saved(&'a Path),
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// The last step's numbers.
+    pub numbers: StepNumbers,
+    /// The last evaluation's loss on held-out data, in nats.
+    pub validation: Option<f64>,
+    /// Weights of matrices that are not zero.
+    pub nonzeros: u64,
+    /// Tokens per second since the last logged step, evaluations and checkpoints aside.
+    pub tokens_per_second: f64,
+    /// Time left at that speed.
+    pub left: Duration,
+}
+
+/// How a run ended.
+pub struct Outcome {
+    /// The trained model.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// Whether all steps were done; otherwise the run was asked to stop.
+    pub finished: bool,
+    /// Loss on held-out data, if all steps were done.
+    pub validation: Option<f64>,
+    /// Loss of a smoothed bigram model, fitted on the training tokens, on the same held-out data.
+    pub bigram: Option<f64>,
+    /// Weights of matrices that are not zero, and how many there are.
+    pub nonzeros: (u64, u64),
+    /// Tokens per second over the steps of this process.
+    pub tokens_per_second: f64,
+}
+
+/// A run and where it writes.
+pub struct Run<'a> {
+    /// All settings.
+    pub config: RunConfig,
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// Where tokenised corpora are kept for other runs.
+    pub cache: PathBuf,
+    /// The device.
+    pub device: Device,
+    /// Set from outside to stop after the step under way, with a checkpoint.
+    pub stop: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    /// Starts a new run, or goes on with the one in the folder.
+    ///
+    /// # Errors
+    /// Anything that can go wrong, with what it was; what was saved stays. A new run refuses a folder that already holds
+    /// one.
+    pub fn execute(&self, resume: bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+        let estimate = Estimate::new(&self.config);
+        watch(Event::Planned(&estimate, &self.device));
+        estimate.check(&self.device)?;
+        let tokenizer = self.open(resume)?;
+        let data = data::prepare(&self.config, tokenizer, &self.cache)?;
+        watch(Event::Data(&data));
+        let mut trainer = self.trainer(&data, watch)?;
+        let first = trainer.steps_done();
+        let mut metrics = Metrics::open(&self.folder, Some(first + 1))?;
+        let held_out = data::held_out(&self.config, &data.corpus.validation)?;
+        let spent = Looping { run: self, data: &data, held_out: &held_out }.until_done(&mut trainer, &mut metrics, watch)?;
+
+        let done = trainer.steps_done();
+        let finished = done == self.config.train.steps;
+        let validation = match finished {
+            true => Some(evaluate(&trainer, &self.config, &held_out)?),
+            false => None,
+        };
+        let bigram = match finished {
+            true => {
+                let bigram = Bigram::fit(&data.corpus.train, self.config.model.vocab_size)?;
+                let length = held_out.first().map_or(1, Vec::len);
+                Some(bigram.loss(&Tokens::from_ids(&held_out.concat()), length)?)
+            }
+            false => None,
+        };
+        let checkpoint = checkpoint::folder(&self.folder).join(format!("step-{done}"));
+        let nonzeros = nonzeros(&trainer.model)?;
+        let tokens = (done - first) * self.config.tokens_per_step();
+        Ok(Outcome {
+            model: trainer.model,
+            tokenizer: data.tokenizer,
+            checkpoint,
+            step: done,
+            finished,
+            validation,
+            bigram,
+            nonzeros,
+            tokens_per_second: tokens as f64 / spent.as_secs_f64().max(1e-9),
+        })
+    }
+
+    /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run that is there.
+    fn open(&self, resume: bool) -> Result<Tokenizer> {
+        let (settings, tokenizer) = (self.folder.join("config.toml"), self.folder.join("tokenizer.json"));
+        if resume {
+            checkpoint::clean(&self.folder)?;
+            return Tokenizer::load(&tokenizer);
+        }
+        if settings.exists() {
+            return Err(Error::file(&settings, "a run is already there; resume it (--resume) or choose another folder (--out)"));
+        }
+        let trained = data::tokenizer(&self.config)?;
+        create_folder(&self.folder)?;
+        trained.save(&tokenizer)?;
+        let text = self.config.to_toml()?;
+        // Last, since a folder with settings counts as a run that can be resumed.
+        write_atomic(&settings, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(&settings, e)))?;
+        Ok(trained)
+    }
+
+    fn trainer(&self, data: &RunData, watch: &mut dyn FnMut(Event<'_>)) -> Result<Trainer> {
+        if data.tokenizer.vocab_size() != self.config.model.vocab_size {
+            let message = format!(
+                "has {} entries, but the model's vocabulary is {}",
+                data.tokenizer.vocab_size(),
+                self.config.model.vocab_size
+            );
+            return Err(Error::file(self.folder.join("tokenizer.json"), message));
+        }
+        let Some((step, path)) = checkpoint::list(&self.folder)?.pop() else {
+            let model = Model::new(self.config.model.clone(), self.config.run.seed, &self.device)?;
+            return Trainer::new(model, self.config.train.clone(), self.config.sparsity.clone());
+        };
+        let (trainer, state) = checkpoint::load(&path, &self.config, &self.device)?;
+        let (tokenizer, corpus) = (data.tokenizer.hash(), &data.corpus.key);
+        if state.tokenizer != tokenizer {
+            return Err(Error::file(self.folder.join("tokenizer.json"), "is not the tokenizer of this run's checkpoints"));
+        }
+        if state.corpus != *corpus {
+            return Err(Error::file(path.join("state.json"), "the data is no longer what this run was trained on"));
+        }
+        watch(Event::Resumed(step));
+        Ok(trainer)
+    }
+}
+
+struct Looping<'a> {
+    run: &'a Run<'a>,
+    data: &'a RunData,
+    held_out: &'a [Vec<u32>],
+}
+
+impl Looping<'_> {
+    /// Returns the time spent in steps.
+    fn until_done(
+        &self,
+        trainer: &mut Trainer,
+        metrics: &mut Metrics,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Duration> {
+        let config = &self.run.config;
+        let (steps, run) = (config.train.steps, &config.run);
+        let (mut spent, mut logged) = (Duration::ZERO, (trainer.steps_done(), Duration::ZERO));
+        let mut pending = Vec::new();
+        let mut last: Option<StepNumbers> = None;
+        let mut validation = None;
+        while trainer.steps_done() < steps {
+            let started = Instant::now();
+            pending.push(self.step(trainer)?);
+            let done = trainer.steps_done();
+            let stop = self.run.stop.load(Ordering::Relaxed);
+            let due = |every: u64| done == steps || (every > 0 && done % every == 0);
+            let save = due(run.checkpoint_every) || stop;
+            if due(run.log_every) || save || due(run.eval_every) || trainer.model.device.is_cpu() {
+                // Reading waits for the device, which is why it is put off; but nothing is saved unseen.
+                for record in pending.drain(..) {
+                    last = Some(trainer.numbers(&record)?);
+                }
+            }
+            spent += started.elapsed();
+            if due(run.eval_every) {
+                validation = Some(evaluate(trainer, config, self.held_out)?);
+            }
+            if let (Some(numbers), true) = (last, due(run.log_every) || due(run.eval_every)) {
+                let progress = self.progress(trainer, numbers, validation, (spent, logged))?;
+                logged = (done, spent);
+                let mut values = vec![
+                    ("loss", numbers.loss),
+                    ("lr", numbers.lr),
+                    ("density", numbers.density),
+                    ("embed_density", numbers.embed_density),
+                    ("grad_rms", numbers.grad_rms),
+                    ("nonzeros", progress.nonzeros as f64),
+                    ("tokens", (done * config.tokens_per_step()) as f64),
+                    ("tokens_per_second", progress.tokens_per_second),
+                ];
+                values.extend(validation.filter(|_| due(run.eval_every)).map(|v| ("validation_loss", v)));
+                metrics.log(done, &values)?;
+                watch(Event::Step(&progress));
+            }
+            if save {
+                let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
+                let path =
+                    checkpoint::save(&self.run.folder, trainer, corpus, &tokenizer, run.keep_checkpoints)?;
+                watch(Event::Saved(&path));
+            }
+            if stop {
+                break;
+            }
+        }
+        Ok(spent)
+    }
+
+    fn step(&self, trainer: &mut Trainer) -> Result<StepRecord> {
+        let config = &self.run.config;
+        let batches = data::batches(config, &self.data.corpus.train, trainer.steps_done())?
+            .iter()
+            .map(|tokens| Batch::new(&self.run.device, &config.model, tokens, config.train.batch_size))
+            .collect::<Result<Vec<_>>>()?;
+        trainer.step(&batches)
+    }
+
+    fn progress(
+        &self,
+        trainer: &Trainer,
+        numbers: StepNumbers,
+        validation: Option<f64>,
+        (spent, logged): (Duration, (u64, Duration)),
+    ) -> Result<Progress> {
+        let (step, steps) = (trainer.steps_done(), self.run.config.train.steps);
+        let seconds = (spent - logged.1).as_secs_f64().max(1e-9) / (step - logged.0).max(1) as f64;
+        Ok(Progress {
+            step,
+            steps,
+            numbers,
+            validation,
+            nonzeros: nonzeros(&trainer.model)?.0,
+            tokens_per_second: self.run.config.tokens_per_step() as f64 / seconds,
+            left: Duration::from_secs_f64(seconds * (steps - step) as f64),
+        })
+    }
+}
+
+/// Mean loss in nats of the sequences' predictions.
+fn evaluate(trainer: &Trainer, config: &RunConfig, sequences: &[Vec<u32>]) -> Result<f64> {
+    let model = &trainer.model;
+    let weights = Weights::constant(model, trainer.compressed());
+    let (mut sum, mut predictions) = (0.0, 0);
+    for chunk in sequences.chunks(config.train.batch_size) {
+        let batch = Batch::new(&model.device, &config.model, &chunk.concat(), chunk.len())?;
+        let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch, &mut ())?;
+        let loss = loss.value().read()?.first().copied().unwrap_or(f32::NAN);
+        sum += f64::from(loss) * batch.predictions() as f64;
+        predictions += batch.predictions();
+    }
+    Ok(sum / predictions as f64)
+}
+
+/// How many weights of the model's matrices are not zero, and how many weights they have.
+///
+/// # Errors
+/// Those of the device.
+pub fn nonzeros(model: &Model) -> Result<(u64, u64)> {
+    let matrices = || model.parameters.iter().filter(|p| p.kind.is_matrix());
+    let counts = matrices().map(|p| count_nonzero::forward(&p.value)).collect::<Result<Vec<_>>>()?;
+    let mut nonzeros = 0;
+    for count in counts {
+        nonzeros += count.read()?.iter().map(|&c| u64::from(c)).sum::<u64>();
+    }
+    Ok((nonzeros, matrices().map(|p| p.value.len() as u64).sum()))
+}
+
+/// A few texts that the model writes by itself.
+///
+/// # Errors
+/// Those of the forward pass and of decoding.
+pub fn samples(model: &Model, tokenizer: &Tokenizer, count: usize, seed: u64) -> Result<Vec<String>> {
+    let end_of_text = tokenizer.end_of_text();
+    (0..count as u64)
+        .map(|i| {
+            let sampling = Sampling { temperature: 0.7, max_new_tokens: 48, end_of_text, seed: seed + i };
+            let prompt = [end_of_text.unwrap_or(0)];
+            tokenizer.decode(&generate(model, &prompt, &sampling)?)
+        })
+        .collect()
+}
