@@ -7,61 +7,64 @@ use super::writer::{Writer, line};
 
 /// A class with its `__init__` and a few methods; it joins the scope.
 pub(super) fn class(w: &mut Writer) {
-    let base = w.scope.classes.last().map(|class| class.name);
     let name = w.dice.pick(w.domain.classes);
     if w.scope.classes.iter().any(|class| class.name == name) {
         return functions::function(w);
     }
-    let parent = match base {
-        Some(base) if w.dice.chance(50) => Some(base),
-        _ => None,
-    };
-    match parent {
-        Some(base) => line!(w, "class {name}({base}):"),
+    let parent = w.scope.classes.last().cloned().filter(|_| w.dice.chance(50));
+    match &parent {
+        Some(parent) => line!(w, "class {name}({}):", parent.name),
         None => line!(w, "class {name}:"),
     }
-    let mut class = Class { name, params: Vec::new(), fields: Vec::new(), methods: Vec::new() };
+    let mut class = Class { name, params: Vec::new(), fields: Vec::new(), methods: Vec::new(), specials: Vec::new() };
     w.open_block(|w| {
         if w.dice.chance(25) {
             w.docstring();
             w.blank(1);
         }
-        init(w, &mut class, parent.is_some());
+        init(w, &mut class, parent.as_ref());
         for done in 0..w.dice.range(1, 3) {
             if done > 0 && w.full() {
                 break;
             }
-            w.blank(1);
             method(w, &mut class);
         }
     });
     w.scope.classes.push(class);
 }
 
-/// `__init__`: a field for every parameter, then fields that start empty.
-pub(super) fn init(w: &mut Writer, class: &mut Class, derived: bool) {
-    let given = fields(w);
+/// `__init__`: the parent's part, a field for every own parameter, then fields that start empty.
+fn init(w: &mut Writer, class: &mut Class, parent: Option<&Class>) {
+    let inherited: Vec<Param> =
+        parent.map_or(Vec::new(), |parent| parent.params.iter().copied().filter(|param| !param.optional).collect());
+    let mut given: Vec<Given> = inherited.iter().map(|&param| Given { param, default: None }).collect();
+    fields(w, &mut given);
     w.signature(Name::plain("__init__"), Some("self"), &given, None);
-    let mut made = Vec::new();
+    let mut made: Vec<Param> = parent.map_or(Vec::new(), |parent| parent.fields.clone());
     w.function_body(&given, None, |w| {
-        let mut rest = &given[..];
-        if derived && let Some((first, others)) = given.split_first() {
-            line!(w, "super().__init__({})", first.param.name);
-            rest = others;
+        if parent.is_some() {
+            let names: Vec<String> = inherited.iter().map(|param| param.name.to_string()).collect();
+            line!(w, "super().__init__({})", names.join(", "));
         }
-        for Given { param, .. } in rest {
-            line!(w, "self.{0} = {0}", param.name);
+        for Given { param, default } in &given[inherited.len()..] {
+            match default.as_deref() {
+                Some("None") if param.kind == Kind::Strs => line!(w, "self.{0} = {0} or []", param.name),
+                _ => line!(w, "self.{0} = {0}", param.name),
+            }
             made.push(*param);
+        }
+        for Given { param, .. } in &given {
+            w.scope.mark_used(param.name);
         }
         for _ in 0..w.dice.weighted(&[40, 35, 25]) + usize::from(made.is_empty()) {
             let kind =
                 w.dice.pick(&[Kind::Ints, Kind::Strs, Kind::Int, Kind::Counts, Kind::Bool, Kind::Set, Kind::Things]);
             let name = w.fresh(kind);
-            if made.iter().any(|field| field.name == name) || !name.head.is_empty() {
+            if !name.head.is_empty() || made.iter().any(|field| field.name == name) {
                 continue;
             }
             let value = match kind {
-                Kind::Int => w.dice.pick(&["0", "1", "None", "100"]).to_string(),
+                Kind::Int => w.dice.pick(&["0", "1", "0", "100"]).to_string(),
                 Kind::Counts => "{}".to_string(),
                 Kind::Bool => w.literal(Kind::Bool),
                 Kind::Set => "set()".to_string(),
@@ -75,10 +78,9 @@ pub(super) fn init(w: &mut Writer, class: &mut Class, derived: bool) {
     class.fields = made;
 }
 
-/// Parameters of `__init__`, named as attributes of the domain or as anything.
-fn fields(w: &mut Writer) -> Vec<Given> {
+/// Adds parameters of `__init__`, named as attributes of the domain or as anything.
+fn fields(w: &mut Writer, given: &mut Vec<Given>) {
     let count = w.dice.weighted(&[0, 10, 26, 28, 20, 10, 6]);
-    let mut given: Vec<Given> = Vec::with_capacity(count);
     let defaults = if w.dice.chance(30) { w.dice.range(1, 2) } else { 0 };
     for i in 0..count {
         let kind = w.dice.pick(&[Kind::Str, Kind::Int, Kind::Int, Kind::Str, Kind::Float, Kind::Bool, Kind::Strs]);
@@ -98,16 +100,21 @@ fn fields(w: &mut Writer) -> Vec<Given> {
         };
         given.push(Given { param: Param { name, kind, optional }, default });
     }
-    given
 }
 
-/// One method that reads or changes the fields.
-pub(super) fn method(w: &mut Writer, class: &mut Class) {
-    match w.dice.weighted(&[50, 16, 14, 20]) {
-        0 => general(w, class),
-        1 => text_of(w, class),
-        2 => getter(w, class),
-        _ => setter(w, class),
+/// One method that the class does not have yet, if one is found.
+fn method(w: &mut Writer, class: &mut Class) {
+    for _ in 0..6 {
+        let written = match w.dice.weighted(&[50, 16, 12, 18, 6]) {
+            0 => general(w, class),
+            1 => text_of(w, class),
+            2 => getter(w, class),
+            3 => setter(w, class),
+            _ => property(w, class),
+        };
+        if written {
+            return;
+        }
     }
 }
 
@@ -132,36 +139,53 @@ fn in_method(
     });
 }
 
-fn general(w: &mut Writer, class: &mut Class) {
+fn general(w: &mut Writer, class: &mut Class) -> bool {
     let returns = w.dice.pick(&[None, None, Some(Kind::Int), Some(Kind::Bool), Some(Kind::Str)]);
     let name = w.function_name(returns);
     let count = w.dice.weighted(&[35, 50, 15]);
-    let given = w.parameters(count, 0, false);
-    if class.methods.iter().any(|method| method.name == name) || class.fields.iter().any(|field| field.name == name) {
-        return text_of(w, class);
+    if class.has(name) {
+        return false;
     }
+    let given = w.parameters(count, 0, false);
+    w.blank(1);
     in_method(w, class, name, &given, returns, |w| functions::body(w, &given, returns));
     let params = given.iter().map(|given| given.param).collect();
     class.methods.push(Function { name, params, returns });
+    true
 }
 
-fn text_of(w: &mut Writer, class: &Class) {
+fn text_of(w: &mut Writer, class: &mut Class) -> bool {
     let name = Name::plain(w.dice.pick(&["__str__", "__repr__"]));
-    let fields: Vec<String> = class.fields.iter().take(2).map(|field| format!("self.{}", field.name)).collect();
-    in_method(w, class, name, &[], Some(Kind::Str), |w| {
-        line!(w, "return {}", if fields.is_empty() { w.text() } else { w.f_string(&fields) });
-    });
+    if class.has(name) || class.fields.is_empty() {
+        return false;
+    }
+    let mut fields: Vec<String> = Vec::new();
+    for _ in 0..w.dice.range(1, 2) {
+        let field = format!("self.{}", w.dice.pick(&class.fields).name);
+        if !fields.contains(&field) {
+            fields.push(field);
+        }
+    }
+    w.blank(1);
+    in_method(w, class, name, &[], Some(Kind::Str), |w| line!(w, "return {}", w.f_string(&fields)));
+    class.specials.push(name);
+    true
 }
 
-fn getter(w: &mut Writer, class: &mut Class) {
-    let Some(field) = some_field(w, class) else { return text_of(w, class) };
+fn getter(w: &mut Writer, class: &mut Class) -> bool {
+    let Some(field) = some_field(w, class) else { return false };
     let name = Name::joined("get_", field.name.tail);
+    if class.has(name) {
+        return false;
+    }
+    w.blank(1);
     in_method(w, class, name, &[], Some(field.kind), |w| line!(w, "return self.{}", field.name));
     class.methods.push(Function { name, params: Vec::new(), returns: Some(field.kind) });
+    true
 }
 
-fn setter(w: &mut Writer, class: &mut Class) {
-    let Some(field) = some_field(w, class) else { return text_of(w, class) };
+fn setter(w: &mut Writer, class: &mut Class) -> bool {
+    let Some(field) = some_field(w, class) else { return false };
     let (head, kind) = match field.kind {
         Kind::Strs | Kind::Set => ("add_", Kind::Str),
         Kind::Ints => ("add_", Kind::Int),
@@ -169,13 +193,17 @@ fn setter(w: &mut Writer, class: &mut Class) {
         kind => ("set_", kind),
     };
     let name = Name::joined(head, field.name.tail);
+    if class.has(name) {
+        return false;
+    }
     let value = loops::free_name(w, &["value", "item", "new", "entry", "x"]);
     let given = [Given { param: Param { name: value, kind, optional: false }, default: None }];
+    w.blank(1);
     in_method(w, class, name, &given, None, |w| {
         if w.dice.chance(25) {
-            w.scope.mark_used(value);
             w.raise_if();
         }
+        w.scope.mark_used(value);
         match field.kind {
             Kind::Strs | Kind::Ints | Kind::Things => line!(w, "self.{}.append({value})", field.name),
             Kind::Set => line!(w, "self.{}.add({value})", field.name),
@@ -184,20 +212,32 @@ fn setter(w: &mut Writer, class: &mut Class) {
         }
     });
     class.methods.push(Function { name, params: vec![given[0].param], returns: None });
+    true
+}
+
+fn property(w: &mut Writer, class: &mut Class) -> bool {
+    let kind = w.dice.pick(&[Kind::Int, Kind::Bool, Kind::Str]);
+    let name = w.fresh(kind);
+    if class.has(name) {
+        return false;
+    }
+    w.blank(1);
+    w.line("@property");
+    in_method(w, class, name, &[], Some(kind), |w| line!(w, "return {}", w.expr(kind)));
+    class.specials.push(name);
+    true
 }
 
 fn some_field(w: &mut Writer, class: &Class) -> Option<Param> {
-    if class.fields.is_empty() {
-        return None;
-    }
-    Some(w.dice.pick(&class.fields))
+    if class.fields.is_empty() { None } else { Some(w.dice.pick(&class.fields)) }
 }
 
 /// `name = Class(...)` for one of the document's classes.
 pub(super) fn construct(w: &mut Writer) {
-    let Some(number) = w.scope.classes.len().checked_sub(1).map(|last| w.dice.below(last + 1)) else {
+    if w.scope.classes.is_empty() {
         return w.update();
-    };
+    }
+    let number = w.dice.below(w.scope.classes.len());
     let class = w.scope.classes[number].clone();
     let kind = Kind::Instance(number as u8);
     let name = w.fresh(kind);

@@ -42,11 +42,12 @@ impl Writer {
         Some(match self.dice.weighted(&[30, 14, 14, 14, 10, 8, 10]) {
             0 => {
                 let name = self.var(Kind::Int)?;
-                let number = self.dice.number().max(1);
+                let number = self.dice.number().max(2);
                 format!("{name} {} {number}", self.dice.pick(&["+", "-", "*", "//", "%", "+"]))
             }
             1 => {
-                let (a, b) = (self.var(Kind::Int)?, self.var(Kind::Int)?);
+                let a = self.var(Kind::Int)?;
+                let b = self.other_int(a);
                 format!("{a} {} {b}", self.dice.pick(&["+", "-", "*", "+"]))
             }
             2 => format!("len({})", self.collection()?),
@@ -63,11 +64,20 @@ impl Writer {
                 if self.dice.chance(50) { format!("{counts}[{key}]") } else { format!("{counts}.get({key}, 0)") }
             }
             5 => {
-                let (a, b) = (self.var(Kind::Int)?, self.atom(Kind::Int));
+                let a = self.var(Kind::Int)?;
+                let b = self.other_int(a);
                 format!("{}({a}, {b})", self.dice.pick(&["max", "min"]))
             }
             _ => self.attribute(Kind::Int)?,
         })
+    }
+
+    /// A number, or a variable other than `first`.
+    fn other_int(&mut self, first: Name) -> String {
+        match self.var(Kind::Int).filter(|&name| name != first) {
+            Some(name) => name.to_string(),
+            None => self.dice.number().to_string(),
+        }
     }
 
     fn float(&mut self) -> Option<String> {
@@ -294,7 +304,8 @@ impl Writer {
                 format!("{name} {} {number}", self.operator())
             }
             1 => {
-                let (a, b) = (self.var(Kind::Int)?, self.atom(Kind::Int));
+                let a = self.var(Kind::Int)?;
+                let b = self.other_int(a);
                 format!("{a} {} {b}", self.operator())
             }
             2 => {

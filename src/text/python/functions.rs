@@ -219,11 +219,24 @@ fn gather(w: &mut Writer, given: &[Given], kind: Kind) {
     };
     let result = w.define_as(kind, &start);
     w.use_rest(given);
+    w.scope.mark_used(result);
+    loops::settle(w, 0);
     line!(w, "return {result}");
 }
 
 /// The end of a function.
 pub(super) fn finish(w: &mut Writer, returns: Option<Kind>) {
+    let unread = |w: &Writer, kind| {
+        w.scope.vars.iter().rev().find(|var| Some(var.kind) == kind && !var.used).map(|var| var.name)
+    };
+    let result = unread(w, returns).filter(|_| w.dice.chance(75));
+    if let Some(name) = result {
+        w.scope.mark_used(name);
+    }
+    loops::settle(w, 0);
+    if let Some(name) = result {
+        return line!(w, "return {name}");
+    }
     match returns {
         Some(kind) => line!(w, "return {}", w.expr(kind)),
         None if w.dice.chance(30) => w.show(),

@@ -65,9 +65,12 @@ impl Writer {
     pub(super) fn words(&mut self, low: usize, high: usize) -> Vec<String> {
         let count = self.dice.range(low, high);
         let mut words = Vec::with_capacity(count);
-        while words.len() < count {
+        for _ in 0..3 * count {
+            if words.len() == count {
+                break;
+            }
             let word = self.word();
-            if !words.contains(&word) || self.dice.chance(10) {
+            if !words.contains(&word) {
                 words.push(word);
             }
         }

@@ -204,6 +204,37 @@ fn use_thing(w: &mut Writer, name: Name) {
     }
 }
 
+/// Reads the variables from number `known` on that nothing has read, as far as the block goes on here.
+pub(super) fn settle(w: &mut Writer, known: usize) {
+    for at in known..w.scope.vars.len() {
+        let var = w.scope.vars[at];
+        if !var.used && !var.fixed && !w.left() && w.dice.chance(80) {
+            w.scope.mark_used(var.name);
+            read(w, var.name, var.kind);
+        }
+    }
+}
+
+/// One line that reads `name` and defines nothing.
+fn read(w: &mut Writer, name: Name, kind: Kind) {
+    let list = match kind {
+        Kind::Int => w.target(Kind::Ints),
+        Kind::Str => w.target(Kind::Strs),
+        Kind::Ints => w.target(Kind::Grid),
+        _ => None,
+    };
+    let total = if kind == Kind::Int { w.target(Kind::Int).filter(|&total| total != name) } else { None };
+    match (list, total, w.dice.below(3)) {
+        (Some(list), _, 0..2) => line!(w, "{list}.append({name})"),
+        (_, Some(total), 0..2) => line!(w, "{total} += {name}"),
+        (_, _, 0) if matches!(kind, Kind::Ints | Kind::Strs | Kind::Set | Kind::Counts) => {
+            line!(w, "print(len({name}))")
+        }
+        (_, _, 1) => line!(w, "print({}, {name})", w.text()),
+        _ => line!(w, "print({name})"),
+    }
+}
+
 fn show_value(w: &mut Writer, name: Name) {
     match w.dice.below(3) {
         0 => line!(w, "print({name})"),

@@ -7,13 +7,14 @@
 //! with one newline.
 //!
 //! The rooms: `dice` (random choices), `words` (what programs talk about), `scope` (what is defined), `writer` (the text
-//! so far), `literals` and `expressions` (values), `statements`, `loops`, `functions`, `classes`, `idioms` (the tasks),
+//! so far), `literals` and `expressions` (values), `statements`, `extras`, `loops`, `functions`, `classes`, `idioms` (the tasks),
 //! `document` (the layout).
 
 mod classes;
 mod dice;
 mod document;
 mod expressions;
+mod extras;
 mod functions;
 mod idioms;
 mod literals;

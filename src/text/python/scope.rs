@@ -111,6 +111,17 @@ pub(super) struct Class {
     pub(super) params: Vec<Param>,
     pub(super) fields: Vec<Param>,
     pub(super) methods: Vec<Function>,
+    /// What its users do not call by name: special methods and properties.
+    pub(super) specials: Vec<Name>,
+}
+
+impl Class {
+    /// Whether a method, property or field has that name.
+    pub(super) fn has(&self, name: Name) -> bool {
+        self.specials.contains(&name)
+            || self.fields.iter().any(|field| field.name == name)
+            || self.methods.iter().any(|method| method.name == name)
+    }
 }
 
 /// Everything in scope, innermost last.

@@ -3,7 +3,7 @@
 use super::scope::{Kind, Name};
 use super::words;
 use super::writer::{Writer, line};
-use super::{idioms, loops};
+use super::{extras, idioms, loops};
 
 /// How many statements in a hundred are one of the task idioms.
 const IDIOM_SHARE: usize = 30;
@@ -45,7 +45,7 @@ impl Writer {
     }
 
     fn ordinary(&mut self) {
-        match self.dice.weighted(&[24, 16, 16, 10, 10, 8, 4, 2, 4, 5, 3, 6]) {
+        match self.dice.weighted(&[22, 16, 16, 10, 10, 8, 4, 2, 4, 5, 3, 5, 7]) {
             0 => {
                 let kind = self.dice.pick(&DEFINED);
                 self.define(kind);
@@ -62,7 +62,8 @@ impl Writer {
             8 => self.comment(),
             9 => self.leave(),
             10 => self.pair(),
-            11 => self.library(),
+            11 => extras::library(self),
+            12 => extras::small_form(self),
             _ => self.show(),
         }
     }
@@ -323,33 +324,6 @@ impl Writer {
         line!(self, "{first}, {second} = {}, {}", self.atom(kind), self.atom(kind));
         self.scope.declare(first, kind);
         self.scope.declare(second, kind);
-    }
-
-    /// A call into the standard library, with its import.
-    fn library(&mut self) {
-        let (module, kind, value) = match self.dice.below(9) {
-            0 => (
-                "import random",
-                Kind::Int,
-                format!("random.randint({}, {})", self.dice.below(10), self.dice.range(10, 100)),
-            ),
-            1 => ("import math", Kind::Float, format!("math.sqrt({})", self.atom(Kind::Int))),
-            2 => (
-                "import math",
-                Kind::Int,
-                format!("math.{}({})", self.dice.pick(&["floor", "ceil"]), self.atom(Kind::Float)),
-            ),
-            3 => ("import os", Kind::Str, format!("os.path.join({}, {})", self.atom(Kind::Str), self.word())),
-            4 => ("import time", Kind::Float, "time.time()".to_string()),
-            5 => ("import json", Kind::Str, format!("json.dumps({})", self.need(Kind::Texts))),
-            6 => ("import random", Kind::Str, format!("random.choice({})", self.need(Kind::Strs))),
-            7 => ("import os", Kind::Strs, format!("os.listdir({})", self.atom(Kind::Str))),
-            _ => ("import re", Kind::Strs, format!("re.split({}, {})", self.quoted(","), self.atom(Kind::Str))),
-        };
-        self.import(module);
-        let name = self.fresh(kind);
-        line!(self, "{name} = {value}");
-        self.scope.declare(name, kind);
     }
 
     /// A constant at the top of the document.

@@ -1,6 +1,7 @@
 //! The writer: the text so far, where we are in it, and names in scope.
 
 use super::dice::Dice;
+use super::loops;
 use super::scope::{Kind, Name, Scope};
 use super::words::{self, Domain};
 
@@ -30,6 +31,8 @@ pub(super) struct Writer {
     pub(super) loops: usize,
     /// The quote character of the current line.
     quote: char,
+    /// Whether the last line left its block, so that nothing may follow it there.
+    left: bool,
     out: String,
     indent: usize,
     limit: usize,
@@ -49,6 +52,7 @@ impl Writer {
             returns: None,
             loops: 0,
             quote: '"',
+            left: false,
             out: String::with_capacity(limit + 512),
             indent: 0,
             limit,
@@ -72,6 +76,11 @@ impl Writer {
         self.out.len() >= self.limit
     }
 
+    /// Whether the last line left its block.
+    pub(super) fn left(&self) -> bool {
+        self.left
+    }
+
     /// Units of indentation at the current line.
     pub(super) fn indent(&self) -> usize {
         self.indent
@@ -87,6 +96,7 @@ impl Writer {
         self.out.push_str(&"                                "[..4 * self.indent.min(8)]);
         self.out.push_str(text);
         self.out.push('\n');
+        self.left = ["return", "break", "continue", "raise"].iter().any(|word| text.starts_with(word));
         self.quote = if self.dice.chance(50) { '"' } else { '\'' };
     }
 
@@ -97,10 +107,14 @@ impl Writer {
         }
     }
 
-    /// Writes `body` one step further in; what it defines is forgotten afterwards. An empty body becomes `pass`.
+    /// Writes `body` one step further in; what it defines is read there if nothing did, and forgotten afterwards. An empty
+    /// body becomes `pass`.
     pub(super) fn block(&mut self, body: impl FnOnce(&mut Writer)) {
         let known = self.scope.vars.len();
-        self.open_block(body);
+        self.open_block(|w| {
+            body(w);
+            loops::settle(w, known);
+        });
         self.scope.vars.truncate(known);
     }
 
@@ -113,6 +127,7 @@ impl Writer {
             self.line("pass");
         }
         self.indent -= 1;
+        self.left = false;
     }
 
     /// As [`Writer::block`], inside a loop.

@@ -161,6 +161,7 @@ fn predicate(w: &mut Writer) {
             }
         }
         w.use_rest(&given);
+        loops::settle(w, 0);
         line!(w, "return {last}");
     });
 }

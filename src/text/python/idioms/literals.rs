@@ -11,8 +11,9 @@ pub(super) fn bracket_brace(w: &mut Writer) {
     let entries: Vec<String> = match (dict, w.dice.chance(75)) {
         (true, strings) => words
             .into_iter()
-            .map(|word| {
-                let key = if strings { word } else { w.dice.number().to_string() };
+            .zip(w.dice.below(3)..)
+            .map(|(word, number)| {
+                let key = if strings { word } else { number.to_string() };
                 let value = if texts { w.word() } else { w.atom(Kind::Int) };
                 format!("{key}: {value}")
             })
