@@ -61,7 +61,7 @@ fn definitions(w: &mut Writer, size: usize, class_share: usize) {
         if w.dice.chance(class_share) && w.scope.classes.len() < 2 {
             classes::class(w);
         } else {
-            match w.dice.weighted(&[62, 32, 6]) {
+            match w.dice.weighted(&[52, 42, 6]) {
                 0 => functions::function(w),
                 1 => idioms::some_definition(w),
                 _ => functions::classic(w),

@@ -19,6 +19,9 @@ impl Writer {
         {
             return call;
         }
+        if matches!(kind, Kind::Int | Kind::Str) && self.dice.chance(6) {
+            return format!("{} if {} else {}", self.atom(kind), self.condition(), self.atom(kind));
+        }
         let found = match kind {
             Kind::Int => self.int(),
             Kind::Float => self.float(),
@@ -137,7 +140,15 @@ impl Writer {
                     _ => format!("[{item} ** 2 for {item} in {list}]"),
                 }
             }
-            1 => format!("sorted({})", self.var(Kind::Ints)?),
+            1 => match self.dice.below(2) {
+                0 => format!("sorted({})", self.var(Kind::Ints)?),
+                _ => format!(
+                    "sorted({}, key=lambda {1}: {1} % {2})",
+                    self.var(Kind::Ints)?,
+                    self.dice.pick(&["x", "n", "v"]),
+                    self.dice.range(2, 9)
+                ),
+            },
             2 => format!("list(range({}))", self.atom(Kind::Int)),
             3 => format!("{}[{}]", self.var(Kind::Ints)?, self.dice.pick(&["1:", ":-1", "::-1", ":3", "2:"])),
             _ => {
@@ -155,7 +166,15 @@ impl Writer {
                 let item = element_name(list, "s");
                 format!("[{item}.{}() for {item} in {list}]", self.dice.pick(&["strip", "lower", "upper"]))
             }
-            1 => format!("sorted({})", self.collection_of_strings()?),
+            1 => match self.dice.below(2) {
+                0 => format!("sorted({})", self.collection_of_strings()?),
+                _ => format!(
+                    "sorted({}, key=lambda {1}: {1}[{2}])",
+                    self.collection_of_strings()?,
+                    self.dice.pick(&["s", "w", "x"]),
+                    self.dice.pick(&["0", "-1"])
+                ),
+            },
             2 => {
                 let joint = self.dice.pick(&[",", " ", ";", ":"]);
                 format!("{}.split({})", self.var(Kind::Str)?, self.quoted(joint))
@@ -265,7 +284,10 @@ impl Writer {
         for _ in 0..4 {
             let found = match self.dice.weighted(&[45, 14, 14, 12, 8, 7]) {
                 0 => self.comparison(),
-                1 => self.var(Kind::Bool).map(|flag| self.perhaps_not(flag)),
+                1 => self.var(Kind::Bool).map(|flag| match self.dice.below(4) {
+                    0 => format!("{flag} == {}", self.dice.pick(&["True", "False", "True"])),
+                    _ => self.perhaps_not(flag),
+                }),
                 2 => self.membership(),
                 3 => self.collection().map(|name| self.perhaps_not(name)),
                 4 => {

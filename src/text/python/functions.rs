@@ -99,7 +99,8 @@ impl Writer {
     /// Gives every optional parameter that is `None` a value.
     pub(super) fn fill_defaults(&mut self, given: &[Given]) {
         for Given { param, default } in given {
-            if default.as_deref() == Some("None") && self.dice.chance(70) {
+            let known = !matches!(param.kind, Kind::Thing | Kind::Instance(_));
+            if known && default.as_deref() == Some("None") && self.dice.chance(70) {
                 line!(self, "if {} is None:", param.name);
                 self.block(|w| line!(w, "{} = {}", param.name, w.literal(param.kind)));
             }

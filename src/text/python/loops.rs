@@ -48,7 +48,7 @@ pub(super) fn over_range(w: &mut Writer) {
             Some(name) => format!("len({name})"),
             None => w.dice.range(2, 20).to_string(),
         },
-        3 => format!("{}, {}", w.dice.below(3), w.atom(Kind::Int)),
+        3 => format!("{}, {}", w.dice.below(3), w.dice.range(3, 50)),
         _ => format!("0, {}, {}", w.dice.range(10, 100), w.dice.range(2, 5)),
     };
     line!(w, "for {index} in range({bounds}):");

@@ -6,7 +6,7 @@ use super::writer::{Writer, line};
 use super::{extras, idioms, loops};
 
 /// How many statements in a hundred are one of the task idioms.
-const IDIOM_SHARE: usize = 30;
+const IDIOM_SHARE: usize = 36;
 
 /// What a program defines, most often first.
 const DEFINED: [Kind; 12] = [
@@ -186,7 +186,7 @@ impl Writer {
     pub(super) fn if_statement(&mut self) {
         line!(self, "if {}:", self.condition());
         self.block(|w| w.branch());
-        if self.dice.chance(22) {
+        if self.dice.chance(18) {
             line!(self, "elif {}:", self.condition());
             self.block(|w| w.branch());
         }

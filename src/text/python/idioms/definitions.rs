@@ -9,7 +9,7 @@ pub(super) fn final_kwarg(w: &mut Writer) {
     let returns = w.dice.pick(&[Some(Kind::Int), Some(Kind::Str), Some(Kind::Strs), None, None]);
     let name = w.function_name(returns);
     let count = w.dice.range(2, 5);
-    let defaults = if w.dice.chance(60) { w.dice.range(2, count) } else { 0 };
+    let defaults = if w.dice.chance(75) { w.dice.range(2, count) } else { 0 };
     w.hints &= w.dice.chance(50);
     let given = w.parameters(count, defaults, true);
     functions::define(w, name, &given, returns, |w| {
@@ -32,19 +32,7 @@ pub(super) fn lambda_func(w: &mut Writer) {
     let x = loops::free_name(w, &["x", "n", "v", "a", "item", "value", "num", "t"]);
     let name = loops::free_name(
         w,
-        &[
-            "double",
-            "square",
-            "increment",
-            "scale_up",
-            "shift",
-            "half",
-            "is_even",
-            "transform",
-            "convert",
-            "cube",
-            "negate",
-        ],
+        &["double", "square", "increment", "scale_up", "shift", "half", "transform", "convert", "cube", "negate"],
     );
     let body = match w.dice.below(5) {
         0 => format!("{x} * {x}"),
@@ -52,7 +40,7 @@ pub(super) fn lambda_func(w: &mut Writer) {
         2 => format!("{x} % {} == 0", w.dice.range(2, 9)),
         _ => format!("{x} {} {}", w.dice.pick(&["+", "*", "-", "//"]), w.dice.number().max(1)),
     };
-    match w.dice.weighted(&[34, 22, 16, 28]) {
+    match w.dice.weighted(&[38, 28, 20, 14]) {
         0 => {
             line!(w, "{name} = lambda {x}: {body}");
             if w.dice.chance(60) {

@@ -6,10 +6,10 @@ use crate::text::python::writer::{Writer, line};
 
 /// `for name in` against `while name:`.
 pub(super) fn for_while(w: &mut Writer) {
-    if w.dice.chance(30) {
+    if w.dice.chance(8) {
         return loops::over_elements(w);
     }
-    match w.dice.weighted(&[28, 24, 22, 26]) {
+    match w.dice.weighted(&[32, 28, 26, 14]) {
         0 => {
             let kind = w.dice.pick(&[Kind::Ints, Kind::Strs]);
             let list = w.need_target(kind);
@@ -23,7 +23,7 @@ pub(super) fn for_while(w: &mut Writer) {
         }
         1 => {
             let flag = w.need_target(Kind::Bool);
-            line!(w, "while {}{flag}:", w.dice.pick(&["", "", "not "]));
+            line!(w, "while {}{flag}:", w.dice.pick(&["", "", "", "not "]));
             w.loop_block(|w| {
                 w.statements(1, 2);
                 line!(w, "{flag} = {}", w.condition());
@@ -55,15 +55,15 @@ pub(super) fn else_elif(w: &mut Writer) {
     w.need(Kind::Int);
     line!(w, "if {}:", w.condition());
     w.block(|w| w.branch());
-    let middle = w.dice.weighted(&[35, 50, 15]);
+    let middle = w.dice.weighted(&[10, 70, 20]);
     for _ in 0..middle {
         match negatable(w) {
-            Some(negated) if w.dice.chance(65) => line!(w, "elif not {negated}:"),
+            Some(negated) if w.dice.chance(85) => line!(w, "elif not {negated}:"),
             _ => line!(w, "elif {}:", w.condition()),
         }
         w.block(|w| w.branch());
     }
-    if middle == 0 || w.dice.chance(60) {
+    if middle == 0 || w.dice.chance(50) {
         w.line("else:");
         w.block(|w| w.branch());
     }
@@ -86,7 +86,7 @@ fn negatable(w: &mut Writer) -> Option<String> {
 /// `if` as a statement against `if` inside an expression.
 pub(super) fn if_ternary(w: &mut Writer) {
     w.need(Kind::Int);
-    if w.dice.chance(30) {
+    if w.dice.chance(8) {
         return w.if_statement();
     }
     let kind = w.dice.pick(&[Kind::Int, Kind::Str, Kind::Int, Kind::Str, Kind::Float]);

@@ -48,7 +48,7 @@ pub(super) fn bracket_brace(w: &mut Writer) {
 
 /// Lists of one, two, seldom three levels: as many brackets close as opened.
 pub(super) fn bracket_counting(w: &mut Writer) {
-    let depth = w.dice.weighted(&[45, 47, 8]) + 1;
+    let depth = w.dice.weighted(&[15, 70, 15]) + 1;
     let style = w.dice.weighted(&[55, 20, 25]);
     let literal = nested(w, depth, style);
     let kind = match (depth, style) {
@@ -95,7 +95,7 @@ pub(super) fn var_swap(w: &mut Writer) {
     let Some(second) = other_target(w, first, kind) else {
         return;
     };
-    match w.dice.weighted(&[58, 14, 14, 14]) {
+    match w.dice.weighted(&[70, 10, 4, 16]) {
         0 => line!(w, "{first}, {second} = {second}, {first}"),
         1 if kind == Kind::Int => line!(w, "{first}, {second} = {second}, {first} + {second}"),
         1 | 2 => line!(w, "{first}, {second} = {}, {}", w.literal(kind), w.literal(kind)),
