@@ -1,0 +1,155 @@
+//! Signatures, constructors, lambdas, and what returns True.
+
+use crate::text::python::scope::{Function, Kind, Name, Param};
+use crate::text::python::writer::{Writer, line};
+use crate::text::python::{classes, functions, loops};
+
+/// A signature whose last parameters all default to `None`, or none of them.
+pub(super) fn final_kwarg(w: &mut Writer) {
+    let returns = w.dice.pick(&[Some(Kind::Int), Some(Kind::Str), Some(Kind::Strs), None, None]);
+    let name = w.function_name(returns);
+    let count = w.dice.range(2, 5);
+    let defaults = if w.dice.chance(75) { w.dice.range(2, count) } else { 0 };
+    w.hints &= w.dice.chance(50);
+    let given = w.parameters(count, defaults, true);
+    functions::define(w, name, &given, returns, |w| {
+        w.fill_defaults(&given);
+        if w.dice.chance(30) {
+            w.statement();
+        }
+        w.use_rest(&given);
+        functions::finish(w, returns);
+    });
+}
+
+/// A class whose `__init__` copies each parameter to the field of its name.
+pub(super) fn class_init(w: &mut Writer) {
+    classes::class(w);
+}
+
+/// `lambda x:` against `def name(`.
+pub(super) fn lambda_func(w: &mut Writer) {
+    let x = loops::free_name(w, &["x", "n", "v", "a", "item", "value", "num", "t"]);
+    let name = loops::free_name(
+        w,
+        &["double", "square", "increment", "scale_up", "shift", "half", "transform", "convert", "cube", "negate"],
+    );
+    let body = match w.dice.below(5) {
+        0 => format!("{x} * {x}"),
+        1 => format!("-{x}"),
+        2 => format!("{x} % {} == 0", w.dice.range(2, 9)),
+        _ => format!("{x} {} {}", w.dice.pick(&["+", "*", "-", "//"]), w.dice.number().max(1)),
+    };
+    match w.dice.weighted(&[38, 28, 20, 14]) {
+        0 => {
+            line!(w, "{name} = lambda {x}: {body}");
+            if w.dice.chance(60) {
+                line!(w, "print({name}({}))", w.atom(Kind::Int));
+            }
+        }
+        1 => {
+            let list = w.need(Kind::Ints);
+            let call = w.dice.pick(&["map", "filter", "map"]);
+            let result = w.fresh(Kind::Ints);
+            line!(w, "{result} = list({call}(lambda {x}: {body}, {list}))");
+            w.scope.declare(result, Kind::Ints);
+        }
+        2 => match w.target(Kind::Things) {
+            Some(things) => {
+                let item = w.element(things);
+                line!(w, "{things}.sort(key=lambda {item}: {item}.{})", w.dice.pick(w.domain.ints));
+            }
+            None => {
+                let words = w.need(Kind::Strs);
+                let s = loops::free_name(w, &["s", "w", "word", "name", "text"]);
+                let key = w.dice.pick(&["len(", "str.lower("]);
+                let result = w.fresh(Kind::Strs);
+                line!(w, "{result} = sorted({words}, key=lambda {s}: {key}{s}))");
+                w.scope.declare(result, Kind::Strs);
+            }
+        },
+        _ => {
+            line!(w, "def {name}({x}):");
+            w.block(|w| line!(w, "return {body}"));
+            if w.indent() == 0 {
+                w.blank(2);
+            }
+            let params = vec![Param { name: x, kind: Kind::Int, optional: false }];
+            let returns = Some(if body.contains("==") { Kind::Bool } else { Kind::Int });
+            let function = Function { name, params, returns };
+            if w.indent() == 0 {
+                w.scope.functions.push(function);
+            } else {
+                line!(w, "print({name}({}))", w.atom(Kind::Int));
+            }
+        }
+    }
+}
+
+/// `while True:` against `return True`.
+pub(super) fn while_return_true(w: &mut Writer) {
+    if w.dice.chance(55) {
+        forever(w);
+    } else {
+        predicate(w);
+    }
+}
+
+/// A function around a loop that ends by `break` or `return`.
+fn forever(w: &mut Writer) {
+    let returns = w.dice.pick(&[None, Some(Kind::Int), Some(Kind::Str)]);
+    let name = w.function_name(returns);
+    let count = w.dice.weighted(&[40, 60]);
+    let given = w.parameters(count, 0, false);
+    functions::define(w, name, &given, returns, |w| {
+        let counter = w.define_as(Kind::Int, "0");
+        w.line("while True:");
+        w.loop_block(|w| {
+            line!(w, "{counter} += {}", w.dice.pick(&[1, 1, 2, 5]));
+            if w.dice.chance(60) {
+                w.statement();
+            }
+            match w.dice.below(3) {
+                0 => line!(w, "if {}:", w.condition()),
+                _ => line!(w, "if {counter} {} {}:", w.dice.pick(&[">", ">=", "=="]), w.dice.number()),
+            }
+            w.block(|w| match returns {
+                Some(kind) if w.dice.chance(50) => line!(w, "return {}", w.atom(kind)),
+                _ => w.line("break"),
+            });
+        });
+        w.use_rest(&given);
+        functions::finish(w, returns);
+    });
+}
+
+/// A function that says yes or no.
+fn predicate(w: &mut Writer) {
+    let name = w.function_name(Some(Kind::Bool));
+    let count = w.dice.range(1, 2);
+    let given = w.parameters(count, 0, false);
+    functions::define(w, name, &given, Some(Kind::Bool), |w| {
+        let early = w.dice.chance(50);
+        let (first, last) = if early { ("True", "False") } else { ("False", "True") };
+        let subject: Option<Name> =
+            given.iter().find(|given| given.param.kind == Kind::Strs).map(|given| given.param.name);
+        match subject {
+            Some(list) => {
+                let (item, _) = loops::loop_name(w, list, Kind::Strs);
+                w.scope.mark_used(list);
+                line!(w, "for {item} in {list}:");
+                w.block(|w| {
+                    line!(w, "if {item} == {}:", w.word());
+                    w.block(|w| line!(w, "return {first}"));
+                });
+            }
+            None => {
+                line!(w, "if {}:", w.condition());
+                w.block(|w| line!(w, "return {first}"));
+            }
+        }
+        w.use_rest(&given);
+        loops::settle(w, 0);
+        line!(w, "return {last}");
+    });
+}

@@ -1,0 +1,83 @@
+//! The idioms behind the twenty tasks, one small function each, named as the task. Every function writes either side of
+//! its task's contrast, in one of several surface forms, with names from the program around it.
+
+mod definitions;
+mod files;
+mod flow;
+mod literals;
+mod text;
+
+use super::writer::Writer;
+
+/// One idiom: the task's name, its writer, where it fits, and how often it comes among those that fit there. The weights
+/// are larger where ordinary code seldom shows one side of the contrast.
+type Idiom = (&'static str, fn(&mut Writer), Place, u32);
+
+/// Where an idiom fits.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// Inside any block.
+    Block,
+    /// Between definitions at the top level.
+    Top,
+}
+use Place::{Block, Top};
+
+const TABLE: [Idiom; 20] = [
+    ("single_double_quote", text::single_double_quote, Block, 2),
+    ("final_kwarg", definitions::final_kwarg, Top, 4),
+    ("set_or_string", text::set_or_string, Block, 3),
+    ("set_or_string_fixedvarname", text::set_or_string_fixedvarname, Block, 4),
+    ("class_init", definitions::class_init, Top, 2),
+    ("with_as", files::with_as, Block, 3),
+    ("bracket_brace", literals::bracket_brace, Block, 3),
+    ("with_open", files::with_open, Block, 5),
+    ("bracket_counting", literals::bracket_counting, Block, 5),
+    ("for_while", flow::for_while, Block, 5),
+    ("else_elif", flow::else_elif, Block, 6),
+    ("fstring_brace", text::fstring_brace, Block, 3),
+    ("if_ternary", flow::if_ternary, Block, 5),
+    ("var_swap", literals::var_swap, Block, 4),
+    ("indent_for", flow::indent_for, Block, 2),
+    ("lambda_func", definitions::lambda_func, Block, 5),
+    ("if_equals", flow::if_equals, Block, 3),
+    ("enumerate_range", flow::enumerate_range, Block, 3),
+    ("var_if", flow::var_if, Block, 5),
+    ("while_return_true", definitions::while_return_true, Top, 3),
+];
+
+/// The names of the idioms, which are the names of the twenty tasks.
+pub(super) const NAMES: [&str; 20] = {
+    let mut names = [""; 20];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = TABLE[i].0;
+        i += 1;
+    }
+    names
+};
+
+/// Writes the idiom of that name at the current place; false if there is none.
+pub(super) fn idiom(name: &str, w: &mut Writer) -> bool {
+    let found = TABLE.iter().find(|entry| entry.0 == name);
+    if let Some((_, write, ..)) = found {
+        write(w);
+    }
+    found.is_some()
+}
+
+/// Writes one of the idioms that fit inside a block.
+pub(super) fn some(w: &mut Writer) {
+    write_one(w, Block);
+}
+
+/// Writes one of the idioms that stand between definitions.
+pub(super) fn some_definition(w: &mut Writer) {
+    write_one(w, Top);
+}
+
+fn write_one(w: &mut Writer, place: Place) {
+    let weights = TABLE.map(|(_, _, fits, weight)| if fits == place { weight } else { 0 });
+    let (_, write, ..) = TABLE[w.dice.weighted(&weights)];
+    write(w);
+}

@@ -1,0 +1,239 @@
+//! The writer: the text so far, where we are in it, and names in scope.
+
+use super::dice::Dice;
+use super::loops;
+use super::scope::{Kind, Name, Scope};
+use super::words::{self, Domain};
+
+/// Writes one line of the program from a format string; arguments may themselves use the writer.
+macro_rules! line {
+    ($w:expr, $($part:tt)*) => {{
+        let text = format!($($part)*);
+        $w.line(&text);
+    }};
+}
+pub(super) use line;
+
+/// How deep statements may nest, in units of indentation.
+const DEEPEST: usize = 4;
+
+/// A program being written.
+pub(super) struct Writer {
+    pub(super) dice: Dice,
+    pub(super) scope: Scope,
+    /// What this document is about.
+    pub(super) domain: &'static Domain,
+    /// Type hints on parameters.
+    pub(super) hints: bool,
+    /// Inside a function: what it returns (`Some(None)`: nothing).
+    pub(super) returns: Option<Option<Kind>>,
+    /// How many loops surround the current line within the function.
+    pub(super) loops: usize,
+    /// The quote character of the current line.
+    quote: char,
+    /// Whether the last line left its block, so that nothing may follow it there.
+    left: bool,
+    out: String,
+    indent: usize,
+    limit: usize,
+    imports: Vec<&'static str>,
+}
+
+impl Writer {
+    /// An empty program that should stop growing at about `limit` bytes.
+    pub(super) fn new(mut dice: Dice, limit: usize) -> Self {
+        let domain = &words::DOMAINS[dice.below(words::DOMAINS.len())];
+        let hints = dice.chance(20);
+        Writer {
+            dice,
+            scope: Scope::default(),
+            domain,
+            hints,
+            returns: None,
+            loops: 0,
+            quote: '"',
+            left: false,
+            out: String::with_capacity(limit + 512),
+            indent: 0,
+            limit,
+            imports: Vec::new(),
+        }
+    }
+
+    /// The body written so far and the import lines it needs.
+    pub(super) fn finish(mut self) -> (String, Vec<&'static str>) {
+        self.imports.sort_unstable();
+        (self.out, self.imports)
+    }
+
+    /// Bytes written so far.
+    pub(super) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether the document has reached its size.
+    pub(super) fn full(&self) -> bool {
+        self.out.len() >= self.limit
+    }
+
+    /// Whether the last line left its block.
+    pub(super) fn left(&self) -> bool {
+        self.left
+    }
+
+    /// Units of indentation at the current line.
+    pub(super) fn indent(&self) -> usize {
+        self.indent
+    }
+
+    /// Whether there is no more room for a nested block.
+    pub(super) fn deep(&self) -> bool {
+        self.indent >= DEEPEST || self.full()
+    }
+
+    /// Writes one logical line at the current indentation, then draws the quote character of the next.
+    pub(super) fn line(&mut self, text: &str) {
+        self.out.push_str(&"                                "[..4 * self.indent.min(8)]);
+        self.out.push_str(text);
+        self.out.push('\n');
+        self.left = ["return", "break", "continue", "raise"].iter().any(|word| text.starts_with(word));
+        self.quote = if self.dice.chance(50) { '"' } else { '\'' };
+    }
+
+    /// Writes empty lines.
+    pub(super) fn blank(&mut self, count: usize) {
+        for _ in 0..count {
+            self.out.push('\n');
+        }
+    }
+
+    /// Writes `body` one step further in; what it defines is read there if nothing did, and forgotten afterwards. An empty
+    /// body becomes `pass`.
+    pub(super) fn block(&mut self, body: impl FnOnce(&mut Writer)) {
+        let known = self.scope.vars.len();
+        self.open_block(|w| {
+            body(w);
+            loops::settle(w, known);
+        });
+        self.scope.vars.truncate(known);
+    }
+
+    /// As [`Writer::block`], but what it defines stays known: for blocks that always run.
+    pub(super) fn open_block(&mut self, body: impl FnOnce(&mut Writer)) {
+        let start = self.out.len();
+        self.indent += 1;
+        body(self);
+        if self.out.len() == start {
+            self.line("pass");
+        }
+        self.indent -= 1;
+        self.left = false;
+    }
+
+    /// As [`Writer::block`], inside a loop.
+    pub(super) fn loop_block(&mut self, body: impl FnOnce(&mut Writer)) {
+        self.loops += 1;
+        self.block(body);
+        self.loops -= 1;
+    }
+
+    /// A line break inside a literal, `more` steps further in than the line it is on.
+    pub(super) fn break_at(&self, more: usize) -> String {
+        format!("\n{}", " ".repeat(4 * (self.indent + more)))
+    }
+
+    /// Text in the quotes of this line. The text holds no quotes and no backslashes.
+    pub(super) fn quoted(&self, text: &str) -> String {
+        let mut literal = String::with_capacity(text.len() + 2);
+        literal.push(self.quote);
+        literal.push_str(text);
+        literal.push(self.quote);
+        literal
+    }
+
+    /// Notes that the program needs this import line.
+    pub(super) fn import(&mut self, import: &'static str) {
+        if !self.imports.contains(&import) {
+            self.imports.push(import);
+        }
+    }
+
+    /// A variable of that kind, if there is one; one that nothing has read yet is preferred. Counts as read.
+    pub(super) fn var(&mut self, kind: Kind) -> Option<Name> {
+        self.choose(kind, false)
+    }
+
+    /// As [`Writer::var`], but one that the program may assign to.
+    pub(super) fn target(&mut self, kind: Kind) -> Option<Name> {
+        self.choose(kind, true)
+    }
+
+    fn choose(&mut self, kind: Kind, assignable: bool) -> Option<Name> {
+        let fits = |var: &&mut super::scope::Var| var.kind == kind && !(assignable && var.fixed);
+        let count = self.scope.vars.iter_mut().filter(fits).count();
+        if count == 0 {
+            return None;
+        }
+        let index = self.dice.below(count);
+        let fresh = self.dice.chance(60);
+        let mut found = None;
+        for (i, var) in self.scope.vars.iter_mut().filter(fits).enumerate() {
+            if i == index || (fresh && !var.used) {
+                found = Some(var);
+            }
+        }
+        found.map(|var| {
+            var.used = true;
+            var.name
+        })
+    }
+
+    /// A name for a new variable of that kind that nothing in scope has.
+    pub(super) fn fresh(&mut self, kind: Kind) -> Name {
+        for _ in 0..12 {
+            let name = self.candidate(kind);
+            if !self.scope.knows(name) {
+                return name;
+            }
+        }
+        let last = self.candidate(kind);
+        let heads = ["my_", "some_", "extra_", "temp_"];
+        heads.iter().map(|&head| Name::joined(head, last.tail)).find(|&name| !self.scope.knows(name)).unwrap_or(last)
+    }
+
+    fn candidate(&mut self, kind: Kind) -> Name {
+        let (pool, own, heads): (&[&str], &[&str], &[&str]) = match kind {
+            Kind::Int => (words::INTS, self.domain.ints, words::INT_HEADS),
+            Kind::Float => (words::FLOATS, self.domain.floats, words::INT_HEADS),
+            Kind::Str => (words::STRS, self.domain.strs, words::STR_HEADS),
+            Kind::Bool => (words::BOOLS, self.domain.flags, words::BOOL_HEADS),
+            Kind::Ints => (words::INT_LISTS, words::INT_LISTS, words::LIST_HEADS),
+            Kind::Strs => (words::STR_LISTS, words::STR_LISTS, words::LIST_HEADS),
+            Kind::Grid => (words::GRIDS, words::GRIDS, words::LIST_HEADS),
+            Kind::Set => (words::SETS, words::SETS, words::LIST_HEADS),
+            Kind::Counts => (words::DICTS, words::DICTS, words::LIST_HEADS),
+            Kind::Texts => (words::MAPS, words::MAPS, words::STR_HEADS),
+            Kind::Thing | Kind::Instance(_) => return Name::plain(self.thing()),
+            Kind::Things => {
+                let things = self.things();
+                let head = if self.dice.chance(30) { self.dice.pick(words::LIST_HEADS) } else { "" };
+                return Name::joined(head, things);
+            }
+        };
+        match self.dice.weighted(&[60, 18, 22]) {
+            0 => Name::plain(self.dice.pick(pool)),
+            1 => Name::plain(self.dice.pick(own)),
+            _ => Name::joined(self.dice.pick(heads), self.dice.pick(own)),
+        }
+    }
+
+    /// One of the domain's things, singular.
+    pub(super) fn thing(&mut self) -> &'static str {
+        self.dice.pick(self.domain.things).0
+    }
+
+    /// One of the domain's things, plural.
+    pub(super) fn things(&mut self) -> &'static str {
+        self.dice.pick(self.domain.things).1
+    }
+}
