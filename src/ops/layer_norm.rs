@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::expect_shape;
 use super::rms_norm::{dimensions, lanes, rows_per_partial, sum_partials, sums};
 use crate::Result;
-use crate::device::cpu::{for_row_blocks, rows_per_block, simd};
+use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
 use crate::device::{Launch, Shader, Tensor};
 
 /// The kernels.
@@ -67,7 +67,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> 
                 .zip(mean.native_mut()?.par_chunks_mut(block))
                 .zip(rstd.native_mut()?.par_chunks_mut(block))
                 .zip(x.par_chunks(block * width))
-                .for_each(|(((y, mean), rstd), x)| simd(|| forward_block(y, mean, rstd, x, weight, bias, eps)));
+                .for_each(|(((y, mean), rstd), x)| vectorised!(forward_block(y, mean, rstd, x, weight, bias, eps)));
         }
     }
     Ok(Forward { y, mean, rstd })
@@ -137,7 +137,14 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, mean: &Tensor,
             let (mean, rstd) = (mean.native()?, rstd.native()?);
             for_row_blocks(dx.native_mut()?, width, rows_per_block(width), |start, dx| {
                 let range = start * width..start * width + dx.len();
-                backward_block(dx, &dout[range.clone()], &x[range], weight, &mean[start..], &rstd[start..]);
+                vectorised!(backward_block(
+                    dx,
+                    &dout[range.clone()],
+                    &x[range],
+                    weight,
+                    &mean[start..],
+                    &rstd[start..]
+                ));
             });
         }
     }
@@ -185,7 +192,7 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor, mean: &Tensor, rstd: &Tensor) 
             let (dout, x, mean, rstd) = (dout.native()?, x.native()?, mean.native()?, rstd.native()?);
             for_row_blocks(partials.native_mut()?, width, 1, |i, partial| {
                 let rows = i * block..rows.min((i + 1) * block);
-                weight_block(partial, rows.start, dout, x, &mean[rows.clone()], &rstd[rows]);
+                vectorised!(weight_block(partial, rows.start, dout, x, &mean[rows.clone()], &rstd[rows]));
             });
         }
     }

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::expect_shape;
-use crate::device::cpu::{for_row_blocks, rows_per_block, simd};
+use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
 use crate::device::{Launch, Shader, Tensor};
 use crate::{Error, Result};
 
@@ -52,7 +52,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Forward> {
                 .par_chunks_mut(block * width)
                 .zip(rstd.native_mut()?.par_chunks_mut(block))
                 .zip(x.par_chunks(block * width))
-                .for_each(|((y, rstd), x)| simd(|| forward_block(y, rstd, x, weight, eps)));
+                .for_each(|((y, rstd), x)| vectorised!(forward_block(y, rstd, x, weight, eps)));
         }
     }
     Ok(Forward { y, rstd })
@@ -99,7 +99,7 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor)
             let (dout, x, weight, rstd) = (dout.native()?, x.native()?, weight.native()?, rstd.native()?);
             for_row_blocks(dx.native_mut()?, width, rows_per_block(width), |start, dx| {
                 let range = start * width..start * width + dx.len();
-                backward_block(dx, &dout[range.clone()], &x[range], weight, &rstd[start..]);
+                vectorised!(backward_block(dx, &dout[range.clone()], &x[range], weight, &rstd[start..]));
             });
         }
     }
@@ -144,7 +144,8 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tenso
         None => {
             let (dout, x, rstd) = (dout.native()?, x.native()?, rstd.native()?);
             for_row_blocks(partials.native_mut()?, width, 1, |i, partial| {
-                weight_block(partial, i * block, dout, x, &rstd[i * block..rows.min((i + 1) * block)]);
+                let rows = i * block..rows.min((i + 1) * block);
+                vectorised!(weight_block(partial, rows.start, dout, x, &rstd[rows]));
             });
         }
     }
