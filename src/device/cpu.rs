@@ -106,6 +106,30 @@ pub fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
+/// Evaluates an expression compiled for the widest vectors this processor has. What it calls must be `#[inline(always)]`.
+///
+/// Prefer this to the function [`simd`] for all but the smallest loops. The function calls its closure twice, with and
+/// without wide vectors, and the compiler then tends to keep one copy of it, without. Here each has a copy of its own.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+macro_rules! vectorised {
+    ($body:expr) => {
+        match pulp::x86::V3::try_new() {
+            Some(v3) => v3.vectorize(|| $body),
+            None => $body,
+        }
+    };
+}
+
+/// Evaluates an expression with the vectors that every processor of this kind has.
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+macro_rules! vectorised {
+    ($body:expr) => {
+        $body
+    };
+}
+
+pub(crate) use vectorised;
+
 /// Calls `f(first_row, rows)` in parallel on consecutive blocks of `out`'s rows (`width` entries each), vectorised.
 ///
 /// Blocks depend on the shape alone, so that results never depend on the number of threads.
