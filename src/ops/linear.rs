@@ -1,6 +1,276 @@
-//! To be written.
+//! Dense linear maps: `y = x Wᵀ + b` with `x: (N, in)`, `W: (out, in)`, `b: (out)`, `y: (N, out)`.
+//!
+//! Gradients, for `dy: (N, out)`: `dx = dy W`, `dW = dyᵀ x`, `db = Σ_n dy_n`. All three products are the one matrix
+//! product below, reading its factors through strides.
+//!
+//! Every result is the same bits for the same inputs on the same machine, whatever the number of threads: on the CPU
+//! the inner dimension is cut by cache sizes and shapes alone and each entry is summed by one thread in one order, on
+//! the GPU by the tile, and partial products are added in order.
 
-use crate::device::Shader;
+use super::expect_shape;
+use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::{Gpu, Launch, Shader, Tensor};
+use crate::{Error, Result};
 
 /// The kernels.
 pub const SHADER: Shader = Shader::new("linear", include_str!("../../shaders/linear.wgsl"));
+
+/// Rows and columns of the output that one workgroup computes, as in the shader.
+const TILE: usize = 64;
+/// Rows that one partial column sum covers, as in the shader.
+const CHUNK: usize = 64;
+/// With fewer tiles than this, a product is also cut along its inner dimension to occupy the GPU.
+const BUSY: usize = 128;
+
+/// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes do not fit.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let ((n, inputs), (outputs, columns)) = (x.rows_cols(), matrix(weight)?);
+    if inputs != columns {
+        return Err(misfit("x", x, "weight", weight));
+    }
+    if let Some(bias) = bias {
+        expect_shape("linear", "bias", bias, &[outputs])?;
+    }
+    let (x_factor, weight_factor) = (Factor(x, (inputs, 1)), Factor(weight, (1, inputs)));
+    product(&with_last(x, outputs), (n, outputs, inputs), x_factor, weight_factor, bias)
+}
+
+/// The gradient of `x`: `dout W`, with `dout: (.., out)`, `weight: (out, in)`, result `(.., in)`.
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes do not fit.
+pub fn backward_input(dout: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let ((n, outputs), (rows, inputs)) = (dout.rows_cols(), matrix(weight)?);
+    if outputs != rows {
+        return Err(misfit("dout", dout, "weight", weight));
+    }
+    let (dout, weight) = (Factor(dout, (outputs, 1)), Factor(weight, (inputs, 1)));
+    product(&with_last(dout.0, inputs), (n, inputs, outputs), dout, weight, None)
+}
+
+/// The gradient of the weight: `doutᵀ x`, with `dout: (.., out)`, `x: (.., in)`, result `(out, in)`.
+///
+/// # Errors
+/// [`Error::Shape`] if `dout` and `x` have not the same rows.
+pub fn backward_weight(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let ((n, outputs), (rows, inputs)) = (dout.rows_cols(), x.rows_cols());
+    if n != rows {
+        return Err(misfit("dout", dout, "x", x));
+    }
+    product(&[outputs, inputs], (outputs, inputs, n), Factor(dout, (1, outputs)), Factor(x, (inputs, 1)), None)
+}
+
+/// The gradient of the bias: the column sums of `dout: (.., out)`, result `(out)`.
+///
+/// # Errors
+/// As [`crate::device::Device::empty`].
+pub fn backward_bias(dout: &Tensor) -> Result<Tensor> {
+    let (n, outputs) = dout.rows_cols();
+    let mut sum = dout.device().empty("linear bias gradient", &[outputs])?;
+    match dout.gpu() {
+        Some(gpu) => column_sums(gpu, dout, n, &sum)?,
+        None => native_column_sums(dout.native()?, outputs, sum.native_mut()?),
+    }
+    Ok(sum)
+}
+
+/// A matrix factor: the tensor, and how far apart neighbours are along its rows' and its columns' index.
+struct Factor<'a>(&'a Tensor, (usize, usize));
+
+/// `a b + bias` as a tensor of `shape`; `a: (m, k)`, `b: (k, n)`, `bias: (n)`.
+fn product(
+    shape: &[usize],
+    (m, n, k): (usize, usize, usize),
+    a: Factor,
+    b: Factor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let mut out = a.0.device().empty("linear", shape)?;
+    let Some(gpu) = a.0.gpu() else {
+        let out_data = out.native_mut()?;
+        if let Some(bias) = bias {
+            let bias = bias.native()?;
+            for_row_blocks(out_data, n, rows_per_block(n), |_, rows| {
+                rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
+            });
+        }
+        matmul(out_data, (m, n, k), a.0.native()?, a.1, b.0.native()?, b.1, bias.is_some())?;
+        return Ok(out);
+    };
+    let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
+    let splits = (BUSY / tiles.max(1)).min(k / 256).max(1);
+    let partial = match splits {
+        1 => None,
+        _ => Some(out.device().empty("linear partial products", &[splits, m, n])?),
+    };
+    Launch::new(&SHADER, "product")
+        .bind(a.0)
+        .bind(b.0)
+        // A kernel's bindings are fixed: without a bias, something readable takes its place.
+        .bind(bias.unwrap_or(b.0))
+        .bind(partial.as_ref().unwrap_or(&out))
+        .word(m)
+        .word(n)
+        .word(k)
+        .word(a.1.0)
+        .word(a.1.1)
+        .word(b.1.0)
+        .word(b.1.1)
+        .word(usize::from(bias.is_some()))
+        .word(k.div_ceil(splits))
+        .word(tiles * splits)
+        .groups(tiles * splits)
+        .work(2 * m * n * k)
+        .run(gpu)?;
+    if let Some(partial) = partial {
+        column_sums(gpu, &partial.reshape(&[splits, m * n])?, splits, &out)?;
+    }
+    Ok(out)
+}
+
+/// `sum = Σ_r x_r` for `x: (rows, sum.len())`, by partial sums of up to [`CHUNK`] rows until one row is left.
+fn column_sums(gpu: &Gpu, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()> {
+    let cols = sum.len();
+    let chunks = rows.div_ceil(CHUNK);
+    let partial = match chunks {
+        0 | 1 => None,
+        _ => Some(x.device().empty("linear partial sums", &[chunks, cols])?),
+    };
+    let groups = chunks.max(1) * cols.div_ceil(64);
+    Launch::new(&SHADER, "column_sums")
+        .bind(x)
+        .bind(partial.as_ref().unwrap_or(sum))
+        .word(rows)
+        .word(cols)
+        .word(groups)
+        .groups(groups)
+        .work(rows * cols)
+        .run(gpu)?;
+    match partial {
+        Some(partial) => column_sums(gpu, &partial, chunks, sum),
+        None => Ok(()),
+    }
+}
+
+fn native_column_sums(x: &[f32], cols: usize, sum: &mut [f32]) {
+    let rows = x.len() / cols.max(1);
+    let mut partial = vec![0.0f32; rows.div_ceil(CHUNK) * cols];
+    for_row_blocks(&mut partial, cols, 1, |chunk, total| {
+        let end = rows.min((chunk + 1) * CHUNK);
+        for row in x[chunk * CHUNK * cols..end * cols].chunks_exact(cols) {
+            total.iter_mut().zip(row).for_each(|(t, v)| *t += v);
+        }
+    });
+    sum.fill(0.0);
+    for chunk in partial.chunks_exact(cols.max(1)) {
+        sum.iter_mut().zip(chunk).for_each(|(s, v)| *s += v);
+    }
+}
+
+/// `out = a b`, or `out += a b`: `out: (m, n)` row-major, `a: (m, k)` and `b: (k, n)` with the given distances
+/// between neighbouring rows and columns.
+///
+/// # Errors
+/// [`Error::Shape`] if a matrix does not lie within its slice.
+fn matmul(
+    out: &mut [f32],
+    (m, n, k): (usize, usize, usize),
+    a: &[f32],
+    a_strides: (usize, usize),
+    b: &[f32],
+    b_strides: (usize, usize),
+    accumulate: bool,
+) -> Result<()> {
+    let fits = |len: usize, rows: usize, cols: usize, (down, right): (usize, usize)| {
+        if rows == 0 || cols == 0 {
+            return true;
+        }
+        let last = (rows - 1).checked_mul(down).zip((cols - 1).checked_mul(right)).and_then(|(d, r)| d.checked_add(r));
+        last.is_some_and(|last| last < len)
+    };
+    if !fits(out.len(), m, n, (n, 1)) || !fits(a.len(), m, k, a_strides) || !fits(b.len(), k, n, b_strides) {
+        let message = format!("({m}, {k}) by ({k}, {n}) in slices of {} and {}", a.len(), b.len());
+        return Err(Error::shape("linear", message));
+    }
+    // A slice has at most isize::MAX bytes and the strides lie within it, unless there is no second row or column
+    // to step to; then their value is irrelevant.
+    let step = |stride: usize| isize::try_from(stride).unwrap_or(0);
+    // SAFETY: `fits` has shown that every entry (i, j) of each matrix, i * down + j * right at most `last`, lies within
+    // its slice; `out` is borrowed exclusively, so that it overlaps neither factor; all entries are initialised.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            step(n),
+            accumulate,
+            a.as_ptr(),
+            step(a_strides.1),
+            step(a_strides.0),
+            b.as_ptr(),
+            step(b_strides.1),
+            step(b_strides.0),
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::Rayon(0),
+        );
+    }
+    Ok(())
+}
+
+fn matrix(weight: &Tensor) -> Result<(usize, usize)> {
+    match *weight.shape() {
+        [rows, cols] => Ok((rows, cols)),
+        _ => Err(Error::shape("linear", format!("weight is {:?}, expected (out, in)", weight.shape()))),
+    }
+}
+
+fn misfit(a_name: &str, a: &Tensor, b_name: &str, b: &Tensor) -> Error {
+    Error::shape("linear", format!("{a_name} {:?} does not fit {b_name} {:?}", a.shape(), b.shape()))
+}
+
+/// The shape of `x` with another last dimension.
+pub(super) fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
+    let mut shape = x.shape().to_vec();
+    shape.pop();
+    shape.push(last);
+    shape
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matmul;
+
+    #[test]
+    fn products_through_strides() {
+        // a = [1 2 3; 4 5 6] held transposed, b = [1 0; 0 1; 2 2] row-major.
+        let (a, b) = ([1.0, 4.0, 2.0, 5.0, 3.0, 6.0], [1.0, 0.0, 0.0, 1.0, 2.0, 2.0]);
+        let mut out = [0.0; 4];
+        matmul(&mut out, (2, 2, 3), &a, (1, 2), &b, (2, 1), false).unwrap();
+        assert_eq!(out, [7.0, 8.0, 16.0, 17.0]);
+        matmul(&mut out, (2, 2, 3), &a, (1, 2), &b, (2, 1), true).unwrap();
+        assert_eq!(out, [14.0, 16.0, 32.0, 34.0]);
+        matmul(&mut out, (2, 2, 0), &[], (1, 2), &[], (2, 1), false).unwrap();
+        assert_eq!(out, [0.0; 4]);
+    }
+
+    #[test]
+    fn a_matrix_past_its_slice_is_refused() {
+        let (six, five) = ([1.0; 6], [1.0; 5]);
+        let mut out = [0.0; 4];
+        assert!(matmul(&mut out[..3], (2, 2, 3), &six, (3, 1), &six, (2, 1), false).is_err());
+        assert!(matmul(&mut out, (2, 2, 3), &five, (3, 1), &six, (2, 1), false).is_err());
+        assert!(matmul(&mut out, (2, 2, 3), &six, (1, 2), &five, (2, 1), false).is_err());
+        assert!(matmul(&mut out, (2, 2, 3), &six, (usize::MAX, 1), &six, (2, 1), false).is_err());
+        assert!(matmul(&mut out, (2, 2, 3), &six, (usize::MAX, usize::MAX), &six, (2, 1), false).is_err());
+        assert_eq!(out, [0.0; 4], "nothing was written");
+    }
+}
