@@ -1,1 +1,348 @@
-// attention
+// Causal attention. q, k, v, y: (B, T, H·D), heads side by side; lse, delta: (B, H, T).
+//
+// The kernels over blocks give each of 64 invocations one query (or key), which it holds in registers, and stage keys and values (or
+// queries and output gradients) in tiles that all of them read. Channels go by fours, padded with zeros. A key after the query is left
+// out by its index, so that no infinities are needed.
+
+#include grid
+
+// Channels of a head, fours of them, and rows of a tile. TILE * QUADS is at most 480.
+override D: u32 = 16u;
+override QUADS: u32 = 4u;
+override TILE: u32 = 64u;
+
+struct Params {
+    t: u32,
+    heads: u32,
+    groups: u32,
+    // Blocks of 64 queries or keys in t.
+    blocks: u32,
+    // 1 / sqrt(D)
+    scale: f32,
+    // Only for forward.
+    has_sink: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> q: array<f32>;
+@group(0) @binding(2) var<storage, read> k: array<f32>;
+@group(0) @binding(3) var<storage, read> v: array<f32>;
+
+// 15 KiB: D = 16 gives tiles of 64 rows, D = 128 still 15 rows.
+var<workgroup> tile_a: array<vec4<f32>, 480>;
+var<workgroup> tile_b: array<vec4<f32>, 480>;
+var<workgroup> tile_lse: array<f32, 64>;
+var<workgroup> tile_delta: array<f32, 64>;
+
+// Where a workgroup works.
+struct Place {
+    // Where the head's first row begins, and from row to row.
+    base: u32,
+    stride: u32,
+    // Where the head's statistics begin.
+    stats: u32,
+    head: u32,
+    // The first query or key of the block.
+    first: u32,
+}
+
+fn place(group: u32) -> Place {
+    let at = group / p.blocks;
+    let head = at % p.heads;
+    let stride = p.heads * D;
+    return Place(at / p.heads * p.t * stride + head * D, stride, at * p.t, head, group % p.blocks * 64u);
+}
+
+// Which of the channels 4c .. 4c + 3 exist.
+fn exists(c: u32) -> vec4<bool> {
+    return vec4<u32>(4u * c, 4u * c + 1u, 4u * c + 2u, 4u * c + 3u) < vec4<u32>(D);
+}
+
+// Where those channels are in the row that begins at `row`, the last one standing in for those that do not exist.
+fn indices(row: u32, c: u32) -> vec4<u32> {
+    return min(row + vec4<u32>(4u * c, 4u * c + 1u, 4u * c + 2u, 4u * c + 3u), vec4<u32>(row + D - 1u));
+}
+
+fn load_q(row: u32, c: u32) -> vec4<f32> {
+    let i = indices(row, c);
+    return select(vec4<f32>(), vec4<f32>(q[i.x], q[i.y], q[i.z], q[i.w]), exists(c));
+}
+
+fn load_k(row: u32, c: u32) -> vec4<f32> {
+    let i = indices(row, c);
+    return select(vec4<f32>(), vec4<f32>(k[i.x], k[i.y], k[i.z], k[i.w]), exists(c));
+}
+
+fn load_v(row: u32, c: u32) -> vec4<f32> {
+    let i = indices(row, c);
+    return select(vec4<f32>(), vec4<f32>(v[i.x], v[i.y], v[i.z], v[i.w]), exists(c));
+}
+
+// Stages `n` rows of keys and values, from `start` on.
+fn stage_keys(at: Place, lane: u32, start: u32, n: u32) {
+    for (var i = lane; i < n * QUADS; i += 64u) {
+        let row = at.base + (start + i / QUADS) * at.stride;
+        tile_a[i] = load_k(row, i % QUADS);
+        tile_b[i] = load_v(row, i % QUADS);
+    }
+}
+
+@group(0) @binding(4) var<storage, read> sink: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<storage, read_write> lse: array<f32>;
+
+// One query an invocation; the softmax is kept relative to the largest score met so far, as in flash attention (Dao et al. 2022).
+@compute @workgroup_size(64)
+fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+           @builtin(local_invocation_index) lane: u32) {
+    let group = flat_group(wid, grid);
+    if group >= p.groups { return; }
+    let at = place(group);
+    let t = at.first + lane;
+    let row = at.base + t * at.stride;
+    var query: array<vec4<f32>, 32>;
+    var sums: array<vec4<f32>, 32>;
+    if t < p.t {
+        for (var c = 0u; c < QUADS; c++) {
+            query[c] = load_q(row, c) * p.scale;
+        }
+    }
+    var top = 0.0;
+    var sum = 0.0;
+    if p.has_sink == 1u {
+        top = sink[at.head];
+        sum = 1.0;
+    }
+    let end = min(at.first + 64u, p.t);
+    for (var start = 0u; start < end; start += TILE) {
+        let n = min(TILE, end - start);
+        stage_keys(at, lane, start, n);
+        workgroupBarrier();
+        var seen = 0u;
+        if t < p.t && t >= start {
+            seen = min(n, t + 1u - start);
+        }
+        for (var j = 0u; j < seen; j++) {
+            var score = 0.0;
+            for (var c = 0u; c < QUADS; c++) {
+                score += dot(query[c], tile_a[j * QUADS + c]);
+            }
+            // No sum means no score yet: the first one is the largest.
+            if sum == 0.0 || score > top {
+                let shrink = exp(min(top - score, 0.0));
+                sum *= shrink;
+                for (var c = 0u; c < QUADS; c++) {
+                    sums[c] *= shrink;
+                }
+                top = score;
+            }
+            let weight = exp(score - top);
+            sum += weight;
+            for (var c = 0u; c < QUADS; c++) {
+                sums[c] += weight * tile_b[j * QUADS + c];
+            }
+        }
+        workgroupBarrier();
+    }
+    if t >= p.t { return; }
+    lse[at.stats + t] = top + log(sum);
+    for (var c = 0u; c < QUADS; c++) {
+        let i = row + 4u * c;
+        let out = sums[c] / sum;
+        let kept = exists(c);
+        y[i] = out.x;
+        if kept.y { y[i + 1u] = out.y; }
+        if kept.z { y[i + 2u] = out.z; }
+        if kept.w { y[i + 3u] = out.w; }
+    }
+}
+
+struct Delta { t: u32, heads: u32, n: u32 }
+
+@group(0) @binding(0) var<uniform> r: Delta;
+@group(0) @binding(1) var<storage, read> out_grad: array<f32>;
+@group(0) @binding(2) var<storage, read> output: array<f32>;
+@group(0) @binding(3) var<storage, read_write> new_delta: array<f32>;
+
+// delta = dout · y, one query of one head an invocation.
+@compute @workgroup_size(256)
+fn backward_delta(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+                  @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(wid, grid) * 256u + lane;
+    if i >= r.n { return; }
+    let at = i / r.t;
+    let row = ((at / r.heads * r.t + i % r.t) * r.heads + at % r.heads) * D;
+    var sum = 0.0;
+    for (var c = row; c < row + D; c++) {
+        sum += out_grad[c] * output[c];
+    }
+    new_delta[i] = sum;
+}
+
+@group(0) @binding(4) var<storage, read> dout: array<f32>;
+@group(0) @binding(5) var<storage, read> known_lse: array<f32>;
+@group(0) @binding(6) var<storage, read> delta: array<f32>;
+@group(0) @binding(7) var<storage, read_write> dq: array<f32>;
+
+fn load_dout(row: u32, c: u32) -> vec4<f32> {
+    let i = indices(row, c);
+    return select(vec4<f32>(), vec4<f32>(dout[i.x], dout[i.y], dout[i.z], dout[i.w]), exists(c));
+}
+
+// One query an invocation, over tiles of keys: dq.
+@compute @workgroup_size(64)
+fn backward_query(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+                  @builtin(local_invocation_index) lane: u32) {
+    let group = flat_group(wid, grid);
+    if group >= p.groups { return; }
+    let at = place(group);
+    let t = at.first + lane;
+    let row = at.base + t * at.stride;
+    var query: array<vec4<f32>, 32>;
+    var slope: array<vec4<f32>, 32>;
+    var sums: array<vec4<f32>, 32>;
+    var my_lse = 0.0;
+    var my_delta = 0.0;
+    if t < p.t {
+        my_lse = known_lse[at.stats + t];
+        my_delta = delta[at.stats + t];
+        for (var c = 0u; c < QUADS; c++) {
+            query[c] = load_q(row, c) * p.scale;
+            slope[c] = load_dout(row, c);
+        }
+    }
+    let end = min(at.first + 64u, p.t);
+    for (var start = 0u; start < end; start += TILE) {
+        let n = min(TILE, end - start);
+        stage_keys(at, lane, start, n);
+        workgroupBarrier();
+        var seen = 0u;
+        if t < p.t && t >= start {
+            seen = min(n, t + 1u - start);
+        }
+        for (var j = 0u; j < seen; j++) {
+            var score = 0.0;
+            var dweight = 0.0;
+            for (var c = 0u; c < QUADS; c++) {
+                score += dot(query[c], tile_a[j * QUADS + c]);
+                dweight += dot(slope[c], tile_b[j * QUADS + c]);
+            }
+            let dscore = exp(score - my_lse) * (dweight - my_delta);
+            for (var c = 0u; c < QUADS; c++) {
+                sums[c] += dscore * tile_a[j * QUADS + c];
+            }
+        }
+        workgroupBarrier();
+    }
+    if t >= p.t { return; }
+    for (var c = 0u; c < QUADS; c++) {
+        let i = row + 4u * c;
+        let out = sums[c] * p.scale;
+        let kept = exists(c);
+        dq[i] = out.x;
+        if kept.y { dq[i + 1u] = out.y; }
+        if kept.z { dq[i + 2u] = out.z; }
+        if kept.w { dq[i + 3u] = out.w; }
+    }
+}
+
+@group(0) @binding(7) var<storage, read_write> dk: array<f32>;
+@group(0) @binding(8) var<storage, read_write> dv: array<f32>;
+
+// One key an invocation, over tiles of the queries from its block on: dk and dv.
+@compute @workgroup_size(64)
+fn backward_key(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+                @builtin(local_invocation_index) lane: u32) {
+    let group = flat_group(wid, grid);
+    if group >= p.groups { return; }
+    let at = place(group);
+    let t = at.first + lane;
+    let row = at.base + t * at.stride;
+    var key: array<vec4<f32>, 32>;
+    var value: array<vec4<f32>, 32>;
+    var key_sums: array<vec4<f32>, 32>;
+    var value_sums: array<vec4<f32>, 32>;
+    if t < p.t {
+        for (var c = 0u; c < QUADS; c++) {
+            key[c] = load_k(row, c);
+            value[c] = load_v(row, c);
+        }
+    }
+    for (var start = at.first; start < p.t; start += TILE) {
+        let n = min(TILE, p.t - start);
+        for (var i = lane; i < n * QUADS; i += 64u) {
+            let from_row = at.base + (start + i / QUADS) * at.stride;
+            tile_a[i] = load_q(from_row, i % QUADS) * p.scale;
+            tile_b[i] = load_dout(from_row, i % QUADS);
+        }
+        if lane < n {
+            tile_lse[lane] = known_lse[at.stats + start + lane];
+            tile_delta[lane] = delta[at.stats + start + lane];
+        }
+        workgroupBarrier();
+        // Queries before the key do not see it; past the end there is no key.
+        var j = n;
+        if t < p.t {
+            j = max(t, start) - start;
+        }
+        for (; j < n; j++) {
+            var score = 0.0;
+            var dweight = 0.0;
+            for (var c = 0u; c < QUADS; c++) {
+                score += dot(key[c], tile_a[j * QUADS + c]);
+                dweight += dot(value[c], tile_b[j * QUADS + c]);
+            }
+            let weight = exp(score - tile_lse[j]);
+            let dscore = weight * (dweight - tile_delta[j]);
+            for (var c = 0u; c < QUADS; c++) {
+                key_sums[c] += dscore * tile_a[j * QUADS + c];
+                value_sums[c] += weight * tile_b[j * QUADS + c];
+            }
+        }
+        workgroupBarrier();
+    }
+    if t >= p.t { return; }
+    for (var c = 0u; c < QUADS; c++) {
+        let i = row + 4u * c;
+        let kept = exists(c);
+        dk[i] = key_sums[c].x;
+        dv[i] = value_sums[c].x;
+        if kept.y { dk[i + 1u] = key_sums[c].y; dv[i + 1u] = value_sums[c].y; }
+        if kept.z { dk[i + 2u] = key_sums[c].z; dv[i + 2u] = value_sums[c].z; }
+        if kept.w { dk[i + 3u] = key_sums[c].w; dv[i + 3u] = value_sums[c].w; }
+    }
+}
+
+struct Sink { t: u32, heads: u32, batch: u32 }
+
+@group(0) @binding(0) var<uniform> s: Sink;
+@group(0) @binding(1) var<storage, read> logit: array<f32>;
+@group(0) @binding(2) var<storage, read> all_lse: array<f32>;
+@group(0) @binding(3) var<storage, read> all_delta: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dsink: array<f32>;
+
+var<workgroup> parts: array<f32, 256>;
+
+// dsink = - sum over b and t of e^(sink - lse) delta, one head a workgroup.
+@compute @workgroup_size(256)
+fn backward_sink(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+                 @builtin(local_invocation_index) lane: u32) {
+    let head = flat_group(wid, grid);
+    if head >= s.heads { return; }
+    var part = 0.0;
+    for (var i = lane; i < s.batch * s.t; i += 256u) {
+        let at = (i / s.t * s.heads + head) * s.t + i % s.t;
+        part -= exp(logit[head] - all_lse[at]) * all_delta[at];
+    }
+    parts[lane] = part;
+    workgroupBarrier();
+    for (var half = 128u; half > 0u; half /= 2u) {
+        if lane < half {
+            parts[lane] += parts[lane + half];
+        }
+        workgroupBarrier();
+    }
+    if lane == 0u {
+        dsink[head] = parts[0];
+    }
+}

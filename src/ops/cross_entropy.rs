@@ -1,6 +1,175 @@
-//! To be written.
+//! Cross-entropy of next-token predictions: the mean, over the rows that have a target, of
+//! `-log softmax(logits)[target]`, in nats.
+//!
+//! logits: (.., V), taken as (rows, V); targets: rows of them, in any shape. With `lse` the logarithm of a row's sum of
+//! `e^logit`, the row's loss is `lse - logits[target]`.
+//!
+//! Gradient: `dlogits = (softmax(logits) - onehot(target)) dloss/count`, rows without a target zero. The softmax is
+//! recomputed from `lse`, so that nothing of the size of the logits is kept.
 
-use crate::device::Shader;
+use rayon::prelude::*;
+
+use super::math::{exp, largest, sum_of};
+use crate::device::cpu::{for_row_blocks, rows_per_block, simd};
+use crate::device::{Gpu, Launch, Shader, Tensor};
+use crate::{Error, Result};
 
 /// The kernels.
 pub const SHADER: Shader = Shader::new("cross_entropy", include_str!("../../shaders/cross_entropy.wgsl"));
+
+/// The target of a row that has none: it adds nothing to the loss and receives no gradient.
+pub const IGNORE: u32 = u32::MAX;
+
+/// Losses that one workgroup adds up.
+const CHUNK: usize = 4096;
+
+/// What [`forward`] gives, and [`backward`] needs again.
+#[derive(Debug)]
+pub struct Forward {
+    /// The mean loss: (1).
+    pub loss: Tensor,
+    /// Every row's loss, 0 where it has no target: (rows).
+    pub losses: Tensor,
+    /// Every row's log-sum-exp: (rows).
+    pub lse: Tensor,
+    /// By how many rows the sum of losses was divided.
+    pub count: usize,
+}
+
+/// The mean loss. `count` is the number of targets other than [`IGNORE`]; the caller knows it, so that no device has to
+/// be asked. (A batch cut into pieces may pass the count of the whole batch: the pieces' losses and gradients then add up.)
+///
+/// # Errors
+/// [`Error::Shape`] if there are not as many targets as rows, if V or `count` is 0, and, on the CPU, for a target that is
+/// neither below V nor [`IGNORE`]. A GPU takes such a target for [`IGNORE`].
+pub fn forward(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<Forward> {
+    let (rows, vocab) = check(logits, targets, count)?;
+    let device = logits.device();
+    let mut loss = device.empty("loss", &[1])?;
+    let mut losses = device.empty("losses", &[rows])?;
+    let mut lse = device.empty("log-sum-exp of the logits", &[rows])?;
+    match logits.gpu() {
+        Some(gpu) => {
+            Launch::new(&SHADER, "forward")
+                .bind(logits)
+                .bind(targets)
+                .bind(&losses)
+                .bind(&lse)
+                .word(rows)
+                .word(vocab)
+                .groups(rows)
+                .work(logits.len().saturating_mul(8))
+                .run(gpu)?;
+            let groups = rows.div_ceil(CHUNK);
+            let partials = device.empty("partial losses", &[groups])?;
+            sum(gpu, &losses, &partials, 1)?;
+            sum(gpu, &partials, &loss, count)?;
+        }
+        None => {
+            let (x, targets) = (logits.native()?, targets.native()?);
+            known_targets(targets, vocab)?;
+            rows_forward(x, targets, losses.native_mut()?, lse.native_mut()?, vocab);
+            let total: f64 = losses.native()?.iter().map(|&l| f64::from(l)).sum();
+            loss.native_mut()?[0] = (total / count as f64) as f32;
+        }
+    }
+    Ok(Forward { loss, losses, lse, count })
+}
+
+/// Chunked sums of `terms` divided by `divisor`, one for each entry of `sums`. A single sum takes all terms.
+fn sum(gpu: &Gpu, terms: &Tensor, sums: &Tensor, divisor: usize) -> Result<()> {
+    let chunk = if sums.len() == 1 { terms.len() } else { CHUNK };
+    Launch::new(&SHADER, "sum")
+        .bind(terms)
+        .bind(sums)
+        .word(terms.len())
+        .word(chunk)
+        .word(sums.len())
+        .float(divisor as f32)
+        .groups(sums.len())
+        .work(terms.len())
+        .run(gpu)
+}
+
+fn rows_forward(x: &[f32], targets: &[u32], losses: &mut [f32], lse: &mut [f32], vocab: usize) {
+    let block = rows_per_block(vocab);
+    let blocks = losses.par_chunks_mut(block).zip(lse.par_chunks_mut(block));
+    blocks.zip(targets.par_chunks(block)).zip(x.par_chunks(block * vocab)).for_each(|(((losses, lse), targets), x)| {
+        simd(|| {
+            for (r, row) in x.chunks_exact(vocab).enumerate() {
+                let top = largest(row);
+                let log_sum = sum_of(row, |v| exp(v - top)).ln();
+                lse[r] = top + log_sum;
+                // In this order small losses keep their digits when the logits are large.
+                losses[r] = if targets[r] == IGNORE { 0.0 } else { (top - row[targets[r] as usize]) + log_sum };
+            }
+        });
+    });
+}
+
+/// The gradient of the logits, in their shape, given that of the mean loss, dloss: (1).
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes do not fit those given to [`forward`], and for targets as there.
+pub fn backward(dloss: &Tensor, logits: &Tensor, targets: &Tensor<u32>, forward: &Forward) -> Result<Tensor> {
+    let (rows, vocab) = check(logits, targets, forward.count)?;
+    super::expect_shape("cross_entropy", "dloss", dloss, &[1])?;
+    super::expect_shape("cross_entropy", "lse", &forward.lse, &[rows])?;
+    let mut dlogits = logits.device().empty("logits gradient", logits.shape())?;
+    match logits.gpu() {
+        Some(gpu) => Launch::new(&SHADER, "backward")
+            .bind(dloss)
+            .bind(logits)
+            .bind(targets)
+            .bind(&forward.lse)
+            .bind(&dlogits)
+            .word(rows)
+            .word(vocab)
+            .float(forward.count as f32)
+            .items(logits.len(), 256)
+            .work(logits.len().saturating_mul(8))
+            .run(gpu)?,
+        None => {
+            let scale = dloss.native()?[0] / forward.count as f32;
+            let (x, targets, lse) = (logits.native()?, targets.native()?, forward.lse.native()?);
+            known_targets(targets, vocab)?;
+            for_row_blocks(dlogits.native_mut()?, vocab, rows_per_block(vocab), |start, block| {
+                for (r, dx) in block.chunks_exact_mut(vocab).enumerate() {
+                    let row = start + r;
+                    if targets[row] == IGNORE {
+                        dx.fill(0.0);
+                        continue;
+                    }
+                    let x = &x[row * vocab..][..vocab];
+                    dx.iter_mut().zip(x).for_each(|(d, &v)| *d = exp(v - lse[row]) * scale);
+                    dx[targets[row] as usize] -= scale;
+                }
+            });
+        }
+    }
+    Ok(dlogits)
+}
+
+/// Complains about a target that would be read out of bounds.
+fn known_targets(targets: &[u32], vocab: usize) -> Result<()> {
+    match targets.iter().position(|&t| t != IGNORE && t as usize >= vocab) {
+        None => Ok(()),
+        Some(row) => {
+            let message = format!("target {} of row {row} is not below the vocabulary's {vocab}", targets[row]);
+            Err(Error::shape("cross_entropy", message))
+        }
+    }
+}
+
+/// The rows and the vocabulary, if everything fits.
+fn check(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<(usize, usize)> {
+    let (rows, vocab) = logits.rows_cols();
+    if vocab == 0 || targets.len() != rows {
+        let message = format!("logits {:?} with targets {:?}", logits.shape(), targets.shape());
+        return Err(Error::shape("cross_entropy", message));
+    }
+    if count == 0 {
+        return Err(Error::shape("cross_entropy", "no row has a target: there is no mean"));
+    }
+    Ok((rows, vocab))
+}

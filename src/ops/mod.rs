@@ -19,6 +19,7 @@ pub mod gelu;
 pub mod grad_rms;
 pub mod layer_norm;
 pub mod linear;
+mod math;
 pub mod relu;
 pub mod rms_norm;
 pub mod sparse_linear;
