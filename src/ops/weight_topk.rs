@@ -172,23 +172,24 @@ fn survive(w: &mut [f32], keys: &[u32], least: u32, factor: Option<f32>) {
     }
 }
 
+/// The key's leading bits by which [`threshold`] first sorts all entries: protection, exponent, and five bits more.
+const DIGIT: u32 = 14;
+
 /// The `keep`-th largest key (1 <= keep < length), and one past the flat index of the last survivor that equals it.
+///
+/// Most entries are told from the threshold by the leading digit; the few that share it are gathered and searched.
 fn threshold(weight: &[f32], keys: &Keys, keep: usize) -> (u32, usize) {
-    let mut found = 0u32;
+    let bins = keys.histogram(weight);
     let mut left = keep;
-    let mut equal = 0;
-    // 12 bits first: exponent and three bits more leave few candidates for the other two passes.
-    for (shift, bits) in [(20, 12), (10, 10), (0, 10)] {
-        let above = if shift == 20 { 0 } else { u32::MAX << (shift + 10) };
-        let bins = keys.count(weight, shift, 1 << bits, above, found);
-        let mut bin = bins.len() - 1;
-        while bin > 0 && left > bins[bin] {
-            left -= bins[bin];
-            bin -= 1;
-        }
-        found |= (bin as u32) << shift;
-        equal = bins[bin];
+    let mut digit = bins.len() - 1;
+    while digit > 0 && left > bins[digit] {
+        left -= bins[digit];
+        digit -= 1;
     }
+    let mut near = keys.gather(weight, digit as u32);
+    let (larger, &mut found, _) = near.select_nth_unstable_by(left - 1, |a, b| b.cmp(a));
+    left -= larger.iter().filter(|&&k| k > found).count();
+    let equal = near.iter().filter(|&&k| k == found).count();
     (found, if equal == left { weight.len() } else { keys.nth(weight, found, left) })
 }
 
@@ -219,9 +220,11 @@ impl Keys {
             }
             Some(Neurons::Columns) => {
                 let (mut magnitudes, mut bounds) = (vec![0; cols], vec![0; cols]);
-                let strips = magnitudes.par_chunks_mut(STRIP).zip(bounds.par_chunks_mut(STRIP)).enumerate();
+                // Wide strips read memory best, several keep all threads busy.
+                let strip = (cols / 8).next_multiple_of(16).clamp(16, 512);
+                let strips = magnitudes.par_chunks_mut(strip).zip(bounds.par_chunks_mut(strip)).enumerate();
                 strips.for_each(|(s, (magnitudes, bounds))| {
-                    simd(|| cut_columns(&weight[s * STRIP..], cols, protect, magnitudes, bounds))
+                    simd(|| cut_columns(&weight[s * strip..], cols, protect, magnitudes, bounds))
                 });
                 Cuts::Columns(magnitudes, bounds)
             }
@@ -263,30 +266,51 @@ impl Keys {
         keys
     }
 
-    /// How many keys that agree with `prefix` in the bits `above` have each digit. Integer sums: the threads' order
-    /// does not matter.
-    fn count(&self, weight: &[f32], shift: u32, digits: usize, above: u32, prefix: u32) -> Vec<usize> {
-        let none = || vec![0usize; digits];
-        let count = |mut bins: Vec<usize>, (b, block): (usize, &[f32])| {
+    /// How many keys have each leading digit. Integer sums: the threads' order does not matter.
+    fn histogram(&self, weight: &[f32]) -> Vec<usize> {
+        let none = || vec![0u32; 1 << DIGIT];
+        let count = |mut bins: Vec<u32>, (b, block): (usize, &[f32])| {
             simd(|| {
-                let mut buffer = [0u32; PIECE];
                 let mut start = b * self.block;
+                let mut buffer = [0u32; PIECE];
                 for piece in self.pieces(block) {
                     for &key in self.fill(piece, start, &mut buffer) {
-                        if key & above == prefix {
-                            bins[(key >> shift) as usize & (digits - 1)] += 1;
-                        }
+                        bins[(key >> (32 - DIGIT)) as usize] += 1;
                     }
                     start += piece.len();
                 }
             });
             bins
         };
-        let sum = |mut a: Vec<usize>, b: Vec<usize>| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        let sum = |mut a: Vec<usize>, b: Vec<u32>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b as usize);
             a
         };
-        weight.par_chunks(self.block).enumerate().fold(none, count).reduce(none, sum)
+        let parts: Vec<Vec<u32>> = weight.par_chunks(self.block).enumerate().fold(none, count).collect();
+        parts.into_iter().fold(vec![0; 1 << DIGIT], sum)
+    }
+
+    /// All keys with this leading digit, in no particular order.
+    fn gather(&self, weight: &[f32], digit: u32) -> Vec<u32> {
+        let add = |mut near: Vec<u32>, (b, block): (usize, &[f32])| {
+            simd(|| {
+                let mut start = b * self.block;
+                let (mut buffer, mut found) = ([0u32; PIECE], [0u32; PIECE]);
+                for piece in self.pieces(block) {
+                    let mut n = 0;
+                    for &key in self.fill(piece, start, &mut buffer) {
+                        // Written in any case: a branch here would be mispredicted all the time.
+                        found[n] = key;
+                        n += usize::from(key >> (32 - DIGIT) == digit);
+                    }
+                    near.extend_from_slice(&found[..n]);
+                    start += piece.len();
+                }
+            });
+            near
+        };
+        let parts: Vec<Vec<u32>> = weight.par_chunks(self.block).enumerate().fold(Vec::new, add).collect();
+        parts.concat()
     }
 
     /// One past the flat index of the `n`-th key equal to `key`.
@@ -336,29 +360,31 @@ fn key(w: &f32, cut: u32, bound: u32, position: u32) -> u32 {
     magnitude | if safe { PROTECTED } else { 0 }
 }
 
-/// Columns whose largest entries are found at once: four vectors' worth or more, and whole cache lines.
-const STRIP: usize = 64;
-
-/// The cuts that keep `k` entries (1 <= k < rows) of each of at most [`STRIP`] neighbouring columns; `weight` begins at
-/// the first of them.
+/// The cuts that keep `k` entries (1 <= k < rows) of some neighbouring columns; `weight` begins at the first of them.
 #[inline(always)]
 fn cut_columns(weight: &[f32], cols: usize, k: usize, magnitudes: &mut [u32], bounds: &mut [u32]) {
     let width = magnitudes.len();
-    // The k largest of each column, in descending order, pushed down by every larger newcomer.
-    let mut best = vec![[0u32; STRIP]; k];
+    // The k + 1 largest of each column, in descending order, pushed down by every larger newcomer.
+    let mut best = vec![0u32; (k + 1) * width];
+    let mut new = vec![0u32; width];
     for row in weight.chunks(cols) {
-        let mut new = [0u32; STRIP];
         new.iter_mut().zip(&row[..width]).for_each(|(n, w)| *n = w.to_bits() & MAGNITUDE);
-        for held in &mut best {
+        for held in best.chunks_exact_mut(width) {
             for (held, new) in held.iter_mut().zip(&mut new) {
                 (*held, *new) = ((*held).max(*new), (*held).min(*new));
             }
         }
     }
-    let mut need = [0u32; STRIP];
-    for (c, magnitude) in magnitudes.iter_mut().enumerate() {
-        *magnitude = best[k - 1][c];
-        need[c] = best.iter().map(|held| u32::from(held[c] == *magnitude)).sum();
+    let (best, next) = best.split_at(k * width);
+    magnitudes.copy_from_slice(&best[(k - 1) * width..]);
+    bounds.fill(u32::MAX);
+    if magnitudes.iter().zip(next).all(|(m, n)| m > n) {
+        return;
+    }
+    // Some column has equal entries on both sides of its cut: the first ones are in.
+    let mut need = vec![0u32; width];
+    for held in best.chunks_exact(width) {
+        need.iter_mut().zip(held).zip(&*magnitudes).for_each(|((n, h), m)| *n += u32::from(h == m));
     }
     for (r, row) in weight.chunks(cols).enumerate() {
         for (c, w) in row[..width].iter().enumerate() {
