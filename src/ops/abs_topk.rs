@@ -1,6 +1,194 @@
-//! To be written.
+//! AbsTopK: the `k` entries of largest magnitude in each row stay, the others become zero.
+//!
+//! Magnitudes are ordered as `bits & 0x7fff_ffff`, which agrees with `|x|`, gives -0.0 magnitude zero and puts NaN
+//! above all numbers. Equal magnitudes: the lowest index stays. So exactly `min(k, C)` entries stay in every row, on
+//! every device the same ones.
+//!
+//! Gradient: `dx = dout` at kept entries, 0 elsewhere. What was kept is read off `y`, helped by one word a row. If the
+//! smallest kept magnitude of a row is not zero, exactly its nonzero `y` were kept, and `zeros[row] = 0`. If it is zero,
+//! all nonzero `x` were kept (they are larger) and of the zeros the first few by index; `zeros[row]` is one past the
+//! last of them. All zeros before it were kept, all from it on were dropped. So entry `i` was kept if and only if `y[i]`
+//! has nonzero magnitude or `i < zeros[row]`.
 
-use crate::device::Shader;
+use rayon::prelude::*;
+
+use super::{expect_same, expect_shape};
+use crate::Result;
+use crate::device::cpu::{for_row_blocks, rows_per_block, simd};
+use crate::device::{Launch, Shader, Tensor};
 
 /// The kernels.
 pub const SHADER: Shader = Shader::new("abs_topk", include_str!("../../shaders/abs_topk.wgsl"));
+
+/// All bits of an `f32` but its sign.
+pub(super) const MAGNITUDE: u32 = 0x7fff_ffff;
+
+/// What [`forward`] returns.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// `x` with all but the kept entries zeroed, in the shape of `x`.
+    pub y: Tensor,
+    /// (rows): one past the last kept zero of a row, or 0 where no zero was kept. For [`backward`].
+    pub zeros: Tensor<u32>,
+}
+
+/// Keeps the `k` largest magnitudes in each row of `x: (.., C)`. `k >= C` keeps all, `k = 0` none.
+///
+/// # Errors
+/// [`crate::Error::Limit`] and [`crate::Error::Memory`] if the device has no room for the result.
+pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
+    let (rows, cols) = x.rows_cols();
+    let k = k.min(cols);
+    let mut y = x.device().empty("abs_topk", x.shape())?;
+    let mut zeros = x.device().empty("abs_topk zeros", &[rows])?;
+    if k == 0 || x.is_empty() {
+        y.clear()?;
+        zeros.clear()?;
+        return Ok(Forward { y, zeros });
+    }
+    match x.gpu() {
+        Some(gpu) => Launch::new(&SHADER, "forward")
+            .bind(x)
+            .bind(&y)
+            .bind(&zeros)
+            .word(rows)
+            .word(cols)
+            .word(k)
+            .groups(rows)
+            .work(8 * x.len())
+            .run(gpu)?,
+        None => {
+            let x = x.native()?;
+            let block = rows_per_block(cols);
+            let blocks = y.native_mut()?.par_chunks_mut(block * cols).zip(zeros.native_mut()?.par_chunks_mut(block));
+            blocks.zip(x.par_chunks(block * cols)).for_each(|((y, zeros), x)| simd(|| keep_rows(x, y, zeros, cols, k)));
+        }
+    }
+    Ok(Forward { y, zeros })
+}
+
+/// The gradient of `x` from that of `y`, `dout: (.., C)`, and from what [`forward`] returned.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the shapes do not belong together.
+pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor> {
+    expect_same("abs_topk", dout, y)?;
+    let (rows, cols) = y.rows_cols();
+    expect_shape("abs_topk", "zeros", zeros, &[rows])?;
+    let mut dx = y.device().empty("abs_topk gradient", y.shape())?;
+    match y.gpu() {
+        Some(gpu) => Launch::new(&SHADER, "backward")
+            .bind(dout)
+            .bind(y)
+            .bind(zeros)
+            .bind(&dx)
+            .word(rows)
+            .word(cols)
+            .items(y.len(), 256)
+            .work(y.len())
+            .run(gpu)?,
+        None => {
+            let (dout, y, zeros) = (dout.native()?, y.native()?, zeros.native()?);
+            for_row_blocks(dx.native_mut()?, cols, rows_per_block(cols), |first, block| {
+                for (r, dx) in block.chunks_exact_mut(cols).enumerate() {
+                    let row = (first + r) * cols..(first + r + 1) * cols;
+                    let (dout, y) = (&dout[row.clone()], &y[row]);
+                    for ((dx, &d), &y) in dx.iter_mut().zip(dout).zip(y) {
+                        *dx = if y.to_bits() & MAGNITUDE != 0 { d } else { 0.0 };
+                    }
+                    for i in 0..cols.min(zeros[first + r] as usize) {
+                        dx[i] = dout[i];
+                    }
+                }
+            });
+        }
+    }
+    Ok(dx)
+}
+
+#[inline(always)]
+fn keep_rows(x: &[f32], y: &mut [f32], zeros: &mut [u32], cols: usize, k: usize) {
+    for ((x, y), zeros) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)).zip(zeros) {
+        let cut = Cut::find(x, k);
+        let (ties, rest) = y.split_at_mut(cut.bound as usize);
+        cut.keep(&x[..ties.len()], ties, true);
+        cut.keep(&x[ties.len()..], rest, false);
+        *zeros = if cut.magnitude == 0 { cut.bound } else { 0 };
+    }
+}
+
+/// Where a row's kept entries part from the dropped ones: kept are the magnitudes above `magnitude`, and those equal to
+/// it at an index below `bound`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) magnitude: u32,
+    pub(super) bound: u32,
+}
+
+impl Cut {
+    /// The cut that keeps exactly `k` entries of `row` (1 <= k <= its length), by bisection on the magnitude bits: each
+    /// step is one vectorised count over a row that stays in the first-level cache, and the steps end as soon as a cut
+    /// between two neighbouring magnitudes is found (after about 12 for ordinary numbers, whatever the length).
+    #[inline(always)]
+    pub(super) fn find(row: &[f32], k: usize) -> Self {
+        let k = k as u32;
+        let nonzero = count_at_least(row, 1);
+        if nonzero <= k {
+            return Self { magnitude: 0, bound: nth_equal(row, 0, k - nonzero) };
+        }
+        // At least `low`: more than k entries. At least `high`: fewer, `above` of them.
+        let (mut low, mut high, mut above) = (1u32, largest(row) + 1, 0);
+        // First downwards from the largest in growing strides, because the answer is seldom many binades away.
+        let mut stride = 1u32 << 22;
+        let mut near = false;
+        while high - low > 1 {
+            let middle = if !near && high - low > stride { high - stride } else { low + (high - low) / 2 };
+            let count = count_at_least(row, middle);
+            if count == k {
+                return Self { magnitude: middle - 1, bound: 0 };
+            }
+            if count < k {
+                (high, above) = (middle, count);
+                stride = stride.saturating_mul(2);
+            } else {
+                low = middle;
+                near = true;
+            }
+        }
+        Self { magnitude: low, bound: nth_equal(row, low, k - above) }
+    }
+
+    /// Copies what stays of `x` to `y`, where entries equal to the cut's magnitude stay if `ties`.
+    #[inline(always)]
+    fn keep(self, x: &[f32], y: &mut [f32], ties: bool) {
+        let below = self.magnitude as i32 - i32::from(ties);
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = if (x.to_bits() & MAGNITUDE) as i32 > below { x } else { 0.0 };
+        }
+    }
+}
+
+/// How many magnitudes are at least `least`, which is 1 or more.
+#[inline(always)]
+fn count_at_least(row: &[f32], least: u32) -> u32 {
+    // Signed: the vector units of older processors compare no others.
+    let below = (least - 1) as i32;
+    row.iter().map(|x| u32::from((x.to_bits() & MAGNITUDE) as i32 > below)).sum()
+}
+
+#[inline(always)]
+fn largest(row: &[f32]) -> u32 {
+    row.iter().map(|x| (x.to_bits() & MAGNITUDE) as i32).fold(0, i32::max) as u32
+}
+
+/// One past the index of the `n`-th magnitude equal to `magnitude`; 0 if `n` is 0.
+#[inline(always)]
+fn nth_equal(row: &[f32], magnitude: u32, n: u32) -> u32 {
+    let mut left = n;
+    let mut i = 0;
+    while left > 0 && i < row.len() {
+        left -= u32::from(row[i].to_bits() & MAGNITUDE == magnitude);
+        i += 1;
+    }
+    i as u32
+}

@@ -1,6 +1,40 @@
-//! To be written.
+//! How many entries are not zero. -0.0 is zero; NaN is not.
+//!
+//! No gradient: it counts.
 
-use crate::device::Shader;
+use rayon::prelude::*;
+
+use super::abs_topk::MAGNITUDE;
+use crate::Result;
+use crate::device::cpu::{rows_per_block, simd};
+use crate::device::{Launch, Shader, Tensor};
 
 /// The kernels.
 pub const SHADER: Shader = Shader::new("count_nonzero", include_str!("../../shaders/count_nonzero.wgsl"));
+
+/// Entries that one workgroup counts: 16 an invocation, so that few workgroups meet at the one result.
+const BLOCK: usize = 4096;
+
+/// The number of nonzero entries of `x`, as a tensor of shape (1).
+///
+/// # Errors
+/// [`crate::Error::Device`] if the device fails.
+pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
+    let mut out = x.device().zeros("count_nonzero", &[1])?;
+    match x.gpu() {
+        Some(gpu) => Launch::new(&SHADER, "forward")
+            .bind(x)
+            .bind(&out)
+            .word(x.len())
+            .items(x.len(), BLOCK)
+            .work(x.len())
+            .run(gpu)?,
+        None => out.native_mut()?[0] = x.native()?.par_chunks(rows_per_block(1)).map(|b| simd(|| count(b))).sum(),
+    }
+    Ok(out)
+}
+
+#[inline(always)]
+fn count(block: &[f32]) -> u32 {
+    block.iter().map(|x| u32::from(x.to_bits() & MAGNITUDE != 0)).sum()
+}

@@ -1,6 +1,396 @@
-//! To be written.
+//! Weight top-k: exactly `keep` entries of a matrix survive, with a minimum per neuron, and then decay. In place.
+//!
+//! Every entry has a key, a `u32`: its magnitude bits (see [`super::abs_topk`] for their order), and as highest bit
+//! whether it is protected. The `min_alive` largest entries of each neuron are protected (equal ones: the lowest index
+//! first). The `keep` largest keys survive (equal ones: the lowest flat index first). So protected entries go first,
+//! and if they are more than `keep`, the largest of *them* survive and nothing else.
+//!
+//! The protected entries are never stored: a neuron's are told from the others by two numbers, its cut, and keys are
+//! computed from the weights whenever they are needed. The `keep`-th largest key is found by a radix search.
+//!
+//! Decay multiplies by `1 − decay`, rounded once, rather than subtract a product, which some GPUs would fuse and some
+//! not: all devices give the same bits.
+//!
+//! No gradient: it follows the optimizer's step.
 
-use crate::device::Shader;
+use rayon::prelude::*;
+
+use super::abs_topk::{Cut, MAGNITUDE};
+use crate::device::cpu::{rows_per_block, simd};
+use crate::device::{Gpu, Launch, Shader, Tensor};
+use crate::{Error, Result};
 
 /// The kernels.
 pub const SHADER: Shader = Shader::new("weight_topk", include_str!("../../shaders/weight_topk.wgsl"));
+
+/// The key's bit for protected entries.
+const PROTECTED: u32 = 1 << 31;
+
+/// Entries that one workgroup of the counting kernels handles.
+const BLOCK: usize = 4096;
+
+/// Which lines of a weight matrix belong to one neuron or attention channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neurons {
+    /// One neuron a row: c_fc and c_attn.
+    Rows,
+    /// One neuron a column: both c_proj.
+    Columns,
+}
+
+/// Which entries survive, and how they decay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// How many entries survive; as many as there are, or more, for all.
+    pub keep: usize,
+    /// How many entries of each neuron survive before all others; 0 for none.
+    pub min_alive: usize,
+    /// What a neuron is; `None`: `min_alive` has no effect.
+    pub neurons: Option<Neurons>,
+    /// Survivors lose this fraction of themselves (weight decay times learning rate); 0 for none.
+    pub decay: f32,
+}
+
+impl Rule {
+    fn factor(&self) -> f32 {
+        (1.0 - f64::from(self.decay)) as f32
+    }
+}
+
+/// Zeroes all entries of `weight: (R, C)`, or `(C)` as one row, but those that `rule` keeps, and decays these.
+///
+/// # Errors
+/// [`Error::Shape`] for a tensor of more dimensions; [`Error::Device`] if `weight` has clones.
+pub fn apply(weight: &mut Tensor, rule: &Rule) -> Result<()> {
+    if weight.shape().len() > 2 {
+        return Err(Error::shape("weight_topk", format!("{:?} is neither a matrix nor a vector", weight.shape())));
+    }
+    let (rows, cols) = weight.rows_cols();
+    if rule.keep == 0 || weight.is_empty() {
+        return weight.clear();
+    }
+    // Lines that are protected whole, as in a matrix narrower than `min_alive`, all rank alike.
+    let neurons = rule.neurons.filter(|n| {
+        let extent = if *n == Neurons::Rows { cols } else { rows };
+        (1..extent).contains(&rule.min_alive)
+    });
+    match weight.gpu() {
+        Some(gpu) => select_gpu(gpu, weight, neurons, rule),
+        None => {
+            select_cpu(weight.native_mut()?, cols, neurons, rule);
+            Ok(())
+        }
+    }
+}
+
+fn select_gpu(gpu: &Gpu, weight: &Tensor, neurons: Option<Neurons>, rule: &Rule) -> Result<()> {
+    let n = weight.len();
+    let (rows, cols) = weight.rows_cols();
+    let blocks = n.div_ceil(BLOCK);
+    let run = |launch: Launch, shift: usize, groups: usize, work: usize| {
+        launch
+            .word(n)
+            .word(cols)
+            .word(match neurons {
+                None => 0,
+                Some(Neurons::Rows) => 1,
+                Some(Neurons::Columns) => 2,
+            })
+            .word(rule.min_alive)
+            .word(rule.keep)
+            .word(shift)
+            .word(blocks)
+            .word(usize::from(rule.decay != 0.0))
+            .float(rule.factor())
+            .groups(groups)
+            .work(work)
+            .run(gpu)
+    };
+    let kernel = |entry| Launch::new(&SHADER, entry);
+    if rule.keep >= n {
+        return match rule.decay == 0.0 {
+            true => Ok(()),
+            false => run(kernel("decay").bind(weight), 0, n.div_ceil(256), n),
+        };
+    }
+    // How many neurons there are, and how many of them one workgroup handles.
+    let (count, across) = match neurons {
+        None => (0, 1),
+        Some(Neurons::Rows) => (rows, 1),
+        Some(Neurons::Columns) => (cols, 16),
+    };
+    let device = weight.device();
+    let cuts = device.empty::<u32>("weight_topk cuts", &[count.max(1), 2])?;
+    let state = device.empty::<u32>("weight_topk state", &[3])?;
+    let bins = device.zeros::<u32>("weight_topk bins", &[256])?;
+    let ties = device.empty::<u32>("weight_topk ties", &[blocks])?;
+    run(kernel("protect").bind(weight).bind(&cuts), 0, count.div_ceil(across), 4 * rule.min_alive * n)?;
+    for shift in [24, 16, 8, 0] {
+        run(kernel("histogram").bind(weight).bind(&cuts).bind(&state).bind(&bins), shift, blocks, 8 * n)?;
+        run(kernel("pick").bind(&state).bind(&bins), shift, 1, BLOCK)?;
+    }
+    run(kernel("ties").bind(weight).bind(&cuts).bind(&state).bind(&ties), 0, blocks, 8 * n)?;
+    run(kernel("locate").bind(weight).bind(&cuts).bind(&ties).bind(&state), 0, 1, BLOCK + blocks)?;
+    run(kernel("apply").bind(weight).bind(&cuts).bind(&state), 0, n.div_ceil(256), 8 * n)
+}
+
+fn select_cpu(weight: &mut [f32], cols: usize, neurons: Option<Neurons>, rule: &Rule) {
+    let factor = (rule.decay != 0.0).then(|| rule.factor());
+    let keys = Keys::new(weight, cols, neurons, rule.min_alive);
+    if rule.keep >= weight.len() {
+        if let Some(factor) = factor {
+            weight.par_chunks_mut(rows_per_block(1)).for_each(|w| simd(|| w.iter_mut().for_each(|w| *w *= factor)));
+        }
+        return;
+    }
+    let (threshold, bound) = threshold(weight, &keys, rule.keep);
+    weight.par_chunks_mut(keys.block).enumerate().for_each(|(b, block)| {
+        simd(|| {
+            let mut buffer = [0u32; PIECE];
+            let mut start = b * keys.block;
+            for piece in keys.pieces_mut(block) {
+                let keys = keys.fill(piece, start, &mut buffer);
+                let ties = bound.saturating_sub(start).min(piece.len());
+                let (early, late) = piece.split_at_mut(ties);
+                survive(early, &keys[..ties], threshold, factor);
+                // No key is above u32::MAX, should the threshold be that.
+                match threshold.checked_add(1) {
+                    Some(above) => survive(late, &keys[ties..], above, factor),
+                    None => late.fill(0.0),
+                }
+                start += piece.len();
+            }
+        })
+    });
+}
+
+#[inline(always)]
+fn survive(w: &mut [f32], keys: &[u32], least: u32, factor: Option<f32>) {
+    match factor {
+        Some(factor) => w.iter_mut().zip(keys).for_each(|(w, &k)| *w = if k >= least { *w * factor } else { 0.0 }),
+        None => w.iter_mut().zip(keys).for_each(|(w, &k)| *w = if k >= least { *w } else { 0.0 }),
+    }
+}
+
+/// The key's leading bits by which [`threshold`] first sorts all entries: protection, exponent, and five bits more.
+const DIGIT: u32 = 14;
+
+/// The `keep`-th largest key (1 <= keep < length), and one past the flat index of the last survivor that equals it.
+///
+/// Most entries are told from the threshold by the leading digit; the few that share it are gathered and searched.
+fn threshold(weight: &[f32], keys: &Keys, keep: usize) -> (u32, usize) {
+    let bins = keys.histogram(weight);
+    let mut left = keep;
+    let mut digit = bins.len() - 1;
+    while digit > 0 && left > bins[digit] {
+        left -= bins[digit];
+        digit -= 1;
+    }
+    let mut near = keys.gather(weight, digit as u32);
+    let (larger, &mut found, _) = near.select_nth_unstable_by(left - 1, |a, b| b.cmp(a));
+    left -= larger.iter().filter(|&&k| k > found).count();
+    let equal = near.iter().filter(|&&k| k == found).count();
+    (found, if equal == left { weight.len() } else { keys.nth(weight, found, left) })
+}
+
+/// Entries whose keys are made at once: 4 KiB of keys, in the first-level cache.
+const PIECE: usize = 1024;
+
+/// The keys of a matrix, as functions of its entries.
+struct Keys {
+    cols: usize,
+    /// Entries that a thread takes at once: whole rows where rows matter.
+    block: usize,
+    cuts: Cuts,
+}
+
+enum Cuts {
+    None,
+    Rows(Vec<Cut>),
+    /// The cuts' magnitudes, and their bounds.
+    Columns(Vec<u32>, Vec<u32>),
+}
+
+impl Keys {
+    fn new(weight: &[f32], cols: usize, neurons: Option<Neurons>, protect: usize) -> Self {
+        let cuts = match neurons {
+            None => return Self { cols: PIECE, block: rows_per_block(PIECE) * PIECE, cuts: Cuts::None },
+            Some(Neurons::Rows) => {
+                Cuts::Rows(weight.par_chunks(cols).map(|row| simd(|| Cut::find(row, protect))).collect())
+            }
+            Some(Neurons::Columns) => {
+                let (mut magnitudes, mut bounds) = (vec![0; cols], vec![0; cols]);
+                // Wide strips read memory best, several keep all threads busy.
+                let strip = (cols / 8).next_multiple_of(16).clamp(16, 512);
+                let strips = magnitudes.par_chunks_mut(strip).zip(bounds.par_chunks_mut(strip)).enumerate();
+                strips.for_each(|(s, (magnitudes, bounds))| {
+                    simd(|| cut_columns(&weight[s * strip..], cols, protect, magnitudes, bounds))
+                });
+                Cuts::Columns(magnitudes, bounds)
+            }
+        };
+        Self { cols, block: rows_per_block(cols) * cols, cuts }
+    }
+
+    /// A block of [`Keys::block`] entries in pieces that lie within one row and fit the key buffer.
+    #[inline(always)]
+    fn pieces<'a>(&self, block: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+        block.chunks(self.cols).flat_map(|row| row.chunks(PIECE))
+    }
+
+    #[inline(always)]
+    fn pieces_mut<'a>(&self, block: &'a mut [f32]) -> impl Iterator<Item = &'a mut [f32]> {
+        block.chunks_mut(self.cols).flat_map(|row| row.chunks_mut(PIECE))
+    }
+
+    /// The keys of `piece`, whose first entry has flat index `start`.
+    #[inline(always)]
+    fn fill<'a>(&self, piece: &[f32], start: usize, buffer: &'a mut [u32; PIECE]) -> &'a [u32] {
+        let keys = &mut buffer[..piece.len()];
+        let (row, col) = (start / self.cols, start % self.cols);
+        match &self.cuts {
+            Cuts::None => keys.iter_mut().zip(piece).for_each(|(k, w)| *k = w.to_bits() & MAGNITUDE),
+            Cuts::Rows(cuts) => {
+                let cut = cuts[row];
+                for (i, (k, w)) in keys.iter_mut().zip(piece).enumerate() {
+                    *k = key(w, cut.magnitude, cut.bound, (col + i) as u32);
+                }
+            }
+            Cuts::Columns(magnitudes, bounds) => {
+                let (magnitudes, bounds) = (&magnitudes[col..][..piece.len()], &bounds[col..][..piece.len()]);
+                for (i, (k, w)) in keys.iter_mut().zip(piece).enumerate() {
+                    *k = key(w, magnitudes[i], bounds[i], row as u32);
+                }
+            }
+        }
+        keys
+    }
+
+    /// How many keys have each leading digit. Integer sums: the threads' order does not matter.
+    fn histogram(&self, weight: &[f32]) -> Vec<usize> {
+        let none = || vec![0u32; 1 << DIGIT];
+        let count = |mut bins: Vec<u32>, (b, block): (usize, &[f32])| {
+            simd(|| {
+                let mut start = b * self.block;
+                let mut buffer = [0u32; PIECE];
+                for piece in self.pieces(block) {
+                    for &key in self.fill(piece, start, &mut buffer) {
+                        bins[(key >> (32 - DIGIT)) as usize] += 1;
+                    }
+                    start += piece.len();
+                }
+            });
+            bins
+        };
+        let sum = |mut a: Vec<usize>, b: Vec<u32>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b as usize);
+            a
+        };
+        let parts: Vec<Vec<u32>> = weight.par_chunks(self.block).enumerate().fold(none, count).collect();
+        parts.into_iter().fold(vec![0; 1 << DIGIT], sum)
+    }
+
+    /// All keys with this leading digit, in no particular order.
+    fn gather(&self, weight: &[f32], digit: u32) -> Vec<u32> {
+        let add = |mut near: Vec<u32>, (b, block): (usize, &[f32])| {
+            simd(|| {
+                let mut start = b * self.block;
+                let (mut buffer, mut found) = ([0u32; PIECE], [0u32; PIECE]);
+                for piece in self.pieces(block) {
+                    let mut n = 0;
+                    for &key in self.fill(piece, start, &mut buffer) {
+                        // Written in any case: a branch here would be mispredicted all the time.
+                        found[n] = key;
+                        n += usize::from(key >> (32 - DIGIT) == digit);
+                    }
+                    near.extend_from_slice(&found[..n]);
+                    start += piece.len();
+                }
+            });
+            near
+        };
+        let parts: Vec<Vec<u32>> = weight.par_chunks(self.block).enumerate().fold(Vec::new, add).collect();
+        parts.concat()
+    }
+
+    /// One past the flat index of the `n`-th key equal to `key`.
+    fn nth(&self, weight: &[f32], key: u32, n: usize) -> usize {
+        let equal: Vec<usize> = weight
+            .par_chunks(self.block)
+            .enumerate()
+            .map(|(b, block)| {
+                simd(|| {
+                    let mut buffer = [0u32; PIECE];
+                    let mut start = b * self.block;
+                    let mut equal = 0;
+                    for piece in self.pieces(block) {
+                        let keys = self.fill(piece, start, &mut buffer);
+                        equal += keys.iter().map(|&k| u32::from(k == key)).sum::<u32>() as usize;
+                        start += piece.len();
+                    }
+                    equal
+                })
+            })
+            .collect();
+        let mut left = n;
+        let mut b = 0;
+        while left > equal[b] {
+            left -= equal[b];
+            b += 1;
+        }
+        let mut start = b * self.block;
+        let mut buffer = [0u32; PIECE];
+        for piece in self.pieces(&weight[start..]) {
+            for &k in self.fill(piece, start, &mut buffer) {
+                start += 1;
+                left -= usize::from(k == key);
+                if left == 0 {
+                    return start;
+                }
+            }
+        }
+        start
+    }
+}
+
+#[inline(always)]
+fn key(w: &f32, cut: u32, bound: u32, position: u32) -> u32 {
+    let magnitude = w.to_bits() & MAGNITUDE;
+    let safe = (magnitude > cut) | ((magnitude == cut) & (position < bound));
+    magnitude | if safe { PROTECTED } else { 0 }
+}
+
+/// The cuts that keep `k` entries (1 <= k < rows) of some neighbouring columns; `weight` begins at the first of them.
+#[inline(always)]
+fn cut_columns(weight: &[f32], cols: usize, k: usize, magnitudes: &mut [u32], bounds: &mut [u32]) {
+    let width = magnitudes.len();
+    // The k + 1 largest of each column, in descending order, pushed down by every larger newcomer.
+    let mut best = vec![0u32; (k + 1) * width];
+    let mut new = vec![0u32; width];
+    for row in weight.chunks(cols) {
+        new.iter_mut().zip(&row[..width]).for_each(|(n, w)| *n = w.to_bits() & MAGNITUDE);
+        for held in best.chunks_exact_mut(width) {
+            for (held, new) in held.iter_mut().zip(&mut new) {
+                (*held, *new) = ((*held).max(*new), (*held).min(*new));
+            }
+        }
+    }
+    let (best, next) = best.split_at(k * width);
+    magnitudes.copy_from_slice(&best[(k - 1) * width..]);
+    bounds.fill(u32::MAX);
+    if magnitudes.iter().zip(next).all(|(m, n)| m > n) {
+        return;
+    }
+    // Some column has equal entries on both sides of its cut: the first ones are in.
+    let mut need = vec![0u32; width];
+    for held in best.chunks_exact(width) {
+        need.iter_mut().zip(held).zip(&*magnitudes).for_each(|((n, h), m)| *n += u32::from(h == m));
+    }
+    for (r, row) in weight.chunks(cols).enumerate() {
+        for (c, w) in row[..width].iter().enumerate() {
+            let equal = w.to_bits() & MAGNITUDE == magnitudes[c] && need[c] > 0;
+            need[c] -= u32::from(equal);
+            bounds[c] = if equal { r as u32 + 1 } else { bounds[c] };
+        }
+    }
+}

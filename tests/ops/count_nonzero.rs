@@ -1,1 +1,19 @@
-//! To be written.
+use crate::common::{devices, put, rng};
+use gossamer::ops::count_nonzero;
+use rand::RngExt;
+
+#[test]
+fn counts_all_but_zeros_of_either_sign() {
+    let mut rng = rng(1);
+    for device in devices() {
+        for n in [0, 1, 2, 255, 4096, 4097, 50_001] {
+            let x: Vec<f32> =
+                (0..n).map(|_| [0.0, -0.0, 1.0, -1e-45, f32::NAN, 0.0, f32::MAX][rng.random_range(0..7)]).collect();
+            let want = x.iter().filter(|x| **x != 0.0).count() as u32;
+            let count = count_nonzero::forward(&put(&device, &[n], &x)).unwrap();
+            assert_eq!(count.shape(), [1]);
+            assert_eq!(count.read().unwrap(), [want], "{n} entries");
+        }
+        assert_eq!(count_nonzero::forward(&put(&device, &[3, 2], &[-0.0; 6])).unwrap().read().unwrap(), [0]);
+    }
+}
