@@ -3,6 +3,7 @@
 
 mod forward;
 mod golden;
+mod reference_order;
 mod train;
 
 use std::path::Path;
@@ -67,11 +68,12 @@ struct Worst {
     error: f64,
     at: String,
     compared: usize,
+    note: String,
 }
 
 impl Worst {
     fn new(quantity: &'static str, tolerance: f64) -> Self {
-        Self { quantity, tolerance, error: 0.0, at: String::new(), compared: 0 }
+        Self { quantity, tolerance, error: 0.0, at: String::new(), compared: 0, note: String::new() }
     }
 
     fn see(&mut self, name: &str, error: std::result::Result<f64, String>) {
@@ -85,11 +87,17 @@ impl Worst {
         }
     }
 
+    /// Something the reader should know about how the numbers were compared.
+    fn note(&mut self, note: String) {
+        self.note = note;
+    }
+
     fn verdict(mut self) -> Verdict {
         if self.compared == 0 {
             (self.error, self.at) = (f64::INFINITY, "nothing to compare".into());
         }
-        Verdict { quantity: self.quantity.into(), error: self.error, tolerance: self.tolerance, at: self.at }
+        let at = format!("{} {}", self.at, self.note).trim().to_string();
+        Verdict { quantity: self.quantity.into(), error: self.error, tolerance: self.tolerance, at }
     }
 }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::config::Optimizer;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, Weights};
+use crate::model::{Batch, Kind, Model, Parameters, Weights};
 use crate::ops::compress::Compressed;
 use crate::ops::{adam, add, grad_rms};
 use crate::sparsity::{self, Schedule};
@@ -134,6 +134,15 @@ impl Trainer {
     /// Those of the operations. Numbers that are not finite are not looked for here but in [`Trainer::numbers`], since
     /// that waits for the device.
     pub fn step(&mut self, batches: &[Batch]) -> Result<StepRecord> {
+        self.step_with(batches, sparsity::enforce)
+    }
+
+    /// As [`Trainer::step`], with another hand than [`sparsity::enforce`] to keep and decay weights.
+    pub(crate) fn step_with(
+        &mut self,
+        batches: &[Batch],
+        enforce: impl FnOnce(&mut Parameters, &Schedule, (u64, u64), f32) -> Result<()>,
+    ) -> Result<StepRecord> {
         let (step, steps) = (self.step, self.optimizer.steps);
         let lr = self.optimizer.lr_at(step, &self.schedule);
         let (losses, gradients) = self.gradients(batches)?;
@@ -164,7 +173,7 @@ impl Trainer {
         }
         drop(gradients);
         let decay = (self.optimizer.weight_decay * lr) as f32;
-        sparsity::enforce(&mut self.model.parameters, &self.schedule, (step, steps), decay)?;
+        enforce(&mut self.model.parameters, &self.schedule, (step, steps), decay)?;
         self.step += 1;
         self.recompress()?;
         Ok(StepRecord {
