@@ -232,7 +232,8 @@ fn fill_rows(rows: &[f32], inputs: usize, indices: &mut [u32], values: &mut [f32
 
 /// The lists by column from those by row. In one thread: it touches the nonzeros only.
 fn native_columns(rows: &Lists, columns: &mut Lists) -> Result<()> {
-    let (row_offsets, row_indices, row_values) = (rows.offsets.native()?, rows.indices.native()?, rows.values.native()?);
+    let (row_offsets, row_indices, row_values) =
+        (rows.offsets.native()?, rows.indices.native()?, rows.values.native()?);
     let (offsets, indices) = (columns.offsets.native_mut()?, columns.indices.native_mut()?);
     let values = columns.values.native_mut()?;
     let total = row_offsets.last().map_or(0, |&n| n as usize);
