@@ -1,1 +1,162 @@
-//! To be written.
+use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
+use gossamer::device::Device;
+use gossamer::ops::linear;
+
+/// `y = x Wᵀ + b` in float64.
+fn oracle(x: &[f64], w: &[f64], b: Option<&[f64]>, inputs: usize) -> Vec<f64> {
+    let outputs = w.len() / inputs;
+    let mut y = Vec::new();
+    for x in x.chunks(inputs) {
+        for o in 0..outputs {
+            y.push(dot(x, &w[o * inputs..][..inputs]) + b.map_or(0.0, |b| b[o]));
+        }
+    }
+    y
+}
+
+/// The gradients of `x`, `W` and `b` for `dy`, in float64.
+fn oracle_gradients(x: &[f64], w: &[f64], dy: &[f64], inputs: usize) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let outputs = w.len() / inputs;
+    let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![0.0; w.len()], vec![0.0; outputs]);
+    for (n, dy) in dy.chunks(outputs).enumerate() {
+        for (o, dy) in dy.iter().enumerate() {
+            db[o] += dy;
+            for i in 0..inputs {
+                dx[n * inputs + i] += dy * w[o * inputs + i];
+                dw[o * inputs + i] += dy * x[n * inputs + i];
+            }
+        }
+    }
+    (dx, dw, db)
+}
+
+#[test]
+fn all_products_agree_on_odd_shapes() {
+    let mut rng = rng(40);
+    let shapes: [(&[usize], usize, usize); 9] = [
+        (&[1], 1, 1),
+        (&[3], 5, 7),
+        (&[4, 16], 64, 64),
+        (&[2, 33], 17, 130),
+        (&[1], 300, 65),
+        (&[1, 1, 9], 1, 3),
+        (&[700], 3, 5),
+        (&[5000], 2, 1),
+        (&[66], 530, 4),
+    ];
+    for device in devices() {
+        for (rows, inputs, outputs) in shapes {
+            let n: usize = rows.iter().product();
+            let (x, w) = (normal(&mut rng, n * inputs), normal(&mut rng, outputs * inputs));
+            let (b, dy) = (normal(&mut rng, outputs), normal(&mut rng, n * outputs));
+            let (wx, ww, wb) = (wide(&x), wide(&w), wide(&b));
+            let (dx, dw, db) = oracle_gradients(&wx, &ww, &wide(&dy), inputs);
+            let (x_shape, y_shape) = ([rows, &[inputs]].concat(), [rows, &[outputs]].concat());
+            let (x, w) = (put(&device, &x_shape, &x), put(&device, &[outputs, inputs], &w));
+            let (b, dy) = (put(&device, &[outputs], &b), put(&device, &y_shape, &dy));
+            let what = |name: &str| format!("{name}, x {x_shape:?}, out {outputs}, {}", device.describe());
+
+            let y = linear::forward(&x, &w, Some(&b)).unwrap();
+            assert_eq!(y.shape(), y_shape);
+            assert_close(&what("forward"), &y.read().unwrap(), &oracle(&wx, &ww, Some(&wb), inputs), 2e-6);
+            let y = linear::forward(&x, &w, None).unwrap();
+            assert_close(&what("no bias"), &y.read().unwrap(), &oracle(&wx, &ww, None, inputs), 2e-6);
+            let got = linear::backward_input(&dy, &w).unwrap();
+            assert_eq!(got.shape(), x_shape);
+            assert_close(&what("dx"), &got.read().unwrap(), &dx, 2e-6);
+            let got = linear::backward_weight(&dy, &x).unwrap();
+            assert_eq!(got.shape(), [outputs, inputs]);
+            assert_close(&what("dW"), &got.read().unwrap(), &dw, 2e-6);
+            let got = linear::backward_bias(&dy).unwrap();
+            assert_eq!(got.shape(), [outputs]);
+            assert_close(&what("db"), &got.read().unwrap(), &db, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn gradients_are_those_of_central_differences() {
+    let (n, inputs, outputs) = (3, 4, 5);
+    let mut rng = rng(41);
+    let (x, w) = (normal(&mut rng, n * inputs), normal(&mut rng, outputs * inputs));
+    let (b, dy) = (normal(&mut rng, outputs), normal(&mut rng, n * outputs));
+    let (wx, ww, wb, wdy) = (wide(&x), wide(&w), wide(&b), wide(&dy));
+    let loss = |x: &[f64], w: &[f64], b: &[f64]| dot(&oracle(x, w, Some(b), inputs), &wdy);
+    let dx = central_differences(&wx, 1e-4, |x| loss(x, &ww, &wb));
+    let dw = central_differences(&ww, 1e-4, |w| loss(&wx, w, &wb));
+    let db = central_differences(&wb, 1e-4, |b| loss(&wx, &ww, b));
+    for device in devices() {
+        let (x, w) = (put(&device, &[n, inputs], &x), put(&device, &[outputs, inputs], &w));
+        let dy = put(&device, &[n, outputs], &dy);
+        assert_close("dx", &linear::backward_input(&dy, &w).unwrap().read().unwrap(), &dx, 1e-6);
+        assert_close("dW", &linear::backward_weight(&dy, &x).unwrap().read().unwrap(), &dw, 1e-6);
+        assert_close("db", &linear::backward_bias(&dy).unwrap().read().unwrap(), &db, 1e-6);
+    }
+}
+
+/// All results of one set of inputs, as bits.
+fn bits(device: &Device, (n, inputs, outputs): (usize, usize, usize)) -> Vec<u32> {
+    let mut rng = rng(42);
+    let x = put(device, &[n, inputs], &normal(&mut rng, n * inputs));
+    let w = put(device, &[outputs, inputs], &normal(&mut rng, outputs * inputs));
+    let b = put(device, &[outputs], &normal(&mut rng, outputs));
+    let dy = put(device, &[n, outputs], &normal(&mut rng, n * outputs));
+    let results = [
+        linear::forward(&x, &w, Some(&b)),
+        linear::backward_input(&dy, &w),
+        linear::backward_weight(&dy, &x),
+        linear::backward_bias(&dy),
+    ];
+    results.iter().flat_map(|r| r.as_ref().unwrap().read().unwrap()).map(f32::to_bits).collect()
+}
+
+#[test]
+fn the_same_bits_every_time() {
+    for device in devices() {
+        let shape = (if device.is_cpu() { 2100 } else { 600 }, 70, 90);
+        assert!(bits(&device, shape) == bits(&device, shape), "{}", device.describe());
+    }
+}
+
+#[test]
+fn the_same_bits_with_any_number_of_threads() {
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| [(2100, 130, 257), (1, 300, 200), (40, 1030, 33)].map(|shape| bits(&Device::cpu(), shape)))
+    };
+    let one = with(1);
+    for threads in [2, 3, 8] {
+        assert!(with(threads) == one, "{threads} threads differ from one");
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    for device in devices() {
+        let zeros = |shape: &[usize]| device.zeros(&format!("{shape:?}"), shape).unwrap();
+        let (x, w, dy) = (zeros(&[2, 3, 4]), zeros(&[5, 4]), zeros(&[2, 3, 5]));
+        let message =
+            |result: gossamer::Result<_>| result.map(|_: gossamer::device::Tensor| ()).unwrap_err().to_string();
+        assert!(message(linear::forward(&x, &zeros(&[4, 5]), None)).contains("[4, 5]"));
+        assert!(message(linear::forward(&x, &zeros(&[4]), None)).contains("[4]"));
+        assert!(message(linear::forward(&x, &w, Some(&zeros(&[4])))).contains("bias is [4], expected [5]"));
+        assert!(message(linear::backward_input(&x, &w)).contains("[2, 3, 4]"));
+        assert!(message(linear::backward_weight(&dy, &zeros(&[5, 4]))).contains("[5, 4]"));
+        assert_eq!(linear::backward_weight(&dy, &x).unwrap().shape(), [5, 4]);
+    }
+}
+
+#[test]
+fn nothing_in_gives_sums_of_nothing() {
+    for device in devices() {
+        let zeros = |shape: &[usize]| device.zeros(&format!("{shape:?}"), shape).unwrap();
+        let bias = put(&device, &[2], &[3.0, -4.0]);
+        assert_eq!(linear::forward(&zeros(&[0, 3]), &zeros(&[2, 3]), Some(&bias)).unwrap().shape(), [0, 2]);
+        let y = linear::forward(&zeros(&[2, 0]), &zeros(&[2, 0]), Some(&bias)).unwrap();
+        assert_eq!(y.read().unwrap(), [3.0, -4.0, 3.0, -4.0]);
+        assert_eq!(linear::forward(&zeros(&[2, 3]), &zeros(&[0, 3]), None).unwrap().shape(), [2, 0]);
+        assert_eq!(linear::backward_weight(&zeros(&[0, 1]), &zeros(&[0, 2])).unwrap().read().unwrap(), [0.0; 2]);
+        assert_eq!(linear::backward_bias(&zeros(&[0, 2])).unwrap().read().unwrap(), [0.0; 2]);
+        assert!(linear::backward_bias(&zeros(&[2, 0])).unwrap().is_empty());
+    }
+}
