@@ -96,9 +96,8 @@ pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor
                     for ((dx, &d), &y) in dx.iter_mut().zip(dout).zip(y) {
                         *dx = if y.to_bits() & MAGNITUDE != 0 { d } else { 0.0 };
                     }
-                    for i in 0..cols.min(zeros[first + r] as usize) {
-                        dx[i] = dout[i];
-                    }
+                    let zeros = cols.min(zeros[first + r] as usize);
+                    dx[..zeros].copy_from_slice(&dout[..zeros]);
                 }
             });
         }
