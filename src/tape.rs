@@ -192,9 +192,7 @@ impl Tape {
     /// `a + b`, equal shapes.
     pub fn add(&mut self, a: &Var, b: &Var) -> Result<Var> {
         let out = add::forward(&a.value, &b.value)?;
-        self.record_one(&[a, b], out, |dout, needs| {
-            Ok(vec![needs[0].then(|| dout.clone()), needs[1].then_some(dout)])
-        })
+        self.record_one(&[a, b], out, |dout, needs| Ok(vec![needs[0].then(|| dout.clone()), needs[1].then_some(dout)]))
     }
 
     /// RMSNorm over the last dimension.

@@ -289,11 +289,7 @@ fn report(run: &Run<'_>, outcome: &Outcome, sample_count: usize, seed: u64) -> R
         bail!("the run ended without an evaluation");
     };
     println!("validation  {validation:.3} nats per token (a smoothed bigram model: {bigram:.3})");
-    println!(
-        "weights     {} of {} are not zero",
-        HumanCount(outcome.nonzeros.0),
-        HumanCount(outcome.nonzeros.1)
-    );
+    println!("weights     {} of {} are not zero", HumanCount(outcome.nonzeros.0), HumanCount(outcome.nonzeros.1));
     println!("speed       {:.0} tokens/s", outcome.tokens_per_second);
     for text in samples(&outcome.model, &outcome.tokenizer, sample_count, seed)? {
         println!("\n--- it writes ---\n{}", text.trim_end());

@@ -19,7 +19,7 @@ pub struct Case {
 
 enum Source {
     Folder(PathBuf),
-    BuiltIn([&'static [u8]; 5]),
+    BuiltIn([&'static [u8]; 5], &'static [u8]),
 }
 
 /// The files of a case.
@@ -38,6 +38,12 @@ macro_rules! embedded {
     };
 }
 
+/// Where the built-in training cases had to choose (see `choices.rs`).
+const CHOICES: [(&str, &[u8]); 2] = [
+    ("train/paper_schedule", include_bytes!("../../tests/golden/train/paper_schedule/choices.safetensors")),
+    ("train/sparse_biases_clip", include_bytes!("../../tests/golden/train/sparse_biases_clip/choices.safetensors")),
+];
+
 /// The cases built into the library.
 pub fn built_in() -> Vec<Case> {
     embedded!(
@@ -51,7 +57,7 @@ pub fn built_in() -> Vec<Case> {
     .into_iter()
     .map(|(name, files)| Case {
         name: name.to_string(),
-        source: Source::BuiltIn(files),
+        source: Source::BuiltIn(files, CHOICES.iter().find(|(case, _)| *case == name).map_or(&[], |(_, c)| c)),
         trains: name.starts_with("train/"),
     })
     .collect()
@@ -78,13 +84,13 @@ impl Case {
     fn path(&self, file: &str) -> PathBuf {
         match &self.source {
             Source::Folder(folder) => folder.join(file),
-            Source::BuiltIn(_) => Path::new(&self.name).join(file),
+            Source::BuiltIn(..) => Path::new(&self.name).join(file),
         }
     }
 
     fn bytes(&self, file: &str) -> Result<Cow<'static, [u8]>> {
         match &self.source {
-            Source::BuiltIn(files) => {
+            Source::BuiltIn(files, _) => {
                 let index = FILES.iter().position(|f| *f == file);
                 let bytes = index.ok_or_else(|| Error::file(self.path(file), "not part of a built-in case"))?;
                 Ok(Cow::Borrowed(files[bytes]))
@@ -114,6 +120,31 @@ impl Case {
 
     pub(super) fn tokens(&self) -> Result<(Vec<usize>, Vec<u32>)> {
         parse_ids(&self.path("inputs.safetensors"), &self.bytes("inputs.safetensors")?, "tokens")
+    }
+
+    /// The choices of a training run: those beside it or, where there are none, those of the built-in case with the same
+    /// expected weights.
+    pub(super) fn choices(&self) -> Result<(PathBuf, Cow<'static, [u8]>)> {
+        let path = self.path("choices.safetensors");
+        match &self.source {
+            Source::BuiltIn(_, choices) => Ok((path, Cow::Borrowed(choices))),
+            Source::Folder(_) if path.exists() => {
+                let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+                Ok((path, Cow::Owned(bytes)))
+            }
+            Source::Folder(_) => {
+                let expected = self.bytes("expected.safetensors")?;
+                for case in built_in().iter().filter(|case| case.trains) {
+                    if case.bytes("expected.safetensors")? == expected {
+                        return case.choices();
+                    }
+                }
+                Err(Error::file(
+                    path,
+                    "missing: the run has more protected weights than places and must say which it kept",
+                ))
+            }
+        }
     }
 
     pub(super) fn error(&self, message: impl Into<String>) -> Error {

@@ -1,9 +1,9 @@
 //! Is this device right? Golden cases, computed in float64 by an independent implementation, against what the device
 //! computes. Some are built into the library; more can be given as folders of the same format.
 
+mod choices;
 mod forward;
 mod golden;
-mod reference_order;
 mod train;
 
 use std::path::Path;

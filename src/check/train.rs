@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 
+use super::choices::Choices;
 use super::golden::Case;
-use super::reference_order;
 use super::{LOSS, Verdict, WEIGHT, Worst, largest};
 use crate::Result;
 use crate::device::Device;
@@ -83,21 +83,17 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let mut scales = Worst::new("gradient rms", LOSS);
     let mut schedules = Worst::new("lr, densities", 1e-12);
     let mut counts = Worst::new("nonzero counts", 0.0);
-    let mut followed = 0;
+    let mut choices = Choices::of(case);
     let relative = |got: f64, want: f64| if want == 0.0 { got.abs() } else { ((got - want) / want).abs() };
     for (want, tokens) in meta.log.iter().zip(tokens.chunks(tokens.len() / steps.max(1))) {
         let batch = Batch::new(device, &trainer.model.config, tokens, batch)?;
-        let record = trainer.step_with(&[batch], |parameters, schedule, at, decay| {
-            followed += reference_order::enforce(parameters, schedule, at, decay)?;
-            Ok(())
-        })?;
+        let record = trainer
+            .step_with(&[batch], |parameters, schedule, at, decay| choices.enforce(parameters, schedule, at, decay))?;
         let got = trainer.numbers(&record)?;
         let at = format!("step {}", got.step);
         losses.see(&at, Ok(relative(got.loss, want.loss)));
         scales.see(&at, Ok(relative(got.grad_rms, want.grad_rms)));
-        for (got, want) in
-            [(got.lr, want.lr), (got.density, want.density), (got.embed_density, want.embed_density)]
-        {
+        for (got, want) in [(got.lr, want.lr), (got.density, want.density), (got.embed_density, want.embed_density)] {
             schedules.see(&at, Ok(relative(got, want)));
         }
         let mut nonzeros = 0;
@@ -116,15 +112,12 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
             weights.see(name, Err("missing or of another shape".into()));
             continue;
         };
-        weights.see(
-            name,
-            largest(&got.data, &want.data).map(|(d, scale)| if scale == 0.0 { d } else { d / scale }),
-        );
+        weights.see(name, largest(&got.data, &want.data).map(|(d, scale)| if scale == 0.0 { d } else { d / scale }));
         let differ = got.data.iter().zip(&want.data).filter(|(g, w)| (**g == 0.0) != (**w == 0.0)).count();
         zeros.see(name, Ok(differ as f64));
     }
-    if followed > 0 {
-        zeros.note(format!("({followed} selections with more protected weights than places follow the golden run)"));
+    if choices.followed > 0 {
+        zeros.note(format!("({} selections of more protected weights than places are given)", choices.followed));
     }
     Ok([losses, scales, schedules, counts, weights, zeros].map(Worst::verdict).into())
 }

@@ -245,10 +245,7 @@ impl ModelConfig {
         }
         for place in self.afrac_loctypes.0.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             if !PLACES.contains(&place) {
-                return Err(Error::config(
-                    "afrac_loctypes",
-                    format!("`{place}` is not one of {}", PLACES.join(", ")),
-                ));
+                return Err(Error::config("afrac_loctypes", format!("`{place}` is not one of {}", PLACES.join(", "))));
             }
         }
         if self.enable_bigram_table && self.vocab_size > 65_536 {

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::config::RunConfig;
 use super::step::{Moments, Trainer};
 use crate::device::Device;
-use crate::files::{HostTensor, clean_temporaries, create_folder, load_tensors, replace_dir_atomic, save_tensors, write_atomic};
+use crate::files::{
+    HostTensor, clean_temporaries, create_folder, load_tensors, replace_dir_atomic, save_tensors, write_atomic,
+};
 use crate::model::Model;
 use crate::{Error, Result};
 

@@ -69,8 +69,7 @@ pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path) -> Result
     let fraction = config.data.val_fraction;
     let corpus = match config.data.paths.is_empty() {
         true => {
-            let key =
-                format!("python {} {} {}", python::VERSION, config.run.seed, config.data.generated_documents);
+            let key = format!("python {} {} {}", python::VERSION, config.run.seed, config.data.generated_documents);
             Corpus::from_documents(generated(config), &tokenizer, cache, fraction, &key)?
         }
         false => Corpus::prepare(&Source::new(&config.data.paths), &tokenizer, cache, fraction)?,

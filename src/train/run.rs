@@ -106,7 +106,8 @@ impl Run<'_> {
         let first = trainer.steps_done();
         let mut metrics = Metrics::open(&self.folder, Some(first + 1))?;
         let held_out = data::held_out(&self.config, &data.corpus.validation)?;
-        let spent = Looping { run: self, data: &data, held_out: &held_out }.until_done(&mut trainer, &mut metrics, watch)?;
+        let spent =
+            Looping { run: self, data: &data, held_out: &held_out }.until_done(&mut trainer, &mut metrics, watch)?;
 
         let done = trainer.steps_done();
         let finished = done == self.config.train.steps;
@@ -146,7 +147,10 @@ impl Run<'_> {
             return Tokenizer::load(&tokenizer);
         }
         if settings.exists() {
-            return Err(Error::file(&settings, "a run is already there; resume it (--resume) or choose another folder (--out)"));
+            return Err(Error::file(
+                &settings,
+                "a run is already there; resume it (--resume) or choose another folder (--out)",
+            ));
         }
         let trained = data::tokenizer(&self.config)?;
         create_folder(&self.folder)?;
@@ -173,7 +177,10 @@ impl Run<'_> {
         let (trainer, state) = checkpoint::load(&path, &self.config, &self.device)?;
         let (tokenizer, corpus) = (data.tokenizer.hash(), &data.corpus.key);
         if state.tokenizer != tokenizer {
-            return Err(Error::file(self.folder.join("tokenizer.json"), "is not the tokenizer of this run's checkpoints"));
+            return Err(Error::file(
+                self.folder.join("tokenizer.json"),
+                "is not the tokenizer of this run's checkpoints",
+            ));
         }
         if state.corpus != *corpus {
             return Err(Error::file(path.join("state.json"), "the data is no longer what this run was trained on"));
@@ -239,8 +246,7 @@ impl Looping<'_> {
             }
             if save {
                 let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
-                let path =
-                    checkpoint::save(&self.run.folder, trainer, corpus, &tokenizer, run.keep_checkpoints)?;
+                let path = checkpoint::save(&self.run.folder, trainer, corpus, &tokenizer, run.keep_checkpoints)?;
                 watch(Event::Saved(&path));
             }
             if stop {

@@ -122,8 +122,7 @@ impl Trainer {
         // Freed first, so that the next form can use the same memory.
         self.compressed.clear();
         if let Some(last) = self.step.checked_sub(1) {
-            self.compressed =
-                sparsity::compress(&self.model.parameters, &self.schedule, (last, self.optimizer.steps))?;
+            self.compressed = sparsity::compress(&self.model.parameters, &self.schedule, (last, self.optimizer.steps))?;
         }
         Ok(())
     }
@@ -164,9 +163,7 @@ impl Trainer {
             decay: 0.0,
         };
         self.compressed.clear();
-        for ((p, moments), gradient) in
-            self.model.parameters.iter_mut().zip(&mut self.moments).zip(gradients.iter())
-        {
+        for ((p, moments), gradient) in self.model.parameters.iter_mut().zip(&mut self.moments).zip(gradients.iter()) {
             if let (Some(Moments { m, v }), Some(gradient)) = (moments, gradient) {
                 adam::apply(&mut p.value, gradient, m, v, Some(&factor), &settings)?;
             }
