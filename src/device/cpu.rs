@@ -143,7 +143,12 @@ pub fn for_row_blocks<T: Element>(
         return;
     }
     let block = rows_per_block.max(1);
-    out.par_chunks_mut(block * width).enumerate().for_each(|(i, rows)| simd(|| f(i * block, rows)));
+    out.par_chunks_mut(block * width).enumerate().for_each(|(i, rows)| {
+        simd(
+            #[inline(always)]
+            || f(i * block, rows),
+        )
+    });
 }
 
 /// How many rows of `width` entries make a block worth a thread's while.

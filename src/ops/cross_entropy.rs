@@ -95,15 +95,18 @@ fn rows_forward(x: &[f32], targets: &[u32], losses: &mut [f32], lse: &mut [f32],
     let block = rows_per_block(vocab);
     let blocks = losses.par_chunks_mut(block).zip(lse.par_chunks_mut(block));
     blocks.zip(targets.par_chunks(block)).zip(x.par_chunks(block * vocab)).for_each(|(((losses, lse), targets), x)| {
-        simd(|| {
-            for (r, row) in x.chunks_exact(vocab).enumerate() {
-                let top = largest(row);
-                let log_sum = sum_of(row, |v| exp(v - top)).ln();
-                lse[r] = top + log_sum;
-                // In this order small losses keep their digits when the logits are large.
-                losses[r] = if targets[r] == IGNORE { 0.0 } else { (top - row[targets[r] as usize]) + log_sum };
-            }
-        });
+        simd(
+            #[inline(always)]
+            || {
+                for (r, row) in x.chunks_exact(vocab).enumerate() {
+                    let top = largest(row);
+                    let log_sum = sum_of(row, |v| exp(v - top)).ln();
+                    lse[r] = top + log_sum;
+                    // In this order small losses keep their digits when the logits are large.
+                    losses[r] = if targets[r] == IGNORE { 0.0 } else { (top - row[targets[r] as usize]) + log_sum };
+                }
+            },
+        );
     });
 }
 
@@ -133,18 +136,26 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, targets: &Tensor<u32>, forward:
             let scale = dloss.native()?[0] / forward.count as f32;
             let (x, targets, lse) = (logits.native()?, targets.native()?, forward.lse.native()?);
             known_targets(targets, vocab)?;
-            for_row_blocks(dlogits.native_mut()?, vocab, rows_per_block(vocab), |start, block| {
-                for (r, dx) in block.chunks_exact_mut(vocab).enumerate() {
-                    let row = start + r;
-                    if targets[row] == IGNORE {
-                        dx.fill(0.0);
-                        continue;
+            for_row_blocks(
+                dlogits.native_mut()?,
+                vocab,
+                rows_per_block(vocab),
+                #[inline(always)]
+                |start, block| {
+                    for (r, dx) in block.chunks_exact_mut(vocab).enumerate() {
+                        let row = start + r;
+                        if targets[row] == IGNORE {
+                            dx.fill(0.0);
+                            continue;
+                        }
+                        let x = &x[row * vocab..][..vocab];
+                        for (d, &v) in dx.iter_mut().zip(x) {
+                            *d = exp(v - lse[row]) * scale;
+                        }
+                        dx[targets[row] as usize] -= scale;
                     }
-                    let x = &x[row * vocab..][..vocab];
-                    dx.iter_mut().zip(x).for_each(|(d, &v)| *d = exp(v - lse[row]) * scale);
-                    dx[targets[row] as usize] -= scale;
-                }
-            });
+                },
+            );
         }
     }
     Ok(dlogits)

@@ -29,10 +29,18 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
             .run(gpu)?,
         None => {
             let x = x.native()?;
-            for_row_blocks(y.native_mut()?, 1, rows_per_block(1), |start, block| {
-                let x = &x[start..start + block.len()];
-                block.iter_mut().zip(x).for_each(|(y, &x)| *y = x * math::normal_cdf(x).0);
-            });
+            for_row_blocks(
+                y.native_mut()?,
+                1,
+                rows_per_block(1),
+                #[inline(always)]
+                |start, block| {
+                    let x = &x[start..start + block.len()];
+                    for (y, &x) in block.iter_mut().zip(x) {
+                        *y = x * math::normal_cdf(x).0;
+                    }
+                },
+            );
         }
     }
     Ok(y)
@@ -56,13 +64,19 @@ pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
             .run(gpu)?,
         None => {
             let (dout, x) = (dout.native()?, x.native()?);
-            for_row_blocks(dx.native_mut()?, 1, rows_per_block(1), |start, block| {
-                let (dout, x) = (&dout[start..start + block.len()], &x[start..start + block.len()]);
-                for ((dx, &dout), &x) in block.iter_mut().zip(dout).zip(x) {
-                    let (cdf, bell) = math::normal_cdf(x);
-                    *dx = dout * (x * BELL_HEIGHT).mul_add(bell, cdf);
-                }
-            });
+            for_row_blocks(
+                dx.native_mut()?,
+                1,
+                rows_per_block(1),
+                #[inline(always)]
+                |start, block| {
+                    let (dout, x) = (&dout[start..start + block.len()], &x[start..start + block.len()]);
+                    for ((dx, &dout), &x) in block.iter_mut().zip(dout).zip(x) {
+                        let (cdf, bell) = math::normal_cdf(x);
+                        *dx = dout * (x * BELL_HEIGHT).mul_add(bell, cdf);
+                    }
+                },
+            );
         }
     }
     Ok(dx)

@@ -23,11 +23,17 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
         }
         None => {
             let x = x.native()?;
-            for_row_blocks(y.native_mut()?, 1, rows_per_block(1), |start, block| {
-                let x = &x[start..start + block.len()];
-                // Asked this way round, a NaN is not hidden.
-                block.iter_mut().zip(x).for_each(|(y, &x)| *y = if x <= 0.0 { 0.0 } else { x });
-            });
+            for_row_blocks(
+                y.native_mut()?,
+                1,
+                rows_per_block(1),
+                #[inline(always)]
+                |start, block| {
+                    let x = &x[start..start + block.len()];
+                    // Asked this way round, a NaN is not hidden.
+                    block.iter_mut().zip(x).for_each(|(y, &x)| *y = if x <= 0.0 { 0.0 } else { x });
+                },
+            );
         }
     }
     Ok(y)
@@ -51,12 +57,18 @@ pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
             .run(gpu)?,
         None => {
             let (dout, x) = (dout.native()?, x.native()?);
-            for_row_blocks(dx.native_mut()?, 1, rows_per_block(1), |start, block| {
-                let (dout, x) = (&dout[start..start + block.len()], &x[start..start + block.len()]);
-                for ((dx, &dout), &x) in block.iter_mut().zip(dout).zip(x) {
-                    *dx = if x > 0.0 { dout } else { 0.0 };
-                }
-            });
+            for_row_blocks(
+                dx.native_mut()?,
+                1,
+                rows_per_block(1),
+                #[inline(always)]
+                |start, block| {
+                    let (dout, x) = (&dout[start..start + block.len()], &x[start..start + block.len()]);
+                    for ((dx, &dout), &x) in block.iter_mut().zip(dout).zip(x) {
+                        *dx = if x > 0.0 { dout } else { 0.0 };
+                    }
+                },
+            );
         }
     }
     Ok(dx)

@@ -43,11 +43,13 @@ fn the_oracle_knows_published_values() {
 fn the_distribution_function_is_within_a_ten_millionth() {
     let x = grid();
     for device in devices() {
+        // WGSL lets a driver's exp be off by several units in the last place.
+        let precision = if device.is_cpu() { 1.2e-7 } else { 2e-7 };
         let input = put(&device, &[x.len()], &x);
         let y = gelu::forward(&input).unwrap().read().unwrap();
         for (&x, &y) in x.iter().zip(&y) {
             let want = f64::from(x) * cdf(f64::from(x));
-            let allowed = 1.2e-7 * f64::from(x).abs() + 1e-38;
+            let allowed = precision * f64::from(x).abs() + 1e-38;
             assert!((f64::from(y) - want).abs() <= allowed, "{x} on {}: {y} against {want}", device.describe());
         }
         let end = |x: f32| y[grid().iter().position(|&v| v == x).unwrap()];

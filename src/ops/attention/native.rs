@@ -1,12 +1,13 @@
 //! Attention on the CPU: one head at a time in parallel, four queries at a time within it.
 //!
-//! Everything is made of one small product of four rows with a matrix, kept in registers. Heads are first packed so that its
-//! inner loop is contiguous: keys and values transposed, (D, T), where the loop runs over keys, and as rows, (T, D), where it
-//! runs over channels; the contiguous dimension is padded with zeros to whole vectors.
+//! Everything is made of one small product of four rows with a matrix, kept in registers. Heads are first packed so that what it
+//! loads is contiguous: keys and values transposed, (D, T), where its columns are keys, and as rows, (T, D), where they are
+//! channels; the contiguous dimension is padded with zeros to whole vectors.
 
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::device::cpu::{for_row_blocks, rows_per_block, simd};
+use crate::device::cpu::{for_row_blocks, rows_per_block};
 use crate::ops::math::{LANES, exp, largest};
 
 /// The sizes of an attention.
@@ -40,57 +41,84 @@ impl Heads {
     }
 }
 
-/// Rows that a product takes at once: four by sixteen sums fit into the registers of AVX2.
+/// Rows that a product takes at once: four rows by two vectors of sums fit into sixteen registers.
 const ROWS: usize = 4;
 
-type Sums = [[f32; LANES]; ROWS];
-
-/// `sums[r] += sum over i of a[r][i] b[i]`, where row i of `b` is the first sixteen entries after `i * stride`.
-#[inline(always)]
-fn product(sums: &mut Sums, a: [&[f32]; ROWS], b: &[f32], stride: usize) {
-    let n = a[0].len();
-    let a = a.map(|row| &row[..n]);
-    for i in 0..n {
-        let b = &b[i * stride..][..LANES];
-        for (sums, a) in sums.iter_mut().zip(&a) {
-            for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum = a[i].mul_add(b, *sum);
-            }
-        }
-    }
+/// Columns that a product takes at once.
+const fn columns<S: Simd>() -> usize {
+    2 * S::F32_LANES
 }
 
-/// `out[j] += sum over r of a[r][j] b[r]` for all j: sixteen columns of `out`, whose rows are `stride` apart.
+/// Four rows by [`columns`].
+type Block<S> = [[<S as Simd>::f32s; 2]; ROWS];
+
+/// The first [`columns`] entries of `x`.
 #[inline(always)]
-fn add_outer(out: &mut [f32], stride: usize, a: [&[f32]; ROWS], b: &Sums) {
+fn load<S: Simd>(x: &[f32]) -> [S::f32s; 2] {
+    let vectors = S::as_simd_f32s(&x[..columns::<S>()]).0;
+    [vectors[0], vectors[1]]
+}
+
+#[inline(always)]
+fn store<S: Simd>(x: &mut [f32], block: [S::f32s; 2]) {
+    S::as_mut_simd_f32s(&mut x[..columns::<S>()]).0.copy_from_slice(&block);
+}
+
+/// Rows r of `a` times `b`, whose row i is what follows `i * stride`.
+#[inline(always)]
+fn product<S: Simd>(simd: S, a: [&[f32]; ROWS], b: &[f32], stride: usize) -> Block<S> {
+    let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
     let n = a[0].len();
-    let a = a.map(|row| &row[..n]);
-    for j in 0..n {
-        let out = &mut out[j * stride..][..LANES];
-        for (l, out) in out.iter_mut().enumerate() {
-            let mut sum = *out;
-            for r in 0..ROWS {
-                sum = a[r][j].mul_add(b[r][l], sum);
-            }
-            *out = sum;
+    let a = [&a[0][..n], &a[1][..n], &a[2][..n], &a[3][..n]];
+    for i in 0..n {
+        let b = load::<S>(&b[i * stride..]);
+        for r in 0..ROWS {
+            let factor = simd.splat_f32s(a[r][i]);
+            sums[r][0] = simd.mul_add_e_f32s(factor, b[0], sums[r][0]);
+            sums[r][1] = simd.mul_add_e_f32s(factor, b[1], sums[r][1]);
         }
+    }
+    sums
+}
+
+/// `out[j] += sum over r of a[r][j] b[r]` for all j: [`columns`] of `out`, whose rows are `stride` apart.
+#[inline(always)]
+fn add_outer<S: Simd>(simd: S, out: &mut [f32], stride: usize, a: [&[f32]; ROWS], b: Block<S>) {
+    let n = a[0].len();
+    let a = [&a[0][..n], &a[1][..n], &a[2][..n], &a[3][..n]];
+    for j in 0..n {
+        let mut sums = load::<S>(&out[j * stride..]);
+        for r in 0..ROWS {
+            let factor = simd.splat_f32s(a[r][j]);
+            sums[0] = simd.mul_add_e_f32s(factor, b[r][0], sums[0]);
+            sums[1] = simd.mul_add_e_f32s(factor, b[r][1], sums[1]);
+        }
+        store::<S>(&mut out[j * stride..], sums);
     }
 }
 
 /// `n` entries of each of four consecutive rows of `x`.
 #[inline(always)]
 fn four(x: &[f32], stride: usize, n: usize) -> [&[f32]; ROWS] {
-    std::array::from_fn(|r| &x[r * stride..][..n])
+    [&x[..n], &x[stride..][..n], &x[2 * stride..][..n], &x[3 * stride..][..n]]
 }
 
-/// Sixteen entries of each of four consecutive rows of `x`.
+/// The first [`columns`] of each of four consecutive rows of `x`.
 #[inline(always)]
-fn four_lanes(x: &[f32], stride: usize) -> Sums {
-    let mut lanes = [[0.0; LANES]; ROWS];
-    for (r, lanes) in lanes.iter_mut().enumerate() {
-        lanes.copy_from_slice(&x[r * stride..][..LANES]);
+fn load_four<S: Simd>(x: &[f32], stride: usize) -> Block<S> {
+    [load::<S>(x), load::<S>(&x[stride..]), load::<S>(&x[2 * stride..]), load::<S>(&x[3 * stride..])]
+}
+
+/// Writes the first entries of four rows of sums, times a factor each, into consecutive rows of `out` from `column` on. Rows that `out`
+/// does not have and columns past its `width` are padding.
+#[inline(always)]
+fn store_part<S: Simd>(out: &mut [f32], width: usize, column: usize, sums: Block<S>, factors: [f32; ROWS]) {
+    for (r, out) in out.chunks_exact_mut(width).take(ROWS).enumerate() {
+        let out = &mut out[column..width.min(column + columns::<S>())];
+        for (out, sum) in out.iter_mut().zip(pulp::bytemuck::cast_slice::<_, f32>(&sums[r])) {
+            *out = sum * factors[r];
+        }
     }
-    lanes
 }
 
 /// The rows times `factor`, padded to (`count`, `width`).
@@ -115,19 +143,23 @@ fn transpose<'a>(rows: impl Iterator<Item = &'a [f32]>, width: usize, time: usiz
     out
 }
 
-/// One head's extents, padded: queries to whole blocks, channels and keys to whole vectors.
+/// One head's extents, padded: queries to whole blocks, channels and keys to whole products and vectors.
 struct Padded {
     queries: usize,
     channels: usize,
     keys: usize,
+    unit: usize,
 }
 
 impl Padded {
-    fn new(heads: Heads) -> Self {
+    #[inline(always)]
+    fn new<S: Simd>(heads: Heads) -> Self {
+        let unit = columns::<S>().max(LANES);
         Self {
             queries: heads.time.next_multiple_of(ROWS),
-            channels: heads.width.next_multiple_of(LANES),
-            keys: heads.time.next_multiple_of(LANES),
+            channels: heads.width.next_multiple_of(unit),
+            keys: heads.time.next_multiple_of(unit),
+            unit,
         }
     }
 }
@@ -140,44 +172,53 @@ pub(super) fn forward(heads: Heads, qkv: [&[f32]; 3], sink: Option<&[f32]>, pack
     let outputs = packed.par_chunks_mut(heads.size()).zip(lse.par_chunks_mut(heads.time));
     outputs.enumerate().for_each(|(at, (y, lse))| {
         let sink = sink.map(|s| s[at % heads.count]);
-        simd(|| head_forward(heads, at, qkv, sink, y, lse));
+        Arch::new().dispatch(HeadForward { heads, at, qkv, sink, y, lse });
     });
 }
 
-#[inline(always)]
-fn head_forward(heads: Heads, at: usize, [q, k, v]: [&[f32]; 3], sink: Option<f32>, y: &mut [f32], lse: &mut [f32]) {
-    let (time, width) = (heads.time, heads.width);
-    let padded = Padded::new(heads);
-    let q = pad(heads.rows(q, at), padded.queries, width, heads.scale());
-    let k = transpose(heads.rows(k, at), width, padded.keys);
-    let v = pad(heads.rows(v, at), time, padded.channels, 1.0);
-    let mut p = vec![0.0; ROWS * padded.keys];
-    for first in (0..time).step_by(ROWS) {
-        let live = ROWS.min(time - first);
-        let seen = (first + ROWS).next_multiple_of(LANES);
-        for j in (0..seen).step_by(LANES) {
-            let mut scores = [[0.0; LANES]; ROWS];
-            product(&mut scores, four(&q[first * width..], width, width), &k[j..], padded.keys);
-            for (p, scores) in p.chunks_exact_mut(padded.keys).zip(&scores) {
-                p[j..j + LANES].copy_from_slice(scores);
+/// One head of one batch entry: y: (T, D), lse: (T).
+struct HeadForward<'a> {
+    heads: Heads,
+    at: usize,
+    qkv: [&'a [f32]; 3],
+    sink: Option<f32>,
+    y: &'a mut [f32],
+    lse: &'a mut [f32],
+}
+
+impl WithSimd for HeadForward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { heads, at, qkv: [q, k, v], sink, y, lse } = self;
+        let (time, width) = (heads.time, heads.width);
+        let Padded { queries, channels, keys, unit } = Padded::new::<S>(heads);
+        let q = pad(heads.rows(q, at), queries, width, heads.scale());
+        let k = transpose(heads.rows(k, at), width, keys);
+        let v = pad(heads.rows(v, at), time, channels, 1.0);
+        let mut p = vec![0.0; ROWS * keys];
+        for first in (0..time).step_by(ROWS) {
+            let n = time.min(first + ROWS);
+            let seen = n.next_multiple_of(unit);
+            for j in (0..seen).step_by(columns::<S>()) {
+                let scores = product(simd, four(&q[first * width..], width, width), &k[j..], keys);
+                for (r, scores) in scores.into_iter().enumerate() {
+                    store::<S>(&mut p[r * keys + j..], scores);
+                }
             }
-        }
-        let mut inverse = [0.0; ROWS];
-        for (r, p) in p.chunks_exact_mut(padded.keys).take(live).enumerate() {
-            let p = &mut p[..seen];
-            p[first + r + 1..].fill(f32::NEG_INFINITY);
-            let top = largest(p).max(sink.unwrap_or(f32::NEG_INFINITY));
-            let sum = exp_in_place(p, top) + sink.map_or(0.0, |s| exp(s - top));
-            lse[first + r] = top + sum.ln();
-            inverse[r] = 1.0 / sum;
-        }
-        let n = time.min(first + ROWS);
-        for c in (0..width).step_by(LANES) {
-            let mut sums = [[0.0; LANES]; ROWS];
-            product(&mut sums, four(&p, padded.keys, n), &v[c..], padded.channels);
-            for r in 0..live {
-                let y = &mut y[(first + r) * width..][c..width.min(c + LANES)];
-                y.iter_mut().zip(&sums[r]).for_each(|(y, sum)| *y = sum * inverse[r]);
+            let mut inverse = [0.0; ROWS];
+            for t in first..n {
+                let p = &mut p[(t - first) * keys..][..seen];
+                p[t + 1..].fill(f32::NEG_INFINITY);
+                let top = largest(p).max(sink.unwrap_or(f32::NEG_INFINITY));
+                let sum = exp_in_place(p, top) + sink.map_or(0.0, |s| exp(s - top));
+                lse[t] = top + sum.ln();
+                inverse[t - first] = 1.0 / sum;
+            }
+            for c in (0..width).step_by(columns::<S>()) {
+                let sums = product(simd, four(&p, keys, n), &v[c..], channels);
+                store_part::<S>(&mut y[first * width..], width, c, sums, inverse);
             }
         }
     }
@@ -214,7 +255,7 @@ pub(super) fn backward(
     let outputs = packed.par_chunks_mut(3 * heads.size()).zip(deltas.par_chunks_mut(heads.time));
     outputs.enumerate().for_each(|(at, (grads, delta))| {
         let lse = &lse[at * heads.time..][..heads.time];
-        simd(|| head_backward(heads, at, inputs, lse, grads, delta));
+        Arch::new().dispatch(HeadBackward { heads, at, inputs, lse, grads, delta });
     });
     for (h, dsink) in dsink.iter_mut().enumerate() {
         let Some(sink) = sink.map(|s| f64::from(s[h])) else { break };
@@ -227,64 +268,74 @@ pub(super) fn backward(
     dsink
 }
 
-#[inline(always)]
-fn head_backward(heads: Heads, at: usize, inputs: [&[f32]; 5], lse: &[f32], grads: &mut [f32], delta: &mut [f32]) {
-    let [q, k, v, dout, y] = inputs;
-    let (time, width, scale) = (heads.time, heads.width, heads.scale());
-    let Padded { queries, channels, keys } = Padded::new(heads);
-    for (delta, (dout, y)) in delta.iter_mut().zip(heads.rows(dout, at).zip(heads.rows(y, at))) {
-        *delta = dout.iter().zip(y).map(|(d, y)| d * y).sum();
-    }
-    let q = pad(heads.rows(q, at), queries, channels, scale);
-    let dout = pad(heads.rows(dout, at), queries, channels, 1.0);
-    let k_columns = transpose(heads.rows(k, at), width, keys);
-    let v_columns = transpose(heads.rows(v, at), width, keys);
-    let k = pad(heads.rows(k, at), time, channels, 1.0);
-    let (mut dk, mut dv) = (vec![0.0; keys * channels], vec![0.0; keys * channels]);
-    let (mut p, mut ds) = (vec![0.0; ROWS * keys], vec![0.0; ROWS * keys]);
-    let (dq, dkv) = grads.split_at_mut(heads.size());
-    for first in (0..time).step_by(ROWS) {
-        let live = ROWS.min(time - first);
-        let (q, dout) = (&q[first * channels..], &dout[first * channels..]);
-        for j in (0..first + ROWS).step_by(LANES) {
-            let mut scores = [[0.0; LANES]; ROWS];
-            product(&mut scores, four(q, channels, width), &k_columns[j..], keys);
-            let mut slopes = [[0.0; LANES]; ROWS];
-            product(&mut slopes, four(dout, channels, width), &v_columns[j..], keys);
-            for r in 0..ROWS {
-                let p = &mut p[r * keys + j..][..LANES];
-                let ds = &mut ds[r * keys + j..][..LANES];
-                if r >= live {
+/// One head of one batch entry: grads: (3, T, D), delta: (T).
+struct HeadBackward<'a> {
+    heads: Heads,
+    at: usize,
+    inputs: [&'a [f32]; 5],
+    lse: &'a [f32],
+    grads: &'a mut [f32],
+    delta: &'a mut [f32],
+}
+
+impl WithSimd for HeadBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { heads, at, inputs: [q, k, v, dout, y], lse, grads, delta } = self;
+        let (time, width) = (heads.time, heads.width);
+        let Padded { queries, channels, keys, unit } = Padded::new::<S>(heads);
+        for (delta, (dout, y)) in delta.iter_mut().zip(heads.rows(dout, at).zip(heads.rows(y, at))) {
+            *delta = dout.iter().zip(y).map(|(d, y)| d * y).sum();
+        }
+        let q = pad(heads.rows(q, at), queries, channels, heads.scale());
+        let dout = pad(heads.rows(dout, at), queries, channels, 1.0);
+        let k_columns = transpose(heads.rows(k, at), width, keys);
+        let v_columns = transpose(heads.rows(v, at), width, keys);
+        let k = pad(heads.rows(k, at), time, channels, 1.0);
+        let (mut dk, mut dv) = (vec![0.0; time * channels], vec![0.0; time * channels]);
+        let (mut p, mut ds) = (vec![0.0; ROWS * keys], vec![0.0; ROWS * keys]);
+        let (dq, dkv) = grads.split_at_mut(heads.size());
+        for first in (0..time).step_by(ROWS) {
+            let n = time.min(first + ROWS);
+            let seen = n.next_multiple_of(unit);
+            let (q, dout) = (&q[first * channels..], &dout[first * channels..]);
+            for j in (0..seen).step_by(columns::<S>()) {
+                let scores = product(simd, four(q, channels, width), &k_columns[j..], keys);
+                let slopes = product(simd, four(dout, channels, width), &v_columns[j..], keys);
+                for r in 0..ROWS {
+                    store::<S>(&mut p[r * keys + j..], scores[r]);
+                    store::<S>(&mut ds[r * keys + j..], slopes[r]);
+                }
+            }
+            for (r, (p, ds)) in p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
+                let (p, ds) = (&mut p[..seen], &mut ds[..seen]);
+                let t = first + r;
+                if t >= time {
                     p.fill(0.0);
                     ds.fill(0.0);
                     continue;
                 }
-                let (lse, delta) = (lse[first + r], delta[first + r]);
-                p.iter_mut().zip(&scores[r]).for_each(|(p, s)| *p = exp(s - lse));
-                if first + r + 1 < j + LANES {
-                    p[first + r + 1 - j..].fill(0.0);
-                }
-                for l in 0..LANES {
-                    ds[l] = p[l] * (slopes[r][l] - delta);
+                p[t + 1..].fill(f32::NEG_INFINITY);
+                let (lse, delta) = (lse[t], delta[t]);
+                for (p, ds) in p.iter_mut().zip(ds) {
+                    *p = exp(*p - lse);
+                    *ds = *p * (*ds - delta);
                 }
             }
-        }
-        let n = time.min(first + ROWS);
-        let (p, ds) = (four(&p, keys, n), four(&ds, keys, n));
-        for c in (0..width).step_by(LANES) {
-            let mut sums = [[0.0; LANES]; ROWS];
-            product(&mut sums, ds, &k[c..], channels);
-            for r in 0..live {
-                let dq = &mut dq[(first + r) * width..][c..width.min(c + LANES)];
-                dq.iter_mut().zip(&sums[r]).for_each(|(dq, sum)| *dq = sum * scale);
+            let (p, ds) = (four(&p, keys, n), four(&ds, keys, n));
+            for c in (0..width).step_by(columns::<S>()) {
+                let sums = product(simd, ds, &k[c..], channels);
+                store_part::<S>(&mut dq[first * width..], width, c, sums, [heads.scale(); ROWS]);
+                add_outer(simd, &mut dk[c..], channels, ds, load_four::<S>(&q[c..], channels));
+                add_outer(simd, &mut dv[c..], channels, p, load_four::<S>(&dout[c..], channels));
             }
-            add_outer(&mut dk[c..], channels, ds, &four_lanes(&q[c..], channels));
-            add_outer(&mut dv[c..], channels, p, &four_lanes(&dout[c..], channels));
         }
-    }
-    for (out, sums) in dkv.chunks_exact_mut(heads.size()).zip([&dk, &dv]) {
-        for (out, sums) in out.chunks_exact_mut(width).zip(sums.chunks_exact(channels)) {
-            out.copy_from_slice(&sums[..width]);
+        for (out, sums) in dkv.chunks_exact_mut(heads.size()).zip([&dk, &dv]) {
+            for (out, sums) in out.chunks_exact_mut(width).zip(sums.chunks_exact(channels)) {
+                out.copy_from_slice(&sums[..width]);
+            }
         }
     }
 }
