@@ -61,7 +61,12 @@ pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
             let x = x.native()?;
             let block = rows_per_block(cols);
             let blocks = y.native_mut()?.par_chunks_mut(block * cols).zip(zeros.native_mut()?.par_chunks_mut(block));
-            blocks.zip(x.par_chunks(block * cols)).for_each(|((y, zeros), x)| simd(|| keep_rows(x, y, zeros, cols, k)));
+            blocks.zip(x.par_chunks(block * cols)).for_each(|((y, zeros), x)| {
+                simd(
+                    #[inline(always)]
+                    || keep_rows(x, y, zeros, cols, k),
+                )
+            });
         }
     }
     Ok(Forward { y, zeros })
@@ -89,17 +94,23 @@ pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor
             .run(gpu)?,
         None => {
             let (dout, y, zeros) = (dout.native()?, y.native()?, zeros.native()?);
-            for_row_blocks(dx.native_mut()?, cols, rows_per_block(cols), |first, block| {
-                for (r, dx) in block.chunks_exact_mut(cols).enumerate() {
-                    let row = (first + r) * cols..(first + r + 1) * cols;
-                    let (dout, y) = (&dout[row.clone()], &y[row]);
-                    for ((dx, &d), &y) in dx.iter_mut().zip(dout).zip(y) {
-                        *dx = if y.to_bits() & MAGNITUDE != 0 { d } else { 0.0 };
+            for_row_blocks(
+                dx.native_mut()?,
+                cols,
+                rows_per_block(cols),
+                #[inline(always)]
+                |first, block| {
+                    for (r, dx) in block.chunks_exact_mut(cols).enumerate() {
+                        let row = (first + r) * cols..(first + r + 1) * cols;
+                        let (dout, y) = (&dout[row.clone()], &y[row]);
+                        for ((dx, &d), &y) in dx.iter_mut().zip(dout).zip(y) {
+                            *dx = if y.to_bits() & MAGNITUDE != 0 { d } else { 0.0 };
+                        }
+                        let zeros = cols.min(zeros[first + r] as usize);
+                        dx[..zeros].copy_from_slice(&dout[..zeros]);
                     }
-                    let zeros = cols.min(zeros[first + r] as usize);
-                    dx[..zeros].copy_from_slice(&dout[..zeros]);
-                }
-            });
+                },
+            );
         }
     }
     Ok(dx)

@@ -119,7 +119,12 @@ pub fn apply(
             let block = rows_per_block(1);
             let state = weight.native_mut()?.par_chunks_mut(block).zip(m.native_mut()?.par_chunks_mut(block));
             let state = state.zip(v.native_mut()?.par_chunks_mut(block)).zip(grad.native()?.par_chunks(block));
-            state.for_each(|(((w, m), v), g)| simd(|| update(w, g, m, v, factor, c)));
+            state.for_each(|(((w, m), v), g)| {
+                simd(
+                    #[inline(always)]
+                    || update(w, g, m, v, factor, c),
+                )
+            });
             Ok(())
         }
     }

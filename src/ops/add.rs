@@ -28,11 +28,17 @@ pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             .run(gpu)?,
         None => {
             let (a, b) = (a.native()?, b.native()?);
-            for_row_blocks(out.native_mut()?, 1, rows_per_block(1), |start, block| {
-                for (i, o) in block.iter_mut().enumerate() {
-                    *o = a[start + i] + b[start + i];
-                }
-            });
+            for_row_blocks(
+                out.native_mut()?,
+                1,
+                rows_per_block(1),
+                #[inline(always)]
+                |start, block| {
+                    for (i, o) in block.iter_mut().enumerate() {
+                        *o = a[start + i] + b[start + i];
+                    }
+                },
+            );
         }
     }
     Ok(out)
@@ -57,10 +63,16 @@ pub fn accumulate(sum: &mut Tensor, a: &Tensor) -> Result<()> {
             .run(gpu),
         None => {
             let a = a.native()?;
-            for_row_blocks(sum.native_mut()?, 1, rows_per_block(1), |start, block| {
-                let a = &a[start..start + block.len()];
-                block.iter_mut().zip(a).for_each(|(s, a)| *s += a);
-            });
+            for_row_blocks(
+                sum.native_mut()?,
+                1,
+                rows_per_block(1),
+                #[inline(always)]
+                |start, block| {
+                    let a = &a[start..start + block.len()];
+                    block.iter_mut().zip(a).for_each(|(s, a)| *s += a);
+                },
+            );
             Ok(())
         }
     }

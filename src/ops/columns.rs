@@ -33,11 +33,17 @@ pub fn slice(x: &Tensor, start: usize, len: usize) -> Result<Tensor> {
             .run(gpu)?,
         None => {
             let x = x.native()?;
-            for_row_blocks(out.native_mut()?, len, rows_per_block(len), |first, block| {
-                for (row, x) in block.chunks_exact_mut(len).zip(x[first * width..].chunks_exact(width)) {
-                    row.copy_from_slice(&x[start..start + len]);
-                }
-            });
+            for_row_blocks(
+                out.native_mut()?,
+                len,
+                rows_per_block(len),
+                #[inline(always)]
+                |first, block| {
+                    for (row, x) in block.chunks_exact_mut(len).zip(x[first * width..].chunks_exact(width)) {
+                        row.copy_from_slice(&x[start..start + len]);
+                    }
+                },
+            );
         }
     }
     Ok(out)
@@ -79,15 +85,21 @@ pub fn concat(parts: &[&Tensor]) -> Result<Tensor> {
         None => {
             let natives: Vec<_> =
                 parts.iter().map(|part| Ok((part.native()?, part.rows_cols().1))).collect::<Result<_>>()?;
-            for_row_blocks(out.native_mut()?, width, rows_per_block(width), |first, block| {
-                for (i, mut row) in block.chunks_exact_mut(width).enumerate() {
-                    for (part, len) in &natives {
-                        let (columns, rest) = row.split_at_mut(*len);
-                        columns.copy_from_slice(&part[(first + i) * len..][..*len]);
-                        row = rest;
+            for_row_blocks(
+                out.native_mut()?,
+                width,
+                rows_per_block(width),
+                #[inline(always)]
+                |first, block| {
+                    for (i, mut row) in block.chunks_exact_mut(width).enumerate() {
+                        for (part, len) in &natives {
+                            let (columns, rest) = row.split_at_mut(*len);
+                            columns.copy_from_slice(&part[(first + i) * len..][..*len]);
+                            row = rest;
+                        }
                     }
-                }
-            });
+                },
+            );
         }
     }
     Ok(out)

@@ -29,7 +29,18 @@ pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
             .items(x.len(), BLOCK)
             .work(x.len())
             .run(gpu)?,
-        None => out.native_mut()?[0] = x.native()?.par_chunks(rows_per_block(1)).map(|b| simd(|| count(b))).sum(),
+        None => {
+            out.native_mut()?[0] = x
+                .native()?
+                .par_chunks(rows_per_block(1))
+                .map(|b| {
+                    simd(
+                        #[inline(always)]
+                        || count(b),
+                    )
+                })
+                .sum()
+        }
     }
     Ok(out)
 }

@@ -98,11 +98,17 @@ pub fn forward(table: &Tensor, index: &Index) -> Result<Tensor> {
             .run(gpu)?,
         None => {
             let (table, ids) = (table.native()?, index.ids.native()?);
-            for_row_blocks(out.native_mut()?, width, rows_per_block(width), |start, block| {
-                for (row, &id) in block.chunks_exact_mut(width).zip(&ids[start..]) {
-                    row.copy_from_slice(&table[id as usize * width..][..width]);
-                }
-            });
+            for_row_blocks(
+                out.native_mut()?,
+                width,
+                rows_per_block(width),
+                #[inline(always)]
+                |start, block| {
+                    for (row, &id) in block.chunks_exact_mut(width).zip(&ids[start..]) {
+                        row.copy_from_slice(&table[id as usize * width..][..width]);
+                    }
+                },
+            );
         }
     }
     Ok(out)
@@ -129,11 +135,17 @@ pub fn backward(dout: &Tensor, index: &Index) -> Result<Tensor> {
             .run(gpu)?,
         None => {
             let (dout, offsets, order) = (dout.native()?, index.offsets.native()?, index.order.native()?);
-            for_row_blocks(dtable.native_mut()?, width, rows_per_block(4 * width), |start, block| {
-                for (row, span) in block.chunks_exact_mut(width).zip(offsets[start..].windows(2)) {
-                    sum_positions(row, &order[span[0] as usize..span[1] as usize], dout);
-                }
-            });
+            for_row_blocks(
+                dtable.native_mut()?,
+                width,
+                rows_per_block(4 * width),
+                #[inline(always)]
+                |start, block| {
+                    for (row, span) in block.chunks_exact_mut(width).zip(offsets[start..].windows(2)) {
+                        sum_positions(row, &order[span[0] as usize..span[1] as usize], dout);
+                    }
+                },
+            );
         }
     }
     Ok(dtable)

@@ -59,7 +59,16 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
                 .run(gpu)
         }
         None => {
-            let blocks: Vec<f64> = x.native()?.par_chunks(rows_per_block(1)).map(|b| simd(|| squares(b))).collect();
+            let blocks: Vec<f64> = x
+                .native()?
+                .par_chunks(rows_per_block(1))
+                .map(|b| {
+                    simd(
+                        #[inline(always)]
+                        || squares(b),
+                    )
+                })
+                .collect();
             sums.native_mut()?[slot] = blocks.iter().sum::<f64>() as f32;
             Ok(())
         }

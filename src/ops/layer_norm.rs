@@ -135,17 +135,23 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, mean: &Tensor,
         None => {
             let (dout, x, weight) = (dout.native()?, x.native()?, weight.native()?);
             let (mean, rstd) = (mean.native()?, rstd.native()?);
-            for_row_blocks(dx.native_mut()?, width, rows_per_block(width), |start, dx| {
-                let range = start * width..start * width + dx.len();
-                vectorised!(backward_block(
-                    dx,
-                    &dout[range.clone()],
-                    &x[range],
-                    weight,
-                    &mean[start..],
-                    &rstd[start..]
-                ));
-            });
+            for_row_blocks(
+                dx.native_mut()?,
+                width,
+                rows_per_block(width),
+                #[inline(always)]
+                |start, dx| {
+                    let range = start * width..start * width + dx.len();
+                    vectorised!(backward_block(
+                        dx,
+                        &dout[range.clone()],
+                        &x[range],
+                        weight,
+                        &mean[start..],
+                        &rstd[start..]
+                    ));
+                },
+            );
         }
     }
     Ok(dx)
@@ -190,10 +196,16 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor, mean: &Tensor, rstd: &Tensor) 
             .run(gpu)?,
         None => {
             let (dout, x, mean, rstd) = (dout.native()?, x.native()?, mean.native()?, rstd.native()?);
-            for_row_blocks(partials.native_mut()?, width, 1, |i, partial| {
-                let rows = i * block..rows.min((i + 1) * block);
-                vectorised!(weight_block(partial, rows.start, dout, x, &mean[rows.clone()], &rstd[rows]));
-            });
+            for_row_blocks(
+                partials.native_mut()?,
+                width,
+                1,
+                #[inline(always)]
+                |i, partial| {
+                    let rows = i * block..rows.min((i + 1) * block);
+                    vectorised!(weight_block(partial, rows.start, dout, x, &mean[rows.clone()], &rstd[rows]));
+                },
+            );
         }
     }
     sum_partials(&partials)

@@ -93,9 +93,15 @@ fn product(
         let out_data = out.native_mut()?;
         if let Some(bias) = bias {
             let bias = bias.native()?;
-            for_row_blocks(out_data, n, rows_per_block(n), |_, rows| {
-                rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
-            });
+            for_row_blocks(
+                out_data,
+                n,
+                rows_per_block(n),
+                #[inline(always)]
+                |_, rows| {
+                    rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
+                },
+            );
         }
         matmul(out_data, (m, n, k), a.0.native()?, a.1, b.0.native()?, b.1, bias.is_some())?;
         return Ok(out);
@@ -158,12 +164,18 @@ fn column_sums(gpu: &Gpu, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()> {
 fn native_column_sums(x: &[f32], cols: usize, sum: &mut [f32]) {
     let rows = x.len() / cols.max(1);
     let mut partial = vec![0.0f32; rows.div_ceil(CHUNK) * cols];
-    for_row_blocks(&mut partial, cols, 1, |chunk, total| {
-        let end = rows.min((chunk + 1) * CHUNK);
-        for row in x[chunk * CHUNK * cols..end * cols].chunks_exact(cols) {
-            total.iter_mut().zip(row).for_each(|(t, v)| *t += v);
-        }
-    });
+    for_row_blocks(
+        &mut partial,
+        cols,
+        1,
+        #[inline(always)]
+        |chunk, total| {
+            let end = rows.min((chunk + 1) * CHUNK);
+            for row in x[chunk * CHUNK * cols..end * cols].chunks_exact(cols) {
+                total.iter_mut().zip(row).for_each(|(t, v)| *t += v);
+            }
+        },
+    );
     sum.fill(0.0);
     for chunk in partial.chunks_exact(cols.max(1)) {
         sum.iter_mut().zip(chunk).for_each(|(s, v)| *s += v);

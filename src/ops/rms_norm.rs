@@ -97,10 +97,16 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor)
         }
         None => {
             let (dout, x, weight, rstd) = (dout.native()?, x.native()?, weight.native()?, rstd.native()?);
-            for_row_blocks(dx.native_mut()?, width, rows_per_block(width), |start, dx| {
-                let range = start * width..start * width + dx.len();
-                vectorised!(backward_block(dx, &dout[range.clone()], &x[range], weight, &rstd[start..]));
-            });
+            for_row_blocks(
+                dx.native_mut()?,
+                width,
+                rows_per_block(width),
+                #[inline(always)]
+                |start, dx| {
+                    let range = start * width..start * width + dx.len();
+                    vectorised!(backward_block(dx, &dout[range.clone()], &x[range], weight, &rstd[start..]));
+                },
+            );
         }
     }
     Ok(dx)
@@ -143,10 +149,16 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tenso
             .run(gpu)?,
         None => {
             let (dout, x, rstd) = (dout.native()?, x.native()?, rstd.native()?);
-            for_row_blocks(partials.native_mut()?, width, 1, |i, partial| {
-                let rows = i * block..rows.min((i + 1) * block);
-                vectorised!(weight_block(partial, rows.start, dout, x, &rstd[rows]));
-            });
+            for_row_blocks(
+                partials.native_mut()?,
+                width,
+                1,
+                #[inline(always)]
+                |i, partial| {
+                    let rows = i * block..rows.min((i + 1) * block);
+                    vectorised!(weight_block(partial, rows.start, dout, x, &rstd[rows]));
+                },
+            );
         }
     }
     sum_partials(&partials)
@@ -184,12 +196,18 @@ pub(super) fn sum_partials(partials: &Tensor) -> Result<Tensor> {
             .run(gpu)?,
         None => {
             let partials = partials.native()?;
-            for_row_blocks(sum.native_mut()?, 1, 1024, |start, sum| {
-                sum.fill(0.0);
-                for partial in partials.chunks_exact(width) {
-                    sum.iter_mut().zip(&partial[start..]).for_each(|(s, p)| *s += p);
-                }
-            });
+            for_row_blocks(
+                sum.native_mut()?,
+                1,
+                1024,
+                #[inline(always)]
+                |start, sum| {
+                    sum.fill(0.0);
+                    for partial in partials.chunks_exact(width) {
+                        sum.iter_mut().zip(&partial[start..]).for_each(|(s, p)| *s += p);
+                    }
+                },
+            );
         }
     }
     Ok(sum)
