@@ -6,7 +6,9 @@
 
 mod tensors;
 
-pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_tensors, save_tensors};
+pub use tensors::{
+    HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors, save_tensors,
+};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};

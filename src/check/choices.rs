@@ -1,36 +1,57 @@
-//! Which of more protected weights than places the golden runs kept.
+//! What the golden runs chose among equals, where the method leaves the choice open.
 //!
-//! Where min-alive protects more weights than may survive, the method leaves the choice open. The product keeps the
-//! largest. The golden runs came from a library that held all protected weights for equally (infinitely) large and kept
-//! whichever its selection happened to bring to the front. A training case therefore carries those choices in
-//! `choices.safetensors`: per step and matrix, the flat indices of the survivors. They were taken from a float64 replay of
-//! the golden runs that matches them to the last bit. Every other selection is the device's own.
+//! Two such choices exist. Where min-alive protects more weights than may survive, someone must go: the product lets the
+//! smallest go, the golden runs whichever their library's selection left behind. Where a row has fewer nonzero entries
+//! than AbsTopK keeps, some zeros are kept, and gradient flows through them: the product keeps the first ones, the golden
+//! runs whichever. To be comparable to the last step, a case carries its choices in `choices.safetensors`:
+//! `<step>/<parameter>` the flat indices of the surviving weights, `<step>/<layer>.<place>` those of the kept zeros. They
+//! come from a float64 replay of the golden runs that matches them to the last bit. Every other selection, and every
+//! number, is the device's own.
 
 use std::collections::HashMap;
 
 use super::golden::Case;
-use crate::files::parse_ids;
-use crate::model::{Kind, Parameter, Parameters};
+use crate::files::{parse_ids, parse_names};
+use crate::model::{Kind, Parameter, Parameters, Sites};
+use crate::ops::abs_topk;
 use crate::ops::weight_topk::Neurons;
 use crate::sparsity::{self, Schedule};
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
-/// A golden run's choices by `step/parameter`, and how many were followed.
-pub(super) struct Choices<'a> {
-    case: &'a Case,
-    known: HashMap<String, Vec<u32>>,
-    pub(super) followed: usize,
-}
+/// A golden run's choices by name.
+pub(super) struct Choices(HashMap<String, Vec<u32>>);
 
-impl<'a> Choices<'a> {
-    pub(super) fn of(case: &'a Case) -> Self {
-        Self { case, known: HashMap::new(), followed: 0 }
+impl Choices {
+    /// The choices of a case; none if it made none.
+    pub(super) fn of(case: &Case) -> Result<Self> {
+        let mut known = HashMap::new();
+        if let Some((path, bytes)) = case.choices()? {
+            for name in parse_names(&path, &bytes)? {
+                let (_, ids) = parse_ids(&path, &bytes, &name)?;
+                known.insert(name, ids);
+            }
+        }
+        Ok(Self(known))
+    }
+
+    /// A line for the reader, if there are any.
+    pub(super) fn describe(&self) -> String {
+        match self.0.len() {
+            0 => String::new(),
+            n => format!("({n} choices among equals are given)"),
+        }
+    }
+
+    /// Sees to it that AbsTopK at `step` keeps the zeros that the golden run kept; `inner` sees the sites.
+    pub(super) fn at<S: Sites>(&self, step: u64, inner: S) -> KeptZeros<'_, S> {
+        KeptZeros { choices: self, step, inner }
     }
 
     /// As [`sparsity::enforce`], but with the golden run's survivors in those matrices where more weights are protected
     /// than may survive.
     pub(super) fn enforce(
-        &mut self,
+        &self,
         parameters: &mut Parameters,
         schedule: &Schedule,
         at: (u64, u64),
@@ -44,27 +65,19 @@ impl<'a> Choices<'a> {
                 Neurons::Rows => (rows, columns),
                 Neurons::Columns => (columns, rows),
             };
-            if count * schedule.min_alive.min(width) <= keep {
-                continue;
-            }
-            let case = self.case;
-            let survivors = self.survivors(&format!("{}/{name}", at.0))?;
-            if survivors.len() != keep {
-                return Err(case.error(format!("choices for {name} are {}, not {keep}", survivors.len())));
-            }
+            let survivors = self.0.get(&format!("{}/{name}", at.0));
+            let Some(survivors) = survivors.filter(|_| count * schedule.min_alive.min(width) > keep) else { continue };
             let before = value.read()?;
             let mut after = vec![0.0; before.len()];
             for &i in survivors {
-                let i = i as usize;
-                let (Some(new), Some(old)) = (after.get_mut(i), before.get(i)) else {
-                    return Err(case.error(format!("choices for {name} name entry {i} of {}", before.len())));
+                let (Some(new), Some(old)) = (after.get_mut(i as usize), before.get(i as usize)) else {
+                    return Err(Error::shape("choices", format!("{name} has no entry {i}")));
                 };
                 *new = old - weight_decay_lr * old;
             }
             chosen.push((i, after));
         }
         sparsity::enforce(parameters, schedule, at, weight_decay_lr)?;
-        self.followed += chosen.len();
         for (i, data) in chosen {
             if let Some(p) = parameters.iter_mut().nth(i) {
                 p.value.write(&data)?;
@@ -72,16 +85,38 @@ impl<'a> Choices<'a> {
         }
         Ok(())
     }
+}
 
-    fn survivors(&mut self, key: &str) -> Result<&[u32]> {
-        if !self.known.contains_key(key) {
-            let (path, bytes) = self.case.choices()?;
-            let (_, ids) = parse_ids(&path, &bytes, key).map_err(|e| match e {
-                Error::File { path, message } => Error::file(path, format!("{message} (the golden run's own choice)")),
-                other => other,
-            })?;
-            self.known.insert(key.to_string(), ids);
+/// Lets the gradient through the zeros that a golden run kept, instead of through the first ones.
+pub(super) struct KeptZeros<'a, S> {
+    choices: &'a Choices,
+    step: u64,
+    pub(super) inner: S,
+}
+
+impl<S: Sites> Sites for KeptZeros<'_, S> {
+    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        self.inner.visit(tape, name, value)
+    }
+
+    fn select(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
+        let Some(zeros) = self.choices.0.get(&format!("{}/{place}", self.step)) else {
+            return self.inner.select(tape, place, x, k);
+        };
+        let y = abs_topk::forward(x.value(), k)?.y;
+        let mut kept: Vec<bool> = y.read()?.iter().map(|v| *v != 0.0).collect();
+        for &i in zeros {
+            match kept.get_mut(i as usize) {
+                Some(kept) => *kept = true,
+                None => return Err(Error::shape("choices", format!("{place} has no entry {i}"))),
+            }
         }
-        Ok(self.known.get(key).map_or(&[], Vec::as_slice))
+        let mut vars = tape.record(&[x], vec![y], move |mut dout, _| {
+            let Some(dout) = dout.pop().flatten() else { return Ok(vec![None]) };
+            let mut gradient = dout.read()?;
+            gradient.iter_mut().zip(&kept).filter(|(_, kept)| !**kept).for_each(|(g, _)| *g = 0.0);
+            Ok(vec![Some(dout.device().upload("gradient", dout.shape(), &gradient)?)])
+        });
+        vars.pop().ok_or_else(|| Error::shape("choices", "no output"))
     }
 }

@@ -83,12 +83,14 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let mut scales = Worst::new("gradient rms", LOSS);
     let mut schedules = Worst::new("lr, densities", 1e-12);
     let mut counts = Worst::new("nonzero counts", 0.0);
-    let mut choices = Choices::of(case);
+    let choices = Choices::of(case)?;
     let relative = |got: f64, want: f64| if want == 0.0 { got.abs() } else { ((got - want) / want).abs() };
     for (want, tokens) in meta.log.iter().zip(tokens.chunks(tokens.len() / steps.max(1))) {
         let batch = Batch::new(device, &trainer.model.config, tokens, batch)?;
-        let record = trainer
-            .step_with(&[batch], |parameters, schedule, at, decay| choices.enforce(parameters, schedule, at, decay))?;
+        let mut sites = choices.at(trainer.steps_done(), ());
+        let record = trainer.step_with(&[batch], &mut sites, |parameters, schedule, at, decay| {
+            choices.enforce(parameters, schedule, at, decay)
+        })?;
         let got = trainer.numbers(&record)?;
         let at = format!("step {}", got.step);
         losses.see(&at, Ok(relative(got.loss, want.loss)));
@@ -116,8 +118,6 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         let differ = got.data.iter().zip(&want.data).filter(|(g, w)| (**g == 0.0) != (**w == 0.0)).count();
         zeros.see(name, Ok(differ as f64));
     }
-    if choices.followed > 0 {
-        zeros.note(format!("({} selections of more protected weights than places are given)", choices.followed));
-    }
+    zeros.note(choices.describe());
     Ok([losses, scales, schedules, counts, weights, zeros].map(Worst::verdict).into())
 }

@@ -138,6 +138,15 @@ pub fn parse_ids(path: &Path, file: &[u8], name: &str) -> Result<(Vec<usize>, Ve
     Ok((view.shape().to_vec(), ids))
 }
 
+/// The names of all tensors in the bytes of a safetensors file; `path` is for error messages.
+///
+/// # Errors
+///
+/// [`Error::File`] if it is truncated or not a safetensors file.
+pub fn parse_names(path: &Path, file: &[u8]) -> Result<Vec<String>> {
+    Ok(parse(path, file)?.names().into_iter().map(String::from).collect())
+}
+
 /// Reads the text that the safetensors file at `path` carries about itself; empty if it carries none.
 ///
 /// # Errors

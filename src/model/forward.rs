@@ -25,6 +25,15 @@ pub trait Sites {
     /// # Errors
     /// Any; the forward pass ends with it.
     fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var>;
+
+    /// Called to apply AbsTopK at a place such as `3.mlp_neuron`, keeping `k` entries of each row of `x`.
+    ///
+    /// # Errors
+    /// Any; the forward pass ends with it.
+    fn select(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
+        let _ = place;
+        tape.abs_topk(x, k)
+    }
 }
 
 /// Nobody looks.
@@ -192,10 +201,10 @@ impl Pass<'_> {
         self.sites.visit(self.tape, name, value)
     }
 
-    fn sparse(&mut self, place: &str, x: Var) -> Result<Var> {
+    fn sparse(&mut self, i: usize, place: &str, x: Var) -> Result<Var> {
         let width = x.value().rows_cols().1;
         match self.config().kept(place, width) {
-            Some(k) => self.tape.abs_topk(&x, k),
+            Some(k) => self.sites.select(self.tape, &format!("{i}.{place}"), &x, k),
             None => Ok(x),
         }
     }
@@ -222,21 +231,21 @@ impl Pass<'_> {
     }
 
     /// What a sublayer reads: the normalised residual stream and, if concatenated, its own norm of the positions.
-    fn sublayer_input(&mut self, norms: (&str, &str), x: &Var, positions: Option<&Var>, place: &str) -> Result<Var> {
-        let mut h = self.norm(norms.0, x)?;
+    fn sublayer_input(&mut self, i: usize, sublayer: usize, x: &Var, positions: Option<&Var>) -> Result<Var> {
+        let mut h = self.norm(&format!("transformer.h.{i}.ln_{sublayer}"), x)?;
         if let Some(positions) = positions {
-            let p = self.norm(norms.1, positions)?;
+            let p = self.norm(&format!("transformer.h.{i}.ln_p{sublayer}"), positions)?;
             h = self.tape.concat(&h, &p)?;
         }
-        self.sparse(place, h)
+        self.sparse(i, if sublayer == 1 { "attn_in" } else { "mlp_in" }, h)
     }
 
-    fn close_sublayer(&mut self, x: &Var, delta: &Var, place: &str) -> Result<Var> {
+    fn close_sublayer(&mut self, i: usize, x: &Var, delta: &Var, place: &str) -> Result<Var> {
         let mut x = self.tape.add(x, delta)?;
         if self.config().residual_activation_type == ResidualActivation::Relu {
             x = self.tape.relu(&x)?;
         }
-        self.sparse(place, x)
+        self.sparse(i, place, x)
     }
 
     fn attention(&mut self, i: usize, input: &Var) -> Result<Var> {
@@ -247,7 +256,7 @@ impl Pass<'_> {
         drop(qkv);
         let mut sparse = Vec::with_capacity(3);
         for (part, letter) in parts.into_iter().zip(["q", "k", "v"]) {
-            let part = self.sparse(&format!("attn_{letter}"), part)?;
+            let part = self.sparse(i, &format!("attn_{letter}"), part)?;
             sparse.push(self.site(&format!("{i}.attn.{letter}"), part)?);
         }
         let sink = self.find(&format!("{layer}.attn_imp.sink_logit")).cloned();
@@ -255,7 +264,7 @@ impl Pass<'_> {
         let y = self.tape.attention(&sparse[0], &sparse[1], &sparse[2], sink.as_ref(), n_head)?;
         let y = self.site(&format!("{i}.attn.y"), y)?;
         let out = self.linear(&format!("{layer}.c_proj"), &y)?;
-        self.sparse("attn_out", out)
+        self.sparse(i, "attn_out", out)
     }
 
     fn mlp(&mut self, i: usize, input: &Var) -> Result<Var> {
@@ -265,28 +274,27 @@ impl Pass<'_> {
             Activation::Gelu => self.tape.gelu(&h)?,
             Activation::Relu => self.tape.relu(&h)?,
         };
-        let h = self.sparse("mlp_neuron", h)?;
+        let h = self.sparse(i, "mlp_neuron", h)?;
         let h = self.site(&format!("{i}.mlp.post_act"), h)?;
         let out = self.linear(&format!("{layer}.c_proj"), &h)?;
-        self.sparse("mlp_out", out)
+        self.sparse(i, "mlp_out", out)
     }
 
     fn layer(&mut self, i: usize, x: Var, positions: Option<&Var>) -> Result<Var> {
-        let name = |part: &str| format!("transformer.h.{i}.{part}");
         let x = self.site(&format!("{i}.resid_in"), x)?;
 
-        let input = self.sublayer_input((&name("ln_1"), &name("ln_p1")), &x, positions, "attn_in")?;
+        let input = self.sublayer_input(i, 1, &x, positions)?;
         let input = self.site(&format!("{i}.attn.act_in"), input)?;
         let delta = self.attention(i, &input)?;
         let delta = self.site(&format!("{i}.attn.resid_delta"), delta)?;
-        let x = self.close_sublayer(&x, &delta, "resid_post_attn")?;
+        let x = self.close_sublayer(i, &x, &delta, "resid_post_attn")?;
         let x = self.site(&format!("{i}.resid_mid"), x)?;
 
-        let input = self.sublayer_input((&name("ln_2"), &name("ln_p2")), &x, positions, "mlp_in")?;
+        let input = self.sublayer_input(i, 2, &x, positions)?;
         let input = self.site(&format!("{i}.mlp.act_in"), input)?;
         let delta = self.mlp(i, &input)?;
         let delta = self.site(&format!("{i}.mlp.resid_delta"), delta)?;
-        self.close_sublayer(&x, &delta, "resid_post_mlp")
+        self.close_sublayer(i, &x, &delta, "resid_post_mlp")
     }
 
     fn run(&mut self, batch: &Batch) -> Result<Var> {

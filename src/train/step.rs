@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::config::Optimizer;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, Parameters, Weights};
+use crate::model::{Batch, Kind, Model, Parameters, Sites, Weights};
 use crate::ops::compress::Compressed;
 use crate::ops::{adam, add, grad_rms};
 use crate::sparsity::{self, Schedule};
@@ -133,18 +133,20 @@ impl Trainer {
     /// Those of the operations. Numbers that are not finite are not looked for here but in [`Trainer::numbers`], since
     /// that waits for the device.
     pub fn step(&mut self, batches: &[Batch]) -> Result<StepRecord> {
-        self.step_with(batches, sparsity::enforce)
+        self.step_with(batches, &mut (), sparsity::enforce)
     }
 
-    /// As [`Trainer::step`], with another hand than [`sparsity::enforce`] to keep and decay weights.
+    /// As [`Trainer::step`], with someone at the forward pass's sites, and another hand than [`sparsity::enforce`] to keep
+    /// and decay weights.
     pub(crate) fn step_with(
         &mut self,
         batches: &[Batch],
+        sites: &mut dyn Sites,
         enforce: impl FnOnce(&mut Parameters, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (step, steps) = (self.step, self.optimizer.steps);
         let lr = self.optimizer.lr_at(step, &self.schedule);
-        let (losses, gradients) = self.gradients(batches)?;
+        let (losses, gradients) = self.gradients(batches, sites)?;
 
         let trained = gradients.iter().flatten().count();
         let mut square_sums = self.model.device.empty("square sums", &[trained])?;
@@ -185,7 +187,7 @@ impl Trainer {
     }
 
     /// Losses of the batches, and the average of their gradients for every trained parameter.
-    fn gradients(&self, batches: &[Batch]) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
+    fn gradients(&self, batches: &[Batch], sites: &mut dyn Sites) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
         if batches.len() != self.optimizer.accumulate {
             let message = format!("{} batches for accumulate = {}", batches.len(), self.optimizer.accumulate);
             return Err(Error::shape("step", message));
@@ -196,7 +198,7 @@ impl Trainer {
         for batch in batches {
             let mut tape = Tape::new();
             let weights = Weights::new(&self.model, &mut tape, |kind| self.trains(kind), &self.compressed);
-            let (loss, _, logits) = self.model.loss(&mut tape, &weights, batch, &mut ())?;
+            let (loss, _, logits) = self.model.loss(&mut tape, &weights, batch, sites)?;
             drop(logits);
             tape.backward(&loss, self.seed.clone())?;
             losses.push(loss.value().clone());
