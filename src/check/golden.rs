@@ -127,7 +127,7 @@ impl Case {
     pub(super) fn choices(&self) -> Result<Option<(PathBuf, Cow<'static, [u8]>)>> {
         let path = self.path("choices.safetensors");
         match &self.source {
-            Source::BuiltIn(_, choices) if choices.is_empty() => Ok(None),
+            Source::BuiltIn(_, []) => Ok(None),
             Source::BuiltIn(_, choices) => Ok(Some((path, Cow::Borrowed(*choices)))),
             Source::Folder(_) if path.exists() => {
                 let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;

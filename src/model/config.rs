@@ -232,16 +232,14 @@ impl ModelConfig {
                 return Err(Error::config(name, format!("{value} is absurdly large (at most 16,777,216)")));
             }
         }
-        if self.d_head.is_none() && self.d_model % self.n_head != 0 {
+        if self.d_head.is_none() && !self.d_model.is_multiple_of(self.n_head) {
             return Err(Error::config(
                 "n_head",
                 format!("{} does not divide d_model {}; set d_head", self.n_head, self.d_model),
             ));
         }
-        if let Some(afrac) = self.afrac {
-            if !(afrac > 0.0 && afrac <= 1.0) {
-                return Err(Error::config("afrac", format!("{afrac} is not in (0, 1]")));
-            }
+        if let Some(afrac) = self.afrac.filter(|f| !(*f > 0.0 && *f <= 1.0)) {
+            return Err(Error::config("afrac", format!("{afrac} is not in (0, 1]")));
         }
         for place in self.afrac_loctypes.0.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             if !PLACES.contains(&place) {

@@ -79,7 +79,7 @@ impl Batch {
     /// [`Error::Shape`] if the tokens do not divide into the sequences, are too long for the model, or not in its
     /// vocabulary.
     pub fn new(device: &Device, config: &ModelConfig, tokens: &[u32], batch: usize) -> Result<Self> {
-        if batch == 0 || tokens.is_empty() || tokens.len() % batch != 0 {
+        if batch == 0 || tokens.is_empty() || !tokens.len().is_multiple_of(batch) {
             return Err(Error::shape("batch", format!("{} tokens in {batch} sequences", tokens.len())));
         }
         let length = tokens.len() / batch;

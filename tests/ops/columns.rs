@@ -27,7 +27,7 @@ fn parts_lie_side_by_side_and_come_apart_again() {
     let devices = devices();
     for (rows, widths) in [(1, vec![1]), (3, vec![1, 1]), (67, vec![5, 300, 2]), (259, vec![3, 0, 4])] {
         let parts: Vec<_> = widths.iter().map(|w| normal(&mut rng, rows * w)).collect();
-        let mut want = Vec::new();
+        let mut want: Vec<f32> = Vec::new();
         for row in 0..rows {
             for (part, width) in parts.iter().zip(&widths) {
                 want.extend(&part[row * width..][..*width]);

@@ -122,11 +122,11 @@ fn layout_entries(module: &Module, entry: &str) -> Option<Vec<wgpu::BindGroupLay
     };
     let mut entries = vec![buffer(0, wgpu::BufferBindingType::Uniform, true)];
     for (handle, global) in module.ir.global_variables.iter() {
-        if let (naga::AddressSpace::Storage { access }, Some(binding)) = (global.space, &global.binding) {
-            if !uses[handle].is_empty() {
-                let read_only = !access.contains(naga::StorageAccess::STORE);
-                entries.push(buffer(binding.binding, wgpu::BufferBindingType::Storage { read_only }, false));
-            }
+        if let (naga::AddressSpace::Storage { access }, Some(binding)) = (global.space, &global.binding)
+            && !uses[handle].is_empty()
+        {
+            let read_only = !access.contains(naga::StorageAccess::STORE);
+            entries.push(buffer(binding.binding, wgpu::BufferBindingType::Storage { read_only }, false));
         }
     }
     entries.sort_by_key(|e| e.binding);
