@@ -1,6 +1,6 @@
 //! The native device: recycled host memory, and the two ways operations use the processor (threads and vectors).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,15 +23,37 @@ pub(super) struct Shared {
     allocated: AtomicU64,
 }
 
-/// Vectors given back, by length.
+/// Vectors given back, by capacity.
 pub struct Pool<T> {
-    free: Mutex<HashMap<usize, Vec<Vec<T>>>>,
+    free: Mutex<BTreeMap<usize, Vec<Vec<T>>>>,
 }
 
 impl<T> Default for Pool<T> {
     fn default() -> Self {
-        Self { free: Mutex::new(HashMap::new()) }
+        Self { free: Mutex::new(BTreeMap::new()) }
     }
+}
+
+impl<T> Pool<T> {
+    fn take(&self, len: usize) -> Option<Vec<T>> {
+        take_fitting(&mut *self.free.lock().ok()?, len)
+    }
+}
+
+/// Takes the smallest item of at least `size` out of a store, unless it is more than twice as large.
+///
+/// The leeway is for what shrinks step by step, as compressed weights do while the density falls: without it every step
+/// would leave behind buffers that no later step fits.
+pub(super) fn take_fitting<K, I>(free: &mut BTreeMap<K, Vec<I>>, size: K) -> Option<I>
+where
+    K: Ord + Copy + std::ops::Add<Output = K>,
+{
+    let (&key, items) = free.range_mut(size..=size + size).next()?;
+    let item = items.pop();
+    if items.is_empty() {
+        free.remove(&key);
+    }
+    item
 }
 
 impl Cpu {
@@ -55,9 +77,11 @@ impl Cpu {
 
     /// A vector of `len` entries with unspecified (but initialised) contents.
     pub(super) fn take<T: Element>(&self, name: &str, len: usize) -> Result<Buffer<T>> {
-        let recycled = T::pool(&self.shared).free.lock().ok().and_then(|mut free| free.get_mut(&len)?.pop());
-        let data = match recycled {
-            Some(data) => data,
+        let data = match T::pool(&self.shared).take(len) {
+            Some(mut data) => {
+                data.resize(len, T::default());
+                data
+            }
             None => {
                 let mut data = Vec::new();
                 data.try_reserve_exact(len).map_err(|_| {
@@ -94,7 +118,7 @@ impl<T: Element> Drop for Buffer<T> {
     fn drop(&mut self) {
         if let Ok(mut free) = T::pool(&self.home).free.lock() {
             let data = std::mem::take(&mut self.data);
-            free.entry(data.len()).or_default().push(data);
+            free.entry(data.capacity()).or_default().push(data);
         }
     }
 }
@@ -154,4 +178,25 @@ pub fn for_row_blocks<T: Element>(
 /// How many rows of `width` entries make a block worth a thread's while.
 pub fn rows_per_block(width: usize) -> usize {
     (16 * 1024 / width.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_shrink_step_by_step_use_the_same_memory() {
+        let cpu = Cpu::new();
+        let mut after_first = 0;
+        for len in (501..1000).rev() {
+            drop((cpu.take::<f32>("values", len).unwrap(), cpu.take::<u32>("indices", len).unwrap()));
+            if after_first == 0 {
+                after_first = cpu.allocated();
+            }
+        }
+        assert_eq!(cpu.allocated(), after_first);
+        assert_eq!(cpu.take::<f32>("values", 700).unwrap().data.len(), 700);
+        drop(cpu.take::<f32>("small", 10).unwrap());
+        assert!(cpu.allocated() > after_first, "a large vector must not be wasted on a small tensor");
+    }
 }

@@ -4,11 +4,12 @@ pub mod launch;
 mod pipeline;
 mod queue;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::cpu::take_fitting;
 use crate::{Error, Result};
 use pipeline::Pipelines;
 use queue::Pending;
@@ -26,7 +27,7 @@ struct Shared {
     limits: wgpu::Limits,
     pipelines: Mutex<Pipelines>,
     pending: Mutex<Pending>,
-    free: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
+    free: Mutex<BTreeMap<u64, Vec<wgpu::Buffer>>>,
     allocated: AtomicU64,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -212,7 +213,7 @@ impl Gpu {
                 ),
             });
         }
-        let recycled = lock(&self.shared.free)?.get_mut(&size).and_then(Vec::pop);
+        let recycled = take_fitting(&mut *lock(&self.shared.free)?, size);
         let raw = match recycled {
             Some(raw) => raw,
             None => {
