@@ -1,5 +1,6 @@
 //! Everything a run needs to be repeated: the contents of its `config.toml`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,15 @@ pub struct RunConfig {
     pub run: Run,
 }
 
+/// Settings that can be absent; the value `none` makes them so.
+const OPTIONAL: [&str; 5] = ["model.d_head", "model.d_mlp", "model.afrac", "model.d_pos_emb", "data.tokenizer"];
+
+/// More layers than any machine trains; bounded before anything is made per layer.
+const MAX_LAYERS: usize = 10_000;
+
+/// More tokens in an optimizer step than any machine takes; their sequences are held in memory.
+const MAX_TOKENS_PER_STEP: u128 = 1 << 32;
+
 /// The names [`RunConfig::preset`] takes.
 pub const PRESETS: [&str; 3] = ["quickstart", "small", "paper"];
 
@@ -234,18 +244,35 @@ impl RunConfig {
         toml::to_string_pretty(self).map_err(|e| Error::Text(format!("config.toml: {e}")))
     }
 
-    /// Overlays the settings of a TOML file, complete or not.
+    /// Overlays the settings of a TOML file, complete or not. One that is complete, as a run's `config.toml`, replaces all.
     ///
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
     pub fn overlay_file(&mut self, path: &Path) -> Result<()> {
         let table: Table = read_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
+        if let Some(whole) = Self::written_whole(&table) {
+            *self = whole;
+            return Ok(());
+        }
         let mut leaves = Vec::new();
         flatten("", &Value::Table(table), &mut leaves);
         leaves.into_iter().try_for_each(|(key, value)| self.set_value(&key, value))
     }
 
-    /// Sets one setting from `key=value`, as `train.lr=0.02` or, where no other section has the name, `lr=0.02`.
+    /// The configuration that `table` is all of, as a run's `config.toml` is. What such a file leaves out is absent, and not
+    /// to be taken from elsewhere.
+    fn written_whole(table: &Table) -> Option<Self> {
+        let whole: Self = table.clone().try_into().ok()?;
+        let keys = |table: Table| {
+            let mut leaves = Vec::new();
+            flatten("", &Value::Table(table), &mut leaves);
+            leaves.into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>()
+        };
+        (keys(Table::try_from(&whole).ok()?) == keys(table.clone())).then_some(whole)
+    }
+
+    /// Sets one setting from `key=value`, as `train.lr=0.02` or, where no other section has the name, `lr=0.02`. Optional
+    /// ones, such as `afrac`, take `none`.
     ///
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
@@ -292,7 +319,10 @@ impl RunConfig {
                     (Some(Value::Float(_)), Value::Integer(i)) => Value::Float(*i as f64),
                     _ => value,
                 };
-                table.insert(part.to_string(), value);
+                match OPTIONAL.contains(&key) && value.as_str() == Some("none") {
+                    true => table.remove(part),
+                    false => table.insert(part.to_string(), value),
+                };
                 break;
             }
             table = match table.entry(part.to_string()).or_insert_with(|| Value::Table(Table::new())) {
@@ -317,6 +347,19 @@ impl RunConfig {
         self.model.validate()?;
         self.sparsity.validate()?;
         let t = &self.train;
+        if self.model.n_layer > MAX_LAYERS {
+            let message = format!("{} is absurdly large (at most {MAX_LAYERS})", self.model.n_layer);
+            return Err(Error::config("model.n_layer", message));
+        }
+        let tokens = [t.batch_size, t.accumulate, self.model.block_size]
+            .iter()
+            .fold(1, |product: u128, &factor| product.saturating_mul(factor as u128));
+        if tokens > MAX_TOKENS_PER_STEP {
+            let message = format!(
+                "with train.batch_size and model.block_size makes {tokens} tokens a step (at most {MAX_TOKENS_PER_STEP})"
+            );
+            return Err(Error::config("train.accumulate", message));
+        }
         let at_least_one = [
             ("train.steps", t.steps),
             ("train.batch_size", t.batch_size as u64),
@@ -333,7 +376,7 @@ impl RunConfig {
             true => Ok(()),
             false => Err(Error::config(key, format!("{value} is not {range}"))),
         };
-        in_range("train.lr", t.lr, t.lr >= 0.0, "a number of at least 0")?;
+        in_range("train.lr", t.lr, t.lr > 0.0, "a number above 0")?;
         in_range("train.warmup_frac", t.warmup_frac, (0.0..=1.0).contains(&t.warmup_frac), "in [0, 1]")?;
         in_range("train.beta1", t.beta1, (0.0..1.0).contains(&t.beta1), "in [0, 1)")?;
         in_range("train.beta2", t.beta2, (0.0..1.0).contains(&t.beta2), "in [0, 1)")?;
