@@ -216,7 +216,7 @@ impl Looping<'_> {
             pending.push(self.step(trainer)?);
             let done = trainer.steps_done();
             let stop = self.run.stop.load(Ordering::Relaxed);
-            let due = |every: u64| done == steps || (every > 0 && done % every == 0);
+            let due = |every: u64| done == steps || (every > 0 && done.is_multiple_of(every));
             let save = due(run.checkpoint_every) || stop;
             if due(run.log_every) || save || due(run.eval_every) || trainer.model.device.is_cpu() {
                 // Reading waits for the device, which is why it is put off; but nothing is saved unseen.
