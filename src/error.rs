@@ -72,6 +72,16 @@ pub enum Error {
     Memory(String),
 }
 
+/// An error and its causes in one line, none said twice: an outer error may already quote the inner one.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    causes.fold(String::new(), |text, cause| match (text.is_empty(), text.ends_with(&cause)) {
+        (true, _) => cause,
+        (false, true) => text,
+        (false, false) => format!("{text}: {cause}"),
+    })
+}
+
 impl Error {
     /// A shape error of operation `op`.
     pub fn shape(op: &'static str, message: impl Into<String>) -> Self {

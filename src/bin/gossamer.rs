@@ -1,5 +1,6 @@
 //! Every command but training.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use gossamer::check;
 use gossamer::device::{Device, adapters};
+use gossamer::error::explain;
 use gossamer::train::memory::human_bytes;
 
 /// Weight-sparse transformers: tools beside the trainer
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,gossamer=info".into()),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();
@@ -51,7 +54,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", explain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

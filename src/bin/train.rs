@@ -10,9 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use gossamer::device::Device;
+use gossamer::error::explain;
 use gossamer::text::corpus::Source;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::config::RunConfig;
+use gossamer::train::data::sample;
 use gossamer::train::memory::human_bytes;
 use gossamer::train::run::{Event, Outcome, Progress, Run, samples};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,gossamer=info".into()),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();
@@ -103,14 +106,14 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", explain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
 }
 
 fn tokenizer(args: &TokenizerArgs) -> Result<()> {
-    let documents = Source::new(&args.data).sample(args.max_bytes)?;
+    let documents = sample(&Source::new(&args.data), args.max_bytes)?;
     let bytes: usize = documents.iter().map(String::len).sum();
     let count = documents.len();
     let tokenizer = Tokenizer::train(documents.into_iter(), args.vocab_size)?;

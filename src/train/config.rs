@@ -1,11 +1,12 @@
 //! Everything a run needs to be repeated: the contents of its `config.toml`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::model::{ModelConfig, SparsePlaces};
+use crate::model::ModelConfig;
 use crate::ops::grad_rms;
 use crate::sparsity::{Schedule, Sharkfin};
 use crate::{Error, Result};
@@ -121,100 +122,16 @@ pub struct RunConfig {
     pub run: Run,
 }
 
-/// The names [`RunConfig::preset`] takes.
-pub const PRESETS: [&str; 3] = ["quickstart", "small", "paper"];
+/// Settings that can be absent; the value `none` makes them so.
+const OPTIONAL: [&str; 5] = ["model.d_head", "model.d_mlp", "model.afrac", "model.d_pos_emb", "data.tokenizer"];
+
+/// More layers than any machine trains; bounded before anything is made per layer.
+const MAX_LAYERS: usize = 10_000;
+
+/// More tokens in an optimizer step than any machine takes; their sequences are held in memory.
+const MAX_TOKENS_PER_STEP: u128 = 1 << 32;
 
 impl RunConfig {
-    /// A preset by name: `quickstart` (under three minutes on two cores), `small` (4 layers, width 256), or `paper` (the
-    /// published default: 8 layers, width 1024, targets 1/64 and 1/16).
-    ///
-    /// # Errors
-    /// [`Error::Config`] for another name.
-    pub fn preset(name: &str) -> Result<Self> {
-        let paper = Self::paper();
-        match name {
-            "paper" => Ok(paper),
-            "small" => Ok(Self {
-                model: ModelConfig { n_layer: 4, n_head: 16, d_model: 256, ..paper.model },
-                train: Optimizer { steps: 2500, batch_size: 8, accumulate: 1, lr: 1e-2, ..paper.train },
-                sparsity: Schedule { target_density: 1.0 / 16.0, embed_target_density: 1.0 / 4.0, ..paper.sparsity },
-                data: Data { generated_documents: 40_000, ..paper.data },
-                run: Run { log_every: 10, eval_every: 250, checkpoint_every: 500, ..paper.run },
-            }),
-            "quickstart" => Ok(Self {
-                model: ModelConfig {
-                    n_layer: 2,
-                    n_head: 8,
-                    d_model: 128,
-                    block_size: 64,
-                    vocab_size: 512,
-                    ..paper.model
-                },
-                train: Optimizer { steps: 1500, batch_size: 64, accumulate: 1, lr: 1e-2, ..paper.train },
-                sparsity: Schedule { target_density: 1.0 / 32.0, embed_target_density: 1.0 / 8.0, ..paper.sparsity },
-                data: Data { generated_documents: 8_000, ..paper.data },
-                run: Run { log_every: 10, eval_every: 250, checkpoint_every: 500, eval_sequences: 256, ..paper.run },
-            }),
-            _ => Err(Error::config("preset", format!("`{name}` is not one of {}", PRESETS.join(", ")))),
-        }
-    }
-
-    /// The published default: batches of 512×256 tokens, 32 billion tokens, learning rate 1.28e-2.
-    fn paper() -> Self {
-        Self {
-            model: ModelConfig {
-                block_size: 256,
-                vocab_size: 2048,
-                n_layer: 8,
-                n_head: 64,
-                d_head: Some(16),
-                d_model: 1024,
-                d_mlp: None,
-                rms_norm: true,
-                afrac: Some(0.25),
-                afrac_loctypes: SparsePlaces::default(),
-                tied_unembed: false,
-                enable_bigram_table: true,
-                learnable_bigram_table: true,
-                sink: true,
-                ..ModelConfig::default()
-            },
-            train: Optimizer {
-                steps: 244_140,
-                batch_size: 32,
-                accumulate: 16,
-                lr: 1.28e-2,
-                warmup_frac: 0.01,
-                sharkfin: true,
-                beta1: 0.9,
-                beta2: 0.95,
-                eps: 0.1,
-                weight_decay: 0.1,
-                grad_rms: GradRms::Normalize,
-                train_positions: false,
-            },
-            sparsity: Schedule {
-                target_density: 1.0 / 64.0,
-                embed_target_density: 1.0 / 16.0,
-                anneal_start_frac: 0.01,
-                anneal_stop_frac: 0.5,
-                min_alive: 4,
-                sparse_biases: false,
-            },
-            data: Data { paths: Vec::new(), tokenizer: None, generated_documents: 2_000_000, val_fraction: 0.02 },
-            run: Run {
-                device: "auto".into(),
-                seed: 0,
-                log_every: 10,
-                eval_every: 1000,
-                eval_sequences: 128,
-                checkpoint_every: 1000,
-                keep_checkpoints: 3,
-                samples: 3,
-            },
-        }
-    }
-
     /// Reads a run's `config.toml`, which must be complete.
     ///
     /// # Errors
@@ -234,18 +151,35 @@ impl RunConfig {
         toml::to_string_pretty(self).map_err(|e| Error::Text(format!("config.toml: {e}")))
     }
 
-    /// Overlays the settings of a TOML file, complete or not.
+    /// Overlays the settings of a TOML file, complete or not. One that is complete, as a run's `config.toml`, replaces all.
     ///
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
     pub fn overlay_file(&mut self, path: &Path) -> Result<()> {
         let table: Table = read_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
+        if let Some(whole) = Self::written_whole(&table) {
+            *self = whole;
+            return Ok(());
+        }
         let mut leaves = Vec::new();
         flatten("", &Value::Table(table), &mut leaves);
         leaves.into_iter().try_for_each(|(key, value)| self.set_value(&key, value))
     }
 
-    /// Sets one setting from `key=value`, as `train.lr=0.02` or, where no other section has the name, `lr=0.02`.
+    /// The configuration that `table` is all of, as a run's `config.toml` is. What such a file leaves out is absent, and not
+    /// to be taken from elsewhere.
+    fn written_whole(table: &Table) -> Option<Self> {
+        let whole: Self = table.clone().try_into().ok()?;
+        let keys = |table: Table| {
+            let mut leaves = Vec::new();
+            flatten("", &Value::Table(table), &mut leaves);
+            leaves.into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>()
+        };
+        (keys(Table::try_from(&whole).ok()?) == keys(table.clone())).then_some(whole)
+    }
+
+    /// Sets one setting from `key=value`, as `train.lr=0.02` or, where no other section has the name, `lr=0.02`. Optional
+    /// ones, such as `afrac`, take `none`.
     ///
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
@@ -292,7 +226,10 @@ impl RunConfig {
                     (Some(Value::Float(_)), Value::Integer(i)) => Value::Float(*i as f64),
                     _ => value,
                 };
-                table.insert(part.to_string(), value);
+                match OPTIONAL.contains(&key) && value.as_str() == Some("none") {
+                    true => table.remove(part),
+                    false => table.insert(part.to_string(), value),
+                };
                 break;
             }
             table = match table.entry(part.to_string()).or_insert_with(|| Value::Table(Table::new())) {
@@ -317,6 +254,19 @@ impl RunConfig {
         self.model.validate()?;
         self.sparsity.validate()?;
         let t = &self.train;
+        if self.model.n_layer > MAX_LAYERS {
+            let message = format!("{} is absurdly large (at most {MAX_LAYERS})", self.model.n_layer);
+            return Err(Error::config("model.n_layer", message));
+        }
+        let tokens = [t.batch_size, t.accumulate, self.model.block_size]
+            .iter()
+            .fold(1, |product: u128, &factor| product.saturating_mul(factor as u128));
+        if tokens > MAX_TOKENS_PER_STEP {
+            let message = format!(
+                "with train.batch_size and model.block_size makes {tokens} tokens a step (at most {MAX_TOKENS_PER_STEP})"
+            );
+            return Err(Error::config("train.accumulate", message));
+        }
         let at_least_one = [
             ("train.steps", t.steps),
             ("train.batch_size", t.batch_size as u64),
@@ -333,7 +283,7 @@ impl RunConfig {
             true => Ok(()),
             false => Err(Error::config(key, format!("{value} is not {range}"))),
         };
-        in_range("train.lr", t.lr, t.lr >= 0.0, "a number of at least 0")?;
+        in_range("train.lr", t.lr, t.lr > 0.0, "a number above 0")?;
         in_range("train.warmup_frac", t.warmup_frac, (0.0..=1.0).contains(&t.warmup_frac), "in [0, 1]")?;
         in_range("train.beta1", t.beta1, (0.0..1.0).contains(&t.beta1), "in [0, 1)")?;
         in_range("train.beta2", t.beta2, (0.0..1.0).contains(&t.beta2), "in [0, 1)")?;

@@ -40,7 +40,7 @@ pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
             Tokenizer::train(documents.collect::<Vec<_>>().into_iter(), vocab_size)?
         }
         None => {
-            let documents = Source::new(&config.data.paths).sample(TOKENIZER_SAMPLE)?;
+            let documents = sample(&Source::new(&config.data.paths), TOKENIZER_SAMPLE)?;
             Tokenizer::train(documents.into_iter(), vocab_size)?
         }
     };
@@ -53,6 +53,22 @@ pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
                 tokenizer.vocab_size()
             ),
         )),
+    }
+}
+
+/// Documents of about `max_bytes` to train a tokenizer on, spread evenly over `source`.
+///
+/// # Errors
+/// Those of reading, and [`Error::Text`] naming the places where no document is.
+pub fn sample(source: &Source, max_bytes: u64) -> Result<Vec<String>> {
+    let documents = source.sample(max_bytes)?;
+    match documents.is_empty() {
+        true => {
+            let places: Vec<_> = source.paths.iter().map(|path| path.display().to_string()).collect();
+            let wanted = "wanted .py, .txt or .jsonl files with UTF-8 text in them";
+            Err(Error::Text(format!("no documents in {}: {wanted}", places.join(", "))))
+        }
+        false => Ok(documents),
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Estimate {
     pub state_bytes: u64,
     /// Bytes on the device for one micro-batch's activations and logits.
     pub activation_bytes: u64,
-    /// Bytes on the host beside that, while a checkpoint is written.
+    /// Bytes on the host beside that: a checkpoint on its way to the disk, and a step's sequences.
     pub host_bytes: u64,
     largest: (String, u64),
 }
@@ -27,37 +27,41 @@ impl Estimate {
     /// Estimates a run. Counted from the shapes of what the forward pass keeps for the way back.
     pub fn new(config: &RunConfig) -> Self {
         let shapes = Parameters::shapes(&config.model);
-        let size = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
-        let parameters = shapes.iter().map(|(_, _, shape)| size(shape)).sum();
-        let nonzeros = keep_counts(&shapes, &config.sparsity).iter().map(|&k| k as u64).sum();
+        let size = |shape: &[usize]| shape.iter().fold(1, |product: u64, &d| product.saturating_mul(d as u64));
+        let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
+        let parameters = sum(&mut shapes.iter().map(|(_, _, shape)| size(shape)));
+        let nonzeros = sum(&mut keep_counts(&shapes, &config.sparsity).iter().map(|&k| k as u64));
         let m = &config.model;
         let tokens = (config.train.batch_size * m.block_size) as u64;
         let (d, input, heads, mlp) =
             (m.d_model as u64, m.input_width() as u64, m.attention_width() as u64, m.mlp_width() as u64);
+        // In bytes and saturating, since settings beyond any machine must be refused, not wrapped around.
+        let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
         // Per layer and token: what the gradient rules of its operations hold on to.
         let layer = 4 * d + 4 * input + 7 * heads + 3 * mlp;
         let logits = 3 * m.vocab_size as u64;
         let work = 3 * input.max(mlp).max(3 * heads);
-        let activations = tokens * (m.n_layer as u64 * layer + logits + work + 3 * d);
-        let mut largest = (format!("logits ({tokens} tokens)"), tokens * m.vocab_size as u64 * 4);
+        let per_token = bytes(m.n_layer as u64, layer).saturating_add(logits + work + 3 * d);
+        let mut largest = (format!("logits ({tokens} tokens)"), bytes(tokens, m.vocab_size as u64 * 4));
         for (name, _, shape) in &shapes {
-            if size(shape) * 4 > largest.1 {
-                largest = (name.clone(), size(shape) * 4);
+            let needed = bytes(size(shape), 4);
+            if needed > largest.1 {
+                largest = (name.clone(), needed);
             }
         }
         Self {
             parameters,
             nonzeros,
-            state_bytes: parameters * 16,
-            activation_bytes: activations * 4,
-            host_bytes: parameters * 8,
+            state_bytes: bytes(parameters, 16),
+            activation_bytes: bytes(bytes(tokens, per_token), 4),
+            host_bytes: bytes(parameters, 8).saturating_add(bytes(config.tokens_per_step(), 8)),
             largest,
         }
     }
 
     /// Bytes on the device.
     pub fn device_bytes(&self) -> u64 {
-        self.state_bytes + self.activation_bytes
+        self.state_bytes.saturating_add(self.activation_bytes)
     }
 
     /// Complains if the run cannot fit, naming the settings to lower.
@@ -76,7 +80,8 @@ impl Estimate {
                 ),
             });
         }
-        let needed = if device.is_cpu() { self.device_bytes() + self.host_bytes } else { self.host_bytes };
+        let needed =
+            if device.is_cpu() { self.device_bytes().saturating_add(self.host_bytes) } else { self.host_bytes };
         match host_available() {
             Some(available) if needed > available => {
                 let lower = match self.activation_bytes > self.state_bytes {

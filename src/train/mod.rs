@@ -6,6 +6,7 @@ pub mod data;
 pub mod estimate;
 pub mod memory;
 pub mod metrics;
+pub mod presets;
 pub mod run;
 pub mod step;
 mod tensorboard;

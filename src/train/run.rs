@@ -11,7 +11,7 @@ use super::estimate::Estimate;
 use super::metrics::Metrics;
 use super::step::{StepNumbers, StepRecord, Trainer};
 use crate::device::Device;
-use crate::files::{create_folder, write_atomic};
+use crate::files::{clean_temporaries, create_folder, write_atomic};
 use crate::model::{Batch, Model, Sampling, Weights, generate};
 use crate::ops::count_nonzero;
 use crate::tape::Tape;
@@ -143,6 +143,7 @@ impl Run<'_> {
     fn open(&self, resume: bool) -> Result<Tokenizer> {
         let (settings, tokenizer) = (self.folder.join("config.toml"), self.folder.join("tokenizer.json"));
         if resume {
+            clean_temporaries(&self.folder)?;
             checkpoint::clean(&self.folder)?;
             return Tokenizer::load(&tokenizer);
         }
@@ -245,6 +246,7 @@ impl Looping<'_> {
                 watch(Event::Step(&progress));
             }
             if save {
+                self.check_sound(trainer)?;
                 let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
                 let path = checkpoint::save(&self.run.folder, trainer, corpus, &tokenizer, run.keep_checkpoints)?;
                 watch(Event::Saved(&path));
@@ -254,6 +256,20 @@ impl Looping<'_> {
             }
         }
         Ok(spent)
+    }
+
+    /// Complains if the weights of the last update lead to no finite loss. Only the next step would notice, after they had
+    /// been saved and had pushed out a good checkpoint.
+    fn check_sound(&self, trainer: &Trainer) -> Result<()> {
+        let loss = evaluate(trainer, &self.run.config, &self.held_out[..1.min(self.held_out.len())])?;
+        match loss.is_finite() {
+            true => Ok(()),
+            false => Err(Error::NonFinite {
+                step: trainer.steps_done(),
+                tensor: "loss on held-out data".into(),
+                value: loss as f32,
+            }),
+        }
     }
 
     fn step(&self, trainer: &mut Trainer) -> Result<StepRecord> {
@@ -281,7 +297,7 @@ impl Looping<'_> {
             validation,
             nonzeros: nonzeros(&trainer.model)?.0,
             tokens_per_second: self.run.config.tokens_per_step() as f64 / seconds,
-            left: Duration::from_secs_f64(seconds * (steps - step) as f64),
+            left: Duration::try_from_secs_f64(seconds * (steps - step) as f64).unwrap_or(Duration::MAX),
         })
     }
 }

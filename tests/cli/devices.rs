@@ -1,0 +1,138 @@
+//! Devices by name, machines without any driver, and `gossamer check`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gossamer::files::{load_tensors, save_tensors};
+use tempfile::tempdir;
+
+use super::{fails, gossamer, succeeds, text, tiny};
+
+/// As on a machine on which no driver is installed.
+fn without_driver(command: &mut Command) -> &mut Command {
+    let nowhere = "/nonexistent/driver.json";
+    command.env("VK_DRIVER_FILES", nowhere).env("VK_ICD_FILENAMES", nowhere).env("WGPU_BACKEND", "vulkan")
+}
+
+fn adapters() -> Vec<serde_json::Value> {
+    let output = gossamer(&["devices", "--json"]).output().unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).expect("valid JSON")
+}
+
+#[test]
+fn devices_are_listed() {
+    let list = adapters();
+    assert!(!list.is_empty(), "the tests need an adapter; scripts/test installs one");
+    let said = succeeds(&mut gossamer(&["devices"]));
+    assert!(said.contains("cpu     CPU, "), "{said}");
+    for (index, adapter) in list.iter().enumerate() {
+        assert_eq!(adapter["index"], index);
+        let name = adapter["name"].as_str().unwrap();
+        assert!(said.contains(&format!("gpu:{index}   {name}")), "{said}");
+        assert!(adapter["largest_binding"].as_u64().unwrap() >= 1 << 27);
+        for key in ["backend", "driver", "kind", "computes", "features", "subgroup", "workgroup_memory"] {
+            assert!(!adapter[key].is_null(), "{key}: {adapter}");
+        }
+    }
+}
+
+#[test]
+fn unknown_devices_are_refused_by_name() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("run");
+    for (name, culprit) in
+        [("foo", "`foo`"), ("gpu:99", "`99`"), ("gpu:nosuch", "`nosuch`"), ("gpu:", "`gpu:`"), ("", "``")]
+    {
+        fails(tiny(&out, &[]).args(["--device", name]), &[culprit]);
+        fails(&mut gossamer(&["check", "--device", name]), &[culprit]);
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn auto_takes_hardware_or_says_why_not() {
+    let dir = tempdir().unwrap();
+    let hardware = adapters().iter().any(|a| a["kind"] != "Cpu" && a["computes"] == true);
+    let said = succeeds(tiny(&dir.path().join("run"), &[]).args(["--device", "auto"]));
+    match hardware {
+        true => assert!(said.contains("device      GPU "), "{said}"),
+        false => {
+            assert!(said.contains("the only graphics adapter is software"), "{said}");
+            assert!(said.contains("using the CPU") && said.contains("device      CPU"), "{said}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_driver_everything_runs_on_the_cpu() {
+    let dir = tempdir().unwrap();
+    let said = succeeds(without_driver(&mut gossamer(&["devices"])));
+    assert!(said.contains("no graphics adapter or driver found"), "{said}");
+    let said = succeeds(without_driver(tiny(&dir.path().join("run"), &[]).args(["--device", "auto"])));
+    assert_eq!(said.matches("using the CPU").count(), 1, "{said}");
+    assert!(said.contains("no graphics adapter found: using the CPU") && said.contains("device      CPU"), "{said}");
+    let said = succeeds(without_driver(&mut gossamer(&["check", "--device", "auto"])));
+    assert!(said.contains("no graphics adapter found: using the CPU") && said.contains("cases agree"), "{said}");
+    for name in ["gpu", "gpu:0", "gpu:llvmpipe"] {
+        let culprits = ["no graphics adapter or driver found", "--device cpu"];
+        fails(without_driver(tiny(&dir.path().join("gpu"), &[]).args(["--device", name])), &culprits);
+        fails(without_driver(&mut gossamer(&["check", "--device", name])), &culprits);
+    }
+}
+
+/// A copy of a golden case, with one number of one of its files changed.
+fn planted(case: &str, file: &str, folder: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
+    fs::create_dir_all(folder).unwrap();
+    for entry in fs::read_dir(source).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    let path = folder.join(file);
+    let mut tensors = load_tensors(&path).unwrap();
+    let number = tensors.values_mut().flat_map(|t| &mut t.data).find(|x| x.abs() > 1e-3).expect("a number");
+    *number *= 1.5;
+    save_tensors(&path, &tensors, None).unwrap();
+    folder.to_path_buf()
+}
+
+#[test]
+fn check_passes_on_both_devices() {
+    for device in ["cpu", "gpu"] {
+        let said = succeeds(&mut gossamer(&["check", "--device", device]));
+        assert!(said.contains("cases agree") && !said.contains("FAIL"), "{said}");
+    }
+}
+
+#[test]
+fn check_sees_a_planted_error() {
+    let dir = tempdir().unwrap();
+    let sound = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/forward/paper");
+    succeeds(&mut gossamer(&["check", "--device", "cpu", text(&sound)]));
+    for (name, file) in [("expected", "expected.safetensors"), ("weight", "model.safetensors")] {
+        let folder = planted("forward/paper", file, &dir.path().join(name));
+        let output = gossamer(&["check", "--device", "cpu", text(&folder)]).output().unwrap();
+        let said = super::finish(output);
+        assert_eq!(said.0, Some(1), "{}", said.1);
+        assert!(said.1.contains("FAIL") && said.1.contains("do not trust"), "{}", said.1);
+    }
+}
+
+#[test]
+fn check_refuses_a_folder_that_is_no_case() {
+    let dir = tempdir().unwrap();
+    let folder = dir.path().join("nothing");
+    fails(&mut gossamer(&["check", "--device", "cpu", text(&folder)]), &["nothing"]);
+    fs::create_dir(&folder).unwrap();
+    fails(&mut gossamer(&["check", "--device", "cpu", text(&folder)]), &["meta.json"]);
+    for meta in ["", "{}", "[]", "{\"batch\": 2}"] {
+        fs::write(folder.join("meta.json"), meta).unwrap();
+        fails(&mut gossamer(&["check", "--device", "cpu", text(&folder)]), &["meta.json"]);
+    }
+    let damaged = planted("forward/paper", "model.safetensors", &dir.path().join("damaged"));
+    fs::write(damaged.join("model.safetensors"), "short").unwrap();
+    fails(&mut gossamer(&["check", "--device", "cpu", text(&damaged)]), &["model.safetensors"]);
+}
