@@ -46,12 +46,12 @@ impl Schedule {
 
     /// Density of the hidden matrices after the update of `step`.
     pub fn density(&self, step: u64, steps: u64) -> f64 {
-        1.0 - (1.0 - self.target_density) * self.progress(step, steps)
+        fallen(self.target_density, self.progress(step, steps))
     }
 
     /// Density of embedding, unembedding and sparse biases after the update of `step`.
     pub fn embed_density(&self, step: u64, steps: u64) -> f64 {
-        1.0 - (1.0 - self.embed_target_density) * self.progress(step, steps)
+        fallen(self.embed_target_density, self.progress(step, steps))
     }
 
     /// Complains about impossible values, naming the setting.
@@ -75,6 +75,11 @@ impl Schedule {
         }
         Ok(())
     }
+}
+
+/// From 1 to `target`, and exactly there at the end: 1 − (1 − target) may be a rounding less, and cost a weight.
+fn fallen(target: f64, progress: f64) -> f64 {
+    (1.0 - progress) + target * progress
 }
 
 impl Sharkfin {

@@ -61,8 +61,8 @@ pub fn enforce(
     Ok(())
 }
 
-/// The compressed form of every matrix for which it makes linear layers faster on its device at the densities of
-/// `step`; `None` elsewhere.
+/// The compressed form of every matrix that shall have one (`wanted`; left open: for which it makes linear layers
+/// faster on its device) at the densities of `step`; `None` elsewhere.
 ///
 /// # Errors
 /// Those of [`compress_op::forward`].
@@ -70,6 +70,7 @@ pub fn compress(
     parameters: &Parameters,
     schedule: &Schedule,
     (step, steps): (u64, u64),
+    wanted: Option<bool>,
 ) -> Result<Vec<Option<Rc<Compressed>>>> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
     parameters
@@ -77,7 +78,8 @@ pub fn compress(
         .map(|p| {
             let numel = p.value.len();
             let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
-            match p.kind.is_matrix() && sparse_linear::worthwhile(p.value.device(), keep as f64 / numel as f64) {
+            let worthwhile = || sparse_linear::worthwhile(p.value.device(), keep as f64 / numel as f64);
+            match p.kind.is_matrix() && wanted.unwrap_or_else(worthwhile) {
                 true => Ok(Some(Rc::new(compress_op::forward(&p.value, keep)?))),
                 false => Ok(None),
             }

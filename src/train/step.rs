@@ -19,6 +19,9 @@ pub struct Trainer {
     pub optimizer: Optimizer,
     /// The densities.
     pub schedule: Schedule,
+    /// Whether linear layers multiply by the nonzeros of their weights instead of by whole matrices. `None`: wherever
+    /// that is worthwhile.
+    pub use_compressed: Option<bool>,
     step: u64,
     moments: Vec<Option<Moments>>,
     compressed: Vec<Option<Rc<Compressed>>>,
@@ -75,8 +78,8 @@ impl Trainer {
     pub fn new(model: Model, optimizer: Optimizer, schedule: Schedule) -> Result<Self> {
         schedule.validate()?;
         let seed = model.device.upload("seed", &[1], &[1.0 / optimizer.accumulate.max(1) as f32])?;
-        let mut trainer =
-            Self { model, optimizer, schedule, step: 0, moments: Vec::new(), compressed: Vec::new(), seed };
+        let (moments, compressed) = (Vec::new(), Vec::new());
+        let mut trainer = Self { model, optimizer, schedule, use_compressed: None, step: 0, moments, compressed, seed };
         for p in trainer.model.parameters.iter() {
             let zeros = |which: &str| trainer.model.device.zeros(&format!("{which}.{}", p.name), p.value.shape());
             trainer.moments.push(match trainer.trains(p.kind) {
@@ -122,7 +125,8 @@ impl Trainer {
         // Freed first, so that the next form can use the same memory.
         self.compressed.clear();
         if let Some(last) = self.step.checked_sub(1) {
-            self.compressed = sparsity::compress(&self.model.parameters, &self.schedule, (last, self.optimizer.steps))?;
+            let at = (last, self.optimizer.steps);
+            self.compressed = sparsity::compress(&self.model.parameters, &self.schedule, at, self.use_compressed)?;
         }
         Ok(())
     }

@@ -1,0 +1,36 @@
+//! The examples run and do what they say.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Examples lie beside the folder of the test's own binary; `cargo test` builds them.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let path = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is not built: `cargo test` or `cargo build --examples` does it", path.display());
+    path
+}
+
+#[test]
+fn train_tiny_learns_and_writes() {
+    let output = Command::new(example("train_tiny")).arg("--quick").output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    let after = |line: &str, word: &str| -> f64 {
+        let rest = line.split_once(word).unwrap_or_else(|| panic!("no `{word}` in {line}")).1;
+        rest.split([',', ' ']).next().unwrap().parse().unwrap()
+    };
+    let steps: Vec<_> = stdout.lines().filter(|l| l.starts_with("step ")).collect();
+    let (first, last) = (steps[0], steps[steps.len() - 1]);
+    assert!(steps.len() >= 2 && after(last, "loss ") < after(first, "loss ") - 0.3, "{stdout}");
+    assert_eq!(after(first, "density "), 1.0);
+    assert_eq!(after(last, "density "), 0.031);
+    let counts = stdout.lines().find(|l| l.ends_with("weights are not zero")).unwrap();
+    let (left, all) = (after(counts, ""), after(counts, "of "));
+    // Hidden matrices at 1/32, embeddings at 1/8.
+    let hidden = 64.0 * (3.0 * 64.0 + 64.0 + 2.0 * 256.0);
+    let embedding = 2.0 * 384.0 * 64.0;
+    assert_eq!((left, all), (hidden / 32.0 + embedding / 8.0, hidden + embedding), "{counts}");
+    assert!(stdout.contains("it writes:\ndef "), "{stdout}");
+}

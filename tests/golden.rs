@@ -1,0 +1,170 @@
+//! The golden cases pass on both devices, and every kind of planted error is seen.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use gossamer::check::{self, Case, Verdict};
+use gossamer::device::Device;
+use gossamer::files::{HostTensor, load_tensors, save_tensors};
+use tempfile::TempDir;
+
+const FORWARD: [&str; 4] = ["loss", "logits, activations", "gradients", "activation gradients"];
+const TRAIN: [&str; 6] =
+    ["losses", "gradient rms", "lr, densities", "nonzero counts", "weights at the end", "zero pattern"];
+
+fn golden(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case)
+}
+
+fn passes(case: &Case, device: &Device) -> Vec<Verdict> {
+    let verdicts = check::run(case, device).unwrap();
+    let quantities: Vec<_> = verdicts.iter().map(|v| v.quantity.as_str()).collect();
+    assert_eq!(quantities, if case.trains() { TRAIN.to_vec() } else { FORWARD.to_vec() }, "{}", case.name);
+    for v in &verdicts {
+        assert!(v.passed(), "{}: {} is off by {:.3e} at {}", case.name, v.quantity, v.error, v.at);
+    }
+    verdicts
+}
+
+#[test]
+fn built_in_cases_pass_and_folders_give_the_same() {
+    let cases = check::built_in();
+    assert_eq!((cases.len(), cases.iter().filter(|c| c.trains()).count()), (6, 2));
+    for device in common::devices() {
+        for case in &cases {
+            let folder = check::folder(&golden(&case.name)).unwrap();
+            assert_eq!(folder.trains(), case.trains());
+            for (a, b) in passes(case, &device).iter().zip(passes(&folder, &device)) {
+                assert_eq!((a.error, &a.at), (b.error, &b.at), "{} {}", case.name, a.quantity);
+            }
+        }
+    }
+}
+
+/// A case that expects too little would pass for nothing.
+#[test]
+fn cases_expect_every_number_of_the_model() {
+    for case in check::built_in() {
+        let expected: BTreeSet<String> =
+            load_tensors(golden(&case.name).join("expected.safetensors")).unwrap().into_keys().collect();
+        let weights: BTreeSet<String> =
+            load_tensors(golden(&case.name).join("model.safetensors")).unwrap().into_keys().collect();
+        if case.trains() {
+            assert_eq!(expected, weights, "{}", case.name);
+            continue;
+        }
+        let of = |kind: &str| expected.iter().filter_map(|n| n.strip_prefix(kind)).collect::<BTreeSet<_>>();
+        let layers = weights.iter().filter(|n| n.ends_with("mlp.c_fc.weight")).count();
+        assert_eq!(of("act/").len(), 11 * layers + 1, "{}", case.name);
+        assert_eq!(of("act/"), of("act_grad/"), "{}", case.name);
+        let untrained = ["final_logits_bias"];
+        let tied = if case.name.ends_with("dense_gpt2") { "lm_head.weight" } else { "" };
+        let trained = weights.iter().map(String::as_str).filter(|n| !untrained.contains(n) && *n != tied);
+        assert_eq!(of("grad/"), trained.collect(), "{}", case.name);
+        assert!(expected.contains("loss") && expected.contains("logits"));
+    }
+}
+
+/// A copy of a case that can be changed.
+struct Copy(TempDir);
+
+impl Copy {
+    fn of(case: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(golden(case)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn change(self, file: &str, name: &str, change: impl FnOnce(&mut HostTensor)) -> Self {
+        let path = self.0.path().join(file);
+        let mut tensors = load_tensors(&path).unwrap();
+        change(tensors.get_mut(name).unwrap());
+        save_tensors(&path, &tensors, None).unwrap();
+        self
+    }
+
+    fn change_log(self, step: usize, field: &str, factor: f64) -> Self {
+        let path = self.0.path().join("meta.json");
+        let mut meta: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let number = &mut meta["log"][step][field];
+        *number = match number.as_u64() {
+            Some(count) => (count + 1).into(),
+            None => (number.as_f64().unwrap() * factor).into(),
+        };
+        std::fs::write(path, meta.to_string()).unwrap();
+        self
+    }
+
+    /// Exactly the verdict of `quantity` fails, and says where.
+    fn fails_in(self, device: &Device, quantity: &str, at: &str) {
+        let verdicts = check::run(&check::folder(self.0.path()).unwrap(), device).unwrap();
+        for v in verdicts {
+            assert_eq!(v.passed(), v.quantity != quantity, "{quantity} planted, {} says {:.3e}", v.quantity, v.error);
+            assert!(v.passed() || v.at.starts_with(at), "{quantity}: planted at {at}, seen at {}", v.at);
+        }
+    }
+}
+
+#[test]
+fn planted_errors_fail() {
+    const FILE: &str = "expected.safetensors";
+    let largest = |t: &HostTensor| t.data.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    for device in &common::devices() {
+        let forward = || Copy::of("forward/paper");
+        forward().change(FILE, "loss", |t| t.data[0] *= 1.0 + 3e-5).fails_in(device, FORWARD[0], "loss");
+        let nudge = |t: &mut HostTensor| t.data[70] += 6e-5 * (1.0 + largest(t));
+        forward().change(FILE, "logits", nudge).fails_in(device, FORWARD[1], "logits");
+        forward().change(FILE, "act/0.mlp.post_act", nudge).fails_in(device, FORWARD[1], "0.mlp.post_act");
+        let nan = |t: &mut HostTensor| t.data[3] = f32::NAN;
+        forward().change(FILE, "act/final_resid", nan).fails_in(device, FORWARD[1], "final_resid: number 3");
+        let short = |t: &mut HostTensor| {
+            t.data.truncate(12 * 32);
+            t.shape[0] = 1;
+        };
+        forward().change(FILE, "act/1.resid_in", short).fails_in(device, FORWARD[1], "1.resid_in: shape");
+        let norm = |t: &HostTensor| t.data.iter().map(|v| v * v).sum::<f32>().sqrt();
+        let turn = |t: &mut HostTensor| t.data[11] += 3e-4 * norm(t);
+        let parameter = "transformer.h.1.attn.c_attn.weight";
+        forward().change(FILE, &format!("grad/{parameter}"), turn).fails_in(device, FORWARD[2], parameter);
+        forward().change(FILE, "act_grad/0.attn.v", turn).fails_in(device, FORWARD[3], "0.attn.v");
+
+        let train = || Copy::of("train/paper_schedule");
+        train().change_log(3, "loss", 1.0 + 3e-5).fails_in(device, TRAIN[0], "step 3");
+        train().change_log(5, "grad_rms", 1.0 - 3e-5).fails_in(device, TRAIN[1], "step 5");
+        train().change_log(4, "lr", 1.0 + 1e-9).fails_in(device, TRAIN[2], "step 4");
+        train().change_log(2, "embed_density", 1.0 + 1e-9).fails_in(device, TRAIN[2], "step 2");
+        train().change_log(6, "nonzero_matrix_weights", 1.0).fails_in(device, TRAIN[3], "step 6");
+        let weight = "transformer.h.0.mlp.c_fc.weight";
+        let grow = |t: &mut HostTensor| {
+            let scale = largest(t);
+            *t.data.iter_mut().find(|v| **v != 0.0).unwrap() += 3e-4 * scale;
+        };
+        train().change(FILE, weight, grow).fails_in(device, TRAIN[4], weight);
+        let fill = |t: &mut HostTensor| *t.data.iter_mut().find(|v| **v == 0.0).unwrap() = 1e-7;
+        train().change(FILE, weight, fill).fails_in(device, TRAIN[5], weight);
+    }
+}
+
+/// Wrong weights in the device's hands instead of wrong expectations.
+#[test]
+fn a_wrong_model_fails_everywhere() {
+    let device = Device::cpu();
+    let case = Copy::of("forward/sink_sparse").change("model.safetensors", "transformer.h.0.attn.c_attn.weight", |t| {
+        t.data.iter_mut().for_each(|v| *v *= 1.01);
+    });
+    let verdicts = check::run(&check::folder(case.0.path()).unwrap(), &device).unwrap();
+    assert!(verdicts.iter().all(|v| !v.passed()));
+}
+
+#[test]
+fn folders_that_are_no_cases_are_refused() {
+    let empty = tempfile::tempdir().unwrap();
+    assert!(check::folder(empty.path()).err().unwrap().to_string().contains("meta.json"));
+    std::fs::write(empty.path().join("meta.json"), "{\"batch\": 1}").unwrap();
+    assert!(check::folder(empty.path()).err().unwrap().to_string().contains("not a golden case"));
+}

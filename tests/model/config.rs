@@ -1,0 +1,138 @@
+//! The published configuration: every field loads, unknown ones are reported, wrong ones are named.
+
+use std::path::Path;
+
+use gossamer::model::{Activation, ConfigFile, ModelConfig, ResidualActivation, SparsePlaces, parse_config};
+
+fn read(json: &str) -> gossamer::Result<(ModelConfig, Vec<String>)> {
+    serde_json::from_str::<ConfigFile>(json).unwrap().into_config()
+}
+
+/// Every field of the method's table, none at its default.
+const ALL: &str = r#"{
+    "block_size": 256, "vocab_size": 2048, "n_layer": 8, "n_head": 64, "d_head": 16, "d_model": 1000, "d_mlp": 77,
+    "bias": false, "ln_bias": false, "rms_norm": true, "activation_type": "relu", "residual_activation_type": "relu",
+    "afrac": 0.25, "afrac_loctypes": "attn_in,resid_post_mlp", "tied_unembed": false, "enable_bigram_table": true,
+    "learnable_bigram_table": true, "d_pos_emb": 32, "sinusoidal_cat_pos_emb": true, "dropout_cat_pos_emb": true,
+    "dropout": 0.1, "grad_checkpointing": true, "flash": false, "debug_nans": true, "enable_sparse_kernels": true,
+    "tokenizer_name": "tinypython_2k", "sink": true
+}"#;
+
+#[test]
+fn every_field_loads() {
+    let want = ModelConfig {
+        block_size: 256,
+        vocab_size: 2048,
+        n_layer: 8,
+        n_head: 64,
+        d_head: Some(16),
+        d_model: 1000,
+        d_mlp: Some(77),
+        bias: false,
+        ln_bias: false,
+        rms_norm: true,
+        activation_type: Activation::Relu,
+        residual_activation_type: ResidualActivation::Relu,
+        afrac: Some(0.25),
+        afrac_loctypes: SparsePlaces("attn_in,resid_post_mlp".into()),
+        tied_unembed: false,
+        enable_bigram_table: true,
+        learnable_bigram_table: true,
+        d_pos_emb: Some(32),
+        sink: true,
+        sinusoidal_cat_pos_emb: true,
+        dropout_cat_pos_emb: true,
+        dropout: 0.1,
+        grad_checkpointing: true,
+        flash: false,
+        debug_nans: true,
+        enable_sparse_kernels: true,
+        tokenizer_name: Some("tinypython_2k".into()),
+    };
+    assert_eq!(read(ALL).unwrap(), (want.clone(), vec![]));
+    want.validate().unwrap();
+    let again = serde_json::to_string(&want).unwrap();
+    assert_eq!(read(&again).unwrap(), (want.clone(), vec![]));
+    assert_eq!(toml::from_str::<ModelConfig>(&toml::to_string(&want).unwrap()).unwrap(), want);
+}
+
+#[test]
+fn absent_and_null_fields_take_the_published_defaults() {
+    let (config, _) = read("{}").unwrap();
+    assert_eq!((config.block_size, config.vocab_size, config.n_layer), (1024, 50304, 12));
+    assert_eq!((config.n_head, config.d_model, config.head_width(), config.mlp_width()), (12, 768, 64, 3072));
+    assert_eq!((config.bias, config.ln_bias, config.rms_norm, config.tied_unembed), (true, true, false, true));
+    assert_eq!(config.activation_type, Activation::Gelu);
+    assert_eq!(config.residual_activation_type, ResidualActivation::Identity);
+    assert_eq!((config.enable_bigram_table, config.learnable_bigram_table, config.sink), (false, false, false));
+    assert_eq!((config.input_width(), config.kept("attn_in", 768)), (768, None));
+    let nulls = r#"{"d_head": null, "d_mlp": null, "afrac": null, "d_pos_emb": null, "tokenizer_name": null}"#;
+    assert_eq!(read(nulls).unwrap().0, config);
+    let again = serde_json::to_string(&config).unwrap();
+    assert_eq!(read(&again).unwrap(), (config.clone(), vec![]));
+    assert_eq!(toml::from_str::<ModelConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+}
+
+#[test]
+fn older_files_say_n_mlp() {
+    assert_eq!(read(r#"{"n_mlp": 40}"#).unwrap().0.mlp_width(), 40);
+    assert_eq!(read(r#"{"n_mlp": null, "d_model": 24}"#).unwrap().0.mlp_width(), 96);
+}
+
+#[test]
+fn abs_topk_keeps_the_floor_where_it_is_listed() {
+    let (config, _) = read(r#"{"afrac": 0.26, "afrac_loctypes": "attn_in, mlp_neuron"}"#).unwrap();
+    assert_eq!((config.kept("attn_in", 10), config.kept("mlp_neuron", 100)), (Some(2), Some(26)));
+    assert_eq!(config.kept("attn_out", 10), None);
+    let (default, _) = read(r#"{"afrac": 0.5}"#).unwrap();
+    let listed = ["attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out"];
+    assert!(listed.iter().all(|place| default.kept(place, 4) == Some(2)));
+    assert_eq!(default.kept("resid_post_attn", 4).or(default.kept("resid_post_mlp", 4)), None);
+}
+
+#[test]
+fn unknown_fields_are_reported_not_refused() {
+    let (config, unknown) = read(r#"{"n_layer": 3, "moe": {"experts": 8}, "alibi": null}"#).unwrap();
+    assert_eq!((config.n_layer, unknown), (3, vec!["alibi".to_string(), "moe".to_string()]));
+}
+
+#[test]
+fn wrong_kinds_are_named() {
+    let all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(ALL).unwrap();
+    assert_eq!(all.len(), 27);
+    for (name, value) in all {
+        let mut wrong = vec![serde_json::json!(["x"]), serde_json::json!({"a": 1})];
+        wrong.push(if value.is_string() { 3.into() } else { "many".into() });
+        if value.is_u64() {
+            wrong.extend([serde_json::json!(-1), serde_json::json!(1.5)]);
+        }
+        for wrong in wrong {
+            let error = read(&serde_json::json!({ &name: wrong }).to_string()).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}`")), "{name} = {wrong}: {error}");
+        }
+    }
+}
+
+#[test]
+fn impossible_values_are_named() {
+    for (json, named) in [
+        (r#"{"n_layer": 0}"#, "n_layer"),
+        (r#"{"n_head": 0}"#, "n_head"),
+        (r#"{"d_head": 0}"#, "d_head"),
+        (r#"{"d_mlp": 0}"#, "d_mlp"),
+        (r#"{"d_pos_emb": 0}"#, "d_pos_emb"),
+        (r#"{"vocab_size": 0}"#, "vocab_size"),
+        (r#"{"block_size": 100000000}"#, "block_size"),
+        (r#"{"n_head": 7}"#, "n_head"),
+        (r#"{"afrac": 0}"#, "afrac"),
+        (r#"{"afrac": 1.5}"#, "afrac"),
+        (r#"{"afrac_loctypes": "attn_in,attn"}"#, "`attn`"),
+        (r#"{"enable_bigram_table": true, "vocab_size": 70000}"#, "enable_bigram_table"),
+        (r#"{"n_layer": "two"}"#, "n_layer"),
+        (r#"[1]"#, "folder/config.json"),
+        (r#"{"n_layer": 1"#, "folder/config.json"),
+    ] {
+        let error = parse_config(Path::new("folder/config.json"), json.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(named) && error.contains("folder/config.json"), "{json}: {error}");
+    }
+}

@@ -1,0 +1,10 @@
+//! Training: both devices follow the same curve, repeatably, at exactly the densities that were asked for.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod curves;
+mod failures;
+mod schedule;
+mod survivors;
+mod tiny;
