@@ -38,8 +38,7 @@ fn measure(preset: &str, density: &str) -> gossamer::Result<()> {
     let device = Device::cpu();
     let model = Model::new(config.model.clone(), 0, &device)?;
     let mut trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone())?;
-    let tokens: Vec<u32> =
-        (0..config.tokens_per_step()).map(|i| skewed(i, config.model.vocab_size as u64)).collect();
+    let tokens: Vec<u32> = (0..config.tokens_per_step()).map(|i| skewed(i, config.model.vocab_size as u64)).collect();
     let batch = || Batch::new(&device, &config.model, &tokens, config.train.batch_size);
 
     // The first steps allocate, and make the weights sparse.
@@ -76,9 +75,9 @@ fn measure(preset: &str, density: &str) -> gossamer::Result<()> {
         step.0,
         step.1,
         tokens.len() as f64 / step.1 * 1e3,
-        forward.1,
-        backward.1,
-        step.1 - forward.1 - backward.1,
+        forward.0,
+        backward.0,
+        step.0 - forward.0 - backward.0,
     );
     Ok(())
 }
