@@ -1,0 +1,91 @@
+//! Time of one training step on the CPU, for the presets `quickstart` and `small`: at the start, where weights are dense,
+//! and at the target density.
+//!
+//! `cargo bench --bench step` measures all; words after `--` choose, as in `cargo bench --bench step -- small dense`.
+//! Medians, with the fastest step beside them: on a machine that does other things, compare the latter.
+
+use std::time::{Duration, Instant};
+
+use gossamer::device::Device;
+use gossamer::model::{Batch, Model, Weights};
+use gossamer::tape::Tape;
+use gossamer::train::config::RunConfig;
+use gossamer::train::step::Trainer;
+
+/// Time spent on steps of each kind, at least.
+const TIME: Duration = Duration::from_secs(4);
+
+fn main() -> gossamer::Result<()> {
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let chosen = |word: &str, group: [&str; 2]| {
+        let among = wanted.iter().filter(|w| group.contains(&w.as_str())).collect::<Vec<_>>();
+        among.is_empty() || among.iter().any(|w| *w == word)
+    };
+    for preset in ["quickstart", "small"].into_iter().filter(|p| chosen(p, ["quickstart", "small"])) {
+        for density in ["dense", "target"].into_iter().filter(|d| chosen(d, ["dense", "target"])) {
+            measure(preset, density)?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(preset: &str, density: &str) -> gossamer::Result<()> {
+    let mut config = RunConfig::preset(preset)?;
+    // An anneal that has just begun, so that the weights' top-k has work, or one that was over before it began.
+    config.train.steps = 1_000_000;
+    config.sparsity.anneal_start_frac = 0.0;
+    config.sparsity.anneal_stop_frac = if density == "dense" { 1.0 } else { 0.0 };
+    let device = Device::cpu();
+    let model = Model::new(config.model.clone(), 0, &device)?;
+    let mut trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone())?;
+    let tokens: Vec<u32> = (0..config.tokens_per_step()).map(|i| skewed(i, config.model.vocab_size as u64)).collect();
+    let batch = || Batch::new(&device, &config.model, &tokens, config.train.batch_size);
+
+    // The first steps allocate, and make the weights sparse.
+    for _ in 0..2 {
+        trainer.step(&[batch()?])?;
+    }
+    let (mut steps, mut forwards, mut backwards) = (Vec::new(), Vec::new(), Vec::new());
+    let start = Instant::now();
+    while start.elapsed() < TIME || steps.len() < 5 {
+        let batch = batch()?;
+        let mut tape = Tape::new();
+        let forward = Instant::now();
+        let trains = |kind| trainer.trains(kind);
+        let weights = Weights::new(&trainer.model, &mut tape, trains, trainer.compressed());
+        let (loss, ..) = trainer.model.loss(&mut tape, &weights, &batch, &mut ())?;
+        forwards.push(forward.elapsed());
+        let seed = device.upload("seed", &[1], &[1.0])?;
+        let backward = Instant::now();
+        tape.backward(&loss, seed)?;
+        backwards.push(backward.elapsed());
+        drop((tape, weights, loss));
+
+        let step = Instant::now();
+        let record = trainer.step(&[batch])?;
+        steps.push(step.elapsed());
+        trainer.numbers(&record)?;
+    }
+    let [step, forward, backward] = [&mut steps, &mut forwards, &mut backwards].map(|times| {
+        times.sort();
+        (times[times.len() / 2].as_secs_f64() * 1e3, times[0].as_secs_f64() * 1e3)
+    });
+    println!(
+        "{preset:10} {density:6}  step {:7.1} ms (best {:7.1}, {:6.0} tokens/s)  forward {:.1}  backward {:.1}  update {:.1}",
+        step.0,
+        step.1,
+        tokens.len() as f64 / step.1 * 1e3,
+        forward.0,
+        backward.0,
+        step.0 - forward.0 - backward.0,
+    );
+    Ok(())
+}
+
+/// A token for position `i`; small ones are frequent, as in text.
+fn skewed(i: u64, vocab: u64) -> u32 {
+    let bits = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let unit = (bits ^ (bits >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
+    let unit = unit as f64 / (1u64 << 24) as f64;
+    (unit * unit * unit * vocab as f64) as u32
+}
