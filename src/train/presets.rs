@@ -20,7 +20,7 @@ impl RunConfig {
             "paper" => Ok(paper),
             "small" => Ok(Self {
                 model: ModelConfig { n_layer: 4, n_head: 16, d_model: 256, ..paper.model },
-                train: Optimizer { steps: 2500, batch_size: 8, accumulate: 1, lr: 1e-2, ..paper.train },
+                train: Optimizer { steps: 2500, batch_size: 8, accumulate: 1, lr: 2e-2, ..paper.train },
                 sparsity: Schedule { target_density: 1.0 / 16.0, embed_target_density: 1.0 / 4.0, ..paper.sparsity },
                 data: Data { generated_documents: 40_000, ..paper.data },
                 run: Run { log_every: 10, eval_every: 250, checkpoint_every: 500, ..paper.run },
@@ -34,10 +34,10 @@ impl RunConfig {
                     vocab_size: 512,
                     ..paper.model
                 },
-                train: Optimizer { steps: 1500, batch_size: 64, accumulate: 1, lr: 1e-2, ..paper.train },
-                sparsity: Schedule { target_density: 1.0 / 32.0, embed_target_density: 1.0 / 8.0, ..paper.sparsity },
+                train: Optimizer { steps: 1200, batch_size: 64, accumulate: 1, lr: 4e-2, ..paper.train },
+                sparsity: Schedule { target_density: 1.0 / 16.0, embed_target_density: 1.0 / 4.0, ..paper.sparsity },
                 data: Data { generated_documents: 8_000, ..paper.data },
-                run: Run { log_every: 10, eval_every: 250, checkpoint_every: 500, eval_sequences: 256, ..paper.run },
+                run: Run { log_every: 10, eval_every: 200, checkpoint_every: 400, eval_sequences: 256, ..paper.run },
             }),
             _ => Err(Error::config("preset", format!("`{name}` is not one of {}", PRESETS.join(", ")))),
         }
