@@ -22,7 +22,8 @@ fn main() -> gossamer::Result<()> {
     let mut config = RunConfig::preset("quickstart")?;
     config.model = ModelConfig { vocab_size: 384, n_layer: 1, d_model: 64, n_head: 4, ..config.model };
     config.train.steps = if std::env::args().any(|a| a == "--quick") { 40 } else { 400 };
-    config.train.batch_size = 16;
+    (config.train.batch_size, config.train.lr) = (16, 1e-2);
+    (config.sparsity.target_density, config.sparsity.embed_target_density) = (1.0 / 32.0, 1.0 / 8.0);
     config.validate()?;
     let device = Device::cpu();
     let model = Model::new(config.model.clone(), 0, &device)?;

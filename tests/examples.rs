@@ -34,3 +34,21 @@ fn train_tiny_learns_and_writes() {
     assert_eq!((left, all), (hidden / 32.0 + embedding / 8.0, hidden + embedding), "{counts}");
     assert!(stdout.contains("it writes:\ndef "), "{stdout}");
 }
+
+#[test]
+fn plot_run_draws_every_logged_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("run.svg");
+    let lines =
+        [r#"{"step":10,"loss":6.0,"density":1.0}"#, r#"{"step":20,"loss":3.0,"density":0.1,"validation_loss":3.5}"#];
+    std::fs::write(folder.path().join("metrics.jsonl"), lines.join("\n")).unwrap();
+    let output = Command::new(example("plot_run")).arg(folder.path()).arg(&svg).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(svg).unwrap();
+    // 640 wide with margins of 44: step 10 of 20 is in the middle, a loss of 3 out of 6 at half height.
+    assert!(text.contains("320.0,44.0 596.0,150.0"), "the loss: {text}");
+    assert!(text.contains("320.0,44.0 596.0,114.7"), "the density: {text}");
+    assert_eq!(text.matches("<polyline").count(), 3);
+    let missing = Command::new(example("plot_run")).args(["/nowhere/at/all", "x.svg"]).output().unwrap();
+    assert!(!missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("nowhere"));
+}

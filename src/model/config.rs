@@ -162,7 +162,13 @@ impl ConfigFile {
     ///
     /// # Errors
     /// [`Error::Config`] naming a known field whose value is of the wrong kind.
-    pub fn into_config(self) -> Result<(ModelConfig, Vec<String>)> {
+    pub fn into_config(mut self) -> Result<(ModelConfig, Vec<String>)> {
+        // Some files hold the new name and the old one; the new one counts unless it says nothing.
+        match (self.0.get("d_mlp"), self.0.get("n_mlp")) {
+            (Some(serde_json::Value::Null), Some(_)) => self.0.remove("d_mlp"),
+            (Some(_), Some(_)) => self.0.remove("n_mlp"),
+            _ => None,
+        };
         let known = serde_json::to_value(ModelConfig::default()).unwrap_or_default();
         let (mut fields, mut unknown) = (serde_json::Map::new(), Vec::new());
         for (name, value) in self.0 {

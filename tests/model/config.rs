@@ -77,6 +77,8 @@ fn absent_and_null_fields_take_the_published_defaults() {
 fn older_files_say_n_mlp() {
     assert_eq!(read(r#"{"n_mlp": 40}"#).unwrap().0.mlp_width(), 40);
     assert_eq!(read(r#"{"n_mlp": null, "d_model": 24}"#).unwrap().0.mlp_width(), 96);
+    assert_eq!(read(r#"{"n_mlp": 40, "d_mlp": null}"#).unwrap().0.mlp_width(), 40);
+    assert_eq!(read(r#"{"n_mlp": 40, "d_mlp": 48}"#).unwrap().0.mlp_width(), 48);
 }
 
 #[test]
