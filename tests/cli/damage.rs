@@ -85,7 +85,7 @@ fn a_folder_is_resumed_only_with_a_run_and_begun_only_without() {
     let settings = fs::read_to_string(run.join("config.toml")).unwrap();
     for (damaged, culprit) in [
         (settings.replace("batch_size", "batchsize"), "batchsize"),
-        (settings.replace("lr = 0.01", "lr = -1.0"), "lr"),
+        (settings.replace("\nlr = ", "\nlr = -"), "lr"),
         (settings.replace("steps = 40", "steps = 41"), "config.toml says 41"),
         (settings.replace("d_mlp = 32", "d_mlp = 33"), "config.json"),
         (String::new(), "config.toml"),
