@@ -1,7 +1,7 @@
 //! Parts of the last dimension: taking a range of columns out, and laying tensors side by side.
 //!
-//! Gradients: each part of [`concat`] receives the [`slice`] of the gradient that it became; [`slice`]'s input receives
-//! the gradient in the sliced columns ([`concat`] with zeros beside it) and nothing elsewhere.
+//! Gradients: each part of [`concat()`] receives the [`slice()`] of the gradient that it became; [`slice()`]'s input receives
+//! the gradient in the sliced columns ([`concat()`] with zeros beside it) and nothing elsewhere.
 
 use crate::device::cpu::{for_row_blocks, rows_per_block};
 use crate::device::{Launch, Shader, Tensor};

@@ -1,6 +1,6 @@
 //! Tokens in a file, mapped into memory.
 //!
-//! The file, all numbers little-endian: 8 bytes [`MAGIC`]; ten u64: format version, bytes per token (2 or 4), number of tokens,
+//! The file, all numbers little-endian: 8 bytes `MAGIC`; ten u64: format version, bytes per token (2 or 4), number of tokens,
 //! largest token, then of the whole corpus documents, bytes, documents skipped as not UTF-8 and as empty, then 0, then a CRC-32C of
 //! the tokens and the header before it; the tokens.
 
