@@ -29,7 +29,7 @@ enum Command {
     },
     /// Is this device right? Runs golden cases and compares every number
     Check {
-        /// auto, cpu, gpu, or gpu:<index or part of a name>
+        /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME
         #[arg(long, default_value = "auto")]
         device: String,
         /// More cases, each a folder in the golden format

@@ -52,7 +52,7 @@ struct RunArgs {
     /// A tokenizer.json to use instead of training one
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// The run's folder [default: runs/<preset>, numbered if taken]
+    /// The run's folder [default: runs/PRESET, numbered if taken]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder
@@ -64,7 +64,7 @@ struct RunArgs {
     /// Tokens to train on, instead of steps
     #[arg(long)]
     tokens: Option<u64>,
-    /// auto, cpu, gpu, or gpu:<index or part of a name> (see `gossamer devices`)
+    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
     #[arg(long)]
     device: Option<String>,
     /// Seed of everything random
