@@ -42,7 +42,7 @@ fn main() -> gossamer::Result<()> {
     println!("{left} of {all} weights are not zero");
 
     let prompt = tokenizer.encode("def ")?;
-    let sampling = Sampling { temperature: 0.7, max_new_tokens: 60, end_of_text: end, seed: 0 };
+    let sampling = Sampling { temperature: 0.7, max_new_tokens: 60, end_of_text: end, ..Sampling::default() };
     let text = tokenizer.decode(&[&prompt[..], &generate(&trainer.model, &prompt, &sampling)?].concat())?;
     println!("it writes:\n{text}");
     Ok(())

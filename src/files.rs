@@ -4,11 +4,19 @@
 //! crash or a full disk at any instant leaves what was there before. Names that begin with `.tmp-` or `.old-` belong to this module;
 //! [`clean_temporaries`] clears away what a killed run left of them.
 
+mod mapped;
+mod renamed;
+mod sharded;
+mod source;
 mod tensors;
+mod write;
 
-pub use tensors::{
-    HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors, save_tensors,
-};
+pub use mapped::SafetensorsFile;
+pub use renamed::WithoutPrefix;
+pub use sharded::ShardedSafetensors;
+pub use source::{FloatType, InMemory, TensorInfo, TensorSource};
+pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
+pub use write::{HostIds, save_arrays, save_tensors, write_safetensors};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};

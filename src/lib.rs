@@ -6,13 +6,17 @@
 //! * [`ops`]: what can be computed; one file per operation, with its WGSL kernel in `shaders/` and its native twin.
 //! * [`tape`]: which operations ran, for the way back.
 //! * [`model`], [`sparsity`], [`text`]: the transformer, the weight-sparsity rules, and what it reads.
+//! * [`formats`]: models as other programs and the Hugging Face Hub keep them.
 //! * [`train`]: batches, optimizer, the loop, checkpoints.
+//! * [`circuits`]: the tasks that ask a model one question each, and what in it answers.
 #![warn(missing_docs)]
 
 pub mod check;
+pub mod circuits;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod formats;
 pub mod model;
 pub mod ops;
 pub mod sparsity;

@@ -11,8 +11,8 @@ use crate::device::Tensor;
 use crate::ops::compress::Compressed;
 use crate::ops::embedding::Index;
 use crate::ops::{
-    abs_topk, add, attention, columns, cross_entropy, embedding, gelu, layer_norm, linear, relu, rms_norm,
-    sparse_linear,
+    abs_topk, add, affine, attention, columns, contrast, cross_entropy, embedding, gate, gelu, layer_norm, linear,
+    relu, rms_norm, sparse_linear,
 };
 use crate::{Error, Result};
 
@@ -58,13 +58,19 @@ pub struct Tape {
     keep: HashSet<usize>,
 }
 
-/// How a linear layer multiplies: the dense matrix, or the same numbers compressed where that is faster.
+/// How a linear layer holds its matrix `(out, in)`.
 #[derive(Clone)]
-pub struct Weight {
-    /// The matrix `(out, in)` itself.
-    pub dense: Var,
-    /// Its nonzeros. Forward and input gradient use them if present; the weight's own gradient is dense either way.
-    pub compressed: Option<Rc<Compressed>>,
+pub enum Weight {
+    /// As it is.
+    Dense(Var),
+    /// As the lists of its nonzeros, which forward and input gradient use. The matrix's own gradient is dense all the
+    /// same: it goes to `dense`, the same numbers, where there is one.
+    Compressed {
+        /// The nonzeros.
+        lists: Rc<Compressed>,
+        /// The matrix that is trained.
+        dense: Option<Var>,
+    },
 }
 
 impl Tape {
@@ -227,25 +233,28 @@ impl Tape {
 
     /// `x Wᵀ + b`, with `x: (.., in)`, `W: (out, in)`, `b: (out)`.
     pub fn linear(&mut self, x: &Var, weight: &Weight, bias: Option<&Var>) -> Result<Var> {
-        let (dense, compressed) = (&weight.dense, weight.compressed.clone());
         let b = bias.map(Var::value);
-        let out = match &compressed {
-            Some(compressed) => sparse_linear::forward(&x.value, compressed, b)?,
-            None => linear::forward(&x.value, &dense.value, b)?,
+        let (out, dense) = match weight {
+            Weight::Dense(dense) => (linear::forward(&x.value, &dense.value, b)?, Some(dense)),
+            Weight::Compressed { lists, dense } => (sparse_linear::forward(&x.value, lists, b)?, dense.as_ref()),
         };
-        let (xv, wv) = (x.value.clone(), dense.value.clone());
-        let inputs: Vec<_> = [Some(x), Some(dense), bias].into_iter().flatten().collect();
+        let (xv, weight) = (x.value.clone(), weight.clone());
+        let inputs: Vec<_> = [Some(x), dense, bias].into_iter().flatten().collect();
+        let (has_dense, has_bias) = (dense.is_some(), bias.is_some());
         self.record_one(&inputs, out, move |dout, needs| {
-            let input = || match &compressed {
-                Some(compressed) => sparse_linear::backward_input(&dout, compressed),
-                None => linear::backward_input(&dout, &wv),
+            let mut needs = needs.iter().copied();
+            let mut gradients = Vec::new();
+            let input = || match &weight {
+                Weight::Dense(dense) => linear::backward_input(&dout, &dense.value),
+                Weight::Compressed { lists, .. } => sparse_linear::backward_input(&dout, lists),
             };
-            let mut gradients = vec![
-                needs[0].then(input).transpose()?,
-                needs[1].then(|| linear::backward_weight(&dout, &xv)).transpose()?,
-            ];
-            if let Some(&needed) = needs.get(2) {
-                gradients.push(needed.then(|| linear::backward_bias(&dout)).transpose()?);
+            let mut next = || needs.next().unwrap_or(false);
+            gradients.push(next().then(input).transpose()?);
+            if has_dense {
+                gradients.push(next().then(|| linear::backward_weight(&dout, &xv)).transpose()?);
+            }
+            if has_bias {
+                gradients.push(next().then(|| linear::backward_bias(&dout)).transpose()?);
             }
             Ok(gradients)
         })
@@ -271,6 +280,31 @@ impl Tape {
             gradients.extend((needs.len() > 3).then_some(g.sink));
             Ok(gradients)
         })
+    }
+
+    /// `scale ⊙ x + shift`; the latter two are constants.
+    pub fn affine(&mut self, x: &Var, scale: Tensor, shift: &Tensor) -> Result<Var> {
+        let out = affine::forward(&x.value, &scale, shift)?;
+        self.record_one(&[x], out, move |dout, _| Ok(vec![Some(affine::backward(&dout, &scale)?)]))
+    }
+
+    /// Gates over channels: x where `tau ≥ 0`, `mean` elsewhere; tau learns through a sigmoid of `temperature`.
+    pub fn gate(&mut self, x: &Var, tau: &Var, mean: &Tensor, temperature: f32) -> Result<Var> {
+        let out = gate::forward(&x.value, &tau.value, mean)?;
+        let (xv, tv, mean) = (x.value.clone(), tau.value.clone(), mean.clone());
+        self.record_one(&[x, tau], out, move |dout, needs| {
+            Ok(vec![
+                needs[0].then(|| gate::backward_input(&dout, &tv)).transpose()?,
+                needs[1].then(|| gate::backward_tau(&dout, &xv, &tv, &mean, temperature)).transpose()?,
+            ])
+        })
+    }
+
+    /// The differences `(B)` between the logits of two tokens.
+    pub fn contrast(&mut self, logits: &Var, choices: &contrast::Choices) -> Result<Var> {
+        let out = contrast::forward(&logits.value, choices)?;
+        let choices = choices.clone();
+        self.record_one(&[logits], out, move |dz, _| Ok(vec![Some(contrast::backward(&dz, &choices)?)]))
     }
 
     /// Exact GELU.

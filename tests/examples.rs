@@ -52,3 +52,16 @@ fn plot_run_draws_every_logged_step() {
     let missing = Command::new(example("plot_run")).args(["/nowhere/at/all", "x.svg"]).output().unwrap();
     assert!(!missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("nowhere"));
 }
+
+#[test]
+fn published_size_writes_opens_and_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(example("published_size")).arg("--quick").arg(folder.path()).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    // 8 layers of width 64: embeddings, positions, bigram table, and 12·64² a layer with biases, norms and sinks.
+    let layer = 12 * 64 * 64 + (3 * 64 + 64 + 256 + 64) + 2 * 64 + 4;
+    let all = 2 * 2048 * 64 + 256 * 64 + 2048 * 2048 + 2048 + 64 + 8 * layer;
+    assert!(stdout.contains(&format!("{all} parameters loaded in")), "{stdout}");
+    assert!(stdout.contains("tokens/s over 20 tokens"), "{stdout}");
+}

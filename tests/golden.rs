@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use gossamer::check::{self, Case, Verdict};
+use gossamer::check::{self, Case, CaseKind, Verdict};
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, load_tensors, save_tensors};
 use tempfile::TempDir;
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 const FORWARD: [&str; 4] = ["loss", "logits, activations", "gradients", "activation gradients"];
 const TRAIN: [&str; 6] =
     ["losses", "gradient rms", "lr, densities", "nonzero counts", "weights at the end", "zero pattern"];
+const PRUNE: [&str; 3] = ["task loss, total", "kept nodes", "gradients of tau"];
 
 fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case)
@@ -21,7 +22,12 @@ fn golden(case: &str) -> PathBuf {
 fn passes(case: &Case, device: &Device) -> Vec<Verdict> {
     let verdicts = check::run(case, device).unwrap();
     let quantities: Vec<_> = verdicts.iter().map(|v| v.quantity.as_str()).collect();
-    assert_eq!(quantities, if case.trains() { TRAIN.to_vec() } else { FORWARD.to_vec() }, "{}", case.name);
+    let expected = match case.kind() {
+        CaseKind::Forward => FORWARD.to_vec(),
+        CaseKind::Train => TRAIN.to_vec(),
+        CaseKind::Prune => PRUNE.to_vec(),
+    };
+    assert_eq!(quantities, expected, "{}", case.name);
     for v in &verdicts {
         assert!(v.passed(), "{}: {} is off by {:.3e} at {}", case.name, v.quantity, v.error, v.at);
     }
@@ -31,11 +37,12 @@ fn passes(case: &Case, device: &Device) -> Vec<Verdict> {
 #[test]
 fn built_in_cases_pass_and_folders_give_the_same() {
     let cases = check::built_in();
-    assert_eq!((cases.len(), cases.iter().filter(|c| c.trains()).count()), (6, 2));
+    let count = |kind| cases.iter().filter(|c| c.kind() == kind).count();
+    assert_eq!([CaseKind::Forward, CaseKind::Train, CaseKind::Prune].map(count), [4, 2, 1]);
     for device in common::devices() {
         for case in &cases {
             let folder = check::folder(&golden(&case.name)).unwrap();
-            assert_eq!(folder.trains(), case.trains());
+            assert_eq!(folder.kind(), case.kind());
             for (a, b) in passes(case, &device).iter().zip(passes(&folder, &device)) {
                 assert_eq!((a.error, &a.at), (b.error, &b.at), "{} {}", case.name, a.quantity);
             }
@@ -51,9 +58,16 @@ fn cases_expect_every_number_of_the_model() {
             load_tensors(golden(&case.name).join("expected.safetensors")).unwrap().into_keys().collect();
         let weights: BTreeSet<String> =
             load_tensors(golden(&case.name).join("model.safetensors")).unwrap().into_keys().collect();
-        if case.trains() {
-            assert_eq!(expected, weights, "{}", case.name);
-            continue;
+        match case.kind() {
+            CaseKind::Forward => {}
+            CaseKind::Train => {
+                assert_eq!(expected, weights, "{}", case.name);
+                continue;
+            }
+            CaseKind::Prune => {
+                assert_eq!(expected.len(), 2 * 8, "eight masks in each of two layers");
+                continue;
+            }
         }
         let of = |kind: &str| expected.iter().filter_map(|n| n.strip_prefix(kind)).collect::<BTreeSet<_>>();
         let layers = weights.iter().filter(|n| n.ends_with("mlp.c_fc.weight")).count();
@@ -89,9 +103,18 @@ impl Copy {
     }
 
     fn change_log(self, step: usize, field: &str, factor: f64) -> Self {
+        self.change_number(&format!("/log/{step}/{field}"), factor)
+    }
+
+    fn change_meta(self, field: &str, factor: f64) -> Self {
+        self.change_number(&format!("/{field}"), factor)
+    }
+
+    /// Multiplies a number of `meta.json`, or counts a count up by one.
+    fn change_number(self, pointer: &str, factor: f64) -> Self {
         let path = self.0.path().join("meta.json");
         let mut meta: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let number = &mut meta["log"][step][field];
+        let number = meta.pointer_mut(pointer).unwrap();
         *number = match number.as_u64() {
             Some(count) => (count + 1).into(),
             None => (number.as_f64().unwrap() * factor).into(),
@@ -147,6 +170,11 @@ fn planted_errors_fail() {
         train().change(FILE, weight, grow).fails_in(device, TRAIN[4], weight);
         let fill = |t: &mut HostTensor| *t.data.iter_mut().find(|v| **v == 0.0).unwrap() = 1e-7;
         train().change(FILE, weight, fill).fails_in(device, TRAIN[5], weight);
+
+        let prune = || Copy::of("prune/two_layer");
+        prune().change(FILE, "grad/1.mlp_neuron", turn).fails_in(device, PRUNE[2], "1.mlp_neuron");
+        prune().change_meta("task_loss", 1.0 + 3e-5).fails_in(device, PRUNE[0], "task loss");
+        prune().change_meta("active_nodes", 1.0).fails_in(device, PRUNE[1], "all masks");
     }
 }
 

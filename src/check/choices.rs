@@ -58,16 +58,17 @@ impl Choices {
         weight_decay_lr: f32,
     ) -> Result<()> {
         let mut chosen = Vec::new();
-        for (i, Parameter { name, kind, value }) in parameters.iter().enumerate() {
-            let (Kind::Hidden(neurons), &[rows, columns]) = (kind, value.shape()) else { continue };
-            let keep = (schedule.density(at.0, at.1) * value.len() as f64).floor() as usize;
+        for (i, p) in parameters.iter().enumerate() {
+            let Parameter { name, kind, shape, .. } = p;
+            let (Kind::Hidden(neurons), &[rows, columns]) = (kind, &shape[..]) else { continue };
+            let keep = (schedule.density(at.0, at.1) * p.len() as f64).floor() as usize;
             let (count, width) = match neurons {
                 Neurons::Rows => (rows, columns),
                 Neurons::Columns => (columns, rows),
             };
             let survivors = self.0.get(&format!("{}/{name}", at.0));
             let Some(survivors) = survivors.filter(|_| count * schedule.min_alive.min(width) > keep) else { continue };
-            let before = value.read()?;
+            let before = p.dense()?.read()?;
             let mut after = vec![0.0; before.len()];
             for &i in survivors {
                 let (Some(new), Some(old)) = (after.get_mut(i as usize), before.get(i as usize)) else {
@@ -80,7 +81,7 @@ impl Choices {
         sparsity::enforce(parameters, schedule, at, weight_decay_lr)?;
         for (i, data) in chosen {
             if let Some(p) = parameters.iter_mut().nth(i) {
-                p.value.write(&data)?;
+                p.dense_mut()?.write(&data)?;
             }
         }
         Ok(())

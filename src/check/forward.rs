@@ -53,7 +53,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
             }
             Some(("grad", parameter)) => {
                 let var = model.parameters.position(parameter).map(|i| &weights.vars()[i]);
-                gradients.see(parameter, gradient(var.and_then(|v| tape.take_gradient(v))));
+                gradients.see(parameter, gradient(var.and_then(|v| tape.take_gradient(v.as_ref()?))));
             }
             _ => return Err(case.error(format!("expected.safetensors holds {name}, which is not understood"))),
         }

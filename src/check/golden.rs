@@ -14,7 +14,18 @@ pub struct Case {
     /// What to call it.
     pub name: String,
     source: Source,
-    trains: bool,
+    kind: CaseKind,
+}
+
+/// What a case puts to the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaseKind {
+    /// One forward and backward pass.
+    Forward,
+    /// Some steps of training.
+    Train,
+    /// One step of pruning.
+    Prune,
 }
 
 enum Source {
@@ -52,6 +63,7 @@ pub fn built_in() -> Vec<Case> {
         "forward/paper",
         "forward/relu_cat_pos",
         "forward/sink_sparse",
+        "prune/two_layer",
         "train/paper_schedule",
         "train/sparse_biases_clip"
     )
@@ -59,27 +71,37 @@ pub fn built_in() -> Vec<Case> {
     .map(|(name, files)| Case {
         name: name.to_string(),
         source: Source::BuiltIn(files, CHOICES.iter().find(|(case, _)| *case == name).map_or(&[], |(_, c)| c)),
-        trains: name.starts_with("train/"),
+        kind: match name.split_once('/') {
+            Some(("train", _)) => CaseKind::Train,
+            Some(("prune", _)) => CaseKind::Prune,
+            _ => CaseKind::Forward,
+        },
     })
     .collect()
 }
 
 impl Case {
-    /// A case in a folder: a training case if its `meta.json` has `hyperparameters`.
+    /// A case in a folder, of the kind that its `meta.json` tells.
     pub(super) fn folder(path: &Path) -> Result<Self> {
-        let mut case =
-            Self { name: path.display().to_string(), source: Source::Folder(path.to_path_buf()), trains: false };
+        let (name, source) = (path.display().to_string(), Source::Folder(path.to_path_buf()));
+        let mut case = Self { name, source, kind: CaseKind::Forward };
         let meta = case.meta()?;
-        if meta.get("batch").is_none() || meta.get("loss").is_none() == meta.get("hyperparameters").is_none() {
-            return Err(Error::file(path.join("meta.json"), "not a golden case of a known kind (forward, train)"));
-        }
-        case.trains = meta.get("hyperparameters").is_some();
+        let has = |name: &str| meta.get(name).is_some();
+        case.kind = match (has("loss"), has("hyperparameters"), has("task_loss")) {
+            (true, false, false) => CaseKind::Forward,
+            (false, true, false) => CaseKind::Train,
+            (false, false, true) => CaseKind::Prune,
+            _ => {
+                let message = "not a golden case of a known kind (forward, train, prune)";
+                return Err(Error::file(path.join("meta.json"), message));
+            }
+        };
         Ok(case)
     }
 
-    /// Whether the case is a training run; otherwise it is one forward and backward pass.
-    pub fn trains(&self) -> bool {
-        self.trains
+    /// What the case puts to the test.
+    pub fn kind(&self) -> CaseKind {
+        self.kind
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -120,7 +142,11 @@ impl Case {
     }
 
     pub(super) fn tokens(&self) -> Result<(Vec<usize>, Vec<u32>)> {
-        parse_ids(&self.path("inputs.safetensors"), &self.bytes("inputs.safetensors")?, "tokens")
+        self.ids("tokens")
+    }
+
+    pub(super) fn ids(&self, name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
+        parse_ids(&self.path("inputs.safetensors"), &self.bytes("inputs.safetensors")?, name)
     }
 
     /// The choices beside the case or, where there are none, those of the built-in case that expects the same numbers.

@@ -4,13 +4,14 @@
 mod choices;
 mod forward;
 mod golden;
+mod prune;
 mod train;
 
 use std::path::Path;
 
 use crate::Result;
 use crate::device::Device;
-pub use golden::{Case, built_in};
+pub use golden::{Case, CaseKind, built_in};
 
 /// How one quantity of a case compares with its golden numbers.
 #[derive(Clone, Debug)]
@@ -47,9 +48,10 @@ const WEIGHT: f64 = 1e-4;
 /// # Errors
 /// If the case cannot be read or the device fails; wrong numbers are verdicts, not errors.
 pub fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
-    match case.trains() {
-        true => train::run(case, device),
-        false => forward::run(case, device),
+    match case.kind() {
+        CaseKind::Forward => forward::run(case, device),
+        CaseKind::Train => train::run(case, device),
+        CaseKind::Prune => prune::run(case, device),
     }
 }
 

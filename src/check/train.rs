@@ -100,7 +100,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         }
         let mut nonzeros = 0;
         for p in trainer.model.parameters.iter().filter(|p| p.kind.is_matrix()) {
-            nonzeros += u64::from(count_nonzero::forward(&p.value)?.read()?.first().copied().unwrap_or(0));
+            nonzeros += u64::from(count_nonzero::forward(p.dense()?)?.read()?.first().copied().unwrap_or(0));
         }
         counts.see(&at, Ok(nonzeros.abs_diff(want.nonzero_matrix_weights) as f64));
     }

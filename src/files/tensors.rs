@@ -1,6 +1,6 @@
-//! Named arrays of numbers in safetensors files: written bit for bit, read with every promise of the header checked.
+//! Named arrays of numbers read from safetensors files, with every promise of the header checked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -8,13 +8,8 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use serde_json::{Value, json};
 
-use super::write_atomic;
 use crate::error::{Error, Result};
-
-/// The header's place for text about the file as a whole; no tensor can have this name.
-const METADATA: &str = "__metadata__";
 
 /// Floats in main memory, row-major.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,64 +18,6 @@ pub struct HostTensor {
     pub shape: Vec<usize>,
     /// As many numbers as the sizes multiply to, the last axis closest together.
     pub data: Vec<f32>,
-}
-
-/// Writes `tensors` to the safetensors file at `path`, whole or not at all, as f32.
-///
-/// The same tensors and metadata give the same bytes: both are in the order of their names. Numbers keep their bits.
-///
-/// # Errors
-///
-/// [`Error::File`] for a tensor whose shape does not match its numbers or whose name is `__metadata__`; [`Error::Io`] where the system
-/// refuses (see [`write_atomic`]).
-pub fn save_tensors(
-    path: impl AsRef<Path>,
-    tensors: &BTreeMap<String, HostTensor>,
-    metadata: Option<HashMap<String, String>>,
-) -> Result<()> {
-    let path = path.as_ref();
-    let header = header(path, tensors, metadata)?;
-    write_atomic(path, |out| {
-        let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(|e| Error::io(path, e));
-        put(&(header.len() as u64).to_le_bytes())?;
-        put(header.as_bytes())?;
-        let mut words: Vec<u32> = Vec::with_capacity(1 << 16);
-        for chunk in tensors.values().flat_map(|tensor| tensor.data.chunks(1 << 16)) {
-            words.clear();
-            words.extend(chunk.iter().map(|number| number.to_bits().to_le()));
-            put(bytemuck::cast_slice(&words))?;
-        }
-        Ok(())
-    })
-}
-
-/// The JSON header, padded with spaces so that the numbers start at a multiple of 8 bytes.
-fn header(
-    path: &Path,
-    tensors: &BTreeMap<String, HostTensor>,
-    metadata: Option<HashMap<String, String>>,
-) -> Result<String> {
-    let mut entries: BTreeMap<&str, Value> = BTreeMap::new();
-    if let Some(metadata) = metadata {
-        let sorted: BTreeMap<String, String> = metadata.into_iter().collect();
-        entries.insert(METADATA, json!(sorted));
-    }
-    let mut begin = 0;
-    for (name, tensor) in tensors {
-        if name == METADATA {
-            return Err(Error::file(path, format!("no tensor can be named `{METADATA}`")));
-        }
-        let (shape, held) = (&tensor.shape, tensor.data.len());
-        if shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)) != Some(held) {
-            return Err(Error::file(path, format!("tensor `{name}` has shape {shape:?} but {held} numbers")));
-        }
-        let end = begin + 4 * held;
-        entries.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, end] }));
-        begin = end;
-    }
-    let mut header = serde_json::to_string(&entries).map_err(|e| Error::file(path, e.to_string()))?;
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    Ok(header)
 }
 
 /// Reads every float tensor (F32, F16, BF16, F64) of the safetensors file at `path`, as f32. Integer and boolean tensors are passed over:
@@ -159,11 +96,15 @@ pub fn load_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>>
     Ok(header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
-fn map(path: &Path) -> Result<Mmap> {
+pub(super) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    // SAFETY: the mapping is private to this module, read-only, and dropped before the reading function returns; every access stays inside
-    // the slice it gives. What the type system cannot promise is that no one else changes the file meanwhile: the reading functions
-    // document that, and the crate itself only ever replaces such files by renaming, which leaves a mapped one as it was.
+    if file.metadata().map_err(|e| Error::io(path, e))?.is_dir() {
+        // Mapping it would fail too, but with a reason that helps no one.
+        return Err(Error::io(path, std::io::ErrorKind::IsADirectory.into()));
+    }
+    // SAFETY: the mapping never leaves the modules that read safetensors files, and is read-only; every access stays inside the slice it
+    // gives. What the type system cannot promise is that no one else changes the file meanwhile: the reading functions and
+    // `SafetensorsFile` document that, and the crate itself only ever replaces such files by renaming, which leaves a mapped one as it was.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
 }
 
@@ -171,12 +112,12 @@ fn parse<'file>(path: &Path, file: &'file [u8]) -> Result<SafeTensors<'file>> {
     SafeTensors::deserialize(file).map_err(|e| unreadable(path, e))
 }
 
-fn unreadable(path: &Path, reason: safetensors::SafeTensorError) -> Error {
+pub(super) fn unreadable(path: &Path, reason: safetensors::SafeTensorError) -> Error {
     Error::file(path, format!("not a whole safetensors file: {reason}"))
 }
 
 /// The numbers of a float tensor; `None` for integers and booleans; otherwise what is wrong.
-fn floats(view: &TensorView) -> Result<Option<Vec<f32>>, String> {
+pub(super) fn floats(view: &TensorView) -> Result<Option<Vec<f32>>, String> {
     let data = view.data();
     Ok(Some(match view.dtype() {
         Dtype::F32 => numbers(data, f32::from_le_bytes),

@@ -201,7 +201,7 @@ impl ModelConfig {
 
     /// Width of the MLP.
     pub fn mlp_width(&self) -> usize {
-        self.d_mlp.unwrap_or(4 * self.d_model)
+        self.d_mlp.unwrap_or_else(|| self.d_model.saturating_mul(4))
     }
 
     /// Width of what c_attn and c_fc read: the residual stream and, if concatenated, the positions.

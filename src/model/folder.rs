@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{ConfigFile, Model, ModelConfig, Parameters};
+use super::{ConfigFile, Hold, Model, ModelConfig, Parameters};
 use crate::device::Device;
-use crate::files::{load_tensors, save_tensors, write_atomic};
+use crate::files::{SafetensorsFile, save_tensors, write_atomic};
 use crate::{Error, Result};
 
 impl Model {
@@ -18,10 +18,11 @@ impl Model {
         let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let config = parse_config(&path, &bytes)?;
         let weights = folder.join("model.safetensors");
-        let parameters = Parameters::from_host(&config, load_tensors(&weights)?, device).map_err(|e| match e {
-            Error::Text(message) => Error::file(&weights, message),
-            other => other,
-        })?;
+        let parameters =
+            Parameters::load(&config, &SafetensorsFile::open(&weights)?, Hold::Dense, device).map_err(|e| match e {
+                Error::Text(message) => Error::file(&weights, message),
+                other => other,
+            })?;
         Ok(Self { config, parameters, device: device.clone() })
     }
 

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{Activation, Kind, Model, ModelConfig, ResidualActivation};
+use super::{Activation, Cache, Kind, Model, ModelConfig, ResidualActivation, Sites, Value};
 use crate::device::{Device, Tensor};
 use crate::ops::compress::Compressed;
 use crate::ops::cross_entropy::IGNORE;
@@ -17,50 +17,6 @@ use crate::{Error, Result};
 const RMS_EPS: f32 = f32::EPSILON;
 /// LayerNorm's epsilon.
 const LN_EPS: f32 = 1e-5;
-
-/// Someone who sees, and may replace, the value at every named site of a forward pass.
-pub trait Sites {
-    /// Called with the site's published name, such as `3.mlp.post_act`, and its value `(B, T, width)`.
-    ///
-    /// # Errors
-    /// Any; the forward pass ends with it.
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var>;
-
-    /// Called to apply AbsTopK at a place such as `3.mlp_neuron`, keeping `k` entries of each row of `x`.
-    ///
-    /// # Errors
-    /// Any; the forward pass ends with it.
-    fn select(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
-        let _ = place;
-        tape.abs_topk(x, k)
-    }
-}
-
-/// Nobody looks.
-impl Sites for () {
-    fn visit(&mut self, _: &mut Tape, _: &str, value: Var) -> Result<Var> {
-        Ok(value)
-    }
-}
-
-/// Writes down all sites; with `gradients`, their gradients can be taken from the tape afterwards.
-#[derive(Default)]
-pub struct Recorder {
-    /// The sites seen, in order.
-    pub sites: Vec<(String, Var)>,
-    /// Whether to keep the sites' gradients.
-    pub gradients: bool,
-}
-
-impl Sites for Recorder {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        if self.gradients {
-            tape.keep_gradient(&value);
-        }
-        self.sites.push((name.to_string(), value.clone()));
-        Ok(value)
-    }
-}
 
 /// A batch of token sequences on a device, ready to be read and predicted.
 pub struct Batch {
@@ -79,18 +35,24 @@ impl Batch {
     /// [`Error::Shape`] if the tokens do not divide into the sequences, are too long for the model, or not in its
     /// vocabulary.
     pub fn new(device: &Device, config: &ModelConfig, tokens: &[u32], batch: usize) -> Result<Self> {
+        Self::after(device, config, tokens, batch, 0)
+    }
+
+    /// As [`Batch::new`], where every sequence goes on after `before` tokens that are not given.
+    fn after(device: &Device, config: &ModelConfig, tokens: &[u32], batch: usize, before: usize) -> Result<Self> {
         if batch == 0 || tokens.is_empty() || !tokens.len().is_multiple_of(batch) {
             return Err(Error::shape("batch", format!("{} tokens in {batch} sequences", tokens.len())));
         }
         let length = tokens.len() / batch;
-        if length > config.block_size {
-            return Err(Error::shape("batch", format!("{length} tokens, but block_size is {}", config.block_size)));
+        if before + length > config.block_size {
+            let message = format!("{} tokens, but block_size is {}", before + length, config.block_size);
+            return Err(Error::shape("batch", message));
         }
         let mut targets = vec![IGNORE; tokens.len()];
         for (row, target) in tokens.chunks(length).zip(targets.chunks_mut(length)) {
             target[..length - 1].copy_from_slice(&row[1..]);
         }
-        let positions: Vec<_> = (0..tokens.len()).map(|i| (i % length) as u32).collect();
+        let positions: Vec<_> = (0..tokens.len()).map(|i| (before + i % length) as u32).collect();
         Ok(Self {
             tokens: Rc::new(Index::new(device, tokens, config.vocab_size)?),
             positions: Rc::new(Index::new(device, &positions, config.block_size)?),
@@ -113,30 +75,33 @@ impl Batch {
 
 /// A model's parameters as values on a tape, in the order of [`super::Parameters`].
 pub struct Weights {
-    vars: Vec<Var>,
-    compressed: Vec<Option<Rc<Compressed>>>,
+    dense: Vec<Option<Var>>,
+    lists: Vec<Option<Rc<Compressed>>>,
 }
 
 impl Weights {
-    /// Parameters for which `wanted` says so get gradients. `compressed` holds, per parameter, its nonzeros where linear
-    /// layers shall use them; it may be empty.
+    /// Parameters for which `wanted` says so get gradients, if they are held dense. `compressed` holds, per parameter, its
+    /// nonzeros where linear layers shall use them; it may be empty.
     pub fn new(
         model: &Model,
         tape: &mut Tape,
         wanted: impl Fn(Kind) -> bool,
         compressed: &[Option<Rc<Compressed>>],
     ) -> Self {
-        let vars = model
-            .parameters
-            .iter()
-            .map(|p| match wanted(p.kind) {
-                true => tape.leaf(p.value.clone()),
-                false => Var::constant(p.value.clone()),
-            })
-            .collect();
-        let mut compressed = compressed.to_vec();
-        compressed.resize(model.parameters.len(), None);
-        Self { vars, compressed }
+        let mut lists = compressed.to_vec();
+        lists.resize(model.parameters.len(), None);
+        let mut dense = Vec::with_capacity(lists.len());
+        for (p, lists) in model.parameters.iter().zip(&mut lists) {
+            dense.push(match &p.value {
+                Value::Dense(value) if wanted(p.kind) => Some(tape.leaf(value.clone())),
+                Value::Dense(value) => Some(Var::constant(value.clone())),
+                Value::Compressed(held) => {
+                    *lists = Some(held.clone());
+                    None
+                }
+            });
+        }
+        Self { dense, lists }
     }
 
     /// All parameters as constants: for inference.
@@ -144,9 +109,9 @@ impl Weights {
         Self::new(model, &mut Tape::new(), |_| false, compressed)
     }
 
-    /// The parameters' values on the tape, in order.
-    pub fn vars(&self) -> &[Var] {
-        &self.vars
+    /// The parameters' values on the tape, in order; nothing for those that are held compressed.
+    pub fn vars(&self) -> &[Option<Var>] {
+        &self.dense
     }
 }
 
@@ -156,6 +121,7 @@ struct Pass<'a> {
     weights: &'a Weights,
     tape: &'a mut Tape,
     sites: &'a mut dyn Sites,
+    cache: Option<&'a mut Cache>,
 }
 
 impl Model {
@@ -164,7 +130,27 @@ impl Model {
     /// # Errors
     /// Those of the operations and of `sites`.
     pub fn forward(&self, tape: &mut Tape, weights: &Weights, batch: &Batch, sites: &mut dyn Sites) -> Result<Var> {
-        Pass { model: self, weights, tape, sites }.run(batch)
+        Pass { model: self, weights, tape, sites, cache: None }.run(batch)
+    }
+
+    /// Logits `(B, T, V)` of `batch` sequences' next tokens, given those in `cache`, which then holds the new ones too.
+    /// After the first call, tokens come one a sequence.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] past `block_size`; otherwise those of the operations and of `sites`.
+    pub fn extend(
+        &self,
+        weights: &Weights,
+        cache: &mut Cache,
+        tokens: &[u32],
+        batch: usize,
+        sites: &mut dyn Sites,
+    ) -> Result<Tensor> {
+        let batch = Batch::after(&self.device, &self.config, tokens, batch, cache.len())?;
+        let mut tape = Tape::new();
+        let logits = Pass { model: self, weights, tape: &mut tape, sites, cache: Some(&mut *cache) }.run(&batch)?;
+        cache.advance(batch.length);
+        Ok(logits.value().clone())
     }
 
     /// Mean cross-entropy of a batch's targets, in nats: the loss `(1)`, the rows' own losses, and the logits.
@@ -190,7 +176,7 @@ impl Pass<'_> {
     }
 
     fn find(&self, name: &str) -> Option<&Var> {
-        self.weights.vars.get(self.model.parameters.position(name)?)
+        self.weights.dense.get(self.model.parameters.position(name)?)?.as_ref()
     }
 
     fn parameter(&self, name: &str) -> Result<Var> {
@@ -220,14 +206,18 @@ impl Pass<'_> {
 
     fn linear(&mut self, name: &str, x: &Var) -> Result<Var> {
         let bias = self.find(&format!("{name}.bias")).cloned();
-        self.matrix(&format!("{name}.weight"), x, bias.as_ref())
+        let out = self.matrix(&format!("{name}.weight"), x, bias.as_ref())?;
+        let name = name.strip_prefix("transformer.h.").unwrap_or(name);
+        self.sites.project(self.tape, name, x, out)
     }
 
     fn matrix(&mut self, name: &str, x: &Var, bias: Option<&Var>) -> Result<Var> {
-        let dense = self.parameter(name)?;
         let position = self.model.parameters.position(name);
-        let compressed = position.and_then(|i| self.weights.compressed[i].clone());
-        self.tape.linear(x, &Weight { dense, compressed }, bias)
+        let weight = match position.and_then(|i| self.weights.lists[i].clone()) {
+            Some(lists) => Weight::Compressed { lists, dense: self.find(name).cloned() },
+            None => Weight::Dense(self.parameter(name)?),
+        };
+        self.tape.linear(x, &weight, bias)
     }
 
     /// What a sublayer reads: the normalised residual stream and, if concatenated, its own norm of the positions.
@@ -261,7 +251,13 @@ impl Pass<'_> {
         }
         let sink = self.find(&format!("{layer}.attn_imp.sink_logit")).cloned();
         let n_head = self.config().n_head;
-        let y = self.tape.attention(&sparse[0], &sparse[1], &sparse[2], sink.as_ref(), n_head)?;
+        let y = match &mut self.cache {
+            None => self.tape.attention(&sparse[0], &sparse[1], &sparse[2], sink.as_ref(), n_head)?,
+            Some(cache) => {
+                let [q, k, v] = [0, 1, 2].map(|part| sparse[part].value());
+                Var::constant(cache.attend(i, [q, k, v], sink.as_ref().map(Var::value), n_head)?)
+            }
+        };
         let y = self.site(&format!("{i}.attn.y"), y)?;
         let out = self.linear(&format!("{layer}.c_proj"), &y)?;
         self.sparse(i, "attn_out", out)

@@ -3,15 +3,19 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Batch, Model, Weights};
-use crate::Result;
+use super::{Batch, Cache, Model, Weights};
 use crate::tape::Tape;
+use crate::{Error, Result};
 
-/// How the next token is drawn.
+/// How the next token is drawn. The default draws from the model's own distribution.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most probable token.
     pub temperature: f32,
+    /// Only this many of the most probable tokens can be drawn.
+    pub top_k: Option<usize>,
+    /// Only the most probable tokens that together reach this probability can be drawn: the smallest such set.
+    pub top_p: Option<f64>,
     /// Tokens drawn at most.
     pub max_new_tokens: usize,
     /// Ends the text when drawn.
@@ -20,42 +24,169 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-/// Continues `prompt` (at least one token) and returns the new tokens. Past `block_size` the context is cropped from
-/// the left.
-///
-/// # Errors
-/// Those of the forward pass.
-pub fn generate(model: &Model, prompt: &[u32], sampling: &Sampling) -> Result<Vec<u32>> {
-    let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
-    let weights = Weights::constant(model, &[]);
-    let mut tokens = prompt.to_vec();
-    while tokens.len() < prompt.len() + sampling.max_new_tokens {
-        let context = &tokens[tokens.len().saturating_sub(model.config.block_size)..];
-        let batch = Batch::new(&model.device, &model.config, context, 1)?;
-        let logits = model.forward(&mut Tape::new(), &weights, &batch, &mut ())?.value().read()?;
-        let last = &logits[logits.len() - model.config.vocab_size..];
-        let next = draw(last, sampling.temperature, &mut rng);
-        if Some(next) == sampling.end_of_text {
-            break;
-        }
-        tokens.push(next);
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: None, top_p: None, max_new_tokens: 64, end_of_text: None, seed: 0 }
     }
-    Ok(tokens.split_off(prompt.len()))
 }
 
-/// Draws from softmax(logits / temperature).
-fn draw(logits: &[f32], temperature: f32, rng: &mut ChaCha8Rng) -> u32 {
-    let top = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |m, (i, &l)| if l > m.1 { (i, l) } else { m });
-    if temperature <= 0.0 {
-        return top.0 as u32;
-    }
-    let weights: Vec<f64> = logits.iter().map(|&l| (f64::from(l - top.1) / f64::from(temperature)).exp()).collect();
-    let mut left = rng.random::<f64>() * weights.iter().sum::<f64>();
-    for (i, weight) in weights.iter().enumerate() {
-        left -= weight;
-        if left < 0.0 {
-            return i as u32;
+impl Sampling {
+    /// Complains about impossible values, naming the setting.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn validate(&self) -> Result<()> {
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return Err(Error::config("temperature", format!("{} is not a number from 0 up", self.temperature)));
+        }
+        if self.top_k == Some(0) {
+            return Err(Error::config("top-k", "at least one token must be left to draw"));
+        }
+        match self.top_p {
+            Some(p) if !(p > 0.0 && p <= 1.0) => Err(Error::config("top-p", format!("{p} is not in (0, 1]"))),
+            _ => Ok(()),
         }
     }
-    top.0 as u32
+
+    /// The tokens that can be drawn, the most probable first (of equals the lowest id), with their probabilities:
+    /// softmax(logits / temperature), of which `top_k` keeps the largest and then `top_p` the smallest set that reaches it.
+    pub fn distribution(&self, logits: &[f32]) -> Vec<(u32, f64)> {
+        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+        // Adding zero makes equals of the two zeros, which total_cmp tells apart.
+        let logit = |id: u32| logits[id as usize] + 0.0;
+        // Where a logit is not a number, total_cmp still orders; the model is then beyond help anyway.
+        order.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)).then(a.cmp(&b)));
+        order.truncate(if self.temperature == 0.0 { 1 } else { self.top_k.unwrap_or(usize::MAX) });
+        let Some(&first) = order.first() else { return Vec::new() };
+        let temperature = if self.temperature == 0.0 { 1.0 } else { f64::from(self.temperature) };
+        let top = f64::from(logit(first));
+        let mut kept: Vec<_> =
+            order.into_iter().map(|id| (id, ((f64::from(logit(id)) - top) / temperature).exp())).collect();
+        normalise(&mut kept);
+        if let Some(top_p) = self.top_p {
+            let mut reached = 0.0;
+            let enough = kept.iter().position(|(_, p)| {
+                reached += p;
+                reached >= top_p
+            });
+            kept.truncate(enough.map_or(kept.len(), |last| last + 1));
+            normalise(&mut kept);
+        }
+        kept
+    }
+
+    fn draw(&self, logits: &[f32], rng: &mut ChaCha8Rng) -> Option<u32> {
+        let kept = self.distribution(logits);
+        let mut left = if kept.len() > 1 { rng.random::<f64>() } else { 0.0 };
+        let drawn = kept.iter().find(|(_, p)| {
+            left -= p;
+            left < 0.0
+        });
+        drawn.or(kept.first()).map(|(id, _)| *id)
+    }
+}
+
+fn normalise(weights: &mut [(u32, f64)]) {
+    let total: f64 = weights.iter().map(|(_, w)| w).sum();
+    weights.iter_mut().for_each(|(_, w)| *w /= total);
+}
+
+/// A text that grows token by token.
+///
+/// Up to `block_size` tokens, keys and values are kept and every token costs one position. Beyond, the context is cropped
+/// from the left as in the published code; what was computed from the cropped tokens is then no longer true, so that
+/// every further token costs a whole context.
+pub struct Generator<'a> {
+    model: &'a Model,
+    weights: Weights,
+    sampling: Sampling,
+    rng: ChaCha8Rng,
+    cache: Option<Cache>,
+    tokens: Vec<u32>,
+    drawn: usize,
+}
+
+impl<'a> Generator<'a> {
+    /// Goes on from `prompt`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an empty prompt or tokens that are not in the vocabulary, [`Error::Config`] for impossible
+    /// sampling, and the device's limits.
+    pub fn new(model: &'a Model, prompt: &[u32], sampling: Sampling) -> Result<Self> {
+        sampling.validate()?;
+        if prompt.is_empty() {
+            return Err(Error::shape("generate", "an empty prompt: there is nothing to go on from"));
+        }
+        if let Some(token) = prompt.iter().find(|&&token| token as usize >= model.config.vocab_size) {
+            let message = format!("token {token} is not in a vocabulary of {}", model.config.vocab_size);
+            return Err(Error::shape("generate", message));
+        }
+        Ok(Self {
+            model,
+            weights: Weights::constant(model, &[]),
+            sampling,
+            rng: ChaCha8Rng::seed_from_u64(sampling.seed),
+            cache: Some(Cache::new(model, 1)?),
+            tokens: prompt.to_vec(),
+            drawn: 0,
+        })
+    }
+
+    /// The same without kept keys and values: every token costs a whole context. Slow; for comparison.
+    pub fn without_cache(mut self) -> Self {
+        self.cache = None;
+        self
+    }
+
+    /// The next token, or nothing where the text ends.
+    ///
+    /// # Errors
+    /// Those of the forward pass.
+    pub fn next_token(&mut self) -> Result<Option<u32>> {
+        if self.drawn == self.sampling.max_new_tokens {
+            return Ok(None);
+        }
+        let logits = self.logits()?;
+        let next = self.sampling.draw(&logits, &mut self.rng);
+        match next {
+            Some(token) if Some(token) != self.sampling.end_of_text => {
+                self.tokens.push(token);
+                self.drawn += 1;
+            }
+            // Nothing follows the end, however often it is asked for.
+            _ => self.drawn = self.sampling.max_new_tokens,
+        }
+        Ok(next.filter(|&token| Some(token) != self.sampling.end_of_text))
+    }
+
+    /// The logits `(V)` of the token to come.
+    fn logits(&mut self) -> Result<Vec<f32>> {
+        let config = &self.model.config;
+        let context = &self.tokens[self.tokens.len().saturating_sub(config.block_size)..];
+        let logits = match &mut self.cache {
+            Some(cache) if context.len() == self.tokens.len() => {
+                let new = &context[cache.len()..];
+                self.model.extend(&self.weights, cache, new, 1, &mut ())?
+            }
+            _ => {
+                let batch = Batch::new(&self.model.device, config, context, 1)?;
+                self.model.forward(&mut Tape::new(), &self.weights, &batch, &mut ())?.value().clone()
+            }
+        };
+        let logits = logits.read()?;
+        Ok(logits[logits.len() - config.vocab_size..].to_vec())
+    }
+}
+
+/// Continues `prompt` (at least one token) and returns the new tokens.
+///
+/// # Errors
+/// Those of [`Generator`].
+pub fn generate(model: &Model, prompt: &[u32], sampling: &Sampling) -> Result<Vec<u32>> {
+    let mut generator = Generator::new(model, prompt, *sampling)?;
+    let mut tokens = Vec::new();
+    while let Some(token) = generator.next_token()? {
+        tokens.push(token);
+    }
+    Ok(tokens)
 }

@@ -1,16 +1,29 @@
 //! The transformer: its configuration, its parameters, the forward pass with its named sites, and generation.
 
+mod cache;
 mod config;
+mod evaluate;
 mod folder;
 mod forward;
 mod generate;
+mod hash;
+mod inspect;
+mod intervene;
 mod parameters;
+mod shapes;
+mod sites;
 
+pub use cache::Cache;
 pub use config::{Activation, ConfigFile, ModelConfig, ResidualActivation, SparsePlaces};
+pub use evaluate::{Evaluation, evaluate};
 pub use folder::parse_config;
-pub use forward::{Batch, Recorder, Sites, Weights};
-pub use generate::{Sampling, generate};
-pub use parameters::{Kind, Parameter, Parameters};
+pub use forward::{Batch, Weights};
+pub use generate::{Generator, Sampling, generate};
+pub use inspect::{Entry, LayerReport, Report, TensorReport, inspect};
+pub use intervene::{Action, Channels, Edit, Interventions, Positions};
+pub use parameters::{Hold, Kind, Parameter, Parameters, Value};
+pub use shapes::{check_shapes, is_buffer};
+pub use sites::{Recorder, Sites, means, site_pattern};
 
 use crate::Result;
 use crate::device::Device;

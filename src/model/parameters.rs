@@ -1,13 +1,17 @@
 //! The parameters by their published names: shapes, roles, initialisation.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
-use super::ModelConfig;
+use super::{ModelConfig, check_shapes};
 use crate::device::{Device, Tensor};
-use crate::files::HostTensor;
+use crate::files::{HostTensor, InMemory, TensorSource};
+use crate::ops::compress::{self, Compressed};
+use crate::ops::sparse_linear;
 use crate::ops::weight_topk::Neurons;
 use crate::{Error, Result};
 
@@ -41,14 +45,87 @@ impl Kind {
     }
 }
 
+/// A parameter's numbers on a device.
+pub enum Value {
+    /// All of them.
+    Dense(Tensor),
+    /// A matrix as the lists of its nonzeros.
+    Compressed(Rc<Compressed>),
+}
+
 /// One parameter.
 pub struct Parameter {
     /// The published name.
     pub name: String,
     /// Its role.
     pub kind: Kind,
+    /// Its shape; that of a linear layer's matrix is `(out, in)`.
+    pub shape: Vec<usize>,
     /// Its numbers.
-    pub value: Tensor,
+    pub value: Value,
+}
+
+impl Parameter {
+    fn dense_of(name: String, kind: Kind, value: Tensor) -> Self {
+        Self { name, kind, shape: value.shape().to_vec(), value: Value::Dense(value) }
+    }
+
+    /// The number of entries, zeros included.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tensor.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if the parameter is held compressed.
+    pub fn dense(&self) -> Result<&Tensor> {
+        match &self.value {
+            Value::Dense(tensor) => Ok(tensor),
+            Value::Compressed(_) => Err(only_compressed(&self.name)),
+        }
+    }
+
+    /// The tensor, to be changed.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if the parameter is held compressed.
+    pub fn dense_mut(&mut self) -> Result<&mut Tensor> {
+        match &mut self.value {
+            Value::Dense(tensor) => Ok(tensor),
+            Value::Compressed(_) => Err(only_compressed(&self.name)),
+        }
+    }
+
+    /// Copies the numbers to the host, the zeros of a compressed matrix included.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn read(&self) -> Result<HostTensor> {
+        let data = match &self.value {
+            Value::Dense(tensor) => tensor.read()?,
+            Value::Compressed(lists) => lists.decompress()?.read()?,
+        };
+        Ok(HostTensor { shape: self.shape.clone(), data })
+    }
+}
+
+fn only_compressed(name: &str) -> Error {
+    Error::Text(format!("{name} is held compressed, and needed dense: load the model for training"))
+}
+
+/// How a model that is loaded holds its matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Dense, as training needs them.
+    Dense,
+    /// As lists of nonzeros where linear layers are faster with them; they then need less memory too.
+    Compressed,
 }
 
 /// All parameters of a model, in a fixed order.
@@ -124,6 +201,11 @@ fn slots(config: &ModelConfig) -> Vec<Slot> {
     slots
 }
 
+fn worthwhile(device: &Device, data: &[f32]) -> bool {
+    let nonzeros = data.par_iter().filter(|v| **v != 0.0).count();
+    sparse_linear::worthwhile(device, nonzeros as f64 / data.len().max(1) as f64)
+}
+
 /// Standard normal numbers by Box and Muller's method.
 fn fill_normal(rng: &mut ChaCha8Rng, std: f32, out: &mut [f32]) {
     for pair in out.chunks_mut(2) {
@@ -158,42 +240,46 @@ impl Parameters {
                 Start::Constant(value) => data.fill(value),
             }
             let value = device.upload(&slot.name, &slot.shape, &data)?;
-            list.push(Parameter { name: slot.name, kind: slot.kind, value });
+            list.push(Parameter::dense_of(slot.name, slot.kind, value));
         }
         Ok(Self::from_list(list))
     }
 
-    /// Parameters from a state dict. `final_logits_bias` may be absent (older files: zeros), and `lm_head.weight` may be
-    /// there although it is tied.
+    /// Parameters from a state dict, read one after the other; those that [`check_shapes`] lets be absent are zeros.
     ///
     /// # Errors
-    /// [`Error::Text`] naming a parameter that is missing, of the wrong shape, or belongs to no such model.
-    pub fn from_host(config: &ModelConfig, mut tensors: BTreeMap<String, HostTensor>, device: &Device) -> Result<Self> {
+    /// Those of [`check_shapes`], before any number is read; then those of the source and the device.
+    pub fn load(config: &ModelConfig, source: &dyn TensorSource, hold: Hold, device: &Device) -> Result<Self> {
+        check_shapes(config, source.entries())?;
         let mut list = Vec::new();
         for slot in slots(config) {
-            let host = match tensors.remove(&slot.name) {
-                Some(host) => host,
-                None if slot.kind == Kind::LogitsBias => {
-                    HostTensor { shape: slot.shape.clone(), data: vec![0.0; config.vocab_size] }
-                }
-                None => return Err(Error::Text(format!("the weights lack {} {:?}", slot.name, slot.shape))),
+            let host = match source.entries().contains_key(&slot.name) {
+                true => source.read(&slot.name)?,
+                false => HostTensor { data: vec![0.0; slot.shape.iter().product()], shape: slot.shape.clone() },
             };
-            if host.shape != slot.shape {
-                return Err(Error::Text(format!(
-                    "{} has shape {:?}, but the configuration says {:?}",
-                    slot.name, host.shape, slot.shape
-                )));
-            }
-            let value = device.upload(&slot.name, &slot.shape, &host.data)?;
-            list.push(Parameter { name: slot.name, kind: slot.kind, value });
+            let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == "lm_head.weight";
+            list.push(match slot.shape[..] {
+                [out, input] if linear && hold == Hold::Compressed && worthwhile(device, &host.data) => Parameter {
+                    value: Value::Compressed(Rc::new(compress::from_host(device, (out, input), &host.data)?)),
+                    name: slot.name,
+                    kind: slot.kind,
+                    shape: slot.shape,
+                },
+                _ => {
+                    let value = device.upload(&slot.name, &slot.shape, &host.data)?;
+                    Parameter::dense_of(slot.name, slot.kind, value)
+                }
+            });
         }
-        if config.tied_unembed {
-            tensors.remove("lm_head.weight");
-        }
-        match tensors.keys().next() {
-            Some(name) => Err(Error::Text(format!("the weights hold {name}, which this configuration does not have"))),
-            None => Ok(Self::from_list(list)),
-        }
+        Ok(Self::from_list(list))
+    }
+
+    /// As [`Parameters::load`], dense, from tensors in memory.
+    ///
+    /// # Errors
+    /// Those of [`Parameters::load`].
+    pub fn from_host(config: &ModelConfig, tensors: BTreeMap<String, HostTensor>, device: &Device) -> Result<Self> {
+        Self::load(config, &InMemory::from(tensors), Hold::Dense, device)
     }
 
     /// Copies all parameters to the host, by name; a tied unembedding is written out as the published files do.
@@ -203,7 +289,7 @@ impl Parameters {
     pub fn to_host(&self) -> Result<BTreeMap<String, HostTensor>> {
         let mut tensors = BTreeMap::new();
         for p in &self.list {
-            tensors.insert(p.name.clone(), HostTensor { shape: p.value.shape().to_vec(), data: p.value.read()? });
+            tensors.insert(p.name.clone(), p.read()?);
         }
         if let (None, Some(wte)) = (tensors.get("lm_head.weight"), tensors.get("transformer.wte.weight")) {
             tensors.insert("lm_head.weight".into(), wte.clone());

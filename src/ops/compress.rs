@@ -48,6 +48,21 @@ impl Lists {
     }
 }
 
+impl Lists {
+    /// The same lists on another device, or themselves.
+    fn onto(self, device: &Device) -> Result<Self> {
+        if self.values.device().same(device) {
+            return Ok(self);
+        }
+        let Self { offsets, indices, values } = self;
+        Ok(Self {
+            offsets: device.upload("compressed offsets", offsets.shape(), offsets.native()?)?,
+            indices: device.upload("compressed indices", indices.shape(), indices.native()?)?,
+            values: device.upload("compressed values", values.shape(), values.native()?)?,
+        })
+    }
+}
+
 /// Compresses `weight: (out, in)`, which has at most `capacity` nonzeros; zeros of either sign are dropped.
 ///
 /// # Errors
@@ -77,6 +92,27 @@ pub fn forward(weight: &Tensor, capacity: usize) -> Result<Compressed> {
         }
     }
     Ok(Compressed { shape: (outputs, inputs), rows, columns })
+}
+
+/// Compresses the matrix `data: (out, in)`, which is in main memory, onto `device`, without ever holding it there whole.
+///
+/// # Errors
+/// [`Error::Shape`] if `data` has not `out · in` entries; otherwise as [`Device::empty`].
+pub fn from_host(device: &Device, (outputs, inputs): (usize, usize), data: &[f32]) -> Result<Compressed> {
+    if data.len() != outputs * inputs || data.len() > u32::MAX as usize {
+        return Err(Error::shape("compress", format!("{} numbers as a matrix ({outputs}, {inputs})", data.len())));
+    }
+    let nonzeros = data.par_iter().filter(|v| **v != 0.0).count();
+    let host = if device.is_cpu() { device.clone() } else { Device::cpu() };
+    let mut rows = Lists::empty(&host, outputs, nonzeros)?;
+    let mut columns = Lists::empty(&host, inputs, nonzeros)?;
+    rows.offsets.clear()?;
+    columns.offsets.clear()?;
+    if !data.is_empty() {
+        native_rows(data, inputs, &mut rows)?;
+        native_columns(&rows, &mut columns)?;
+    }
+    Ok(Compressed { shape: (outputs, inputs), rows: rows.onto(device)?, columns: columns.onto(device)? })
 }
 
 impl Compressed {

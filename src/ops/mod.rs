@@ -9,12 +9,16 @@
 pub mod abs_topk;
 pub mod adam;
 pub mod add;
+pub mod affine;
 pub mod attention;
+pub mod attention_step;
 pub mod columns;
 pub mod compress;
+pub mod contrast;
 pub mod count_nonzero;
 pub mod cross_entropy;
 pub mod embedding;
+pub mod gate;
 pub mod gelu;
 pub mod grad_rms;
 pub mod layer_norm;
@@ -33,12 +37,16 @@ pub const SHADERS: &[&Shader] = &[
     &abs_topk::SHADER,
     &adam::SHADER,
     &add::SHADER,
+    &affine::SHADER,
     &attention::SHADER,
+    &attention_step::SHADER,
     &columns::SHADER,
     &compress::SHADER,
+    &contrast::SHADER,
     &count_nonzero::SHADER,
     &cross_entropy::SHADER,
     &embedding::SHADER,
+    &gate::SHADER,
     &gelu::SHADER,
     &grad_rms::SHADER,
     &layer_norm::SHADER,

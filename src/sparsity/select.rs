@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::Result;
-use crate::model::{Kind, Parameter, Parameters};
+use crate::model::{Kind, Parameters};
 use crate::ops::compress::Compressed;
 use crate::ops::weight_topk::{self, Neurons, Rule};
 use crate::ops::{compress as compress_op, sparse_linear};
@@ -46,16 +46,16 @@ pub fn enforce(
     weight_decay_lr: f32,
 ) -> Result<()> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
-    for Parameter { kind, value, .. } in parameters.iter_mut() {
-        let numel = value.len();
-        let Some(keep) = keep(*kind, numel, density, embed_density, schedule.sparse_biases) else { continue };
-        let neurons: Option<Neurons> = match kind {
-            Kind::Hidden(neurons) => Some(*neurons),
+    for p in parameters.iter_mut() {
+        let numel = p.len();
+        let Some(keep) = keep(p.kind, numel, density, embed_density, schedule.sparse_biases) else { continue };
+        let neurons: Option<Neurons> = match p.kind {
+            Kind::Hidden(neurons) => Some(neurons),
             _ => None,
         };
-        let decay = if kind.is_matrix() { weight_decay_lr } else { 0.0 };
+        let decay = if p.kind.is_matrix() { weight_decay_lr } else { 0.0 };
         if keep < numel || decay != 0.0 {
-            weight_topk::apply(value, &Rule { keep, min_alive: schedule.min_alive, neurons, decay })?;
+            weight_topk::apply(p.dense_mut()?, &Rule { keep, min_alive: schedule.min_alive, neurons, decay })?;
         }
     }
     Ok(())
@@ -76,11 +76,11 @@ pub fn compress(
     parameters
         .iter()
         .map(|p| {
-            let numel = p.value.len();
+            let (numel, value) = (p.len(), p.dense()?);
             let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
-            let worthwhile = || sparse_linear::worthwhile(p.value.device(), keep as f64 / numel as f64);
+            let worthwhile = || sparse_linear::worthwhile(value.device(), keep as f64 / numel as f64);
             match p.kind.is_matrix() && wanted.unwrap_or_else(worthwhile) {
-                true => Ok(Some(Rc::new(compress_op::forward(&p.value, keep)?))),
+                true => Ok(Some(Rc::new(compress_op::forward(value, keep)?))),
                 false => Ok(None),
             }
         })

@@ -4,6 +4,7 @@ pub mod bigram;
 pub mod cache;
 pub mod corpus;
 pub mod python;
+pub mod sequences;
 pub mod source;
 mod temporary;
 pub mod tokenizer;

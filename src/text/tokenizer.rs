@@ -76,7 +76,9 @@ impl Tokenizer {
     fn parse(json: &str) -> Result<Self, String> {
         let value: serde_json::Value = serde_json::from_str(json).map_err(|error| format!("not JSON: {error}"))?;
         check(&value)?;
-        let inner: tokenizers::Tokenizer = json.parse().map_err(|error| format!("not a tokenizer: {error}"))?;
+        // Not from the text itself: a key set twice there may have been checked in one reading and used in another.
+        let checked = value.to_string();
+        let inner: tokenizers::Tokenizer = checked.parse().map_err(|error| format!("not a tokenizer: {error}"))?;
         Self::wrap(inner)
     }
 
@@ -254,8 +256,46 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
+/// A tokenizer's parts around the model, what each calls its list where it is a sequence, and the kinds that byte-level BPE is built of.
+/// Some of the others panic in the parsing crate when their settings are damaged, and a kind that it does not know it guesses from those.
+const PARTS: [(&str, &str, &[&str]); 3] = [
+    (
+        "normalizer",
+        "normalizers",
+        &["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Prepend", "ByteLevel"],
+    ),
+    (
+        "pre_tokenizer",
+        "pretokenizers",
+        &[
+            "ByteLevel",
+            "Split",
+            "Digits",
+            "Punctuation",
+            "Whitespace",
+            "WhitespaceSplit",
+            "UnicodeScripts",
+            "Metaspace",
+        ],
+    ),
+    ("decoder", "decoders", &["ByteLevel", "Fuse", "ByteFallback", "Metaspace"]),
+];
+
+fn check_part(part: &serde_json::Value, name: &str, list: &str, kinds: &[&str]) -> Result<(), String> {
+    match part["type"].as_str() {
+        _ if part.is_null() => Ok(()),
+        Some("Sequence") => {
+            part[list].as_array().into_iter().flatten().try_for_each(|inner| check_part(inner, name, list, kinds))
+        }
+        Some(kind) if kinds.contains(&kind) => Ok(()),
+        Some(other) => Err(format!("has a {name} of type {other:?}, which byte-level BPE does not use")),
+        None => Err(format!("has a {name} without a `type`")),
+    }
+}
+
 /// Refuses what the parsing crate would take silently, or stumble over.
 fn check(json: &serde_json::Value) -> Result<(), String> {
+    PARTS.iter().try_for_each(|&(name, list, kinds)| check_part(&json[name], name, list, kinds))?;
     let model = &json["model"];
     match model["type"].as_str() {
         Some("BPE") => {}

@@ -151,7 +151,7 @@ fn moments_from_host(
     };
     let mut moments = Vec::new();
     for p in trainer.model.parameters.iter() {
-        let shape = p.value.shape();
+        let shape = &p.shape;
         moments.push(match trainer.trains(p.kind) {
             true => Some(Moments { m: take("m", &p.name, shape)?, v: take("v", &p.name, shape)? }),
             false => None,

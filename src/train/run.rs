@@ -323,12 +323,12 @@ fn evaluate(trainer: &Trainer, config: &RunConfig, sequences: &[Vec<u32>]) -> Re
 /// Those of the device.
 pub fn nonzeros(model: &Model) -> Result<(u64, u64)> {
     let matrices = || model.parameters.iter().filter(|p| p.kind.is_matrix());
-    let counts = matrices().map(|p| count_nonzero::forward(&p.value)).collect::<Result<Vec<_>>>()?;
+    let counts = matrices().map(|p| count_nonzero::forward(p.dense()?)).collect::<Result<Vec<_>>>()?;
     let mut nonzeros = 0;
     for count in counts {
         nonzeros += count.read()?.iter().map(|&c| u64::from(c)).sum::<u64>();
     }
-    Ok((nonzeros, matrices().map(|p| p.value.len() as u64).sum()))
+    Ok((nonzeros, matrices().map(|p| p.len() as u64).sum()))
 }
 
 /// A few texts that the model writes by itself.
@@ -339,7 +339,8 @@ pub fn samples(model: &Model, tokenizer: &Tokenizer, count: usize, seed: u64) ->
     let end_of_text = tokenizer.end_of_text();
     (0..count as u64)
         .map(|i| {
-            let sampling = Sampling { temperature: 0.7, max_new_tokens: 48, end_of_text, seed: seed + i };
+            let sampling =
+                Sampling { temperature: 0.7, max_new_tokens: 48, end_of_text, seed: seed + i, ..Sampling::default() };
             let prompt = [end_of_text.unwrap_or(0)];
             tokenizer.decode(&generate(model, &prompt, &sampling)?)
         })

@@ -74,16 +74,20 @@ impl Trainer {
     /// Training of `model` from the start.
     ///
     /// # Errors
-    /// The device's limits, naming the tensor.
+    /// The device's limits, naming the tensor; [`Error::Text`] naming a parameter that is held compressed.
     pub fn new(model: Model, optimizer: Optimizer, schedule: Schedule) -> Result<Self> {
         schedule.validate()?;
         let seed = model.device.upload("seed", &[1], &[1.0 / optimizer.accumulate.max(1) as f32])?;
         let (moments, compressed) = (Vec::new(), Vec::new());
         let mut trainer = Self { model, optimizer, schedule, use_compressed: None, step: 0, moments, compressed, seed };
         for p in trainer.model.parameters.iter() {
-            let zeros = |which: &str| trainer.model.device.zeros(&format!("{which}.{}", p.name), p.value.shape());
+            let zeros = |which: &str| trainer.model.device.zeros(&format!("{which}.{}", p.name), &p.shape);
             trainer.moments.push(match trainer.trains(p.kind) {
-                true => Some(Moments { m: zeros("m")?, v: zeros("v")? }),
+                true => {
+                    // Refused here, not halfway through the first step.
+                    p.dense()?;
+                    Some(Moments { m: zeros("m")?, v: zeros("v")? })
+                }
                 false => None,
             });
         }
@@ -171,7 +175,7 @@ impl Trainer {
         self.compressed.clear();
         for ((p, moments), gradient) in self.model.parameters.iter_mut().zip(&mut self.moments).zip(gradients.iter()) {
             if let (Some(Moments { m, v }), Some(gradient)) = (moments, gradient) {
-                adam::apply(&mut p.value, gradient, m, v, Some(&factor), &settings)?;
+                adam::apply(p.dense_mut()?, gradient, m, v, Some(&factor), &settings)?;
             }
         }
         drop(gradients);
@@ -207,12 +211,10 @@ impl Trainer {
             tape.backward(&loss, self.seed.clone())?;
             losses.push(loss.value().clone());
             for ((sum, var), p) in total.iter_mut().zip(weights.vars()).zip(self.model.parameters.iter()) {
-                if !var.needs_gradient() {
-                    continue;
-                }
+                let Some(var) = var.as_ref().filter(|var| var.needs_gradient()) else { continue };
                 let gradient = match tape.take_gradient(var) {
                     Some(gradient) => gradient,
-                    None => device.zeros(&p.name, p.value.shape())?,
+                    None => device.zeros(&p.name, &p.shape)?,
                 };
                 match sum {
                     None => *sum = Some(gradient),

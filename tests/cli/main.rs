@@ -1,11 +1,13 @@
 //! The binaries from end to end, as users meet them: on tiny models, with everything that can go wrong.
 
+mod circuit;
 mod config;
 mod damage;
 mod data;
 mod devices;
 mod disk;
 mod interruption;
+mod models;
 mod tokenizer;
 
 use std::collections::BTreeMap;

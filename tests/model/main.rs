@@ -4,7 +4,14 @@
 mod common;
 
 mod config;
+mod edits;
+mod forward;
+mod generation;
 mod gradients;
+mod held_compressed;
+mod interventions;
+mod oracle;
 mod parameters;
+mod sampling;
 mod sites;
 mod variants;

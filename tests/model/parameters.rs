@@ -56,9 +56,9 @@ fn misfits_are_named() {
         let mut state = random_state(&config, 1);
         let missing = state.remove(&name).unwrap();
         match name.as_str() {
-            "final_logits_bias" => {
+            name if name == "final_logits_bias" || name.contains("ln_p") && name.ends_with("bias") => {
                 let made = Parameters::from_host(&config, state.clone(), &device).unwrap().to_host().unwrap();
-                assert_eq!(made[&name].data, [0.0; 19]);
+                assert_eq!(made[name].data, vec![0.0; shape[0]]);
             }
             _ => assert!(complaint(state.clone()).unwrap().contains(&format!("lack {name} {shape:?}"))),
         }

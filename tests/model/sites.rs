@@ -2,21 +2,13 @@
 
 use gossamer::Result;
 use gossamer::device::Device;
-use gossamer::model::{Model, ModelConfig, Recorder, Sites, Weights};
+use gossamer::model::{Model, Recorder, Sites, Weights};
 use gossamer::tape::{Tape, Var};
 
 use crate::common::devices;
-use crate::variants::{batch, config, random_model};
+use crate::variants::{as_published, batch, config, random_model};
 
-fn with_everything() -> ModelConfig {
-    config(
-        r#""rms_norm": true, "sink": true, "d_pos_emb": 4, "enable_bigram_table": true, "tied_unembed": false,
-           "afrac": 0.5, "afrac_loctypes":
-           "attn_in,attn_q,attn_k,attn_v,attn_out,mlp_in,mlp_neuron,mlp_out,resid_post_attn,resid_post_mlp""#,
-    )
-}
-
-const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 23] = [
     "0.resid_in",
     "0.attn.act_in",
     "0.attn.q",
@@ -50,7 +42,7 @@ fn logits(model: &Model, sites: &mut dyn Sites) -> Vec<f32> {
 
 #[test]
 fn the_recorder_sees_the_published_sites_in_order() {
-    for config in [config(""), with_everything()] {
+    for config in [config(""), as_published()] {
         let model = random_model(&config, 3, &Device::cpu());
         let mut recorder = Recorder::default();
         logits(&model, &mut recorder);
@@ -71,7 +63,7 @@ fn the_recorder_sees_the_published_sites_in_order() {
 /// Sites come after their AbsTopK: exactly half of every row is left.
 #[test]
 fn sites_are_sparse_where_the_configuration_says() {
-    let config = with_everything();
+    let config = as_published();
     let mut recorder = Recorder::default();
     logits(&random_model(&config, 3, &Device::cpu()), &mut recorder);
     for (name, value) in &recorder.sites {
@@ -103,7 +95,7 @@ impl Sites for Scale<'_> {
 #[test]
 fn what_is_put_in_a_sites_place_is_what_the_model_goes_on_with() {
     for device in devices() {
-        let model = random_model(&with_everything(), 3, &device);
+        let model = random_model(&as_published(), 3, &device);
         let before = logits(&model, &mut ());
         for name in NAMES {
             assert_eq!(logits(&model, &mut Scale(name, 1.0)), before, "{name} in its own place");

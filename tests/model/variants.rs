@@ -8,6 +8,7 @@ use gossamer::model::{Batch, Model, ModelConfig, Parameters};
 use rand::RngExt;
 
 use crate::common::{normal, rng};
+use crate::oracle;
 
 /// A configuration from the fields that differ from a tiny two-layer GPT-2.
 pub fn config(fields: &str) -> ModelConfig {
@@ -50,6 +51,37 @@ pub fn smooth() -> Vec<(&'static str, ModelConfig)> {
     .into()
 }
 
+/// Variants with AbsTopK: at each place alone, at all of them, and with what goes along in published models.
+pub fn sparse() -> Vec<(String, ModelConfig)> {
+    let all = "attn_in,attn_q,attn_k,attn_v,attn_out,mlp_in,mlp_neuron,mlp_out,resid_post_attn,resid_post_mlp";
+    let mut places: Vec<(String, &str, &str)> = all.split(',').map(|place| (place.into(), place, "0.3")).collect();
+    places.push(("everywhere".into(), all, "0.5"));
+    places.push(("with spaces, rounded down".into(), " attn_v , mlp_neuron", "0.99"));
+    let mut variants: Vec<_> = places
+        .into_iter()
+        .map(|(name, places, afrac)| (name, config(&format!(r#""afrac": {afrac}, "afrac_loctypes": "{places}""#))))
+        .collect();
+    variants.push(("as published".into(), as_published()));
+    variants
+}
+
+/// Every variant, [`smooth`] and [`sparse`].
+pub fn every() -> Vec<(String, ModelConfig)> {
+    smooth().into_iter().map(|(name, config)| (name.to_string(), config)).chain(sparse()).collect()
+}
+
+/// As the published models: RMSNorm, sinks, positions beside, a bigram table, AbsTopK everywhere.
+pub fn as_published() -> ModelConfig {
+    config(
+        r#""rms_norm": true, "sink": true, "d_pos_emb": 4, "enable_bigram_table": true, "tied_unembed": false,
+           "afrac": 0.5, "afrac_loctypes":
+           "attn_in,attn_q,attn_k,attn_v,attn_out,mlp_in,mlp_neuron,mlp_out,resid_post_attn,resid_post_mlp""#,
+    )
+}
+
+/// Choices of AbsTopK decided by more than this are the same in float32.
+pub const SURE: f64 = 2e-5;
+
 /// Random numbers for every parameter: none at its neutral value, where a wrong rule could hide.
 pub fn random_state(config: &ModelConfig, seed: u64) -> BTreeMap<String, HostTensor> {
     let mut rng = rng(seed);
@@ -64,6 +96,23 @@ pub fn random_state(config: &ModelConfig, seed: u64) -> BTreeMap<String, HostTen
         .collect()
 }
 
+/// `batch` random sequences of `length` tokens, one after the other.
+pub fn prompts(config: &ModelConfig, seed: u64, batch: usize, length: usize) -> Vec<u32> {
+    let mut rng = rng(seed);
+    (0..batch * length).map(|_| rng.random_range(0..config.vocab_size as u32)).collect()
+}
+
+/// A [`random_state`] with which no choice of AbsTopK on these prompts is a close one.
+pub fn clear_state<'a>(
+    config: &ModelConfig,
+    prompts: impl Iterator<Item = &'a [u32]> + Clone,
+) -> BTreeMap<String, HostTensor> {
+    let states = (0..20).map(|seed| random_state(config, seed));
+    let mut clear =
+        states.filter(|state| prompts.clone().all(|tokens| oracle::sites(config, state, tokens).1.margin > SURE));
+    clear.next().expect("close choices with every seed")
+}
+
 /// A model with [`random_state`].
 pub fn random_model(config: &ModelConfig, seed: u64, device: &Device) -> Model {
     let parameters = Parameters::from_host(config, random_state(config, seed), device).unwrap();
@@ -72,7 +121,5 @@ pub fn random_model(config: &ModelConfig, seed: u64, device: &Device) -> Model {
 
 /// Three random sequences of six tokens.
 pub fn batch(config: &ModelConfig, device: &Device) -> Batch {
-    let mut rng = rng(99);
-    let tokens: Vec<u32> = (0..18).map(|_| rng.random_range(0..config.vocab_size as u32)).collect();
-    Batch::new(device, config, &tokens, 3).unwrap()
+    Batch::new(device, config, &prompts(config, 99, 3, 6), 3).unwrap()
 }

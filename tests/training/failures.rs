@@ -10,9 +10,9 @@ use crate::tiny::{model, optimizer, schedule, step, trainer};
 
 fn plant(trainer: &mut Trainer, name: &str, change: impl FnOnce(&mut [f32])) {
     let parameter = trainer.model.parameters.iter_mut().find(|p| p.name == name).unwrap();
-    let mut data = parameter.value.read().unwrap();
+    let mut data = parameter.read().unwrap().data;
     change(&mut data);
-    parameter.value.write(&data).unwrap();
+    parameter.dense_mut().unwrap().write(&data).unwrap();
 }
 
 fn after_two_steps(device: &Device, config: ModelConfig) -> Trainer {

@@ -20,8 +20,9 @@ fn alive(neurons: Neurons, shape: &[usize], data: &[f32]) -> Vec<usize> {
 
 fn check(trainer: &Trainer, schedule: &Schedule, density: f64, embed_density: f64) -> usize {
     let mut limited = 0;
-    for Parameter { name, kind, value } in trainer.model.parameters.iter() {
-        let data = value.read().unwrap();
+    for p in trainer.model.parameters.iter() {
+        let Parameter { name, kind, shape, .. } = p;
+        let data = p.read().unwrap().data;
         let density = match kind {
             Kind::Hidden(_) => density,
             Kind::Embedding => embed_density,
@@ -37,7 +38,7 @@ fn check(trainer: &Trainer, schedule: &Schedule, density: f64, embed_density: f6
         }
         limited += usize::from(keep < data.len());
         if let Kind::Hidden(neurons) = kind {
-            let alive = alive(*neurons, value.shape(), &data);
+            let alive = alive(*neurons, shape, &data);
             let min = schedule.min_alive;
             match keep >= min * alive.len() {
                 true => assert!(alive.iter().all(|a| *a >= min), "{name}: {alive:?}"),
@@ -67,7 +68,7 @@ fn exactly_as_many_survive_as_the_schedule_says() {
             }
             let shapes = Parameters::shapes(&trainer.model.config);
             for (p, keep) in trainer.model.parameters.iter().zip(keep_counts(&shapes, &schedule)) {
-                let nonzeros = p.value.read().unwrap().iter().filter(|v| **v != 0.0).count();
+                let nonzeros = p.read().unwrap().data.iter().filter(|v| **v != 0.0).count();
                 assert!(!p.kind.is_matrix() || nonzeros == keep, "{}: {nonzeros}, announced {keep}", p.name);
             }
             // Ten matrices, and eight biases where they count, in the eight steps after the first two.

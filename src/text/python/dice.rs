@@ -7,43 +7,48 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// A seeded source of small choices.
-pub(super) struct Dice {
+pub(crate) struct Dice {
     rng: ChaCha8Rng,
 }
 
 impl Dice {
     /// The choices of document `index` under `seed`: independent streams of one cipher.
-    pub(super) fn new(seed: u64, index: u64) -> Self {
+    pub(crate) fn new(seed: u64, index: u64) -> Self {
         let mut key = [0u8; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         key[8..12].copy_from_slice(&super::VERSION.to_le_bytes());
+        Self::keyed(key, index)
+    }
+
+    /// The choices of stream `index` under a key of the caller's making.
+    pub(crate) fn keyed(key: [u8; 32], index: u64) -> Self {
         let mut rng = ChaCha8Rng::from_seed(key);
         rng.set_stream(index);
         Dice { rng }
     }
 
     /// Uniform in `0..n` (0 for `n` = 0), by the high half of a 32 x 32-bit product; the bias, below n / 2^32, is nothing here.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u64::from(self.rng.next_u32()) * n as u64) >> 32) as usize
     }
 
     /// Uniform in `low..=high`.
-    pub(super) fn range(&mut self, low: usize, high: usize) -> usize {
+    pub(crate) fn range(&mut self, low: usize, high: usize) -> usize {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
     /// True `percent` times in a hundred.
-    pub(super) fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
     /// One of `items`, which must not be empty.
-    pub(super) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }
 
     /// The index of one of `weights`, as often as its weight says.
-    pub(super) fn weighted(&mut self, weights: &[u32]) -> usize {
+    pub(crate) fn weighted(&mut self, weights: &[u32]) -> usize {
         let total: u32 = weights.iter().sum();
         let mut left = self.below(total as usize) as u32;
         for (index, &weight) in weights.iter().enumerate() {
@@ -56,7 +61,7 @@ impl Dice {
     }
 
     /// An integer as people write them: mostly small, sometimes round, seldom large.
-    pub(super) fn number(&mut self) -> usize {
+    pub(crate) fn number(&mut self) -> usize {
         match self.weighted(&[50, 25, 15, 8, 2]) {
             0 => self.below(10),
             1 => self.range(10, 99),

@@ -11,7 +11,7 @@
 //! `document` (the layout).
 
 mod classes;
-mod dice;
+pub(crate) mod dice;
 mod document;
 mod expressions;
 mod extras;
@@ -21,7 +21,7 @@ mod literals;
 mod loops;
 mod scope;
 mod statements;
-mod words;
+pub(crate) mod words;
 mod writer;
 
 use dice::Dice;

@@ -1,26 +1,26 @@
 //! Word lists: what programs talk about.
 
 /// One subject area. A document keeps to one, so that its names belong together.
-pub(super) struct Domain {
+pub(crate) struct Domain {
     /// Things, singular and plural.
-    pub(super) things: &'static [(&'static str, &'static str)],
+    pub(crate) things: &'static [(&'static str, &'static str)],
     /// Names of classes.
-    pub(super) classes: &'static [&'static str],
+    pub(crate) classes: &'static [&'static str],
     /// Attributes that are integers.
-    pub(super) ints: &'static [&'static str],
+    pub(crate) ints: &'static [&'static str],
     /// Attributes that are fractions.
-    pub(super) floats: &'static [&'static str],
+    pub(crate) floats: &'static [&'static str],
     /// Attributes that are strings.
-    pub(super) strs: &'static [&'static str],
+    pub(crate) strs: &'static [&'static str],
     /// Attributes that are true or false.
-    pub(super) flags: &'static [&'static str],
+    pub(crate) flags: &'static [&'static str],
     /// What is done to the things.
-    pub(super) verbs: &'static [&'static str],
+    pub(crate) verbs: &'static [&'static str],
     /// Short strings: labels, keys and values.
-    pub(super) labels: &'static [&'static str],
+    pub(crate) labels: &'static [&'static str],
 }
 
-pub(super) const DOMAINS: [Domain; 14] = [
+pub(crate) const DOMAINS: [Domain; 14] = [
     Domain {
         things: &[
             ("order", "orders"),
@@ -261,12 +261,12 @@ pub(super) const DOMAINS: [Domain; 14] = [
     },
 ];
 
-pub(super) const INTS: &[&str] = &[
+pub(crate) const INTS: &[&str] = &[
     "count", "total", "index", "size", "limit", "n", "m", "x", "y", "step", "offset", "width", "height", "depth",
     "start", "end", "number", "value", "result", "best", "low", "high", "a", "b", "left", "right", "age", "length",
     "position", "k", "previous", "attempts", "seconds", "steps", "rows", "cols", "first", "second", "third",
 ];
-pub(super) const FLOATS: &[&str] = &[
+pub(crate) const FLOATS: &[&str] = &[
     "rate",
     "ratio",
     "average",
@@ -281,33 +281,33 @@ pub(super) const FLOATS: &[&str] = &[
     "scale",
     "amount",
 ];
-pub(super) const STRS: &[&str] = &[
+pub(crate) const STRS: &[&str] = &[
     "name", "text", "message", "label", "line", "key", "prefix", "title", "word", "output", "result", "current",
     "buffer", "sentence", "command", "answer", "status", "mode", "color", "letter", "header", "body", "phrase", "path",
     "filename", "s", "first", "last", "choice", "summary",
 ];
-pub(super) const BOOLS: &[&str] = &[
+pub(crate) const BOOLS: &[&str] = &[
     "done", "found", "valid", "active", "enabled", "ready", "running", "finished", "verbose", "success", "changed",
     "empty", "debug",
 ];
-pub(super) const INT_LISTS: &[&str] = &[
+pub(crate) const INT_LISTS: &[&str] = &[
     "numbers", "values", "scores", "data", "results", "sizes", "totals", "points", "counts", "stack", "queue", "row",
     "nums",
 ];
-pub(super) const STR_LISTS: &[&str] = &[
+pub(crate) const STR_LISTS: &[&str] = &[
     "names", "words", "lines", "labels", "parts", "keys", "fields", "letters", "messages", "paths", "colors", "titles",
     "result",
 ];
-pub(super) const GRIDS: &[&str] = &["matrix", "grid", "table", "board", "rows", "pairs", "groups", "cells", "blocks"];
-pub(super) const SETS: &[&str] = &[
+pub(crate) const GRIDS: &[&str] = &["matrix", "grid", "table", "board", "rows", "pairs", "groups", "cells", "blocks"];
+pub(crate) const SETS: &[&str] = &[
     "seen", "visited", "unique", "current", "tags", "known", "names", "found", "used", "letters", "ids", "allowed",
     "words",
 ];
-pub(super) const DICTS: &[&str] =
+pub(crate) const DICTS: &[&str] =
     &["counts", "scores", "prices", "ages", "table", "stock", "lookup", "totals", "index", "cache"];
-pub(super) const MAPS: &[&str] =
+pub(crate) const MAPS: &[&str] =
     &["config", "options", "settings", "mapping", "headers", "params", "info", "colors", "names", "data"];
-pub(super) const CONSTANTS: &[&str] = &[
+pub(crate) const CONSTANTS: &[&str] = &[
     "MAX_SIZE",
     "LIMIT",
     "DEFAULT_SIZE",
@@ -321,23 +321,23 @@ pub(super) const CONSTANTS: &[&str] = &[
 ];
 
 /// What may stand before an attribute or a thing in a longer name, by kind of variable.
-pub(super) const INT_HEADS: &[&str] = &["max_", "min_", "total_", "num_", "last_", "next_", "old_", "new_", "first_"];
-pub(super) const STR_HEADS: &[&str] = &["new_", "old_", "first_", "last_", "default_", "full_", "short_"];
-pub(super) const BOOL_HEADS: &[&str] = &["is_", "has_", "all_", "was_"];
-pub(super) const LIST_HEADS: &[&str] = &["new_", "all_", "old_", "sorted_", "valid_", "other_"];
+pub(crate) const INT_HEADS: &[&str] = &["max_", "min_", "total_", "num_", "last_", "next_", "old_", "new_", "first_"];
+pub(crate) const STR_HEADS: &[&str] = &["new_", "old_", "first_", "last_", "default_", "full_", "short_"];
+pub(crate) const BOOL_HEADS: &[&str] = &["is_", "has_", "all_", "was_"];
+pub(crate) const LIST_HEADS: &[&str] = &["new_", "all_", "old_", "sorted_", "valid_", "other_"];
 
-pub(super) const ADJECTIVES: &[&str] = &[
+pub(crate) const ADJECTIVES: &[&str] = &[
     "new", "old", "first", "last", "empty", "invalid", "missing", "wrong", "small", "big", "next", "free", "good",
     "bad", "fast", "current", "unknown", "hidden", "final", "simple",
 ];
-pub(super) const PLAIN_VERBS: &[&str] = &[
+pub(crate) const PLAIN_VERBS: &[&str] = &[
     "load", "save", "add", "remove", "find", "check", "update", "print", "open", "close", "start", "stop", "read",
     "write", "count",
 ];
-pub(super) const FILE_STEMS_READ: &[&str] = &[
+pub(crate) const FILE_STEMS_READ: &[&str] = &[
     "input", "data", "config", "source", "settings", "names", "words", "train", "numbers", "users", "template", "notes",
 ];
-pub(super) const FILE_STEMS_WRITE: &[&str] = &[
+pub(crate) const FILE_STEMS_WRITE: &[&str] = &[
     "output", "result", "log", "report", "backup", "summary", "export", "errors", "copy", "history", "results", "dump",
 ];
-pub(super) const FILE_ENDS: &[&str] = &[".txt", ".txt", ".csv", ".json", ".log", ".dat", ".md"];
+pub(crate) const FILE_ENDS: &[&str] = &[".txt", ".txt", ".csv", ".json", ".log", ".dat", ".md"];

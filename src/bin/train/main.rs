@@ -1,5 +1,7 @@
 //! The headless trainer: `train` learns a weight-sparse transformer, `train tokenizer` a tokenizer.
 
+mod circuit;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ struct Cli {
 enum Command {
     /// Train a byte-level BPE tokenizer on files and folders
     Tokenizer(TokenizerArgs),
+    /// Find the circuits of a trained model: the fewest channels that do a task
+    Circuit(circuit::Args),
 }
 
 #[derive(Args)]
@@ -101,6 +105,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         Some(Command::Tokenizer(args)) => tokenizer(args),
+        Some(Command::Circuit(args)) => circuit::run(args),
         None => train(&cli.run),
     };
     match result {

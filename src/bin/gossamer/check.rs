@@ -1,0 +1,50 @@
+//! `gossamer check`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use gossamer::check;
+use gossamer::device::Device;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// More cases, each a folder in the golden format
+    folders: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let device = Device::open(&args.device)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", device.describe())?;
+    let mut cases = check::built_in();
+    for folder in &args.folders {
+        cases.push(check::folder(folder)?);
+    }
+    let mut failures = 0;
+    for case in &cases {
+        writeln!(out, "\n{}", case.name)?;
+        for verdict in check::run(case, &device)? {
+            failures += usize::from(!verdict.passed());
+            writeln!(
+                out,
+                "  {}  {:<22} {:>9.2e} of {:.0e}  {}",
+                if verdict.passed() { "ok  " } else { "FAIL" },
+                verdict.quantity,
+                verdict.error,
+                verdict.tolerance,
+                verdict.at
+            )?;
+        }
+    }
+    match failures {
+        0 => {
+            writeln!(out, "\nall {} cases agree: this device computes what it should", cases.len())?;
+            Ok(())
+        }
+        n => bail!("{n} quantities are off: do not trust numbers from this device"),
+    }
+}

@@ -1,0 +1,46 @@
+//! `gossamer convert`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use gossamer::files::FloatType;
+use gossamer::formats::{ConvertOptions, convert};
+
+use crate::open::SourceArgs;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// The folder to write
+    out: PathBuf,
+    /// Store numbers as this type instead of the one they have
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
+    /// Replace what is in the folder
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let mut files = args.source.files()?;
+    if let Some(path) = &args.source.tokenizer {
+        files.tokenizer = Some(path.clone());
+    }
+    let float = args.dtype.map(|dtype| match dtype {
+        Dtype::F32 => FloatType::F32,
+        Dtype::F16 => FloatType::F16,
+        Dtype::Bf16 => FloatType::BF16,
+    });
+    convert(&files, &args.out, ConvertOptions { float, force: args.force })?;
+    writeln!(std::io::stdout(), "{}", args.out.display())?;
+    Ok(())
+}

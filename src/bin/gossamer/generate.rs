@@ -1,0 +1,91 @@
+//! `gossamer generate`.
+
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::Result;
+use gossamer::model::{Generator, Sampling};
+
+use crate::open::ModelArgs;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text to go on from
+    #[arg(long, default_value = "", hide_default_value = true)]
+    prompt: String,
+    /// Tokens to write at most
+    #[arg(long, default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Divides the logits: below 1 it plays safe, above 1 it wanders
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+    /// Draw only from the most probable tokens that together have this probability
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Draw only from this many of the most probable tokens
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Always take the most probable token
+    #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k"])]
+    greedy: bool,
+    /// Seed of the draws; sample i has seed + i
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How many texts to write
+    #[arg(long, default_value_t = 1)]
+    num_samples: u64,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let sampling = Sampling {
+        temperature: if args.greedy { 0.0 } else { args.temperature },
+        top_k: args.top_k,
+        top_p: args.top_p,
+        max_new_tokens: args.max_new_tokens,
+        ..Sampling::default()
+    };
+    sampling.validate()?;
+    let start = Instant::now();
+    let opened = args.model.open()?;
+    tracing::debug!("loaded in {:.2} s", start.elapsed().as_secs_f64());
+    let tokenizer = opened.tokenizer()?;
+    let prompt = opened.encode(&args.prompt)?;
+    let mut out = std::io::stdout().lock();
+    for sample in 0..args.num_samples {
+        if args.num_samples > 1 {
+            writeln!(out, "--- {} ---", sample + 1)?;
+        }
+        out.write_all(args.prompt.as_bytes())?;
+        out.flush()?;
+        let seed = args.seed.wrapping_add(sample);
+        let sampling = Sampling { seed, end_of_text: tokenizer.end_of_text(), ..sampling };
+        let (start, mut count) = (Instant::now(), 0);
+        let mut generator = Generator::new(&opened.model, &prompt, sampling)?;
+        let mut waiting = Vec::new();
+        while let Some(token) = generator.next_token()? {
+            count += 1;
+            waiting.extend(tokenizer.token_bytes(token).unwrap_or_default());
+            write_whole_characters(&mut waiting, &mut out)?;
+        }
+        out.write_all(String::from_utf8_lossy(&waiting).as_bytes())?;
+        writeln!(out)?;
+        tracing::info!("{count} tokens, {:.1} tokens/s", f64::from(count) / start.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Writes what is complete of `bytes`: a character may be spread over several tokens.
+fn write_whole_characters(bytes: &mut Vec<u8>, out: &mut impl Write) -> Result<()> {
+    let whole = match std::str::from_utf8(bytes) {
+        Ok(_) => bytes.len(),
+        Err(e) if e.error_len().is_none() => e.valid_up_to(),
+        // What can no longer become a character is shown as such.
+        Err(_) => bytes.len(),
+    };
+    let ready: Vec<u8> = bytes.drain(..whole).collect();
+    out.write_all(String::from_utf8_lossy(&ready).as_bytes())?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! `gossamer record`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use gossamer::files::{HostIds, HostTensor, save_arrays};
+use gossamer::model::{Batch, Recorder, Weights, means, site_pattern};
+use gossamer::tape::Tape;
+
+use crate::open::{ModelArgs, Opened, token_file};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Text to run the model on
+    #[arg(long, required_unless_present_any = ["tokens", "data", "mean"], conflicts_with_all = ["tokens", "data"])]
+    prompt: Option<String>,
+    /// A safetensors file with a tensor `tokens`, (T) or (B, T)
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    tokens: Option<PathBuf>,
+    /// Which sites: a regular expression over names such as 3.mlp.post_act or final_resid
+    #[arg(long, value_name = "REGEX", default_value = ".")]
+    sites: String,
+    /// The safetensors file to write: `tokens`, `logits` (B, T, V), and each site (B, T, width) under its name
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Write instead the mean of every channel over all positions, (width) for each site
+    #[arg(long)]
+    mean: bool,
+    /// Files and folders of text to take means over [default: generated Python]; may be repeated
+    #[arg(long, value_name = "PATH", num_args = 1.., requires = "mean")]
+    data: Vec<PathBuf>,
+    /// Tokens of --data to read at most
+    #[arg(long, default_value_t = 65_536)]
+    max_tokens: usize,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let pattern = site_pattern(&args.sites)?;
+    let opened = args.model.open()?;
+    let sequences = match (&args.prompt, &args.tokens) {
+        (Some(prompt), _) => vec![opened.encode(prompt)?],
+        (None, Some(path)) => token_file(path)?,
+        (None, None) => opened.sequences(&args.data, args.max_tokens)?,
+    };
+    let sites = opened.model.config.sites();
+    let matching = sites.iter().filter(|(name, _)| pattern.is_match(name)).count();
+    if matching == 0 {
+        let names: Vec<_> = sites.iter().map(|(name, _)| name.as_str()).collect();
+        bail!("no site matches `{}`; there are {}", args.sites, names.join(", "));
+    }
+    let (floats, ids) = match args.mean {
+        true => {
+            let Opened { model, .. } = &opened;
+            let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
+            let means = means(model, batches, &pattern)?;
+            let tensor = |data: Vec<f32>| HostTensor { shape: vec![data.len()], data };
+            (means.into_iter().map(|(site, mean)| (site, tensor(mean))).collect(), BTreeMap::new())
+        }
+        false => record(&opened, &sequences, pattern)?,
+    };
+    save_arrays(&args.out, &floats, &ids)?;
+    writeln!(std::io::stdout(), "{matching} sites in {}", args.out.display())?;
+    Ok(())
+}
+
+type Arrays = (BTreeMap<String, HostTensor>, BTreeMap<String, HostIds>);
+
+fn record(opened: &Opened, sequences: &[Vec<u32>], pattern: regex::Regex) -> Result<Arrays> {
+    let model = &opened.model;
+    let tokens = sequences.concat();
+    let batch = Batch::new(&model.device, &model.config, &tokens, sequences.len())?;
+    let mut recorder = Recorder::matching(pattern);
+    let weights = Weights::constant(model, &[]);
+    let logits = model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
+    let mut floats = BTreeMap::new();
+    for (name, var) in recorder.sites.iter().map(|(name, var)| (name.as_str(), var)).chain([("logits", &logits)]) {
+        let (shape, data) = (var.value().shape().to_vec(), var.value().read()?);
+        floats.insert(name.to_string(), HostTensor { shape, data });
+    }
+    let ids = HostIds { shape: vec![sequences.len(), tokens.len() / sequences.len()], data: tokens };
+    Ok((floats, BTreeMap::from([("tokens".to_string(), ids)])))
+}

@@ -1,0 +1,132 @@
+//! `gossamer run`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use gossamer::files::{HostTensor, load_tensors};
+use gossamer::model::{Action, Batch, Edit, Interventions, Recorder, Sampling, Sites, Weights, means, site_pattern};
+use gossamer::tape::Tape;
+use serde_json::json;
+
+use crate::open::{ModelArgs, Opened};
+
+/// Tokens of generated text that means are taken over where nothing else is named.
+const MEAN_TOKENS: usize = 16_384;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text whose next token is asked for
+    #[arg(long)]
+    prompt: String,
+    /// An intervention: SITE[CHANNELS]@POSITIONS=VALUE, also += and *=, =mean and =patch; may be repeated. Channels are
+    /// numbers, ranges a:b, heads h2 and their channels h2.5; positions count from 0, or from the end below 0; without
+    /// either, all of them. `*.` in front stands for every layer
+    #[arg(long = "set", value_name = "EDIT")]
+    set: Vec<Edit>,
+    /// The prompt whose run =patch takes from
+    #[arg(long, value_name = "PROMPT")]
+    patch_from: Option<String>,
+    /// Means for =mean, as `gossamer record --mean` writes them [default: those over generated Python]
+    #[arg(long, value_name = "FILE")]
+    means: Option<PathBuf>,
+    /// How many tokens to show
+    #[arg(long, default_value_t = 10)]
+    top: usize,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let opened = args.model.open()?;
+    let prompt = opened.encode(&args.prompt)?;
+    let before = probabilities(&opened, &prompt, &mut ())?;
+    let after = match args.set.is_empty() {
+        true => None,
+        false => Some(probabilities(&opened, &prompt, &mut interventions(args, &opened)?)?),
+    };
+    let shown = shown(&before, after.as_deref(), args.top);
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let row = |&id: &u32| {
+            json!({ "token": id, "text": opened.show(id), "before": before[id as usize],
+                    "after": after.as_ref().map(|after| after[id as usize]) })
+        };
+        let all = json!({ "tokens": prompt, "next": shown.iter().map(row).collect::<Vec<_>>() });
+        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+        return Ok(());
+    }
+    let tokens: Vec<_> = prompt.iter().map(|&id| opened.show(id)).collect();
+    writeln!(out, "{} tokens: {}\n", prompt.len(), tokens.join("|"))?;
+    writeln!(out, "{}  next token", if after.is_some() { "  before    after" } else { "probability" })?;
+    for id in shown {
+        let p = before[id as usize];
+        match &after {
+            Some(after) => write!(out, "{p:>8.4} {:>8.4}", after[id as usize])?,
+            None => write!(out, "{p:>11.4}")?,
+        }
+        writeln!(out, "  {}", opened.show(id))?;
+    }
+    Ok(())
+}
+
+/// The next token's probabilities, by id.
+fn probabilities(opened: &Opened, prompt: &[u32], sites: &mut dyn Sites) -> Result<Vec<f64>> {
+    let model = &opened.model;
+    let batch = Batch::new(&model.device, &model.config, prompt, 1)?;
+    let weights = Weights::constant(model, &[]);
+    let logits = model.forward(&mut Tape::new(), &weights, &batch, sites)?.value().read()?;
+    let mut probabilities = vec![0.0; model.config.vocab_size];
+    for (id, p) in Sampling::default().distribution(&logits[logits.len() - model.config.vocab_size..]) {
+        probabilities[id as usize] = p;
+    }
+    Ok(probabilities)
+}
+
+/// The `top` tokens of both runs, the most probable before the interventions first.
+fn shown(before: &[f64], after: Option<&[f64]>, top: usize) -> Vec<u32> {
+    let ranked = |p: &[f64]| {
+        let mut ids: Vec<u32> = (0..p.len() as u32).collect();
+        ids.sort_by(|&a, &b| p[b as usize].total_cmp(&p[a as usize]).then(a.cmp(&b)));
+        ids
+    };
+    let mut ids = ranked(before);
+    let others = after.map(|after| ranked(after).into_iter().take(top).collect::<Vec<_>>()).unwrap_or_default();
+    let late: Vec<u32> = ids.iter().skip(top).copied().filter(|id| others.contains(id)).collect();
+    ids.truncate(top);
+    ids.extend(late);
+    ids
+}
+
+fn interventions(args: &Args, opened: &Opened) -> Result<Interventions> {
+    let model = &opened.model;
+    let donor = match &args.patch_from {
+        None => BTreeMap::new(),
+        Some(prompt) => {
+            let tokens = opened.encode(prompt)?;
+            let batch = Batch::new(&model.device, &model.config, &tokens, 1)?;
+            let mut recorder = Recorder::default();
+            model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut recorder)?;
+            let host = |value: &gossamer::device::Tensor| -> Result<HostTensor> {
+                Ok(HostTensor { shape: value.shape().to_vec(), data: value.read()? })
+            };
+            recorder.sites.into_iter().map(|(site, var)| Ok((site, host(var.value())?))).collect::<Result<_>>()?
+        }
+    };
+    let wanted = args.set.iter().any(|edit| edit.action == Action::Mean);
+    let means = match &args.means {
+        _ if !wanted => BTreeMap::new(),
+        Some(path) => load_tensors(path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect(),
+        None => {
+            tracing::info!("means are taken over {MEAN_TOKENS} tokens of generated Python; --means names others");
+            let sequences = opened.sequences(&[], MEAN_TOKENS)?;
+            let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
+            means(model, batches, &site_pattern(".")?)?
+        }
+    };
+    Ok(Interventions::new(&model.config, &args.set, means, donor)?)
+}

@@ -1,0 +1,75 @@
+//! One step of pruning: the task loss through the gates, the nodes they keep, and the gradient of every tau.
+
+use std::collections::BTreeMap;
+
+use super::golden::Case;
+use super::{GRADIENT, LOSS, Verdict, Worst, relative_norm};
+use crate::circuits::prune::{Settings, Step, step};
+use crate::circuits::tasks::Tokens;
+use crate::circuits::{Layout, Nodes, Questions};
+use crate::device::Device;
+use crate::model::Weights;
+use crate::{Error, Result};
+
+pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
+    let model = case.model(device)?;
+    let meta = case.meta()?;
+    let number = |name: &str| meta[name].as_f64().ok_or_else(|| case.error(format!("lacks the number {name}")));
+    let inputs = case.tensors("inputs.safetensors")?;
+    let layout = Layout::new(&model.config);
+    let tensor = |name: &str, width: usize| {
+        inputs
+            .get(name)
+            .filter(|t| t.shape == [width])
+            .map(|t| t.data.clone())
+            .ok_or_else(|| case.error(format!("inputs.safetensors lacks {name} ({width})")))
+    };
+    let (mut tau, mut means) = (Vec::new(), BTreeMap::new());
+    for slot in layout.slots() {
+        let mask = format!("{}.{}", slot.layer, slot.kind.mask());
+        tau.extend(tensor(&format!("tau/{mask}"), slot.width)?);
+        means.insert(slot.site.clone(), tensor(&format!("mean/{mask}"), slot.width)?);
+    }
+    let nodes = Nodes::new(layout, &means, device)?;
+    let questions = Questions::new(&model, &pairs(case)?)?;
+    let settings =
+        Settings { k_coef: number("k_coef")?, temperature: number("heaviside_temperature")?, ..Settings::default() };
+    let weights = Weights::constant(&model, &[]);
+    let Step { loss, gradient } = step((&model, &weights), &nodes, &questions, &tau, &settings)?;
+
+    let mut losses = Worst::new("task loss, total", LOSS);
+    let mut kept = Worst::new("kept nodes", 0.0);
+    let mut gradients = Worst::new("gradients of tau", GRADIENT);
+    let active = tau.iter().filter(|tau| **tau >= 0.0).count() as f64;
+    let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
+    losses.see("task loss", Ok(relative(loss, number("task_loss")?)));
+    losses.see("total", Ok(relative(loss + settings.k_coef * active, number("total")?)));
+    kept.see("all masks", Ok((active - number("active_nodes")?).abs()));
+    let expected = case.tensors("expected.safetensors")?;
+    for slot in nodes.layout.slots() {
+        let mask = format!("{}.{}", slot.layer, slot.kind.mask());
+        let got: Vec<f32> = gradient[slot.range()].iter().map(|&g| g as f32).collect();
+        gradients.see(
+            &mask,
+            match expected.get(&format!("grad/{mask}")) {
+                Some(want) => relative_norm(&got, &want.data),
+                None => Err("not in expected.safetensors".into()),
+            },
+        );
+    }
+    Ok(vec![losses.verdict(), kept.verdict(), gradients.verdict()])
+}
+
+fn pairs(case: &Case) -> Result<Vec<Tokens>> {
+    let ids = |name: &str| case.ids(name);
+    let ((shape, positive), (_, negative)) = (ids("positive")?, ids("negative")?);
+    let ((_, targets), (_, alternatives)) = (ids("target")?, ids("alternative")?);
+    let length = shape.last().copied().filter(|&l| l > 0 && positive.len() == negative.len());
+    let length = length.ok_or_else(|| Error::shape("prune", format!("prompts {shape:?}")))?;
+    let prompts = positive.chunks_exact(length).zip(negative.chunks_exact(length));
+    let mut pairs = Vec::new();
+    for ((positive, negative), (target, alternative)) in prompts.zip(targets.into_iter().zip(alternatives)) {
+        pairs.push(Tokens { positive: positive.to_vec(), negative: negative.to_vec(), target, alternative });
+    }
+    Ok(pairs)
+}

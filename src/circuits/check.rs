@@ -1,0 +1,174 @@
+//! What a circuit must hold to be read: nodes that the model has, edges between nodes of the circuit, finite numbers.
+
+use std::collections::HashSet;
+
+use super::file::{Circuit, Counts, EdgeEntry, LossSet, NodeEntry, TokenWeights, VERSION};
+use super::nodes::{Node, NodeKind};
+
+/// More than any model has; keeps damaged numbers from asking for memory.
+const MAX_LAYERS: usize = 10_000;
+
+/// What is wrong with a circuit, if anything is.
+pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
+    if circuit.version != VERSION {
+        return Err(format!("circuit of version {}; this program writes version {VERSION}", circuit.version));
+    }
+    if circuit.model.n_layer > MAX_LAYERS {
+        return Err(format!("model.n_layer is {}, more than {MAX_LAYERS}", circuit.model.n_layer));
+    }
+    let mut nodes = HashSet::new();
+    for entry in &circuit.nodes {
+        check_node(circuit, entry)?;
+        if !nodes.insert(entry.node()) {
+            return Err(format!("node {} is listed twice", entry.node()));
+        }
+    }
+    check_edges(circuit, &nodes)?;
+    check_biases(circuit, &nodes)?;
+    check_tokens("embeddings", &circuit.embeddings, circuit.model.d_model)?;
+    check_tokens("unembeddings", &circuit.unembeddings, circuit.model.d_model)?;
+    for (name, set) in [("train", &circuit.losses.train), ("test", &circuit.losses.test)] {
+        check_losses(name, set)?;
+    }
+    finite("calibration.scale", circuit.calibration.scale)?;
+    finite("calibration.shift", circuit.calibration.shift)?;
+    check_counts(circuit)
+}
+
+fn check_node(circuit: &Circuit, entry: &NodeEntry) -> Result<(), String> {
+    let (node, model) = (entry.node(), &circuit.model);
+    if node.layer >= model.n_layer {
+        return Err(format!("node {node}: the model has {} layers", model.n_layer));
+    }
+    if node.index >= model.width(node.kind) {
+        return Err(format!("node {node}: the site has {} channels", model.width(node.kind)));
+    }
+    let site = format!("{}.{}", node.layer, node.kind.site());
+    if entry.site != site {
+        return Err(format!("node {node}: its `site` is `{}`, not `{site}`", entry.site));
+    }
+    let place = entry.head.zip(entry.channel);
+    if place != model.head(node) || entry.head.is_some() != entry.channel.is_some() {
+        let (got, want) = ((entry.head, entry.channel), model.head(node));
+        return Err(format!("node {node}: head and channel are {got:?}; by its index they are {want:?}"));
+    }
+    finite(&format!("node {node}: mean"), entry.mean)?;
+    finite(&format!("node {node}: tau"), entry.tau)?;
+    finite(&format!("node {node}: ablation_delta"), entry.ablation_delta)?;
+    for (name, range) in [("positive", entry.positive), ("negative", entry.negative)] {
+        for (part, value) in [("min", range.min), ("mean", range.mean), ("max", range.max)] {
+            finite(&format!("node {node}: {name}.{part}"), value)?;
+        }
+        if range.min > range.max {
+            return Err(format!("node {node}: {name}.min {} is above {name}.max {}", range.min, range.max));
+        }
+    }
+    Ok(())
+}
+
+fn check_edges(circuit: &Circuit, nodes: &HashSet<Node>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for edge in &circuit.edges {
+        let EdgeEntry { from, to, weight, effect } = edge;
+        let name = format!("edge {from} to {to}");
+        for end in [from, to] {
+            if !nodes.contains(end) {
+                return Err(format!("{name}: {end} is not among the nodes"));
+            }
+        }
+        if from.layer != to.layer || !joined(from.kind, to.kind) {
+            return Err(format!("{name}: no weight joins these"));
+        }
+        if !seen.insert((*from, *to)) {
+            return Err(format!("{name} is listed twice"));
+        }
+        finite(&format!("{name}: weight"), *weight)?;
+        finite(&format!("{name}: effect"), *effect)?;
+    }
+    Ok(())
+}
+
+/// Whether a layer has a matrix from one place to the other.
+fn joined(from: NodeKind, to: NodeKind) -> bool {
+    use NodeKind::{AttnIn, AttnK, AttnOut, AttnQ, AttnV, MlpIn, MlpNeuron, MlpOut};
+    matches!((from, to), (AttnIn, AttnQ | AttnK | AttnV) | (AttnV, AttnOut) | (MlpIn, MlpNeuron) | (MlpNeuron, MlpOut))
+}
+
+fn check_biases(circuit: &Circuit, nodes: &HashSet<Node>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for bias in &circuit.biases {
+        let name = format!("bias of {}", bias.node);
+        if !nodes.contains(&bias.node) {
+            return Err(format!("{name}: the node is not among the nodes"));
+        }
+        if matches!(bias.node.kind, NodeKind::AttnIn | NodeKind::MlpIn) {
+            return Err(format!("{name}: sites act_in have none"));
+        }
+        if !seen.insert(bias.node) {
+            return Err(format!("{name} is listed twice"));
+        }
+        finite(&name, bias.value)?;
+    }
+    Ok(())
+}
+
+fn check_tokens(list: &str, entries: &[TokenWeights], d_model: usize) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for entry in entries {
+        let channel = entry.channel;
+        if channel >= d_model {
+            return Err(format!("{list}: channel {channel}; the residual stream has {d_model}"));
+        }
+        if !seen.insert(channel) {
+            return Err(format!("{list}: channel {channel} is listed twice"));
+        }
+        for token in &entry.tokens {
+            finite(&format!("{list}: channel {channel}, token {}: weight", token.id), token.weight)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_losses(name: &str, set: &LossSet) -> Result<(), String> {
+    let values = [
+        ("model", set.model),
+        ("circuit", set.circuit),
+        ("circuit_uncalibrated", set.circuit_uncalibrated),
+        ("ablated", set.ablated),
+        ("accuracy_model", set.accuracy_model),
+        ("accuracy_circuit", set.accuracy_circuit),
+        ("accuracy_ablated", set.accuracy_ablated),
+    ];
+    for (part, value) in values {
+        finite(&format!("losses.{name}.{part}"), value)?;
+        if part.starts_with("accuracy") && !(0.0..=1.0).contains(&value) {
+            return Err(format!("losses.{name}.{part} is {value}; a share is between 0 and 1"));
+        }
+    }
+    Ok(())
+}
+
+fn check_counts(circuit: &Circuit) -> Result<(), String> {
+    let want = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
+    let got = &circuit.counts;
+    for (name, got, want) in [
+        ("nodes", got.nodes, want.nodes),
+        ("edges", got.edges, want.edges),
+        ("edges_with_biases", got.edges_with_biases, want.edges_with_biases),
+    ] {
+        if got != want {
+            return Err(format!("counts.{name} is {got}, but {want} are listed"));
+        }
+    }
+    match got.layers == want.layers {
+        true => Ok(()),
+        false => Err("counts.layers does not agree with the nodes and edges listed".into()),
+    }
+}
+
+fn finite(what: &str, value: f64) -> Result<(), String> {
+    match value.is_finite() {
+        true => Ok(()),
+        false => Err(format!("{what} is {value}")),
+    }
+}

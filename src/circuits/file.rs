@@ -1,0 +1,383 @@
+//! The circuit file: everything that was found about one task in one model, as versioned JSON.
+//!
+//! `schema/circuit.schema.json` is its published schema and `docs/circuits.md` explains it. Floats are written with the fewest digits that read
+//! back as the same number, so that a file read and written again is the same, byte for byte.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Calibration;
+use super::check::check;
+use super::nodes::{Node, NodeKind};
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+use crate::model::ModelConfig;
+
+/// The version of the file that this code writes, and the only one it reads. Fields that it does not know are passed over.
+pub const VERSION: u32 = 1;
+
+/// The few parts of a model that answer one question about code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Circuit {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The model that it is a part of.
+    pub model: ModelRef,
+    /// The question.
+    pub task: TaskRef,
+    /// The settings it was found with, seeds included.
+    pub settings: serde_json::Value,
+    /// The channels it keeps; all others stand at their means.
+    pub nodes: Vec<NodeEntry>,
+    /// The nonzero weights that join two kept nodes.
+    pub edges: Vec<EdgeEntry>,
+    /// The nonzero biases of kept nodes.
+    pub biases: Vec<BiasEntry>,
+    /// What tokens write into residual channels that the circuit reads: the largest, largest first.
+    pub embeddings: Vec<TokenWeights>,
+    /// How residual channels that the circuit writes speak for and against tokens: the largest, largest first.
+    pub unembeddings: Vec<TokenWeights>,
+    /// How well it does the task.
+    pub losses: Losses,
+    /// What its logits go through.
+    pub calibration: Calibration,
+    /// How large it is: what [`Counts::of`] says of the lists above.
+    pub counts: Counts,
+}
+
+/// Which model, and the sizes that make sense of the nodes' numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRef {
+    /// Where it was.
+    pub path: String,
+    /// A hash of its weights, with the name of the hash: `sha256:…`.
+    pub hash: String,
+    /// Layers.
+    pub n_layer: usize,
+    /// Heads of a layer.
+    pub n_head: usize,
+    /// Channels of a head.
+    pub d_head: usize,
+    /// Channels of the residual stream.
+    pub d_model: usize,
+    /// Neurons of a layer.
+    pub d_mlp: usize,
+    /// Position channels that sites `act_in` have after those of the residual stream; 0 where positions are added to the stream.
+    pub d_pos_emb: usize,
+}
+
+/// The question, with one pair of prompts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRef {
+    /// What commands call it.
+    pub name: String,
+    /// What the model must choose, in a sentence.
+    pub description: String,
+    /// The version of the built-in pairs ([`super::tasks::VERSION`]).
+    pub version: u32,
+    /// A prompt that [`TaskRef::target`] follows.
+    pub positive: String,
+    /// The prompt beside it, which [`TaskRef::alternative`] follows.
+    pub negative: String,
+    /// What follows the positive prompt.
+    pub target: TokenRef,
+    /// What follows the negative prompt.
+    pub alternative: TokenRef,
+    /// Which of the task's answers the model's tokenizer takes, from 0.
+    pub variant: usize,
+}
+
+/// A token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRef {
+    /// Its number in the vocabulary.
+    pub id: u32,
+    /// What it stands for.
+    pub text: String,
+}
+
+/// A kept channel, and what it does in the circuit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// The site, `0.attn.q`.
+    pub site: String,
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The place in the layer.
+    pub kind: NodeKind,
+    /// The channel of the site, from 0.
+    pub index: usize,
+    /// The head it belongs to; for queries, keys and values only.
+    pub head: Option<usize>,
+    /// The channel within that head.
+    pub channel: Option<usize>,
+    /// Its mean over pretraining data: what it is set to where it is ablated.
+    pub mean: f64,
+    /// Its parameter when pruning ended.
+    pub tau: f64,
+    /// How much the task loss rises when this node alone is taken out of the circuit.
+    pub ablation_delta: f64,
+    /// Its activations in positive prompts, within the circuit.
+    pub positive: Range,
+    /// Its activations in negative prompts, within the circuit.
+    pub negative: Range,
+}
+
+/// How far activations go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// The smallest.
+    pub min: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// A weight that joins two kept nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdgeEntry {
+    /// The node that is read.
+    pub from: Node,
+    /// The node that is written.
+    pub to: Node,
+    /// The weight.
+    pub weight: f64,
+    /// How much the task loss rises when this edge alone is cut.
+    pub effect: f64,
+}
+
+/// A kept node's bias.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BiasEntry {
+    /// The node.
+    pub node: Node,
+    /// The bias, not 0.
+    pub value: f64,
+}
+
+/// The weights between tokens and one residual channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenWeights {
+    /// The residual channel.
+    pub channel: usize,
+    /// The tokens with the largest weights, largest first.
+    pub tokens: Vec<TokenWeight>,
+}
+
+/// A token with a weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenWeight {
+    /// The token's number.
+    pub id: u32,
+    /// What it stands for.
+    pub text: String,
+    /// The weight.
+    pub weight: f64,
+}
+
+/// How well the circuit does the task, on the pairs it was found with and on others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// On the pairs it was found with.
+    pub train: LossSet,
+    /// On pairs from other templates.
+    pub test: LossSet,
+}
+
+/// Task losses (nats, of the choice between the two answers) and accuracies (0 to 1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossSet {
+    /// The loss of the whole model.
+    pub model: f64,
+    /// The loss of the circuit: every other node at its mean.
+    pub circuit: f64,
+    /// The same before calibration.
+    pub circuit_uncalibrated: f64,
+    /// The loss of the model without the circuit: the circuit's nodes at their means.
+    pub ablated: f64,
+    /// The share of right choices of the whole model.
+    pub accuracy_model: f64,
+    /// That of the circuit.
+    pub accuracy_circuit: f64,
+    /// That of the model without the circuit.
+    pub accuracy_ablated: f64,
+}
+
+/// How large a circuit is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Kept nodes.
+    pub nodes: usize,
+    /// Weights that join them.
+    pub edges: usize,
+    /// The same, plus one for each bias.
+    pub edges_with_biases: usize,
+    /// Layer by layer, all of the model's.
+    pub layers: Vec<LayerCounts>,
+}
+
+/// How large a circuit is in one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerCounts {
+    /// The layer.
+    pub layer: usize,
+    /// Kept nodes at each of the eight places.
+    pub nodes: BTreeMap<NodeKind, usize>,
+    /// Weights within the layer.
+    pub edges: usize,
+}
+
+impl Circuit {
+    /// Reads the file at `path` and checks that it makes sense: nodes that the model has, edges between nodes of the circuit, finite numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming what is wrong in it: not JSON, another version, a missing field, a node,
+    /// an edge or a number that cannot be.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: Option<u64>,
+        }
+        let path = path.as_ref();
+        let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
+        let wrong = |message: String| Error::file(path, message);
+        // The version first: another version's fields may differ, which would be the lesser news.
+        let Versioned { version } =
+            serde_json::from_slice(&bytes).map_err(|e| wrong(format!("not a circuit file: {e}")))?;
+        match version {
+            None => return Err(wrong("not a circuit file: no `version`".into())),
+            Some(v) if v != u64::from(VERSION) => {
+                return Err(wrong(format!("circuit file of version {v}; this program reads version {VERSION}")));
+            }
+            Some(_) => {}
+        }
+        let circuit: Self = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("not a circuit file: {e}")))?;
+        circuit.check().map_err(wrong)?;
+        Ok(circuit)
+    }
+
+    /// Writes the file whole or not at all. The same circuit gives the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] for what [`Circuit::load`] would refuse, [`Error::Io`] where the system refuses.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        self.check().map_err(|message| Error::file(path, message))?;
+        let text = self.to_json();
+        write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(path, e)))
+    }
+
+    /// The file's contents.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The circuit with its lists in order: nodes, edges and biases as the forward pass meets them, channels by number, tokens by size of
+    /// their weights.
+    pub fn normalised(mut self) -> Self {
+        self.nodes.sort_by_key(NodeEntry::node);
+        self.edges.sort_by_key(|edge| (edge.from, edge.to));
+        self.biases.sort_by_key(|bias| bias.node);
+        for list in [&mut self.embeddings, &mut self.unembeddings] {
+            list.sort_by_key(|entry| entry.channel);
+            for entry in list {
+                entry.tokens.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()).then(a.id.cmp(&b.id)));
+            }
+        }
+        self
+    }
+
+    /// What is wrong with it, if anything is.
+    fn check(&self) -> Result<(), String> {
+        check(self)
+    }
+}
+
+impl ModelRef {
+    /// A model of `config`.
+    pub fn new(path: impl Into<String>, hash: impl Into<String>, config: &ModelConfig) -> Self {
+        Self {
+            path: path.into(),
+            hash: hash.into(),
+            n_layer: config.n_layer,
+            n_head: config.n_head,
+            d_head: config.head_width(),
+            d_model: config.d_model,
+            d_mlp: config.mlp_width(),
+            d_pos_emb: config.d_pos_emb.unwrap_or(0),
+        }
+    }
+
+    /// How many channels a layer has at that place.
+    pub fn width(&self, kind: NodeKind) -> usize {
+        match kind {
+            NodeKind::AttnIn | NodeKind::MlpIn => self.d_model.saturating_add(self.d_pos_emb),
+            NodeKind::AttnQ | NodeKind::AttnK | NodeKind::AttnV => self.n_head.saturating_mul(self.d_head),
+            NodeKind::AttnOut | NodeKind::MlpOut => self.d_model,
+            NodeKind::MlpNeuron => self.d_mlp,
+        }
+    }
+
+    /// The head that a node belongs to and its channel there; nothing for nodes that belong to none.
+    pub fn head(&self, node: Node) -> Option<(usize, usize)> {
+        (node.kind.has_heads() && self.d_head > 0).then(|| (node.index / self.d_head, node.index % self.d_head))
+    }
+
+    /// The residual channel that a node reads or writes; nothing for nodes within attention or the MLP and for position channels.
+    pub fn residual_channel(&self, node: Node) -> Option<usize> {
+        let touches = matches!(node.kind, NodeKind::AttnIn | NodeKind::AttnOut | NodeKind::MlpIn | NodeKind::MlpOut);
+        (touches && node.index < self.d_model).then_some(node.index)
+    }
+}
+
+impl NodeEntry {
+    /// An entry for `node` of `model`, all its numbers 0.
+    pub fn new(node: Node, model: &ModelRef) -> Self {
+        let head = model.head(node);
+        Self {
+            site: format!("{}.{}", node.layer, node.kind.site()),
+            layer: node.layer,
+            kind: node.kind,
+            index: node.index,
+            head: head.map(|(head, _)| head),
+            channel: head.map(|(_, channel)| channel),
+            mean: 0.0,
+            tau: 0.0,
+            ablation_delta: 0.0,
+            positive: Range::default(),
+            negative: Range::default(),
+        }
+    }
+
+    /// Which node it is about.
+    pub fn node(&self) -> Node {
+        Node { layer: self.layer, kind: self.kind, index: self.index }
+    }
+}
+
+impl Counts {
+    /// The counts of a circuit's lists, in a model of `n_layer` layers.
+    pub fn of(n_layer: usize, nodes: &[NodeEntry], edges: &[EdgeEntry], biases: &[BiasEntry]) -> Self {
+        let none = || NodeKind::ALL.into_iter().map(|kind| (kind, 0)).collect();
+        let mut layers: Vec<_> = (0..n_layer).map(|layer| LayerCounts { layer, nodes: none(), edges: 0 }).collect();
+        for node in nodes {
+            if let Some(count) = layers.get_mut(node.layer).and_then(|layer| layer.nodes.get_mut(&node.kind)) {
+                *count += 1;
+            }
+        }
+        for edge in edges {
+            if let Some(layer) = layers.get_mut(edge.to.layer) {
+                layer.edges += 1;
+            }
+        }
+        Self { nodes: nodes.len(), edges: edges.len(), edges_with_biases: edges.len() + biases.len(), layers }
+    }
+}

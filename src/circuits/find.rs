@@ -1,0 +1,156 @@
+//! From a task to its circuit: pairs, learned gates, the smallest circuit, clean-up, and the verdict on held-out pairs.
+
+use serde::{Deserialize, Serialize};
+
+use super::prune::{self, Judge, Progress, Settings};
+use super::tasks::{self, Split, Task};
+use super::{Answers, Calibration, LossSet, Nodes, Questions};
+use crate::model::{Model, Weights};
+use crate::text::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// How the nodes are ranked before the smallest circuit is sought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ranking {
+    /// By gates learned with gradient descent.
+    #[default]
+    Learned,
+    /// By attribution: the size of gradient × (activation − mean), summed over positions and pairs. The baseline.
+    Attribution,
+}
+
+/// A circuit as a set of nodes.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The nodes' scores: learned taus, or attributions.
+    pub scores: Vec<f32>,
+    /// Which nodes are kept, by number.
+    pub keep: Vec<bool>,
+    /// How many nodes bisection kept, before the clean-up.
+    pub before_clean_up: usize,
+    /// The calibration found on the pairs that the circuit was chosen by.
+    pub calibration: Calibration,
+    /// On the pairs that the circuit was chosen by.
+    pub train: LossSet,
+    /// On pairs of the test split.
+    pub test: LossSet,
+}
+
+/// A model, its nodes and its tokenizer, ready to be searched for circuits.
+pub struct Finder<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Its weights.
+    pub weights: Weights,
+    /// Its nodes.
+    pub nodes: Nodes,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+}
+
+/// Seeds beside the run's own, so that no two streams of pairs are the same.
+pub(super) const CHOOSING: u64 = 0x5eed_0001;
+const JUDGING: u64 = 0x5eed_0002;
+
+impl Finder<'_> {
+    /// `count` pairs of a task from `index` on, and the index to go on from.
+    ///
+    /// # Errors
+    /// Those of [`tasks::batch`] and [`Questions::new`].
+    pub fn pairs(
+        &self,
+        task: &Task,
+        split: Split,
+        (seed, index): (u64, u64),
+        count: usize,
+        max_length: usize,
+    ) -> Result<(tasks::Batch, Questions)> {
+        let longest = max_length.min(self.model.config.block_size);
+        let batch = tasks::batch(task, split, seed, index, count, self.tokenizer, longest)?;
+        let questions = Questions::new(self.model, &batch.tokens)?;
+        Ok((batch, questions))
+    }
+
+    /// Finds the circuit of a task. `clean` removes nodes that the loss does not miss.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if the whole model does not reach the target; those of the pairs and of the forward pass.
+    pub fn find(
+        &self,
+        task: &Task,
+        settings: &Settings,
+        ranking: Ranking,
+        clean: bool,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Found> {
+        settings.validate()?;
+        let task = &task.clone().fitted(self.tokenizer)?;
+        let judged = settings.eval_pairs;
+        let (_, choosing) = self.choosing(task, settings)?;
+        let judge = Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions: &choosing };
+        let (whole, _) = judge.loss(&vec![true; self.nodes.layout.len()])?;
+        if whole > settings.target_loss {
+            return Err(Error::Text(format!(
+                "{}: the whole model's loss is {whole:.3}, above the target {}: it has no such circuit",
+                task.name, settings.target_loss
+            )));
+        }
+        let scores = match ranking {
+            Ranking::Learned => self.learn(task, settings, watch)?,
+            Ranking::Attribution => self.attribute(&choosing, settings)?,
+        };
+        let order = prune::order(&scores);
+        // The whole model reaches the target, so that some number of nodes does.
+        let k = prune::bisect(&judge, &order, settings.target_loss)?.unwrap_or(order.len());
+        let mut keep = prune::first(&order, k);
+        if clean {
+            prune::clean(&judge, &mut keep, settings.target_loss)?;
+        }
+        let (_, calibration) = judge.loss(&keep)?;
+        let train = self.judge(&choosing, &keep, calibration)?;
+        let (_, held_out) = self.pairs(task, Split::Test, (settings.seed ^ JUDGING, 0), judged, settings.max_length)?;
+        let test = self.judge(&held_out, &keep, calibration)?;
+        Ok(Found { scores, keep, before_clean_up: k, calibration, train, test })
+    }
+
+    fn learn(&self, task: &Task, settings: &Settings, watch: &mut dyn FnMut(Progress)) -> Result<Vec<f32>> {
+        let mut index = 0;
+        let mut questions = |_| {
+            let at = (settings.seed, index);
+            let (batch, questions) = self.pairs(task, Split::Train, at, settings.pairs, settings.max_length)?;
+            index = batch.next_index;
+            Ok(questions)
+        };
+        prune::learn((self.model, &self.weights), &self.nodes, settings, &mut questions, watch)
+    }
+
+    fn attribute(&self, questions: &Questions, settings: &Settings) -> Result<Vec<f32>> {
+        let free = Settings { k_coef: 0.0, ..settings.clone() };
+        // With all gates open and equal, the gradient of tau is gradient × (activation − mean) but for a constant.
+        let open = vec![1.0; self.nodes.layout.len()];
+        let step = prune::step((self.model, &self.weights), &self.nodes, questions, &open, &free)?;
+        Ok(step.gradient.iter().map(|g| g.abs() as f32).collect())
+    }
+
+    /// What the circuit, its complement and the whole model make of some pairs.
+    ///
+    /// # Errors
+    /// Those of the forward pass.
+    pub fn judge(&self, questions: &Questions, keep: &[bool], calibration: Calibration) -> Result<LossSet> {
+        let judge = Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions };
+        let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
+        let [whole, circuit, ablated]: [Answers; 3] =
+            [judge.answers(&vec![true; keep.len()])?, judge.answers(keep)?, judge.answers(&rest)?];
+        let plain = Calibration::default();
+        Ok(LossSet {
+            model: whole.loss(plain),
+            circuit: circuit.loss(calibration),
+            circuit_uncalibrated: circuit.loss(plain),
+            ablated: ablated.loss(plain),
+            accuracy_model: whole.accuracy(plain),
+            accuracy_circuit: circuit.accuracy(calibration),
+            accuracy_ablated: ablated.accuracy(plain),
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! Gates at the nodes while a model runs: what is kept passes, the rest becomes its mean (method: section 4).
+
+use std::collections::BTreeMap;
+
+use super::{Layout, Slot};
+use crate::device::{Device, Tensor};
+use crate::model::Sites;
+use crate::tape::{Tape, Var};
+use crate::{Error, Result};
+
+/// The nodes of a model with their mean activations, ready to be gated. Holds no copy of the model.
+pub struct Nodes {
+    /// The nodes' numbering.
+    pub layout: Layout,
+    /// Their mean activations, by number.
+    pub means: Vec<f32>,
+    tensors: Vec<Tensor>,
+    device: Device,
+}
+
+impl Nodes {
+    /// `means`: for every site with nodes, the mean of each of its channels.
+    ///
+    /// # Errors
+    /// [`Error::Text`] naming a site whose means are missing or not one a channel.
+    pub fn new(layout: Layout, means: &BTreeMap<String, Vec<f32>>, device: &Device) -> Result<Self> {
+        let (mut flat, mut tensors) = (Vec::with_capacity(layout.len()), Vec::new());
+        for Slot { site, width, .. } in layout.slots() {
+            let Some(mean) = means.get(site).filter(|mean| mean.len() == *width) else {
+                return Err(Error::Text(format!("the mean activations of {site} ({width}) are missing")));
+            };
+            tensors.push(device.upload("means", &[*width], mean)?);
+            flat.extend_from_slice(mean);
+        }
+        Ok(Self { layout, means: flat, tensors, device: device.clone() })
+    }
+
+    /// Gates that learn: node n is kept where `tau[n] ≥ 0`. Their gradients are in [`Gates::gradient`] after the way back.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn learn(&self, tape: &mut Tape, tau: &[f32], temperature: f32) -> Result<Gates<'_>> {
+        let mut gates = Vec::with_capacity(self.tensors.len());
+        for slot in self.layout.slots() {
+            gates.push(Some(tape.leaf(self.device.upload("tau", &[slot.width], &tau[slot.range()])?)));
+        }
+        Ok(Gates { nodes: self, gates, temperature })
+    }
+
+    /// Gates that keep some nodes and put all others at their means.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn keep(&self, keep: &[bool]) -> Result<Gates<'_>> {
+        let mut gates = Vec::with_capacity(self.tensors.len());
+        for slot in self.layout.slots() {
+            let kept = &keep[slot.range()];
+            gates.push(match kept.iter().all(|kept| *kept) {
+                true => None,
+                false => {
+                    let tau: Vec<f32> = kept.iter().map(|kept| if *kept { 1.0 } else { -1.0 }).collect();
+                    Some(Var::constant(self.device.upload("tau", &[slot.width], &tau)?))
+                }
+            });
+        }
+        Ok(Gates { nodes: self, gates, temperature: 1.0 })
+    }
+}
+
+/// Gates of one forward pass.
+pub struct Gates<'a> {
+    nodes: &'a Nodes,
+    /// For each slot its taus; nothing where all nodes are kept.
+    gates: Vec<Option<Var>>,
+    temperature: f32,
+}
+
+impl Gates<'_> {
+    /// The gradient of every tau, by the nodes' numbers. To be taken once.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn gradient(&self, tape: &mut Tape) -> Result<Vec<f32>> {
+        let mut gradient = vec![0.0; self.nodes.layout.len()];
+        for (slot, tau) in self.nodes.layout.slots().iter().zip(&self.gates) {
+            if let Some(part) = tau.as_ref().and_then(|tau| tape.take_gradient(tau)) {
+                gradient[slot.range()].copy_from_slice(&part.read()?);
+            }
+        }
+        Ok(gradient)
+    }
+}
+
+impl Sites for Gates<'_> {
+    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        let place = self.nodes.layout.slots().iter().position(|slot| slot.site == name);
+        match place.and_then(|at| Some((self.gates[at].as_ref()?, &self.nodes.tensors[at]))) {
+            Some((tau, mean)) => tape.gate(&value, tau, mean, self.temperature),
+            None => Ok(value),
+        }
+    }
+}

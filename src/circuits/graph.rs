@@ -1,0 +1,119 @@
+//! The edges of a circuit: nonzero weights that join two of its nodes (method: section 4).
+
+use std::collections::HashMap;
+
+use super::{Gates, Layout, Node, NodeKind};
+use crate::Result;
+use crate::files::HostTensor;
+use crate::model::{Model, Sites};
+use crate::tape::{Tape, Var};
+
+/// A weight between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Edge {
+    /// Where it comes from.
+    pub from: Node,
+    /// Where it goes.
+    pub to: Node,
+    /// The weight.
+    pub weight: f32,
+}
+
+/// The edges among nodes, and the nonzero biases of nodes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Graph {
+    /// In the order of their ends, then of their beginnings.
+    pub edges: Vec<Edge>,
+    /// In the nodes' order.
+    pub biases: Vec<(Node, f32)>,
+}
+
+/// The linear layer that makes a node: its name within a layer, the kind of nodes it reads, and which row the node is.
+fn maker(node: Node, attention_width: usize) -> Option<(&'static str, NodeKind, usize)> {
+    let row = node.index;
+    match node.kind {
+        NodeKind::AttnQ => Some(("attn.c_attn", NodeKind::AttnIn, row)),
+        NodeKind::AttnK => Some(("attn.c_attn", NodeKind::AttnIn, attention_width + row)),
+        NodeKind::AttnV => Some(("attn.c_attn", NodeKind::AttnIn, 2 * attention_width + row)),
+        NodeKind::AttnOut => Some(("attn.c_proj", NodeKind::AttnV, row)),
+        NodeKind::MlpNeuron => Some(("mlp.c_fc", NodeKind::MlpIn, row)),
+        NodeKind::MlpOut => Some(("mlp.c_proj", NodeKind::MlpNeuron, row)),
+        NodeKind::AttnIn | NodeKind::MlpIn => None,
+    }
+}
+
+/// The graph of the nodes in `keep`.
+///
+/// # Errors
+/// Those of the device.
+pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
+    let kept: Vec<Node> = (0..layout.len()).filter(|&n| keep[n]).filter_map(|n| layout.node(n)).collect();
+    let mut read: HashMap<String, Option<HostTensor>> = HashMap::new();
+    let mut result = Graph::default();
+    for &to in &kept {
+        let Some((layer, kind, row)) = maker(to, model.config.attention_width()) else { continue };
+        let mut tensor = |part: &str| -> Result<Option<HostTensor>> {
+            let name = format!("transformer.h.{}.{layer}.{part}", to.layer);
+            if !read.contains_key(&name) {
+                let host = model.parameters.get(&name).map(|p| p.read()).transpose()?;
+                read.insert(name.clone(), host);
+            }
+            Ok(read[&name].clone())
+        };
+        let sources = kept.iter().filter(|from| from.layer == to.layer && from.kind == kind);
+        if let Some(weights) = tensor("weight")? {
+            let columns = weights.shape.last().copied().unwrap_or(0);
+            for &from in sources {
+                let weight = weights.data[row * columns + from.index];
+                if weight != 0.0 {
+                    result.edges.push(Edge { from, to, weight });
+                }
+            }
+        }
+        if let Some(bias) = tensor("bias")?.map(|bias| bias.data[row]).filter(|bias| *bias != 0.0) {
+            result.biases.push((to, bias));
+        }
+    }
+    Ok(result)
+}
+
+/// A forward pass through gates in which one edge carries nothing but the mean of what it would carry.
+pub struct Cut<'a> {
+    gates: Gates<'a>,
+    layer: String,
+    row: usize,
+    column: usize,
+    weight: f32,
+}
+
+impl<'a> Cut<'a> {
+    /// Cuts `edge` of `model` beside what `gates` do.
+    pub fn new(model: &Model, gates: Gates<'a>, edge: Edge) -> Option<Self> {
+        let (layer, _, row) = maker(edge.to, model.config.attention_width())?;
+        let layer = format!("{}.{layer}", edge.to.layer);
+        Some(Self { gates, layer, row, column: edge.from.index, weight: edge.weight })
+    }
+}
+
+impl Sites for Cut<'_> {
+    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        self.gates.visit(tape, name, value)
+    }
+
+    /// For values, what an edge carries is what attention made of them.
+    fn project(&mut self, _: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
+        if name != self.layer {
+            return Ok(output);
+        }
+        let (x, mut y) = (input.value().read()?, output.value().read()?);
+        let (rows, width) = input.value().rows_cols();
+        let outputs = output.value().rows_cols().1;
+        let carried = || x.iter().skip(self.column).step_by(width);
+        let mean = carried().map(|&v| f64::from(v)).sum::<f64>() / rows.max(1) as f64;
+        for (y, x) in y.iter_mut().skip(self.row).step_by(outputs).zip(carried()) {
+            *y += self.weight * (mean as f32 - x);
+        }
+        let device = output.value().device();
+        Ok(Var::constant(device.upload("cut edge", output.value().shape(), &y)?))
+    }
+}

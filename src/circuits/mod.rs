@@ -1,0 +1,40 @@
+//! Circuits: which few parts of a model answer one question about code (method: sections 3 and 4).
+//!
+//! * [`tasks`] asks the questions, [`Questions`] puts them to a model;
+//! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`find`] goes all the way to the smallest circuit,
+//!   [`tune`] tries other settings;
+//! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs.
+
+mod check;
+mod describe;
+mod dot;
+mod file;
+pub mod find;
+mod gates;
+mod graph;
+mod json;
+mod nodes;
+mod paint;
+mod picture;
+pub mod prune;
+mod questions;
+mod residual;
+mod show;
+mod svg;
+pub mod tasks;
+pub mod tune;
+mod wording;
+
+pub use dot::dot;
+pub use file::{
+    BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, Range, TaskRef, TokenRef,
+    TokenWeight, TokenWeights, VERSION,
+};
+pub use gates::{Gates, Nodes};
+pub use graph::{Cut, Edge, Graph, graph};
+pub use json::json;
+pub use nodes::{Layout, Node, NodeKind, Slot};
+pub use questions::{Answers, Calibration, Questions};
+pub use residual::{Reader, ResidualPath, Writer, residual_paths};
+pub use show::show;
+pub use svg::svg;

@@ -1,0 +1,296 @@
+//! Pruning: gates learned by gradient, then the smallest circuit that reaches the target (method: section 4).
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{Answers, Calibration, Nodes, Questions};
+use crate::model::{Model, Weights};
+use crate::ops::contrast::loss;
+use crate::tape::Tape;
+use crate::{Error, Result};
+
+/// The hyper-parameters of pruning; the default is the search centre of the method's table 2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Steps of gradient descent.
+    pub steps: u64,
+    /// Pairs a step.
+    pub pairs: usize,
+    /// Pairs that circuits are chosen by.
+    pub eval_pairs: usize,
+    /// Learning rate at the start; it falls linearly to 0.
+    pub lr: f64,
+    /// Price of a kept node.
+    pub k_coef: f64,
+    /// AdamW's decoupled decay.
+    pub weight_decay: f64,
+    /// AdamW's mean of gradients.
+    pub beta1: f64,
+    /// AdamW's mean of squared gradients.
+    pub beta2: f64,
+    /// AdamW's epsilon.
+    pub eps: f64,
+    /// The gradient's norm is at most this.
+    pub clip: f64,
+    /// Of the sigmoid that stands for the step on the way back.
+    pub temperature: f64,
+    /// Mean and standard deviation of tau at the start.
+    pub start: (f64, f64),
+    /// The task loss to reach.
+    pub target_loss: f64,
+    /// The longest prompt, in tokens; longer ones are cropped from the left.
+    pub max_length: usize,
+    /// Seed of the pairs and of tau.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            steps: 500,
+            pairs: 64,
+            eval_pairs: 128,
+            lr: 3e-3,
+            k_coef: 1e-4,
+            weight_decay: 1e-3,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            clip: 1.0,
+            temperature: 1.0,
+            start: (0.1, 0.01),
+            target_loss: 0.15,
+            max_length: 256,
+            seed: 0,
+        }
+    }
+}
+
+impl Settings {
+    /// Complains about impossible values, naming the setting.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn validate(&self) -> Result<()> {
+        let positive = [
+            ("lr", self.lr),
+            ("eps", self.eps),
+            ("clip", self.clip),
+            ("temperature", self.temperature),
+            ("target_loss", self.target_loss),
+        ];
+        for (name, value) in positive {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::config(name, format!("{value} is not a number above 0")));
+            }
+        }
+        for (name, value) in [("k_coef", self.k_coef), ("weight_decay", self.weight_decay), ("start", self.start.1)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::config(name, format!("{value} is not a number from 0 up")));
+            }
+        }
+        for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(Error::config(name, format!("{beta} is not in [0, 1)")));
+            }
+        }
+        for (name, count) in [("pairs", self.pairs), ("eval_pairs", self.eval_pairs), ("max_length", self.max_length)] {
+            if count == 0 {
+                return Err(Error::config(name, "must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A step of pruning.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// The step's task loss.
+    pub loss: f64,
+    /// Nodes kept in that step.
+    pub kept: usize,
+}
+
+/// The gradient of one step: that of the task loss plus `k_coef` times the number of kept nodes.
+pub struct Step {
+    /// The task loss.
+    pub loss: f64,
+    /// The gradient of every tau.
+    pub gradient: Vec<f64>,
+}
+
+/// Task loss and gradient of gates `tau` on some pairs.
+///
+/// # Errors
+/// Those of the forward pass.
+pub fn step(
+    (model, weights): (&Model, &Weights),
+    nodes: &Nodes,
+    questions: &Questions,
+    tau: &[f32],
+    settings: &Settings,
+) -> Result<Step> {
+    let mut tape = Tape::new();
+    let mut gates = nodes.learn(&mut tape, tau, settings.temperature as f32)?;
+    let z = questions.ask(model, weights, &mut tape, &mut gates)?;
+    let values = z.value().read()?;
+    let count = values.len() as f64;
+    let losses: Vec<(f64, f64)> = values.iter().map(|&z| loss(z.into())).collect();
+    let dz: Vec<f32> = losses.iter().map(|(_, slope)| (-slope / count) as f32).collect();
+    tape.backward(&z, model.device.upload("gradient", &[dz.len()], &dz)?)?;
+    let task = gates.gradient(&mut tape)?;
+    let slope = |tau: f32| {
+        let s = 1.0 / (1.0 + (-f64::from(tau) / settings.temperature).exp());
+        s * (1.0 - s) / settings.temperature
+    };
+    let gradient = task.iter().zip(tau).map(|(&g, &tau)| f64::from(g) + settings.k_coef * slope(tau)).collect();
+    Ok(Step { loss: losses.iter().map(|(loss, _)| loss).sum::<f64>() / count, gradient })
+}
+
+/// Learns a tau for every node: the larger, the more the task needs it. `questions` gives the pairs of a step.
+///
+/// # Errors
+/// Those of the forward pass and of `questions`; [`Error::NonFinite`] if the loss is no number.
+pub fn learn(
+    model: (&Model, &Weights),
+    nodes: &Nodes,
+    settings: &Settings,
+    questions: &mut dyn FnMut(u64) -> Result<Questions>,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Vec<f32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+    let (mean, deviation) = settings.start;
+    let mut tau: Vec<f32> = (0..nodes.layout.len()).map(|_| (mean + deviation * normal(&mut rng)) as f32).collect();
+    let (mut m, mut v) = (vec![0.0; tau.len()], vec![0.0; tau.len()]);
+    for i in 0..settings.steps {
+        let Step { loss, gradient } = step(model, nodes, &questions(i)?, &tau, settings)?;
+        let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        if !(loss.is_finite() && norm.is_finite()) {
+            return Err(Error::NonFinite { step: i, tensor: "the task loss".into(), value: loss as f32 });
+        }
+        watch(Progress { step: i + 1, loss, kept: tau.iter().filter(|tau| **tau >= 0.0).count() });
+        let scale = (settings.clip / norm.max(settings.clip)).min(1.0);
+        let lr = settings.lr * (1.0 - i as f64 / settings.steps as f64);
+        let exponent = (i + 1) as f64;
+        let (c1, c2) = (1.0 - settings.beta1.powf(exponent), 1.0 - settings.beta2.powf(exponent));
+        for (((tau, g), m), v) in tau.iter_mut().zip(&gradient).zip(&mut m).zip(&mut v) {
+            let g = g * scale;
+            *m = settings.beta1 * *m + (1.0 - settings.beta1) * g;
+            *v = settings.beta2 * *v + (1.0 - settings.beta2) * g * g;
+            let update = (*m / c1) / ((*v / c2).sqrt() + settings.eps) + settings.weight_decay * f64::from(*tau);
+            *tau = (f64::from(*tau) - lr * update).clamp(-1.0, 1.0) as f32;
+        }
+    }
+    Ok(tau)
+}
+
+/// A standard normal number by Box and Muller's method.
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    // 1 − u is in (0, 1], so that the logarithm is finite.
+    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
+
+/// Puts circuits to the test on the same pairs, and remembers nothing else.
+pub struct Judge<'a> {
+    /// The model and its weights.
+    pub model: (&'a Model, &'a Weights),
+    /// Its nodes.
+    pub nodes: &'a Nodes,
+    /// The pairs.
+    pub questions: &'a Questions,
+}
+
+impl Judge<'_> {
+    /// The answers of the nodes in `keep` alone.
+    ///
+    /// # Errors
+    /// Those of the forward pass.
+    pub fn answers(&self, keep: &[bool]) -> Result<Answers> {
+        let (model, weights) = self.model;
+        self.questions.answers(model, weights, &mut self.nodes.keep(keep)?)
+    }
+
+    /// The least loss that calibration gives the nodes in `keep`, and the calibration.
+    ///
+    /// # Errors
+    /// Those of the forward pass.
+    pub fn loss(&self, keep: &[bool]) -> Result<(f64, Calibration)> {
+        let answers = self.answers(keep)?;
+        let calibration = answers.calibrate();
+        Ok((answers.loss(calibration), calibration))
+    }
+}
+
+/// The nodes in the order of `scores`, largest first; of equals the lowest number.
+pub fn order(scores: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    order
+}
+
+/// The first `k` nodes of `order`.
+pub fn first(order: &[usize], k: usize) -> Vec<bool> {
+    let mut keep = vec![false; order.len()];
+    order.iter().take(k).for_each(|&n| keep[n] = true);
+    keep
+}
+
+/// The smallest k, as bisection finds it, with which the first k nodes of `order` reach `target`; nothing if not even all do.
+///
+/// # Errors
+/// Those of the forward pass.
+pub fn bisect(judge: &Judge, order: &[usize], target: f64) -> Result<Option<usize>> {
+    let reaches = |k: usize| Ok::<_, Error>(judge.loss(&first(order, k))?.0 <= target);
+    let (mut low, mut high) = (0, order.len());
+    if !reaches(high)? {
+        return Ok(None);
+    }
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if reaches(middle)? {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(Some(high))
+}
+
+/// Removes nodes one after the other, always the one that the loss misses least, as long as it stays within `limit`.
+///
+/// # Errors
+/// Those of the forward pass.
+pub fn clean(judge: &Judge, keep: &mut [bool], limit: f64) -> Result<()> {
+    loop {
+        let mut candidates = Vec::new();
+        for n in (0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>() {
+            keep[n] = false;
+            let (loss, _) = judge.loss(keep)?;
+            keep[n] = true;
+            if loss <= limit {
+                candidates.push((loss, n));
+            }
+        }
+        candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        // The best ones are tried again in turn, since each removal changes what the next one costs; only then are all
+        // candidates measured anew.
+        let mut removed = false;
+        for (_, n) in candidates {
+            keep[n] = false;
+            if judge.loss(keep)?.0 <= limit {
+                removed = true;
+            } else {
+                keep[n] = true;
+            }
+        }
+        if !removed {
+            return Ok(());
+        }
+    }
+}

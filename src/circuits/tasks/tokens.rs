@@ -1,0 +1,322 @@
+//! Pairs as a model sees them.
+
+use std::fmt;
+
+use super::{Pair, Split, Task};
+use crate::text::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// A pair in tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The positive prompt.
+    pub positive: Vec<u32>,
+    /// The negative prompt.
+    pub negative: Vec<u32>,
+    /// What follows the positive prompt.
+    pub target: u32,
+    /// What follows the negative prompt.
+    pub alternative: u32,
+}
+
+/// The two members of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The positive prompt and the target.
+    Positive,
+    /// The negative prompt and the alternative.
+    Negative,
+}
+
+impl Side {
+    fn answer(self) -> &'static str {
+        match self {
+            Side::Positive => "target",
+            Side::Negative => "alternative",
+        }
+    }
+}
+
+/// Why a pair cannot be asked of a model with this tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// An answer is not one token.
+    NotSingle {
+        /// Whose answer.
+        side: Side,
+        /// The answer.
+        answer: String,
+        /// The tokens it splits into, as text to show.
+        pieces: Vec<String>,
+    },
+    /// An answer is one token, but in its place the tokenizer cuts the code otherwise, so that a model never saw it there.
+    Boundary {
+        /// Whose answer.
+        side: Side,
+        /// The answer.
+        answer: String,
+        /// The tokens of the prompt's end and the answer, as text to show, as the tokenizer writes them there.
+        written: Vec<String>,
+    },
+    /// Both answers are the same token.
+    SameAnswer(String),
+    /// The prompts have different lengths in tokens, where the task claims that they have not.
+    Lengths(usize, usize),
+    /// Cropping to the longest allowed prompt took away all that the two prompts differ in.
+    Cropped,
+    /// The tokenizer failed.
+    Tokenizer(String),
+}
+
+impl Problem {
+    /// The kind of problem, in words: what pairs skipped are counted by.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Problem::NotSingle { .. } => "an answer is not a single token",
+            Problem::Boundary { .. } => "the tokenizer cuts elsewhere before an answer",
+            Problem::SameAnswer(_) => "both answers are the same token",
+            Problem::Lengths(..) => "the prompts differ in length",
+            Problem::Cropped => "cropping leaves no difference",
+            Problem::Tokenizer(_) => "the tokenizer fails",
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::NotSingle { side, answer, pieces } => {
+                write!(
+                    f,
+                    "the {} {answer:?} is not a single token but {}: {}",
+                    side.answer(),
+                    pieces.len(),
+                    quoted(pieces)
+                )
+            }
+            Problem::Boundary { side, answer, written } => {
+                write!(
+                    f,
+                    "the {} {answer:?} is no token where it stands: the tokenizer writes {}",
+                    side.answer(),
+                    quoted(written)
+                )
+            }
+            Problem::SameAnswer(answer) => write!(f, "both answers are the token {answer:?}"),
+            Problem::Lengths(positive, negative) => {
+                write!(f, "the prompts have {positive} and {negative} tokens, and the task wants equally many")
+            }
+            Problem::Cropped => f.write_str("the cropped prompts are equal: allow longer ones"),
+            Problem::Tokenizer(error) => f.write_str(error),
+        }
+    }
+}
+
+fn quoted(pieces: &[String]) -> String {
+    pieces.iter().map(|piece| format!("`{piece}`")).collect::<Vec<_>>().join(" ")
+}
+
+/// A pair in tokens, if a model with this tokenizer can be asked it: each answer is one token, the tokens of prompt, answer and what comes
+/// after it ([`Pair::after`]) begin with the prompt's tokens and the answer, and the answers differ.
+///
+/// # Errors
+/// The first [`Problem`] met.
+pub fn tokenize(pair: &Pair, tokenizer: &Tokenizer) -> Result<Tokens, Problem> {
+    let target = single(Side::Positive, &pair.target, tokenizer)?;
+    let alternative = single(Side::Negative, &pair.alternative, tokenizer)?;
+    if target == alternative {
+        return Err(Problem::SameAnswer(pair.target.clone()));
+    }
+    let positive = prompt(Side::Positive, &pair.positive, &pair.target, target, &pair.after[0], tokenizer)?;
+    let negative = prompt(Side::Negative, &pair.negative, &pair.alternative, alternative, &pair.after[1], tokenizer)?;
+    Ok(Tokens { positive, negative, target, alternative })
+}
+
+fn encode(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, Problem> {
+    tokenizer.encode(text).map_err(|error| Problem::Tokenizer(error.to_string()))
+}
+
+fn show(ids: &[u32], tokenizer: &Tokenizer) -> Vec<String> {
+    ids.iter().map(|&id| tokenizer.token_str(id).unwrap_or_default()).collect()
+}
+
+fn single(side: Side, answer: &str, tokenizer: &Tokenizer) -> Result<u32, Problem> {
+    match encode(answer, tokenizer)?.as_slice() {
+        &[id] => Ok(id),
+        pieces => Err(Problem::NotSingle { side, answer: answer.into(), pieces: show(pieces, tokenizer) }),
+    }
+}
+
+/// The prompt's tokens, if `answer`, which is token `id`, follows them in the code.
+fn prompt(
+    side: Side,
+    prompt: &str,
+    answer: &str,
+    id: u32,
+    after: &str,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u32>, Problem> {
+    let tokens = encode(prompt, tokenizer)?;
+    let whole = encode(&format!("{prompt}{answer}{after}"), tokenizer)?;
+    if whole.get(..tokens.len()) != Some(&tokens) || whole.get(tokens.len()) != Some(&id) {
+        let same = whole.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+        let end = (tokens.len().max(same) + 1).min(whole.len());
+        let written = show(&whole[same..end], tokenizer);
+        return Err(Problem::Boundary { side, answer: answer.into(), written });
+    }
+    Ok(tokens)
+}
+
+/// Some pairs of a task in tokens, and what was left out.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The pairs, as text; not cropped.
+    pub pairs: Vec<Pair>,
+    /// The pairs in tokens, prompts cropped.
+    pub tokens: Vec<Tokens>,
+    /// The variant that the answers are given in.
+    pub variant: usize,
+    /// The index to go on from.
+    pub next_index: u64,
+    /// How many prompts were cropped.
+    pub cropped: u64,
+    /// How many pairs were skipped, by reason.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Pairs that were skipped for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The reason, as [`Problem::reason`].
+    pub reason: &'static str,
+    /// How many.
+    pub count: u64,
+    /// The first such problem in full.
+    pub example: String,
+}
+
+fn note(skipped: &mut Vec<Skipped>, problem: &Problem) {
+    let reason = problem.reason();
+    match skipped.iter_mut().find(|skipped| skipped.reason == reason) {
+        Some(skipped) => skipped.count += 1,
+        None => skipped.push(Skipped { reason, count: 1, example: problem.to_string() }),
+    }
+}
+
+fn listed(skipped: &[Skipped]) -> String {
+    let parts =
+        skipped.iter().map(|skipped| format!("{} times {} ({})", skipped.count, skipped.reason, skipped.example));
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+/// How many pairs the variants are tried on.
+const PROBES: u64 = 64;
+
+/// The first variant of the task's answers that holds for this tokenizer in half of the pairs tried, or else the one that holds most often
+/// (tasks whose answers are names have many pairs with names of several tokens). The same for every seed and split. A task that is
+/// [`Task::fitted`] keeps its variant.
+///
+/// # Errors
+/// [`Error::Text`] with the reasons if none ever holds.
+pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
+    if let Some(variant) = task.variant {
+        return Ok(variant);
+    }
+    let mut best = (0, 0);
+    let mut reasons = String::new();
+    let probes = task.len(Split::Train).map_or(PROBES, |len| PROBES.min(len as u64));
+    for variant in 0..task.variants() {
+        let mut skipped = Vec::new();
+        let mut good = 0;
+        for index in 0..probes {
+            match usable(task, &task.pair_in(variant, Split::Train, 0, index), tokenizer) {
+                Ok(_) => good += 1,
+                Err(problem) => note(&mut skipped, &problem),
+            }
+        }
+        if 2 * good >= probes {
+            return Ok(variant);
+        }
+        if good > best.1 {
+            best = (variant, good);
+        }
+        reasons.push_str(&format!("\n  {}", listed(&skipped)));
+    }
+    if best.1 == 0 {
+        return Err(Error::Text(format!("task {}: not a question for this tokenizer:{reasons}", task.name)));
+    }
+    Ok(best.0)
+}
+
+fn usable(task: &Task, pair: &Pair, tokenizer: &Tokenizer) -> Result<Tokens, Problem> {
+    let tokens = tokenize(pair, tokenizer)?;
+    let lengths = (tokens.positive.len(), tokens.negative.len());
+    if task.same_length && lengths.0 != lengths.1 {
+        return Err(Problem::Lengths(lengths.0, lengths.1));
+    }
+    Ok(tokens)
+}
+
+/// `count` pairs in tokens from index `first_index` on, the answers in the variant of [`choose_variant`]; of each prompt the last
+/// `max_length` tokens. Pairs that this tokenizer cannot take are skipped and counted. A file's pairs come round again in the next
+/// batch, never twice in one.
+///
+/// # Errors
+/// [`Error::Config`] for a `max_length` of 0; [`Error::Text`] with the reasons if too few pairs can be used.
+pub fn batch(
+    task: &Task,
+    split: Split,
+    seed: u64,
+    first_index: u64,
+    count: usize,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<Batch> {
+    if max_length == 0 {
+        return Err(Error::config("max_length", "is 0, must be at least 1 token"));
+    }
+    let variant = choose_variant(task, tokenizer)?;
+    let (pairs, tokens) = (Vec::with_capacity(count.min(1 << 16)), Vec::with_capacity(count.min(1 << 16)));
+    let mut batch = Batch { pairs, tokens, variant, next_index: first_index, cropped: 0, skipped: Vec::new() };
+    let tries = task.len(split).unwrap_or(count.saturating_mul(200).saturating_add(2000));
+    for _ in 0..tries {
+        if batch.tokens.len() == count {
+            break;
+        }
+        let pair = task.pair_in(variant, split, seed, batch.next_index);
+        batch.next_index = batch.next_index.wrapping_add(1);
+        match usable(task, &pair, tokenizer).and_then(|tokens| crop(tokens, max_length)) {
+            Ok((tokens, cropped)) => {
+                batch.pairs.push(pair);
+                batch.tokens.push(tokens);
+                batch.cropped += cropped;
+            }
+            Err(problem) => note(&mut batch.skipped, &problem),
+        }
+    }
+    if batch.tokens.len() < count {
+        let reasons = if batch.skipped.is_empty() { "there are no more".into() } else { listed(&batch.skipped) };
+        let message = format!(
+            "task {}: only {} of the {count} pairs wanted can be used, of {tries} tried: {reasons}",
+            task.name,
+            batch.tokens.len(),
+        );
+        return Err(Error::Text(message));
+    }
+    Ok(batch)
+}
+
+/// The prompts' last `max_length` tokens, and how many prompts that shortened.
+fn crop(mut tokens: Tokens, max_length: usize) -> Result<(Tokens, u64), Problem> {
+    let mut cropped = 0;
+    for prompt in [&mut tokens.positive, &mut tokens.negative] {
+        if prompt.len() > max_length {
+            prompt.drain(..prompt.len() - max_length);
+            cropped += 1;
+        }
+    }
+    if cropped > 0 && tokens.positive == tokens.negative {
+        return Err(Problem::Cropped);
+    }
+    Ok((tokens, cropped))
+}

@@ -1,0 +1,93 @@
+//! A safetensors file whose tensors are read one at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use super::tensors::{floats, map, unreadable};
+use super::{FloatType, HostTensor, TensorInfo, TensorSource};
+use crate::error::{Error, Result};
+
+/// A safetensors file, mapped into memory. Its float tensors are the entries; integers and booleans are passed over.
+///
+/// Whoever changes the file while this is alive may get torn numbers or, by shortening it, end the process. Replacing it by renaming, as
+/// this crate does, is harmless.
+pub struct SafetensorsFile {
+    path: PathBuf,
+    file: Mmap,
+    entries: BTreeMap<String, TensorInfo>,
+    places: BTreeMap<String, (Dtype, Range<usize>)>,
+    others: BTreeSet<String>,
+}
+
+impl SafetensorsFile {
+    /// Opens the file and checks its header; no numbers are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is truncated, not a safetensors file, or holds a float type other
+    /// than F32, F16, BF16 and F64.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let file = map(&path)?;
+        let (length, header) = SafeTensors::read_metadata(&file).map_err(|e| unreadable(&path, e))?;
+        // The header itself is preceded by its length in 8 bytes.
+        let start = 8 + length;
+        let (mut entries, mut places, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        for (name, info) in header.tensors() {
+            match float(info.dtype).map_err(|message| Error::file(&path, format!("tensor `{name}` {message}")))? {
+                Some(float) => {
+                    let (begin, end) = info.data_offsets;
+                    places.insert(name.clone(), (info.dtype, start + begin..start + end));
+                    entries.insert(name, TensorInfo { shape: info.shape.clone(), float });
+                }
+                None => _ = others.insert(name),
+            }
+        }
+        Ok(Self { path, file, entries, places, others })
+    }
+
+    /// Whether the file has a tensor of that name, of whatever type.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name) || self.others.contains(name)
+    }
+
+    /// The names of all tensors, of whatever type.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.entries.keys().chain(&self.others)
+    }
+}
+
+impl TensorSource for SafetensorsFile {
+    fn entries(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.entries
+    }
+
+    fn read(&self, name: &str) -> Result<HostTensor> {
+        let complain = |message: String| Error::file(&self.path, format!("tensor `{name}` {message}"));
+        let (Some(info), Some((dtype, place))) = (self.entries.get(name), self.places.get(name)) else {
+            return Err(complain("is not in the file".into()));
+        };
+        let bytes = self.file.get(place.clone()).ok_or_else(|| complain("lies outside the file".into()))?;
+        let view = TensorView::new(*dtype, info.shape.clone(), bytes).map_err(|e| complain(e.to_string()))?;
+        let data = floats(&view).map_err(complain)?.ok_or_else(|| complain("holds no floats".into()))?;
+        Ok(HostTensor { shape: info.shape.clone(), data })
+    }
+}
+
+/// The float type that is meant; `None` for integers and booleans; otherwise what is wrong.
+fn float(dtype: Dtype) -> Result<Option<FloatType>, String> {
+    Ok(Some(match dtype {
+        Dtype::F32 => FloatType::F32,
+        Dtype::F16 => FloatType::F16,
+        Dtype::BF16 => FloatType::BF16,
+        Dtype::F64 => FloatType::F64,
+        Dtype::BOOL | Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => return Ok(None),
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => return Ok(None),
+        other => return Err(format!("is of type {other}; F32, F16, BF16 and F64 are understood")),
+    }))
+}

@@ -1,0 +1,173 @@
+//! Safetensors files written a tensor at a time, so that no more than one of them has to be in memory.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+
+use super::{FloatType, HostTensor, TensorInfo, write_atomic};
+use crate::error::{Error, Result};
+
+/// The header's place for text about the file as a whole; no tensor can have this name.
+const METADATA: &str = "__metadata__";
+
+/// How many numbers are encoded at once on their way to the file.
+const CHUNK: usize = 1 << 16;
+
+/// Writes `tensors` to the safetensors file at `path`, whole or not at all, as f32.
+///
+/// The same tensors and metadata give the same bytes: both are in the order of their names. Numbers keep their bits.
+///
+/// # Errors
+///
+/// [`Error::File`] for a tensor whose shape does not match its numbers or whose name is `__metadata__`; [`Error::Io`] where the system
+/// refuses (see [`write_atomic`]).
+pub fn save_tensors(
+    path: impl AsRef<Path>,
+    tensors: &BTreeMap<String, HostTensor>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
+    let info = |t: &HostTensor| TensorInfo { shape: t.shape.clone(), float: FloatType::F32 };
+    let entries = tensors.iter().map(|(name, tensor)| (name.clone(), info(tensor))).collect();
+    let metadata = metadata.map(|metadata| metadata.into_iter().collect());
+    write_safetensors(path, &entries, metadata.as_ref(), |name| Ok(Cow::Borrowed(&tensors[name])))
+}
+
+/// Whole numbers in main memory, row-major: token ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostIds {
+    /// The size along each axis.
+    pub shape: Vec<usize>,
+    /// As many numbers as the sizes multiply to.
+    pub data: Vec<u32>,
+}
+
+/// Writes float and integer tensors (as F32 and I64) to the safetensors file at `path`, whole or not at all.
+///
+/// # Errors
+///
+/// [`Error::File`] for a tensor whose shape does not match its numbers; [`Error::Io`] where the system refuses.
+pub fn save_arrays(
+    path: impl AsRef<Path>,
+    floats: &BTreeMap<String, HostTensor>,
+    ids: &BTreeMap<String, HostIds>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let complain = |e: safetensors::SafeTensorError| Error::file(path, e.to_string());
+    let wide = |ids: &HostIds| ids.data.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect::<Vec<u8>>();
+    let ids: Vec<_> = ids.iter().map(|(name, ids)| (name, &ids.shape, wide(ids))).collect();
+    let bytes = |t: &HostTensor| t.data.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let floats: Vec<_> = floats.iter().map(|(name, t)| (name, &t.shape, bytes(t))).collect();
+    let all =
+        [(Dtype::I64, &ids), (Dtype::F32, &floats)].into_iter().flat_map(|(d, list)| list.iter().map(move |t| (d, t)));
+    let views: Vec<_> = all
+        .map(|(dtype, (name, shape, bytes))| Ok((*name, TensorView::new(dtype, shape.to_vec(), bytes)?)))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(complain)?;
+    let file = safetensors::serialize(views, None).map_err(complain)?;
+    write_atomic(path, |out| out.write_all(&file).map_err(|e| Error::io(path, e)))
+}
+
+/// Writes a safetensors file of the `entries`, whole or not at all, each number stored as its entry says. `read` is asked for the numbers of
+/// one entry after the other, each once.
+///
+/// The same entries, numbers and metadata give the same bytes: wide types come first (which keeps every tensor aligned), then the order is
+/// that of the names. What the stored type can hold exactly is stored exactly; otherwise it is rounded to the nearest, ties to even.
+///
+/// # Errors
+///
+/// [`Error::File`] for a tensor whose numbers do not have the entry's shape, whose name is `__metadata__`, or with a finite number that is
+/// too large for the stored type; [`Error::Io`] where the system refuses (see [`write_atomic`]); whatever `read` returns.
+pub fn write_safetensors<'tensors>(
+    path: impl AsRef<Path>,
+    entries: &BTreeMap<String, TensorInfo>,
+    metadata: Option<&BTreeMap<String, String>>,
+    mut read: impl FnMut(&str) -> Result<Cow<'tensors, HostTensor>>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let mut order: Vec<_> = entries.iter().collect();
+    order.sort_by_key(|(_, info)| std::cmp::Reverse(info.float.bytes()));
+    let header = header(path, &order, metadata)?;
+    write_atomic(path, |out| {
+        let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(|e| Error::io(path, e));
+        put(&(header.len() as u64).to_le_bytes())?;
+        put(header.as_bytes())?;
+        let mut bytes = Vec::new();
+        for (name, info) in order {
+            let complain = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
+            let tensor = read(name)?;
+            let (shape, held) = (&tensor.shape, tensor.data.len());
+            if shape != &info.shape || count(shape) != Some(held) {
+                return Err(complain(format!("has shape {:?} but {held} numbers of shape {shape:?}", info.shape)));
+            }
+            for chunk in tensor.data.chunks(CHUNK) {
+                encode(chunk, info.float, &mut bytes).map_err(complain)?;
+                put(&bytes)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The JSON header, padded with spaces so that the numbers start at a multiple of 8 bytes.
+fn header(
+    path: &Path,
+    order: &[(&String, &TensorInfo)],
+    metadata: Option<&BTreeMap<String, String>>,
+) -> Result<String> {
+    let mut entries: BTreeMap<&str, Value> = BTreeMap::new();
+    if let Some(metadata) = metadata {
+        entries.insert(METADATA, json!(metadata));
+    }
+    let mut begin = 0usize;
+    for (name, info) in order {
+        if *name == METADATA {
+            return Err(Error::file(path, format!("no tensor can be named `{METADATA}`")));
+        }
+        let end = count(&info.shape).and_then(|n| n.checked_mul(info.float.bytes())?.checked_add(begin));
+        let end = end.ok_or_else(|| Error::file(path, format!("tensor `{name}` {:?} is too large", info.shape)))?;
+        let dtype = info.float.safetensors_name();
+        entries.insert(name, json!({ "dtype": dtype, "shape": info.shape, "data_offsets": [begin, end] }));
+        begin = end;
+    }
+    let mut header = serde_json::to_string(&entries).map_err(|e| Error::file(path, e.to_string()))?;
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    Ok(header)
+}
+
+/// How many numbers a tensor of `shape` has.
+fn count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+}
+
+/// Makes `out` the `numbers`, little-endian, as `float`; otherwise what is wrong.
+fn encode(numbers: &[f32], float: FloatType, out: &mut Vec<u8>) -> Result<(), String> {
+    // From half a step above the largest number of a type on, rounding would make infinity of it.
+    let limit = match float {
+        FloatType::F16 => 65_520.0,
+        FloatType::BF16 => f32::from_bits(0x7f7f_8000),
+        FloatType::F32 | FloatType::F64 => f32::INFINITY,
+    };
+    if let Some(number) = numbers.iter().find(|number| number.is_finite() && number.abs() >= limit) {
+        return Err(format!("holds {number:e}, too large for {}", float.safetensors_name()));
+    }
+    match float {
+        FloatType::F32 => fill(numbers, out, f32::to_le_bytes),
+        FloatType::F64 => fill(numbers, out, |number| f64::from(number).to_le_bytes()),
+        FloatType::F16 => fill(numbers, out, |number| f16::from_f32(number).to_le_bytes()),
+        FloatType::BF16 => fill(numbers, out, |number| bf16::from_f32(number).to_le_bytes()),
+    }
+    Ok(())
+}
+
+/// Makes `out` the `numbers`, each in `N` bytes.
+fn fill<const N: usize>(numbers: &[f32], out: &mut Vec<u8>, bytes: impl Fn(f32) -> [u8; N]) {
+    out.resize(N * numbers.len(), 0);
+    for (place, &number) in out.as_chunks_mut::<N>().0.iter_mut().zip(numbers) {
+        *place = bytes(number);
+    }
+}

@@ -1,0 +1,100 @@
+//! Configurations as model folders keep them: the published `beeg_config.json`, and Hugging Face's `config.json` around the same fields.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::model::{ModelConfig, parse_config};
+use crate::{Error, Result};
+
+/// What `model_type` says in the `config.json` of such a model.
+pub const MODEL_TYPE: &str = "circuitgpt";
+
+/// Fields that Hugging Face's libraries write into every `config.json`, or repeat there under their own names.
+const BOILERPLATE: [&str; 38] = [
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "attn_implementation",
+    "auto_map",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "decoder_start_token_id",
+    "dtype",
+    "eos_token_id",
+    "hidden_size",
+    "id2label",
+    "initializer_range",
+    "intermediate_size",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "max_position_embeddings",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "problem_type",
+    "pruned_heads",
+    "return_dict",
+    "sep_token_id",
+    "task_specific_params",
+    "tie_word_embeddings",
+    "tokenizer_class",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "use_bfloat16",
+    "use_cache",
+];
+
+/// Reads the model's configuration from `path`: fields flat, or one level down in the one object that holds them. Fields beside that object
+/// count where it says nothing. What Hugging Face adds is passed over; other fields that are not known are logged as warnings.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no JSON object, describes another kind of model, or no possible one.
+pub fn read_config(path: &Path) -> Result<ModelConfig> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let complain = |message: String| Error::file(path, message);
+    let whole: Map<String, Value> =
+        serde_json::from_slice(&bytes).map_err(|e| complain(format!("not a JSON object: {e}")))?;
+    let mut fields = flatten(whole).map_err(complain)?;
+    fields.retain(|name, _| !BOILERPLATE.contains(&name.as_str()));
+    // Back to text, so that the checks and messages of one reader serve all.
+    let flat = serde_json::to_vec(&fields).map_err(|e| complain(e.to_string()))?;
+    parse_config(path, &flat)
+}
+
+/// The fields of the model all on one level; otherwise what is wrong.
+fn flatten(mut whole: Map<String, Value>) -> Result<Map<String, Value>, String> {
+    let describes = |fields: &Map<String, Value>| ["n_layer", "d_model"].map(|name| fields.contains_key(name));
+    if describes(&whole) == [true, true] {
+        return Ok(whole);
+    }
+    let nested = |(name, value): (&String, &Value)| {
+        let inside = value.as_object().is_some_and(|fields| describes(fields) == [true, true]);
+        inside.then(|| name.clone())
+    };
+    let holders: Vec<String> = whole.iter().filter_map(nested).collect();
+    match holders.as_slice() {
+        [] if describes(&whole) == [false, false] => Err(match whole.get("model_type").and_then(Value::as_str) {
+            Some(other) if other != MODEL_TYPE => {
+                format!("describes a model of type `{other}`; only `{MODEL_TYPE}` models can be opened")
+            }
+            _ => "has neither n_layer nor d_model: it is not the configuration of such a model".into(),
+        }),
+        [] => Ok(whole),
+        [holder] => {
+            let Some(Value::Object(mut fields)) = whole.remove(holder) else { return Ok(whole) };
+            for (name, value) in whole {
+                fields.entry(name).or_insert(value);
+            }
+            Ok(fields)
+        }
+        several => Err(format!("holds several configurations: {}", several.join(", "))),
+    }
+}

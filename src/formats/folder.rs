@@ -1,0 +1,213 @@
+//! Where a model's files are: in a published folder, a Hugging Face folder, a run, a checkpoint, a single file, or on the Hub.
+
+use std::path::{Path, PathBuf};
+
+use super::config::read_config;
+use super::hub::{Hub, HubId};
+use super::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use super::torch::TorchStateDict;
+use crate::device::Device;
+use crate::files::{SafetensorsFile, ShardedSafetensors, TensorSource, WithoutPrefix};
+use crate::model::{Hold, Model, ModelConfig, Parameters, check_shapes};
+use crate::{Error, Result};
+
+/// What Hugging Face's modelling code puts before the published names.
+const PREFIX: &str = "circuit_model.";
+
+/// How to look for a model.
+#[derive(Clone, Debug, Default)]
+pub struct FindOptions {
+    /// Never use the network, only what is on the disk.
+    pub offline: bool,
+    /// Show a bar on standard error while something is downloaded.
+    pub progress: bool,
+    /// The Hub and its cache.
+    pub hub: Hub,
+}
+
+/// A model's files, opened: the configuration is read, the weights are known to fit it, their numbers are still on the disk.
+pub struct ModelFiles {
+    /// Shapes and variants.
+    pub config: ModelConfig,
+    /// The weights under the published names.
+    pub weights: Box<dyn TensorSource>,
+    /// The tokenizer, if there is one.
+    pub tokenizer: Option<PathBuf>,
+    /// The file that the configuration is from.
+    pub config_path: PathBuf,
+    /// The file (or index of files) that the weights are in.
+    pub weights_path: PathBuf,
+}
+
+impl std::fmt::Debug for ModelFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let (config, weights) = (&self.config_path, &self.weights_path);
+        f.debug_struct("ModelFiles").field("config", config).field("weights", weights).finish_non_exhaustive()
+    }
+}
+
+impl ModelFiles {
+    /// Finds and opens the model that `spec` names: whatever [`ModelFiles::open`] takes, or, where nothing of that name exists, a model on the
+    /// Hugging Face Hub, `owner/name` or `owner/name@revision`, which is downloaded unless it is in the cache already.
+    ///
+    /// # Errors
+    /// Those of [`ModelFiles::open`] and [`Hub::fetch`]; [`Error::File`] if `spec` is none of these things.
+    pub fn find(spec: impl AsRef<Path>, options: &FindOptions) -> Result<Self> {
+        let path = spec.as_ref();
+        // A link that leads nowhere is still a path; opening it says what is wrong.
+        if path.symlink_metadata().is_ok() {
+            return Self::open(path);
+        }
+        match path.to_str().and_then(HubId::parse) {
+            Some(id) => Self::open(options.hub.fetch(&id, options.offline, options.progress)?),
+            None => Err(Error::file(
+                path,
+                "no such file or folder, and not the name of a model on the Hugging Face Hub (owner/name) either",
+            )),
+        }
+    }
+
+    /// Opens the model at `path`:
+    ///
+    /// * a folder with `config.json` or `beeg_config.json` beside `model.safetensors`, `model.safetensors.index.json` and its shards, or
+    ///   `final_model.pt` (the first of them that is there);
+    /// * a run of the trainer (its newest checkpoint is taken);
+    /// * a file of weights, beside which the configuration lies.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::File`] naming the folder that lacks something, or the file that is damaged or does not fit the other.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
+        let (folder, weights_path) = if metadata.is_dir() {
+            let folder = newest_checkpoint(path)?;
+            let weights = find_weights(&folder)?;
+            (folder, weights)
+        } else {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            (folder.to_path_buf(), path.to_path_buf())
+        };
+        let (config_path, config) = find_config(&folder)?;
+        let weights = open_weights(&weights_path)?;
+        let weights = WithoutPrefix::wrap(weights, PREFIX, &weights_path)?;
+        check_shapes(&config, weights.entries()).map_err(|e| match e {
+            Error::Text(message) => {
+                Error::file(&weights_path, format!("does not fit {}: {message}", config_path.display()))
+            }
+            other => other,
+        })?;
+        Ok(Self { config, weights, tokenizer: find_tokenizer(&folder), config_path, weights_path })
+    }
+}
+
+impl ModelFiles {
+    /// Reads the weights onto a device, one tensor at a time.
+    ///
+    /// # Errors
+    /// Those of reading the weights, naming the file, and the device's limits.
+    pub fn load(&self, hold: Hold, device: &Device) -> Result<Model> {
+        let parameters = Parameters::load(&self.config, self.weights.as_ref(), hold, device)?;
+        Ok(Model { config: self.config.clone(), parameters, device: device.clone() })
+    }
+}
+
+/// The folder of the model in `folder`: itself, or the newest checkpoint of a run.
+fn newest_checkpoint(folder: &Path) -> Result<PathBuf> {
+    if [CONFIG, BEEG_CONFIG, WEIGHTS, INDEX, TORCH].iter().any(|name| folder.join(name).exists()) {
+        return Ok(folder.to_path_buf());
+    }
+    let checkpoints = folder.join("checkpoints");
+    if !checkpoints.is_dir() {
+        return if folder.join("config.toml").exists() { Err(no_checkpoint(folder)) } else { Ok(folder.to_path_buf()) };
+    }
+    let mut newest: Option<(u64, PathBuf)> = None;
+    for entry in std::fs::read_dir(&checkpoints).map_err(|e| Error::io(&checkpoints, e))? {
+        let path = entry.map_err(|e| Error::io(&checkpoints, e))?.path();
+        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+        if let Some(step) = step
+            && newest.as_ref().is_none_or(|(latest, _)| step > *latest)
+        {
+            newest = Some((step, path));
+        }
+    }
+    newest.map(|(_, path)| path).ok_or_else(|| no_checkpoint(folder))
+}
+
+fn no_checkpoint(run: &Path) -> Error {
+    Error::file(run, "is a run without a checkpoint yet: train on until it has written one")
+}
+
+/// The configuration in `folder`. Where both kinds are, Hugging Face's is taken if it can be read.
+fn find_config(folder: &Path) -> Result<(PathBuf, ModelConfig)> {
+    let (ours, beeg) = (folder.join(CONFIG), folder.join(BEEG_CONFIG));
+    match (ours.exists(), beeg.exists()) {
+        (false, false) => Err(Error::file(
+            folder,
+            format!("has no configuration ({CONFIG} or {BEEG_CONFIG}): put the one that came with the weights there"),
+        )),
+        (true, true) => match read_config(&ours) {
+            Ok(config) => Ok((ours, config)),
+            Err(error) => {
+                tracing::warn!("{error}; taking {BEEG_CONFIG} instead");
+                read_config(&beeg).map(|config| (beeg, config))
+            }
+        },
+        (true, false) => read_config(&ours).map(|config| (ours, config)),
+        (false, true) => read_config(&beeg).map(|config| (beeg, config)),
+    }
+}
+
+fn find_weights(folder: &Path) -> Result<PathBuf> {
+    let names = [WEIGHTS, INDEX, TORCH];
+    match names.iter().map(|name| folder.join(name)).find(|path| path.exists()) {
+        Some(path) => Ok(path),
+        None => {
+            let found = [CONFIG, BEEG_CONFIG].iter().any(|name| folder.join(name).exists());
+            let advice = match found {
+                true => "put the file of weights beside the configuration",
+                false => "is it the folder of a model, or of a run?",
+            };
+            Err(Error::file(folder, format!("has no weights ({}): {advice}", names.join(", "))))
+        }
+    }
+}
+
+/// The tokenizer beside the weights or, for a checkpoint, that of its run.
+fn find_tokenizer(folder: &Path) -> Option<PathBuf> {
+    let beside = folder.join(TOKENIZER);
+    if beside.is_file() {
+        return Some(beside);
+    }
+    let absolute = std::path::absolute(folder).ok()?;
+    let is_step = absolute.file_name()?.to_str()?.starts_with("step-");
+    let checkpoints = absolute.parent().filter(|above| is_step && above.ends_with("checkpoints"))?;
+    Some(checkpoints.parent()?.join(TOKENIZER)).filter(|path| path.is_file())
+}
+
+/// Opens a file of weights by the kind that its name says.
+fn open_weights(path: &Path) -> Result<Box<dyn TensorSource>> {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let opened = if name.ends_with(b".safetensors") {
+        SafetensorsFile::open(path).map(|file| Box::new(file) as Box<dyn TensorSource>)
+    } else if name.ends_with(b".safetensors.index.json") {
+        ShardedSafetensors::open(path).map(|file| Box::new(file) as Box<dyn TensorSource>)
+    } else if name.ends_with(b".pt") {
+        TorchStateDict::open(path).map(|weights| Box::new(weights) as Box<dyn TensorSource>)
+    } else {
+        Err(Error::file(path, format!("is not a file of weights; those are called {WEIGHTS}, {INDEX} or {TORCH}")))
+    };
+    opened.map_err(|error| if is_pointer(path) { pointer_error(path) } else { error })
+}
+
+/// Whether the file only stands for one that Git has not fetched.
+fn is_pointer(path: &Path) -> bool {
+    use std::io::Read;
+    const START: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let mut head = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(START.len() as u64).read_to_end(&mut head));
+    read.is_ok() && head == START
+}
+
+fn pointer_error(path: &Path) -> Error {
+    Error::file(path, "is a Git LFS pointer, not the weights themselves: run `git lfs pull` in its folder")
+}

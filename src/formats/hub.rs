@@ -1,0 +1,181 @@
+//! Models on the Hugging Face Hub, and the cache of them that this crate shares with Hugging Face's own tools.
+
+#[cfg(feature = "hub")]
+mod download;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use crate::files::ShardedSafetensors;
+use crate::{Error, Result};
+
+/// A model on the Hub: `owner/name`, or `owner/name@revision`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubId {
+    /// `owner/name`.
+    pub repository: String,
+    /// A branch, tag or commit; `main` unless given.
+    pub revision: String,
+}
+
+impl HubId {
+    /// Reads `owner/name[@revision]`; nothing if `text` is not of that form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let plain = |part: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !part.is_empty() && part.chars().all(allowed) && !part.starts_with(['.', '-'])
+        };
+        let whole = repository.split('/').count() == 2 && repository.split('/').chain(revision.split('/')).all(plain);
+        whole.then(|| Self { repository: repository.into(), revision: revision.into() })
+    }
+}
+
+impl std::fmt::Display for HubId {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self.revision.as_str() {
+            "main" => f.write_str(&self.repository),
+            revision => write!(f, "{}@{revision}", self.repository),
+        }
+    }
+}
+
+/// Where the Hub is, and where its files are kept here.
+#[derive(Clone)]
+pub struct Hub {
+    /// The cache, laid out as Hugging Face's own tools do (`models--owner--name/{blobs,refs,snapshots}`).
+    pub cache: PathBuf,
+    /// The Hub's address, without a slash at its end.
+    pub endpoint: String,
+    /// What identifies the user, for models that are private or need consent.
+    pub token: Option<String>,
+    /// Never use the network.
+    pub offline: bool,
+    /// How long the Hub may be silent, before it answers or while it sends.
+    pub timeout: Duration,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        // The token is a secret.
+        f.debug_struct("Hub").field("cache", &self.cache).field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Default for Hub {
+    /// As the environment says: see [`Hub::from_vars`].
+    fn default() -> Self {
+        Self::from_vars(|name| std::env::var_os(name))
+    }
+}
+
+impl Hub {
+    /// The Hub as Hugging Face's variables describe it: `HF_HUB_CACHE`, `HF_HOME` and `XDG_CACHE_HOME` for the cache, `HF_ENDPOINT`,
+    /// `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`, and `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
+    pub fn from_vars(get: impl Fn(&str) -> Option<OsString>) -> Self {
+        let set = |name: &str| get(name).filter(|value| !value.is_empty());
+        let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
+        let path = |name: &str| set(name).map(PathBuf::from);
+        let general =
+            || path("XDG_CACHE_HOME").unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache"));
+        let home = path("HF_HOME").unwrap_or_else(|| general().join("huggingface"));
+        let token_path = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
+        let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_path).ok());
+        let seconds = text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|text| text.parse().ok()).unwrap_or(30);
+        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        Self {
+            cache: path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
+            endpoint: endpoint.trim_end_matches('/').into(),
+            token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
+            offline: text("HF_HUB_OFFLINE").is_some_and(|v| ["1", "on", "yes", "true"].contains(&&*v.to_lowercase())),
+            timeout: Duration::from_secs(seconds),
+        }
+    }
+
+    /// The folder of the model `id`, with its configuration, its weights and, if it has one, its tokenizer. What is in the cache is used as it is,
+    /// without a question to the Hub; the rest is downloaded, the safetensors in preference to other weights. `progress` shows a bar on
+    /// standard error.
+    ///
+    /// # Errors
+    /// [`Error::Text`] saying what to do, if the Hub cannot be reached or falls silent, if it has no such model, if the model is
+    /// not in the cache though it would have to be, or if this program cannot download; [`Error::Io`] if the cache cannot be written.
+    pub fn fetch(&self, id: &HubId, offline: bool, progress: bool) -> Result<PathBuf> {
+        let cached = self.cached(id);
+        let usable = cached.as_deref().filter(|folder| missing(folder).is_none());
+        if let Some(folder) = usable
+            && (offline || self.offline || folder.join(TOKENIZER).exists() || self.no_tokenizer(folder).exists())
+        {
+            return Ok(folder.to_path_buf());
+        }
+        if offline || self.offline {
+            let found = match cached.as_deref().and_then(missing) {
+                Some(lacking) => format!("lacks {lacking} in the cache"),
+                None => "is not in the cache".into(),
+            };
+            let cache = self.cache.display();
+            return Err(Error::Text(format!(
+                "{id} is no file or folder, and as a model of the Hugging Face Hub it {found} ({cache}), while downloads are \
+                 switched off: open it once with network, or give the folder of a copy"
+            )));
+        }
+        match (self.download(id, progress), usable) {
+            (Err(error), Some(folder)) => {
+                tracing::warn!("going on without a tokenizer: {error}");
+                Ok(folder.to_path_buf())
+            }
+            (downloaded, _) => downloaded,
+        }
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn download(&self, id: &HubId, _progress: bool) -> Result<PathBuf> {
+        Err(Error::Text(format!(
+            "{id} is no file or folder; it may be a model of the Hugging Face Hub, but this program was built without \
+             downloads. Build it with `--features hub`, or fetch the model with `hf download {}` and try again",
+            id.repository
+        )))
+    }
+
+    #[cfg(feature = "hub")]
+    fn download(&self, id: &HubId, progress: bool) -> Result<PathBuf> {
+        download::download(self, id, progress)
+    }
+
+    /// The folder that the cache has for this model, whole or not.
+    fn cached(&self, id: &HubId) -> Option<PathBuf> {
+        let home = self.home(id);
+        let named = std::fs::read_to_string(home.join("refs").join(&id.revision)).ok();
+        let commit = named.as_deref().map_or(id.revision.as_str(), str::trim);
+        let plain = !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_alphanumeric());
+        Some(home.join("snapshots").join(commit)).filter(|folder| plain && folder.is_dir())
+    }
+
+    /// The folder of all that the cache has of this model.
+    fn home(&self, id: &HubId) -> PathBuf {
+        self.cache.join(format!("models--{}", id.repository.replace('/', "--")))
+    }
+
+    /// The file by which Hugging Face's tools, too, remember that the model in `snapshot` has no tokenizer.
+    fn no_tokenizer(&self, snapshot: &Path) -> PathBuf {
+        let home = snapshot.parent().and_then(Path::parent).unwrap_or(snapshot);
+        home.join(".no_exist").join(snapshot.file_name().unwrap_or_default()).join(TOKENIZER)
+    }
+}
+
+/// What a folder of the cache lacks to be a model; links that lead nowhere are lacking.
+fn missing(folder: &Path) -> Option<String> {
+    let has = |name: &str| folder.join(name).exists();
+    if !has(CONFIG) && !has(BEEG_CONFIG) {
+        return Some(CONFIG.into());
+    }
+    if has(WEIGHTS) {
+        return None;
+    }
+    if has(INDEX) {
+        // An index that cannot be read is complained about when it is opened.
+        return ShardedSafetensors::files(folder.join(INDEX)).unwrap_or_default().into_iter().find(|file| !has(file));
+    }
+    (!has(TORCH)).then(|| WEIGHTS.into())
+}

@@ -1,0 +1,15 @@
+//! Other people's files: published model folders, Hugging Face folders and the Hub, and the way from one to the other.
+//!
+//! [`folder::ModelFiles`] finds a model wherever it lies; [`hub`] fetches it from the Hugging Face Hub; [`convert()`] writes it as a folder
+//! that everyone reads. [`torch`] reads what `torch.save` writes, without executing anything.
+
+pub mod config;
+pub mod convert;
+pub mod folder;
+pub mod hub;
+mod names;
+pub mod torch;
+
+pub use convert::{ConvertOptions, convert};
+pub use folder::{FindOptions, ModelFiles};
+pub use hub::Hub;

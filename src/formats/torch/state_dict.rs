@@ -1,0 +1,81 @@
+//! A model's tensors by their names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::numbers;
+use super::{DataType, TensorRef, TorchFile, Value};
+use crate::files::{FloatType, HostTensor, TensorInfo, TensorSource};
+use crate::{Error, Result};
+
+/// Where training programs keep the state dict when they save more than it.
+const PLACES: [&str; 3] = ["model", "state_dict", "model_state_dict"];
+
+/// The float tensors of a saved state dict. Everything else in it (integers, booleans, plain values) is passed over.
+pub struct TorchStateDict {
+    file: TorchFile,
+    entries: BTreeMap<String, TensorInfo>,
+    tensors: BTreeMap<String, Arc<TensorRef>>,
+}
+
+impl TorchStateDict {
+    /// Opens the archive at `path` (see [`TorchFile::open`]) and finds the state dict in it.
+    ///
+    /// # Errors
+    /// Those of [`TorchFile::open`] and [`Self::new`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::new(TorchFile::open(path)?)
+    }
+
+    /// The state dict of `file`: the dictionary with tensors under `model`, `state_dict` or `model_state_dict` if there is one, or
+    /// else the whole value. Names are as they stand in the file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if that is no dictionary with float tensors by name, or a tensor reaches beyond its storage.
+    pub fn new(file: TorchFile) -> Result<Self> {
+        let top = file.value();
+        let holds_tensors = |pairs: &&[(Value, Value)]| pairs.iter().any(|(_, value)| value.tensor().is_some());
+        let inner = PLACES.iter().filter_map(|&place| top.get(place)?.pairs()).find(holds_tensors);
+        let (mut entries, mut tensors) = (BTreeMap::new(), BTreeMap::new());
+        for (key, value) in inner.or(top.pairs()).unwrap_or_default() {
+            let (Value::Str(name), Value::Tensor(tensor)) = (key, value) else { continue };
+            let float = match tensor.dtype {
+                DataType::F32 => FloatType::F32,
+                DataType::F16 => FloatType::F16,
+                DataType::BF16 => FloatType::BF16,
+                DataType::F64 => FloatType::F64,
+                _ => continue,
+            };
+            file.storage(tensor)
+                .and_then(|storage| numbers::count(tensor, storage.len()))
+                .map_err(|message| complain(&file, name, &message))?;
+            entries.insert(name.to_string(), TensorInfo { shape: tensor.shape.clone(), float });
+            tensors.insert(name.to_string(), Arc::clone(tensor));
+        }
+        if entries.is_empty() {
+            let places = PLACES.join("`, `");
+            let message =
+                format!("no float tensors by name, neither at the top nor under `{places}`: not a state dict");
+            return Err(Error::file(file.path(), message));
+        }
+        Ok(Self { file, entries, tensors })
+    }
+}
+
+impl TensorSource for TorchStateDict {
+    fn entries(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.entries
+    }
+
+    fn read(&self, name: &str) -> Result<HostTensor> {
+        let tensor = self.tensors.get(name).ok_or("is not in the file".to_string());
+        tensor
+            .and_then(|tensor| numbers::floats(tensor, self.file.storage(tensor)?))
+            .map_err(|message| complain(&self.file, name, &message))
+    }
+}
+
+fn complain(file: &TorchFile, name: &str, message: &str) -> Error {
+    Error::file(file.path(), format!("tensor `{name}`: {message}"))
+}

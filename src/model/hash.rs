@@ -1,0 +1,26 @@
+//! What identifies a model: a hash of its configuration's shapes and of every number.
+
+use sha2::{Digest, Sha256};
+
+use super::Model;
+use crate::Result;
+
+impl Model {
+    /// `sha256:…` over every parameter's name, shape and numbers, in order. Zeros count alike with either sign, so that a model
+    /// held compressed has the hash of the same model held dense, on every device and from every file format.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn hash(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for p in self.parameters.iter() {
+            hash.update(format!("{} {:?}\n", p.name, p.shape));
+            for chunk in p.read()?.data.chunks(1 << 14) {
+                let bytes: Vec<u8> = chunk.iter().flat_map(|v| (v + 0.0).to_le_bytes()).collect();
+                hash.update(&bytes);
+            }
+        }
+        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("sha256:{hex}"))
+    }
+}

@@ -1,0 +1,304 @@
+//! Interventions: at any site, channels and positions are set, added to, scaled, ablated or patched while a model runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
+
+use super::{ModelConfig, Sites};
+use crate::files::HostTensor;
+use crate::tape::{Tape, Var};
+use crate::{Error, Result};
+
+/// What becomes of the chosen activations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Action {
+    /// They become this number; 0 ablates.
+    Set(f32),
+    /// This number is added.
+    Add(f32),
+    /// They are multiplied by this number.
+    Scale(f32),
+    /// Each becomes its channel's mean over reference data.
+    Mean,
+    /// Each becomes what it was in another run.
+    Patch,
+}
+
+/// Channels of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// From the first to before the second.
+    Range(usize, usize),
+    /// Those of a head, or one of them: only at `q`, `k`, `v` and `y`.
+    Head(usize, Option<usize>),
+}
+
+/// Positions in the sequence, negative ones counted from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// One of them.
+    At(i64),
+    /// From the first to before the second; left out, from the start or to the end.
+    Range(Option<i64>, Option<i64>),
+}
+
+/// One intervention. Its text form is `SITE[CHANNELS]@POSITIONS` and what to do:
+///
+/// * `3.mlp.post_act[17]@-1=0` sets channel 17 at the last position to 0;
+/// * `0.attn.q[h2]*=0.5` halves all of head 2, `0.attn.q[h2.5]+=1` adds to its channel 5, both at every position;
+/// * `*.mlp.resid_delta=mean` mean-ablates the MLPs of all layers;
+/// * `final_resid@3:=patch` takes everything from position 3 on from another run.
+///
+/// Channels and positions are comma-separated numbers and ranges `a:b` (without b). What is named twice in one edit is
+/// edited once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edit {
+    /// The site, `*` standing for every layer.
+    pub site: String,
+    /// The channels; all, if the list is empty.
+    pub channels: Vec<Channels>,
+    /// The positions; all, if the list is empty.
+    pub positions: Vec<Positions>,
+    /// What becomes of them.
+    pub action: Action,
+}
+
+impl FromStr for Edit {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |what: &str| {
+            let form = "SITE[CHANNELS]@POSITIONS=VALUE, such as 3.mlp.post_act[17]@-1=0";
+            Error::config(text, format!("{what}; the form is {form} (also +=, *=, =mean, =patch)"))
+        };
+        let (place, value) = text.split_once('=').ok_or_else(|| wrong("there is no `=`"))?;
+        let value = value.trim();
+        let number = || value.parse::<f32>().ok().filter(|v| v.is_finite());
+        let number = || number().ok_or_else(|| wrong(&format!("`{value}` is not a number")));
+        let (place, action) = match place.trim_end().split_at_checked(place.trim_end().len().saturating_sub(1)) {
+            Some((place, "+")) => (place, Action::Add(number()?)),
+            Some((place, "-")) => (place, Action::Add(-number()?)),
+            Some((place, "*")) => (place, Action::Scale(number()?)),
+            _ if value == "mean" => (place, Action::Mean),
+            _ if value == "patch" => (place, Action::Patch),
+            _ => (place, Action::Set(number()?)),
+        };
+        let (place, positions) = match place.split_once('@') {
+            None => (place, Vec::new()),
+            Some((place, list)) => {
+                let list: Option<_> = list.split(',').map(|item| position(item.trim())).collect();
+                (place, list.ok_or_else(|| wrong("positions are numbers and ranges a:b"))?)
+            }
+        };
+        let (site, channels) = match place.trim().strip_suffix(']').map(|place| place.split_once('[')) {
+            None => (place, Vec::new()),
+            Some(None) => return Err(wrong("a `]` without its `[`")),
+            Some(Some((site, list))) => {
+                let list: Option<_> = list.split(',').map(|item| channel(item.trim())).collect();
+                (site, list.ok_or_else(|| wrong("channels are numbers, ranges a:b, heads h2 and their channels h2.5"))?)
+            }
+        };
+        let site = site.trim();
+        if site.is_empty() || site.contains(|c: char| !(c.is_ascii_alphanumeric() || "._*".contains(c))) {
+            return Err(wrong(&format!("`{site}` is not a site")));
+        }
+        Ok(Self { site: site.to_string(), channels, positions, action })
+    }
+}
+
+fn channel(item: &str) -> Option<Channels> {
+    if let Some(head) = item.strip_prefix('h') {
+        return Some(match head.split_once('.') {
+            None => Channels::Head(head.parse().ok()?, None),
+            Some((head, channel)) => Channels::Head(head.parse().ok()?, Some(channel.parse().ok()?)),
+        });
+    }
+    Some(match item.split_once(':') {
+        None => item.parse().ok().map(|c: usize| Channels::Range(c, c.saturating_add(1)))?,
+        Some((a, b)) => Channels::Range(a.parse().ok()?, b.parse().ok()?),
+    })
+}
+
+fn position(item: &str) -> Option<Positions> {
+    let end = |text: &str| match text {
+        "" => Some(None),
+        text => text.parse().ok().map(Some),
+    };
+    Some(match item.split_once(':') {
+        None => Positions::At(item.parse().ok()?),
+        Some((a, b)) => Positions::Range(end(a)?, end(b)?),
+    })
+}
+
+impl Channels {
+    fn resolve(self, site: &str, width: usize, config: &ModelConfig) -> Result<std::ops::Range<usize>> {
+        let outside = |what: String| Err(Error::config(site, what));
+        match self {
+            Self::Range(a, b) if a < b && b <= width => Ok(a..b),
+            Self::Range(a, b) => outside(format!("channels {a}..{b} are not among its {width}")),
+            Self::Head(..) if !["q", "k", "v", "y"].iter().any(|part| site.ends_with(&format!("attn.{part}"))) => {
+                outside("only attn.q, attn.k, attn.v and attn.y have heads".into())
+            }
+            Self::Head(head, channel) => {
+                let d = config.head_width();
+                match channel {
+                    _ if head >= config.n_head => outside(format!("there is no head {head} among {}", config.n_head)),
+                    Some(c) if c >= d => outside(format!("there is no channel {c} among a head's {d}")),
+                    Some(c) => Ok(head * d + c..head * d + c + 1),
+                    None => Ok(head * d..(head + 1) * d),
+                }
+            }
+        }
+    }
+}
+
+impl Positions {
+    fn resolve(self, site: &str, length: usize) -> Result<std::ops::Range<usize>> {
+        let outside = || Error::config(site, format!("position {self:?} is not among {length}"));
+        let at = |p: i64| {
+            let p = if p < 0 { p.saturating_add_unsigned(length as u64) } else { p };
+            usize::try_from(p).ok().filter(|&p| p <= length).ok_or_else(outside)
+        };
+        match self {
+            Self::At(p) => at(p).and_then(|p| if p < length { Ok(p..p + 1) } else { Err(outside()) }),
+            Self::Range(a, b) => {
+                let (a, b) = (a.map_or(Ok(0), at)?, b.map_or(Ok(length), at)?);
+                if a < b { Ok(a..b) } else { Err(outside()) }
+            }
+        }
+    }
+}
+
+/// Whether these are the values `(1, T, width)` of a site in one sequence.
+fn fits(donor: &HostTensor, width: usize) -> bool {
+    matches!(donor.shape[..], [1, t, w] if w == width && donor.data.len() == t * w)
+}
+
+/// Edits made ready for a model. Several at one site are made in order.
+#[derive(Default)]
+pub struct Interventions {
+    edits: HashMap<String, Vec<Edit>>,
+    config: ModelConfig,
+    means: BTreeMap<String, Vec<f32>>,
+    donor: BTreeMap<String, HostTensor>,
+}
+
+impl Interventions {
+    /// `means` holds the mean of every channel of the sites that are mean-ablated; `donor` the values `(1, T, width)` of
+    /// the sites that are patched, from the other run. A patched position is that of the same number (negative: from the
+    /// end) in the other run; without positions, both runs are equally long.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming an edit's site that does not exist, channels it does not have, or what is missing.
+    pub fn new(
+        config: &ModelConfig,
+        edits: &[Edit],
+        means: BTreeMap<String, Vec<f32>>,
+        donor: BTreeMap<String, HostTensor>,
+    ) -> Result<Self> {
+        let sites = config.sites();
+        let mut ready: HashMap<String, Vec<Edit>> = HashMap::new();
+        for edit in edits {
+            let matches = |name: &str| match edit.site.strip_prefix("*.") {
+                Some(rest) => name.split_once('.').is_some_and(|(layer, site)| layer != "final_resid" && site == rest),
+                None => name == edit.site,
+            };
+            let mut found = false;
+            for (name, width) in sites.iter().filter(|(name, _)| matches(name)) {
+                found = true;
+                for channels in &edit.channels {
+                    channels.resolve(name, *width, config)?;
+                }
+                match edit.action {
+                    Action::Mean if means.get(name).is_none_or(|m| m.len() != *width) => {
+                        return Err(Error::config(name, "its mean activations are not given"));
+                    }
+                    Action::Patch if donor.get(name).is_none_or(|d| !fits(d, *width)) => {
+                        return Err(Error::config(name, "there is no other run to patch it from"));
+                    }
+                    _ => ready.entry(name.clone()).or_default().push(edit.clone()),
+                }
+            }
+            if !found {
+                let last = config.n_layer.saturating_sub(1);
+                return Err(Error::config(
+                    &edit.site,
+                    format!(
+                        "no such site; there are resid_in, attn.act_in, attn.q, attn.k, attn.v, attn.y, attn.resid_delta, \
+                             resid_mid, mlp.act_in, mlp.post_act and mlp.resid_delta of the layers 0 to {last} \
+                             (as in 0.attn.q), and final_resid"
+                    ),
+                ));
+            }
+        }
+        Ok(Self { edits: ready, config: config.clone(), means, donor })
+    }
+
+    /// Scale and shift of every entry of a site `(length, width)` of one sequence.
+    fn affine(&self, site: &str, edits: &[Edit], length: usize, width: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        let (mut scale, mut shift) = (vec![1.0; length * width], vec![0.0; length * width]);
+        for edit in edits {
+            let all = [Channels::Range(0, width)];
+            let channels = if edit.channels.is_empty() { &all } else { &edit.channels[..] };
+            let everywhere = [Positions::Range(None, None)];
+            let positions = if edit.positions.is_empty() { &everywhere } else { &edit.positions[..] };
+            let mut done = vec![false; length * width];
+            for positions in positions {
+                let at = positions.resolve(site, length)?;
+                let from = match edit.action {
+                    Action::Patch => self.source(site, *positions, at.clone())?,
+                    _ => 0,
+                };
+                for channels in channels {
+                    let channels = channels.resolve(site, width, &self.config)?;
+                    for (t, c) in at.clone().flat_map(|t| channels.clone().map(move |c| (t, c))) {
+                        if std::mem::replace(&mut done[t * width + c], true) {
+                            continue;
+                        }
+                        let (s, a) = (&mut scale[t * width + c], &mut shift[t * width + c]);
+                        (*s, *a) = match edit.action {
+                            Action::Set(v) => (0.0, v),
+                            Action::Add(v) => (*s, *a + v),
+                            Action::Scale(v) => (*s * v, *a * v),
+                            Action::Mean => (0.0, self.means[site][c]),
+                            Action::Patch => (0.0, self.donor[site].data[(from + t - at.start) * width + c]),
+                        };
+                    }
+                }
+            }
+        }
+        Ok((scale, shift))
+    }
+
+    /// Where the positions `at` of this run begin in the other.
+    fn source(&self, site: &str, positions: Positions, at: std::ops::Range<usize>) -> Result<usize> {
+        let donor = &self.donor[site];
+        let length = donor.data.len() / donor.shape.last().copied().unwrap_or(1).max(1);
+        let theirs = positions.resolve(site, length)?;
+        if theirs.len() != at.len() {
+            return Err(Error::config(
+                site,
+                format!(
+                    "{} positions cannot be patched from {}; name positions that both runs have, such as @-1",
+                    at.len(),
+                    theirs.len()
+                ),
+            ));
+        }
+        Ok(theirs.start)
+    }
+}
+
+impl Sites for Interventions {
+    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        let Some(edits) = self.edits.get(name) else { return Ok(value) };
+        let shape = value.value().shape().to_vec();
+        let &[batch, length, width] = &shape[..] else {
+            return Err(Error::shape("intervene", format!("{name} is {shape:?}, expected (B, T, width)")));
+        };
+        let (scale, shift) = self.affine(name, edits, length, width)?;
+        let device = value.value().device().clone();
+        let scale = device.upload("intervention scale", &shape, &scale.repeat(batch))?;
+        let shift = device.upload("intervention shift", &shape, &shift.repeat(batch))?;
+        tape.affine(&value, scale, &shift)
+    }
+}

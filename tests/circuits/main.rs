@@ -1,0 +1,4 @@
+//! Circuits and the tasks they answer.
+
+mod file;
+mod tasks;

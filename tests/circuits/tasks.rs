@@ -1,0 +1,334 @@
+//! The twenty tasks, under tokenizers of three sizes, and tasks from files.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use gossamer::Error;
+use gossamer::circuits::tasks::{self, Pair, Problem, Side, Split, Task, batch, choose_variant, tokenize};
+use gossamer::text::python;
+use gossamer::text::tokenizer::Tokenizer;
+
+const SIZES: [usize; 3] = [300, 512, 2048];
+
+/// Trained on the built-in corpus, as the presets' are.
+static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+    let documents: Vec<String> = python::documents(0).take(1200).collect();
+    SIZES.map(|size| Tokenizer::train(documents.iter().cloned(), size).unwrap()).to_vec()
+});
+
+fn quickstart() -> &'static Tokenizer {
+    &TOKENIZERS[1]
+}
+
+/// The answers of each task's first pair in each of [`SIZES`]; empty: no question for that tokenizer. Names change from pair to pair.
+const ANSWERS: [(&str, [(&str, &str); 3]); 20] = [
+    ("single_double_quote", [("'", "\""), ("')\n", "\")\n"), ("')\n", "\")\n")]),
+    ("final_kwarg", [("=", "):\n"), ("=None", "):\n"), ("=None", "):\n")]),
+    ("set_or_string", [(".", " "), (".", " +="), (".add", " +=")]),
+    ("set_or_string_fixedvarname", [(".", " "), (".", " +="), (".add", " +=")]),
+    ("class_init", [("NAME", "NAME"), (" NAME", " NAME"), (" NAME", " NAME")]),
+    ("with_as", [(")", ")\n"), ("Q", "Q)\n"), ("Q)", "Q)\n")]),
+    ("bracket_brace", [(":", ","), ("Q:", "Q,"), ("Q:", "Q,")]),
+    ("with_open", [("r", "w"), ("r", "w"), ("r", "w")]),
+    ("bracket_counting", [("]", "\n"), ("]", "]\n"), ("]]\n", "]\n")]),
+    ("for_while", [(" ", ":\n"), (" in", ":\n"), (" in", ":\n")]),
+    ("else_elif", [(":\n", " "), (":\n", " not"), (":\n", " not")]),
+    ("fstring_brace", [(" ", "Q"), (" {", "Q)\n"), (" {", "Q)\n")]),
+    ("if_ternary", [(":\n", " "), (":\n", " else"), (":\n", " else")]),
+    ("var_swap", [("NAME", "NAME"), (" NAME", " NAME"), (" NAME", " NAME")]),
+    ("indent_for", [("       ", "   "), ("       ", "   "), ("       ", "   ")]),
+    ("lambda_func", [(":", "("), (":", "("), (":", "(")]),
+    ("if_equals", [("", ""), (" ==", " ="), (" ==", " =")]),
+    ("enumerate_range", [("e", "r"), (" en", " "), (" enumerate", " range")]),
+    ("var_if", [(":\n", "\n"), (":\n", "\n"), (":\n", "\n")]),
+    ("while_return_true", [(":\n", "\n"), (":\n", "\n"), (":\n", "\n")]),
+];
+
+/// An answer with what changes from pair to pair taken out.
+fn general(task: &str, answer: &str) -> String {
+    match task {
+        "class_init" | "var_swap" => {
+            let name = answer.trim_start();
+            assert!(!name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase()), "{answer:?} is no name");
+            answer.replace(name, "NAME")
+        }
+        "bracket_brace" | "fstring_brace" | "with_as" => answer.replace(['\'', '"'], "Q"),
+        _ => answer.to_string(),
+    }
+}
+
+/// Prompt, answer and the rest: a whole piece of code for each side.
+fn code(pair: &Pair) -> [String; 2] {
+    [
+        format!("{}{}{}", pair.positive, pair.target, pair.after[0]),
+        format!("{}{}{}", pair.negative, pair.alternative, pair.after[1]),
+    ]
+}
+
+#[test]
+fn the_tasks_are_the_idioms_of_the_corpus() {
+    let names: Vec<String> = tasks::all().into_iter().map(|task| task.name).collect();
+    assert_eq!(names, python::IDIOMS);
+    let Err(Error::Config { message, .. }) = tasks::find("bracket_count") else { panic!("found") };
+    assert!(message.contains("bracket_counting"), "{message}");
+    assert!(tasks::find("x".repeat(1 << 16).as_str()).is_err());
+}
+
+/// Every task, three tokenizers, both splits: single-token answers where they really stand, equal lengths where claimed.
+#[test]
+fn pairs_are_well_formed_for_every_tokenizer() {
+    for (task, (name, expected)) in tasks::all().into_iter().zip(ANSWERS) {
+        for (tokenizer, (target, alternative)) in TOKENIZERS.iter().zip(expected) {
+            let size = tokenizer.vocab_size();
+            let Ok(task) = task.clone().fitted(tokenizer) else {
+                assert_eq!((target, alternative), ("", ""), "{name}, {size}");
+                continue;
+            };
+            for split in [Split::Train, Split::Test] {
+                let batch = batch(&task, split, 3, 0, 200, tokenizer, 1000).unwrap();
+                assert_eq!((batch.pairs.len(), batch.tokens.len(), batch.cropped), (200, 200, 0));
+                for (index, (pair, tokens)) in batch.pairs.iter().zip(&batch.tokens).enumerate() {
+                    let found = (general(name, &pair.target), general(name, &pair.alternative));
+                    assert_eq!(found, (target.to_string(), alternative.to_string()), "{name}, {size}");
+                    assert_ne!(tokens.target, tokens.alternative);
+                    assert!(!task.same_length || tokens.positive.len() == tokens.negative.len());
+                    if index % 5 > 0 {
+                        continue;
+                    }
+                    // The oracle: the whole code's tokens.
+                    let prompts = [(&tokens.positive, tokens.target), (&tokens.negative, tokens.alternative)];
+                    for ((prompt, answer), code) in prompts.into_iter().zip(code(pair)) {
+                        let whole = tokenizer.encode(&code).unwrap();
+                        assert_eq!(&whole[..prompt.len()], prompt, "{name}, {size}: {code}");
+                        assert_eq!(whole[prompt.len()], answer, "{name}, {size}: {code}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn prompts_fit_the_quickstart_model_and_tell_the_sides_apart() {
+    for task in tasks::all() {
+        let batch = batch(&task, Split::Train, 0, 0, 200, quickstart(), 1000).unwrap();
+        let short = batch.tokens.iter().filter(|tokens| tokens.positive.len().max(tokens.negative.len()) < 60).count();
+        assert!(short >= 180, "{}: only {short} of 200 are short", task.name);
+        for pair in &batch.pairs {
+            let (positive, negative) = (&pair.positive, &pair.negative);
+            assert_ne!(positive, negative);
+            // What differs is one stretch of a line; names and file stems apart, a short one.
+            let same = positive.bytes().zip(negative.bytes()).take_while(|(a, b)| a == b).count();
+            let back = positive[same..].bytes().rev().zip(negative[same..].bytes().rev()).take_while(|(a, b)| a == b);
+            let back = back.count();
+            let region = [&positive[same..positive.len() - back], &negative[same..negative.len() - back]];
+            let longest = match task.name.as_str() {
+                "lambda_func" | "if_ternary" | "indent_for" => 60,
+                "with_as" => 20,
+                _ => 14,
+            };
+            let closing = ["single_double_quote", "set_or_string", "set_or_string_fixedvarname"];
+            assert!(region.iter().all(|part| part.len() <= longest), "{}: {region:?}\n{positive}", task.name);
+            assert!(region.iter().all(|part| part.lines().count() <= 1), "{}: {region:?}", task.name);
+            assert!(!closing.contains(&task.name.as_str()) || region[0].len() <= 5, "{}: {region:?}", task.name);
+        }
+    }
+}
+
+#[test]
+fn test_pairs_are_not_trained_on() {
+    for task in tasks::all() {
+        let [train, test] = [Split::Train, Split::Test].map(|split| task.templates(split));
+        assert!(train.len() >= 4 && test.len() >= 2, "{}", task.name);
+        assert!(test.iter().all(|template| !train.contains(template)), "{}", task.name);
+        let pairs = |split| (0..300).map(move |index| (split, index));
+        let prompts: HashSet<String> =
+            pairs(Split::Train).map(|(split, index)| task.pair(split, 0, index).positive).collect();
+        assert!(prompts.len() > 250, "{}: only {} prompts are different", task.name, prompts.len());
+        let mut seen = HashSet::new();
+        for (split, index) in pairs(Split::Test) {
+            let pair = task.pair(split, 0, index);
+            assert!(!prompts.contains(&pair.positive), "{}", task.name);
+            seen.insert(pair.template);
+            for text in code(&pair) {
+                assert!(!text.contains(['«', '»', '▮']), "{text}");
+                let f = task.name == "fstring_brace" || task.name == "bracket_brace";
+                assert!(f || !text.contains(['{', '}']), "an unknown placeholder: {text}");
+            }
+        }
+        assert_eq!(seen.len(), test.len(), "{}: templates never used", task.name);
+    }
+}
+
+/// Whoever changes the pairs of a seed must raise `tasks::VERSION`, and this number with it.
+#[test]
+fn pairs_are_frozen() {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for task in tasks::all() {
+        assert_eq!(task.pair(Split::Test, 7, u64::MAX), task.pair(Split::Test, 7, u64::MAX));
+        assert_ne!(task.pair(Split::Train, 7, 1), task.pair(Split::Train, 8, 1), "{}", task.name);
+        for index in 0..20 {
+            for split in [Split::Train, Split::Test] {
+                for text in code(&task.pair(split, 7, index)) {
+                    hash =
+                        text.bytes().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+                }
+            }
+        }
+    }
+    assert_eq!((tasks::VERSION, hash), (1, 17_671_663_586_533_790_616));
+}
+
+#[test]
+fn problems_say_what_is_wrong() {
+    let pair = |positive: &str, target: &str, alternative: &str, after: &str| Pair {
+        positive: positive.into(),
+        negative: "y".into(),
+        target: target.into(),
+        alternative: alternative.into(),
+        after: [after.into(), String::new()],
+        template: 0,
+    };
+    let Err(Problem::NotSingle { side: Side::Positive, pieces, .. }) =
+        tokenize(&pair("x", "')\n\n", "\n", ""), quickstart())
+    else {
+        panic!("taken")
+    };
+    assert_eq!(pieces.concat(), "')\\n\\n");
+    let problem = tokenize(&pair("print('hello", "'", "\n", ")\n"), quickstart()).unwrap_err();
+    let Problem::Boundary { side: Side::Positive, written, .. } = &problem else { panic!("{problem}") };
+    assert_eq!(written, &["')\\n"]);
+    assert!(tokenize(&pair("print('hello", "'", "\n", " +"), quickstart()).is_ok());
+    let problem = tokenize(&pair("x", "\n", "\n", ""), quickstart()).unwrap_err();
+    assert_eq!(problem, Problem::SameAnswer("\n".into()));
+    let error = choose_variant(&tasks::find("if_equals").unwrap(), &TOKENIZERS[0]).unwrap_err().to_string();
+    assert!(error.contains("if_equals") && error.contains("\" ==\" is not a single token but 2: ` =` `=`"), "{error}");
+}
+
+#[test]
+fn prompts_are_cropped_from_the_left() {
+    let task = tasks::find("single_double_quote").unwrap();
+    let whole = batch(&task, Split::Train, 0, 0, 50, quickstart(), 1000).unwrap();
+    let short = batch(&task, Split::Train, 0, 0, 50, quickstart(), 12).unwrap();
+    assert!(short.cropped > 0 && short.cropped.is_multiple_of(2));
+    for (tokens, pair) in short.tokens.iter().zip(&short.pairs) {
+        assert!(tokens.positive.len() <= 12);
+        let at = whole.pairs.iter().position(|other| other == pair);
+        assert!(at.is_none_or(|at| whole.tokens[at].positive.ends_with(&tokens.positive)));
+    }
+    // Going on where a batch ended gives the pairs that a longer one has.
+    let rest = batch(&task, Split::Train, 0, whole.next_index, 10, quickstart(), 1000).unwrap();
+    let longer = batch(&task, Split::Train, 0, 0, 60, quickstart(), 1000).unwrap();
+    assert_eq!(longer.pairs[50..], rest.pairs);
+    // The last token never differs, so that nothing is left to tell the prompts apart.
+    let fixed = tasks::find("set_or_string_fixedvarname").unwrap();
+    let error = batch(&fixed, Split::Train, 0, 0, 5, quickstart(), 1).unwrap_err().to_string();
+    assert!(error.contains("cropping leaves no difference"), "{error}");
+    assert!(batch(&task, Split::Train, 0, 0, 5, quickstart(), 0).is_err());
+}
+
+#[test]
+fn a_saved_task_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.jsonl");
+    let task = tasks::find("for_while").unwrap();
+    let variant = choose_variant(&task, quickstart()).unwrap();
+    task.save(&path, variant, 5, 40).unwrap();
+    let read = Task::from_file(&path).unwrap();
+    assert_eq!((read.name.as_str(), read.len(Split::Train), read.len(Split::Test)), ("mine", Some(40), Some(40)));
+    for split in [Split::Train, Split::Test] {
+        let texts = |pairs: Vec<Pair>| pairs.iter().map(code).collect::<HashSet<_>>();
+        let read = texts((0..40).map(|index| read.pair(split, 1, index)).collect());
+        assert_eq!(read, texts((0..40).map(|index| task.pair_in(variant, split, 5, index)).collect()));
+    }
+    let batch_of = |count| batch(&read, Split::Train, 1, 100, count, quickstart(), 64);
+    assert_eq!(batch_of(40).unwrap().tokens.len(), 40);
+    let error = batch_of(41).unwrap_err().to_string();
+    assert!(error.contains("only 40 of the 41"), "{error}");
+}
+
+fn line(positive: &str, target: &str) -> String {
+    format!(r#"{{"positive": "{positive}", "negative": "y", "target": "{target}", "alternative": "b"}}"#)
+}
+
+#[test]
+fn lines_without_a_split_are_dealt_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plain.jsonl");
+    let lines: Vec<String> = (0..20).map(|n| line(&format!("x{n}"), "a")).collect();
+    fs::write(&path, lines.join("\n")).unwrap();
+    let task = Task::from_file(&path).unwrap();
+    assert_eq!((task.len(Split::Train), task.len(Split::Test)), (Some(16), Some(4)));
+    let tests: HashSet<usize> = (0..4).map(|index| task.pair(Split::Test, 9, index).template).collect();
+    assert_eq!(tests, HashSet::from([5, 10, 15, 20]));
+}
+
+#[test]
+fn bad_task_files_are_refused_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, second: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, [line("x", "a").as_bytes(), b"\n", second, b"\n"].concat()).unwrap();
+        complaint(&path)
+    };
+    for (name, second, what) in [
+        ("json", "{\"positive\": ".to_string(), "not a pair"),
+        ("field", r#"{"positive": "x", "negative": "y", "target": "a"}"#.to_string(), "alternative"),
+        ("unknown", line("x", "a").replace('}', r#", "spilt": "test"}"#), "spilt"),
+        ("split", line("x", "a").replace('}', r#", "split": "dev"}"#), "dev"),
+        ("empty", line("x", ""), "`target` is empty"),
+        ("equal", line("x", "b"), "both \"b\""),
+        ("prompts", line("y", "a"), "same prompt"),
+        ("huge", line(&"x".repeat(1 << 20), "a"), "longer than"),
+    ] {
+        let message = refused(name, second.as_bytes());
+        assert!(message.contains(&format!("{name}: line 2: ")) && message.contains(what), "{message}");
+    }
+    let message = refused("bytes", b"\xff\xfe");
+    assert!(message.contains("line 2: not UTF-8"), "{message}");
+    let message = refused("few", b"");
+    assert!(message.contains("no pair is of the test split"), "{message}");
+    assert!(matches!(Task::from_file(folder.path().join("none")), Err(Error::Io { .. })));
+    assert!(Task::from_file(folder.path()).is_err());
+}
+
+fn complaint(path: &Path) -> String {
+    match Task::from_file(path) {
+        Err(error @ Error::File { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The part of `docs/tasks.md` below this line is written by the test; `UPDATE_DOCS=1` writes it anew.
+const MARK: &str = "<!-- written by tests/circuits/tasks.rs -->\n";
+
+#[test]
+fn the_documented_examples_are_current() {
+    let mut written = String::new();
+    for task in tasks::all() {
+        let templates = task.templates(Split::Train);
+        let pair = (0..).map(|index| task.pair(Split::Train, 0, index)).filter(|pair| pair.template == 0);
+        // The shortest of a few: the one with no lines around it.
+        let pair = pair.take(20).min_by_key(|pair| pair.positive.len()).unwrap();
+        let show = |prompt: &str, answer: &str| format!("{}⟨{}⟩", prompt, answer.replace('\n', "⏎"));
+        written.push_str(&format!(
+            "\n## {}\n\n{}. {} templates to train on, {} to test with.\n\n```text\n{}\n\n{}\n```\n",
+            task.name,
+            task.description,
+            templates.len(),
+            task.templates(Split::Test).len(),
+            show(&pair.positive, &pair.target),
+            show(&pair.negative, &pair.alternative),
+        ));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tasks.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (head, tail) = text.split_once(MARK).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{head}{MARK}{written}")).unwrap();
+    } else {
+        assert_eq!(tail, written, "run this test with UPDATE_DOCS=1");
+    }
+}

@@ -1,0 +1,55 @@
+//! What fuzzing found, and a little of what it reached, once more on every run.
+
+use std::fs;
+use std::path::Path;
+
+use super::feed;
+
+fn each(target: &str, feed: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/fuzz").join(target);
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{}", folder.display());
+    for file in files {
+        let bytes = fs::read(&file).unwrap();
+        if let Err(panic) = std::panic::catch_unwind(|| feed(&bytes)) {
+            eprintln!("with {}:", file.display());
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn torch() {
+    each("torch", feed::torch);
+}
+
+#[test]
+fn pickle() {
+    each("pickle", feed::pickle);
+}
+
+#[test]
+fn safetensors() {
+    each("safetensors", feed::safetensors);
+}
+
+#[test]
+fn config() {
+    each("config", feed::config);
+}
+
+#[test]
+fn index() {
+    each("index", feed::index);
+}
+
+#[test]
+fn nested_config() {
+    each("nested_config", feed::nested_config);
+}
+
+#[test]
+fn tokenizer() {
+    each("tokenizer", feed::tokenizer);
+}
