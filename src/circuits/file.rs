@@ -197,7 +197,8 @@ pub struct LossSet {
     pub circuit: f64,
     /// The same before calibration.
     pub circuit_uncalibrated: f64,
-    /// The loss of the model without the circuit: the circuit's nodes at their means.
+    /// The loss of the model without the circuit: the circuit's nodes at their means, with a calibration of its own.
+    /// Chance is log 2.
     pub ablated: f64,
     /// The share of right choices of the whole model.
     pub accuracy_model: f64,

@@ -142,15 +142,16 @@ impl Finder<'_> {
         let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
         let [whole, circuit, ablated]: [Answers; 3] =
             [judge.answers(&vec![true; keep.len()])?, judge.answers(keep)?, judge.answers(&rest)?];
-        let plain = Calibration::default();
+        // The rest is calibrated too: a constant preference for one answer is no sign that the circuit is needed.
+        let (plain, rest) = (Calibration::default(), ablated.calibrate());
         Ok(LossSet {
             model: whole.loss(plain),
             circuit: circuit.loss(calibration),
             circuit_uncalibrated: circuit.loss(plain),
-            ablated: ablated.loss(plain),
+            ablated: ablated.loss(rest),
             accuracy_model: whole.accuracy(plain),
             accuracy_circuit: circuit.accuracy(calibration),
-            accuracy_ablated: ablated.accuracy(plain),
+            accuracy_ablated: ablated.accuracy(rest),
         })
     }
 }

@@ -8,6 +8,7 @@ mod devices;
 mod disk;
 mod interruption;
 mod models;
+mod tasks;
 mod tokenizer;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,235 @@
+//! Pruning on a model whose circuit is known by construction, and its parts.
+
+use std::collections::BTreeMap;
+
+use gossamer::circuits::prune::{self, Judge, Settings};
+use gossamer::circuits::tasks::Tokens;
+use gossamer::circuits::{Answers, Calibration, Cut, Layout, Node, NodeKind, Nodes, Questions, graph};
+use gossamer::device::Device;
+use gossamer::files::HostTensor;
+use gossamer::model::{Batch, Model, ModelConfig, Parameters, Weights, means, site_pattern};
+use rand::RngExt;
+
+use crate::common::{devices, normal, rng};
+
+/// Opens with a single or a double quote; the answers; letters are the tokens from 4 on.
+const SINGLE: u32 = 0;
+const DOUBLE: u32 = 1;
+const TARGET: u32 = 2;
+const ALTERNATIVE: u32 = 3;
+
+/// What the planted circuit is made of: the quote's channel is read, carried by a value channel and written where the
+/// unembedding reads it.
+const PLANTED: [Node; 3] = [
+    Node { layer: 0, kind: NodeKind::AttnIn, index: 0 },
+    Node { layer: 0, kind: NodeKind::AttnV, index: 5 },
+    Node { layer: 0, kind: NodeKind::AttnOut, index: 2 },
+];
+
+/// One layer in which the quote is known only by channel 0, and much else goes on.
+fn planted(device: &Device) -> Model {
+    let config = ModelConfig {
+        block_size: 12,
+        vocab_size: 12,
+        n_layer: 1,
+        n_head: 2,
+        d_head: Some(4),
+        d_model: 8,
+        d_mlp: Some(16),
+        rms_norm: true,
+        tied_unembed: false,
+        bias: false,
+        ..ModelConfig::default()
+    };
+    let mut rng = rng(1);
+    let mut state: BTreeMap<String, HostTensor> = BTreeMap::new();
+    for (name, _, shape) in Parameters::shapes(&config) {
+        let mut data = match name.as_str() {
+            name if name.contains("ln_") => vec![1.0; shape[0]],
+            name if name.contains("wpe") || name.contains("bias") => vec![0.0; shape.iter().product()],
+            // Much that is not about quotes: channels 0 and 2 are kept free of it below.
+            _ => normal(&mut rng, shape.iter().product()).iter().map(|v| 0.3 * v).collect(),
+        };
+        let width = shape.last().copied().unwrap_or(1);
+        let mut clear = |rows: &dyn Fn(usize) -> bool, columns: &dyn Fn(usize) -> bool| {
+            for (i, v) in data.iter_mut().enumerate() {
+                if rows(i / width) || columns(i % width) {
+                    *v = 0.0;
+                }
+            }
+        };
+        let (never, quote) = (|_: usize| false, |c: usize| c == 0 || c == 2);
+        match name.as_str() {
+            "transformer.wte.weight" => {
+                clear(&never, &quote);
+                // Both quotes are alike in everything else.
+                for c in 1..width {
+                    data[DOUBLE as usize * width + c] = data[SINGLE as usize * width + c];
+                }
+                data[SINGLE as usize * width] = 3.0;
+                data[DOUBLE as usize * width] = -3.0;
+            }
+            "transformer.h.0.attn.c_attn.weight" => {
+                clear(&never, &quote);
+                clear(&|row| row == 16 + 5, &never);
+                data[(16 + 5) * width] = 2.0;
+            }
+            "transformer.h.0.attn.c_proj.weight" => {
+                clear(&quote, &|c| c == 5);
+                data[2 * width + 5] = 4.0;
+            }
+            "transformer.h.0.mlp.c_fc.weight" => clear(&never, &quote),
+            "transformer.h.0.mlp.c_proj.weight" => clear(&quote, &never),
+            "lm_head.weight" => {
+                clear(&never, &quote);
+                for c in 0..width {
+                    data[ALTERNATIVE as usize * width + c] = data[TARGET as usize * width + c];
+                }
+                data[TARGET as usize * width + 2] = 6.0;
+                data[ALTERNATIVE as usize * width + 2] = -6.0;
+            }
+            _ => {}
+        }
+        state.insert(name, HostTensor { shape, data });
+    }
+    let parameters = Parameters::from_host(&config, state, device).unwrap();
+    Model { config, parameters, device: device.clone() }
+}
+
+fn pairs(count: usize, seed: u64) -> Vec<Tokens> {
+    let mut rng = rng(seed);
+    (0..count)
+        .map(|_| {
+            let letters: Vec<u32> = (0..rng.random_range(2..6)).map(|_| rng.random_range(4..12)).collect();
+            let prompt = |quote| [&[quote][..], &letters].concat();
+            Tokens { positive: prompt(SINGLE), negative: prompt(DOUBLE), target: TARGET, alternative: ALTERNATIVE }
+        })
+        .collect()
+}
+
+fn nodes(model: &Model) -> Nodes {
+    let batches = (0..4).map(|i| {
+        let tokens: Vec<u32> =
+            pairs(8, 100 + i).iter().flat_map(|p| [p.positive[0], 4, 5, p.negative[0], 6, 7]).collect();
+        Batch::new(&model.device, &model.config, &tokens, 8)
+    });
+    let means = means(model, batches, &site_pattern(".").unwrap()).unwrap();
+    Nodes::new(Layout::new(&model.config), &means, &model.device).unwrap()
+}
+
+fn settings() -> Settings {
+    Settings { steps: 60, lr: 2e-2, k_coef: 1e-2, target_loss: 0.1, ..Settings::default() }
+}
+
+fn learn(model: &Model, weights: &Weights, nodes: &Nodes, settings: &Settings) -> Vec<f32> {
+    let mut questions = |i| Questions::new(model, &pairs(16, i));
+    prune::learn((model, weights), nodes, settings, &mut questions, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn a_planted_circuit_is_found_exactly() {
+    for device in devices() {
+        let model = planted(&device);
+        let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
+        let tau = learn(&model, &weights, &nodes, &settings());
+        assert_eq!(tau, learn(&model, &weights, &nodes, &settings()), "the same seed gives the same bits");
+
+        let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
+        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+        let k = prune::bisect(&judge, &prune::order(&tau), 0.1).unwrap().unwrap();
+        let mut keep = prune::first(&prune::order(&tau), k);
+        prune::clean(&judge, &mut keep, 0.1).unwrap();
+        let numbers: Vec<_> = PLANTED.iter().map(|node| nodes.layout.number(*node).unwrap()).collect();
+        let found: Vec<_> = (0..keep.len()).filter(|&n| keep[n]).collect();
+        assert_eq!(found, numbers, "{:?}", found.iter().map(|&n| nodes.layout.node(n)).collect::<Vec<_>>());
+        assert!(judge.loss(&keep).unwrap().0 <= 0.1);
+        // Without it the model cannot tell the quotes apart.
+        let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
+        let (chance, _) = judge.loss(&rest).unwrap();
+        assert!((chance - std::f64::consts::LN_2).abs() < 1e-5, "{chance}");
+
+        let graph = graph(&model, &nodes.layout, &keep).unwrap();
+        let ends: Vec<_> = graph.edges.iter().map(|e| (e.from, e.to, e.weight)).collect();
+        assert_eq!(ends, [(PLANTED[0], PLANTED[1], 2.0), (PLANTED[1], PLANTED[2], 4.0)]);
+        assert!(graph.biases.is_empty());
+        // A cut edge carries its mean, which says nothing about the quote.
+        for edge in graph.edges {
+            let mut cut = Cut::new(&model, nodes.keep(&keep).unwrap(), edge).unwrap();
+            let loss = questions.answers(&model, &weights, &mut cut).unwrap().calibrate();
+            let answers = questions.answers(&model, &weights, &mut cut).unwrap();
+            assert!(answers.loss(loss) > 0.5, "{} → {}: {}", edge.from, edge.to, answers.loss(loss));
+        }
+    }
+}
+
+#[test]
+fn attribution_ranks_the_planted_nodes_first() {
+    let model = planted(&Device::cpu());
+    let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
+    let questions = Questions::new(&model, &pairs(32, 7)).unwrap();
+    let open = vec![1.0; nodes.layout.len()];
+    let free = Settings { k_coef: 0.0, ..settings() };
+    let step = prune::step((&model, &weights), &nodes, &questions, &open, &free).unwrap();
+    let scores: Vec<f32> = step.gradient.iter().map(|g| g.abs() as f32).collect();
+    let mut first: Vec<_> = prune::order(&scores).into_iter().take(3).collect();
+    first.sort_unstable();
+    assert_eq!(first, PLANTED.map(|node| nodes.layout.number(node).unwrap()));
+}
+
+#[test]
+fn a_target_out_of_reach_has_no_circuit() {
+    let model = planted(&Device::cpu());
+    let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
+    let mut wrong = pairs(8, 3);
+    wrong.iter_mut().for_each(|p| p.negative = p.positive.clone());
+    let questions = Questions::new(&model, &wrong).unwrap();
+    let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+    let order: Vec<_> = (0..nodes.layout.len()).collect();
+    assert_eq!(prune::bisect(&judge, &order, 0.1).unwrap(), None);
+}
+
+#[test]
+fn calibration_is_as_good_as_a_fine_grid() {
+    let mut rng = rng(5);
+    for _ in 0..40 {
+        let (offset, noise) = (rng.random_range(-3.0..3.0), rng.random_range(0.1..2.0));
+        let mut side = |sign: f64| -> Vec<f64> {
+            (0..24).map(|_| 0.7 + sign * offset + noise * rng.random_range(-1.0..1.0)).collect()
+        };
+        let answers = Answers { positive: side(1.0), negative: side(-1.0) };
+        let found = answers.loss(answers.calibrate());
+        let mut best = f64::INFINITY;
+        for i in 0..80 {
+            for j in -80..=80 {
+                let c = Calibration { scale: f64::from(i) / 8.0, shift: f64::from(j) / 4.0 };
+                best = best.min(answers.loss(c));
+            }
+        }
+        assert!(found <= best + 2e-3, "{found} against {best}");
+        assert!(found <= answers.loss(Calibration::default()));
+    }
+}
+
+#[test]
+fn impossible_settings_and_questions_are_refused() {
+    let model = planted(&Device::cpu());
+    for (name, bad) in [
+        ("lr", Settings { lr: 0.0, ..settings() }),
+        ("lr", Settings { lr: f64::NAN, ..settings() }),
+        ("pairs", Settings { pairs: 0, ..settings() }),
+        ("beta2", Settings { beta2: 1.0, ..settings() }),
+        ("k_coef", Settings { k_coef: -1.0, ..settings() }),
+    ] {
+        assert!(bad.validate().unwrap_err().to_string().contains(name));
+    }
+    assert!(Questions::new(&model, &[]).is_err());
+    let empty = Tokens { positive: vec![], negative: vec![1], target: 2, alternative: 3 };
+    assert!(Questions::new(&model, &[empty]).is_err());
+    let long = Tokens { positive: vec![4; 13], negative: vec![1], target: 2, alternative: 3 };
+    assert!(Questions::new(&model, &[long]).is_err());
+    let outside = Tokens { positive: vec![4], negative: vec![1], target: 2, alternative: 12 };
+    assert!(Questions::new(&model, &[outside]).is_err());
+    let layout = Layout::new(&model.config);
+    let missing = Nodes::new(layout, &BTreeMap::new(), &model.device).err().unwrap().to_string();
+    assert!(missing.contains("0.attn.act_in"), "{missing}");
+}
