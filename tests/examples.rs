@@ -65,3 +65,20 @@ fn published_size_writes_opens_and_runs() {
     assert!(stdout.contains(&format!("{all} parameters loaded in")), "{stdout}");
     assert!(stdout.contains("tokens/s over 20 tokens"), "{stdout}");
 }
+
+#[test]
+fn sparse_vs_dense_compares_circuits_of_equal_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--quick", "--device", "cpu", "--targets", "0.7", "--out"];
+    let output = Command::new(example("sparse_vs_dense")).args(arguments).arg(folder.path()).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    let csv = std::fs::read_to_string(folder.path().join("circuits.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    assert!(rows.len() > 20, "{csv}");
+    for row in &rows {
+        assert_eq!((row.len(), row[2]), (9, "0.7"), "{row:?}");
+        assert!(row[6].parse::<f64>().unwrap() <= 0.7 && ["sparse", "dense"].contains(&row[1]), "{row:?}");
+    }
+    assert!(stdout.contains("target 0.7, with clean-up: dense circuits have"), "{stdout}");
+}

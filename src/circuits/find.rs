@@ -75,7 +75,7 @@ impl Finder<'_> {
     /// Finds the circuit of a task. `clean` removes nodes that the loss does not miss.
     ///
     /// # Errors
-    /// [`Error::Text`] if the whole model does not reach the target; those of the pairs and of the forward pass.
+    /// Those of [`Finder::rank`] and [`Finder::choose`].
     pub fn find(
         &self,
         task: &Task,
@@ -84,9 +84,23 @@ impl Finder<'_> {
         clean: bool,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Found> {
-        settings.validate()?;
         let task = &task.clone().fitted(self.tokenizer)?;
-        let judged = settings.eval_pairs;
+        let scores = self.rank(task, settings, ranking, watch)?;
+        self.choose(task, settings, scores, clean)
+    }
+
+    /// A score for every node: the larger, the more the task needs it.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if the whole model does not reach the target loss; those of the pairs and of the forward pass.
+    pub fn rank(
+        &self,
+        task: &Task,
+        settings: &Settings,
+        ranking: Ranking,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<f32>> {
+        settings.validate()?;
         let (_, choosing) = self.choosing(task, settings)?;
         let judge = Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions: &choosing };
         let (whole, _) = judge.loss(&vec![true; self.nodes.layout.len()])?;
@@ -96,12 +110,21 @@ impl Finder<'_> {
                 task.name, settings.target_loss
             )));
         }
-        let scores = match ranking {
-            Ranking::Learned => self.learn(task, settings, watch)?,
-            Ranking::Attribution => self.attribute(&choosing, settings)?,
-        };
+        match ranking {
+            Ranking::Learned => self.learn(task, settings, watch),
+            Ranking::Attribution => self.attribute(&choosing, settings),
+        }
+    }
+
+    /// The smallest circuit of the nodes with the largest scores that reaches the target loss, without the nodes that it does
+    /// not miss if `clean` is set, and the verdict on held-out pairs.
+    ///
+    /// # Errors
+    /// Those of the pairs and of the forward pass.
+    pub fn choose(&self, task: &Task, settings: &Settings, scores: Vec<f32>, clean: bool) -> Result<Found> {
+        let (_, choosing) = self.choosing(task, settings)?;
+        let judge = Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions: &choosing };
         let order = prune::order(&scores);
-        // The whole model reaches the target, so that some number of nodes does.
         let k = prune::bisect(&judge, &order, settings.target_loss)?.unwrap_or(order.len());
         let mut keep = prune::first(&order, k);
         if clean {
@@ -109,7 +132,8 @@ impl Finder<'_> {
         }
         let (_, calibration) = judge.loss(&keep)?;
         let train = self.judge(&choosing, &keep, calibration)?;
-        let (_, held_out) = self.pairs(task, Split::Test, (settings.seed ^ JUDGING, 0), judged, settings.max_length)?;
+        let (judged, longest) = (settings.eval_pairs, settings.max_length);
+        let (_, held_out) = self.pairs(task, Split::Test, (settings.seed ^ JUDGING, 0), judged, longest)?;
         let test = self.judge(&held_out, &keep, calibration)?;
         Ok(Found { scores, keep, before_clean_up: k, calibration, train, test })
     }
