@@ -7,34 +7,23 @@
 
 mod check;
 mod describe;
-mod dot;
 mod file;
 pub mod find;
 mod gates;
 mod graph;
-mod json;
 mod nodes;
-mod paint;
-mod picture;
 pub mod prune;
 mod questions;
-mod residual;
-mod show;
-mod svg;
 pub mod tasks;
 pub mod tune;
-mod wording;
+mod views;
 
-pub use dot::dot;
 pub use file::{
     BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, Range, TaskRef, TokenRef,
     TokenWeight, TokenWeights, VERSION,
 };
 pub use gates::{Gates, Nodes};
 pub use graph::{Cut, Edge, Graph, graph};
-pub use json::json;
 pub use nodes::{Layout, Node, NodeKind, Slot};
 pub use questions::{Answers, Calibration, Questions};
-pub use residual::{Reader, ResidualPath, Writer, residual_paths};
-pub use show::show;
-pub use svg::svg;
+pub use views::{Reader, ResidualPath, Writer, dot, json, residual_paths, show, svg};

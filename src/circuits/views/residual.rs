@@ -2,8 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
-use super::file::Circuit;
-use super::nodes::{Node, NodeKind};
+use crate::circuits::file::Circuit;
+use crate::circuits::nodes::{Node, NodeKind};
 
 /// What writes a residual channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,7 +105,7 @@ fn channels(circuit: &Circuit) -> Vec<usize> {
 
 /// What of the circuit is at `channel`, in the order of the forward pass.
 fn users(circuit: &Circuit, channel: usize) -> Vec<User> {
-    let nodes = circuit.nodes.iter().map(super::file::NodeEntry::node);
+    let nodes = circuit.nodes.iter().map(crate::circuits::file::NodeEntry::node);
     let nodes = nodes.filter(|&node| circuit.model.residual_channel(node) == Some(channel)).map(User::Node);
     let embedding = circuit.embeddings.iter().any(|entry| entry.channel == channel).then_some(User::Embedding);
     let unembedding = circuit.unembeddings.iter().any(|entry| entry.channel == channel).then_some(User::Unembedding);

@@ -1,12 +1,12 @@
 //! A circuit drawn: the embedding at the bottom, layers above it, a row for each site, the unembedding at the top.
 
-use super::file::{Circuit, NodeEntry, TokenWeight, TokenWeights};
-use super::nodes::NodeKind;
 use super::paint::{NEGATIVE, POSITIVE, RESIDUAL, Widths, contrast, hex, shade, sign};
 use super::picture::{
     BOX, Frame, GROUP_LABEL, GROUP_PAD, Line, Meaning, Picture, RowKey, Spot, TOKEN_BOX, TOKEN_LINE, TOKENS, What,
 };
 use super::wording::{clipped, count, signed, token, visible};
+use crate::circuits::file::{Circuit, NodeEntry, TokenWeight, TokenWeights};
+use crate::circuits::nodes::NodeKind;
 
 const LEFT: f64 = 132.0;
 const RIGHT: f64 = 36.0;

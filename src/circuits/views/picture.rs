@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::file::Circuit;
-use super::nodes::{Node, NodeKind};
 use super::residual::{User, threads};
+use crate::circuits::file::Circuit;
+use crate::circuits::nodes::{Node, NodeKind};
 
 /// A node's box.
 pub(super) const BOX: (f64, f64) = (46.0, 24.0);

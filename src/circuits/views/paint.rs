@@ -1,6 +1,6 @@
 //! Colours and widths that the drawings share. Blue and vermilion can be told apart by the colour-blind, too.
 
-use super::file::{Circuit, EdgeEntry, NodeEntry};
+use crate::circuits::file::{Circuit, EdgeEntry, NodeEntry};
 
 /// Of positive weights, and of nodes that are higher in positive prompts.
 pub(super) const POSITIVE: [u8; 3] = [0x00, 0x6d, 0xb6];

@@ -1,10 +1,10 @@
 //! A circuit as a Graphviz graph.
 
-use super::file::{Circuit, NodeEntry};
-use super::nodes::NodeKind;
 use super::paint::{RESIDUAL, Widths, contrast, shade, sign};
 use super::residual::{Reader, Writer, residual_paths};
 use super::wording::{signed, token};
+use crate::circuits::file::{Circuit, NodeEntry};
+use crate::circuits::nodes::NodeKind;
 
 /// The circuit in Graphviz's language, for `dot -Tsvg`: layers from the bottom to the top, a rank for each site. Solid edges are weights, dashed
 /// ones residual channels.

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::file::Circuit;
 use super::residual::{ResidualPath, residual_paths};
+use crate::circuits::file::Circuit;
 
 /// The circuit file's contents, its lists in order ([`Circuit::normalised`]), with one list more, `residual_paths`, each
 /// `{"channel": 17, "from": "embedding", "to": "1.mlp.act_in[17]"}`. It is itself a circuit file.

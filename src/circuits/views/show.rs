@@ -1,9 +1,9 @@
 //! A circuit as text: the task, how well and how cheaply it is done, then every node and every edge from the embedding to the logits.
 
-use super::file::{Circuit, LossSet, NodeEntry, Range, TokenWeights};
-use super::nodes::{Node, NodeKind};
 use super::residual::{Reader, ResidualPath, Writer, residual_paths};
 use super::wording::{count, signed, token, visible};
+use crate::circuits::file::{Circuit, LossSet, NodeEntry, Range, TokenWeights};
+use crate::circuits::nodes::{Node, NodeKind};
 
 /// Lines of text are at most about this long, where what they say can be cut.
 const WIDTH: usize = 100;
