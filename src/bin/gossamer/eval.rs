@@ -20,7 +20,7 @@ pub struct Args {
     /// Tokens instead of text: a safetensors file with a tensor `tokens`, (B, T)
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     tokens: Option<PathBuf>,
-    /// Tokens of text to read at most
+    /// Tokens of text to read at most, but at least a sequence
     #[arg(long, default_value_t = 65_536)]
     max_tokens: usize,
     /// Sequences that run at once

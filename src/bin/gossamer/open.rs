@@ -101,7 +101,8 @@ impl Opened {
             return Ok(sequences(documents, tokenizer, length, max_tokens)?);
         }
         let documents = Source::new(data).documents()?;
-        Ok(sequences(documents, tokenizer, length, max_tokens)?)
+        let places = || data.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        sequences(documents, tokenizer, length, max_tokens).with_context(places)
     }
 }
 
