@@ -51,7 +51,7 @@ pub struct Finder<'a> {
 
 /// Seeds beside the run's own, so that no two streams of pairs are the same.
 pub(super) const CHOOSING: u64 = 0x5eed_0001;
-const JUDGING: u64 = 0x5eed_0002;
+pub(super) const JUDGING: u64 = 0x5eed_0002;
 
 impl Finder<'_> {
     /// `count` pairs of a task from `index` on, and the index to go on from.

@@ -3,9 +3,13 @@
 //! * [`tasks`] asks the questions, [`Questions`] puts them to a model;
 //! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`find`] goes all the way to the smallest circuit,
 //!   [`tune`] tries other settings;
+//! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs.
 
+mod again;
+pub mod binarise;
 mod check;
+pub mod collect;
 mod describe;
 mod file;
 pub mod find;
@@ -14,10 +18,13 @@ mod graph;
 mod nodes;
 pub mod prune;
 mod questions;
+pub mod statistics;
 pub mod tasks;
 pub mod tune;
+mod versioned;
 mod views;
 
+pub use binarise::Binary;
 pub use file::{
     BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, Range, TaskRef, TokenRef,
     TokenWeight, TokenWeights, VERSION,
@@ -26,4 +33,5 @@ pub use gates::{Gates, Nodes};
 pub use graph::{Cut, Edge, Graph, graph};
 pub use nodes::{Layout, Node, NodeKind, Slot};
 pub use questions::{Answers, Calibration, Questions};
+pub use statistics::Statistics;
 pub use views::{Reader, ResidualPath, Writer, dot, json, residual_paths, show, svg};

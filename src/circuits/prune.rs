@@ -10,7 +10,8 @@ use crate::ops::contrast::loss;
 use crate::tape::Tape;
 use crate::{Error, Result};
 
-/// The hyper-parameters of pruning; the default is the search centre of the method's table 2.
+/// The hyper-parameters of pruning. The default is for models of a few million parameters or less, where it finds smaller circuits
+/// faster than [`Settings::published`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -49,11 +50,11 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            steps: 500,
-            pairs: 64,
+            steps: 300,
+            pairs: 32,
             eval_pairs: 128,
-            lr: 3e-3,
-            k_coef: 1e-4,
+            lr: 1e-2,
+            k_coef: 1e-3,
             weight_decay: 1e-3,
             beta1: 0.9,
             beta2: 0.95,
@@ -69,6 +70,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The published search centre (method: section 4), for models of hundreds of millions of parameters.
+    pub fn published() -> Self {
+        Self { steps: 500, pairs: 64, lr: 3e-3, k_coef: 1e-4, ..Self::default() }
+    }
+
     /// Complains about impossible values, naming the setting.
     ///
     /// # Errors

@@ -6,10 +6,11 @@ use crate::sparsity::Schedule;
 use crate::{Error, Result};
 
 /// The names [`RunConfig::preset`] takes.
-pub const PRESETS: [&str; 3] = ["quickstart", "small", "paper"];
+pub const PRESETS: [&str; 4] = ["quickstart", "circuits", "small", "paper"];
 
 impl RunConfig {
-    /// A preset by name: `quickstart` (under three minutes on two cores), `small` (4 layers, width 256), or `paper` (the
+    /// A preset by name: `quickstart` (under three minutes on two cores), `circuits` (quickstart's
+    /// shape at half the density and with seven times the training: for small circuits), `small` (4 layers, width 256), or `paper` (the
     /// published default: 8 layers, width 1024, targets 1/64 and 1/16).
     ///
     /// # Errors
@@ -39,6 +40,20 @@ impl RunConfig {
                 data: Data { generated_documents: 8_000, ..paper.data },
                 run: Run { log_every: 10, eval_every: 200, checkpoint_every: 400, eval_sequences: 256, ..paper.run },
             }),
+            "circuits" => {
+                let quick = Self::preset("quickstart")?;
+                Ok(Self {
+                    train: Optimizer { steps: 8000, lr: 3e-2, ..quick.train },
+                    sparsity: Schedule {
+                        target_density: 1.0 / 32.0,
+                        embed_target_density: 1.0 / 8.0,
+                        ..quick.sparsity
+                    },
+                    data: Data { generated_documents: 40_000, ..quick.data },
+                    run: Run { eval_every: 1000, checkpoint_every: 2000, ..quick.run },
+                    ..quick
+                })
+            }
             _ => Err(Error::config("preset", format!("`{name}` is not one of {}", PRESETS.join(", ")))),
         }
     }

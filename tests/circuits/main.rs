@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod binarise;
 mod file;
 mod prune;
+mod statistics;
 mod tasks;

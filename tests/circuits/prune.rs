@@ -20,14 +20,14 @@ const ALTERNATIVE: u32 = 3;
 
 /// What the planted circuit is made of: the quote's channel is read, carried by a value channel and written where the
 /// unembedding reads it.
-const PLANTED: [Node; 3] = [
+pub(crate) const PLANTED: [Node; 3] = [
     Node { layer: 0, kind: NodeKind::AttnIn, index: 0 },
     Node { layer: 0, kind: NodeKind::AttnV, index: 5 },
     Node { layer: 0, kind: NodeKind::AttnOut, index: 2 },
 ];
 
 /// One layer in which the quote is known only by channel 0, and much else goes on.
-fn planted(device: &Device) -> Model {
+pub(crate) fn planted(device: &Device) -> Model {
     let config = ModelConfig {
         block_size: 12,
         vocab_size: 12,
@@ -96,7 +96,7 @@ fn planted(device: &Device) -> Model {
     Model { config, parameters, device: device.clone() }
 }
 
-fn pairs(count: usize, seed: u64) -> Vec<Tokens> {
+pub(crate) fn pairs(count: usize, seed: u64) -> Vec<Tokens> {
     let mut rng = rng(seed);
     (0..count)
         .map(|_| {
@@ -107,7 +107,7 @@ fn pairs(count: usize, seed: u64) -> Vec<Tokens> {
         .collect()
 }
 
-fn nodes(model: &Model) -> Nodes {
+pub(crate) fn nodes(model: &Model) -> Nodes {
     let batches = (0..4).map(|i| {
         let tokens: Vec<u32> =
             pairs(8, 100 + i).iter().flat_map(|p| [p.positive[0], 4, 5, p.negative[0], 6, 7]).collect();

@@ -7,6 +7,7 @@ mod data;
 mod devices;
 mod disk;
 mod interruption;
+mod measure;
 mod models;
 mod tasks;
 mod tokenizer;

@@ -9,6 +9,8 @@ use gossamer::Error;
 use gossamer::circuits::{Circuit, dot, json, show, svg};
 use gossamer::files::write_atomic;
 
+use crate::measure::{self, BinariseArgs, StatsArgs};
+
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -33,6 +35,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// What the nodes' activations are like in text: moments, histograms, snippets; written as FILE's .statistics.json
+    Stats(StatsArgs),
+    /// How well the circuit does with two states a node; written as FILE's .binary.json
+    Binarise(BinariseArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -54,6 +60,8 @@ pub fn run(args: &Args) -> Result<()> {
             };
             (text, out.as_ref())
         }
+        Command::Stats(args) => return measure::stats(args),
+        Command::Binarise(args) => return measure::binarise(args),
     };
     match out {
         Some(path) => write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(path, e)))?,

@@ -7,6 +7,7 @@ mod devices;
 mod eval;
 mod generate;
 mod inspect;
+mod measure;
 mod open;
 mod record;
 mod run;
@@ -38,7 +39,7 @@ enum Command {
     Inspect(inspect::Args),
     /// Loss on text or tokens
     Eval(eval::Args),
-    /// Circuits: show them, draw them
+    /// Circuits: show them, draw them, measure them
     Circuit(circuit::Args),
     /// Write any model as a folder that the published code and Hugging Face conventions read
     Convert(convert::Args),

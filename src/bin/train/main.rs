@@ -41,7 +41,7 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    /// Where the settings start from: quickstart, small or paper
+    /// Where the settings start from: quickstart, circuits, small or paper
     #[arg(long, default_value = "quickstart")]
     preset: String,
     /// A TOML file whose settings replace the preset's

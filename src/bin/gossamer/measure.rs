@@ -1,0 +1,188 @@
+//! `gossamer circuit stats` and `gossamer circuit binarise`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use gossamer::circuits::find::Finder;
+use gossamer::circuits::statistics::{QUANTILES, Snippet};
+use gossamer::circuits::tasks::Task;
+use gossamer::circuits::{Circuit, Layout, Nodes, Statistics};
+use gossamer::files::{load_metadata, load_tensors};
+use gossamer::model::{Batch, Weights, means, site_pattern};
+
+use crate::open::{ModelArgs, Opened, SourceArgs};
+
+/// Snippets printed for a node.
+const SHOWN: usize = 3;
+/// Tokens printed on either side of a snippet's position.
+const AROUND: usize = 10;
+
+/// A circuit file, and the model it is a part of.
+#[derive(clap::Args)]
+pub struct CircuitArgs {
+    /// The circuit file
+    file: PathBuf,
+    /// The model that it is a part of: a run, a checkpoint, a Hugging Face folder, a published folder, or a Hub id
+    #[arg(long)]
+    model: String,
+    /// The circuit's task as a .jsonl file, where it is not one of the twenty
+    #[arg(long, value_name = "FILE")]
+    task: Option<PathBuf>,
+    /// A tokenizer.json, if the model comes without one
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Do not go to the network
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(clap::Args)]
+pub struct StatsArgs {
+    #[command(flatten)]
+    circuit: CircuitArgs,
+    /// Files and folders of text to run the model on [default: generated Python]; may be repeated
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Tokens of text to read at most
+    #[arg(long, default_value_t = 65_536)]
+    max_tokens: usize,
+    /// Decides which of equal activations are shown
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(clap::Args)]
+pub struct BinariseArgs {
+    #[command(flatten)]
+    circuit: CircuitArgs,
+    /// Text that mean activations are taken over, where they are not beside the circuit [default: generated Python]
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Tokens that mean activations are taken over
+    #[arg(long, default_value_t = 65_536)]
+    mean_tokens: usize,
+}
+
+impl CircuitArgs {
+    /// The circuit and its model, which is checked to be the circuit's.
+    fn open(&self) -> Result<(Circuit, Opened, Option<Task>)> {
+        let circuit = Circuit::load(&self.file)?;
+        let task = self.task.as_deref().map(Task::from_file).transpose()?;
+        let (model, tokenizer) = (self.model.clone(), self.tokenizer.clone());
+        let source = SourceArgs { model, tokenizer, offline: self.offline };
+        let opened = ModelArgs { source, device: self.device.clone() }.open()?;
+        circuit.belongs_to(&opened.model.hash()?)?;
+        Ok((circuit, opened, task))
+    }
+
+    /// The name of a file beside the circuit's.
+    fn beside(&self, what: &str) -> PathBuf {
+        self.file.with_extension(format!("{what}.json"))
+    }
+}
+
+/// `gossamer circuit stats`.
+pub fn stats(args: &StatsArgs) -> Result<()> {
+    let (circuit, opened, task) = args.circuit.open()?;
+    let corpus = opened.sequences(&args.data, args.max_tokens)?;
+    let pairs = circuit.pairs(task, opened.tokenizer()?, opened.model.config.block_size)?;
+    let positive: Vec<_> = pairs.tokens.iter().map(|pair| pair.positive.clone()).collect();
+    let negative: Vec<_> = pairs.tokens.iter().map(|pair| pair.negative.clone()).collect();
+    let statistics = Statistics::measure(&opened.model, &circuit, [&corpus, &positive, &negative], args.seed)?;
+    let path = args.circuit.beside("statistics");
+    statistics.save(&path)?;
+
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "node                        mean      std      min      max    active  positive  negative")?;
+    for node in &statistics.nodes {
+        let set = &node.corpus;
+        write!(
+            out,
+            "{:24} {:>7.3}  {:>7.3}  {:>7.3}  {:>7.3}",
+            node.node.to_string(),
+            set.mean,
+            set.std,
+            set.min,
+            set.max
+        )?;
+        let [active, positive, negative] = [set, &node.positive, &node.negative].map(|set| 100.0 * set.active());
+        writeln!(out, "  {active:6.1} %  {positive:6.1} %  {negative:6.1} %")?;
+        for snippet in set.quantiles.iter().take(1).flat_map(|q| q.top.snippets.iter().take(SHOWN)) {
+            writeln!(out, "    {:+8.3}  {}", snippet.activations[snippet.position], marked(snippet, &opened))?;
+        }
+    }
+    writeln!(out, "\nsnippets are from the top {} %; everything is in {}", 100.0 * QUANTILES[0], path.display())?;
+    Ok(())
+}
+
+/// A snippet in a line, its token in brackets.
+fn marked(snippet: &Snippet, opened: &Opened) -> String {
+    let (first, last) = (snippet.position.saturating_sub(AROUND), snippet.position + AROUND);
+    let mut line = String::new();
+    for (t, &id) in snippet.tokens.iter().enumerate().take(last + 1).skip(first) {
+        let text = opened.show(id);
+        line += &if t == snippet.position { format!("[{text}]") } else { text };
+    }
+    line
+}
+
+/// `gossamer circuit binarise`.
+pub fn binarise(args: &BinariseArgs) -> Result<()> {
+    let (circuit, opened, task) = args.circuit.open()?;
+    let means = mean_activations(args, &circuit, &opened)?;
+    let model = &opened.model;
+    let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
+    let finder = Finder { weights: Weights::constant(model, &[]), model, nodes, tokenizer: opened.tokenizer()? };
+    let binary = finder.binarise(&circuit, task)?;
+    let path = args.circuit.beside("binary");
+    binary.save(&path)?;
+
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "node                          low  threshold     high   at   loss when it alone is binary")?;
+    for (step, alone) in binary.steps.iter().zip(&binary.alone) {
+        let (node, [low, threshold, high]) = (step.node.to_string(), [step.low, step.threshold, step.high]);
+        writeln!(out, "{node:24} {low:>8.3}   {threshold:>8.3} {high:>8.3}  {:.2}  {alone:.4}", step.fraction)?;
+    }
+    writeln!(out)?;
+    for (name, set) in [("train", binary.train), ("test", binary.test)] {
+        let (circuit, accuracy) = (set.circuit, 100.0 * set.accuracy_circuit);
+        write!(out, "{name:5} loss {circuit:.4} ({accuracy:.1} % right)")?;
+        writeln!(out, "; all nodes binary: {:.4} ({:.1} % right)", set.binary, 100.0 * set.accuracy_binary)?;
+    }
+    writeln!(out, "\n{}", path.display())?;
+    Ok(())
+}
+
+/// The nodes' mean activations: those beside the circuit if they are this model's, otherwise taken anew.
+fn mean_activations(args: &BinariseArgs, circuit: &Circuit, opened: &Opened) -> Result<BTreeMap<String, Vec<f32>>> {
+    let model = &opened.model;
+    let path = args.circuit.file.parent().unwrap_or(Path::new("")).join("means.safetensors");
+    let same = |found: BTreeMap<String, String>| found.get("model") == Some(&circuit.model.hash);
+    let means = match args.data.is_empty() && load_metadata(&path).is_ok_and(same) {
+        true => load_tensors(&path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect(),
+        false => {
+            let sequences = opened.sequences(&args.data, args.mean_tokens)?;
+            let batches =
+                sequences.chunks(8).map(|chunk| Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len()));
+            means(model, batches, &site_pattern(r"\.(act_in|q|k|v|resid_delta|post_act)$")?)?
+        }
+    };
+    for entry in &circuit.nodes {
+        let mean = means.get(&entry.site).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
+        if mean.is_none_or(|mean| (mean - entry.mean).abs() > 1e-3 * (1.0 + entry.mean.abs())) {
+            bail!(
+                "the mean activations are not those that the circuit was found with: {} has {}, not {}; name the same text \
+                 with --data and --mean-tokens, or keep means.safetensors beside the circuit",
+                entry.node(),
+                mean.map_or("none".into(), |mean| mean.to_string()),
+                entry.mean
+            );
+        }
+    }
+    Ok(means)
+}

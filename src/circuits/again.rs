@@ -1,0 +1,87 @@
+//! What a circuit file says about how it was found, taken up again: the same nodes, the same pairs.
+
+use super::find::CHOOSING;
+use super::prune::Settings;
+use super::tasks::{self, Split, Task};
+use super::{Circuit, Layout};
+use crate::text::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+impl Circuit {
+    /// Complains unless it is a part of the model of that [hash](crate::model::Model::hash).
+    ///
+    /// # Errors
+    /// [`Error::Text`] with both hashes.
+    pub fn belongs_to(&self, hash: &str) -> Result<()> {
+        if self.model.hash == hash {
+            return Ok(());
+        }
+        Err(Error::Text(format!(
+            "the circuit is a part of another model: its hash is {}, this model's is {hash}",
+            self.model.hash
+        )))
+    }
+
+    /// The settings that it was found with.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if they are not those of pruning.
+    pub fn pruning(&self) -> Result<Settings> {
+        let settings: Settings = serde_json::from_value(self.settings.clone())
+            .map_err(|e| Error::Text(format!("the circuit's settings are not those of pruning: {e}")))?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// The pairs that it was chosen by. `task` is its task, where that is not one of the twenty; prompts have at most `longest` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Text`] where the built-in pairs or the tokenizer are not those it was found with, and those of [`tasks::batch`].
+    pub fn pairs(&self, task: Option<Task>, tokenizer: &Tokenizer, longest: usize) -> Result<tasks::Batch> {
+        let (task, settings) = (self.question(task, tokenizer)?, self.pruning()?);
+        let (seed, longest) = (settings.seed ^ CHOOSING, longest.min(settings.max_length));
+        let batch = tasks::batch(&task, Split::Train, seed, 0, settings.eval_pairs, tokenizer, longest)?;
+        Ok(batch)
+    }
+
+    /// Its task, with the answers that it was found with. `task` as for [`Circuit::pairs`].
+    ///
+    /// # Errors
+    /// Those of [`Circuit::pairs`].
+    pub fn question(&self, task: Option<Task>, tokenizer: &Tokenizer) -> Result<Task> {
+        let built_in = task.is_none();
+        let task = match task {
+            Some(task) => task,
+            None => tasks::find(&self.task.name)?,
+        };
+        if built_in && self.task.version != tasks::VERSION {
+            return Err(Error::Text(format!(
+                "the circuit was found with version {} of the tasks' pairs; this program has version {}",
+                self.task.version,
+                tasks::VERSION
+            )));
+        }
+        let variant = tasks::choose_variant(&task, tokenizer)?;
+        if variant != self.task.variant {
+            return Err(Error::Text(format!(
+                "the circuit was found with another tokenizer: it chose variant {} of the answers, this one {variant}",
+                self.task.variant
+            )));
+        }
+        task.fitted(tokenizer)
+    }
+
+    /// Which of a model's nodes it keeps, by number.
+    ///
+    /// # Errors
+    /// [`Error::Text`] naming a node that the model does not have.
+    pub fn keep(&self, layout: &Layout) -> Result<Vec<bool>> {
+        let mut keep = vec![false; layout.len()];
+        for entry in &self.nodes {
+            let node = entry.node();
+            let number = layout.number(node).ok_or_else(|| Error::Text(format!("the model has no node {node}")))?;
+            keep[number] = true;
+        }
+        Ok(keep)
+    }
+}

@@ -1,0 +1,281 @@
+//! Binarisation: how well a circuit does its task when every node can only be in one of two states (method: section 4).
+//!
+//! A node's activation x becomes `high` where x ≥ threshold and `low` elsewhere, at every position, after the gates. Thresholds lie at a
+//! quarter, a half or three quarters of the way between two levels. The published method trains them through annealed sigmoids; here
+//! they are chosen, which needs no gradients: node by node in the order of the forward pass, the step with the least calibrated task loss
+//! is taken, with the earlier nodes binarised already and the later ones as they are.
+//!
+//! The levels to choose from are the ends of the range of the node's activations, as they arrive with the earlier nodes binarised: those over
+//! all positions of the pairs, and those at the prompts' last positions, where the answer is read. Where such a range has zero within it,
+//! its two halves from and to zero are levels too: zero is what AbsTopK leaves of a node that is off, and a node of either sign that is
+//! mostly off would otherwise be on, one way or the other, everywhere. Every node still has two states.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::find::{Finder, JUDGING};
+use super::prune::Judge;
+use super::tasks::{Split, Task};
+use super::versioned::{self, Versioned, finite};
+use super::{Answers, Calibration, Circuit, Node};
+use crate::model::{Recorder, Sites};
+use crate::tape::{Tape, Var};
+use crate::{Error, Result};
+
+/// The version of the file that this code writes, and the only one it reads.
+pub const VERSION: u32 = 1;
+/// Where thresholds lie between the levels; of equally good ones the first is taken.
+pub const FRACTIONS: [f64; 3] = [0.5, 0.25, 0.75];
+
+/// What a node is replaced by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The node.
+    pub node: Node,
+    /// What it becomes below the threshold.
+    pub low: f32,
+    /// What it becomes from the threshold on.
+    pub high: f32,
+    /// Where it steps.
+    pub threshold: f32,
+    /// Where between the levels that is: one of [`FRACTIONS`].
+    pub fraction: f64,
+}
+
+/// A circuit whose nodes are all binary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Binary {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The hash of the model, as in the circuit file.
+    pub model: String,
+    /// The circuit's task.
+    pub task: String,
+    /// The nodes' steps, in the order of the forward pass.
+    pub steps: Vec<Step>,
+    /// For each step the task loss of the circuit when it alone is made, calibrated anew.
+    pub alone: Vec<f64>,
+    /// The calibration of the binary circuit.
+    pub calibration: Calibration,
+    /// On the pairs that the circuit was chosen by.
+    pub train: BinaryLoss,
+    /// On pairs from other templates.
+    pub test: BinaryLoss,
+}
+
+/// Task losses and accuracies (0 to 1) of a circuit and of its binary counterpart, each with its own calibration from the train pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BinaryLoss {
+    /// The loss of the circuit.
+    pub circuit: f64,
+    /// The loss of the binary circuit.
+    pub binary: f64,
+    /// The share of right choices of the circuit.
+    pub accuracy_circuit: f64,
+    /// That of the binary circuit.
+    pub accuracy_binary: f64,
+}
+
+/// Makes steps while a model runs.
+pub struct Steps(BTreeMap<String, Vec<Step>>);
+
+impl Steps {
+    /// Makes `steps`, of different nodes.
+    pub fn new(steps: &[Step]) -> Self {
+        let mut sites: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        steps.iter().for_each(|step| sites.entry(site(step.node)).or_default().push(*step));
+        Self(sites)
+    }
+}
+
+impl Sites for Steps {
+    /// The value goes through the host; there is no way back.
+    fn visit(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        let Some(steps) = self.0.get(name) else { return Ok(value) };
+        let tensor = value.value();
+        let mut values = tensor.read()?;
+        let width = tensor.shape().last().copied().unwrap_or(1).max(1);
+        if let Some(step) = steps.iter().find(|step| step.node.index >= width) {
+            return Err(Error::Text(format!("the model has no node {}", step.node)));
+        }
+        for row in values.chunks_exact_mut(width) {
+            for step in steps {
+                let x = &mut row[step.node.index];
+                *x = if *x >= step.threshold { step.high } else { step.low };
+            }
+        }
+        Ok(Var::constant(tensor.device().upload("binary activations", tensor.shape(), &values)?))
+    }
+}
+
+fn site(node: Node) -> String {
+    format!("{}.{}", node.layer, node.kind.site())
+}
+
+impl Judge<'_> {
+    /// The answers of the nodes in `keep` alone, with `steps` made.
+    ///
+    /// # Errors
+    /// Those of the forward pass.
+    pub fn stepped(&self, keep: &[bool], steps: &[Step]) -> Result<Answers> {
+        let (model, weights) = self.model;
+        self.questions.answers(model, weights, &mut (self.nodes.keep(keep)?, Steps::new(steps)))
+    }
+
+    /// Chooses the steps of all nodes in `keep`.
+    ///
+    /// # Errors
+    /// Those of the forward pass.
+    pub fn binarise(&self, keep: &[bool]) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        for number in (0..keep.len()).filter(|&n| keep[n]) {
+            let Some(node) = self.nodes.layout.node(number) else { continue };
+            let mut best: Option<(f64, Step)> = None;
+            for step in candidates(node, &self.ranges_of(node, keep, &steps)?) {
+                steps.push(step);
+                let answers = self.stepped(keep, &steps)?;
+                steps.pop();
+                let loss = answers.loss(answers.calibrate());
+                if best.is_none_or(|(least, _)| loss < least) {
+                    best = Some((loss, step));
+                }
+            }
+            steps.extend(best.map(|(_, step)| step));
+        }
+        Ok(steps)
+    }
+
+    /// The ranges of a node's activations over all positions and over the prompts' last positions, with `steps` made before it.
+    fn ranges_of(&self, node: Node, keep: &[bool], steps: &[Step]) -> Result<[(f32, f32); 2]> {
+        let (model, weights) = self.model;
+        let mut sites = ((self.nodes.keep(keep)?, Steps::new(steps)), Recorder::default());
+        sites.1.pattern = Some(crate::model::site_pattern(&format!("^{}$", site(node).replace('.', r"\.")))?);
+        self.questions.ask(model, weights, &mut Tape::new(), &mut sites)?;
+        let missing = || Error::Text(format!("the model has no node {node}"));
+        let (_, value) = sites.1.sites.first().ok_or_else(missing)?;
+        let values = value.value().read()?;
+        let &[_, padded, width] = value.value().shape() else { return Err(missing()) };
+        let mut ranges = [(f32::MAX, f32::MIN); 2];
+        for (b, &length) in self.questions.lengths().iter().enumerate() {
+            for t in 0..length {
+                let x = values[(b * padded + t) * width + node.index] + 0.0;
+                if !x.is_finite() {
+                    return Err(Error::Text(format!("an activation of {node} is {x}")));
+                }
+                let counts = if t + 1 == length { &mut ranges[..] } else { &mut ranges[..1] };
+                counts.iter_mut().for_each(|(low, high)| (*low, *high) = (low.min(x), high.max(x)));
+            }
+        }
+        Ok(ranges)
+    }
+}
+
+/// All steps that a node may take, the simplest first.
+fn candidates(node: Node, ranges: &[(f32, f32)]) -> Vec<Step> {
+    let (mut steps, mut seen) = (Vec::new(), BTreeSet::new());
+    for &(low, high) in ranges {
+        let halves = [(low, 0.0), (0.0, high)];
+        let halves = if low < 0.0 && 0.0 < high { &halves[..] } else { &[] };
+        for (low, high) in [(low, high)].into_iter().chain(halves.iter().copied()) {
+            if seen.insert((low.to_bits(), high.to_bits())) {
+                steps.extend(FRACTIONS.map(|fraction| {
+                    let threshold = f64::from(low) + fraction * (f64::from(high) - f64::from(low));
+                    Step { node, low, high, threshold: threshold as f32, fraction }
+                }));
+            }
+        }
+    }
+    steps
+}
+
+impl Finder<'_> {
+    /// Binarises a circuit on the pairs that it was chosen by, and judges it on those and on held-out ones. `task` is the circuit's task,
+    /// where that is not one of the twenty.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if the circuit is not a part of the model or its pairs are not to be had, and those of the forward pass.
+    pub fn binarise(&self, circuit: &Circuit, task: Option<Task>) -> Result<Binary> {
+        let hash = self.model.hash()?;
+        circuit.belongs_to(&hash)?;
+        let (keep, settings) = (circuit.keep(&self.nodes.layout)?, circuit.pruning()?);
+        let task = circuit.question(task, self.tokenizer)?;
+        let (_, choosing) = self.choosing(&task, &settings)?;
+        let held_out = (settings.seed ^ JUDGING, 0);
+        let (_, held_out) = self.pairs(&task, Split::Test, held_out, settings.eval_pairs, settings.max_length)?;
+        let judge = |questions| Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions };
+        let (choosing, held_out) = (judge(&choosing), judge(&held_out));
+
+        let steps = choosing.binarise(&keep)?;
+        let mut alone = Vec::new();
+        for step in &steps {
+            let answers = choosing.stepped(&keep, &[*step])?;
+            alone.push(answers.loss(answers.calibrate()));
+        }
+        let plain = choosing.answers(&keep)?.calibrate();
+        let calibration = choosing.stepped(&keep, &steps)?.calibrate();
+        let losses = |judge: &Judge| -> Result<BinaryLoss> {
+            let (circuit, binary) = (judge.answers(&keep)?, judge.stepped(&keep, &steps)?);
+            Ok(BinaryLoss {
+                circuit: circuit.loss(plain),
+                binary: binary.loss(calibration),
+                accuracy_circuit: circuit.accuracy(plain),
+                accuracy_binary: binary.accuracy(calibration),
+            })
+        };
+        let (train, test) = (losses(&choosing)?, losses(&held_out)?);
+        let task = circuit.task.name.clone();
+        Ok(Binary { version: VERSION, model: hash, task, steps, alone, calibration, train, test })
+    }
+}
+
+impl Binary {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming what is wrong in it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        versioned::load(path.as_ref())
+    }
+
+    /// Writes the file whole or not at all. The same content gives the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::File`] for what [`Binary::load`] would refuse, [`Error::Io`] where the system refuses.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        versioned::save(self, path.as_ref())
+    }
+}
+
+impl Versioned for Binary {
+    const WHAT: &'static str = "file of a binary circuit";
+    const VERSION: u32 = VERSION;
+
+    fn check(&self) -> Result<(), String> {
+        if self.alone.len() != self.steps.len() {
+            return Err(format!("{} losses of {} steps", self.alone.len(), self.steps.len()));
+        }
+        let mut nodes = BTreeSet::new();
+        for (step, &alone) in self.steps.iter().zip(&self.alone) {
+            let name = step.node;
+            if !nodes.insert(name) {
+                return Err(format!("node {name} is listed twice"));
+            }
+            for value in [step.low.into(), step.high.into(), step.threshold.into(), step.fraction, alone] {
+                finite(&format!("a number of {name}"), value)?;
+            }
+            if !(step.low <= step.threshold && step.threshold <= step.high) {
+                return Err(format!("{name}: the threshold is not between the levels"));
+            }
+        }
+        finite("calibration.scale", self.calibration.scale)?;
+        finite("calibration.shift", self.calibration.shift)?;
+        for (name, set) in [("train", self.train), ("test", self.test)] {
+            for value in [set.circuit, set.binary, set.accuracy_circuit, set.accuracy_binary] {
+                finite(name, value)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! Gathers [activation statistics](super::statistics) in two passes over the sequences: moments and quantiles, then histograms and snippets.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::statistics::{Activations, BINS, End, NodeStatistics, QUANTILES, SNIPPETS, Snippet, WINDOW};
+use super::{Layout, Node};
+use crate::model::{Batch, Model, Recorder, Weights, site_pattern};
+use crate::tape::Tape;
+use crate::{Error, Result};
+
+/// Values of a node that are kept to find quantiles among.
+pub const RESERVOIR: usize = 1 << 16;
+/// Sequences that run at once.
+const BATCH: usize = 8;
+
+/// The statistics of `nodes` in the whole model, over a corpus, positive and negative prompts (see [`super::Statistics::measure`]).
+///
+/// # Errors
+/// Those of [`super::Statistics::measure`].
+pub fn node_statistics(
+    model: &Model,
+    nodes: &[Node],
+    sets: [&[Vec<u32>]; 3],
+    seed: u64,
+) -> Result<Vec<NodeStatistics>> {
+    let layout = Layout::new(&model.config);
+    if let Some(node) = nodes.iter().find(|node| layout.number(**node).is_none()) {
+        return Err(Error::Text(format!("the model has no node {node}")));
+    }
+    let mut moments = Vec::new();
+    for set in sets {
+        moments.push(first_pass(model, nodes, set, seed)?);
+    }
+    let range = |n: usize| {
+        let seen = moments.iter().map(|set| &set[n]).filter(|m| m.count > 0);
+        let (low, high) = seen.fold((f32::MAX, f32::MIN), |(low, high), m| (low.min(m.min), high.max(m.max)));
+        if low <= high { (low, high) } else { (0.0, 0.0) }
+    };
+    let ranges: Vec<(f32, f32)> = (0..nodes.len()).map(range).collect();
+    let mut gathered = Vec::new();
+    for (set, moments) in sets.into_iter().zip(moments) {
+        gathered.push(second_pass(model, nodes, set, &ranges, moments, seed)?.into_iter());
+    }
+    let mut next = |set: usize| gathered[set].next().unwrap_or_default();
+    let entry = |(&node, (low, high))| NodeStatistics {
+        node,
+        low,
+        high,
+        corpus: next(0),
+        positive: next(1),
+        negative: next(2),
+    };
+    Ok(nodes.iter().zip(ranges).map(entry).collect())
+}
+
+/// Runs the model over all sequences and shows `see` each node's activations in each sequence: the node's place in `nodes`, the
+/// sequence's number, the values `(T)`. Negative zeros are shown as zeros.
+fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut dyn FnMut(usize, usize, &[f32])) -> Result<()> {
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let site = |node: &Node| format!("{}.{}", node.layer, node.kind.site());
+    let names: Vec<String> = nodes.iter().map(|node| site(node).replace('.', r"\.")).collect();
+    let pattern = site_pattern(&format!("^(?:{})$", names.join("|")))?;
+    let weights = Weights::constant(model, &[]);
+    for (at, chunk) in set.chunks(BATCH).enumerate() {
+        let longest = chunk.iter().map(Vec::len).max().unwrap_or(0);
+        // What comes after a sequence does not change what a causal model does within it.
+        let padded = |sequence: &Vec<u32>| {
+            let mut tokens = sequence.clone();
+            tokens.resize(longest, 0);
+            tokens
+        };
+        let tokens: Vec<u32> = chunk.iter().flat_map(padded).collect();
+        let batch = Batch::new(&model.device, &model.config, &tokens, chunk.len())?;
+        let mut recorder = Recorder::matching(pattern.clone());
+        model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
+        for (name, value) in recorder.sites {
+            let values = value.value().read()?;
+            let width = values.len() / (chunk.len() * longest).max(1);
+            for (n, node) in nodes.iter().enumerate().filter(|(_, node)| site(node) == name) {
+                for (b, sequence) in chunk.iter().enumerate() {
+                    let rows = (b * longest)..(b * longest + sequence.len());
+                    let column: Vec<f32> = rows.map(|row| values[row * width + node.index] + 0.0).collect();
+                    if let Some(bad) = column.iter().find(|v| !v.is_finite()) {
+                        return Err(Error::Text(format!("an activation of {node} is {bad}")));
+                    }
+                    see(n, at * BATCH + b, &column);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the first pass learns of a node.
+#[derive(Clone, Default)]
+struct Moments {
+    count: u64,
+    zeros: u64,
+    min: f32,
+    max: f32,
+    mean: f64,
+    /// The sum of squared distances from the mean (Welford's method).
+    spread: f64,
+    sample: Vec<f32>,
+}
+
+impl Moments {
+    fn add(&mut self, value: f32) {
+        (self.min, self.max) = match self.count {
+            0 => (value, value),
+            _ => (self.min.min(value), self.max.max(value)),
+        };
+        self.count += 1;
+        self.zeros += u64::from(value == 0.0);
+        let from = f64::from(value) - self.mean;
+        self.mean += from / self.count as f64;
+        self.spread += from * (f64::from(value) - self.mean);
+    }
+
+    /// The value at each quantile, from below and from above.
+    fn quantiles(&mut self) -> Vec<[f32; 2]> {
+        self.sample.sort_by(f32::total_cmp);
+        let last = self.sample.len().saturating_sub(1);
+        let rank = |q: f64| (q * last as f64).floor() as usize;
+        let at = |rank: usize| self.sample.get(rank).copied().unwrap_or_default();
+        QUANTILES.iter().map(|&q| [at(rank(q)), at(last - rank(q))]).collect()
+    }
+}
+
+/// Where each sequence begins, were they one after the other.
+fn offsets(set: &[Vec<u32>]) -> (Vec<usize>, usize) {
+    let (mut starts, mut total) = (Vec::with_capacity(set.len()), 0);
+    for sequence in set {
+        starts.push(total);
+        total += sequence.len();
+    }
+    (starts, total)
+}
+
+fn first_pass(model: &Model, nodes: &[Node], set: &[Vec<u32>], seed: u64) -> Result<Vec<Moments>> {
+    let (starts, total) = offsets(set);
+    let mut sampled = vec![total <= RESERVOIR; total];
+    if total > RESERVOIR {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rand::seq::index::sample(&mut rng, total, RESERVOIR).into_iter().for_each(|at| sampled[at] = true);
+    }
+    let mut moments = vec![Moments::default(); nodes.len()];
+    run(model, nodes, set, &mut |n, sequence, values| {
+        for (t, &value) in values.iter().enumerate() {
+            moments[n].add(value);
+            if sampled[starts[sequence] + t] {
+                moments[n].sample.push(value);
+            }
+        }
+    })?;
+    Ok(moments)
+}
+
+/// A position near a quantile, and how it ranks: by distance, then by hash.
+#[derive(Clone)]
+struct Near {
+    distance: f32,
+    hash: u64,
+    snippet: Snippet,
+}
+
+fn second_pass(
+    model: &Model,
+    nodes: &[Node],
+    set: &[Vec<u32>],
+    ranges: &[(f32, f32)],
+    mut moments: Vec<Moments>,
+    seed: u64,
+) -> Result<Vec<Activations>> {
+    let (starts, _) = offsets(set);
+    let goals: Vec<Vec<[f32; 2]>> = moments.iter_mut().map(Moments::quantiles).collect();
+    let mut histograms = vec![vec![0u64; BINS]; nodes.len()];
+    let mut nearest: Vec<[[Vec<Near>; 2]; QUANTILES.len()]> = vec![Default::default(); nodes.len()];
+    run(model, nodes, set, &mut |n, sequence, values| {
+        values.iter().filter(|v| **v != 0.0).for_each(|&v| histograms[n][bin(v, ranges[n])] += 1);
+        for (goals, lists) in goals[n].iter().zip(&mut nearest[n]) {
+            for (&goal, list) in goals.iter().zip(lists) {
+                if let Some((distance, hash, t)) = closest(values, goal, |t| mixed(seed, starts[sequence] + t)) {
+                    insert(list, (distance, hash), || snippet(&set[sequence], sequence, t, values));
+                }
+            }
+        }
+    })?;
+    let all = moments.into_iter().zip(goals).zip(histograms.into_iter().zip(nearest));
+    Ok(all.map(|((moments, goals), (histogram, nearest))| activations(&moments, &goals, histogram, nearest)).collect())
+}
+
+fn activations(
+    moments: &Moments,
+    goals: &[[f32; 2]],
+    histogram: Vec<u64>,
+    nearest: [[Vec<Near>; 2]; QUANTILES.len()],
+) -> Activations {
+    let end = |value, list: Vec<Near>| End { value, snippets: list.into_iter().map(|near| near.snippet).collect() };
+    let quantiles = QUANTILES.iter().zip(goals.iter().zip(nearest)).map(|(&quantile, (goals, [bottom, top]))| {
+        super::statistics::Quantile { quantile, bottom: end(goals[0], bottom), top: end(goals[1], top) }
+    });
+    Activations {
+        count: moments.count,
+        zeros: moments.zeros,
+        min: moments.min,
+        max: moments.max,
+        mean: moments.mean,
+        std: (moments.spread / moments.count.max(1) as f64).sqrt(),
+        histogram,
+        quantiles: quantiles.collect(),
+    }
+}
+
+/// The histogram's bin of a value in the range.
+fn bin(value: f32, (low, high): (f32, f32)) -> usize {
+    let (value, low, high) = (f64::from(value), f64::from(low), f64::from(high));
+    let place = (value - low) / (high - low) * BINS as f64;
+    // A range of one value divides zero by zero; the cast makes that 0.
+    (place as usize).min(BINS - 1)
+}
+
+/// The position of a sequence whose value is closest to `goal`, with its distance and hash: of equals the one with the least hash.
+fn closest(values: &[f32], goal: f32, hash: impl Fn(usize) -> u64) -> Option<(f32, u64, usize)> {
+    let mut best: Option<(f32, u64, usize)> = None;
+    for (t, value) in values.iter().enumerate() {
+        let distance = (value - goal).abs();
+        if best.is_none_or(|(least, ..)| distance <= least) {
+            let hash = hash(t);
+            if best.is_none_or(|(least, other, _)| (distance, hash) < (least, other)) {
+                best = Some((distance, hash, t));
+            }
+        }
+    }
+    best
+}
+
+/// Puts a position into the list, if it is among the nearest.
+fn insert(list: &mut Vec<Near>, (distance, hash): (f32, u64), snippet: impl FnOnce() -> Snippet) {
+    let at = list.partition_point(|near| (near.distance, near.hash) < (distance, hash));
+    if at < SNIPPETS {
+        list.insert(at, Near { distance, hash, snippet: snippet() });
+        list.truncate(SNIPPETS);
+    }
+}
+
+/// The window around position `t`.
+fn snippet(tokens: &[u32], sequence: usize, t: usize, values: &[f32]) -> Snippet {
+    let length = tokens.len().min(WINDOW);
+    let start = t.saturating_sub(WINDOW / 2).min(tokens.len() - length);
+    let (tokens, activations) = (&tokens[start..start + length], &values[start..start + length]);
+    Snippet { sequence, start, position: t - start, tokens: tokens.to_vec(), activations: activations.to_vec() }
+}
+
+/// A hash of a position (the finaliser of SplitMix64).
+fn mixed(seed: u64, position: usize) -> u64 {
+    let mut x = seed.wrapping_add((position as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

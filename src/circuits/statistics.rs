@@ -1,0 +1,205 @@
+//! Activation statistics of a circuit's nodes, and the file that keeps them beside the circuit.
+//!
+//! They describe the whole model: nothing is ablated. For every node there are three sets of activations: those over a corpus, over the
+//! positive and over the negative prompts that the circuit was chosen by. Of each set the file has the moments, a histogram, and snippets of
+//! text: where the activation is at the top, and where at the bottom, at each of [`QUANTILES`].
+//!
+//! *At the top q* means: with the n values in order, the value with `floor(q · (n − 1))` values above it is the quantile; the snippets are
+//! the positions whose values are nearest to it, going outward from it to both sides, at most one of each sequence. *At the bottom q* is the
+//! same from below. Of values that are equally near, such as the many zeros that AbsTopK leaves, a hash of position and seed decides, so
+//! that they come from all over the corpus.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::collect::node_statistics;
+use super::versioned::{self, Versioned, finite};
+use super::{Circuit, Node};
+use crate::Result;
+use crate::model::Model;
+
+/// The version of the file that this code writes, and the only one it reads.
+pub const VERSION: u32 = 1;
+/// The quantiles that snippets are taken at, of either end.
+pub const QUANTILES: [f64; 4] = [0.001, 0.01, 0.1, 0.5];
+/// Bins of a histogram.
+pub const BINS: usize = 64;
+/// Snippets at a quantile, at most.
+pub const SNIPPETS: usize = 8;
+/// Tokens of a snippet, at most: the position is in its middle, but at a sequence's ends.
+pub const WINDOW: usize = 50;
+
+/// The activation statistics of a circuit's nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The hash of the model, as in the circuit file.
+    pub model: String,
+    /// The circuit's task.
+    pub task: String,
+    /// Decides between equals, and which positions count where there are too many.
+    pub seed: u64,
+    /// The circuit's nodes, in its order.
+    pub nodes: Vec<NodeStatistics>,
+}
+
+/// The statistics of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatistics {
+    /// The node.
+    pub node: Node,
+    /// Where the first bin of its three histograms begins: its smallest activation in all three sets.
+    pub low: f32,
+    /// Where the last bin ends: its largest activation.
+    pub high: f32,
+    /// Over the corpus.
+    pub corpus: Activations,
+    /// Over all positions of the positive prompts.
+    pub positive: Activations,
+    /// Over all positions of the negative prompts.
+    pub negative: Activations,
+}
+
+/// One node's activations over some sequences. Of no sequences, everything is 0 or empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Activations {
+    /// How many there are.
+    pub count: u64,
+    /// How many of them are exactly zero.
+    pub zeros: u64,
+    /// The smallest.
+    pub min: f32,
+    /// The largest.
+    pub max: f32,
+    /// The mean, zeros included.
+    pub mean: f64,
+    /// The standard deviation (that of a population), zeros included.
+    pub std: f64,
+    /// The nonzero ones counted in [`BINS`] equal bins from [`NodeStatistics::low`] to [`NodeStatistics::high`]; a value on the border of
+    /// two is in the upper one, the largest in the last.
+    pub histogram: Vec<u64>,
+    /// Snippets at each of [`QUANTILES`].
+    pub quantiles: Vec<Quantile>,
+}
+
+/// The two ends at a quantile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantile {
+    /// One of [`QUANTILES`].
+    pub quantile: f64,
+    /// From below.
+    pub bottom: End,
+    /// From above.
+    pub top: End,
+}
+
+/// One end at a quantile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// The quantile's value.
+    pub value: f32,
+    /// Where the activation is closest to it, closest first.
+    pub snippets: Vec<Snippet>,
+}
+
+/// A piece of a sequence with a node's activations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snippet {
+    /// The number of the sequence.
+    pub sequence: usize,
+    /// Where in the sequence the snippet begins.
+    pub start: usize,
+    /// Where in the snippet the activation is that it was chosen for.
+    pub position: usize,
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// The node's activation at each.
+    pub activations: Vec<f32>,
+}
+
+impl Activations {
+    /// The share that is not zero, 0 to 1.
+    pub fn active(&self) -> f64 {
+        1.0 - self.zeros as f64 / self.count.max(1) as f64
+    }
+}
+
+impl Statistics {
+    /// Runs the whole model over the three sets of sequences, twice, eight sequences at a time. What is kept of a node in between is
+    /// bounded: all its values up to [`collect::RESERVOIR`](super::collect::RESERVOIR) of a set; of larger sets that many, drawn by `seed`,
+    /// stand for all where quantiles are found (and there alone).
+    ///
+    /// # Errors
+    /// [`crate::Error::Text`] if the circuit is not a part of `model` or an activation is not finite, [`crate::Error::Shape`] for sequences
+    /// that the model does not take, and the device's.
+    pub fn measure(model: &Model, circuit: &Circuit, sets: [&[Vec<u32>]; 3], seed: u64) -> Result<Self> {
+        let hash = model.hash()?;
+        circuit.belongs_to(&hash)?;
+        let nodes: Vec<Node> = circuit.nodes.iter().map(super::NodeEntry::node).collect();
+        let nodes = node_statistics(model, &nodes, sets, seed)?;
+        Ok(Self { version: VERSION, model: hash, task: circuit.task.name.clone(), seed, nodes })
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] where it cannot be read, [`crate::Error::File`] naming what is wrong in it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        versioned::load(path.as_ref())
+    }
+
+    /// Writes the file whole or not at all. The same statistics give the same bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::File`] for what [`Statistics::load`] would refuse, [`crate::Error::Io`] where the system refuses.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        versioned::save(self, path.as_ref())
+    }
+}
+
+impl Versioned for Statistics {
+    const WHAT: &'static str = "statistics file";
+    const VERSION: u32 = VERSION;
+
+    fn check(&self) -> Result<(), String> {
+        for entry in &self.nodes {
+            for (name, set) in [("corpus", &entry.corpus), ("positive", &entry.positive), ("negative", &entry.negative)]
+            {
+                check_set(set).map_err(|what| format!("{}: {name}: {what}", entry.node))?;
+            }
+            finite(&format!("{}: low", entry.node), entry.low.into())?;
+            finite(&format!("{}: high", entry.node), entry.high.into())?;
+        }
+        Ok(())
+    }
+}
+
+fn check_set(set: &Activations) -> Result<(), String> {
+    for (name, value) in [("min", set.min.into()), ("max", set.max.into()), ("mean", set.mean), ("std", set.std)] {
+        finite(name, value)?;
+    }
+    if set.histogram.len() != BINS {
+        return Err(format!("{} bins instead of {BINS}", set.histogram.len()));
+    }
+    let counted = set.histogram.iter().try_fold(set.zeros, |sum, &bin| sum.checked_add(bin));
+    if counted != Some(set.count) {
+        return Err(format!("zeros and bins do not add up to {}", set.count));
+    }
+    if !set.quantiles.iter().map(|q| q.quantile).eq(QUANTILES) {
+        return Err(format!("the quantiles are not {QUANTILES:?}"));
+    }
+    for end in set.quantiles.iter().flat_map(|q| [&q.bottom, &q.top]) {
+        finite("a quantile", end.value.into())?;
+        for snippet in &end.snippets {
+            let length = snippet.tokens.len();
+            if snippet.position >= length || snippet.activations.len() != length {
+                let (position, values) = (snippet.position, snippet.activations.len());
+                return Err(format!("a snippet of {length} tokens, {values} activations, position {position}"));
+            }
+            snippet.activations.iter().try_for_each(|&v| finite("an activation", v.into()))?;
+        }
+    }
+    Ok(())
+}
