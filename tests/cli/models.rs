@@ -105,6 +105,26 @@ fn a_converted_model_records_the_same_bits() {
     }
 }
 
+#[test]
+fn half_precision_files_convert_to_the_same_bits_and_stay_small() {
+    let case = "sink_sparse";
+    for dtype in ["f16", "bf16"] {
+        let source = published(case, "final_model.pt");
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/torch/sink_sparse_{dtype}.pt"));
+        fs::copy(&data, source.path().join("final_model.pt")).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("converted");
+        succeeds(&mut gossamer(&["convert", text(source.path()), text(&out)]));
+        let recorded = record(source.path(), case, "cpu");
+        assert_eq!(recorded, record(&out, case, "cpu"), "{dtype}");
+        let whole = record(&golden(case), case, "cpu");
+        let off = difference(recorded.get("logits"), &whole["logits"]).unwrap();
+        assert!(off > 1e-6, "{dtype} rounds the weights, and then AbsTopK chooses otherwise: {off}");
+        let size = |path: &Path| fs::metadata(path.join("model.safetensors")).unwrap().len();
+        assert!(size(&out) < size(&golden(case)) * 6 / 10, "{dtype} is kept");
+    }
+}
+
 /// A tiny trained run with its tokenizer.
 fn run() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -79,3 +79,8 @@ for place in ["model", "state_dict", "model_state_dict"]:
 
 torch.save({"weight": parameter}, "old.pt", _use_new_zipfile_serialization=False)
 torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), "script.pt")
+
+# A golden model in the two half types, for conversions from end to end.
+golden = torch.load("../../golden/forward/sink_sparse/final_model.pt")
+for name, dtype in [("f16", torch.float16), ("bf16", torch.bfloat16)]:
+    torch.save({k: v.to(dtype) for k, v in golden.items()}, f"sink_sparse_{name}.pt")
