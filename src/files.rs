@@ -262,6 +262,11 @@ fn prefixed(prefix: &str, name: &OsStr, suffix: &str) -> OsString {
     full
 }
 
+/// Lower-case hexadecimal digits of `bytes`.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;

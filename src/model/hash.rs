@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::Model;
 use crate::Result;
+use crate::files::hex;
 
 impl Model {
     /// `sha256:…` over every parameter's name, shape and numbers, in order. Zeros count alike with either sign, so that a model
@@ -20,7 +21,6 @@ impl Model {
                 hash.update(&bytes);
             }
         }
-        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("sha256:{hex}"))
+        Ok(format!("sha256:{}", hex(&hash.finalize())))
     }
 }

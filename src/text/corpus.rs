@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use super::cache::{Tokens, VERSION, Writer};
 use super::source::fingerprint;
 pub use super::source::{Documents, Source};
-use super::temporary::hex;
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
+use crate::files::hex;
 use crate::{Error, Result};
 
 /// About how many bytes of documents are held in memory at a time, tokens aside.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::temporary::hex;
+use crate::files::hex;
 use crate::{Error, Result};
 
 /// Folders that hold other people's code or machine-made files, and are passed over while walking.

@@ -80,8 +80,3 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     temporary.file.write_all(bytes).map_err(|source| Error::io(temporary.path(), source))?;
     temporary.publish()
 }
-
-/// Lower-case hexadecimal digits of `bytes`.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -13,7 +13,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::temporary::{hex, write_whole};
+use super::temporary::write_whole;
+use crate::files::hex;
 use crate::{Error, Result};
 
 /// How the published models cut text into pieces before BPE: a word with one leading character, up to three digits,
