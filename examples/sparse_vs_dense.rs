@@ -2,25 +2,30 @@
 //!
 //! Trains a sparse model on the built-in corpus, then a dense one of the same shape until its validation loss is no higher, and prunes
 //! both on every task that both can do, at several target losses, with and without clean-up. Writes `circuits.csv`, a row a
-//! circuit, and prints the ratios of edges, the geometric mean over tasks at equal target loss.
+//! circuit, and `circuits.png`, and prints the ratios of edges, the geometric mean over tasks at equal target loss.
 //!
-//! `cargo run --release --example sparse_vs_dense -- --out FOLDER [--sparse RUN] [--preset NAME] [--prune KEY=VALUE…]`; hours.
+//! `cargo run --release --example sparse_vs_dense -- [--out FOLDER] [--sparse RUN]`: about two hours on two cores. Run again with the same
+//! `--out`, it takes up the models that it has trained.
 //! `--quick`: tiny models that can do hardly anything, in seconds.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
+use gossamer::Error;
+use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::circuits::find::{Finder, Ranking};
 use gossamer::circuits::prune::Settings;
-use gossamer::circuits::{Layout, Nodes, graph, tasks};
+use gossamer::circuits::tasks::Task;
+use gossamer::circuits::{Layout, Nodes, graph, parallel, tasks};
 use gossamer::device::Device;
 use gossamer::files::{create_folder, write_atomic};
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Batch, Hold, Model, Weights, evaluate, means, site_pattern};
+use gossamer::model::{Batch, Hold, Model, evaluate, means, site_pattern};
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::{RunData, batches, held_out, prepare};
@@ -36,17 +41,20 @@ struct Args {
     #[arg(long)]
     sparse: Option<PathBuf>,
     /// The preset of the sparse run
-    #[arg(long, default_value = "quickstart")]
+    #[arg(long, default_value = "circuits")]
     preset: String,
     /// Task losses to reach
     #[arg(long, num_args = 1.., default_values_t = [0.3, 0.15, 0.05])]
     targets: Vec<f64>,
     /// Steps of pruning
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 300)]
     steps: u64,
-    /// Price of a kept node
-    #[arg(long, default_value_t = 1e-3)]
-    k_coef: f64,
+    /// Pairs a step; circuits are chosen by twice as many
+    #[arg(long, default_value_t = 32)]
+    pairs: usize,
+    /// Prices of a kept node to try
+    #[arg(long, num_args = 1.., default_values_t = [1e-3, 3e-3])]
+    k_coefs: Vec<f64>,
     /// Learning rate of pruning
     #[arg(long, default_value_t = 1e-2)]
     lr: f64,
@@ -59,11 +67,13 @@ struct Args {
 }
 
 /// One circuit's size.
+#[derive(Clone)]
 struct Row {
     task: String,
     model: &'static str,
     target: f64,
     clean: bool,
+    k_coef: f64,
     nodes: usize,
     edges: usize,
     loss: f64,
@@ -78,18 +88,18 @@ fn main() -> Result<()> {
     let (config, folder) = sparse_run(&args, &device)?;
     let tokenizer = Tokenizer::load(folder.join("tokenizer.json"))?;
     let data = prepare(&config, tokenizer.clone(), &args.out.join("cache"))?;
-    let sequences = held_out(&config, &data.corpus.validation)?;
     let sparse = ModelFiles::open(&folder)?.load(Hold::Compressed, &device)?;
-    let goal = evaluate(&sparse, &sequences, config.train.batch_size, false)?.loss;
-    println!("sparse: validation loss {goal:.4}");
-    let (dense, reached) = dense_twin(&config, &data, &sequences, goal, &device)?;
-    println!("dense:  validation loss {reached:.4}");
+    let sequences = held_out(&config, &data.corpus.validation)?;
+    let loss = evaluate(&sparse, &sequences, config.train.batch_size, false)?.loss;
+    println!("sparse: validation loss {loss:.4}");
+    let dense = dense_twin(&args, &config, &data, &sparse, &Goal { sequences, loss })?;
 
-    let mut rows = Vec::new();
+    let rows = Rows { path: args.out.join("circuits.csv"), rows: Mutex::default() };
     for (name, model) in [("sparse", &sparse), ("dense", &dense)] {
-        rows.extend(circuits(&args, name, model, &tokenizer)?);
+        circuits(&args, name, model, &tokenizer, &rows)?;
     }
-    write_csv(&args.out.join("circuits.csv"), &rows)?;
+    let rows = rows.rows.into_inner().map_err(|_| anyhow!("another thread failed"))?;
+    picture(&rows, &args.targets).save(&args.out.join("circuits.png"))?;
     for clean in [false, true] {
         for &target in &args.targets {
             report(&rows, target, clean);
@@ -104,8 +114,12 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
         return Ok((RunConfig::load(&folder.join("config.toml"))?, folder.clone()));
     }
     let folder = args.out.join("sparse");
-    let mut config = RunConfig::preset(&args.preset)?;
-    if args.quick {
+    let resume = folder.join("config.toml").exists();
+    let mut config = match resume {
+        true => RunConfig::load(&folder.join("config.toml"))?,
+        false => RunConfig::preset(&args.preset)?,
+    };
+    if args.quick && !resume {
         for setting in [
             "train.steps=60",
             "n_layer=1",
@@ -121,136 +135,222 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
         }
     }
     let stop = AtomicBool::new(false);
-    let resume = folder.join("config.toml").exists();
     let run =
         Run { config, folder: folder.clone(), cache: args.out.join("cache"), device: device.clone(), stop: &stop };
     run.execute(resume, &mut |_| {}).context("training the sparse model")?;
     Ok((run.config, folder))
 }
 
-/// A dense model of the same shape and schedule, trained until it predicts as well as the sparse one.
-fn dense_twin(
-    config: &RunConfig,
-    data: &RunData,
-    sequences: &[Vec<u32>],
-    goal: f64,
-    device: &Device,
-) -> Result<(Model, f64)> {
+/// A dense model of the same shape that predicts no worse than the sparse one, whose validation loss is `goal`. Of several lengths of
+/// training, each with warm-up and decay of its own, the shortest that gets there, stopped as soon as it does. Kept in `dense/`.
+fn dense_twin(args: &Args, config: &RunConfig, data: &RunData, sparse: &Model, goal: &Goal) -> Result<Model> {
+    let folder = args.out.join("dense");
+    let (twin, about) = (folder.join("twin.txt"), format!("dense twin of {}\n", sparse.hash()?));
+    if std::fs::read_to_string(&twin).is_ok_and(|kept| kept == about) {
+        return Ok(ModelFiles::open(&folder)?.load(Hold::Dense, &sparse.device)?);
+    }
     let mut config = config.clone();
+    // The sparse model's learning rate while it was dense.
+    config.train.lr *= config.sparsity.target_density.sqrt();
     (config.sparsity.target_density, config.sparsity.embed_target_density) = (1.0, 1.0);
+    let all = config.train.steps;
+    for part in [12, 8, 5, 3, 2, 1] {
+        config.train.steps = (all / part).max(1);
+        if let Some(model) = train_dense(&config, data, goal, &sparse.device)? {
+            create_folder(&folder)?;
+            model.save(&folder)?;
+            write_atomic(&twin, |out| out.write_all(about.as_bytes()).map_err(|e| gossamer::Error::io(&twin, e)))?;
+            return Ok(model);
+        }
+    }
+    bail!("a dense model does not reach the sparse one's validation loss of {:.4}", goal.loss)
+}
+
+/// What a dense model must reach, and where.
+struct Goal {
+    sequences: Vec<Vec<u32>>,
+    loss: f64,
+}
+
+fn train_dense(config: &RunConfig, data: &RunData, goal: &Goal, device: &Device) -> Result<Option<Model>> {
+    let steps = config.train.steps;
     let model = Model::new(config.model.clone(), config.run.seed, device)?;
     let mut trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone())?;
-    let every = (config.train.steps / 100).max(1);
-    loop {
-        let step = trainer.steps_done();
+    let every = (steps / 40).max(1);
+    for done in 1..=steps {
         let batch = |tokens: &Vec<u32>| Batch::new(device, &config.model, tokens, config.train.batch_size);
-        let batches = batches(&config, &data.corpus.train, step)?.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
-        trainer.step(&batches)?;
-        let done = step + 1 == config.train.steps;
-        if (step + 1) % every == 0 || done {
-            let loss = evaluate(&trainer.model, sequences, config.train.batch_size, false)?.loss;
-            if loss <= goal || done {
-                return Ok((trainer.model, loss));
+        let batches =
+            batches(config, &data.corpus.train, done - 1)?.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
+        let record = trainer.step(&batches)?;
+        if (2 * done > steps && done % every == 0) || done == steps {
+            trainer.numbers(&record)?;
+            let loss = evaluate(&trainer.model, &goal.sequences, config.train.batch_size, false)?.loss;
+            if loss <= goal.loss {
+                println!("dense:  validation loss {loss:.4} after {done} of {steps} steps");
+                return Ok(Some(trainer.model));
+            }
+            if done == steps {
+                println!("dense:  validation loss {loss:.4} after all of {steps} steps: too few");
             }
         }
     }
+    Ok(None)
 }
 
-fn circuits(args: &Args, name: &'static str, model: &Model, tokenizer: &Tokenizer) -> Result<Vec<Row>> {
+/// All circuits so far, and the file that keeps them.
+struct Rows {
+    path: PathBuf,
+    rows: Mutex<Vec<Row>>,
+}
+
+impl Rows {
+    /// Adds a task's circuits, and writes the file anew: hours of searching are not lost by what comes after.
+    fn add(&self, more: Vec<Row>) -> Result<()> {
+        let mut rows = self.rows.lock().map_err(|_| anyhow!("another thread failed"))?;
+        rows.extend(more);
+        rows.sort_by(|a, b| (a.model, &a.task).cmp(&(b.model, &b.task)));
+        write_csv(&self.path, &rows)
+    }
+}
+
+fn circuits(args: &Args, name: &'static str, model: &Model, tokenizer: &Tokenizer, rows: &Rows) -> Result<()> {
     let length = model.config.block_size;
     let documents = gossamer::text::python::documents(0).map(Ok);
-    let sequences = gossamer::text::sequences::sequences(documents, tokenizer, length, 64 * length)?;
+    let tokens = if args.quick { 64 * length } else { 65_536 };
+    let sequences = gossamer::text::sequences::sequences(documents, tokenizer, length, tokens)?;
     let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
     let means = means(model, batches, &site_pattern(".")?)?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
-    let finder = Finder { model, weights: Weights::constant(model, &[]), nodes, tokenizer };
+    let finder = Finder { model, nodes, tokenizer };
+    let tasks = tasks::all();
+    let done = parallel::map(&model.device, tasks.len(), |at| {
+        match task_rows(args, name, &finder, &tasks[at]) {
+            Ok(found) => return rows.add(found),
+            Err(error) => println!("{name}: {}: {error:#}", tasks[at].name),
+        }
+        Ok(())
+    })?;
+    done.into_iter().collect()
+}
+
+/// A task's circuits at all target losses, with and without clean-up: of all prices of a node the smallest.
+fn task_rows(args: &Args, name: &'static str, finder: &Finder, task: &Task) -> Result<Vec<Row>> {
+    let task = task.clone().fitted(finder.tokenizer)?;
     let loosest = args.targets.iter().copied().fold(f64::MIN, f64::max);
-    let (steps, pairs) = if args.quick { (10, 8) } else { (args.steps, 64) };
-    let settings = Settings {
-        steps,
-        pairs,
-        eval_pairs: 2 * pairs,
-        lr: args.lr,
-        k_coef: args.k_coef,
-        target_loss: loosest,
-        ..Settings::default()
-    };
-    let mut rows = Vec::new();
-    for task in tasks::all() {
-        let Ok(task) = task.fitted(tokenizer) else { continue };
-        let scores = match finder.rank(&task, &settings, Ranking::Learned, &mut |_| {}) {
-            Ok(scores) => scores,
-            Err(error) => {
-                println!("{name}: {error}");
-                continue;
-            }
-        };
+    let (steps, pairs) = if args.quick { (10, 8) } else { (args.steps, args.pairs) };
+    let base =
+        Settings { steps, pairs, eval_pairs: 2 * pairs, lr: args.lr, target_loss: loosest, ..Settings::default() };
+    let mut rows: Vec<Row> = Vec::new();
+    for &k_coef in &args.k_coefs {
+        let settings = Settings { k_coef, ..base.clone() };
+        let scores = finder.rank(&task, &settings, Ranking::Learned, &|_| {})?;
         for &target in &args.targets {
             for clean in [false, true] {
                 let settings = Settings { target_loss: target, ..settings.clone() };
-                let found = finder.choose(&task, &settings, scores.clone(), clean)?;
-                if found.train.circuit > target {
-                    continue;
-                }
-                let edges = graph(model, &finder.nodes.layout, &found.keep)?.edges.len();
+                let found = match finder.choose(&task, &settings, scores.clone(), clean) {
+                    Err(Error::OutOfReach { .. }) => continue,
+                    found => found?,
+                };
                 let row = Row {
                     task: task.name.clone(),
                     model: name,
                     target,
                     clean,
+                    k_coef,
                     nodes: found.keep.iter().filter(|kept| **kept).count(),
-                    edges,
+                    edges: graph(finder.model, &finder.nodes.layout, &found.keep)?.edges.len(),
                     loss: found.train.circuit,
                     held_out_loss: found.test.circuit,
                     ablated: found.test.ablated,
                 };
-                println!(
-                    "{name}: {} at {target}{}: {} nodes, {edges} edges",
-                    row.task,
-                    if clean { ", cleaned" } else { "" },
-                    row.nodes
-                );
-                rows.push(row);
+                match rows.iter_mut().find(|other| (other.target, other.clean) == (target, clean)) {
+                    Some(other) if (row.edges, row.nodes) < (other.edges, other.nodes) => *other = row,
+                    Some(_) => {}
+                    None => rows.push(row),
+                }
             }
         }
+    }
+    for row in &rows {
+        let how = if row.clean { ", cleaned" } else { "" };
+        println!("{name}: {} at {}{how}: {} nodes, {} edges", row.task, row.target, row.nodes, row.edges);
     }
     Ok(rows)
 }
 
 fn write_csv(path: &Path, rows: &[Row]) -> Result<()> {
-    let mut text = String::from("task,model,target_loss,clean_up,nodes,edges,loss,held_out_loss,ablated_loss\n");
+    let mut text = String::from("task,model,target_loss,clean_up,k_coef,nodes,edges,loss,held_out_loss,ablated_loss\n");
     for r in rows {
         writeln!(
             text,
-            "{},{},{},{},{},{},{},{},{}",
-            r.task, r.model, r.target, r.clean, r.nodes, r.edges, r.loss, r.held_out_loss, r.ablated
+            "{},{},{},{},{},{},{},{},{},{}",
+            r.task, r.model, r.target, r.clean, r.k_coef, r.nodes, r.edges, r.loss, r.held_out_loss, r.ablated
         )?;
     }
     Ok(write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| gossamer::Error::io(path, e)))?)
 }
 
+/// Edges of one model's circuits at `target`, by task. A circuit without an edge counts as one edge, so that means exist.
+fn edges<'a>(rows: &'a [Row], model: &str, target: f64, clean: bool) -> BTreeMap<&'a str, f64> {
+    let rows = rows.iter().filter(|r| r.model == model && r.target == target && r.clean == clean);
+    rows.map(|r| (r.task.as_str(), r.edges.max(1) as f64)).collect()
+}
+
+/// The edges of the sparse and of the dense model's circuits, for each task that both do at `target`.
+fn both(rows: &[Row], target: f64, clean: bool) -> Vec<(f64, f64)> {
+    let (sparse, dense) = (edges(rows, "sparse", target, clean), edges(rows, "dense", target, clean));
+    sparse.iter().filter_map(|(task, s)| Some((*s, *dense.get(task)?))).collect()
+}
+
+fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), v| (sum + v.ln(), count + 1.0));
+    (sum / count).exp()
+}
+
 /// Prints the ratio of edges over the tasks that both models do at `target`.
 fn report(rows: &[Row], target: f64, clean: bool) {
-    let of = |model: &str| -> BTreeMap<&str, usize> {
-        let rows = rows.iter().filter(|r| r.model == model && r.target == target && r.clean == clean);
-        rows.map(|r| (r.task.as_str(), r.edges)).collect()
-    };
-    let (sparse, dense) = (of("sparse"), of("dense"));
-    // A circuit without an edge counts as one edge, so that the mean exists.
-    let both =
-        sparse.iter().filter_map(|(task, s)| Some((task, (*dense.get(task)?).max(1) as f64 / (*s).max(1) as f64)));
-    let mut ratios: Vec<f64> = both.map(|(_, ratio)| ratio).collect();
+    let mut ratios: Vec<f64> = both(rows, target, clean).into_iter().map(|(sparse, dense)| dense / sparse).collect();
     ratios.sort_by(f64::total_cmp);
     let how = if clean { "with clean-up" } else { "without clean-up" };
     match ratios[..] {
         [] => println!("target {target}, {how}: no task that both models do"),
-        [least, ..] => {
-            let mean = (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp();
-            let most = ratios[ratios.len() - 1];
-            println!(
-                "target {target}, {how}: dense circuits have {mean:.1} times the edges (geometric mean of {} tasks, {least:.1} to {most:.1})",
-                ratios.len()
-            );
+        [least, ..] => println!(
+            "target {target}, {how}: dense circuits have {:.1} times the edges (geometric mean of {} tasks, {least:.1} to {:.1}, median {:.1})",
+            geometric_mean(ratios.iter().copied()),
+            ratios.len(),
+            ratios[ratios.len() - 1],
+            ratios[ratios.len() / 2]
+        ),
+    }
+}
+
+/// Edges against task loss: every task's circuits after clean-up as dots, the geometric means over shared tasks as lines.
+fn picture(rows: &[Row], targets: &[f64]) -> Chart {
+    let mut series = Vec::new();
+    for (model, color) in [("sparse", COLORS[0]), ("dense", COLORS[1])] {
+        let of = rows.iter().filter(|r| r.model == model && r.clean);
+        let points = of.map(|r| (r.loss, r.edges.max(1) as f64)).collect();
+        let pale = |c: u8| c / 2 + 127;
+        series.push(Series {
+            name: String::new(),
+            color: (pale(color.0), pale(color.1), pale(color.2)),
+            line: false,
+            points,
+        });
+        for (clean, color) in [(true, color), (false, (pale(color.0), pale(color.1), pale(color.2)))] {
+            let mean = |&target: &f64| {
+                let shared = both(rows, target, clean);
+                let edges = shared.iter().map(|&(sparse, dense)| if model == "sparse" { sparse } else { dense });
+                (target, geometric_mean(edges))
+            };
+            let name = format!("{model}{}", if clean { "" } else { ", without clean-up" });
+            series.push(Series { name, color, line: true, points: targets.iter().map(mean).collect() });
         }
+    }
+    Chart {
+        title: "Circuits of a sparse and of a dense model of equal loss".into(),
+        x: Axis::log("task loss"),
+        y: Axis::log("edges"),
+        series,
     }
 }

@@ -57,6 +57,14 @@ pub enum Error {
     /// Text, corpus or tokenizer trouble that belongs to no one file.
     #[error("{0}")]
     Text(String),
+    /// A model does not do a task well enough for a circuit to be looked for.
+    #[error("its loss is {loss:.3} at best, above the target {target}: there is no circuit to be found")]
+    OutOfReach {
+        /// The task loss of all nodes that may be used, calibrated.
+        loss: f64,
+        /// The loss to reach.
+        target: f64,
+    },
     /// Training met a number that is not finite.
     #[error("step {step}: {tensor} is not finite ({value}); the last good checkpoint is kept")]
     NonFinite {

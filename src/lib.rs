@@ -11,6 +11,8 @@
 //! * [`circuits`]: the tasks that ask a model one question each, and what in it answers.
 #![warn(missing_docs)]
 
+pub mod bench;
+pub mod chart;
 pub mod check;
 pub mod circuits;
 pub mod device;

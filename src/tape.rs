@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::device::Tensor;
 use crate::ops::compress::Compressed;
@@ -67,7 +68,7 @@ pub enum Weight {
     /// same: it goes to `dense`, the same numbers, where there is one.
     Compressed {
         /// The nonzeros.
-        lists: Rc<Compressed>,
+        lists: Arc<Compressed>,
         /// The matrix that is trained.
         dense: Option<Var>,
     },

@@ -77,8 +77,14 @@ fn sparse_vs_dense_compares_circuits_of_equal_loss() {
     let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(|line| line.split(',').collect()).collect();
     assert!(rows.len() > 20, "{csv}");
     for row in &rows {
-        assert_eq!((row.len(), row[2]), (9, "0.7"), "{row:?}");
-        assert!(row[6].parse::<f64>().unwrap() <= 0.7 && ["sparse", "dense"].contains(&row[1]), "{row:?}");
+        assert_eq!((row.len(), row[2]), (10, "0.7"), "{row:?}");
+        assert!(row[7].parse::<f64>().unwrap() <= 0.7 && ["sparse", "dense"].contains(&row[1]), "{row:?}");
     }
+    assert!(std::fs::read(folder.path().join("circuits.png")).unwrap().starts_with(b"\x89PNG"));
+    // Both models are taken up again, and the same circuits found.
+    let again = Command::new(example("sparse_vs_dense")).args(arguments).arg(folder.path()).output().unwrap();
+    let again = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(!again.contains("steps") && again.contains("target 0.7, with clean-up"), "{again}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("circuits.csv")).unwrap(), csv);
     assert!(stdout.contains("target 0.7, with clean-up: dense circuits have"), "{stdout}");
 }

@@ -26,7 +26,7 @@ fn a_document_depends_on_seed_and_index_alone() {
 #[test]
 fn the_stream_of_this_version_is_frozen() {
     let hash = sample(200).iter().fold(0xcbf2_9ce4_8422_2325, |hash, text| fnv(hash, text.as_bytes()));
-    assert_eq!((python::VERSION, hash), (1, 0x3d75_4f68_3c8a_a32e));
+    assert_eq!((python::VERSION, hash), (2, 0xb068_f979_021b_4830));
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn both_sides_of_every_task_occur_in_balance() {
         }
         let share = 100 * first / (first + second).max(1);
         println!("{task:28} {first:6} {second:6} {share:3} %");
-        if first.min(second) < 100 || !(20..=80).contains(&share) {
+        if first.min(second) < 100 || !(12..=85).contains(&share) {
             failures.push((task, first, second));
         }
     }

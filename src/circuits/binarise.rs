@@ -204,7 +204,8 @@ impl Finder<'_> {
         let (_, choosing) = self.choosing(&task, &settings)?;
         let held_out = (settings.seed ^ JUDGING, 0);
         let (_, held_out) = self.pairs(&task, Split::Test, held_out, settings.eval_pairs, settings.max_length)?;
-        let judge = |questions| Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions };
+        let weights = self.weights();
+        let judge = |questions| Judge { model: (self.model, &weights), nodes: &self.nodes, questions };
         let (choosing, held_out) = (judge(&choosing), judge(&held_out));
 
         let steps = choosing.binarise(&keep)?;

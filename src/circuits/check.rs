@@ -23,6 +23,14 @@ pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
             return Err(format!("node {} is listed twice", entry.node()));
         }
     }
+    for node in &circuit.absent {
+        if node.layer >= circuit.model.n_layer || node.index >= circuit.model.width(node.kind) {
+            return Err(format!("absent {node}: the model has no such node"));
+        }
+        if nodes.contains(node) {
+            return Err(format!("node {node} is absent and kept"));
+        }
+    }
     check_edges(circuit, &nodes)?;
     check_biases(circuit, &nodes)?;
     check_tokens("embeddings", &circuit.embeddings, circuit.model.d_model)?;

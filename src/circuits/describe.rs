@@ -26,7 +26,8 @@ impl Finder<'_> {
     pub fn describe(&self, task: &Task, found: &Found, settings: &Settings, path: &str, hash: &str) -> Result<Circuit> {
         let task = &task.clone().fitted(self.tokenizer)?;
         let (batch, questions) = self.choosing(task, settings)?;
-        let judge = Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions: &questions };
+        let weights = self.weights();
+        let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: &questions };
         let loss = judge.answers(&found.keep)?.loss(found.calibration);
         let layout = &self.nodes.layout;
         let graph = graph(self.model, layout, &found.keep)?;
@@ -58,7 +59,7 @@ impl Finder<'_> {
         for edge in &graph.edges {
             let gates = self.nodes.keep(&found.keep)?;
             let effect = match Cut::new(self.model, gates, *edge) {
-                Some(mut cut) => questions.answers(self.model, &self.weights, &mut cut)?.loss(found.calibration) - loss,
+                Some(mut cut) => questions.answers(self.model, &weights, &mut cut)?.loss(found.calibration) - loss,
                 None => 0.0,
             };
             edges.push(EdgeEntry { from: edge.from, to: edge.to, weight: edge.weight.into(), effect });
@@ -73,6 +74,7 @@ impl Finder<'_> {
             task: self.task(task, &batch)?,
             settings: serde_json::to_value(settings).map_err(|e| Error::Text(e.to_string()))?,
             nodes,
+            absent: (0..layout.len()).filter(|&n| self.nodes.absent[n]).filter_map(|n| layout.node(n)).collect(),
             edges,
             biases,
             embeddings,
@@ -103,7 +105,7 @@ impl Finder<'_> {
     /// The activations of kept nodes within the circuit, over all positions of positive and of negative prompts.
     fn ranges(&self, questions: &Questions, keep: &[bool]) -> Result<BTreeMap<usize, [Range; 2]>> {
         let mut sites = (self.nodes.keep(keep)?, Recorder::default());
-        questions.ask(self.model, &self.weights, &mut Tape::new(), &mut sites)?;
+        questions.ask(self.model, &self.weights(), &mut Tape::new(), &mut sites)?;
         let mut ranges = BTreeMap::new();
         for (site, value) in &sites.1.sites {
             let Some(slot) = self.nodes.layout.slot(site).filter(|slot| keep[slot.range()].contains(&true)) else {

@@ -32,6 +32,9 @@ pub struct Circuit {
     pub settings: serde_json::Value,
     /// The channels it keeps; all others stand at their means.
     pub nodes: Vec<NodeEntry>,
+    /// Channels that it was not allowed to keep: those of circuits found before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Node>,
     /// The nonzero weights that join two kept nodes.
     pub edges: Vec<EdgeEntry>,
     /// The nonzero biases of kept nodes.
@@ -197,8 +200,8 @@ pub struct LossSet {
     pub circuit: f64,
     /// The same before calibration.
     pub circuit_uncalibrated: f64,
-    /// The loss of the model without the circuit: the circuit's nodes at their means, with a calibration of its own.
-    /// Chance is log 2.
+    /// The loss of the model without the circuit: the circuit's nodes and those of [`Circuit::absent`] at their means, with a
+    /// calibration of its own. Chance is log 2.
     pub ablated: f64,
     /// The share of right choices of the whole model.
     pub accuracy_model: f64,
@@ -287,6 +290,7 @@ impl Circuit {
         self.nodes.sort_by_key(NodeEntry::node);
         self.edges.sort_by_key(|edge| (edge.from, edge.to));
         self.biases.sort_by_key(|bias| bias.node);
+        self.absent.sort_unstable();
         for list in [&mut self.embeddings, &mut self.unembeddings] {
             list.sort_by_key(|entry| entry.channel);
             for entry in list {

@@ -37,17 +37,18 @@ pub struct Found {
     pub test: LossSet,
 }
 
-/// A model, its nodes and its tokenizer, ready to be searched for circuits.
+/// A model, its nodes and its tokenizer, ready to be searched for circuits. Threads can share one.
 pub struct Finder<'a> {
     /// The model.
     pub model: &'a Model,
-    /// Its weights.
-    pub weights: Weights,
     /// Its nodes.
     pub nodes: Nodes,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
 }
+
+/// Told of every step of pruning, from whichever thread.
+pub type Watch<'a> = dyn Fn(Progress) + Sync + 'a;
 
 /// Seeds beside the run's own, so that no two streams of pairs are the same.
 pub(super) const CHOOSING: u64 = 0x5eed_0001;
@@ -82,7 +83,7 @@ impl Finder<'_> {
         settings: &Settings,
         ranking: Ranking,
         clean: bool,
-        watch: &mut dyn FnMut(Progress),
+        watch: &Watch,
     ) -> Result<Found> {
         let task = &task.clone().fitted(self.tokenizer)?;
         let scores = self.rank(task, settings, ranking, watch)?;
@@ -92,40 +93,42 @@ impl Finder<'_> {
     /// A score for every node: the larger, the more the task needs it.
     ///
     /// # Errors
-    /// [`Error::Text`] if the whole model does not reach the target loss; those of the pairs and of the forward pass.
-    pub fn rank(
-        &self,
-        task: &Task,
-        settings: &Settings,
-        ranking: Ranking,
-        watch: &mut dyn FnMut(Progress),
-    ) -> Result<Vec<f32>> {
+    /// [`Error::OutOfReach`] if not even all nodes reach the target loss; those of the pairs and of the forward pass.
+    pub fn rank(&self, task: &Task, settings: &Settings, ranking: Ranking, watch: &Watch) -> Result<Vec<f32>> {
         settings.validate()?;
         let (_, choosing) = self.choosing(task, settings)?;
-        let judge = Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions: &choosing };
+        let weights = self.weights();
+        let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: &choosing };
         let (whole, _) = judge.loss(&vec![true; self.nodes.layout.len()])?;
         if whole > settings.target_loss {
-            return Err(Error::Text(format!(
-                "{}: the whole model's loss is {whole:.3}, above the target {}: it has no such circuit",
-                task.name, settings.target_loss
-            )));
+            return Err(Error::OutOfReach { loss: whole, target: settings.target_loss });
         }
-        match ranking {
-            Ranking::Learned => self.learn(task, settings, watch),
-            Ranking::Attribution => self.attribute(&choosing, settings),
+        let mut scores = match ranking {
+            Ranking::Learned => self.learn(task, settings, watch)?,
+            Ranking::Attribution => self.attribute(&choosing, settings)?,
+        };
+        for (score, absent) in scores.iter_mut().zip(&self.nodes.absent) {
+            if *absent {
+                *score = f32::NEG_INFINITY;
+            }
         }
+        Ok(scores)
     }
 
     /// The smallest circuit of the nodes with the largest scores that reaches the target loss, without the nodes that it does
     /// not miss if `clean` is set, and the verdict on held-out pairs.
     ///
     /// # Errors
-    /// Those of the pairs and of the forward pass.
+    /// [`Error::OutOfReach`] if not even all nodes reach the target loss; those of the pairs and of the forward pass.
     pub fn choose(&self, task: &Task, settings: &Settings, scores: Vec<f32>, clean: bool) -> Result<Found> {
         let (_, choosing) = self.choosing(task, settings)?;
-        let judge = Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions: &choosing };
+        let weights = self.weights();
+        let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: &choosing };
         let order = prune::order(&scores);
-        let k = prune::bisect(&judge, &order, settings.target_loss)?.unwrap_or(order.len());
+        let Some(k) = prune::bisect(&judge, &order, settings.target_loss)? else {
+            let (loss, _) = judge.loss(&vec![true; order.len()])?;
+            return Err(Error::OutOfReach { loss, target: settings.target_loss });
+        };
         let mut keep = prune::first(&order, k);
         if clean {
             prune::clean(&judge, &mut keep, settings.target_loss)?;
@@ -138,7 +141,12 @@ impl Finder<'_> {
         Ok(Found { scores, keep, before_clean_up: k, calibration, train, test })
     }
 
-    fn learn(&self, task: &Task, settings: &Settings, watch: &mut dyn FnMut(Progress)) -> Result<Vec<f32>> {
+    /// The model's weights, for one thread.
+    pub(super) fn weights(&self) -> Weights {
+        Weights::constant(self.model, &[])
+    }
+
+    fn learn(&self, task: &Task, settings: &Settings, watch: &Watch) -> Result<Vec<f32>> {
         let mut index = 0;
         let mut questions = |_| {
             let at = (settings.seed, index);
@@ -146,14 +154,16 @@ impl Finder<'_> {
             index = batch.next_index;
             Ok(questions)
         };
-        prune::learn((self.model, &self.weights), &self.nodes, settings, &mut questions, watch)
+        prune::learn((self.model, &self.weights()), &self.nodes, settings, &mut questions, &mut |progress| {
+            watch(progress)
+        })
     }
 
     fn attribute(&self, questions: &Questions, settings: &Settings) -> Result<Vec<f32>> {
         let free = Settings { k_coef: 0.0, ..settings.clone() };
         // With all gates open and equal, the gradient of tau is gradient × (activation − mean) but for a constant.
         let open = vec![1.0; self.nodes.layout.len()];
-        let step = prune::step((self.model, &self.weights), &self.nodes, questions, &open, &free)?;
+        let step = prune::step((self.model, &self.weights()), &self.nodes, questions, &open, &free)?;
         Ok(step.gradient.iter().map(|g| g.abs() as f32).collect())
     }
 
@@ -162,10 +172,11 @@ impl Finder<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn judge(&self, questions: &Questions, keep: &[bool], calibration: Calibration) -> Result<LossSet> {
-        let judge = Judge { model: (self.model, &self.weights), nodes: &self.nodes, questions };
+        let weights = self.weights();
+        let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions };
         let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
-        let [whole, circuit, ablated]: [Answers; 3] =
-            [judge.answers(&vec![true; keep.len()])?, judge.answers(keep)?, judge.answers(&rest)?];
+        let whole = questions.answers(self.model, &weights, &mut ())?;
+        let [circuit, ablated]: [Answers; 2] = [judge.answers(keep)?, judge.answers(&rest)?];
         // The rest is calibrated too: a constant preference for one answer is no sign that the circuit is needed.
         let (plain, rest) = (Calibration::default(), ablated.calibrate());
         Ok(LossSet {

@@ -9,11 +9,14 @@ use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
 /// The nodes of a model with their mean activations, ready to be gated. Holds no copy of the model.
+#[derive(Clone)]
 pub struct Nodes {
     /// The nodes' numbering.
     pub layout: Layout,
     /// Their mean activations, by number.
     pub means: Vec<f32>,
+    /// Nodes that are never kept, by number: at first none. A circuit found without the nodes of another one shares none with it.
+    pub absent: Vec<bool>,
     tensors: Vec<Tensor>,
     device: Device,
 }
@@ -32,7 +35,14 @@ impl Nodes {
             tensors.push(device.upload("means", &[*width], mean)?);
             flat.extend_from_slice(mean);
         }
-        Ok(Self { layout, means: flat, tensors, device: device.clone() })
+        let absent = vec![false; flat.len()];
+        Ok(Self { layout, means: flat, absent, tensors, device: device.clone() })
+    }
+
+    /// The same nodes, those in `keep` [absent](Nodes::absent).
+    pub fn without(&self, keep: &[bool]) -> Self {
+        let absent = self.absent.iter().zip(keep).map(|(absent, kept)| *absent || *kept).collect();
+        Self { absent, ..self.clone() }
     }
 
     /// Gates that learn: node n is kept where `tau[n] ≥ 0`. Their gradients are in [`Gates::gradient`] after the way back.
@@ -41,6 +51,8 @@ impl Nodes {
     /// Those of the device.
     pub fn learn(&self, tape: &mut Tape, tau: &[f32], temperature: f32) -> Result<Gates<'_>> {
         let mut gates = Vec::with_capacity(self.tensors.len());
+        let tau: Vec<f32> =
+            tau.iter().zip(&self.absent).map(|(&tau, absent)| if *absent { -1.0 } else { tau }).collect();
         for slot in self.layout.slots() {
             gates.push(Some(tape.leaf(self.device.upload("tau", &[slot.width], &tau[slot.range()])?)));
         }
@@ -54,7 +66,7 @@ impl Nodes {
     pub fn keep(&self, keep: &[bool]) -> Result<Gates<'_>> {
         let mut gates = Vec::with_capacity(self.tensors.len());
         for slot in self.layout.slots() {
-            let kept = &keep[slot.range()];
+            let kept: Vec<bool> = slot.range().map(|n| keep[n] && !self.absent[n]).collect();
             gates.push(match kept.iter().all(|kept| *kept) {
                 true => None,
                 false => {

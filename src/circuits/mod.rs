@@ -2,7 +2,7 @@
 //!
 //! * [`tasks`] asks the questions, [`Questions`] puts them to a model;
 //! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`find`] goes all the way to the smallest circuit,
-//!   [`tune`] tries other settings;
+//!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs.
 
@@ -16,6 +16,7 @@ pub mod find;
 mod gates;
 mod graph;
 mod nodes;
+pub mod parallel;
 pub mod prune;
 mod questions;
 pub mod statistics;

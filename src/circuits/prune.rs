@@ -154,7 +154,10 @@ pub fn step(
         let s = 1.0 / (1.0 + (-f64::from(tau) / settings.temperature).exp());
         s * (1.0 - s) / settings.temperature
     };
-    let gradient = task.iter().zip(tau).map(|(&g, &tau)| f64::from(g) + settings.k_coef * slope(tau)).collect();
+    let price = |(&g, &tau): (&f32, &f32)| f64::from(g) + settings.k_coef * slope(tau);
+    let absent = nodes.absent.iter();
+    let gradient =
+        task.iter().zip(tau).zip(absent).map(|(node, &absent)| if absent { 0.0 } else { price(node) }).collect();
     Ok(Step { loss: losses.iter().map(|(loss, _)| loss).sum::<f64>() / count, gradient })
 }
 
@@ -179,7 +182,8 @@ pub fn learn(
         if !(loss.is_finite() && norm.is_finite()) {
             return Err(Error::NonFinite { step: i, tensor: "the task loss".into(), value: loss as f32 });
         }
-        watch(Progress { step: i + 1, loss, kept: tau.iter().filter(|tau| **tau >= 0.0).count() });
+        let kept = tau.iter().zip(&nodes.absent).filter(|(tau, absent)| **tau >= 0.0 && !**absent).count();
+        watch(Progress { step: i + 1, loss, kept });
         let scale = (settings.clip / norm.max(settings.clip)).min(1.0);
         let lr = settings.lr * (1.0 - i as f64 / settings.steps as f64);
         let exponent = (i + 1) as f64;
@@ -268,7 +272,7 @@ pub fn bisect(judge: &Judge, order: &[usize], target: f64) -> Result<Option<usiz
     Ok(Some(high))
 }
 
-/// Removes nodes one after the other, always the one that the loss misses least, as long as it stays within `limit`.
+/// Removes nodes, those that the loss misses least first, as long as it stays within `limit`. Of what is left, no single node can go.
 ///
 /// # Errors
 /// Those of the forward pass.
@@ -284,15 +288,20 @@ pub fn clean(judge: &Judge, keep: &mut [bool], limit: f64) -> Result<()> {
             }
         }
         candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        // The best ones are tried again in turn, since each removal changes what the next one costs; only then are all
-        // candidates measured anew.
-        let mut removed = false;
-        for (_, n) in candidates {
-            keep[n] = false;
+        // The best ones are tried again, since each removal changes what the next one costs: many at once as long as that works,
+        // fewer where it does not. Only then are all candidates measured anew.
+        let (mut removed, mut at, mut size) = (false, 0, candidates.len());
+        while at < candidates.len() {
+            let tried = &candidates[at..candidates.len().min(at + size)];
+            tried.iter().for_each(|&(_, n)| keep[n] = false);
             if judge.loss(keep)?.0 <= limit {
                 removed = true;
+                at += tried.len();
+                size = 2 * tried.len();
             } else {
-                keep[n] = true;
+                tried.iter().for_each(|&(_, n)| keep[n] = true);
+                at += usize::from(tried.len() == 1);
+                size = (tried.len() / 2).max(1);
             }
         }
         if !removed {

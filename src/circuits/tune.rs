@@ -3,10 +3,10 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::find::{Finder, Found, Ranking};
-use super::graph;
-use super::prune::{Progress, Settings};
+use super::find::{Finder, Found, Ranking, Watch};
+use super::prune::Settings;
 use super::tasks::Task;
+use super::{graph, parallel};
 use crate::{Error, Result};
 
 /// Prunes with the given settings and with `trials` random ones, and returns the smallest circuit with its settings: the one
@@ -23,27 +23,29 @@ pub fn tune(
     centre: &Settings,
     trials: u64,
     clean: bool,
-    watch: &mut dyn FnMut(Progress),
+    watch: &Watch,
 ) -> Result<(Found, Settings)> {
-    let mut best: Option<(usize, Found, Settings)> = None;
-    let mut failure = None;
-    for trial in 0..=trials {
-        let settings = around(centre, trial);
-        let found = match finder.find(task, &settings, Ranking::Learned, clean, watch) {
-            Ok(found) => found,
-            Err(error) => {
-                failure = Some(error);
-                continue;
-            }
-        };
+    let count = usize::try_from(trials.saturating_add(1)).unwrap_or(usize::MAX);
+    let results = parallel::map(&finder.model.device, count, |trial| {
+        let settings = around(centre, trial as u64);
+        let found = finder.find(task, &settings, Ranking::Learned, clean, watch)?;
         let edges = graph(finder.model, &finder.nodes.layout, &found.keep)?.edges.len();
         let size = found.keep.iter().filter(|kept| **kept).count() + edges;
-        let better = |(smallest, other, _): &(usize, Found, Settings)| {
-            (size, found.train.circuit) < (*smallest, other.train.circuit)
-        };
-        if best.as_ref().is_none_or(better) {
-            tracing::debug!("{}: trial {trial}: {size} nodes and edges, {settings:?}", task.name);
-            best = Some((size, found, settings));
+        tracing::debug!("{}: trial {trial}: {size} nodes and edges, {settings:?}", task.name);
+        Ok((size, found, settings))
+    })?;
+    let mut best: Option<(usize, Found, Settings)> = None;
+    let mut failure = None;
+    for result in results {
+        match result {
+            Ok(trial) => {
+                let better =
+                    |best: &(usize, Found, Settings)| (trial.0, trial.1.train.circuit) < (best.0, best.1.train.circuit);
+                if best.as_ref().is_none_or(better) {
+                    best = Some(trial);
+                }
+            }
+            Err(error) => failure = Some(error),
         }
     }
     match (best, failure) {

@@ -4,6 +4,7 @@
 //! (method: section 1). Sites are visited after their AbsTopK.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{Activation, Cache, Kind, Model, ModelConfig, ResidualActivation, Sites, Value};
 use crate::device::{Device, Tensor};
@@ -76,7 +77,7 @@ impl Batch {
 /// A model's parameters as values on a tape, in the order of [`super::Parameters`].
 pub struct Weights {
     dense: Vec<Option<Var>>,
-    lists: Vec<Option<Rc<Compressed>>>,
+    lists: Vec<Option<Arc<Compressed>>>,
 }
 
 impl Weights {
@@ -86,7 +87,7 @@ impl Weights {
         model: &Model,
         tape: &mut Tape,
         wanted: impl Fn(Kind) -> bool,
-        compressed: &[Option<Rc<Compressed>>],
+        compressed: &[Option<Arc<Compressed>>],
     ) -> Self {
         let mut lists = compressed.to_vec();
         lists.resize(model.parameters.len(), None);
@@ -105,7 +106,7 @@ impl Weights {
     }
 
     /// All parameters as constants: for inference.
-    pub fn constant(model: &Model, compressed: &[Option<Rc<Compressed>>]) -> Self {
+    pub fn constant(model: &Model, compressed: &[Option<Arc<Compressed>>]) -> Self {
         Self::new(model, &mut Tape::new(), |_| false, compressed)
     }
 

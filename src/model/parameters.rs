@@ -1,7 +1,7 @@
 //! The parameters by their published names: shapes, roles, initialisation.
 
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -50,7 +50,7 @@ pub enum Value {
     /// All of them.
     Dense(Tensor),
     /// A matrix as the lists of its nonzeros.
-    Compressed(Rc<Compressed>),
+    Compressed(Arc<Compressed>),
 }
 
 /// One parameter.
@@ -260,7 +260,7 @@ impl Parameters {
             let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == "lm_head.weight";
             list.push(match slot.shape[..] {
                 [out, input] if linear && hold == Hold::Compressed && worthwhile(device, &host.data) => Parameter {
-                    value: Value::Compressed(Rc::new(compress::from_host(device, (out, input), &host.data)?)),
+                    value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
                     name: slot.name,
                     kind: slot.kind,
                     shape: slot.shape,

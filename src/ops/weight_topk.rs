@@ -229,7 +229,7 @@ impl Keys {
                     .map(|row| {
                         simd(
                             #[inline(always)]
-                            || Cut::find(row, protect),
+                            || Cut::find(row, protect, 0),
                         )
                     })
                     .collect(),

@@ -1,6 +1,6 @@
 //! Step 4 and 5 of the training step: the largest weights survive, and decay (method: section 2).
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::Result;
 use crate::model::{Kind, Parameters};
@@ -71,7 +71,7 @@ pub fn compress(
     schedule: &Schedule,
     (step, steps): (u64, u64),
     wanted: Option<bool>,
-) -> Result<Vec<Option<Rc<Compressed>>>> {
+) -> Result<Vec<Option<Arc<Compressed>>>> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
     parameters
         .iter()
@@ -80,7 +80,7 @@ pub fn compress(
             let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
             let worthwhile = || sparse_linear::worthwhile(value.device(), keep as f64 / numel as f64);
             match p.kind.is_matrix() && wanted.unwrap_or_else(worthwhile) {
-                true => Ok(Some(Rc::new(compress_op::forward(value, keep)?))),
+                true => Ok(Some(Arc::new(compress_op::forward(value, keep)?))),
                 false => Ok(None),
             }
         })

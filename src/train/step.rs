@@ -1,6 +1,6 @@
 //! One optimizer step (method: section 2).
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::config::Optimizer;
 use crate::device::Tensor;
@@ -24,7 +24,7 @@ pub struct Trainer {
     pub use_compressed: Option<bool>,
     step: u64,
     moments: Vec<Option<Moments>>,
-    compressed: Vec<Option<Rc<Compressed>>>,
+    compressed: Vec<Option<Arc<Compressed>>>,
     /// The gradient that every micro-batch's loss starts from: its share of the step.
     seed: Tensor,
 }
@@ -121,7 +121,7 @@ impl Trainer {
     }
 
     /// Nonzeros of the parameters in their compressed form, where linear layers use it; for evaluation.
-    pub fn compressed(&self) -> &[Option<Rc<Compressed>>] {
+    pub fn compressed(&self) -> &[Option<Arc<Compressed>>] {
         &self.compressed
     }
 

@@ -163,6 +163,33 @@ fn a_planted_circuit_is_found_exactly() {
 }
 
 #[test]
+fn absent_nodes_are_never_kept() {
+    for device in devices() {
+        let model = planted(&device);
+        let (weights, all) = (Weights::constant(&model, &[]), nodes(&model));
+        let numbers = PLANTED.map(|node| all.layout.number(node).unwrap());
+        let keep: Vec<bool> = (0..all.layout.len()).map(|n| n == numbers[1]).collect();
+        let rest = all.without(&keep);
+        assert_eq!(rest.absent, keep);
+        // Without one link of the chain nothing is left, whatever the gates say.
+        let questions = Questions::new(&model, &pairs(32, 998)).unwrap();
+        let loss = |nodes: &Nodes| {
+            Judge { model: (&model, &weights), nodes, questions: &questions }.loss(&vec![true; keep.len()]).unwrap().0
+        };
+        assert!(loss(&all) < 0.1, "{}", loss(&all));
+        assert!((loss(&rest) - std::f64::consts::LN_2).abs() < 1e-5, "{}", loss(&rest));
+        let open = vec![1.0; keep.len()];
+        let step = prune::step((&model, &weights), &rest, &questions, &open, &settings()).unwrap();
+        assert!((step.loss - loss(&rest)).abs() < 0.5 && step.gradient[numbers[1]] == 0.0);
+        assert!(
+            step.gradient.iter().enumerate().all(|(n, g)| n == numbers[1] || *g != 0.0),
+            "the others have their price"
+        );
+        assert_eq!(all.without(&keep).without(&[true].repeat(keep.len())).absent, vec![true; keep.len()]);
+    }
+}
+
+#[test]
 fn attribution_ranks_the_planted_nodes_first() {
     let model = planted(&Device::cpu());
     let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));

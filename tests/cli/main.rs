@@ -1,5 +1,6 @@
 //! The binaries from end to end, as users meet them: on tiny models, with everything that can go wrong.
 
+mod bench;
 mod circuit;
 mod config;
 mod damage;

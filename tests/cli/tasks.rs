@@ -58,6 +58,23 @@ fn the_same_circuit_file_twice_byte_for_byte() {
     succeeds(&mut circuit("all", &["--target-loss", "0.7", "--no-clean-up", "--ranking", "attribution"]));
     let found = Circuit::load(folder.path().join("all/single_double_quote.json")).unwrap();
     assert_eq!(found.task.name, "single_double_quote");
+
+    // Several tasks side by side, on one thread and on two.
+    let more = ["--target-loss", "0.7", "--task", "var_if", "bracket_brace", "--disjoint", "3"];
+    for threads in ["1", "2"] {
+        succeeds(circuit(threads, &more).env("RAYON_NUM_THREADS", threads));
+    }
+    for task in ["single_double_quote", "var_if", "bracket_brace"] {
+        let read = |threads: &str| fs::read(folder.path().join(threads).join(format!("{task}.json"))).unwrap();
+        assert_eq!(read("1"), read("2"), "{task}");
+    }
+    // Beside a circuit without nodes there is no other one, and what an earlier search left is gone.
+    let second = folder.path().join("2/var_if.2.json");
+    assert!(!second.exists());
+    fs::copy(folder.path().join("2/var_if.json"), &second).unwrap();
+    succeeds(&mut circuit("2", &more));
+    assert!(!second.exists());
+    fails(&mut circuit("b", &["--task", "single_double_quote"]), &["single_double_quote", "one file"]);
     assert_eq!(found.settings["steps"], 3);
     assert!(found.losses.train.circuit <= 0.7 && found.model.hash.starts_with("sha256:"));
     succeeds(&mut gossamer(&["circuit", "show", text(&folder.path().join("a/single_double_quote.json"))]));

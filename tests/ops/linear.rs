@@ -1,6 +1,7 @@
 use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
 use gossamer::device::Device;
 use gossamer::ops::linear;
+use rand::{Rng, RngExt};
 
 /// `y = x Wᵀ + b` in float64.
 fn oracle(x: &[f64], w: &[f64], b: Option<&[f64]>, inputs: usize) -> Vec<f64> {
@@ -70,6 +71,33 @@ fn all_products_agree_on_odd_shapes() {
             let got = linear::backward_bias(&dy).unwrap();
             assert_eq!(got.shape(), [outputs]);
             assert_close(&what("db"), &got.read().unwrap(), &db, 2e-6);
+        }
+    }
+}
+
+/// Normal numbers, of which about `share` stay and the others are zero.
+fn holed(rng: &mut impl Rng, n: usize, share: f64) -> Vec<f32> {
+    normal(rng, n).into_iter().map(|v| if rng.random_bool(share) { v } else { 0.0 }).collect()
+}
+
+#[test]
+fn the_weights_gradient_with_zeros_in_either_factor() {
+    let mut rng = rng(43);
+    // Below, at and above the groups and blocks of the product that skips zeros.
+    let shapes = [(1, 1, 1), (3, 5, 7), (63, 64, 31), (64, 65, 32), (65, 130, 33), (200, 17, 100), (129, 128, 64)];
+    for device in devices() {
+        for (n, inputs, outputs) in shapes {
+            for (x_share, dy_share) in [(1.0, 0.25), (0.25, 1.0), (0.25, 0.2), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5)] {
+                let (x, dy) = (holed(&mut rng, n * inputs, x_share), holed(&mut rng, n * outputs, dy_share));
+                let zero = vec![0.0; outputs * inputs];
+                let (_, want, _) = oracle_gradients(&wide(&x), &zero, &wide(&dy), inputs);
+                let (x, dy) = (put(&device, &[n, inputs], &x), put(&device, &[n, outputs], &dy));
+                let got = linear::backward_weight(&dy, &x).unwrap();
+                let what = format!("dW of {n} rows, {inputs} × {x_share} to {outputs} × {dy_share}");
+                assert_eq!(got.shape(), [outputs, inputs]);
+                assert_close(&what, &got.read().unwrap(), &want, 2e-6);
+                assert_eq!(got.read().unwrap(), linear::backward_weight(&dy, &x).unwrap().read().unwrap());
+            }
         }
     }
 }

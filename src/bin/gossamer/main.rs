@@ -1,5 +1,6 @@
 //! Every command but training.
 
+mod bench;
 mod check;
 mod circuit;
 mod convert;
@@ -47,6 +48,8 @@ enum Command {
     Tasks(tasks::Args),
     /// Is this device right? Runs golden cases and compares every number
     Check(check::Args),
+    /// How fast is this device? Numbers to compare with other machines'
+    Bench(bench::Args),
     /// List the graphics adapters that `--device gpu:…` can name
     Devices(devices::Args),
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Circuit(args) => circuit::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Tasks(args) => tasks::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Devices(args) => devices::run(&args),
     };

@@ -10,7 +10,7 @@ use gossamer::circuits::statistics::{QUANTILES, Snippet};
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Circuit, Layout, Nodes, Statistics};
 use gossamer::files::{load_metadata, load_tensors};
-use gossamer::model::{Batch, Weights, means, site_pattern};
+use gossamer::model::{Batch, means, site_pattern};
 
 use crate::open::{ModelArgs, Opened, SourceArgs};
 
@@ -137,7 +137,7 @@ pub fn binarise(args: &BinariseArgs) -> Result<()> {
     let means = mean_activations(args, &circuit, &opened)?;
     let model = &opened.model;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
-    let finder = Finder { weights: Weights::constant(model, &[]), model, nodes, tokenizer: opened.tokenizer()? };
+    let finder = Finder { model, nodes, tokenizer: opened.tokenizer()? };
     let binary = finder.binarise(&circuit, task)?;
     let path = args.circuit.beside("binary");
     binary.save(&path)?;

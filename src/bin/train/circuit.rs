@@ -1,6 +1,7 @@
 //! `train circuit`.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,15 +11,16 @@ use gossamer::circuits::find::{Finder, Found, Ranking};
 use gossamer::circuits::prune::{Progress, Settings};
 use gossamer::circuits::tasks::{self, Task};
 use gossamer::circuits::tune::tune;
-use gossamer::circuits::{Circuit, Layout, Nodes};
+use gossamer::circuits::{Layout, Nodes, parallel};
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, create_folder, load_metadata, load_tensors, save_tensors};
 use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::{Batch, Hold, Model, Weights, means, site_pattern};
+use gossamer::model::{Batch, Hold, Model, means, site_pattern};
 use gossamer::text::corpus::Source;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
-use indicatif::{ProgressBar, ProgressStyle};
+use gossamer::{Error, text};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,6 +41,9 @@ pub struct Args {
     /// Try N random settings around the given ones and keep the smallest circuit
     #[arg(long, value_name = "N", default_value_t = 0)]
     tune: u64,
+    /// Find up to N circuits a task, each without the nodes of those before; they go to TASK.2.json and so on
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    disjoint: u64,
     /// How nodes are ranked: `learned` gates, or the `attribution` baseline
     #[arg(long, value_enum, default_value = "learned")]
     ranking: RankingArg,
@@ -94,6 +99,11 @@ impl Args {
                 name => list.push(tasks::find(name)?),
             }
         }
+        let mut names: Vec<_> = list.iter().map(|task| &task.name).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            bail!("two tasks are called {}: their circuits would have one file", pair[0]);
+        }
         Ok(list)
     }
 
@@ -118,34 +128,23 @@ pub fn run(args: &Args) -> Result<()> {
     let hash = model.hash()?;
     let means = mean_activations(args, &model, &tokenizer, &hash, &folder)?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &device)?;
-    let finder = Finder { weights: Weights::constant(&model, &[]), model: &model, nodes, tokenizer: &tokenizer };
+    let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
 
     println!("task                          loss    →  circuit  ablated   nodes  edges   seconds");
-    let mut failed = 0;
-    for task in &tasks {
-        let start = Instant::now();
-        match one(args, &finder, task, &settings, &hash, &folder) {
-            Ok(circuit) => {
-                let (test, counts) = (&circuit.losses.test, &circuit.counts);
-                println!(
-                    "{:28} {:7.4} → {:8.4} {:8.4} {:7} {:6} {:9.1}",
-                    task.name,
-                    test.model,
-                    test.circuit,
-                    test.ablated,
-                    counts.nodes,
-                    counts.edges,
-                    start.elapsed().as_secs_f64()
-                );
-            }
-            Err(error) => {
-                failed += 1;
-                eprintln!("{}: {error:#}", task.name);
-            }
-        }
+    let bars = MultiProgress::new();
+    if !std::io::stderr().is_terminal() {
+        bars.set_draw_target(ProgressDrawTarget::hidden());
     }
+    let search = Search { args, settings: &settings, path: &args.model, hash: &hash, folder: &folder, bars };
+    let found = parallel::map(&device, tasks.len(), |at| {
+        let found = search.task(&finder, &tasks[at]);
+        if let Err(error) = &found {
+            search.bars.suspend(|| eprintln!("{}: {error:#}", tasks[at].name));
+        }
+        found.is_ok()
+    })?;
     println!("\ncircuits are in {}; losses are those on held-out pairs", folder.display());
-    match failed {
+    match found.iter().filter(|found| !**found).count() {
         0 => Ok(()),
         n if n == tasks.len() => bail!("no circuit was found"),
         n => {
@@ -155,31 +154,84 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn one(args: &Args, finder: &Finder, task: &Task, settings: &Settings, hash: &str, folder: &Path) -> Result<Circuit> {
-    let ranking = match args.ranking {
-        RankingArg::Learned => Ranking::Learned,
-        RankingArg::Attribution => Ranking::Attribution,
-    };
-    let bar = progress(settings.steps * (args.tune + 1), &task.name);
-    let mut watch = |progress: Progress| {
-        bar.inc(1);
-        bar.set_message(format!("loss {:.3}  {} nodes", progress.loss, progress.kept));
-    };
-    let clean = !args.no_clean_up;
-    let (found, settings): (Found, Settings) = match args.tune {
-        0 => (finder.find(task, settings, ranking, clean, &mut watch)?, settings.clone()),
-        trials => tune(finder, task, settings, trials, clean, &mut watch)?,
-    };
-    bar.finish_and_clear();
-    let circuit = finder.describe(task, &found, &settings, &args.model, hash)?;
-    circuit.save(folder.join(format!("{}.json", task.name)))?;
-    Ok(circuit)
+/// What the searches for all tasks have in common.
+struct Search<'a> {
+    args: &'a Args,
+    settings: &'a Settings,
+    path: &'a str,
+    hash: &'a str,
+    folder: &'a Path,
+    bars: MultiProgress,
+}
+
+impl Search<'_> {
+    /// Finds and saves a task's circuit, and as many more as are wanted that share no node with those before.
+    fn task(&self, finder: &Finder, task: &Task) -> Result<()> {
+        let mut keep = self.circuit(finder, task, &task.name)?;
+        let mut rest = Finder { nodes: finder.nodes.clone(), ..*finder };
+        let mut number = 1;
+        // A circuit without nodes would be found for ever.
+        while number < self.args.disjoint && keep.contains(&true) {
+            rest.nodes = rest.nodes.without(&keep);
+            number += 1;
+            keep = match self.circuit(&rest, task, &format!("{}.{number}", task.name)) {
+                Ok(keep) => keep,
+                Err(error) if matches!(error.downcast_ref(), Some(Error::OutOfReach { .. })) => {
+                    number -= 1;
+                    self.print(&format!("{}: without those circuits {error:#}", task.name));
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        // Those of an earlier search share nodes with the new ones.
+        for old in number + 1.. {
+            if fs::remove_file(self.folder.join(format!("{}.{old}.json", task.name))).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn print(&self, line: &str) {
+        self.bars.suspend(|| println!("{line}"));
+    }
+
+    /// Finds a circuit, saves it as `name`, and says which nodes it keeps.
+    fn circuit(&self, finder: &Finder, task: &Task, name: &str) -> Result<Vec<bool>> {
+        let start = Instant::now();
+        let ranking = match self.args.ranking {
+            RankingArg::Learned => Ranking::Learned,
+            RankingArg::Attribution => Ranking::Attribution,
+        };
+        let bar = self.bars.add(progress(self.settings.steps.saturating_mul(self.args.tune.saturating_add(1)), name));
+        let watch = |progress: Progress| {
+            bar.inc(1);
+            bar.set_message(format!("loss {:.3}  {} nodes", progress.loss, progress.kept));
+        };
+        let clean = !self.args.no_clean_up;
+        let (found, settings): (Found, Settings) = match self.args.tune {
+            0 => (finder.find(task, self.settings, ranking, clean, &watch)?, self.settings.clone()),
+            trials => tune(finder, task, self.settings, trials, clean, &watch)?,
+        };
+        bar.finish_and_clear();
+        let circuit = finder.describe(task, &found, &settings, self.path, self.hash)?;
+        circuit.save(self.folder.join(format!("{name}.json")))?;
+        let (test, counts) = (&circuit.losses.test, &circuit.counts);
+        self.print(&format!(
+            "{name:28} {:7.4} → {:8.4} {:8.4} {:7} {:6} {:9.1}",
+            test.model,
+            test.circuit,
+            test.ablated,
+            counts.nodes,
+            counts.edges,
+            start.elapsed().as_secs_f64()
+        ));
+        Ok(found.keep)
+    }
 }
 
 fn progress(steps: u64, name: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     let bar = ProgressBar::new(steps);
     if let Ok(style) = ProgressStyle::with_template("{prefix:28} {bar:30} {pos}/{len}  {msg}") {
         bar.set_style(style);
@@ -198,9 +250,10 @@ fn mean_activations(
 ) -> Result<BTreeMap<String, Vec<f32>>> {
     let path = folder.join("means.safetensors");
     let data: Vec<_> = args.data.iter().map(|path| path.display().to_string()).collect();
+    let generated = format!("generated Python, version {}", text::python::VERSION);
     let about = std::collections::HashMap::from([
         ("model".to_string(), hash.to_string()),
-        ("data".to_string(), if data.is_empty() { "generated Python".into() } else { data.join(" ") }),
+        ("data".to_string(), if data.is_empty() { generated } else { data.join(" ") }),
         ("tokens".to_string(), args.mean_tokens.to_string()),
     ]);
     let same = load_metadata(&path).is_ok_and(|found| about.iter().all(|(key, value)| found.get(key) == Some(value)));

@@ -5,11 +5,11 @@ use super::{Spec, answers};
 /// `:` or `,` after the first word, by whether it opens a dict or a list.
 ///
 /// The prompts differ in the bracket alone: a second key would already be given away by what follows the first. Byte-pair tokenizers write
-/// the key's closing quote and the mark after it as one.
+/// the key's closing quote and the mark after it as one, and some only one of the two brackets together with the quote after it.
 pub(super) const BRACKET_BRACE: Spec = Spec {
     name: "bracket_brace",
     description: "`:` or `,` after a key, by whether we are in a dict or a list",
-    same_length: true,
+    same_length: false,
     variants: &[answers("{q}", ":", ","), answers("", "{q}:", "{q},")],
     train: &[
         "{coll} = «{|[»{q}{label}▮{q}«: {num}}|, {q}{labelx}{q}]»\n{next}",

@@ -63,7 +63,11 @@ const BEFORE: &[&str] = &[
     "{strs#}.append({str#})",
 ];
 
-/// `template` with up to two lines before it, sometimes inside a function.
+/// What a task may stand in, most often nothing.
+const AROUND: &[&str] = &["def {func9}({int9}):", "if {flag9}:", "for {elem9} in {strs9}:", "while {int9} > {num9}:"];
+
+/// `template` with up to two lines before it, sometimes inside a function, a condition or a loop: a circuit that held only for what begins at
+/// the left margin would not be the task's.
 pub(super) fn around(fill: &mut Fill, template: &str) -> String {
     let definition = template.starts_with("def ") || template.starts_with("class ");
     let mut code = String::new();
@@ -75,13 +79,14 @@ pub(super) fn around(fill: &mut Fill, template: &str) -> String {
         code.push_str("\n\n");
     }
     code.push_str(template);
-    if definition || !fill.dice.chance(30) {
+    if definition {
         return code;
     }
-    // A line break inside a template always belongs to both sides, so that indenting every line keeps them alike.
-    let mut inside = String::from("def {func9}({int9}):\n    ");
-    inside.push_str(&code.replace('\n', "\n    "));
-    inside
+    match fill.dice.weighted(&[44, 20, 12, 12, 12]) {
+        0 => code,
+        // A line break inside a template always belongs to both sides, so that indenting every line keeps them alike.
+        at => format!("{}\n    {}", AROUND[at - 1], code.replace('\n', "\n    ")),
+    }
 }
 
 /// A word of that kind. Unknown kinds stand for themselves, which the tests look for.

@@ -9,15 +9,15 @@ const WRITERS: [&str; 8] = ["f", "file", "handle", "out", "fh", "outfile", "writ
 
 /// `with open(...) as f:` against `f = open(...)`.
 pub(super) fn with_as(w: &mut Writer) {
-    let read = w.dice.chance(65);
+    let read = w.dice.chance(75);
     let handle = loops::free_name(w, if read { &READERS } else { &WRITERS });
     let path = match w.var(Kind::Str).filter(|_| w.dice.chance(35)) {
         Some(name) => name.to_string(),
         None => w.file_name(read),
     };
     let mode = match (read, w.dice.below(10)) {
-        (true, 0..6) => String::new(),
-        (true, 6) => format!(", encoding={}", w.quoted("utf-8")),
+        (true, 0..8) => String::new(),
+        (true, 8) => format!(", encoding={}", w.quoted("utf-8")),
         (true, _) => format!(", {}", w.quoted("r")),
         (false, 0..7) => format!(", {}", w.quoted("w")),
         (false, _) => format!(", {}", w.quoted("a")),

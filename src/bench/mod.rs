@@ -1,0 +1,117 @@
+//! How fast is this device? The same work on every device, so that results of different machines stand side by side.
+//!
+//! [`run()`] first lets the golden cases agree, then times each of the `workloads`: a warm-up, then runs until the time for it is spent, inputs
+//! rotated past the caches. A [`Report`] is its JSON file, [`compare`] sets several beside each other.
+
+pub mod compare;
+mod report;
+mod workloads;
+
+use std::time::{Duration, Instant};
+
+pub use report::{DeviceInfo, Machine, Report, Row, Seconds, Unit, VERSION};
+
+use crate::check;
+use crate::device::Device;
+use crate::{Error, Result};
+use workloads::Workload;
+
+/// How much time to spend.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Time for each piece of work.
+    pub budget: Duration,
+    /// Work that would take longer than this once, as a smaller piece of its kind foretells, is left out.
+    pub longest: Duration,
+    /// Runs at least.
+    pub runs: usize,
+}
+
+impl Options {
+    /// A few minutes: for numbers to publish.
+    pub fn full() -> Self {
+        Self { budget: Duration::from_millis(1500), longest: Duration::from_secs(6), runs: 7 }
+    }
+
+    /// Under a minute, on a software driver too: for a first look.
+    pub fn quick() -> Self {
+        Self { budget: Duration::from_millis(150), longest: Duration::from_millis(700), runs: 3 }
+    }
+}
+
+/// A timed run that is shorter than this is repeated within the measurement.
+const SHORTEST: f64 = 0.004;
+
+/// Runs kept at most.
+const MOST_RUNS: usize = 200;
+
+/// Checks the device, then measures it; `watch` sees every row as it is done.
+///
+/// # Errors
+/// [`Error::Device`] naming the golden case that fails: the speed of wrong numbers is of no interest. Otherwise those of the operations.
+pub fn run(device: &Device, options: &Options, watch: &mut dyn FnMut(&Row)) -> Result<Report> {
+    let cases = check::built_in();
+    for case in &cases {
+        let verdicts = check::run(case, device)?;
+        if let Some(wrong) = verdicts.iter().find(|verdict| !verdict.passed()) {
+            return Err(Error::Device(format!(
+                "{} computes wrong numbers ({}: {} off by {:.1e} at {}); see `gossamer check`",
+                device.describe(),
+                case.name,
+                wrong.quantity,
+                wrong.error,
+                wrong.at
+            )));
+        }
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    for work in workloads::all() {
+        let before = rows.iter().rfind(|row| row.name == work.name).cloned();
+        let row = measure(device, options, work, before.as_ref())?;
+        watch(&row);
+        rows.push(row);
+    }
+    Ok(Report::new(device, cases.len(), rows))
+}
+
+/// Times one piece of work; `before` is a smaller piece of its kind.
+fn measure(device: &Device, options: &Options, work: Workload, before: Option<&Row>) -> Result<Row> {
+    let mut row = Row::new(work.name, work.shape, work.amount, work.unit);
+    let foretold = before.map_or(0.0, |before| work.amount / before.rate().max(f64::MIN_POSITIVE));
+    if foretold > options.longest.as_secs_f64() || before.is_some_and(|before| before.seconds.is_none()) {
+        row.skipped = Some(match foretold {
+            seconds if seconds.is_finite() && seconds < 1e6 => format!("would take about {seconds:.0} s"),
+            _ => "would take too long".into(),
+        });
+        return Ok(row);
+    }
+    let mut job = match (work.prepare)(device) {
+        Ok(job) => job,
+        Err(error @ (Error::Limit { .. } | Error::Memory(_))) => {
+            row.skipped = Some(error.to_string());
+            return Ok(row);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut round = 0;
+    let mut time = |times: usize| -> Result<f64> {
+        let start = Instant::now();
+        for _ in 0..times {
+            job(round)?;
+            round += 1;
+        }
+        device.sync()?;
+        Ok(start.elapsed().as_secs_f64() / times as f64)
+    };
+    // The first run compiles and allocates, the second tells how long one takes.
+    time(1)?;
+    let once = time(1)?;
+    let times = (SHORTEST / once.max(1e-9)).ceil().clamp(1.0, 1000.0) as usize;
+    let mut seconds = Vec::new();
+    let start = Instant::now();
+    while seconds.len() < options.runs || (start.elapsed() < options.budget && seconds.len() < MOST_RUNS) {
+        seconds.push(time(times)?);
+    }
+    row.seconds = Some(Seconds::of(seconds));
+    Ok(row)
+}

@@ -1,0 +1,282 @@
+//! The pieces of work that devices are measured by, small ones of a kind before large ones.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::Unit;
+use crate::device::{Device, Tensor};
+use crate::files::InMemory;
+use crate::model::{Batch, Generator, Hold, Model, Parameters, Sampling};
+use crate::ops::weight_topk::{self, Neurons, Rule};
+use crate::ops::{abs_topk, add, attention, compress, linear, sparse_linear};
+use crate::sparsity;
+use crate::train::config::RunConfig;
+use crate::train::step::Trainer;
+use crate::{Error, Result};
+
+/// Does one run; the argument counts them.
+type Job = Box<dyn FnMut(usize) -> Result<()>>;
+
+/// Puts the inputs on a device.
+type Prepare = Box<dyn FnOnce(&Device) -> Result<Job>>;
+
+/// A piece of work, not prepared yet.
+pub(super) struct Workload {
+    /// Its kind.
+    pub(super) name: &'static str,
+    /// Its sizes.
+    pub(super) shape: String,
+    /// How much it is.
+    pub(super) amount: f64,
+    pub(super) unit: Unit,
+    pub(super) prepare: Prepare,
+}
+
+/// Bytes of inputs to rotate through, more than the caches of most devices.
+const ROTATED: usize = 96 << 20;
+
+/// Rows, and width, of the products with sparse weights.
+const ROWS: usize = 512;
+const WIDTH: usize = 1024;
+
+/// All of them, in the order of the report.
+pub(super) fn all() -> Vec<Workload> {
+    let mut list = vec![bandwidth()];
+    list.extend([256, 512, 1024, 4096].map(matmul));
+    list.extend([1, 4, 16, 64, 256].map(sparse));
+    list.extend(
+        [("dense", 1.0), ("a quarter of both factors", 0.25)].map(|(what, share)| weight_gradient(what, share)),
+    );
+    list.push(abs_topk());
+    list.push(weight_topk());
+    list.extend([attention(false), attention(true)]);
+    // A small batch first, which foretells how long a slow device would take for the others.
+    let steps = [("quickstart", Some(2)), ("quickstart", None), ("small", None)];
+    list.extend(steps.map(|(preset, batch)| step("training step, dense", preset, batch, true)));
+    list.extend(steps.map(|(preset, batch)| step("training step, sparse", preset, batch, false)));
+    list.extend(["quickstart", "small"].map(generation));
+    list
+}
+
+/// Numbers around 0, of which `share` are not zero.
+fn numbers(device: &Device, seed: u64, shape: &[usize], share: f64) -> Result<Tensor> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut number = || if share >= 1.0 || rng.random_bool(share) { rng.random_range(-1.0..1.0f32) } else { 0.0 };
+    let data: Vec<f32> = (0..shape.iter().product()).map(|_| number()).collect();
+    device.upload("benchmark", shape, &data)
+}
+
+/// Copies of an input, enough to fill the caches.
+fn rotated(device: &Device, shape: &[usize], share: f64) -> Result<Vec<Tensor>> {
+    let bytes = 4 * shape.iter().product::<usize>();
+    let copies = (ROTATED / bytes.max(1)).clamp(2, 24);
+    (0..copies as u64).map(|seed| numbers(device, seed, shape, share)).collect()
+}
+
+fn bandwidth() -> Workload {
+    const LENGTH: usize = 1 << 23;
+    let prepare = |device: &Device| {
+        let inputs = rotated(device, &[LENGTH], 1.0)?;
+        let job = move |round: usize| {
+            add::forward(&inputs[round % inputs.len()], &inputs[(round + 1) % inputs.len()]).map(drop)
+        };
+        Ok(Box::new(job) as Job)
+    };
+    Workload {
+        name: "memory",
+        shape: format!("sum of two × {LENGTH} numbers"),
+        amount: 12.0 * LENGTH as f64,
+        unit: Unit::Bytes,
+        prepare: Box::new(prepare),
+    }
+}
+
+fn matmul(n: usize) -> Workload {
+    let prepare = move |device: &Device| {
+        let (x, w) = (rotated(device, &[n, n], 1.0)?, numbers(device, 99, &[n, n], 1.0)?);
+        Ok(Box::new(move |round: usize| linear::forward(&x[round % x.len()], &w, None).map(drop)) as Job)
+    };
+    Workload {
+        name: "matmul",
+        shape: format!("{n} × {n} × {n}"),
+        amount: 2.0 * (n as f64).powi(3),
+        unit: Unit::Flops,
+        prepare: Box::new(prepare),
+    }
+}
+
+/// A weight of which one entry in `every` is left; 1: the dense product.
+fn sparse(every: usize) -> Workload {
+    let prepare = move |device: &Device| {
+        let x = rotated(device, &[ROWS, WIDTH], 0.25)?;
+        let w = numbers(device, 99, &[WIDTH, WIDTH], 1.0 / every as f64)?;
+        if every == 1 {
+            return Ok(Box::new(move |round: usize| linear::forward(&x[round % x.len()], &w, None).map(drop)) as Job);
+        }
+        let w = compress::from_host(device, (WIDTH, WIDTH), &w.read()?)?;
+        Ok(Box::new(move |round: usize| sparse_linear::forward(&x[round % x.len()], &w, None).map(drop)) as Job)
+    };
+    let density = if every == 1 { "dense".to_string() } else { format!("1/{every}") };
+    Workload {
+        name: if every == 1 { "linear, dense" } else { "linear, sparse weights" },
+        shape: format!("{ROWS} × {WIDTH} × {WIDTH}, {density}"),
+        amount: 2.0 * (ROWS * WIDTH * WIDTH) as f64,
+        unit: Unit::Flops,
+        prepare: Box::new(prepare),
+    }
+}
+
+fn weight_gradient(what: &'static str, share: f64) -> Workload {
+    let prepare = move |device: &Device| {
+        let (x, dy) = (rotated(device, &[ROWS, WIDTH], share)?, numbers(device, 99, &[ROWS, WIDTH], share)?);
+        Ok(Box::new(move |round: usize| linear::backward_weight(&dy, &x[round % x.len()]).map(drop)) as Job)
+    };
+    Workload {
+        name: "weight gradient",
+        shape: format!("{ROWS} × {WIDTH} × {WIDTH}, {what}"),
+        amount: 2.0 * (ROWS * WIDTH * WIDTH) as f64,
+        unit: Unit::Flops,
+        prepare: Box::new(prepare),
+    }
+}
+
+fn abs_topk() -> Workload {
+    let prepare = |device: &Device| {
+        let x = rotated(device, &[ROWS, WIDTH], 1.0)?;
+        Ok(Box::new(move |round: usize| abs_topk::forward(&x[round % x.len()], WIDTH / 4).map(drop)) as Job)
+    };
+    Workload {
+        name: "AbsTopK",
+        shape: format!("{ROWS} × {WIDTH}, 1/4"),
+        amount: (ROWS * WIDTH) as f64,
+        unit: Unit::Entries,
+        prepare: Box::new(prepare),
+    }
+}
+
+fn weight_topk() -> Workload {
+    let shape = [4 * WIDTH, WIDTH];
+    let count = shape[0] * shape[1];
+    let prepare = move |device: &Device| {
+        let mut weight = numbers(device, 99, &shape, 1.0)?;
+        // Nothing is removed, so that every run has the same to do: the selection is what takes time.
+        let rule = Rule { keep: count - 1, min_alive: 4, neurons: Some(Neurons::Rows), decay: 0.0 };
+        Ok(Box::new(move |_| weight_topk::apply(&mut weight, &rule)) as Job)
+    };
+    Workload {
+        name: "weight top-k",
+        shape: format!("{} × {}, min-alive 4", shape[0], shape[1]),
+        amount: count as f64,
+        unit: Unit::Entries,
+        prepare: Box::new(prepare),
+    }
+}
+
+fn attention(back: bool) -> Workload {
+    let (batch, time, heads, width) = (2, 256, 16, 16);
+    let shape = [batch, time, heads * width];
+    let prepare = move |device: &Device| {
+        let [q, k, v, dy] = [0, 1, 2, 3].map(|seed| numbers(device, seed, &shape, 1.0));
+        let (q, k, v, dy, sink) = (q?, k?, v?, dy?, numbers(device, 4, &[heads], 1.0)?);
+        let done = attention::forward(&q, &k, &v, Some(&sink), heads)?;
+        let job = move |_| match back {
+            false => attention::forward(&q, &k, &v, Some(&sink), heads).map(drop),
+            true => attention::backward(&dy, &q, &k, &v, Some(&sink), &done, heads).map(drop),
+        };
+        Ok(Box::new(job) as Job)
+    };
+    // Half of all pairs of positions, twice two products forward and five backward.
+    let products = if back { 5.0 } else { 2.0 };
+    Workload {
+        name: if back { "attention, backward" } else { "attention, forward" },
+        shape: format!("{batch} × {time}, {heads} heads of {width}"),
+        amount: products * (batch * heads * time * time * width) as f64,
+        unit: Unit::Flops,
+        prepare: Box::new(prepare),
+    }
+}
+
+/// A preset's training as it is at the start, or once all is at the target density.
+fn trainer(config: Result<RunConfig>, dense: bool, device: &Device) -> Result<(RunConfig, Trainer)> {
+    let mut config = config?;
+    // An anneal that has just begun, so that the weights' top-k has work, or one that was over before it began.
+    config.train.steps = 1_000_000;
+    config.sparsity.anneal_start_frac = 0.0;
+    config.sparsity.anneal_stop_frac = if dense { 1.0 } else { 0.0 };
+    let model = Model::new(config.model.clone(), 0, device)?;
+    let trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone())?;
+    Ok((config, trainer))
+}
+
+/// A preset, with another batch if one is given.
+fn preset(name: &str, batch: Option<usize>) -> Result<RunConfig> {
+    let mut config = RunConfig::preset(name)?;
+    config.train.batch_size = batch.unwrap_or(config.train.batch_size);
+    Ok(config)
+}
+
+/// The sizes of a preset, for people.
+fn sizes(name: &str, batch: Option<usize>) -> (String, f64) {
+    match preset(name, batch) {
+        Ok(config) => {
+            let (m, t) = (&config.model, &config.train);
+            let batch = format!("batch {} × {}", t.batch_size, m.block_size);
+            (format!("{} layers, width {}, {batch}", m.n_layer, m.d_model), config.tokens_per_step() as f64)
+        }
+        Err(_) => (name.to_string(), 1.0),
+    }
+}
+
+fn step(name: &'static str, base: &'static str, batch: Option<usize>, dense: bool) -> Workload {
+    let (shape, amount) = sizes(base, batch);
+    let prepare = move |device: &Device| {
+        let (config, mut trainer) = trainer(preset(base, batch), dense, device)?;
+        let vocabulary = config.model.vocab_size as u64;
+        let tokens: Vec<u32> = (0..config.tokens_per_step()).map(|i| skewed(i, vocabulary)).collect();
+        let device = device.clone();
+        let job = move |_| {
+            let batch = Batch::new(&device, &config.model, &tokens, config.train.batch_size)?;
+            trainer.step(&[batch]).map(drop)
+        };
+        Ok(Box::new(job) as Job)
+    };
+    Workload { name, shape, amount, unit: Unit::Tokens, prepare: Box::new(prepare) }
+}
+
+/// Tokens that one run generates.
+const GENERATED: usize = 16;
+
+fn generation(base: &'static str) -> Workload {
+    let prepare = move |device: &Device| {
+        let (config, mut trainer) = trainer(preset(base, None), false, device)?;
+        sparsity::enforce(&mut trainer.model.parameters, &config.sparsity, (1, config.train.steps), 0.0)?;
+        let host = InMemory::from(trainer.model.parameters.to_host()?);
+        let parameters = Parameters::load(&config.model, &host, Hold::Compressed, device)?;
+        let model = Model { config: config.model.clone(), parameters, device: device.clone() };
+        let job = move |round: usize| {
+            let sampling = Sampling { max_new_tokens: GENERATED, temperature: 0.0, ..Sampling::default() };
+            let mut generator = Generator::new(&model, &[round as u32 % 97], sampling)?;
+            for _ in 0..GENERATED {
+                generator.next_token()?.ok_or_else(|| Error::Text("generation ended early".into()))?;
+            }
+            Ok(())
+        };
+        Ok(Box::new(job) as Job)
+    };
+    let (shape, _) = sizes(base, None);
+    Workload {
+        name: "generation",
+        shape: shape.split(", batch").next().unwrap_or_default().to_string(),
+        amount: GENERATED as f64,
+        unit: Unit::Tokens,
+        prepare: Box::new(prepare),
+    }
+}
+
+/// A token for position `i`; small ones are frequent, as in text.
+fn skewed(i: u64, vocab: u64) -> u32 {
+    let bits = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let unit = (bits ^ (bits >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
+    let unit = unit as f64 / (1u64 << 24) as f64;
+    (unit * unit * unit * vocab as f64) as u32
+}

@@ -1,0 +1,149 @@
+//! `gossamer bench`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use gossamer::bench::{self, Options, Report, Row, compare};
+use gossamer::device::{Device, adapters};
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// The CPU and every graphics adapter, one after the other
+    #[arg(long, conflicts_with = "device")]
+    all: bool,
+    /// Under a minute: fewer runs, and without the larger pieces on slow devices
+    #[arg(long)]
+    quick: bool,
+    /// Write the numbers to this file, as JSON; with --all, to FILE-1.json and so on
+    #[arg(long, value_name = "FILE.json")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set reports side by side, as a table and as a picture
+    Compare {
+        /// Files that `gossamer bench --out` wrote; ratios are to the first
+        #[arg(required = true)]
+        reports: Vec<PathBuf>,
+        /// Draw the ratios
+        #[arg(long, value_name = "FILE.png")]
+        png: Option<PathBuf>,
+    },
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    match &args.command {
+        Some(Command::Compare { reports, png }) => side_by_side(reports, png.as_deref()),
+        None => measure(args),
+    }
+}
+
+fn measure(args: &Args) -> Result<()> {
+    let options = if args.quick { Options::quick() } else { Options::full() };
+    let devices = match args.all {
+        false => vec![args.device.clone()],
+        true => {
+            let gpus = adapters().into_iter().filter(|adapter| adapter.computes);
+            std::iter::once("cpu".to_string()).chain(gpus.map(|adapter| format!("gpu:{}", adapter.index))).collect()
+        }
+    };
+    let mut failed = 0;
+    for (number, name) in devices.iter().enumerate() {
+        let out = match (&args.out, args.all) {
+            (Some(path), true) => Some(numbered(path, number + 1)),
+            (path, _) => path.clone(),
+        };
+        match one(name, &options, out.as_deref()) {
+            Err(error) if args.all => {
+                failed += 1;
+                eprintln!("{name}: {error:#}");
+            }
+            result => result?,
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        n => bail!("{n} of {} devices could not be measured", devices.len()),
+    }
+}
+
+/// `a/b.json` as `a/b-2.json`.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-{number}.json"))
+}
+
+fn one(device: &str, options: &Options, file: Option<&Path>) -> Result<()> {
+    let parent = file.and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+        bail!("{}: no such folder", parent.display());
+    }
+    let device = Device::open(device)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", device.describe())?;
+    writeln!(out, "{:24} {:48} {:>10} {:>10} {:>10}", "", "", "median", "fastest", "slowest")?;
+    // Whoever stopped reading still gets the file.
+    let report = bench::run(&device, options, &mut |row| drop(writeln!(out, "{}", line(row))))?;
+    if let Some(file) = file {
+        report.save(file)?;
+    }
+    writeln!(out, "{} golden cases agreed before", report.golden_cases)?;
+    if let Some(file) = file {
+        writeln!(out, "{}", file.display())?;
+    }
+    Ok(())
+}
+
+fn line(row: &Row) -> String {
+    match (&row.seconds, &row.skipped) {
+        (Some(seconds), _) => {
+            let ms = |s: f64| if s < 0.1 { format!("{:.3} ms", s * 1e3) } else { format!("{:.0} ms", s * 1e3) };
+            let [median, fastest, slowest] = [seconds.median, seconds.fastest, seconds.slowest].map(ms);
+            format!("{:24} {:48} {median:>10} {fastest:>10} {slowest:>10} {:>14}", row.name, row.shape, row.rate_text())
+        }
+        (None, why) => {
+            format!("{:24} {:48} left out: {}", row.name, row.shape, why.as_deref().unwrap_or("not measured"))
+        }
+    }
+}
+
+fn side_by_side(paths: &[PathBuf], png: Option<&Path>) -> Result<()> {
+    let reports = paths.iter().map(|path| Report::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut out = std::io::stdout().lock();
+    for (number, (name, report)) in compare::names(&reports).iter().zip(&reports).enumerate() {
+        let machine = &report.machine;
+        let driver =
+            if report.device.driver.is_empty() { String::new() } else { format!(", {}", report.device.driver) };
+        writeln!(out, "[{}] {name}{driver}; {}, {} threads", number + 1, machine.system, machine.threads)?;
+    }
+    let lines = compare::lines(&reports);
+    let width = lines.iter().map(|line| line.work.chars().count()).max().unwrap_or(0);
+    write!(out, "\n{:width$}", "")?;
+    (1..=reports.len()).try_for_each(|number| write!(out, " {:>22}", format!("[{number}]")))?;
+    writeln!(out)?;
+    for line in &lines {
+        write!(out, "{:width$}", line.work)?;
+        for cell in &line.cells {
+            let text = match (&cell.rate, cell.ratio) {
+                (Some(rate), Some(ratio)) => format!("{rate} ×{ratio:.2}"),
+                _ => "–".into(),
+            };
+            write!(out, " {text:>22}")?;
+        }
+        writeln!(out)?;
+    }
+    if let Some(png) = png {
+        compare::picture(&reports).save(png).with_context(|| format!("drawing {}", png.display()))?;
+        writeln!(out, "\n{}", png.display())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! Charts as PNG pictures: lines and dots over two axes, either of them logarithmic. Needs no font and no library of the system.
+
+use std::path::Path;
+use std::sync::Once;
+
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+
+use crate::files::write_atomic;
+use crate::{Error, Result};
+
+/// A chart.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// What stands above it.
+    pub title: String,
+    /// From left to right.
+    pub x: Axis,
+    /// From the bottom to the top.
+    pub y: Axis,
+    /// What is drawn, the last on top.
+    pub series: Vec<Series>,
+}
+
+/// An axis.
+#[derive(Clone, Debug)]
+pub struct Axis {
+    /// What stands beside it.
+    pub label: String,
+    /// Whether equal distances are equal factors. Numbers that are not above 0 are left out then.
+    pub log: bool,
+}
+
+/// Some points of one colour.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// What the legend calls it; nothing: it is not in the legend.
+    pub name: String,
+    /// Red, green, blue.
+    pub color: (u8, u8, u8),
+    /// Whether the points are joined by lines.
+    pub line: bool,
+    /// The points. Those that are not finite are left out.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Colours that tell series apart, on white and for most colour-blind eyes.
+pub const COLORS: [(u8, u8, u8); 6] =
+    [(31, 78, 140), (192, 96, 43), (90, 143, 60), (136, 86, 160), (110, 110, 110), (200, 160, 30)];
+
+const FONT: &str = "built-in";
+
+impl Chart {
+    /// The chart as a PNG file's bytes, `width` by `height` pixels.
+    ///
+    /// # Errors
+    /// [`Error::Text`] for less than 100 or more than 10,000 pixels in either direction.
+    pub fn png(&self, width: u32, height: u32) -> Result<Vec<u8>> {
+        picture(width, height, |pixels, size| self.draw(pixels, size))
+    }
+
+    /// Writes the chart to a file, 900 by 560 pixels.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = self.png(900, 560)?;
+        write_atomic(path, |out| out.write_all(&bytes).map_err(|e| Error::io(path, e)))
+    }
+
+    fn draw(&self, pixels: &mut [u8], size: (u32, u32)) -> Result<(), Box<dyn std::error::Error>> {
+        let place = |&(x, y): &(f64, f64)| {
+            let point = (self.x.place(x), self.y.place(y));
+            (point.0.is_finite() && point.1.is_finite()).then_some(point)
+        };
+        let placed: Vec<Vec<(f64, f64)>> =
+            self.series.iter().map(|series| series.points.iter().filter_map(place).collect()).collect();
+        let xs = range(placed.iter().flatten().map(|point| point.0));
+        let ys = range(placed.iter().flatten().map(|point| point.1));
+
+        let root = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
+        root.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&root)
+            .caption(&self.title, (FONT, 20))
+            .margin(14)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(xs, ys)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RGBColor(225, 225, 225))
+            .axis_style(RGBColor(120, 120, 120))
+            .label_style((FONT, 15))
+            .axis_desc_style((FONT, 16))
+            .x_desc(&self.x.label)
+            .y_desc(&self.y.label)
+            .x_label_formatter(&|v| self.x.tick(*v))
+            .y_label_formatter(&|v| self.y.tick(*v))
+            .draw()?;
+        for (series, points) in self.series.iter().zip(placed) {
+            let color = RGBColor(series.color.0, series.color.1, series.color.2);
+            if series.line {
+                chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
+            }
+            let dots = chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
+            if !series.name.is_empty() {
+                dots.label(&series.name).legend(move |(x, y)| Circle::new((x + 10, y), 4, color.filled()));
+            }
+        }
+        if self.series.iter().any(|series| !series.name.is_empty()) {
+            chart
+                .configure_series_labels()
+                .label_font((FONT, 15))
+                .background_style(WHITE.mix(0.85))
+                .border_style(RGBColor(200, 200, 200))
+                .draw()?;
+        }
+        root.present()?;
+        Ok(())
+    }
+}
+
+/// Groups of horizontal bars on a logarithmic axis, for ratios: to the right of 1 what is more, to the left what is less.
+#[derive(Clone, Debug)]
+pub struct Bars {
+    /// What stands above them.
+    pub title: String,
+    /// What the bars of a group stand for.
+    pub names: Vec<String>,
+    /// Their colours.
+    pub colors: Vec<(u8, u8, u8)>,
+    /// What a group is about, and its bars, in the order of the names; a bar can be missing.
+    pub groups: Vec<(String, Vec<Option<f64>>)>,
+}
+
+/// Heights and widths of [`Bars`] in pixels.
+const BAR: i32 = 9;
+const GAP: i32 = 9;
+const HEAD: i32 = 44;
+const TEXT: i32 = 400;
+const PLOT: i32 = 460;
+
+impl Bars {
+    /// Writes the picture to a PNG file, as high as it needs to be.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Text`] for more bars than 10,000 pixels have room for.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = self.png()?;
+        write_atomic(path, |out| out.write_all(&bytes).map_err(|e| Error::io(path, e)))
+    }
+
+    /// The picture as a PNG file's bytes.
+    ///
+    /// # Errors
+    /// Those of [`Bars::save`] but for the file's.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let group = self.names.len().max(1) as i32 * BAR + GAP;
+        let height = HEAD + 20 * self.names.len() as i32 + group * self.groups.len() as i32 + 40;
+        picture((TEXT + PLOT + 60) as u32, height.max(100) as u32, |pixels, size| self.draw(pixels, size, group))
+    }
+
+    fn draw(&self, pixels: &mut [u8], size: (u32, u32), group: i32) -> Result<(), Box<dyn std::error::Error>> {
+        let root = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
+        root.fill(&WHITE)?;
+        let logs = self.groups.iter().flat_map(|(_, bars)| bars).flatten().map(|v| v.log10()).filter(|v| v.is_finite());
+        let shown = range(logs.chain([-0.05, 0.05]));
+        let x = |log: f64| TEXT + ((log - shown.start) / (shown.end - shown.start) * f64::from(PLOT)) as i32;
+        let text = |size: u32| (FONT, size).into_font().color(&BLACK);
+        root.draw(&Text::new(self.title.as_str(), (14, 12), text(20)))?;
+        let color = |i: usize| self.colors.get(i).map_or(RGBColor(0, 0, 0), |c| RGBColor(c.0, c.1, c.2));
+        let mut top = HEAD;
+        for (i, name) in self.names.iter().enumerate() {
+            root.draw(&Rectangle::new([(14, top + 3), (26, top + 13)], color(i).filled()))?;
+            root.draw(&Text::new(name.as_str(), (32, top), text(15)))?;
+            top += 20;
+        }
+        top += 6;
+        let bottom = top + group * self.groups.len() as i32;
+        for tick in shown.start.ceil() as i32..=shown.end.floor() as i32 {
+            let at = x(f64::from(tick));
+            let grey = if tick == 0 { RGBColor(90, 90, 90) } else { RGBColor(220, 220, 220) };
+            root.draw(&PathElement::new([(at, top - 4), (at, bottom)], grey.stroke_width(1)))?;
+            root.draw(&Text::new(Axis::log("").tick(f64::from(tick)), (at - 6, bottom + 4), text(14)))?;
+        }
+        for (label, bars) in &self.groups {
+            let middle = top + (group - GAP) / 2 - 8;
+            root.draw(&Text::new(label.as_str(), (14, middle), text(14)))?;
+            for (i, bar) in bars.iter().enumerate() {
+                let at = top + i as i32 * BAR;
+                if let Some(log) = bar.map(f64::log10).filter(|log| log.is_finite()) {
+                    let (left, right) = (x(log.min(0.0)), x(log.max(0.0)).max(x(log.min(0.0)) + 1));
+                    root.draw(&Rectangle::new([(left, at), (right, at + BAR - 2)], color(i).filled()))?;
+                }
+            }
+            top += group;
+        }
+        root.present()?;
+        Ok(())
+    }
+}
+
+/// A PNG file's bytes, `width` by `height` pixels, as `draw` colours them.
+fn picture(
+    width: u32,
+    height: u32,
+    draw: impl FnOnce(&mut [u8], (u32, u32)) -> Result<(), Box<dyn std::error::Error>>,
+) -> Result<Vec<u8>> {
+    if ![width, height].iter().all(|side| (100..=10_000).contains(side)) {
+        return Err(Error::Text(format!("a picture of {width} by {height} pixels: 100 to 10,000 are possible")));
+    }
+    register();
+    let mut pixels = vec![255; width as usize * height as usize * 3];
+    draw(&mut pixels, (width, height)).map_err(|e| Error::Text(format!("drawing: {e}")))?;
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&pixels));
+    written.map_err(|e| Error::Text(format!("writing a PNG: {e}")))?;
+    Ok(bytes)
+}
+
+impl Axis {
+    /// A linear axis.
+    pub fn linear(label: impl Into<String>) -> Self {
+        Self { label: label.into(), log: false }
+    }
+
+    /// A logarithmic axis.
+    pub fn log(label: impl Into<String>) -> Self {
+        Self { label: label.into(), log: true }
+    }
+
+    fn place(&self, v: f64) -> f64 {
+        if self.log { v.log10() } else { v }
+    }
+
+    fn tick(&self, v: f64) -> String {
+        let v = if self.log { 10f64.powf(v) } else { v };
+        match v.abs() {
+            0.0 => "0".into(),
+            size if !(1e-3..1e6).contains(&size) => format!("{v:.1e}"),
+            size if size >= 100.0 => format!("{v:.0}"),
+            // Three digits, without the zeros at their end.
+            size => {
+                let text = format!("{v:.*}", (2.0 - size.log10().floor()).clamp(0.0, 5.0) as usize);
+                text.trim_end_matches('0').trim_end_matches('.').to_string()
+            }
+        }
+    }
+}
+
+/// From the smallest to the largest number and a little beyond.
+fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    match (low <= high, high - low) {
+        (false, _) => 0.0..1.0,
+        (true, span) if span > 0.0 => low - 0.04 * span..high + 0.04 * span,
+        _ => low - 0.5..low + 0.5,
+    }
+}
+
+fn register() {
+    static ONCE: Once = Once::new();
+    // A font that cannot be read leaves a chart without text; drawing it says so.
+    ONCE.call_once(|| drop(register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)));
+}
