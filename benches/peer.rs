@@ -3,10 +3,10 @@
 //! `cargo bench --bench peer -- prepare FOLDER KEY=VALUE…` makes the model (settings as for `train`, from the preset `paper`) at its target
 //! density, and tokens for it. `measure FOLDER WHAT` prints one JSON line; WHAT is `loss`, `step`, `evaluate` or `generate`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use gossamer::device::Device;
+use gossamer::device::{Device, on_worker};
 use gossamer::files::InMemory;
 use gossamer::model::{Batch, Generator, Hold, Model, Parameters, Sampling, Weights, evaluate};
 use gossamer::sparsity;
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["prepare", folder, settings @ ..] => prepare(Path::new(folder), settings),
-        ["measure", folder, what] => measure(&PathBuf::from(folder), what),
+        ["measure", folder, what] => on_worker(|| measure(Path::new(folder), what)),
         // Among all other benches there is nothing to do.
         _ => Ok(()),
     }

@@ -1,12 +1,11 @@
-//! Time of one training step on the CPU, for the presets `quickstart` and `small`: at the start, where weights are dense,
-//! and at the target density.
+//! Time of one training step on the CPU: of the presets, against density at fixed width, and against width at a fixed number of nonzeros.
 //!
-//! `cargo bench --bench step` measures all; words after `--` choose, as in `cargo bench --bench step -- small dense`.
-//! Medians, with the fastest step beside them: on a machine that does other things, compare the latter.
+//! `cargo bench --bench step` measures all; words after `--` choose, as in `cargo bench --bench step -- density`. Medians, with the fastest
+//! step beside them: on a machine that does other things, compare the latter.
 
 use std::time::{Duration, Instant};
 
-use gossamer::device::Device;
+use gossamer::device::{Device, on_worker};
 use gossamer::model::{Batch, Model, Weights};
 use gossamer::tape::Tape;
 use gossamer::train::config::RunConfig;
@@ -17,24 +16,51 @@ const TIME: Duration = Duration::from_secs(4);
 
 fn main() -> gossamer::Result<()> {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let chosen = |word: &str, group: [&str; 2]| {
-        let among = wanted.iter().filter(|w| group.contains(&w.as_str())).collect::<Vec<_>>();
-        among.is_empty() || among.iter().any(|w| *w == word)
-    };
-    for preset in ["quickstart", "small"].into_iter().filter(|p| chosen(p, ["quickstart", "small"])) {
-        for density in ["dense", "target"].into_iter().filter(|d| chosen(d, ["dense", "target"])) {
-            measure(preset, density)?;
+    let chosen = |group: &str| wanted.is_empty() || wanted.iter().any(|w| w == group);
+    if chosen("presets") {
+        for preset in ["quickstart", "circuits", "small"] {
+            let config = RunConfig::preset(preset)?;
+            let target = config.sparsity.target_density;
+            measure(&format!("{preset}, dense"), config.clone(), 1.0)?;
+            measure(&format!("{preset}, density 1/{:.0}", 1.0 / target), config, target)?;
+        }
+    }
+    if chosen("density") {
+        for every in [1, 4, 16, 64, 256] {
+            measure(&format!("width 1024, density 1/{every}"), wide(1024)?, 1.0 / f64::from(every))?;
+        }
+    }
+    if chosen("width") {
+        for (width, every) in [(256, 4), (512, 16), (1024, 64), (2048, 256)] {
+            measure(&format!("width {width:4}, density 1/{every}"), wide(width)?, 1.0 / f64::from(every))?;
         }
     }
     Ok(())
 }
 
-fn measure(preset: &str, density: &str) -> gossamer::Result<()> {
-    let mut config = RunConfig::preset(preset)?;
+/// Four layers of the published model with another width, on 512 tokens.
+fn wide(width: usize) -> gossamer::Result<RunConfig> {
+    let mut config = RunConfig::preset("paper")?;
+    (config.model.n_layer, config.model.d_model, config.model.n_head) = (4, width, width / 16);
+    (config.train.batch_size, config.train.accumulate) = (2, 1);
+    Ok(config)
+}
+
+/// Steps of the hidden matrices' `density`; embedding and unembedding keep four times as much.
+fn measure(name: &str, mut config: RunConfig, density: f64) -> gossamer::Result<()> {
     // An anneal that has just begun, so that the weights' top-k has work, or one that was over before it began.
     config.train.steps = 1_000_000;
+    (config.sparsity.target_density, config.sparsity.embed_target_density) = (density, (4.0 * density).min(1.0));
     config.sparsity.anneal_start_frac = 0.0;
-    config.sparsity.anneal_stop_frac = if density == "dense" { 1.0 } else { 0.0 };
+    if density >= 1.0 {
+        (config.sparsity.target_density, config.sparsity.anneal_stop_frac) = (0.5, 1.0);
+    } else {
+        config.sparsity.anneal_stop_frac = 0.0;
+    }
+    on_worker(|| steps(name, &config))
+}
+
+fn steps(name: &str, config: &RunConfig) -> gossamer::Result<()> {
     let device = Device::cpu();
     let model = Model::new(config.model.clone(), 0, &device)?;
     let mut trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone())?;
@@ -71,7 +97,7 @@ fn measure(preset: &str, density: &str) -> gossamer::Result<()> {
         (times[times.len() / 2].as_secs_f64() * 1e3, times[0].as_secs_f64() * 1e3)
     });
     println!(
-        "{preset:10} {density:6}  step {:7.1} ms (best {:7.1}, {:6.0} tokens/s)  forward {:.1}  backward {:.1}  update {:.1}",
+        "{name:28} step {:7.1} ms (best {:7.1}, {:6.0} tokens/s)  forward {:.1}  backward {:.1}  update {:.1}",
         step.0,
         step.1,
         tokens.len() as f64 / step.1 * 1e3,

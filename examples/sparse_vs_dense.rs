@@ -22,7 +22,7 @@ use gossamer::circuits::find::{Finder, Ranking};
 use gossamer::circuits::prune::Settings;
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Layout, Nodes, graph, parallel, tasks};
-use gossamer::device::Device;
+use gossamer::device::{Device, on_worker};
 use gossamer::files::{create_folder, write_atomic};
 use gossamer::formats::ModelFiles;
 use gossamer::model::{Batch, Hold, Model, evaluate, means, site_pattern};
@@ -55,6 +55,9 @@ struct Args {
     /// Prices of a kept node to try
     #[arg(long, num_args = 1.., default_values_t = [1e-3, 3e-3])]
     k_coefs: Vec<f64>,
+    /// Lengths of training to try the dense model with, shortest first: one over these of the sparse model's steps
+    #[arg(long, num_args = 1.., default_values_t = [12, 8, 5, 3, 2, 1])]
+    parts: Vec<u64>,
     /// Learning rate of pruning
     #[arg(long, default_value_t = 1e-2)]
     lr: f64,
@@ -83,20 +86,24 @@ struct Row {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    on_worker(|| run(&args))
+}
+
+fn run(args: &Args) -> Result<()> {
     create_folder(&args.out)?;
     let device = Device::open(&args.device)?;
-    let (config, folder) = sparse_run(&args, &device)?;
+    let (config, folder) = sparse_run(args, &device)?;
     let tokenizer = Tokenizer::load(folder.join("tokenizer.json"))?;
     let data = prepare(&config, tokenizer.clone(), &args.out.join("cache"))?;
     let sparse = ModelFiles::open(&folder)?.load(Hold::Compressed, &device)?;
     let sequences = held_out(&config, &data.corpus.validation)?;
     let loss = evaluate(&sparse, &sequences, config.train.batch_size, false)?.loss;
     println!("sparse: validation loss {loss:.4}");
-    let dense = dense_twin(&args, &config, &data, &sparse, &Goal { sequences, loss })?;
+    let dense = dense_twin(args, &config, &data, &sparse, &Goal { sequences, loss })?;
 
     let rows = Rows { path: args.out.join("circuits.csv"), rows: Mutex::default() };
     for (name, model) in [("sparse", &sparse), ("dense", &dense)] {
-        circuits(&args, name, model, &tokenizer, &rows)?;
+        circuits(args, name, model, &tokenizer, &rows)?;
     }
     let rows = rows.rows.into_inner().map_err(|_| anyhow!("another thread failed"))?;
     picture(&rows, &args.targets).save(&args.out.join("circuits.png"))?;
@@ -154,8 +161,8 @@ fn dense_twin(args: &Args, config: &RunConfig, data: &RunData, sparse: &Model, g
     config.train.lr *= config.sparsity.target_density.sqrt();
     (config.sparsity.target_density, config.sparsity.embed_target_density) = (1.0, 1.0);
     let all = config.train.steps;
-    for part in [12, 8, 5, 3, 2, 1] {
-        config.train.steps = (all / part).max(1);
+    for part in &args.parts {
+        config.train.steps = (all / part.max(&1)).max(1);
         if let Some(model) = train_dense(&config, data, goal, &sparse.device)? {
             create_folder(&folder)?;
             model.save(&folder)?;

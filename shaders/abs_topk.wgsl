@@ -2,6 +2,7 @@
 // magnitudes, and no driver flushes or reorders what it takes for an integer.
 
 #include grid
+#include reach
 
 // A row this short is read from global memory once and kept in 8 KiB of workgroup memory; a longer one is read again
 // in each pass.
@@ -16,14 +17,6 @@ struct Params { rows: u32, cols: u32, k: u32 }
 @group(0) @binding(3) var<storage, read_write> zeros: array<u32>;
 
 var<workgroup> staged: array<u32, 2048>;
-var<workgroup> bins: array<atomic<u32>, 256>;
-var<workgroup> counts: array<u32, 256>;
-var<workgroup> sums: array<u32, 16>;
-// The leading bits of the threshold found so far, how many entries with these bits are still to be kept, and how many
-// entries have them.
-var<workgroup> threshold: u32;
-var<workgroup> need: u32;
-var<workgroup> ties: u32;
 var<workgroup> bound: u32;
 
 fn entry(row: u32, i: u32) -> u32 {
@@ -33,45 +26,24 @@ fn entry(row: u32, i: u32) -> u32 {
     return x[row * p.cols + i];
 }
 
+// What is known of the threshold, the k-th largest magnitude: its leading bits, and how many entries with these bits are
+// still to be kept.
+struct Search { threshold: u32, need: u32 }
+
 // One radix pass over the bits from `shift` up to where the pass before ended (8 bits, 7 in the last): counts the
 // candidates by digit and walks down from the largest digit to the one in which the k-th largest entry lies.
-fn narrow(row: u32, lane: u32, shift: u32, above: u32, mask: u32) {
-    atomicStore(&bins[lane], 0u);
+fn narrow(row: u32, lane: u32, known: Search, shift: u32, above: u32, mask: u32) -> Search {
+    atomicStore(&counts[lane], 0u);
     workgroupBarrier();
     // Compared in two shifts: none may be by 32 bits.
-    let prefix = threshold;
     for (var i = lane; i < p.cols; i += 256u) {
         let magnitude = entry(row, i) & MAGNITUDE;
-        if (magnitude & above) == prefix {
-            atomicAdd(&bins[(magnitude >> shift) & mask], 1u);
+        if (magnitude & above) == known.threshold {
+            atomicAdd(&counts[mask - ((magnitude >> shift) & mask)], 1u);
         }
     }
-    workgroupBarrier();
-    if lane < 16u {
-        var sum = 0u;
-        for (var b = 0u; b < 16u; b++) {
-            sum += atomicLoad(&bins[lane * 16u + b]);
-        }
-        sums[lane] = sum;
-    }
-    workgroupBarrier();
-    if lane == 0u {
-        var left = need;
-        var g = 15u;
-        while g > 0u && left > sums[g] {
-            left -= sums[g];
-            g--;
-        }
-        var b = g * 16u + 15u;
-        while b > g * 16u && left > atomicLoad(&bins[b]) {
-            left -= atomicLoad(&bins[b]);
-            b--;
-        }
-        threshold |= b << shift;
-        need = left;
-        ties = atomicLoad(&bins[b]);
-    }
-    workgroupBarrier();
+    reach(lane, known.need);
+    return Search(known.threshold | ((mask - place) << shift), missing);
 }
 
 // x, y: (rows, cols); zeros: (rows). One workgroup a row; 1 <= k <= cols.
@@ -88,21 +60,18 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         }
     }
     if lane == 0u {
-        threshold = 0u;
-        need = p.k;
         bound = p.cols;
     }
-    workgroupBarrier();
     // The first digit is the exponent, whose few common values the atomics would otherwise all meet in one bin.
-    narrow(row, lane, 23u, 0u, 0xffu);
-    narrow(row, lane, 15u, 0x7f800000u, 0xffu);
-    narrow(row, lane, 7u, 0x7fff8000u, 0xffu);
-    narrow(row, lane, 0u, 0x7fffff80u, 0x7fu);
+    var search = narrow(row, lane, Search(0u, p.k), 23u, 0u, 0xffu);
+    search = narrow(row, lane, search, 15u, 0x7f800000u, 0xffu);
+    search = narrow(row, lane, search, 7u, 0x7fff8000u, 0xffu);
+    search = narrow(row, lane, search, 0u, 0x7fffff80u, 0x7fu);
 
     // Of the entries equal to the threshold the first `need` stay: those below `bound`. Where all stay, the bound
     // matters only to say which zeros were kept.
-    let t = threshold;
-    let partial = ties > need || t == 0u;
+    let t = search.threshold;
+    let partial = reached > search.need || t == 0u;
     let chunk = (p.cols + 255u) / 256u;
     let first = min(lane * chunk, p.cols);
     let end = min(first + chunk, p.cols);
@@ -112,32 +81,16 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
             mine += select(0u, 1u, (entry(row, i) & MAGNITUDE) == t);
         }
     }
-    counts[lane] = mine;
-    workgroupBarrier();
-    if lane < 16u {
-        var sum = 0u;
-        for (var i = 0u; i < 16u; i++) {
-            sum += counts[lane * 16u + i];
+    atomicStore(&counts[lane], mine);
+    reach(lane, search.need);
+    if partial && lane == place {
+        var left = missing;
+        var i = first;
+        while left > 0u && i < end {
+            left -= select(0u, 1u, (entry(row, i) & MAGNITUDE) == t);
+            i++;
         }
-        sums[lane] = sum;
-    }
-    workgroupBarrier();
-    if partial {
-        var seen = 0u;
-        for (var g = 0u; g < lane / 16u; g++) {
-            seen += sums[g];
-        }
-        for (var i = lane / 16u * 16u; i < lane; i++) {
-            seen += counts[i];
-        }
-        if seen < need && need <= seen + mine {
-            var i = first;
-            while seen < need {
-                seen += select(0u, 1u, (entry(row, i) & MAGNITUDE) == t);
-                i++;
-            }
-            bound = i;
-        }
+        bound = i;
     }
     workgroupBarrier();
     for (var i = lane; i < p.cols; i += 256u) {

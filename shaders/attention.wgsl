@@ -5,6 +5,7 @@
 // out by its index, so that no infinities are needed.
 
 #include grid
+#include lanes
 
 // Channels of a head, fours of them, and rows of a tile. TILE * QUADS is at most 480.
 override D: u32 = 16u;
@@ -321,7 +322,8 @@ struct Sink { t: u32, heads: u32, batch: u32 }
 @group(0) @binding(3) var<storage, read> all_delta: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dsink: array<f32>;
 
-var<workgroup> parts: array<f32, 256>;
+// Of backward_sink.
+const LANES: u32 = 256u;
 
 // dsink = - sum over b and t of e^(sink - lse) delta, one head a workgroup.
 @compute @workgroup_size(256)
@@ -334,15 +336,8 @@ fn backward_sink(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups)
         let at = (i / s.t * s.heads + head) * s.t + i % s.t;
         part -= exp(logit[head] - all_lse[at]) * all_delta[at];
     }
-    parts[lane] = part;
-    workgroupBarrier();
-    for (var half = 128u; half > 0u; half /= 2u) {
-        if lane < half {
-            parts[lane] += parts[lane + half];
-        }
-        workgroupBarrier();
-    }
+    let total = sum_lanes(lane, part);
     if lane == 0u {
-        dsink[head] = parts[0];
+        dsink[head] = total;
     }
 }

@@ -1,6 +1,7 @@
 // Attention of one query a sequence. q, y: (B, 1, H·D); keys, values: (B, capacity, H·D); scores: (B, H, length).
 
 #include grid
+#include lanes
 
 struct AppendParams { n: u32, entry: u32, capacity: u32, start: u32 }
 
@@ -64,7 +65,8 @@ fn score(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: v
 @group(0) @binding(3) var<storage, read> sink: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-var<workgroup> partial: array<f32, 64>;
+// Of mix.
+const LANES: u32 = 64u;
 
 // A head a workgroup. All invocations find the largest score and the sum of exponentials together; then each takes
 // channels of its own through all times.
@@ -77,39 +79,22 @@ fn mix(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec
     }
     let first = at * p.length;
     var top = logits[first];
-    for (var j = lane; j < p.length; j += 64u) {
+    for (var j = lane; j < p.length; j += LANES) {
         top = max(top, logits[first + j]);
     }
-    partial[lane] = top;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] = max(partial[lane], partial[lane + half]);
-        }
-        workgroupBarrier();
-    }
-    top = partial[0];
-    workgroupBarrier();
+    top = max_lanes(lane, top);
     if p.has_sink != 0u {
         top = max(top, sink[at % p.heads]);
     }
     var sum = 0.0;
-    for (var j = lane; j < p.length; j += 64u) {
+    for (var j = lane; j < p.length; j += LANES) {
         sum += exp(logits[first + j] - top);
     }
-    partial[lane] = sum;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] += partial[lane + half];
-        }
-        workgroupBarrier();
-    }
-    var total = partial[0];
+    var total = sum_lanes(lane, sum);
     if p.has_sink != 0u {
         total += exp(sink[at % p.heads] - top);
     }
-    for (var c = lane; c < p.width; c += 64u) {
+    for (var c = lane; c < p.width; c += LANES) {
         var mixed = 0.0;
         for (var j = 0u; j < p.length; j++) {
             mixed += exp(logits[first + j] - top) * values[start(at) + j * p.heads * p.width + c];

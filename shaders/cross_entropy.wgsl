@@ -2,39 +2,9 @@
 // row has none.
 
 #include grid
+#include lanes
 
 const LANES: u32 = 256u;
-
-var<workgroup> shared_lanes: array<f32, 256>;
-
-// The sum over all lanes, by halves: always in the same order. Every lane receives it.
-fn sum_lanes(lane: u32, value: f32) -> f32 {
-    shared_lanes[lane] = value;
-    workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            shared_lanes[lane] += shared_lanes[lane + half];
-        }
-        workgroupBarrier();
-    }
-    let total = shared_lanes[0];
-    workgroupBarrier();
-    return total;
-}
-
-fn max_lanes(lane: u32, value: f32) -> f32 {
-    shared_lanes[lane] = value;
-    workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            shared_lanes[lane] = max(shared_lanes[lane], shared_lanes[lane + half]);
-        }
-        workgroupBarrier();
-    }
-    let top = shared_lanes[0];
-    workgroupBarrier();
-    return top;
-}
 
 struct Forward { rows: u32, v: u32 }
 

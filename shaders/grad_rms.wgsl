@@ -1,27 +1,15 @@
 // The root-mean-square of all gradients, and the factor that scales them by it.
 
 #include grid
+#include lanes
+
+const LANES: u32 = 256u;
 
 struct Params { n: u32, slot: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> partial: array<f32>;
-
-var<workgroup> lanes: array<f32, 256>;
-
-// The sum over the workgroup's lanes, halving them: the same order every time, and an error that grows with the depth.
-fn tree(lane: u32, value: f32) -> f32 {
-    lanes[lane] = value;
-    workgroupBarrier();
-    for (var half = 128u; half > 0u; half /= 2u) {
-        if lane < half {
-            lanes[lane] += lanes[lane + half];
-        }
-        workgroupBarrier();
-    }
-    return lanes[0];
-}
 
 // partial[group] = sum of the squares of 4096 entries.
 @compute @workgroup_size(256)
@@ -41,7 +29,7 @@ fn square_sum_blocks(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgro
         if i + 768u < p.n { v.w = x[i + 768u]; }
         sums += v * v;
     }
-    let sum = tree(lane, (sums.x + sums.y) + (sums.z + sums.w));
+    let sum = sum_lanes(lane, (sums.x + sums.y) + (sums.z + sums.w));
     if lane == 0u {
         partial[group] = sum;
     }
@@ -59,7 +47,7 @@ fn join(lane: u32, n: u32) -> f32 {
         if i + 512u < n { sums.z += blocks[i + 512u]; }
         if i + 768u < n { sums.w += blocks[i + 768u]; }
     }
-    return tree(lane, (sums.x + sums.y) + (sums.z + sums.w));
+    return sum_lanes(lane, (sums.x + sums.y) + (sums.z + sums.w));
 }
 
 // sums[slot] = sum of the blocks' sums. One workgroup.

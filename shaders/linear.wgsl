@@ -18,14 +18,22 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-// A workgroup computes a 64 x 64 tile of the output, 256 invocations (the portable maximum) with 4 x 4 entries each:
-// 16 multiply-adds for two 16-byte reads of workgroup memory, and 16 accumulators fit every GPU's registers. Of each
-// factor it keeps a slab of 16 steps along the inner dimension, so that every invocation fetches exactly one group
-// of four from each. A slab row is 16 such groups and one of padding, which keeps transposing stores off one another's
-// memory banks: 2 * 16 * 17 * 16 bytes = 8.5 KiB, so that two workgroups share the 16 KiB that every device has.
-const PITCH = 17u;
-var<workgroup> a_slab: array<vec4<f32>, 272>;
-var<workgroup> b_slab: array<vec4<f32>, 272>;
+// A workgroup computes a tile of the output, SIDE x SIDE invocations with ROWS x 4 entries each. Of each factor it keeps a
+// slab of SIDE steps along the inner dimension, so that every invocation fetches exactly one group of four of b, and one
+// or two of a. A slab row has one group of padding, which keeps transposing stores off one another's memory banks.
+// Whatever the tile, an entry's terms are added in the same order.
+//
+// SIDE 16, ROWS 4: 64 x 64 entries, 256 invocations (the portable maximum). 16 multiply-adds for two 16-byte reads of
+// workgroup memory, and 16 accumulators fit every GPU's registers; 8.5 KiB, so that even of 16 KiB little is idle.
+// SIDE 8, ROWS 4: 32 x 32 entries, 64 invocations. For outputs that would leave most of a larger tile, or most of the
+// GPU, without work.
+// SIDE 16, ROWS 8: 128 x 64 entries. 32 multiply-adds for three reads, at the price of 32 accumulators and 12.75 KiB.
+override SIDE: u32 = 16u;
+override ROWS: u32 = 4u;
+override A_PITCH: u32 = SIDE * ROWS / 4u + 1u;
+override B_PITCH: u32 = SIDE + 1u;
+var<workgroup> a_slab: array<vec4<f32>, SIDE * A_PITCH>;
+var<workgroup> b_slab: array<vec4<f32>, SIDE * B_PITCH>;
 
 // Zero outside the matrix, so that ragged edges need no other care.
 fn a_at(i: u32, l: u32, end: u32) -> f32 {
@@ -68,50 +76,75 @@ fn store_four(at: u32, i: u32, j: u32, value: vec4<f32>) {
 }
 
 // out = a b + bias with a: (m, k), b: (k, n), bias: (n), out: (shares, m, n); share s sums steps s * share and on.
-@compute @workgroup_size(256)
+@compute @workgroup_size(SIDE * SIDE)
 fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
     if group >= p.groups {
         return;
     }
-    let across = (p.n + 63u) / 64u;
-    let tiles = across * ((p.m + 63u) / 64u);
+    let height = SIDE * ROWS;
+    let width = SIDE * 4u;
+    let across = (p.n + width - 1u) / width;
+    let tiles = across * ((p.m + height - 1u) / height);
     let at = group / tiles;
     let tile = group % tiles;
-    let i0 = (tile / across) * 64u;
-    let j0 = (tile % across) * 64u;
+    let i0 = (tile / across) * height;
+    let j0 = (tile % across) * width;
     let start = at * p.share;
     let end = min(start + p.share, p.k);
 
     // Neighbouring invocations fetch neighbouring numbers, whichever way the factor lies in memory.
-    let a_l = select(lane / 16u, lane % 16u, p.a_col == 1u);
-    let a_i = select(lane % 16u, lane / 16u, p.a_col == 1u);
-    let b_l = select(lane / 16u, lane % 16u, p.b_row == 1u);
-    let b_j = select(lane % 16u, lane / 16u, p.b_row == 1u);
-    let row = lane / 16u;
-    let col = lane % 16u;
+    let row = lane / SIDE;
+    let col = lane % SIDE;
+    let a_l = select(row, col, p.a_col == 1u);
+    let a_i = select(col, row, p.a_col == 1u);
+    let b_l = select(row, col, p.b_row == 1u);
+    let b_j = select(col, row, p.b_row == 1u);
 
     var c0 = vec4<f32>();
     var c1 = vec4<f32>();
     var c2 = vec4<f32>();
     var c3 = vec4<f32>();
+    // The lower half of the tile, if it has eight rows an invocation.
+    let lower = 4u * SIDE;
+    var c4 = vec4<f32>();
+    var c5 = vec4<f32>();
+    var c6 = vec4<f32>();
+    var c7 = vec4<f32>();
     // The next slab travels while this one is multiplied.
     var a_next = a_four(i0 + 4u * a_i, start + a_l, end);
+    var a_lower = vec4<f32>();
+    if ROWS == 8u {
+        a_lower = a_four(i0 + lower + 4u * a_i, start + a_l, end);
+    }
     var b_next = b_four(start + b_l, j0 + 4u * b_j, end);
-    for (var l0 = start; l0 < end; l0 += 16u) {
-        a_slab[a_l * PITCH + a_i] = a_next;
-        b_slab[b_l * PITCH + b_j] = b_next;
+    for (var l0 = start; l0 < end; l0 += SIDE) {
+        a_slab[a_l * A_PITCH + a_i] = a_next;
+        if ROWS == 8u {
+            a_slab[a_l * A_PITCH + SIDE + a_i] = a_lower;
+        }
+        b_slab[b_l * B_PITCH + b_j] = b_next;
         workgroupBarrier();
-        a_next = a_four(i0 + 4u * a_i, l0 + 16u + a_l, end);
-        b_next = b_four(l0 + 16u + b_l, j0 + 4u * b_j, end);
-        for (var l = 0u; l < 16u; l++) {
-            let u = a_slab[l * PITCH + row];
-            let v = b_slab[l * PITCH + col];
+        a_next = a_four(i0 + 4u * a_i, l0 + SIDE + a_l, end);
+        if ROWS == 8u {
+            a_lower = a_four(i0 + lower + 4u * a_i, l0 + SIDE + a_l, end);
+        }
+        b_next = b_four(l0 + SIDE + b_l, j0 + 4u * b_j, end);
+        for (var l = 0u; l < SIDE; l++) {
+            let u = a_slab[l * A_PITCH + row];
+            let v = b_slab[l * B_PITCH + col];
             c0 += u.x * v;
             c1 += u.y * v;
             c2 += u.z * v;
             c3 += u.w * v;
+            if ROWS == 8u {
+                let w = a_slab[l * A_PITCH + SIDE + row];
+                c4 += w.x * v;
+                c5 += w.y * v;
+                c6 += w.z * v;
+                c7 += w.w * v;
+            }
         }
         workgroupBarrier();
     }
@@ -121,6 +154,12 @@ fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     store_four(at, i + 1u, j, c1);
     store_four(at, i + 2u, j, c2);
     store_four(at, i + 3u, j, c3);
+    if ROWS == 8u {
+        store_four(at, i + lower, j, c4);
+        store_four(at, i + lower + 1u, j, c5);
+        store_four(at, i + lower + 2u, j, c6);
+        store_four(at, i + lower + 3u, j, c7);
+    }
 }
 
 struct SumParams { rows: u32, cols: u32, groups: u32 }

@@ -3,6 +3,7 @@
 // locate; apply. All of it happens on bits, except for the decay.
 
 #include grid
+#include reach
 
 const MAGNITUDE: u32 = 0x7fffffffu;
 const PROTECTED: u32 = 0x80000000u;
@@ -144,44 +145,17 @@ fn histogram(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gri
 @group(0) @binding(1) var<storage, read_write> picked: array<u32, 3>;
 @group(0) @binding(2) var<storage, read_write> spent: array<u32, 256>;
 
-var<workgroup> counts: array<u32, 256>;
-var<workgroup> sums: array<u32, 16>;
-
-// Leaves in `sums` the sums of 16 neighbouring lanes' `counts`.
-fn sum_counts(lane: u32, count: u32) {
-    counts[lane] = count;
-    workgroupBarrier();
-    if lane < 16u {
-        var sum = 0u;
-        for (var i = 0u; i < 16u; i++) {
-            sum += counts[lane * 16u + i];
-        }
-        sums[lane] = sum;
-    }
-    workgroupBarrier();
-}
-
 // Walks down from the largest digit to the one in which the threshold lies, and empties the bins for the next pass.
 // One workgroup.
 @compute @workgroup_size(256)
 fn pick(@builtin(local_invocation_index) lane: u32) {
-    sum_counts(lane, spent[lane]);
+    let first = p.shift == 24u;
+    atomicStore(&counts[255u - lane], spent[lane]);
     spent[lane] = 0u;
+    reach(lane, select(picked[1], p.keep, first));
     if lane == 0u {
-        let first = p.shift == 24u;
-        var left = select(picked[1], p.keep, first);
-        var g = 15u;
-        while g > 0u && left > sums[g] {
-            left -= sums[g];
-            g--;
-        }
-        var b = g * 16u + 15u;
-        while b > g * 16u && left > counts[b] {
-            left -= counts[b];
-            b--;
-        }
-        picked[0] = select(picked[0], 0u, first) | (b << p.shift);
-        picked[1] = left;
+        picked[0] = select(picked[0], 0u, first) | ((255u - place) << p.shift);
+        picked[1] = missing;
     }
 }
 
@@ -223,17 +197,6 @@ fn ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
 var<workgroup> found_block: u32;
 var<workgroup> found_left: u32;
 
-fn counts_before(lane: u32) -> u32 {
-    var before = 0u;
-    for (var g = 0u; g < lane / 16u; g++) {
-        before += sums[g];
-    }
-    for (var i = lane / 16u * 16u; i < lane; i++) {
-        before += counts[i];
-    }
-    return before;
-}
-
 // Finds the block of the last key that equals the threshold and is kept, then its place in there. One workgroup.
 @compute @workgroup_size(256)
 fn locate(@builtin(local_invocation_index) lane: u32) {
@@ -246,30 +209,31 @@ fn locate(@builtin(local_invocation_index) lane: u32) {
     for (var b = first; b < end; b++) {
         mine += block_ties[b];
     }
-    sum_counts(lane, mine);
-    var before = counts_before(lane);
-    if before < need && need <= before + mine {
+    atomicStore(&counts[lane], mine);
+    reach(lane, need);
+    if lane == place {
         var b = first;
-        while before + block_ties[b] < need {
-            before += block_ties[b];
+        var left = missing;
+        while b + 1u < end && left > block_ties[b] {
+            left -= block_ties[b];
             b++;
         }
         found_block = b;
-        found_left = need - before;
+        found_left = left;
     }
     workgroupBarrier();
     let start = found_block * BLOCK + lane * 16u;
-    let left = found_left;
     mine = 0u;
     for (var i = start; i < min(start + 16u, p.n); i++) {
         mine += select(0u, 1u, key(i, w[i]) == threshold);
     }
-    sum_counts(lane, mine);
-    before = counts_before(lane);
-    if before < left && left <= before + mine {
+    atomicStore(&counts[lane], mine);
+    reach(lane, found_left);
+    if lane == place {
         var i = start;
-        while before < left {
-            before += select(0u, 1u, key(i, w[i]) == threshold);
+        var left = missing;
+        while left > 0u && i < p.n {
+            left -= select(0u, 1u, key(i, w[i]) == threshold);
             i++;
         }
         located[2] = i;

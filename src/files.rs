@@ -9,6 +9,7 @@ mod renamed;
 mod sharded;
 mod source;
 mod tensors;
+pub(crate) mod versioned;
 mod write;
 
 pub use mapped::SafetensorsFile;

@@ -9,9 +9,11 @@
 //! * [`formats`]: models as other programs and the Hugging Face Hub keep them.
 //! * [`train`]: batches, optimizer, the loop, checkpoints.
 //! * [`circuits`]: the tasks that ask a model one question each, and what in it answers.
+//! * [`bridges`]: what joins a sparse model to a dense one, so that each can go on where the other stands.
 #![warn(missing_docs)]
 
 pub mod bench;
+pub mod bridges;
 pub mod chart;
 pub mod check;
 pub mod circuits;

@@ -12,8 +12,8 @@ use crate::device::Tensor;
 use crate::ops::compress::Compressed;
 use crate::ops::embedding::Index;
 use crate::ops::{
-    abs_topk, add, affine, attention, columns, contrast, cross_entropy, embedding, gate, gelu, layer_norm, linear,
-    relu, rms_norm, sparse_linear,
+    abs_topk, add, affine, attention, columns, contrast, cross_entropy, embedding, gate, gelu, kl, layer_norm, linear,
+    nmse, relu, rms_norm, rows, sparse_linear,
 };
 use crate::{Error, Result};
 
@@ -239,7 +239,9 @@ impl Tape {
             Weight::Dense(dense) => (linear::forward(&x.value, &dense.value, b)?, Some(dense)),
             Weight::Compressed { lists, dense } => (sparse_linear::forward(&x.value, lists, b)?, dense.as_ref()),
         };
-        let (xv, weight) = (x.value.clone(), weight.clone());
+        // Only a matrix that learns needs to see its input again; a frozen model's activations are freed.
+        let xv = dense.filter(|dense| dense.needs_gradient()).map(|_| x.value.clone());
+        let weight = weight.clone();
         let inputs: Vec<_> = [Some(x), dense, bias].into_iter().flatten().collect();
         let (has_dense, has_bias) = (dense.is_some(), bias.is_some());
         self.record_one(&inputs, out, move |dout, needs| {
@@ -252,7 +254,8 @@ impl Tape {
             let mut next = || needs.next().unwrap_or(false);
             gradients.push(next().then(input).transpose()?);
             if has_dense {
-                gradients.push(next().then(|| linear::backward_weight(&dout, &xv)).transpose()?);
+                next();
+                gradients.push(xv.map(|xv| linear::backward_weight(&dout, &xv)).transpose()?);
             }
             if has_bias {
                 gradients.push(next().then(|| linear::backward_bias(&dout)).transpose()?);
@@ -357,6 +360,20 @@ impl Tape {
         })
     }
 
+    /// Lays `parts: (N_i, ..)` one after the other along their first dimension: `(ΣN_i, ..)`. A part may be there repeatedly.
+    pub fn stack(&mut self, parts: &[&Var]) -> Result<Var> {
+        let out = rows::concat(&parts.iter().map(|part| &part.value).collect::<Vec<_>>())?;
+        let counts: Vec<_> = parts.iter().map(|part| part.value.shape()[0]).collect();
+        self.record_one(parts, out, move |dout, needs| {
+            let mut start = 0;
+            let slices = counts.iter().zip(needs).map(|(&count, &needed)| {
+                start += count;
+                needed.then(|| rows::slice(&dout, start - count, count)).transpose()
+            });
+            slices.collect()
+        })
+    }
+
     /// The same numbers in another shape.
     pub fn reshape(&mut self, x: &Var, shape: &[usize]) -> Result<Var> {
         let out = x.value.reshape(shape)?;
@@ -374,5 +391,24 @@ impl Tape {
             Ok(vec![Some(cross_entropy::backward(&dloss, &lv, &targets, &forward)?)])
         })?;
         Ok((loss, losses))
+    }
+
+    /// Mean divergence from the constant `target: (.., V)` of each block of `logits` with as many rows: `(n)`.
+    pub fn kl(&mut self, logits: &Var, target: &Tensor) -> Result<Var> {
+        let forward = kl::forward(&logits.value, target)?;
+        let (loss, lv, target) = (forward.loss.clone(), logits.value.clone(), target.clone());
+        self.record_one(&[logits], loss, move |dloss, _| Ok(vec![Some(kl::backward(&dloss, &lv, &target, &forward)?)]))
+    }
+
+    /// Normalised mean squared error of `x` against `target`, both `(.., C)`: `(1)`. The scale that normalises it is a constant.
+    pub fn nmse(&mut self, x: &Var, target: &Var) -> Result<Var> {
+        let nmse::Forward { loss, weights } = nmse::forward(&x.value, &target.value)?;
+        let (xv, tv) = (x.value.clone(), target.value.clone());
+        self.record_one(&[x, target], loss, move |dloss, needs| {
+            Ok(vec![
+                needs[0].then(|| nmse::backward(&dloss, &xv, &tv, &weights)).transpose()?,
+                needs[1].then(|| nmse::backward(&dloss, &tv, &xv, &weights)).transpose()?,
+            ])
+        })
     }
 }

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 const FORWARD: [&str; 4] = ["loss", "logits, activations", "gradients", "activation gradients"];
 const TRAIN: [&str; 6] =
     ["losses", "gradient rms", "lr, densities", "nonzero counts", "weights at the end", "zero pattern"];
+const BRIDGE: [&str; 4] = ["terms of every site", "logits", "gradients, sparse model", "gradients, bridges"];
 const PRUNE: [&str; 3] = ["task loss, total", "kept nodes", "gradients of tau"];
 
 fn golden(case: &str) -> PathBuf {
@@ -26,6 +27,7 @@ fn passes(case: &Case, device: &Device) -> Vec<Verdict> {
         CaseKind::Forward => FORWARD.to_vec(),
         CaseKind::Train => TRAIN.to_vec(),
         CaseKind::Prune => PRUNE.to_vec(),
+        CaseKind::Bridge => BRIDGE.to_vec(),
     };
     assert_eq!(quantities, expected, "{}", case.name);
     for v in &verdicts {
@@ -38,8 +40,8 @@ fn passes(case: &Case, device: &Device) -> Vec<Verdict> {
 fn built_in_cases_pass_and_folders_give_the_same() {
     let cases = check::built_in();
     let count = |kind| cases.iter().filter(|c| c.kind() == kind).count();
-    assert_eq!([CaseKind::Forward, CaseKind::Train, CaseKind::Prune].map(count), [4, 2, 1]);
-    for device in common::devices() {
+    assert_eq!([CaseKind::Forward, CaseKind::Train, CaseKind::Prune, CaseKind::Bridge].map(count), [4, 2, 1, 1]);
+    for device in common::kernels() {
         for case in &cases {
             let folder = check::folder(&golden(&case.name)).unwrap();
             assert_eq!(folder.kind(), case.kind());
@@ -54,12 +56,22 @@ fn built_in_cases_pass_and_folders_give_the_same() {
 #[test]
 fn cases_expect_every_number_of_the_model() {
     for case in check::built_in() {
-        let expected: BTreeSet<String> =
-            load_tensors(golden(&case.name).join("expected.safetensors")).unwrap().into_keys().collect();
-        let weights: BTreeSet<String> =
-            load_tensors(golden(&case.name).join("model.safetensors")).unwrap().into_keys().collect();
+        let names = |file: &str| -> BTreeSet<String> {
+            load_tensors(golden(&case.name).join(file)).unwrap().into_keys().collect()
+        };
+        let expected = names("expected.safetensors");
+        if case.kind() == CaseKind::Bridge {
+            let sparse = names("sparse/model.safetensors").into_iter().filter(|name| name != "final_logits_bias");
+            let maps = names("bridges.safetensors");
+            assert_eq!(maps.len(), 4 * 5, "an encoder and a decoder at each of five sites");
+            let gradients =
+                sparse.map(|p| format!("grad/sparse/{p}")).chain(maps.iter().map(|m| format!("grad/bridge/{m}")));
+            assert_eq!(expected, gradients.chain(["dense_logits".into(), "sparse_logits".into()]).collect());
+            continue;
+        }
+        let weights = names("model.safetensors");
         match case.kind() {
-            CaseKind::Forward => {}
+            CaseKind::Forward | CaseKind::Bridge => {}
             CaseKind::Train => {
                 assert_eq!(expected, weights, "{}", case.name);
                 continue;
@@ -81,16 +93,26 @@ fn cases_expect_every_number_of_the_model() {
     }
 }
 
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        match path.is_dir() {
+            true => {
+                std::fs::create_dir(to.join(&name)).unwrap();
+                copy(&path, &to.join(name));
+            }
+            false => drop(std::fs::copy(path, to.join(name)).unwrap()),
+        }
+    }
+}
+
 /// A copy of a case that can be changed.
 struct Copy(TempDir);
 
 impl Copy {
     fn of(case: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(golden(case)).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
-        }
+        copy(&golden(case), folder.path());
         Self(folder)
     }
 
@@ -137,7 +159,7 @@ impl Copy {
 fn planted_errors_fail() {
     const FILE: &str = "expected.safetensors";
     let largest = |t: &HostTensor| t.data.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    for device in &common::devices() {
+    for device in &common::kernels() {
         let forward = || Copy::of("forward/paper");
         forward().change(FILE, "loss", |t| t.data[0] *= 1.0 + 3e-5).fails_in(device, FORWARD[0], "loss");
         let nudge = |t: &mut HostTensor| t.data[70] += 6e-5 * (1.0 + largest(t));
@@ -175,6 +197,17 @@ fn planted_errors_fail() {
         prune().change(FILE, "grad/1.mlp_neuron", turn).fails_in(device, PRUNE[2], "1.mlp_neuron");
         prune().change_meta("task_loss", 1.0 + 3e-5).fails_in(device, PRUNE[0], "task loss");
         prune().change_meta("active_nodes", 1.0).fails_in(device, PRUNE[1], "all masks");
+
+        let bridge = || Copy::of("bridge/two_layer");
+        bridge().change_meta("cross_entropy", 1.0 + 3e-5).fails_in(device, BRIDGE[0], "cross_entropy");
+        for term in ["nmse_enc", "nmse_dec", "kl_d2s", "kl_s2d"] {
+            let number = format!("/per_site/{term}/3");
+            bridge().change_number(&number, 1.0 - 3e-5).fails_in(device, BRIDGE[0], &format!("{term}/3"));
+        }
+        bridge().change(FILE, "dense_logits", nudge).fails_in(device, BRIDGE[1], "dense");
+        let parameter = "transformer.h.1.mlp.c_fc.weight";
+        bridge().change(FILE, &format!("grad/sparse/{parameter}"), turn).fails_in(device, BRIDGE[2], parameter);
+        bridge().change(FILE, "grad/bridge/dec.2.weight", turn).fails_in(device, BRIDGE[3], "dec.2.weight");
     }
 }
 

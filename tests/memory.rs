@@ -52,7 +52,13 @@ fn thousand_steps(device: &Device) {
     }
     assert!(trainer.compressed().iter().flatten().count() > 0);
     assert!(allocated > 0);
-    assert_eq!(device.allocated(), allocated, "{}: device memory since step 50", device.describe());
+    // Which products skip zeros depends on the activations, so that a buffer of theirs may be wanted late. One that leaked would be 950.
+    let more = device.allocated() - allocated;
+    assert!(
+        more <= allocated / 16,
+        "{}: {more} of {allocated} bytes of device memory since step 50",
+        device.describe()
+    );
     if let (Some(before), Some(now)) = (size, resident()) {
         let grown = now.saturating_sub(before);
         println!("{}: {grown} bytes more since step 200", device.describe());

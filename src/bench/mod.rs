@@ -3,12 +3,14 @@
 //! [`run()`] first lets the golden cases agree, then times each of the `workloads`: a warm-up, then runs until the time for it is spent, inputs
 //! rotated past the caches. A [`Report`] is its JSON file, [`compare`] sets several beside each other.
 
+mod autotune;
 pub mod compare;
 mod report;
 mod workloads;
 
 use std::time::{Duration, Instant};
 
+pub use autotune::{Choice, autotune};
 pub use report::{DeviceInfo, Machine, Report, Row, Seconds, Unit, VERSION};
 
 use crate::check;
@@ -93,6 +95,12 @@ fn measure(device: &Device, options: &Options, work: Workload, before: Option<&R
         }
         Err(error) => return Err(error),
     };
+    row.seconds = Some(timed(device, options, &mut job)?);
+    Ok(row)
+}
+
+/// Times `job`, which is told how often it has run.
+fn timed(device: &Device, options: &Options, job: &mut dyn FnMut(usize) -> Result<()>) -> Result<Seconds> {
     let mut round = 0;
     let mut time = |times: usize| -> Result<f64> {
         let start = Instant::now();
@@ -112,6 +120,5 @@ fn measure(device: &Device, options: &Options, work: Workload, before: Option<&R
     while seconds.len() < options.runs || (start.elapsed() < options.budget && seconds.len() < MOST_RUNS) {
         seconds.push(time(times)?);
     }
-    row.seconds = Some(Seconds::of(seconds));
-    Ok(row)
+    Ok(Seconds::of(seconds))
 }

@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-use crate::device::Device;
+use crate::device::{Device, Gpu};
 use crate::files::write_atomic;
+use crate::ops::linear::{self, Output};
 use crate::{Error, Result};
 
 /// The version of the file. Raised whenever a piece of work changes, since its numbers no longer compare.
@@ -57,6 +58,12 @@ pub struct DeviceInfo {
     pub driver: String,
     /// Cpu, DiscreteGpu, IntegratedGpu, VirtualGpu or Other; software adapters say Cpu, with a backend of their own.
     pub kind: String,
+    /// Whether its kernels use subgroup operations.
+    #[serde(default)]
+    pub subgroups: bool,
+    /// The tiles of its dense product, for narrow, few and many (see [`Output`]); nothing for the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<[(usize, usize); 3]>,
 }
 
 /// One piece of work.
@@ -219,7 +226,14 @@ impl DeviceInfo {
             Device::Cpu(cpu) => {
                 let processor = Machine::this().processor;
                 let name = if processor.is_empty() { cpu.describe() } else { processor };
-                Self { name, backend: "Cpu".into(), driver: String::new(), kind: "Cpu".into() }
+                Self {
+                    name,
+                    backend: "Cpu".into(),
+                    driver: String::new(),
+                    kind: "Cpu".into(),
+                    subgroups: false,
+                    tiles: None,
+                }
             }
             Device::Gpu(gpu) => {
                 let info = gpu.info();
@@ -228,8 +242,18 @@ impl DeviceInfo {
                     backend: info.backend.to_string(),
                     driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
                     kind: format!("{:?}", info.device_type),
+                    subgroups: gpu.subgroups(),
+                    tiles: tiles(gpu).ok(),
                 }
             }
         }
     }
+}
+
+fn tiles(gpu: &Gpu) -> Result<[(usize, usize); 3]> {
+    let mut shapes = [(0, 0); 3];
+    for (shape, output) in shapes.iter_mut().zip(Output::ALL) {
+        *shape = linear::tile(gpu, output)?.shape();
+    }
+    Ok(shapes)
 }

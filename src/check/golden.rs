@@ -26,58 +26,68 @@ pub enum CaseKind {
     Train,
     /// One step of pruning.
     Prune,
+    /// The objective of bridges, and its gradients.
+    Bridge,
 }
 
 enum Source {
     Folder(PathBuf),
-    BuiltIn([&'static [u8]; 5], &'static [u8]),
+    BuiltIn(Files),
 }
 
-/// The files of a case.
-const FILES: [&str; 5] =
-    ["beeg_config.json", "meta.json", "model.safetensors", "inputs.safetensors", "expected.safetensors"];
+/// The files of a built-in case by their names, with a slash where they lie in folders.
+type Files = &'static [(&'static str, &'static [u8])];
 
-macro_rules! embedded {
-    ($($case:literal),*) => {
-        [$(($case, [
-            include_bytes!(concat!("../../tests/golden/", $case, "/beeg_config.json")).as_slice(),
-            include_bytes!(concat!("../../tests/golden/", $case, "/meta.json")),
-            include_bytes!(concat!("../../tests/golden/", $case, "/model.safetensors")),
-            include_bytes!(concat!("../../tests/golden/", $case, "/inputs.safetensors")),
-            include_bytes!(concat!("../../tests/golden/", $case, "/expected.safetensors")),
-        ])),*]
+macro_rules! case {
+    ($case:literal $(, $file:literal)*) => {
+        ($case, &[$(($file, include_bytes!(concat!("../../tests/golden/", $case, "/", $file)) as &[u8])),*] as Files)
     };
 }
 
-/// What the built-in cases chose among equals (see `choices.rs`).
-const CHOICES: [(&str, &[u8]); 3] = [
-    ("forward/relu_cat_pos", include_bytes!("../../tests/golden/forward/relu_cat_pos/choices.safetensors")),
-    ("train/paper_schedule", include_bytes!("../../tests/golden/train/paper_schedule/choices.safetensors")),
-    ("train/sparse_biases_clip", include_bytes!("../../tests/golden/train/sparse_biases_clip/choices.safetensors")),
+/// A case of one model, with what it has beside the usual files.
+macro_rules! model_case {
+    ($case:literal $(, $more:literal)*) => {
+        case!(
+            $case, "beeg_config.json", "meta.json", "model.safetensors", "inputs.safetensors", "expected.safetensors"
+            $(, $more)*
+        )
+    };
+}
+
+const BUILT_IN: [(&str, Files); 8] = [
+    case!(
+        "bridge/two_layer",
+        "meta.json",
+        "inputs.safetensors",
+        "expected.safetensors",
+        "bridges.safetensors",
+        "dense/beeg_config.json",
+        "dense/model.safetensors",
+        "sparse/beeg_config.json",
+        "sparse/model.safetensors"
+    ),
+    model_case!("forward/dense_gpt2"),
+    model_case!("forward/paper"),
+    model_case!("forward/relu_cat_pos", "choices.safetensors"),
+    model_case!("forward/sink_sparse"),
+    model_case!("prune/two_layer"),
+    model_case!("train/paper_schedule", "choices.safetensors"),
+    model_case!("train/sparse_biases_clip", "choices.safetensors"),
 ];
 
 /// The cases built into the library.
 pub fn built_in() -> Vec<Case> {
-    embedded!(
-        "forward/dense_gpt2",
-        "forward/paper",
-        "forward/relu_cat_pos",
-        "forward/sink_sparse",
-        "prune/two_layer",
-        "train/paper_schedule",
-        "train/sparse_biases_clip"
-    )
-    .into_iter()
-    .map(|(name, files)| Case {
+    let case = |&(name, files): &(&str, Files)| Case {
         name: name.to_string(),
-        source: Source::BuiltIn(files, CHOICES.iter().find(|(case, _)| *case == name).map_or(&[], |(_, c)| c)),
+        source: Source::BuiltIn(files),
         kind: match name.split_once('/') {
             Some(("train", _)) => CaseKind::Train,
             Some(("prune", _)) => CaseKind::Prune,
+            Some(("bridge", _)) => CaseKind::Bridge,
             _ => CaseKind::Forward,
         },
-    })
-    .collect()
+    };
+    BUILT_IN.iter().map(case).collect()
 }
 
 impl Case {
@@ -87,12 +97,13 @@ impl Case {
         let mut case = Self { name, source, kind: CaseKind::Forward };
         let meta = case.meta()?;
         let has = |name: &str| meta.get(name).is_some();
-        case.kind = match (has("loss"), has("hyperparameters"), has("task_loss")) {
-            (true, false, false) => CaseKind::Forward,
-            (false, true, false) => CaseKind::Train,
-            (false, false, true) => CaseKind::Prune,
+        case.kind = match (has("loss"), has("hyperparameters"), has("task_loss"), has("per_site")) {
+            (true, false, false, false) => CaseKind::Forward,
+            (false, true, false, false) => CaseKind::Train,
+            (false, false, true, false) => CaseKind::Prune,
+            (false, false, false, true) => CaseKind::Bridge,
             _ => {
-                let message = "not a golden case of a known kind (forward, train, prune)";
+                let message = "not a golden case of a known kind (forward, train, prune, bridge)";
                 return Err(Error::file(path.join("meta.json"), message));
             }
         };
@@ -113,11 +124,10 @@ impl Case {
 
     fn bytes(&self, file: &str) -> Result<Cow<'static, [u8]>> {
         match &self.source {
-            Source::BuiltIn(files, _) => {
-                let index = FILES.iter().position(|f| *f == file);
-                let bytes = index.ok_or_else(|| Error::file(self.path(file), "not part of a built-in case"))?;
-                Ok(Cow::Borrowed(files[bytes]))
-            }
+            Source::BuiltIn(files) => match files.iter().find(|(name, _)| *name == file) {
+                Some((_, bytes)) => Ok(Cow::Borrowed(*bytes)),
+                None => Err(Error::file(self.path(file), "not part of a built-in case")),
+            },
             Source::Folder(_) => {
                 let path = self.path(file);
                 std::fs::read(&path).map(Cow::Owned).map_err(|e| Error::io(path, e))
@@ -130,9 +140,16 @@ impl Case {
             .map_err(|e| Error::file(self.path("meta.json"), e.to_string()))
     }
 
+    /// The case's model.
     pub(super) fn model(&self, device: &Device) -> Result<Model> {
-        let config = parse_config(&self.path("beeg_config.json"), &self.bytes("beeg_config.json")?)?;
-        let tensors = self.tensors("model.safetensors")?;
+        self.model_in("", device)
+    }
+
+    /// The model in a folder of the case, whose name ends with a slash.
+    pub(super) fn model_in(&self, folder: &str, device: &Device) -> Result<Model> {
+        let file = format!("{folder}beeg_config.json");
+        let config = parse_config(&self.path(&file), &self.bytes(&file)?)?;
+        let tensors = self.tensors(&format!("{folder}model.safetensors"))?;
         let parameters = Parameters::from_host(&config, tensors, device)?;
         Ok(Model { config, parameters, device: device.clone() })
     }
@@ -151,10 +168,13 @@ impl Case {
 
     /// The choices beside the case or, where there are none, those of the built-in case that expects the same numbers.
     pub(super) fn choices(&self) -> Result<Option<(PathBuf, Cow<'static, [u8]>)>> {
-        let path = self.path("choices.safetensors");
+        const FILE: &str = "choices.safetensors";
+        let path = self.path(FILE);
         match &self.source {
-            Source::BuiltIn(_, []) => Ok(None),
-            Source::BuiltIn(_, choices) => Ok(Some((path, Cow::Borrowed(*choices)))),
+            Source::BuiltIn(files) => {
+                let choices = files.iter().find(|(name, _)| *name == FILE);
+                Ok(choices.map(|(_, bytes)| (path, Cow::Borrowed(*bytes))))
+            }
             Source::Folder(_) if path.exists() => {
                 let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
                 Ok(Some((path, Cow::Owned(bytes))))

@@ -1,6 +1,7 @@
 //! Is this device right? Golden cases, computed in float64 by an independent implementation, against what the device
 //! computes. Some are built into the library; more can be given as folders of the same format.
 
+mod bridge;
 mod choices;
 mod forward;
 mod golden;
@@ -52,6 +53,7 @@ pub fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         CaseKind::Forward => forward::run(case, device),
         CaseKind::Train => train::run(case, device),
         CaseKind::Prune => prune::run(case, device),
+        CaseKind::Bridge => bridge::run(case, device),
     }
 }
 

@@ -59,7 +59,9 @@ impl Finder<'_> {
         for edge in &graph.edges {
             let gates = self.nodes.keep(&found.keep)?;
             let effect = match Cut::new(self.model, gates, *edge) {
-                Some(mut cut) => questions.answers(self.model, &weights, &mut cut)?.loss(found.calibration) - loss,
+                Some(mut cut) => {
+                    questions.answers_at_once(self.model, &weights, &mut cut)?.loss(found.calibration) - loss
+                }
                 None => 0.0,
             };
             edges.push(EdgeEntry { from: edge.from, to: edge.to, weight: edge.weight.into(), effect });

@@ -22,7 +22,6 @@ mod questions;
 pub mod statistics;
 pub mod tasks;
 pub mod tune;
-mod versioned;
 mod views;
 
 pub use binarise::Binary;

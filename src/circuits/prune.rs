@@ -235,6 +235,21 @@ impl Judge<'_> {
         let calibration = answers.calibrate();
         Ok((answers.loss(calibration), calibration))
     }
+
+    /// The least loss that calibration gives the nodes in `keep`, if it is at most `limit`. Most sets that are worse are told so by the first
+    /// few prompts.
+    ///
+    /// # Errors
+    /// Those of the forward pass.
+    pub fn within(&self, keep: &[bool], limit: f64) -> Result<Option<f64>> {
+        let (model, weights) = self.model;
+        let all = self.questions.lengths().len() as f64;
+        // No prompt's loss is negative, and no calibration of all is better for some of them than their own: what these cost at least, all
+        // cost. A twentieth is for the optimiser, which stops short of the optimum.
+        let go_on = |some: &Answers| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
+        let answers = self.questions.answers_while(model, weights, &mut self.nodes.keep(keep)?, go_on)?;
+        Ok(answers.map(|answers| answers.loss(answers.calibrate())).filter(|loss| *loss <= limit))
+    }
 }
 
 /// The nodes in the order of `scores`, largest first; of equals the lowest number.
@@ -256,7 +271,7 @@ pub fn first(order: &[usize], k: usize) -> Vec<bool> {
 /// # Errors
 /// Those of the forward pass.
 pub fn bisect(judge: &Judge, order: &[usize], target: f64) -> Result<Option<usize>> {
-    let reaches = |k: usize| Ok::<_, Error>(judge.loss(&first(order, k))?.0 <= target);
+    let reaches = |k: usize| Ok::<_, Error>(judge.within(&first(order, k), target)?.is_some());
     let (mut low, mut high) = (0, order.len());
     if !reaches(high)? {
         return Ok(None);
@@ -277,25 +292,24 @@ pub fn bisect(judge: &Judge, order: &[usize], target: f64) -> Result<Option<usiz
 /// # Errors
 /// Those of the forward pass.
 pub fn clean(judge: &Judge, keep: &mut [bool], limit: f64) -> Result<()> {
+    let kept = |keep: &[bool]| -> Vec<usize> { (0..keep.len()).filter(|&n| keep[n]).collect() };
+    let mut pool = kept(keep);
     loop {
         let mut candidates = Vec::new();
-        for n in (0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>() {
+        for &n in &pool {
             keep[n] = false;
-            let (loss, _) = judge.loss(keep)?;
+            let loss = judge.within(keep, limit)?;
             keep[n] = true;
-            if loss <= limit {
-                candidates.push((loss, n));
-            }
+            candidates.extend(loss.map(|loss| (loss, n)));
         }
         candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         // The best ones are tried again, since each removal changes what the next one costs: many at once as long as that works,
-        // fewer where it does not. Only then are all candidates measured anew.
-        let (mut removed, mut at, mut size) = (false, 0, candidates.len());
+        // fewer where it does not.
+        let (mut at, mut size) = (0, candidates.len());
         while at < candidates.len() {
             let tried = &candidates[at..candidates.len().min(at + size)];
             tried.iter().for_each(|&(_, n)| keep[n] = false);
-            if judge.loss(keep)?.0 <= limit {
-                removed = true;
+            if judge.within(keep, limit)?.is_some() {
                 at += tried.len();
                 size = 2 * tried.len();
             } else {
@@ -304,8 +318,16 @@ pub fn clean(judge: &Judge, keep: &mut [bool], limit: f64) -> Result<()> {
                 size = (tried.len() / 2).max(1);
             }
         }
-        if !removed {
-            return Ok(());
+        // What could go before others went is measured anew, and at last once more all that is left.
+        let all = pool == kept(keep);
+        pool = match candidates.iter().all(|&(_, n)| keep[n]) {
+            true if all => return Ok(()),
+            true => kept(keep),
+            false => candidates.iter().map(|&(_, n)| n).filter(|&n| keep[n]).collect(),
+        };
+        pool.sort_unstable();
+        if pool.is_empty() {
+            pool = kept(keep);
         }
     }
 }

@@ -6,7 +6,7 @@ use argmin::solver::quasinewton::LBFGS;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::Tokens;
-use crate::model::{Batch, Model, Sites, Weights};
+use crate::model::{Batch, Model, Places, Sites, Weights};
 use crate::ops::contrast::{Choices, loss};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -14,11 +14,27 @@ use crate::{Error, Result};
 /// Pairs on a device: first all positive prompts, then all negative ones, padded on the right to equal length. What comes
 /// after a prompt does not change what a causal model says at its end.
 pub struct Questions {
-    batch: Batch,
-    choices: Choices,
+    whole: Part,
+    /// The same prompts in parts of like length; none if they are few.
+    parts: Vec<Part>,
     lengths: Vec<usize>,
     pairs: usize,
 }
+
+/// Some of the prompts.
+struct Part {
+    batch: Batch,
+    places: Places,
+    choices: Choices,
+    /// Which ones, by their numbers among all.
+    numbers: Vec<usize>,
+}
+
+/// A prompt, the right and the wrong token after it.
+type Prompt<'a> = (&'a [u32], u32, u32);
+
+/// Tokens of a part on the CPU: their activations stay in its caches.
+const PART: usize = 1024;
 
 impl Questions {
     /// Puts pairs on the model's device.
@@ -26,21 +42,23 @@ impl Questions {
     /// # Errors
     /// [`Error::Shape`] for no pairs, empty prompts or prompts longer than the model reads, and the device's limits.
     pub fn new(model: &Model, pairs: &[Tokens]) -> Result<Self> {
-        let positive = pairs.iter().map(|p| (&p.positive, p.target, p.alternative));
-        let negative = pairs.iter().map(|p| (&p.negative, p.alternative, p.target));
-        let prompts: Vec<_> = positive.chain(negative).collect();
-        let longest = prompts.iter().map(|(prompt, ..)| prompt.len()).max().unwrap_or(0);
-        let (mut tokens, mut choices, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-        for (prompt, right, wrong) in &prompts {
-            let last = prompt.len().checked_sub(1).ok_or_else(|| Error::shape("questions", "an empty prompt"))?;
-            tokens.extend_from_slice(prompt);
-            tokens.resize(tokens.len() + longest - prompt.len(), 0);
-            choices.push((last, *right, *wrong));
-            lengths.push(prompt.len());
+        let positive = pairs.iter().map(|p| (&p.positive[..], p.target, p.alternative));
+        let negative = pairs.iter().map(|p| (&p.negative[..], p.alternative, p.target));
+        let prompts: Vec<Prompt> = positive.chain(negative).collect();
+        let lengths: Vec<usize> = prompts.iter().map(|(prompt, ..)| prompt.len()).collect();
+        let whole = Part::new(model, &prompts, (0..prompts.len()).collect())?;
+        let mut parts = Vec::new();
+        if model.device.is_cpu() && prompts.len() * whole.batch.shape().1 > PART {
+            let mut order: Vec<usize> = (0..prompts.len()).collect();
+            order.sort_by_key(|&number| lengths[number]);
+            let mut rest = &order[..];
+            while let Some(&longest) = rest.last() {
+                let (before, part) = rest.split_at(rest.len().saturating_sub((PART / lengths[longest]).max(1)));
+                parts.push(Part::new(model, &prompts, part.to_vec())?);
+                rest = before;
+            }
         }
-        let batch = Batch::new(&model.device, &model.config, &tokens, prompts.len())?;
-        let shape = [prompts.len(), longest, model.config.vocab_size];
-        Ok(Self { batch, choices: Choices::new(&model.device, shape, &choices)?, lengths, pairs: pairs.len() })
+        Ok(Self { whole, parts, lengths, pairs: pairs.len() })
     }
 
     /// How many pairs there are.
@@ -58,18 +76,77 @@ impl Questions {
     /// # Errors
     /// Those of the forward pass and of `sites`.
     pub fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Sites) -> Result<Var> {
-        let logits = model.forward(tape, weights, &self.batch, sites)?;
-        tape.contrast(&logits, &self.choices)
+        self.whole.ask(model, weights, tape, sites)
     }
 
-    /// The model's answers, without a way back.
+    /// The model's answers, without a way back. `sites` may see a few prompts at a time.
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
     pub fn answers(&self, model: &Model, weights: &Weights, sites: &mut dyn Sites) -> Result<Answers> {
+        Ok(self.answers_while(model, weights, sites, |_| true)?.unwrap_or_default())
+    }
+
+    /// As [`Questions::answers`], given up as soon as `go_on` says no to the answers so far.
+    ///
+    /// # Errors
+    /// Those of the forward pass and of `sites`.
+    pub fn answers_while(
+        &self,
+        model: &Model,
+        weights: &Weights,
+        sites: &mut dyn Sites,
+        mut go_on: impl FnMut(&Answers) -> bool,
+    ) -> Result<Option<Answers>> {
+        let parts = if self.parts.is_empty() { std::slice::from_ref(&self.whole) } else { &self.parts[..] };
+        // By their numbers, so that the order of the parts leaves no trace in the sums.
+        let mut answers: Vec<Option<f64>> = vec![None; self.lengths.len()];
+        let collect = |answers: &[Option<f64>]| {
+            let (positive, negative) = answers.split_at(self.pairs);
+            let [positive, negative] = [positive, negative].map(|side| side.iter().flatten().copied().collect());
+            Answers { positive, negative }
+        };
+        for (done, part) in parts.iter().enumerate() {
+            if done > 0 && !go_on(&collect(&answers)) {
+                return Ok(None);
+            }
+            let z = part.ask(model, weights, &mut Tape::new(), sites)?.value().read()?;
+            part.numbers.iter().zip(z).for_each(|(&number, z)| answers[number] = Some(f64::from(z)));
+        }
+        Ok(Some(collect(&answers)))
+    }
+
+    /// As [`Questions::answers`], with all prompts in one batch: for `sites` that look at all of them.
+    ///
+    /// # Errors
+    /// Those of the forward pass and of `sites`.
+    pub fn answers_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Sites) -> Result<Answers> {
         let z = self.ask(model, weights, &mut Tape::new(), sites)?.value().read()?;
         let wide = |z: &[f32]| z.iter().map(|&z| f64::from(z)).collect();
         Ok(Answers { positive: wide(&z[..self.pairs]), negative: wide(&z[self.pairs..]) })
+    }
+}
+
+impl Part {
+    fn new(model: &Model, all: &[Prompt], numbers: Vec<usize>) -> Result<Self> {
+        let prompts = || numbers.iter().map(|&number| all[number]);
+        let longest = prompts().map(|(prompt, ..)| prompt.len()).max().unwrap_or(0);
+        let (mut tokens, mut choices, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for (prompt, right, wrong) in prompts() {
+            ends.push(prompt.len().checked_sub(1).ok_or_else(|| Error::shape("questions", "an empty prompt"))?);
+            tokens.extend_from_slice(prompt);
+            tokens.resize(tokens.len() + longest - prompt.len(), 0);
+            choices.push((0, right, wrong));
+        }
+        let batch = Batch::new(&model.device, &model.config, &tokens, numbers.len())?;
+        let places = Places::new(&model.device, &batch, &ends)?;
+        let choices = Choices::new(&model.device, [numbers.len(), 1, model.config.vocab_size], &choices)?;
+        Ok(Self { batch, places, choices, numbers })
+    }
+
+    fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Sites) -> Result<Var> {
+        let logits = model.forward_at(tape, weights, &self.batch, &self.places, sites)?;
+        tape.contrast(&logits, &self.choices)
     }
 }
 
@@ -103,15 +180,20 @@ impl Answers {
         positive.chain(self.negative.iter().map(move |z| c.scale * z - c.shift))
     }
 
+    /// How many answers there are.
+    pub(super) fn len(&self) -> usize {
+        self.positive.len() + self.negative.len()
+    }
+
     /// The task loss: minus log softmax over the two answers, averaged over both members of all pairs.
     pub fn loss(&self, calibration: Calibration) -> f64 {
-        let count = (self.positive.len() + self.negative.len()).max(1);
+        let count = self.len().max(1);
         self.calibrated(calibration).map(|z| loss(z).0).sum::<f64>() / count as f64
     }
 
     /// The share of prompts whose right answer is the more probable one.
     pub fn accuracy(&self, calibration: Calibration) -> f64 {
-        let count = (self.positive.len() + self.negative.len()).max(1);
+        let count = self.len().max(1);
         self.calibrated(calibration).filter(|z| *z > 0.0).count() as f64 / count as f64
     }
 

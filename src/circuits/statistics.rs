@@ -14,9 +14,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::collect::node_statistics;
-use super::versioned::{self, Versioned, finite};
 use super::{Circuit, Node};
 use crate::Result;
+use crate::files::versioned::{self, Versioned, finite};
 use crate::model::Model;
 
 /// The version of the file that this code writes, and the only one it reads.

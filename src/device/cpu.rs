@@ -123,6 +123,14 @@ impl<T: Element> Drop for Buffer<T> {
     }
 }
 
+/// Runs `f` on one of the native device's own threads.
+///
+/// An operation called from any other thread wakes one of them and sleeps until it is done. A training step calls hundreds: a small model
+/// loses a good part of its time to that.
+pub fn on_worker<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
+
 /// Runs `f` compiled for the widest vectors this processor has. `f` and what it calls must be `#[inline(always)]`
 /// to profit.
 #[inline]

@@ -10,9 +10,9 @@ pub mod gpu;
 mod tensor;
 
 pub use adapters::{AdapterSummary, adapters};
-pub use cpu::Cpu;
-pub use gpu::Gpu;
+pub use cpu::{Cpu, on_worker};
 pub use gpu::launch::{Launch, Shader};
+pub use gpu::{Gpu, GpuOptions};
 pub use tensor::{Element, Tensor};
 
 use crate::{Error, Result};
@@ -54,7 +54,7 @@ impl Device {
 
     fn auto() -> Self {
         let reason = match gpu::hardware_adapter() {
-            Ok(adapter) => match Gpu::from_adapter(adapter) {
+            Ok(adapter) => match Gpu::from_adapter(adapter, &GpuOptions::from_env()) {
                 Ok(gpu) => return Self::Gpu(gpu),
                 Err(error) => error.to_string(),
             },

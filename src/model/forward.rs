@@ -3,13 +3,11 @@
 //! A layer: `x ← act(x + attn(norm1(x)))`, then `x ← act(x + mlp(norm2(x)))`; AbsTopK wherever the configuration says
 //! (method: section 1). Sites are visited after their AbsTopK.
 
+use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use super::{Activation, Cache, Kind, Model, ModelConfig, ResidualActivation, Sites, Value};
-use crate::device::{Device, Tensor};
-use crate::ops::compress::Compressed;
-use crate::ops::cross_entropy::IGNORE;
+use super::{Activation, Batch, Cache, Model, ModelConfig, Places, ResidualActivation, Sites, Weights};
+use crate::device::Tensor;
 use crate::ops::embedding::Index;
 use crate::tape::{Tape, Var, Weight};
 use crate::{Error, Result};
@@ -19,110 +17,29 @@ const RMS_EPS: f32 = f32::EPSILON;
 /// LayerNorm's epsilon.
 const LN_EPS: f32 = 1e-5;
 
-/// A batch of token sequences on a device, ready to be read and predicted.
-pub struct Batch {
-    tokens: Rc<Index>,
-    positions: Rc<Index>,
-    targets: Tensor<u32>,
-    batch: usize,
-    length: usize,
-}
-
-impl Batch {
-    /// `tokens`: `batch` sequences of equal length, one after the other. Every token but the first of its sequence is a
-    /// target.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the tokens do not divide into the sequences, are too long for the model, or not in its
-    /// vocabulary.
-    pub fn new(device: &Device, config: &ModelConfig, tokens: &[u32], batch: usize) -> Result<Self> {
-        Self::after(device, config, tokens, batch, 0)
-    }
-
-    /// As [`Batch::new`], where every sequence goes on after `before` tokens that are not given.
-    fn after(device: &Device, config: &ModelConfig, tokens: &[u32], batch: usize, before: usize) -> Result<Self> {
-        if batch == 0 || tokens.is_empty() || !tokens.len().is_multiple_of(batch) {
-            return Err(Error::shape("batch", format!("{} tokens in {batch} sequences", tokens.len())));
-        }
-        let length = tokens.len() / batch;
-        if before + length > config.block_size {
-            let message = format!("{} tokens, but block_size is {}", before + length, config.block_size);
-            return Err(Error::shape("batch", message));
-        }
-        let mut targets = vec![IGNORE; tokens.len()];
-        for (row, target) in tokens.chunks(length).zip(targets.chunks_mut(length)) {
-            target[..length - 1].copy_from_slice(&row[1..]);
-        }
-        let positions: Vec<_> = (0..tokens.len()).map(|i| (before + i % length) as u32).collect();
-        Ok(Self {
-            tokens: Rc::new(Index::new(device, tokens, config.vocab_size)?),
-            positions: Rc::new(Index::new(device, &positions, config.block_size)?),
-            targets: device.upload("targets", &[tokens.len()], &targets)?,
-            batch,
-            length,
-        })
-    }
-
-    /// Number of tokens that are predicted.
-    pub fn predictions(&self) -> usize {
-        self.batch * (self.length - 1)
-    }
-
-    /// Number of sequences and their length.
-    pub fn shape(&self) -> (usize, usize) {
-        (self.batch, self.length)
-    }
-}
-
-/// A model's parameters as values on a tape, in the order of [`super::Parameters`].
-pub struct Weights {
-    dense: Vec<Option<Var>>,
-    lists: Vec<Option<Arc<Compressed>>>,
-}
-
-impl Weights {
-    /// Parameters for which `wanted` says so get gradients, if they are held dense. `compressed` holds, per parameter, its
-    /// nonzeros where linear layers shall use them; it may be empty.
-    pub fn new(
-        model: &Model,
-        tape: &mut Tape,
-        wanted: impl Fn(Kind) -> bool,
-        compressed: &[Option<Arc<Compressed>>],
-    ) -> Self {
-        let mut lists = compressed.to_vec();
-        lists.resize(model.parameters.len(), None);
-        let mut dense = Vec::with_capacity(lists.len());
-        for (p, lists) in model.parameters.iter().zip(&mut lists) {
-            dense.push(match &p.value {
-                Value::Dense(value) if wanted(p.kind) => Some(tape.leaf(value.clone())),
-                Value::Dense(value) => Some(Var::constant(value.clone())),
-                Value::Compressed(held) => {
-                    *lists = Some(held.clone());
-                    None
-                }
-            });
-        }
-        Self { dense, lists }
-    }
-
-    /// All parameters as constants: for inference.
-    pub fn constant(model: &Model, compressed: &[Option<Arc<Compressed>>]) -> Self {
-        Self::new(model, &mut Tape::new(), |_| false, compressed)
-    }
-
-    /// The parameters' values on the tape, in order; nothing for those that are held compressed.
-    pub fn vars(&self) -> &[Option<Var>] {
-        &self.dense
-    }
-}
-
-/// One forward pass under way.
-struct Pass<'a> {
+/// A forward pass under way, in parts. The residual stream has `2 n_layer + 1` sites at which it can be begun and ended:
+/// before every attention (`2i`), before every MLP (`2i + 1`), and after the last layer (`2 n_layer`). Between two
+/// neighbouring sites lies a sublayer, of the same number as the site before it.
+///
+/// The stream `(n·B, T, d_model)` may hold the batch's `B` sequences several times over, one copy after the other, each
+/// with values of its own: hybrids that continue through the same layers do so together.
+pub struct Pass<'a> {
+    /// Where the operations are recorded.
+    pub tape: &'a mut Tape,
     model: &'a Model,
     weights: &'a Weights,
-    tape: &'a mut Tape,
+    batch: &'a Batch,
     sites: &'a mut dyn Sites,
     cache: Option<&'a mut Cache>,
+    /// The positions `(B, T, width)`, once they were needed.
+    positions: Option<Var>,
+}
+
+impl ModelConfig {
+    /// How many sites the residual stream has at which a forward pass can be begun and ended (see [`Pass`]).
+    pub fn residual_sites(&self) -> usize {
+        2 * self.n_layer + 1
+    }
 }
 
 impl Model {
@@ -131,7 +48,31 @@ impl Model {
     /// # Errors
     /// Those of the operations and of `sites`.
     pub fn forward(&self, tape: &mut Tape, weights: &Weights, batch: &Batch, sites: &mut dyn Sites) -> Result<Var> {
-        Pass { model: self, weights, tape, sites, cache: None }.run(batch)
+        Pass::new(self, weights, batch, tape, sites).run()
+    }
+
+    /// Logits `(B, 1, V)` at one place of each sequence of a batch: most of the work that a large vocabulary makes is saved.
+    ///
+    /// # Errors
+    /// Those of the operations and of `sites`.
+    pub fn forward_at(
+        &self,
+        tape: &mut Tape,
+        weights: &Weights,
+        batch: &Batch,
+        places: &Places,
+        sites: &mut dyn Sites,
+    ) -> Result<Var> {
+        let mut pass = Pass::new(self, weights, batch, tape, sites);
+        let x = pass.stream()?;
+        let x = pass.site("final_resid", x)?;
+        let (b, t) = batch.shape();
+        let d_model = self.config.d_model;
+        let rows = pass.tape.reshape(&x, &[b * t, d_model])?;
+        let rows = pass.tape.embedding(&rows, &places.rows)?;
+        let x = pass.tape.reshape(&rows, &[b, 1, d_model])?;
+        let rows = pass.bigrams(&places.tokens, [b, 1])?;
+        pass.predict(&x, rows)
     }
 
     /// Logits `(B, T, V)` of `batch` sequences' next tokens, given those in `cache`, which then holds the new ones too.
@@ -149,8 +90,10 @@ impl Model {
     ) -> Result<Tensor> {
         let batch = Batch::after(&self.device, &self.config, tokens, batch, cache.len())?;
         let mut tape = Tape::new();
-        let logits = Pass { model: self, weights, tape: &mut tape, sites, cache: Some(&mut *cache) }.run(&batch)?;
-        cache.advance(batch.length);
+        let mut pass = Pass::new(self, weights, &batch, &mut tape, sites);
+        pass.cache = Some(&mut *cache);
+        let logits = pass.run()?;
+        cache.advance(batch.shape().1);
         Ok(logits.value().clone())
     }
 
@@ -165,13 +108,143 @@ impl Model {
         batch: &Batch,
         sites: &mut dyn Sites,
     ) -> Result<(Var, Tensor, Var)> {
-        let logits = self.forward(tape, weights, batch, sites)?;
-        let (loss, losses) = tape.cross_entropy(&logits, &batch.targets, batch.predictions())?;
+        let mut pass = Pass::new(self, weights, batch, tape, sites);
+        let logits = pass.run()?;
+        let (loss, losses) = pass.cross_entropy(&logits)?;
         Ok((loss, losses, logits))
     }
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// A pass of `batch` that has not begun. `sites` sees the named sites of the parts that are run.
+    pub fn new(
+        model: &'a Model,
+        weights: &'a Weights,
+        batch: &'a Batch,
+        tape: &'a mut Tape,
+        sites: &'a mut dyn Sites,
+    ) -> Self {
+        Self { tape, model, weights, batch, sites, cache: None, positions: None }
+    }
+
+    /// The residual stream at its first site: `(B, T, d_model)`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn embed(&mut self) -> Result<Var> {
+        let (b, t) = self.batch.shape();
+        let wte = self.parameter("transformer.wte.weight")?;
+        let embedded = self.tape.embedding(&wte, &self.batch.tokens)?;
+        let x = self.tape.reshape(&embedded, &[b, t, self.config().d_model])?;
+        match self.config().d_pos_emb {
+            Some(_) => Ok(x),
+            None => {
+                let positions = self.positions()?;
+                self.tape.add(&x, &positions)
+            }
+        }
+    }
+
+    /// Takes the stream `x: (n·B, T, d_model)` through some sublayers, from the site of the first one's number to that of
+    /// `sublayers.end`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a stream of another shape or sublayers that the model does not have; otherwise those of the
+    /// operations and of the sites.
+    pub fn advance(&mut self, mut x: Var, sublayers: Range<usize>) -> Result<Var> {
+        if sublayers.end >= self.config().residual_sites() {
+            return Err(Error::shape("forward", format!("sublayers {sublayers:?} of {}", 2 * self.config().n_layer)));
+        }
+        self.copies(&x)?;
+        for sublayer in sublayers {
+            x = self.sublayer(sublayer, x)?;
+        }
+        Ok(x)
+    }
+
+    /// The logits `(n·B, T, V)` of the stream `x: (n·B, T, d_model)` at its last site.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a stream of another shape; otherwise those of the operations and of the sites.
+    pub fn unembed(&mut self, x: Var) -> Result<Var> {
+        let copies = self.copies(&x)?;
+        let x = self.site("final_resid", x)?;
+        let (b, t) = self.batch.shape();
+        let tokens = self.batch.tokens.clone();
+        let rows = self.bigrams(&tokens, [b, t])?;
+        let rows = rows.map(|rows| self.repeat(&rows, copies)).transpose()?;
+        self.predict(&x, rows)
+    }
+
+    /// The bigram table's logits after `tokens`, if the model has the table.
+    fn bigrams(&mut self, tokens: &Rc<Index>, [b, t]: [usize; 2]) -> Result<Option<Var>> {
+        let Some(table) = self.find("bigram_table").cloned() else { return Ok(None) };
+        let rows = self.tape.embedding(&table, tokens)?;
+        Ok(Some(self.tape.reshape(&rows, &[b, t, self.config().vocab_size])?))
+    }
+
+    fn predict(&mut self, x: &Var, bigrams: Option<Var>) -> Result<Var> {
+        let x = self.norm("transformer.ln_f", x)?;
+        let head = if self.config().tied_unembed { "transformer.wte.weight" } else { "lm_head.weight" };
+        let bias = self.parameter("final_logits_bias")?;
+        let logits = self.matrix(head, &x, Some(&bias))?;
+        match bigrams {
+            Some(bigrams) => self.tape.add(&logits, &bigrams),
+            None => Ok(logits),
+        }
+    }
+
+    /// Mean cross-entropy of the batch's targets, in nats, for `logits: (B, T, V)`: the loss `(1)`, and the rows' own losses.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn cross_entropy(&mut self, logits: &Var) -> Result<(Var, Tensor)> {
+        self.tape.cross_entropy(logits, &self.batch.targets, self.batch.predictions())
+    }
+
+    fn run(&mut self) -> Result<Var> {
+        let x = self.stream()?;
+        self.unembed(x)
+    }
+
+    /// The stream at its last site.
+    fn stream(&mut self) -> Result<Var> {
+        let x = self.embed()?;
+        self.advance(x, 0..2 * self.model.config.n_layer)
+    }
+
+    /// How many copies of the batch the stream `x` holds.
+    fn copies(&self, x: &Var) -> Result<usize> {
+        let ((b, t), d) = (self.batch.shape(), self.config().d_model);
+        match *x.value().shape() {
+            [n, length, width] if n > 0 && n.is_multiple_of(b) && length == t && width == d => Ok(n / b),
+            _ => {
+                let message = format!("a residual stream {:?}, expected (n·{b}, {t}, {d})", x.value().shape());
+                Err(Error::shape("forward", message))
+            }
+        }
+    }
+
+    /// `x: (B, ..)` as often as wanted, one copy after the other.
+    fn repeat(&mut self, x: &Var, copies: usize) -> Result<Var> {
+        if copies == 1 {
+            return Ok(x.clone());
+        }
+        self.tape.stack(&vec![x; copies])
+    }
+
+    fn positions(&mut self) -> Result<Var> {
+        if let Some(positions) = &self.positions {
+            return Ok(positions.clone());
+        }
+        let (b, t) = self.batch.shape();
+        let wpe = self.parameter("transformer.wpe.weight")?;
+        let positions = self.tape.embedding(&wpe, &self.batch.positions)?;
+        let width = positions.value().rows_cols().1;
+        let positions = self.tape.reshape(&positions, &[b, t, width])?;
+        Ok(self.positions.insert(positions).clone())
+    }
+
     fn config(&self) -> &ModelConfig {
         &self.model.config
     }
@@ -222,13 +295,16 @@ impl Pass<'_> {
     }
 
     /// What a sublayer reads: the normalised residual stream and, if concatenated, its own norm of the positions.
-    fn sublayer_input(&mut self, i: usize, sublayer: usize, x: &Var, positions: Option<&Var>) -> Result<Var> {
-        let mut h = self.norm(&format!("transformer.h.{i}.ln_{sublayer}"), x)?;
-        if let Some(positions) = positions {
-            let p = self.norm(&format!("transformer.h.{i}.ln_p{sublayer}"), positions)?;
+    fn sublayer_input(&mut self, i: usize, norm: usize, x: &Var) -> Result<Var> {
+        let mut h = self.norm(&format!("transformer.h.{i}.ln_{norm}"), x)?;
+        if self.config().d_pos_emb.is_some() {
+            let positions = self.positions()?;
+            let p = self.norm(&format!("transformer.h.{i}.ln_p{norm}"), &positions)?;
+            let copies = self.copies(x)?;
+            let p = self.repeat(&p, copies)?;
             h = self.tape.concat(&h, &p)?;
         }
-        self.sparse(i, if sublayer == 1 { "attn_in" } else { "mlp_in" }, h)
+        self.sparse(i, if norm == 1 { "attn_in" } else { "mlp_in" }, h)
     }
 
     fn close_sublayer(&mut self, i: usize, x: &Var, delta: &Var, place: &str) -> Result<Var> {
@@ -277,51 +353,26 @@ impl Pass<'_> {
         self.sparse(i, "mlp_out", out)
     }
 
-    fn layer(&mut self, i: usize, x: Var, positions: Option<&Var>) -> Result<Var> {
-        let x = self.site(&format!("{i}.resid_in"), x)?;
-
-        let input = self.sublayer_input(i, 1, &x, positions)?;
-        let input = self.site(&format!("{i}.attn.act_in"), input)?;
-        let delta = self.attention(i, &input)?;
-        let delta = self.site(&format!("{i}.attn.resid_delta"), delta)?;
-        let x = self.close_sublayer(i, &x, &delta, "resid_post_attn")?;
-        let x = self.site(&format!("{i}.resid_mid"), x)?;
-
-        let input = self.sublayer_input(i, 2, &x, positions)?;
-        let input = self.site(&format!("{i}.mlp.act_in"), input)?;
-        let delta = self.mlp(i, &input)?;
-        let delta = self.site(&format!("{i}.mlp.resid_delta"), delta)?;
-        self.close_sublayer(i, &x, &delta, "resid_post_mlp")
-    }
-
-    fn run(&mut self, batch: &Batch) -> Result<Var> {
-        let (b, t) = batch.shape();
-        let wte = self.parameter("transformer.wte.weight")?;
-        let wpe = self.parameter("transformer.wpe.weight")?;
-        let embedded = self.tape.embedding(&wte, &batch.tokens)?;
-        let mut x = self.tape.reshape(&embedded, &[b, t, self.config().d_model])?;
-        let positions = self.tape.embedding(&wpe, &batch.positions)?;
-        let width = positions.value().rows_cols().1;
-        let positions = self.tape.reshape(&positions, &[b, t, width])?;
-        let concatenated = self.config().d_pos_emb.is_some();
-        if !concatenated {
-            x = self.tape.add(&x, &positions)?;
-        }
-        for i in 0..self.config().n_layer {
-            x = self.layer(i, x, concatenated.then_some(&positions))?;
-        }
-        let x = self.site("final_resid", x)?;
-        let x = self.norm("transformer.ln_f", &x)?;
-        let head = if self.config().tied_unembed { "transformer.wte.weight" } else { "lm_head.weight" };
-        let bias = self.parameter("final_logits_bias")?;
-        let logits = self.matrix(head, &x, Some(&bias))?;
-        match self.find("bigram_table").cloned() {
-            Some(table) => {
-                let rows = self.tape.embedding(&table, &batch.tokens)?;
-                let rows = self.tape.reshape(&rows, &[b, t, self.config().vocab_size])?;
-                self.tape.add(&logits, &rows)
+    /// From the site `number` to the next one.
+    fn sublayer(&mut self, number: usize, x: Var) -> Result<Var> {
+        let i = number / 2;
+        match number % 2 {
+            0 => {
+                let x = self.site(&format!("{i}.resid_in"), x)?;
+                let input = self.sublayer_input(i, 1, &x)?;
+                let input = self.site(&format!("{i}.attn.act_in"), input)?;
+                let delta = self.attention(i, &input)?;
+                let delta = self.site(&format!("{i}.attn.resid_delta"), delta)?;
+                self.close_sublayer(i, &x, &delta, "resid_post_attn")
             }
-            None => Ok(logits),
+            _ => {
+                let x = self.site(&format!("{i}.resid_mid"), x)?;
+                let input = self.sublayer_input(i, 2, &x)?;
+                let input = self.site(&format!("{i}.mlp.act_in"), input)?;
+                let delta = self.mlp(i, &input)?;
+                let delta = self.site(&format!("{i}.mlp.resid_delta"), delta)?;
+                self.close_sublayer(i, &x, &delta, "resid_post_mlp")
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The transformer: its configuration, its parameters, the forward pass with its named sites, and generation.
 
+mod batch;
 mod cache;
 mod config;
 mod evaluate;
@@ -12,18 +13,22 @@ mod intervene;
 mod parameters;
 mod shapes;
 mod sites;
+mod weights;
 
+pub use batch::{Batch, Places};
 pub use cache::Cache;
 pub use config::{Activation, ConfigFile, ModelConfig, ResidualActivation, SparsePlaces};
 pub use evaluate::{Evaluation, evaluate};
 pub use folder::parse_config;
-pub use forward::{Batch, Weights};
+pub use forward::Pass;
 pub use generate::{Generator, Sampling, generate};
 pub use inspect::{Entry, LayerReport, Report, TensorReport, inspect};
 pub use intervene::{Action, Channels, Edit, Interventions, Positions};
+pub(crate) use parameters::fill_normal;
 pub use parameters::{Hold, Kind, Parameter, Parameters, Value};
 pub use shapes::{check_shapes, is_buffer};
 pub use sites::{Recorder, Sites, means, site_pattern};
+pub use weights::Weights;
 
 use crate::Result;
 use crate::device::Device;

@@ -206,8 +206,16 @@ fn worthwhile(device: &Device, data: &[f32]) -> bool {
     sparse_linear::worthwhile(device, nonzeros as f64 / data.len().max(1) as f64)
 }
 
-/// Standard normal numbers by Box and Muller's method.
-fn fill_normal(rng: &mut ChaCha8Rng, std: f32, out: &mut [f32]) {
+/// The random numbers of one stream of a seed.
+fn stream_of(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    rng
+}
+
+/// Normal numbers of standard deviation `std` from one stream of a seed, by Box and Muller's method.
+pub(crate) fn fill_normal((seed, stream): (u64, u64), std: f32, out: &mut [f32]) {
+    let mut rng = stream_of(seed, stream);
     for pair in out.chunks_mut(2) {
         // 1 − u is in (0, 1], so that the logarithm is finite.
         let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
@@ -231,12 +239,14 @@ impl Parameters {
     pub fn initialise(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self> {
         let mut list = Vec::new();
         for (stream, slot) in slots(config).into_iter().enumerate() {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(stream as u64);
+            let stream = stream as u64;
             let mut data = vec![0.0; slot.shape.iter().product()];
             match slot.start {
-                Start::Normal(std) => fill_normal(&mut rng, std, &mut data),
-                Start::Uniform(top) => data.iter_mut().for_each(|v| *v = rng.random::<f32>() * top),
+                Start::Normal(std) => fill_normal((seed, stream), std, &mut data),
+                Start::Uniform(top) => {
+                    let mut rng = stream_of(seed, stream);
+                    data.iter_mut().for_each(|v| *v = rng.random::<f32>() * top);
+                }
                 Start::Constant(value) => data.fill(value),
             }
             let value = device.upload(&slot.name, &slot.shape, &data)?;

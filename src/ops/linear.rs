@@ -5,7 +5,9 @@
 //!
 //! Every result is the same bits for the same inputs on the same machine, whatever the number of threads: on the CPU
 //! the inner dimension is cut by cache sizes and shapes alone and each entry is summed by one thread in one order, on
-//! the GPU by the tile, and partial products are added in order.
+//! the GPU in an order that depends on the shapes alone, and partial products are added in order.
+
+mod zeros;
 
 use super::expect_shape;
 use crate::device::cpu::{for_row_blocks, rows_per_block};
@@ -15,12 +17,119 @@ use crate::{Error, Result};
 /// The kernels.
 pub const SHADER: Shader = Shader::new("linear", include_str!("../../shaders/linear.wgsl"));
 
-/// Rows and columns of the output that one workgroup computes, as in the shader.
-const TILE: usize = 64;
 /// Rows that one partial column sum covers, as in the shader.
 const CHUNK: usize = 64;
-/// With fewer tiles than this, a product is also cut along its inner dimension to occupy the GPU.
+/// With fewer tiles of the middle shape than this, a product is also cut along its inner dimension to occupy the GPU. The
+/// same cut whatever the shape: with it, the order of the additions is the same.
 const BUSY: usize = 128;
+
+/// What one workgroup computes of a product, see the shader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tile {
+    /// 32 × 32 entries.
+    Small,
+    /// 64 × 64 entries.
+    Middle,
+    /// 128 × 64 entries.
+    Large,
+}
+
+impl Tile {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Small, Self::Middle, Self::Large];
+
+    /// Rows and columns.
+    pub fn shape(self) -> (usize, usize) {
+        match self {
+            Self::Small => (32, 32),
+            Self::Middle => (64, 64),
+            Self::Large => (128, 64),
+        }
+    }
+
+    /// What makes the shader compute it.
+    pub fn constants(self) -> [(&'static str, u32); 2] {
+        let (side, rows) = match self {
+            Self::Small => (8, 4),
+            Self::Middle => (16, 4),
+            Self::Large => (16, 8),
+        };
+        [("SIDE", side), ("ROWS", rows)]
+    }
+
+    /// How many cover an output of `m` rows and `n` columns.
+    fn count(self, m: usize, n: usize) -> usize {
+        let (rows, columns) = self.shape();
+        m.div_ceil(rows) * n.div_ceil(columns)
+    }
+}
+
+/// Outputs for which different tiles may be best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// At most half of a middle tile in one direction, of which the other half would be idle.
+    Narrow,
+    /// Too few middle tiles to keep a GPU busy.
+    Few,
+    /// All larger ones.
+    Many,
+}
+
+impl Output {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Narrow, Self::Few, Self::Many];
+
+    /// The kind of an output of `m` rows and `n` columns.
+    fn of(m: usize, n: usize) -> Self {
+        match m.min(n) {
+            ..=32 => Self::Narrow,
+            _ if Tile::Middle.count(m, n) < BUSY => Self::Few,
+            _ => Self::Many,
+        }
+    }
+
+    /// What [`Gpu::choice`] knows it by.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Narrow => "linear narrow",
+            Self::Few => "linear few",
+            Self::Many => "linear many",
+        }
+    }
+
+    /// What is right for GPUs of which nothing more is known.
+    fn portable(self) -> Tile {
+        match self {
+            Self::Narrow => Tile::Small,
+            Self::Few | Self::Many => Tile::Middle,
+        }
+    }
+}
+
+/// Adapters, by a part of their name, that measurements have shown to do better with other tiles for some outputs.
+const KNOWN: &[(&str, Output, Tile)] = &[];
+
+/// The tile for such an output: the one set on this GPU, or found by an earlier `gossamer bench --autotune`, or known from
+/// measurements, or else a portable one.
+///
+/// # Errors
+/// [`Error::Device`] if another thread failed while using the GPU.
+pub fn tile(gpu: &Gpu, output: Output) -> Result<Tile> {
+    if let Some(&tile) = gpu.choice(output.name())?.and_then(|chosen| Tile::ALL.get(chosen as usize)) {
+        return Ok(tile);
+    }
+    let known = KNOWN.iter().find(|(name, of, _)| *of == output && gpu.info().name.contains(name));
+    Ok(known.map_or(output.portable(), |(_, _, tile)| *tile))
+}
+
+/// Sets the tile for such outputs, on this GPU until it is closed. Results differ at most in the last bits, where a driver
+/// contracts multiplications and additions in one shape and not in another.
+///
+/// # Errors
+/// As [`tile`].
+pub fn set_tile(gpu: &Gpu, output: Output, tile: Tile) -> Result<()> {
+    gpu.choose(output.name(), tile as u32)
+}
 
 /// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.
 ///
@@ -59,6 +168,11 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
     let ((n, outputs), (rows, inputs)) = (dout.rows_cols(), x.rows_cols());
     if n != rows {
         return Err(misfit("dout", dout, "x", x));
+    }
+    if dout.gpu().is_none()
+        && let Some(gradient) = zeros::weight_gradient(dout, x)?
+    {
+        return Ok(gradient);
     }
     product(&[outputs, inputs], (outputs, inputs, n), Factor(dout, (1, outputs)), Factor(x, (inputs, 1)), None)
 }
@@ -106,13 +220,17 @@ fn product(
         matmul(out_data, (m, n, k), a.0.native()?, a.1, b.0.native()?, b.1, bias.is_some())?;
         return Ok(out);
     };
-    let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
-    let splits = (BUSY / tiles.max(1)).min(k / 256).max(1);
+    let splits = (BUSY / Tile::Middle.count(m, n).max(1)).min(k / 256).max(1);
+    let tile = tile(gpu, Output::of(m, n))?;
+    let [side, rows] = tile.constants();
+    let groups = tile.count(m, n) * splits;
     let partial = match splits {
         1 => None,
         _ => Some(out.device().empty("linear partial products", &[splits, m, n])?),
     };
     Launch::new(&SHADER, "product")
+        .constant(side.0, side.1)
+        .constant(rows.0, rows.1)
         .bind(a.0)
         .bind(b.0)
         // A kernel's bindings are fixed: without a bias, something readable takes its place.
@@ -127,8 +245,8 @@ fn product(
         .word(b.1.1)
         .word(usize::from(bias.is_some()))
         .word(k.div_ceil(splits))
-        .word(tiles * splits)
-        .groups(tiles * splits)
+        .word(groups)
+        .groups(groups)
         .work(2 * m * n * k)
         .run(gpu)?;
     if let Some(partial) = partial {

@@ -21,11 +21,14 @@ pub mod embedding;
 pub mod gate;
 pub mod gelu;
 pub mod grad_rms;
+pub mod kl;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+pub mod nmse;
 pub mod relu;
 pub mod rms_norm;
+pub mod rows;
 pub mod sparse_linear;
 pub mod weight_topk;
 
@@ -49,10 +52,13 @@ pub const SHADERS: &[&Shader] = &[
     &gate::SHADER,
     &gelu::SHADER,
     &grad_rms::SHADER,
+    &kl::SHADER,
     &layer_norm::SHADER,
     &linear::SHADER,
+    &nmse::SHADER,
     &relu::SHADER,
     &rms_norm::SHADER,
+    &rows::SHADER,
     &sparse_linear::SHADER,
     &weight_topk::SHADER,
 ];

@@ -4,7 +4,8 @@
 //! weight and bias are dense: [`super::linear::backward_weight`] and [`super::linear::backward_bias`].
 //!
 //! Every entry of a result starts as its bias and takes up its list's entries in ascending order, so that it does not
-//! depend on the number of threads, nor, on the CPU, on the other rows beside it.
+//! depend on the number of threads, nor, on the CPU, on the other rows beside it. (Where a single row skips the zeros of `x`, a sum
+//! can only differ in the sign of a zero, or where zero meets an infinite weight.)
 
 use rayon::prelude::*;
 
@@ -39,7 +40,7 @@ pub fn forward(x: &Tensor, weight: &Compressed, bias: Option<&Tensor>) -> Result
     if let Some(bias) = bias {
         expect_shape("sparse_linear", "bias", bias, &[outputs])?;
     }
-    product("x", x, &weight.rows, (inputs, outputs), bias)
+    product("x", x, [&weight.rows, &weight.columns], (inputs, outputs), bias)
 }
 
 /// The gradient of `x`: `dout W`, with `dout: (.., out)`, `weight: (out, in)`, result `(.., in)`.
@@ -47,14 +48,15 @@ pub fn forward(x: &Tensor, weight: &Compressed, bias: Option<&Tensor>) -> Result
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit.
 pub fn backward_input(dout: &Tensor, weight: &Compressed) -> Result<Tensor> {
-    product("dout", dout, &weight.columns, weight.shape, None)
+    product("dout", dout, [&weight.columns, &weight.rows], weight.shape, None)
 }
 
-/// `y[n, l] = bias[l] + Σ_j values_j x[n, indices_j]` over list `l`; `x: (N, width)`, `y: (N, count)`.
+/// `y[n, l] = bias[l] + Σ_j values_j x[n, indices_j]` over list `l`; `x: (N, width)`, `y: (N, count)`. `across` are the same nonzeros in
+/// lists by the other index.
 fn product(
     name: &str,
     x: &Tensor,
-    lists: &Lists,
+    [lists, across]: [&Lists; 2],
     (width, count): (usize, usize),
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -64,6 +66,7 @@ fn product(
         return Err(Error::shape("sparse_linear", message));
     }
     expect_shape("sparse_linear", "offsets", &lists.offsets, &[count + 1])?;
+    expect_shape("sparse_linear", "offsets", &across.offsets, &[width + 1])?;
     let mut out = x.device().empty("sparse linear", &with_last(x, count))?;
     match x.gpu() {
         Some(gpu) => {
@@ -86,13 +89,12 @@ fn product(
                 .run(gpu)?;
         }
         None => {
-            let lists = Native {
-                offsets: lists.offsets.native()?,
-                indices: lists.indices.native()?,
-                values: lists.values.native()?,
+            let weight = Native {
+                lists: NativeLists::new(lists)?,
+                across: NativeLists::new(across)?,
                 bias: bias.map(Tensor::native).transpose()?,
             };
-            multiply(x.native()?, width, &lists, out.native_mut()?);
+            multiply(x.native()?, width, &weight, out.native_mut()?);
         }
     }
     Ok(out)
@@ -104,16 +106,24 @@ const ROWS: usize = 64;
 const LISTS: usize = 16;
 
 struct Native<'a> {
-    offsets: &'a [u32],
-    indices: &'a [u32],
-    values: &'a [f32],
+    lists: NativeLists<'a>,
+    across: NativeLists<'a>,
     bias: Option<&'a [f32]>,
 }
 
-impl Native<'_> {
-    #[inline(always)]
-    fn bias(&self, list: usize) -> f32 {
-        self.bias.map_or(0.0, |bias| bias[list])
+struct NativeLists<'a> {
+    offsets: &'a [u32],
+    indices: &'a [u32],
+    values: &'a [f32],
+}
+
+impl<'a> NativeLists<'a> {
+    fn new(lists: &'a Lists) -> Result<Self> {
+        Ok(Self { offsets: lists.offsets.native()?, indices: lists.indices.native()?, values: lists.values.native()? })
+    }
+
+    fn len(&self) -> usize {
+        self.offsets.len() - 1
     }
 
     /// Indices and values of a list.
@@ -124,8 +134,8 @@ impl Native<'_> {
     }
 }
 
-fn multiply(x: &[f32], width: usize, lists: &Native, out: &mut [f32]) {
-    let count = lists.offsets.len() - 1;
+fn multiply(x: &[f32], width: usize, weight: &Native, out: &mut [f32]) {
+    let count = weight.lists.len();
     if out.is_empty() {
         return;
     }
@@ -133,7 +143,7 @@ fn multiply(x: &[f32], width: usize, lists: &Native, out: &mut [f32]) {
     out.par_chunks_mut(ROWS * count).enumerate().for_each_init(Vec::new, |scratch, (block, out)| {
         let first = block * ROWS;
         let x = &x[first * width..rows.min(first + ROWS) * width];
-        pulp::Arch::new().dispatch(Block { x, width, lists, out, scratch });
+        pulp::Arch::new().dispatch(Block { x, width, weight, out, scratch });
     });
 }
 
@@ -142,7 +152,7 @@ fn multiply(x: &[f32], width: usize, lists: &Native, out: &mut [f32]) {
 struct Block<'a> {
     x: &'a [f32],
     width: usize,
-    lists: &'a Native<'a>,
+    weight: &'a Native<'a>,
     out: &'a mut [f32],
     scratch: &'a mut Vec<f32>,
 }
@@ -154,7 +164,7 @@ impl pulp::WithSimd for Block<'_> {
     /// one weight multiplies them all. A few left-over rows are cheaper one by one than as a vector that is mostly empty.
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(mut self, simd: S) {
-        let count = self.lists.offsets.len() - 1;
+        let count = self.weight.lists.len();
         while !self.out.is_empty() {
             let left = self.out.len() / count;
             // With 32 rows of eight-lane vectors, 256 columns stay in a first-level cache of 32 KiB.
@@ -171,9 +181,10 @@ impl<'a> Block<'a> {
     /// Takes the next `rows` rows, as many as there are: those of `x` and those of the output.
     #[inline(always)]
     fn next(&mut self, rows: usize) -> (&'a [f32], &'a mut [f32]) {
-        let rows = rows.min(self.out.len() / (self.lists.offsets.len() - 1));
+        let count = self.weight.lists.len();
+        let rows = rows.min(self.out.len() / count);
         let (x, x_left) = self.x.split_at(rows * self.width);
-        let (out, out_left) = std::mem::take(&mut self.out).split_at_mut(rows * (self.lists.offsets.len() - 1));
+        let (out, out_left) = std::mem::take(&mut self.out).split_at_mut(rows * count);
         (self.x, self.out) = (x_left, out_left);
         (x, out)
     }
@@ -183,7 +194,8 @@ impl<'a> Block<'a> {
     fn group<S: pulp::Simd, const V: usize>(&mut self, simd: S) {
         let size = V * S::F32_LANES;
         let (x, out) = self.next(size);
-        let (lists, width, count) = (self.lists, self.width, self.lists.offsets.len() - 1);
+        let (Native { lists, bias, .. }, width) = (self.weight, self.width);
+        let count = lists.len();
         let rows = out.len() / count;
         self.scratch.resize((width + LISTS) * size, 0.0);
         let (turned, results) = self.scratch.split_at_mut(width * size);
@@ -198,7 +210,7 @@ impl<'a> Block<'a> {
         for first in (0..count).step_by(LISTS) {
             let here = LISTS.min(count - first);
             for (l, result) in results.chunks_exact_mut(size).take(here).enumerate() {
-                let mut sums = [simd.splat_f32s(lists.bias(first + l)); V];
+                let mut sums = [simd.splat_f32s(bias.map_or(0.0, |bias| bias[first + l])); V];
                 for (&i, &value) in lists.entries(first + l) {
                     let column = &turned[i as usize * V..][..V];
                     let value = simd.splat_f32s(value);
@@ -215,15 +227,20 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The next row.
+    /// The next row: of its inputs only those that are not zero, each given to the outputs that read it.
     #[inline(always)]
     fn row<S: pulp::Simd>(&mut self) {
         let (x, out) = self.next(1);
-        for (l, y) in out.iter_mut().enumerate() {
-            *y = self.lists.entries(l).fold(self.lists.bias(l), |sum, (&i, &value)| {
+        match self.weight.bias {
+            Some(bias) => out.copy_from_slice(bias),
+            None => out.fill(0.0),
+        }
+        for (i, &x) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
+            for (&o, &value) in self.weight.across.entries(i) {
+                let y = &mut out[o as usize];
                 // As vectors do it: without them there is no fused instruction either, only a slow function.
-                if S::IS_SCALAR { value * x[i as usize] + sum } else { value.mul_add(x[i as usize], sum) }
-            });
+                *y = if S::IS_SCALAR { value * x + *y } else { value.mul_add(x, *y) };
+            }
         }
     }
 }

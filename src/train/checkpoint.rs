@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::config::RunConfig;
+use super::run::Learner;
 use super::step::{Moments, Trainer};
 use crate::device::Device;
 use crate::files::{
@@ -68,11 +69,12 @@ pub fn clean(run: &Path) -> Result<()> {
     if folder.exists() { clean_temporaries(folder) } else { Ok(()) }
 }
 
-/// Writes the trainer's state as a checkpoint and removes the oldest ones beyond `keep` (0 keeps all).
+/// Writes the learner's state as a checkpoint and removes the oldest ones beyond `keep` (0 keeps all).
 ///
 /// # Errors
 /// [`Error::Io`] naming the file, for example on a full disk; older checkpoints are then untouched.
-pub fn save(run: &Path, trainer: &Trainer, corpus: &str, tokenizer: &str, keep: usize) -> Result<PathBuf> {
+pub fn save(run: &Path, learner: &impl Learner, corpus: &str, tokenizer: &str, keep: usize) -> Result<PathBuf> {
+    let trainer = learner.trainer();
     let step = trainer.steps_done();
     let path = folder(run).join(format!("step-{step}"));
     let state = State {
@@ -86,6 +88,7 @@ pub fn save(run: &Path, trainer: &Trainer, corpus: &str, tokenizer: &str, keep: 
     replace_dir_atomic(&path, |temporary| {
         trainer.model.save(temporary)?;
         save_tensors(temporary.join("optimizer.safetensors"), &moments_to_host(trainer)?, None)?;
+        learner.save(temporary)?;
         let file = temporary.join("state.json");
         let text = serde_json::to_string_pretty(&state).map_err(|e| Error::file(&file, e.to_string()))?;
         write_atomic(&file, |out| writeln!(out, "{text}").map_err(|e| Error::io(&file, e)))

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::bridge::BridgeConfig;
 use crate::model::ModelConfig;
 use crate::ops::grad_rms;
 use crate::sparsity::{Schedule, Sharkfin};
@@ -120,10 +121,14 @@ pub struct RunConfig {
     pub data: Data,
     /// What happens beside.
     pub run: Run,
+    /// The dense model that bridges are built to, if any are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<BridgeConfig>,
 }
 
 /// Settings that can be absent; the value `none` makes them so.
-const OPTIONAL: [&str; 5] = ["model.d_head", "model.d_mlp", "model.afrac", "model.d_pos_emb", "data.tokenizer"];
+const OPTIONAL: [&str; 6] =
+    ["model.d_head", "model.d_mlp", "model.afrac", "model.d_pos_emb", "data.tokenizer", "bridge.sparse"];
 
 /// More layers than any machine trains; bounded before anything is made per layer.
 const MAX_LAYERS: usize = 10_000;
@@ -196,12 +201,15 @@ impl RunConfig {
     }
 
     fn set_value(&mut self, key: &str, value: Value) -> Result<()> {
-        let sections = ["model", "train", "sparsity", "data", "run"];
+        let mut sections = vec!["model", "train", "sparsity", "data", "run"];
+        if self.bridge.is_some() {
+            sections.extend(["bridge", "bridge.coefficients"]);
+        }
         if key.contains('.') {
             return self.set_exact(key, value);
         }
         let mut last = None;
-        for section in sections {
+        for section in &sections {
             match self.set_exact(&format!("{section}.{key}"), value.clone()) {
                 Ok(()) => return Ok(()),
                 Err(error) if !error.to_string().contains("unknown field") => return Err(error),
@@ -253,6 +261,7 @@ impl RunConfig {
     pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
         self.sparsity.validate()?;
+        self.bridge.as_ref().map_or(Ok(()), BridgeConfig::validate)?;
         let t = &self.train;
         if self.model.n_layer > MAX_LAYERS {
             let message = format!("{} is absurdly large (at most {MAX_LAYERS})", self.model.n_layer);

@@ -3,7 +3,7 @@
 use super::config::RunConfig;
 use super::memory::{host_available, human_bytes};
 use crate::device::Device;
-use crate::model::Parameters;
+use crate::model::{ModelConfig, Parameters};
 use crate::sparsity::keep_counts;
 use crate::{Error, Result};
 
@@ -23,25 +23,50 @@ pub struct Estimate {
     largest: (String, u64),
 }
 
+/// Numbers that a forward pass keeps of one token for the way back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PerToken {
+    /// In each layer.
+    pub(crate) layer: u64,
+    /// After the last one, and to work with.
+    pub(crate) head: u64,
+}
+
+impl PerToken {
+    /// Counted from what the gradient rules of the operations hold on to.
+    pub(crate) fn of(m: &ModelConfig) -> Self {
+        let (d, input, heads, mlp) =
+            (m.d_model as u64, m.input_width() as u64, m.attention_width() as u64, m.mlp_width() as u64);
+        let work = 3 * input.max(mlp).max(3 * heads);
+        Self { layer: 4 * d + 4 * input + 7 * heads + 3 * mlp, head: 3 * m.vocab_size as u64 + work + 3 * d }
+    }
+}
+
 impl Estimate {
+    /// How many parameters a model has.
+    pub(crate) fn parameters_of(config: &ModelConfig) -> u64 {
+        Parameters::shapes(config).iter().fold(0, |sum, (_, _, shape)| sum.saturating_add(size(shape)))
+    }
+
+    /// Remembers a tensor, if it is the largest of the run.
+    pub(crate) fn see_tensor(&mut self, name: String, bytes: u64) {
+        if bytes > self.largest.1 {
+            self.largest = (name, bytes);
+        }
+    }
+
     /// Estimates a run. Counted from the shapes of what the forward pass keeps for the way back.
     pub fn new(config: &RunConfig) -> Self {
         let shapes = Parameters::shapes(&config.model);
-        let size = |shape: &[usize]| shape.iter().fold(1, |product: u64, &d| product.saturating_mul(d as u64));
         let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
-        let parameters = sum(&mut shapes.iter().map(|(_, _, shape)| size(shape)));
+        let parameters = Self::parameters_of(&config.model);
         let nonzeros = sum(&mut keep_counts(&shapes, &config.sparsity).iter().map(|&k| k as u64));
         let m = &config.model;
         let tokens = (config.train.batch_size * m.block_size) as u64;
-        let (d, input, heads, mlp) =
-            (m.d_model as u64, m.input_width() as u64, m.attention_width() as u64, m.mlp_width() as u64);
         // In bytes and saturating, since settings beyond any machine must be refused, not wrapped around.
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
-        // Per layer and token: what the gradient rules of its operations hold on to.
-        let layer = 4 * d + 4 * input + 7 * heads + 3 * mlp;
-        let logits = 3 * m.vocab_size as u64;
-        let work = 3 * input.max(mlp).max(3 * heads);
-        let per_token = bytes(m.n_layer as u64, layer).saturating_add(logits + work + 3 * d);
+        let PerToken { layer, head } = PerToken::of(m);
+        let per_token = bytes(m.n_layer as u64, layer).saturating_add(head);
         let mut largest = (format!("logits ({tokens} tokens)"), bytes(tokens, m.vocab_size as u64 * 4));
         for (name, _, shape) in &shapes {
             let needed = bytes(size(shape), 4);
@@ -97,4 +122,9 @@ impl Estimate {
             _ => Ok(()),
         }
     }
+}
+
+/// How many numbers a tensor of `shape` has.
+fn size(shape: &[usize]) -> u64 {
+    shape.iter().fold(1, |product: u64, &d| product.saturating_mul(d as u64))
 }

@@ -1,5 +1,6 @@
 //! Training: the step, the loop around it, and what a run reads and writes.
 
+pub mod bridge;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

@@ -10,7 +10,7 @@ pub const PRESETS: [&str; 4] = ["quickstart", "circuits", "small", "paper"];
 
 impl RunConfig {
     /// A preset by name: `quickstart` (about three minutes on two cores), `circuits` (quickstart's layers with twice the vocabulary, trained
-    /// positions and eight times the training: for the tasks and their circuits), `small` (4 layers, width 256), or `paper` (the published
+    /// positions and seven times the training, in small steps: for the tasks and their circuits), `small` (4 layers, width 256), or `paper` (the published
     /// default: 8 layers, width 1024, targets 1/64 and 1/16).
     ///
     /// # Errors
@@ -25,6 +25,7 @@ impl RunConfig {
                 sparsity: Schedule { target_density: 1.0 / 16.0, embed_target_density: 1.0 / 4.0, ..paper.sparsity },
                 data: Data { generated_documents: 40_000, ..paper.data },
                 run: Run { log_every: 10, eval_every: 250, checkpoint_every: 500, ..paper.run },
+                bridge: None,
             }),
             "quickstart" => Ok(Self {
                 model: ModelConfig {
@@ -39,21 +40,25 @@ impl RunConfig {
                 sparsity: Schedule { target_density: 1.0 / 16.0, embed_target_density: 1.0 / 4.0, ..paper.sparsity },
                 data: Data { generated_documents: 8_000, ..paper.data },
                 run: Run { log_every: 10, eval_every: 200, checkpoint_every: 400, eval_sequences: 256, ..paper.run },
+                bridge: None,
             }),
             "circuits" => {
                 let quick = Self::preset("quickstart")?;
                 Ok(Self {
                     // 1,024 entries: every task has answers of one token.
                     model: ModelConfig { vocab_size: 1024, ..quick.model },
-                    // Which of two lines came last is a matter of position; without any, fewer tasks are learned.
-                    train: Optimizer { steps: 10_000, lr: 3e-2, train_positions: true, ..quick.train },
+                    // Which of two lines came last is a matter of position; without any, fewer tasks are learned. Of the same tokens more
+                    // is learned in more and smaller steps.
+                    train: Optimizer { steps: 32_000, batch_size: 16, lr: 3e-2, train_positions: true, ..quick.train },
                     sparsity: Schedule {
                         target_density: 1.0 / 16.0,
                         embed_target_density: 1.0 / 8.0,
+                        anneal_stop_frac: 0.4,
                         ..quick.sparsity
                     },
                     data: Data { generated_documents: 60_000, ..quick.data },
-                    run: Run { eval_every: 1000, checkpoint_every: 2000, ..quick.run },
+                    run: Run { eval_every: 3200, checkpoint_every: 6400, ..quick.run },
+                    bridge: None,
                 })
             }
             _ => Err(Error::config("preset", format!("`{name}` is not one of {}", PRESETS.join(", ")))),
@@ -113,6 +118,7 @@ impl RunConfig {
                 keep_checkpoints: 3,
                 samples: 3,
             },
+            bridge: None,
         }
     }
 }

@@ -75,6 +75,64 @@ pub struct Outcome {
     pub tokens_per_second: f64,
 }
 
+/// What a run trains: a [`Trainer`], or one with something beside it.
+pub trait Learner {
+    /// What a step leaves to be read back when convenient.
+    type Record;
+
+    /// The training of the model.
+    fn trainer(&self) -> &Trainer;
+
+    /// The model.
+    fn into_model(self) -> Model;
+
+    /// Does one step on the sequences of each micro-batch, one after the other, `block_size` tokens each.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    fn step(&mut self, batches: &[Vec<u32>]) -> Result<Self::Record>;
+
+    /// Reads a record back, waiting for the device: the numbers of the model's step, and further ones by their names in
+    /// metrics.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] naming the step and what went wrong.
+    fn numbers(&self, record: &Self::Record) -> Result<(StepNumbers, Vec<(String, f64)>)>;
+
+    /// Writes into the folder of a checkpoint what the model and its optimizer do not hold.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    fn save(&self, folder: &Path) -> Result<()>;
+}
+
+impl Learner for Trainer {
+    type Record = StepRecord;
+
+    fn trainer(&self) -> &Trainer {
+        self
+    }
+
+    fn into_model(self) -> Model {
+        self.model
+    }
+
+    fn step(&mut self, batches: &[Vec<u32>]) -> Result<StepRecord> {
+        let (model, size) = (&self.model, self.optimizer.batch_size);
+        let batches = batches.iter().map(|tokens| Batch::new(&model.device, &model.config, tokens, size));
+        let batches = batches.collect::<Result<Vec<_>>>()?;
+        Trainer::step(self, &batches)
+    }
+
+    fn numbers(&self, record: &StepRecord) -> Result<(StepNumbers, Vec<(String, f64)>)> {
+        Ok((Trainer::numbers(self, record)?, Vec::new()))
+    }
+
+    fn save(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// A run and where it writes.
 pub struct Run<'a> {
     /// All settings.
@@ -96,23 +154,40 @@ impl Run<'_> {
     /// Anything that can go wrong, with what it was; what was saved stays. A new run refuses a folder that already holds
     /// one.
     pub fn execute(&self, resume: bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
-        let estimate = Estimate::new(&self.config);
+        let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
+        self.execute_with(resume, Estimate::new(&self.config), fresh, |trainer, _| Ok(trainer), watch)
+    }
+
+    /// As [`Run::execute`], with another learner than the trainer alone, and its estimate. Training starts with the model that
+    /// `fresh` gives; `learner` is given the trainer and, where the run goes on, the checkpoint's folder.
+    ///
+    /// # Errors
+    /// Those of [`Run::execute`] and of `learner`.
+    pub fn execute_with<L: Learner>(
+        &self,
+        resume: bool,
+        estimate: Estimate,
+        fresh: impl FnOnce() -> Result<Model>,
+        learner: impl FnOnce(Trainer, Option<&Path>) -> Result<L>,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Outcome> {
         watch(Event::Planned(&estimate, &self.device));
         estimate.check(&self.device)?;
         let tokenizer = self.open(resume)?;
         let data = data::prepare(&self.config, tokenizer, &self.cache)?;
         watch(Event::Data(&data));
-        let mut trainer = self.trainer(&data, watch)?;
-        let first = trainer.steps_done();
+        let (trainer, from) = self.trainer(&data, fresh, watch)?;
+        let mut learner = learner(trainer, from.as_deref())?;
+        let first = learner.trainer().steps_done();
         let mut metrics = Metrics::open(&self.folder, Some(first + 1))?;
         let held_out = data::held_out(&self.config, &data.corpus.validation)?;
         let spent =
-            Looping { run: self, data: &data, held_out: &held_out }.until_done(&mut trainer, &mut metrics, watch)?;
+            Looping { run: self, data: &data, held_out: &held_out }.until_done(&mut learner, &mut metrics, watch)?;
 
-        let done = trainer.steps_done();
+        let done = learner.trainer().steps_done();
         let finished = done == self.config.train.steps;
         let validation = match finished {
-            true => Some(evaluate(&trainer, &self.config, &held_out)?),
+            true => Some(evaluate(learner.trainer(), &self.config, &held_out)?),
             false => None,
         };
         let bigram = match finished {
@@ -124,10 +199,11 @@ impl Run<'_> {
             false => None,
         };
         let checkpoint = checkpoint::folder(&self.folder).join(format!("step-{done}"));
-        let nonzeros = nonzeros(&trainer.model)?;
+        let model = learner.into_model();
+        let nonzeros = nonzeros(&model)?;
         let tokens = (done - first) * self.config.tokens_per_step();
         Ok(Outcome {
-            model: trainer.model,
+            model,
             tokenizer: data.tokenizer,
             checkpoint,
             step: done,
@@ -162,7 +238,13 @@ impl Run<'_> {
         Ok(trained)
     }
 
-    fn trainer(&self, data: &RunData, watch: &mut dyn FnMut(Event<'_>)) -> Result<Trainer> {
+    /// The model's training as it starts, or as the newest checkpoint left it, with that one's folder.
+    fn trainer(
+        &self,
+        data: &RunData,
+        fresh: impl FnOnce() -> Result<Model>,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(Trainer, Option<PathBuf>)> {
         if data.tokenizer.vocab_size() != self.config.model.vocab_size {
             let message = format!(
                 "has {} entries, but the model's vocabulary is {}",
@@ -172,8 +254,8 @@ impl Run<'_> {
             return Err(Error::file(self.folder.join("tokenizer.json"), message));
         }
         let Some((step, path)) = checkpoint::list(&self.folder)?.pop() else {
-            let model = Model::new(self.config.model.clone(), self.config.run.seed, &self.device)?;
-            return Trainer::new(model, self.config.train.clone(), self.config.sparsity.clone());
+            let trainer = Trainer::new(fresh()?, self.config.train.clone(), self.config.sparsity.clone())?;
+            return Ok((trainer, None));
         };
         let (trainer, state) = checkpoint::load(&path, &self.config, &self.device)?;
         let (tokenizer, corpus) = (data.tokenizer.hash(), &data.corpus.key);
@@ -187,7 +269,7 @@ impl Run<'_> {
             return Err(Error::file(path.join("state.json"), "the data is no longer what this run was trained on"));
         }
         watch(Event::Resumed(step));
-        Ok(trainer)
+        Ok((trainer, Some(path)))
     }
 }
 
@@ -199,37 +281,38 @@ struct Looping<'a> {
 
 impl Looping<'_> {
     /// Returns the time spent in steps.
-    fn until_done(
+    fn until_done<L: Learner>(
         &self,
-        trainer: &mut Trainer,
+        learner: &mut L,
         metrics: &mut Metrics,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Duration> {
         let config = &self.run.config;
         let (steps, run) = (config.train.steps, &config.run);
-        let (mut spent, mut logged) = (Duration::ZERO, (trainer.steps_done(), Duration::ZERO));
+        let (mut spent, mut logged) = (Duration::ZERO, (learner.trainer().steps_done(), Duration::ZERO));
         let mut pending = Vec::new();
-        let mut last: Option<StepNumbers> = None;
+        let mut last: Option<(StepNumbers, Vec<(String, f64)>)> = None;
         let mut validation = None;
-        while trainer.steps_done() < steps {
+        while learner.trainer().steps_done() < steps {
             let started = Instant::now();
-            pending.push(self.step(trainer)?);
-            let done = trainer.steps_done();
+            let batches = data::batches(config, &self.data.corpus.train, learner.trainer().steps_done())?;
+            pending.push(learner.step(&batches)?);
+            let done = learner.trainer().steps_done();
             let stop = self.run.stop.load(Ordering::Relaxed);
             let due = |every: u64| done == steps || (every > 0 && done.is_multiple_of(every));
             let save = due(run.checkpoint_every) || stop;
-            if due(run.log_every) || save || due(run.eval_every) || trainer.model.device.is_cpu() {
+            if due(run.log_every) || save || due(run.eval_every) || self.run.device.is_cpu() {
                 // Reading waits for the device, which is why it is put off; but nothing is saved unseen.
                 for record in pending.drain(..) {
-                    last = Some(trainer.numbers(&record)?);
+                    last = Some(learner.numbers(&record)?);
                 }
             }
             spent += started.elapsed();
             if due(run.eval_every) {
-                validation = Some(evaluate(trainer, config, self.held_out)?);
+                validation = Some(evaluate(learner.trainer(), config, self.held_out)?);
             }
-            if let (Some(numbers), true) = (last, due(run.log_every) || due(run.eval_every)) {
-                let progress = self.progress(trainer, numbers, validation, (spent, logged))?;
+            if let (Some((numbers, more)), true) = (&last, due(run.log_every) || due(run.eval_every)) {
+                let progress = self.progress(learner.trainer(), *numbers, validation, (spent, logged))?;
                 logged = (done, spent);
                 let mut values = vec![
                     ("loss", numbers.loss),
@@ -241,14 +324,15 @@ impl Looping<'_> {
                     ("tokens", (done * config.tokens_per_step()) as f64),
                     ("tokens_per_second", progress.tokens_per_second),
                 ];
+                values.extend(more.iter().map(|(name, value)| (name.as_str(), *value)));
                 values.extend(validation.filter(|_| due(run.eval_every)).map(|v| ("validation_loss", v)));
                 metrics.log(done, &values)?;
                 watch(Event::Step(&progress));
             }
             if save {
-                self.check_sound(trainer)?;
+                self.check_sound(learner.trainer())?;
                 let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
-                let path = checkpoint::save(&self.run.folder, trainer, corpus, &tokenizer, run.keep_checkpoints)?;
+                let path = checkpoint::save(&self.run.folder, &*learner, corpus, &tokenizer, run.keep_checkpoints)?;
                 watch(Event::Saved(&path));
             }
             if stop {
@@ -270,15 +354,6 @@ impl Looping<'_> {
                 value: loss as f32,
             }),
         }
-    }
-
-    fn step(&self, trainer: &mut Trainer) -> Result<StepRecord> {
-        let config = &self.run.config;
-        let batches = data::batches(config, &self.data.corpus.train, trainer.steps_done())?
-            .iter()
-            .map(|tokens| Batch::new(&self.run.device, &config.model, tokens, config.train.batch_size))
-            .collect::<Result<Vec<_>>>()?;
-        trainer.step(&batches)
     }
 
     fn progress(

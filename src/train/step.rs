@@ -25,14 +25,16 @@ pub struct Trainer {
     step: u64,
     moments: Vec<Option<Moments>>,
     compressed: Vec<Option<Arc<Compressed>>>,
+    /// How many there were after the last step.
+    sparse_products: usize,
     /// The gradient that every micro-batch's loss starts from: its share of the step.
     seed: Tensor,
 }
 
 /// Adam's moments of one parameter. They stay dense.
-pub(super) struct Moments {
-    pub(super) m: Tensor,
-    pub(super) v: Tensor,
+pub(crate) struct Moments {
+    pub(crate) m: Tensor,
+    pub(crate) v: Tensor,
 }
 
 /// What one step leaves to be read back when convenient.
@@ -79,7 +81,17 @@ impl Trainer {
         schedule.validate()?;
         let seed = model.device.upload("seed", &[1], &[1.0 / optimizer.accumulate.max(1) as f32])?;
         let (moments, compressed) = (Vec::new(), Vec::new());
-        let mut trainer = Self { model, optimizer, schedule, use_compressed: None, step: 0, moments, compressed, seed };
+        let mut trainer = Self {
+            model,
+            optimizer,
+            schedule,
+            use_compressed: None,
+            step: 0,
+            moments,
+            compressed,
+            sparse_products: 0,
+            seed,
+        };
         for p in trainer.model.parameters.iter() {
             let zeros = |which: &str| trainer.model.device.zeros(&format!("{which}.{}", p.name), &p.shape);
             trainer.moments.push(match trainer.trains(p.kind) {
@@ -126,11 +138,23 @@ impl Trainer {
     }
 
     fn recompress(&mut self) -> Result<()> {
+        let before = self.sparse_products;
         // Freed first, so that the next form can use the same memory.
         self.compressed.clear();
         if let Some(last) = self.step.checked_sub(1) {
             let at = (last, self.optimizer.steps);
             self.compressed = sparsity::compress(&self.model.parameters, &self.schedule, at, self.use_compressed)?;
+            self.sparse_products = self.compressed.iter().flatten().count();
+            if self.sparse_products != before {
+                let (density, embed_density) =
+                    (self.schedule.density(at.0, at.1), self.schedule.embed_density(at.0, at.1));
+                tracing::debug!(
+                    "step {}: {} of {} matrices are multiplied by their nonzeros (density {density:.3}, embeddings {embed_density:.3})",
+                    self.step,
+                    self.sparse_products,
+                    self.model.parameters.iter().filter(|p| p.kind.is_matrix()).count()
+                );
+            }
         }
         Ok(())
     }
@@ -152,10 +176,23 @@ impl Trainer {
         sites: &mut dyn Sites,
         enforce: impl FnOnce(&mut Parameters, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
+        let (losses, gradients) = self.gradients(batches, sites)?;
+        self.update(losses, gradients, enforce)
+    }
+
+    /// Does one step along `gradients`, one for each parameter that is trained. `losses` are the model's own on each
+    /// micro-batch, `(1)`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub(crate) fn update(
+        &mut self,
+        losses: Vec<Tensor>,
+        gradients: Vec<Option<Tensor>>,
+        enforce: impl FnOnce(&mut Parameters, &Schedule, (u64, u64), f32) -> Result<()>,
+    ) -> Result<StepRecord> {
         let (step, steps) = (self.step, self.optimizer.steps);
         let lr = self.optimizer.lr_at(step, &self.schedule);
-        let (losses, gradients) = self.gradients(batches, sites)?;
-
         let trained = gradients.iter().flatten().count();
         let mut square_sums = self.model.device.empty("square sums", &[trained])?;
         let mut numel = 0;

@@ -20,14 +20,26 @@ const ALTERNATIVE: u32 = 3;
 
 /// What the planted circuit is made of: the quote's channel is read, carried by a value channel and written where the
 /// unembedding reads it.
-pub(crate) const PLANTED: [Node; 3] = [
-    Node { layer: 0, kind: NodeKind::AttnIn, index: 0 },
-    Node { layer: 0, kind: NodeKind::AttnV, index: 5 },
-    Node { layer: 0, kind: NodeKind::AttnOut, index: 2 },
-];
+pub(crate) const PLANTED: [Node; 3] = route([0, 5, 2]);
+
+/// Another way that the quote may take.
+const SECOND: [Node; 3] = route([1, 6, 3]);
+
+const fn route([read, value, written]: [usize; 3]) -> [Node; 3] {
+    [
+        Node { layer: 0, kind: NodeKind::AttnIn, index: read },
+        Node { layer: 0, kind: NodeKind::AttnV, index: value },
+        Node { layer: 0, kind: NodeKind::AttnOut, index: written },
+    ]
+}
 
 /// One layer in which the quote is known only by channel 0, and much else goes on.
 pub(crate) fn planted(device: &Device) -> Model {
+    with_routes(device, &[PLANTED])
+}
+
+/// One layer in which the quote takes these routes and no other, and much else goes on.
+fn with_routes(device: &Device, routes: &[[Node; 3]]) -> Model {
     let config = ModelConfig {
         block_size: 12,
         vocab_size: 12,
@@ -47,7 +59,7 @@ pub(crate) fn planted(device: &Device) -> Model {
         let mut data = match name.as_str() {
             name if name.contains("ln_") => vec![1.0; shape[0]],
             name if name.contains("wpe") || name.contains("bias") => vec![0.0; shape.iter().product()],
-            // Much that is not about quotes: channels 0 and 2 are kept free of it below.
+            // Much that is not about quotes: the routes' channels are kept free of it below.
             _ => normal(&mut rng, shape.iter().product()).iter().map(|v| 0.3 * v).collect(),
         };
         let width = shape.last().copied().unwrap_or(1);
@@ -58,25 +70,28 @@ pub(crate) fn planted(device: &Device) -> Model {
                 }
             }
         };
-        let (never, quote) = (|_: usize| false, |c: usize| c == 0 || c == 2);
+        let never = |_: usize| false;
+        let quote = |c: usize| routes.iter().any(|[read, _, written]| c == read.index || c == written.index);
+        let value = |c: usize| routes.iter().any(|[_, value, _]| c == value.index);
         match name.as_str() {
             "transformer.wte.weight" => {
                 clear(&never, &quote);
                 // Both quotes are alike in everything else.
-                for c in 1..width {
+                for c in 0..width {
                     data[DOUBLE as usize * width + c] = data[SINGLE as usize * width + c];
                 }
-                data[SINGLE as usize * width] = 3.0;
-                data[DOUBLE as usize * width] = -3.0;
+                for [read, ..] in routes {
+                    data[SINGLE as usize * width + read.index] = 3.0;
+                    data[DOUBLE as usize * width + read.index] = -3.0;
+                }
             }
             "transformer.h.0.attn.c_attn.weight" => {
-                clear(&never, &quote);
-                clear(&|row| row == 16 + 5, &never);
-                data[(16 + 5) * width] = 2.0;
+                clear(&|row| row >= 16 && value(row - 16), &quote);
+                routes.iter().for_each(|[read, value, _]| data[(16 + value.index) * width + read.index] = 2.0);
             }
             "transformer.h.0.attn.c_proj.weight" => {
-                clear(&quote, &|c| c == 5);
-                data[2 * width + 5] = 4.0;
+                clear(&quote, &value);
+                routes.iter().for_each(|[_, value, written]| data[written.index * width + value.index] = 4.0);
             }
             "transformer.h.0.mlp.c_fc.weight" => clear(&never, &quote),
             "transformer.h.0.mlp.c_proj.weight" => clear(&quote, &never),
@@ -85,8 +100,10 @@ pub(crate) fn planted(device: &Device) -> Model {
                 for c in 0..width {
                     data[ALTERNATIVE as usize * width + c] = data[TARGET as usize * width + c];
                 }
-                data[TARGET as usize * width + 2] = 6.0;
-                data[ALTERNATIVE as usize * width + 2] = -6.0;
+                for [.., written] in routes {
+                    data[TARGET as usize * width + written.index] = 6.0;
+                    data[ALTERNATIVE as usize * width + written.index] = -6.0;
+                }
             }
             _ => {}
         }
@@ -143,6 +160,11 @@ fn a_planted_circuit_is_found_exactly() {
         let found: Vec<_> = (0..keep.len()).filter(|&n| keep[n]).collect();
         assert_eq!(found, numbers, "{:?}", found.iter().map(|&n| nodes.layout.node(n)).collect::<Vec<_>>());
         assert!(judge.loss(&keep).unwrap().0 <= 0.1);
+        for n in found {
+            keep[n] = false;
+            assert!(judge.loss(&keep).unwrap().0 > 0.1, "node {n} could have gone");
+            keep[n] = true;
+        }
         // Without it the model cannot tell the quotes apart.
         let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
         let (chance, _) = judge.loss(&rest).unwrap();
@@ -155,10 +177,78 @@ fn a_planted_circuit_is_found_exactly() {
         // A cut edge carries its mean, which says nothing about the quote.
         for edge in graph.edges {
             let mut cut = Cut::new(&model, nodes.keep(&keep).unwrap(), edge).unwrap();
-            let loss = questions.answers(&model, &weights, &mut cut).unwrap().calibrate();
-            let answers = questions.answers(&model, &weights, &mut cut).unwrap();
+            let loss = questions.answers_at_once(&model, &weights, &mut cut).unwrap().calibrate();
+            let answers = questions.answers_at_once(&model, &weights, &mut cut).unwrap();
             assert!(answers.loss(loss) > 0.5, "{} → {}: {}", edge.from, edge.to, answers.loss(loss));
         }
+    }
+}
+
+#[test]
+fn what_takes_two_routes_has_two_disjoint_circuits() {
+    let model = with_routes(&Device::cpu(), &[PLANTED, SECOND]);
+    let (weights, mut nodes) = (Weights::constant(&model, &[]), nodes(&model));
+    let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        let tau = learn(&model, &weights, &nodes, &settings());
+        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+        let order = prune::order(&tau);
+        let k = prune::bisect(&judge, &order, 0.1).unwrap().unwrap();
+        let mut keep = prune::first(&order, k);
+        prune::clean(&judge, &mut keep, 0.1).unwrap();
+        let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
+        found.push(((0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>(), judge.loss(&rest).unwrap().0));
+        nodes = nodes.without(&keep);
+    }
+    // One of them is not necessary while the other is there.
+    let [(first, without_one), (second, without_both)] = &found[..] else { unreachable!("two circuits were sought") };
+    let numbers = |route: [Node; 3]| route.map(|node| nodes.layout.number(node).unwrap()).to_vec();
+    let mut both = [first.clone(), second.clone()];
+    both.sort();
+    assert_eq!(both, [numbers(PLANTED), numbers(SECOND)]);
+    assert!(*without_one < 0.1, "{without_one}");
+    assert!((without_both - std::f64::consts::LN_2).abs() < 1e-5, "{without_both}");
+    let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+    let nothing = judge.loss(&vec![true; nodes.layout.len()]).unwrap().0;
+    assert!((nothing - std::f64::consts::LN_2).abs() < 1e-5, "there is no third: {nothing}");
+}
+
+/// 400 prompts: enough to be asked in several parts.
+#[test]
+fn prompts_in_parts_have_the_same_answers_and_losses_beyond_the_limit_are_known_early() {
+    for device in devices() {
+        let model = planted(&device);
+        let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
+        let questions = Questions::new(&model, &pairs(200, 31)).unwrap();
+        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+        let mut rng = rng(17);
+        let mut reached = [0, 0];
+        for share in [0.0, 0.5, 0.9, 0.97, 1.0] {
+            let keep: Vec<bool> = (0..nodes.layout.len()).map(|_| rng.random_bool(share)).collect();
+            let gates = || nodes.keep(&keep).unwrap();
+            let parts = questions.answers(&model, &weights, &mut gates()).unwrap();
+            let whole = questions.answers_at_once(&model, &weights, &mut gates()).unwrap();
+            let all = |answers: &Answers| [&answers.positive[..], &answers.negative[..]].concat();
+            for (part, whole) in all(&parts).iter().zip(all(&whole)) {
+                assert!((part - whole).abs() <= 1e-5 * (1.0 + whole.abs()), "{part} {whole}");
+            }
+            let (loss, _) = judge.loss(&keep).unwrap();
+            for limit in [0.02, 0.1, 0.5, 0.69] {
+                let within = judge.within(&keep, limit).unwrap();
+                assert_eq!(within, (loss <= limit).then_some(loss), "share {share}, limit {limit}");
+                reached[usize::from(within.is_some())] += 1;
+            }
+        }
+        assert!(reached[0] >= 5 && reached[1] >= 5, "{reached:?}");
+        // Given up after the first part, where there are parts.
+        let mut asked = 0;
+        let some = questions.answers_while(&model, &weights, &mut (), |some| {
+            asked += 1;
+            assert!((1..400).contains(&(some.positive.len() + some.negative.len())));
+            false
+        });
+        assert_eq!((some.unwrap().is_none(), asked), (device.is_cpu(), usize::from(device.is_cpu())));
     }
 }
 

@@ -115,7 +115,7 @@ fn prompts_fit_the_quickstart_model_and_tell_the_sides_apart() {
     for task in tasks::all() {
         let batch = batch(&task, Split::Train, 0, 0, 200, quickstart(), 1000).unwrap();
         let short = batch.tokens.iter().filter(|tokens| tokens.positive.len().max(tokens.negative.len()) < 60).count();
-        assert!(short >= 180, "{}: only {short} of 200 are short", task.name);
+        assert!(short >= 170, "{}: only {short} of 200 are short", task.name);
         for pair in &batch.pairs {
             let (positive, negative) = (&pair.positive, &pair.negative);
             assert_ne!(positive, negative);
@@ -178,7 +178,7 @@ fn pairs_are_frozen() {
             }
         }
     }
-    assert_eq!((tasks::VERSION, hash), (2, 9_173_045_117_257_210_340));
+    assert_eq!((tasks::VERSION, hash), (3, 12_098_361_787_123_526_505));
 }
 
 #[test]

@@ -48,7 +48,8 @@ fn the_cpu_is_measured_and_compared_with_itself() {
             assert!(seconds.fastest <= seconds.median && seconds.median <= seconds.slowest && seconds.runs >= 3);
         }
     }
-    assert_eq!((read.device.backend.as_str(), read.golden_cases), ("Cpu", 7));
+    assert_eq!((read.device.backend.as_str(), read.golden_cases), ("Cpu", 8));
+    assert!(!read.device.subgroups && read.device.tiles.is_none());
     let png = folder.path().join("a.png");
     let said = succeeds(&mut gossamer(&["bench", "compare", text(&file), text(&file), "--png", text(&png)]));
     assert!(said.contains("×1.00") && !said.contains("×1.01"), "{said}");
@@ -76,4 +77,26 @@ fn ratios_are_those_of_the_rates() {
     fails(&mut gossamer(&["bench", "compare"]), &["REPORTS"]);
     fails(&mut gossamer(&["bench", "--device", "gpu:none such"]), &["none such"]);
     fails(&mut gossamer(&["bench", "--all", "--device", "cpu"]), &["--all"]);
+}
+
+#[test]
+fn the_fastest_tiles_are_found_and_kept() {
+    let folder = tempdir().unwrap();
+    let tune = |device: &str, cache: &str| {
+        succeeds(gossamer(&["bench", "--autotune", "--quick", "--device", device]).env("GOSSAMER_CACHE", cache))
+    };
+    let said = tune("gpu", text(folder.path()));
+    let best: Vec<_> = said.lines().filter(|line| line.contains("; best ")).collect();
+    assert_eq!(best.len(), 3, "{said}");
+    let file = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.filter(|path| path.extension().is_some_and(|e| e == "json")).collect::<Vec<_>>();
+    assert!(file.len() == 1 && said.contains(text(&file[0])), "{said}");
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&file[0]).unwrap()).unwrap();
+    for (name, line) in ["linear narrow", "linear few", "linear many"].iter().zip(best) {
+        let shape = ["32 × 32", "64 × 64", "128 × 64"][kept["choices"][name].as_u64().unwrap() as usize];
+        assert!(line.ends_with(&format!("best {shape}")), "{name}: {line}, {kept}");
+    }
+    assert!(tune("gpu", "").contains("not kept"));
+    assert!(tune("cpu", "").contains("nothing to tune"));
+    fails(&mut gossamer(&["bench", "--autotune", "--out", "a.json"]), &["--out"]);
 }

@@ -109,3 +109,16 @@ fn a_settings_file_is_overlaid_or_refused_by_name() {
     succeeds(&mut train(&["--config", text(&out.join("config.toml")), "--out", text(&again)]));
     super::assert_same_results(&again, &out, 40);
 }
+
+#[test]
+fn when_the_products_change_is_told_to_who_asks() {
+    let dir = tempdir().unwrap();
+    let settings = ["sparsity.target_density=0.0625", "sparsity.anneal_stop_frac=0.5"];
+    let said = |name: &str, more: &[&str]| succeeds(tiny(&dir.path().join(name), &settings).args(more));
+    assert!(!said("quiet", &[]).contains("multiplied by their nonzeros"));
+    let told = said("told", &["--verbose"]);
+    // The density passes a quarter before the middle of forty steps, not at once.
+    let line = told.lines().find(|line| line.contains("multiplied by their nonzeros")).expect(&told);
+    let step: u64 = line.split("step ").nth(1).and_then(|rest| rest.split(':').next()).unwrap().parse().unwrap();
+    assert!((5..20).contains(&step), "{line}");
+}

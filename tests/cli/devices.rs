@@ -101,9 +101,16 @@ fn planted(case: &str, file: &str, folder: &Path) -> PathBuf {
 
 #[test]
 fn check_passes_on_both_devices() {
-    for device in ["cpu", "gpu"] {
-        let said = succeeds(&mut gossamer(&["check", "--device", device]));
+    let has_subgroups = adapters().iter().find(|a| a["computes"] == true).unwrap()["features"].to_string();
+    let has_subgroups = has_subgroups.contains("subgroups");
+    for (device, allowed) in [("cpu", "1"), ("gpu", "1"), ("gpu", "0")] {
+        let said = succeeds(gossamer(&["check", "--device", device]).env("GOSSAMER_SUBGROUPS", allowed));
         assert!(said.contains("cases agree") && !said.contains("FAIL"), "{said}");
+        let with = device == "gpu" && allowed == "1" && has_subgroups;
+        assert_eq!(
+            (said.contains("with subgroups"), said.contains("without subgroups")),
+            (with, device == "gpu" && !with)
+        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! The binaries from end to end, as users meet them: on tiny models, with everything that can go wrong.
 
 mod bench;
+mod bridges;
 mod circuit;
 mod config;
 mod damage;

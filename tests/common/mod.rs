@@ -1,15 +1,28 @@
 //! Shared by the tests: the devices under test, random inputs, and comparators that have been seen to fail.
 #![allow(dead_code)]
 
-use gossamer::device::{Device, Tensor};
+use gossamer::device::{Device, Gpu, GpuOptions, Tensor};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Both devices. A machine without any adapter fails here: tests never skip the GPU silently.
 pub fn devices() -> Vec<Device> {
-    let gpu =
-        Device::open("gpu").expect("the tests need a Vulkan, Metal, DX12 or GL adapter; scripts/test installs one");
-    vec![Device::cpu(), gpu]
+    vec![Device::cpu(), gpu(true)]
+}
+
+/// All forms of every kernel: both devices, and the GPU once more without subgroup operations if it has them.
+pub fn kernels() -> Vec<Device> {
+    let mut devices = devices();
+    if matches!(&devices[1], Device::Gpu(gpu) if gpu.subgroups()) {
+        devices.push(gpu(false));
+    }
+    devices
+}
+
+fn gpu(subgroups: bool) -> Device {
+    let options = GpuOptions { subgroups, ..GpuOptions::from_env() };
+    let gpu = Gpu::open_with(None, &options);
+    Device::Gpu(gpu.expect("the tests need a Vulkan, Metal, DX12 or GL adapter; scripts/test installs one"))
 }
 
 /// A generator with a fixed seed.

@@ -12,6 +12,7 @@ mod held_compressed;
 mod interventions;
 mod oracle;
 mod parameters;
+mod partial;
 mod sampling;
 mod sites;
 mod variants;

@@ -1,4 +1,4 @@
-use crate::common::{devices, normal, put, rng};
+use crate::common::{kernels, normal, put, rng};
 use gossamer::device::Device;
 use gossamer::ops::abs_topk::{self, Forward};
 use rand::{Rng, RngExt};
@@ -54,7 +54,7 @@ fn coarse(rng: &mut impl Rng, n: usize) -> Vec<f32> {
 
 #[test]
 fn keeps_what_a_sort_keeps() {
-    let devices = devices();
+    let devices = kernels();
     let mut rng = rng(1);
     for (rows, cols) in [(1, 1), (3, 1), (5, 2), (4, 7), (3, 64), (2, 255), (2, 257), (2, 1024), (1, 2049), (1, 5000)] {
         let ks = [0, 1, 2, cols / 4, cols / 2, cols - 1, cols, cols + 3];
@@ -65,7 +65,7 @@ fn keeps_what_a_sort_keeps() {
 
 #[test]
 fn special_rows() {
-    let devices = devices();
+    let devices = kernels();
     let cols = 40;
     let wild = |i: usize| match i % 8 {
         0 => f32::MAX,
@@ -92,7 +92,7 @@ fn special_rows() {
 
 #[test]
 fn zeros_says_where_the_kept_zeros_end() {
-    for device in devices() {
+    for device in kernels() {
         let x = [0.0, 5.0, -0.0, 0.0, /**/ 1.0, 2.0, 0.0, 4.0, /**/ 0.0, 0.0, 0.0, 0.0];
         let result = abs_topk::forward(&put(&device, &[3, 4], &x), 2).unwrap();
         assert_eq!(result.zeros.read().unwrap(), [1, 0, 2]);
@@ -105,14 +105,14 @@ fn zeros_says_where_the_kept_zeros_end() {
 
 #[test]
 fn more_rows_than_one_grid_dimension_holds() {
-    let devices = devices();
+    let devices = kernels();
     let x: Vec<f32> = (0..2 * 65_600).map(|i| ((i * 7919) % 13) as f32 - 6.0).collect();
     check_all(&devices, &x, 2, &[1]);
 }
 
 #[test]
 fn every_dimension_but_the_last_counts_rows() {
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[2, 2, 3], &[1.0, -2.0, 0.5, 3.0, 3.0, -3.0, 0.0, 0.0, 0.0, -1.0, 9.0, 8.0]);
         let Forward { y, zeros } = abs_topk::forward(&x, 1).unwrap();
         assert_eq!(y.shape(), [2, 2, 3]);
@@ -123,7 +123,7 @@ fn every_dimension_but_the_last_counts_rows() {
 
 #[test]
 fn wrong_shapes_are_refused_and_empty_ones_are_not() {
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[2, 3], &[1.0; 6]);
         let Forward { y, zeros } = abs_topk::forward(&x, 2).unwrap();
         let other = put(&device, &[3, 2], &[1.0; 6]);

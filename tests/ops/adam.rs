@@ -1,4 +1,4 @@
-use crate::common::{assert_close, devices, normal, put, rng, wide};
+use crate::common::{assert_close, kernels, normal, put, rng, wide};
 use gossamer::ops::adam::{self, Settings};
 
 const SETTINGS: Settings = Settings { lr: 0.0128, beta1: 0.9, beta2: 0.95, eps: 0.1, step: 1, decay: 0.0 };
@@ -16,7 +16,7 @@ fn textbook(w: &mut f64, g: f64, m: &mut f64, v: &mut f64, s: &Settings) {
 #[test]
 fn several_steps_follow_the_textbook() {
     let mut rng = rng(1);
-    for device in devices() {
+    for device in kernels() {
         for (n, eps, decay, scaled) in [(1, 0.1, 0.0, true), (257, 1e-8, 0.01, false), (20_001, 0.1, 0.1, true)] {
             let start = normal(&mut rng, n);
             let mut w = put(&device, &[n], &start);
@@ -44,7 +44,7 @@ fn several_steps_follow_the_textbook() {
 
 #[test]
 fn the_first_step_moves_by_the_learning_rate_and_decay_comes_after() {
-    for device in devices() {
+    for device in kernels() {
         let settings = Settings { eps: 0.0, lr: 0.125, decay: 0.5, ..SETTINGS };
         let mut w = put(&device, &[2], &[1.0, 1.0]);
         let (mut m, mut v) = (put(&device, &[2], &[0.0; 2]), put(&device, &[2], &[0.0; 2]));
@@ -55,7 +55,7 @@ fn the_first_step_moves_by_the_learning_rate_and_decay_comes_after() {
 
 #[test]
 fn late_steps_need_no_correction_and_repeat_to_the_bit() {
-    for device in devices() {
+    for device in kernels() {
         let settings = Settings { step: 10_000_000_000, ..SETTINGS };
         let run = || {
             let mut w = put(&device, &[300], &vec![0.5; 300]);
@@ -71,7 +71,7 @@ fn late_steps_need_no_correction_and_repeat_to_the_bit() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    for device in devices() {
+    for device in kernels() {
         let tensor = |n: usize| put(&device, &[n], &vec![0.0; n]);
         let apply = |g, m, v, factor: Option<usize>, settings| {
             let factor = factor.map(&tensor);

@@ -1,10 +1,10 @@
-use crate::common::{assert_close, devices, normal, put, rng, wide};
+use crate::common::{assert_close, kernels, normal, put, rng, wide};
 use gossamer::ops::add;
 
 #[test]
 fn sums_agree_on_every_size() {
     let mut rng = rng(1);
-    for device in devices() {
+    for device in kernels() {
         for shape in [vec![1], vec![3, 1], vec![1, 255], vec![2, 3, 257], vec![70_001]] {
             let n: usize = shape.iter().product();
             let (a, b) = (normal(&mut rng, n), normal(&mut rng, n));
@@ -22,7 +22,7 @@ fn sums_agree_on_every_size() {
 
 #[test]
 fn different_shapes_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let (a, b) = (put(&device, &[2], &[1.0, 2.0]), put(&device, &[1, 2], &[1.0, 2.0]));
         assert!(add::forward(&a, &b).unwrap_err().to_string().contains("[2]"));
     }
@@ -31,7 +31,7 @@ fn different_shapes_are_refused() {
 #[test]
 fn more_than_65535_workgroups() {
     let n = 65_535 * 256 + 300;
-    for device in devices() {
+    for device in kernels() {
         let ones = device.upload("ones", &[n], &vec![1.0f32; n]).unwrap();
         let sum = add::forward(&ones, &ones).unwrap().read().unwrap();
         assert!(sum.iter().all(|&v| v == 2.0));

@@ -1,10 +1,10 @@
-use crate::common::{assert_close, devices, normal, put, rng, wide};
+use crate::common::{assert_close, kernels, normal, put, rng, wide};
 use gossamer::ops::affine;
 
 #[test]
 fn values_and_gradient() {
     let mut rng = rng(5);
-    for device in devices() {
+    for device in kernels() {
         for shape in [vec![1], vec![2, 3, 85], vec![40_001]] {
             let n: usize = shape.iter().product();
             let [x, scale, shift] = [(); 3].map(|()| normal(&mut rng, n));
@@ -20,7 +20,7 @@ fn values_and_gradient() {
 
 #[test]
 fn setting_and_keeping_are_exact() {
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[4], &[0.1, -7.25, 3e30, 1e-30]);
         let (scale, shift) = (put(&device, &[4], &[1.0, 0.0, 0.0, 1.0]), put(&device, &[4], &[0.0, 0.3, 0.0, 0.0]));
         assert_eq!(affine::forward(&x, &scale, &shift).unwrap().read().unwrap(), [0.1, 0.3, 0.0, 1e-30]);
@@ -29,7 +29,7 @@ fn setting_and_keeping_are_exact() {
 
 #[test]
 fn other_shapes_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let (a, b) = (put(&device, &[2], &[1.0; 2]), put(&device, &[3], &[1.0; 3]));
         assert!(affine::forward(&a, &a, &b).is_err());
         assert!(affine::forward(&a, &b, &a).is_err());

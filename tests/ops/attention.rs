@@ -1,4 +1,4 @@
-use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::device::{Device, Tensor};
 use gossamer::ops::attention::{self, Gradients};
 
@@ -101,7 +101,7 @@ fn backward(sizes: Sizes, [q, k, v, dout]: &[Tensor; 4], sink: Option<&Tensor>) 
 
 #[test]
 fn outputs_agree_with_the_oracle() {
-    let devices = devices();
+    let devices = kernels();
     for sizes in SIZES {
         let (x, sink) = inputs(61, sizes, 1.0);
         let [q, k, v, _] = [0, 1, 2, 3].map(|i| wide(&x[i]));
@@ -137,7 +137,7 @@ fn the_gradient_oracle_agrees_with_differences() {
 
 #[test]
 fn gradients_agree_with_the_oracle() {
-    let devices = devices();
+    let devices = kernels();
     for sizes in SIZES {
         let (x, sink) = inputs(63, sizes, 1.0);
         let [q, k, v, dout] = [0, 1, 2, 3].map(|i| wide(&x[i]));
@@ -162,7 +162,7 @@ fn gradients_agree_with_the_oracle() {
 
 #[test]
 fn logits_of_hundreds_are_harmless() {
-    let devices = devices();
+    let devices = kernels();
     for spread in [12.0, 30.0] {
         let sizes = [1, 40, 2, 16];
         let (x, sink) = inputs(64, sizes, spread);
@@ -188,7 +188,7 @@ fn logits_of_hundreds_are_harmless() {
 
 #[test]
 fn very_low_scores_do_not_overflow() {
-    for device in devices() {
+    for device in kernels() {
         let [q, k, v] = [[-200.0, -210.0], [200.0, 190.0], [3.0, 5.0]].map(|x| put(&device, &[1, 2, 1], &x));
         let out = attention::forward(&q, &k, &v, None, 1).unwrap();
         assert_close("y", &out.y.read().unwrap(), &[3.0, 5.0], 1e-6);
@@ -198,7 +198,7 @@ fn very_low_scores_do_not_overflow() {
 
 #[test]
 fn equal_keys_share_equally_and_a_strong_sink_takes_all() {
-    for device in devices() {
+    for device in kernels() {
         let zeros = put(&device, &[1, 4, 2], &[0.0; 8]);
         let v = put(&device, &[1, 4, 2], &[1.0, 0.0, 3.0, 0.0, 5.0, 0.0, 7.0, 0.0]);
         let y = attention::forward(&zeros, &zeros, &v, None, 1).unwrap().y;
@@ -213,7 +213,7 @@ fn equal_keys_share_equally_and_a_strong_sink_takes_all() {
 fn repeated_runs_give_the_same_bits() {
     let sizes = [2, 70, 3, 16];
     let (x, sink) = inputs(65, sizes, 1.0);
-    for device in devices() {
+    for device in kernels() {
         let tensors = upload(&device, sizes, &x);
         let sink = put(&device, &[3], &sink);
         let run = || {
@@ -226,7 +226,7 @@ fn repeated_runs_give_the_same_bits() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[1, 2, 6], &[0.0; 12]);
         let flat = put(&device, &[2, 6], &[0.0; 12]);
         let long = put(&device, &[1, 3, 6], &[0.0; 18]);

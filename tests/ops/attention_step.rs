@@ -1,4 +1,4 @@
-use crate::common::{assert_close, devices, dot, normal, put, rng, wide};
+use crate::common::{assert_close, dot, kernels, normal, put, rng, wide};
 use gossamer::ops::attention_step as step;
 
 /// Batch, heads, width, capacity, length.
@@ -28,7 +28,7 @@ fn oracle(
 #[test]
 fn one_query_against_the_textbook() {
     let mut rng = rng(11);
-    for device in devices() {
+    for device in kernels() {
         for sizes in SIZES {
             let [batch, heads, width, capacity, length] = sizes;
             let (channels, stored) = (heads * width, batch * capacity * heads * width);
@@ -51,7 +51,7 @@ fn one_query_against_the_textbook() {
 
 #[test]
 fn large_scores_do_not_overflow() {
-    for device in devices() {
+    for device in kernels() {
         let q = put(&device, &[1, 1, 1], &[100.0]);
         let k = put(&device, &[1, 2, 1], &[100.0, -100.0]);
         let v = put(&device, &[1, 2, 1], &[2.0, 3.0]);
@@ -62,7 +62,7 @@ fn large_scores_do_not_overflow() {
 
 #[test]
 fn rows_land_where_they_should() {
-    for device in devices() {
+    for device in kernels() {
         let mut store = device.zeros("store", &[2, 4, 3]).unwrap();
         let rows = put(&device, &[2, 2, 3], &(1..=12).map(|i| i as f32).collect::<Vec<_>>());
         step::append(&rows, &mut store, 1).unwrap();
@@ -76,7 +76,7 @@ fn rows_land_where_they_should() {
 
 #[test]
 fn impossible_shapes_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let q = put(&device, &[1, 1, 6], &[0.0; 6]);
         let k = put(&device, &[1, 2, 6], &[0.0; 12]);
         let narrow = put(&device, &[1, 2, 3], &[0.0; 6]);

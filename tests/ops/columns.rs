@@ -1,4 +1,4 @@
-use crate::common::{devices, normal, put, rng};
+use crate::common::{kernels, normal, put, rng};
 use gossamer::ops::columns::{concat, slice};
 
 fn take(x: &[f32], width: usize, start: usize, len: usize) -> Vec<f32> {
@@ -8,7 +8,7 @@ fn take(x: &[f32], width: usize, start: usize, len: usize) -> Vec<f32> {
 #[test]
 fn slices_are_the_columns_asked_for() {
     let mut rng = rng(41);
-    let devices = devices();
+    let devices = kernels();
     for (rows, width, start, len) in
         [(1, 1, 0, 1), (5, 1, 0, 1), (1, 9, 8, 1), (7, 9, 0, 9), (301, 33, 3, 17), (3, 700, 257, 300)]
     {
@@ -24,7 +24,7 @@ fn slices_are_the_columns_asked_for() {
 #[test]
 fn parts_lie_side_by_side_and_come_apart_again() {
     let mut rng = rng(42);
-    let devices = devices();
+    let devices = kernels();
     for (rows, widths) in [(1, vec![1]), (3, vec![1, 1]), (67, vec![5, 300, 2]), (259, vec![3, 0, 4])] {
         let parts: Vec<_> = widths.iter().map(|w| normal(&mut rng, rows * w)).collect();
         let mut want: Vec<f32> = Vec::new();
@@ -50,7 +50,7 @@ fn parts_lie_side_by_side_and_come_apart_again() {
 
 #[test]
 fn a_tensor_may_lie_beside_itself() {
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[2, 1], &[1.0, 2.0]);
         assert_eq!(concat(&[&x, &x]).unwrap().read().unwrap(), [1.0, 1.0, 2.0, 2.0]);
     }
@@ -58,7 +58,7 @@ fn a_tensor_may_lie_beside_itself() {
 
 #[test]
 fn nothing_gives_nothing() {
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[2, 3], &[1.0; 6]);
         assert_eq!(slice(&x, 3, 0).unwrap().shape(), [2, 0]);
         let none = put(&device, &[0, 3], &[]);
@@ -69,7 +69,7 @@ fn nothing_gives_nothing() {
 
 #[test]
 fn ranges_and_parts_that_do_not_fit_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let (x, y) = (put(&device, &[2, 3], &[1.0; 6]), put(&device, &[3, 2], &[1.0; 6]));
         for (start, len) in [(0, 4), (3, 1), (4, 0), (usize::MAX, 2)] {
             let message = slice(&x, start, len).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-use crate::common::{devices, normal, put, rng};
+use crate::common::{kernels, normal, put, rng};
 use gossamer::device::Device;
 use gossamer::ops::compress::{self, Lists};
 use rand::RngExt;
@@ -44,7 +44,7 @@ fn check(device: &Device, (outputs, inputs): (usize, usize), w: &[f32], spare: u
 #[test]
 fn lists_hold_exactly_the_nonzeros_in_order() {
     let mut rng = rng(43);
-    for device in devices() {
+    for device in kernels() {
         for shape in [(1, 1), (1, 200), (200, 1), (5, 64), (64, 65), (33, 130), (300, 301)] {
             for (density, spare) in [(0.0, 1), (0.03, 0), (0.3, 7), (1.0, 0)] {
                 let n = shape.0 * shape.1;
@@ -66,7 +66,7 @@ fn lists_hold_exactly_the_nonzeros_in_order() {
 #[test]
 fn the_smallest_numbers_are_not_zeros() {
     let w = [0.0, f32::from_bits(1), -0.0, -f32::from_bits(1), 0.0, f32::MIN_POSITIVE];
-    for device in devices() {
+    for device in kernels() {
         let made = compress::forward(&put(&device, &[2, 3], &w), 3).unwrap();
         assert_eq!(made.rows.offsets.read().unwrap(), [0, 1, 3]);
         assert_eq!(made.rows.indices.read().unwrap(), [1, 0, 2]);
@@ -78,7 +78,7 @@ fn the_smallest_numbers_are_not_zeros() {
 #[test]
 fn too_many_nonzeros_are_refused_or_dropped() {
     let w = [1.0, 2.0, 0.0, 3.0, 4.0, 5.0];
-    for device in devices() {
+    for device in kernels() {
         let made = compress::forward(&put(&device, &[2, 3], &w), 3);
         if device.is_cpu() {
             assert_eq!(made.unwrap_err().to_string(), "compress: 5 nonzeros do not fit into a capacity of 3");
@@ -93,7 +93,7 @@ fn too_many_nonzeros_are_refused_or_dropped() {
 
 #[test]
 fn empty_and_misshapen_weights() {
-    for device in devices() {
+    for device in kernels() {
         let made = compress::forward(&device.zeros("w", &[3, 0]).unwrap(), 0).unwrap();
         assert_eq!(made.rows.offsets.read().unwrap(), [0; 4]);
         assert_eq!(made.columns.offsets.read().unwrap(), [0]);

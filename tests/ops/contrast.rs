@@ -1,10 +1,10 @@
-use crate::common::{assert_close, central_differences, devices, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, kernels, normal, put, rng, wide};
 use gossamer::ops::contrast::{self, Choices};
 
 #[test]
 fn differences_and_their_gradient() {
     let mut rng = rng(8);
-    for device in devices() {
+    for device in kernels() {
         let shape = [3, 4, 7];
         let logits = normal(&mut rng, 84);
         let at = [(3, 6, 0), (0, 1, 2), (2, 5, 5)];
@@ -39,7 +39,7 @@ fn the_loss_is_that_of_a_softmax_over_two() {
 
 #[test]
 fn choices_outside_the_logits_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         for bad in [vec![], vec![(4, 0, 1)], vec![(0, 7, 1)], vec![(0, 0, 7)], vec![(0, 0, 1); 2]] {
             assert!(Choices::new(&device, [1, 4, 7], &bad).is_err(), "{bad:?}");
         }

@@ -1,11 +1,11 @@
-use crate::common::{devices, put, rng};
+use crate::common::{kernels, put, rng};
 use gossamer::ops::count_nonzero;
 use rand::RngExt;
 
 #[test]
 fn counts_all_but_zeros_of_either_sign() {
     let mut rng = rng(1);
-    for device in devices() {
+    for device in kernels() {
         for n in [0, 1, 2, 255, 4096, 4097, 50_001] {
             let x: Vec<f32> =
                 (0..n).map(|_| [0.0, -0.0, 1.0, -1e-45, f32::NAN, 0.0, f32::MAX][rng.random_range(0..7)]).collect();

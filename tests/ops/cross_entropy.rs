@@ -1,4 +1,4 @@
-use crate::common::{assert_close, central_differences, devices, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, kernels, normal, put, rng, wide};
 use gossamer::device::{Device, Tensor};
 use gossamer::ops::cross_entropy::{self, IGNORE};
 use rand::{Rng, RngExt};
@@ -40,7 +40,7 @@ const SHAPES: [&[usize]; 7] = [&[1, 1], &[3, 1], &[1, 7], &[2, 3, 5], &[7, 255],
 #[test]
 fn losses_agree_with_the_oracle() {
     let mut rng = rng(51);
-    for device in devices() {
+    for device in kernels() {
         for shape in SHAPES {
             let vocab = shape[shape.len() - 1];
             let rows = shape.iter().product::<usize>() / vocab;
@@ -63,7 +63,7 @@ fn losses_agree_with_the_oracle() {
 #[test]
 fn gradients_agree_with_differences_of_the_oracle() {
     let mut rng = rng(52);
-    for device in devices() {
+    for device in kernels() {
         for shape in [&[1, 1][..], &[3, 2], &[2, 3, 5], &[4, 33]] {
             let vocab = shape[shape.len() - 1];
             let rows = shape.iter().product::<usize>() / vocab;
@@ -94,7 +94,7 @@ fn gradients_of_many_rows_agree_and_ignored_rows_get_none() {
         }
     };
     let want: Vec<f64> = x.iter().enumerate().map(entry).collect();
-    for device in devices() {
+    for device in kernels() {
         let (logits, ids) = (put(&device, &[rows, vocab], &x), put_targets(&device, &targets));
         let out = cross_entropy::forward(&logits, &ids, count(&targets)).unwrap();
         let dloss = put(&device, &[1], &[1000.0]);
@@ -119,7 +119,7 @@ fn large_logits_and_ties_are_harmless() {
     ];
     let (x, targets) = (rows.concat(), [3, 2, 3, 0, 1]);
     let (want, _) = oracle(&wide(&x), &targets, 4);
-    for device in devices() {
+    for device in kernels() {
         let (logits, ids) = (put(&device, &[5, 4], &x), put_targets(&device, &targets));
         let out = cross_entropy::forward(&logits, &ids, 5).unwrap();
         assert_close("losses", &out.losses.read().unwrap(), &want, 3e-7);
@@ -135,7 +135,7 @@ fn the_mean_of_many_rows_is_exact_and_repeatable() {
     let rows = 9_001;
     let x: Vec<f32> = normal(&mut rng, rows * 2);
     let targets = random_targets(&mut rng, rows, 2);
-    for device in devices() {
+    for device in kernels() {
         let (logits, ids) = (put(&device, &[rows, 2], &x), put_targets(&device, &targets));
         let run = || cross_entropy::forward(&logits, &ids, count(&targets)).unwrap().loss.read().unwrap();
         let loss = run();
@@ -146,7 +146,7 @@ fn the_mean_of_many_rows_is_exact_and_repeatable() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    for device in devices() {
+    for device in kernels() {
         let logits = put(&device, &[2, 3], &[0.0; 6]);
         let good = put_targets(&device, &[0, 2]);
         let three = put_targets(&device, &[0, 1, 2]);
@@ -161,7 +161,7 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn a_target_beyond_the_vocabulary_reads_nothing() {
     let targets = [0, 3];
-    for device in devices() {
+    for device in kernels() {
         let (logits, ids) = (put(&device, &[2, 3], &[0.0; 6]), put_targets(&device, &targets));
         let result = cross_entropy::forward(&logits, &ids, 1);
         if device.is_cpu() {

@@ -1,4 +1,4 @@
-use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::ops::embedding::{self, Index};
 use rand::RngExt;
 
@@ -17,7 +17,7 @@ fn scatter(dout: &[f64], width: usize, ids: &[u32], vocab: usize) -> Vec<f64> {
 #[test]
 fn rows_out_and_gradients_back() {
     let mut rng = rng(31);
-    let devices = devices();
+    let devices = kernels();
     for (vocab, width, n) in [(1, 1, 1), (1, 5, 9), (7, 1, 20), (300, 33, 1), (11, 16, 300), (65, 257, 70)] {
         for unbalanced in [false, true] {
             let mut ids: Vec<u32> = (0..n).map(|_| rng.random_range(0..vocab as u32)).collect();
@@ -51,7 +51,7 @@ fn rows_out_and_gradients_back() {
 fn sums_run_in_ascending_position_order() {
     // In f32, 1 + 2^24 - 2^24 is 0 from the left and 1 in any order that lets the large ones meet first.
     let large = 16_777_216.0;
-    for device in devices() {
+    for device in kernels() {
         let index = Index::new(&device, &[1, 0, 1, 1], 2).unwrap();
         let dout = put(&device, &[4, 1], &[1.0, 7.0, large, -large]);
         assert_eq!(embedding::backward(&dout, &index).unwrap().read().unwrap(), [7.0, 0.0]);
@@ -64,7 +64,7 @@ fn gradients_are_those_of_central_differences() {
     let mut rng = rng(32);
     let (table, dout) = (normal(&mut rng, vocab * width), normal(&mut rng, ids.len() * width));
     let want = central_differences(&wide(&table), 1e-4, |t| dot(&gather(t, width, &ids), &wide(&dout)));
-    for device in devices() {
+    for device in kernels() {
         let index = Index::new(&device, &ids, vocab).unwrap();
         let got = embedding::backward(&put(&device, &[ids.len(), width], &dout), &index).unwrap();
         assert_close("gradient", &got.read().unwrap(), &want, 1e-6);
@@ -73,7 +73,7 @@ fn gradients_are_those_of_central_differences() {
 
 #[test]
 fn no_ids_give_no_rows_and_no_gradient() {
-    for device in devices() {
+    for device in kernels() {
         let index = Index::new(&device, &[], 3).unwrap();
         assert!(index.is_empty());
         let out = embedding::forward(&put(&device, &[3, 2], &[1.0; 6]), &index).unwrap();
@@ -84,7 +84,7 @@ fn no_ids_give_no_rows_and_no_gradient() {
 
 #[test]
 fn ids_and_shapes_that_do_not_fit_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         for id in [5, u32::MAX] {
             let message = Index::new(&device, &[4, 0, id], 5).unwrap_err().to_string();
             assert!(

@@ -1,4 +1,4 @@
-use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::ops::gate;
 
 fn slope(tau: f64, temperature: f64) -> f64 {
@@ -9,7 +9,7 @@ fn slope(tau: f64, temperature: f64) -> f64 {
 #[test]
 fn values_and_gradients_of_every_size() {
     let mut rng = rng(3);
-    for device in devices() {
+    for device in kernels() {
         for (rows, width, temperature) in [(1, 1, 1.0), (3, 5, 0.5), (64, 70, 1.0), (130, 257, 2.0), (700, 3, 1.0)] {
             let [x, dout] = [(); 2].map(|()| normal(&mut rng, rows * width));
             let [mut tau, mean] = [(); 2].map(|()| normal(&mut rng, width));
@@ -51,7 +51,7 @@ fn the_rule_for_tau_is_that_of_the_soft_gate() {
         dot(&y, &dout)
     };
     let want = central_differences(&wide(&tau), 1e-5, soft);
-    for device in devices() {
+    for device in kernels() {
         let narrow = |data: &[f64]| data.iter().map(|&v| v as f32).collect::<Vec<_>>();
         let [x, dout] = [&x, &dout].map(|data| put(&device, &[rows, width], &narrow(data)));
         let [tau, mean] = [&tau, &mean].map(|data| put(&device, &[width], data));
@@ -62,7 +62,7 @@ fn the_rule_for_tau_is_that_of_the_soft_gate() {
 
 #[test]
 fn extreme_gates_do_not_overflow() {
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[1, 2], &[3.0, 4.0]);
         let tau = put(&device, &[2], &[-1e4, 1e4]);
         let mean = put(&device, &[2], &[1.0, 1.0]);
@@ -72,7 +72,7 @@ fn extreme_gates_do_not_overflow() {
 
 #[test]
 fn other_shapes_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let (x, tau) = (put(&device, &[2, 2], &[0.0; 4]), put(&device, &[3], &[0.0; 3]));
         assert!(gate::forward(&x, &tau, &tau).is_err());
         assert!(gate::backward_input(&x, &tau).is_err());

@@ -1,4 +1,4 @@
-use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::ops::gelu;
 use std::f64::consts::{PI, SQRT_2};
 
@@ -42,7 +42,7 @@ fn the_oracle_knows_published_values() {
 #[test]
 fn the_distribution_function_is_within_a_ten_millionth() {
     let x = grid();
-    for device in devices() {
+    for device in kernels() {
         // WGSL lets a driver's exp be off by several units in the last place.
         let precision = if device.is_cpu() { 1.2e-7 } else { 2e-7 };
         let input = put(&device, &[x.len()], &x);
@@ -60,7 +60,7 @@ fn the_distribution_function_is_within_a_ten_millionth() {
 #[test]
 fn the_slope_is_right_everywhere() {
     let x = grid();
-    for device in devices() {
+    for device in kernels() {
         let input = put(&device, &[x.len()], &x);
         let ones = put(&device, &[x.len()], &vec![1.0; x.len()]);
         let slope = gelu::backward(&ones, &input).unwrap().read().unwrap();
@@ -75,7 +75,7 @@ fn the_slope_is_right_everywhere() {
 #[test]
 fn backward_agrees_with_differences_of_the_oracle() {
     let mut rng = rng(42);
-    for device in devices() {
+    for device in kernels() {
         for shape in [vec![1], vec![3, 1], vec![2, 3, 43]] {
             let n: usize = shape.iter().product();
             let (x, dout) = (normal(&mut rng, n), normal(&mut rng, n));
@@ -92,7 +92,7 @@ fn backward_agrees_with_differences_of_the_oracle() {
 
 #[test]
 fn different_shapes_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let (a, b) = (put(&device, &[2], &[1.0, 2.0]), put(&device, &[1, 2], &[1.0, 2.0]));
         assert!(gelu::backward(&a, &b).unwrap_err().to_string().contains("gelu"));
     }

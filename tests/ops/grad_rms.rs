@@ -1,10 +1,10 @@
-use crate::common::{assert_close, devices, normal, put, rng, wide};
+use crate::common::{assert_close, kernels, normal, put, rng, wide};
 use gossamer::ops::grad_rms::{self, Rule};
 
 #[test]
 fn sums_of_squares_fill_their_slots() {
     let mut rng = rng(1);
-    for device in devices() {
+    for device in kernels() {
         let sizes = [1usize, 3, 255, 257, 4097, 70_001];
         let mut sums = put(&device, &[sizes.len() + 1], &[7.0; 7]);
         let mut want = vec![];
@@ -27,7 +27,7 @@ fn millions_of_entries_lose_nothing() {
     let mut rng = rng(2);
     let x: Vec<f32> = normal(&mut rng, n / 16).iter().flat_map(|&x| [x * 1e-4; 16]).collect();
     let want: f64 = wide(&x).iter().map(|x| x * x).sum();
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[2, n / 2], &x);
         let mut sums = put(&device, &[2], &[0.0; 2]);
         grad_rms::square_sum(&x, &mut sums, 0).unwrap();
@@ -40,7 +40,7 @@ fn millions_of_entries_lose_nothing() {
 
 #[test]
 fn factors_follow_their_rules() {
-    for device in devices() {
+    for device in kernels() {
         for (sums, numel) in
             [(vec![3.0f32, 1.0, 12.0], 4), (vec![0.5], 50), (vec![0.0, 0.0], 10), (vec![0.25; 2000], 7)]
         {
@@ -59,7 +59,7 @@ fn factors_follow_their_rules() {
 
 #[test]
 fn what_is_not_finite_stays_visible() {
-    for device in devices() {
+    for device in kernels() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
             let mut x = vec![1e-3f32; 5000];
             x[4321] = bad;
@@ -74,7 +74,7 @@ fn what_is_not_finite_stays_visible() {
 
 #[test]
 fn empty_tensors_add_nothing_and_wrong_shapes_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let mut sums = put(&device, &[2], &[5.0, 5.0]);
         grad_rms::square_sum(&put(&device, &[0], &[]), &mut sums, 1).unwrap();
         assert_eq!(sums.read().unwrap(), [5.0, 0.0]);

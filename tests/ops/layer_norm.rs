@@ -1,4 +1,4 @@
-use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::ops::layer_norm;
 
 const EPS: f32 = 1e-5;
@@ -43,7 +43,7 @@ fn backward(dout: &[f64], x: &[f64], w: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>
 #[test]
 fn agrees_forward_and_backward() {
     let mut rng = rng(21);
-    let devices = devices();
+    let devices = kernels();
     for (rows, c) in SHAPES {
         let (x, w, b) = (normal(&mut rng, rows * c), normal(&mut rng, c), normal(&mut rng, c));
         let x: Vec<f32> = x.iter().map(|v| v + 3.0).collect();
@@ -88,7 +88,7 @@ fn gradients_are_those_of_central_differences() {
     let value = |x: &[f64], w: &[f64]| dot(&forward(x, w, &[0.0; 5], f64::from(eps)).y, &d64);
     let dx = central_differences(&x64, 1e-5, |x| value(x, &w64));
     let dw = central_differences(&w64, 1e-5, |w| value(&x64, w));
-    for device in devices() {
+    for device in kernels() {
         let (x, w, dout) = (put(&device, &[rows, c], &x), put(&device, &[c], &w), put(&device, &[rows, c], &dout));
         let f = layer_norm::forward(&x, &w, None, eps).unwrap();
         let got = layer_norm::backward_input(&dout, &x, &w, &f.mean, &f.rstd).unwrap();
@@ -102,7 +102,7 @@ fn gradients_are_those_of_central_differences() {
 fn a_large_mean_does_not_cancel_the_variance() {
     // 1000 and 1001 in turn: variance 1/4. In f32, mean(x^2) - mean(x)^2 would be off by whole units.
     let x: Vec<f32> = (0..512).map(|i| 1000.0 + (i % 2) as f32).collect();
-    for device in devices() {
+    for device in kernels() {
         let got =
             layer_norm::forward(&put(&device, &[2, 256], &x), &put(&device, &[256], &[1.0; 256]), None, EPS).unwrap();
         assert_close("rstd", &got.rstd.read().unwrap(), &[1.0 / (0.25f64 + 1e-5).sqrt(); 2], 1e-6);
@@ -111,7 +111,7 @@ fn a_large_mean_does_not_cancel_the_variance() {
 
 #[test]
 fn rows_of_one_value_give_the_bias() {
-    for device in devices() {
+    for device in kernels() {
         let t = |shape: &[usize], v: f32| put(&device, shape, &vec![v; shape.iter().product()]);
         for value in [0.0, 2.5] {
             let x = t(&[3, 70], value);
@@ -126,7 +126,7 @@ fn rows_of_one_value_give_the_bias() {
 
 #[test]
 fn no_rows_are_no_trouble() {
-    for device in devices() {
+    for device in kernels() {
         let (x, w) = (put(&device, &[0, 3], &[]), put(&device, &[3], &[1.0; 3]));
         let got = layer_norm::forward(&x, &w, Some(&w), EPS).unwrap();
         assert!(layer_norm::backward_input(&x, &x, &w, &got.mean, &got.rstd).unwrap().is_empty());
@@ -137,7 +137,7 @@ fn no_rows_are_no_trouble() {
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let t = |shape: &[usize]| put(&device, shape, &vec![1.0; shape.iter().product()]);
         let (x, w, r) = (t(&[2, 3]), t(&[3]), t(&[2]));
         let refused = |result: gossamer::Result<()>, reason: &str| {

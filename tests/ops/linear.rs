@@ -1,7 +1,18 @@
 use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
 use gossamer::device::Device;
-use gossamer::ops::linear;
+use gossamer::ops::linear::{self, Output, Tile};
 use rand::{Rng, RngExt};
+
+/// Both devices, the GPU once with each tile for all outputs.
+fn tiles() -> Vec<Device> {
+    let mut list = vec![Device::cpu()];
+    for tile in Tile::ALL {
+        list.extend(devices().into_iter().filter(|device| !device.is_cpu()));
+        let Some(Device::Gpu(gpu)) = list.last() else { panic!("no GPU") };
+        Output::ALL.iter().for_each(|&output| linear::set_tile(gpu, output, tile).unwrap());
+    }
+    list
+}
 
 /// `y = x Wᵀ + b` in float64.
 fn oracle(x: &[f64], w: &[f64], b: Option<&[f64]>, inputs: usize) -> Vec<f64> {
@@ -34,7 +45,7 @@ fn oracle_gradients(x: &[f64], w: &[f64], dy: &[f64], inputs: usize) -> (Vec<f64
 #[test]
 fn all_products_agree_on_odd_shapes() {
     let mut rng = rng(40);
-    let shapes: [(&[usize], usize, usize); 9] = [
+    let shapes: [(&[usize], usize, usize); 10] = [
         (&[1], 1, 1),
         (&[3], 5, 7),
         (&[4, 16], 64, 64),
@@ -44,8 +55,9 @@ fn all_products_agree_on_odd_shapes() {
         (&[700], 3, 5),
         (&[5000], 2, 1),
         (&[66], 530, 4),
+        (&[2, 130], 33, 70),
     ];
-    for device in devices() {
+    for device in tiles() {
         for (rows, inputs, outputs) in shapes {
             let n: usize = rows.iter().product();
             let (x, w) = (normal(&mut rng, n * inputs), normal(&mut rng, outputs * inputs));
@@ -85,7 +97,7 @@ fn the_weights_gradient_with_zeros_in_either_factor() {
     let mut rng = rng(43);
     // Below, at and above the groups and blocks of the product that skips zeros.
     let shapes = [(1, 1, 1), (3, 5, 7), (63, 64, 31), (64, 65, 32), (65, 130, 33), (200, 17, 100), (129, 128, 64)];
-    for device in devices() {
+    for device in tiles() {
         for (n, inputs, outputs) in shapes {
             for (x_share, dy_share) in [(1.0, 0.25), (0.25, 1.0), (0.25, 0.2), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5)] {
                 let (x, dy) = (holed(&mut rng, n * inputs, x_share), holed(&mut rng, n * outputs, dy_share));
@@ -113,7 +125,7 @@ fn gradients_are_those_of_central_differences() {
     let dx = central_differences(&wx, 1e-4, |x| loss(x, &ww, &wb));
     let dw = central_differences(&ww, 1e-4, |w| loss(&wx, w, &wb));
     let db = central_differences(&wb, 1e-4, |b| loss(&wx, &ww, b));
-    for device in devices() {
+    for device in tiles() {
         let (x, w) = (put(&device, &[n, inputs], &x), put(&device, &[outputs, inputs], &w));
         let dy = put(&device, &[n, outputs], &dy);
         assert_close("dx", &linear::backward_input(&dy, &w).unwrap().read().unwrap(), &dx, 1e-6);
@@ -140,10 +152,34 @@ fn bits(device: &Device, (n, inputs, outputs): (usize, usize, usize)) -> Vec<u32
 
 #[test]
 fn the_same_bits_every_time() {
-    for device in devices() {
+    for device in tiles() {
         let shape = (if device.is_cpu() { 2100 } else { 600 }, 70, 90);
         assert!(bits(&device, shape) == bits(&device, shape), "{}", device.describe());
     }
+}
+
+#[test]
+fn tiles_change_the_last_bits_at_most() {
+    // Above and below all tiles, and an inner dimension that is split.
+    for shape in [(200, 70, 140), (20, 600, 30), (129, 33, 65)] {
+        let results = tiles().iter().skip(1).map(|gpu| bits(gpu, shape)).collect::<Vec<_>>();
+        let want: Vec<f64> = results[0].iter().map(|&bits| f64::from(f32::from_bits(bits))).collect();
+        for other in &results[1..] {
+            let other: Vec<f32> = other.iter().map(|&bits| f32::from_bits(bits)).collect();
+            assert_close("another tile", &other, &want, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn every_output_has_its_tile() {
+    let Some(Device::Gpu(gpu)) = devices().pop() else { panic!("no GPU") };
+    linear::set_tile(&gpu, Output::Few, Tile::Large).unwrap();
+    assert_eq!(linear::tile(&gpu, Output::Few).unwrap(), Tile::Large);
+    // What is no tile, as another version might have kept, is as good as nothing.
+    gpu.choose("linear few", 3).unwrap();
+    assert!(Tile::ALL.contains(&linear::tile(&gpu, Output::Few).unwrap()));
+    assert_eq!(Tile::ALL.map(Tile::shape), [(32, 32), (64, 64), (128, 64)]);
 }
 
 #[test]
@@ -160,7 +196,7 @@ fn the_same_bits_with_any_number_of_threads() {
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
-    for device in devices() {
+    for device in tiles() {
         let zeros = |shape: &[usize]| device.zeros(&format!("{shape:?}"), shape).unwrap();
         let (x, w, dy) = (zeros(&[2, 3, 4]), zeros(&[5, 4]), zeros(&[2, 3, 5]));
         let message =
@@ -176,7 +212,7 @@ fn shapes_that_do_not_fit_are_refused() {
 
 #[test]
 fn nothing_in_gives_sums_of_nothing() {
-    for device in devices() {
+    for device in tiles() {
         let zeros = |shape: &[usize]| device.zeros(&format!("{shape:?}"), shape).unwrap();
         let bias = put(&device, &[2], &[3.0, -4.0]);
         assert_eq!(linear::forward(&zeros(&[0, 3]), &zeros(&[2, 3]), Some(&bias)).unwrap().shape(), [0, 2]);

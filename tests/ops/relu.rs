@@ -1,10 +1,10 @@
-use crate::common::{devices, normal, put, rng};
+use crate::common::{kernels, normal, put, rng};
 use gossamer::ops::relu;
 
 #[test]
 fn the_negative_half_is_cut_off_and_passes_no_gradient() {
     let mut rng = rng(41);
-    for device in devices() {
+    for device in kernels() {
         for shape in [vec![1], vec![3, 1], vec![2, 3, 257], vec![70_001]] {
             let n: usize = shape.iter().product();
             let mut x = normal(&mut rng, n);
@@ -24,7 +24,7 @@ fn the_negative_half_is_cut_off_and_passes_no_gradient() {
 
 #[test]
 fn zeros_tiny_and_huge_numbers_come_out_exactly() {
-    for device in devices() {
+    for device in kernels() {
         let x = put(&device, &[6], &[0.0, -0.0, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, f32::MAX, f32::MIN]);
         let y = relu::forward(&x).unwrap().read().unwrap();
         assert_eq!(y, [0.0, 0.0, f32::MIN_POSITIVE, 0.0, f32::MAX, 0.0]);
@@ -33,7 +33,7 @@ fn zeros_tiny_and_huge_numbers_come_out_exactly() {
 
 #[test]
 fn different_shapes_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let (a, b) = (put(&device, &[2], &[1.0, 2.0]), put(&device, &[1, 2], &[1.0, 2.0]));
         assert!(relu::backward(&a, &b).unwrap_err().to_string().contains("relu"));
     }

@@ -1,4 +1,4 @@
-use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::ops::rms_norm;
 
 const EPS: f32 = 1.192_092_9e-7;
@@ -36,7 +36,7 @@ fn backward(dout: &[f64], x: &[f64], w: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>
 #[test]
 fn agrees_forward_and_backward() {
     let mut rng = rng(11);
-    let devices = devices();
+    let devices = kernels();
     for (rows, c) in SHAPES {
         let (mut x, w, dout) = (normal(&mut rng, rows * c), normal(&mut rng, c), normal(&mut rng, rows * c));
         x[..c].iter_mut().for_each(|v| *v *= 0.1);
@@ -74,7 +74,7 @@ fn gradients_are_those_of_central_differences() {
     let (x64, w64, d64) = (wide(&x), wide(&w), wide(&dout));
     let dx = central_differences(&x64, 1e-5, |x| dot(&forward(x, &w64, f64::from(eps)).y, &d64));
     let dw = central_differences(&w64, 1e-5, |w| dot(&forward(&x64, w, f64::from(eps)).y, &d64));
-    for device in devices() {
+    for device in kernels() {
         let (x, w, dout) = (put(&device, &[rows, c], &x), put(&device, &[c], &w), put(&device, &[rows, c], &dout));
         let rstd = rms_norm::forward(&x, &w, eps).unwrap().rstd;
         assert_close("dx", &rms_norm::backward_input(&dout, &x, &w, &rstd).unwrap().read().unwrap(), &dx, 1e-6);
@@ -84,7 +84,7 @@ fn gradients_are_those_of_central_differences() {
 
 #[test]
 fn rows_of_zeros_stay_zeros() {
-    for device in devices() {
+    for device in kernels() {
         let (x, w) = (put(&device, &[3, 70], &[0.0; 210]), put(&device, &[70], &[2.0; 70]));
         let dout = put(&device, &[3, 70], &[0.5; 210]);
         let got = rms_norm::forward(&x, &w, EPS).unwrap();
@@ -99,7 +99,7 @@ fn rows_of_zeros_stay_zeros() {
 
 #[test]
 fn no_rows_are_no_trouble() {
-    for device in devices() {
+    for device in kernels() {
         let (x, w) = (put(&device, &[0, 3], &[]), put(&device, &[3], &[1.0; 3]));
         let got = rms_norm::forward(&x, &w, EPS).unwrap();
         assert_eq!(got.y.shape(), [0, 3]);
@@ -110,7 +110,7 @@ fn no_rows_are_no_trouble() {
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
-    for device in devices() {
+    for device in kernels() {
         let t = |shape: &[usize]| put(&device, shape, &vec![1.0; shape.iter().product()]);
         let (x, w, r) = (t(&[2, 3]), t(&[3]), t(&[2]));
         assert!(rms_norm::forward(&x, &t(&[2]), EPS).unwrap_err().to_string().contains("weight is [2]"));

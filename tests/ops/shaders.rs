@@ -1,9 +1,10 @@
 //! Every shader parses, validates without optional capabilities, translates to what the drivers of all backends eat,
-//! and keeps to the limits that every adapter grants. The rules are those that [`gossamer::device::Launch`] relies on.
+//! and keeps to the limits that every adapter grants; its form for subgroups likewise, on the backends that have them. The rules are those that [`gossamer::device::Launch`] relies on.
 
 use std::collections::BTreeSet;
 
 use gossamer::ops::SHADERS;
+use gossamer::ops::linear::{self, Tile};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -17,10 +18,15 @@ const PARAMETER_WORDS: usize = 64;
 
 /// The names of the entry points of a shader that keeps all the rules, or the first rule that it breaks.
 fn check(wgsl: &str) -> Result<Vec<String>, String> {
+    check_form(wgsl, false)
+}
+
+/// The same of a shader's form with or without subgroups.
+fn check_form(wgsl: &str, subgroups: bool) -> Result<Vec<String>, String> {
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
-        .validate(&module)
-        .map_err(|e| e.emit_to_string(wgsl))?;
+    let capabilities = if subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let info =
+        Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| e.emit_to_string(wgsl))?;
     if let Some((_, constant)) = module.overrides.iter().find(|(_, o)| o.init.is_none()) {
         return Err(format!("override {:?} has no default", constant.name));
     }
@@ -28,15 +34,22 @@ fn check(wgsl: &str) -> Result<Vec<String>, String> {
         return Err("no entry points".into());
     }
     for entry in &module.entry_points {
-        check_entry(&module, &info, &entry.name).map_err(|e| format!("{}: {e}", entry.name))?;
+        check_entry(&module, &info, &entry.name, &[], subgroups).map_err(|e| format!("{}: {e}", entry.name))?;
     }
     Ok(module.entry_points.iter().map(|e| e.name.clone()).collect())
 }
 
-fn check_entry(module: &Module, info: &ModuleInfo, name: &str) -> Result<(), String> {
+fn check_entry(
+    module: &Module,
+    info: &ModuleInfo,
+    name: &str,
+    constants: &[(&str, u32)],
+    subgroups: bool,
+) -> Result<(), String> {
     let stage = ShaderStage::Compute;
+    let constants = constants.iter().map(|(name, value)| (name.to_string(), f64::from(*value))).collect();
     let (module, info) =
-        naga::back::pipeline_constants::process_overrides(module, info, Some((stage, name)), &Default::default())
+        naga::back::pipeline_constants::process_overrides(module, info, Some((stage, name)), &constants)
             .map_err(|e| e.to_string())?;
     let index = module.entry_points.iter().position(|e| e.name == name).ok_or("lost with the overrides")?;
     let invocations: u32 = module.entry_points[index].workgroup_size.iter().product();
@@ -44,7 +57,7 @@ fn check_entry(module: &Module, info: &ModuleInfo, name: &str) -> Result<(), Str
         return Err(format!("{invocations} invocations a workgroup"));
     }
     check_globals(&module, &info, index)?;
-    translate(&module, &info, name)
+    translate(&module, &info, name, subgroups)
 }
 
 /// Workgroup memory, and bindings: parameters of plain scalars at 0, storage buffers at 1, 2, … without a gap.
@@ -91,7 +104,7 @@ fn is_parameter_block(module: &Module, inner: &TypeInner) -> bool {
         if members.len() <= PARAMETER_WORDS && members.iter().all(|m| four_bytes(m.ty)))
 }
 
-fn translate(module: &Module, info: &ModuleInfo, name: &str) -> Result<(), String> {
+fn translate(module: &Module, info: &ModuleInfo, name: &str, subgroups: bool) -> Result<(), String> {
     let stage = ShaderStage::Compute;
     // As wgpu does where the driver does not check indices itself.
     let checked = BoundsCheckPolicies {
@@ -104,14 +117,16 @@ fn translate(module: &Module, info: &ModuleInfo, name: &str) -> Result<(), Strin
     let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: name.into() };
     let words = spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
 
-    let options = msl::Options { lang_version: (2, 0), bounds_check_policies: checked, ..Default::default() };
+    let lang_version = if subgroups { (2, 3) } else { (2, 0) };
+    let options = msl::Options { lang_version, bounds_check_policies: checked, ..Default::default() };
     let pipeline = msl::PipelineOptions { entry_point: Some((stage, name.into())), ..Default::default() };
     let (metal, translated) = msl::write_string(module, info, &options, &pipeline).map_err(|e| format!("MSL: {e}"))?;
     for name in translated.entry_point_names {
         name.map_err(|e| format!("MSL: {e}"))?;
     }
 
-    let (options, mut direct) = (hlsl::Options::default(), String::new());
+    let shader_model = if subgroups { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
+    let (options, mut direct) = (hlsl::Options { shader_model, ..Default::default() }, String::new());
     let pipeline = hlsl::PipelineOptions { entry_point: Some((stage, name.into())) };
     let translated = hlsl::Writer::new(&mut direct, &options, &pipeline)
         .write(module, info, None)
@@ -121,7 +136,9 @@ fn translate(module: &Module, info: &ModuleInfo, name: &str) -> Result<(), Strin
     }
 
     let pipeline = glsl::PipelineOptions { shader_stage: stage, entry_point: name.into(), multiview: None };
-    for version in [glsl::Version::Desktop(430), glsl::Version::new_gles(310)] {
+    let versions = [glsl::Version::Desktop(430), glsl::Version::new_gles(310)];
+    // No subgroups through wgpu's OpenGL.
+    for version in versions.into_iter().filter(|_| !subgroups) {
         let (options, mut open) = (glsl::Options { version, ..Default::default() }, String::new());
         glsl::Writer::new(&mut open, module, info, &options, &pipeline, Default::default())
             .and_then(|mut writer| writer.write())
@@ -139,12 +156,30 @@ fn translate(module: &Module, info: &ModuleInfo, name: &str) -> Result<(), Strin
 #[test]
 fn every_shader_runs_everywhere() {
     let mut broken = Vec::new();
+    let mut with_subgroups = 0;
     for shader in SHADERS {
-        if let Err(reason) = shader.wgsl().map_err(|e| e.to_string()).and_then(|wgsl| check(&wgsl)) {
-            broken.push(format!("{}: {reason}", shader.name));
+        let form = |subgroups| shader.wgsl(subgroups).map_err(|e| e.to_string());
+        with_subgroups += usize::from(form(true) != form(false));
+        for subgroups in [false, true] {
+            if let Err(reason) = form(subgroups).and_then(|wgsl| check_form(&wgsl, subgroups)) {
+                broken.push(format!("{}, subgroups {subgroups}: {reason}", shader.name));
+            }
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(with_subgroups >= 6, "{with_subgroups} shaders have a form for subgroups");
+}
+
+#[test]
+fn every_tile_of_the_product_runs_everywhere() {
+    let wgsl = linear::SHADER.wgsl(false).unwrap();
+    let module = naga::front::wgsl::parse_str(&wgsl).unwrap();
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+    for tile in Tile::ALL {
+        assert_eq!(check_entry(&module, &info, "product", &tile.constants(), false), Ok(()), "{tile:?}");
+    }
+    let refused = check_entry(&module, &info, "product", &[("SIDE", 32)], false);
+    assert_eq!(refused, Err("1024 invocations a workgroup".to_string()));
 }
 
 #[test]
@@ -190,6 +225,7 @@ fn broken_shaders_are_seen() {
     refused(&good.replace("if i < p.n {", "if i < p.n"), "expected");
     refused(&good.replace("tile[i] = a[i]", "tile[i] = i + a[i]"), "f32");
     refused(&good.replace("a[i] * p.scale;", "f32(f64(a[i]));"), "f64");
+    refused(&good.replace("a[i] * p.scale;", "subgroupAdd(a[i]);"), "SUBGROUP");
     refused(&good.replace("TILE: u32 = 64u", "TILE: u32"), "no default");
     refused(&good.replace("array<f32, TILE>", "array<f32, 17 * 256>"), "17408 bytes of workgroup memory");
     refused(&good.replace("64u", "257u"), "257 invocations");

@@ -1,4 +1,4 @@
-use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
+use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::device::{Device, Tensor};
 use gossamer::ops::compress::{self, Compressed};
 use gossamer::ops::sparse_linear;
@@ -40,7 +40,7 @@ fn agrees_with_the_dense_product_at_every_density() {
     let mut rng = rng(44);
     let shapes: [(&[usize], usize, usize); 6] =
         [(&[1], 1, 1), (&[3], 40, 7), (&[2, 35], 300, 33), (&[17], 30, 270), (&[13], 513, 20), (&[70], 16, 64)];
-    for device in devices() {
+    for device in kernels() {
         for (rows, inputs, outputs) in shapes {
             for density in [0.0, 1e-9, 1.0 / 64.0, 0.25, 1.0] {
                 let n: usize = rows.iter().product();
@@ -78,7 +78,7 @@ fn the_gradient_is_that_of_central_differences() {
     let dy = normal(&mut rng, n * outputs);
     let (ww, wdy) = (wide(&w), wide(&dy));
     let want = central_differences(&wide(&x), 1e-4, |x| dot(&oracle(x, &ww, None, inputs), &wdy));
-    for device in devices() {
+    for device in kernels() {
         let w = compressed(&device, [outputs, inputs], &w);
         let dx = sparse_linear::backward_input(&put(&device, &[n, outputs], &dy), &w).unwrap();
         assert_close("dx", &dx.read().unwrap(), &want, 1e-6);
@@ -94,7 +94,7 @@ fn the_same_bits_every_time_and_with_any_number_of_threads() {
     let mut rng = rng(46);
     let (n, inputs, outputs) = (150, 90, 80);
     let (x, w) = (normal(&mut rng, n * inputs), sparse(&mut rng, outputs, inputs, 0.2));
-    for device in devices() {
+    for device in kernels() {
         let run = || {
             let w = compressed(&device, [outputs, inputs], &w);
             bits(&sparse_linear::forward(&put(&device, &[n, inputs], &x), &w, None).unwrap())
@@ -124,7 +124,7 @@ fn on_the_cpu_a_row_does_not_depend_on_its_neighbours() {
 
 #[test]
 fn empty_inputs_and_shapes_that_do_not_fit() {
-    for device in devices() {
+    for device in kernels() {
         let zeros = |shape: &[usize]| device.zeros(&format!("{shape:?}"), shape).unwrap();
         let w = compressed(&device, [2, 3], &[1.0, 0.0, 2.0, 0.0, 0.0, 3.0]);
         assert_eq!(sparse_linear::forward(&zeros(&[0, 3]), &w, None).unwrap().shape(), [0, 2]);
@@ -142,7 +142,7 @@ fn empty_inputs_and_shapes_that_do_not_fit() {
 
 #[test]
 fn sparse_weights_are_worth_compressing_and_dense_ones_are_not() {
-    for device in devices() {
+    for device in kernels() {
         assert!(sparse_linear::worthwhile(&device, 1.0 / 64.0));
         assert!(!sparse_linear::worthwhile(&device, 0.5));
     }

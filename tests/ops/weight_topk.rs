@@ -1,4 +1,4 @@
-use crate::common::{devices, normal, put, rng};
+use crate::common::{kernels, normal, put, rng};
 use gossamer::device::Device;
 use gossamer::ops::weight_topk::{self, Neurons, Rule};
 use rand::{Rng, RngExt};
@@ -70,7 +70,7 @@ fn coarse(rng: &mut impl Rng, n: usize) -> Vec<f32> {
 
 #[test]
 fn keeps_what_a_sort_keeps() {
-    let devices = devices();
+    let devices = kernels();
     let mut rng = rng(1);
     for (rows, cols, min_alive) in
         [(1, 1, 1), (7, 5, 2), (40, 30, 4), (1, 77, 3), (77, 1, 3), (19, 300, 1), (66, 70, 5)]
@@ -84,7 +84,7 @@ fn keeps_what_a_sort_keeps() {
 
 #[test]
 fn several_blocks_with_a_tail() {
-    let devices = devices();
+    let devices = kernels();
     let mut rng = rng(2);
     let (rows, cols) = (70, 1111);
     for w in [normal(&mut rng, rows * cols), coarse(&mut rng, rows * cols), vec![-0.5; rows * cols]] {
@@ -94,7 +94,7 @@ fn several_blocks_with_a_tail() {
 
 #[test]
 fn special_values() {
-    let devices = devices();
+    let devices = kernels();
     let (rows, cols) = (6, 40);
     for w in [
         vec![0.0; rows * cols],
@@ -116,7 +116,7 @@ fn with_room_for_all_every_neuron_keeps_its_minimum() {
     let (rows, cols) = (32, 24);
     let mut w = normal(&mut rng, rows * cols);
     w.iter_mut().enumerate().for_each(|(i, w)| *w *= 0.5f32.powi((i / cols + i % cols) as i32));
-    for device in devices() {
+    for device in kernels() {
         let alive = |neurons| {
             let mut weight = put(&device, &[rows, cols], &w);
             weight_topk::apply(&mut weight, &Rule { keep: 140, min_alive: 4, neurons, decay: 0.0 }).unwrap();
@@ -135,7 +135,7 @@ fn with_room_for_all_every_neuron_keeps_its_minimum() {
 #[test]
 fn more_protected_than_kept_leaves_only_protected() {
     let w = [9.0, 8.0, 7.0, -6.0, 1.0, 2.0, 3.0, -4.0];
-    for device in devices() {
+    for device in kernels() {
         let mut weight = put(&device, &[2, 4], &w);
         let rule = Rule { keep: 3, min_alive: 2, neurons: Some(Neurons::Rows), decay: 0.5 };
         weight_topk::apply(&mut weight, &rule).unwrap();
@@ -145,7 +145,7 @@ fn more_protected_than_kept_leaves_only_protected() {
 
 #[test]
 fn a_vector_is_one_row() {
-    for device in devices() {
+    for device in kernels() {
         let mut bias = put(&device, &[5], &[0.1, -0.3, 0.2, 0.3, 0.0]);
         let rule = Rule { keep: 2, min_alive: 1, neurons: Some(Neurons::Rows), decay: 0.0 };
         weight_topk::apply(&mut bias, &rule).unwrap();

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use gossamer::bench::{self, Options, Report, Row, compare};
+use gossamer::bench::{self, Choice, Options, Report, Row, compare};
 use gossamer::device::{Device, adapters};
+use gossamer::ops::linear::Tile;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -22,6 +23,9 @@ pub struct Args {
     /// Under a minute: fewer runs, and without the larger pieces on slow devices
     #[arg(long)]
     quick: bool,
+    /// Measure only which tiles of the dense product are fastest, and use those from now on (GPUs)
+    #[arg(long, conflicts_with = "out")]
+    autotune: bool,
     /// Write the numbers to this file, as JSON; with --all, to FILE-1.json and so on
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
@@ -62,7 +66,8 @@ fn measure(args: &Args) -> Result<()> {
             (Some(path), true) => Some(numbered(path, number + 1)),
             (path, _) => path.clone(),
         };
-        match one(name, &options, out.as_deref()) {
+        let done = if args.autotune { tune(name, &options, args.quick) } else { one(name, &options, out.as_deref()) };
+        match done {
             Err(error) if args.all => {
                 failed += 1;
                 eprintln!("{name}: {error:#}");
@@ -101,6 +106,31 @@ fn one(device: &str, options: &Options, file: Option<&Path>) -> Result<()> {
         writeln!(out, "{}", file.display())?;
     }
     Ok(())
+}
+
+fn tune(device: &str, options: &Options, quick: bool) -> Result<()> {
+    let device = Device::open(device)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", device.describe())?;
+    let Device::Gpu(gpu) = device else {
+        writeln!(out, "has nothing to tune")?;
+        return Ok(());
+    };
+    let depth = if quick { 64 } else { 1024 };
+    bench::autotune(&gpu, options, depth, &mut |choice| drop(writeln!(out, "{}", choice_line(choice))))?;
+    match gpu.keep_choices()? {
+        Some(path) => writeln!(out, "{}", path.display())?,
+        None => writeln!(out, "not kept: GOSSAMER_CACHE names no folder")?,
+    }
+    Ok(())
+}
+
+fn choice_line(choice: &Choice) -> String {
+    let shape = |tile: Tile| format!("{} × {}", tile.shape().0, tile.shape().1);
+    let times: Vec<_> =
+        choice.seconds.iter().map(|(tile, seconds)| format!("{} {:.3} ms", shape(*tile), seconds * 1e3)).collect();
+    let (m, n, k) = choice.sizes;
+    format!("{m} × {n} × {k}: {}; best {}", times.join(", "), shape(choice.best))
 }
 
 fn line(row: &Row) -> String {

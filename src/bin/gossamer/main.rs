@@ -1,6 +1,7 @@
 //! Every command but training.
 
 mod bench;
+mod bridge;
 mod check;
 mod circuit;
 mod convert;
@@ -18,6 +19,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gossamer::device::on_worker;
 use gossamer::error::explain;
 
 /// Weight-sparse transformers: run them, look inside, intervene
@@ -42,6 +44,8 @@ enum Command {
     Eval(eval::Args),
     /// Circuits: show them, draw them, measure them
     Circuit(circuit::Args),
+    /// Bridges between a dense and a sparse model: measure them
+    Bridge(bridge::Args),
     /// Write any model as a folder that the published code and Hugging Face conventions read
     Convert(convert::Args),
     /// The twenty tasks: what they ask, and how well a model does them
@@ -64,19 +68,21 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    let result = on_worker(|| match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Circuit(args) => circuit::run(&args),
+        Command::Bridge(args) => bridge::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Tasks(args) => tasks::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Devices(args) => devices::run(&args),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! The headless trainer: `train` learns a weight-sparse transformer, `train tokenizer` a tokenizer.
 
+mod bridges;
 mod circuit;
 
 use std::io::IsTerminal;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use gossamer::device::Device;
+use gossamer::device::{Device, on_worker};
 use gossamer::error::explain;
 use gossamer::text::corpus::Source;
 use gossamer::text::tokenizer::Tokenizer;
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// Train a byte-level BPE tokenizer on files and folders
     Tokenizer(TokenizerArgs),
+    /// Train a sparse model together with bridges to a dense one, which is left as it is
+    Bridges(bridges::Args),
     /// Find the circuits of a trained model: the fewest channels that do a task
     Circuit(circuit::Args),
 }
@@ -74,6 +77,9 @@ struct RunArgs {
     /// Seed of everything random
     #[arg(long)]
     seed: Option<u64>,
+    /// Tell more, such as when which kind of product takes over
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 #[derive(Args)]
@@ -93,21 +99,21 @@ struct TokenizerArgs {
 }
 
 fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let told = if cli.run.verbose { "warn,gossamer=debug" } else { "warn,gossamer=info" };
     tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,gossamer=info".into()),
-        )
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| told.into()))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();
-    let cli = Cli::parse();
-    let result = match &cli.command {
+    let result = on_worker(|| match &cli.command {
         Some(Command::Tokenizer(args)) => tokenizer(args),
+        Some(Command::Bridges(args)) => bridges::run(args),
         Some(Command::Circuit(args)) => circuit::run(args),
         None => train(&cli.run),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -133,12 +139,14 @@ fn tokenizer(args: &TokenizerArgs) -> Result<()> {
 }
 
 impl RunArgs {
-    fn config(&self) -> Result<RunConfig> {
+    /// The settings; `adapt` changes what the preset says before anything that is asked for does.
+    fn config(&self, adapt: impl FnOnce(&mut RunConfig)) -> Result<RunConfig> {
         if let Some(folder) = &self.resume {
             let path = folder.join("config.toml");
             return RunConfig::load(&path).with_context(|| format!("{} holds no run to resume", folder.display()));
         }
         let mut config = RunConfig::preset(&self.preset)?;
+        adapt(&mut config);
         if let Some(path) = &self.config {
             config.overlay_file(path)?;
         }
@@ -159,13 +167,16 @@ impl RunArgs {
         Ok(config)
     }
 
-    fn folder(&self) -> PathBuf {
-        if let Some(folder) = self.resume.as_ref().or(self.out.as_ref()) {
-            return folder.clone();
-        }
-        let base = PathBuf::from("runs").join(&self.preset);
-        let numbered = (2..).map(|n| base.with_file_name(format!("{}-{n}", self.preset)));
-        std::iter::once(base.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(base)
+    /// The run's folder, by default one called `name`, and where corpora are kept.
+    fn places(&self, name: &str) -> (PathBuf, PathBuf) {
+        let folder = self.resume.clone().or(self.out.clone()).unwrap_or_else(|| {
+            let base = PathBuf::from("runs").join(name);
+            let numbered = (2..).map(|n| base.with_file_name(format!("{name}-{n}")));
+            std::iter::once(base.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(base)
+        });
+        let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let cache = above.join("cache");
+        (folder, cache)
     }
 }
 
@@ -175,21 +186,22 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 fn train(args: &RunArgs) -> Result<()> {
-    let mut config = args.config()?;
+    let mut config = args.config(|_| ())?;
+    if config.bridge.is_some() {
+        return bridges::execute(args, config);
+    }
     if let Some(device) = &args.device {
         config.run.device = device.clone();
     }
     config.validate()?;
     let device = Device::open(&config.run.device)?;
-    let folder = args.folder();
-    let cache = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).join("cache");
+    let (folder, cache) = args.places(&args.preset);
     let stop = stop_on_interrupt()?;
-    let (sample_count, seed) = (config.run.samples, config.run.seed);
     let run = Run { config, folder, cache, device, stop: &stop };
     let mut screen = Screen::new(run.config.train.steps);
     let outcome = run.execute(args.resume.is_some(), &mut |event| screen.show(&run, event))?;
     screen.bar.finish_and_clear();
-    report(&run, &outcome, sample_count, seed)
+    report(&run, &outcome)
 }
 
 /// The first Ctrl-C lets the step finish and saves; the second exits at once.
@@ -287,7 +299,7 @@ fn describe(p: &Progress) -> String {
     )
 }
 
-fn report(run: &Run<'_>, outcome: &Outcome, sample_count: usize, seed: u64) -> Result<()> {
+fn report(run: &Run<'_>, outcome: &Outcome) -> Result<()> {
     let folder = run.folder.display();
     if !outcome.finished {
         println!("stopped at step {}; go on with: train --resume {folder}", outcome.step);
@@ -299,7 +311,7 @@ fn report(run: &Run<'_>, outcome: &Outcome, sample_count: usize, seed: u64) -> R
     println!("validation  {validation:.3} nats per token (a smoothed bigram model: {bigram:.3})");
     println!("weights     {} of {} are not zero", HumanCount(outcome.nonzeros.0), HumanCount(outcome.nonzeros.1));
     println!("speed       {:.0} tokens/s", outcome.tokens_per_second);
-    for text in samples(&outcome.model, &outcome.tokenizer, sample_count, seed)? {
+    for text in samples(&outcome.model, &outcome.tokenizer, run.config.run.samples, run.config.run.seed)? {
         println!("\n--- it writes ---\n{}", text.trim_end());
     }
     println!("\nwhat to try next:");

@@ -47,7 +47,8 @@ const CALLED: &[&str] = &[
 /// What comes on the line after; no part of any prompt.
 const NEXT: &[&str] = &["print(result)", "total += 1", "done = True", "count = 0"];
 
-/// Lines that may stand before a task; `#` becomes the line's number.
+/// What may stand before a task; `#` becomes its number. The blocks hold the words that other tasks turn on, so that a circuit cannot go by
+/// whether the prompt has them anywhere.
 const BEFORE: &[&str] = &[
     "{int#} = {num#}",
     "{str#} = '{label#}'",
@@ -61,12 +62,24 @@ const BEFORE: &[&str] = &[
     "{int#} = len({strs#})",
     "print(\"{text#}\")",
     "{strs#}.append({str#})",
+    "if {int#} == {num#}:\n    {flag#} = True",
+    "if {flag#}:\n    {int#} += {num#}",
+    "while {int#} > {num#}:\n    {int#} -= 1",
+    "for {elem#} in {strs#}:\n    print({elem#})",
 ];
 
 /// What a task may stand in, most often nothing.
-const AROUND: &[&str] = &["def {func9}({int9}):", "if {flag9}:", "for {elem9} in {strs9}:", "while {int9} > {num9}:"];
+const AROUND: &[&str] = &[
+    "def {func9}({int9}):",
+    "if {flag9}:",
+    "if {int9} == {num9}:",
+    "if {str9} == '{label9}':",
+    "for {elem9} in {strs9}:",
+    "for {idx9} in range({num9}):",
+    "while {int9} > {num9}:",
+];
 
-/// `template` with up to two lines before it, sometimes inside a function, a condition or a loop: a circuit that held only for what begins at
+/// `template` with up to two lines or blocks before it, sometimes inside a function, a condition or a loop: a circuit that held only for what begins at
 /// the left margin would not be the task's.
 pub(super) fn around(fill: &mut Fill, template: &str) -> String {
     let definition = template.starts_with("def ") || template.starts_with("class ");
@@ -82,7 +95,7 @@ pub(super) fn around(fill: &mut Fill, template: &str) -> String {
     if definition {
         return code;
     }
-    match fill.dice.weighted(&[44, 20, 12, 12, 12]) {
+    match fill.dice.weighted(&[40, 18, 7, 7, 7, 7, 7, 7]) {
         0 => code,
         // A line break inside a template always belongs to both sides, so that indenting every line keeps them alike.
         at => format!("{}\n    {}", AROUND[at - 1], code.replace('\n', "\n    ")),

@@ -20,7 +20,27 @@ pub struct Shader {
 }
 
 /// Shared snippets; a line `#include <name>` in a shader stands for the snippet's text.
-const INCLUDES: &[(&str, &str)] = &[("grid", include_str!("../../../shaders/include/grid.wgsl"))];
+struct Snippet {
+    name: &'static str,
+    text: &'static str,
+    /// What takes its place where the device has subgroups.
+    subgroups: Option<&'static str>,
+}
+
+/// All there are, and with them all variants in which a shader comes.
+const INCLUDES: &[Snippet] = &[
+    Snippet { name: "grid", text: include_str!("../../../shaders/include/grid.wgsl"), subgroups: None },
+    Snippet {
+        name: "lanes",
+        text: include_str!("../../../shaders/include/lanes.wgsl"),
+        subgroups: Some(include_str!("../../../shaders/include/lanes_subgroups.wgsl")),
+    },
+    Snippet {
+        name: "reach",
+        text: include_str!("../../../shaders/include/reach.wgsl"),
+        subgroups: Some(include_str!("../../../shaders/include/reach_subgroups.wgsl")),
+    },
+];
 
 impl Shader {
     /// Names a shader's text.
@@ -28,16 +48,16 @@ impl Shader {
         Self { name, source }
     }
 
-    /// The complete WGSL text, includes resolved.
+    /// The complete WGSL text, includes resolved, for devices with or without subgroup operations.
     ///
     /// # Errors
     /// [`Error::Device`] for an include that does not exist.
-    pub fn wgsl(&self) -> Result<String> {
+    pub fn wgsl(&self, subgroups: bool) -> Result<String> {
         let mut text = String::with_capacity(self.source.len() + 1024);
         for line in self.source.lines() {
             match line.trim().strip_prefix("#include ") {
-                Some(name) => match INCLUDES.iter().find(|(n, _)| *n == name.trim()) {
-                    Some((_, snippet)) => text.push_str(snippet),
+                Some(name) => match INCLUDES.iter().find(|snippet| snippet.name == name.trim()) {
+                    Some(snippet) => text.push_str(snippet.subgroups.filter(|_| subgroups).unwrap_or(snippet.text)),
                     None => return Err(Error::Device(format!("shader {}: no include {name}", self.name))),
                 },
                 None => text.push_str(line),

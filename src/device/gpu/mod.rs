@@ -1,18 +1,44 @@
 //! The wgpu device: one queue, recycled buffers, and launches gathered into few submissions.
 
+mod cache;
 pub mod launch;
 mod pipeline;
 mod queue;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::cpu::take_fitting;
 use crate::{Error, Result};
+use cache::Compiled;
 use pipeline::Pipelines;
 use queue::Pending;
+use tuning::Tuning;
+
+/// How to open a GPU, whichever it is.
+#[derive(Clone, Debug)]
+pub struct GpuOptions {
+    /// The folder that keeps compiled kernels and choices from one run to the next; none: nothing is kept.
+    pub cache: Option<PathBuf>,
+    /// Whether kernels use subgroup operations, if the adapter has them. Selections are the same with and without; sums of floats
+    /// differ in the order of the terms.
+    pub subgroups: bool,
+}
+
+impl GpuOptions {
+    /// As the environment says. `GOSSAMER_CACHE` names the folder; empty, there is none; without it, it is the user's for such things.
+    /// `GOSSAMER_SUBGROUPS=0` leaves subgroup operations alone.
+    pub fn from_env() -> Self {
+        Self {
+            cache: cache::folder(|name| std::env::var_os(name)),
+            subgroups: std::env::var_os("GOSSAMER_SUBGROUPS").is_none_or(|value| value != "0"),
+        }
+    }
+}
 
 /// A graphics adapter with its queue.
 #[derive(Clone)]
@@ -25,6 +51,9 @@ struct Shared {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
+    cache: Option<PathBuf>,
+    compiled: Option<Compiled>,
+    tuning: Mutex<Tuning>,
     pipelines: Mutex<Pipelines>,
     pending: Mutex<Pending>,
     free: Mutex<BTreeMap<u64, Vec<wgpu::Buffer>>>,
@@ -98,6 +127,14 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`] if there is no such adapter or it cannot compute; the message lists those there are.
     pub fn open(which: Option<&str>) -> Result<Self> {
+        Self::open_with(which, &GpuOptions::from_env())
+    }
+
+    /// As [`Gpu::open`], whatever the environment says.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn open_with(which: Option<&str>, options: &GpuOptions) -> Result<Self> {
         let adapters = enumerate();
         if adapters.is_empty() {
             return Err(Error::Device("no graphics adapter or driver found; `--device cpu` needs none".into()));
@@ -114,7 +151,10 @@ impl Gpu {
             },
         };
         match chosen {
-            Some(index) => adapters.into_iter().nth(index).map_or_else(|| Err(no_such(&[], which)), Self::from_adapter),
+            Some(index) => match adapters.into_iter().nth(index) {
+                Some(adapter) => Self::from_adapter(adapter, options),
+                None => Err(no_such(&[], which)),
+            },
             None => {
                 let names: Vec<_> = adapters.iter().map(|a| a.get_info().name).collect();
                 Err(no_such(&names, which))
@@ -122,11 +162,11 @@ impl Gpu {
         }
     }
 
-    /// Opens `adapter` with all the buffer sizes it grants and no optional feature.
+    /// Opens `adapter` with all the buffer sizes it grants.
     ///
     /// # Errors
     /// [`Error::Device`] with the driver's reason.
-    pub fn from_adapter(adapter: wgpu::Adapter) -> Result<Self> {
+    pub fn from_adapter(adapter: wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
         let info = adapter.get_info();
         if !computes(&adapter) {
             return Err(Error::Device(format!("{} ({}) has no compute shaders", info.name, info.backend)));
@@ -146,8 +186,12 @@ impl Gpu {
             max_compute_workgroup_size_y: granted.max_compute_workgroup_size_y.min(256),
             ..limits
         };
+        let mut features = wgpu::Features::PIPELINE_CACHE;
+        features.set(wgpu::Features::SUBGROUP, options.subgroups);
+        let features = adapter.features() & features;
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("gossamer"),
+            required_features: features,
             required_limits: limits.clone(),
             ..Default::default()
         }))
@@ -160,12 +204,17 @@ impl Gpu {
             }
         }));
         let pending = Mutex::new(Pending::new(&device));
+        let tuning = Tuning::open(&info, options.cache.as_deref());
+        let compiled = options.cache.as_deref().and_then(|folder| Compiled::open(&device, &info, folder));
         Ok(Self {
             shared: Arc::new(Shared {
                 device,
                 queue,
                 info,
                 limits,
+                cache: options.cache.clone(),
+                compiled,
+                tuning: Mutex::new(tuning),
                 pipelines: Mutex::default(),
                 pending,
                 free: Mutex::default(),
@@ -175,10 +224,17 @@ impl Gpu {
         })
     }
 
-    /// One line for people: adapter, backend and driver.
+    /// One line for people: adapter, backend and driver, and whether kernels use subgroup operations.
     pub fn describe(&self) -> String {
         let info = &self.shared.info;
-        format!("GPU {} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info).replace(" )", ")")
+        let subgroups = if self.subgroups() { "with subgroups" } else { "without subgroups" };
+        format!("GPU {} ({}, {} {}), {subgroups}", info.name, info.backend, info.driver, info.driver_info)
+            .replace(" )", ")")
+    }
+
+    /// Whether kernels use subgroup operations.
+    pub fn subgroups(&self) -> bool {
+        self.shared.device.features().contains(wgpu::Features::SUBGROUP)
     }
 
     /// The adapter's own account of itself.

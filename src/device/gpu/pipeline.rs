@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wgpu::naga;
 
 use super::Gpu;
+use super::cache::Compiled;
 use super::launch::Shader;
 use crate::{Error, Result};
 
@@ -74,7 +75,7 @@ impl Pipelines {
             module: &module.raw,
             entry_point: Some(key.entry),
             compilation_options: wgpu::PipelineCompilationOptions { constants: &key.constants, ..Default::default() },
-            cache: None,
+            cache: gpu.shared.compiled.as_ref().map(Compiled::raw),
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Device(format!("kernel {text}: {error}")));
@@ -90,9 +91,13 @@ impl Pipelines {
             return Ok(module.clone());
         }
         let failed = |reason: String| Error::Device(format!("shader {}: {reason}", shader.name));
-        let wgsl = shader.wgsl()?;
+        let wgsl = shader.wgsl(gpu.subgroups())?;
         let ir = naga::front::wgsl::parse_str(&wgsl).map_err(|e| failed(e.emit_to_string(&wgsl)))?;
-        let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+        let capabilities = match gpu.subgroups() {
+            true => naga::valid::Capabilities::SUBGROUP,
+            false => naga::valid::Capabilities::empty(),
+        };
+        let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
             .validate(&ir)
             .map_err(|e| failed(e.emit_to_string(&wgsl)))?;
         let scope = gpu.shared.device.push_error_scope(wgpu::ErrorFilter::Validation);

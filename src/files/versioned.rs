@@ -1,4 +1,4 @@
-//! JSON files with a version that lie beside a circuit file: read whole and checked, written whole or not at all.
+//! JSON files with a version: read whole and checked, written whole or not at all.
 
 use std::fs;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::files::write_atomic;
+use super::write_atomic;
 use crate::{Error, Result};
 
 /// What such a file holds.
-pub(super) trait Versioned: Serialize + DeserializeOwned {
+pub(crate) trait Versioned: Serialize + DeserializeOwned {
     /// What messages call the file.
     const WHAT: &'static str;
     /// The only version that is read.
@@ -21,7 +21,7 @@ pub(super) trait Versioned: Serialize + DeserializeOwned {
 }
 
 /// Reads a file and checks it.
-pub(super) fn load<T: Versioned>(path: &Path) -> Result<T> {
+pub(crate) fn load<T: Versioned>(path: &Path) -> Result<T> {
     let wrong = |message: String| Error::file(path, message);
     let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
     let value: serde_json::Value =
@@ -40,7 +40,7 @@ pub(super) fn load<T: Versioned>(path: &Path) -> Result<T> {
 }
 
 /// Writes what [`load`] would read.
-pub(super) fn save<T: Versioned>(value: &T, path: &Path) -> Result<()> {
+pub(crate) fn save<T: Versioned>(value: &T, path: &Path) -> Result<()> {
     value.check().map_err(|message| Error::file(path, message))?;
     let mut text = serde_json::to_string(value).map_err(|e| Error::file(path, e.to_string()))?;
     text.push('\n');
@@ -48,6 +48,6 @@ pub(super) fn save<T: Versioned>(value: &T, path: &Path) -> Result<()> {
 }
 
 /// Complains about a number that is none.
-pub(super) fn finite(name: &str, value: f64) -> Result<(), String> {
+pub(crate) fn finite(name: &str, value: f64) -> Result<(), String> {
     if value.is_finite() { Ok(()) } else { Err(format!("{name} is {value}")) }
 }

@@ -1,0 +1,116 @@
+//! `train bridges`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use gossamer::bridges::{BridgeTrainer, estimate};
+use gossamer::device::Device;
+use gossamer::formats::{FindOptions, ModelFiles};
+use gossamer::model::{Hold, Model, ModelConfig};
+use gossamer::train::bridge::BridgeConfig;
+use gossamer::train::config::RunConfig;
+use gossamer::train::run::Run;
+
+use super::{RunArgs, Screen, absolute, report, stop_on_interrupt};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The dense model: a run, a checkpoint, a Hugging Face folder, a published folder, or a Hub id
+    #[arg(long, value_name = "MODEL", required_unless_present = "resume", conflicts_with = "resume")]
+    dense: Option<String>,
+    /// Go on from this sparse model, at its density, instead of from a new one
+    #[arg(long, value_name = "MODEL", conflicts_with = "resume")]
+    sparse: Option<String>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let config = match &args.dense {
+        None => args.run.config(|_| ())?,
+        Some(dense) => config(args, dense)?,
+    };
+    execute(&args.run, config)
+}
+
+/// The settings of a new run: shapes that both models share are the dense one's, unless they are set.
+fn config(args: &Args, dense: &str) -> Result<RunConfig> {
+    let files = find(dense)?;
+    let sparse = args.sparse.as_deref().map(find).transpose()?;
+    let mut config = args.run.config(|config| {
+        let ModelConfig { n_layer, vocab_size, block_size, .. } = files.config;
+        config.model = ModelConfig { n_layer, vocab_size, block_size, ..config.model.clone() };
+        if let Some(sparse) = &sparse {
+            config.model = sparse.config.clone();
+            // Dense again at first, it would forget what it is.
+            (config.sparsity.anneal_start_frac, config.sparsity.anneal_stop_frac) = (0.0, 0.0);
+        }
+        config.bridge = Some(BridgeConfig::default());
+    })?;
+    let bridge = config.bridge.get_or_insert_default();
+    bridge.dense = place(dense)?;
+    bridge.sparse = args.sparse.as_deref().map(place).transpose()?;
+    if config.data.tokenizer.is_none() {
+        let own =
+            files.tokenizer.context("the dense model comes without a tokenizer.json: name one with --tokenizer")?;
+        config.data.tokenizer = Some(absolute(&own)?);
+    }
+    Ok(config)
+}
+
+fn find(model: &str) -> Result<ModelFiles> {
+    Ok(ModelFiles::find(model, &FindOptions { progress: true, ..FindOptions::default() })?)
+}
+
+/// A path is written in full, so that a run can be resumed from anywhere; other names stay.
+fn place(model: &str) -> Result<String> {
+    match Path::new(model).exists() {
+        true => Ok(absolute(Path::new(model))?.display().to_string()),
+        false => Ok(model.into()),
+    }
+}
+
+/// Starts the run of `config`, or goes on with the one in its folder.
+pub fn execute(args: &RunArgs, mut config: RunConfig) -> Result<()> {
+    if let Some(device) = &args.device {
+        config.run.device = device.clone();
+    }
+    config.validate()?;
+    let Some(bridge) = config.bridge.clone() else { bail!("that run trains no bridges: go on with `train --resume`") };
+    let dense = find(&bridge.dense).context("the dense model")?;
+    BridgeTrainer::fits(&dense.config, &config.model)?;
+    let estimate = estimate(&config, &dense.config);
+    let device = Device::open(&config.run.device)?;
+    let stop = stop_on_interrupt()?;
+    let (folder, cache) = args.places("bridges");
+    let run = Run { config, folder, cache, device, stop: &stop };
+    let mut screen = Screen::new(run.config.train.steps);
+    let seed = run.config.run.seed;
+    let learner = |trainer, checkpoint: Option<&Path>| {
+        let dense = dense.load(Hold::Compressed, &run.device)?;
+        BridgeTrainer::new(trainer, dense, bridge.clone(), seed, checkpoint)
+    };
+    let watch = &mut |event: gossamer::train::run::Event<'_>| screen.show(&run, event);
+    let outcome = run.execute_with(args.resume.is_some(), estimate, || fresh(&run, &bridge), learner, watch)?;
+    screen.bar.finish_and_clear();
+    report(&run, &outcome)?;
+    if outcome.finished {
+        println!("  its bridges           gossamer bridge eval {}", outcome.checkpoint.display());
+    }
+    Ok(())
+}
+
+/// The sparse model that training starts with.
+fn fresh(run: &Run, bridge: &BridgeConfig) -> gossamer::Result<Model> {
+    let Some(name) = &bridge.sparse else {
+        return Model::new(run.config.model.clone(), run.config.run.seed, &run.device);
+    };
+    let files = ModelFiles::find(name, &FindOptions::default())?;
+    if files.config != run.config.model {
+        return Err(gossamer::Error::config(
+            "model",
+            format!("is set otherwise than in {name}, which training goes on from"),
+        ));
+    }
+    files.load(Hold::Dense, &run.device)
+}

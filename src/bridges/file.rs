@@ -1,0 +1,139 @@
+//! Bridges as files: `bridges.safetensors`, and beside it `bridges.json`, which names the two models that they join.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bridges, Map};
+use crate::files::versioned::{self, Versioned};
+use crate::files::{HostTensor, load_tensors, save_tensors};
+use crate::model::Model;
+use crate::train::bridge::BridgeConfig;
+use crate::train::step::Moments;
+use crate::{Error, Result};
+
+const ABOUT: &str = "bridges.json";
+const TENSORS: &str = "bridges.safetensors";
+const MOMENTS: &str = "bridges_optimizer.safetensors";
+
+/// A model that bridges end at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelName {
+    /// Where it was, or its name on the Hub. A path that is not absolute starts in the folder of the bridges: `.` is the model
+    /// beside them.
+    pub path: String,
+    /// The hash of its numbers ([`Model::hash`]).
+    pub hash: String,
+}
+
+/// The contents of `bridges.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BridgeFile {
+    /// The version of this file.
+    pub version: u32,
+    /// The dense model.
+    pub dense: ModelName,
+    /// The sparse model.
+    pub sparse: ModelName,
+    /// The fraction of the sparse stream that encoders keep.
+    pub encoder_afrac: f64,
+}
+
+impl Versioned for BridgeFile {
+    const WHAT: &'static str = "description of bridges";
+    const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), String> {
+        match [&self.dense, &self.sparse].iter().all(|model| !model.path.is_empty() && !model.hash.is_empty()) {
+            true => Ok(()),
+            false => Err("it names a model without path or hash".into()),
+        }
+    }
+}
+
+impl BridgeFile {
+    /// The description of bridges that lie beside their sparse model.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn new(settings: &BridgeConfig, dense_hash: &str, sparse: &Model) -> Result<Self> {
+        Ok(Self {
+            version: Self::VERSION,
+            dense: ModelName { path: settings.dense.clone(), hash: dense_hash.into() },
+            sparse: ModelName { path: ".".into(), hash: sparse.hash()? },
+            encoder_afrac: settings.encoder_afrac,
+        })
+    }
+
+    /// Reads the description of the bridges in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::File`] naming the file.
+    pub fn load(folder: &Path) -> Result<Self> {
+        versioned::load(&folder.join(ABOUT))
+    }
+
+    /// Writes the description and the bridges into an existing folder, each file whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file, and those of the device.
+    pub fn save(&self, folder: &Path, bridges: &Bridges) -> Result<()> {
+        save_tensors(folder.join(TENSORS), &bridges.to_host()?, None)?;
+        versioned::save(self, &folder.join(ABOUT))
+    }
+
+    /// Reads the bridges that this describes onto the models' device. `dense` comes with its hash.
+    ///
+    /// # Errors
+    /// [`Error::File`] if they join other models than these, or are damaged; [`Error::Io`] naming the file.
+    pub fn open(&self, folder: &Path, (dense, hash): (&Model, &str), sparse: &Model) -> Result<Bridges> {
+        let found = [("dense", &self.dense, hash.to_string()), ("sparse", &self.sparse, sparse.hash()?)];
+        for (kind, wanted, found) in found {
+            if wanted.hash != found {
+                let message = format!(
+                    "these bridges belong to the {kind} model {} ({}), not to the one given ({found})",
+                    wanted.path, wanted.hash
+                );
+                return Err(Error::file(folder.join(ABOUT), message));
+            }
+        }
+        let path = folder.join(TENSORS);
+        let tensors = load_tensors(&path)?;
+        Bridges::from_host(&dense.config, &sparse.config, self.encoder_afrac, &tensors, &sparse.device).map_err(|e| {
+            match e {
+                Error::Text(message) => Error::file(&path, message),
+                other => other,
+            }
+        })
+    }
+}
+
+/// Writes Adam's moments of the bridges.
+pub(super) fn save_moments(folder: &Path, bridges: &Bridges, moments: &[Moments]) -> Result<()> {
+    let mut tensors = BTreeMap::new();
+    for (Map { name, .. }, Moments { m, v }) in bridges.list.iter().zip(moments) {
+        for (which, tensor) in [("m", m), ("v", v)] {
+            let host = HostTensor { shape: tensor.shape().to_vec(), data: tensor.read()? };
+            tensors.insert(format!("{which}.{name}"), host);
+        }
+    }
+    save_tensors(folder.join(MOMENTS), &tensors, None)
+}
+
+/// Reads them back.
+pub(super) fn load_moments(folder: &Path, bridges: &Bridges) -> Result<Vec<Moments>> {
+    let path = folder.join(MOMENTS);
+    let tensors = load_tensors(&path)?;
+    let moments = bridges.list.iter().map(|Map { name, value }| {
+        let take = |which: &str| {
+            let name = format!("{which}.{name}");
+            match tensors.get(&name) {
+                Some(host) if host.shape == value.shape() => value.device().upload(&name, &host.shape, &host.data),
+                _ => Err(Error::file(&path, format!("lacks {name} {:?}", value.shape()))),
+            }
+        };
+        Ok(Moments { m: take("m")?, v: take("v")? })
+    });
+    moments.collect()
+}

@@ -1,0 +1,21 @@
+//! Bridges between a dense model and a sparse one (method: section 5): at every site of the residual stream an encoder, from
+//! the dense stream to the sparse one, and a decoder back, so that the one model can continue what the other has begun.
+//!
+//! * [`Bridges`] are the encoders and decoders;
+//! * [`Objective`] is what they and the sparse model are trained for, [`Terms`] what it is made of;
+//! * [`BridgeTrainer`] trains them, [`estimate()`] says what that needs, [`BridgeFile`] names the models they join;
+//! * [`evaluate()`] says how well they do.
+
+mod estimate;
+mod evaluate;
+mod file;
+mod maps;
+mod objective;
+mod train;
+
+pub use estimate::estimate;
+pub use evaluate::{BridgeEvaluation, Hybrid, SiteEvaluation, evaluate};
+pub use file::{BridgeFile, ModelName};
+pub use maps::{Bridges, Map};
+pub use objective::{Gradients, Losses, Objective, Terms};
+pub use train::{BridgeTrainer, Record};

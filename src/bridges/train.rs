@@ -1,0 +1,199 @@
+//! Training: the sparse model by its own recipe (method: section 2), the bridges by Adam, both along the gradients of one
+//! objective.
+
+use std::path::Path;
+
+use super::file::{BridgeFile, load_moments, save_moments};
+use super::maps::shapes;
+use super::{Bridges, Gradients, Losses, Objective, Terms};
+use crate::device::Tensor;
+use crate::model::{Model, ModelConfig, Weights};
+use crate::ops::{adam, add};
+use crate::sparsity::{self, Sharkfin};
+use crate::train::bridge::BridgeConfig;
+use crate::train::run::Learner;
+use crate::train::step::{Moments, StepNumbers, StepRecord, Trainer};
+use crate::{Error, Result};
+
+/// A sparse model in training together with its bridges to a frozen dense one.
+pub struct BridgeTrainer {
+    /// The sparse model, with the step count and the settings of the run.
+    pub sparse: Trainer,
+    /// The dense model.
+    pub dense: Model,
+    /// The bridges.
+    pub bridges: Bridges,
+    settings: BridgeConfig,
+    moments: Vec<Moments>,
+    dense_hash: String,
+}
+
+/// What one step leaves to be read back when convenient.
+pub struct Record {
+    step: StepRecord,
+    /// Of each micro-batch.
+    terms: Vec<Losses>,
+}
+
+impl BridgeTrainer {
+    /// Training of new bridges between `dense` and the model of `sparse`, from the seed alone; or of those in `checkpoint`,
+    /// from where it left them.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if the models do not fit together, [`Error::Config`] for impossible settings, the device's limits; of a
+    /// checkpoint, [`Error::Io`] and [`Error::File`] naming what is missing, damaged, or belongs to other models.
+    pub fn new(
+        sparse: Trainer,
+        dense: Model,
+        settings: BridgeConfig,
+        seed: u64,
+        checkpoint: Option<&Path>,
+    ) -> Result<Self> {
+        settings.validate()?;
+        Self::fits(&dense.config, &sparse.model.config)?;
+        let device = sparse.model.device.clone();
+        let dense_hash = dense.hash()?;
+        let (bridges, moments) = match checkpoint {
+            None => {
+                let (dense, sparse) = (&dense.config, &sparse.model.config);
+                let bridges = Bridges::new(dense, sparse, settings.encoder_afrac, seed, &device)?;
+                let zeros = |map: &super::Map| {
+                    let zeros = |which: &str| device.zeros(&format!("{which}.{}", map.name), map.value.shape());
+                    Ok(Moments { m: zeros("m")?, v: zeros("v")? })
+                };
+                let moments = bridges.list.iter().map(zeros).collect::<Result<_>>()?;
+                (bridges, moments)
+            }
+            Some(folder) => {
+                let file = BridgeFile::load(folder)?;
+                let bridges = file.open(folder, (&dense, dense_hash.as_str()), &sparse.model)?;
+                let moments = load_moments(folder, &bridges)?;
+                (bridges, moments)
+            }
+        };
+        Ok(Self { sparse, dense, bridges, settings, moments, dense_hash })
+    }
+
+    /// Complains about models between which no bridges can be trained.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if they have not equally many layers and tokens, [`Error::Config`] if the dense one reads less.
+    pub fn fits(dense: &ModelConfig, sparse: &ModelConfig) -> Result<()> {
+        shapes(dense, sparse)?;
+        match sparse.block_size > dense.block_size {
+            true => Err(Error::config(
+                "model.block_size",
+                format!("is {}, but the dense model reads {} tokens at most", sparse.block_size, dense.block_size),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// The terms of each micro-batch, and the average of its gradients.
+    fn gradients(&self, batches: &[Vec<u32>]) -> Result<(Vec<Losses>, Gradients)> {
+        let optimizer = &self.sparse.optimizer;
+        let dense_weights = Weights::constant(&self.dense, &[]);
+        let objective = Objective {
+            dense: &self.dense,
+            dense_weights: &dense_weights,
+            sparse: &self.sparse.model,
+            compressed: self.sparse.compressed(),
+            bridges: &self.bridges,
+            coefficients: self.settings.coefficients,
+            draw_sparse: self.settings.draw_sparse,
+        };
+        let share = 1.0 / batches.len() as f32;
+        let (mut terms, mut total) = (Vec::with_capacity(batches.len()), None);
+        for tokens in batches {
+            let wanted = |kind| self.sparse.trains(kind);
+            let (losses, gradients) = objective.gradients(tokens, optimizer.batch_size, share, &wanted)?;
+            terms.push(losses);
+            match &mut total {
+                None => total = Some(gradients),
+                Some(total) => sum(total, gradients)?,
+            }
+        }
+        let total = total.ok_or_else(|| Error::shape("step", "no batches"))?;
+        Ok((terms, total))
+    }
+
+    /// The bridges' learning rate at a step.
+    fn lr_at(&self, step: u64) -> f64 {
+        let optimizer = &self.sparse.optimizer;
+        let rate = Sharkfin { lr: self.settings.lr, warmup_frac: optimizer.warmup_frac, sharkfin: false };
+        rate.at(step, optimizer.steps, &self.sparse.schedule)
+    }
+
+    /// Mean terms over the micro-batches, waiting for the device.
+    fn terms(&self, record: &Record) -> Result<Terms<f64, Vec<f64>>> {
+        let mut mean = Terms::default();
+        for losses in &record.terms {
+            mean.add(&losses.read()?, 1.0 / record.terms.len() as f64);
+        }
+        for (name, terms, _) in mean.by_site(&self.settings.coefficients) {
+            if let Some(site) = terms.iter().position(|term| !term.is_finite()) {
+                let tensor = format!("{name}/{site}");
+                return Err(Error::NonFinite { step: record.step.step, tensor, value: terms[site] as f32 });
+            }
+        }
+        Ok(mean)
+    }
+}
+
+/// `total += gradients`.
+fn sum(total: &mut Gradients, gradients: Gradients) -> Result<()> {
+    let pairs = total.sparse.iter_mut().flatten().zip(gradients.sparse.iter().flatten());
+    pairs.chain(total.bridges.iter_mut().zip(&gradients.bridges)).try_for_each(|(sum, g)| add::accumulate(sum, g))
+}
+
+impl Learner for BridgeTrainer {
+    type Record = Record;
+
+    fn trainer(&self) -> &Trainer {
+        &self.sparse
+    }
+
+    fn into_model(self) -> Model {
+        self.sparse.model
+    }
+
+    fn step(&mut self, batches: &[Vec<u32>]) -> Result<Record> {
+        let (terms, gradients) = self.gradients(batches)?;
+        let (step, optimizer) = (self.sparse.steps_done(), &self.sparse.optimizer);
+        let settings = adam::Settings {
+            lr: self.lr_at(step) as f32,
+            beta1: optimizer.beta1 as f32,
+            beta2: optimizer.beta2 as f32,
+            eps: self.settings.eps as f32,
+            step: step + 1,
+            decay: 0.0,
+        };
+        let own: Vec<Tensor> = terms.iter().map(|losses| losses.cross_entropy.clone()).collect();
+        let record = self.sparse.update(own, gradients.sparse, sparsity::enforce)?;
+        for ((map, Moments { m, v }), gradient) in
+            self.bridges.list.iter_mut().zip(&mut self.moments).zip(&gradients.bridges)
+        {
+            adam::apply(&mut map.value, gradient, m, v, None, &settings)?;
+        }
+        Ok(Record { step: record, terms })
+    }
+
+    fn numbers(&self, record: &Record) -> Result<(StepNumbers, Vec<(String, f64)>)> {
+        let numbers = self.sparse.numbers(&record.step)?;
+        let (terms, coefficients) = (self.terms(record)?, &self.settings.coefficients);
+        let mut more = vec![
+            ("objective".to_string(), terms.total(coefficients)),
+            ("bridge_lr".to_string(), self.lr_at(record.step.step)),
+        ];
+        for (name, terms, _) in terms.by_site(coefficients) {
+            more.extend(terms.iter().enumerate().map(|(site, &term)| (format!("{name}/{site}"), term)));
+        }
+        Ok((numbers, more))
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        let file = BridgeFile::new(&self.settings, &self.dense_hash, &self.sparse.model)?;
+        file.save(folder, &self.bridges)?;
+        save_moments(folder, &self.bridges, &self.moments)
+    }
+}

@@ -1,0 +1,84 @@
+//! The objective of bridges between two models: every term of every site, the models' logits, and the gradients of the total.
+
+use super::golden::Case;
+use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, largest, relative_norm};
+use crate::bridges::{Bridges, Objective};
+use crate::device::{Device, Tensor};
+use crate::model::{Batch, Kind, Model, Weights};
+use crate::tape::Tape;
+use crate::train::bridge::Coefficients;
+use crate::{Error, Result};
+
+pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
+    let (dense, sparse) = (case.model_in("dense/", device)?, case.model_in("sparse/", device)?);
+    let meta = case.meta()?;
+    let number = |name: &str| meta[name].as_f64().ok_or_else(|| case.error(format!("lacks the number {name}")));
+    let tensors = case.tensors("bridges.safetensors")?;
+    let afrac = number("encoder_topk_fraction")?;
+    let bridges = Bridges::from_host(&dense.config, &sparse.config, afrac, &tensors, device)?;
+    let (shape, tokens) = case.tokens()?;
+    let sequences = shape.first().copied().unwrap_or(1);
+    let dense_weights = Weights::constant(&dense, &[]);
+    let coefficients = Coefficients::default();
+    let objective = Objective {
+        dense: &dense,
+        dense_weights: &dense_weights,
+        sparse: &sparse,
+        compressed: &[],
+        bridges: &bridges,
+        coefficients,
+        // The notes of the golden run say that the encoders' targets are constants. Its numbers are those of targets that learn.
+        draw_sparse: true,
+    };
+    let (terms, gradients) = objective.gradients(&tokens, sequences, 1.0, &|kind| kind != Kind::LogitsBias)?;
+    let terms = terms.read()?;
+
+    let mut losses = Worst::new("terms of every site", LOSS);
+    let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
+    losses.see("total", Ok(relative(terms.total(&coefficients), number("total")?)));
+    losses.see("cross_entropy", Ok(relative(terms.cross_entropy, number("cross_entropy")?)));
+    for (name, got, _) in terms.by_site(&coefficients) {
+        let want: Vec<f64> =
+            meta["per_site"][name].as_array().into_iter().flatten().filter_map(|v| v.as_f64()).collect();
+        if want.len() != got.len() {
+            return Err(case.error(format!("per_site.{name} has {} numbers for {} sites", want.len(), got.len())));
+        }
+        got.iter()
+            .zip(want)
+            .enumerate()
+            .for_each(|(i, (&g, w))| losses.see(&format!("{name}/{i}"), Ok(relative(g, w))));
+    }
+
+    let mut logits = Worst::new("logits", ACTIVATION);
+    let mut of_sparse = Worst::new("gradients, sparse model", GRADIENT);
+    let mut of_bridges = Worst::new("gradients, bridges", GRADIENT);
+    let read = |tensor: Option<&Tensor>| match tensor {
+        Some(tensor) => tensor.read().map_err(|e| e.to_string()),
+        None => Err("not computed".into()),
+    };
+    for (name, want) in &case.tensors("expected.safetensors")? {
+        let gradient = |tensor| relative_norm(&read(tensor)?, &want.data);
+        let forward = |model: &Model| -> Result<_> {
+            let batch = Batch::new(device, &model.config, &tokens, sequences)?;
+            let got = model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut ())?;
+            let got = got.value().read()?;
+            Ok(largest(&got, &want.data).map(|(difference, scale)| difference / (1.0 + scale)))
+        };
+        if let Some(parameter) = name.strip_prefix("grad/sparse/") {
+            let at = sparse.parameters.position(parameter);
+            of_sparse.see(parameter, gradient(at.and_then(|at| gradients.sparse[at].as_ref())));
+        } else if let Some(map) = name.strip_prefix("grad/bridge/") {
+            let at = bridges.list.iter().position(|known| known.name == map);
+            of_bridges.see(map, gradient(at.map(|at| &gradients.bridges[at])));
+        } else if name == "dense_logits" {
+            logits.see("dense", forward(&dense)?);
+        } else if name == "sparse_logits" {
+            logits.see("sparse", forward(&sparse)?);
+        } else {
+            let message = format!("expected.safetensors holds {name}, which is not understood");
+            return Err::<_, Error>(case.error(message));
+        }
+    }
+    of_sparse.note("(with the encoders' targets learning, as the golden run had them)".into());
+    Ok([losses, logits, of_sparse, of_bridges].map(Worst::verdict).into())
+}

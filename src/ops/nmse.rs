@@ -1,0 +1,166 @@
+//! The normalised mean squared error of a prediction (method: section 5): the mean over rows of
+//! `|x_r − t_r|² / |t_r − mean(t)|²`, with the mean of the target taken over all rows.
+//!
+//! x, t: (.., C). A row whose target lies at the mean has no scale to measure its error by, and counts nothing: one whose
+//! squared distance is not above [`LEAST`] times the mean of `|t_r|²`.
+//!
+//! Gradient: `dx_r = 2 (x_r − t_r) w_r dloss` with `w_r = 1 / (rows · |t_r − mean(t)|²)`. The scale `w_r` is a constant, so that
+//! a target that learns, too, has the gradient `−dx_r`: that of the two exchanged.
+
+use super::{expect_same, expect_shape, linear};
+use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::{Launch, Shader, Tensor};
+use crate::{Error, Result};
+
+/// The kernels.
+pub const SHADER: Shader = Shader::new("nmse", include_str!("../../shaders/nmse.wgsl"));
+
+/// The squared distance from the mean, relative to the targets' mean square, up to which a target counts as being there. What
+/// rounding makes of no distance at all is far less.
+pub const LEAST: f32 = 1e-10;
+
+/// What [`forward`] gives, and [`backward`] needs again.
+#[derive(Debug)]
+pub struct Forward {
+    /// The error: (1).
+    pub loss: Tensor,
+    /// What every row's squared error is multiplied by: (rows).
+    pub weights: Tensor,
+}
+
+/// The error of `x` against `target`, both (.., C).
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes differ or there are no rows.
+pub fn forward(x: &Tensor, target: &Tensor) -> Result<Forward> {
+    let (rows, width) = check(x, target)?;
+    let device = x.device();
+    let sums = linear::backward_bias(target)?;
+    let mut loss = device.empty("nmse", &[1])?;
+    let mut weights = device.empty("nmse weights", &[rows])?;
+    match x.gpu() {
+        Some(gpu) => {
+            let errors: Tensor = device.empty("squared errors", &[rows])?;
+            let distances: Tensor = device.empty("squared distances", &[rows])?;
+            Launch::new(&SHADER, "measure")
+                .bind(x)
+                .bind(target)
+                .bind(&sums)
+                .bind(&errors)
+                .bind(&distances)
+                .word(rows)
+                .word(width)
+                .groups(rows)
+                .work(x.len().saturating_mul(8))
+                .run(gpu)?;
+            Launch::new(&SHADER, "weigh")
+                .bind(&errors)
+                .bind(&distances)
+                .bind(&sums)
+                .bind(&weights)
+                .bind(&loss)
+                .word(rows)
+                .word(width)
+                .float(LEAST)
+                .groups(1)
+                .work(rows.saturating_mul(8))
+                .run(gpu)?;
+        }
+        None => {
+            let (x, target, sums) = (x.native()?, target.native()?, sums.native()?);
+            let mean: Vec<f32> = sums.iter().map(|sum| sum / rows as f32).collect();
+            let mut measured = vec![0.0f32; 2 * rows];
+            for_row_blocks(
+                &mut measured,
+                2,
+                rows_per_block(width),
+                #[inline(always)]
+                |start, block| {
+                    for (r, pair) in block.chunks_exact_mut(2).enumerate() {
+                        let row = (start + r) * width..(start + r + 1) * width;
+                        pair[0] = squared_distance(&x[row.clone()], &target[row.clone()]);
+                        pair[1] = squared_distance(&target[row], &mean);
+                    }
+                },
+            );
+            let distance = measured.chunks_exact(2).map(|pair| f64::from(pair[1])).sum::<f64>() / rows as f64;
+            let square = distance + mean.iter().map(|&m| f64::from(m) * f64::from(m)).sum::<f64>();
+            let least = f64::from(LEAST) * square;
+            let mut total = 0.0;
+            for (weight, pair) in weights.native_mut()?.iter_mut().zip(measured.chunks_exact(2)) {
+                let (error, distance) = (f64::from(pair[0]), f64::from(pair[1]));
+                let exact = if distance > least { 1.0 / (rows as f64 * distance) } else { 0.0 };
+                *weight = exact as f32;
+                total += exact * error;
+            }
+            loss.native_mut()?[0] = total as f32;
+        }
+    }
+    Ok(Forward { loss, weights })
+}
+
+/// The gradient of x, given that of the error, dloss: (1).
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes do not fit those given to [`forward`].
+pub fn backward(dloss: &Tensor, x: &Tensor, target: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    let (rows, width) = check(x, target)?;
+    expect_shape("nmse", "dloss", dloss, &[1])?;
+    expect_shape("nmse", "weights", weights, &[rows])?;
+    let mut dx = x.device().empty("nmse gradient", x.shape())?;
+    match x.gpu() {
+        Some(gpu) => Launch::new(&SHADER, "backward")
+            .bind(x)
+            .bind(target)
+            .bind(weights)
+            .bind(dloss)
+            .bind(&dx)
+            .word(x.len())
+            .word(width)
+            .items(x.len(), 256)
+            .work(x.len().saturating_mul(4))
+            .run(gpu)?,
+        None => {
+            let (x, target, weights, dloss) = (x.native()?, target.native()?, weights.native()?, dloss.native()?[0]);
+            for_row_blocks(
+                dx.native_mut()?,
+                width,
+                rows_per_block(width),
+                #[inline(always)]
+                |start, block| {
+                    for (r, dx) in block.chunks_exact_mut(width).enumerate() {
+                        let row = (start + r) * width..(start + r + 1) * width;
+                        let scale = 2.0 * weights[start + r] * dloss;
+                        for ((d, x), t) in dx.iter_mut().zip(&x[row.clone()]).zip(&target[row]) {
+                            *d = (x - t) * scale;
+                        }
+                    }
+                },
+            );
+        }
+    }
+    Ok(dx)
+}
+
+/// `|a − b|²`, added up in strands.
+#[inline(always)]
+fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = super::math::LANES;
+    let mut lanes = [0.0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] += (a[i] - b[i]) * (a[i] - b[i]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b)).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+fn check(x: &Tensor, target: &Tensor) -> Result<(usize, usize)> {
+    expect_same("nmse", x, target)?;
+    match x.rows_cols() {
+        (rows, width) if rows > 0 && width > 0 => Ok((rows, width)),
+        _ => Err(Error::shape("nmse", format!("no rows in {:?}", x.shape()))),
+    }
+}

@@ -1,0 +1,73 @@
+//! The evaluation against float64 loops.
+
+use gossamer::bridges::{Objective, evaluate};
+use gossamer::device::Device;
+use gossamer::model::Weights;
+use gossamer::train::bridge::Coefficients;
+
+use crate::common::devices;
+use crate::pair::Pair;
+
+fn with_objective<T>(pair: &Pair, device: &Device, f: impl FnOnce(&Objective) -> T) -> T {
+    let (dense, sparse, bridges) = pair.models(device);
+    let dense_weights = Weights::constant(&dense, &[]);
+    f(&Objective {
+        dense: &dense,
+        dense_weights: &dense_weights,
+        sparse: &sparse,
+        compressed: &[],
+        bridges: &bridges,
+        coefficients: Coefficients::default(),
+        draw_sparse: false,
+    })
+}
+
+#[test]
+fn every_number_agrees_with_the_oracle() {
+    let pair = Pair::smooth();
+    let sequences: Vec<Vec<u32>> = pair.tokens.chunks(6).map(<[u32]>::to_vec).collect();
+    let (terms, ..) = pair.terms(None, false);
+    let want = pair.spliced_from_all();
+    for device in devices() {
+        let got = with_objective(&pair, &device, |objective| evaluate(objective, &sequences, 8)).unwrap();
+        let close = |what: &str, got: f64, want: f64| {
+            assert!((got - want).abs() <= 2e-5 * want.abs(), "{what} is {got} instead of {want}");
+        };
+        assert_eq!((got.tokens, got.sites.len()), (18, 5));
+        close("dense loss", got.dense_loss, want.dense_loss);
+        close("sparse loss", got.sparse_loss, terms.cross_entropy);
+        close("sparse kl", got.sparse_kl, want.sparse_kl);
+        for (i, at) in got.sites.iter().enumerate() {
+            assert_eq!(at.site, i);
+            close("nmse enc", at.nmse_enc, terms.nmse_enc[i]);
+            close("nmse dec", at.nmse_dec, terms.nmse_dec[i]);
+            for (what, hybrid, kl, (loss, mean_kl)) in
+                [("d2s", at.d2s, terms.kl_d2s[i], want.d2s[i]), ("s2d", at.s2d, terms.kl_s2d[i], want.s2d[i])]
+            {
+                close(&format!("{what} kl at {i}"), hybrid.kl, kl);
+                close(&format!("{what} loss at {i}"), hybrid.loss, loss);
+                close(&format!("{what} from the mean at {i}"), hybrid.mean_kl, mean_kl);
+            }
+        }
+    }
+}
+
+/// What does not depend on the other sequences of a batch is the same with any number of them.
+#[test]
+fn batches_are_averaged_by_their_tokens() {
+    let pair = Pair::smooth();
+    let sequences: Vec<Vec<u32>> = pair.tokens.chunks(6).map(<[u32]>::to_vec).collect();
+    let [whole, parts] = [8, 2]
+        .map(|size| with_objective(&pair, &Device::cpu(), |objective| evaluate(objective, &sequences, size)).unwrap());
+    assert_eq!(whole.tokens, parts.tokens);
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-5 * a.abs(), "{a} and {b}");
+    close(whole.dense_loss, parts.dense_loss);
+    close(whole.sparse_kl, parts.sparse_kl);
+    for (a, b) in whole.sites.iter().zip(&parts.sites) {
+        close(a.d2s.kl, b.d2s.kl);
+        close(a.s2d.loss, b.s2d.loss);
+        close(a.s2d.mean_kl, b.s2d.mean_kl);
+    }
+    let nothing = with_objective(&pair, &Device::cpu(), |objective| evaluate(objective, &[], 8));
+    assert!(nothing.unwrap_err().to_string().contains("no sequences"));
+}

@@ -1,0 +1,129 @@
+//! Training: the sparse model's recipe is the one without bridges, and the objective falls.
+
+use gossamer::bridges::BridgeTrainer;
+use gossamer::device::Device;
+use gossamer::files::load_tensors;
+use gossamer::model::{Model, ModelConfig};
+use gossamer::sparsity::Schedule;
+use gossamer::train::bridge::{BridgeConfig, Coefficients};
+use gossamer::train::config::{Optimizer, RunConfig};
+use gossamer::train::run::Learner;
+use gossamer::train::step::Trainer;
+
+use crate::common::devices;
+use crate::variants::{config, prompts};
+
+fn optimizer(steps: u64, accumulate: usize) -> Optimizer {
+    Optimizer { steps, batch_size: 3, accumulate, lr: 2e-2, ..RunConfig::preset("quickstart").unwrap().train }
+}
+
+fn schedule() -> Schedule {
+    Schedule {
+        target_density: 0.1,
+        embed_target_density: 0.3,
+        min_alive: 1,
+        ..RunConfig::preset("quickstart").unwrap().sparsity
+    }
+}
+
+fn sparse_config() -> ModelConfig {
+    config(r#""d_model": 16, "afrac": 0.25, "rms_norm": true, "sink": true, "tied_unembed": false"#)
+}
+
+fn trainer_of(device: &Device, optimizer: Optimizer) -> Trainer {
+    Trainer::new(Model::new(sparse_config(), 7, device).unwrap(), optimizer, schedule()).unwrap()
+}
+
+fn settings(coefficients: Coefficients) -> BridgeConfig {
+    BridgeConfig { dense: "dense".into(), lr: 1e-2, coefficients, ..BridgeConfig::default() }
+}
+
+fn bridged(device: &Device, optimizer: Optimizer, coefficients: Coefficients) -> BridgeTrainer {
+    let dense = Model::new(config(""), 3, device).unwrap();
+    BridgeTrainer::new(trainer_of(device, optimizer), dense, settings(coefficients), 7, None).unwrap()
+}
+
+/// The micro-batches of a step.
+fn batches(step: u64, accumulate: usize) -> Vec<Vec<u32>> {
+    (0..accumulate).map(|i| prompts(&sparse_config(), 10 * step + i as u64, 3, 7)).collect()
+}
+
+/// Without the terms of the bridges, the sparse model is trained as it is alone, to the last bit.
+#[test]
+fn the_sparse_recipe_is_unchanged() {
+    let none = Coefficients { nmse_enc: 0.0, nmse_dec: 0.0, kl_d2s: 0.0, kl_s2d: 0.0, cross_entropy: 1.0 };
+    let device = Device::cpu();
+    let mut alone = trainer_of(&device, optimizer(12, 2));
+    let mut beside = bridged(&device, optimizer(12, 2), none);
+    for step in 0..12 {
+        let batches = batches(step, 2);
+        let (a, b) = (Learner::step(&mut alone, &batches).unwrap(), beside.step(&batches).unwrap());
+        let ((a, _), (b, _)) = (Learner::numbers(&alone, &a).unwrap(), beside.numbers(&b).unwrap());
+        assert_eq!((a.loss, a.grad_rms, a.lr, a.density), (b.loss, b.grad_rms, b.lr, b.density), "step {step}");
+    }
+    assert_eq!(alone.model.parameters.to_host().unwrap(), beside.sparse.model.parameters.to_host().unwrap());
+}
+
+#[test]
+fn the_objective_falls_and_every_term_is_named() {
+    for device in devices() {
+        let steps = if device.is_cpu() { 150 } else { 30 };
+        let mut trainer = bridged(&device, optimizer(steps, 1), Coefficients::default());
+        let mut seen = Vec::new();
+        for _ in 0..steps {
+            let record = trainer.step(&batches(0, 1)).unwrap();
+            let (numbers, more) = trainer.numbers(&record).unwrap();
+            assert_eq!(more.len(), 2 + 4 * 5);
+            let sum: f64 = more[2..].iter().map(|(_, term)| term).sum();
+            assert!((more[0].1 - sum - numbers.loss).abs() < 1e-4 * more[0].1, "all coefficients are 1");
+            seen.push(more);
+        }
+        let names: Vec<_> = seen[0].iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names[0], names[1], names[2], names[21]), ("objective", "bridge_lr", "nmse_enc/0", "kl_s2d/4"));
+        let (first, last) = (seen[0][0].1, seen[seen.len() - 1][0].1);
+        assert!(last < 0.95 * first, "{} from {first} to {last}", device.describe());
+    }
+}
+
+#[test]
+fn checkpoints_go_on_bit_for_bit_and_other_models_are_refused() {
+    let device = Device::cpu();
+    let folder = tempfile::tempdir().unwrap();
+    let all = Coefficients::default();
+    let trainer = bridged(&device, optimizer(8, 1), all);
+    trainer.save(folder.path()).unwrap();
+    let maps = load_tensors(folder.path().join("bridges.safetensors")).unwrap();
+    assert_eq!(maps, trainer.bridges.to_host().unwrap());
+    let open = |dense: Model, sparse: Trainer| {
+        let opened = BridgeTrainer::new(sparse, dense, settings(all), 8, Some(folder.path()));
+        opened.map(|opened| opened.bridges.to_host().unwrap()).map_err(|error| error.to_string())
+    };
+    let dense = |seed| Model::new(config(""), seed, &device).unwrap();
+    let sparse = || trainer_of(&device, optimizer(8, 1));
+    assert_eq!(open(dense(3), sparse()).unwrap(), maps);
+    let message = open(dense(4), sparse()).unwrap_err();
+    assert!(message.contains("bridges.json") && message.contains("belong to the dense model dense"), "{message}");
+    let mut other = sparse();
+    Learner::step(&mut other, &batches(0, 1)).unwrap();
+    let message = open(dense(3), other).unwrap_err();
+    assert!(message.contains("belong to the sparse model"), "{message}");
+    std::fs::remove_file(folder.path().join("bridges_optimizer.safetensors")).unwrap();
+    assert!(open(dense(3), sparse()).unwrap_err().contains("bridges_optimizer.safetensors"));
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused() {
+    let device = Device::cpu();
+    let new = |dense: ModelConfig, settings: BridgeConfig| {
+        let dense = Model::new(dense, 3, &device).unwrap();
+        let refused = BridgeTrainer::new(trainer_of(&device, optimizer(8, 1)), dense, settings, 7, None);
+        refused.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let fine = || settings(Coefficients::default());
+    assert!(new(config(r#""block_size": 6"#), fine()).contains("reads 6 tokens at most"));
+    assert!(new(config(r#""n_layer": 1"#), fine()).contains("equally many"));
+    assert!(new(config(""), BridgeConfig { lr: 0.0, ..fine() }).contains("bridge.lr"));
+    assert!(new(config(""), BridgeConfig { encoder_afrac: f64::NAN, ..fine() }).contains("bridge.encoder_afrac"));
+    let coefficients = Coefficients { kl_s2d: -1.0, ..Coefficients::default() };
+    assert!(new(config(""), settings(coefficients)).contains("bridge.coefficients.kl_s2d"));
+}

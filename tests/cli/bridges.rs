@@ -1,0 +1,114 @@
+//! `train bridges`, from a dense model to checkpoints that go on.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::{TINY, fails, gossamer, metrics, resume, succeeds, text, tiny, train};
+
+/// A dense model, ten steps old.
+fn dense(out: &Path) {
+    let settings = ["train.steps=10", "afrac=none", "target_density=1", "embed_target_density=1", "rms_norm=false"];
+    succeeds(&mut tiny(out, &settings));
+}
+
+/// A run of twelve steps with bridges to `dense`, whose shapes it shares where it must.
+fn bridges(dense: &Path, out: &Path, settings: &[&str]) -> Command {
+    let mut command = train(&["bridges", "--dense", text(dense), "--out", text(out)]);
+    let own = ["train.steps=12", "d_model=24", "n_head=3", "checkpoint_every=4", "keep_checkpoints=0"];
+    let shared = ["n_layer", "vocab_size", "block_size"];
+    let tiny = TINY.iter().filter(|setting| shared.iter().all(|shared| !setting.contains(shared)));
+    for setting in tiny.chain(&own).chain(settings) {
+        command.args(["--set", setting]);
+    }
+    command
+}
+
+#[test]
+fn a_run_logs_every_term_and_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, run) = (folder.path().join("dense"), folder.path().join("run"));
+    dense(&model);
+    let said = succeeds(&mut bridges(&model, &run, &[]));
+    assert!(said.contains("validation"), "{said}");
+    let lines = metrics(&run);
+    assert_eq!(lines.len(), 12);
+    for line in &lines {
+        let terms = ["nmse_enc", "nmse_dec", "kl_d2s", "kl_s2d"].map(|term| {
+            let site = |site: usize| line[format!("{term}/{site}")].as_f64().expect("a number");
+            (0..3).map(site).sum::<f64>()
+        });
+        assert!(line.get("kl_s2d/3").is_none(), "one layer has three sites");
+        let total = terms.iter().sum::<f64>() + line["loss"].as_f64().expect("a loss");
+        let objective = line["objective"].as_f64().expect("a number");
+        assert!((total - objective).abs() < 1e-4 * objective, "{line}");
+    }
+    let checkpoint = |step: u64| run.join(format!("checkpoints/step-{step}"));
+    let files = ["model.safetensors", "bridges.safetensors", "bridges.json", "bridges_optimizer.safetensors"];
+    let read = || files.map(|file| fs::read(checkpoint(12).join(file)).expect("a file"));
+    let whole = read();
+    let about: serde_json::Value = serde_json::from_slice(&whole[2]).expect("JSON");
+    assert_eq!((about["version"].as_u64(), about["sparse"]["path"].as_str()), (Some(1), Some(".")));
+    assert!(about["dense"]["hash"].as_str().expect("a hash").starts_with("sha256:"));
+
+    let measured = succeeds(&mut gossamer(&["bridge", "eval", text(&run), "--max-tokens", "160", "--device", "cpu"]));
+    assert!(measured.contains("over 160 tokens") && measured.contains("0.resid_mid"), "{measured}");
+    let last = checkpoint(12);
+    let json = ["bridge", "eval", text(&last), "--max-tokens", "160", "--device", "cpu", "--json"];
+    let json = succeeds(&mut gossamer(&json));
+    let json: serde_json::Value = serde_json::from_str(json.trim()).expect("JSON");
+    assert_eq!((json["tokens"].as_u64(), json["sites"].as_array().expect("sites").len()), (Some(160), 3));
+    assert!(json["sites"][2]["s2d"]["mean_kl"].as_f64().expect("a number") >= 0.0);
+    fails(&mut gossamer(&["bridge", "eval", text(&model)]), &["bridges.json"]);
+    fails(&mut gossamer(&["bridge", "eval", text(&run), "--dense", text(&run)]), &["belong to the dense model"]);
+
+    for step in [8, 12] {
+        fs::remove_dir_all(checkpoint(step)).expect("removed");
+    }
+    let said = succeeds(&mut resume(&run));
+    assert!(said.contains("resumed     at step 4"), "{said}");
+    assert!(read() == whole, "resumed, it ends elsewhere");
+    assert_eq!(metrics(&run), lines);
+
+    // The model at the same place is another one now.
+    fs::remove_dir_all(checkpoint(12)).expect("removed");
+    fs::remove_dir_all(&model).expect("removed");
+    succeeds(&mut tiny(&model, &["train.steps=10", "seed=1"]));
+    fails(&mut resume(&run), &["bridges.json", "belong to the dense model", text(&model)]);
+}
+
+#[test]
+fn a_sparse_model_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    dense(&path("dense"));
+    let tokenizer = path("dense/tokenizer.json");
+    succeeds(tiny(&path("sparse"), &["d_model=24", "n_head=3"]).args(["--tokenizer", text(&tokenizer)]));
+    let mut command = train(&["bridges", "--dense", text(&path("dense")), "--sparse", text(&path("sparse"))]);
+    command.args(["--out", text(&path("run")), "--steps", "3"]);
+    for setting in
+        ["device=cpu", "samples=0", "log_every=1", "batch_size=4", "generated_documents=60", "val_fraction=0.1"]
+    {
+        command.args(["--set", setting]);
+    }
+    succeeds(&mut command);
+    let first = &metrics(&path("run"))[0];
+    assert_eq!(first["density"].as_f64(), Some(1.0 / 16.0), "at its density from the start");
+    let said = succeeds(&mut gossamer(&["inspect", text(&path("run"))]));
+    assert!(said.contains("24"), "{said}");
+}
+
+#[test]
+fn models_that_do_not_fit_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, run) = (folder.path().join("dense"), folder.path().join("run"));
+    dense(&model);
+    fails(&mut bridges(&model, &run, &["n_layer=2"]), &["1 layers", "2"]);
+    let run = folder.path().join("long");
+    fails(&mut bridges(&model, &run, &["block_size=32"]), &["block_size", "16 tokens"]);
+    fails(&mut bridges(&model, &folder.path().join("a"), &["bridge.lr=0"]), &["bridge.lr"]);
+    fails(&mut bridges(&model, &folder.path().join("b"), &["kl_s2d=-1"]), &["bridge.coefficients.kl_s2d"]);
+    fails(&mut bridges(&folder.path().join("none"), &run, &[]), &["none"]);
+    fails(&mut train(&["bridges"]), &["--dense"]);
+    fails(&mut train(&["bridges", "--resume", text(&model)]), &["no bridges"]);
+}
