@@ -160,7 +160,8 @@ pub fn backward_input(dout: &Tensor, weight: &Tensor) -> Result<Tensor> {
     product(&with_last(dout.0, inputs), (n, inputs, outputs), dout, weight, None)
 }
 
-/// The gradient of the weight: `doutᵀ x`, with `dout: (.., out)`, `x: (.., in)`, result `(out, in)`.
+/// The gradient of the weight: `doutᵀ x`, with `dout: (.., out)`, `x: (.., in)`, result `(out, in)`. On the CPU it skips the zeros of a
+/// factor that is mostly zeros; zero times infinity is zero there.
 ///
 /// # Errors
 /// [`Error::Shape`] if `dout` and `x` have not the same rows.
