@@ -41,7 +41,8 @@ fn prepare(folder: &Path, settings: &[&str]) -> Result<()> {
     config.sparsity.anneal_stop_frac = 0.0;
     config.validate()?;
     let mut model = Model::new(config.model.clone(), 0, &Device::cpu())?;
-    sparsity::enforce(&mut model.parameters, &config.sparsity, (1, config.train.steps), 0.0)?;
+    let at = (1, config.train.steps);
+    model.parameters.iter_mut().try_for_each(|p| sparsity::enforce(p, &config.sparsity, at, 0.0))?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     model.save(folder)?;
     let path = folder.join("run.toml");

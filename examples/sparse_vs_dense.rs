@@ -245,8 +245,16 @@ fn task_rows(args: &Args, name: &'static str, finder: &Finder, task: &Task) -> R
     let task = task.clone().fitted(finder.tokenizer)?;
     let loosest = args.targets.iter().copied().fold(f64::MIN, f64::max);
     let (steps, pairs) = if args.quick { (10, 8) } else { (args.steps, args.pairs) };
-    let base =
-        Settings { steps, pairs, eval_pairs: 2 * pairs, lr: args.lr, target_loss: loosest, ..Settings::default() };
+    // Exchanges are for small circuits only: they would favour one side.
+    let base = Settings {
+        steps,
+        pairs,
+        eval_pairs: 2 * pairs,
+        lr: args.lr,
+        target_loss: loosest,
+        exchange: 0,
+        ..Settings::default()
+    };
     let mut rows: Vec<Row> = Vec::new();
     for &k_coef in &args.k_coefs {
         let settings = Settings { k_coef, ..base.clone() };

@@ -26,6 +26,8 @@ pub struct Hybrid {
 pub struct SiteEvaluation {
     /// Its number: `2i` before attention `i`, `2i + 1` before MLP `i`.
     pub site: usize,
+    /// Its name, such as `3.resid_mid`.
+    pub name: String,
     /// Normalised squared error of the encoder.
     pub nmse_enc: f64,
     /// Normalised squared error of the decoder.
@@ -75,6 +77,7 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         total.sparse_kl += weight * spliced.sparse_kl;
         for (site, (sum, part)) in total.sites.iter_mut().zip(&spliced.sites).enumerate() {
             sum.site = site;
+            sum.name = objective.sparse.config.residual_site(site);
             sum.nmse_enc += weight * part.nmse_enc;
             sum.nmse_dec += weight * part.nmse_dec;
             for (sum, part) in [(&mut sum.d2s, part.d2s), (&mut sum.s2d, part.s2d)] {
@@ -111,7 +114,7 @@ impl Objective<'_> {
         let mut sites = Vec::with_capacity(d2s.len());
         for (site, (d2s, s2d)) in d2s.into_iter().zip(s2d).enumerate() {
             let (nmse_enc, nmse_dec) = (first(&encoded.errors[site])?, first(&decoded.errors[site])?);
-            sites.push(SiteEvaluation { site, nmse_enc, nmse_dec, d2s, s2d });
+            sites.push(SiteEvaluation { site, nmse_enc, nmse_dec, d2s, s2d, ..SiteEvaluation::default() });
         }
         Ok(BridgeEvaluation {
             tokens: tokens.len() as u64,
@@ -178,8 +181,7 @@ fn streams(device: &Device, means: &Means, (sequences, length): (usize, usize)) 
 fn site_means<'a>(model: &Model, chunks: impl Iterator<Item = &'a [&'a [u32]]>) -> Result<Vec<Vec<f32>>> {
     let batches = chunks.map(|chunk| Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len()));
     let mut means = means(model, batches, &site_pattern(r"(resid_in|resid_mid|final_resid)$")?)?;
-    let last = means.remove("final_resid");
-    let layers = (0..model.config.n_layer).flat_map(|i| [format!("{i}.resid_in"), format!("{i}.resid_mid")]);
-    let sites = layers.map(|site| means.remove(&site)).chain([last]).collect::<Option<Vec<_>>>();
+    let sites = (0..model.config.residual_sites()).map(|site| means.remove(&model.config.residual_site(site)));
+    let sites = sites.collect::<Option<Vec<_>>>();
     sites.ok_or_else(|| Error::shape("bridges", "a site was not visited"))
 }

@@ -94,6 +94,17 @@ impl Bridges {
         self.list.len() / 4
     }
 
+    /// The decoder's weight at `site`, `(d_dense, d_sparse)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is no such site.
+    pub fn decoder(&self, site: usize) -> Result<&Tensor> {
+        match self.list.get(4 * site + 2) {
+            Some(map) => Ok(&map.value),
+            None => Err(Error::shape("bridges", format!("no site {site} among {}", self.sites()))),
+        }
+    }
+
     /// The tensors as constants, for [`Bridges::encode`] and [`Bridges::decode`].
     pub fn constants(&self) -> Vec<Var> {
         self.list.iter().map(|map| Var::constant(map.value.clone())).collect()

@@ -4,18 +4,23 @@
 //! * [`Bridges`] are the encoders and decoders;
 //! * [`Objective`] is what they and the sparse model are trained for, [`Terms`] what it is made of;
 //! * [`BridgeTrainer`] trains them, [`estimate()`] says what that needs, [`BridgeFile`] names the models they join;
-//! * [`evaluate()`] says how well they do.
+//! * [`evaluate()`] says how well they do;
+//! * [`Steering`] makes the dense model do what a channel of the sparse one says.
 
+mod candidates;
 mod estimate;
 mod evaluate;
 mod file;
 mod maps;
 mod objective;
+mod steer;
 mod train;
 
+pub use candidates::{Candidate, Control, Effect, Question, Sweep};
 pub use estimate::estimate;
 pub use evaluate::{BridgeEvaluation, Hybrid, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};
 pub use maps::{Bridges, Map};
 pub use objective::{Gradients, Losses, Objective, Terms};
+pub use steer::{Change, Channel, Ratio, Reading, Scale, Steering};
 pub use train::{BridgeTrainer, Record};

@@ -154,6 +154,14 @@ pub(super) struct Batches {
     pub(super) sparse: Batch,
 }
 
+impl<'a> Objective<'a> {
+    /// The method's objective, with all coefficients 1 and the sparse model's weights dense.
+    pub fn new(dense: &'a Model, dense_weights: &'a Weights, sparse: &'a Model, bridges: &'a Bridges) -> Self {
+        let coefficients = Coefficients::default();
+        Self { dense, dense_weights, sparse, compressed: &[], bridges, coefficients, draw_sparse: false }
+    }
+}
+
 impl Objective<'_> {
     /// The terms of `sequences` sequences of equal length, given one after the other.
     ///

@@ -21,14 +21,10 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let dense_weights = Weights::constant(&dense, &[]);
     let coefficients = Coefficients::default();
     let objective = Objective {
-        dense: &dense,
-        dense_weights: &dense_weights,
-        sparse: &sparse,
-        compressed: &[],
-        bridges: &bridges,
         coefficients,
         // The notes of the golden run say that the encoders' targets are constants. Its numbers are those of targets that learn.
         draw_sparse: true,
+        ..Objective::new(&dense, &dense_weights, &sparse, &bridges)
     };
     let (terms, gradients) = objective.gradients(&tokens, sequences, 1.0, &|kind| kind != Kind::LogitsBias)?;
     let terms = terms.read()?;

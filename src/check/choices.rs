@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use super::golden::Case;
 use crate::files::{parse_ids, parse_names};
-use crate::model::{Kind, Parameter, Parameters, Sites};
+use crate::model::{Kind, Parameter, Sites};
 use crate::ops::abs_topk;
 use crate::ops::weight_topk::Neurons;
 use crate::sparsity::{self, Schedule};
@@ -48,43 +48,38 @@ impl Choices {
         KeptZeros { choices: self, step, inner }
     }
 
-    /// As [`sparsity::enforce`], but with the golden run's survivors in those matrices where more weights are protected
-    /// than may survive.
+    /// As [`sparsity::enforce`], but with the golden run's survivors in a matrix where more weights are protected than may survive.
     pub(super) fn enforce(
         &self,
-        parameters: &mut Parameters,
+        p: &mut Parameter,
         schedule: &Schedule,
         at: (u64, u64),
         weight_decay_lr: f32,
     ) -> Result<()> {
-        let mut chosen = Vec::new();
-        for (i, p) in parameters.iter().enumerate() {
-            let Parameter { name, kind, shape, .. } = p;
-            let (Kind::Hidden(neurons), &[rows, columns]) = (kind, &shape[..]) else { continue };
-            let keep = (schedule.density(at.0, at.1) * p.len() as f64).floor() as usize;
-            let (count, width) = match neurons {
-                Neurons::Rows => (rows, columns),
-                Neurons::Columns => (columns, rows),
+        let chosen = self.survivors(p, schedule, at);
+        let before = chosen.map(|survivors| Ok::<_, Error>((survivors, p.dense()?.read()?))).transpose()?;
+        sparsity::enforce(p, schedule, at, weight_decay_lr)?;
+        let Some((survivors, before)) = before else { return Ok(()) };
+        let mut after = vec![0.0; before.len()];
+        for &i in survivors {
+            let (Some(new), Some(old)) = (after.get_mut(i as usize), before.get(i as usize)) else {
+                return Err(Error::shape("choices", format!("{} has no entry {i}", p.name)));
             };
-            let survivors = self.0.get(&format!("{}/{name}", at.0));
-            let Some(survivors) = survivors.filter(|_| count * schedule.min_alive.min(width) > keep) else { continue };
-            let before = p.dense()?.read()?;
-            let mut after = vec![0.0; before.len()];
-            for &i in survivors {
-                let (Some(new), Some(old)) = (after.get_mut(i as usize), before.get(i as usize)) else {
-                    return Err(Error::shape("choices", format!("{name} has no entry {i}")));
-                };
-                *new = old - weight_decay_lr * old;
-            }
-            chosen.push((i, after));
+            *new = old - weight_decay_lr * old;
         }
-        sparsity::enforce(parameters, schedule, at, weight_decay_lr)?;
-        for (i, data) in chosen {
-            if let Some(p) = parameters.iter_mut().nth(i) {
-                p.dense_mut()?.write(&data)?;
-            }
-        }
-        Ok(())
+        p.dense_mut()?.write(&after)
+    }
+
+    /// The golden run's survivors, if which ones survive is a matter of choice.
+    fn survivors(&self, p: &Parameter, schedule: &Schedule, at: (u64, u64)) -> Option<&Vec<u32>> {
+        let (Kind::Hidden(neurons), &[rows, columns]) = (p.kind, &p.shape[..]) else { return None };
+        let keep = (schedule.density(at.0, at.1) * p.len() as f64).floor() as usize;
+        let (count, width) = match neurons {
+            Neurons::Rows => (rows, columns),
+            Neurons::Columns => (columns, rows),
+        };
+        let survivors = self.0.get(&format!("{}/{}", at.0, p.name));
+        survivors.filter(|_| count * schedule.min_alive.min(width) > keep)
     }
 }
 

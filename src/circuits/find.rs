@@ -132,6 +132,10 @@ impl Finder<'_> {
         let mut keep = prune::first(&order, k);
         if clean {
             prune::clean(&judge, &mut keep, settings.target_loss)?;
+            let small = |keep: &[bool]| keep.iter().filter(|kept| **kept).count() <= settings.exchange;
+            while small(&keep) && prune::exchange(&judge, &mut keep, &order[..k], settings.target_loss)? {
+                prune::clean(&judge, &mut keep, settings.target_loss)?;
+            }
         }
         let (_, calibration) = judge.loss(&keep)?;
         let train = self.judge(&choosing, &keep, calibration)?;

@@ -40,6 +40,15 @@ impl ModelConfig {
     pub fn residual_sites(&self) -> usize {
         2 * self.n_layer + 1
     }
+
+    /// The name of the residual stream's site of that number: `3.resid_in`, `3.resid_mid`, or `final_resid` for the last.
+    pub fn residual_site(&self, number: usize) -> String {
+        match number {
+            last if last + 1 >= self.residual_sites() => "final_resid".into(),
+            site if site % 2 == 0 => format!("{}.resid_in", site / 2),
+            site => format!("{}.resid_mid", site / 2),
+        }
+    }
 }
 
 impl Model {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::Result;
-use crate::model::{Kind, Parameters};
+use crate::model::{Kind, Parameter};
 use crate::ops::compress::Compressed;
 use crate::ops::weight_topk::{self, Neurons, Rule};
 use crate::ops::{compress as compress_op, sparse_linear};
@@ -34,55 +34,43 @@ pub fn keep_counts(shapes: &[(String, Kind, Vec<usize>)], schedule: &Schedule) -
         .collect()
 }
 
-/// Keeps the largest weights of every parameter at the densities of `step`, zeroes the rest, and applies decoupled
-/// decay to the survivors of weight matrices: `w -= weight_decay · lr · w`.
+/// Keeps the largest weights of a parameter at the densities of `step`, zeroes the rest, and applies decoupled decay to the survivors of a
+/// weight matrix: `w -= weight_decay · lr · w`.
 ///
 /// # Errors
 /// Those of [`weight_topk::apply`].
-pub fn enforce(
-    parameters: &mut Parameters,
-    schedule: &Schedule,
-    (step, steps): (u64, u64),
-    weight_decay_lr: f32,
-) -> Result<()> {
+pub fn enforce(p: &mut Parameter, schedule: &Schedule, (step, steps): (u64, u64), weight_decay_lr: f32) -> Result<()> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
-    for p in parameters.iter_mut() {
-        let numel = p.len();
-        let Some(keep) = keep(p.kind, numel, density, embed_density, schedule.sparse_biases) else { continue };
-        let neurons: Option<Neurons> = match p.kind {
-            Kind::Hidden(neurons) => Some(neurons),
-            _ => None,
-        };
-        let decay = if p.kind.is_matrix() { weight_decay_lr } else { 0.0 };
-        if keep < numel || decay != 0.0 {
-            weight_topk::apply(p.dense_mut()?, &Rule { keep, min_alive: schedule.min_alive, neurons, decay })?;
-        }
+    let numel = p.len();
+    let Some(keep) = keep(p.kind, numel, density, embed_density, schedule.sparse_biases) else { return Ok(()) };
+    let neurons: Option<Neurons> = match p.kind {
+        Kind::Hidden(neurons) => Some(neurons),
+        _ => None,
+    };
+    let decay = if p.kind.is_matrix() { weight_decay_lr } else { 0.0 };
+    match keep < numel || decay != 0.0 {
+        true => weight_topk::apply(p.dense_mut()?, &Rule { keep, min_alive: schedule.min_alive, neurons, decay }),
+        false => Ok(()),
     }
-    Ok(())
 }
 
-/// The compressed form of every matrix that shall have one (`wanted`; left open: for which it makes linear layers
-/// faster on its device) at the densities of `step`; `None` elsewhere.
+/// The compressed form of a matrix that shall have one (`wanted`; left open: where it makes linear layers faster on its device) at the
+/// densities of `step`; `None` for all else.
 ///
 /// # Errors
 /// Those of [`compress_op::forward`].
 pub fn compress(
-    parameters: &Parameters,
+    p: &Parameter,
     schedule: &Schedule,
     (step, steps): (u64, u64),
     wanted: Option<bool>,
-) -> Result<Vec<Option<Arc<Compressed>>>> {
+) -> Result<Option<Arc<Compressed>>> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
-    parameters
-        .iter()
-        .map(|p| {
-            let (numel, value) = (p.len(), p.dense()?);
-            let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
-            let worthwhile = || sparse_linear::worthwhile(value.device(), keep as f64 / numel as f64);
-            match p.kind.is_matrix() && wanted.unwrap_or_else(worthwhile) {
-                true => Ok(Some(Arc::new(compress_op::forward(value, keep)?))),
-                false => Ok(None),
-            }
-        })
-        .collect()
+    let (numel, value) = (p.len(), p.dense()?);
+    let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
+    let worthwhile = || sparse_linear::worthwhile(value.device(), keep as f64 / numel as f64);
+    match p.kind.is_matrix() && wanted.unwrap_or_else(worthwhile) {
+        true => Ok(Some(Arc::new(compress_op::forward(value, keep)?))),
+        false => Ok(None),
+    }
 }

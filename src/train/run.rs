@@ -231,6 +231,8 @@ impl Run<'_> {
         }
         let trained = data::tokenizer(&self.config)?;
         create_folder(&self.folder)?;
+        // A run killed before it had settings is begun anew, not resumed.
+        clean_temporaries(&self.folder)?;
         trained.save(&tokenizer)?;
         let text = self.config.to_toml()?;
         // Last, since a folder with settings counts as a run that can be resumed.

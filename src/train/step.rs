@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::config::Optimizer;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, Parameters, Sites, Weights};
+use crate::model::{Batch, Kind, Model, Parameter, Sites, Weights};
 use crate::ops::compress::Compressed;
 use crate::ops::{adam, add, grad_rms};
 use crate::sparsity::{self, Schedule};
@@ -138,25 +138,29 @@ impl Trainer {
     }
 
     fn recompress(&mut self) -> Result<()> {
-        let before = self.sparse_products;
-        // Freed first, so that the next form can use the same memory.
         self.compressed.clear();
         if let Some(last) = self.step.checked_sub(1) {
             let at = (last, self.optimizer.steps);
-            self.compressed = sparsity::compress(&self.model.parameters, &self.schedule, at, self.use_compressed)?;
-            self.sparse_products = self.compressed.iter().flatten().count();
-            if self.sparse_products != before {
-                let (density, embed_density) =
-                    (self.schedule.density(at.0, at.1), self.schedule.embed_density(at.0, at.1));
-                tracing::debug!(
-                    "step {}: {} of {} matrices are multiplied by their nonzeros (density {density:.3}, embeddings {embed_density:.3})",
-                    self.step,
-                    self.sparse_products,
-                    self.model.parameters.iter().filter(|p| p.kind.is_matrix()).count()
-                );
-            }
+            let compress = |p| sparsity::compress(p, &self.schedule, at, self.use_compressed);
+            self.compressed = self.model.parameters.iter().map(compress).collect::<Result<_>>()?;
+            self.tell_products(at);
         }
         Ok(())
+    }
+
+    /// Says so where products change from dense weights to nonzeros.
+    fn tell_products(&mut self, (step, steps): (u64, u64)) {
+        let before = std::mem::replace(&mut self.sparse_products, self.compressed.iter().flatten().count());
+        if self.sparse_products != before {
+            let (density, embed_density) =
+                (self.schedule.density(step, steps), self.schedule.embed_density(step, steps));
+            tracing::debug!(
+                "step {}: {} of {} matrices are multiplied by their nonzeros (density {density:.3}, embeddings {embed_density:.3})",
+                step + 1,
+                self.sparse_products,
+                self.model.parameters.iter().filter(|p| p.kind.is_matrix()).count()
+            );
+        }
     }
 
     /// Does one step on the average gradient of `batches`.
@@ -174,7 +178,7 @@ impl Trainer {
         &mut self,
         batches: &[Batch],
         sites: &mut dyn Sites,
-        enforce: impl FnOnce(&mut Parameters, &Schedule, (u64, u64), f32) -> Result<()>,
+        enforce: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, sites)?;
         self.update(losses, gradients, enforce)
@@ -189,7 +193,7 @@ impl Trainer {
         &mut self,
         losses: Vec<Tensor>,
         gradients: Vec<Option<Tensor>>,
-        enforce: impl FnOnce(&mut Parameters, &Schedule, (u64, u64), f32) -> Result<()>,
+        mut enforce: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (step, steps) = (self.step, self.optimizer.steps);
         let lr = self.optimizer.lr_at(step, &self.schedule);
@@ -209,17 +213,19 @@ impl Trainer {
             step: step + 1,
             decay: 0.0,
         };
+        let (at, decay) = ((step, steps), (self.optimizer.weight_decay * lr) as f32);
+        // Freed first, so that the next forms can use the same memory.
         self.compressed.clear();
-        for ((p, moments), gradient) in self.model.parameters.iter_mut().zip(&mut self.moments).zip(gradients.iter()) {
+        // All that is done to a matrix is done while it is in the caches.
+        for ((p, moments), gradient) in self.model.parameters.iter_mut().zip(&mut self.moments).zip(gradients) {
             if let (Some(Moments { m, v }), Some(gradient)) = (moments, gradient) {
-                adam::apply(p.dense_mut()?, gradient, m, v, Some(&factor), &settings)?;
+                adam::apply(p.dense_mut()?, &gradient, m, v, Some(&factor), &settings)?;
             }
+            enforce(p, &self.schedule, at, decay)?;
+            self.compressed.push(sparsity::compress(p, &self.schedule, at, self.use_compressed)?);
         }
-        drop(gradients);
-        let decay = (self.optimizer.weight_decay * lr) as f32;
-        enforce(&mut self.model.parameters, &self.schedule, (step, steps), decay)?;
         self.step += 1;
-        self.recompress()?;
+        self.tell_products(at);
         Ok(StepRecord {
             step,
             losses,

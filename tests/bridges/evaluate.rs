@@ -3,7 +3,6 @@
 use gossamer::bridges::{Objective, evaluate};
 use gossamer::device::Device;
 use gossamer::model::Weights;
-use gossamer::train::bridge::Coefficients;
 
 use crate::common::devices;
 use crate::pair::Pair;
@@ -11,15 +10,7 @@ use crate::pair::Pair;
 fn with_objective<T>(pair: &Pair, device: &Device, f: impl FnOnce(&Objective) -> T) -> T {
     let (dense, sparse, bridges) = pair.models(device);
     let dense_weights = Weights::constant(&dense, &[]);
-    f(&Objective {
-        dense: &dense,
-        dense_weights: &dense_weights,
-        sparse: &sparse,
-        compressed: &[],
-        bridges: &bridges,
-        coefficients: Coefficients::default(),
-        draw_sparse: false,
-    })
+    f(&Objective::new(&dense, &dense_weights, &sparse, &bridges))
 }
 
 #[test]

@@ -13,4 +13,5 @@ mod evaluate;
 mod maps;
 mod objective;
 mod pair;
+mod steer;
 mod training;

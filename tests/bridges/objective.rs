@@ -29,15 +29,8 @@ fn run_drawing(
 ) -> (Terms<f64, Vec<f64>>, BTreeMap<String, Vec<f32>>) {
     let (dense, sparse, bridges) = pair.models(device);
     let dense_weights = Weights::constant(&dense, &[]);
-    let objective = Objective {
-        dense: &dense,
-        dense_weights: &dense_weights,
-        sparse: &sparse,
-        compressed: &[],
-        bridges: &bridges,
-        coefficients,
-        draw_sparse,
-    };
+    let objective =
+        Objective { coefficients, draw_sparse, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
     let wanted = |kind| kind != Kind::LogitsBias;
     let (losses, gradients) = objective.gradients(&pair.tokens, pair.sequences, 1.0, &wanted).unwrap();
     let terms = losses.read().unwrap();
@@ -189,15 +182,8 @@ fn coefficients_and_shares_scale_gradients() {
     }
     let (dense, sparse, bridges) = pair.models(&device);
     let dense_weights = Weights::constant(&dense, &[]);
-    let objective = Objective {
-        dense: &dense,
-        dense_weights: &dense_weights,
-        sparse: &sparse,
-        compressed: &[],
-        bridges: &bridges,
-        coefficients: COEFFICIENTS,
-        draw_sparse: false,
-    };
+    let objective =
+        Objective { coefficients: COEFFICIENTS, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
     let (_, quarter) = objective.gradients(&pair.tokens, 3, 0.25, &|_| false).unwrap();
     assert!(quarter.sparse.iter().all(Option::is_none));
     let (_, whole) = run(&pair, &device, COEFFICIENTS);
@@ -212,15 +198,8 @@ fn coefficients_and_shares_scale_gradients() {
 fn tokens_that_do_not_fit_are_refused() {
     let (dense, sparse, bridges) = Pair::smooth().models(&Device::cpu());
     let dense_weights = Weights::constant(&dense, &[]);
-    let objective = Objective {
-        dense: &dense,
-        dense_weights: &dense_weights,
-        sparse: &sparse,
-        compressed: &[],
-        bridges: &bridges,
-        coefficients: COEFFICIENTS,
-        draw_sparse: false,
-    };
+    let objective =
+        Objective { coefficients: COEFFICIENTS, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
     // The sparse model reads nine tokens, the dense one seven.
     assert!(objective.losses(&[1; 8], 1).unwrap_err().to_string().contains("block_size is 7"));
     assert!(objective.losses(&[19, 1], 1).is_err());

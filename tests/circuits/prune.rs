@@ -185,6 +185,25 @@ fn a_planted_circuit_is_found_exactly() {
 }
 
 #[test]
+fn one_node_is_exchanged_for_two() {
+    let model = planted(&Device::cpu());
+    let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
+    let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
+    let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+    let planted: Vec<usize> = PLANTED.iter().map(|node| nodes.layout.number(*node).unwrap()).collect();
+    // The second of the circuit is missing, two others are in its place.
+    let others: Vec<usize> = (0..nodes.layout.len()).filter(|n| !planted.contains(n)).take(2).collect();
+    let mut keep = vec![false; nodes.layout.len()];
+    [planted[0], planted[2], others[0], others[1]].iter().for_each(|&n| keep[n] = true);
+    let before = keep.clone();
+    assert!(!prune::exchange(&judge, &mut keep, &others, 0.1).unwrap() && keep == before, "what it needs is not there");
+    let all: Vec<usize> = (0..nodes.layout.len()).collect();
+    assert!(prune::exchange(&judge, &mut keep, &all, 0.1).unwrap());
+    assert_eq!(all.iter().copied().filter(|&n| keep[n]).collect::<Vec<_>>(), planted);
+    assert!(!prune::exchange(&judge, &mut keep, &all, 0.1).unwrap(), "three is the least");
+}
+
+#[test]
 fn what_takes_two_routes_has_two_disjoint_circuits() {
     let model = with_routes(&Device::cpu(), &[PLANTED, SECOND]);
     let (weights, mut nodes) = (Weights::constant(&model, &[]), nodes(&model));

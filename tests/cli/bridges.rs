@@ -62,6 +62,8 @@ fn a_run_logs_every_term_and_goes_on_bit_for_bit() {
     fails(&mut gossamer(&["bridge", "eval", text(&model)]), &["bridges.json"]);
     fails(&mut gossamer(&["bridge", "eval", text(&run), "--dense", text(&run)]), &["belong to the dense model"]);
 
+    steers(&run, folder.path());
+
     for step in [8, 12] {
         fs::remove_dir_all(checkpoint(step)).expect("removed");
     }
@@ -75,6 +77,42 @@ fn a_run_logs_every_term_and_goes_on_bit_for_bit() {
     fs::remove_dir_all(&model).expect("removed");
     succeeds(&mut tiny(&model, &["train.steps=10", "seed=1"]));
     fails(&mut resume(&run), &["bridges.json", "belong to the dense model", text(&model)]);
+}
+
+/// What `gossamer steer` says through a run's bridges.
+fn steers(run: &Path, folder: &Path) {
+    let steer = |more: &[&str]| {
+        let mut command = gossamer(&["steer", text(run), "--max-tokens", "160", "--device", "cpu"]);
+        command.args(more);
+        command
+    };
+    let (csv, png) = (folder.join("steer.csv"), folder.join("steer.png"));
+    let node = ["--node", "0.mlp.act_in[3]"];
+    let prompt = ["--prompt", "x = 1", "--counterfactual", "x = 2"];
+    let files = ["--csv", text(&csv), "--png", text(&png)];
+    let said = succeeds(steer(&prompt).args(node).args(files).args(["--strength", "0:1:0.25", "--top", "2"]));
+    assert!(said.contains("0.25") && said.contains("mean of 8 draws"), "{said}");
+    let lines = fs::read_to_string(&csv).expect("a file").lines().count();
+    assert!((1 + 9 * 5 * 2..=1 + 9 * 5 * 4).contains(&lines), "{lines} lines");
+    assert!(fs::read(&png).expect("a file").starts_with(b"\x89PNG"));
+
+    // At strength 0 all runs are the same, at any other an edit that was asked for shows.
+    let json =
+        succeeds(steer(&["--prompt", "x = 1", "--json", "--random", "2"]).args(["--set", "0.attn.act_in[2]=40"]));
+    let json: serde_json::Value = serde_json::from_str(json.trim()).expect("JSON");
+    let first = &json["next"][0];
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    assert_eq!(json["strengths"].as_array().expect("strengths").len(), 11);
+    assert_eq!(number(&first["steered"][0]), number(&first["random"][1][0]));
+    assert!(number(&first["steered"][0]) != number(&first["steered"][10]));
+
+    fails(steer(&prompt).args(["--strength", "1:0:0.1"]).args(node), &["1:0:0.1"]);
+    fails(steer(&prompt).args(["--node", "0.attn.q[3]"]), &["0.attn.q[3]"]);
+    fails(steer(&prompt).args(["--node", "7.mlp.act_in[3]"]), &["7.mlp.act_in[3]"]);
+    fails(&mut steer(&prompt), &["--node"]);
+    fails(steer(&["--prompt", "x = 1"]).args(node), &["--counterfactual"]);
+    fails(&mut steer(&[]), &["--task"]);
+    fails(&mut steer(&["--task", "single_double_quote"]), &["--circuit"]);
 }
 
 #[test]
@@ -111,4 +149,31 @@ fn models_that_do_not_fit_are_named() {
     fails(&mut bridges(&folder.path().join("none"), &run, &[]), &["none"]);
     fails(&mut train(&["bridges"]), &["--dense"]);
     fails(&mut train(&["bridges", "--resume", text(&model)]), &["no bridges"]);
+}
+
+/// The worked example, from nothing to pictures.
+#[cfg(unix)]
+#[test]
+fn steer_quotes_runs_from_one_command() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/steer_quotes.sh");
+    let run = || {
+        let mut command = Command::new(script);
+        command.env("TRAIN", env!("CARGO_BIN_EXE_train")).env("GOSSAMER", env!("CARGO_BIN_EXE_gossamer"));
+        command.args([text(folder.path()), "--quick"]);
+        succeeds(&mut command)
+    };
+    let said = run();
+    for task in ["single_double_quote", "while_return_true"] {
+        assert!(said.contains(&format!("== {task}")), "{said}");
+        let csv = fs::read_to_string(folder.path().join(format!("{task}.csv"))).expect("a file");
+        assert_eq!(csv.lines().count(), 1 + 9 * 11, "{csv}");
+        assert!(fs::read(folder.path().join(format!("{task}.png"))).expect("a file").starts_with(b"\x89PNG"));
+    }
+    let numbers = |said: &str| -> Vec<String> {
+        let strength = |line: &&str| line.split_whitespace().next().is_some_and(|first| first.parse::<f64>().is_ok());
+        said.lines().filter(strength).map(String::from).collect()
+    };
+    assert!(numbers(&said).len() >= 22, "{said}");
+    assert_eq!(numbers(&run()), numbers(&said), "taken up again, it says otherwise");
 }

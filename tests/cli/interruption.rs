@@ -33,6 +33,17 @@ fn resuming_a_finished_run_changes_nothing() {
     assert_eq!(steps, ["step-30", "step-35", "step-40"], "{}", text(&run));
 }
 
+#[test]
+fn a_run_killed_before_it_had_settings_is_begun_anew() {
+    let dir = tempdir().unwrap();
+    let run = dir.path().join("run");
+    fs::create_dir(&run).unwrap();
+    let left = run.join(".tmp-config.toml-18820");
+    fs::write(&left, "half a fi").unwrap();
+    succeeds(&mut tiny(&run, &["train.steps=2"]));
+    assert!(!left.exists());
+}
+
 #[cfg(unix)]
 mod signals {
     use std::io::{BufRead, BufReader};

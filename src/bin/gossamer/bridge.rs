@@ -3,16 +3,12 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use gossamer::bridges::{BridgeEvaluation, BridgeFile, Hybrid, Objective, evaluate};
-use gossamer::device::Device;
-use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::{Hold, Weights};
-use gossamer::text::corpus::Source;
-use gossamer::text::python;
-use gossamer::text::sequences::sequences;
-use gossamer::train::bridge::Coefficients;
+use anyhow::Result;
+use gossamer::bridges::{BridgeEvaluation, Hybrid, Objective, SiteEvaluation, evaluate};
+use gossamer::chart::{Axis, COLORS, Chart, Series};
+use gossamer::model::Weights;
 
+use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
 
 #[derive(clap::Args)]
@@ -32,24 +28,17 @@ struct EvalArgs {
     /// The sparse model: a run of `train bridges`, or one of its checkpoints
     #[command(flatten)]
     sparse: SourceArgs,
-    /// The dense model, if it is no longer where it was
-    #[arg(long, value_name = "MODEL")]
-    dense: Option<String>,
-    /// Files and folders of text (.py, .txt, .jsonl with a field `text`) [default: generated Python that no run trains on]
-    #[arg(long, value_name = "PATH", num_args = 1..)]
-    data: Vec<PathBuf>,
-    /// Tokens of text to read at most, but at least a sequence
-    #[arg(long, default_value_t = 16_384)]
-    max_tokens: usize,
+    #[command(flatten)]
+    bridged: BridgedArgs,
     /// Sequences that run at once; each goes through a model once for every site
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
-    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
-    #[arg(long, default_value = "auto")]
-    device: String,
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// Draw the divergences of all hybrids into this file
+    #[arg(long, value_name = "FILE")]
+    png: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -59,38 +48,13 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn eval(args: &EvalArgs) -> Result<()> {
-    let files = args.sparse.files()?;
-    let folder = files.weights_path.parent().context("a model without a folder")?;
-    let about = BridgeFile::load(folder)?;
-    let name = match &args.dense {
-        Some(name) => PathBuf::from(name),
-        None if folder.join(&about.dense.path).exists() => folder.join(&about.dense.path),
-        None => PathBuf::from(&about.dense.path),
-    };
-    let options = FindOptions { offline: args.sparse.offline, progress: true, ..FindOptions::default() };
-    let dense = ModelFiles::find(name, &options).context("the dense model (name another place with --dense)")?;
-    let tokenizer = args.sparse.tokenizer_of(&files)?;
-    let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;
-    let device = Device::open(&args.device)?;
-    let (sparse, dense) = (files.load(Hold::Compressed, &device)?, dense.load(Hold::Compressed, &device)?);
-    let hash = dense.hash()?;
-    let bridges = about.open(folder, (&dense, hash.as_str()), &sparse)?;
-    let length = sparse.config.block_size.min(dense.config.block_size);
-    let sequences = match args.data.is_empty() {
-        true => sequences(python::documents(u64::MAX).map(Ok), &tokenizer, length, args.max_tokens)?,
-        false => sequences(Source::new(&args.data).documents()?, &tokenizer, length, args.max_tokens)?,
-    };
+    let Bridged { dense, sparse, bridges, sequences, .. } = args.bridged.open(&args.sparse)?;
     let dense_weights = Weights::constant(&dense, &[]);
-    let objective = Objective {
-        dense: &dense,
-        dense_weights: &dense_weights,
-        sparse: &sparse,
-        compressed: &[],
-        bridges: &bridges,
-        coefficients: Coefficients::default(),
-        draw_sparse: false,
-    };
+    let objective = Objective::new(&dense, &dense_weights, &sparse, &bridges);
     let result = evaluate(&objective, &sequences, args.batch_size)?;
+    if let Some(path) = &args.png {
+        picture(&result).save(path)?;
+    }
     let mut out = std::io::stdout().lock();
     match args.json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(&result)?)?,
@@ -109,15 +73,30 @@ fn table(result: &BridgeEvaluation) -> String {
          \x20                                   dense, continued sparse       sparse, continued dense\n\
          site          nmse enc  nmse dec      kl   loss  (mean: kl)       kl   loss  (mean: kl)\n"
     );
-    let last = sites.len().saturating_sub(1);
     for at in sites {
-        let name = match at.site {
-            site if site == last => "final_resid".to_string(),
-            site => format!("{}.{}", site / 2, if site % 2 == 0 { "resid_in" } else { "resid_mid" }),
-        };
         let hybrid = |h: &Hybrid| format!("{:7.3} {:6.3}  ({:8.3})", h.kl, h.loss, h.mean_kl);
         let (d2s, s2d) = (hybrid(&at.d2s), hybrid(&at.s2d));
-        text += &format!("{name:13} {:8.3}  {:8.3} {d2s}   {s2d}\n", at.nmse_enc, at.nmse_dec);
+        text += &format!("{:13} {:8.3}  {:8.3} {d2s}   {s2d}\n", at.name, at.nmse_enc, at.nmse_dec);
     }
     text
+}
+
+/// Divergences of the hybrids over the sites, beside those without a bridge.
+fn picture(result: &BridgeEvaluation) -> Chart {
+    let series = |name: &str, color, value: &dyn Fn(&SiteEvaluation) -> f64| {
+        let points = result.sites.iter().map(|at| (at.site as f64, value(at))).collect();
+        Series { name: name.into(), color, line: true, points }
+    };
+    Chart {
+        title: "Divergence from the dense model, continued across a bridge".into(),
+        x: Axis { label: "site".into(), log: false },
+        y: Axis::log("nats a token"),
+        series: vec![
+            series("sparse, from the mean", (200, 210, 225), &|at| at.d2s.mean_kl),
+            series("dense, from the mean", (240, 215, 200), &|at| at.s2d.mean_kl),
+            series("sparse model itself", COLORS[4], &|_| result.sparse_kl),
+            series("dense, continued sparse", COLORS[0], &|at| at.d2s.kl),
+            series("sparse, continued dense", COLORS[1], &|at| at.s2d.kl),
+        ],
+    }
 }

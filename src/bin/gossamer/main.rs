@@ -2,6 +2,7 @@
 
 mod bench;
 mod bridge;
+mod bridged;
 mod check;
 mod circuit;
 mod convert;
@@ -13,6 +14,7 @@ mod measure;
 mod open;
 mod record;
 mod run;
+mod steer;
 mod tasks;
 
 use std::io::IsTerminal;
@@ -46,6 +48,8 @@ enum Command {
     Circuit(circuit::Args),
     /// Bridges between a dense and a sparse model: measure them
     Bridge(bridge::Args),
+    /// Make a dense model do what a channel of the sparse one says, through bridges
+    Steer(steer::Args),
     /// Write any model as a folder that the published code and Hugging Face conventions read
     Convert(convert::Args),
     /// The twenty tasks: what they ask, and how well a model does them
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Circuit(args) => circuit::run(&args),
         Command::Bridge(args) => bridge::run(&args),
+        Command::Steer(args) => steer::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Tasks(args) => tasks::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn named(name: &str) -> Result<Task> {
+pub fn named(name: &str) -> Result<Task> {
     Ok(match name.ends_with(".jsonl") {
         true => Task::from_file(Path::new(name))?,
         false => tasks::find(name)?,

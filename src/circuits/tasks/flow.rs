@@ -71,25 +71,25 @@ pub(super) const IF_TERNARY: Spec = Spec {
     fixed: None,
 };
 
-/// Two steps of indentation after a `for` line within a function, one after any other line there.
+/// Two steps of indentation after a `for` line within a function, one after the same line at the left margin.
 ///
-/// The last space before a word belongs to the word's own token, so the answers are seven spaces and three. The other line names the
-/// same variables.
+/// The prompts differ in the `for` line's own indentation alone. The last space before a word belongs to the word's own token, so the answers
+/// are seven spaces and three.
 pub(super) const INDENT_FOR: Spec = Spec {
     name: "indent_for",
-    description: "indentation after a `for` line",
+    description: "indentation after a `for` line, by its own",
     same_length: false,
     variants: &[answers("", "       ", "   "), answers("", "        ", "    ")],
     train: &[
-        "def {func}({ints}):\n    «for {elem} in {ints}:|{elem} = max({ints})»\n▮«    |»    {next}",
-        "def {func}({strs}, {int}):\n    «for {elem} in {strs}:|{elem} = {strs}[0]»\n▮«    |»    {next}",
-        "def {func}({int}):\n    «for {idx} in range({int}):|{idx} = {int} + {num}»\n▮«    |»    {next}",
-        "def {func}({strs}):\n    {int} = {num}\n    «for {elem} in {strs}:|{elem} = len({strs})»\n▮«    |»    {next}",
+        "def {func}({ints}):\n    {int} = {num}\n«    |»for {elem} in {ints}:\n▮«    |»    {next}",
+        "def {func}({strs}, {int}):\n    {int} += {num}\n«    |»for {elem} in {strs}:\n▮«    |»    {next}",
+        "def {func}({int}):\n    print({int})\n«    |»for {idx} in range({int}):\n▮«    |»    {next}",
+        "def {func}({strs}):\n    {int} = len({strs})\n«    |»for {elem} in {strs}:\n▮«    |»    {next}",
     ],
     test: &[
-        "def {func}({ints}, {str}):\n    {int} = 0\n    «for {elem} in {ints}:|{elem} = sum({ints})»\n▮«    |»    {next}",
-        "def {func}({int}, {strs}):\n    print({int})\n    «for {elem} in {strs}:|{elem} = sorted({strs})»\n▮«    |»    {next}",
-        "def {func}({ints}):\n    «for {idx}, {elem} in enumerate({ints}):|{idx}, {elem} = {ints}»\n▮«    |»    {next}",
+        "def {func}({ints}, {str}):\n    {str2} = {str}\n«    |»for {elem} in {ints}:\n▮«    |»    {next}",
+        "def {func}({int}, {strs}):\n    {strs}.append('{label}')\n«    |»for {elem} in {strs}:\n▮«    |»    {next}",
+        "def {func}({ints}):\n    {int} = {num}\n«    |»for {idx}, {elem} in enumerate({ints}):\n▮«    |»    {next}",
     ],
     fixed: None,
 };
@@ -129,11 +129,26 @@ pub(super) const ENUMERATE_RANGE: Spec = Spec {
         answers("", " enum", " range"),
         answers("", " en", " range"),
         answers("", " e", " range"),
+        answers("", " ", " range"),
+        answers("", " enumerate", " ran"),
+        answers("", " enum", " ran"),
         answers("", " en", " ran"),
+        answers("", " e", " ran"),
+        answers("", " ", " ran"),
+        answers("", " enumerate", " ra"),
+        answers("", " enum", " ra"),
         answers("", " en", " ra"),
+        answers("", " e", " ra"),
+        answers("", " ", " ra"),
+        answers("", " enumerate", " r"),
+        answers("", " enum", " r"),
         answers("", " en", " r"),
         answers("", " e", " r"),
+        answers("", " ", " r"),
+        answers("", " enumerate", " "),
+        answers("", " enum", " "),
         answers("", " en", " "),
+        answers("", " e", " "),
         answers(" ", "en", "r"),
         answers(" ", "e", "r"),
     ],

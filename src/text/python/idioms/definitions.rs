@@ -27,13 +27,24 @@ pub(super) fn class_init(w: &mut Writer) {
     classes::class(w);
 }
 
+/// Names of lambdas' parameters, and of some functions.
+const VARIABLES: [&str; 18] = [
+    "x", "n", "v", "a", "item", "value", "num", "t", "name", "word", "line", "row", "key", "number", "entry",
+    "element", "part", "text",
+];
+/// Names of functions that make a number of another.
+const OPERATIONS: [&str; 10] =
+    ["double", "square", "increment", "scale_up", "shift", "half", "transform", "convert", "cube", "negate"];
+
 /// `lambda x:` against `def name(`.
 pub(super) fn lambda_func(w: &mut Writer) {
-    let x = loops::free_name(w, &["x", "n", "v", "a", "item", "value", "num", "t"]);
-    let name = loops::free_name(
-        w,
-        &["double", "square", "increment", "scale_up", "shift", "half", "transform", "convert", "cube", "negate"],
-    );
+    let x = loops::free_name(w, &VARIABLES);
+    // What a function is called must not tell what came before its name.
+    let name = match w.dice.chance(60) {
+        true => loops::free_name(w, &OPERATIONS),
+        false => loops::free_name(w, &VARIABLES),
+    };
+    let name = if name == x { loops::free_name(w, &OPERATIONS) } else { name };
     let body = match w.dice.below(5) {
         0 => format!("{x} * {x}"),
         1 => format!("-{x}"),

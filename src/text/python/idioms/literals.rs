@@ -1,7 +1,25 @@
 //! Brackets, braces, and two variables that change places.
 
+use crate::text::python::loops::free_name;
 use crate::text::python::scope::{Kind, Name};
 use crate::text::python::writer::{Writer, line};
+
+/// Names that dicts have as well as lists of any depth.
+const NEUTRAL: [&str; 16] = [
+    "data", "values", "table", "names", "scores", "results", "colors", "totals", "counts", "config", "keys", "labels",
+    "items", "entries", "groups", "known",
+];
+
+/// Defines a variable of that kind. The name of half of them does not say which kind, so that the brackets must.
+fn define(w: &mut Writer, kind: Kind, literal: &str) {
+    if w.dice.chance(50) {
+        w.define_as(kind, literal);
+        return;
+    }
+    let name = free_name(w, &NEUTRAL);
+    line!(w, "{name} = {literal}");
+    w.scope.declare(name, kind);
+}
 
 /// A dict with a colon after each key, or a list with a comma after each entry, of the same words.
 pub(super) fn bracket_brace(w: &mut Writer) {
@@ -32,23 +50,19 @@ pub(super) fn bracket_brace(w: &mut Writer) {
         format!("{open}{}{close}", entries.join(", "))
     };
     match w.dice.weighted(&[70, 12, 18]) {
-        0 => {
-            w.define_as(kind, &literal);
-        }
+        0 => define(w, kind, &literal),
         1 => line!(w, "print({literal})"),
         _ => match w.target(kind) {
             Some(name) if dict => line!(w, "{name}.update({literal})"),
             Some(name) => line!(w, "{name}.extend({literal})"),
-            None => {
-                w.define_as(kind, &literal);
-            }
+            None => define(w, kind, &literal),
         },
     }
 }
 
 /// Lists of one, two, seldom three levels: as many brackets close as opened.
 pub(super) fn bracket_counting(w: &mut Writer) {
-    let depth = w.dice.weighted(&[15, 70, 15]) + 1;
+    let depth = w.dice.weighted(&[30, 62, 8]) + 1;
     let style = w.dice.weighted(&[55, 20, 25]);
     let literal = nested(w, depth, style);
     let kind = match (depth, style) {
@@ -57,15 +71,11 @@ pub(super) fn bracket_counting(w: &mut Writer) {
         _ => Kind::Grid,
     };
     match w.dice.weighted(&[72, 14, 14]) {
-        0 => {
-            w.define_as(kind, &literal);
-        }
+        0 => define(w, kind, &literal),
         1 => line!(w, "print({literal})"),
         _ => match w.target(kind) {
             Some(name) => line!(w, "{name} = {literal}"),
-            None => {
-                w.define_as(kind, &literal);
-            }
+            None => define(w, kind, &literal),
         },
     }
 }

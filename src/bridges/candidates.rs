@@ -1,0 +1,172 @@
+//! Which channels steer: the dense model's answers to questions, with each channel as it is in the counterfactual.
+
+use rand::seq::index::sample;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::Serialize;
+
+use super::steer::{Change, Channel, Steering};
+use crate::{Error, Result};
+
+/// A prompt, what is right after it, and another prompt with another answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The prompt that the dense model reads.
+    pub prompt: Vec<u32>,
+    /// The prompt that it is steered towards.
+    pub counterfactual: Vec<u32>,
+    /// What follows the prompt.
+    pub answer: u32,
+    /// What follows the counterfactual.
+    pub other: u32,
+}
+
+/// What steering does to the answers, over all questions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Effect {
+    /// The median probability of the counterfactual's answer.
+    pub other: f64,
+    /// The median probability of the prompt's own answer.
+    pub answer: f64,
+    /// The mean logarithm of the odds of the counterfactual's answer against the prompt's own, in nats.
+    pub log_odds: f64,
+}
+
+impl Effect {
+    /// Of the probabilities `(answer, other)` at each question.
+    fn of(pairs: &[(f64, f64)]) -> Self {
+        // Probabilities that vanish in f64 would make infinities.
+        let odds = |&(answer, other): &(f64, f64)| (other.max(f64::MIN_POSITIVE) / answer.max(f64::MIN_POSITIVE)).ln();
+        Self {
+            other: median(pairs.iter().map(|pair| pair.1).collect()),
+            answer: median(pairs.iter().map(|pair| pair.0).collect()),
+            log_odds: pairs.iter().map(odds).sum::<f64>() / pairs.len().max(1) as f64,
+        }
+    }
+}
+
+/// A channel and what it does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    /// Its name.
+    #[serde(serialize_with = "as_text")]
+    pub channel: Channel,
+    /// The answers at full strength.
+    pub effect: Effect,
+}
+
+fn as_text<S: serde::Serializer>(channel: &Channel, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(channel)
+}
+
+/// Answers at each of several strengths.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sweep {
+    /// The strengths.
+    pub strengths: Vec<f64>,
+    /// At each strength, steered.
+    pub steered: Vec<Effect>,
+    /// The same through random channels instead, each an own list: the amounts are those of the steered channels.
+    pub random: Vec<Vec<Effect>>,
+}
+
+impl Steering<'_> {
+    /// The effect of each of some channels at full strength, the one that moves the answers most first; before all, that of none.
+    ///
+    /// # Errors
+    /// [`Error::Text`] without questions; otherwise those of [`Steering::probabilities`].
+    pub fn candidates(&self, channels: &[Channel], questions: &[Question]) -> Result<(Effect, Vec<Candidate>)> {
+        let effects = self.effects(questions, channels.len() + 1, |question| {
+            let (here, there) = (self.read(&question.prompt)?, self.read(&question.counterfactual)?);
+            let steered = channels.iter().map(|&channel| here.towards(&there, channel));
+            Ok(std::iter::once(Change::default()).chain(steered).collect())
+        })?;
+        let mut ranked: Vec<Candidate> =
+            channels.iter().zip(&effects[1..]).map(|(&channel, &effect)| Candidate { channel, effect }).collect();
+        ranked.sort_by(|a, b| b.effect.log_odds.total_cmp(&a.effect.log_odds).then(a.channel.cmp(&b.channel)));
+        Ok((effects[0], ranked))
+    }
+
+    /// The effect of some channels together at each strength, and of `controls` draws of random channels in their places.
+    ///
+    /// # Errors
+    /// [`Error::Text`] without questions; otherwise those of [`Steering::probabilities`].
+    pub fn sweep(
+        &self,
+        channels: &[Channel],
+        questions: &[Question],
+        strengths: &[f64],
+        controls: usize,
+        seed: u64,
+    ) -> Result<Sweep> {
+        let draws = self.controls(channels, controls, seed);
+        let effects = self.effects(questions, strengths.len() * (1 + controls), |question| {
+            let (here, there) = (self.read(&question.prompt)?, self.read(&question.counterfactual)?);
+            let mut change = Change::default();
+            channels.iter().for_each(|&channel| change.merge(here.towards(&there, channel)));
+            let random = draws.iter().map(|draw| draw.apply(&change));
+            let all: Vec<Change> = std::iter::once(change.clone()).chain(random).collect();
+            Ok(all.iter().flat_map(|change| strengths.iter().map(|&strength| change.scaled(strength))).collect())
+        })?;
+        let mut lists = effects.chunks(strengths.len().max(1)).map(<[Effect]>::to_vec);
+        let steered = lists.next().unwrap_or_default();
+        Ok(Sweep { strengths: strengths.to_vec(), steered, random: lists.collect() })
+    }
+
+    /// Draws of random channels to stand in for `channels`, `controls` of them.
+    pub fn controls(&self, channels: &[Channel], controls: usize, seed: u64) -> Vec<Control> {
+        let width = self.sparse().config.d_model;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let draw = |rng: &mut ChaCha8Rng| {
+            let pick = |&channel: &Channel, rng: &mut ChaCha8Rng| {
+                let taken = |index: &usize| channels.contains(&Channel { index: *index, ..channel });
+                let order = sample(rng, width, width).into_iter();
+                (channel, order.into_iter().find(|index| !taken(index)).unwrap_or(channel.index))
+            };
+            Control(channels.iter().map(|channel| pick(channel, rng)).collect())
+        };
+        (0..controls).map(|_| draw(&mut rng)).collect()
+    }
+
+    /// Over all questions the effect of each of the `count` changes that `changes` makes of a question.
+    fn effects(
+        &self,
+        questions: &[Question],
+        count: usize,
+        changes: impl Fn(&Question) -> Result<Vec<Change>>,
+    ) -> Result<Vec<Effect>> {
+        if questions.is_empty() {
+            return Err(Error::Text("there are no questions to steer by".into()));
+        }
+        let mut pairs = vec![Vec::with_capacity(questions.len()); count];
+        for question in questions {
+            let probabilities = self.probabilities(&question.prompt, &changes(question)?)?;
+            for (pairs, p) in pairs.iter_mut().zip(&probabilities) {
+                let of = |id: u32| p.get(id as usize).copied().unwrap_or(0.0);
+                pairs.push((of(question.answer), of(question.other)));
+            }
+        }
+        Ok(pairs.iter().map(|pairs| Effect::of(pairs)).collect())
+    }
+}
+
+/// Random channels in the place of others.
+pub struct Control(Vec<(Channel, usize)>);
+
+impl Control {
+    /// The same amounts through the random channels.
+    pub fn apply(&self, change: &Change) -> Change {
+        let other = |channel: Channel| self.0.iter().find(|(from, _)| *from == channel).map(|(_, to)| *to);
+        change.through(|channel| other(channel).unwrap_or(channel.index))
+    }
+}
+
+/// The middle of the values, or the mean of the two there.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[n / 2],
+        n => 0.5 * (values[n / 2 - 1] + values[n / 2]),
+    }
+}
