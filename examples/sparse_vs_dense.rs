@@ -1,7 +1,7 @@
 //! How much smaller are the circuits of a weight-sparse model than those of a dense one that predicts as well?
 //!
-//! Trains a sparse model on the built-in corpus, then a dense one of the same shape until its validation loss is no higher, and prunes
-//! both on every task that both can do, at several target losses, with and without clean-up. Writes `circuits.csv`, a row a
+//! Trains a sparse model on the built-in corpus, then a dense one of the same shape, an ordinary transformer without AbsTopK, until its
+//! validation loss is no higher, and prunes both on every task that both can do, at several target losses, with and without clean-up. Writes `circuits.csv`, a row a
 //! circuit, and `circuits.png`, and prints the ratios of edges, the geometric mean over tasks at equal target loss.
 //!
 //! `cargo run --release --example sparse_vs_dense -- [--out FOLDER] [--sparse RUN]`: about two hours on two cores. Run again with the same
@@ -58,6 +58,9 @@ struct Args {
     /// Lengths of training to try the dense model with, shortest first: one over these of the sparse model's steps
     #[arg(long, num_args = 1.., default_values_t = [12, 8, 5, 3, 2, 1])]
     parts: Vec<u64>,
+    /// The dense model's activations are as sparse as those of the sparse one, its weights alone are dense
+    #[arg(long)]
+    keep_afrac: bool,
     /// Learning rate of pruning
     #[arg(long, default_value_t = 1e-2)]
     lr: f64,
@@ -152,7 +155,8 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
 /// training, each with warm-up and decay of its own, the shortest that gets there, stopped as soon as it does. Kept in `dense/`.
 fn dense_twin(args: &Args, config: &RunConfig, data: &RunData, sparse: &Model, goal: &Goal) -> Result<Model> {
     let folder = args.out.join("dense");
-    let (twin, about) = (folder.join("twin.txt"), format!("dense twin of {}\n", sparse.hash()?));
+    let kind = if args.keep_afrac { "dense twin with AbsTopK" } else { "dense twin" };
+    let (twin, about) = (folder.join("twin.txt"), format!("{kind} of {}\n", sparse.hash()?));
     if std::fs::read_to_string(&twin).is_ok_and(|kept| kept == about) {
         return Ok(ModelFiles::open(&folder)?.load(Hold::Dense, &sparse.device)?);
     }
@@ -160,6 +164,9 @@ fn dense_twin(args: &Args, config: &RunConfig, data: &RunData, sparse: &Model, g
     // The sparse model's learning rate while it was dense.
     config.train.lr *= config.sparsity.target_density.sqrt();
     (config.sparsity.target_density, config.sparsity.embed_target_density) = (1.0, 1.0);
+    if !args.keep_afrac {
+        config.model.afrac = None;
+    }
     let all = config.train.steps;
     for part in &args.parts {
         config.train.steps = (all / part.max(&1)).max(1);

@@ -4,7 +4,7 @@
 #
 #     examples/steer_quotes.sh [OUT] [--quick]
 #
-# OUT is runs/steer_quotes unless given; stages that are done are not done again. Less than an hour on two cores; --quick: tiny models that know nothing,
+# OUT is runs/steer_quotes unless given; stages that are done are not done again. Meant for an hour on two cores, but not timed yet; --quick: tiny models that know nothing,
 # in seconds. TRAIN and GOSSAMER name the two binaries, if they shall not be built here.
 set -euo pipefail
 

@@ -136,7 +136,7 @@ fn a_channel_becomes_what_it_is_in_the_counterfactual() {
         let (here, there) = (at(prompt), at(&short));
         let want: Vec<f64> = (0..prompt.len())
             .map(|t| match t {
-                t if t < common || t == common => 0.0,
+                t if t <= common => 0.0,
                 t => there[t - 1] - here[t],
             })
             .collect();
@@ -218,8 +218,9 @@ fn the_one_channel_that_leads_anywhere_ranks_first() {
         assert!((sweep.steered[0].log_odds - before.log_odds).abs() < 1e-9);
         assert!((sweep.steered[1].log_odds - moved[0].effect.log_odds).abs() < 1e-5);
         // The median of two is their mean; by hand from each question alone.
-        let alone =
-            questions.iter().map(|q| steering.sweep(&[planted], &[q.clone()], &[1.0], 0, 0).unwrap().steered[0]);
+        let alone = questions
+            .iter()
+            .map(|q| steering.sweep(&[planted], std::slice::from_ref(q), &[1.0], 0, 0).unwrap().steered[0]);
         let others: Vec<f64> = alone.map(|effect| effect.other).collect();
         assert!((sweep.steered[1].other - 0.5 * (others[0] + others[1])).abs() < 1e-5);
         for random in &sweep.random {
