@@ -1,8 +1,9 @@
 //! How much smaller are the circuits of a weight-sparse model than those of a dense one that predicts as well?
 //!
 //! Trains a sparse model on the built-in corpus, then a dense one of the same shape, an ordinary transformer without AbsTopK, until its
-//! validation loss is no higher, and prunes both on every task that both can do, at several target losses, with and without clean-up. Writes `circuits.csv`, a row a
-//! circuit, and `circuits.png`, and prints the ratios of edges, the geometric mean over tasks at equal target loss.
+//! validation loss is no higher, and prunes both on every task that both can do, at several target losses, with and without clean-up; the
+//! sparse one also by attribution, the baseline of learned gates. Writes `circuits.csv`, a row a circuit, and `circuits.png`, and prints the
+//! ratios of edges, the geometric mean over tasks at equal target loss.
 //!
 //! `cargo run --release --example sparse_vs_dense -- [--out FOLDER] [--sparse RUN]`: about two hours on two cores. Run again with the same
 //! `--out`, it takes up the models that it has trained.
@@ -105,14 +106,20 @@ fn run(args: &Args) -> Result<()> {
     let dense = dense_twin(args, &config, &data, &sparse, &Goal { sequences, loss })?;
 
     let rows = Rows { path: args.out.join("circuits.csv"), rows: Mutex::default() };
-    for (name, model) in [("sparse", &sparse), ("dense", &dense)] {
-        circuits(args, name, model, &tokenizer, &rows)?;
+    for (name, model, ranking) in [
+        ("sparse", &sparse, Ranking::Learned),
+        ("attribution", &sparse, Ranking::Attribution),
+        ("dense", &dense, Ranking::Learned),
+    ] {
+        circuits(args, (name, ranking), model, &tokenizer, &rows)?;
     }
     let rows = rows.rows.into_inner().map_err(|_| anyhow!("another thread failed"))?;
     picture(&rows, &args.targets).save(&args.out.join("circuits.png"))?;
     for clean in [false, true] {
         for &target in &args.targets {
-            report(&rows, target, clean);
+            for other in ["dense", "attribution"] {
+                report(&rows, other, target, clean);
+            }
         }
     }
     Ok(())
@@ -227,7 +234,10 @@ impl Rows {
     }
 }
 
-fn circuits(args: &Args, name: &'static str, model: &Model, tokenizer: &Tokenizer, rows: &Rows) -> Result<()> {
+/// Who a circuit is of, and how it was found.
+type Kind = (&'static str, Ranking);
+
+fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows: &Rows) -> Result<()> {
     let length = model.config.block_size;
     let documents = gossamer::text::python::documents(0).map(Ok);
     let tokens = if args.quick { 64 * length } else { 65_536 };
@@ -238,9 +248,9 @@ fn circuits(args: &Args, name: &'static str, model: &Model, tokenizer: &Tokenize
     let finder = Finder { model, nodes, tokenizer };
     let tasks = tasks::all();
     let done = parallel::map(&model.device, tasks.len(), |at| {
-        match task_rows(args, name, &finder, &tasks[at]) {
+        match task_rows(args, kind, &finder, &tasks[at]) {
             Ok(found) => return rows.add(found),
-            Err(error) => println!("{name}: {}: {error:#}", tasks[at].name),
+            Err(error) => println!("{}: {}: {error:#}", kind.0, tasks[at].name),
         }
         Ok(())
     })?;
@@ -248,7 +258,7 @@ fn circuits(args: &Args, name: &'static str, model: &Model, tokenizer: &Tokenize
 }
 
 /// A task's circuits at all target losses, with and without clean-up: of all prices of a node the smallest.
-fn task_rows(args: &Args, name: &'static str, finder: &Finder, task: &Task) -> Result<Vec<Row>> {
+fn task_rows(args: &Args, (name, ranking): Kind, finder: &Finder, task: &Task) -> Result<Vec<Row>> {
     let task = task.clone().fitted(finder.tokenizer)?;
     let loosest = args.targets.iter().copied().fold(f64::MIN, f64::max);
     let (steps, pairs) = if args.quick { (10, 8) } else { (args.steps, args.pairs) };
@@ -263,9 +273,11 @@ fn task_rows(args: &Args, name: &'static str, finder: &Finder, task: &Task) -> R
         ..Settings::default()
     };
     let mut rows: Vec<Row> = Vec::new();
-    for &k_coef in &args.k_coefs {
+    // Attribution knows no price.
+    let k_coefs: &[f64] = if ranking == Ranking::Learned { &args.k_coefs } else { &[0.0] };
+    for &k_coef in k_coefs {
         let settings = Settings { k_coef, ..base.clone() };
-        let scores = finder.rank(&task, &settings, Ranking::Learned, &|_| {})?;
+        let scores = finder.rank(&task, &settings, ranking, &|_| {})?;
         for &target in &args.targets {
             for clean in [false, true] {
                 let settings = Settings { target_loss: target, ..settings.clone() };
@@ -318,10 +330,10 @@ fn edges<'a>(rows: &'a [Row], model: &str, target: f64, clean: bool) -> BTreeMap
     rows.map(|r| (r.task.as_str(), r.edges.max(1) as f64)).collect()
 }
 
-/// The edges of the sparse and of the dense model's circuits, for each task that both do at `target`.
-fn both(rows: &[Row], target: f64, clean: bool) -> Vec<(f64, f64)> {
-    let (sparse, dense) = (edges(rows, "sparse", target, clean), edges(rows, "dense", target, clean));
-    sparse.iter().filter_map(|(task, s)| Some((*s, *dense.get(task)?))).collect()
+/// The edges of the sparse model's circuits and of those of another kind, for each task that both do at `target`.
+fn both(rows: &[Row], other: &str, target: f64, clean: bool) -> Vec<(f64, f64)> {
+    let (sparse, other) = (edges(rows, "sparse", target, clean), edges(rows, other, target, clean));
+    sparse.iter().filter_map(|(task, s)| Some((*s, *other.get(task)?))).collect()
 }
 
 fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
@@ -329,15 +341,16 @@ fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
     (sum / count).exp()
 }
 
-/// Prints the ratio of edges over the tasks that both models do at `target`.
-fn report(rows: &[Row], target: f64, clean: bool) {
-    let mut ratios: Vec<f64> = both(rows, target, clean).into_iter().map(|(sparse, dense)| dense / sparse).collect();
+/// Prints the ratio of edges over the tasks that both do at `target`.
+fn report(rows: &[Row], other: &str, target: f64, clean: bool) {
+    let mut ratios: Vec<f64> =
+        both(rows, other, target, clean).into_iter().map(|(sparse, other)| other / sparse).collect();
     ratios.sort_by(f64::total_cmp);
     let how = if clean { "with clean-up" } else { "without clean-up" };
     match ratios[..] {
-        [] => println!("target {target}, {how}: no task that both models do"),
+        [] => println!("target {target}, {how}: no task that both do ({other})"),
         [least, ..] => println!(
-            "target {target}, {how}: dense circuits have {:.1} times the edges (geometric mean of {} tasks, {least:.1} to {:.1}, median {:.1})",
+            "target {target}, {how}: {other} circuits have {:.1} times the edges (geometric mean of {} tasks, {least:.1} to {:.1}, median {:.1})",
             geometric_mean(ratios.iter().copied()),
             ratios.len(),
             ratios[ratios.len() - 1],
@@ -361,7 +374,7 @@ fn picture(rows: &[Row], targets: &[f64]) -> Chart {
         });
         for (clean, color) in [(true, color), (false, (pale(color.0), pale(color.1), pale(color.2)))] {
             let mean = |&target: &f64| {
-                let shared = both(rows, target, clean);
+                let shared = both(rows, "dense", target, clean);
                 let edges = shared.iter().map(|&(sparse, dense)| if model == "sparse" { sparse } else { dense });
                 (target, geometric_mean(edges))
             };

@@ -78,7 +78,10 @@ fn sparse_vs_dense_compares_circuits_of_equal_loss() {
     assert!(rows.len() > 20, "{csv}");
     for row in &rows {
         assert_eq!((row.len(), row[2]), (10, "0.7"), "{row:?}");
-        assert!(row[7].parse::<f64>().unwrap() <= 0.7 && ["sparse", "dense"].contains(&row[1]), "{row:?}");
+        assert!(
+            row[7].parse::<f64>().unwrap() <= 0.7 && ["sparse", "attribution", "dense"].contains(&row[1]),
+            "{row:?}"
+        );
     }
     assert!(std::fs::read(folder.path().join("circuits.png")).unwrap().starts_with(b"\x89PNG"));
     // Both models are taken up again, and the same circuits found.
