@@ -3,6 +3,7 @@
 
 #include grid
 #include lanes
+#include log_sum
 
 const LANES: u32 = 256u;
 
@@ -21,23 +22,13 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     let row = flat_group(wid, grid);
     if row >= p.rows { return; }
     let start = row * p.v;
-    // Lanes without an entry hold the first one: no infinities needed.
-    var best = x[start];
-    for (var c = lane; c < p.v; c += LANES) {
-        best = max(best, x[start + c]);
-    }
-    let top = max_lanes(lane, best);
-    var part = 0.0;
-    for (var c = lane; c < p.v; c += LANES) {
-        part += exp(x[start + c] - top);
-    }
-    let log_sum = log(sum_lanes(lane, part));
+    let sums = row_log_sum(lane, start, p.v);
     if lane == 0u {
-        lse[row] = top + log_sum;
+        lse[row] = sums.x + sums.y;
         var loss = 0.0;
         if targets[row] < p.v {
             // In this order small losses keep their digits when the logits are large.
-            loss = (top - x[start + targets[row]]) + log_sum;
+            loss = (sums.x - x[start + targets[row]]) + sums.y;
         }
         losses[row] = loss;
     }

@@ -2,6 +2,7 @@
 
 #include grid
 #include lanes
+#include log_sum
 
 const LANES: u32 = 256u;
 
@@ -17,20 +18,9 @@ fn log_sum_exp(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) g
                @builtin(local_invocation_index) lane: u32) {
     let row = flat_group(wid, grid);
     if row >= p.rows { return; }
-    let start = row * p.v;
-    // Lanes without an entry hold the first one: no infinities needed.
-    var best = x[start];
-    for (var c = lane; c < p.v; c += LANES) {
-        best = max(best, x[start + c]);
-    }
-    let top = max_lanes(lane, best);
-    var part = 0.0;
-    for (var c = lane; c < p.v; c += LANES) {
-        part += exp(x[start + c] - top);
-    }
-    let total = sum_lanes(lane, part);
+    let sums = row_log_sum(lane, row * p.v, p.v);
     if lane == 0u {
-        lse_out[row] = top + log(total);
+        lse_out[row] = sums.x + sums.y;
     }
 }
 

@@ -14,7 +14,7 @@ use super::Bridges;
 use crate::device::Tensor;
 use crate::files::HostTensor;
 use crate::model::{
-    Batch, Edit, Interventions, Model, ModelConfig, Pass, Recorder, Sampling, Sites, Weights, site_pattern,
+    Batch, Edit, Interventions, Model, ModelConfig, Pass, Recorder, Sites, Weights, probabilities, site_pattern,
 };
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -244,8 +244,10 @@ impl<'a> Steering<'a> {
     /// # Errors
     /// [`Error::Shape`] for a prompt that it cannot read; otherwise the device's.
     pub fn read(&self, prompt: &[u32]) -> Result<Reading> {
-        let inputs = self.record(prompt, &mut Interventions::default())?.into_iter().map(|(_, after)| after);
-        Ok(Reading { tokens: prompt.to_vec(), inputs: inputs.collect() })
+        let mut recorder = inputs()?;
+        self.run_sparse(prompt, &mut recorder)?;
+        let inputs = recorder.sites.iter().map(|(_, input)| input.value().read()).collect::<Result<_>>()?;
+        Ok(Reading { tokens: prompt.to_vec(), inputs })
     }
 
     /// The change that edits of the sparse model's channels make on a prompt, in a run with all of them in place. They can be made where
@@ -286,15 +288,17 @@ impl<'a> Steering<'a> {
 
     /// What every sublayer reads, before and after `edits`.
     fn record(&self, prompt: &[u32], edits: &mut Interventions) -> Result<Vec<(Vec<f32>, Vec<f32>)>> {
-        let batch = Batch::new(&self.sparse.device, &self.sparse.config, prompt, 1)?;
-        let recorder = || Ok::<_, Error>(Recorder::matching(site_pattern(r"\.act_in$")?));
-        let (mut before, mut after) = (recorder()?, recorder()?);
-        let mut sites = (&mut before, (edits, &mut after));
-        self.sparse.forward(&mut Tape::new(), &self.sparse_weights, &batch, &mut sites)?;
+        let (mut before, mut after) = (inputs()?, inputs()?);
+        self.run_sparse(prompt, &mut (&mut before, (edits, &mut after)))?;
         let read = |((_, before), (_, after)): (&(String, Var), &(String, Var))| {
             Ok((before.value().read()?, after.value().read()?))
         };
         before.sites.iter().zip(&after.sites).map(read).collect()
+    }
+
+    fn run_sparse(&self, prompt: &[u32], sites: &mut dyn Sites) -> Result<()> {
+        let batch = Batch::new(&self.sparse.device, &self.sparse.config, prompt, 1)?;
+        self.sparse.forward(&mut Tape::new(), &self.sparse_weights, &batch, sites).map(drop)
     }
 
     /// The dense model's probabilities of the token after `prompt`, by id, under each of several changes. All copies share the layers
@@ -326,14 +330,8 @@ impl<'a> Steering<'a> {
         let x = pass.advance(x, first..end)?;
         let logits = pass.unembed(x)?.value().read()?;
         let vocab = config.vocab_size;
-        let probabilities = |copy: &[f32]| {
-            let mut probabilities = vec![0.0; vocab];
-            for (id, p) in Sampling::default().distribution(&copy[copy.len() - vocab..]) {
-                probabilities[id as usize] = p;
-            }
-            probabilities
-        };
-        Ok(logits.chunks_exact(prompt.len() * vocab).map(probabilities).collect())
+        let last = |copy: &[f32]| probabilities(&copy[copy.len() - vocab..]);
+        Ok(logits.chunks_exact(prompt.len() * vocab).map(last).collect())
     }
 
     /// What is added to what the dense model's sublayers read.
@@ -380,6 +378,11 @@ impl Sites for Shifts {
             None => Ok(value),
         }
     }
+}
+
+/// Writes down what every sublayer reads.
+fn inputs() -> Result<Recorder> {
+    Ok(Recorder::matching(site_pattern(r"\.act_in$")?))
 }
 
 /// Of the residual stream before every sublayer, averaged over all tokens.

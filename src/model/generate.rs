@@ -30,6 +30,15 @@ impl Default for Sampling {
     }
 }
 
+/// The softmax of `logits`: every token's probability, by id.
+pub fn probabilities(logits: &[f32]) -> Vec<f64> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut all: Vec<f64> = logits.iter().map(|&logit| (f64::from(logit) - f64::from(top)).exp()).collect();
+    let sum: f64 = all.iter().sum();
+    all.iter_mut().for_each(|p| *p /= sum);
+    all
+}
+
 impl Sampling {
     /// Complains about impossible values, naming the setting.
     ///

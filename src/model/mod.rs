@@ -21,7 +21,7 @@ pub use config::{Activation, ConfigFile, ModelConfig, ResidualActivation, Sparse
 pub use evaluate::{Evaluation, evaluate};
 pub use folder::parse_config;
 pub use forward::Pass;
-pub use generate::{Generator, Sampling, generate};
+pub use generate::{Generator, Sampling, generate, probabilities};
 pub use inspect::{Entry, LayerReport, Report, TensorReport, inspect};
 pub use intervene::{Action, Channels, Edit, Interventions, Positions};
 pub(crate) use parameters::fill_normal;

@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 
-use super::math::{exp, largest, sum_of};
+use super::math::{exp, log_sum};
 use crate::device::cpu::{for_row_blocks, rows_per_block, simd};
 use crate::device::{Gpu, Launch, Shader, Tensor};
 use crate::{Error, Result};
@@ -99,8 +99,7 @@ fn rows_forward(x: &[f32], targets: &[u32], losses: &mut [f32], lse: &mut [f32],
             #[inline(always)]
             || {
                 for (r, row) in x.chunks_exact(vocab).enumerate() {
-                    let top = largest(row);
-                    let log_sum = sum_of(row, |v| exp(v - top)).ln();
+                    let (top, log_sum) = log_sum(row);
                     lse[r] = top + log_sum;
                     // In this order small losses keep their digits when the logits are large.
                     losses[r] = if targets[r] == IGNORE { 0.0 } else { (top - row[targets[r] as usize]) + log_sum };

@@ -8,7 +8,7 @@
 //! log-sum-exps, so that nothing of the size of the logits is kept.
 
 use super::expect_shape;
-use super::math::{exp, largest, sum_of};
+use super::math::{exp, log_sum};
 use crate::device::cpu::{for_row_blocks, rows_per_block};
 use crate::device::{Launch, Shader, Tensor};
 use crate::{Error, Result};
@@ -155,8 +155,8 @@ fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
                 #[inline(always)]
                 |start, block| {
                     for (lse, row) in block.iter_mut().zip(x[start * vocab..].chunks_exact(vocab)) {
-                        let top = largest(row);
-                        *lse = top + sum_of(row, |v| exp(v - top)).ln();
+                        let (top, log_sum) = log_sum(row);
+                        *lse = top + log_sum;
                     }
                 },
             );

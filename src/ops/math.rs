@@ -63,6 +63,13 @@ pub(super) fn largest(x: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &v| m.max(v))
 }
 
+/// The largest entry of `row`, and the logarithm of the sum of `e^(x − largest)`.
+#[inline(always)]
+pub(super) fn log_sum(row: &[f32]) -> (f32, f32) {
+    let top = largest(row);
+    (top, sum_of(row, |v| exp(v - top)).ln())
+}
+
 /// The sum of `term(v)` over the entries `v` of `x`, added up lane by lane.
 #[inline(always)]
 pub(super) fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {

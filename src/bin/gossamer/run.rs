@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use gossamer::files::{HostTensor, load_tensors};
-use gossamer::model::{Action, Batch, Edit, Interventions, Recorder, Sampling, Sites, Weights, means, site_pattern};
+use gossamer::model::{
+    Action, Batch, Edit, Interventions, Recorder, Sites, Weights, means, probabilities, site_pattern,
+};
 use gossamer::tape::Tape;
 use serde_json::json;
 
-use crate::open::{ModelArgs, Opened};
+use crate::open::{ModelArgs, Opened, ranked};
 
 /// Tokens of generated text that means are taken over where nothing else is named.
 const MEAN_TOKENS: usize = 16_384;
@@ -44,10 +46,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let opened = args.model.open()?;
     let prompt = opened.encode(&args.prompt)?;
-    let before = probabilities(&opened, &prompt, &mut ())?;
+    let before = next_token(&opened, &prompt, &mut ())?;
     let after = match args.set.is_empty() {
         true => None,
-        false => Some(probabilities(&opened, &prompt, &mut interventions(args, &opened)?)?),
+        false => Some(next_token(&opened, &prompt, &mut interventions(args, &opened)?)?),
     };
     let shown = shown(&before, after.as_deref(), args.top);
     let mut out = std::io::stdout().lock();
@@ -75,25 +77,16 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// The next token's probabilities, by id.
-fn probabilities(opened: &Opened, prompt: &[u32], sites: &mut dyn Sites) -> Result<Vec<f64>> {
+fn next_token(opened: &Opened, prompt: &[u32], sites: &mut dyn Sites) -> Result<Vec<f64>> {
     let model = &opened.model;
     let batch = Batch::new(&model.device, &model.config, prompt, 1)?;
     let weights = Weights::constant(model, &[]);
     let logits = model.forward(&mut Tape::new(), &weights, &batch, sites)?.value().read()?;
-    let mut probabilities = vec![0.0; model.config.vocab_size];
-    for (id, p) in Sampling::default().distribution(&logits[logits.len() - model.config.vocab_size..]) {
-        probabilities[id as usize] = p;
-    }
-    Ok(probabilities)
+    Ok(probabilities(&logits[logits.len() - model.config.vocab_size..]))
 }
 
 /// The `top` tokens of both runs, the most probable before the interventions first.
 fn shown(before: &[f64], after: Option<&[f64]>, top: usize) -> Vec<u32> {
-    let ranked = |p: &[f64]| {
-        let mut ids: Vec<u32> = (0..p.len() as u32).collect();
-        ids.sort_by(|&a, &b| p[b as usize].total_cmp(&p[a as usize]).then(a.cmp(&b)));
-        ids
-    };
     let mut ids = ranked(before);
     let others = after.map(|after| ranked(after).into_iter().take(top).collect::<Vec<_>>()).unwrap_or_default();
     let late: Vec<u32> = ids.iter().skip(top).copied().filter(|id| others.contains(id)).collect();

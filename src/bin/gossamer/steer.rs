@@ -16,7 +16,7 @@ use gossamer::model::Edit;
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
-use crate::open::SourceArgs;
+use crate::open::{SourceArgs, ranked};
 use crate::tasks::named;
 
 #[derive(clap::Args)]
@@ -298,9 +298,7 @@ fn one_prompt(args: &Args, bridged: &Bridged, steering: &Steering, prompt: &str)
 fn shown(steered: &[Vec<f64>], top: usize) -> Vec<u32> {
     let mut ids: Vec<u32> = Vec::new();
     for p in [steered.first(), steered.last()].into_iter().flatten() {
-        let mut order: Vec<u32> = (0..p.len() as u32).collect();
-        order.sort_by(|&a, &b| p[b as usize].total_cmp(&p[a as usize]).then(a.cmp(&b)));
-        let new: Vec<u32> = order.into_iter().take(top).filter(|id| !ids.contains(id)).collect();
+        let new: Vec<u32> = ranked(p).into_iter().take(top).filter(|id| !ids.contains(id)).collect();
         ids.extend(new);
     }
     ids

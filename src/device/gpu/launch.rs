@@ -35,6 +35,7 @@ const INCLUDES: &[Snippet] = &[
         text: include_str!("../../../shaders/include/lanes.wgsl"),
         subgroups: Some(include_str!("../../../shaders/include/lanes_subgroups.wgsl")),
     },
+    Snippet { name: "log_sum", text: include_str!("../../../shaders/include/log_sum.wgsl"), subgroups: None },
     Snippet {
         name: "reach",
         text: include_str!("../../../shaders/include/reach.wgsl"),
