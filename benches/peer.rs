@@ -1,7 +1,9 @@
-//! Our side of `benches/peers/torch`: one training step, evaluation and generation of one model, timed on the CPU.
+//! Our side of `benches/peers/torch` and `benches/peers/all`: training steps, evaluation and generation of one model, and products.
 //!
 //! `cargo bench --bench peer -- prepare FOLDER KEY=VALUE…` makes the model (settings as for `train`, from the preset `paper`) at its target
-//! density, and tokens for it. `measure FOLDER WHAT` prints one JSON line; WHAT is `loss`, `step`, `evaluate` or `generate`.
+//! density, and tokens for it. `measure FOLDER WHAT [DEVICE]` prints one JSON line; WHAT is `loss`, `step`, `memory`, `evaluate` or `generate`.
+//! `sparse M K N EVERY [DEVICE]` multiplies by a weight with one nonzero in EVERY entries, by its nonzeros and as if it were dense. DEVICE is the
+//! CPU unless given.
 
 use std::path::Path;
 use std::time::Instant;
@@ -9,12 +11,15 @@ use std::time::Instant;
 use gossamer::device::{Device, on_worker};
 use gossamer::files::InMemory;
 use gossamer::model::{Batch, Generator, Hold, Model, Parameters, Sampling, Weights, evaluate};
+use gossamer::ops::{compress, linear, sparse_linear};
 use gossamer::sparsity;
 use gossamer::tape::Tape;
 use gossamer::train::config::RunConfig;
+use gossamer::train::estimate::Estimate;
 use gossamer::train::step::Trainer;
 use gossamer::{Error, Result};
 use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
 
 /// Tokens that are generated after a prompt of as many.
 const GENERATED: usize = 16;
@@ -25,10 +30,30 @@ fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["prepare", folder, settings @ ..] => prepare(Path::new(folder), settings),
-        ["measure", folder, what] => on_worker(|| measure(Path::new(folder), what)),
+        ["measure", folder, what, device @ ..] => print(device, |device| measure(Path::new(folder), what, device)),
+        ["sparse", m, k, n, every, device @ ..] => {
+            let sizes = (size(m)?, size(k)?, size(n)?);
+            let every = size(every)?.max(1);
+            print(device, |device| sparse(sizes, every, device))
+        }
         // Among all other benches there is nothing to do.
         _ => Ok(()),
     }
+}
+
+fn size(text: &str) -> Result<usize> {
+    text.parse().map_err(|_| Error::Text(format!("`{text}` is no size")))
+}
+
+/// What `run` measured on a device, the CPU unless named, as one line, with the device's name.
+fn print(name: &[&str], run: impl FnOnce(&Device) -> Result<Value> + Send) -> Result<()> {
+    let device = Device::open(name.first().copied().unwrap_or("cpu"))?;
+    on_worker(|| {
+        let mut line = run(&device)?;
+        line["adapter"] = json!(device.describe());
+        println!("{line}");
+        Ok(())
+    })
 }
 
 fn prepare(folder: &Path, settings: &[&str]) -> Result<()> {
@@ -54,16 +79,15 @@ fn prepare(folder: &Path, settings: &[&str]) -> Result<()> {
     std::fs::write(&path, format!("[{}]", ids.join(","))).map_err(|e| Error::io(&path, e))
 }
 
-fn measure(folder: &Path, what: &str) -> Result<()> {
+fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
     let config = RunConfig::load(&folder.join("run.toml"))?;
     let path = folder.join("tokens.json");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let tokens: Vec<u32> = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
-    let device = Device::cpu();
-    let batch = || Batch::new(&device, &config.model, &tokens, config.train.batch_size);
+    let batch = || Batch::new(device, &config.model, &tokens, config.train.batch_size);
     let load = |hold| -> Result<Model> {
         let host = InMemory::from(gossamer::files::load_tensors(folder.join("model.safetensors"))?);
-        let parameters = Parameters::load(&config.model, &host, hold, &device)?;
+        let parameters = Parameters::load(&config.model, &host, hold, device)?;
         Ok(Model { config: config.model.clone(), parameters, device: device.clone() })
     };
     match what {
@@ -71,21 +95,34 @@ fn measure(folder: &Path, what: &str) -> Result<()> {
             let model = load(Hold::Dense)?;
             let weights = Weights::constant(&model, &[]);
             let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch()?, &mut ())?;
-            println!("{{\"loss\": {}}}", loss.value().read()?[0]);
+            Ok(json!({ "loss": loss.value().read()?[0] }))
         }
         "step" => {
             let mut trainer = Trainer::new(load(Hold::Dense)?, config.train.clone(), config.sparsity.clone())?;
             // The first step finds the compressed forms missing, the second allocates what is left to allocate.
+            let first = trainer.step(&[batch()?])?;
+            let loss = trainer.numbers(&first)?.loss;
             let mut step = || trainer.step(&[batch()?]).map(drop);
-            (0..2).try_for_each(|_| step())?;
-            print_seconds(5, &mut step)?;
+            step()?;
+            Ok(json!({ "loss": loss, "seconds": seconds(device, &mut step)? }))
+        }
+        "memory" => {
+            let mut trainer = Trainer::new(load(Hold::Dense)?, config.train.clone(), config.sparsity.clone())?;
+            (0..3).try_for_each(|_| trainer.step(&[batch()?]).map(drop))?;
+            let status = std::fs::read_to_string("/proc/self/status").map_err(|e| Error::io("/proc/self/status", e))?;
+            let peak =
+                status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+            let peak: u64 =
+                peak.ok_or_else(|| Error::Text("this system does not tell the process's peak memory".into()))?;
+            let estimate = Estimate::new(&config);
+            Ok(json!({ "bytes": peak * 1024, "state": estimate.state_bytes, "activations": estimate.activation_bytes }))
         }
         "evaluate" => {
             let model = load(Hold::Compressed)?;
             let sequences: Vec<Vec<u32>> = tokens.chunks(config.model.block_size).map(<[u32]>::to_vec).collect();
             let mut run = || evaluate(&model, &sequences, config.train.batch_size, false).map(drop);
             run()?;
-            print_seconds(5, &mut run)?;
+            Ok(json!({ "seconds": seconds(device, &mut run)? }))
         }
         "generate" => {
             let model = load(Hold::Compressed)?;
@@ -96,21 +133,39 @@ fn measure(folder: &Path, what: &str) -> Result<()> {
                 Ok(())
             };
             run()?;
-            print_seconds(5, &mut run)?;
+            Ok(json!({ "seconds": seconds(device, &mut run)? }))
         }
-        other => return Err(Error::Text(format!("`{other}` is not loss, step, evaluate or generate"))),
+        other => Err(Error::Text(format!("`{other}` is not loss, step, memory, evaluate or generate"))),
     }
-    Ok(())
 }
 
-fn print_seconds(runs: usize, run: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+/// `(m, k)` by a weight `(n, k)` of which one entry in `every` is not zero, by its nonzeros and as if it were dense.
+fn sparse((m, k, n): (usize, usize, usize), every: usize, device: &Device) -> Result<Value> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
+    let x: Vec<f32> = (0..m * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let mut entry = || if rng.random_range(0..every) == 0 { rng.random_range(-1.0..1.0) } else { 0.0 };
+    let weight: Vec<f32> = (0..n * k).map(|_| entry()).collect();
+    let (x, dense) = (device.upload("x", &[m, k], &x)?, device.upload("weight", &[n, k], &weight)?);
+    let nonzeros = compress::from_host(device, (n, k), &weight)?;
+    let (a, b) = (sparse_linear::forward(&x, &nonzeros, None)?.read()?, linear::forward(&x, &dense, None)?.read()?);
+    if let Some((a, b)) = a.iter().zip(&b).find(|(a, b)| (*a - *b).abs() > 1e-4 * (1.0 + b.abs())) {
+        return Err(Error::Text(format!("the products differ: {a} and {b}")));
+    }
+    let by_nonzeros = seconds(device, &mut || sparse_linear::forward(&x, &nonzeros, None).map(drop))?;
+    let as_dense = seconds(device, &mut || linear::forward(&x, &dense, None).map(drop))?;
+    Ok(json!({ "seconds": by_nonzeros, "dense_seconds": as_dense }))
+}
+
+/// The median of five runs, each to its end.
+fn seconds(device: &Device, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+    device.sync()?;
     let mut seconds = Vec::new();
-    for _ in 0..runs {
+    for _ in 0..5 {
         let start = Instant::now();
         run()?;
+        device.sync()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    println!("{{\"seconds\": {}}}", seconds[seconds.len() / 2]);
-    Ok(())
+    Ok(seconds[seconds.len() / 2])
 }

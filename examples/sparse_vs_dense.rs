@@ -57,7 +57,7 @@ struct Args {
     #[arg(long, num_args = 1.., default_values_t = [1e-3, 3e-3])]
     k_coefs: Vec<f64>,
     /// Lengths of training to try the dense model with, shortest first: one over these of the sparse model's steps
-    #[arg(long, num_args = 1.., default_values_t = [12, 8, 5, 3, 2, 1])]
+    #[arg(long, num_args = 1.., default_values_t = [24, 16, 12, 8, 5, 3, 2, 1])]
     parts: Vec<u64>,
     /// The dense model's activations are as sparse as those of the sparse one, its weights alone are dense
     #[arg(long)]
@@ -269,7 +269,7 @@ fn task_rows(args: &Args, (name, ranking): Kind, finder: &Finder, task: &Task) -
         eval_pairs: 2 * pairs,
         lr: args.lr,
         target_loss: loosest,
-        exchange: 0,
+        polish: 0,
         ..Settings::default()
     };
     let mut rows: Vec<Row> = Vec::new();
@@ -330,10 +330,11 @@ fn edges<'a>(rows: &'a [Row], model: &str, target: f64, clean: bool) -> BTreeMap
     rows.map(|r| (r.task.as_str(), r.edges.max(1) as f64)).collect()
 }
 
-/// The edges of the sparse model's circuits and of those of another kind, for each task that both do at `target`.
+/// The edges of the sparse model's circuits and of those of another kind, for each task that both do at `target` and that takes edges.
 fn both(rows: &[Row], other: &str, target: f64, clean: bool) -> Vec<(f64, f64)> {
     let (sparse, other) = (edges(rows, "sparse", target, clean), edges(rows, other, target, clean));
-    sparse.iter().filter_map(|(task, s)| Some((*s, *other.get(task)?))).collect()
+    let pairs = sparse.iter().filter_map(|(task, s)| Some((*s, *other.get(task)?)));
+    pairs.filter(|pair| *pair != (1.0, 1.0)).collect()
 }
 
 fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
@@ -348,7 +349,7 @@ fn report(rows: &[Row], other: &str, target: f64, clean: bool) {
     ratios.sort_by(f64::total_cmp);
     let how = if clean { "with clean-up" } else { "without clean-up" };
     match ratios[..] {
-        [] => println!("target {target}, {how}: no task that both do ({other})"),
+        [] => println!("target {target}, {how}: no task that both do and that takes edges ({other})"),
         [least, ..] => println!(
             "target {target}, {how}: {other} circuits have {:.1} times the edges (geometric mean of {} tasks, {least:.1} to {:.1}, median {:.1})",
             geometric_mean(ratios.iter().copied()),
@@ -363,8 +364,8 @@ fn report(rows: &[Row], other: &str, target: f64, clean: bool) {
 fn picture(rows: &[Row], targets: &[f64]) -> Chart {
     let mut series = Vec::new();
     for (model, color) in [("sparse", COLORS[0]), ("dense", COLORS[1])] {
-        let of = rows.iter().filter(|r| r.model == model && r.clean);
-        let points = of.map(|r| (r.loss, r.edges.max(1) as f64)).collect();
+        let of = rows.iter().filter(|r| r.model == model && r.clean && r.edges > 0);
+        let points = of.map(|r| (r.loss, r.edges as f64)).collect();
         let pale = |c: u8| c / 2 + 127;
         series.push(Series {
             name: String::new(),
@@ -376,10 +377,10 @@ fn picture(rows: &[Row], targets: &[f64]) -> Chart {
             let mean = |&target: &f64| {
                 let shared = both(rows, "dense", target, clean);
                 let edges = shared.iter().map(|&(sparse, dense)| if model == "sparse" { sparse } else { dense });
-                (target, geometric_mean(edges))
+                (!shared.is_empty()).then(|| (target, geometric_mean(edges)))
             };
             let name = format!("{model}{}", if clean { "" } else { ", without clean-up" });
-            series.push(Series { name, color, line: true, points: targets.iter().map(mean).collect() });
+            series.push(Series { name, color, line: true, points: targets.iter().filter_map(mean).collect() });
         }
     }
     Chart {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::polish::polish;
 use super::prune::{self, Judge, Progress, Settings};
 use super::tasks::{self, Split, Task};
 use super::{Answers, Calibration, LossSet, Nodes, Questions};
@@ -21,7 +22,7 @@ pub enum Ranking {
 }
 
 /// A circuit as a set of nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The nodes' scores: learned taus, or attributions.
     pub scores: Vec<f32>,
@@ -45,6 +46,14 @@ pub struct Finder<'a> {
     pub nodes: Nodes,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
+}
+
+/// Of how many nodes, those with the largest scores, the polish may take some that bisection did not keep.
+const POOL: usize = 128;
+
+/// How many nodes are kept.
+fn kept(keep: &[bool]) -> usize {
+    keep.iter().filter(|kept| **kept).count()
 }
 
 /// Told of every step of pruning, from whichever thread.
@@ -132,17 +141,39 @@ impl Finder<'_> {
         let mut keep = prune::first(&order, k);
         if clean {
             prune::clean(&judge, &mut keep, settings.target_loss)?;
-            let small = |keep: &[bool]| keep.iter().filter(|kept| **kept).count() <= settings.exchange;
-            while small(&keep) && prune::exchange(&judge, &mut keep, &order[..k], settings.target_loss)? {
-                prune::clean(&judge, &mut keep, settings.target_loss)?;
+            if kept(&keep) <= settings.polish {
+                polish(&judge, &mut keep, &order[..order.len().min(k.max(POOL))], settings.target_loss)?;
             }
         }
-        let (_, calibration) = judge.loss(&keep)?;
-        let train = self.judge(&choosing, &keep, calibration)?;
+        self.verdict(task, settings, &choosing, Found { scores, keep, before_clean_up: k, ..Found::default() })
+    }
+
+    /// A circuit that is small enough for it [polished](super::polish) with nodes of `pool`.
+    ///
+    /// # Errors
+    /// Those of the pairs and of the forward pass.
+    pub fn polish(&self, task: &Task, settings: &Settings, mut found: Found, pool: &[usize]) -> Result<Found> {
+        if kept(&found.keep) > settings.polish {
+            return Ok(found);
+        }
+        let task = &task.clone().fitted(self.tokenizer)?;
+        let (_, choosing) = self.choosing(task, settings)?;
+        let weights = self.weights();
+        let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: &choosing };
+        polish(&judge, &mut found.keep, pool, settings.target_loss)?;
+        self.verdict(task, settings, &choosing, found)
+    }
+
+    /// Calibration and losses of a circuit whose nodes are chosen.
+    fn verdict(&self, task: &Task, settings: &Settings, choosing: &Questions, found: Found) -> Result<Found> {
+        let weights = self.weights();
+        let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: choosing };
+        let (_, calibration) = judge.loss(&found.keep)?;
+        let train = self.judge(choosing, &found.keep, calibration)?;
         let (judged, longest) = (settings.eval_pairs, settings.max_length);
         let (_, held_out) = self.pairs(task, Split::Test, (settings.seed ^ JUDGING, 0), judged, longest)?;
-        let test = self.judge(&held_out, &keep, calibration)?;
-        Ok(Found { scores, keep, before_clean_up: k, calibration, train, test })
+        let test = self.judge(&held_out, &found.keep, calibration)?;
+        Ok(Found { calibration, train, test, ..found })
     }
 
     /// The model's weights, for one thread.

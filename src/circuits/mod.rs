@@ -1,7 +1,7 @@
 //! Circuits: which few parts of a model answer one question about code (method: sections 3 and 4).
 //!
 //! * [`tasks`] asks the questions, [`Questions`] puts them to a model;
-//! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`find`] goes all the way to the smallest circuit,
+//! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`polish`] exchanges some, [`find`] goes all the way to the smallest circuit,
 //!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs.
@@ -17,6 +17,7 @@ mod gates;
 mod graph;
 mod nodes;
 pub mod parallel;
+pub mod polish;
 pub mod prune;
 mod questions;
 pub mod statistics;

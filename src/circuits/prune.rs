@@ -41,8 +41,8 @@ pub struct Settings {
     pub start: (f64, f64),
     /// The task loss to reach.
     pub target_loss: f64,
-    /// Up to how many nodes a circuit has for which the clean-up also looks for [exchanges](exchange).
-    pub exchange: usize,
+    /// Up to how many nodes a circuit has that is [polished](super::polish) after the clean-up.
+    pub polish: usize,
     /// The longest prompt, in tokens; longer ones are cropped from the left.
     pub max_length: usize,
     /// Seed of the pairs and of tau.
@@ -65,7 +65,7 @@ impl Default for Settings {
             temperature: 1.0,
             start: (0.1, 0.01),
             target_loss: 0.15,
-            exchange: 16,
+            polish: 16,
             max_length: 256,
             seed: 0,
         }
@@ -333,32 +333,4 @@ pub fn clean(judge: &Judge, keep: &mut [bool], limit: f64) -> Result<()> {
             pool = kept(keep);
         }
     }
-}
-
-/// Looks for two nodes that one of `pool` can stand in for, of which there is none after [`clean`] alone, and exchanges them. Tells whether
-/// there were any.
-///
-/// # Errors
-/// Those of the forward pass.
-pub fn exchange(judge: &Judge, keep: &mut [bool], pool: &[usize], limit: f64) -> Result<bool> {
-    let kept: Vec<usize> = (0..keep.len()).filter(|&n| keep[n]).collect();
-    for &first in &kept {
-        keep[first] = false;
-        for &new in pool.iter().filter(|new| !kept.contains(new)) {
-            keep[new] = true;
-            // Few do for the first alone, and only for these the others are tried.
-            if judge.within(keep, limit)?.is_some() {
-                for &second in kept.iter().filter(|&&second| second != first) {
-                    keep[second] = false;
-                    if judge.within(keep, limit)?.is_some() {
-                        return Ok(true);
-                    }
-                    keep[second] = true;
-                }
-            }
-            keep[new] = false;
-        }
-        keep[first] = true;
-    }
-    Ok(false)
 }

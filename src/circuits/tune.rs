@@ -1,5 +1,7 @@
 //! Pruning's hyper-parameters by random search around given ones (method: section 4).
 
+use std::cmp::Ordering;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -10,7 +12,8 @@ use super::{graph, parallel};
 use crate::{Error, Result};
 
 /// Prunes with the given settings and with `trials` random ones, and returns the smallest circuit with its settings: the one
-/// with the fewest nodes and edges together, of equals the one with the lower held-in loss.
+/// with the fewest nodes and edges together, of equals the one with the lower held-in loss. With `clean`,
+/// the best trials' circuits are [polished](super::polish) with the nodes of all trials' circuits to choose from.
 ///
 /// Each trial multiplies lr, k_coef and weight_decay by random factors, log-uniform between 1/10 and 10 (lr: 1/4 and 4), draws
 /// the mean of tau at the start from (0, 0.5), and takes another seed. Trials depend on the seed and their number alone.
@@ -26,32 +29,60 @@ pub fn tune(
     watch: &Watch,
 ) -> Result<(Found, Settings)> {
     let count = usize::try_from(trials.saturating_add(1)).unwrap_or(usize::MAX);
-    let results = parallel::map(&finder.model.device, count, |trial| {
+    let device = &finder.model.device;
+    let results = parallel::map(device, count, |trial| {
         let settings = around(centre, trial as u64);
-        let found = finder.find(task, &settings, Ranking::Learned, clean, watch)?;
-        let edges = graph(finder.model, &finder.nodes.layout, &found.keep)?.edges.len();
-        let size = found.keep.iter().filter(|kept| **kept).count() + edges;
-        tracing::debug!("{}: trial {trial}: {size} nodes and edges, {settings:?}", task.name);
-        Ok((size, found, settings))
+        let plain = Settings { polish: 0, ..settings.clone() };
+        let found = finder.find(task, &plain, Ranking::Learned, clean, watch)?;
+        let trial = Trial::new(finder, found, settings)?;
+        tracing::debug!("{}: {} nodes and edges, {:?}", task.name, trial.size, trial.settings);
+        Ok(trial)
     })?;
-    let mut best: Option<(usize, Found, Settings)> = None;
-    let mut failure = None;
+    let (mut done, mut failure) = (Vec::new(), None);
     for result in results {
         match result {
-            Ok(trial) => {
-                let better =
-                    |best: &(usize, Found, Settings)| (trial.0, trial.1.train.circuit) < (best.0, best.1.train.circuit);
-                if best.as_ref().is_none_or(better) {
-                    best = Some(trial);
-                }
-            }
+            Ok(trial) => done.push(trial),
             Err(error) => failure = Some(error),
         }
     }
-    match (best, failure) {
-        (Some((_, found, settings)), _) => Ok((found, settings)),
+    done.sort_by(Trial::compare);
+    let in_some = |n: &usize| done.iter().any(|trial| trial.found.keep[*n]);
+    let pool: Vec<usize> = (0..finder.nodes.layout.len()).filter(in_some).collect();
+    done.truncate(if clean { POLISHED } else { 1 });
+    let polished = parallel::map(device, done.len(), |at| {
+        let Trial { found, settings, .. } = &done[at];
+        let found = if clean { finder.polish(task, settings, found.clone(), &pool)? } else { found.clone() };
+        Trial::new(finder, found, settings.clone())
+    })?;
+    match (polished.into_iter().collect::<Result<Vec<_>>>()?.into_iter().min_by(Trial::compare), failure) {
+        (Some(best), _) => Ok((best.found, best.settings)),
         (None, Some(error)) => Err(error),
         (None, None) => Err(Error::Text(format!("{}: no trial", task.name))),
+    }
+}
+
+/// How many of the trials' circuits are polished.
+const POLISHED: usize = 4;
+
+/// A circuit, how large it is, and what it was found with.
+struct Trial {
+    /// Nodes and edges.
+    size: usize,
+    found: Found,
+    settings: Settings,
+}
+
+impl Trial {
+    fn new(finder: &Finder, found: Found, settings: Settings) -> Result<Self> {
+        let edges = graph(finder.model, &finder.nodes.layout, &found.keep)?.edges.len();
+        let size = found.keep.iter().filter(|kept| **kept).count() + edges;
+        Ok(Self { size, found, settings })
+    }
+
+    /// The smaller one first, of equals the one with the lower held-in loss.
+    fn compare(&self, other: &Self) -> Ordering {
+        let losses = self.found.train.circuit.total_cmp(&other.found.train.circuit);
+        self.size.cmp(&other.size).then(losses)
     }
 }
 

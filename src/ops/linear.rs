@@ -107,7 +107,8 @@ impl Output {
 }
 
 /// Adapters, by a part of their name, that measurements have shown to do better with other tiles for some outputs.
-const KNOWN: &[(&str, Output, Tile)] = &[];
+const KNOWN: &[(&str, Output, Tile)] =
+    &[("llvmpipe", Output::Few, Tile::Large), ("llvmpipe", Output::Many, Tile::Large)];
 
 /// The tile for such an output: the one set on this GPU, or found by an earlier `gossamer bench --autotune`, or known from
 /// measurements, or else a portable one.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gossamer::circuits::polish::{self, polish};
 use gossamer::circuits::prune::{self, Judge, Settings};
 use gossamer::circuits::tasks::Tokens;
 use gossamer::circuits::{Answers, Calibration, Cut, Layout, Node, NodeKind, Nodes, Questions, graph};
@@ -196,11 +197,42 @@ fn one_node_is_exchanged_for_two() {
     let mut keep = vec![false; nodes.layout.len()];
     [planted[0], planted[2], others[0], others[1]].iter().for_each(|&n| keep[n] = true);
     let before = keep.clone();
-    assert!(!prune::exchange(&judge, &mut keep, &others, 0.1).unwrap() && keep == before, "what it needs is not there");
+    let exchange = |keep: &mut [bool], pool: &[usize], most| {
+        let nodes = |keep: &[bool]| keep.iter().filter(|kept| **kept).count();
+        polish::exchange(&judge, keep, pool, 0.1, &|keep| nodes(keep) <= most).unwrap()
+    };
+    assert!(!exchange(&mut keep, &others, 9) && keep == before, "what it needs is not there");
     let all: Vec<usize> = (0..nodes.layout.len()).collect();
-    assert!(prune::exchange(&judge, &mut keep, &all, 0.1).unwrap());
+    assert!(!exchange(&mut keep, &all, 2) && keep == before, "three are too many");
+    assert!(exchange(&mut keep, &all, 9));
     assert_eq!(all.iter().copied().filter(|&n| keep[n]).collect::<Vec<_>>(), planted);
-    assert!(!prune::exchange(&judge, &mut keep, &all, 0.1).unwrap(), "three is the least");
+    assert!(!exchange(&mut keep, &all, 9), "three is the least");
+}
+
+#[test]
+fn one_node_takes_the_place_of_another_where_that_is_smaller() {
+    let routes = [PLANTED, route([0, 6, 2])];
+    let model = with_routes(&Device::cpu(), &routes);
+    let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
+    let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
+    let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+    let [first, second] = routes.map(|route| route.map(|node| nodes.layout.number(node).unwrap()));
+    let kept = |keep: &[bool]| (0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>();
+    let all: Vec<usize> = (0..nodes.layout.len()).collect();
+    let mut keep: Vec<bool> = all.iter().map(|n| first.contains(n)).collect();
+    // Of the two ways, which are equally good, the first shall be the larger.
+    let size = |keep: &[bool]| Some(usize::from(keep[first[1]]) + keep.iter().filter(|kept| **kept).count());
+    assert!(polish::swap(&judge, &mut keep, &all, 0.1, &size).unwrap());
+    assert_eq!(kept(&keep), second);
+    assert!(!polish::swap(&judge, &mut keep, &all, 0.1, &size).unwrap() && kept(&keep) == second);
+
+    // By nodes and edges they are equals: nothing is to be done, and what is too much goes.
+    polish(&judge, &mut keep, &all, 0.1).unwrap();
+    assert_eq!(kept(&keep), second);
+    let spare = all.iter().find(|n| !first.contains(n) && !second.contains(n)).copied().unwrap();
+    let mut large: Vec<bool> = all.iter().map(|n| *n == spare || first.contains(n) || second.contains(n)).collect();
+    polish(&judge, &mut large, &all, 0.1).unwrap();
+    assert!([first.to_vec(), second.to_vec()].contains(&kept(&large)), "{:?}", kept(&large));
 }
 
 #[test]

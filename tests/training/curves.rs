@@ -48,7 +48,7 @@ fn devices_follow_each_other_for_twenty_steps() {
 fn compressed_weights_give_the_same_curve_as_dense_ones() {
     for device in devices() {
         let curve = |use_compressed| {
-            let mut trainer = start(&device, 16);
+            let mut trainer = start(&device, 50);
             trainer.use_compressed = use_compressed;
             let losses = losses(&mut trainer);
             let compressed = trainer.compressed().iter().flatten().count();
