@@ -1,4 +1,4 @@
-//! Our side of `benches/peers/torch` and `benches/peers/all`: training steps, evaluation and generation of one model, and products.
+//! Our side of `benches/peers/torch`: training steps, evaluation and generation of one model, and products.
 //!
 //! `cargo bench --bench peer -- prepare FOLDER KEY=VALUE…` makes the model (settings as for `train`, from the preset `paper`) at its target
 //! density, and tokens for it. `measure FOLDER WHAT [DEVICE]` prints one JSON line; WHAT is `loss`, `step`, `memory`, `evaluate` or `generate`.
