@@ -33,7 +33,8 @@ fn pair(layers: usize) -> Result<()> {
     let dense = Model::new(ordinary, 1, &device)?;
     let sparse =
         Trainer::new(Model::new(config.model.clone(), 0, &device)?, config.train.clone(), config.sparsity.clone())?;
-    let mut trainer = BridgeTrainer::new(sparse, dense, BridgeConfig::default(), 0, None)?;
+    let settings = BridgeConfig { dense: "dense".into(), ..BridgeConfig::default() };
+    let mut trainer = BridgeTrainer::new(sparse, dense, settings, 0, None)?;
     let (sequences, length) = (config.train.batch_size, config.model.block_size);
     let tokens: Vec<u32> = (0..sequences * length).map(|i| (i * i * 31 % config.model.vocab_size) as u32).collect();
 

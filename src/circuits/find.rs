@@ -51,11 +51,6 @@ pub struct Finder<'a> {
 /// Of how many nodes, those with the largest scores, the polish may take some that bisection did not keep.
 const POOL: usize = 128;
 
-/// How many nodes are kept.
-fn kept(keep: &[bool]) -> usize {
-    keep.iter().filter(|kept| **kept).count()
-}
-
 /// Told of every step of pruning, from whichever thread.
 pub type Watch<'a> = dyn Fn(Progress) + Sync + 'a;
 
@@ -141,7 +136,7 @@ impl Finder<'_> {
         let mut keep = prune::first(&order, k);
         if clean {
             prune::clean(&judge, &mut keep, settings.target_loss)?;
-            if kept(&keep) <= settings.polish {
+            if prune::count(&keep) <= settings.polish {
                 polish(&judge, &mut keep, &order[..order.len().min(k.max(POOL))], settings.target_loss)?;
             }
         }
@@ -153,7 +148,7 @@ impl Finder<'_> {
     /// # Errors
     /// Those of the pairs and of the forward pass.
     pub fn polish(&self, task: &Task, settings: &Settings, mut found: Found, pool: &[usize]) -> Result<Found> {
-        if kept(&found.keep) > settings.polish {
+        if prune::count(&found.keep) > settings.polish {
             return Ok(found);
         }
         let task = &task.clone().fitted(self.tokenizer)?;

@@ -1,6 +1,6 @@
 //! The last steps towards the smallest circuit: moves that removals one by one do not find.
 
-use super::prune::{Judge, clean};
+use super::prune::{Judge, clean, count};
 use super::{Edge, NodeKind, graph};
 use crate::Result;
 
@@ -45,7 +45,7 @@ impl Shape {
 
     /// Nodes and edges together, then nodes.
     fn size(&self, keep: &[bool]) -> (usize, usize) {
-        let nodes = keep.iter().filter(|kept| **kept).count();
+        let nodes = count(keep);
         (nodes + self.edges.iter().filter(|&&(from, to)| keep[from] && keep[to]).count(), nodes)
     }
 

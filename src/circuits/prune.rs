@@ -262,6 +262,11 @@ pub fn order(scores: &[f32]) -> Vec<usize> {
     order
 }
 
+/// How many nodes are kept.
+pub fn count(keep: &[bool]) -> usize {
+    keep.iter().filter(|kept| **kept).count()
+}
+
 /// The first `k` nodes of `order`.
 pub fn first(order: &[usize], k: usize) -> Vec<bool> {
     let mut keep = vec![false; order.len()];

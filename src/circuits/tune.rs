@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::find::{Finder, Found, Ranking, Watch};
-use super::prune::Settings;
+use super::prune::{self, Settings};
 use super::tasks::Task;
 use super::{graph, parallel};
 use crate::{Error, Result};
@@ -75,7 +75,7 @@ struct Trial {
 impl Trial {
     fn new(finder: &Finder, found: Found, settings: Settings) -> Result<Self> {
         let edges = graph(finder.model, &finder.nodes.layout, &found.keep)?.edges.len();
-        let size = found.keep.iter().filter(|kept| **kept).count() + edges;
+        let size = prune::count(&found.keep) + edges;
         Ok(Self { size, found, settings })
     }
 
