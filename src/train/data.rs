@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use super::config::RunConfig;
 use crate::text::cache::Tokens;
@@ -73,8 +74,13 @@ pub fn sample(source: &Source, max_bytes: u64) -> Result<Vec<String>> {
 }
 
 fn generated(config: &RunConfig) -> impl Iterator<Item = String> + Send + use<> {
+    /// How many are generated at once, on all threads.
+    const BLOCK: u64 = 256;
     let (seed, count) = (config.run.seed, config.data.generated_documents);
-    (0..count).map(move |index| python::document(seed, index))
+    (0..count.div_ceil(BLOCK)).flat_map(move |block| {
+        let indices = block * BLOCK..count.min((block + 1) * BLOCK);
+        indices.into_par_iter().map(|index| python::document(seed, index)).collect::<Vec<_>>()
+    })
 }
 
 /// Tokenises the data of a run, or finds it in `cache`.

@@ -57,7 +57,7 @@ impl RunConfig {
                         ..quick.sparsity
                     },
                     data: Data { generated_documents: 60_000, ..quick.data },
-                    run: Run { eval_every: 4200, checkpoint_every: 8400, ..quick.run },
+                    run: Run { eval_every: 8400, checkpoint_every: 8400, ..quick.run },
                     bridge: None,
                 })
             }

@@ -121,26 +121,45 @@ fn store_part<S: Simd>(out: &mut [f32], width: usize, column: usize, sums: Block
     }
 }
 
-/// The rows times `factor`, padded to (`count`, `width`).
+/// What a thread holds of the head at hand, in memory that serves it for the next one too.
+#[derive(Default)]
+struct Scratch {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    dout: Vec<f32>,
+    k_columns: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+    p: Vec<f32>,
+    ds: Vec<f32>,
+}
+
+/// Makes `out` the given number of zeros.
 #[inline(always)]
-fn pad<'a>(rows: impl Iterator<Item = &'a [f32]>, count: usize, width: usize, factor: f32) -> Vec<f32> {
-    let mut out = vec![0.0; count * width];
+fn clear(out: &mut Vec<f32>, len: usize) {
+    out.clear();
+    out.resize(len, 0.0);
+}
+
+/// Makes `out` the rows times `factor`, padded to (`count`, `width`).
+#[inline(always)]
+fn pad<'a>(out: &mut Vec<f32>, rows: impl Iterator<Item = &'a [f32]>, count: usize, width: usize, factor: f32) {
+    clear(out, count * width);
     for (to, from) in out.chunks_exact_mut(width).zip(rows) {
         to.iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
     }
-    out
 }
 
-/// The rows as columns of a matrix whose rows are `time` wide.
+/// Makes `out` a matrix whose rows are `time` wide and whose columns are the rows.
 #[inline(always)]
-fn transpose<'a>(rows: impl Iterator<Item = &'a [f32]>, width: usize, time: usize) -> Vec<f32> {
-    let mut out = vec![0.0; width * time];
+fn transpose<'a>(out: &mut Vec<f32>, rows: impl Iterator<Item = &'a [f32]>, width: usize, time: usize) {
+    clear(out, width * time);
     for (t, row) in rows.enumerate() {
         for (c, &v) in row.iter().enumerate() {
             out[c * time + t] = v;
         }
     }
-    out
 }
 
 /// One head's extents, padded: queries to whole blocks, channels and keys to whole products and vectors.
@@ -170,9 +189,9 @@ pub(super) fn forward(heads: Heads, qkv: [&[f32]; 3], sink: Option<&[f32]>, pack
         return;
     }
     let outputs = packed.par_chunks_mut(heads.size()).zip(lse.par_chunks_mut(heads.time));
-    outputs.enumerate().for_each(|(at, (y, lse))| {
+    outputs.enumerate().for_each_init(Scratch::default, |scratch, (at, (y, lse))| {
         let sink = sink.map(|s| s[at % heads.count]);
-        Arch::new().dispatch(HeadForward { heads, at, qkv, sink, y, lse });
+        Arch::new().dispatch(HeadForward { heads, at, qkv, sink, y, lse, scratch });
     });
 }
 
@@ -184,6 +203,7 @@ struct HeadForward<'a> {
     sink: Option<f32>,
     y: &'a mut [f32],
     lse: &'a mut [f32],
+    scratch: &'a mut Scratch,
 }
 
 impl WithSimd for HeadForward<'_> {
@@ -191,13 +211,13 @@ impl WithSimd for HeadForward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { heads, at, qkv: [q, k, v], sink, y, lse } = self;
+        let Self { heads, at, qkv, sink, y, lse, scratch: Scratch { q, k_columns: k, v, p, .. } } = self;
         let (time, width) = (heads.time, heads.width);
         let Padded { queries, channels, keys, unit } = Padded::new::<S>(heads);
-        let q = pad(heads.rows(q, at), queries, width, heads.scale());
-        let k = transpose(heads.rows(k, at), width, keys);
-        let v = pad(heads.rows(v, at), time, channels, 1.0);
-        let mut p = vec![0.0; ROWS * keys];
+        pad(q, heads.rows(qkv[0], at), queries, width, heads.scale());
+        transpose(k, heads.rows(qkv[1], at), width, keys);
+        pad(v, heads.rows(qkv[2], at), time, channels, 1.0);
+        clear(p, ROWS * keys);
         for first in (0..time).step_by(ROWS) {
             let n = time.min(first + ROWS);
             let seen = n.next_multiple_of(unit);
@@ -217,7 +237,7 @@ impl WithSimd for HeadForward<'_> {
                 inverse[t - first] = 1.0 / sum;
             }
             for c in (0..width).step_by(columns::<S>()) {
-                let sums = product(simd, four(&p, keys, n), &v[c..], channels);
+                let sums = product(simd, four(p, keys, n), &v[c..], channels);
                 store_part::<S>(&mut y[first * width..], width, c, sums, inverse);
             }
         }
@@ -253,9 +273,9 @@ pub(super) fn backward(
     }
     let mut deltas = vec![0.0; lse.len()];
     let outputs = packed.par_chunks_mut(3 * heads.size()).zip(deltas.par_chunks_mut(heads.time));
-    outputs.enumerate().for_each(|(at, (grads, delta))| {
+    outputs.enumerate().for_each_init(Scratch::default, |scratch, (at, (grads, delta))| {
         let lse = &lse[at * heads.time..][..heads.time];
-        Arch::new().dispatch(HeadBackward { heads, at, inputs, lse, grads, delta });
+        Arch::new().dispatch(HeadBackward { heads, at, inputs, lse, grads, delta, scratch });
     });
     for (h, dsink) in dsink.iter_mut().enumerate() {
         let Some(sink) = sink.map(|s| f64::from(s[h])) else { break };
@@ -276,6 +296,7 @@ struct HeadBackward<'a> {
     lse: &'a [f32],
     grads: &'a mut [f32],
     delta: &'a mut [f32],
+    scratch: &'a mut Scratch,
 }
 
 impl WithSimd for HeadBackward<'_> {
@@ -283,19 +304,20 @@ impl WithSimd for HeadBackward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { heads, at, inputs: [q, k, v, dout, y], lse, grads, delta } = self;
+        let Self { heads, at, inputs: [q_in, k_in, v_in, dout_in, y], lse, grads, delta, scratch } = self;
+        let Scratch { q, k, v: v_columns, dout, k_columns, dk, dv, p, ds } = scratch;
         let (time, width) = (heads.time, heads.width);
         let Padded { queries, channels, keys, unit } = Padded::new::<S>(heads);
-        for (delta, (dout, y)) in delta.iter_mut().zip(heads.rows(dout, at).zip(heads.rows(y, at))) {
+        for (delta, (dout, y)) in delta.iter_mut().zip(heads.rows(dout_in, at).zip(heads.rows(y, at))) {
             *delta = dout.iter().zip(y).map(|(d, y)| d * y).sum();
         }
-        let q = pad(heads.rows(q, at), queries, channels, heads.scale());
-        let dout = pad(heads.rows(dout, at), queries, channels, 1.0);
-        let k_columns = transpose(heads.rows(k, at), width, keys);
-        let v_columns = transpose(heads.rows(v, at), width, keys);
-        let k = pad(heads.rows(k, at), time, channels, 1.0);
-        let (mut dk, mut dv) = (vec![0.0; time * channels], vec![0.0; time * channels]);
-        let (mut p, mut ds) = (vec![0.0; ROWS * keys], vec![0.0; ROWS * keys]);
+        pad(q, heads.rows(q_in, at), queries, channels, heads.scale());
+        pad(dout, heads.rows(dout_in, at), queries, channels, 1.0);
+        transpose(k_columns, heads.rows(k_in, at), width, keys);
+        transpose(v_columns, heads.rows(v_in, at), width, keys);
+        pad(k, heads.rows(k_in, at), time, channels, 1.0);
+        [&mut *dk, &mut *dv].into_iter().for_each(|sums| clear(sums, time * channels));
+        [&mut *p, &mut *ds].into_iter().for_each(|rows| clear(rows, ROWS * keys));
         let (dq, dkv) = grads.split_at_mut(heads.size());
         for first in (0..time).step_by(ROWS) {
             let n = time.min(first + ROWS);
@@ -324,7 +346,7 @@ impl WithSimd for HeadBackward<'_> {
                     *ds = *p * (*ds - delta);
                 }
             }
-            let (p, ds) = (four(&p, keys, n), four(&ds, keys, n));
+            let (p, ds) = (four(p, keys, n), four(ds, keys, n));
             for c in (0..width).step_by(columns::<S>()) {
                 let sums = product(simd, ds, &k[c..], channels);
                 store_part::<S>(&mut dq[first * width..], width, c, sums, [heads.scale(); ROWS]);
@@ -332,7 +354,7 @@ impl WithSimd for HeadBackward<'_> {
                 add_outer(simd, &mut dv[c..], channels, p, load_four::<S>(&dout[c..], channels));
             }
         }
-        for (out, sums) in dkv.chunks_exact_mut(heads.size()).zip([&dk, &dv]) {
+        for (out, sums) in dkv.chunks_exact_mut(heads.size()).zip([&*dk, &*dv]) {
             for (out, sums) in out.chunks_exact_mut(width).zip(sums.chunks_exact(channels)) {
                 out.copy_from_slice(&sums[..width]);
             }
