@@ -1,7 +1,8 @@
 //! Time of one training step on the CPU: of the presets, against density at fixed width, and against width at a fixed number of nonzeros.
 //!
-//! `cargo bench --bench step` measures all; words after `--` choose, as in `cargo bench --bench step -- density`. Medians, with the fastest
-//! step beside them: on a machine that does other things, compare the latter.
+//! `cargo bench --bench step` measures all; what follows `--` chooses a group (`presets`, `density`, `width`) or lines by a part of their name,
+//! as in `cargo bench --bench step -- density 'small, d'`. Medians, with the fastest step beside them: on a machine that does other things,
+//! compare the latter.
 
 use std::time::{Duration, Instant};
 
@@ -16,24 +17,21 @@ const TIME: Duration = Duration::from_secs(4);
 
 fn main() -> gossamer::Result<()> {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let chosen = |group: &str| wanted.is_empty() || wanted.iter().any(|w| w == group);
-    if chosen("presets") {
-        for preset in ["quickstart", "circuits", "small"] {
-            let config = RunConfig::preset(preset)?;
-            let target = config.sparsity.target_density;
-            measure(&format!("{preset}, dense"), config.clone(), 1.0)?;
-            measure(&format!("{preset}, density 1/{:.0}", 1.0 / target), config, target)?;
-        }
+    let measure = |group: &str, name: &str, config: RunConfig, density: f64| {
+        let chosen = wanted.is_empty() || wanted.iter().any(|w| w == group || name.contains(w.as_str()));
+        if chosen { measure(name, config, density) } else { Ok(()) }
+    };
+    for preset in ["quickstart", "circuits", "small"] {
+        let config = RunConfig::preset(preset)?;
+        let target = config.sparsity.target_density;
+        measure("presets", &format!("{preset}, dense"), config.clone(), 1.0)?;
+        measure("presets", &format!("{preset}, density 1/{:.0}", 1.0 / target), config, target)?;
     }
-    if chosen("density") {
-        for every in [1, 4, 16, 64, 256] {
-            measure(&format!("width 1024, density 1/{every}"), wide(1024)?, 1.0 / f64::from(every))?;
-        }
+    for every in [1, 4, 16, 64, 256] {
+        measure("density", &format!("width 1024, density 1/{every}"), wide(1024)?, 1.0 / f64::from(every))?;
     }
-    if chosen("width") {
-        for (width, every) in [(256, 4), (512, 16), (1024, 64), (2048, 256)] {
-            measure(&format!("width {width:4}, density 1/{every}"), wide(width)?, 1.0 / f64::from(every))?;
-        }
+    for (width, every) in [(256, 4), (512, 16), (1024, 64), (2048, 256)] {
+        measure("width", &format!("width {width:4}, density 1/{every}"), wide(width)?, 1.0 / f64::from(every))?;
     }
     Ok(())
 }
