@@ -1,9 +1,9 @@
-//! Our side of `benches/peers/torch`: training steps, evaluation and generation of one model, and products.
+//! Our side of what is in `benches/peers`: training steps, evaluation and generation of one model, and products.
 //!
 //! `cargo bench --bench peer -- prepare FOLDER KEY=VALUE…` makes the model (settings as for `train`, from the preset `paper`) at its target
 //! density, and tokens for it. `measure FOLDER WHAT [DEVICE]` prints one JSON line; WHAT is `loss`, `step`, `memory`, `evaluate` or `generate`.
-//! `sparse M K N EVERY [DEVICE]` multiplies by a weight with one nonzero in EVERY entries, by its nonzeros and as if it were dense. DEVICE is the
-//! CPU unless given.
+//! `product M K N [DEVICE]` multiplies two dense matrices; `sparse M K N EVERY [DEVICE]` one by a weight with one nonzero in EVERY entries, by
+//! its nonzeros and as if it were dense. DEVICE is the CPU unless given.
 
 use std::path::Path;
 use std::time::Instant;
@@ -31,6 +31,10 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["prepare", folder, settings @ ..] => prepare(Path::new(folder), settings),
         ["measure", folder, what, device @ ..] => print(device, |device| measure(Path::new(folder), what, device)),
+        ["product", m, k, n, device @ ..] => {
+            let sizes = (size(m)?, size(k)?, size(n)?);
+            print(device, |device| product(sizes, device))
+        }
         ["sparse", m, k, n, every, device @ ..] => {
             let sizes = (size(m)?, size(k)?, size(n)?);
             let every = size(every)?.max(1);
@@ -94,8 +98,8 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
         "loss" => {
             let model = load(Hold::Dense)?;
             let weights = Weights::constant(&model, &[]);
-            let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch()?, &mut ())?;
-            Ok(json!({ "loss": loss.value().read()?[0] }))
+            let (loss, losses, _) = model.loss(&mut Tape::new(), &weights, &batch()?, &mut ())?;
+            Ok(json!({ "loss": loss.value().read()?[0], "losses": losses.read()? }))
         }
         "step" => {
             let mut trainer = Trainer::new(load(Hold::Dense)?, config.train.clone(), config.sparsity.clone())?;
@@ -137,6 +141,23 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
         }
         other => Err(Error::Text(format!("`{other}` is not loss, step, memory, evaluate or generate"))),
     }
+}
+
+/// `(m, k)` by `(k, n)`. The second factor lies transposed, as a weight does here; its numbers are the same as on the other side.
+fn product((m, k, n): (usize, usize, usize), device: &Device) -> Result<Value> {
+    let entry = |i: usize, seed: usize| ((i * 7919 + seed) % 1009) as f32 / 504.0 - 1.0;
+    let x: Vec<f32> = (0..m * k).map(|i| entry(i, 1)).collect();
+    let weight: Vec<f32> = (0..n * k).map(|i| entry(i % k * n + i / k, 2)).collect();
+    let (x, weight) = (device.upload("x", &[m, k], &x)?, device.upload("weight", &[n, k], &weight)?);
+    let mut out = linear::forward(&x, &weight, None)?;
+    let mut run = || linear::forward(&x, &weight, None).map(|product| out = product);
+    run()?;
+    let seconds = seconds(device, &mut run)?;
+    let out = out.read()?;
+    // Weighted by place, so that no entry can stand in for another.
+    let checksum: f64 = out.iter().enumerate().map(|(i, v)| f64::from(*v) * f64::from(entry(i, 3))).sum();
+    let scale: f64 = out.iter().map(|v| f64::from(v.abs())).sum();
+    Ok(json!({ "seconds": seconds, "checksum": checksum, "scale": scale }))
 }
 
 /// `(m, k)` by a weight `(n, k)` of which one entry in `every` is not zero, by its nonzeros and as if it were dense.

@@ -56,9 +56,9 @@ def forward(ids):
     return logits + w["bigram_table"][ids]
 
 
-def loss():
+def loss(reduction="mean"):
     logits = forward(tokens)
-    return F.cross_entropy(logits[:, :-1].reshape(-1, m["vocab_size"]), tokens[:, 1:].reshape(-1))
+    return F.cross_entropy(logits[:, :-1].reshape(-1, m["vocab_size"]), tokens[:, 1:].reshape(-1), reduction=reduction)
 
 
 class Step:
@@ -140,7 +140,9 @@ def generate(count=16):
 match what:
     case "loss":
         with torch.no_grad():
-            print(json.dumps({"loss": loss().item()}))
+            # A sequence's last token has nothing to predict.
+            losses = F.pad(loss("none").view(len(tokens), -1), (0, 1))
+            print(json.dumps({"loss": loss().item(), "losses": losses.flatten().tolist()}))
     case "step":
         print(json.dumps(seconds(Step(), 3)))
     case "evaluate":
