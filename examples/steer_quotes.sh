@@ -35,7 +35,7 @@ set_each() {
     for setting; do flags+=(--set "$setting"); done
 }
 
-dense_steps=7000 sparse_steps=14000 bridge_steps=3000
+dense_steps=5000 sparse_steps=10000 bridge_steps=2000
 shape=(n_layer=4) common=(samples=0) prune=(steps=300 eval_pairs=256) pairs=64
 if [[ $quick ]]; then
     dense_steps=30 sparse_steps=30 bridge_steps=10 pairs=4
