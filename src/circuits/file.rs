@@ -243,25 +243,32 @@ impl Circuit {
     /// [`Error::Io`] where it cannot be read, [`Error::File`] naming what is wrong in it: not JSON, another version, a missing field, a node,
     /// an edge or a number that cannot be.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::from_json(&fs::read(path).map_err(|e| Error::io(path, e))?).map_err(|message| Error::file(path, message))
+    }
+
+    /// Reads a file's contents, as [`Circuit::load`] does.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Versioned {
             version: Option<u64>,
         }
-        let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-        let wrong = |message: String| Error::file(path, message);
         // The version first: another version's fields may differ, which would be the lesser news.
-        let Versioned { version } =
-            serde_json::from_slice(&bytes).map_err(|e| wrong(format!("not a circuit file: {e}")))?;
+        let wrong = |e: serde_json::Error| format!("not a circuit file: {e}");
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(wrong)?;
         match version {
-            None => return Err(wrong("not a circuit file: no `version`".into())),
+            None => return Err("not a circuit file: no `version`".into()),
             Some(v) if v != u64::from(VERSION) => {
-                return Err(wrong(format!("circuit file of version {v}; this program reads version {VERSION}")));
+                return Err(format!("circuit file of version {v}; this program reads version {VERSION}"));
             }
             Some(_) => {}
         }
-        let circuit: Self = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("not a circuit file: {e}")))?;
-        circuit.check().map_err(wrong)?;
+        let circuit: Self = serde_json::from_slice(bytes).map_err(wrong)?;
+        circuit.check()?;
         Ok(circuit)
     }
 

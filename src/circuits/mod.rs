@@ -35,4 +35,4 @@ pub use graph::{Cut, Edge, Graph, graph};
 pub use nodes::{Layout, Node, NodeKind, Slot};
 pub use questions::{Answers, Calibration, Questions};
 pub use statistics::Statistics;
-pub use views::{Reader, ResidualPath, Writer, dot, json, residual_paths, show, svg};
+pub use views::{Reader, ResidualPath, Writer, dot, json, paint, picture, residual_paths, show, svg, wording};

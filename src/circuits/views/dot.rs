@@ -1,6 +1,6 @@
 //! A circuit as a Graphviz graph.
 
-use super::paint::{RESIDUAL, Widths, contrast, shade, sign};
+use super::paint::{RESIDUAL, Widths, contrast, hex, shade, sign};
 use super::residual::{Reader, Writer, residual_paths};
 use super::wording::{signed, token};
 use crate::circuits::file::{Circuit, NodeEntry};
@@ -38,7 +38,7 @@ pub fn dot(circuit: &Circuit) -> String {
             "  {} -> {} [color=\"{}\", penwidth={:.2}, tooltip={}];",
             quoted(&edge.from.to_string()),
             quoted(&edge.to.to_string()),
-            sign(edge.weight),
+            hex(sign(edge.weight)),
             0.8 + 4.0 * widths.of(edge),
             quoted(&format!("weight {}, effect {}", signed(edge.weight), signed(edge.effect)))
         ));
@@ -52,7 +52,7 @@ pub fn dot(circuit: &Circuit) -> String {
             Reader::Node(node) => node.to_string(),
             Reader::Unembedding => format!("unembedding[{}]", path.channel),
         };
-        let style = format!("style=dashed, arrowhead=none, color=\"{RESIDUAL}\"");
+        let style = format!("style=dashed, arrowhead=none, color=\"{}\"", hex(RESIDUAL));
         let tooltip = quoted(&format!("residual channel {}", path.channel));
         lines.push(format!("  {} -> {} [{style}, tooltip={tooltip}];", quoted(&from), quoted(&to)));
     }
@@ -100,7 +100,7 @@ fn drawn(entry: &NodeEntry) -> String {
         "      {} [label={}, fillcolor=\"{}\", tooltip={}];",
         quoted(&entry.node().to_string()),
         quoted(&label),
-        shade(contrast(entry)),
+        hex(shade(contrast(entry))),
         quoted(&tooltip)
     )
 }

@@ -2,12 +2,12 @@
 
 mod dot;
 mod json;
-mod paint;
-mod picture;
+pub mod paint;
+pub mod picture;
 mod residual;
 mod show;
 mod svg;
-mod wording;
+pub mod wording;
 
 pub use dot::dot;
 pub use json::json;

@@ -3,47 +3,47 @@
 use crate::circuits::file::{Circuit, EdgeEntry, NodeEntry};
 
 /// Of positive weights, and of nodes that are higher in positive prompts.
-pub(super) const POSITIVE: [u8; 3] = [0x00, 0x6d, 0xb6];
+pub const POSITIVE: [u8; 3] = [0x00, 0x6d, 0xb6];
 /// Of negative ones.
-pub(super) const NEGATIVE: [u8; 3] = [0xd5, 0x5e, 0x00];
+pub const NEGATIVE: [u8; 3] = [0xd5, 0x5e, 0x00];
 /// Of residual channels.
-pub(super) const RESIDUAL: &str = "#a9b0b8";
+pub const RESIDUAL: [u8; 3] = [0xa9, 0xb0, 0xb8];
 
 /// `#rrggbb`.
-pub(super) fn hex(colour: [u8; 3]) -> String {
+pub fn hex(colour: [u8; 3]) -> String {
     let [r, g, b] = colour;
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 /// The colour of a number's sign.
-pub(super) fn sign(value: f64) -> String {
-    hex(if value < 0.0 { NEGATIVE } else { POSITIVE })
+pub fn sign(value: f64) -> [u8; 3] {
+    if value < 0.0 { NEGATIVE } else { POSITIVE }
 }
 
 /// A shade between white at 0 and most of a colour at 1 and -1: dark text stays legible on it.
-pub(super) fn shade(value: f64) -> String {
+pub fn shade(value: f64) -> [u8; 3] {
     const DEEPEST: f64 = 0.55;
     let amount = value.abs().min(1.0) * DEEPEST;
-    let colour = if value < 0.0 { NEGATIVE } else { POSITIVE };
-    hex(colour.map(|part| (255.0 + (f64::from(part) - 255.0) * amount).round() as u8))
+    sign(value).map(|part| (255.0 + (f64::from(part) - 255.0) * amount).round() as u8)
 }
 
 /// How well a node tells the prompts apart, from -1 to 1: the difference of its means over the whole range of its activations.
-pub(super) fn contrast(entry: &NodeEntry) -> f64 {
+pub fn contrast(entry: &NodeEntry) -> f64 {
     let span = entry.positive.max.max(entry.negative.max) - entry.positive.min.min(entry.negative.min);
     let contrast = (entry.positive.mean - entry.negative.mean) / span;
     if contrast.is_finite() { contrast.clamp(-1.0, 1.0) } else { 0.0 }
 }
 
 /// How wide edges are drawn.
-pub(super) struct Widths {
+pub struct Widths {
     /// By effect; by weight in a circuit whose edges' effects were not measured.
-    pub(super) by_effect: bool,
+    pub by_effect: bool,
     largest: f64,
 }
 
 impl Widths {
-    pub(super) fn new(circuit: &Circuit) -> Self {
+    /// For all edges of a circuit.
+    pub fn new(circuit: &Circuit) -> Self {
         let largest = |of: fn(&EdgeEntry) -> f64| circuit.edges.iter().map(|e| of(e).abs()).fold(0.0, f64::max);
         match largest(|edge| edge.effect) {
             0.0 => Self { by_effect: false, largest: largest(|edge| edge.weight) },
@@ -52,7 +52,7 @@ impl Widths {
     }
 
     /// From 0 to 1. Its square is in proportion, so that small ones can still be told from none.
-    pub(super) fn of(&self, edge: &EdgeEntry) -> f64 {
+    pub fn of(&self, edge: &EdgeEntry) -> f64 {
         let size = if self.by_effect { edge.effect } else { edge.weight };
         if self.largest > 0.0 { (size.abs() / self.largest).sqrt() } else { 0.0 }
     }

@@ -10,17 +10,17 @@ use crate::circuits::file::Circuit;
 use crate::circuits::nodes::{Node, NodeKind};
 
 /// A node's box.
-pub(super) const BOX: (f64, f64) = (46.0, 24.0);
+pub const BOX: (f64, f64) = (46.0, 24.0);
 /// A box of the embedding or unembedding, without its tokens.
-pub(super) const TOKEN_BOX: (f64, f64) = (92.0, 20.0);
+pub const TOKEN_BOX: (f64, f64) = (92.0, 20.0);
 /// How many tokens such a box lists.
-pub(super) const TOKENS: usize = 3;
+pub const TOKENS: usize = 3;
 /// The height of a listed token.
-pub(super) const TOKEN_LINE: f64 = 13.0;
+pub const TOKEN_LINE: f64 = 13.0;
 /// A head's label, above its nodes.
-pub(super) const GROUP_LABEL: f64 = 15.0;
+pub const GROUP_LABEL: f64 = 15.0;
 /// What a head's frame leaves around its nodes.
-pub(super) const GROUP_PAD: f64 = 6.0;
+pub const GROUP_PAD: f64 = 6.0;
 
 const GAP: f64 = 12.0;
 const LEVEL_GAP: f64 = 6.0;
@@ -32,29 +32,56 @@ const SWEEPS: usize = 16;
 
 /// A row of the drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum RowKey {
+pub enum RowKey {
+    /// What tokens write.
     Embedding,
     /// The layer, and the first of the sites beside each other there.
     Site(usize, NodeKind),
+    /// What tokens are written by.
     Unembedding,
+}
+
+impl RowKey {
+    /// What is in the row.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Site(_, NodeKind::AttnQ) => "attn.q, k, v",
+            Self::Site(_, kind) => kind.site(),
+            Self::Unembedding => "unembedding",
+        }
+    }
+
+    /// The layer that it belongs to.
+    pub fn layer(self) -> Option<usize> {
+        if let Self::Site(layer, _) = self { Some(layer) } else { None }
+    }
 }
 
 /// What is at a place; the numbers are positions in the circuit's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub enum What {
+    /// One of the circuit's nodes.
     Node(usize),
+    /// A residual channel that the embedding writes.
     Embedding(usize),
+    /// A residual channel that the unembedding reads.
     Unembedding(usize),
+    /// Nothing: a line passes.
     Bend,
 }
 
-/// A place in the drawing. `x` is its centre; `y` counts downwards.
+/// A place in the drawing; heights count downwards.
 #[derive(Clone, Debug)]
-pub(super) struct Spot {
-    pub(super) what: What,
-    pub(super) x: f64,
-    pub(super) top: f64,
-    pub(super) bottom: f64,
+pub struct Spot {
+    /// What is there.
+    pub what: What,
+    /// Its centre.
+    pub x: f64,
+    /// Where it begins.
+    pub top: f64,
+    /// Where it ends.
+    pub bottom: f64,
     row: usize,
     /// The head, and whether query, key or value.
     head: Option<(usize, NodeKind)>,
@@ -63,7 +90,7 @@ pub(super) struct Spot {
 
 /// What a line stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub enum Meaning {
     /// A weight: a position in the circuit's edges.
     Edge(usize),
     /// A residual channel.
@@ -72,43 +99,57 @@ pub(super) enum Meaning {
 
 /// A line through some spots, upwards.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) meaning: Meaning,
-    pub(super) spots: Vec<usize>,
+pub struct Line {
+    /// What it stands for.
+    pub meaning: Meaning,
+    /// Where it passes: positions in [`Picture::spots`].
+    pub spots: Vec<usize>,
 }
 
 /// A row's place.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
-    pub(super) key: RowKey,
-    pub(super) top: f64,
-    pub(super) bottom: f64,
+pub struct Row {
+    /// What is in it.
+    pub key: RowKey,
+    /// Where it begins.
+    pub top: f64,
+    /// Where it ends.
+    pub bottom: f64,
 }
 
 /// The frame around the queries, keys and values of one head.
 #[derive(Clone, Debug)]
-pub(super) struct Frame {
-    pub(super) head: usize,
-    pub(super) left: f64,
-    pub(super) right: f64,
-    pub(super) row: usize,
+pub struct Frame {
+    /// The head's number.
+    pub head: usize,
+    /// Where it begins.
+    pub left: f64,
+    /// Where it ends.
+    pub right: f64,
+    /// The position in [`Picture::rows`] of the row that it is as high as.
+    pub row: usize,
 }
 
 /// A laid out circuit: left and top are at 0.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Picture {
-    pub(super) width: f64,
-    pub(super) height: f64,
+pub struct Picture {
+    /// How wide it is.
+    pub width: f64,
+    /// How high it is.
+    pub height: f64,
     /// From the bottom to the top.
-    pub(super) rows: Vec<Row>,
-    pub(super) spots: Vec<Spot>,
-    pub(super) lines: Vec<Line>,
-    pub(super) frames: Vec<Frame>,
+    pub rows: Vec<Row>,
+    /// All that has a place.
+    pub spots: Vec<Spot>,
+    /// All that joins places.
+    pub lines: Vec<Line>,
+    /// Around the nodes of heads.
+    pub frames: Vec<Frame>,
 }
 
 impl Picture {
-    /// Lays out a circuit whose lists are in order.
-    pub(super) fn new(circuit: &Circuit) -> Self {
+    /// Lays out a circuit whose lists are in order ([`Circuit::normalised`]).
+    pub fn new(circuit: &Circuit) -> Self {
         let mut picture = Self::default();
         picture.place_boxes(circuit);
         picture.draw_lines(circuit);

@@ -2,7 +2,7 @@
 
 use super::paint::{NEGATIVE, POSITIVE, RESIDUAL, Widths, contrast, hex, shade, sign};
 use super::picture::{
-    BOX, Frame, GROUP_LABEL, GROUP_PAD, Line, Meaning, Picture, RowKey, Spot, TOKEN_BOX, TOKEN_LINE, TOKENS, What,
+    BOX, Frame, GROUP_LABEL, GROUP_PAD, Line, Meaning, Picture, Spot, TOKEN_BOX, TOKEN_LINE, TOKENS, What,
 };
 use super::wording::{clipped, count, signed, token, visible};
 use crate::circuits::file::{Circuit, NodeEntry, TokenWeight, TokenWeights};
@@ -93,9 +93,8 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
 
 /// The layers' backgrounds, and what each row is.
 fn bands(picture: &Picture, width: f64, out: &mut Vec<String>) {
-    let layer = |key| if let RowKey::Site(layer, _) = key { Some(layer) } else { None };
-    for rows in picture.rows.chunk_by(|a, b| layer(a.key) == layer(b.key)) {
-        if let (Some(layer), Some(top), Some(bottom)) = (layer(rows[0].key), rows.last(), rows.first()) {
+    for rows in picture.rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
+        if let (Some(layer), Some(top), Some(bottom)) = (rows[0].key.layer(), rows.last(), rows.first()) {
             let (y, height) = (HEADER + top.top - 15.0, bottom.bottom - top.top + 30.0);
             let wide = width - 48.0;
             out.push(format!(
@@ -106,14 +105,8 @@ fn bands(picture: &Picture, width: f64, out: &mut Vec<String>) {
             ));
         }
         for row in rows {
-            let name = match row.key {
-                RowKey::Embedding => "embedding",
-                RowKey::Site(_, NodeKind::AttnQ) => "attn.q, k, v",
-                RowKey::Site(_, kind) => kind.site(),
-                RowKey::Unembedding => "unembedding",
-            };
             let y = HEADER + f64::midpoint(row.top, row.bottom) + 4.0;
-            out.push(format!("<text x=\"36\" y=\"{y:.1}\" fill=\"{QUIET}\">{name}</text>"));
+            out.push(format!("<text x=\"36\" y=\"{y:.1}\" fill=\"{QUIET}\">{}</text>", row.key.name()));
         }
     }
 }
@@ -159,13 +152,14 @@ fn drawn(line: &Line, picture: &Picture, circuit: &Circuit, widths: &Widths) -> 
                  stroke-width=\"{:.2}\" stroke-opacity=\"0.85\" stroke-linecap=\"round\"><title>{title}</title></path>",
                 edge.from,
                 edge.to,
-                sign(edge.weight),
+                hex(sign(edge.weight)),
                 1.0 + 4.5 * widths.of(edge)
             )
         }
         Meaning::Channel(channel) => format!(
-            "<path class=\"residual\" d=\"{path}\" fill=\"none\" stroke=\"{RESIDUAL}\" stroke-width=\"1\">\
-             <title>residual channel {channel}</title></path>"
+            "<path class=\"residual\" d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1\">\
+             <title>residual channel {channel}</title></path>",
+            hex(RESIDUAL)
         ),
     }
 }
@@ -189,7 +183,7 @@ fn node(spot: &Spot, entry: &NodeEntry, circuit: &Circuit) -> String {
     let (left, top) = (spot.x - BOX.0 / 2.0, spot.top);
     let dot = bias.map(|bias| {
         title.push_str(&format!("\nbias {}", signed(bias.value)));
-        let (x, y, colour) = (left + BOX.0 - 6.0, top + 6.0, sign(bias.value));
+        let (x, y, colour) = (left + BOX.0 - 6.0, top + 6.0, hex(sign(bias.value)));
         format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\" fill=\"{colour}\"/>")
     });
     format!(
@@ -198,7 +192,7 @@ fn node(spot: &Spot, entry: &NodeEntry, circuit: &Circuit) -> String {
          font-weight=\"500\">{}</text></g>",
         BOX.0,
         BOX.1,
-        shade(contrast(entry)),
+        hex(shade(contrast(entry))),
         dot.unwrap_or_default(),
         spot.x,
         top + BOX.1 / 2.0 + 4.0,
@@ -230,7 +224,7 @@ fn tokens(spot: &Spot, entry: &TokenWeights, side: &str, circuit: &Circuit) -> S
     for t in listed {
         let weight = if answers.contains(&t.id) { "700" } else { "400" };
         let style =
-            format!("y=\"{baseline:.1}\" font-size=\"10\" font-weight=\"{weight}\" fill=\"{}\"", sign(t.weight));
+            format!("y=\"{baseline:.1}\" font-size=\"10\" font-weight=\"{weight}\" fill=\"{}\"", hex(sign(t.weight)));
         let text = escaped(&clipped(&visible(&t.text.replace(' ', "␣")), 8));
         lines.push_str(&format!(
             "<text x=\"{:.1}\" text-anchor=\"end\" font-family=\"monospace\" {style}>{text}</text>\
@@ -246,11 +240,12 @@ fn tokens(spot: &Spot, entry: &TokenWeights, side: &str, circuit: &Circuit) -> S
     let wide = BOX.0 + 14.0;
     format!(
         "<g class=\"{side}\"><title>{title}</title><rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{wide}\" height=\"{}\" rx=\"{}\" \
-         fill=\"#ffffff\" stroke=\"{RESIDUAL}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"{QUIET}\">{}</text>\
+         fill=\"#ffffff\" stroke=\"{}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"{QUIET}\">{}</text>\
          {lines}</g>",
         spot.x - wide / 2.0,
         TOKEN_BOX.1,
         TOKEN_BOX.1 / 2.0,
+        hex(RESIDUAL),
         spot.x,
         y + TOKEN_BOX.1 / 2.0 + 4.0,
         entry.channel
@@ -262,7 +257,7 @@ fn legend(widths: &Widths, width: f64, top: f64, out: &mut Vec<String>) {
     let measure = if widths.by_effect { "effect when cut" } else { "size of the weight" };
     let shades: Vec<_> = (0..5)
         .map(|i| {
-            let (x, fill) = (36 + 14 * i, shade(f64::from(i) / 2.0 - 1.0));
+            let (x, fill) = (36 + 14 * i, hex(shade(f64::from(i) / 2.0 - 1.0)));
             format!("<rect x=\"{x}\" y=\"{:.1}\" width=\"14\" height=\"12\" fill=\"{fill}\"/>", y - 10.0)
         })
         .collect();
@@ -287,7 +282,7 @@ fn legend(widths: &Widths, width: f64, top: f64, out: &mut Vec<String>) {
     ));
     out.push(stroke(edges, y - 4.0, &hex(NEGATIVE), 2.0) + &stroke(edges + 34.0, y - 4.0, &hex(POSITIVE), 5.0));
     out.push(text(edges + 74.0, y, &format!("negative, positive weight; width: {measure}")));
-    out.push(stroke(edges, lower - 4.0, RESIDUAL, 1.0));
+    out.push(stroke(edges, lower - 4.0, &hex(RESIDUAL), 1.0));
     out.push(text(edges + 74.0, lower, "the same residual channel, at no cost"));
 }
 

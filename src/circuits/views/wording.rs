@@ -1,7 +1,7 @@
 //! Numbers and tokens as readers of circuits see them.
 
 /// A number with its sign: three decimals where that says enough, powers of ten where not.
-pub(super) fn signed(value: f64) -> String {
+pub fn signed(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
         size if !(5e-4..1e5).contains(&size) => format!("{value:+.1e}"),
@@ -11,12 +11,12 @@ pub(super) fn signed(value: f64) -> String {
 }
 
 /// A token between backticks, with what cannot be seen escaped.
-pub(super) fn token(text: &str) -> String {
+pub fn token(text: &str) -> String {
     format!("`{}`", visible(text))
 }
 
 /// Text on one line: line ends, tabs and control characters escaped as Rust and Python do.
-pub(super) fn visible(text: &str) -> String {
+pub fn visible(text: &str) -> String {
     let show = |c: char| match c {
         c if c.is_control() => c.escape_default().to_string(),
         '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => c.escape_unicode().to_string(),
@@ -26,7 +26,7 @@ pub(super) fn visible(text: &str) -> String {
 }
 
 /// At most `length` characters, the last an ellipsis where some are missing.
-pub(super) fn clipped(text: &str, length: usize) -> String {
+pub fn clipped(text: &str, length: usize) -> String {
     match text.chars().nth(length) {
         None => text.into(),
         Some(_) => text.chars().take(length.saturating_sub(1)).chain(['…']).collect(),
@@ -34,6 +34,6 @@ pub(super) fn clipped(text: &str, length: usize) -> String {
 }
 
 /// `1 node`, `2 nodes`.
-pub(super) fn count(number: usize, what: &str) -> String {
+pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

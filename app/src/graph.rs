@@ -1,0 +1,451 @@
+//! The drawing of a circuit, which can be moved, zoomed and pointed at.
+
+use eframe::egui::emath::TSTransform;
+use eframe::egui::{
+    Align2, Color32, FontId, Id, Key, Painter, Pos2, Rect, Response, Role, Sense, Shape, Stroke, StrokeKind, Ui, Vec2,
+    WidgetInfo, vec2,
+};
+use gossamer::circuits::paint::{RESIDUAL, contrast, sign};
+use gossamer::circuits::picture::{GROUP_LABEL, GROUP_PAD, Meaning, TOKEN_BOX, TOKEN_LINE, TOKENS, What};
+use gossamer::circuits::wording::{clipped, signed, visible};
+use gossamer::circuits::{Circuit, NodeKind, TokenWeight};
+
+use crate::item::Item;
+use crate::scene::{Emphasis, Scene, Shown};
+use crate::text;
+use crate::view::View;
+
+/// With more visible lines than this, each is drawn as few straight pieces.
+const MANY: usize = 2000;
+/// Text smaller than this is not drawn.
+const LEGIBLE: f32 = 5.0;
+
+/// Which part of the drawing is in the window, at which size.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Camera {
+    /// From the picture to the window; nothing before the first drawing and when all shall be seen again.
+    to_window: Option<TSTransform>,
+    /// Where it was drawn last.
+    window: Option<Rect>,
+}
+
+impl Camera {
+    const SMALLEST: f32 = 0.02;
+    const LARGEST: f32 = 8.0;
+
+    /// Shows all of the picture with the next drawing.
+    pub fn fit(&mut self) {
+        self.to_window = None;
+    }
+
+    /// Makes everything `factor` times as large; the point `at` of the window stays.
+    pub fn zoom(&mut self, factor: f32, at: Pos2) {
+        if let Some(camera) = &mut self.to_window {
+            let factor = factor.clamp(Self::SMALLEST / camera.scaling, Self::LARGEST / camera.scaling);
+            camera.translation = at.to_vec2() + (camera.translation - at.to_vec2()) * factor;
+            camera.scaling *= factor;
+        }
+    }
+
+    /// Moves everything.
+    pub fn pan(&mut self, by: Vec2) {
+        if let Some(camera) = &mut self.to_window {
+            camera.translation += by;
+        }
+    }
+
+    /// Moves a point of the picture into the middle of the drawing.
+    pub fn centre(&mut self, at: Pos2) {
+        if let (Some(camera), Some(window)) = (&mut self.to_window, self.window) {
+            camera.translation += window.center() - *camera * at;
+        }
+    }
+
+    fn fitted(&mut self, picture: Rect, window: Rect) -> TSTransform {
+        const MARGIN: Vec2 = vec2(110.0, 28.0);
+        self.window = Some(window);
+        *self.to_window.get_or_insert_with(|| {
+            let room = (window.size() - 2.0 * MARGIN).max(Vec2::splat(50.0));
+            let scale = (room.x / picture.width().max(1.0)).min(room.y / picture.height().max(1.0));
+            let scale = scale.clamp(Self::SMALLEST, 1.6);
+            TSTransform::new(window.center().to_vec2() - picture.center().to_vec2() * scale, scale)
+        })
+    }
+}
+
+/// The colours of the drawing.
+struct Palette {
+    dark: bool,
+    ink: Color32,
+    quiet: Color32,
+    band: Color32,
+    frame: Color32,
+    paper: Color32,
+    outline: Color32,
+    selection: Color32,
+}
+
+impl Palette {
+    fn new(ui: &Ui) -> Self {
+        let visuals = ui.visuals();
+        let (dark, selection) = (visuals.dark_mode, visuals.selection.stroke.color);
+        let grey = |light: u8, night: u8| Color32::from_gray(if dark { night } else { light });
+        Self {
+            dark,
+            ink: grey(31, 225),
+            quiet: grey(105, 150),
+            band: grey(246, 32),
+            frame: grey(231, 44),
+            paper: grey(255, 27),
+            outline: grey(95, 140),
+            selection,
+        }
+    }
+
+    /// A colour of the library's, legible on this background.
+    fn line(&self, [r, g, b]: [u8; 3]) -> Color32 {
+        let lift = |part: u8| if self.dark { part + (255 - part) / 3 } else { part };
+        Color32::from_rgb(lift(r), lift(g), lift(b))
+    }
+
+    /// From the paper at 0 to most of a sign's colour at 1 and -1; text stays legible on it.
+    fn shade(&self, value: f64) -> Color32 {
+        self.paper.lerp_to_gamma(self.line(sign(value)), 0.55 * value.abs().min(1.0) as f32)
+    }
+}
+
+/// The colour of group number `number`.
+pub fn group_colour(number: usize) -> Color32 {
+    // Okabe and Ito's, which the colour-blind can tell apart, without those that stand for signs.
+    const COLOURS: [[u8; 3]; 5] =
+        [[0x00, 0x9e, 0x73], [0xcc, 0x79, 0xa7], [0xe6, 0x9f, 0x00], [0x56, 0xb4, 0xe9], [0xf0, 0xe4, 0x42]];
+    let [r, g, b] = COLOURS[number % COLOURS.len()];
+    Color32::from_rgb(r, g, b)
+}
+
+/// Draws the scene into what is left of `ui`, and lets it be moved. A click selects what it hits, or nothing.
+pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera) {
+    let (window, background) = ui.allocate_exact_size(ui.available_size(), Sense::click_and_drag());
+    background.widget_info(|| WidgetInfo::labeled(Role::Canvas, true, "the circuit"));
+    camera.fitted(scene.bounds(), window);
+    steer(ui, &background, camera);
+    let to_window = camera.fitted(scene.bounds(), window);
+    let shown = scene.shown(view);
+    let painter = ui.painter().with_clip_rect(window);
+    let drawing = Drawing { scene, view: &*view, shown: &shown, palette: Palette::new(ui), to_window, window, painter };
+    drawing.rows();
+    drawing.frames();
+    drawing.lines();
+    let clicked = drawing.boxes(ui);
+    let hovered = background.hover_pos().filter(|_| background.hovered()).and_then(|at| drawing.line_at(at));
+    let said = hovered.map(|line| drawing.say(line));
+    if let Some(said) = said {
+        background.clone().on_hover_text_at_pointer(said);
+    }
+    if background.clicked() {
+        view.selected = None;
+    }
+    if clicked.is_some() {
+        view.selected = clicked;
+    }
+}
+
+/// Dragging moves, the wheel and two fingers zoom; so do keys, while nothing is being written.
+fn steer(ui: &Ui, background: &Response, camera: &mut Camera) {
+    const STEP: f32 = 60.0;
+    camera.pan(background.drag_delta());
+    if let Some(at) = background.hover_pos().filter(|_| background.contains_pointer()) {
+        let factor = ui.input(|input| input.zoom_delta() * (input.smooth_scroll_delta().y * 0.004).exp());
+        if factor != 1.0 {
+            camera.zoom(factor, at);
+        }
+    }
+    if ui.ctx().text_edit_focused() {
+        return;
+    }
+    let centre = background.rect.center();
+    ui.input(|input| {
+        for (key, factor) in [(Key::Plus, 1.25), (Key::Equals, 1.25), (Key::Minus, 0.8)] {
+            if input.key_pressed(key) && !input.modifiers.command {
+                camera.zoom(factor, centre);
+            }
+        }
+        if input.key_pressed(Key::Num0) && !input.modifiers.command {
+            camera.fit();
+        }
+        let arrows = [
+            (Key::ArrowLeft, vec2(STEP, 0.0)),
+            (Key::ArrowRight, vec2(-STEP, 0.0)),
+            (Key::ArrowUp, vec2(0.0, STEP)),
+            (Key::ArrowDown, vec2(0.0, -STEP)),
+        ];
+        for (key, by) in arrows {
+            if input.key_pressed(key) && input.modifiers.shift {
+                camera.pan(by);
+            }
+        }
+    });
+}
+
+struct Drawing<'a> {
+    scene: &'a Scene,
+    view: &'a View,
+    shown: &'a Shown,
+    palette: Palette,
+    to_window: TSTransform,
+    window: Rect,
+    painter: Painter,
+}
+
+impl Drawing<'_> {
+    fn circuit(&self) -> &Circuit {
+        &self.scene.circuit
+    }
+
+    fn scaled(&self, size: f64) -> f32 {
+        size as f32 * self.to_window.scaling
+    }
+
+    /// Text of a size in the picture's units, unless it is too small to be read.
+    fn write(&self, at: Pos2, anchor: Align2, size: f32, monospace: bool, colour: Color32, text: &str) {
+        // In half points: every size that is used fills the font's texture.
+        let size = (size * self.to_window.scaling * 2.0).round() / 2.0;
+        if size >= LEGIBLE && self.window.contains(at) {
+            let font = if monospace { FontId::monospace(size) } else { FontId::proportional(size) };
+            self.painter.text(at, anchor, text, font, colour);
+        }
+    }
+
+    /// The layers' backgrounds, and what each row is.
+    fn rows(&self) {
+        let rows = &self.scene.picture.rows;
+        let height = |y: f64| self.to_window.translation.y + self.scaled(y);
+        for rows in rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
+            let (Some(top), Some(bottom)) = (rows.last(), rows.first()) else { continue };
+            let Some(layer) = bottom.key.layer() else { continue };
+            let pad = self.scaled(15.0);
+            let band = Rect::from_x_y_ranges(
+                self.window.left() + 8.0..=self.window.right() - 8.0,
+                height(top.top) - pad..=height(bottom.bottom) + pad,
+            );
+            self.painter.rect_filled(band, 6.0, self.palette.band);
+            let font = FontId::proportional(11.0);
+            let at = band.right_top() + vec2(-8.0, 4.0);
+            self.painter.text(at, Align2::RIGHT_TOP, format!("layer {layer}"), font, self.palette.quiet);
+        }
+        for row in rows {
+            let at = Pos2::new(self.window.left() + 16.0, height(f64::midpoint(row.top, row.bottom)));
+            if self.scaled(row.bottom - row.top) >= 9.0 {
+                let font = FontId::proportional(11.0);
+                self.painter.text(at, Align2::LEFT_CENTER, row.key.name(), font, self.palette.quiet);
+            }
+        }
+    }
+
+    fn frames(&self) {
+        for frame in &self.scene.picture.frames {
+            let row = &self.scene.picture.rows[frame.row];
+            let min = Pos2::new(frame.left as f32, row.top as f32 - 2.0);
+            let rect = Rect::from_min_max(min, Pos2::new(frame.right as f32, row.bottom as f32 + 6.0));
+            let rect = self.to_window * rect;
+            self.painter.rect_filled(rect, self.scaled(8.0), self.palette.frame);
+            let at = rect.left_top() + vec2(self.scaled(GROUP_PAD), self.scaled(GROUP_LABEL / 2.0));
+            self.write(at, Align2::LEFT_CENTER, 9.5, false, self.palette.quiet, &format!("h{}", frame.head));
+        }
+    }
+
+    /// Whether every line is drawn as few straight pieces.
+    fn many(&self) -> bool {
+        self.shown.lines.iter().filter(|&&line| line != Emphasis::Hidden).count() > MANY
+    }
+
+    fn lines(&self) {
+        let many = self.many();
+        let circuit = self.circuit();
+        let mut order: Vec<_> =
+            (0..self.shown.lines.len()).filter(|&i| self.shown.lines[i] != Emphasis::Hidden).collect();
+        // What matters most is drawn last.
+        order.sort_by(|&a, &b| {
+            let rank = |line: usize| {
+                (self.shown.lines[line], matches!(self.scene.picture.lines[line].meaning, Meaning::Edge(_)))
+            };
+            rank(a).cmp(&rank(b)).then(self.scene.shares[a].total_cmp(&self.scene.shares[b]))
+        });
+        let thickness = self.to_window.scaling.clamp(0.35, 1.5);
+        let shapes = order.into_iter().filter_map(|line| {
+            let (colour, width) = match self.scene.picture.lines[line].meaning {
+                Meaning::Edge(i) => {
+                    let edge = &circuit.edges[i];
+                    (self.palette.line(sign(edge.weight)), 1.0 + 4.5 * self.scene.widths.of(edge) as f32)
+                }
+                Meaning::Channel(_) => (self.palette.line(RESIDUAL), 1.0),
+            };
+            let opacity = if self.shown.lines[line] == Emphasis::Faint { 0.1 } else { 0.85 };
+            let stroke = Stroke::new(width * thickness, colour.gamma_multiply(opacity));
+            let points = self.points(line, many);
+            let visible = Rect::from_points(&points).intersects(self.window);
+            visible.then(|| Shape::line(points, stroke))
+        });
+        self.painter.extend(shapes);
+    }
+
+    /// A line in the window; of `many`, its ends only and where it passes rows.
+    fn points(&self, line: usize, many: bool) -> Vec<Pos2> {
+        let curve = &self.scene.curves[line];
+        let step = if many { curve.len() / (self.scene.picture.lines[line].spots.len() - 1).max(1) - 1 } else { 1 };
+        curve.iter().step_by(step.max(1)).map(|&point| self.to_window * point).collect()
+    }
+
+    /// The visible line that passes within a few points of `at`.
+    fn line_at(&self, at: Pos2) -> Option<usize> {
+        const NEAR: f32 = 5.0;
+        let many = self.many();
+        let distance = |line: usize| {
+            let points = self.points(line, many);
+            points.windows(2).map(|pair| to_segment(at, pair[0], pair[1])).fold(f32::INFINITY, f32::min)
+        };
+        let lines = (0..self.shown.lines.len()).filter(|&line| self.shown.lines[line] > Emphasis::Faint);
+        let nearest = lines.map(|line| (line, distance(line))).min_by(|a, b| a.1.total_cmp(&b.1))?;
+        (nearest.1 <= NEAR).then_some(nearest.0)
+    }
+
+    /// What a line is.
+    fn say(&self, line: usize) -> String {
+        match self.scene.picture.lines[line].meaning {
+            Meaning::Channel(channel) => format!("residual channel {channel}"),
+            Meaning::Edge(i) => {
+                let edge = &self.circuit().edges[i];
+                let (weight, effect) = (signed(edge.weight), signed(edge.effect));
+                format!("{} → {}\nweight {weight}, effect when cut {effect}", edge.from, edge.to)
+            }
+        }
+    }
+
+    /// Draws the boxes; gives the one that was clicked.
+    fn boxes(&self, ui: &mut Ui) -> Option<Item> {
+        let mut clicked = None;
+        for (spot, item) in self.scene.items.iter().enumerate() {
+            let Some(item) = *item else { continue };
+            let rect = self.to_window * self.scene.rect(spot);
+            let emphasis = self.shown.spots[spot];
+            if emphasis == Emphasis::Hidden || !rect.intersects(self.window) {
+                continue;
+            }
+            let response = ui.interact(rect.intersect(self.window), Id::unique(("item", item)), Sense::click());
+            let selected = self.view.selected == Some(item);
+            let label = self.view.edits.labels.get(&item);
+            let name = label.map_or_else(|| item.to_string(), |label| format!("{item}, {label}"));
+            response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, &name));
+            if response.clicked() {
+                clicked = Some(item);
+            }
+            let outline = self.outline(item, selected, response.hovered() || response.has_focus());
+            let opacity = if emphasis == Emphasis::Faint { 0.3 } else { 1.0 };
+            match self.scene.picture.spots[spot].what {
+                What::Node(i) => self.node(i, rect, outline, opacity),
+                What::Embedding(i) => self.tokens(&self.circuit().embeddings[i].tokens, item, rect, outline, opacity),
+                What::Unembedding(i) => {
+                    self.tokens(&self.circuit().unembeddings[i].tokens, item, rect, outline, opacity)
+                }
+                What::Bend => {}
+            }
+            if let Some(label) = label {
+                self.write(
+                    rect.right_center() + vec2(3.0, 0.0),
+                    Align2::LEFT_CENTER,
+                    10.0,
+                    false,
+                    self.palette.ink,
+                    label,
+                );
+            }
+            response.on_hover_ui(|ui| {
+                ui.strong(text::title(self.circuit(), item));
+                text::summary(self.circuit(), item).into_iter().for_each(|line| drop(ui.label(line)));
+            });
+        }
+        clicked
+    }
+
+    fn outline(&self, item: Item, selected: bool, pointed: bool) -> Stroke {
+        match self.view.edits.group_of(item) {
+            _ if selected => Stroke::new(2.5, self.palette.selection),
+            _ if pointed => Stroke::new(2.0, self.palette.ink),
+            Some((number, _)) => Stroke::new(2.0, group_colour(number)),
+            None => Stroke::new(if self.view.edits.pinned.contains(&item) { 2.0 } else { 0.8 }, self.palette.outline),
+        }
+    }
+
+    fn node(&self, number: usize, rect: Rect, outline: Stroke, opacity: f32) {
+        let entry = &self.circuit().nodes[number];
+        let fill = self.palette.shade(contrast(entry)).gamma_multiply(opacity);
+        let outline = Stroke::new(outline.width, outline.color.gamma_multiply(opacity));
+        self.painter.rect(rect, self.scaled(6.0), fill, outline, StrokeKind::Middle);
+        if let Some(bias) = self.circuit().biases.iter().find(|bias| bias.node == entry.node()) {
+            let at = rect.right_top() + vec2(-self.scaled(6.0), self.scaled(6.0));
+            let colour = self.palette.line(sign(bias.value)).gamma_multiply(opacity);
+            self.painter.circle_filled(at, self.scaled(2.6), colour);
+        }
+        let name = match entry.kind {
+            NodeKind::AttnQ => format!("q {}", entry.index),
+            NodeKind::AttnK => format!("k {}", entry.index),
+            NodeKind::AttnV => format!("v {}", entry.index),
+            _ => entry.index.to_string(),
+        };
+        self.write(rect.center(), Align2::CENTER_CENTER, 11.0, false, self.palette.ink.gamma_multiply(opacity), &name);
+    }
+
+    /// A residual channel at the embedding or unembedding, with the tokens that matter most for it.
+    fn tokens(&self, tokens: &[TokenWeight], item: Item, rect: Rect, outline: Stroke, opacity: f32) {
+        let (channel, above) = match item {
+            Item::Embedding(channel) => (channel, false),
+            Item::Unembedding(channel) => (channel, true),
+            Item::Node(_) => return,
+        };
+        let answers = [self.circuit().task.target.id, self.circuit().task.alternative.id];
+        let height = self.scaled(TOKEN_BOX.1);
+        let pill = match above {
+            true => Rect::from_min_max(rect.left_bottom() - vec2(0.0, height), rect.right_bottom()),
+            false => Rect::from_min_max(rect.left_top(), rect.right_top() + vec2(0.0, height)),
+        };
+        let pill = pill.shrink2(vec2(self.scaled(16.0), 0.0));
+        let outline = Stroke::new(outline.width, outline.color.gamma_multiply(opacity));
+        self.painter.rect(pill, height / 2.0, self.palette.paper, outline, StrokeKind::Middle);
+        let quiet = self.palette.quiet.gamma_multiply(opacity);
+        self.write(pill.center(), Align2::CENTER_CENTER, 11.0, false, quiet, &channel.to_string());
+
+        let mut listed: Vec<_> = tokens.iter().collect();
+        if above {
+            // The two answers first: they are what the circuit decides about.
+            listed.sort_by_key(|t| answers.iter().position(|&id| id == t.id).unwrap_or(answers.len()));
+        }
+        listed.truncate(TOKENS);
+        let line = self.scaled(TOKEN_LINE);
+        let mut y = match above {
+            true => pill.top() - line * (listed.len() as f32 - 0.5) - self.scaled(2.0),
+            false => pill.bottom() + line * 0.5 + self.scaled(2.0),
+        };
+        for token in listed {
+            let colour = self.palette.line(sign(token.weight)).gamma_multiply(opacity);
+            let shown = clipped(&visible(&token.text.replace(' ', "·")), 8);
+            self.write(Pos2::new(rect.center().x, y), Align2::RIGHT_CENTER, 10.0, true, colour, &shown);
+            let weight = format!("{:+.2}", token.weight);
+            self.write(
+                Pos2::new(rect.center().x + self.scaled(6.0), y),
+                Align2::LEFT_CENTER,
+                10.0,
+                false,
+                colour,
+                &weight,
+            );
+            y += line;
+        }
+    }
+}
+
+/// How far `at` is from the straight line between two points.
+fn to_segment(at: Pos2, start: Pos2, end: Pos2) -> f32 {
+    let along = end - start;
+    let share = (at - start).dot(along) / along.length_sq().max(1e-6);
+    (at - (start + along * share.clamp(0.0, 1.0))).length()
+}

@@ -1,0 +1,68 @@
+//! What can be pointed at in a drawing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use gossamer::circuits::Node;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Something with a place in the drawing. Its text form is `0.attn.q[3]`, `embedding[5]` or `unembedding[7]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    /// What tokens write into a residual channel.
+    Embedding(usize),
+    /// A channel of the circuit.
+    Node(Node),
+    /// How a residual channel speaks for tokens.
+    Unembedding(usize),
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedding(channel) => write!(f, "embedding[{channel}]"),
+            Self::Node(node) => node.fmt(f),
+            Self::Unembedding(channel) => write!(f, "unembedding[{channel}]"),
+        }
+    }
+}
+
+impl FromStr for Item {
+    type Err = gossamer::Error;
+
+    fn from_str(text: &str) -> gossamer::Result<Self> {
+        let channel = |name: &str| text.strip_prefix(name)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+        match (channel("embedding"), channel("unembedding")) {
+            (Some(channel), _) => Ok(Self::Embedding(channel)),
+            (_, Some(channel)) => Ok(Self::Unembedding(channel)),
+            (None, None) => text.parse().map(Self::Node),
+        }
+    }
+}
+
+impl Serialize for Item {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Item;
+
+    #[test]
+    fn text_forms_read_back() {
+        for text in ["embedding[5]", "unembedding[7]", "0.attn.q[3]", "1.mlp.post_act[511]"] {
+            assert_eq!(text.parse::<Item>().unwrap().to_string(), text);
+        }
+        for text in ["", "embedding[]", "embedding[-1]", "0.attn.q", "bedding[1]"] {
+            assert!(text.parse::<Item>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The explorer: circuits of weight-sparse transformers in a window.
+//!
+//! What is shown is decided apart from how it is drawn, so that it can be saved, undone and tested without a window:
+//!
+//! * [`item`]: what can be pointed at, and its name;
+//! * [`view`]: a person's choices (what is selected, hidden, labelled), and [`history`], which takes them back;
+//! * [`scene`]: where everything is, and what a [`view::View`] makes of it;
+//! * [`document`]: opening files; [`jobs`]: off the window's thread;
+//! * [`explorer`]: the window; [`graph`] draws, [`details`] tells, [`text`] has the words.
+//!
+//! The library does the computing.
+#![warn(missing_docs)]
+
+pub mod details;
+pub mod document;
+pub mod explorer;
+pub mod graph;
+pub mod history;
+pub mod item;
+pub mod jobs;
+pub mod scene;
+pub mod text;
+pub mod view;

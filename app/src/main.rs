@@ -1,0 +1,34 @@
+//! `explorer`: circuits in a window.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use eframe::NativeOptions;
+use eframe::egui::{ViewportBuilder, vec2};
+use gossamer_explorer::explorer::Explorer;
+
+/// Draws circuits of weight-sparse transformers
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// A run, a folder with circuits, or a circuit file; an example without it
+    path: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let viewport = ViewportBuilder::default()
+        .with_title("gossamer")
+        .with_app_id("gossamer")
+        .with_inner_size(vec2(1280.0, 720.0))
+        .with_min_inner_size(vec2(640.0, 400.0))
+        .with_drag_and_drop(true);
+    let options = NativeOptions { viewport, ..NativeOptions::default() };
+    let path = args.path;
+    let run = eframe::run_native(
+        "gossamer",
+        options,
+        Box::new(move |context| Ok(Box::new(Explorer::new(&context.egui_ctx, context.storage, path.as_deref())))),
+    );
+    run.map_err(|e| anyhow::anyhow!("no window could be opened: {e}. A screen and a graphics driver (Vulkan, Metal, DX12 or OpenGL) are needed; without them, `gossamer circuit export` draws circuits into files"))
+}

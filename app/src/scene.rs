@@ -1,0 +1,224 @@
+//! Where everything is, and how much of it a view lets be seen. Pure: no window is needed to test it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use eframe::egui::{Pos2, Rect, Vec2, pos2, vec2};
+use gossamer::circuits::Circuit;
+use gossamer::circuits::paint::Widths;
+use gossamer::circuits::picture::{BOX, Line, Meaning, Picture, Spot, TOKEN_BOX, What};
+
+use crate::item::Item;
+use crate::view::{Sublayer, Trace, View};
+
+/// A circuit, or one half of a layer of it, with places for everything.
+pub struct Scene {
+    /// What is shown of the circuit, its lists in order.
+    pub circuit: Circuit,
+    /// The places.
+    pub picture: Picture,
+    /// How wide edges are drawn.
+    pub widths: Widths,
+    /// What is at each of the picture's spots; nothing where lines only pass.
+    pub items: Vec<Option<Item>>,
+    /// For each of the picture's lines the share of the largest effect; 1 for residual channels.
+    pub shares: Vec<f64>,
+    /// For each of the picture's lines the curve, from its first spot to its last.
+    pub curves: Vec<Vec<Pos2>>,
+    spots: HashMap<Item, usize>,
+}
+
+/// How something is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Emphasis {
+    /// Not at all.
+    Hidden,
+    /// Hardly: attention is elsewhere.
+    Faint,
+    /// As it is.
+    Plain,
+    /// It belongs to what is selected.
+    Strong,
+}
+
+/// How everything in a scene is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The picture's spots.
+    pub spots: Vec<Emphasis>,
+    /// The picture's lines.
+    pub lines: Vec<Emphasis>,
+}
+
+impl Scene {
+    /// Lays out a circuit, or the half of a layer that was chosen.
+    pub fn new(circuit: &Circuit, sublayer: Option<Sublayer>) -> Self {
+        let mut circuit = circuit.clone().normalised();
+        if let Some(sublayer) = sublayer {
+            circuit.nodes.retain(|entry| Sublayer::of(entry.node()) == sublayer);
+            circuit.edges.retain(|edge| Sublayer::of(edge.to) == sublayer);
+            circuit.biases.retain(|bias| Sublayer::of(bias.node) == sublayer);
+            circuit.embeddings.clear();
+            circuit.unembeddings.clear();
+        }
+        let picture = Picture::new(&circuit);
+        let widths = Widths::new(&circuit);
+        let item = |spot: &Spot| match spot.what {
+            What::Node(i) => Some(Item::Node(circuit.nodes[i].node())),
+            What::Embedding(i) => Some(Item::Embedding(circuit.embeddings[i].channel)),
+            What::Unembedding(i) => Some(Item::Unembedding(circuit.unembeddings[i].channel)),
+            What::Bend => None,
+        };
+        let items: Vec<_> = picture.spots.iter().map(item).collect();
+        let spots = items.iter().enumerate().filter_map(|(spot, item)| Some(((*item)?, spot))).collect();
+        let share = |line: &Line| match line.meaning {
+            Meaning::Edge(i) => widths.of(&circuit.edges[i]).powi(2),
+            Meaning::Channel(_) => 1.0,
+        };
+        let shares = picture.lines.iter().map(share).collect();
+        let curves = picture.lines.iter().map(|line| curve(line, &picture)).collect();
+        Self { circuit, picture, widths, items, shares, curves, spots }
+    }
+
+    /// All items, from the bottom row to the top.
+    pub fn all(&self) -> impl Iterator<Item = Item> {
+        self.items.iter().flatten().copied()
+    }
+
+    /// The spot of an item.
+    pub fn spot(&self, item: Item) -> Option<usize> {
+        self.spots.get(&item).copied()
+    }
+
+    /// The box of a spot.
+    pub fn rect(&self, spot: usize) -> Rect {
+        let Spot { what, x, top, bottom, .. } = &self.picture.spots[spot];
+        let width = match what {
+            What::Node(_) => BOX.0,
+            What::Embedding(_) | What::Unembedding(_) => TOKEN_BOX.0,
+            What::Bend => 0.0,
+        };
+        let half = width / 2.0;
+        Rect::from_min_max(point(x - half, *top), point(x + half, *bottom))
+    }
+
+    /// All of the picture.
+    pub fn bounds(&self) -> Rect {
+        Rect::from_min_size(Pos2::ZERO, vec(self.picture.width, self.picture.height))
+    }
+
+    /// The lines that end at an item and those that begin there, with what is at their other ends.
+    pub fn neighbours(&self, item: Item) -> [Vec<(usize, Item)>; 2] {
+        let [mut before, mut after] = [Vec::new(), Vec::new()];
+        for line in 0..self.picture.lines.len() {
+            let Some((from, to)) = self.ends(line) else { continue };
+            if to == item {
+                before.push((line, from));
+            }
+            if from == item {
+                after.push((line, to));
+            }
+        }
+        [before, after]
+    }
+
+    /// What a line joins.
+    pub fn ends(&self, line: usize) -> Option<(Item, Item)> {
+        let spots = &self.picture.lines[line].spots;
+        let item = |spot: Option<&usize>| self.items.get(*spot?).copied().flatten();
+        Some((item(spots.first())?, item(spots.last())?))
+    }
+
+    /// How everything is drawn.
+    pub fn shown(&self, view: &View) -> Shown {
+        let hidden = |item: &Option<Item>| item.is_some_and(|item| view.edits.hidden.contains(&item));
+        let mut spots: Vec<_> =
+            self.items.iter().map(|item| if hidden(item) { Emphasis::Hidden } else { Emphasis::Plain }).collect();
+        let visible = |line: usize| {
+            let Some((from, to)) = self.ends(line) else { return false };
+            let pinned = view.edits.pinned.contains(&from) && view.edits.pinned.contains(&to);
+            let gone = view.edits.hidden.contains(&from) || view.edits.hidden.contains(&to);
+            !gone && (pinned || self.shares[line] >= view.threshold)
+        };
+        let mut lines: Vec<_> = (0..self.picture.lines.len())
+            .map(|line| if visible(line) { Emphasis::Plain } else { Emphasis::Hidden })
+            .collect();
+        if let Some(selected) = view.selected.filter(|&item| self.spot(item).is_some()) {
+            let traced = self.trace(selected, view.trace, &lines);
+            let of = |spot: Emphasis, strong: bool| match spot {
+                Emphasis::Hidden => Emphasis::Hidden,
+                _ if strong => Emphasis::Strong,
+                _ => Emphasis::Faint,
+            };
+            for (spot, item) in spots.iter_mut().zip(&self.items) {
+                *spot = of(*spot, item.is_some_and(|item| traced.items.contains(&item)));
+            }
+            for (number, line) in lines.iter_mut().enumerate() {
+                *line = of(*line, traced.lines.contains(&number));
+            }
+        }
+        Shown { spots, lines }
+    }
+
+    /// What is reached from `start` along visible lines.
+    fn trace(&self, start: Item, trace: Trace, lines: &[Emphasis]) -> Traced {
+        let mut before: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
+        let mut after: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
+        for line in (0..lines.len()).filter(|&line| lines[line] != Emphasis::Hidden) {
+            if let Some((from, to)) = self.ends(line) {
+                before.entry(to).or_default().push((line, from));
+                after.entry(from).or_default().push((line, to));
+            }
+        }
+        let mut traced = Traced { items: HashSet::from([start]), lines: HashSet::new() };
+        let far = trace != Trace::Neighbours;
+        let ways = [(&before, trace != Trace::Downstream), (&after, trace != Trace::Upstream)];
+        for way in ways.into_iter().filter_map(|(way, wanted)| wanted.then_some(way)) {
+            let (mut seen, mut next) = (HashSet::from([start]), VecDeque::from([start]));
+            while let Some(item) = next.pop_front() {
+                for &(line, other) in way.get(&item).into_iter().flatten() {
+                    traced.lines.insert(line);
+                    if seen.insert(other) && far {
+                        next.push_back(other);
+                    }
+                }
+            }
+            traced.items.extend(seen);
+        }
+        traced
+    }
+}
+
+/// What belongs to a selection.
+struct Traced {
+    items: HashSet<Item>,
+    lines: HashSet<usize>,
+}
+
+fn point(x: f64, y: f64) -> Pos2 {
+    pos2(x as f32, y as f32)
+}
+
+fn vec(x: f64, y: f64) -> Vec2 {
+    vec2(x as f32, y as f32)
+}
+
+/// A line upwards from the top of each spot to the bottom of the next: Bézier curves that leave and arrive upright, in straight pieces.
+fn curve(line: &Line, picture: &Picture) -> Vec<Pos2> {
+    const PIECES: usize = 12;
+    let spots: Vec<_> = line.spots.iter().map(|&spot| &picture.spots[spot]).collect();
+    let mut points = Vec::with_capacity(spots.len() * (PIECES + 1));
+    for pair in spots.windows(2) {
+        let (start, end) = (point(pair[0].x, pair[0].top), point(pair[1].x, pair[1].bottom));
+        let pull = vec2(0.0, ((start.y - end.y) * 0.5).max(12.0));
+        let control = [start, start - pull, end + pull, end];
+        points.extend((0..=PIECES).map(|i| bezier(control, i as f32 / PIECES as f32)));
+    }
+    points
+}
+
+fn bezier([a, b, c, d]: [Pos2; 4], t: f32) -> Pos2 {
+    let u = 1.0 - t;
+    let [a, b, c, d] = [(a, u * u * u), (b, 3.0 * u * u * t), (c, 3.0 * u * t * t), (d, t * t * t)]
+        .map(|(point, weight)| point.to_vec2() * weight);
+    (a + b + c + d).to_pos2()
+}

@@ -1,0 +1,63 @@
+//! What is said about things.
+
+use gossamer::circuits::wording::{signed, token};
+use gossamer::circuits::{Circuit, NodeEntry, TokenWeights};
+
+use crate::item::Item;
+
+/// The node's entry in the circuit.
+pub fn entry(circuit: &Circuit, item: Item) -> Option<&NodeEntry> {
+    let Item::Node(node) = item else { return None };
+    circuit.nodes.iter().find(|entry| entry.node() == node)
+}
+
+/// The tokens of a channel of the embedding or unembedding.
+pub fn tokens(circuit: &Circuit, item: Item) -> Option<&TokenWeights> {
+    let (list, channel) = match item {
+        Item::Embedding(channel) => (&circuit.embeddings, channel),
+        Item::Unembedding(channel) => (&circuit.unembeddings, channel),
+        Item::Node(_) => return None,
+    };
+    list.iter().find(|tokens| tokens.channel == channel)
+}
+
+/// What an item is, in a few words.
+pub fn title(circuit: &Circuit, item: Item) -> String {
+    match item {
+        Item::Node(node) => match circuit.model.head(node) {
+            Some((head, channel)) => format!("{node}, head {head}, channel {channel}"),
+            None => node.to_string(),
+        },
+        Item::Embedding(channel) => format!("embedding, residual channel {channel}"),
+        Item::Unembedding(channel) => format!("unembedding, residual channel {channel}"),
+    }
+}
+
+/// What there is to know about an item at a glance: lines of text.
+pub fn summary(circuit: &Circuit, item: Item) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(entry) = entry(circuit, item) {
+        lines.push(format!("task loss without it {}", signed(entry.ablation_delta)));
+        lines.push(format!("mean over text {}", signed(entry.mean)));
+        for (side, range) in [("positive", entry.positive), ("negative", entry.negative)] {
+            let (mean, min, max) = (signed(range.mean), signed(range.min), signed(range.max));
+            lines.push(format!("in {side} prompts {mean} ({min} to {max})"));
+        }
+        let bias = circuit.biases.iter().find(|bias| bias.node == entry.node());
+        lines.extend(bias.map(|bias| format!("bias {}", signed(bias.value))));
+    }
+    if let Some(tokens) = tokens(circuit, item) {
+        lines.extend(tokens.tokens.iter().take(8).map(|t| format!("{} {}", token(&t.text), signed(t.weight))));
+    }
+    lines
+}
+
+/// Whether an item answers to a search: by its name, its label, or a token.
+pub fn matches(circuit: &Circuit, item: Item, label: Option<&str>, search: &str) -> bool {
+    let search = search.trim().to_lowercase();
+    let has = |text: &str| text.to_lowercase().contains(&search);
+    !search.is_empty()
+        && (has(&title(circuit, item))
+            || label.is_some_and(has)
+            || tokens(circuit, item).is_some_and(|tokens| tokens.tokens.iter().any(|t| has(&t.text))))
+}

@@ -1,0 +1,159 @@
+//! What a person chose to see of a circuit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gossamer::circuits::{Node, NodeKind};
+use serde::{Deserialize, Serialize};
+
+use crate::item::Item;
+
+/// One half of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Sublayer {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The MLP, or else the attention.
+    pub mlp: bool,
+}
+
+impl Sublayer {
+    /// The half that a node is in.
+    pub fn of(node: Node) -> Self {
+        let mlp = matches!(node.kind, NodeKind::MlpIn | NodeKind::MlpNeuron | NodeKind::MlpOut);
+        Self { layer: node.layer, mlp }
+    }
+
+    /// What people call it.
+    pub fn name(self) -> String {
+        format!("layer {} {}", self.layer, if self.mlp { "MLP" } else { "attention" })
+    }
+}
+
+/// Which way a selection's connections are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trace {
+    /// To its neighbours only.
+    #[default]
+    Neighbours,
+    /// To all that it depends on.
+    Upstream,
+    /// To all that depends on it.
+    Downstream,
+    /// Both ways.
+    Both,
+}
+
+impl Trace {
+    /// All there are, with what people call them.
+    pub const ALL: [(Self, &str); 4] = [
+        (Self::Neighbours, "neighbours"),
+        (Self::Upstream, "upstream"),
+        (Self::Downstream, "downstream"),
+        (Self::Both, "both ways"),
+    ];
+}
+
+/// What can be undone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Edits {
+    /// Taken out of sight.
+    pub hidden: BTreeSet<Item>,
+    /// Never taken out of sight by the threshold, and kept at hand in a list.
+    pub pinned: BTreeSet<Item>,
+    /// Names that were given.
+    pub labels: BTreeMap<Item, String>,
+    /// Items that belong together, by the group's name.
+    pub groups: BTreeMap<String, BTreeSet<Item>>,
+}
+
+impl Edits {
+    /// Hides an item, or shows it again.
+    pub fn hide(&mut self, item: Item, hidden: bool) {
+        if hidden {
+            self.hidden.insert(item)
+        } else {
+            self.hidden.remove(&item)
+        };
+    }
+
+    /// Pins an item, or lets go of it.
+    pub fn pin(&mut self, item: Item, pinned: bool) {
+        if pinned {
+            self.pinned.insert(item)
+        } else {
+            self.pinned.remove(&item)
+        };
+    }
+
+    /// Names an item. An empty name is none.
+    pub fn label(&mut self, item: Item, label: &str) {
+        match label.trim() {
+            "" => drop(self.labels.remove(&item)),
+            label => drop(self.labels.insert(item, label.into())),
+        }
+    }
+
+    /// Puts an item into the group of that name and out of every other; an empty name is none. Groups without items are dropped.
+    pub fn group(&mut self, item: Item, name: &str) {
+        self.groups.values_mut().for_each(|items| items.retain(|&other| other != item));
+        if !name.trim().is_empty() {
+            self.groups.entry(name.trim().into()).or_default().insert(item);
+        }
+        self.groups.retain(|_, items| !items.is_empty());
+    }
+
+    /// The number and name of the group that an item is in.
+    pub fn group_of(&self, item: Item) -> Option<(usize, &str)> {
+        let mut groups = self.groups.iter().enumerate();
+        groups.find_map(|(number, (name, items))| items.contains(&item).then_some((number, name.as_str())))
+    }
+}
+
+/// All choices about one circuit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct View {
+    /// The half of a layer that is shown; everything if none.
+    pub sublayer: Option<Sublayer>,
+    /// Edges with less than this share of the largest effect are not shown: 0 to 1.
+    pub threshold: f64,
+    /// What is pointed at.
+    pub selected: Option<Item>,
+    /// How far its connections are followed.
+    pub trace: Trace,
+    /// What can be undone.
+    pub edits: Edits,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_in_one_group_and_empty_groups_go() {
+        let (a, b) = (Item::Embedding(1), Item::Unembedding(2));
+        let mut edits = Edits::default();
+        edits.group(a, "quotes");
+        edits.group(b, " quotes ");
+        edits.group(a, "strings");
+        assert_eq!((edits.group_of(a), edits.group_of(b)), (Some((1, "strings")), Some((0, "quotes"))));
+        edits.group(b, "");
+        assert_eq!((edits.groups.len(), edits.group_of(a)), (1, Some((0, "strings"))));
+        edits.label(a, " the quote ");
+        edits.label(b, "  ");
+        assert_eq!(edits.labels.values().collect::<Vec<_>>(), ["the quote"]);
+    }
+
+    #[test]
+    fn choices_are_saved_with_names_for_items() {
+        let mut view = View { threshold: 0.25, selected: Some(Item::Embedding(3)), ..View::default() };
+        view.edits.pin("0.attn.q[3]".parse().unwrap(), true);
+        view.edits.label("1.mlp.post_act[9]".parse().unwrap(), "closes strings");
+        let text = serde_json::to_string(&view).unwrap();
+        assert!(text.contains(r#""1.mlp.post_act[9]":"closes strings""#), "{text}");
+        assert_eq!(serde_json::from_str::<View>(&text).unwrap(), view);
+        // What an older version did not save yet has its default.
+        assert_eq!(serde_json::from_str::<View>("{}").unwrap(), View::default());
+    }
+}

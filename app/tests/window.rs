@@ -1,0 +1,238 @@
+//! The explorer driven as people and screen readers do: through what its widgets are called.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use eframe::egui::{Key, Modifiers, Theme};
+use egui_kittest::kittest::Queryable;
+use egui_kittest::{Harness, SnapshotOptions};
+use gossamer::circuits::Circuit;
+use gossamer_explorer::document::Document;
+use gossamer_explorer::explorer::Explorer;
+use gossamer_explorer::item::Item;
+use gossamer_explorer::scene::{Emphasis, Scene};
+use gossamer_explorer::view::{Sublayer, Trace, View};
+
+/// A window; one with a path is still opening it.
+fn window(path: Option<&Path>) -> Harness<'static, Explorer> {
+    let opening = path.is_some();
+    let path = path.map(Path::to_path_buf);
+    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(20);
+    let mut harness = builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, path.as_deref()));
+    if opening {
+        harness.step();
+    } else {
+        harness.run();
+    }
+    harness
+}
+
+fn view(harness: &Harness<'_, Explorer>) -> View {
+    harness.state().view().expect("a document is open").clone()
+}
+
+fn example() -> Circuit {
+    Document::example().unwrap().circuit
+}
+
+/// A folder as a run leaves it.
+fn run(folder: &Path) -> PathBuf {
+    let circuits = folder.join("circuits");
+    fs::create_dir(&circuits).unwrap();
+    let mut circuit = example();
+    circuit.save(circuits.join("a_task.json")).unwrap();
+    circuit.task.name = "other_task".into();
+    circuit.save(circuits.join("other_task.json")).unwrap();
+    fs::write(circuits.join("a_task.statistics.json"), "{}").unwrap();
+    circuits
+}
+
+/// Opening goes on in another thread.
+fn wait(harness: &mut Harness<'_, Explorer>, until: impl Fn(&Explorer) -> bool) {
+    let start = Instant::now();
+    while !until(harness.state()) {
+        assert!(start.elapsed() < Duration::from_secs(20), "nothing came");
+        std::thread::sleep(Duration::from_millis(5));
+        harness.step();
+    }
+    harness.run();
+}
+
+#[test]
+fn the_first_screen_is_an_example() {
+    let harness = window(None);
+    harness.get_by_label("single_double_quote");
+    for entry in &example().nodes {
+        harness.get_by_label(&entry.node().to_string());
+    }
+}
+
+#[test]
+fn a_click_selects_and_its_neighbours_are_told() {
+    let mut harness = window(None);
+    let edge = example().edges[0].clone();
+    harness.get_by_label(&edge.from.to_string()).click();
+    harness.run();
+    assert_eq!(view(&harness).selected, Some(Item::Node(edge.from)));
+    // Its panel leads on to what reads it.
+    harness.get_by_label_contains(&format!("{}   weight", edge.to)).click();
+    harness.run();
+    assert_eq!(view(&harness).selected, Some(Item::Node(edge.to)));
+    harness.key_press(Key::Escape);
+    harness.run();
+    assert_eq!(view(&harness).selected, None);
+}
+
+#[test]
+fn edits_are_undone_and_redone() {
+    let mut harness = window(None);
+    let node = example().nodes[0].node();
+    harness.get_by_label(&node.to_string()).click();
+    harness.run();
+    harness.get_by_label("hide").click();
+    harness.run();
+    assert!(view(&harness).edits.hidden.contains(&Item::Node(node)));
+    let command = Modifiers::COMMAND;
+    harness.key_press_modifiers(command, Key::Z);
+    harness.run();
+    assert!(view(&harness).edits.hidden.is_empty());
+    harness.key_press_modifiers(command | Modifiers::SHIFT, Key::Z);
+    harness.run();
+    assert!(view(&harness).edits.hidden.contains(&Item::Node(node)));
+}
+
+#[test]
+fn a_label_is_found_by_the_search() {
+    let mut harness = window(None);
+    let node = example().nodes[2].node();
+    harness.get_by_label(&node.to_string()).click();
+    harness.run();
+    harness.get_by_label("label").focus();
+    harness.run();
+    harness.get_by_label("label").type_text("the opening quote");
+    harness.run();
+    assert_eq!(view(&harness).edits.labels.values().collect::<Vec<_>>(), ["the opening quote"]);
+    harness.key_press(Key::Escape);
+    harness.run();
+    harness.key_press(Key::Escape);
+    harness.run();
+    harness.get_by_label("Find").focus();
+    harness.run();
+    harness.get_by_label("Find").type_text("opening");
+    harness.run();
+    harness.key_press(Key::Enter);
+    harness.run();
+    assert_eq!(view(&harness).selected, Some(Item::Node(node)));
+}
+
+#[test]
+fn one_sublayer_at_a_time() {
+    let mut harness = window(None);
+    let node = example().nodes[0].node();
+    harness.get_by_label_contains(&format!("{}: ", Sublayer::of(node).name())).click();
+    harness.run();
+    assert_eq!(view(&harness).sublayer, Some(Sublayer::of(node)));
+    harness.get_by_label(&node.to_string());
+    let embedding = Item::Embedding(example().embeddings[0].channel).to_string();
+    assert!(harness.query_by_label(&embedding).is_none(), "the embedding is in no sublayer");
+    harness.get_by_label("the whole circuit").click();
+    harness.run();
+    harness.get_by_label(&embedding);
+}
+
+#[test]
+fn a_run_opens_with_all_its_circuits() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path());
+    let mut harness = window(Some(folder.path()));
+    wait(&mut harness, |explorer| explorer.view().is_some());
+    harness.get_by_label("single_double_quote");
+    harness.get_by_value("a_task").click();
+    harness.run();
+    harness.get_by_label("other_task").click();
+    harness.step();
+    let start = Instant::now();
+    while harness.query_by_label("other_task").is_none() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the other circuit did not come");
+        std::thread::sleep(Duration::from_millis(5));
+        harness.step();
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_is_told_and_the_rest_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("wrong.json");
+    fs::write(&wrong, "{\"version\": 99}").unwrap();
+    for (path, told) in [
+        (wrong.clone(), "version 99"),
+        (folder.path().join("missing.json"), "missing.json"),
+        (folder.path().to_path_buf(), "has no circuits"),
+        (folder.path().join("viz_data.pt"), "is no circuit file"),
+    ] {
+        let mut harness = window(Some(&path));
+        wait(&mut harness, |explorer| explorer.error().is_some());
+        let error = harness.state().error().unwrap().to_string();
+        assert!(error.contains(told), "{error}");
+        harness.get_by_label("All right").click();
+        harness.run();
+        assert!(harness.state().error().is_none());
+    }
+}
+
+#[test]
+fn a_threshold_hides_the_edges_with_less_effect() {
+    let circuit = example();
+    let scene = Scene::new(&circuit, None);
+    let count = |threshold: f64| {
+        let shown = scene.shown(&View { threshold, ..View::default() });
+        shown.lines.iter().filter(|&&line| line != Emphasis::Hidden).count()
+    };
+    let largest = circuit.edges.iter().map(|edge| edge.effect.abs()).fold(0.0, f64::max);
+    let above = circuit.edges.iter().filter(|edge| edge.effect.abs() >= 0.5 * largest).count();
+    assert_eq!(count(0.0) - count(0.5), circuit.edges.len() - above);
+    assert!(above < circuit.edges.len(), "or else the test shows nothing");
+}
+
+#[test]
+fn traces_go_as_far_as_they_should() {
+    let circuit = example();
+    let scene = Scene::new(&circuit, None);
+    let strong = |selected: Item, trace: Trace| -> Vec<Item> {
+        let shown = scene.shown(&View { selected: Some(selected), trace, ..View::default() });
+        let items = scene.items.iter().zip(&shown.spots);
+        items.filter(|(_, spot)| **spot == Emphasis::Strong).filter_map(|(item, _)| *item).collect()
+    };
+    for item in scene.all() {
+        let [before, after] = scene.neighbours(item);
+        let near = strong(item, Trace::Neighbours);
+        assert_eq!(
+            near.len(),
+            1 + before.iter().chain(&after).map(|(_, other)| other).collect::<std::collections::BTreeSet<_>>().len()
+        );
+        let (up, down) = (strong(item, Trace::Upstream), strong(item, Trace::Downstream));
+        for other in &up {
+            assert!(strong(*other, Trace::Downstream).contains(&item), "{item} depends on {other}");
+        }
+        assert_eq!(strong(item, Trace::Both).len(), up.len() + down.len() - 1);
+    }
+    // All of an embedding's consequences end at the top.
+    let start = Item::Embedding(circuit.embeddings[0].channel);
+    assert!(strong(start, Trace::Downstream).iter().any(|item| matches!(item, Item::Unembedding(_))));
+}
+
+#[test]
+fn pictures_look_as_they_did() {
+    let builder = Harness::builder().with_size([960.0, 600.0]).with_max_steps(20).with_theme(Theme::Light).wgpu();
+    let mut harness = builder.build_eframe(|context| Explorer::new(&context.egui_ctx, None, None));
+    harness.run();
+    // Drivers round edges of lines differently; a box that moved by a point is more than this.
+    let options = SnapshotOptions::new().threshold(1.0).max_failed_pixels(60);
+    harness.snapshot_options("example", &options);
+    harness.get_by_label(&example().nodes[0].node().to_string()).click();
+    harness.run();
+    harness.remove_cursor();
+    harness.run();
+    harness.snapshot_options("selected", &options);
+}
