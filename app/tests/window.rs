@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use eframe::egui::{Key, Modifiers, Theme};
 use egui_kittest::kittest::Queryable;
 use egui_kittest::{Harness, SnapshotOptions};
-use gossamer::circuits::Circuit;
+use gossamer::circuits::{Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind};
 use gossamer_explorer::document::Document;
 use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::item::Item;
@@ -220,6 +220,63 @@ fn traces_go_as_far_as_they_should() {
     // All of an embedding's consequences end at the top.
     let start = Item::Embedding(circuit.embeddings[0].channel);
     assert!(strong(start, Trace::Downstream).iter().any(|item| matches!(item, Item::Unembedding(_))));
+}
+
+/// The example's model with `nodes` neurons and as many outputs, and edges between them.
+fn large(nodes: usize, edges: usize) -> Circuit {
+    let mut circuit = example();
+    circuit.nodes.clear();
+    circuit.biases.clear();
+    circuit.edges.clear();
+    circuit.model.d_mlp = nodes;
+    circuit.model.d_model = nodes;
+    let node = |kind, index| Node { layer: 1, kind, index };
+    for kind in [NodeKind::MlpNeuron, NodeKind::MlpOut] {
+        circuit.nodes.extend((0..nodes).map(|index| NodeEntry::new(node(kind, index), &circuit.model)));
+    }
+    for edge in 0..edges {
+        let (from, to) = (edge % nodes, (edge / nodes + 7 * edge) % nodes);
+        let size = edge as f64 / edges as f64;
+        let (from, to) = (node(NodeKind::MlpNeuron, from), node(NodeKind::MlpOut, to));
+        circuit.edges.push(EdgeEntry { from, to, weight: size - 0.5, effect: size });
+    }
+    circuit.counts = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
+    circuit
+}
+
+#[test]
+fn ten_thousand_edges_are_drawn_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large.json");
+    large(300, 10_000).save(&file).unwrap();
+    let mut harness = window(Some(&file));
+    wait(&mut harness, |explorer| explorer.view().is_some());
+    let mut times: Vec<Duration> = (0..9)
+        .map(|_| {
+            let start = Instant::now();
+            harness.step();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("a frame of 10,000 edges: {:?}", times[4]);
+    // Sixty frames a second are 17 ms; this machine may be doing other things.
+    assert!(times[4] < Duration::from_millis(150), "{:?}", times[4]);
+}
+
+#[test]
+fn an_empty_circuit_can_be_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("empty.json");
+    let mut circuit = large(1, 0);
+    circuit.nodes.clear();
+    circuit.embeddings.clear();
+    circuit.unembeddings.clear();
+    circuit.counts = Counts::of(circuit.model.n_layer, &[], &[], &[]);
+    circuit.save(&file).unwrap();
+    let mut harness = window(Some(&file));
+    wait(&mut harness, |explorer| explorer.view().is_some());
+    harness.get_by_label("0 nodes, 0 edges");
 }
 
 #[test]
