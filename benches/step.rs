@@ -18,7 +18,8 @@ const TIME: Duration = Duration::from_secs(4);
 fn main() -> gossamer::Result<()> {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let measure = |group: &str, name: &str, config: RunConfig, density: f64| {
-        let chosen = wanted.is_empty() || wanted.iter().any(|w| w == group || name.contains(w.as_str()));
+        let part = |w: &String| !["presets", "density", "width"].contains(&w.as_str()) && name.contains(w.as_str());
+        let chosen = wanted.is_empty() || wanted.iter().any(|w| w == group || part(w));
         if chosen { measure(name, config, density) } else { Ok(()) }
     };
     for preset in ["quickstart", "circuits", "small"] {
