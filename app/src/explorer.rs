@@ -183,15 +183,16 @@ impl Explorer {
                     }
                     ui.close();
                 }
-                if ui.button("Quit").clicked() {
-                    ui.ctx().send_viewport_cmd(ViewportCommand::Close);
-                }
                 ui.separator();
                 for (name, extension) in [("Save drawing as SVG", "svg"), ("Save circuit as JSON", "json")] {
                     if ui.button(name).clicked() {
                         self.export(extension);
                         ui.close();
                     }
+                }
+                ui.separator();
+                if ui.button("Quit").clicked() {
+                    ui.ctx().send_viewport_cmd(ViewportCommand::Close);
                 }
             });
             ui.menu_button("Edit", |ui| {
@@ -438,6 +439,8 @@ impl App for Explorer {
 
     fn save(&mut self, storage: &mut dyn Storage) {
         self.keep_view();
+        let Session { recent, views } = &mut self.session;
+        views.retain(|name, _| name.is_empty() || recent.iter().any(|path| path.display().to_string() == *name));
         if let Ok(text) = serde_json::to_string(&self.session) {
             storage.set_string("session", text);
         }

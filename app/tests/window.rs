@@ -28,6 +28,11 @@ fn window(path: Option<&Path>) -> Harness<'static, Explorer> {
     harness
 }
 
+fn click(harness: &mut Harness<'_, Explorer>, label: &str) {
+    harness.get_by_label(label).click();
+    harness.run();
+}
+
 fn view(harness: &Harness<'_, Explorer>) -> View {
     harness.state().view().expect("a document is open").clone()
 }
@@ -72,8 +77,7 @@ fn the_first_screen_is_an_example() {
 fn a_click_selects_and_its_neighbours_are_told() {
     let mut harness = window(None);
     let edge = example().edges[0].clone();
-    harness.get_by_label(&edge.from.to_string()).click();
-    harness.run();
+    click(&mut harness, &edge.from.to_string());
     assert_eq!(view(&harness).selected, Some(Item::Node(edge.from)));
     // Its panel leads on to what reads it.
     harness.get_by_label_contains(&format!("{}   weight", edge.to)).click();
@@ -88,10 +92,8 @@ fn a_click_selects_and_its_neighbours_are_told() {
 fn edits_are_undone_and_redone() {
     let mut harness = window(None);
     let node = example().nodes[0].node();
-    harness.get_by_label(&node.to_string()).click();
-    harness.run();
-    harness.get_by_label("hide").click();
-    harness.run();
+    click(&mut harness, &node.to_string());
+    click(&mut harness, "hide");
     assert!(view(&harness).edits.hidden.contains(&Item::Node(node)));
     let command = Modifiers::COMMAND;
     harness.key_press_modifiers(command, Key::Z);
@@ -106,8 +108,7 @@ fn edits_are_undone_and_redone() {
 fn a_label_is_found_by_the_search() {
     let mut harness = window(None);
     let node = example().nodes[2].node();
-    harness.get_by_label(&node.to_string()).click();
-    harness.run();
+    click(&mut harness, &node.to_string());
     harness.get_by_label("label").focus();
     harness.run();
     harness.get_by_label("label").type_text("the opening quote");
@@ -136,8 +137,7 @@ fn one_sublayer_at_a_time() {
     harness.get_by_label(&node.to_string());
     let embedding = Item::Embedding(example().embeddings[0].channel).to_string();
     assert!(harness.query_by_label(&embedding).is_none(), "the embedding is in no sublayer");
-    harness.get_by_label("the whole circuit").click();
-    harness.run();
+    click(&mut harness, "the whole circuit");
     harness.get_by_label(&embedding);
 }
 
@@ -175,8 +175,7 @@ fn what_cannot_be_opened_is_told_and_the_rest_stays() {
         wait(&mut harness, |explorer| explorer.error().is_some());
         let error = harness.state().error().unwrap().to_string();
         assert!(error.contains(told), "{error}");
-        harness.get_by_label("All right").click();
-        harness.run();
+        click(&mut harness, "All right");
         assert!(harness.state().error().is_none());
     }
 }
@@ -287,8 +286,7 @@ fn pictures_look_as_they_did() {
     // Drivers round edges of lines differently; a box that moved by a point is more than this.
     let options = SnapshotOptions::new().threshold(1.0).max_failed_pixels(60);
     harness.snapshot_options("example", &options);
-    harness.get_by_label(&example().nodes[0].node().to_string()).click();
-    harness.run();
+    click(&mut harness, &example().nodes[0].node().to_string());
     harness.remove_cursor();
     harness.run();
     harness.snapshot_options("selected", &options);

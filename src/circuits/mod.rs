@@ -4,7 +4,8 @@
 //! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`polish`] exchanges some, [`find`] goes all the way to the smallest circuit,
 //!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
-//! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs.
+//! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs,
+//!   [`picture`] says where everything goes in a drawing, [`paint`] in which colours, [`wording`] in which words.
 
 mod again;
 pub mod binarise;

@@ -12,7 +12,7 @@ use crate::device::Tensor;
 use crate::device::cpu::{rows_per_block, vectorised};
 
 /// Up to this share of nonzeros the others are skipped. Measured with AVX2 at 1,024 rows (1,024 → 1,024 and 4,096 → 1,024), as dense time over
-/// this: 1.6 to 2.0 at 1/4, 1.2 at 1/3; the two meet near 1/2.
+/// this: 1.6 to 2.0 at 1/4. An earlier, slower version had 1.2 at 1/3 and met the dense product near 1/2.
 const WORTHWHILE: f64 = 0.4;
 
 /// Rows that are summed at a time, as many as a word has bits.
