@@ -18,22 +18,24 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-// A workgroup computes a tile of the output, SIDE x SIDE invocations with ROWS x 4 entries each. Of each factor it keeps a
-// slab of SIDE steps along the inner dimension, so that every invocation fetches exactly one group of four of b, and one
-// or two of a. A slab row has one group of padding, which keeps transposing stores off one another's memory banks.
-// Whatever the tile, an entry's terms are added in the same order.
+// A workgroup computes a tile of the output, SIDE x SIDE invocations with EACH x EACH entries each. Of each factor it keeps a
+// slab of DEPTH steps along the inner dimension, so that every invocation fetches exactly one group of four of each. A slab row has
+// one group of padding, which keeps transposing stores off one another's memory banks. Whatever the tile, an entry's terms are
+// added in the same order.
 //
-// SIDE 16, ROWS 4: 64 x 64 entries, 256 invocations (the portable maximum). 16 multiply-adds for two 16-byte reads of
-// workgroup memory, and 16 accumulators fit every GPU's registers; 8.5 KiB, so that even of 16 KiB little is idle.
-// SIDE 8, ROWS 4: 32 x 32 entries, 64 invocations. For outputs that would leave most of a larger tile, or most of the
-// GPU, without work.
-// SIDE 16, ROWS 8: 128 x 64 entries. 32 multiply-adds for three reads, at the price of 32 accumulators and 12.75 KiB.
+// SIDE 8, EACH 4: 32 x 32 entries, 64 invocations. For outputs that would leave most of a larger tile, or most of the GPU,
+// without work.
+// SIDE 16, EACH 4: 64 x 64 entries, 256 invocations (the portable maximum). 16 multiply-adds for two 16-byte reads of workgroup
+// memory, and 16 accumulators fit every GPU's registers.
+// SIDE 16, EACH 8: 128 x 128 entries. 64 multiply-adds for four reads, at the price of 64 accumulators.
+// Both of the latter take 8.5 KiB of workgroup memory, so that even of 16 KiB little is idle.
 override SIDE: u32 = 16u;
-override ROWS: u32 = 4u;
-override A_PITCH: u32 = SIDE * ROWS / 4u + 1u;
-override B_PITCH: u32 = SIDE + 1u;
-var<workgroup> a_slab: array<vec4<f32>, SIDE * A_PITCH>;
-var<workgroup> b_slab: array<vec4<f32>, SIDE * B_PITCH>;
+override EACH: u32 = 4u;
+override DEPTH: u32 = 4u * SIDE / EACH;
+override FOURS: u32 = SIDE * EACH / 4u;
+override PITCH: u32 = FOURS + 1u;
+var<workgroup> a_slab: array<vec4<f32>, DEPTH * PITCH>;
+var<workgroup> b_slab: array<vec4<f32>, DEPTH * PITCH>;
 
 // Zero outside the matrix, so that ragged edges need no other care.
 fn a_at(i: u32, l: u32, end: u32) -> f32 {
@@ -75,6 +77,13 @@ fn store_four(at: u32, i: u32, j: u32, value: vec4<f32>) {
     store(at, i, j + 3u, value.w);
 }
 
+fn store_block(at: u32, i: u32, j: u32, r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32>) {
+    store_four(at, i, j, r0);
+    store_four(at, i + 1u, j, r1);
+    store_four(at, i + 2u, j, r2);
+    store_four(at, i + 3u, j, r3);
+}
+
 // out = a b + bias with a: (m, k), b: (k, n), bias: (n), out: (shares, m, n); share s sums steps s * share and on.
 @compute @workgroup_size(SIDE * SIDE)
 fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
@@ -83,82 +92,84 @@ fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     if group >= p.groups {
         return;
     }
-    let height = SIDE * ROWS;
-    let width = SIDE * 4u;
-    let across = (p.n + width - 1u) / width;
-    let tiles = across * ((p.m + height - 1u) / height);
+    let edge = SIDE * EACH;
+    let across = (p.n + edge - 1u) / edge;
+    let tiles = across * ((p.m + edge - 1u) / edge);
     let at = group / tiles;
     let tile = group % tiles;
-    let i0 = (tile / across) * height;
-    let j0 = (tile % across) * width;
+    let i0 = (tile / across) * edge;
+    let j0 = (tile % across) * edge;
     let start = at * p.share;
     let end = min(start + p.share, p.k);
 
     // Neighbouring invocations fetch neighbouring numbers, whichever way the factor lies in memory.
+    let a_l = select(lane / FOURS, lane % DEPTH, p.a_col == 1u);
+    let a_i = select(lane % FOURS, lane / DEPTH, p.a_col == 1u);
+    let b_l = select(lane / FOURS, lane % DEPTH, p.b_row == 1u);
+    let b_j = select(lane % FOURS, lane / DEPTH, p.b_row == 1u);
     let row = lane / SIDE;
     let col = lane % SIDE;
-    let a_l = select(row, col, p.a_col == 1u);
-    let a_i = select(col, row, p.a_col == 1u);
-    let b_l = select(row, col, p.b_row == 1u);
-    let b_j = select(col, row, p.b_row == 1u);
 
+    // Four by four entries, and with eight rows and columns those below, at the right, and below at the right.
     var c0 = vec4<f32>();
     var c1 = vec4<f32>();
     var c2 = vec4<f32>();
     var c3 = vec4<f32>();
-    // The lower half of the tile, if it has eight rows an invocation.
-    let lower = 4u * SIDE;
-    var c4 = vec4<f32>();
-    var c5 = vec4<f32>();
-    var c6 = vec4<f32>();
-    var c7 = vec4<f32>();
+    var below0 = vec4<f32>();
+    var below1 = vec4<f32>();
+    var below2 = vec4<f32>();
+    var below3 = vec4<f32>();
+    var right0 = vec4<f32>();
+    var right1 = vec4<f32>();
+    var right2 = vec4<f32>();
+    var right3 = vec4<f32>();
+    var both0 = vec4<f32>();
+    var both1 = vec4<f32>();
+    var both2 = vec4<f32>();
+    var both3 = vec4<f32>();
     // The next slab travels while this one is multiplied.
     var a_next = a_four(i0 + 4u * a_i, start + a_l, end);
-    var a_lower = vec4<f32>();
-    if ROWS == 8u {
-        a_lower = a_four(i0 + lower + 4u * a_i, start + a_l, end);
-    }
     var b_next = b_four(start + b_l, j0 + 4u * b_j, end);
-    for (var l0 = start; l0 < end; l0 += SIDE) {
-        a_slab[a_l * A_PITCH + a_i] = a_next;
-        if ROWS == 8u {
-            a_slab[a_l * A_PITCH + SIDE + a_i] = a_lower;
-        }
-        b_slab[b_l * B_PITCH + b_j] = b_next;
+    for (var l0 = start; l0 < end; l0 += DEPTH) {
+        a_slab[a_l * PITCH + a_i] = a_next;
+        b_slab[b_l * PITCH + b_j] = b_next;
         workgroupBarrier();
-        a_next = a_four(i0 + 4u * a_i, l0 + SIDE + a_l, end);
-        if ROWS == 8u {
-            a_lower = a_four(i0 + lower + 4u * a_i, l0 + SIDE + a_l, end);
-        }
-        b_next = b_four(l0 + SIDE + b_l, j0 + 4u * b_j, end);
-        for (var l = 0u; l < SIDE; l++) {
-            let u = a_slab[l * A_PITCH + row];
-            let v = b_slab[l * B_PITCH + col];
+        a_next = a_four(i0 + 4u * a_i, l0 + DEPTH + a_l, end);
+        b_next = b_four(l0 + DEPTH + b_l, j0 + 4u * b_j, end);
+        for (var l = 0u; l < DEPTH; l++) {
+            let u = a_slab[l * PITCH + row];
+            let v = b_slab[l * PITCH + col];
             c0 += u.x * v;
             c1 += u.y * v;
             c2 += u.z * v;
             c3 += u.w * v;
-            if ROWS == 8u {
-                let w = a_slab[l * A_PITCH + SIDE + row];
-                c4 += w.x * v;
-                c5 += w.y * v;
-                c6 += w.z * v;
-                c7 += w.w * v;
+            if EACH == 8u {
+                let lower = a_slab[l * PITCH + SIDE + row];
+                let further = b_slab[l * PITCH + SIDE + col];
+                below0 += lower.x * v;
+                below1 += lower.y * v;
+                below2 += lower.z * v;
+                below3 += lower.w * v;
+                right0 += u.x * further;
+                right1 += u.y * further;
+                right2 += u.z * further;
+                right3 += u.w * further;
+                both0 += lower.x * further;
+                both1 += lower.y * further;
+                both2 += lower.z * further;
+                both3 += lower.w * further;
             }
         }
         workgroupBarrier();
     }
     let i = i0 + 4u * row;
     let j = j0 + 4u * col;
-    store_four(at, i, j, c0);
-    store_four(at, i + 1u, j, c1);
-    store_four(at, i + 2u, j, c2);
-    store_four(at, i + 3u, j, c3);
-    if ROWS == 8u {
-        store_four(at, i + lower, j, c4);
-        store_four(at, i + lower + 1u, j, c5);
-        store_four(at, i + lower + 2u, j, c6);
-        store_four(at, i + lower + 3u, j, c7);
+    store_block(at, i, j, c0, c1, c2, c3);
+    if EACH == 8u {
+        let half = 4u * SIDE;
+        store_block(at, i + half, j, below0, below1, below2, below3);
+        store_block(at, i, j + half, right0, right1, right2, right3);
+        store_block(at, i + half, j + half, both0, both1, both2, both3);
     }
 }
 

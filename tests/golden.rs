@@ -52,6 +52,19 @@ fn built_in_cases_pass_and_folders_give_the_same() {
     }
 }
 
+/// Kernels that check every index compute the same as those that trust themselves.
+#[test]
+fn checks_in_kernels_change_nothing() {
+    for subgroups in [true, false] {
+        let [checked, trusted] = [true, false].map(|checked| common::gpu(subgroups, checked));
+        for case in check::built_in() {
+            for (a, b) in passes(&case, &checked).iter().zip(passes(&case, &trusted)) {
+                assert_eq!((a.error, &a.at), (b.error, &b.at), "{} {}", case.name, a.quantity);
+            }
+        }
+    }
+}
+
 /// A case that expects too little would pass for nothing.
 #[test]
 fn cases_expect_every_number_of_the_model() {

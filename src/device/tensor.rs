@@ -65,14 +65,14 @@ impl<T: Element> fmt::Debug for Tensor<T> {
 
 impl<T: Element> Tensor<T> {
     pub(super) fn empty(device: &Device, name: &str, shape: &[usize]) -> Result<Self> {
-        let len = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(|| Error::Limit {
+        let bytes = shape.iter().try_fold(size_of::<T>(), |n, &d| n.checked_mul(d)).ok_or_else(|| Error::Limit {
             tensor: name.to_string(),
             needed: u64::MAX,
             limit: format!("the shape {shape:?} overflows"),
         })?;
         let data = match device {
-            Device::Cpu(cpu) => Storage::Cpu(Arc::new(cpu.take(name, len)?)),
-            Device::Gpu(gpu) => Storage::Gpu(Arc::new(gpu.take(name, (len * size_of::<T>()) as u64)?)),
+            Device::Cpu(cpu) => Storage::Cpu(Arc::new(cpu.take(name, bytes / size_of::<T>())?)),
+            Device::Gpu(gpu) => Storage::Gpu(Arc::new(gpu.take(name, bytes as u64)?)),
         };
         Ok(Self { shape: shape.to_vec(), device: device.clone(), data })
     }
@@ -133,10 +133,7 @@ impl<T: Element> Tensor<T> {
     /// [`Error::Device`] on a GPU tensor, and if the tensor has clones.
     pub fn native_mut(&mut self) -> Result<&mut [T]> {
         match &mut self.data {
-            Storage::Cpu(buffer) => match Arc::get_mut(buffer) {
-                Some(buffer) => Ok(&mut buffer.data),
-                None => Err(Error::Device("a tensor that others still read cannot be written".into())),
-            },
+            Storage::Cpu(buffer) => Arc::get_mut(buffer).map(|buffer| &mut buffer.data[..]).ok_or_else(shared),
             Storage::Gpu(_) => Err(elsewhere("CPU")),
         }
     }
@@ -156,6 +153,11 @@ impl<T: Element> Tensor<T> {
         }
     }
 
+    /// As [`Tensor::buffer`], if nothing else reads it.
+    fn own_buffer(&self) -> Result<&Arc<gpu::Buffer>> {
+        if self.is_unique() { self.buffer() } else { Err(shared()) }
+    }
+
     /// Copies the entries to the host. Waits for the device.
     ///
     /// # Errors
@@ -171,13 +173,13 @@ impl<T: Element> Tensor<T> {
     /// Overwrites all entries with `data`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the lengths differ; otherwise as [`Tensor::native_mut`].
+    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the tensor has clones.
     pub fn write(&mut self, data: &[T]) -> Result<()> {
         if data.len() != self.len() {
             return Err(Error::shape("write", format!("{} entries into {:?}", data.len(), self.shape)));
         }
         match self.gpu() {
-            Some(gpu) => gpu.write(self.buffer()?, bytemuck::cast_slice(data)),
+            Some(gpu) => gpu.write(self.own_buffer()?, bytemuck::cast_slice(data)),
             None => {
                 self.native_mut()?.copy_from_slice(data);
                 Ok(())
@@ -188,10 +190,10 @@ impl<T: Element> Tensor<T> {
     /// Overwrites all entries with zero bits.
     ///
     /// # Errors
-    /// As [`Tensor::native_mut`].
+    /// [`Error::Device`] if the tensor has clones.
     pub fn clear(&mut self) -> Result<()> {
         match self.gpu() {
-            Some(gpu) => gpu.clear(self.buffer()?),
+            Some(gpu) => gpu.clear(self.own_buffer()?),
             None => {
                 self.native_mut()?.fill(T::default());
                 Ok(())
@@ -202,13 +204,13 @@ impl<T: Element> Tensor<T> {
     /// Overwrites all entries with those of `source`, which has equally many and lives on the same device.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the devices do.
+    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the devices do, or if the tensor has clones.
     pub fn copy_from(&mut self, source: &Self) -> Result<()> {
         if source.len() != self.len() {
             return Err(Error::shape("copy", format!("{:?} into {:?}", source.shape, self.shape)));
         }
         match self.gpu() {
-            Some(gpu) => gpu.copy(source.buffer()?, self.buffer()?, (self.len() * size_of::<T>()) as u64),
+            Some(gpu) => gpu.copy(source.buffer()?, self.own_buffer()?, (self.len() * size_of::<T>()) as u64),
             None => {
                 self.native_mut()?.copy_from_slice(source.native()?);
                 Ok(())
@@ -233,6 +235,10 @@ impl<T: Element> Tensor<T> {
             Device::Cpu(_) => None,
         }
     }
+}
+
+fn shared() -> Error {
+    Error::Device("a tensor that others still read cannot be written".into())
 }
 
 fn elsewhere(wanted: &str) -> Error {

@@ -23,7 +23,7 @@ pub fn append(rows: &Tensor, store: &mut Tensor, at: usize) -> Result<()> {
         let message = format!("rows {:?} and store {:?}, expected (B, T, C)", rows.shape(), store.shape());
         return Err(Error::shape("attention_step", message));
     };
-    if (batch, width) != (entries, channels) || at + time > capacity {
+    if (batch, width) != (entries, channels) || at.checked_add(time).is_none_or(|end| end > capacity) {
         let message = format!("rows {:?} do not fit into {:?} at time {at}", rows.shape(), store.shape());
         return Err(Error::shape("attention_step", message));
     }

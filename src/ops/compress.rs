@@ -19,23 +19,51 @@ const PIECE: usize = 64;
 /// A matrix `(out, in)` as the lists of its nonzeros, twice over. Made by [`forward`]; what uses it trusts the lists.
 #[derive(Clone, Debug)]
 pub struct Compressed {
+    pub(super) shape: (usize, usize),
+    pub(super) rows: Lists,
+    pub(super) columns: Lists,
+}
+
+impl Compressed {
     /// Rows and columns: `(out, in)`.
-    pub shape: (usize, usize),
+    pub fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
+
     /// For every output the inputs it reads, ascending.
-    pub rows: Lists,
+    pub fn rows(&self) -> &Lists {
+        &self.rows
+    }
+
     /// For every input the outputs that read it, ascending.
-    pub columns: Lists,
+    pub fn columns(&self) -> &Lists {
+        &self.columns
+    }
 }
 
 /// Lists of nonzeros, one after the other.
 #[derive(Clone, Debug)]
 pub struct Lists {
+    pub(super) offsets: Tensor<u32>,
+    pub(super) indices: Tensor<u32>,
+    pub(super) values: Tensor,
+}
+
+impl Lists {
     /// `(lists + 1)`: list `i` takes the places `offsets[i] .. offsets[i + 1]` of the other two.
-    pub offsets: Tensor<u32>,
+    pub fn offsets(&self) -> &Tensor<u32> {
+        &self.offsets
+    }
+
     /// `(capacity)`: which input (in lists by row) or output (by column). Unspecified past the last list.
-    pub indices: Tensor<u32>,
+    pub fn indices(&self) -> &Tensor<u32> {
+        &self.indices
+    }
+
     /// `(capacity)`: the weight. Unspecified past the last list.
-    pub values: Tensor,
+    pub fn values(&self) -> &Tensor {
+        &self.values
+    }
 }
 
 impl Lists {

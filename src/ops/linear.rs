@@ -30,7 +30,7 @@ pub enum Tile {
     Small,
     /// 64 × 64 entries.
     Middle,
-    /// 128 × 64 entries.
+    /// 128 × 128 entries.
     Large,
 }
 
@@ -43,18 +43,18 @@ impl Tile {
         match self {
             Self::Small => (32, 32),
             Self::Middle => (64, 64),
-            Self::Large => (128, 64),
+            Self::Large => (128, 128),
         }
     }
 
     /// What makes the shader compute it.
     pub fn constants(self) -> [(&'static str, u32); 2] {
-        let (side, rows) = match self {
+        let (side, each) = match self {
             Self::Small => (8, 4),
             Self::Middle => (16, 4),
             Self::Large => (16, 8),
         };
-        [("SIDE", side), ("ROWS", rows)]
+        [("SIDE", side), ("EACH", each)]
     }
 
     /// How many cover an output of `m` rows and `n` columns.
@@ -224,15 +224,14 @@ fn product(
     };
     let splits = (BUSY / Tile::Middle.count(m, n).max(1)).min(k / 256).max(1);
     let tile = tile(gpu, Output::of(m, n))?;
-    let [side, rows] = tile.constants();
     let groups = tile.count(m, n) * splits;
     let partial = match splits {
         1 => None,
         _ => Some(out.device().empty("linear partial products", &[splits, m, n])?),
     };
-    Launch::new(&SHADER, "product")
-        .constant(side.0, side.1)
-        .constant(rows.0, rows.1)
+    tile.constants()
+        .into_iter()
+        .fold(Launch::new(&SHADER, "product"), |launch, (name, value)| launch.constant(name, value))
         .bind(a.0)
         .bind(b.0)
         // A kernel's bindings are fixed: without a bias, something readable takes its place.

@@ -93,7 +93,7 @@ fn the_fastest_tiles_are_found_and_kept() {
     assert!(file.len() == 1 && said.contains(text(&file[0])), "{said}");
     let kept: serde_json::Value = serde_json::from_slice(&fs::read(&file[0]).unwrap()).unwrap();
     for (name, line) in ["linear narrow", "linear few", "linear many"].iter().zip(best) {
-        let shape = ["32 × 32", "64 × 64", "128 × 64"][kept["choices"][name].as_u64().unwrap() as usize];
+        let shape = ["32 × 32", "64 × 64", "128 × 128"][kept["choices"][name].as_u64().unwrap() as usize];
         assert!(line.ends_with(&format!("best {shape}")), "{name}: {line}, {kept}");
     }
     assert!(tune("gpu", "").contains("not kept"));

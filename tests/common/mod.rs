@@ -7,20 +7,19 @@ use rand_chacha::ChaCha8Rng;
 
 /// Both devices. A machine without any adapter fails here: tests never skip the GPU silently.
 pub fn devices() -> Vec<Device> {
-    vec![Device::cpu(), gpu(true)]
+    vec![Device::cpu(), gpu(true, false)]
 }
 
-/// All forms of every kernel: both devices, and the GPU once more without subgroup operations if it has them.
+/// All forms of every kernel: both devices, and the GPU once more with checked kernels, without subgroup operations.
 pub fn kernels() -> Vec<Device> {
     let mut devices = devices();
-    if matches!(&devices[1], Device::Gpu(gpu) if gpu.subgroups()) {
-        devices.push(gpu(false));
-    }
+    devices.push(gpu(false, true));
     devices
 }
 
-fn gpu(subgroups: bool) -> Device {
-    let options = GpuOptions { subgroups, ..GpuOptions::from_env() };
+/// The GPU, with or without subgroup operations and checks.
+pub fn gpu(subgroups: bool, checked: bool) -> Device {
+    let options = GpuOptions { subgroups, checked, ..GpuOptions::from_env() };
     let gpu = Gpu::open_with(None, &options);
     Device::Gpu(gpu.expect("the tests need a Vulkan, Metal, DX12 or GL adapter; scripts/test installs one"))
 }

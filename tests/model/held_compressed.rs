@@ -212,9 +212,9 @@ fn what_older_files_lack_is_zero() {
 
 #[track_caller]
 fn assert_same(got: &Lists, want: &Lists) {
-    assert_eq!(got.offsets.read().unwrap(), want.offsets.read().unwrap());
-    assert_eq!(got.indices.read().unwrap(), want.indices.read().unwrap());
-    let bits = |lists: &Lists| lists.values.read().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert_eq!(got.offsets().read().unwrap(), want.offsets().read().unwrap());
+    assert_eq!(got.indices().read().unwrap(), want.indices().read().unwrap());
+    let bits = |lists: &Lists| lists.values().read().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(got), bits(want));
 }
 
@@ -229,10 +229,10 @@ fn lists_made_on_the_host_are_those_made_on_the_device() {
                 let nonzeros = data.iter().filter(|v| **v != 0.0).count();
                 let got = compress::from_host(&device, shape, &data).unwrap();
                 let want = compress::forward(&put(&device, &[shape.0, shape.1], &data), nonzeros).unwrap();
-                assert_eq!((got.shape, got.rows.values.len()), (shape, nonzeros));
-                assert!(got.device().same(&device) && got.columns.values.device().same(&device));
-                assert_same(&got.rows, &want.rows);
-                assert_same(&got.columns, &want.columns);
+                assert_eq!((got.shape(), got.rows().values().len()), (shape, nonzeros));
+                assert!(got.device().same(&device) && got.columns().values().device().same(&device));
+                assert_same(&got.rows(), &want.rows);
+                assert_same(&got.columns(), &want.columns);
                 let positive: Vec<f32> = data.iter().map(|v| v + 0.0).collect();
                 assert_eq!(got.decompress().unwrap().read().unwrap(), positive);
             }

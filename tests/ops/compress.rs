@@ -21,19 +21,19 @@ fn oracle(count: usize, length: usize, entry: impl Fn(usize, usize) -> f32) -> (
 #[track_caller]
 fn assert_lists(what: &str, lists: &Lists, want: &(Vec<u32>, Vec<u32>, Vec<f32>)) {
     let used = want.1.len();
-    assert_eq!(lists.offsets.read().unwrap(), want.0, "{what}: offsets");
-    assert!(lists.indices.read().unwrap()[..used] == want.1, "{what}: indices");
+    assert_eq!(lists.offsets().read().unwrap(), want.0, "{what}: offsets");
+    assert!(lists.indices().read().unwrap()[..used] == want.1, "{what}: indices");
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-    assert!(bits(&lists.values.read().unwrap()[..used]) == bits(&want.2), "{what}: values");
+    assert!(bits(&lists.values().read().unwrap()[..used]) == bits(&want.2), "{what}: values");
 }
 
 fn check(device: &Device, (outputs, inputs): (usize, usize), w: &[f32], spare: usize) {
     let what = format!("({outputs}, {inputs}), {}", device.describe());
     let nonzeros = w.iter().filter(|&&v| v != 0.0).count();
     let made = compress::forward(&put(device, &[outputs, inputs], w), nonzeros + spare).unwrap();
-    assert_eq!((made.shape, made.rows.values.len()), ((outputs, inputs), nonzeros + spare));
-    assert_lists(&format!("rows of {what}"), &made.rows, &oracle(outputs, inputs, |i, e| w[i * inputs + e]));
-    assert_lists(&format!("columns of {what}"), &made.columns, &oracle(inputs, outputs, |i, e| w[e * inputs + i]));
+    assert_eq!((made.shape(), made.rows().values().len()), ((outputs, inputs), nonzeros + spare));
+    assert_lists(&format!("rows of {what}"), &made.rows(), &oracle(outputs, inputs, |i, e| w[i * inputs + e]));
+    assert_lists(&format!("columns of {what}"), &made.columns(), &oracle(inputs, outputs, |i, e| w[e * inputs + i]));
     let back = made.decompress().unwrap();
     assert_eq!(back.shape(), [outputs, inputs]);
     // Adding zero turns the negative zeros that compression drops into the positive ones that come back.
@@ -68,10 +68,10 @@ fn the_smallest_numbers_are_not_zeros() {
     let w = [0.0, f32::from_bits(1), -0.0, -f32::from_bits(1), 0.0, f32::MIN_POSITIVE];
     for device in kernels() {
         let made = compress::forward(&put(&device, &[2, 3], &w), 3).unwrap();
-        assert_eq!(made.rows.offsets.read().unwrap(), [0, 1, 3]);
-        assert_eq!(made.rows.indices.read().unwrap(), [1, 0, 2]);
-        assert_eq!(made.columns.offsets.read().unwrap(), [0, 1, 2, 3]);
-        assert_eq!(made.columns.indices.read().unwrap(), [1, 0, 1]);
+        assert_eq!(made.rows().offsets().read().unwrap(), [0, 1, 3]);
+        assert_eq!(made.rows().indices().read().unwrap(), [1, 0, 2]);
+        assert_eq!(made.columns().offsets().read().unwrap(), [0, 1, 2, 3]);
+        assert_eq!(made.columns().indices().read().unwrap(), [1, 0, 1]);
     }
 }
 
@@ -85,8 +85,8 @@ fn too_many_nonzeros_are_refused_or_dropped() {
             continue;
         }
         let made = made.unwrap();
-        assert_lists("rows", &made.rows, &(vec![0, 2, 3], vec![0, 1, 0], vec![1.0, 2.0, 3.0]));
-        assert_lists("columns", &made.columns, &(vec![0, 2, 3, 3], vec![0, 1, 0], vec![1.0, 3.0, 2.0]));
+        assert_lists("rows", &made.rows(), &(vec![0, 2, 3], vec![0, 1, 0], vec![1.0, 2.0, 3.0]));
+        assert_lists("columns", &made.columns(), &(vec![0, 2, 3, 3], vec![0, 1, 0], vec![1.0, 3.0, 2.0]));
         assert_eq!(made.decompress().unwrap().read().unwrap(), [1.0, 2.0, 0.0, 3.0, 0.0, 0.0]);
     }
 }
@@ -95,11 +95,11 @@ fn too_many_nonzeros_are_refused_or_dropped() {
 fn empty_and_misshapen_weights() {
     for device in kernels() {
         let made = compress::forward(&device.zeros("w", &[3, 0]).unwrap(), 0).unwrap();
-        assert_eq!(made.rows.offsets.read().unwrap(), [0; 4]);
-        assert_eq!(made.columns.offsets.read().unwrap(), [0]);
+        assert_eq!(made.rows().offsets().read().unwrap(), [0; 4]);
+        assert_eq!(made.columns().offsets().read().unwrap(), [0]);
         assert!(made.decompress().unwrap().is_empty());
         let made = compress::forward(&device.zeros("w", &[0, 2]).unwrap(), 0).unwrap();
-        assert_eq!(made.columns.offsets.read().unwrap(), [0; 3]);
+        assert_eq!(made.columns().offsets().read().unwrap(), [0; 3]);
         assert!(compress::forward(&device.zeros("w", &[3]).unwrap(), 1).unwrap_err().to_string().contains("[3]"));
     }
 }

@@ -27,18 +27,25 @@ pub struct GpuOptions {
     /// Whether kernels use subgroup operations, if the adapter has them. Selections are the same with and without; sums of floats
     /// differ in the order of the terms.
     pub subgroups: bool,
+    /// Whether kernels check every index and bound every loop while they run, as wgpu has it for shaders of unknown origin. Results are
+    /// the same with and without; it takes time, and keeps a mistake in a kernel from reaching other memory.
+    pub checked: bool,
 }
 
 impl GpuOptions {
     /// As the environment says. `GOSSAMER_CACHE` names the folder; empty, there is none; without it, it is the user's for such things.
-    /// `GOSSAMER_SUBGROUPS=0` leaves subgroup operations alone.
+    /// `GOSSAMER_SUBGROUPS=0` leaves subgroup operations alone, `GOSSAMER_CHECKED=1` has kernels check themselves.
     pub fn from_env() -> Self {
         Self {
             cache: cache::folder(|name| std::env::var_os(name)),
             subgroups: std::env::var_os("GOSSAMER_SUBGROUPS").is_none_or(|value| value != "0"),
+            checked: std::env::var_os("GOSSAMER_CHECKED").is_some_and(|value| value != "0"),
         }
     }
 }
+
+/// Bytes of a buffer at most, whatever the adapter grants: kernels count its words in 32 bits, and some go past the end before they look.
+const COUNTED: u64 = 1 << 33;
 
 /// A graphics adapter with its queue.
 #[derive(Clone)]
@@ -51,6 +58,7 @@ struct Shared {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
+    checked: bool,
     cache: Option<PathBuf>,
     compiled: Option<Compiled>,
     tuning: Mutex<Tuning>,
@@ -212,6 +220,7 @@ impl Gpu {
                 queue,
                 info,
                 limits,
+                checked: options.checked,
                 cache: options.cache.clone(),
                 compiled,
                 tuning: Mutex::new(tuning),
@@ -244,7 +253,8 @@ impl Gpu {
 
     /// The largest storage buffer in bytes that a kernel can bind.
     pub fn largest_binding(&self) -> u64 {
-        self.shared.limits.max_storage_buffer_binding_size.min(self.shared.limits.max_buffer_size)
+        let limits = &self.shared.limits;
+        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(COUNTED)
     }
 
     pub(super) fn allocated(&self) -> u64 {
