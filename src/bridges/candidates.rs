@@ -49,14 +49,9 @@ impl Effect {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Candidate {
     /// Its name.
-    #[serde(serialize_with = "as_text")]
     pub channel: Channel,
     /// The answers at full strength.
     pub effect: Effect,
-}
-
-fn as_text<S: serde::Serializer>(channel: &Channel, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(channel)
 }
 
 /// Answers at each of several strengths.

@@ -1,7 +1,7 @@
 //! Bridges as files: `bridges.safetensors`, and beside it `bridges.json`, which names the two models that they join.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,12 @@ impl BridgeFile {
     /// [`Error::Io`] and [`Error::File`] naming the file.
     pub fn load(folder: &Path) -> Result<Self> {
         versioned::load(&folder.join(ABOUT))
+    }
+
+    /// Where the dense model is, if it is still there: beside the bridges in `folder`, or where its path says.
+    pub fn dense_path(&self, folder: &Path) -> PathBuf {
+        let beside = folder.join(&self.dense.path);
+        if beside.exists() { beside } else { PathBuf::from(&self.dense.path) }
     }
 
     /// Writes the description and the bridges into an existing folder, each file whole or not at all.

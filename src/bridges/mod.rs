@@ -5,7 +5,7 @@
 //! * [`Objective`] is what they and the sparse model are trained for, [`Terms`] what it is made of;
 //! * [`BridgeTrainer`] trains them, [`estimate()`] says what that needs, [`BridgeFile`] names the models they join;
 //! * [`evaluate()`] says how well they do;
-//! * [`Steering`] makes the dense model do what a channel of the sparse one says.
+//! * [`Steering`] makes the dense model do what a channel of the sparse one says, [`Recipe`] how, as a file and as a command.
 
 mod candidates;
 mod estimate;
@@ -13,6 +13,7 @@ mod evaluate;
 mod file;
 mod maps;
 mod objective;
+mod recipe;
 mod steer;
 mod train;
 
@@ -22,5 +23,6 @@ pub use evaluate::{BridgeEvaluation, Hybrid, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};
 pub use maps::{Bridges, Map};
 pub use objective::{Gradients, Losses, Objective, Terms};
+pub use recipe::{Comparison, Recipe};
 pub use steer::{Change, Channel, Ratio, Reading, Scale, Steering};
 pub use train::{BridgeTrainer, Record};

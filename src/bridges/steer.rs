@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Bridges;
 use crate::device::Tensor;
@@ -77,6 +77,18 @@ impl FromStr for Channel {
         };
         let wanted = "a channel that reads the residual stream, such as 3.attn.act_in[17] or 0.mlp.act_in[5]";
         parse().ok_or_else(|| Error::config("node", format!("`{text}` is not {wanted}")))
+    }
+}
+
+impl Serialize for Channel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Channel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

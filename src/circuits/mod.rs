@@ -3,6 +3,7 @@
 //! * [`tasks`] asks the questions, [`Questions`] puts them to a model;
 //! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`polish`] exchanges some, [`find`] goes all the way to the smallest circuit,
 //!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
+//! * [`Probe`] puts any prompt to the model, to a circuit alone and to the rest, with edits of nodes;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs,
 //!   [`picture`] says where everything goes in a drawing, [`paint`] in which colours, [`wording`] in which words.
@@ -16,9 +17,11 @@ mod file;
 pub mod find;
 mod gates;
 mod graph;
+mod means;
 mod nodes;
 pub mod parallel;
 pub mod polish;
+mod probe;
 pub mod prune;
 mod questions;
 pub mod statistics;
@@ -33,7 +36,9 @@ pub use file::{
 };
 pub use gates::{Gates, Nodes};
 pub use graph::{Cut, Edge, Graph, graph};
+pub use means::{MEANS, mean_activations, stored_means};
 pub use nodes::{Layout, Node, NodeKind, Slot};
+pub use probe::{Probe, Response};
 pub use questions::{Answers, Calibration, Questions};
 pub use statistics::Statistics;
 pub use views::{Reader, ResidualPath, Writer, dot, json, paint, picture, residual_paths, show, svg, wording};

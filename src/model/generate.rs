@@ -39,6 +39,13 @@ pub fn probabilities(logits: &[f32]) -> Vec<f64> {
     all
 }
 
+/// Tokens by their probabilities, the most probable first, of equals the lowest id.
+pub fn ranked(p: &[f64]) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..p.len() as u32).collect();
+    ids.sort_by(|&a, &b| p[b as usize].total_cmp(&p[a as usize]).then(a.cmp(&b)));
+    ids
+}
+
 impl Sampling {
     /// Complains about impossible values, naming the setting.
     ///

@@ -1,7 +1,10 @@
 //! Interventions: at any site, channels and positions are set, added to, scaled, ablated or patched while a model runs.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Display};
 use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ModelConfig, Sites};
 use crate::files::HostTensor;
@@ -102,6 +105,59 @@ impl FromStr for Edit {
             return Err(wrong(&format!("`{site}` is not a site")));
         }
         Ok(Self { site: site.to_string(), channels, positions, action })
+    }
+}
+
+impl Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |items: Vec<String>| items.join(",");
+        write!(f, "{}", self.site)?;
+        if !self.channels.is_empty() {
+            write!(f, "[{}]", list(self.channels.iter().map(ToString::to_string).collect()))?;
+        }
+        if !self.positions.is_empty() {
+            write!(f, "@{}", list(self.positions.iter().map(ToString::to_string).collect()))?;
+        }
+        match self.action {
+            Action::Set(v) => write!(f, "={v}"),
+            Action::Add(v) => write!(f, "+={v}"),
+            Action::Scale(v) => write!(f, "*={v}"),
+            Action::Mean => write!(f, "=mean"),
+            Action::Patch => write!(f, "=patch"),
+        }
+    }
+}
+
+impl Display for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Range(a, b) if b == a.saturating_add(1) => write!(f, "{a}"),
+            Self::Range(a, b) => write!(f, "{a}:{b}"),
+            Self::Head(head, None) => write!(f, "h{head}"),
+            Self::Head(head, Some(channel)) => write!(f, "h{head}.{channel}"),
+        }
+    }
+}
+
+impl Display for Positions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |end: Option<i64>| end.map(|end| end.to_string()).unwrap_or_default();
+        match *self {
+            Self::At(at) => write!(f, "{at}"),
+            Self::Range(a, b) => write!(f, "{}:{}", end(a), end(b)),
+        }
+    }
+}
+
+impl Serialize for Edit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Edit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

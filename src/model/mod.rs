@@ -11,6 +11,7 @@ mod hash;
 mod inspect;
 mod intervene;
 mod parameters;
+mod pattern;
 mod shapes;
 mod sites;
 mod weights;
@@ -21,7 +22,7 @@ pub use config::{Activation, ConfigFile, ModelConfig, ResidualActivation, Sparse
 pub use evaluate::{Evaluation, evaluate};
 pub use folder::parse_config;
 pub use forward::Pass;
-pub use generate::{Generator, Sampling, generate, probabilities};
+pub use generate::{Generator, Sampling, generate, probabilities, ranked};
 pub use inspect::{Entry, LayerReport, Report, TensorReport, inspect};
 pub use intervene::{Action, Channels, Edit, Interventions, Positions};
 pub(crate) use parameters::fill_normal;

@@ -13,5 +13,6 @@ mod evaluate;
 mod maps;
 mod objective;
 mod pair;
+mod recipe;
 mod steer;
 mod training;

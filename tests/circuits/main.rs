@@ -2,9 +2,16 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../model/oracle.rs"]
+#[allow(dead_code)]
+mod oracle;
+#[path = "../model/variants.rs"]
+#[allow(dead_code)]
+mod variants;
 
 mod binarise;
 mod file;
+mod probe;
 mod prune;
 mod statistics;
 mod tasks;

@@ -106,6 +106,25 @@ fn steers(run: &Path, folder: &Path) {
     assert_eq!(number(&first["steered"][0]), number(&first["random"][1][0]));
     assert!(number(&first["steered"][0]) != number(&first["steered"][10]));
 
+    // A recipe is the same as its arguments.
+    let about: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(run.join("checkpoints/step-12/bridges.json")).expect("a file"))
+            .expect("JSON");
+    let hash = about["sparse"]["hash"].as_str().expect("a hash");
+    let file = folder.join("recipe.json");
+    let recipe = |hash: &str| {
+        format!(
+            r#"{{"version": 1, "sparse": {{"path": "somewhere", "hash": "{hash}"}}, "prompt": "x = 1", "counterfactual": "x = 2",
+                 "nodes": ["0.mlp.act_in[3]"], "strength": 0.5, "random": 3, "seed": 4, "ratio": "sparse_over_dense"}}"#
+        )
+    };
+    fs::write(&file, recipe(hash)).expect("written");
+    let by_file = succeeds(&mut steer(&["--json", "--recipe", text(&file)]));
+    let same = ["--strength", "0,0.5", "--random", "3", "--seed", "4", "--ratio", "sparse-over-dense", "--json"];
+    assert_eq!(by_file, succeeds(steer(&prompt).args(node).args(same)));
+    fs::write(&file, recipe("sha256:0")).expect("written");
+    fails(&mut steer(&["--recipe", text(&file)]), &["recipe.json", "another sparse model", hash]);
+
     fails(steer(&prompt).args(["--strength", "1:0:0.1"]).args(node), &["1:0:0.1"]);
     fails(steer(&prompt).args(["--node", "0.attn.q[3]"]), &["0.attn.q[3]"]);
     fails(steer(&prompt).args(["--node", "7.mlp.act_in[3]"]), &["7.mlp.act_in[3]"]);

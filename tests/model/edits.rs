@@ -45,6 +45,13 @@ fn documented_forms_are_understood() {
     ];
     for (text, want) in forms {
         assert_eq!(text.parse::<Edit>().unwrap(), want, "{text}");
+        assert_eq!(want.to_string().parse::<Edit>().unwrap(), want, "{want}");
+    }
+    // What people would write is what is written.
+    for text in ["3.mlp.post_act[17]@-1=0", "0.attn.q[h2,h1.5,0:4]*=0.5", "final_resid@3:,:2=patch", "*.attn.k+=-2"] {
+        assert_eq!(text.parse::<Edit>().unwrap().to_string(), text);
+        assert_eq!(serde_json::to_string(&text.parse::<Edit>().unwrap()).unwrap(), format!("{text:?}"));
+        assert_eq!(serde_json::from_str::<Edit>(&format!("{text:?}")).unwrap(), text.parse::<Edit>().unwrap());
     }
 }
 
@@ -93,12 +100,15 @@ fn malformed_texts_are_told_what_is_wrong() {
     }
 }
 
-/// Whatever is understood can also be made ready or be refused in words.
+/// Whatever is understood is understood once more as it is written, and can be made ready or be refused in words.
 fn parse_and_prepare(text: &str) {
     let config = as_published();
     let means: BTreeMap<_, _> = config.sites().into_iter().map(|(name, width)| (name, vec![0.0; width])).collect();
-    let prepared =
-        text.parse::<Edit>().and_then(|edit| Interventions::new(&config, &[edit], means, BTreeMap::default()));
+    let parsed = text.parse::<Edit>();
+    if let Ok(edit) = &parsed {
+        assert_eq!(edit.to_string().parse::<Edit>().unwrap(), *edit, "{text}");
+    }
+    let prepared = parsed.and_then(|edit| Interventions::new(&config, &[edit], means, BTreeMap::default()));
     if let Err(error) = prepared {
         assert!(matches!(error, Error::Config { .. }), "{text}: {error:?}");
     }

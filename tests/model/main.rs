@@ -13,6 +13,7 @@ mod interventions;
 mod oracle;
 mod parameters;
 mod partial;
+mod pattern;
 mod sampling;
 mod sites;
 mod variants;

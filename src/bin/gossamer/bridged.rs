@@ -49,8 +49,7 @@ impl BridgedArgs {
         let about = BridgeFile::load(folder)?;
         let name = match &self.dense {
             Some(name) => PathBuf::from(name),
-            None if folder.join(&about.dense.path).exists() => folder.join(&about.dense.path),
-            None => PathBuf::from(&about.dense.path),
+            None => about.dense_path(folder),
         };
         let options = FindOptions { offline: sparse.offline, progress: true, ..FindOptions::default() };
         let dense = ModelFiles::find(name, &options).context("the dense model (name another place with --dense)")?;

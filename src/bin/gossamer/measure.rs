@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use gossamer::circuits::find::Finder;
 use gossamer::circuits::statistics::{QUANTILES, Snippet};
 use gossamer::circuits::tasks::Task;
-use gossamer::circuits::{Circuit, Layout, Nodes, Statistics};
-use gossamer::files::{load_metadata, load_tensors};
-use gossamer::model::{Batch, means, site_pattern};
+use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
 
 use crate::open::{ModelArgs, Opened, SourceArgs};
 
@@ -134,7 +132,7 @@ fn marked(snippet: &Snippet, opened: &Opened) -> String {
 /// `gossamer circuit binarise`.
 pub fn binarise(args: &BinariseArgs) -> Result<()> {
     let (circuit, opened, task) = args.circuit.open()?;
-    let means = mean_activations(args, &circuit, &opened)?;
+    let means = means_of(args, &circuit, &opened)?;
     let model = &opened.model;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     let finder = Finder { model, nodes, tokenizer: opened.tokenizer()? };
@@ -159,30 +157,16 @@ pub fn binarise(args: &BinariseArgs) -> Result<()> {
 }
 
 /// The nodes' mean activations: those beside the circuit if they are this model's, otherwise taken anew.
-fn mean_activations(args: &BinariseArgs, circuit: &Circuit, opened: &Opened) -> Result<BTreeMap<String, Vec<f32>>> {
+fn means_of(args: &BinariseArgs, circuit: &Circuit, opened: &Opened) -> Result<BTreeMap<String, Vec<f32>>> {
     let model = &opened.model;
-    let path = args.circuit.file.parent().unwrap_or(Path::new("")).join("means.safetensors");
-    let same = |found: BTreeMap<String, String>| found.get("model") == Some(&circuit.model.hash);
-    let means = match args.data.is_empty() && load_metadata(&path).is_ok_and(same) {
-        true => load_tensors(&path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect(),
-        false => {
-            let sequences = opened.sequences(&args.data, args.mean_tokens)?;
-            let batches =
-                sequences.chunks(8).map(|chunk| Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len()));
-            means(model, batches, &site_pattern(r"\.(act_in|q|k|v|resid_delta|post_act)$")?)?
-        }
+    let folder = args.circuit.file.parent().unwrap_or(Path::new(""));
+    let stored = if args.data.is_empty() { stored_means(folder, &circuit.model.hash)? } else { None };
+    let means = match stored {
+        Some(means) => means,
+        None => mean_activations(model, &opened.sequences(&args.data, args.mean_tokens)?)?,
     };
-    for entry in &circuit.nodes {
-        let mean = means.get(&entry.site).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
-        if mean.is_none_or(|mean| (mean - entry.mean).abs() > 1e-3 * (1.0 + entry.mean.abs())) {
-            bail!(
-                "the mean activations are not those that the circuit was found with: {} has {}, not {}; name the same text \
-                 with --data and --mean-tokens, or keep means.safetensors beside the circuit",
-                entry.node(),
-                mean.map_or("none".into(), |mean| mean.to_string()),
-                entry.mean
-            );
-        }
-    }
+    circuit
+        .stands_at(&means)
+        .context("name the same text with --data and --mean-tokens, or keep means.safetensors beside the circuit")?;
     Ok(means)
 }

@@ -106,13 +106,6 @@ impl Opened {
     }
 }
 
-/// Tokens by their probabilities, the most probable first, of equals the lowest id.
-pub fn ranked(p: &[f64]) -> Vec<u32> {
-    let mut ids: Vec<u32> = (0..p.len() as u32).collect();
-    ids.sort_by(|&a, &b| p[b as usize].total_cmp(&p[a as usize]).then(a.cmp(&b)));
-    ids
-}
-
 /// Token ids from the tensor `tokens`, `(T)` or `(B, T)`, of a safetensors file.
 pub fn token_file(path: &PathBuf) -> Result<Vec<Vec<u32>>> {
     let (shape, ids) = load_ids(path, "tokens")?;

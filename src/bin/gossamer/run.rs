@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use gossamer::files::{HostTensor, load_tensors};
 use gossamer::model::{
-    Action, Batch, Edit, Interventions, Recorder, Sites, Weights, means, probabilities, site_pattern,
+    Action, Batch, Edit, Interventions, Recorder, Sites, Weights, means, probabilities, ranked, site_pattern,
 };
 use gossamer::tape::Tape;
 use serde_json::json;
 
-use crate::open::{ModelArgs, Opened, ranked};
+use crate::open::{ModelArgs, Opened};
 
 /// Tokens of generated text that means are taken over where nothing else is named.
 const MEAN_TOKENS: usize = 16_384;

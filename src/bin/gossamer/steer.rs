@@ -7,16 +7,16 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use gossamer::bridges::{Change, Channel, Effect, Question, Ratio, Steering, Sweep};
+use gossamer::bridges::{Change, Channel, Effect, ModelName, Question, Ratio, Recipe, Steering, Sweep};
 use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::circuits::Circuit;
 use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::files::write_atomic;
-use gossamer::model::Edit;
+use gossamer::model::{Edit, ranked};
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
-use crate::open::{SourceArgs, ranked};
+use crate::open::SourceArgs;
 use crate::tasks::named;
 
 #[derive(clap::Args)]
@@ -50,9 +50,12 @@ pub struct Args {
     /// From the negative prompts of the pairs to the positive ones
     #[arg(long)]
     reverse: bool,
-    /// Strengths START:END:STEP, or some with commas
-    #[arg(long, default_value = "0:1:0.1", allow_hyphen_values = true)]
-    strength: Strengths,
+    /// What the explorer saved: prompt, channels, strength, draws and ratio
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "node", "task", "circuit", "random", "seed", "ratio"])]
+    recipe: Option<PathBuf>,
+    /// Strengths START:END:STEP, or some with commas [default: 0:1:0.1, or 0 and the recipe's]
+    #[arg(long, allow_hyphen_values = true)]
+    strength: Option<Strengths>,
     /// Draws of random channels to compare with: the same amounts through other channels
     #[arg(long, default_value_t = 8)]
     random: usize,
@@ -85,8 +88,23 @@ enum RatioArg {
     SparseOverDense,
 }
 
+impl From<RatioArg> for Ratio {
+    fn from(arg: RatioArg) -> Self {
+        match arg {
+            RatioArg::DenseOverSparse => Self::DenseOverSparse,
+            RatioArg::SparseOverDense => Self::SparseOverDense,
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Strengths(Vec<f64>);
+
+impl Default for Strengths {
+    fn default() -> Self {
+        Self((0..=10).map(|tenth| f64::from(tenth) / 10.0).collect())
+    }
+}
 
 impl FromStr for Strengths {
     type Err = String;
@@ -115,13 +133,11 @@ impl FromStr for Strengths {
 pub fn run(args: &Args) -> Result<()> {
     let task = task(args)?;
     let bridged = args.bridged.open(&args.sparse)?;
-    let ratio = match args.ratio {
-        RatioArg::DenseOverSparse => Ratio::DenseOverSparse,
-        RatioArg::SparseOverDense => Ratio::SparseOverDense,
-    };
+    let recipe = recipe(args, &bridged)?;
+    let ratio = recipe.as_ref().map_or(args.ratio.into(), |recipe| recipe.ratio);
     let steering = Steering::new(&bridged.dense, &bridged.sparse, &bridged.bridges, &bridged.sequences, ratio)?;
-    match (&args.prompt, task) {
-        (Some(prompt), _) => one_prompt(args, &bridged, &steering, prompt),
+    match (recipe, task) {
+        (Some(recipe), _) => one_prompt(args, &bridged, &steering, &recipe),
         (None, Some((task, channels))) => {
             let questions = |split| questions(args, &task, split, &bridged);
             let node = match channels {
@@ -133,8 +149,36 @@ pub fn run(args: &Args) -> Result<()> {
             };
             sweep(args, &steering, &node, &questions(Split::Test)?)
         }
-        (None, None) => bail!("name a --prompt, a --task or a --circuit"),
+        (None, None) => bail!("name a --prompt, a --recipe, a --task or a --circuit"),
     }
+}
+
+/// What is done after one prompt, if it is about one.
+fn recipe(args: &Args, bridged: &Bridged) -> Result<Option<Recipe>> {
+    if let Some(path) = &args.recipe {
+        let (recipe, hash) = (Recipe::load(path)?, bridged.sparse.hash()?);
+        if recipe.sparse.hash != hash {
+            let path = path.display();
+            bail!(
+                "{path} is for another sparse model, {} ({}); this one is {hash}",
+                recipe.sparse.path,
+                recipe.sparse.hash
+            );
+        }
+        return Ok(Some(recipe));
+    }
+    Ok(args.prompt.as_ref().map(|prompt| Recipe {
+        version: Recipe::VERSION,
+        sparse: ModelName { path: args.sparse.model.clone(), hash: String::new() },
+        prompt: prompt.clone(),
+        counterfactual: args.counterfactual.clone(),
+        nodes: args.node.clone(),
+        edits: args.set.clone(),
+        strength: 1.0,
+        random: args.random,
+        seed: args.seed,
+        ratio: args.ratio.into(),
+    }))
 }
 
 /// The task, and the channels to rank if it came with a circuit.
@@ -196,7 +240,8 @@ fn rank(args: &Args, steering: &Steering, channels: &[Channel], questions: &[Que
 
 /// The answers to held-out prompts at every strength.
 fn sweep(args: &Args, steering: &Steering, node: &[Channel], questions: &[Question]) -> Result<()> {
-    let sweep = steering.sweep(node, questions, &args.strength.0, args.random, args.seed)?;
+    let strengths = args.strength.clone().unwrap_or_default().0;
+    let sweep = steering.sweep(node, questions, &strengths, args.random, args.seed)?;
     let by = node.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if let Some(path) = &args.csv {
         let mut text = String::from("kind,draw,strength,other,own,log_odds\n");
@@ -252,25 +297,21 @@ fn chart(title: String, series: Vec<Series>) -> Chart {
 }
 
 /// The dense model's next token after one prompt.
-fn one_prompt(args: &Args, bridged: &Bridged, steering: &Steering, prompt: &str) -> Result<()> {
-    let tokens = bridged.tokenizer.encode(prompt)?;
-    if tokens.is_empty() {
-        bail!("the prompt is empty");
-    }
-    let other = args.counterfactual.as_ref().map(|text| bridged.tokenizer.encode(text)).transpose()?;
-    let (change, by) = match (&args.set[..], &other) {
-        ([_, ..], _) => (steering.edited(&tokens, &args.set, other.as_deref())?, "the edits".to_string()),
-        ([], Some(other)) if !args.node.is_empty() => {
-            let (here, there) = (steering.read(&tokens)?, steering.read(other)?);
-            let mut change = Change::default();
-            args.node.iter().for_each(|&channel| change.merge(here.towards(&there, channel)));
-            (change, args.node.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
-        }
-        _ => bail!("say what to steer by: --node with --counterfactual, or --set"),
+fn one_prompt(args: &Args, bridged: &Bridged, steering: &Steering, recipe: &Recipe) -> Result<()> {
+    let change = recipe.change(steering, &bridged.tokenizer)?;
+    let tokens = bridged.tokenizer.encode(&recipe.prompt)?;
+    let by = match recipe.edits.is_empty() {
+        true => recipe.nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        false => "the edits".to_string(),
     };
     let channels: Vec<Channel> = change.amounts().map(|(channel, _)| channel).collect();
-    let draws = steering.controls(&channels, args.random, args.seed);
-    let strengths = &args.strength.0;
+    let draws = steering.controls(&channels, recipe.random, recipe.seed);
+    let strengths = match &args.strength {
+        Some(strengths) => strengths.clone(),
+        None if args.recipe.is_some() => Strengths(vec![0.0, recipe.strength]),
+        None => Strengths::default(),
+    };
+    let strengths = &strengths.0;
     let all = std::iter::once(change.clone()).chain(draws.iter().map(|draw| draw.apply(&change)));
     let changes: Vec<Change> =
         all.flat_map(|change| strengths.iter().map(move |&strength| change.scaled(strength))).collect();

@@ -11,11 +11,11 @@ use gossamer::circuits::find::{Finder, Found, Ranking};
 use gossamer::circuits::prune::{Progress, Settings};
 use gossamer::circuits::tasks::{self, Task};
 use gossamer::circuits::tune::tune;
-use gossamer::circuits::{Layout, Nodes, parallel};
+use gossamer::circuits::{Layout, MEANS, Nodes, mean_activations, parallel};
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, create_folder, load_metadata, load_tensors, save_tensors};
 use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::{Batch, Hold, Model, means, site_pattern};
+use gossamer::model::{Hold, Model};
 use gossamer::text::corpus::Source;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
@@ -126,7 +126,7 @@ pub fn run(args: &Args) -> Result<()> {
     let model = files.load(Hold::Compressed, &device)?;
     create_folder(&folder)?;
     let hash = model.hash()?;
-    let means = mean_activations(args, &model, &tokenizer, &hash, &folder)?;
+    let means = means_of(args, &model, &tokenizer, &hash, &folder)?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &device)?;
     let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
 
@@ -241,14 +241,14 @@ fn progress(steps: u64, name: &str) -> ProgressBar {
 }
 
 /// The nodes' mean activations, from the file of an earlier call for the same model and text if there is one.
-fn mean_activations(
+fn means_of(
     args: &Args,
     model: &Model,
     tokenizer: &Tokenizer,
     hash: &str,
     folder: &Path,
 ) -> Result<BTreeMap<String, Vec<f32>>> {
-    let path = folder.join("means.safetensors");
+    let path = folder.join(MEANS);
     let data: Vec<_> = args.data.iter().map(|path| path.display().to_string()).collect();
     let generated = format!("generated Python, version {}", text::python::VERSION);
     let about = std::collections::HashMap::from([
@@ -265,9 +265,7 @@ fn mean_activations(
         true => sequences(gossamer::text::python::documents(0).map(Ok), tokenizer, length, args.mean_tokens)?,
         false => sequences(Source::new(&args.data).documents()?, tokenizer, length, args.mean_tokens)?,
     };
-    let batches =
-        sequences.chunks(8).map(|chunk| Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len()));
-    let means = means(model, batches, &site_pattern(r"\.(act_in|q|k|v|resid_delta|post_act)$")?)?;
+    let means = mean_activations(model, &sequences)?;
     let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
     let tensors = means.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
     save_tensors(&path, &tensors, Some(about))?;

@@ -1,0 +1,58 @@
+//! The mean activations that nodes stand at where they are ablated: taken over text, and kept beside the circuits that were found with them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Circuit;
+use crate::files::{load_metadata, load_tensors};
+use crate::model::{Batch, Model, means, site_pattern};
+use crate::{Error, Result};
+
+/// The name of the file beside circuits.
+pub const MEANS: &str = "means.safetensors";
+
+/// Sequences that run at once.
+const BATCH: usize = 8;
+
+/// The mean activation of every channel that is a node, by site, over all positions of `sequences`, which are equally long.
+///
+/// # Errors
+/// Those of the forward pass.
+pub fn mean_activations(model: &Model, sequences: &[Vec<u32>]) -> Result<BTreeMap<String, Vec<f32>>> {
+    let batch = |chunk: &[Vec<u32>]| Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len());
+    let batches = sequences.chunks(BATCH).map(batch);
+    means(model, batches, &site_pattern(r"\.(act_in|q|k|v|resid_delta|post_act)$")?)
+}
+
+/// The mean activations that are kept in `folder`, if they are those of the model of that [hash](Model::hash).
+///
+/// # Errors
+/// [`Error::File`] and [`Error::Io`] naming the file, where it is damaged.
+pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<String, Vec<f32>>>> {
+    let path = folder.join(MEANS);
+    match load_metadata(&path).is_ok_and(|about| about.get("model").is_some_and(|found| found == hash)) {
+        true => Ok(Some(load_tensors(&path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect())),
+        false => Ok(None),
+    }
+}
+
+impl Circuit {
+    /// Complains unless these are the mean activations that it was found with.
+    ///
+    /// # Errors
+    /// [`Error::Text`] naming a node whose mean is another one.
+    pub fn stands_at(&self, means: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+        for entry in &self.nodes {
+            let mean = means.get(&entry.site).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
+            if mean.is_none_or(|mean| (mean - entry.mean).abs() > 1e-3 * (1.0 + entry.mean.abs())) {
+                let found = mean.map_or("none".into(), |mean| mean.to_string());
+                return Err(Error::Text(format!(
+                    "the mean activations are not those that the circuit was found with: {} has {found}, not {}",
+                    entry.node(),
+                    entry.mean
+                )));
+            }
+        }
+        Ok(())
+    }
+}

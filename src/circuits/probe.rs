@@ -1,0 +1,81 @@
+//! One prompt at a time, put to a model, to a circuit of it alone, and to everything but the circuit, with edits of any node.
+
+use std::collections::BTreeMap;
+
+use super::{Circuit, Layout, Nodes};
+use crate::files::HostTensor;
+use crate::model::{Batch, Edit, Interventions, Model, Places, Recorder, Sites, Weights, probabilities};
+use crate::tape::{Tape, Var};
+use crate::{Error, Result};
+
+/// A model with a circuit in it, ready for prompts.
+pub struct Probe<'a> {
+    model: &'a Model,
+    weights: Weights,
+    nodes: Nodes,
+    keep: Vec<bool>,
+    means: BTreeMap<String, Vec<f32>>,
+}
+
+/// What is said of the token after a prompt: probabilities by id, uncalibrated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// By the whole model.
+    pub model: Vec<f64>,
+    /// By the circuit alone: every other node stands at its mean.
+    pub circuit: Vec<f64>,
+    /// By everything but the circuit, whose nodes stand at their means. Nodes that the circuit was not allowed to keep stand there in both.
+    pub rest: Vec<f64>,
+    /// The activations in the whole model, `(1, T, width)` each, by site.
+    pub sites: BTreeMap<String, HostTensor>,
+}
+
+impl<'a> Probe<'a> {
+    /// `means`: the mean activations of every channel that is a node, by site.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if the model lacks a node of the circuit, or `means` the mean of a node; otherwise the device's.
+    pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<String, Vec<f32>>) -> Result<Self> {
+        let layout = Layout::new(&model.config);
+        let keep = circuit.keep(&layout)?;
+        let mut nodes = Nodes::new(layout, &means, &model.device)?;
+        for &node in &circuit.absent {
+            if let Some(number) = nodes.layout.number(node) {
+                nodes.absent[number] = true;
+            }
+        }
+        Ok(Self { model, weights: Weights::constant(model, &[]), nodes, keep, means })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        self.model
+    }
+
+    /// Runs a prompt. `edits` hold everywhere: where the whole model runs, and, over the gates, in the circuit and in the rest. `=mean` takes
+    /// the mean of a node; there is nothing to `=patch` from.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an edit that cannot be made, [`Error::Shape`] for a prompt that the model cannot read; otherwise the
+    /// device's.
+    pub fn ask(&self, prompt: &[u32], edits: &[Edit]) -> Result<Response> {
+        let config = &self.model.config;
+        let mut edits = Interventions::new(config, edits, self.means.clone(), BTreeMap::new())?;
+        let batch = Batch::new(&self.model.device, config, prompt, 1)?;
+        let places = Places::new(&self.model.device, &batch, &[prompt.len() - 1])?;
+        let run = |sites: &mut dyn Sites| {
+            let logits = self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?;
+            Ok::<_, Error>(probabilities(&logits.value().read()?))
+        };
+        let mut recorder = Recorder::default();
+        let model = run(&mut (&mut edits, &mut recorder))?;
+        let rest: Vec<bool> = self.keep.iter().map(|kept| !kept).collect();
+        let circuit = run(&mut (self.nodes.keep(&self.keep)?, &mut edits))?;
+        let rest = run(&mut (self.nodes.keep(&rest)?, &mut edits))?;
+        let host = |(site, var): (String, Var)| {
+            Ok((site, HostTensor { shape: var.value().shape().to_vec(), data: var.value().read()? }))
+        };
+        let sites = recorder.sites.into_iter().map(host).collect::<Result<_>>()?;
+        Ok(Response { model, circuit, rest, sites })
+    }
+}
