@@ -4,18 +4,21 @@
 //! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`polish`] exchanges some, [`find`] goes all the way to the smallest circuit,
 //!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
+//! * [`checkpoint`] looks at a circuit's nodes, and at all tasks, in other checkpoints of the model;
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs,
 //!   [`picture`] says where everything goes in a drawing, [`paint`] in which colours, [`wording`] in which words.
 
 mod again;
 pub mod binarise;
 mod check;
+pub mod checkpoint;
 pub mod collect;
 mod describe;
 mod file;
 pub mod find;
 mod gates;
 mod graph;
+mod means;
 mod nodes;
 pub mod parallel;
 pub mod polish;
@@ -27,12 +30,14 @@ pub mod tune;
 mod views;
 
 pub use binarise::Binary;
+pub(crate) use check::joined;
 pub use file::{
     BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, Range, TaskRef, TokenRef,
     TokenWeight, TokenWeights, VERSION,
 };
 pub use gates::{Gates, Nodes};
 pub use graph::{Cut, Edge, Graph, graph};
+pub use means::text_means;
 pub use nodes::{Layout, Node, NodeKind, Slot};
 pub use questions::{Answers, Calibration, Questions};
 pub use statistics::Statistics;

@@ -4,6 +4,7 @@
 mod common;
 
 mod binarise;
+mod checkpoint;
 mod file;
 mod prune;
 mod statistics;
