@@ -75,6 +75,9 @@ pub enum Error {
         /// The offending value.
         value: f32,
     },
+    /// The work was asked to stop before it was done.
+    #[error("stopped before it was done")]
+    Stopped,
     /// Too little memory for what was asked.
     #[error("{0}")]
     Memory(String),

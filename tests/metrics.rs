@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gossamer::Error;
 use gossamer::train::memory::{disk_available, host_available, human_bytes};
-use gossamer::train::metrics::Metrics;
+use gossamer::train::metrics::{Metrics, read};
 use serde_json::Value;
 use tempfile::tempdir;
 
@@ -210,6 +210,22 @@ fn a_resumed_run_leaves_the_lines_of_an_uninterrupted_one() {
         assert_eq!(events[1], (10, 7, vec![0x08, 0x01]));
         assert_eq!(events[2].0, 10);
     }
+}
+
+#[test]
+fn what_was_logged_reads_back_but_for_a_line_that_is_not_whole() {
+    let dir = tempdir().unwrap();
+    assert_eq!(read(dir.path()).unwrap(), []);
+    let mut metrics = Metrics::open(dir.path(), None).unwrap();
+    metrics.log(10, &[("loss", 2.5), ("lr", f64::NAN)]).unwrap();
+    metrics.log(20, &[("loss", 1.25)]).unwrap();
+    let path = dir.path().join("metrics.jsonl");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let [line] = &read(dir.path()).unwrap()[..] else { panic!("one whole line") };
+    assert_eq!((line.step, line.get("loss"), line.get("lr"), line.get("density")), (10, Some(2.5), None, None));
+    fs::write(&path, "{\"step\":1}\nnonsense\n").unwrap();
+    assert!(read(dir.path()).unwrap_err().to_string().contains("line 2"));
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn check_edges(circuit: &Circuit, nodes: &HashSet<Node>) -> Result<(), String> {
 }
 
 /// Whether a layer has a matrix from one place to the other.
-fn joined(from: NodeKind, to: NodeKind) -> bool {
+pub(crate) fn joined(from: NodeKind, to: NodeKind) -> bool {
     use NodeKind::{AttnIn, AttnK, AttnOut, AttnQ, AttnV, MlpIn, MlpNeuron, MlpOut};
     matches!((from, to), (AttnIn, AttnQ | AttnK | AttnV) | (AttnV, AttnOut) | (MlpIn, MlpNeuron) | (MlpNeuron, MlpOut))
 }

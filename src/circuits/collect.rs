@@ -28,9 +28,26 @@ pub fn node_statistics(
     if let Some(node) = nodes.iter().find(|node| layout.number(**node).is_none()) {
         return Err(Error::Text(format!("the model has no node {node}")));
     }
+    gather(nodes, sets, seed, &|which, see| run(model, nodes, sets[which], see))
+}
+
+/// Is shown a node's activations in a sequence: the node's place in the list of nodes, the sequence's number, the values `(T)`.
+pub(crate) type See<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
+
+/// The statistics of `nodes` whose activations `show` knows: asked for one of the three sets by its number, it shows all of that set. It is asked
+/// twice. A node that is never shown has empty statistics.
+///
+/// # Errors
+/// Those of `show`.
+pub(crate) fn gather(
+    nodes: &[Node],
+    sets: [&[Vec<u32>]; 3],
+    seed: u64,
+    show: &dyn Fn(usize, &mut See) -> Result<()>,
+) -> Result<Vec<NodeStatistics>> {
     let mut moments = Vec::new();
-    for set in sets {
-        moments.push(first_pass(model, nodes, set, seed)?);
+    for (which, set) in sets.into_iter().enumerate() {
+        moments.push(first_pass(nodes, set, seed, &|see| show(which, see))?);
     }
     let range = |n: usize| {
         let seen = moments.iter().map(|set| &set[n]).filter(|m| m.count > 0);
@@ -39,8 +56,8 @@ pub fn node_statistics(
     };
     let ranges: Vec<(f32, f32)> = (0..nodes.len()).map(range).collect();
     let mut gathered = Vec::new();
-    for (set, moments) in sets.into_iter().zip(moments) {
-        gathered.push(second_pass(model, nodes, set, &ranges, moments, seed)?.into_iter());
+    for (which, (set, moments)) in sets.into_iter().zip(moments).enumerate() {
+        gathered.push(second_pass(nodes, set, &ranges, moments, seed, &|see| show(which, see))?.into_iter());
     }
     let mut next = |set: usize| gathered[set].next().unwrap_or_default();
     let entry = |(&node, (low, high))| NodeStatistics {
@@ -54,9 +71,8 @@ pub fn node_statistics(
     Ok(nodes.iter().zip(ranges).map(entry).collect())
 }
 
-/// Runs the model over all sequences and shows `see` each node's activations in each sequence: the node's place in `nodes`, the
-/// sequence's number, the values `(T)`. Negative zeros are shown as zeros.
-fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut dyn FnMut(usize, usize, &[f32])) -> Result<()> {
+/// Runs the model over all sequences and shows `see` each node's activations in each. Negative zeros are shown as zeros.
+fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut See) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
@@ -140,7 +156,10 @@ fn offsets(set: &[Vec<u32>]) -> (Vec<usize>, usize) {
     (starts, total)
 }
 
-fn first_pass(model: &Model, nodes: &[Node], set: &[Vec<u32>], seed: u64) -> Result<Vec<Moments>> {
+/// Shows everything of one set.
+type ShowAll<'a> = dyn Fn(&mut See) -> Result<()> + 'a;
+
+fn first_pass(nodes: &[Node], set: &[Vec<u32>], seed: u64, show: &ShowAll) -> Result<Vec<Moments>> {
     let (starts, total) = offsets(set);
     let mut sampled = vec![total <= RESERVOIR; total];
     if total > RESERVOIR {
@@ -148,7 +167,7 @@ fn first_pass(model: &Model, nodes: &[Node], set: &[Vec<u32>], seed: u64) -> Res
         rand::seq::index::sample(&mut rng, total, RESERVOIR).into_iter().for_each(|at| sampled[at] = true);
     }
     let mut moments = vec![Moments::default(); nodes.len()];
-    run(model, nodes, set, &mut |n, sequence, values| {
+    show(&mut |n, sequence, values| {
         for (t, &value) in values.iter().enumerate() {
             moments[n].add(value);
             if sampled[starts[sequence] + t] {
@@ -168,18 +187,18 @@ struct Near {
 }
 
 fn second_pass(
-    model: &Model,
     nodes: &[Node],
     set: &[Vec<u32>],
     ranges: &[(f32, f32)],
     mut moments: Vec<Moments>,
     seed: u64,
+    show: &ShowAll,
 ) -> Result<Vec<Activations>> {
     let (starts, _) = offsets(set);
     let goals: Vec<Vec<[f32; 2]>> = moments.iter_mut().map(Moments::quantiles).collect();
     let mut histograms = vec![vec![0u64; BINS]; nodes.len()];
     let mut nearest: Vec<[[Vec<Near>; 2]; QUANTILES.len()]> = vec![Default::default(); nodes.len()];
-    run(model, nodes, set, &mut |n, sequence, values| {
+    show(&mut |n, sequence, values| {
         values.iter().filter(|v| **v != 0.0).for_each(|&v| histograms[n][bin(v, ranges[n])] += 1);
         for (goals, lists) in goals[n].iter().zip(&mut nearest[n]) {
             for (&goal, list) in goals.iter().zip(lists) {
@@ -247,8 +266,8 @@ fn insert(list: &mut Vec<Near>, (distance, hash): (f32, u64), snippet: impl FnOn
     }
 }
 
-/// The window around position `t`.
-fn snippet(tokens: &[u32], sequence: usize, t: usize, values: &[f32]) -> Snippet {
+/// The window around position `t` of a sequence.
+pub(crate) fn snippet(tokens: &[u32], sequence: usize, t: usize, values: &[f32]) -> Snippet {
     let length = tokens.len().min(WINDOW);
     let start = t.saturating_sub(WINDOW / 2).min(tokens.len() - length);
     let (tokens, activations) = (&tokens[start..start + length], &values[start..start + length]);

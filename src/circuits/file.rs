@@ -56,7 +56,8 @@ pub struct Circuit {
 pub struct ModelRef {
     /// Where it was.
     pub path: String,
-    /// A hash of its weights, with the name of the hash: `sha256:…`.
+    /// A hash of its weights, with the name of the hash: `sha256:…`. Empty in a circuit that [others found](crate::formats::viz): nothing
+    /// was measured then but what they say of it.
     pub hash: String,
     /// Layers.
     pub n_layer: usize,
@@ -308,7 +309,7 @@ impl Circuit {
     }
 
     /// What is wrong with it, if anything is.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         check(self)
     }
 }

@@ -160,7 +160,13 @@ impl Finder<'_> {
     }
 
     /// Calibration and losses of a circuit whose nodes are chosen.
-    fn verdict(&self, task: &Task, settings: &Settings, choosing: &Questions, found: Found) -> Result<Found> {
+    pub(super) fn verdict(
+        &self,
+        task: &Task,
+        settings: &Settings,
+        choosing: &Questions,
+        found: Found,
+    ) -> Result<Found> {
         let weights = self.weights();
         let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: choosing };
         let (_, calibration) = judge.loss(&found.keep)?;

@@ -1,6 +1,8 @@
 //! Gates at the nodes while a model runs: what is kept passes, the rest becomes its mean (method: section 4).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Layout, Slot};
 use crate::device::{Device, Tensor};
@@ -17,6 +19,8 @@ pub struct Nodes {
     pub means: Vec<f32>,
     /// Nodes that are never kept, by number: at first none. A circuit found without the nodes of another one shares none with it.
     pub absent: Vec<bool>,
+    /// Set from outside to end whatever is done with gates, by [`Error::Stopped`] before the next forward pass.
+    pub stop: Arc<AtomicBool>,
     tensors: Vec<Tensor>,
     device: Device,
 }
@@ -36,7 +40,7 @@ impl Nodes {
             flat.extend_from_slice(mean);
         }
         let absent = vec![false; flat.len()];
-        Ok(Self { layout, means: flat, absent, tensors, device: device.clone() })
+        Ok(Self { layout, means: flat, absent, stop: Arc::default(), tensors, device: device.clone() })
     }
 
     /// The same nodes, those in `keep` [absent](Nodes::absent).
@@ -48,8 +52,9 @@ impl Nodes {
     /// Gates that learn: node n is kept where `tau[n] ≥ 0`. Their gradients are in [`Gates::gradient`] after the way back.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Those of the device, and [`Error::Stopped`].
     pub fn learn(&self, tape: &mut Tape, tau: &[f32], temperature: f32) -> Result<Gates<'_>> {
+        self.go_on()?;
         let mut gates = Vec::with_capacity(self.tensors.len());
         let tau: Vec<f32> =
             tau.iter().zip(&self.absent).map(|(&tau, absent)| if *absent { -1.0 } else { tau }).collect();
@@ -62,8 +67,9 @@ impl Nodes {
     /// Gates that keep some nodes and put all others at their means.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Those of the device, and [`Error::Stopped`].
     pub fn keep(&self, keep: &[bool]) -> Result<Gates<'_>> {
+        self.go_on()?;
         let mut gates = Vec::with_capacity(self.tensors.len());
         for slot in self.layout.slots() {
             let kept: Vec<bool> = slot.range().map(|n| keep[n] && !self.absent[n]).collect();
@@ -76,6 +82,10 @@ impl Nodes {
             });
         }
         Ok(Gates { nodes: self, gates, temperature: 1.0 })
+    }
+
+    fn go_on(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
     }
 }
 

@@ -5,12 +5,14 @@
 //!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
 //! * [`Probe`] puts any prompt to the model, to a circuit alone and to the rest, with edits of nodes;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
+//! * [`checkpoint`] looks at a circuit's nodes, and at all tasks, in other checkpoints of the model;
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs,
 //!   [`picture`] says where everything goes in a drawing, [`paint`] in which colours, [`wording`] in which words.
 
 mod again;
 pub mod binarise;
 mod check;
+pub mod checkpoint;
 pub mod collect;
 mod describe;
 mod file;
@@ -30,13 +32,14 @@ pub mod tune;
 mod views;
 
 pub use binarise::Binary;
+pub(crate) use check::joined;
 pub use file::{
     BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, Range, TaskRef, TokenRef,
     TokenWeight, TokenWeights, VERSION,
 };
 pub use gates::{Gates, Nodes};
 pub use graph::{Cut, Edge, Graph, graph};
-pub use means::{MEANS, mean_activations, stored_means};
+pub use means::{MEANS, mean_activations, stored_means, text_means};
 pub use nodes::{Layout, Node, NodeKind, Slot};
 pub use probe::{Probe, Response};
 pub use questions::{Answers, Calibration, Questions};

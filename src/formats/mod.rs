@@ -1,7 +1,7 @@
 //! Other people's files: published model folders, Hugging Face folders and the Hub, and the way from one to the other.
 //!
 //! [`folder::ModelFiles`] finds a model wherever it lies; [`hub`] fetches it from the Hugging Face Hub; [`convert()`] writes it as a folder
-//! that everyone reads. [`torch`] reads what `torch.save` writes, without executing anything.
+//! that everyone reads. [`torch`] reads what `torch.save` writes, without executing anything; [`viz`] the circuits that were published so.
 
 pub mod config;
 pub mod convert;
@@ -9,7 +9,9 @@ pub mod folder;
 pub mod hub;
 mod names;
 pub mod torch;
+pub mod viz;
 
 pub use convert::{ConvertOptions, convert};
 pub use folder::{FindOptions, ModelFiles};
 pub use hub::Hub;
+pub use viz::Payload;

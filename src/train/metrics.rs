@@ -1,5 +1,6 @@
 //! What a run reports as it goes: `metrics.jsonl`, a line a logged step, and the same scalars for TensorBoard.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -73,6 +74,41 @@ impl Metrics {
         self.lines.write_all(line.as_bytes()).map_err(|e| Error::io(&self.path, e))?;
         self.events.scalars(step, values)
     }
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Logged {
+    /// Steps done.
+    pub step: u64,
+    /// The values by their names, without those that are not finite.
+    #[serde(flatten)]
+    values: BTreeMap<String, Option<f64>>,
+}
+
+impl Logged {
+    /// The value of that name, if it was logged and is finite.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.get(name).copied().flatten()
+    }
+}
+
+/// What the run in the folder `run_dir` has logged so far; nothing if it has not begun. A line that is still being written is left out.
+///
+/// # Errors
+///
+/// [`Error::Io`] where it cannot be read, [`Error::File`] for a line that is not one of ours.
+pub fn read(run_dir: impl AsRef<Path>) -> Result<Vec<Logged>> {
+    let path = run_dir.as_ref().join("metrics.jsonl");
+    let written = match fs::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(|e| Error::io(&path, e))?,
+    };
+    let whole = written.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let line = |(index, line): (usize, &[u8])| {
+        serde_json::from_slice(line).map_err(|e| Error::file(&path, format!("line {}: {e}", index + 1)))
+    };
+    whole.enumerate().map(line).collect()
 }
 
 #[derive(Deserialize)]

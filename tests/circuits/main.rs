@@ -10,6 +10,7 @@ mod oracle;
 mod variants;
 
 mod binarise;
+mod checkpoint;
 mod file;
 mod probe;
 mod prune;

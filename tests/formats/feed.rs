@@ -10,6 +10,7 @@ use std::path::Path;
 use gossamer::files::{
     HostTensor, ShardedSafetensors, TensorSource, parse_ids, parse_names, parse_tensors, save_tensors,
 };
+use gossamer::formats::Payload;
 use gossamer::formats::config::read_config;
 use gossamer::formats::torch::{DataType, TensorRef, TorchFile, TorchStateDict, Value};
 use gossamer::model::parse_config;
@@ -59,6 +60,16 @@ pub fn pickle(data: &[u8]) {
         Entry::new("fuzz/data/1", &[1; 7]),
         Entry::new("fuzz/data/2", &[]),
     ]));
+}
+
+/// A published circuit.
+pub fn viz(data: &[u8]) {
+    let Some(file) = or_named(TorchFile::from_bytes(NAME, data.to_vec())) else { return };
+    let Some(payload) = or_named(Payload::new(&file)) else { return };
+    // Whatever was made of it can be drawn and written.
+    let text = payload.circuit.to_json();
+    assert_eq!(gossamer::circuits::Circuit::from_json(text.as_bytes()).as_ref(), Ok(&payload.circuit));
+    assert!(gossamer::circuits::svg(&payload.circuit).ends_with("</svg>\n"));
 }
 
 pub fn safetensors(data: &[u8]) {

@@ -25,6 +25,11 @@ fn torch() {
 }
 
 #[test]
+fn viz() {
+    each("viz", feed::viz);
+}
+
+#[test]
 fn pickle() {
     each("pickle", feed::pickle);
 }

@@ -6,8 +6,10 @@ mod feed;
 mod folder;
 mod fuzz;
 mod hub;
+mod pickled;
 mod sources;
 mod torch;
+mod viz;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

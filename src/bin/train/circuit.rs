@@ -1,25 +1,22 @@
 //! `train circuit`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use gossamer::Error;
 use gossamer::circuits::find::{Finder, Found, Ranking};
 use gossamer::circuits::prune::{Progress, Settings};
 use gossamer::circuits::tasks::{self, Task};
 use gossamer::circuits::tune::tune;
-use gossamer::circuits::{Layout, MEANS, Nodes, mean_activations, parallel};
+use gossamer::circuits::{Layout, MEANS, Nodes, parallel, text_means};
 use gossamer::device::Device;
-use gossamer::files::{HostTensor, create_folder, load_metadata, load_tensors, save_tensors};
+use gossamer::files::create_folder;
 use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::{Hold, Model};
-use gossamer::text::corpus::Source;
-use gossamer::text::sequences::sequences;
+use gossamer::model::Hold;
 use gossamer::text::tokenizer::Tokenizer;
-use gossamer::{Error, text};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 #[derive(clap::Args)]
@@ -126,7 +123,7 @@ pub fn run(args: &Args) -> Result<()> {
     let model = files.load(Hold::Compressed, &device)?;
     create_folder(&folder)?;
     let hash = model.hash()?;
-    let means = means_of(args, &model, &tokenizer, &hash, &folder)?;
+    let means = text_means(&model, &tokenizer, &args.data, args.mean_tokens, &folder.join(MEANS))?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &device)?;
     let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
 
@@ -238,36 +235,4 @@ fn progress(steps: u64, name: &str) -> ProgressBar {
     }
     bar.set_prefix(name.to_string());
     bar
-}
-
-/// The nodes' mean activations, from the file of an earlier call for the same model and text if there is one.
-fn means_of(
-    args: &Args,
-    model: &Model,
-    tokenizer: &Tokenizer,
-    hash: &str,
-    folder: &Path,
-) -> Result<BTreeMap<String, Vec<f32>>> {
-    let path = folder.join(MEANS);
-    let data: Vec<_> = args.data.iter().map(|path| path.display().to_string()).collect();
-    let generated = format!("generated Python, version {}", text::python::VERSION);
-    let about = std::collections::HashMap::from([
-        ("model".to_string(), hash.to_string()),
-        ("data".to_string(), if data.is_empty() { generated } else { data.join(" ") }),
-        ("tokens".to_string(), args.mean_tokens.to_string()),
-    ]);
-    let same = load_metadata(&path).is_ok_and(|found| about.iter().all(|(key, value)| found.get(key) == Some(value)));
-    if same {
-        return Ok(load_tensors(&path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect());
-    }
-    let length = model.config.block_size;
-    let sequences = match data.is_empty() {
-        true => sequences(gossamer::text::python::documents(0).map(Ok), tokenizer, length, args.mean_tokens)?,
-        false => sequences(Source::new(&args.data).documents()?, tokenizer, length, args.mean_tokens)?,
-    };
-    let means = mean_activations(model, &sequences)?;
-    let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
-    let tensors = means.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
-    save_tensors(&path, &tensors, Some(about))?;
-    Ok(means)
 }

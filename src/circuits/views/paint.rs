@@ -44,7 +44,12 @@ pub struct Widths {
 impl Widths {
     /// For all edges of a circuit.
     pub fn new(circuit: &Circuit) -> Self {
-        let largest = |of: fn(&EdgeEntry) -> f64| circuit.edges.iter().map(|e| of(e).abs()).fold(0.0, f64::max);
+        Self::over(circuit.edges.iter())
+    }
+
+    /// For edges that shall be compared with each other.
+    pub fn over<'a>(edges: impl Iterator<Item = &'a EdgeEntry> + Clone) -> Self {
+        let largest = |of: fn(&EdgeEntry) -> f64| edges.clone().map(|e| of(e).abs()).fold(0.0, f64::max);
         match largest(|edge| edge.effect) {
             0.0 => Self { by_effect: false, largest: largest(|edge| edge.weight) },
             largest => Self { by_effect: true, largest },

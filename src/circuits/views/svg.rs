@@ -68,15 +68,18 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
     out.push(line(44.0, "font-size=\"20\" font-weight=\"600\"", &task.name, characters / 2));
     let quiet = format!("font-size=\"12\" fill=\"{QUIET}\"");
     out.push(line(65.0, &quiet, &task.description, characters));
-    let size = format!(
-        "{}, {} ({} with biases) · task loss {:.3}, of the whole model {:.3}, without the circuit {:.3}",
+    let mut size = format!(
+        "{}, {} ({} with biases) · task loss {:.3}, of the whole model {:.3}",
         count(counts.nodes, "node"),
         count(counts.edges, "edge"),
         counts.edges_with_biases,
         test.circuit,
         test.model,
-        test.ablated
     );
+    // Of a circuit that others published, it is not known.
+    if !circuit.model.hash.is_empty() {
+        size.push_str(&format!(", without the circuit {:.3}", test.ablated));
+    }
     out.push(line(85.0, &quiet, &size, characters));
     let answers =
         [("in positive prompts", &task.target, POSITIVE), ("in negative prompts", &task.alternative, NEGATIVE)];
