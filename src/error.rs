@@ -75,6 +75,9 @@ pub enum Error {
         /// The offending value.
         value: f32,
     },
+    /// Processes that train together do not agree, or cannot talk.
+    #[error("{0}")]
+    Ranks(String),
     /// Too little memory for what was asked.
     #[error("{0}")]
     Memory(String),
