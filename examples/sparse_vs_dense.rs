@@ -30,6 +30,7 @@ use gossamer::model::{Batch, Hold, Model, evaluate, means, site_pattern};
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::{RunData, batches, held_out, prepare};
+use gossamer::train::ranks::Ranks;
 use gossamer::train::run::Run;
 use gossamer::train::step::Trainer;
 
@@ -152,8 +153,14 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
         }
     }
     let stop = AtomicBool::new(false);
-    let run =
-        Run { config, folder: folder.clone(), cache: args.out.join("cache"), device: device.clone(), stop: &stop };
+    let run = Run {
+        config,
+        folder: folder.clone(),
+        cache: args.out.join("cache"),
+        device: device.clone(),
+        stop: &stop,
+        ranks: Ranks::alone(),
+    };
     run.execute(resume, &mut |_| {}).context("training the sparse model")?;
     Ok((run.config, folder))
 }

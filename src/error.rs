@@ -78,6 +78,9 @@ pub enum Error {
     /// The work was asked to stop before it was done.
     #[error("stopped before it was done")]
     Stopped,
+    /// Processes that train together do not agree, or cannot talk.
+    #[error("{0}")]
+    Ranks(String),
     /// Too little memory for what was asked.
     #[error("{0}")]
     Memory(String),

@@ -9,6 +9,7 @@
 //! * [`formats`]: models as other programs and the Hugging Face Hub keep them.
 //! * [`train`]: batches, optimizer, the loop, checkpoints.
 //! * [`circuits`]: the tasks that ask a model one question each, and what in it answers.
+//! * [`sweep`]: one command with many settings, and a table of what came out.
 //! * [`bridges`]: what joins a sparse model to a dense one, so that each can go on where the other stands.
 #![warn(missing_docs)]
 
@@ -24,6 +25,7 @@ pub mod formats;
 pub mod model;
 pub mod ops;
 pub mod sparsity;
+pub mod sweep;
 pub mod tape;
 pub mod text;
 pub mod train;

@@ -154,26 +154,63 @@ impl Tape {
                 self.add_gradient(id, seed)?;
             }
         }
-        while let Some(step) = self.steps.pop() {
-            let mut dout: Vec<Option<Tensor>> = Vec::with_capacity(step.outputs.len());
-            for id in &step.outputs {
-                dout.push(match self.keep.contains(id) {
-                    true => self.gradients.get(id).cloned(),
-                    false => self.gradients.remove(id),
-                });
-            }
-            if dout.iter().all(Option::is_none) {
-                continue;
-            }
-            let needs: Vec<_> = step.inputs.iter().map(Option::is_some).collect();
-            let gradients = (step.backward)(dout, &needs)?;
-            for (id, gradient) in step.inputs.iter().zip(gradients) {
-                if let (Some(id), Some(gradient)) = (id, gradient) {
-                    self.add_gradient(*id, gradient)?;
-                }
+        while self.step_back()? {}
+        Ok(())
+    }
+
+    /// As [`Tape::backward`], and hands over the gradient of each of `leaves` as soon as nothing further back adds to it, with
+    /// the leaf's index: those used last come first. Leaves that nothing depends on come at the end, without a gradient.
+    ///
+    /// # Errors
+    /// Those of the operations' gradient rules, and of `done`.
+    pub fn backward_to(
+        &mut self,
+        from: &Var,
+        seed: Tensor,
+        leaves: &[Option<Var>],
+        mut done: impl FnMut(usize, Option<Tensor>) -> Result<()>,
+    ) -> Result<()> {
+        let ids = leaves.iter().enumerate().filter_map(|(leaf, var)| Some((var.as_ref()?.id?, leaf)));
+        let mut waiting: HashMap<usize, usize> = ids.collect();
+        let mut finished: Vec<Vec<(usize, usize)>> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let first_used = step.inputs.iter().flatten().filter_map(|id| waiting.remove_entry(id));
+            finished.push(first_used.collect());
+        }
+        if let Some(id) = from.id {
+            self.add_gradient(id, seed)?;
+        }
+        while self.step_back()? {
+            for (id, leaf) in finished.pop().into_iter().flatten() {
+                done(leaf, self.gradients.remove(&id))?;
             }
         }
-        Ok(())
+        let mut unused: Vec<_> = waiting.into_iter().map(|(id, leaf)| (leaf, id)).collect();
+        unused.sort_unstable();
+        unused.into_iter().try_for_each(|(leaf, id)| done(leaf, self.gradients.remove(&id)))
+    }
+
+    /// Undoes the last step that is left; false if there is none.
+    fn step_back(&mut self) -> Result<bool> {
+        let Some(step) = self.steps.pop() else { return Ok(false) };
+        let mut dout: Vec<Option<Tensor>> = Vec::with_capacity(step.outputs.len());
+        for id in &step.outputs {
+            dout.push(match self.keep.contains(id) {
+                true => self.gradients.get(id).cloned(),
+                false => self.gradients.remove(id),
+            });
+        }
+        if dout.iter().all(Option::is_none) {
+            return Ok(true);
+        }
+        let needs: Vec<_> = step.inputs.iter().map(Option::is_some).collect();
+        let gradients = (step.backward)(dout, &needs)?;
+        for (id, gradient) in step.inputs.iter().zip(gradients) {
+            if let (Some(id), Some(gradient)) = (id, gradient) {
+                self.add_gradient(*id, gradient)?;
+            }
+        }
+        Ok(true)
     }
 
     fn add_gradient(&mut self, id: usize, gradient: Tensor) -> Result<()> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::device::{Device, Tensor};
 use crate::files::HostTensor;
+use crate::model::hash::hash_of;
 use crate::model::{ModelConfig, fill_normal};
 use crate::tape::{Tape, Var, Weight};
 use crate::{Error, Result};
@@ -45,6 +46,14 @@ impl Bridges {
             (name, HostTensor { shape, data })
         });
         Self::from_host(dense, sparse, afrac, &tensors.collect(), device)
+    }
+
+    /// `sha256:…` over every tensor's name, shape and numbers, as of a model.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn hash(&self) -> Result<String> {
+        hash_of(self.list.iter().map(|map| Ok((map.name.as_str(), map.value.shape(), map.value.read()?))))
     }
 
     /// Bridges from named tensors.

@@ -11,6 +11,7 @@ use crate::model::{Model, ModelConfig, Weights};
 use crate::ops::{adam, add};
 use crate::sparsity::{self, Sharkfin};
 use crate::train::bridge::BridgeConfig;
+use crate::train::ranks::buckets;
 use crate::train::run::Learner;
 use crate::train::step::{Moments, StepNumbers, StepRecord, Trainer};
 use crate::{Error, Result};
@@ -89,7 +90,7 @@ impl BridgeTrainer {
         }
     }
 
-    /// The terms of each micro-batch, and the average of its gradients.
+    /// The terms of each micro-batch, and the average of the gradients over all ranks.
     fn gradients(&self, batches: &[Vec<u32>]) -> Result<(Vec<Losses>, Gradients)> {
         let optimizer = &self.sparse.optimizer;
         let dense_weights = Weights::constant(&self.dense, &[]);
@@ -102,7 +103,7 @@ impl BridgeTrainer {
             coefficients: self.settings.coefficients,
             draw_sparse: self.settings.draw_sparse,
         };
-        let share = 1.0 / batches.len() as f32;
+        let share = self.sparse.share();
         let (mut terms, mut total) = (Vec::with_capacity(batches.len()), None);
         for tokens in batches {
             let wanted = |kind| self.sparse.trains(kind);
@@ -113,8 +114,12 @@ impl BridgeTrainer {
                 Some(total) => sum(total, gradients)?,
             }
         }
-        let total = total.ok_or_else(|| Error::shape("step", "no batches"))?;
-        Ok((terms, total))
+        let Gradients { sparse, bridges } = total.ok_or_else(|| Error::shape("step", "no batches"))?;
+        let of_sparse = sparse.len();
+        let mut all: Vec<_> = sparse.into_iter().chain(bridges.into_iter().map(Some)).collect();
+        buckets::sum(self.sparse.ranks(), &mut all)?;
+        let bridges = all.split_off(of_sparse).into_iter().flatten().collect();
+        Ok((terms, Gradients { sparse: all, bridges }))
     }
 
     /// The bridges' learning rate at a step.
@@ -189,6 +194,10 @@ impl Learner for BridgeTrainer {
             more.extend(terms.iter().enumerate().map(|(site, &term)| (format!("{name}/{site}"), term)));
         }
         Ok((numbers, more))
+    }
+
+    fn hash(&self) -> Result<String> {
+        Ok(format!("{} {}", self.sparse.model.hash()?, self.bridges.hash()?))
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

@@ -123,6 +123,15 @@ impl<T: Element> Drop for Buffer<T> {
     }
 }
 
+/// Gives the native device `count` threads, unless `RAYON_NUM_THREADS` says otherwise. For programs that share the processors;
+/// only the first call counts, and only before anything was computed.
+pub fn use_threads(count: usize) {
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        // It fails only where there are threads already.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
+    }
+}
+
 /// Runs `f` on one of the native device's own threads.
 ///
 /// An operation called from any other thread wakes one of them and sleeps until it is done. A training step calls hundreds: a small model

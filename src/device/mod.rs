@@ -10,7 +10,7 @@ pub mod gpu;
 mod tensor;
 
 pub use adapters::{AdapterSummary, adapters};
-pub use cpu::{Cpu, on_worker};
+pub use cpu::{Cpu, on_worker, use_threads};
 pub use gpu::launch::{Launch, Shader};
 pub use gpu::{Gpu, GpuOptions};
 pub use tensor::{Element, Tensor};
@@ -34,11 +34,20 @@ impl Device {
     /// # Errors
     /// [`Error::Config`] for a name of another form, [`Error::Device`] if a GPU was asked for and none answers.
     pub fn open(name: &str) -> Result<Self> {
+        Self::open_nth(name, 0)
+    }
+
+    /// As [`Device::open`], for one of several processes on this machine: `auto` gives them its hardware GPUs in turn, to this
+    /// one the `nth`, counted from 0.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_nth(name: &str, nth: usize) -> Result<Self> {
         let name = name.trim();
         match name.split_once(':') {
             None if name == "cpu" => Ok(Self::cpu()),
             None if name == "gpu" => Ok(Self::Gpu(Gpu::open(None)?)),
-            None if name == "auto" => Ok(Self::auto()),
+            None if name == "auto" => Ok(Self::auto(nth)),
             Some(("gpu", which)) if !which.trim().is_empty() => Ok(Self::Gpu(Gpu::open(Some(which.trim()))?)),
             _ => Err(Error::config(
                 "device",
@@ -52,8 +61,8 @@ impl Device {
         Self::Cpu(Cpu::new())
     }
 
-    fn auto() -> Self {
-        let reason = match gpu::hardware_adapter() {
+    fn auto(nth: usize) -> Self {
+        let reason = match gpu::hardware_adapter(nth) {
             Ok(adapter) => match Gpu::from_adapter(adapter, &GpuOptions::from_env()) {
                 Ok(gpu) => return Self::Gpu(gpu),
                 Err(error) => error.to_string(),

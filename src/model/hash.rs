@@ -13,14 +13,20 @@ impl Model {
     /// # Errors
     /// Those of the device.
     pub fn hash(&self) -> Result<String> {
-        let mut hash = Sha256::new();
-        for p in self.parameters.iter() {
-            hash.update(format!("{} {:?}\n", p.name, p.shape));
-            for chunk in p.read()?.data.chunks(1 << 14) {
-                let bytes: Vec<u8> = chunk.iter().flat_map(|v| (v + 0.0).to_le_bytes()).collect();
-                hash.update(&bytes);
-            }
-        }
-        Ok(format!("sha256:{}", hex(&hash.finalize())))
+        hash_of(self.parameters.iter().map(|p| Ok((p.name.as_str(), p.shape.as_slice(), p.read()?.data))))
     }
+}
+
+/// `sha256:…` over names, shapes and numbers, in order.
+pub(crate) fn hash_of<'a>(tensors: impl Iterator<Item = Result<(&'a str, &'a [usize], Vec<f32>)>>) -> Result<String> {
+    let mut hash = Sha256::new();
+    for tensor in tensors {
+        let (name, shape, data) = tensor?;
+        hash.update(format!("{name} {shape:?}\n"));
+        for chunk in data.chunks(1 << 14) {
+            let bytes: Vec<u8> = chunk.iter().flat_map(|v| (v + 0.0).to_le_bytes()).collect();
+            hash.update(&bytes);
+        }
+    }
+    Ok(format!("sha256:{}", hex(&hash.finalize())))
 }

@@ -7,7 +7,7 @@ mod evaluate;
 mod folder;
 mod forward;
 mod generate;
-mod hash;
+pub(crate) mod hash;
 mod inspect;
 mod intervene;
 mod parameters;

@@ -2,6 +2,7 @@
 
 use super::config::RunConfig;
 use super::memory::{host_available, human_bytes};
+use super::ranks::Ranks;
 use crate::device::Device;
 use crate::model::{ModelConfig, Parameters};
 use crate::sparsity::keep_counts;
@@ -20,6 +21,8 @@ pub struct Estimate {
     pub activation_bytes: u64,
     /// Bytes on the host beside that: a checkpoint on its way to the disk, and a step's sequences.
     pub host_bytes: u64,
+    /// Processes on this machine that need as much each.
+    pub on_host: u64,
     largest: (String, u64),
 }
 
@@ -80,8 +83,22 @@ impl Estimate {
             state_bytes: bytes(parameters, 16),
             activation_bytes: bytes(bytes(tokens, per_token), 4),
             host_bytes: bytes(parameters, 8).saturating_add(bytes(config.tokens_per_step(), 8)),
+            on_host: 1,
             largest,
         }
+    }
+
+    /// What each of `ranks` needs, if this is what its share of the batch needs: gradients travel by way of the host.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`].
+    pub fn on_each_of(mut self, ranks: &Ranks) -> Result<Self> {
+        if ranks.size() > 1 {
+            self.on_host = ranks.place()?.on_host as u64;
+            // As sent and as received.
+            self.host_bytes = self.host_bytes.saturating_add(self.parameters.saturating_mul(8));
+        }
+        Ok(self)
     }
 
     /// Bytes on the device.
@@ -107,14 +124,19 @@ impl Estimate {
         }
         let needed =
             if device.is_cpu() { self.device_bytes().saturating_add(self.host_bytes) } else { self.host_bytes };
+        let needed = needed.saturating_mul(self.on_host);
         match host_available() {
             Some(available) if needed > available => {
                 let lower = match self.activation_bytes > self.state_bytes {
                     true => "train.batch_size (raise train.accumulate instead) or model.block_size",
                     false => "model.d_model, model.n_layer or model.d_mlp",
                 };
+                let ranks = match self.on_host {
+                    1 => String::new(),
+                    n => format!(" for {n} ranks on this machine"),
+                };
                 Err(Error::Memory(format!(
-                    "the run needs about {} of memory and {} are available; lower {lower}",
+                    "the run needs about {} of memory{ranks} and {} are available; lower {lower}",
                     human_bytes(needed),
                     human_bytes(available)
                 )))

@@ -1,20 +1,21 @@
 //! The training loop: steps, metrics, evaluations, checkpoints, until done or asked to stop.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::checkpoint;
 use super::config::RunConfig;
 use super::data::{self, RunData};
 use super::estimate::Estimate;
+use super::looping::{Looping, evaluate};
 use super::metrics::Metrics;
+use super::ranks::{Communication, Ranks};
 use super::step::{StepNumbers, StepRecord, Trainer};
 use crate::device::Device;
 use crate::files::{clean_temporaries, create_folder, write_atomic};
-use crate::model::{Batch, Model, Sampling, Weights, generate};
+use crate::model::{Batch, Model, Sampling, generate};
 use crate::ops::count_nonzero;
-use crate::tape::Tape;
 use crate::text::bigram::Bigram;
 use crate::text::cache::Tokens;
 use crate::text::tokenizer::Tokenizer;
@@ -73,6 +74,10 @@ pub struct Outcome {
     pub nonzeros: (u64, u64),
     /// Tokens per second over the steps of this process.
     pub tokens_per_second: f64,
+    /// Time spent in those steps.
+    pub spent: Duration,
+    /// How much of it went into talking to other ranks, if there are any.
+    pub communication: Option<Communication>,
 }
 
 /// What a run trains: a [`Trainer`], or one with something beside it.
@@ -98,6 +103,12 @@ pub trait Learner {
     /// # Errors
     /// [`Error::NonFinite`] naming the step and what went wrong.
     fn numbers(&self, record: &Self::Record) -> Result<(StepNumbers, Vec<(String, f64)>)>;
+
+    /// What identifies the numbers that are trained: the same on all ranks.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn hash(&self) -> Result<String>;
 
     /// Writes into the folder of a checkpoint what the model and its optimizer do not hold.
     ///
@@ -128,6 +139,10 @@ impl Learner for Trainer {
         Ok((Trainer::numbers(self, record)?, Vec::new()))
     }
 
+    fn hash(&self) -> Result<String> {
+        self.model.hash()
+    }
+
     fn save(&self, _: &Path) -> Result<()> {
         Ok(())
     }
@@ -145,6 +160,8 @@ pub struct Run<'a> {
     pub device: Device,
     /// Set from outside to stop after the step under way, with a checkpoint.
     pub stop: &'a AtomicBool,
+    /// The processes that train together. All have the same settings, folder and cache; rank 0 alone writes there.
+    pub ranks: Ranks,
 }
 
 impl Run<'_> {
@@ -155,7 +172,8 @@ impl Run<'_> {
     /// one.
     pub fn execute(&self, resume: bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
-        self.execute_with(resume, Estimate::new(&self.config), fresh, |trainer, _| Ok(trainer), watch)
+        let estimate = Estimate::new(&self.ranks.share(&self.config)?);
+        self.execute_with(resume, estimate, fresh, |trainer, _| Ok(trainer), watch)
     }
 
     /// As [`Run::execute`], with another learner than the trainer alone, and its estimate. Training starts with the model that
@@ -171,26 +189,33 @@ impl Run<'_> {
         learner: impl FnOnce(Trainer, Option<&Path>) -> Result<L>,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outcome> {
+        self.ranks.agree("settings", &self.config.to_toml()?)?;
+        let own = self.ranks.share(&self.config)?;
+        let estimate = estimate.on_each_of(&self.ranks)?;
         watch(Event::Planned(&estimate, &self.device));
         estimate.check(&self.device)?;
-        let tokenizer = self.open(resume)?;
-        let data = data::prepare(&self.config, tokenizer, &self.cache)?;
+        let data = self.data(resume)?;
         watch(Event::Data(&data));
-        let (trainer, from) = self.trainer(&data, fresh, watch)?;
+        let (trainer, from) = self.trainer(&own, &data, fresh, watch)?;
         let mut learner = learner(trainer, from.as_deref())?;
         let first = learner.trainer().steps_done();
-        let mut metrics = Metrics::open(&self.folder, Some(first + 1))?;
+        let mut metrics = match self.ranks.first() {
+            true => Some(Metrics::open(&self.folder, Some(first + 1))?),
+            false => None,
+        };
         let held_out = data::held_out(&self.config, &data.corpus.validation)?;
-        let spent =
-            Looping { run: self, data: &data, held_out: &held_out }.until_done(&mut learner, &mut metrics, watch)?;
+        let looping = Looping { run: self, own: &own, data: &data, held_out: &held_out };
+        looping.compare(&learner)?;
+        let spent = looping.until_done(&mut learner, metrics.as_mut(), watch)?;
 
         let done = learner.trainer().steps_done();
         let finished = done == self.config.train.steps;
-        let validation = match finished {
-            true => Some(evaluate(learner.trainer(), &self.config, &held_out)?),
+        let report = finished && self.ranks.first();
+        let validation = match report {
+            true => Some(evaluate(learner.trainer(), &own, &held_out)?),
             false => None,
         };
-        let bigram = match finished {
+        let bigram = match report {
             true => {
                 let bigram = Bigram::fit(&data.corpus.train, self.config.model.vocab_size)?;
                 let length = held_out.first().map_or(1, Vec::len);
@@ -212,7 +237,20 @@ impl Run<'_> {
             bigram,
             nonzeros,
             tokens_per_second: tokens as f64 / spent.as_secs_f64().max(1e-9),
+            spent,
+            communication: self.ranks.communication(),
         })
+    }
+
+    /// The run's tokenizer and tokens. Rank 0 makes what is not there yet; the others then find it.
+    fn data(&self, resume: bool) -> Result<RunData> {
+        if self.ranks.first() {
+            let data = data::prepare(&self.config, self.open(resume)?, &self.cache)?;
+            self.ranks.meet()?;
+            return Ok(data);
+        }
+        self.ranks.meet()?;
+        data::prepare(&self.config, Tokenizer::load(self.folder.join("tokenizer.json"))?, &self.cache)
     }
 
     /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run that is there.
@@ -243,6 +281,7 @@ impl Run<'_> {
     /// The model's training as it starts, or as the newest checkpoint left it, with that one's folder.
     fn trainer(
         &self,
+        own: &RunConfig,
         data: &RunData,
         fresh: impl FnOnce() -> Result<Model>,
         watch: &mut dyn FnMut(Event<'_>),
@@ -256,10 +295,12 @@ impl Run<'_> {
             return Err(Error::file(self.folder.join("tokenizer.json"), message));
         }
         let Some((step, path)) = checkpoint::list(&self.folder)?.pop() else {
-            let trainer = Trainer::new(fresh()?, self.config.train.clone(), self.config.sparsity.clone())?;
+            let mut trainer = Trainer::new(fresh()?, own.train.clone(), own.sparsity.clone())?;
+            trainer.join(self.ranks.clone())?;
             return Ok((trainer, None));
         };
-        let (trainer, state) = checkpoint::load(&path, &self.config, &self.device)?;
+        let (mut trainer, state) = checkpoint::load(&path, own, &self.device)?;
+        trainer.join(self.ranks.clone())?;
         let (tokenizer, corpus) = (data.tokenizer.hash(), &data.corpus.key);
         if state.tokenizer != tokenizer {
             return Err(Error::file(
@@ -273,125 +314,6 @@ impl Run<'_> {
         watch(Event::Resumed(step));
         Ok((trainer, Some(path)))
     }
-}
-
-struct Looping<'a> {
-    run: &'a Run<'a>,
-    data: &'a RunData,
-    held_out: &'a [Vec<u32>],
-}
-
-impl Looping<'_> {
-    /// Returns the time spent in steps.
-    fn until_done<L: Learner>(
-        &self,
-        learner: &mut L,
-        metrics: &mut Metrics,
-        watch: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Duration> {
-        let config = &self.run.config;
-        let (steps, run) = (config.train.steps, &config.run);
-        let (mut spent, mut logged) = (Duration::ZERO, (learner.trainer().steps_done(), Duration::ZERO));
-        let mut pending = Vec::new();
-        let mut last: Option<(StepNumbers, Vec<(String, f64)>)> = None;
-        let mut validation = None;
-        while learner.trainer().steps_done() < steps {
-            let started = Instant::now();
-            let batches = data::batches(config, &self.data.corpus.train, learner.trainer().steps_done())?;
-            pending.push(learner.step(&batches)?);
-            let done = learner.trainer().steps_done();
-            let stop = self.run.stop.load(Ordering::Relaxed);
-            let due = |every: u64| done == steps || (every > 0 && done.is_multiple_of(every));
-            let save = due(run.checkpoint_every) || stop;
-            if due(run.log_every) || save || due(run.eval_every) || self.run.device.is_cpu() {
-                // Reading waits for the device, which is why it is put off; but nothing is saved unseen.
-                for record in pending.drain(..) {
-                    last = Some(learner.numbers(&record)?);
-                }
-            }
-            spent += started.elapsed();
-            if due(run.eval_every) {
-                validation = Some(evaluate(learner.trainer(), config, self.held_out)?);
-            }
-            if let (Some((numbers, more)), true) = (&last, due(run.log_every) || due(run.eval_every)) {
-                let progress = self.progress(learner.trainer(), *numbers, validation, (spent, logged))?;
-                logged = (done, spent);
-                let mut values = vec![
-                    ("loss", numbers.loss),
-                    ("lr", numbers.lr),
-                    ("density", numbers.density),
-                    ("embed_density", numbers.embed_density),
-                    ("grad_rms", numbers.grad_rms),
-                    ("nonzeros", progress.nonzeros as f64),
-                    ("tokens", (done * config.tokens_per_step()) as f64),
-                    ("tokens_per_second", progress.tokens_per_second),
-                ];
-                values.extend(more.iter().map(|(name, value)| (name.as_str(), *value)));
-                values.extend(validation.filter(|_| due(run.eval_every)).map(|v| ("validation_loss", v)));
-                metrics.log(done, &values)?;
-                watch(Event::Step(&progress));
-            }
-            if save {
-                self.check_sound(learner.trainer())?;
-                let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
-                let path = checkpoint::save(&self.run.folder, &*learner, corpus, &tokenizer, run.keep_checkpoints)?;
-                watch(Event::Saved(&path));
-            }
-            if stop {
-                break;
-            }
-        }
-        Ok(spent)
-    }
-
-    /// Complains if the weights of the last update lead to no finite loss. Only the next step would notice, after they had
-    /// been saved and had pushed out a good checkpoint.
-    fn check_sound(&self, trainer: &Trainer) -> Result<()> {
-        let loss = evaluate(trainer, &self.run.config, &self.held_out[..1.min(self.held_out.len())])?;
-        match loss.is_finite() {
-            true => Ok(()),
-            false => Err(Error::NonFinite {
-                step: trainer.steps_done(),
-                tensor: "loss on held-out data".into(),
-                value: loss as f32,
-            }),
-        }
-    }
-
-    fn progress(
-        &self,
-        trainer: &Trainer,
-        numbers: StepNumbers,
-        validation: Option<f64>,
-        (spent, logged): (Duration, (u64, Duration)),
-    ) -> Result<Progress> {
-        let (step, steps) = (trainer.steps_done(), self.run.config.train.steps);
-        let seconds = (spent - logged.1).as_secs_f64().max(1e-9) / (step - logged.0).max(1) as f64;
-        Ok(Progress {
-            step,
-            steps,
-            numbers,
-            validation,
-            nonzeros: nonzeros(&trainer.model)?.0,
-            tokens_per_second: self.run.config.tokens_per_step() as f64 / seconds,
-            left: Duration::try_from_secs_f64(seconds * (steps - step) as f64).unwrap_or(Duration::MAX),
-        })
-    }
-}
-
-/// Mean loss in nats of the sequences' predictions.
-fn evaluate(trainer: &Trainer, config: &RunConfig, sequences: &[Vec<u32>]) -> Result<f64> {
-    let model = &trainer.model;
-    let weights = Weights::constant(model, trainer.compressed());
-    let (mut sum, mut predictions) = (0.0, 0);
-    for chunk in sequences.chunks(config.train.batch_size) {
-        let batch = Batch::new(&model.device, &config.model, &chunk.concat(), chunk.len())?;
-        let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch, &mut ())?;
-        let loss = loss.value().read()?.first().copied().unwrap_or(f32::NAN);
-        sum += f64::from(loss) * batch.predictions() as f64;
-        predictions += batch.predictions();
-    }
-    Ok(sum / predictions as f64)
 }
 
 /// How many weights of the model's matrices are not zero, and how many weights they have.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::config::Optimizer;
+use super::ranks::Ranks;
+use super::ranks::buckets::Buckets;
 use crate::device::Tensor;
 use crate::model::{Batch, Kind, Model, Parameter, Sites, Weights};
 use crate::ops::compress::Compressed;
@@ -22,6 +24,7 @@ pub struct Trainer {
     /// Whether linear layers multiply by the nonzeros of their weights instead of by whole matrices. `None`: wherever
     /// that is worthwhile.
     pub use_compressed: Option<bool>,
+    ranks: Ranks,
     step: u64,
     moments: Vec<Option<Moments>>,
     compressed: Vec<Option<Arc<Compressed>>>,
@@ -86,6 +89,7 @@ impl Trainer {
             optimizer,
             schedule,
             use_compressed: None,
+            ranks: Ranks::alone(),
             step: 0,
             moments,
             compressed,
@@ -114,6 +118,30 @@ impl Trainer {
             Kind::Bigram => self.model.config.learnable_bigram_table,
             _ => true,
         }
+    }
+
+    /// Lets `ranks` train together: each gives [`Trainer::step`] a share of the step's batches, equally many predictions each,
+    /// and all do the update that the average over all of them asks for.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn join(&mut self, ranks: Ranks) -> Result<()> {
+        self.seed.write(&[self.share_of(&ranks)])?;
+        self.ranks = ranks;
+        Ok(())
+    }
+
+    /// The share of a micro-batch in the step.
+    fn share_of(&self, ranks: &Ranks) -> f32 {
+        1.0 / (self.optimizer.accumulate.max(1) * ranks.size()) as f32
+    }
+
+    pub(crate) fn share(&self) -> f32 {
+        self.share_of(&self.ranks)
+    }
+
+    pub(crate) fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// Steps done.
@@ -237,7 +265,8 @@ impl Trainer {
         })
     }
 
-    /// Losses of the batches, and the average of their gradients for every trained parameter.
+    /// Losses of the batches, and the average over all ranks of their gradients for every trained parameter. What is done on
+    /// the way back of the last batch travels while the rest of it is computed.
     fn gradients(&self, batches: &[Batch], sites: &mut dyn Sites) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
         if batches.len() != self.optimizer.accumulate {
             let message = format!("{} batches for accumulate = {}", batches.len(), self.optimizer.accumulate);
@@ -246,25 +275,29 @@ impl Trainer {
         let device = &self.model.device;
         let mut total: Vec<Option<Tensor>> = (0..self.model.parameters.len()).map(|_| None).collect();
         let mut losses = Vec::with_capacity(batches.len());
-        for batch in batches {
+        let mut buckets = Buckets::new(&self.ranks);
+        for (i, batch) in batches.iter().enumerate() {
             let mut tape = Tape::new();
             let weights = Weights::new(&self.model, &mut tape, |kind| self.trains(kind), &self.compressed);
             let (loss, _, logits) = self.model.loss(&mut tape, &weights, batch, sites)?;
             drop(logits);
-            tape.backward(&loss, self.seed.clone())?;
             losses.push(loss.value().clone());
-            for ((sum, var), p) in total.iter_mut().zip(weights.vars()).zip(self.model.parameters.iter()) {
-                let Some(var) = var.as_ref().filter(|var| var.needs_gradient()) else { continue };
-                let gradient = match tape.take_gradient(var) {
-                    Some(gradient) => gradient,
-                    None => device.zeros(&p.name, &p.shape)?,
+            tape.backward_to(&loss, self.seed.clone(), weights.vars(), |slot, gradient| {
+                let gradient = match (gradient, self.model.parameters.iter().nth(slot)) {
+                    (None, Some(p)) => Some(device.zeros(&p.name, &p.shape)?),
+                    (gradient, _) => gradient,
                 };
-                match sum {
-                    None => *sum = Some(gradient),
-                    Some(sum) => add::accumulate(sum, &gradient)?,
+                match (&mut total[slot], gradient) {
+                    (Some(sum), Some(gradient)) => add::accumulate(sum, &gradient)?,
+                    (sum, gradient) => *sum = gradient,
                 }
-            }
+                match &total[slot] {
+                    Some(sum) if i + 1 == batches.len() => buckets.give(slot, sum),
+                    _ => Ok(()),
+                }
+            })?;
         }
+        buckets.finish(&mut total)?;
         Ok((losses, total))
     }
 

@@ -5,6 +5,7 @@ mod common;
 
 mod curves;
 mod failures;
+mod ranks;
 mod schedule;
 mod survivors;
 mod tiny;

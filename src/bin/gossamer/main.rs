@@ -15,6 +15,7 @@ mod open;
 mod record;
 mod run;
 mod steer;
+mod sweep;
 mod tasks;
 
 use std::io::IsTerminal;
@@ -58,6 +59,8 @@ enum Command {
     Check(check::Args),
     /// How fast is this device? Numbers to compare with other machines'
     Bench(bench::Args),
+    /// One command with many settings, whole or a part of an array job; `sweep collect`: what came out
+    Sweep(sweep::Args),
     /// List the graphics adapters that `--device gpu:…` can name
     Devices(devices::Args),
 }
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Tasks(args) => tasks::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Devices(args) => devices::run(&args),
     });
     match result {

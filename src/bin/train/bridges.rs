@@ -9,6 +9,7 @@ use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model, ModelConfig};
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
+use gossamer::train::ranks::Ranks;
 use gossamer::train::run::Run;
 
 use super::{RunArgs, Screen, absolute, report, stop_on_interrupt};
@@ -25,12 +26,12 @@ pub struct Args {
     run: RunArgs,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, ranks: &Ranks) -> Result<()> {
     let config = match &args.dense {
         None => args.run.config(|_| ())?,
         Some(dense) => config(args, dense)?,
     };
-    execute(&args.run, config)
+    execute(&args.run, config, ranks)
 }
 
 /// The settings of a new run: shapes that both models share are the dense one's, unless they are set.
@@ -71,7 +72,7 @@ fn place(model: &str) -> Result<String> {
 }
 
 /// Starts the run of `config`, or goes on with the one in its folder.
-pub fn execute(args: &RunArgs, mut config: RunConfig) -> Result<()> {
+pub fn execute(args: &RunArgs, mut config: RunConfig, ranks: &Ranks) -> Result<()> {
     if let Some(device) = &args.device {
         config.run.device = device.clone();
     }
@@ -80,10 +81,10 @@ pub fn execute(args: &RunArgs, mut config: RunConfig) -> Result<()> {
     let dense = find(&bridge.dense).context("the dense model")?;
     BridgeTrainer::fits(&dense.config, &config.model)?;
     let estimate = estimate(&config, &dense.config);
-    let device = Device::open(&config.run.device)?;
-    let stop = stop_on_interrupt()?;
-    let (folder, cache) = args.places("bridges");
-    let run = Run { config, folder, cache, device, stop: &stop };
+    let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
+    let stop = stop_on_interrupt(ranks)?;
+    let (folder, cache) = args.places("bridges", ranks)?;
+    let run = Run { config, folder, cache, device, stop: &stop, ranks: ranks.clone() };
     let mut screen = Screen::new(run.config.train.steps);
     let seed = run.config.run.seed;
     let learner = |trainer, checkpoint: Option<&Path>| {
@@ -94,7 +95,7 @@ pub fn execute(args: &RunArgs, mut config: RunConfig) -> Result<()> {
     let outcome = run.execute_with(args.resume.is_some(), estimate, || fresh(&run, &bridge), learner, watch)?;
     screen.bar.finish_and_clear();
     report(&run, &outcome)?;
-    if outcome.finished {
+    if outcome.finished && ranks.first() {
         println!("  its bridges           gossamer bridge eval {}", outcome.checkpoint.display());
     }
     Ok(())

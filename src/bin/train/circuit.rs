@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::finished::Finished;
 use anyhow::{Context, Result, bail};
 use gossamer::Error;
 use gossamer::circuits::find::{Finder, Found, Ranking};
@@ -15,7 +16,14 @@ use gossamer::circuits::{Layout, MEANS, Nodes, parallel, text_means};
 use gossamer::device::Device;
 use gossamer::files::create_folder;
 use gossamer::formats::{FindOptions, ModelFiles};
+<<<<<<< HEAD
 use gossamer::model::Hold;
+=======
+use gossamer::model::{Batch, Hold, Model, means, site_pattern};
+use gossamer::sweep::Shard;
+use gossamer::text::corpus::Source;
+use gossamer::text::sequences::sequences;
+>>>>>>> helper8
 use gossamer::text::tokenizer::Tokenizer;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -59,6 +67,9 @@ pub struct Args {
     /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Do only this part of the tasks, such as 0/3, 1/3 or 2/3, without those that such a call has done before
+    #[arg(long, value_name = "INDEX/COUNT")]
+    shard: Option<Shard>,
     /// Do not go to the network
     #[arg(long)]
     offline: bool,
@@ -104,6 +115,21 @@ impl Args {
         Ok(list)
     }
 
+    /// All that a task's circuits depend on.
+    fn question(&self, settings: &Settings, hash: &str) -> serde_json::Value {
+        serde_json::json!({
+            "model": hash,
+            "settings": settings,
+            "tune": self.tune,
+            "disjoint": self.disjoint,
+            "attribution": matches!(self.ranking, RankingArg::Attribution),
+            "clean_up": !self.no_clean_up,
+            "data": self.data,
+            "mean_tokens": self.mean_tokens,
+            "tasks": tasks::VERSION,
+        })
+    }
+
     fn folder(&self) -> PathBuf {
         match (&self.out, Path::new(&self.model)) {
             (Some(out), _) => out.clone(),
@@ -128,22 +154,47 @@ pub fn run(args: &Args) -> Result<()> {
     let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
 
     println!("task                          loss    →  circuit  ablated   nodes  edges   seconds");
+    let finished = args.shard.map(|_| Finished::new(&folder, args.question(&settings, &hash))).transpose()?;
+    let (mut at, mut tasks) = (0.., tasks);
+    tasks.retain(|_| args.shard.is_none_or(|shard| at.next().is_some_and(|at| shard.has(at))));
+    if let Some(finished) = &finished {
+        tasks.retain(|task| {
+            let done = finished.has(&task.name);
+            if done {
+                println!("{:28} was done before", task.name);
+            }
+            !done
+        });
+    }
     let bars = MultiProgress::new();
     if !std::io::stderr().is_terminal() {
         bars.set_draw_target(ProgressDrawTarget::hidden());
     }
     let search = Search { args, settings: &settings, path: &args.model, hash: &hash, folder: &folder, bars };
     let found = parallel::map(&device, tasks.len(), |at| {
+        let name = &tasks[at].name;
         let found = search.task(&finder, &tasks[at]);
         if let Err(error) = &found {
-            search.bars.suspend(|| eprintln!("{}: {error:#}", tasks[at].name));
+            search.bars.suspend(|| eprintln!("{name}: {error:#}"));
         }
-        found.is_ok()
+        let answer = match &found {
+            Ok(()) => Some(None),
+            Err(error) if matches!(error.downcast_ref(), Some(Error::OutOfReach { .. })) => {
+                Some(Some(error.to_string()))
+            }
+            Err(_) => None,
+        };
+        if let (Some(finished), Some(without)) = (&finished, answer) {
+            finished.mark(name, without)?;
+        }
+        Ok(found.is_ok())
     })?;
     println!("\ncircuits are in {}; losses are those on held-out pairs", folder.display());
+    let found = found.into_iter().collect::<Result<Vec<bool>>>()?;
     match found.iter().filter(|found| !**found).count() {
         0 => Ok(()),
-        n if n == tasks.len() => bail!("no circuit was found"),
+        // A part of the tasks may well be those without one.
+        n if n == tasks.len() && args.shard.is_none() => bail!("no circuit was found"),
         n => {
             eprintln!("{n} of {} tasks have no circuit", tasks.len());
             Ok(())

@@ -2,6 +2,7 @@
 
 mod bridges;
 mod circuit;
+mod finished;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -12,13 +13,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use gossamer::device::{Device, on_worker};
+use gossamer::device::{Device, on_worker, use_threads};
 use gossamer::error::explain;
 use gossamer::text::corpus::Source;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::sample;
 use gossamer::train::memory::human_bytes;
+use gossamer::train::ranks::{Communication, Ranks, start};
 use gossamer::train::run::{Event, Outcome, Progress, Run, samples};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
@@ -100,7 +102,16 @@ struct TokenizerArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let told = if cli.run.verbose { "warn,gossamer=debug" } else { "warn,gossamer=info" };
+    // First of all, while there is no other thread.
+    let ranks = match start() {
+        Ok(ranks) => ranks,
+        Err(error) => return fail(&Ranks::alone(), &error.into()),
+    };
+    let told = match (ranks.first(), cli.run.verbose) {
+        (false, _) => "warn",
+        (true, true) => "warn,gossamer=debug",
+        (true, false) => "warn,gossamer=info",
+    };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| told.into()))
         .with_writer(std::io::stderr)
@@ -108,19 +119,37 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    let result = on_worker(|| match &cli.command {
-        Some(Command::Tokenizer(args)) => tokenizer(args),
-        Some(Command::Bridges(args)) => bridges::run(args),
-        Some(Command::Circuit(args)) => circuit::run(args),
-        None => train(&cli.run),
-    });
-    match result {
+    match run(&cli, &ranks) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", explain(error.as_ref()));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&ranks, &error),
     }
+}
+
+fn run(cli: &Cli, ranks: &Ranks) -> Result<()> {
+    if ranks.size() > 1 {
+        use_threads(ranks.place()?.threads);
+    }
+    on_worker(|| match &cli.command {
+        Some(Command::Tokenizer(args)) => by_itself(ranks).and_then(|()| tokenizer(args)),
+        Some(Command::Circuit(args)) => by_itself(ranks).and_then(|()| circuit::run(args)),
+        Some(Command::Bridges(args)) => bridges::run(args, ranks),
+        None => train(&cli.run, ranks),
+    })
+}
+
+/// Says what went wrong, and ends the other ranks, which would wait for this one.
+fn fail(ranks: &Ranks, error: &anyhow::Error) -> ExitCode {
+    let who = if ranks.size() > 1 { format!("rank {}: ", ranks.rank()) } else { String::new() };
+    eprintln!("error: {who}{}", explain(error.as_ref()));
+    ranks.abort();
+    ExitCode::FAILURE
+}
+
+fn by_itself(ranks: &Ranks) -> Result<()> {
+    if ranks.size() > 1 {
+        bail!("this command does not divide its work among ranks; `train circuit` has --shard for that");
+    }
+    Ok(())
 }
 
 fn tokenizer(args: &TokenizerArgs) -> Result<()> {
@@ -167,16 +196,21 @@ impl RunArgs {
         Ok(config)
     }
 
-    /// The run's folder, by default one called `name`, and where corpora are kept.
-    fn places(&self, name: &str) -> (PathBuf, PathBuf) {
+    /// The run's folder, by default one called `name`, and where corpora are kept. All ranks have the same.
+    fn places(&self, name: &str, ranks: &Ranks) -> Result<(PathBuf, PathBuf)> {
         let folder = self.resume.clone().or(self.out.clone()).unwrap_or_else(|| {
             let base = PathBuf::from("runs").join(name);
             let numbered = (2..).map(|n| base.with_file_name(format!("{name}-{n}")));
             std::iter::once(base.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(base)
         });
+        let folder = match (ranks.size(), folder.to_str()) {
+            (1, _) => folder,
+            (_, Some(text)) => PathBuf::from(ranks.first_says(text)?),
+            (_, None) => bail!("{}: ranks can only agree on a folder whose name is UTF-8", folder.display()),
+        };
         let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let cache = above.join("cache");
-        (folder, cache)
+        Ok((folder, cache))
     }
 }
 
@@ -185,19 +219,19 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize().with_context(|| path.display().to_string())
 }
 
-fn train(args: &RunArgs) -> Result<()> {
+fn train(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     let mut config = args.config(|_| ())?;
     if config.bridge.is_some() {
-        return bridges::execute(args, config);
+        return bridges::execute(args, config, ranks);
     }
     if let Some(device) = &args.device {
         config.run.device = device.clone();
     }
     config.validate()?;
-    let device = Device::open(&config.run.device)?;
-    let (folder, cache) = args.places(&args.preset);
-    let stop = stop_on_interrupt()?;
-    let run = Run { config, folder, cache, device, stop: &stop };
+    let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
+    let (folder, cache) = args.places(&args.preset, ranks)?;
+    let stop = stop_on_interrupt(ranks)?;
+    let run = Run { config, folder, cache, device, stop: &stop, ranks: ranks.clone() };
     let mut screen = Screen::new(run.config.train.steps);
     let outcome = run.execute(args.resume.is_some(), &mut |event| screen.show(&run, event))?;
     screen.bar.finish_and_clear();
@@ -205,14 +239,16 @@ fn train(args: &RunArgs) -> Result<()> {
 }
 
 /// The first Ctrl-C lets the step finish and saves; the second exits at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+fn stop_on_interrupt(ranks: &Ranks) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
+    let (seen, first) = (stop.clone(), ranks.first());
     ctrlc::set_handler(move || {
         if seen.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; the run can be resumed (Ctrl-C again exits at once)");
+        if first {
+            eprintln!("\nstopping after this step; the run can be resumed (Ctrl-C again exits at once)");
+        }
     })?;
     Ok(stop)
 }
@@ -241,9 +277,16 @@ impl Screen {
     }
 
     fn show(&mut self, run: &Run<'_>, event: Event<'_>) {
+        if !run.ranks.first() {
+            return;
+        }
         match event {
             Event::Planned(estimate, device) => {
-                self.say(format!("device      {}", device.describe()));
+                let each = match run.ranks.size() {
+                    1 => String::new(),
+                    n => format!(" on each of {n} ranks, {} of them on this machine", estimate.on_host),
+                };
+                self.say(format!("device      {}{each}", device.describe()));
                 self.say(format!("run         {}", run.folder.display()));
                 self.say(format!(
                     "model       {} parameters, {} nonzero at the end",
@@ -251,9 +294,10 @@ impl Screen {
                     HumanCount(estimate.nonzeros)
                 ));
                 self.say(format!(
-                    "memory      about {} on the device, {} on the host",
+                    "memory      about {} on the device, {} on the host{}",
                     human_bytes(estimate.device_bytes()),
-                    human_bytes(estimate.host_bytes)
+                    human_bytes(estimate.host_bytes),
+                    if estimate.on_host > 1 { ", for each rank" } else { "" }
                 ));
             }
             Event::Data(data) => {
@@ -300,7 +344,18 @@ fn describe(p: &Progress) -> String {
 }
 
 fn report(run: &Run<'_>, outcome: &Outcome) -> Result<()> {
+    if !run.ranks.first() {
+        return Ok(());
+    }
     let folder = run.folder.display();
+    if let Some(Communication { ranks, busy, waited }) = outcome.communication {
+        let share = |time: Duration| 100.0 * time.as_secs_f64() / outcome.spent.as_secs_f64().max(1e-9);
+        println!(
+            "ranks       {ranks}; sums were under way {:.1} % of the time, rank 0 waited {:.1} % of it for others",
+            share(busy),
+            share(waited)
+        );
+    }
     if !outcome.finished {
         println!("stopped at step {}; go on with: train --resume {folder}", outcome.step);
         return Ok(());

@@ -107,21 +107,27 @@ pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
     adapters
 }
 
-/// The first adapter that is hardware and can compute, or why there is none, in words for the user.
-pub(super) fn hardware_adapter() -> std::result::Result<wgpu::Adapter, String> {
-    let mut software = None;
+/// The `nth` adapter that is hardware and can compute, from the first again after the last, or why there is none, in words for
+/// the user.
+pub(super) fn hardware_adapter(nth: usize) -> std::result::Result<wgpu::Adapter, String> {
+    let (mut software, mut hardware): (_, Vec<wgpu::Adapter>) = (None, Vec::new());
     for adapter in enumerate() {
         let info = adapter.get_info();
         match info.device_type {
             _ if !computes(&adapter) => {}
             wgpu::DeviceType::Cpu => software = software.or(Some(info.name)),
-            _ => return Ok(adapter),
+            _ => hardware.push(adapter),
         }
     }
-    Err(match software {
+    let reason = match software {
         Some(name) => format!("the only graphics adapter is software ({name})"),
         None => "no graphics adapter found".to_string(),
-    })
+    };
+    // Each backend lists the same GPUs again.
+    let backend = hardware.first().map(|adapter| adapter.get_info().backend);
+    hardware.retain(|adapter| Some(adapter.get_info().backend) == backend);
+    let count = hardware.len().max(1);
+    hardware.into_iter().nth(nth % count).ok_or(reason)
 }
 
 pub(super) fn computes(adapter: &wgpu::Adapter) -> bool {

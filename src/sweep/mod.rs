@@ -1,0 +1,228 @@
+//! One command with many settings: the jobs of a sweep, their split among the processes of an array job, and what came out.
+//!
+//! A sweep is a TOML file:
+//!
+//! ```toml
+//! command = ["train", "--set", "lr={lr}", "--seed", "{seed}", "--out", "{out}"]
+//! folder = "runs/rates"
+//!
+//! [product]            # every combination of these
+//! lr = [0.01, 0.02]
+//! seed = [0, 1, 2]
+//!
+//! [[list]]             # and these
+//! lr = 0.1
+//! seed = 0
+//! ```
+//!
+//! Each job has a name made of its values. `{out}` is a folder of that name in `folder`, for the command to write; what the command
+//! prints, and whether it is done, stands in `folder/jobs`.
+
+mod collect;
+mod job;
+mod shard;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use toml::Value;
+
+pub use collect::{circuits, collect};
+pub use job::Done;
+pub use shard::Shard;
+pub use table::{Cell, Table};
+
+use crate::files::hex;
+use crate::{Error, Result};
+
+/// More jobs than anyone waits for.
+const MAX_JOBS: usize = 100_000;
+/// Longer names of folders are cut.
+const NAME: usize = 120;
+
+/// All jobs of a sweep.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// Where everything is.
+    pub folder: PathBuf,
+    /// The jobs, in an order that depends on the file alone.
+    pub jobs: Vec<Job>,
+}
+
+/// One command line.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What it is called: its values, as a file's name.
+    pub name: String,
+    /// The folder that the command may write.
+    pub out: PathBuf,
+    /// Where its log is and its mark when it is done.
+    jobs: PathBuf,
+    /// What the file calls values, with the value of this job as text.
+    pub values: BTreeMap<String, String>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    command: Vec<String>,
+    folder: PathBuf,
+    #[serde(default)]
+    product: BTreeMap<String, Vec<Value>>,
+    #[serde(default)]
+    list: Vec<BTreeMap<String, Value>>,
+}
+
+impl Sweep {
+    /// Reads a sweep's file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::File`] for what is not a sweep, for a value that the command does not use and for a place in it
+    /// that no value fills, for no jobs at all, and for two of one name.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let file: File = toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
+        Self::new(file).map_err(|message| Error::file(path, message))
+    }
+
+    fn new(file: File) -> std::result::Result<Self, String> {
+        let mut all: Vec<BTreeMap<String, String>> = Vec::new();
+        if !file.product.is_empty() {
+            let count = file.product.values().fold(1, |count: usize, values| count.saturating_mul(values.len()));
+            if count > MAX_JOBS {
+                return Err(format!("`product` makes {count} jobs (at most {MAX_JOBS})"));
+            }
+            all.push(BTreeMap::new());
+            for (name, values) in &file.product {
+                let texts = values.iter().map(|value| text(name, value)).collect::<Result<Vec<_>, _>>()?;
+                let with = |job: &BTreeMap<_, _>, text: &String| {
+                    let mut job = job.clone();
+                    job.insert(name.clone(), text.clone());
+                    job
+                };
+                all = all.iter().flat_map(|job| texts.iter().map(move |text| with(job, text))).collect();
+            }
+        }
+        for job in &file.list {
+            all.push(
+                job.iter()
+                    .map(|(name, value)| Ok((name.clone(), text(name, value)?)))
+                    .collect::<Result<_, String>>()?,
+            );
+        }
+        if all.is_empty() {
+            return Err("makes no job: give values to try as `[product]` or `[[list]]`".into());
+        }
+        let jobs = all.into_iter().map(|values| Job::new(&file, values)).collect::<Result<Vec<_>, _>>()?;
+        let mut names = BTreeSet::new();
+        match jobs.iter().find(|job| !names.insert(&job.name)) {
+            Some(twice) => Err(format!("two jobs would be called {}", twice.name)),
+            None => Ok(Self { folder: file.folder, jobs }),
+        }
+    }
+}
+
+impl Job {
+    fn new(file: &File, values: BTreeMap<String, String>) -> std::result::Result<Self, String> {
+        let (name, jobs) = (name(&values), file.folder.join("jobs"));
+        let out = file.folder.join(&name);
+        let place_of_out = out.to_str().ok_or("`folder` is not UTF-8")?;
+        let mut unused: BTreeSet<_> = values.keys().map(String::as_str).collect();
+        let mut command = Vec::with_capacity(file.command.len());
+        for argument in &file.command {
+            let (mut filled, mut rest) = (String::new(), argument.as_str());
+            while let Some((before, (place, after))) =
+                rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
+            {
+                filled += before;
+                match (place, values.get(place)) {
+                    ("out", None) => filled += place_of_out,
+                    (_, Some(value)) => filled += value,
+                    (_, None) => return Err(format!("`{argument}`: no value is called {place} in every job")),
+                }
+                unused.remove(place);
+                rest = after;
+            }
+            command.push(filled + rest);
+        }
+        match (unused.first(), command.is_empty()) {
+            (Some(name), _) => Err(format!("the command does not use {name}: write {{{name}}} where it goes")),
+            (None, true) => Err("`command` is empty".into()),
+            (None, false) => Ok(Self { name, out, jobs, values, command }),
+        }
+    }
+
+    /// A file about it: `jobs/NAME.KIND` in the sweep's folder.
+    pub fn file(&self, kind: &str) -> PathBuf {
+        self.jobs.join(format!("{}.{kind}", self.name))
+    }
+}
+
+/// A value as the command line has it.
+fn text(name: &str, value: &Value) -> std::result::Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Ok(value.to_string()),
+        _ => Err(format!("{name}: wanted a text, a number, true or false instead of {value}")),
+    }
+}
+
+/// What a job with these values is called.
+fn name(values: &BTreeMap<String, String>) -> String {
+    let whole = values.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "=,.+-_".contains(c);
+    let clean: String = whole.chars().map(|c| if harmless(c) { c } else { '_' }).collect();
+    match clean == whole && clean.len() <= NAME {
+        true => clean,
+        false => {
+            let start: String = clean.chars().take(NAME).collect();
+            format!("{start}-{}", hex(&Sha256::digest(whole.as_bytes())[..4]))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sweep(text: &str) -> std::result::Result<Sweep, String> {
+        Sweep::new(toml::from_str(text).map_err(|e| e.to_string())?)
+    }
+
+    #[test]
+    fn products_and_lists_fill_the_command() {
+        let sweep = sweep(
+            "command = ['train', '--set', 'lr={lr}', '--seed={seed}', '--out', '{out}']\nfolder = 'runs/a'\n\
+             [product]\nseed = [3, 4]\nlr = [0.1, 1e-3]\n[[list]]\nlr = 1\nseed = 'x/y'",
+        )
+        .unwrap();
+        let commands: Vec<_> = sweep.jobs.iter().map(|job| job.command[2..4].join(" ")).collect();
+        let want = ["lr=0.1 --seed=3", "lr=0.1 --seed=4", "lr=0.001 --seed=3", "lr=0.001 --seed=4", "lr=1 --seed=x/y"];
+        assert_eq!(commands, want);
+        assert_eq!(sweep.jobs[1].out, Path::new("runs/a/lr=0.1,seed=4"));
+        assert_eq!(sweep.jobs[1].file("log"), Path::new("runs/a/jobs/lr=0.1,seed=4.log"));
+        assert_eq!(sweep.jobs[1].command[5], "runs/a/lr=0.1,seed=4");
+        let cleaned = &sweep.jobs[4].name;
+        assert!(cleaned.starts_with("lr=1,seed=x_y-") && cleaned.len() == "lr=1,seed=x_y-".len() + 8, "{cleaned}");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (text, culprit) in [
+            ("command = ['train']\nfolder = 'a'", "no job"),
+            ("command = ['train']\nfolder = 'a'\n[product]\nlr = [1]", "does not use lr"),
+            ("command = ['train', '{lr}{x}']\nfolder = 'a'\n[product]\nlr = [1]", "called x"),
+            ("command = ['train', '{lr}']\nfolder = 'a'\n[product]\nlr = [1, 1]", "two jobs"),
+            ("command = ['train', '{lr}']\nfolder = 'a'\n[product]\nlr = [[1]]", "wanted a text"),
+            ("command = ['train', '{lr}']\nfolder = 'a'\nproducts = 1", "products"),
+        ] {
+            let said = sweep(text).unwrap_err();
+            assert!(said.contains(culprit), "{said}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One command with many settings, split among processes, one of which dies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::tempdir;
+
+use super::{TINY, fails, gossamer, succeeds, text, train};
+
+/// A sweep of twelve tiny runs that writes to `folder`.
+fn twelve(folder: &Path, steps: u32) -> PathBuf {
+    let mut command = vec!["train".to_string(), "--out".into(), "{out}".into()];
+    let own = [&format!("train.steps={steps}"), "lr={lr}", "run.seed={seed}"];
+    for setting in TINY.iter().chain(&own) {
+        command.extend(["--set".to_string(), setting.to_string()]);
+    }
+    let file = folder.with_extension("toml");
+    let values = "[product]\nlr = [0.005, 0.02, 0.08]\nseed = [0, 1, 2]\n[[list]]\nlr = 0.01\nseed = 0\n\
+                  [[list]]\nlr = 0.01\nseed = 1\n[[list]]\nlr = 0.04\nseed = 1\n";
+    fs::write(&file, format!("command = {command:?}\nfolder = {:?}\n{values}", text(folder))).unwrap();
+    file
+}
+
+fn sweep(file: &Path, shard: Option<&str>) -> std::process::Command {
+    let mut command = gossamer(&["sweep", text(file)]);
+    command.args(shard.iter().flat_map(|shard| ["--shard", shard]));
+    command
+}
+
+fn collect(file: &Path) -> String {
+    succeeds(&mut gossamer(&["sweep", "collect", text(file)]))
+}
+
+#[cfg(unix)]
+#[test]
+fn three_shards_one_of_them_killed_and_rerun_collect_to_the_table_of_one_process() {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    let dir = tempdir().unwrap();
+    let [whole, split] = ["whole", "split"].map(|name| dir.path().join(name));
+    let steps = 25;
+    let (all, parts) = (twelve(&whole, steps), twelve(&split, steps));
+    succeeds(&mut sweep(&all, None));
+    let said = collect(&all);
+    let table = fs::read_to_string(whole.join("table.csv")).unwrap();
+    assert_eq!(table.lines().count(), 13, "{table}");
+    assert!(table.starts_with("lr,seed,") && table.contains("validation_loss"), "{table}");
+    assert!(whole.join("validation_loss.png").exists(), "{said}");
+    // Rows are the runs' own numbers.
+    let log = fs::read_to_string(whole.join("lr=0.02,seed=1/metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    let header: Vec<_> = table.lines().next().unwrap().split(',').collect();
+    let row: Vec<_> = table.lines().find(|line| line.starts_with("0.02,1,")).unwrap().split(',').collect();
+    let column = header.iter().position(|name| *name == "validation_loss").unwrap();
+    assert_eq!(row[column].parse::<f64>().unwrap(), last["validation_loss"].as_f64().unwrap());
+
+    succeeds(&mut sweep(&parts, Some("0/3")));
+    let said = collect(&parts);
+    assert!(said.contains("8 of 12 jobs are not done yet"), "{said}");
+    // Killed with all it started, as a scheduler would, in the middle of its second job.
+    let mut killed = sweep(&parts, Some("1/3"));
+    let mut child = killed.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let second = split.join("lr=0.02,seed=1/metrics.jsonl");
+    let start = Instant::now();
+    while fs::read_to_string(&second).map_or(0, |log| log.lines().count()) < 7 {
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not train");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-9", "--", &format!("-{}", child.id())]).status().unwrap().success());
+    child.wait().unwrap();
+    succeeds(&mut sweep(&parts, Some("2/3")));
+    let said = succeeds(&mut sweep(&parts, Some("1/3")));
+    assert!(said.contains("1/4  was done  lr=0.005,seed=1"), "{said}");
+    assert!(said.contains("2/4  done      lr=0.02,seed=1"), "{said}");
+    collect(&parts);
+    assert_eq!(fs::read_to_string(split.join("table.csv")).unwrap(), table);
+    // Nothing is left to do.
+    let said = succeeds(&mut sweep(&parts, None));
+    assert_eq!(said.matches("was done").count(), 12, "{said}");
+}
+
+#[test]
+fn a_job_that_fails_is_told_and_the_others_are_done() {
+    let dir = tempdir().unwrap();
+    let folder = dir.path().join("devices");
+    let file = dir.path().join("devices.toml");
+    let values = "[product]\ndevice = ['cpu', 'abacus']\n";
+    let command = "command = ['gossamer', 'check', '--device', '{device}']";
+    fs::write(&file, format!("{command}\nfolder = {:?}\n{values}", text(&folder))).unwrap();
+    let said = fails(&mut sweep(&file, None), &["1 of 2 jobs failed", "device=abacus.stderr"]);
+    assert!(said.contains("done      device=cpu") && said.contains("failed    device=abacus"), "{said}");
+    let log = fs::read_to_string(folder.join("jobs/device=abacus.stderr")).unwrap();
+    assert!(log.contains("`abacus` is not one of"), "{log}");
+    // With another command, what was done is no longer what is asked for.
+    fs::write(&file, format!("{}\nfolder = {:?}\n{values}", command.replace("check", "devices"), text(&folder)))
+        .unwrap();
+    fails(&mut sweep(&file, None), &["device=cpu.json", "another command"]);
+    fails(&mut sweep(&file, Some("2/2")), &["2/2", "INDEX/COUNT"]);
+    fails(&mut sweep(&dir.path().join("no.toml"), None), &["no.toml"]);
+}
+
+#[test]
+fn circuits_found_in_shards_are_those_found_together() {
+    let dir = tempdir().unwrap();
+    let model = dir.path().join("model");
+    succeeds(train(&["--out", text(&model)]).args(TINY.iter().flat_map(|setting| ["--set", setting])));
+    let tasks = ["for_while", "if_equals", "with_as"];
+    let find = |out: &Path, shard: Option<&str>| {
+        let mut command =
+            train(&["circuit", text(&model), "--out", text(out), "--device", "cpu", "--target-loss", "20"]);
+        command.args(["--mean-tokens", "512", "--set", "steps=4", "--set", "batch=4"]);
+        command.args(tasks.iter().flat_map(|task| ["--task", task]));
+        command.args(shard.iter().flat_map(|shard| ["--shard", shard]));
+        succeeds(&mut command)
+    };
+    let [together, split] = ["together", "split"].map(|name| dir.path().join(name));
+    find(&together, None);
+    for shard in ["0/2", "1/2"] {
+        find(&split, Some(shard));
+    }
+    let said = find(&split, Some("0/2"));
+    assert_eq!(said.matches("was done before").count(), 2, "{said}");
+    for folder in [&together, &split] {
+        succeeds(&mut gossamer(&["sweep", "collect", text(folder)]));
+    }
+    let table = |folder: &Path| fs::read_to_string(folder.join("table.csv")).unwrap();
+    assert_eq!(table(&split), table(&together));
+    assert_eq!(table(&split).lines().count(), 1 + tasks.len());
+}
