@@ -8,17 +8,17 @@ use serde::Serialize;
 use super::steer::{Change, Channel, Steering};
 use crate::{Error, Result};
 
-/// A prompt, what is right after it, and another prompt with another answer.
+/// A prompt, what is right after it, and another prompt with another answer. An answer may be given in several ways, each a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// The prompt that the dense model reads.
     pub prompt: Vec<u32>,
     /// The prompt that it is steered towards.
     pub counterfactual: Vec<u32>,
-    /// What follows the prompt.
-    pub answer: u32,
-    /// What follows the counterfactual.
-    pub other: u32,
+    /// What may follow the prompt.
+    pub answer: Vec<u32>,
+    /// What may follow the counterfactual.
+    pub other: Vec<u32>,
 }
 
 /// What steering does to the answers, over all questions.
@@ -66,7 +66,8 @@ pub struct Sweep {
 }
 
 impl Steering<'_> {
-    /// The effect of each of some channels at full strength, the one that moves the answers most first; before all, that of none.
+    /// The effect of each of some channels at full strength, the one that makes the other answer most probable first; before all, that of
+    /// none.
     ///
     /// # Errors
     /// [`Error::Text`] without questions; otherwise those of [`Steering::probabilities`].
@@ -78,7 +79,11 @@ impl Steering<'_> {
         })?;
         let mut ranked: Vec<Candidate> =
             channels.iter().zip(&effects[1..]).map(|(&channel, &effect)| Candidate { channel, effect }).collect();
-        ranked.sort_by(|a, b| b.effect.log_odds.total_cmp(&a.effect.log_odds).then(a.channel.cmp(&b.channel)));
+        let key = |c: &Candidate| (c.effect.other, c.effect.log_odds);
+        ranked.sort_by(|a, b| {
+            let ((p, odds), (q, others)) = (key(a), key(b));
+            q.total_cmp(&p).then(others.total_cmp(&odds)).then(a.channel.cmp(&b.channel))
+        });
         Ok((effects[0], ranked))
     }
 
@@ -137,8 +142,8 @@ impl Steering<'_> {
         for question in questions {
             let probabilities = self.probabilities(&question.prompt, &changes(question)?)?;
             for (pairs, p) in pairs.iter_mut().zip(&probabilities) {
-                let of = |id: u32| p.get(id as usize).copied().unwrap_or(0.0);
-                pairs.push((of(question.answer), of(question.other)));
+                let of = |ids: &[u32]| ids.iter().filter_map(|&id| p.get(id as usize)).sum();
+                pairs.push((of(&question.answer), of(&question.other)));
             }
         }
         Ok(pairs.iter().map(|pairs| Effect::of(pairs)).collect())

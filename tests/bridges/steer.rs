@@ -203,7 +203,7 @@ fn the_one_channel_that_leads_anywhere_ranks_first() {
         .map(|i| {
             let mut counterfactual = all[i].clone();
             counterfactual[1] = (counterfactual[1] + 1) % 5;
-            Question { prompt: all[i].clone(), counterfactual, answer: 1, other: 2 }
+            Question { prompt: all[i].clone(), counterfactual, answer: vec![1], other: vec![2] }
         })
         .collect();
     let channels: Vec<Channel> = (0..width).map(|index| Channel { sublayer: 2, index }).collect();

@@ -1,5 +1,6 @@
 //! `gossamer steer`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ pub struct Args {
     /// Held-out pairs of this task (a name or a .jsonl file) in place of one prompt
     #[arg(long, value_name = "TASK", conflicts_with = "prompt")]
     task: Option<String>,
-    /// Rank the channels of this circuit by how much each of them moves the dense model's answers to its task, and steer by the best
+    /// Rank the residual channels of this circuit, at every sublayer, by how much each moves the dense model's answers to its task, and steer by the best
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "node"])]
     circuit: Option<PathBuf>,
     /// Pairs of the task
@@ -188,31 +189,37 @@ fn task(args: &Args) -> Result<Option<(Task, Option<Vec<Channel>>)>> {
     };
     let circuit = Circuit::load(path)?;
     let task = named(args.task.as_deref().unwrap_or(&circuit.task.name))?;
-    let channels: Vec<Channel> =
-        circuit.nodes.iter().filter_map(|entry| entry.node().to_string().parse().ok()).collect();
-    let channels: Vec<_> = channels.into_iter().filter(|channel| channel.index < circuit.model.d_model).collect();
+    let channels = residual_channels(&circuit);
     if channels.is_empty() {
-        bail!("{}: no node of the circuit reads the residual stream", path.display());
+        bail!("{}: no node of the circuit reads or writes the residual stream", path.display());
     }
     Ok(Some((task, Some(channels))))
+}
+
+/// The channels of the residual stream that the circuit reads or writes, wherever a sublayer reads them: what one sublayer finds in a channel
+/// may move the dense model only after the next one has passed it on.
+fn residual_channels(circuit: &Circuit) -> Vec<Channel> {
+    let resides = |site: &str| site.ends_with(".act_in") || site.ends_with(".resid_delta");
+    let indices = circuit.nodes.iter().filter(|entry| resides(&entry.site)).map(|entry| entry.index);
+    let indices: BTreeSet<usize> = indices.filter(|&index| index < circuit.model.d_model).collect();
+    let at = |sublayer| indices.iter().map(move |&index| Channel { sublayer, index });
+    (0..2 * circuit.model.n_layer).flat_map(at).collect()
 }
 
 fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Result<Vec<Question>> {
     let longest = bridged.sparse.config.block_size.min(bridged.dense.config.block_size);
     let batch = tasks::batch(task, split, args.seed, 0, args.pairs, &bridged.tokenizer, longest)?;
-    let question = |pair: tasks::Tokens| match args.reverse {
-        false => Question {
-            prompt: pair.positive,
-            counterfactual: pair.negative,
-            answer: pair.target,
-            other: pair.alternative,
-        },
-        true => Question {
-            prompt: pair.negative,
-            counterfactual: pair.positive,
-            answer: pair.alternative,
-            other: pair.target,
-        },
+    // Few pairs have answers of their own, and all of the vocabulary is looked through for each.
+    let mut known = BTreeMap::new();
+    let question = |pair: tasks::Tokens| {
+        let key = [pair.target, pair.alternative];
+        let [target, alternative] = known.entry(key).or_insert_with(|| tasks::alike(&bridged.tokenizer, key)).clone();
+        let mut sides = [(pair.positive, target), (pair.negative, alternative)];
+        if args.reverse {
+            sides.reverse();
+        }
+        let [(prompt, answer), (counterfactual, other)] = sides;
+        Question { prompt, counterfactual, answer, other }
     };
     Ok(batch.tokens.into_iter().map(question).collect())
 }

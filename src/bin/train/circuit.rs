@@ -16,14 +16,8 @@ use gossamer::circuits::{Layout, MEANS, Nodes, parallel, text_means};
 use gossamer::device::Device;
 use gossamer::files::create_folder;
 use gossamer::formats::{FindOptions, ModelFiles};
-<<<<<<< HEAD
 use gossamer::model::Hold;
-=======
-use gossamer::model::{Batch, Hold, Model, means, site_pattern};
 use gossamer::sweep::Shard;
-use gossamer::text::corpus::Source;
-use gossamer::text::sequences::sequences;
->>>>>>> helper8
 use gossamer::text::tokenizer::Tokenizer;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 

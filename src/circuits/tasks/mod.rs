@@ -12,6 +12,7 @@
 //! `definitions`, `files`, `literals`, `flow` (the tasks, grouped as the generator's idioms are), `tokens` (pairs as a model sees them), `file`
 //! (tasks from `.jsonl`). `docs/tasks.md` shows an example of each task.
 
+mod alike;
 mod definitions;
 mod file;
 mod files;
@@ -22,6 +23,7 @@ mod surroundings;
 mod template;
 mod tokens;
 
+pub use alike::alike;
 pub use tokens::{Batch, Problem, Side, Skipped, Tokens, batch, choose_variant, tokenize};
 
 use crate::text::python::dice::Dice;
