@@ -18,6 +18,7 @@ use crate::graph::{self, Camera, group_colour};
 use crate::history::History;
 use crate::item::Item;
 use crate::jobs::Jobs;
+use crate::live::Live;
 use crate::scene::Scene;
 use crate::text;
 use crate::view::{Edits, Sublayer, Trace, View};
@@ -57,6 +58,9 @@ struct Open {
     document: Document,
     view: View,
     history: History<Edits>,
+    /// What there was before an edit that is still going on.
+    before: Option<Edits>,
+    live: Live,
     /// What was asked for in this frame.
     step: Option<Step>,
     /// Of the sublayer that was shown last.
@@ -75,7 +79,8 @@ impl Open {
     fn new(document: Document, view: View) -> Self {
         let scene = (view.sublayer, Scene::new(&document.circuit, view.sublayer));
         let (history, camera, shelf) = (History::default(), Camera::default(), Shelf::default());
-        Self { document, view, history, step: None, scene, camera, shelf }
+        let live = Live::default();
+        Self { document, view, history, before: None, live, step: None, scene, camera, shelf }
     }
 }
 
@@ -118,7 +123,8 @@ impl Explorer {
             self.session.recent.truncate(RECENT);
         }
         let view = self.session.views.get(&key(&document)).cloned().unwrap_or_default();
-        self.open = Some(Open::new(document, view));
+        let tab = self.live().and_then(Live::tab);
+        self.open = Some(Open { live: Live::new(tab), ..Open::new(document, view) });
     }
 
     /// Notes the choices about the open document.
@@ -131,6 +137,11 @@ impl Explorer {
     /// The choices about the open document.
     pub fn view(&self) -> Option<&View> {
         self.open.as_ref().map(|open| &open.view)
+    }
+
+    /// The prompt of the open document and what models say to it.
+    pub fn live(&self) -> Option<&Live> {
+        self.open.as_ref().map(|open| &open.live)
     }
 
     /// What went wrong last.
@@ -405,9 +416,12 @@ impl App for Explorer {
             Some(Err(error)) => self.error = Some(error),
             None => {}
         }
-        let before = self.open.as_ref().map(|open| open.view.edits.clone());
+        let before = self.open.as_mut().map(|open| open.before.take().unwrap_or_else(|| open.view.edits.clone()));
         self.shortcuts(ui);
         Panel::top("menus").show(ui, |ui| self.menus(ui));
+        if let Some(open) = &mut self.open {
+            open.live.panel(ui, &open.document, &mut open.view);
+        }
         Panel::left("controls").default_size(230.0).show(ui, |ui| {
             ScrollArea::vertical().show(ui, |ui| self.controls(ui));
         });
@@ -415,18 +429,27 @@ impl App for Explorer {
             Panel::right("details").default_size(330.0).show(ui, |ui| {
                 ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                     details::show(ui, &open.document, &open.scene.1, &mut open.view, &mut open.shelf);
+                    open.live.details(ui, &open.document, &open.view);
                 });
             });
             if open.scene.0 != open.view.sublayer {
                 open.scene = (open.view.sublayer, Scene::new(&open.document.circuit, open.view.sublayer));
                 open.camera.fit();
             }
-            CentralPanel::default().show(ui, |ui| graph::show(ui, &open.scene.1, &mut open.view, &mut open.camera));
+            let more = |item| open.live.about(item);
+            CentralPanel::default()
+                .show(ui, |ui| graph::show(ui, &open.scene.1, &mut open.view, &mut open.camera, &more));
         } else {
             CentralPanel::default().show(ui, |ui| ui.centered_and_justified(|ui| ui.weak("opening …")));
         }
         self.windows(&ui.ctx().clone());
         if let (Some(before), Some(open)) = (before, &mut self.open) {
+            // Dragging and writing are one edit each, however many frames they take.
+            let going_on = ui.ctx().text_edit_focused() || ui.ctx().input(|input| input.pointer.any_down());
+            if going_on && open.step.is_none() {
+                open.before = Some(before);
+                return;
+            }
             open.history.record(&before, &open.view.edits);
             match open.step.take() {
                 Some(Step::Undo) => open.history.undo(&mut open.view.edits),

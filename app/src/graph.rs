@@ -27,6 +27,8 @@ pub struct Camera {
     to_window: Option<TSTransform>,
     /// Where it was drawn last.
     window: Option<Rect>,
+    /// Whether a person chose the part, which then stays when the window changes.
+    chosen: bool,
 }
 
 impl Camera {
@@ -35,13 +37,14 @@ impl Camera {
 
     /// Shows all of the picture with the next drawing.
     pub fn fit(&mut self) {
-        self.to_window = None;
+        (self.to_window, self.chosen) = (None, false);
     }
 
     /// Makes everything `factor` times as large; the point `at` of the window stays.
     pub fn zoom(&mut self, factor: f32, at: Pos2) {
         if let Some(camera) = &mut self.to_window {
             let factor = factor.clamp(Self::SMALLEST / camera.scaling, Self::LARGEST / camera.scaling);
+            self.chosen = true;
             camera.translation = at.to_vec2() + (camera.translation - at.to_vec2()) * factor;
             camera.scaling *= factor;
         }
@@ -50,6 +53,7 @@ impl Camera {
     /// Moves everything.
     pub fn pan(&mut self, by: Vec2) {
         if let Some(camera) = &mut self.to_window {
+            self.chosen |= by != Vec2::ZERO;
             camera.translation += by;
         }
     }
@@ -57,13 +61,16 @@ impl Camera {
     /// Moves a point of the picture into the middle of the drawing.
     pub fn centre(&mut self, at: Pos2) {
         if let (Some(camera), Some(window)) = (&mut self.to_window, self.window) {
+            self.chosen = true;
             camera.translation += window.center() - *camera * at;
         }
     }
 
     fn fitted(&mut self, picture: Rect, window: Rect) -> TSTransform {
         const MARGIN: Vec2 = vec2(110.0, 28.0);
-        self.window = Some(window);
+        if self.window.replace(window) != Some(window) && !self.chosen {
+            self.to_window = None;
+        }
         *self.to_window.get_or_insert_with(|| {
             let room = (window.size() - 2.0 * MARGIN).max(Vec2::splat(50.0));
             let scale = (room.x / picture.width().max(1.0)).min(room.y / picture.height().max(1.0));
@@ -123,8 +130,9 @@ pub fn group_colour(number: usize) -> Color32 {
     Color32::from_rgb(r, g, b)
 }
 
-/// Draws the scene into what is left of `ui`, and lets it be moved. A click selects what it hits, or nothing.
-pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera) {
+/// Draws the scene into what is left of `ui`, and lets it be moved. A click selects what it hits, or nothing. `more` is said of an item that is
+/// pointed at, beside what the circuit knows.
+pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, more: &dyn Fn(Item) -> Vec<String>) {
     let (window, background) = ui.allocate_exact_size(ui.available_size(), Sense::click_and_drag());
     background.widget_info(|| WidgetInfo::labeled(Role::Canvas, true, "the circuit"));
     camera.fitted(scene.bounds(), window);
@@ -136,7 +144,7 @@ pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera) {
     drawing.rows();
     drawing.frames();
     drawing.lines();
-    let clicked = drawing.boxes(ui);
+    let clicked = drawing.boxes(ui, more);
     let hovered = background.hover_pos().filter(|_| background.hovered()).and_then(|at| drawing.line_at(at));
     let said = hovered.map(|line| drawing.say(line));
     if let Some(said) = said {
@@ -322,7 +330,7 @@ impl Drawing<'_> {
     }
 
     /// Draws the boxes; gives the one that was clicked.
-    fn boxes(&self, ui: &mut Ui) -> Option<Item> {
+    fn boxes(&self, ui: &mut Ui, more: &dyn Fn(Item) -> Vec<String>) -> Option<Item> {
         let mut clicked = None;
         for (spot, item) in self.scene.items.iter().enumerate() {
             let Some(item) = *item else { continue };
@@ -361,7 +369,7 @@ impl Drawing<'_> {
             }
             response.on_hover_ui(|ui| {
                 ui.strong(text::title(self.circuit(), item));
-                text::summary(self.circuit(), item).into_iter().for_each(|line| drop(ui.label(line)));
+                text::summary(self.circuit(), item).into_iter().chain(more(item)).for_each(|line| drop(ui.label(line)));
             });
         }
         clicked

@@ -6,6 +6,7 @@
 //! * [`view`]: a person's choices (what is selected, hidden, labelled), and [`history`], which takes them back;
 //! * [`scene`]: where everything is, and what a [`view::View`] makes of it;
 //! * [`document`]: opening files; [`jobs`]: off the window's thread;
+//! * [`live`]: prompts run in the circuit's model and, through bridges, in a dense one;
 //! * [`explorer`]: the window; [`graph`] draws, [`details`] tells, [`text`] has the words.
 //!
 //! The library does the computing.
@@ -18,6 +19,7 @@ pub mod graph;
 pub mod history;
 pub mod item;
 pub mod jobs;
+pub mod live;
 pub mod scene;
 pub mod text;
 pub mod view;

@@ -6,6 +6,7 @@ use gossamer::circuits::{Node, NodeKind};
 use serde::{Deserialize, Serialize};
 
 use crate::item::Item;
+use crate::live::choices::Choices;
 
 /// One half of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,7 +55,7 @@ impl Trace {
 }
 
 /// What can be undone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Edits {
     /// Taken out of sight.
@@ -65,6 +66,8 @@ pub struct Edits {
     pub labels: BTreeMap<Item, String>,
     /// Items that belong together, by the group's name.
     pub groups: BTreeMap<String, BTreeSet<Item>>,
+    /// What is done to a prompt's run.
+    pub live: Choices,
 }
 
 impl Edits {

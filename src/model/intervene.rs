@@ -209,7 +209,7 @@ impl Channels {
 
 impl Positions {
     fn resolve(self, site: &str, length: usize) -> Result<std::ops::Range<usize>> {
-        let outside = || Error::config(site, format!("position {self:?} is not among {length}"));
+        let outside = || Error::config(site, format!("position {self} is not among {length}"));
         let at = |p: i64| {
             let p = if p < 0 { p.saturating_add_unsigned(length as u64) } else { p };
             usize::try_from(p).ok().filter(|&p| p <= length).ok_or_else(outside)

@@ -1,0 +1,96 @@
+//! How long an edit takes from the request to the answer, as the window makes them: `cargo run --release -p gossamer-explorer --example latency
+//! -- CIRCUIT`. Without bridges beside the circuit's model only prompts are timed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use gossamer::bridges::ModelName;
+use gossamer::circuits::{Circuit, Node, NodeKind};
+use gossamer_explorer::live::ask::{self, Question};
+use gossamer_explorer::live::choices::{Becomes, Choices, Setting, Steer};
+use gossamer_explorer::live::model::Opened;
+use gossamer_explorer::live::steer;
+use gossamer_explorer::live::worker::Worker;
+
+/// Edits that are timed.
+const EDITS: usize = 60;
+
+fn main() -> anyhow::Result<()> {
+    let path = std::env::args_os().nth(1).map(PathBuf::from);
+    let path = path.ok_or_else(|| anyhow::anyhow!("name a circuit file that has its model beside it"))?;
+    let circuit = Circuit::load(&path)?;
+    let opened = Arc::new(Opened::find(Some(&path), &circuit, None)?);
+    let config = &opened.model.config;
+    let device = opened.model.device.describe();
+    println!(
+        "{} layers, width {}, {device}: medians (and most) until an answer, and all of it, is there",
+        config.n_layer, config.d_model
+    );
+    let prompt = circuit.task.positive.clone();
+
+    let (answered, heard) = channel();
+    let shared = opened.clone();
+    let mut worker =
+        Worker::start(move |inbox| ask::serve(&shared, inbox), move || answered.send(()).unwrap_or_default());
+    let question = |channel: usize| {
+        let mut choices = Choices::default();
+        let node = Node { layer: 0, kind: NodeKind::MlpNeuron, index: channel };
+        choices.settings.insert(node, Setting { becomes: Becomes::Mean, at: None });
+        Question { prompt: prompt.clone(), edits: choices.edits(), head: Some((0, 0)) }
+    };
+    report("an ablation, in the model, the circuit and the rest", &mut worker, &heard, &|i| {
+        question(i % config.mlp_width())
+    })?;
+
+    let (answered, heard) = channel();
+    let (shared, sparse) = (opened.clone(), ModelName { path: String::new(), hash: String::new() });
+    let mut worker =
+        Worker::start(move |inbox| steer::serve(&shared, inbox), move || answered.send(()).unwrap_or_default());
+    let recipe = |channel: usize, strength: f64| {
+        let channel = Some(format!("0.attn.act_in[{channel}]"));
+        let counterfactual = Some(circuit.task.negative.clone());
+        let steer = Steer { channel, counterfactual, strength, ..Steer::default() };
+        steer.recipe(&prompt, &sparse).unwrap_or_else(|e| unreachable!("{e}"))
+    };
+    let drag = |i: usize| recipe(0, i as f64 / EDITS as f64);
+    report("the strength dragged, with 8 random draws beside it", &mut worker, &heard, &drag)?;
+    let node = |i: usize| recipe(i % config.d_model, 1.0);
+    report("another channel, from the sparse model on", &mut worker, &heard, &node)
+}
+
+/// The median and the longest time until an answer is there, and until all of it is. Leaves out the first request, which opens things.
+fn report<Q, A>(
+    what: &str,
+    worker: &mut Worker<Q, Result<A, String>>,
+    heard: &Receiver<()>,
+    request: &dyn Fn(usize) -> Q,
+) -> anyhow::Result<()>
+where
+    Q: Send + 'static,
+    A: Send + 'static,
+{
+    let (mut soon, mut whole) = (Vec::new(), Vec::new());
+    for i in 0..=EDITS {
+        let start = Instant::now();
+        worker.ask(request(i));
+        let mut times = Vec::new();
+        while worker.pending() {
+            heard.recv()?;
+            // Nothing, if an earlier look has already seen the answer of this call.
+            if let Some(answer) = worker.answer() {
+                answer.map_err(anyhow::Error::msg)?;
+                times.push(start.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        soon.extend(times.first().filter(|_| i > 0));
+        whole.extend(times.last().filter(|_| i > 0));
+    }
+    let said = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        format!("{:6.1} ({:.1})", times[times.len() / 2], times[times.len() - 1])
+    };
+    println!("{:>16} {:>16} ms  {what}", said(&mut soon), said(&mut whole));
+    Ok(())
+}

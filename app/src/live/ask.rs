@@ -1,0 +1,149 @@
+//! What a prompt's tab asks for, and what it is told.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use gossamer::circuits::{Circuit, Node, Probe, Response};
+use gossamer::device::on_worker;
+use gossamer::files::HostTensor;
+use gossamer::model::{Edit, ranked};
+
+use super::model::Opened;
+use super::worker::Inbox;
+
+/// A prompt with everything that is done to its run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// The prompt.
+    pub prompt: String,
+    /// What is done to nodes.
+    pub edits: Vec<Edit>,
+    /// Layer and number of the head whose attention is wanted.
+    pub head: Option<(usize, usize)>,
+}
+
+/// What the models say to a [`Question`].
+#[derive(Clone)]
+pub struct Answer {
+    /// What was asked.
+    pub question: Question,
+    /// The prompt's tokens as text.
+    pub tokens: Vec<String>,
+    /// Without edits.
+    pub plain: Arc<Response>,
+    /// With them, if there are any.
+    pub edited: Option<Response>,
+    /// The head's attention, with the edits, `(T, T)`.
+    pub pattern: Option<Vec<f32>>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The tokens and the response of a prompt without edits, which most questions share.
+type Plain = (String, Vec<u32>, Arc<Response>);
+
+/// Answers questions about a model and its circuit.
+pub fn serve(opened: &Opened, mut inbox: Inbox<Question, Result<Answer, String>>) {
+    let means = opened.means.clone();
+    let probe = means.and_then(|means| Probe::new(&opened.model, &opened.circuit, means).map_err(|e| e.to_string()));
+    let mut plain: Option<Plain> = None;
+    while let Some(question) = inbox.take() {
+        let said = probe
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|probe| on_worker(|| answer(opened, probe, &mut plain, question)).map_err(|e| format!("{e:#}")));
+        inbox.done(said);
+    }
+}
+
+fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Question) -> Result<Answer> {
+    let start = Instant::now();
+    if known.as_ref().is_none_or(|(prompt, ..)| *prompt != question.prompt) {
+        let tokens = opened.tokenizer.encode(&question.prompt)?;
+        anyhow::ensure!(!tokens.is_empty(), "write a prompt");
+        let longest = opened.model.config.block_size;
+        let many = tokens.len();
+        anyhow::ensure!(many <= longest, "the prompt has {many} tokens, but the model reads {longest}: shorten it");
+        let response = Arc::new(probe.ask(&tokens, &[])?);
+        *known = Some((question.prompt.clone(), tokens, response));
+    }
+    let Some((_, tokens, plain)) = known else { anyhow::bail!("write a prompt") };
+    let edited = match question.edits.is_empty() {
+        true => None,
+        false => Some(probe.ask(tokens, &question.edits)?),
+    };
+    let sites = &edited.as_ref().unwrap_or(plain).sites;
+    let pattern = question.head.and_then(|(layer, head)| {
+        let site = |name: &str| sites.get(&format!("{layer}.attn.{name}"));
+        Some(opened.model.attention_pattern(layer, head, site("q")?, site("k")?))
+    });
+    let pattern = pattern.transpose()?;
+    let text = |&id: &u32| opened.tokenizer.token_str(id).unwrap_or_else(|| format!("⟨{id}⟩"));
+    let tokens = tokens.iter().map(text).collect();
+    Ok(Answer { question, tokens, plain: plain.clone(), edited, pattern, took: start.elapsed() })
+}
+
+impl Answer {
+    /// A node's activations at all tokens, without and with the edits.
+    pub fn activations(&self, node: Node) -> Option<(Vec<f32>, Option<Vec<f32>>)> {
+        let site = format!("{}.{}", node.layer, node.kind.site());
+        let of = |response: &Response| column(response.sites.get(&site)?, node.index);
+        Some((of(&self.plain)?, self.edited.as_ref().and_then(of)))
+    }
+
+    /// The channels of a site with the largest activations at a token, the largest first: with the edits, and without if they differ.
+    pub fn largest(&self, site: &str, at: usize, count: usize) -> Vec<(usize, f32, Option<f32>)> {
+        let row = |response: &Response| -> Option<Vec<f32>> {
+            let values = response.sites.get(site)?;
+            let width = *values.shape.last()?;
+            Some(values.data.get(at * width..(at + 1) * width)?.to_vec())
+        };
+        let Some(plain) = row(&self.plain) else { return Vec::new() };
+        let now = self.edited.as_ref().and_then(row).unwrap_or_else(|| plain.clone());
+        let mut order: Vec<usize> = (0..now.len()).filter(|&c| now[c] != 0.0 || plain[c] != 0.0).collect();
+        order.sort_by(|&a, &b| now[b].abs().total_cmp(&now[a].abs()).then(a.cmp(&b)));
+        order.truncate(count);
+        order.into_iter().map(|c| (c, now[c], Some(plain[c]).filter(|&before| before != now[c]))).collect()
+    }
+}
+
+fn column(values: &HostTensor, channel: usize) -> Option<Vec<f32>> {
+    let width = *values.shape.last()?;
+    (channel < width).then(|| values.data.iter().skip(channel).step_by(width).copied().collect())
+}
+
+/// The tokens worth showing of several distributions: `first`, and then of each the most probable ones, no more than `most` in all.
+pub fn worth_showing(first: &[u32], distributions: &[&[f64]], most: usize) -> Vec<u32> {
+    let mut shown = first.to_vec();
+    let orders: Vec<Vec<u32>> = distributions.iter().map(|p| ranked(p)).collect();
+    let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
+    for rank in 0..longest {
+        for order in &orders {
+            match order.get(rank) {
+                _ if shown.len() >= most => return shown,
+                Some(id) if !shown.contains(id) => shown.push(*id),
+                _ => {}
+            }
+        }
+    }
+    shown
+}
+
+/// Both answers to the circuit's task.
+pub fn answers(circuit: &Circuit) -> [u32; 2] {
+    [circuit.task.target.id, circuit.task.alternative.id]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::worth_showing;
+
+    #[test]
+    fn the_most_probable_tokens_of_each_are_shown_once() {
+        let (a, b) = ([0.1, 0.6, 0.3, 0.0], [0.2, 0.1, 0.3, 0.4]);
+        assert_eq!(worth_showing(&[], &[&a, &b], 3), [1, 3, 2]);
+        assert_eq!(worth_showing(&[3], &[&a, &b], 9), [3, 1, 2, 0]);
+        assert_eq!(worth_showing(&[3, 0], &[], 9), [3, 0]);
+    }
+}

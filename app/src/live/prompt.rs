@@ -1,0 +1,129 @@
+//! The tab with a prompt in the circuit's model.
+
+use eframe::egui::{CentralPanel, ComboBox, Panel, ScrollArea, Ui};
+use gossamer::circuits::Node;
+use gossamer::circuits::wording::signed;
+
+use super::ask::{Answer, answers, worth_showing};
+use super::table::{self, Column};
+use super::{Live, node, panel};
+use crate::document::Document;
+use crate::item::Item;
+use crate::view::View;
+
+/// Channels listed of a site.
+const CHANNELS: usize = 12;
+/// Tokens listed after a prompt.
+const TOKENS: usize = 10;
+
+pub fn show(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
+    Panel::left("what is asked").default_size(330.0).show(ui, |ui| {
+        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            panel::prompt_text(ui, document, view);
+            settings(ui, view);
+        });
+    });
+    Panel::right("what is said").default_size(470.0).show(ui, |ui| {
+        ScrollArea::both().auto_shrink(false).show(ui, |ui| said(ui, live, document));
+    });
+    CentralPanel::default().show(ui, |ui| {
+        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| seen(ui, live, document, view));
+    });
+}
+
+/// What is done to nodes, and the way back.
+fn settings(ui: &mut Ui, view: &mut View) {
+    let settings = &mut view.edits.live.settings;
+    if settings.is_empty() {
+        ui.weak("No node is set: choose one in the drawing, or name it, and set it at the middle.");
+        return;
+    }
+    let edits: Vec<(Node, String)> = settings.iter().map(|(node, s)| (*node, s.edit(*node).to_string())).collect();
+    for (node, edit) in edits {
+        ui.horizontal(|ui| {
+            if ui.small_button(format!("undo {node}")).clicked() {
+                settings.remove(&node);
+            }
+            ui.monospace(edit);
+        });
+    }
+    if ui.button("undo all of these").clicked() {
+        settings.clear();
+    }
+}
+
+/// Tokens, the chosen node, and the activations of a site.
+fn seen(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
+    if let Some(error) = live.asking.as_ref().and_then(|asking| asking.error.clone()) {
+        ui.colored_label(ui.visuals().error_fg_color, error);
+    }
+    let Some(answer) = live.answer().cloned() else {
+        ui.weak("the first run, with the means of all nodes, takes a moment …");
+        return;
+    };
+    let at = live.at();
+    let chosen = node::chosen(&mut live.shelf.node, view.selected);
+    let activations = chosen.and_then(|node| answer.activations(node));
+    let shown = activations.as_ref().map(|(plain, edited)| edited.as_ref().unwrap_or(plain).as_slice());
+    if let Some(at) = panel::tokens(ui, &answer.tokens, shown, at) {
+        live.shelf.at = Some(at);
+    }
+    ui.separator();
+    node::set(ui, &mut live.shelf.node.0, chosen, shown, at, &mut view.edits.live.settings);
+    ui.separator();
+    let Some(at) = at else { return };
+    let sites = live.opened().map(|opened| opened.model.config.sites()).unwrap_or_default();
+    let site = &mut live.shelf.site;
+    if !answer.plain.sites.contains_key(site) {
+        *site = document.circuit.nodes.first().map(|entry| entry.site.clone()).unwrap_or_else(|| "final_resid".into());
+    }
+    ui.horizontal(|ui| {
+        ComboBox::from_label("site").selected_text(site.clone()).show_ui(ui, |ui| {
+            for (name, _) in sites {
+                ui.selectable_value(site, name.clone(), name);
+            }
+        });
+        ui.weak(format!("the largest activations at token {at}"));
+    });
+    channels(ui, &answer, site, at, view);
+}
+
+/// The largest activations of a site; a click on one that is a node chooses it.
+fn channels(ui: &mut Ui, answer: &Answer, site: &str, at: usize, view: &mut View) {
+    ui.horizontal_wrapped(|ui| {
+        for (channel, now, before) in answer.largest(site, at, CHANNELS) {
+            let before = before.map(|before| format!(" (was {})", signed(before.into()))).unwrap_or_default();
+            let said = format!("{channel}: {}{before}", signed(now.into()));
+            let item = format!("{site}[{channel}]").parse::<Node>().ok().map(Item::Node);
+            let selected = item.is_some() && view.selected == item;
+            if ui.selectable_label(selected, said).clicked() && item.is_some() {
+                view.selected = item;
+            }
+        }
+    });
+}
+
+/// Next tokens of the whole model, the circuit alone, and the rest.
+fn said(ui: &mut Ui, live: &Live, document: &Document) {
+    let Some(answer) = live.answer() else { return };
+    let (plain, edited) = (&*answer.plain, answer.edited.as_ref());
+    let mut all: Vec<&[f64]> = vec![&plain.model, &plain.circuit, &plain.rest];
+    if let Some(edited) = edited {
+        all.extend([&edited.model[..], &edited.circuit, &edited.rest]);
+    }
+    let first = answers(&document.circuit);
+    let tokens: Vec<_> =
+        worth_showing(&first, &all, TOKENS).into_iter().map(|id| (id, document_token(live, document, id))).collect();
+    let columns = [
+        Column { name: "whole model", plain: &plain.model, edited: edited.map(|e| &e.model[..]) },
+        Column { name: "circuit alone", plain: &plain.circuit, edited: edited.map(|e| &e.circuit[..]) },
+        Column { name: "all but circuit", plain: &plain.rest, edited: edited.map(|e| &e.rest[..]) },
+    ];
+    table::show(ui, "what follows the prompt", &tokens, first.len(), &columns);
+    ui.weak("The task's two answers come first. Where nodes are set, bars are with that, outlines without.");
+}
+
+/// A token as text, by the open model's own tokenizer.
+pub fn document_token(live: &Live, document: &Document, id: u32) -> String {
+    live.opened().and_then(|opened| opened.tokenizer.token_str(id)).unwrap_or_else(|| document.token(id))
+}

@@ -1,0 +1,466 @@
+//! Prompts, nodes set by hand, and bridges, on tiny models: what the window shows is what the library says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use eframe::egui::accesskit::Role;
+use eframe::egui::{Key, Modifiers, OutputCommand, Theme};
+use egui_kittest::kittest::{NodeT, Queryable, by};
+use egui_kittest::{Harness, SnapshotOptions};
+use gossamer::bridges::{BridgeFile, Bridges, ModelName, Ratio, Recipe, Steering};
+use gossamer::circuits::wording::token;
+use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, TokenRef, mean_activations};
+use gossamer::device::Device;
+use gossamer::files::{HostTensor, save_tensors};
+use gossamer::model::{Edit, Model, ModelConfig, Parameters, ranked};
+use gossamer::text::python;
+use gossamer::text::sequences::sequences;
+use gossamer::text::tokenizer::Tokenizer;
+use gossamer_explorer::document::Document;
+use gossamer_explorer::explorer::Explorer;
+use gossamer_explorer::item::Item;
+
+/// The nodes of the circuit; the first reads the residual stream, the second belongs to a head.
+const NODES: [&str; 4] = ["0.attn.act_in[3]", "0.attn.v[9]", "0.attn.resid_delta[5]", "1.mlp.post_act[11]"];
+
+/// A run with a tiny model, a circuit of it and, beside the model, bridges to a dense one.
+struct Run {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    model: Model,
+    dense: Model,
+    bridges: Bridges,
+    tokenizer: Tokenizer,
+    circuit: Circuit,
+    means: BTreeMap<String, Vec<f32>>,
+}
+
+fn model(seed: u64, d_model: usize) -> Model {
+    let config = ModelConfig {
+        block_size: 96,
+        vocab_size: 300,
+        n_layer: 2,
+        n_head: 2,
+        d_model,
+        rms_norm: true,
+        sink: true,
+        ..ModelConfig::default()
+    };
+    let fresh = Model::new(config.clone(), seed, &Device::cpu()).unwrap();
+    let mut numbers = fresh.parameters.to_host().unwrap();
+    // So that something depends on something: fresh models say much the same to everything.
+    for (name, tensor) in numbers.iter_mut().filter(|(_, tensor)| tensor.shape.len() == 2) {
+        let factor = if name.contains("wte") || name.contains("lm_head") { 60.0 } else { 12.0 };
+        tensor.data.iter_mut().for_each(|w| *w *= factor);
+    }
+    let parameters = Parameters::from_host(&config, numbers, &Device::cpu()).unwrap();
+    Model { config, parameters, device: Device::cpu() }
+}
+
+impl Run {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let tokenizer = Tokenizer::train(python::documents(3).take(60), 300).unwrap();
+        let (model, dense) = (model(1, 16), model(2, 12));
+        for (model, name) in [(&model, "run"), (&dense, "dense")] {
+            let folder = folder.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            model.save(&folder).unwrap();
+            tokenizer.save(folder.join("tokenizer.json")).unwrap();
+        }
+        let hash = model.hash().unwrap();
+        let mut maps = Bridges::new(&dense.config, &model.config, 0.5, 7, &Device::cpu()).unwrap().to_host().unwrap();
+        maps.values_mut().for_each(|map| map.data.iter_mut().for_each(|w| *w *= 20.0));
+        let bridges = Bridges::from_host(&dense.config, &model.config, 0.5, &maps, &Device::cpu()).unwrap();
+        let about = BridgeFile {
+            version: 1,
+            dense: ModelName { path: "../dense".into(), hash: dense.hash().unwrap() },
+            sparse: ModelName { path: ".".into(), hash: hash.clone() },
+            encoder_afrac: 0.5,
+        };
+        about.save(&path, &bridges).unwrap();
+
+        let circuits = path.join("circuits");
+        fs::create_dir(&circuits).unwrap();
+        let text = sequences(python::documents(0).map(Ok), &tokenizer, 96, 960).unwrap();
+        let means = mean_activations(&model, &text).unwrap();
+        let tensor = |mean: &Vec<f32>| HostTensor { shape: vec![mean.len()], data: mean.clone() };
+        let tensors = means.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
+        let about = [("model".to_string(), hash.clone())].into();
+        save_tensors(circuits.join("means.safetensors"), &tensors, Some(about)).unwrap();
+
+        let mut circuit = Document::example().unwrap().circuit;
+        circuit.model = ModelRef::new("somewhere", hash, &model.config);
+        let entry = |node: &&str| {
+            let mut entry = NodeEntry::new(node.parse().unwrap(), &circuit.model);
+            entry.mean = means[&entry.site][entry.index].into();
+            entry
+        };
+        circuit.nodes = NODES.iter().map(entry).collect();
+        (circuit.edges, circuit.biases) = (Vec::new(), Vec::new());
+        (circuit.embeddings, circuit.unembeddings) = (Vec::new(), Vec::new());
+        circuit.counts = Counts::of(2, &circuit.nodes, &[], &[]);
+        circuit.task.positive = "x = ['a', 'b".into();
+        circuit.task.negative = "x = [\"a\", \"b".into();
+        let answer = |text: &str| TokenRef { id: tokenizer.encode(text).unwrap()[0], text: text.into() };
+        (circuit.task.target, circuit.task.alternative) = (answer("'"), answer("\""));
+        circuit.save(circuits.join("quotes.json")).unwrap();
+        Self { _folder: folder, path, model, dense, bridges, tokenizer, circuit, means }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path.join("circuits/quotes.json")
+    }
+
+    /// What the library says to a prompt.
+    fn ask(&self, prompt: &str, edits: &[&str]) -> Response {
+        let edits: Vec<Edit> = edits.iter().map(|edit| edit.parse().unwrap()).collect();
+        let probe = Probe::new(&self.model, &self.circuit, self.means.clone()).unwrap();
+        probe.ask(&self.tokenizer.encode(prompt).unwrap(), &edits).unwrap()
+    }
+
+    /// What the library says to a recipe, steered and with random channels.
+    fn steer(&self, recipe: &Recipe) -> [Vec<f64>; 2] {
+        let reference = sequences(python::documents(u64::MAX).map(Ok), &self.tokenizer, 96, 16_384).unwrap();
+        let steering = Steering::new(&self.dense, &self.model, &self.bridges, &reference, recipe.ratio).unwrap();
+        let change = recipe.change(&steering, &self.tokenizer).unwrap();
+        let tokens = self.tokenizer.encode(&recipe.prompt).unwrap();
+        let said = recipe.compare(&steering, &tokens, &change).unwrap();
+        [said.steered, said.random.unwrap()]
+    }
+}
+
+fn harness(path: Option<PathBuf>) -> Harness<'static, Explorer> {
+    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(40);
+    builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, path.as_deref()))
+}
+
+/// Steps until something is so: models are opened and run in other threads.
+fn wait(harness: &mut Harness<'_, Explorer>, what: &str, until: impl Fn(&Harness<'_, Explorer>) -> bool) {
+    let start = Instant::now();
+    while !until(harness) {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+        harness.step();
+    }
+}
+
+fn settle(harness: &mut Harness<'_, Explorer>) {
+    // The first step asks, the others hear.
+    harness.step();
+    harness.step();
+    wait(harness, "an answer", |h| h.state().live().is_some_and(|live| !live.pending()));
+    harness.run();
+}
+
+/// A window with the run's circuit and one of its tabs.
+fn window(run: &Run, tab: &str) -> Harness<'static, Explorer> {
+    let mut harness = harness(Some(run.file()));
+    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
+    harness.get_by_label(tab).click();
+    settle(&mut harness);
+    harness
+}
+
+fn click(harness: &mut Harness<'_, Explorer>, label: &str) {
+    harness.get_by_label(label).click();
+    settle(harness);
+}
+
+fn write(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
+    harness.get_by_label(label).focus();
+    harness.step();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.step();
+    harness.key_press(Key::Delete);
+    harness.step();
+    harness.get_by_label(label).type_text(text);
+    settle(harness);
+    harness.key_press(Key::Escape);
+    settle(harness);
+}
+
+/// A column says these probabilities of the task's answers and of the two most probable tokens, and what they were.
+fn cell(harness: &Harness<'_, Explorer>, run: &Run, column: &str, p: &[f64], before: Option<&[f64]>) {
+    let task = &run.circuit.task;
+    for id in ranked(p).into_iter().take(2).chain([task.target.id, task.alternative.id]) {
+        let of = |p: &[f64]| p[id as usize];
+        let before = before.map(|before| format!(", unedited {:.4}", of(before))).unwrap_or_default();
+        let text = token(&run.tokenizer.token_str(id).unwrap());
+        harness.get_by_label(&format!("{text}, {column}: {:.4}{before}", of(p)));
+    }
+}
+
+#[test]
+fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
+    let run = Run::new();
+    let mut harness = window(&run, "Prompt");
+    let check = |harness: &Harness<'_, Explorer>, prompt: &str| {
+        let want = run.ask(prompt, &[]);
+        cell(harness, &run, "whole model", &want.model, None);
+        cell(harness, &run, "circuit alone", &want.circuit, None);
+        cell(harness, &run, "all but circuit", &want.rest, None);
+    };
+    check(&harness, "x = ['a', 'b");
+    click(&mut harness, "negative");
+    check(&harness, "x = [\"a\", \"b");
+    write(&mut harness, "prompt", "y = (7");
+    check(&harness, "y = (7");
+    let tokens = run.tokenizer.encode("y = (7").unwrap();
+    assert_eq!(harness.state().live().unwrap().answer().unwrap().tokens.len(), tokens.len());
+    // The largest activations of a site, at the last token and at another one.
+    let want = run.ask("y = (7", &[]).sites["0.attn.act_in"].data.clone();
+    for at in [tokens.len() - 1, 0] {
+        if at == 0 {
+            let first = run.tokenizer.token_str(tokens[0]).unwrap();
+            harness.get_all_by_label(&first).next().unwrap().click();
+            settle(&mut harness);
+        }
+        let row = &want[at * 16..][..16];
+        let largest = (0..16).max_by(|&a, &b| row[a].abs().total_cmp(&row[b].abs())).unwrap();
+        harness.get_by_label(&format!("{largest}: {:+.3}", row[largest]));
+    }
+    write(&mut harness, "prompt", &"x ".repeat(200));
+    harness.get_by_label_contains("shorten it");
+    write(&mut harness, "prompt", "");
+    harness.get_by_label("write a prompt");
+}
+
+#[test]
+fn nodes_are_ablated_set_and_given_back() {
+    let run = Run::new();
+    let mut harness = window(&run, "Prompt");
+    let prompt = run.circuit.task.positive.clone();
+    let plain = run.ask(&prompt, &[]);
+    let check = |harness: &Harness<'_, Explorer>, edits: &[&str]| {
+        let want = run.ask(&prompt, edits);
+        for (column, p, before) in [
+            ("whole model", &want.model, &plain.model),
+            ("circuit alone", &want.circuit, &plain.circuit),
+            ("all but circuit", &want.rest, &plain.rest),
+        ] {
+            cell(harness, &run, column, p, (!edits.is_empty()).then_some(before));
+        }
+    };
+    click(&mut harness, NODES[1]);
+    click(&mut harness, "ablated");
+    check(&harness, &["0.attn.v[9]=mean"]);
+    assert_ne!(run.ask(&prompt, &["0.attn.v[9]=mean"]).circuit, plain.circuit, "or else the test shows nothing");
+    click(&mut harness, "zero");
+    check(&harness, &["0.attn.v[9]=0"]);
+    click(&mut harness, &format!("at token {} only", run.tokenizer.encode(&prompt).unwrap().len() - 1));
+    check(&harness, &["0.attn.v[9]@-1=0"]);
+    // Any other node, by name; its number is typed into the slider.
+    write(&mut harness, "node", "1.mlp.post_act[2]");
+    harness.get_by_role_and_label(Role::SpinButton, "set to").focus();
+    harness.step();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.step();
+    harness.get_by_role_and_label(Role::SpinButton, "set to").type_text("2.5");
+    harness.step();
+    harness.key_press(Key::Enter);
+    settle(&mut harness);
+    let both = ["0.attn.v[9]@-1=0", "1.mlp.post_act[2]=2.5"];
+    check(&harness, &both);
+    harness.get_by_label("1.mlp.post_act[2]=2.5");
+
+    harness.key_press(Key::Escape);
+    harness.step();
+    let undo = |harness: &mut Harness<'_, Explorer>, modifiers| {
+        harness.key_press_modifiers(modifiers, Key::Z);
+        settle(harness);
+    };
+    for edits in [&both[..1], &["0.attn.v[9]=0"], &["0.attn.v[9]=mean"], &[]] {
+        undo(&mut harness, Modifiers::COMMAND);
+        check(&harness, edits);
+    }
+    undo(&mut harness, Modifiers::COMMAND | Modifiers::SHIFT);
+    check(&harness, &["0.attn.v[9]=mean"]);
+    click(&mut harness, "undo 0.attn.v[9]");
+    check(&harness, &[]);
+    write(&mut harness, "node", "0.attn.w[1]");
+    harness.get_by_label_contains("one is written like");
+    // What was set at a token that a shorter prompt does not have.
+    undo(&mut harness, Modifiers::COMMAND);
+    click(&mut harness, NODES[1]);
+    click(&mut harness, &format!("at token {} only", run.tokenizer.encode(&prompt).unwrap().len() - 1));
+    write(&mut harness, "prompt", "x");
+    harness.get_by_label_contains("is not among 1");
+}
+
+#[test]
+fn a_node_tells_its_activation_and_where_its_head_looks() {
+    let run = Run::new();
+    let mut harness = window(&run, "Prompt");
+    let task = &run.circuit.task;
+    let tokens = run.tokenizer.encode(&task.positive).unwrap();
+    let want = run.ask(&task.positive, &[]);
+    let last = (tokens.len() - 1) * 16 + 3;
+    let said = format!(": {:+.3}", want.sites["0.attn.act_in"].data[last]);
+    harness.get_by_label(NODES[0]).hover();
+    harness.run();
+    let told = harness.get_by_label_contains("in the prompt, at").accesskit_node().value().unwrap();
+    assert!(told.ends_with(&said), "{told} instead of {said}");
+
+    harness.remove_cursor();
+    click(&mut harness, NODES[1]);
+    assert_eq!(harness.state().view().unwrap().selected, Some(Item::Node(NODES[1].parse().unwrap())));
+    // Channel 9 of 16 is in the second of two heads.
+    assert!(harness.get_all_by_label("attention of head 1 in layer 0").count() >= 1);
+    let pattern = run.model.attention_pattern(0, 1, &want.sites["0.attn.q"], &want.sites["0.attn.k"]).unwrap();
+    let row = &pattern[(tokens.len() - 1) * tokens.len()..];
+    let most = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+    let text = |at: usize| run.tokenizer.token_str(tokens[at]).unwrap();
+    let said = format!("`{}` takes from `{}` {:.2}", text(tokens.len() - 1), text(most), row[most]);
+    harness.get_by_label_contains(&said);
+}
+
+#[test]
+fn the_dense_model_is_steered_and_the_recipe_kept() {
+    let run = Run::new();
+    let mut harness = window(&run, "Bridge");
+    let (positive, negative) = (run.circuit.task.positive.clone(), run.circuit.task.negative.clone());
+    let mut recipe = Recipe {
+        version: Recipe::VERSION,
+        sparse: ModelName { path: run.path.display().to_string(), hash: run.model.hash().unwrap() },
+        prompt: positive,
+        counterfactual: Some(negative),
+        nodes: vec![NODES[0].parse().unwrap()],
+        edits: Vec::new(),
+        strength: 1.0,
+        random: 8,
+        seed: 0,
+        ratio: Ratio::DenseOverSparse,
+    };
+    let check = |harness: &Harness<'_, Explorer>, recipe: &Recipe| {
+        let [steered, random] = run.steer(recipe);
+        cell(harness, &run, "steered", &steered, None);
+        cell(harness, &run, "random channels", &random, None);
+        let [plain, _] = run.steer(&Recipe { strength: 0.0, ..recipe.clone() });
+        cell(harness, &run, "dense model", &plain, None);
+        let moved = steered.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(moved > 1e-3, "nothing moves");
+        assert_eq!(harness.state().live().unwrap().steered().unwrap().recipe, *recipe);
+    };
+    check(&harness, &recipe);
+    harness.get_by_role_and_label(Role::Slider, "strength").focus();
+    // Arrows are the slider's own once it has had the focus for a frame.
+    harness.step();
+    harness.step();
+    for _ in 0..5 {
+        harness.key_press(Key::ArrowRight);
+        harness.step();
+    }
+    settle(&mut harness);
+    recipe.strength = harness.state().view().unwrap().edits.live.steer.strength;
+    assert!((recipe.strength - 1.05).abs() < 1e-9, "{}", recipe.strength);
+    check(&harness, &recipe);
+
+    click(&mut harness, "Save recipe");
+    let file = run.path.join("circuits/single_double_quote.recipe.json");
+    assert_eq!(Recipe::load(&file).unwrap(), recipe);
+    harness.get_by_label("Copy as command").click();
+    harness.step();
+    let copied = harness.output().platform_output.commands.iter().find_map(|command| match command {
+        OutputCommand::CopyText(text) => Some(text.clone()),
+        _ => None,
+    });
+    assert_eq!(copied, Some(recipe.command()));
+
+    // By hand, at a position.
+    click(&mut harness, "at positions");
+    click(&mut harness, "add");
+    write(&mut harness, "positions", "-2");
+    let by_hand = Recipe {
+        counterfactual: None,
+        nodes: Vec::new(),
+        edits: vec!["0.attn.act_in[3]@-2+=1".parse().unwrap()],
+        ..recipe.clone()
+    };
+    check(&harness, &by_hand);
+    write(&mut harness, "positions", "the last");
+    harness.get_by_label_contains("positions are numbers");
+    write(&mut harness, "channel", "0.attn.q[3]");
+    harness.get_by_label_contains("such as 3.attn.act_in[17]");
+    click(&mut harness, "Open recipe");
+    check(&harness, &recipe);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    settle(&mut harness);
+    assert_eq!(harness.state().view().unwrap().edits.live.steer.channel.as_deref(), Some("0.attn.q[3]"));
+    write(&mut harness, "recipe", "missing.json");
+    click(&mut harness, "Open recipe");
+    harness.get_by_label_contains("missing.json");
+}
+
+#[test]
+fn without_a_model_or_bridges_it_says_what_to_do() {
+    let run = Run::new();
+    let mut harness = harness(None);
+    harness.run();
+    click(&mut harness, "Prompt");
+    harness.get_by_label_contains("is not beside it");
+    for (named, told) in [(run.path.join("nowhere"), "nowhere"), (run.path.clone(), "other sizes")] {
+        write(&mut harness, "model", &named.display().to_string());
+        click(&mut harness, "Open model");
+        harness.get_by_label_contains(told);
+    }
+
+    // A circuit that lies elsewhere, without the means that it was found with.
+    let elsewhere = run.path.parent().unwrap().join("circuit.json");
+    fs::copy(run.file(), &elsewhere).unwrap();
+    let mut harness = self::harness(Some(elsewhere));
+    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
+    click(&mut harness, "Prompt");
+    write(&mut harness, "model", &run.path.display().to_string());
+    click(&mut harness, "Open model");
+    harness.get_by_label_contains("means.safetensors");
+
+    fs::remove_file(run.path.join("bridges.json")).unwrap();
+    let mut harness = window(&run, "Bridge");
+    harness.get_by_label_contains("has no bridges beside it");
+    click(&mut harness, "Prompt");
+    cell(&harness, &run, "whole model", &run.ask(&run.circuit.task.positive, &[]).model, None);
+}
+
+#[test]
+fn everything_that_can_be_used_has_a_name_and_fits() {
+    let run = Run::new();
+    for tab in ["Prompt", "Bridge"] {
+        let mut harness = window(&run, tab);
+        click(&mut harness, NODES[1]);
+        let uses =
+            [Role::Button, Role::Slider, Role::SpinButton, Role::TextInput, Role::MultilineTextInput, Role::ComboBox];
+        let mut count = 0;
+        for node in harness.query_all(by().predicate(move |node| uses.contains(&node.role()))) {
+            let accessible = node.accesskit_node();
+            let named = accessible.label().or_else(|| accessible.value());
+            assert!(named.is_some_and(|name| !name.is_empty()), "{tab}: something without a name: {accessible:?}");
+            count += 1;
+        }
+        assert!(count > 30, "{tab}: only {count}");
+        let window = harness.ctx.content_rect();
+        for name in ["Prompt", "Bridge", "positive", "prompt"] {
+            for node in harness.query_all_by_label(name) {
+                assert!(window.contains_rect(node.rect()), "{tab}: {name} is outside of the window");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bridge_edit_looks_as_it_did() {
+    let run = Run::new();
+    let file = run.file();
+    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(40).with_theme(Theme::Light).wgpu();
+    let mut harness =
+        builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, Some(Path::new(&file))));
+    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
+    click(&mut harness, "Bridge");
+    harness.remove_cursor();
+    harness.run();
+    // Drivers round edges of lines differently, and devices the last digits; a bar that moved by a point is more than this.
+    harness.snapshot_options("bridge", &SnapshotOptions::new().threshold(1.0).max_failed_pixels(120));
+}
