@@ -4,7 +4,7 @@
 //! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`polish`] exchanges some, [`find`] goes all the way to the smallest circuit,
 //!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
-//! * [`checkpoint`] looks at a circuit's nodes, and at all tasks, in other checkpoints of the model;
+//! * [`checkpoint`] looks at a circuit's nodes, and at all tasks, in other checkpoints of the model; [`channel_tokens()`] at its vocabulary;
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs,
 //!   [`picture`] says where everything goes in a drawing, [`paint`] in which colours, [`wording`] in which words.
 
@@ -28,6 +28,7 @@ pub mod statistics;
 pub mod tasks;
 pub mod tune;
 mod views;
+mod vocabulary;
 
 pub use binarise::Binary;
 pub(crate) use check::joined;
@@ -42,3 +43,4 @@ pub use nodes::{Layout, Node, NodeKind, Slot};
 pub use questions::{Answers, Calibration, Questions};
 pub use statistics::Statistics;
 pub use views::{Reader, ResidualPath, Writer, dot, json, paint, picture, residual_paths, show, svg, wording};
+pub use vocabulary::channel_tokens;
