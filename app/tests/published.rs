@@ -3,6 +3,8 @@
 mod common;
 #[path = "../../tests/formats/pickled.rs"]
 mod pickled;
+#[path = "../../tests/formats/stored_zip.rs"]
+mod stored_zip;
 
 use std::fs;
 use std::path::PathBuf;

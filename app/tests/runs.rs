@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use common::{TINY, circuit, click, train, wait, wait_for, window, write};
@@ -11,6 +12,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use gossamer::circuits::Circuit;
 use gossamer::circuits::prune::Settings;
+use gossamer::formats::ModelFiles;
 use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::runs::{Order, Work};
 use gossamer_explorer::timeline::{Timeline, run_of};
@@ -141,6 +143,78 @@ fn a_timeline_is_scrubbed_and_played() {
 }
 
 #[test]
+fn a_residual_channels_tokens_come_from_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path());
+    let mut harness = window(Some(&circuit(&run)));
+    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    harness.run();
+    click(&mut harness, "0.mlp.act_in[1]");
+    wait_for(&mut harness, "unembedding of residual channel 1");
+    click(&mut harness, "embedding of residual channel 1");
+    harness.run();
+    // The largest weight of the column, as the file has it.
+    let files = ModelFiles::open(&run).unwrap();
+    let table = files.weights.read("transformer.wte.weight").unwrap();
+    let column = table.data.iter().skip(1).step_by(16).copied();
+    let largest = column.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
+    harness.get_by_label_contains(&format!(" {largest:+.3}"));
+}
+
+/// What a window leaves for the next one.
+#[derive(Default)]
+struct Kept(BTreeMap<String, String>);
+
+impl eframe::Storage for Kept {
+    fn get_string(&self, key: &str) -> Option<String> {
+        self.0.get(key).cloned()
+    }
+
+    fn set_string(&mut self, key: &str, value: String) {
+        self.0.insert(key.into(), value);
+    }
+
+    fn remove_string(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
+    fn flush(&mut self) {}
+}
+
+#[test]
+fn what_was_chosen_is_there_again_and_pictures_leave_out_what_is_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("quote.json");
+    fs::write(&file, include_bytes!("../assets/single_double_quote.json")).unwrap();
+    let mut harness = window(Some(&file));
+    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    harness.run();
+    let circuit = Circuit::load(&file).unwrap();
+    let (first, edges) = (circuit.nodes[0].node(), circuit.edges.len());
+    click(&mut harness, &first.to_string());
+    click(&mut harness, "hide");
+    click(&mut harness, "File");
+    click(&mut harness, "Save drawing as SVG");
+    let svg = fs::read_to_string(file.with_extension("export.svg")).unwrap();
+    let drawn = |svg: &str| svg.matches("class=\"edge\"").count();
+    let lost = circuit.edges.iter().filter(|edge| edge.from == first || edge.to == first).count();
+    assert!(lost > 0 && drawn(&svg) == edges - lost && drawn(&gossamer::circuits::svg(&circuit)) == edges);
+    assert!(!svg.contains(&format!("data-node=\"{first}\"")));
+
+    click(&mut harness, "View");
+    click(&mut harness, "Timeline");
+    click(&mut harness, "Run");
+    click(&mut harness, "Train…");
+    write(&mut harness, "settings", "steps=7");
+    let mut kept = Kept::default();
+    eframe::App::save(harness.state_mut(), &mut kept);
+    let again = Explorer::new(&eframe::egui::Context::default(), Some(&kept), None);
+    assert!(again.view().is_some());
+    let text = &kept.0["session"];
+    assert!(text.contains("\"timeline\":true") && text.contains("steps=7") && text.contains("quote.json"), "{text}");
+}
+
+#[test]
 fn an_edge_has_a_place_before_it_has_a_weight() {
     let folder = tempfile::tempdir().unwrap();
     let run = train(folder.path());
@@ -199,6 +273,6 @@ fn the_view_is_saved_as_a_picture() {
     let info = reader.next_frame(&mut pixels).unwrap();
     // What is left between the panels.
     assert!((200..700).contains(&info.width) && (400..600).contains(&info.height), "{info:?}");
-    let colours: std::collections::BTreeSet<[u8; 3]> = pixels.as_chunks::<3>().0.iter().copied().collect();
+    let colours: BTreeSet<[u8; 3]> = pixels.as_chunks::<3>().0.iter().copied().collect();
     assert!(colours.len() > 50, "{} colours", colours.len());
 }
