@@ -7,6 +7,7 @@ use gossamer::circuits::picture::Meaning;
 use gossamer::circuits::statistics::{Activations, NodeStatistics, Snippet};
 use gossamer::circuits::wording::{signed, token, visible};
 
+use crate::about;
 use crate::document::Document;
 use crate::item::Item;
 use crate::scene::Scene;
@@ -44,18 +45,22 @@ pub struct Shelf {
     set: Set,
     /// Which of the quantiles, by number.
     quantile: usize,
+    /// Whether the way to find a circuit was asked for.
+    pub find: bool,
 }
 
 /// Shows the selected item, or the circuit as a whole.
 pub fn show(ui: &mut Ui, document: &Document, scene: &Scene, view: &mut View, shelf: &mut Shelf) {
     match view.selected {
-        None => overview(ui, document),
+        None => shelf.find |= about::show(ui, document),
         Some(item) => {
-            ui.heading(text::title(&document.circuit, item));
+            // In the drawing it may be as it was at another time.
+            let circuit = if scene.spot(item).is_some() { &scene.circuit } else { &document.circuit };
+            ui.heading(text::title(circuit, item));
             handle(ui, item, view);
             ui.separator();
-            text::summary(&document.circuit, item).into_iter().for_each(|line| drop(ui.label(line)));
-            if let Some(tokens) = text::tokens(&document.circuit, item).filter(|tokens| tokens.tokens.len() > 8) {
+            text::summary(circuit, item).into_iter().for_each(|line| drop(ui.label(line)));
+            if let Some(tokens) = text::tokens(circuit, item).filter(|tokens| tokens.tokens.len() > 8) {
                 ui.collapsing("all tokens", |ui| {
                     for t in &tokens.tokens {
                         ui.label(format!("{} {}", token(&t.text), signed(t.weight)));
@@ -75,40 +80,6 @@ pub fn show(ui: &mut Ui, document: &Document, scene: &Scene, view: &mut View, sh
             }
         }
     }
-}
-
-/// The circuit as a whole.
-fn overview(ui: &mut Ui, document: &Document) {
-    let circuit = &document.circuit;
-    let (task, losses) = (&circuit.task, &circuit.losses.test);
-    ui.heading(&task.name);
-    ui.label(&task.description);
-    ui.separator();
-    for (side, prompt, answer) in
-        [("positive", &task.positive, &task.target), ("negative", &task.negative, &task.alternative)]
-    {
-        ui.weak(format!("a {side} prompt, followed by {}", token(&answer.text)));
-        ui.label(RichText::new(prompt).monospace().small());
-    }
-    ui.separator();
-    ui.label(format!("{} nodes, {} edges", circuit.counts.nodes, circuit.counts.edges));
-    for (what, loss, accuracy) in [
-        ("the circuit", losses.circuit, losses.accuracy_circuit),
-        ("the whole model", losses.model, losses.accuracy_model),
-        ("all but the circuit", losses.ablated, losses.accuracy_ablated),
-    ] {
-        ui.label(format!("{what}: task loss {loss:.3}, {:.1} % right", 100.0 * accuracy));
-    }
-    ui.separator();
-    for layer in &circuit.counts.layers {
-        let nodes: usize = layer.nodes.values().sum();
-        let entries = circuit.nodes.iter().filter(|entry| entry.layer == layer.layer);
-        let delta: f64 = entries.map(|entry| entry.ablation_delta).sum();
-        ui.label(format!("layer {}: {nodes} nodes, {} edges, Δ {}", layer.layer, layer.edges, signed(delta)));
-    }
-    ui.separator();
-    ui.weak(format!("model {}", circuit.model.path));
-    ui.weak("click a box of the drawing to learn more about it");
 }
 
 /// What can be done with the item.
@@ -157,7 +128,7 @@ fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View) {
                 Meaning::Channel(channel) => RichText::new(format!("{other}   along residual channel {channel}")),
                 Meaning::Edge(i) => {
                     let edge = &scene.circuit.edges[i];
-                    let said = format!("{other}   weight {}, effect {}", signed(edge.weight), signed(edge.effect));
+                    let said = format!("{other}   {}", text::numbers(edge));
                     RichText::new(said).color(on_background(ui, edge.weight))
                 }
             };
@@ -182,14 +153,21 @@ fn activations(ui: &mut Ui, document: &Document, node: &NodeStatistics, shelf: &
         }
     });
     let set = shelf.set.of(node);
-    let share = 100.0 * set.active();
-    ui.label(format!(
-        "not zero at {share:.2} % of {} positions; {} to {}",
-        set.count,
-        signed(set.min.into()),
-        signed(set.max.into())
-    ));
-    histogram(ui, set, [node.low, node.high]);
+    // Of published circuits, only some texts are known.
+    if set.count > 0 {
+        let share = 100.0 * set.active();
+        ui.label(format!(
+            "not zero at {share:.2} % of {} positions; {} to {}",
+            set.count,
+            signed(set.min.into()),
+            signed(set.max.into())
+        ));
+        histogram(ui, set, [node.low, node.high]);
+    }
+    if set.quantiles.iter().all(|q| q.top.snippets.is_empty() && q.bottom.snippets.is_empty()) {
+        ui.weak("no texts are known");
+        return;
+    }
     let last = set.quantiles.len().saturating_sub(1);
     shelf.quantile = shelf.quantile.min(last);
     let names: Vec<String> = set.quantiles.iter().map(|q| format!("{} %", q.quantile * 100.0)).collect();

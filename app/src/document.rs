@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use gossamer::circuits::{Circuit, Statistics};
+use anyhow::{Context, Result};
+use gossamer::circuits::{Circuit, Counts, ModelRef, Statistics};
+use gossamer::formats::{ModelFiles, Payload};
+use gossamer::model::inspect;
 use gossamer::text::tokenizer::Tokenizer;
+
+use crate::about::About;
+use crate::timeline;
 
 /// An open circuit, with what lies beside it.
 pub struct Document {
@@ -18,6 +23,8 @@ pub struct Document {
     pub tokenizer: Option<Tokenizer>,
     /// All circuit files of the same folder, this one among them.
     pub siblings: Vec<PathBuf>,
+    /// What kind of document it is.
+    pub about: About,
 }
 
 impl Document {
@@ -29,31 +36,35 @@ impl Document {
         let bytes = include_bytes!("../assets/single_double_quote.json");
         let circuit = Circuit::from_json(bytes).map_err(anyhow::Error::msg)?;
         let statistics = Err("the example comes without the model that it is a part of".into());
-        Ok(Self { path: None, circuit, statistics, tokenizer: None, siblings: Vec::new() })
+        Ok(Self { path: None, circuit, statistics, tokenizer: None, siblings: Vec::new(), about: About::Circuit })
     }
 
-    /// Opens a circuit file, or the first circuit of a run or of a folder.
+    /// Opens a circuit file, a published circuit, the first circuit of a run or folder, or a model that has none.
     ///
     /// # Errors
     /// What is wrong, and what to do about it.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            let found = circuits(path);
-            let Some(first) = found.first() else {
-                bail!(
-                    "{0} has no circuits: find one with `train circuit {0} --task single_double_quote`",
-                    path.display()
-                );
+            let Some(first) = circuits(path).into_iter().next() else {
+                return Self::model(path)
+                    .with_context(|| format!("{} has no circuits, and is no model", path.display()));
             };
-            return Self::open(first);
+            return Self::open(&first);
         }
-        if path.extension().is_some_and(|extension| extension == "pt" || extension == "safetensors") {
-            bail!(
-                "{} is no circuit file: open the run's folder, or a .json file in its folder `circuits`",
-                path.display()
-            );
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("pt") => match Payload::open(path) {
+                Ok(payload) => Ok(Self::published(path, payload)),
+                // The weights of a model are such archives, too.
+                Err(error) => Self::model(path).map_err(|_| error.into()),
+            },
+            Some("safetensors") => Self::model(path),
+            _ => Self::circuit(path),
         }
-        let circuit = Circuit::load(path).context("only circuit files and folders with circuits can be opened")?;
+    }
+
+    fn circuit(path: &Path) -> Result<Self> {
+        let circuit = Circuit::load(path)
+            .context("circuits (.json), published circuits (viz_data.pt), runs and folders of models can be opened")?;
         let statistics = path.with_extension("statistics.json");
         let statistics = match statistics.exists() {
             true => Statistics::load(&statistics).map_err(|e| e.to_string()),
@@ -61,11 +72,52 @@ impl Document {
         };
         let tokenizer = tokenizer(path, &circuit);
         let siblings = path.parent().map(circuits).unwrap_or_default();
-        Ok(Self { path: Some(path.into()), circuit, statistics, tokenizer, siblings })
+        Ok(Self { path: Some(path.into()), circuit, statistics, tokenizer, siblings, about: About::Circuit })
+    }
+
+    fn published(path: &Path, mut payload: Payload) -> Self {
+        let circuit = payload.circuit.clone();
+        let nodes = std::mem::take(&mut payload.statistics.nodes);
+        let statistics = Ok(Statistics { nodes, ..payload.statistics.clone() });
+        let beside = payload.model.as_ref().map(|model| model.join("tokenizer.json"));
+        let tokenizer = beside.and_then(|file| Tokenizer::load(file).ok()).or_else(|| tokenizer(path, &circuit));
+        let about = About::Published(Box::new(payload));
+        Self { path: Some(path.into()), circuit, statistics, tokenizer, siblings: Vec::new(), about }
+    }
+
+    /// A model without circuits: an empty one, of its shape.
+    fn model(path: &Path) -> Result<Self> {
+        let files = ModelFiles::open(path)?;
+        let report = inspect(&files.config, files.weights.as_ref(), 0)?;
+        let mut circuit = Self::example()?.circuit;
+        circuit.model = ModelRef::new(path.display().to_string(), "", &files.config);
+        let name = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        circuit.task.name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        circuit.task.description = "a model without circuits".into();
+        (circuit.nodes, circuit.edges, circuit.biases) = Default::default();
+        (circuit.embeddings, circuit.unembeddings) = Default::default();
+        circuit.counts = Counts::of(circuit.model.n_layer, &[], &[], &[]);
+        let tokenizer = files.tokenizer.as_ref().and_then(|file| Tokenizer::load(file).ok());
+        let (statistics, about) = (Err("no circuit was found yet".into()), About::Model(Box::new(report)));
+        Ok(Self { path: Some(path.into()), circuit, statistics, tokenizer, siblings: Vec::new(), about })
+    }
+
+    /// Where its model is, if it is there.
+    pub fn model_path(&self) -> Option<PathBuf> {
+        let run = timeline::run_of(self.path.as_deref(), Path::new(&self.circuit.model.path));
+        let named = match &self.about {
+            About::Circuit => Some(PathBuf::from(&self.circuit.model.path)),
+            About::Published(payload) => payload.model.clone(),
+            About::Model(_) => self.path.clone(),
+        };
+        run.or(named.filter(|path| path.exists()))
     }
 
     /// What it is called.
     pub fn name(&self) -> String {
+        if !matches!(self.about, About::Circuit) {
+            return self.circuit.task.name.clone();
+        }
         let stem = self.path.as_ref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned());
         stem.unwrap_or_else(|| format!("{} (example)", self.circuit.task.name))
     }
@@ -73,7 +125,7 @@ impl Document {
     /// A token as text.
     pub fn token(&self, id: u32) -> String {
         let known = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.token_str(id));
-        known.unwrap_or_else(|| format!("⟨{id}⟩"))
+        known.unwrap_or_else(|| format!("<{id}>"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use eframe::egui::{
     CentralPanel, ComboBox, Context, Key, KeyboardShortcut, MenuBar, Modifiers, Panel, RichText, ScrollArea, Slider,
-    TextEdit, Ui, ViewportCommand, Window, widgets,
+    TextEdit, ThemePreference, Ui, ViewportCommand, Window,
 };
 use eframe::{App, Frame, Storage};
 use gossamer::circuits::svg;
@@ -14,14 +14,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::details::{self, Shelf};
 use crate::document::Document;
+use crate::film::Film;
 use crate::graph::{self, Camera, group_colour};
 use crate::history::History;
 use crate::item::Item;
 use crate::jobs::Jobs;
 use crate::live::Live;
+use crate::run_window::{Choices, Runs};
 use crate::scene::Scene;
+use crate::snapshot::Snapshots;
 use crate::text;
 use crate::view::{Edits, Sublayer, Trace, View};
+use crate::vocabulary::Vocabulary;
 
 const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
 const FIND: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::F);
@@ -37,6 +41,8 @@ struct Session {
     recent: Vec<PathBuf>,
     /// What was chosen about them, the example's under an empty name.
     views: BTreeMap<String, View>,
+    /// How models were trained and circuits sought last.
+    runs: Choices,
 }
 
 /// The explorer.
@@ -51,6 +57,8 @@ pub struct Explorer {
     /// What went wrong, until it was read.
     error: Option<String>,
     said: String,
+    runs: Runs,
+    snapshots: Snapshots,
 }
 
 /// The open document with its view.
@@ -67,6 +75,8 @@ struct Open {
     scene: (Option<Sublayer>, Scene),
     camera: Camera,
     shelf: Shelf,
+    film: Film,
+    vocabulary: Vocabulary,
 }
 
 /// A step through the history.
@@ -79,8 +89,8 @@ impl Open {
     fn new(document: Document, view: View) -> Self {
         let scene = (view.sublayer, Scene::new(&document.circuit, view.sublayer));
         let (history, camera, shelf) = (History::default(), Camera::default(), Shelf::default());
-        let live = Live::default();
-        Self { document, view, history, before: None, live, step: None, scene, camera, shelf }
+        let (live, film, vocabulary) = (Live::default(), Film::default(), Vocabulary::default());
+        Self { document, view, history, before: None, live, step: None, scene, camera, shelf, film, vocabulary }
     }
 }
 
@@ -88,7 +98,8 @@ impl Explorer {
     /// A window with the file or folder at `path`, or else the example. `storage` has what the last session left.
     pub fn new(ctx: &Context, storage: Option<&dyn Storage>, path: Option<&Path>) -> Self {
         let saved = storage.and_then(|storage| storage.get_string("session"));
-        let session = saved.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let session: Session = saved.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let runs = Runs::new(session.runs.clone());
         let mut explorer = Self {
             session,
             open: None,
@@ -98,6 +109,8 @@ impl Explorer {
             path: None,
             error: None,
             said: String::new(),
+            runs,
+            snapshots: Snapshots::default(),
         };
         match path {
             Some(path) => explorer.start_opening(ctx, path),
@@ -195,7 +208,9 @@ impl Explorer {
                     ui.close();
                 }
                 ui.separator();
-                for (name, extension) in [("Save drawing as SVG", "svg"), ("Save circuit as JSON", "json")] {
+                for (name, extension) in
+                    [("Save drawing as SVG", "svg"), ("Save view as PNG", "png"), ("Save circuit as JSON", "json")]
+                {
                     if ui.button(name).clicked() {
                         self.export(extension);
                         ui.close();
@@ -227,8 +242,22 @@ impl Explorer {
                     self.open.iter_mut().for_each(|open| open.camera.fit());
                     ui.close();
                 }
-                widgets::global_theme_preference_buttons(ui);
+                if let Some(open) = &mut self.open {
+                    ui.checkbox(&mut open.view.timeline, "Timeline");
+                }
+                // The toolkit's own buttons have emoji for names, which the fonts that come with it lack.
+                let themes = [
+                    (ThemePreference::System, "as the system"),
+                    (ThemePreference::Light, "light"),
+                    (ThemePreference::Dark, "dark"),
+                ];
+                for (theme, name) in themes {
+                    if ui.radio(ui.ctx().options(|options| options.theme_preference) == theme, name).clicked() {
+                        ui.ctx().set_theme(theme);
+                    }
+                }
             });
+            self.runs.menu(ui, || self.open.as_ref().and_then(|open| open.document.model_path()));
             self.choose_circuit(ui);
             if self.opening.pending() {
                 ui.spinner();
@@ -261,8 +290,11 @@ impl Explorer {
             Some(path) => path.with_extension(format!("export.{extension}")),
             None => PathBuf::from(format!("{}.{extension}", open.document.circuit.task.name)),
         };
-        let shown = open.scene.0.map_or(&open.document.circuit, |_| &open.scene.1.circuit);
-        let text = if extension == "svg" { svg(shown) } else { open.document.circuit.to_json() };
+        let text = match extension {
+            "png" => return self.snapshots.ask(path),
+            "svg" => svg(&open.scene.1.seen(&open.view)),
+            _ => open.document.circuit.to_json(),
+        };
         let written =
             write_atomic(&path, |out| out.write_all(text.as_bytes()).map_err(|e| gossamer::Error::io(&path, e)));
         match written {
@@ -335,7 +367,10 @@ impl Explorer {
         if let Some(path) = &mut self.path {
             let mut keep = true;
             Window::new("Open").collapsible(false).resizable(false).open(&mut keep).show(ctx, |ui| {
-                ui.label("A run, a folder with circuits, or a circuit file. Dropping one on the window does the same.");
+                ui.label(
+                    "A run, a model's folder, a folder with circuits, a circuit file, or a published viz_data.pt.",
+                );
+                ui.weak("Dropping one on the window does the same.");
                 let name = ui.label("path");
                 let edit = ui.add(TextEdit::singleline(path).desired_width(420.0)).labelled_by(name.id);
                 if path.is_empty() {
@@ -351,8 +386,14 @@ impl Explorer {
             }
         }
         let dropped = ctx.input(|input| input.raw.dropped_files.first().map(|file| file.path().to_path_buf()));
-        if let Some(path) = wanted.or(dropped) {
+        if let Some(path) = wanted.or(dropped).or(self.runs.show(ctx)) {
             self.start_opening(ctx, &path);
+        }
+        self.error = self.error.take().or(self.runs.trouble());
+        match self.snapshots.finished() {
+            Some(Ok(path)) => self.said = format!("saved {}", path.display()),
+            Some(Err(error)) => self.error = Some(error),
+            None => {}
         }
         if let Some(error) = self.error.clone() {
             let mut keep = true;
@@ -426,15 +467,23 @@ impl App for Explorer {
             ScrollArea::vertical().show(ui, |ui| self.controls(ui));
         });
         if let Some(open) = &mut self.open {
+            open.film.panel(ui, &open.document, &open.view);
             Panel::right("details").default_size(330.0).show(ui, |ui| {
                 ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                     details::show(ui, &open.document, &open.scene.1, &mut open.view, &mut open.shelf);
                     open.live.details(ui, &open.document, &open.view);
+                    open.vocabulary.show(ui, &open.document, open.view.selected);
                 });
             });
-            if open.scene.0 != open.view.sublayer {
-                open.scene = (open.view.sublayer, Scene::new(&open.document.circuit, open.view.sublayer));
-                open.camera.fit();
+            if std::mem::take(&mut open.shelf.find) {
+                self.runs.find(open.document.model_path());
+            }
+            if open.scene.0 != open.view.sublayer || open.film.turned() {
+                let before = (open.scene.0, open.scene.1.bounds());
+                open.scene = (open.view.sublayer, open.film.scene(&open.document, open.view.sublayer));
+                if before != (open.scene.0, open.scene.1.bounds()) {
+                    open.camera.fit();
+                }
             }
             let more = |item| open.live.about(item);
             CentralPanel::default()
@@ -443,6 +492,7 @@ impl App for Explorer {
             CentralPanel::default().show(ui, |ui| ui.centered_and_justified(|ui| ui.weak("opening …")));
         }
         self.windows(&ui.ctx().clone());
+        self.snapshots.take(ui.ctx(), self.open.as_ref().and_then(|open| open.camera.window()));
         if let (Some(before), Some(open)) = (before, &mut self.open) {
             // Dragging and writing are one edit each, however many frames they take.
             let going_on = ui.ctx().text_edit_focused() || ui.ctx().input(|input| input.pointer.any_down());
@@ -462,7 +512,8 @@ impl App for Explorer {
 
     fn save(&mut self, storage: &mut dyn Storage) {
         self.keep_view();
-        let Session { recent, views } = &mut self.session;
+        self.session.runs = self.runs.choices.clone();
+        let Session { recent, views, .. } = &mut self.session;
         views.retain(|name, _| name.is_empty() || recent.iter().any(|path| path.display().to_string() == *name));
         if let Ok(text) = serde_json::to_string(&self.session) {
             storage.set_string("session", text);

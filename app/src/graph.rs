@@ -7,7 +7,7 @@ use eframe::egui::{
 };
 use gossamer::circuits::paint::{RESIDUAL, contrast, sign};
 use gossamer::circuits::picture::{GROUP_LABEL, GROUP_PAD, Meaning, TOKEN_BOX, TOKEN_LINE, TOKENS, What};
-use gossamer::circuits::wording::{clipped, signed, visible};
+use gossamer::circuits::wording::{clipped, visible};
 use gossamer::circuits::{Circuit, NodeKind, TokenWeight};
 
 use crate::item::Item;
@@ -34,6 +34,11 @@ pub struct Camera {
 impl Camera {
     const SMALLEST: f32 = 0.02;
     const LARGEST: f32 = 8.0;
+
+    /// Where in the window it was drawn last.
+    pub fn window(&self) -> Option<Rect> {
+        self.window
+    }
 
     /// Shows all of the picture with the next drawing.
     pub fn fit(&mut self) {
@@ -323,8 +328,7 @@ impl Drawing<'_> {
             Meaning::Channel(channel) => format!("residual channel {channel}"),
             Meaning::Edge(i) => {
                 let edge = &self.circuit().edges[i];
-                let (weight, effect) = (signed(edge.weight), signed(edge.effect));
-                format!("{} → {}\nweight {weight}, effect when cut {effect}", edge.from, edge.to)
+                format!("{} → {}\n{}", edge.from, edge.to, text::numbers(edge))
             }
         }
     }

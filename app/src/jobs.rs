@@ -3,6 +3,8 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use anyhow::Context;
+
 /// Work of one kind, such as opening a file: a newer request makes the results of older ones unwanted.
 pub struct Jobs<T> {
     sender: Sender<(u64, T)>,
@@ -44,6 +46,15 @@ impl<T: Send + 'static> Jobs<T> {
     pub fn pending(&self) -> bool {
         self.pending
     }
+}
+
+/// Does long work with threads of its own: in those that all share, one piece of work would wait for another.
+///
+/// # Errors
+/// The system has no thread left to give.
+pub fn with_own_threads<R: Send>(work: impl FnOnce() -> R + Send) -> anyhow::Result<R> {
+    let threads = rayon::ThreadPoolBuilder::new().build().context("no threads could be started")?;
+    Ok(threads.install(work))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use gossamer_explorer::explorer::Explorer;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// A run, a folder with circuits, or a circuit file; an example without it
+    /// A run, a model, a folder with circuits, a circuit file, or a published viz_data.pt; an example without it
     path: Option<PathBuf>,
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use eframe::egui::{Pos2, Rect, Vec2, pos2, vec2};
-use gossamer::circuits::Circuit;
 use gossamer::circuits::paint::Widths;
 use gossamer::circuits::picture::{BOX, Line, Meaning, Picture, Spot, TOKEN_BOX, What};
+use gossamer::circuits::{Circuit, Counts};
 
 use crate::item::Item;
 use crate::view::{Sublayer, Trace, View};
@@ -121,11 +121,44 @@ impl Scene {
         [before, after]
     }
 
-    /// What a line joins.
+    /// The same with other widths, such as those of several circuits that are compared.
+    pub fn with_widths(mut self, widths: Widths) -> Self {
+        for (share, line) in self.shares.iter_mut().zip(&self.picture.lines) {
+            if let Meaning::Edge(i) = line.meaning {
+                *share = widths.of(&self.circuit.edges[i]).powi(2);
+            }
+        }
+        Self { widths, ..self }
+    }
+
+    /// What a line joins; nothing for an edge of weight 0, which is not there (yet).
     pub fn ends(&self, line: usize) -> Option<(Item, Item)> {
+        if let Meaning::Edge(i) = self.picture.lines[line].meaning
+            && self.circuit.edges[i].weight == 0.0
+        {
+            return None;
+        }
         let spots = &self.picture.lines[line].spots;
         let item = |spot: Option<&usize>| self.items.get(*spot?).copied().flatten();
         Some((item(spots.first())?, item(spots.last())?))
+    }
+
+    /// What a view lets be seen of the circuit: without what it hides.
+    pub fn seen(&self, view: &View) -> Circuit {
+        let shown = self.shown(&View { selected: None, ..view.clone() });
+        let lines = self.picture.lines.iter().zip(&shown.lines).filter(|(_, line)| **line != Emphasis::Hidden);
+        let kept: HashSet<_> =
+            lines.filter_map(|(line, _)| if let Meaning::Edge(i) = line.meaning { Some(i) } else { None }).collect();
+        let hidden = |item: Item| view.edits.hidden.contains(&item);
+        let mut circuit = self.circuit.clone();
+        let mut number = 0..;
+        circuit.edges.retain(|_| number.next().is_some_and(|i| kept.contains(&i)));
+        circuit.nodes.retain(|entry| !hidden(Item::Node(entry.node())));
+        circuit.biases.retain(|bias| !hidden(Item::Node(bias.node)));
+        circuit.embeddings.retain(|entry| !hidden(Item::Embedding(entry.channel)));
+        circuit.unembeddings.retain(|entry| !hidden(Item::Unembedding(entry.channel)));
+        circuit.counts = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
+        circuit
     }
 
     /// How everything is drawn.

@@ -1,7 +1,7 @@
 //! What is said about things.
 
 use gossamer::circuits::wording::{signed, token};
-use gossamer::circuits::{Circuit, NodeEntry, TokenWeights};
+use gossamer::circuits::{Circuit, EdgeEntry, NodeEntry, Range, TokenWeights};
 
 use crate::item::Item;
 
@@ -38,8 +38,14 @@ pub fn summary(circuit: &Circuit, item: Item) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(entry) = entry(circuit, item) {
         lines.push(format!("task loss without it {}", signed(entry.ablation_delta)));
-        lines.push(format!("mean over text {}", signed(entry.mean)));
+        // Of a published circuit, it is not known.
+        if !circuit.model.hash.is_empty() {
+            lines.push(format!("mean over text {}", signed(entry.mean)));
+        }
         for (side, range) in [("positive", entry.positive), ("negative", entry.negative)] {
+            if circuit.model.hash.is_empty() && range == Range::default() {
+                continue;
+            }
             let (mean, min, max) = (signed(range.mean), signed(range.min), signed(range.max));
             lines.push(format!("in {side} prompts {mean} ({min} to {max})"));
         }
@@ -50,6 +56,12 @@ pub fn summary(circuit: &Circuit, item: Item) -> Vec<String> {
         lines.extend(tokens.tokens.iter().take(8).map(|t| format!("{} {}", token(&t.text), signed(t.weight))));
     }
     lines
+}
+
+/// An edge's numbers. Where they are one and the same, as in published circuits, it is said once.
+pub fn numbers(edge: &EdgeEntry) -> String {
+    let (weight, effect) = (signed(edge.weight), signed(edge.effect));
+    if edge.weight == edge.effect { format!("effect {effect}") } else { format!("weight {weight}, effect {effect}") }
 }
 
 /// Whether an item answers to a search: by its name, its label, or a token.

@@ -125,6 +125,8 @@ pub struct View {
     pub selected: Option<Item>,
     /// How far its connections are followed.
     pub trace: Trace,
+    /// Whether the run's timeline is shown.
+    pub timeline: bool,
     /// What can be undone.
     pub edits: Edits,
 }

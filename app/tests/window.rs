@@ -169,7 +169,7 @@ fn what_cannot_be_opened_is_told_and_the_rest_stays() {
         (wrong.clone(), "version 99"),
         (folder.path().join("missing.json"), "missing.json"),
         (folder.path().to_path_buf(), "has no circuits"),
-        (folder.path().join("viz_data.pt"), "is no circuit file"),
+        (folder.path().join("viz_data.pt"), "viz_data.pt"),
     ] {
         let mut harness = window(Some(&path));
         wait(&mut harness, |explorer| explorer.error().is_some());

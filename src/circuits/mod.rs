@@ -5,7 +5,7 @@
 //!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
 //! * [`Probe`] puts any prompt to the model, to a circuit alone and to the rest, with edits of nodes;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
-//! * [`checkpoint`] looks at a circuit's nodes, and at all tasks, in other checkpoints of the model;
+//! * [`checkpoint`] looks at a circuit's nodes, and at all tasks, in other checkpoints of the model; [`channel_tokens()`] at its vocabulary;
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs,
 //!   [`picture`] says where everything goes in a drawing, [`paint`] in which colours, [`wording`] in which words.
 
@@ -30,6 +30,7 @@ pub mod statistics;
 pub mod tasks;
 pub mod tune;
 mod views;
+mod vocabulary;
 
 pub use binarise::Binary;
 pub(crate) use check::joined;
@@ -45,3 +46,4 @@ pub use probe::{Probe, Response};
 pub use questions::{Answers, Calibration, Questions};
 pub use statistics::Statistics;
 pub use views::{Reader, ResidualPath, Writer, dot, json, paint, picture, residual_paths, show, svg, wording};
+pub use vocabulary::channel_tokens;

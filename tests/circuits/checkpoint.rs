@@ -8,7 +8,7 @@ use gossamer::circuits::checkpoint::{Look, scores};
 use gossamer::circuits::find::{Finder, Found};
 use gossamer::circuits::prune::Settings;
 use gossamer::circuits::tasks::{self, Split};
-use gossamer::circuits::{Circuit, Layout, Node, Nodes, text_means};
+use gossamer::circuits::{Circuit, Layout, Node, Nodes, channel_tokens, text_means};
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model, ModelConfig, Weights};
 use gossamer::tape::Tape;
@@ -117,6 +117,25 @@ fn scores_are_those_of_the_logits() {
     let accuracy = margins.iter().filter(|z| **z > 0.0).count() as f64 / 12.0;
     let got = all.iter().find(|score| score.task == task.name).unwrap();
     assert!((got.loss - loss).abs() < 1e-5 && got.accuracy == accuracy, "{got:?} against {loss}, {accuracy}");
+}
+
+#[test]
+fn a_channels_tokens_are_the_largest_of_its_column() {
+    let (tokenizer, model) = (tokenizer(), model(5));
+    let folder = tempfile::tempdir().unwrap();
+    model.save(folder.path()).unwrap();
+    let files = gossamer::formats::ModelFiles::open(folder.path()).unwrap();
+    let found = channel_tokens(&files.config, files.weights.as_ref(), Some(&tokenizer), 3, 7).unwrap();
+    for (found, name) in found.iter().zip(["transformer.wte.weight", "lm_head.weight"]) {
+        let table = model.parameters.get(name).unwrap().read().unwrap();
+        let mut column: Vec<(u32, f32)> = (0..512).map(|id| (id, table.data[id as usize * 16 + 3])).collect();
+        column.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+        let want: Vec<_> =
+            column[..7].iter().map(|&(id, w)| (id, f64::from(w), tokenizer.token_str(id).unwrap())).collect();
+        let got: Vec<_> = found.tokens.iter().map(|t| (t.id, t.weight, t.text.clone())).collect();
+        assert_eq!(got, want, "{name}");
+    }
+    assert!(channel_tokens(&files.config, files.weights.as_ref(), None, 16, 7).is_err());
 }
 
 #[test]

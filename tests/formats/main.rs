@@ -11,6 +11,7 @@ mod sources;
 mod torch;
 mod viz;
 
+use feed::stored_zip;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;

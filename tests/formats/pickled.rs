@@ -1,10 +1,7 @@
 //! Torch archives written byte by byte, and a whole published circuit made of them.
 #![allow(dead_code)]
 
-#[path = "stored_zip.rs"]
-mod stored_zip;
-
-use stored_zip::{Entry, zip};
+use super::stored_zip::{Entry, zip};
 
 /// A Python value to be pickled.
 #[derive(Clone)]

@@ -1,0 +1,249 @@
+//! Training and the search for circuits, on a thread of their own: started, watched and stopped.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use gossamer::circuits::find::{Finder, Ranking};
+use gossamer::circuits::prune::Settings;
+use gossamer::circuits::{Layout, Nodes, tasks, text_means};
+use gossamer::device::Device;
+use gossamer::error::explain;
+use gossamer::files::create_folder;
+use gossamer::formats::ModelFiles;
+use gossamer::model::Hold;
+use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::config::RunConfig;
+use gossamer::train::ranks::Ranks;
+use gossamer::train::run::{Event, Run};
+
+use crate::jobs::with_own_threads;
+
+/// Something that takes long.
+pub enum Order {
+    /// To train; a run that is already in the folder goes on.
+    Train {
+        /// The settings of a new run.
+        config: Box<RunConfig>,
+        /// The run's folder.
+        folder: PathBuf,
+    },
+    /// To find the circuit of a task.
+    Find {
+        /// Where the model is.
+        model: PathBuf,
+        /// The task's name.
+        task: String,
+        /// How.
+        settings: Box<Settings>,
+    },
+}
+
+/// How far it is.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Steps done.
+    pub done: u64,
+    /// Steps of all.
+    pub all: u64,
+    /// The latest numbers.
+    pub said: String,
+    /// The loss, if the step has one.
+    pub loss: Option<f64>,
+}
+
+enum News {
+    Progress(Progress),
+    /// What can be opened now, and what to say.
+    Done(Result<(PathBuf, String), String>),
+}
+
+/// Something under way, or done.
+pub struct Work {
+    /// What it is.
+    pub title: String,
+    /// How far it is.
+    pub progress: Progress,
+    /// Steps and losses so far.
+    pub curve: Vec<(f64, f64)>,
+    /// What can be opened and what to say about it, or what went wrong; nothing while it goes on.
+    pub outcome: Option<Result<(PathBuf, String), String>>,
+    news: Receiver<News>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Work {
+    /// A window that closes lets a run end its step and save.
+    fn drop(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        self.stop();
+        let until = Instant::now() + PATIENCE;
+        while self.outcome.is_none()
+            && let Ok(news) = self.news.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            if let News::Done(outcome) = news {
+                self.outcome = Some(outcome);
+            }
+        }
+    }
+}
+
+impl Work {
+    /// Starts it. `wake` is called for whatever there is to see.
+    pub fn start(order: Order, wake: impl Fn() + Send + 'static) -> Self {
+        let (sender, news) = channel();
+        let stop = Arc::<AtomicBool>::default();
+        let title = match &order {
+            Order::Train { folder, .. } => format!("training {}", folder.display()),
+            Order::Find { task, .. } => format!("the circuit of {task}"),
+        };
+        let stopped = stop.clone();
+        let work = move || {
+            let watched = std::sync::Mutex::new((sender, wake));
+            let tell = |news| {
+                if let Ok(watched) = watched.lock() {
+                    drop(watched.0.send(news));
+                    watched.1();
+                }
+            };
+            let told = |progress| tell(News::Progress(progress));
+            let done = with_own_threads(|| match order {
+                Order::Train { config, folder } => train(*config, folder, &stopped, &told),
+                Order::Find { model, task, settings } => find(&model, &task, &settings, &stopped, &told),
+            });
+            tell(News::Done(done.flatten().map_err(|e| explain(e.as_ref()))));
+        };
+        let started = thread::Builder::new().name("work".into()).spawn(work);
+        let outcome = started.err().map(|e| Err(format!("no thread could be started: {e}")));
+        Self { title, progress: Progress::default(), curve: Vec::new(), outcome, news, stop }
+    }
+
+    /// Asks it to stop soon.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Takes in what has come.
+    pub fn listen(&mut self) {
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                News::Progress(progress) => {
+                    self.curve.extend(progress.loss.map(|loss| (progress.done as f64, loss)));
+                    self.progress = progress;
+                }
+                News::Done(outcome) => self.outcome = Some(outcome),
+            }
+        }
+    }
+}
+
+/// The settings of a preset with `changes`, each `key=value`; checkpoints enough to watch it form.
+///
+/// # Errors
+/// What is wrong with a setting.
+pub fn settings(preset: &str, changes: &str) -> gossamer::Result<RunConfig> {
+    /// So many checkpoints are kept of a run.
+    const CHECKPOINTS: u64 = 24;
+    let mut config = RunConfig::preset(preset)?;
+    let mut changed = config.clone();
+    for change in changes.split_whitespace() {
+        changed.set(change)?;
+    }
+    let steps = changed.train.steps;
+    config.run.checkpoint_every = (steps / CHECKPOINTS).max(1);
+    config.run.eval_every = config.run.checkpoint_every;
+    config.run.keep_checkpoints = 0;
+    for change in changes.split_whitespace() {
+        config.set(change)?;
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+/// `base`, or the first of `base-2`, `base-3` that is not there yet.
+pub fn free(base: &str) -> PathBuf {
+    let numbered = (2..).map(|n| PathBuf::from(format!("{base}-{n}")));
+    std::iter::once(PathBuf::from(base)).chain(numbered).find(|path| !path.exists()).unwrap_or_default()
+}
+
+fn train(config: RunConfig, folder: PathBuf, stop: &AtomicBool, told: &dyn Fn(Progress)) -> Result<(PathBuf, String)> {
+    let settings = folder.join("config.toml");
+    let resume = settings.exists();
+    let config = if resume { RunConfig::load(&settings)? } else { config };
+    let device = Device::open(&config.run.device)?;
+    let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let all = config.train.steps;
+    told(Progress { all, said: "reading the data, and its tokenizer".into(), ..Progress::default() });
+    let run = Run { config, cache: above.join("cache"), device, stop, ranks: Ranks::alone(), folder: folder.clone() };
+    let mut done = 0;
+    let outcome = run.execute(resume, &mut |event| match event {
+        Event::Step(progress) => {
+            done = progress.step;
+            let validation = progress.validation.map(|v| format!(", validation {v:.3}")).unwrap_or_default();
+            let said = format!(
+                "loss {:.3}{validation}, density {:.4}, {:.0} tokens/s, {} s left",
+                progress.numbers.loss,
+                progress.numbers.density,
+                progress.tokens_per_second,
+                progress.left.as_secs()
+            );
+            told(Progress { done, all, said, loss: Some(progress.numbers.loss) });
+        }
+        Event::Resumed(step) => told(Progress { done: step, all, said: format!("goes on at step {step}"), loss: None }),
+        Event::Data(_) => told(Progress { done, all, said: "the first step".into(), loss: None }),
+        Event::Planned(..) | Event::Saved(_) => {}
+    })?;
+    let said = match outcome.validation {
+        Some(validation) => format!("done: validation loss {validation:.3} nats per token"),
+        None => format!("stopped at step {}; started in the same folder, it goes on", outcome.step),
+    };
+    Ok((folder, said))
+}
+
+fn find(
+    path: &Path,
+    task: &str,
+    settings: &Settings,
+    stop: &Arc<AtomicBool>,
+    told: &(dyn Fn(Progress) + Sync),
+) -> Result<(PathBuf, String)> {
+    let all = settings.steps;
+    let say = |said: &str| told(Progress { all, said: said.into(), ..Progress::default() });
+    say("opening the model");
+    let files = ModelFiles::open(path)?;
+    let tokenizer =
+        files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it beside the weights")?;
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) }.join("circuits");
+    create_folder(&folder)?;
+    say("measuring mean activations");
+    /// As `train circuit` takes them, so that both can use one file.
+    const MEAN_TOKENS: usize = 65_536;
+    let means = text_means(&model, &tokenizer, &[], MEAN_TOKENS, &folder.join("means.safetensors"))?;
+    let mut nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
+    nodes.stop = stop.clone();
+    let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
+    let task = tasks::find(task)?;
+    let found = finder.find(&task, settings, Ranking::Learned, true, &|progress| {
+        let said = match progress.step == all {
+            true => "choosing the smallest circuit that is good enough".into(),
+            false => format!("task loss {:.3}, {} nodes", progress.loss, progress.kept),
+        };
+        told(Progress { done: progress.step, all, said, loss: Some(progress.loss) });
+    })?;
+    let circuit = finder.describe(&task, &found, settings, &path.display().to_string(), &model.hash()?)?;
+    let file = folder.join(format!("{}.json", task.name));
+    circuit.save(&file)?;
+    let (counts, test) = (&circuit.counts, &circuit.losses.test);
+    Ok((file, format!("{} nodes, {} edges; task loss on new pairs {:.3}", counts.nodes, counts.edges, test.circuit)))
+}

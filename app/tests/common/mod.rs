@@ -1,0 +1,108 @@
+//! Windows, and a run small enough to be trained in a test.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use eframe::egui::{Key, Modifiers};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
+use gossamer::circuits::find::{Finder, Found};
+use gossamer::circuits::prune::Settings;
+use gossamer::circuits::{Layout, Nodes, tasks, text_means};
+use gossamer::device::Device;
+use gossamer::formats::ModelFiles;
+use gossamer::model::Hold;
+use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::run::Run;
+use gossamer_explorer::explorer::Explorer;
+use gossamer_explorer::runs;
+
+/// Settings of a run that takes a moment, as they are written into the window.
+pub const TINY: &str = "n_layer=1 d_model=16 n_head=2 generated_documents=300 eval_sequences=4 batch_size=8 log_every=1 \
+    device=cpu checkpoint_every=2 eval_every=2 steps=6";
+
+/// The window without a path is one with the example; one with a path is still opening it.
+pub fn window(path: Option<&Path>) -> Harness<'static, Explorer> {
+    let path = path.map(Path::to_path_buf);
+    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(20);
+    let mut harness = builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, path.as_deref()));
+    harness.step();
+    harness
+}
+
+/// Steps until something is there.
+pub fn wait(harness: &mut Harness<'_, Explorer>, what: &str, until: impl Fn(&Harness<'_, Explorer>) -> bool) {
+    let start = Instant::now();
+    while !until(harness) {
+        assert!(start.elapsed() < Duration::from_secs(100), "no {what}");
+        std::thread::sleep(Duration::from_millis(20));
+        harness.step();
+    }
+}
+
+/// Waits for a label that contains a text.
+pub fn wait_for(harness: &mut Harness<'_, Explorer>, text: &str) {
+    wait(harness, text, |harness| harness.query_all_by_label_contains(text).next().is_some());
+}
+
+pub fn click(harness: &mut Harness<'_, Explorer>, label: &str) {
+    harness.get_by_label(label).click();
+    harness.step();
+    harness.step();
+}
+
+/// Replaces what is written in a field.
+pub fn write(harness: &mut Harness<'_, Explorer>, field: &str, text: &str) {
+    harness.get_by_label(field).focus();
+    harness.step();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.step();
+    harness.get_by_label(field).type_text(text);
+    harness.step();
+}
+
+/// A run of six steps with three checkpoints.
+pub fn train(folder: &Path) -> PathBuf {
+    let run = folder.join("run");
+    let config = runs::settings("quickstart", TINY).unwrap();
+    let stop = AtomicBool::new(false);
+    let run_ = Run {
+        config,
+        folder: run.clone(),
+        cache: folder.join("cache"),
+        device: Device::cpu(),
+        stop: &stop,
+        ranks: gossamer::train::ranks::Ranks::alone(),
+    };
+    assert!(run_.execute(false, &mut |_| ()).unwrap().finished);
+    run
+}
+
+/// A circuit of a few of the run's nodes, whatever it is good for, in the run's folder.
+pub fn circuit(run: &Path) -> PathBuf {
+    let files = ModelFiles::open(run).unwrap();
+    let model = files.load(Hold::Dense, &Device::cpu()).unwrap();
+    let tokenizer = Tokenizer::load(run.join("tokenizer.json")).unwrap();
+    let layout = Layout::new(&model.config);
+    let mut keep = vec![false; layout.len()];
+    for kind in ["attn.act_in", "attn.v", "attn.resid_delta", "mlp.act_in", "mlp.post_act", "mlp.resid_delta"] {
+        for index in 0..4 {
+            keep[layout.number(format!("0.{kind}[{index}]").parse().unwrap()).unwrap()] = true;
+        }
+    }
+    let folder = run.join("circuits");
+    std::fs::create_dir_all(&folder).unwrap();
+    let means = text_means(&model, &tokenizer, &[], 512, &folder.join("means.safetensors")).unwrap();
+    let nodes = Nodes::new(layout, &means, &model.device).unwrap();
+    let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
+    let found = Found { scores: vec![0.0; keep.len()], keep, ..Found::default() };
+    let settings = Settings { eval_pairs: 4, ..Settings::default() };
+    let task = tasks::find("single_double_quote").unwrap();
+    let hash = model.hash().unwrap();
+    let circuit = finder.describe(&task, &found, &settings, &run.display().to_string(), &hash).unwrap();
+    let path = folder.join("single_double_quote.json");
+    circuit.save(&path).unwrap();
+    path
+}

@@ -1,0 +1,278 @@
+//! Runs in the window: models without circuits, training, the search for circuits, the timeline, pictures.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use common::{TINY, circuit, click, train, wait, wait_for, window, write};
+use eframe::egui::Key;
+use eframe::egui::accesskit::Role;
+use egui_kittest::Harness;
+use egui_kittest::kittest::{NodeT, Queryable};
+use gossamer::circuits::Circuit;
+use gossamer::circuits::prune::Settings;
+use gossamer::formats::ModelFiles;
+use gossamer_explorer::explorer::Explorer;
+use gossamer_explorer::runs::{Order, Work};
+use gossamer_explorer::timeline::{Timeline, run_of};
+
+#[test]
+fn a_model_is_trained_stopped_and_opened_from_the_window() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("new");
+    let mut harness = window(None);
+    click(&mut harness, "Run");
+    click(&mut harness, "Train…");
+    // Far more steps than there is patience for.
+    write(&mut harness, "settings", &TINY.replace("steps=6", "steps=100000"));
+    write(&mut harness, "folder", &run.display().to_string());
+    click(&mut harness, "Start");
+    wait_for(&mut harness, "tokens/s");
+    click(&mut harness, "Stop");
+    wait_for(&mut harness, "stopped at step");
+    assert!(fs::read_dir(run.join("checkpoints")).unwrap().count() > 0);
+    click(&mut harness, "Open what was made");
+    wait_for(&mut harness, "a model without circuits");
+    harness.run();
+    harness.get_by_label("1 layer, 2 heads of 16, width 16, 64 neurons");
+    harness.get_by_label("transformer.h.0.mlp.c_fc.weight");
+    // And from there to its circuits.
+    click(&mut harness, "Find a circuit…");
+    harness.run();
+    harness.get_by_label("Start");
+    let named = run.display().to_string();
+    assert!(harness.query_all_by_value(&named).next().is_some(), "the model is already named");
+}
+
+#[test]
+fn what_cannot_be_started_says_why() {
+    let mut harness = window(None);
+    click(&mut harness, "Run");
+    click(&mut harness, "Train…");
+    write(&mut harness, "settings", "d_modle=3");
+    click(&mut harness, "Start");
+    wait_for(&mut harness, "no section");
+    click(&mut harness, "All right");
+    harness.run();
+
+    let folder = tempfile::tempdir().unwrap();
+    let order = Order::Find { model: folder.path().into(), task: "var_if".into(), settings: Box::default() };
+    let work = finished(Work::start(order, || ()));
+    assert!(work.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains("no weights")));
+}
+
+/// Work that is done.
+fn finished(mut work: Work) -> Work {
+    let start = std::time::Instant::now();
+    while work.outcome.is_none() {
+        assert!(start.elapsed().as_secs() < 100, "{} does not end", work.title);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        work.listen();
+    }
+    work
+}
+
+#[test]
+fn circuits_are_found_and_the_search_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path());
+    let order = |steps, target_loss| {
+        let settings = Settings { steps, target_loss, pairs: 4, eval_pairs: 8, ..Settings::default() };
+        Order::Find { model: run.clone(), task: "single_double_quote".into(), settings: Box::new(settings) }
+    };
+    // Chance is good enough, so that no node is needed.
+    let work = finished(Work::start(order(3, 0.7), || ()));
+    let (file, said) = work.outcome.as_ref().unwrap().as_ref().unwrap();
+    assert_eq!((file, work.curve.len()), (&run.join("circuits/single_double_quote.json"), 3));
+    assert!(said.starts_with("0 nodes, 0 edges"), "{said}");
+    assert_eq!(Circuit::load(file).unwrap().settings["steps"], 3);
+
+    let mut work = Work::start(order(1_000_000, 0.7), || ());
+    while work.progress.done == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        work.listen();
+        assert!(work.outcome.is_none(), "{:?}", work.outcome);
+    }
+    work.stop();
+    let work = finished(work);
+    assert_eq!(work.outcome, Some(Err("stopped before it was done".into())));
+}
+
+#[test]
+fn a_timeline_is_scrubbed_and_played() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path());
+    let file = circuit(&run);
+    let mut harness = window(Some(&file));
+    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    click(&mut harness, "View");
+    click(&mut harness, "Timeline");
+    harness.key_press(Key::Escape);
+    let known = |step: u64| {
+        move |harness: &Harness<'_, Explorer>| {
+            let text = format!("step {step} · loss");
+            let line = harness.query_by_label_contains(&text);
+            let said = line.and_then(|line| line.accesskit_node().value().or(line.accesskit_node().label()));
+            said.is_some_and(|said| said.contains("edges, task loss"))
+        }
+    };
+    wait(&mut harness, "last checkpoint", known(6));
+    harness.get_by_label_contains("density: ");
+    harness.get_by_label_contains("tasks, share right: ");
+    harness.get_by_role_and_label(Role::Slider, "checkpoint").focus();
+    // A slider keeps the arrow keys to itself from the frame on after the one in which it got the focus.
+    harness.step();
+    harness.step();
+    harness.key_press(Key::ArrowLeft);
+    harness.step();
+    wait(&mut harness, "checkpoint before it", known(4));
+    harness.key_press(Key::ArrowLeft);
+    harness.step();
+    wait(&mut harness, "first checkpoint", known(2));
+    // A selected node has its weights drawn.
+    harness.get_by_label("0.mlp.post_act[1]").click();
+    harness.run();
+    harness.get_by_label_contains("weights at 0.mlp.post_act[1]: ");
+    click(&mut harness, "Play");
+    wait(&mut harness, "end of the film", known(6));
+    wait_for(&mut harness, "Play");
+    harness.run();
+    // What was chosen is part of what is kept.
+    assert!(harness.state().view().unwrap().timeline);
+}
+
+#[test]
+fn a_residual_channels_tokens_come_from_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path());
+    let mut harness = window(Some(&circuit(&run)));
+    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    harness.run();
+    click(&mut harness, "0.mlp.act_in[1]");
+    wait_for(&mut harness, "unembedding of residual channel 1");
+    click(&mut harness, "embedding of residual channel 1");
+    harness.run();
+    // The largest weight of the column, as the file has it.
+    let files = ModelFiles::open(&run).unwrap();
+    let table = files.weights.read("transformer.wte.weight").unwrap();
+    let column = table.data.iter().skip(1).step_by(16).copied();
+    let largest = column.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
+    harness.get_by_label_contains(&format!(" {largest:+.3}"));
+}
+
+/// What a window leaves for the next one.
+#[derive(Default)]
+struct Kept(BTreeMap<String, String>);
+
+impl eframe::Storage for Kept {
+    fn get_string(&self, key: &str) -> Option<String> {
+        self.0.get(key).cloned()
+    }
+
+    fn set_string(&mut self, key: &str, value: String) {
+        self.0.insert(key.into(), value);
+    }
+
+    fn remove_string(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
+    fn flush(&mut self) {}
+}
+
+#[test]
+fn what_was_chosen_is_there_again_and_pictures_leave_out_what_is_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("quote.json");
+    fs::write(&file, include_bytes!("../assets/single_double_quote.json")).unwrap();
+    let mut harness = window(Some(&file));
+    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    harness.run();
+    let circuit = Circuit::load(&file).unwrap();
+    let (first, edges) = (circuit.nodes[0].node(), circuit.edges.len());
+    click(&mut harness, &first.to_string());
+    click(&mut harness, "hide");
+    click(&mut harness, "File");
+    click(&mut harness, "Save drawing as SVG");
+    let svg = fs::read_to_string(file.with_extension("export.svg")).unwrap();
+    let drawn = |svg: &str| svg.matches("class=\"edge\"").count();
+    let lost = circuit.edges.iter().filter(|edge| edge.from == first || edge.to == first).count();
+    assert!(lost > 0 && drawn(&svg) == edges - lost && drawn(&gossamer::circuits::svg(&circuit)) == edges);
+    assert!(!svg.contains(&format!("data-node=\"{first}\"")));
+
+    click(&mut harness, "View");
+    click(&mut harness, "Timeline");
+    click(&mut harness, "Run");
+    click(&mut harness, "Train…");
+    write(&mut harness, "settings", "steps=7");
+    let mut kept = Kept::default();
+    eframe::App::save(harness.state_mut(), &mut kept);
+    let again = Explorer::new(&eframe::egui::Context::default(), Some(&kept), None);
+    assert!(again.view().is_some());
+    let text = &kept.0["session"];
+    assert!(text.contains("\"timeline\":true") && text.contains("steps=7") && text.contains("quote.json"), "{text}");
+}
+
+#[test]
+fn an_edge_has_a_place_before_it_has_a_weight() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path());
+    let file = circuit(&run);
+    assert_eq!(run_of(Some(&file), "elsewhere".as_ref()), Some(run.clone()));
+    assert_eq!(run_of(None, "elsewhere".as_ref()), None);
+    let last = Circuit::load(&file).unwrap();
+    let mut timeline = Timeline::start(&run, last.clone(), || ());
+    let start = std::time::Instant::now();
+    while timeline.looked_at() < 3 {
+        assert!(start.elapsed().as_secs() < 100 && timeline.trouble.is_none(), "{:?}", timeline.trouble);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        timeline.listen();
+    }
+    assert_eq!((timeline.steps.as_slice(), timeline.step()), (&[2, 4, 6][..], Some(6)));
+    assert_eq!(timeline.logged.iter().map(|line| line.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    let weights = |circuit: &Circuit| circuit.edges.iter().filter(|edge| edge.weight != 0.0).count();
+    let mut sizes = Vec::new();
+    for at in 0..3 {
+        timeline.go(at);
+        let now = timeline.circuit().unwrap();
+        sizes.push((now.edges.len(), weights(&now), now.embeddings.len(), now.unembeddings.len()));
+    }
+    // The run's density falls: of as many places, fewer are taken.
+    assert!(sizes.iter().all(|size| size.0 == sizes[0].0 && size.2 == sizes[0].2 && size.3 == sizes[0].3), "{sizes:?}");
+    assert!(sizes[2].1 < sizes[0].1, "{sizes:?}");
+    // The last one is the circuit that was opened, and every line has a number a checkpoint.
+    let now = timeline.circuit().unwrap();
+    for edge in &last.edges {
+        let same = now.edges.iter().find(|other| (other.from, other.to) == (edge.from, edge.to)).unwrap();
+        assert_eq!(same.weight, edge.weight);
+    }
+    let lines = timeline.weights(last.edges[0].from);
+    assert!(!lines.is_empty() && lines.values().all(|line| line.len() == 3));
+    let ends = (last.edges[0].from, last.edges[0].to);
+    assert_eq!(lines[&ends][2], (6.0, last.edges[0].weight));
+}
+
+#[test]
+fn the_view_is_saved_as_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("quote.json");
+    fs::write(&file, include_bytes!("../assets/single_double_quote.json")).unwrap();
+    let path = file.clone();
+    let builder = Harness::builder().with_size([960.0, 600.0]).with_max_steps(20).wgpu();
+    let mut harness = builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, Some(&path)));
+    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    harness.run();
+    click(&mut harness, "File");
+    click(&mut harness, "Save view as PNG");
+    let picture = file.with_extension("export.png");
+    wait(&mut harness, "picture", |_| picture.exists());
+    wait_for(&mut harness, "saved ");
+    let mut reader = png::Decoder::new(std::io::BufReader::new(fs::File::open(&picture).unwrap())).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    // What is left between the panels.
+    assert!((200..700).contains(&info.width) && (400..600).contains(&info.height), "{info:?}");
+    let colours: BTreeSet<[u8; 3]> = pixels.as_chunks::<3>().0.iter().copied().collect();
+    assert!(colours.len() > 50, "{} colours", colours.len());
+}
