@@ -32,8 +32,8 @@ fn check(device: &Device, (outputs, inputs): (usize, usize), w: &[f32], spare: u
     let nonzeros = w.iter().filter(|&&v| v != 0.0).count();
     let made = compress::forward(&put(device, &[outputs, inputs], w), nonzeros + spare).unwrap();
     assert_eq!((made.shape(), made.rows().values().len()), ((outputs, inputs), nonzeros + spare));
-    assert_lists(&format!("rows of {what}"), &made.rows(), &oracle(outputs, inputs, |i, e| w[i * inputs + e]));
-    assert_lists(&format!("columns of {what}"), &made.columns(), &oracle(inputs, outputs, |i, e| w[e * inputs + i]));
+    assert_lists(&format!("rows of {what}"), made.rows(), &oracle(outputs, inputs, |i, e| w[i * inputs + e]));
+    assert_lists(&format!("columns of {what}"), made.columns(), &oracle(inputs, outputs, |i, e| w[e * inputs + i]));
     let back = made.decompress().unwrap();
     assert_eq!(back.shape(), [outputs, inputs]);
     // Adding zero turns the negative zeros that compression drops into the positive ones that come back.
@@ -85,8 +85,8 @@ fn too_many_nonzeros_are_refused_or_dropped() {
             continue;
         }
         let made = made.unwrap();
-        assert_lists("rows", &made.rows(), &(vec![0, 2, 3], vec![0, 1, 0], vec![1.0, 2.0, 3.0]));
-        assert_lists("columns", &made.columns(), &(vec![0, 2, 3, 3], vec![0, 1, 0], vec![1.0, 3.0, 2.0]));
+        assert_lists("rows", made.rows(), &(vec![0, 2, 3], vec![0, 1, 0], vec![1.0, 2.0, 3.0]));
+        assert_lists("columns", made.columns(), &(vec![0, 2, 3, 3], vec![0, 1, 0], vec![1.0, 3.0, 2.0]));
         assert_eq!(made.decompress().unwrap().read().unwrap(), [1.0, 2.0, 0.0, 3.0, 0.0, 0.0]);
     }
 }
