@@ -103,9 +103,8 @@ fn what_is_missing_is_told_and_the_rest_is_there() {
         let mut less = payload();
         less.remove(key);
         let read = read(&less);
-        let nodes = if key == "circuit_data" { 6 } else { 7 };
-        // Without circuit_data, the nodes are those that edges join; no weight of 0 joins neuron 2 to anything but its input.
-        assert!(read.circuit.nodes.len() >= nodes, "{key}: {}", read.circuit.nodes.len());
+        // Without circuit_data, the nodes are those that edges join: here the same.
+        assert_eq!(read.circuit.nodes.len(), 7, "{key}");
         let told = ["circuit_data", "samples", "importances"].contains(&key);
         assert_eq!(!read.missing.is_empty(), told, "{key}: {:?}", read.missing);
     }
@@ -154,11 +153,7 @@ fn damage_and_other_files_are_errors_that_name_the_file() {
     assert!(open(whole.clone()).is_ok());
     assert!(message(archive(&floats(&[1.0]))).contains("neither circuit_data"));
     assert!(message(whole[..whole.len() / 2].to_vec()).contains("zip"));
-    // A storage that is not there.
-    let mut broken = whole.clone();
-    let at = broken.windows(13).position(|w| w == b"data/data/0PK").map_or(0, |at| at + 10);
-    broken[at] = b'z';
-    let _ = open(broken);
+    // More numbers than were saved.
     let short = archive(&Py::Dict(vec![(
         Py::Str("circuit_data"),
         Py::Dict(vec![(Py::Str("0.attn.q"), Py::Longs(vec![9], vec![1]))]),
