@@ -1,21 +1,19 @@
 //! The window.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod controls;
+mod menus;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use eframe::egui::{
-    CentralPanel, ComboBox, Context, Key, KeyboardShortcut, MenuBar, Modifiers, Panel, RichText, ScrollArea, Slider,
-    TextEdit, ThemePreference, Ui, ViewportCommand, Window,
-};
+use eframe::egui::{CentralPanel, Context, Key, Panel, ScrollArea, TextEdit, Ui, Window};
 use eframe::{App, Frame, Storage};
-use gossamer::circuits::svg;
-use gossamer::files::write_atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::details::{self, Shelf};
 use crate::document::Document;
 use crate::film::Film;
-use crate::graph::{self, Camera, group_colour};
+use crate::graph::{self, Camera};
 use crate::history::History;
 use crate::item::Item;
 use crate::jobs::Jobs;
@@ -23,15 +21,8 @@ use crate::live::Live;
 use crate::run_window::{Choices, Runs};
 use crate::scene::Scene;
 use crate::snapshot::Snapshots;
-use crate::text;
-use crate::view::{Edits, Sublayer, Trace, View};
+use crate::view::{Edits, Sublayer, View};
 use crate::vocabulary::Vocabulary;
-
-const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
-const FIND: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::F);
-const QUIT: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Q);
-const REDO: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND.plus(Modifiers::SHIFT), Key::Z);
-const UNDO: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Z);
 
 /// What is kept from one session to the next.
 #[derive(Default, Serialize, Deserialize)]
@@ -162,206 +153,6 @@ impl Explorer {
         self.error.as_deref()
     }
 
-    fn shortcuts(&mut self, ui: &Ui) {
-        let pressed = |shortcut| ui.ctx().input_mut(|input| input.consume_shortcut(shortcut));
-        if pressed(&OPEN) {
-            self.path = Some(String::new());
-        }
-        self.find |= pressed(&FIND);
-        if pressed(&QUIT) {
-            ui.ctx().send_viewport_cmd(ViewportCommand::Close);
-        }
-        // What is being written has an undo and an escape of its own.
-        if ui.ctx().text_edit_focused() {
-            return;
-        }
-        let (redo, undo) = (pressed(&REDO), pressed(&UNDO));
-        let Some(open) = &mut self.open else { return };
-        if redo || undo {
-            open.step = Some(if redo { Step::Redo } else { Step::Undo });
-        }
-        if ui.ctx().input(|input| input.key_pressed(Key::Escape)) {
-            open.view.selected = None;
-        }
-    }
-
-    fn menus(&mut self, ui: &mut Ui) {
-        MenuBar::new().ui(ui, |ui| {
-            ui.menu_button("File", |ui| {
-                if ui.button("Open…").clicked() {
-                    self.path = Some(String::new());
-                    ui.close();
-                }
-                ui.menu_button("Recent", |ui| {
-                    for path in self.session.recent.clone() {
-                        if ui.button(path.display().to_string()).clicked() {
-                            self.start_opening(&ui.ctx().clone(), &path);
-                            ui.close();
-                        }
-                    }
-                });
-                if ui.button("Example").clicked() {
-                    match Document::example() {
-                        Ok(example) => self.show_document(example),
-                        Err(e) => self.error = Some(format!("{e:#}")),
-                    }
-                    ui.close();
-                }
-                ui.separator();
-                for (name, extension) in
-                    [("Save drawing as SVG", "svg"), ("Save view as PNG", "png"), ("Save circuit as JSON", "json")]
-                {
-                    if ui.button(name).clicked() {
-                        self.export(extension);
-                        ui.close();
-                    }
-                }
-                ui.separator();
-                if ui.button("Quit").clicked() {
-                    ui.ctx().send_viewport_cmd(ViewportCommand::Close);
-                }
-            });
-            ui.menu_button("Edit", |ui| {
-                let Some(open) = &mut self.open else { return };
-                ui.add_enabled_ui(open.history.can_undo(), |ui| {
-                    if ui.button("Undo").clicked() {
-                        open.step = Some(Step::Undo);
-                    }
-                });
-                ui.add_enabled_ui(open.history.can_redo(), |ui| {
-                    if ui.button("Redo").clicked() {
-                        open.step = Some(Step::Redo);
-                    }
-                });
-                if ui.button("Show all that is hidden").clicked() {
-                    open.view.edits.hidden.clear();
-                }
-            });
-            ui.menu_button("View", |ui| {
-                if ui.button("Fit").clicked() {
-                    self.open.iter_mut().for_each(|open| open.camera.fit());
-                    ui.close();
-                }
-                if let Some(open) = &mut self.open {
-                    ui.checkbox(&mut open.view.timeline, "Timeline");
-                }
-                // The toolkit's own buttons have emoji for names, which the fonts that come with it lack.
-                let themes = [
-                    (ThemePreference::System, "as the system"),
-                    (ThemePreference::Light, "light"),
-                    (ThemePreference::Dark, "dark"),
-                ];
-                for (theme, name) in themes {
-                    if ui.radio(ui.ctx().options(|options| options.theme_preference) == theme, name).clicked() {
-                        ui.ctx().set_theme(theme);
-                    }
-                }
-            });
-            self.runs.menu(ui, || self.open.as_ref().and_then(|open| open.document.model_path()));
-            self.choose_circuit(ui);
-            if self.opening.pending() {
-                ui.spinner();
-            }
-            ui.weak(&self.said);
-        });
-    }
-
-    /// The circuits of the same folder.
-    fn choose_circuit(&mut self, ui: &mut Ui) {
-        let Some(open) = &self.open else { return };
-        let mut chosen = None;
-        ComboBox::from_label("circuit").selected_text(open.document.name()).show_ui(ui, |ui| {
-            for path in &open.document.siblings {
-                let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-                if ui.selectable_label(open.document.path.as_ref() == Some(path), name).clicked() {
-                    chosen = Some(path.clone());
-                }
-            }
-        });
-        if let Some(path) = chosen {
-            self.start_opening(&ui.ctx().clone(), &path);
-        }
-    }
-
-    /// Saves the circuit beside its file, or in the working folder.
-    fn export(&mut self, extension: &str) {
-        let Some(open) = &self.open else { return };
-        let path = match &open.document.path {
-            Some(path) => path.with_extension(format!("export.{extension}")),
-            None => PathBuf::from(format!("{}.{extension}", open.document.circuit.task.name)),
-        };
-        let text = match extension {
-            "png" => return self.snapshots.ask(path),
-            "svg" => svg(&open.scene.1.seen(&open.view)),
-            _ => open.document.circuit.to_json(),
-        };
-        let written =
-            write_atomic(&path, |out| out.write_all(text.as_bytes()).map_err(|e| gossamer::Error::io(&path, e)));
-        match written {
-            Ok(()) => self.said = format!("saved {}", path.display()),
-            Err(e) => self.error = Some(e.to_string()),
-        }
-    }
-
-    fn controls(&mut self, ui: &mut Ui) {
-        let find = std::mem::take(&mut self.find);
-        let Some(open) = &mut self.open else { return };
-        let name = ui.label("Find");
-        let search = ui
-            .add(
-                TextEdit::singleline(&mut self.search).hint_text("a name, label or token").desired_width(f32::INFINITY),
-            )
-            .labelled_by(name.id);
-        if find {
-            search.request_focus();
-        }
-        let label = |item: Item| open.view.edits.labels.get(&item).map(String::as_str);
-        let circuit = &open.document.circuit;
-        let found: Vec<_> =
-            open.scene.1.all().filter(|&item| text::matches(circuit, item, label(item), &self.search)).collect();
-        let entered = search.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
-        let mut chosen = found.first().copied().filter(|_| entered);
-        for &item in found.iter().take(12) {
-            if ui.selectable_label(open.view.selected == Some(item), item.to_string()).clicked() {
-                chosen = Some(item);
-            }
-        }
-        if let Some(item) = chosen {
-            open.go_to(item);
-        }
-        ui.separator();
-        ui.weak("show").on_hover_text("Δ: how much the task loss rises without each of the nodes, added up");
-        ui.selectable_value(&mut open.view.sublayer, None, "the whole circuit");
-        for layer in 0..open.document.circuit.model.n_layer {
-            for mlp in [false, true] {
-                let half = Sublayer { layer, mlp };
-                let nodes = open.document.circuit.nodes.iter().filter(|entry| Sublayer::of(entry.node()) == half);
-                let (count, delta) =
-                    nodes.fold((0, 0.0), |(count, sum), entry| (count + 1, sum + entry.ablation_delta));
-                let said = match count {
-                    0 => format!("{}: nothing", half.name()),
-                    _ => format!("{}: {count} nodes, Δ {delta:.3}", half.name()),
-                };
-                ui.add_enabled_ui(count > 0, |ui| ui.selectable_value(&mut open.view.sublayer, Some(half), said));
-            }
-        }
-        ui.separator();
-        ui.weak("edges with at least this share of the largest effect");
-        ui.add(
-            Slider::new(&mut open.view.threshold, 0.0..=1.0)
-                .text("threshold")
-                .fixed_decimals(3)
-                .logarithmic(true)
-                .smallest_positive(1e-3),
-        );
-        ui.separator();
-        ui.weak("follow the selection to");
-        for (trace, name) in Trace::ALL {
-            ui.radio_value(&mut open.view.trace, trace, name);
-        }
-        lists(ui, open);
-    }
-
     fn windows(&mut self, ctx: &Context) {
         let mut wanted = None;
         if let Some(path) = &mut self.path {
@@ -416,32 +207,6 @@ impl Open {
         if let Some(spot) = self.scene.1.spot(item) {
             self.camera.centre(self.scene.1.rect(spot).center());
         }
-    }
-}
-
-/// What is pinned, grouped and hidden.
-fn lists(ui: &mut Ui, open: &mut Open) {
-    let mut chosen = None;
-    let edits = &open.view.edits;
-    let mut list = |ui: &mut Ui, name: RichText, items: &BTreeSet<Item>| {
-        if !items.is_empty() {
-            ui.separator();
-            ui.label(name);
-        }
-        for &item in items {
-            let label = edits.labels.get(&item).map(|label| format!(", {label}")).unwrap_or_default();
-            if ui.selectable_label(false, format!("{item}{label}")).clicked() {
-                chosen = Some(item);
-            }
-        }
-    };
-    list(ui, RichText::new("pinned").weak(), &edits.pinned);
-    for (number, (name, items)) in edits.groups.iter().enumerate() {
-        list(ui, RichText::new(name).color(group_colour(number)), items);
-    }
-    list(ui, RichText::new("hidden").weak(), &edits.hidden);
-    if let Some(item) = chosen {
-        open.go_to(item);
     }
 }
 
