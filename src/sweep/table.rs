@@ -58,7 +58,7 @@ pub struct Table {
 
 impl Table {
     /// A table of rows, each in two parts: what was tried and what came out. Columns of each part are in the order of their
-    /// names.
+    /// names; what came out under the name of something tried is called `result.NAME`.
     pub fn new(rows: Vec<(BTreeMap<String, Cell>, BTreeMap<String, Cell>)>) -> Self {
         let mut parts = [BTreeMap::new(), BTreeMap::new()];
         for (tried, came_out) in &rows {
@@ -66,6 +66,8 @@ impl Table {
             parts[1].extend(came_out.keys().map(|name| (name.clone(), ())));
         }
         let [tried, came_out] = parts.map(|names| names.into_keys().collect::<Vec<_>>());
+        let told_apart = |name: &String| if tried.contains(name) { format!("result.{name}") } else { name.clone() };
+        let titles = [tried.clone(), came_out.iter().map(told_apart).collect()].concat();
         let row = |(a, b): &(BTreeMap<String, Cell>, BTreeMap<String, Cell>)| {
             let of = |names: &[String], cells: &BTreeMap<String, Cell>| -> Vec<_> {
                 names.iter().map(|name| cells.get(name).cloned()).collect()
@@ -73,7 +75,7 @@ impl Table {
             [of(&tried, a), of(&came_out, b)].concat()
         };
         let rows = rows.iter().map(row).collect();
-        Self { tried: tried.len(), columns: [tried, came_out].concat(), rows }
+        Self { tried: tried.len(), columns: titles, rows }
     }
 
     /// As comma-separated values, the columns' names first.
@@ -124,8 +126,8 @@ impl Table {
         liked.or(all.first().copied())
     }
 
-    /// A chart of the column `name` over the first number that was tried in more than one way, a line for each combination of
-    /// everything else.
+    /// A chart of the column `name` over the number of which most values were tried, a line for each combination of everything
+    /// else.
     ///
     /// # Errors
     /// [`Error::Text`] if there is no such column.
@@ -142,7 +144,7 @@ impl Table {
             all.dedup();
             (all.len() > 1).then_some(all)
         };
-        let x = (0..self.tried).find_map(|column| Some((column, values(column)?)));
+        let x = (0..self.tried).rev().filter_map(|column| Some((column, values(column)?))).max_by_key(|x| x.1.len());
         let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
         for (at, row) in self.rows.iter().enumerate() {
             let others = (0..self.tried).filter(|&column| Some(column) != x.as_ref().map(|x| x.0));
@@ -171,5 +173,47 @@ impl Table {
 
     fn differs(&self, column: usize) -> bool {
         self.rows.iter().any(|row| row[column] != self.rows[0][column])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(tried: &[(&str, &str)], came_out: &[(&str, f64)]) -> (BTreeMap<String, Cell>, BTreeMap<String, Cell>) {
+        (
+            tried.iter().map(|(name, text)| (name.to_string(), Cell::parse(text))).collect(),
+            came_out.iter().map(|(name, number)| (name.to_string(), Cell::Number(*number))).collect(),
+        )
+    }
+
+    fn table() -> Table {
+        Table::new(vec![
+            row(&[("lr", "0.1"), ("preset", "a,b")], &[("loss", 2.0), ("lr", 0.0)]),
+            row(&[("lr", "0.01"), ("preset", "a,b")], &[("loss", 3.5)]),
+            row(&[("lr", "0.1"), ("preset", "c")], &[("loss", 1e-9), ("nodes", 4.0)]),
+        ])
+    }
+
+    #[test]
+    fn a_table_keeps_every_cell_in_its_column() {
+        let want = "lr,preset,loss,result.lr,nodes\n0.1,\"a,b\",2,0,\n0.01,\"a,b\",3.5,,\n0.1,c,0.000000001,,4\n";
+        assert_eq!(table().csv(), want);
+        let text = table().text();
+        assert!(
+            text.lines().all(|line| line.chars().count() == text.lines().next().unwrap().chars().count()),
+            "{text}"
+        );
+        assert!(text.contains("0.0100") && text.contains("1.000e-9"), "{text}");
+    }
+
+    #[test]
+    fn a_chart_has_a_line_for_each_combination_of_the_rest() {
+        let chart = table().chart(table().main_column().unwrap()).unwrap();
+        let lines: Vec<_> = chart.series.iter().map(|s| (s.name.as_str(), s.points.as_slice())).collect();
+        assert_eq!(lines, [("preset a,b", [(0.01, 3.5), (0.1, 2.0)].as_slice()), ("preset c", &[(0.1, 1e-9)])]);
+        assert!(chart.x.log && chart.x.label == "lr" && chart.y.label == "loss");
+        let said = table().chart("lr").unwrap_err().to_string();
+        assert!(said.contains("loss, result.lr, nodes"), "{said}");
     }
 }

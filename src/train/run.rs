@@ -206,8 +206,10 @@ impl Run<'_> {
         let held_out = data::held_out(&self.config, &data.corpus.validation)?;
         let looping = Looping { run: self, own: &own, data: &data, held_out: &held_out };
         looping.compare(&learner)?;
+        let before = self.ranks.communication();
         let spent = looping.until_done(&mut learner, metrics.as_mut(), watch)?;
 
+        let communication = self.ranks.communication();
         let done = learner.trainer().steps_done();
         let finished = done == self.config.train.steps;
         let report = finished && self.ranks.first();
@@ -238,7 +240,7 @@ impl Run<'_> {
             nonzeros,
             tokens_per_second: tokens as f64 / spent.as_secs_f64().max(1e-9),
             spent,
-            communication: self.ranks.communication(),
+            communication: communication.zip(before).map(|(now, before)| now.since(before)),
         })
     }
 

@@ -86,6 +86,13 @@ pub struct Communication {
     pub waited: Duration,
 }
 
+impl Communication {
+    /// What was spent since `earlier`.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self { busy: self.busy - earlier.busy, waited: self.waited - earlier.waited, ..self }
+    }
+}
+
 impl Ranks {
     /// A process by itself.
     pub fn alone() -> Self {

@@ -51,11 +51,12 @@ pub(super) fn connect(count: usize) -> Result<Ranks> {
         let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else { return };
         let world = universe.world();
         let _ = met.send((world.rank() as usize, world.size() as usize));
+        let mut parts = Vec::new();
         for task in inbox {
             match task {
                 Task::Sum(numbers) => {
                     let start = Instant::now();
-                    let _ = send_sums.send(sum(&world, numbers));
+                    let _ = send_sums.send(sum(&world, numbers, &mut parts));
                     clock.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
                 }
                 Task::Gather(own) => {
@@ -87,12 +88,13 @@ pub(super) fn connect(count: usize) -> Result<Ranks> {
 }
 
 /// Adds up `numbers` of all ranks: each gets a part of everybody's, adds those up in the order of ranks, and gives the sum to
-/// everybody. No bytes travel that a ring would save, and the order of the terms does not depend on the library.
-fn sum(world: &SimpleCommunicator, mut numbers: Vec<f32>) -> Vec<f32> {
+/// everybody. No bytes travel that a ring would save, and the order of the terms does not depend on the library. `parts` is
+/// room to work in.
+fn sum(world: &SimpleCommunicator, mut numbers: Vec<f32>, parts: &mut Vec<f32>) -> Vec<f32> {
     let (length, size) = (numbers.len(), world.size() as usize);
     let part = length.div_ceil(size).max(1);
     numbers.resize(part * size, 0.0);
-    let mut parts = vec![0.0f32; part * size];
+    parts.resize(part * size, 0.0);
     scope(|scope| wait(world.immediate_all_to_all_into(scope, &numbers[..], &mut parts[..])));
     let (total, others) = parts.split_at_mut(part);
     for other in others.chunks_exact(part) {
