@@ -7,7 +7,7 @@ use crate::Result;
 const VARIABLES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
 
 /// How many processes a launcher started, going by the environment; 1 without a launcher.
-pub fn launched() -> usize {
+fn launched() -> usize {
     let number = |name: &&str| std::env::var(name).ok()?.parse().ok();
     VARIABLES.iter().find_map(number).unwrap_or(1)
 }
@@ -15,7 +15,7 @@ pub fn launched() -> usize {
 /// Meets the processes that were started together with this one, if any were. To be called once, before other threads run.
 ///
 /// # Errors
-/// [`Error::Ranks`] if there are others, and no way to talk to them.
+/// [`crate::Error::Ranks`] if there are others, and no way to talk to them.
 pub fn start() -> Result<Ranks> {
     match launched() {
         0 | 1 => Ok(Ranks::alone()),
