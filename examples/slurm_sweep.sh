@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A sweep as an array job: `sbatch examples/slurm_sweep.sh [SWEEP.toml]`, and once all tasks have ended
-# `gossamer sweep collect SWEEP.toml`. Submit it again to do what was not finished.
+# `gossamer sweep collect SWEEP.toml`. Submit it again, or a single part with `sbatch --array=1`, to do what was not finished.
 # Without Slurm, `examples/slurm_sweep.sh` does the same parts as plain processes, and collects.
 #SBATCH --job-name=sweep
 #SBATCH --array=0-2
@@ -10,18 +10,29 @@
 #SBATCH --output=sweep-%A_%a.log
 set -euo pipefail
 
+# As many as `--array` has above. A part that is submitted by itself does not know.
+parts=3
 sweep=${1:-examples/sweep.toml}
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
-    exec gossamer sweep "$sweep" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+    exec gossamer sweep "$sweep" --shard "$SLURM_ARRAY_TASK_ID/$parts"
 fi
 
-parts=3
+# Each part is a process group, so that its training hears of it when it is to stop.
+set -m
 processes=()
+stop() {
+    for process in "${processes[@]}"; do
+        kill -TERM -- "-$process" 2>/dev/null || true
+    done
+}
+trap stop INT TERM
 for ((part = 0; part < parts; part++)); do
     gossamer sweep "$sweep" --shard "$part/$parts" &
     processes+=($!)
 done
+failed=0
 for process in "${processes[@]}"; do
-    wait "$process"
+    wait "$process" || failed=1
 done
-gossamer sweep collect "$sweep"
+gossamer sweep collect "$sweep" || failed=1
+exit "$failed"

@@ -65,6 +65,14 @@ pub enum Error {
         /// The loss to reach.
         target: f64,
     },
+    /// No variant of a task has answers of one token each for the model's tokenizer.
+    #[error("task {task}: not a question for this tokenizer:{reasons}")]
+    NoQuestion {
+        /// The task.
+        task: String,
+        /// Why, a line for each variant.
+        reasons: String,
+    },
     /// Training met a number that is not finite.
     #[error("step {step}: {tensor} is not finite ({value}); the last good checkpoint is kept")]
     NonFinite {

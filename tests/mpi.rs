@@ -35,14 +35,18 @@ const SETTINGS: [&str; 19] = [
 /// `train` by itself, or as so many ranks.
 fn train(ranks: Option<usize>) -> Command {
     let program = env!("CARGO_BIN_EXE_train");
-    let mut command = match ranks {
-        None => Command::new(program),
+    match ranks {
+        None => started(program),
         Some(count) => {
-            let mut command = Command::new("mpirun");
+            let mut command = started("mpirun");
             command.args(["-n", &count.to_string(), program]);
             command
         }
-    };
+    }
+}
+
+fn started(program: &str) -> Command {
+    let mut command = Command::new(program);
     // Tests may run as root in a container, on fewer processors than ranks.
     for name in ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"] {
         command.env(name, "1");
@@ -201,6 +205,50 @@ fn ranks_that_cannot_train_together_say_why() {
     let mut command = train(Some(2));
     command.args(["tokenizer", "--data"]).arg(dir.path());
     fails(&mut command, &["--shard"]);
+}
+
+#[test]
+fn ranks_with_other_data_than_the_rest_are_told() {
+    let dir = tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_train");
+    let mut mpirun = started("mpirun");
+    // The same path, and on each rank another file.
+    for rank in 0..2 {
+        let own = dir.path().join(format!("host-{rank}"));
+        fs::create_dir(&own).unwrap();
+        let line = format!("for i in range({rank}):\n    print(i + {rank})\n");
+        (0..40).for_each(|i| fs::write(own.join(format!("{i}.py")), format!("n = {i}\n{}", line.repeat(20))).unwrap());
+        mpirun.args([":"].iter().take(rank)).args(["-n", "1", "-wdir"]).arg(&own).arg(program);
+        for setting in SETTINGS.iter().chain(&["run.device=cpu", "data.paths=[\"/proc/self/cwd\"]"]) {
+            mpirun.args(["--set", setting]);
+        }
+        mpirun.arg("--out").arg(dir.path().join("run"));
+    }
+    fails(&mut mpirun, &["rank 1 of 2 has other data"]);
+}
+
+#[test]
+fn the_example_script_trains_and_goes_on() {
+    let dir = tempdir().unwrap();
+    let run = dir.path().join("run");
+    let programs = Path::new(env!("CARGO_BIN_EXE_train")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let script = || {
+        let mut command = started(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mpi_train.sh"));
+        // The script itself sees to more ranks than processors.
+        for name in ["OMPI_MCA_rmaps_base_oversubscribe", "PRTE_MCA_rmaps_default_mapping_policy", "SLURM_JOB_ID"] {
+            command.env_remove(name);
+        }
+        command.env("PATH", &path).arg("4").arg(&run);
+        for setting in SETTINGS.iter().chain(&["run.device=cpu"]) {
+            command.args(["--set", setting]);
+        }
+        succeeds(&mut command)
+    };
+    let said = script();
+    assert!(said.contains("ranks       4;") && losses(&run).len() == 50, "{said}");
+    let said = script();
+    assert!(said.contains("resumed     at step 50"), "{said}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
     // Weights, gradients and two moments of the bridges, the frozen weights, and the sparse model's gradients once more.
     let state = times(maps, 16).saturating_add(times(frozen, 4)).saturating_add(times(estimate.parameters, 4));
     estimate.state_bytes = estimate.state_bytes.saturating_add(state);
+    estimate.gradients = estimate.gradients.saturating_add(maps);
     estimate.host_bytes = estimate.host_bytes.saturating_add(times(maps, 12));
     estimate.see_tensor(format!("logits of {sites} hybrids ({tokens} tokens)"), times(times(tokens, sites), vocab * 4));
     estimate

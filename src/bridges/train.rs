@@ -197,7 +197,7 @@ impl Learner for BridgeTrainer {
     }
 
     fn hash(&self) -> Result<String> {
-        Ok(format!("{} {}", self.sparse.model.hash()?, self.bridges.hash()?))
+        Ok(format!("{} {} {}", self.sparse.model.hash()?, self.bridges.hash()?, self.dense_hash))
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

@@ -15,7 +15,7 @@ type Row = (BTreeMap<String, Cell>, BTreeMap<String, Cell>);
 /// The table of what the jobs that are done left behind, and how many are not done. Of a run: its last line of metrics. Of circuits: a row
 /// each. Of any other command: the numbers of the JSON that it printed.
 ///
-/// Times are left out: the same jobs give the same table, however they were split.
+/// Numbers whose names speak of `seconds` or `per_second` are left out: the same jobs give the same table, however they were split.
 ///
 /// # Errors
 /// [`Error::Io`], and [`Error::File`] naming a file that is damaged.
@@ -35,7 +35,7 @@ pub fn collect(sweep: &Sweep) -> Result<(Table, usize)> {
 /// # Errors
 /// Those of reading them.
 pub fn circuits(folder: &Path) -> Result<Table> {
-    Ok(Table::new(of_circuits(&BTreeMap::new(), folder)?))
+    Ok(Table::new(of_circuits(&BTreeMap::new(), folder, |path| Circuit::load(path).map(Some))?))
 }
 
 fn of_job(job: &Job) -> Result<Vec<Row>> {
@@ -46,7 +46,11 @@ fn of_job(job: &Job) -> Result<Vec<Row>> {
         let last = serde_json::from_str(text.lines().last().unwrap_or("{}"));
         return Ok(vec![(tried, numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?))]);
     }
-    let circuits = of_circuits(&tried, &job.out)?;
+    // A job may write any JSON.
+    let circuits = of_circuits(&tried, &job.out, |path| match Circuit::load(path) {
+        Err(Error::File { .. }) => Ok(None),
+        circuit => circuit.map(Some),
+    })?;
     if !circuits.is_empty() {
         return Ok(circuits);
     }
@@ -55,7 +59,11 @@ fn of_job(job: &Job) -> Result<Vec<Row>> {
     Ok(vec![(tried, serde_json::from_str(&text).map_or_else(|_| BTreeMap::new(), |json| numbers(&json)))])
 }
 
-fn of_circuits(tried: &BTreeMap<String, Cell>, folder: &Path) -> Result<Vec<Row>> {
+fn of_circuits(
+    tried: &BTreeMap<String, Cell>,
+    folder: &Path,
+    load: impl Fn(&Path) -> Result<Option<Circuit>>,
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if !folder.is_dir() {
         return Ok(rows);
@@ -74,7 +82,7 @@ fn of_circuits(tried: &BTreeMap<String, Cell>, folder: &Path) -> Result<Vec<Row>
         else {
             continue;
         };
-        let circuit = Circuit::load(&path)?;
+        let Some(circuit) = load(&path)? else { continue };
         let (counts, losses) = (&circuit.counts, &circuit.losses.test);
         let mut tried = tried.clone();
         tried.insert("circuit".into(), Cell::Text(name.into()));

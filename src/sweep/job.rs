@@ -1,13 +1,15 @@
 //! A job done.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
 
-use super::Job;
+use super::{Job, program};
 use crate::files::{create_folder, write_atomic};
+use crate::train::checkpoint;
+use crate::train::config::RunConfig;
 use crate::{Error, Result};
 
 /// How a job went.
@@ -19,19 +21,22 @@ pub enum Done {
     Now,
     /// The command failed; its file `stderr` says how.
     Failed,
+    /// Its training was asked to stop, and saved what it had.
+    Stopped,
 }
 
-/// What is left behind by a job that is done.
+/// What a job leaves behind: written before it starts, and again when it is done.
 #[derive(Serialize, Deserialize)]
 struct Mark {
     command: Vec<String>,
+    done: bool,
 }
 
 impl Job {
     /// Whether it was done.
     ///
     /// # Errors
-    /// [`Error::File`] if another job was done in its folder, [`Error::Io`] if that cannot be seen.
+    /// [`Error::File`] if another job was begun in its folder, [`Error::Io`] if that cannot be seen.
     pub fn is_done(&self) -> Result<bool> {
         let path = self.file("json");
         if !path.exists() {
@@ -39,55 +44,84 @@ impl Job {
         }
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         let mark: Mark = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
-        match mark.command == self.command {
-            true => Ok(true),
-            false => Err(Error::file(
-                &path,
-                format!(
-                    "was done with another command, {:?}; remove this file to do it again, or give the sweep another folder",
-                    mark.command
-                ),
-            )),
+        // What failed before it wrote anything may be tried with a better command.
+        if mark.command != self.command && (mark.done || self.out.exists()) {
+            let message = format!(
+                "was begun with another command, {:?}; to do it anew, remove this file and the folder {}, or give the sweep \
+                 another `folder`",
+                mark.command,
+                self.out.display()
+            );
+            return Err(Error::file(&path, message));
         }
+        Ok(mark.done)
     }
 
     /// Does it, unless it was done before. The programs `train` and `gossamer` are taken from the folder `programs` if they are
-    /// there. A training that was cut off goes on from its last checkpoint. A job that another process is at is waited for.
+    /// there. A training that was cut off goes on from its last checkpoint, under a launcher, too. A job that another process is
+    /// at is waited for.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the program that does not start or the file that cannot be written; those of [`Job::is_done`].
+    /// [`Error::Io`] naming the program that does not start or the file that cannot be written; [`Error::File`] for a run in the
+    /// job's folder that the sweep did not begin; those of [`Job::is_done`].
     pub fn run(&self, programs: &Path) -> Result<Done> {
         create_folder(&self.jobs)?;
-        let path = self.file("lock");
-        let lock = File::create(&path).map_err(|e| Error::io(&path, e))?;
-        match lock.lock() {
-            // Some file systems have none: there, nobody notices two of one shard.
-            Err(e) if e.kind() != std::io::ErrorKind::Unsupported => return Err(Error::io(&path, e)),
-            _ => {}
-        }
+        let lock = self.lock()?;
         if self.is_done()? {
             return Ok(Done::Before);
         }
-        let name = &self.command[0];
-        let near = programs.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-        let mut command = Command::new(if near.exists() { near.as_os_str() } else { name.as_ref() });
-        match name == "train" && self.out.join("config.toml").exists() {
-            true => command.arg("--resume").arg(&self.out),
-            false => command.args(&self.command[1..]),
+        let (at, settings) = (program::training(&self.command), self.out.join("config.toml"));
+        let words = match at {
+            Some(at) if settings.exists() => {
+                if !self.file("json").exists() {
+                    let message = "belongs to a run that this sweep did not begin; remove its folder, or give the sweep another `folder`";
+                    return Err(Error::file(&settings, message));
+                }
+                let out = self.out.to_str().map(String::from);
+                self.command[..=at].iter().cloned().chain(["--resume".into()]).chain(out).collect()
+            }
+            _ => self.command.clone(),
         };
+        let mut command = program::command(&words, programs);
         let (stdout, stderr) = (self.file("stdout"), self.file("stderr"));
         let printed = File::create(&stdout).map_err(|e| Error::io(&stdout, e))?;
         // What went wrong before may help to understand what goes wrong again.
         let log = OpenOptions::new().create(true).append(true).open(&stderr).map_err(|e| Error::io(&stderr, e))?;
+        self.mark(false)?;
         // The command holds the lock too, as its standard input: one that outlives this process is not disturbed.
         let status = command.stdin(Stdio::from(lock)).stdout(printed).stderr(log).status();
-        if !status.map_err(|e| Error::io(name, e))?.success() {
+        if !status.map_err(|e| Error::io(&self.command[0], e))?.success() {
             return Ok(Done::Failed);
         }
-        let path = self.file("json");
-        let mark = serde_json::to_string_pretty(&Mark { command: self.command.clone() });
-        let mark = mark.map_err(|e| Error::file(&path, e.to_string()))?;
-        write_atomic(&path, |out| writeln!(out, "{mark}").map_err(|e| Error::io(&path, e)))?;
+        // A training that is asked to stop has not failed.
+        if at.is_some() && settings.exists() {
+            let last = checkpoint::list(&self.out)?.pop().map_or(0, |(step, _)| step);
+            if last < RunConfig::load(&settings)?.train.steps {
+                return Ok(Done::Stopped);
+            }
+        }
+        self.mark(true)?;
         Ok(Done::Now)
+    }
+
+    fn mark(&self, done: bool) -> Result<()> {
+        let path = self.file("json");
+        let mark = serde_json::to_string_pretty(&Mark { command: self.command.clone(), done });
+        let mark = mark.map_err(|e| Error::file(&path, e.to_string()))?;
+        write_atomic(&path, |out| writeln!(out, "{mark}").map_err(|e| Error::io(&path, e)))
+    }
+
+    /// The job's lock, held until the file is closed everywhere; waits for whoever has it.
+    fn lock(&self) -> Result<File> {
+        let path = self.file("lock");
+        // A command that reads its standard input finds it empty.
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|e| Error::io(&path, e))?;
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            tracing::info!("{}: another process is at it; waiting for that one to end", self.name);
+            // An error, as of the first try: some file systems have no locks. There, nobody notices two at one job.
+            let _ = file.lock();
+        }
+        Ok(file)
     }
 }

@@ -16,10 +16,11 @@
 //! ```
 //!
 //! Each job has a name made of its values. `{out}` is a folder of that name in `folder`, for the command to write; what the command
-//! prints, and whether it is done, stands in `folder/jobs`.
+//! prints, and whether it is done, stands in `folder/jobs`. In the command, `{{` and `}}` stand for braces.
 
 mod collect;
 mod job;
+mod program;
 mod shard;
 mod table;
 
@@ -109,6 +110,9 @@ impl Sweep {
             }
         }
         for job in &file.list {
+            if job.is_empty() {
+                return Err("an item of `[[list]]` is empty: give it values, or remove it".into());
+            }
             all.push(
                 job.iter()
                     .map(|(name, value)| Ok((name.clone(), text(name, value)?)))
@@ -117,6 +121,9 @@ impl Sweep {
         }
         if all.is_empty() {
             return Err("makes no job: give values to try as `[product]` or `[[list]]`".into());
+        }
+        if all.iter().any(|values| values.contains_key("out")) {
+            return Err("a value cannot be called out: {out} is the job's folder".into());
         }
         let jobs = all.into_iter().map(|values| Job::new(&file, values)).collect::<Result<Vec<_>, _>>()?;
         let mut names = BTreeSet::new();
@@ -135,20 +142,17 @@ impl Job {
         let mut unused: BTreeSet<_> = values.keys().map(String::as_str).collect();
         let mut command = Vec::with_capacity(file.command.len());
         for argument in &file.command {
-            let (mut filled, mut rest) = (String::new(), argument.as_str());
-            while let Some((before, (place, after))) =
-                rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
-            {
-                filled += before;
-                match (place, values.get(place)) {
-                    ("out", None) => filled += place_of_out,
-                    (_, Some(value)) => filled += value,
-                    (_, None) => return Err(format!("`{argument}`: no value is called {place} in every job")),
-                }
+            let value = |place: &str| {
                 unused.remove(place);
-                rest = after;
-            }
-            command.push(filled + rest);
+                if place == "out" { Some(place_of_out) } else { values.get(place).map(String::as_str) }
+            };
+            command.push(fill(argument, value)?);
+        }
+        // Where else would its run be looked for?
+        if program::train(&command).is_some()
+            && !file.command.iter().any(|word| word == "{out}" || word == "--out={out}")
+        {
+            return Err("`train` must write into the job's folder: give the command \"--out\", \"{out}\"".into());
         }
         match (unused.first(), command.is_empty()) {
             (Some(name), _) => Err(format!("the command does not use {name}: write {{{name}}} where it goes")),
@@ -170,6 +174,26 @@ fn text(name: &str, value: &Value) -> std::result::Result<String, String> {
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Ok(value.to_string()),
         _ => Err(format!("{name}: wanted a text, a number, true or false instead of {value}")),
     }
+}
+
+/// `argument` with every `{NAME}` replaced by its value, and every doubled brace by a single one.
+fn fill<'a>(argument: &str, mut value: impl FnMut(&str) -> Option<&'a str>) -> std::result::Result<String, String> {
+    let (mut filled, mut rest) = (String::new(), argument);
+    while let Some((before, brace)) = rest.find(['{', '}']).map(|at| rest.split_at(at)) {
+        filled += before;
+        let (brace, after) = brace.split_at(1);
+        if let Some(after) = after.strip_prefix(brace) {
+            filled += brace;
+            rest = after;
+            continue;
+        }
+        let place = (brace == "{").then(|| after.split_once('}')).flatten();
+        let (place, after) = place
+            .ok_or_else(|| format!("`{argument}`: a brace without its other half; {{{{ and }}}} stand for braces"))?;
+        filled += value(place).ok_or_else(|| format!("`{argument}`: no value is called {place} in every job"))?;
+        rest = after;
+    }
+    Ok(filled + rest)
 }
 
 /// What a job with these values is called.
@@ -212,14 +236,25 @@ mod tests {
     }
 
     #[test]
+    fn doubled_braces_are_braces() {
+        let text = "command = ['echo', '{{\"lr\": {lr}}}', '{{{lr}}}']\nfolder = 'a'\n[product]\nlr = [1]";
+        assert_eq!(sweep(text).unwrap().jobs[0].command[1..], ["{\"lr\": 1}", "{1}"]);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for (text, culprit) in [
             ("command = ['train']\nfolder = 'a'", "no job"),
-            ("command = ['train']\nfolder = 'a'\n[product]\nlr = [1]", "does not use lr"),
+            ("command = ['echo']\nfolder = 'a'\n[product]\nlr = [1]", "does not use lr"),
             ("command = ['train', '{lr}{x}']\nfolder = 'a'\n[product]\nlr = [1]", "called x"),
-            ("command = ['train', '{lr}']\nfolder = 'a'\n[product]\nlr = [1, 1]", "two jobs"),
-            ("command = ['train', '{lr}']\nfolder = 'a'\n[product]\nlr = [[1]]", "wanted a text"),
-            ("command = ['train', '{lr}']\nfolder = 'a'\nproducts = 1", "products"),
+            ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [1, 1]", "two jobs"),
+            ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [[1]]", "wanted a text"),
+            ("command = ['echo', '{lr}']\nfolder = 'a'\nproducts = 1", "products"),
+            ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [1]\n[[list]]", "is empty"),
+            ("command = ['echo', '{out}']\nfolder = 'a'\n[product]\nout = [1]", "called out"),
+            ("command = ['echo', '{lr}}']\nfolder = 'a'\n[product]\nlr = [1]", "other half"),
+            ("command = ['echo', '{lr']\nfolder = 'a'\n[product]\nlr = [1]", "other half"),
+            ("command = ['mpirun', 'train', '{lr}']\nfolder = 'a'\n[product]\nlr = [1]", "{out}"),
         ] {
             let said = sweep(text).unwrap_err();
             assert!(said.contains(culprit), "{said}");

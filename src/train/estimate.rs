@@ -23,6 +23,8 @@ pub struct Estimate {
     pub host_bytes: u64,
     /// Processes on this machine that need as much each.
     pub on_host: u64,
+    /// Numbers in all gradients of a step.
+    pub(crate) gradients: u64,
     largest: (String, u64),
 }
 
@@ -84,6 +86,7 @@ impl Estimate {
             activation_bytes: bytes(bytes(tokens, per_token), 4),
             host_bytes: bytes(parameters, 8).saturating_add(bytes(config.tokens_per_step(), 8)),
             on_host: 1,
+            gradients: parameters,
             largest,
         }
     }
@@ -96,7 +99,7 @@ impl Estimate {
         if ranks.size() > 1 {
             self.on_host = ranks.place()?.on_host as u64;
             // As sent and as received.
-            self.host_bytes = self.host_bytes.saturating_add(self.parameters.saturating_mul(8));
+            self.host_bytes = self.host_bytes.saturating_add(self.gradients.saturating_mul(8));
         }
         Ok(self)
     }

@@ -104,7 +104,7 @@ pub trait Learner {
     /// [`Error::NonFinite`] naming the step and what went wrong.
     fn numbers(&self, record: &Self::Record) -> Result<(StepNumbers, Vec<(String, f64)>)>;
 
-    /// What identifies the numbers that are trained: the same on all ranks.
+    /// What identifies the numbers that are trained, and those that they are trained against: the same on all ranks.
     ///
     /// # Errors
     /// Those of the device.
@@ -195,6 +195,7 @@ impl Run<'_> {
         watch(Event::Planned(&estimate, &self.device));
         estimate.check(&self.device)?;
         let data = self.data(resume)?;
+        self.ranks.agree("data (documents, tokenizer or split)", &data.corpus.key)?;
         watch(Event::Data(&data));
         let (trainer, from) = self.trainer(&own, &data, fresh, watch)?;
         let mut learner = learner(trainer, from.as_deref())?;

@@ -81,6 +81,92 @@ fn three_shards_one_of_them_killed_and_rerun_collect_to_the_table_of_one_process
     assert_eq!(said.matches("was done").count(), 12, "{said}");
 }
 
+/// A sweep of one tiny run; `before` stands in front of `train`.
+fn one(file: &Path, before: &[&str], settings: &[&str]) {
+    let mut command: Vec<String> = before.iter().map(|word| word.to_string()).collect();
+    command.extend(["train".into(), "--out".into(), "{out}".into(), "--seed".into(), "{seed}".into()]);
+    for setting in TINY.iter().chain(settings) {
+        command.extend(["--set".to_string(), setting.to_string()]);
+    }
+    let folder = file.with_extension("");
+    fs::write(file, format!("command = {command:?}\nfolder = {:?}\n[product]\nseed = [0]\n", text(&folder))).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_training_that_is_stopped_or_killed_is_not_done_and_goes_on_with_the_same_command_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    let dir = tempdir().unwrap();
+    let (file, run) = (dir.path().join("one.toml"), dir.path().join("one/seed=0"));
+    // It runs its arguments, as launchers do.
+    let launcher = dir.path().join("mpirun");
+    fs::write(&launcher, "#!/bin/sh\nexec \"$@\"\n").unwrap();
+    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755)).unwrap();
+    let launcher = text(&launcher);
+    let endless = ["train.steps=100000", "warmup_frac=0.00001"];
+    one(&file, &[launcher], &endless);
+    let logged = || fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |log| log.lines().count());
+    let until = |steps: usize| {
+        let child = sweep(&file, None).process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let start = Instant::now();
+        while logged() < steps {
+            assert!(start.elapsed() < Duration::from_secs(60), "it does not train");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child
+    };
+    let send = |signal: &str, process: &str| {
+        assert!(Command::new("kill").args([signal, "--", process]).status().unwrap().success());
+    };
+    let stopped = |steps| {
+        let child = until(steps);
+        let training = Command::new("pgrep").args(["-P", &child.id().to_string()]).output().unwrap();
+        send("-TERM", String::from_utf8(training.stdout).unwrap().trim());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("asked to stop"), "{said}");
+        logged()
+    };
+    let at = stopped(7);
+    fails(&mut gossamer(&["sweep", "collect", text(&file)]), &["1 of 1 jobs are not done yet"]);
+    assert!(stopped(at + 7) > at);
+    let log = fs::read_to_string(dir.path().join("one/jobs/seed=0.stderr")).unwrap();
+    assert!(log.contains(&format!("resumed     at step {at}")), "{log}");
+
+    let mut child = until(logged() + 7);
+    send("-KILL", &format!("-{}", child.id()));
+    child.wait().unwrap();
+    one(&file, &[launcher], &["train.steps=40"]);
+    fails(&mut sweep(&file, None), &["seed=0.json", "begun with another command", "remove this file and the folder"]);
+    // What the folder holds was not begun by the new command either.
+    fs::remove_file(dir.path().join("one/jobs/seed=0.json")).unwrap();
+    fails(&mut sweep(&file, None), &["config.toml", "did not begin"]);
+    fs::remove_dir_all(&run).unwrap();
+    succeeds(&mut sweep(&file, None));
+    assert_eq!(logged(), 40);
+}
+
+#[test]
+fn a_job_within_a_launchers_job_is_by_itself() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("one.toml");
+    // A command that fails before it leaves anything may be corrected.
+    one(&file, &[], &["train.stepps=3"]);
+    fails(&mut sweep(&file, None), &["1 of 1 jobs failed"]);
+    one(&file, &[], &["train.steps=3"]);
+    succeeds(sweep(&file, None).env("OMPI_COMM_WORLD_SIZE", "3").env("SLURM_STEP_NUM_TASKS", "3"));
+    // A job may write any JSON.
+    let folder = dir.path().join("json");
+    let shell = "command = ['sh', '-c', 'mkdir -p {out}; echo 1 >{out}/a.json; echo {{\"n\": {n}}}']";
+    fs::write(&file, format!("{shell}\nfolder = {:?}\n[product]\nn = [5]\n", text(&folder))).unwrap();
+    succeeds(&mut sweep(&file, None));
+    collect(&file);
+}
+
 #[test]
 fn a_job_that_fails_is_told_and_the_others_are_done() {
     let dir = tempdir().unwrap();
@@ -107,14 +193,17 @@ fn circuits_found_in_shards_are_those_found_together() {
     let model = dir.path().join("model");
     succeeds(train(&["--out", text(&model)]).args(TINY.iter().flat_map(|setting| ["--set", setting])));
     let tasks = ["for_while", "if_equals", "with_as"];
-    let find = |out: &Path, shard: Option<&str>| {
+    let search = |out: &Path, shard: Option<&str>, target: &str| {
         let mut command =
-            train(&["circuit", text(&model), "--out", text(out), "--device", "cpu", "--target-loss", "0.7"]);
+            train(&["circuit", text(&model), "--out", text(out), "--device", "cpu", "--target-loss", target]);
         command.args(["--mean-tokens", "512", "--set", "steps=3", "--set", "pairs=4", "--set", "eval_pairs=8"]);
         command.args(tasks.iter().flat_map(|task| ["--task", task]));
         command.args(shard.iter().flat_map(|shard| ["--shard", shard]));
-        succeeds(&mut command)
+        // As one of several tasks of a step.
+        command.envs(shard.map(|_| ("OMPI_COMM_WORLD_SIZE", "3")));
+        command
     };
+    let find = |out: &Path, shard| succeeds(&mut search(out, shard, "0.7"));
     let [together, split] = ["together", "split"].map(|name| dir.path().join(name));
     find(&together, None);
     for shard in ["0/2", "1/2"] {
@@ -129,4 +218,20 @@ fn circuits_found_in_shards_are_those_found_together() {
     assert_eq!(table(&split), table(&together));
     // One of the tasks is not for so small a tokenizer.
     assert!(table(&split).lines().count() >= tasks.len(), "{}", table(&split));
+    // An answer that is gone is looked for again.
+    let circuit = split.join("for_while.json");
+    let had = fs::read(&circuit).unwrap();
+    fs::remove_file(&circuit).unwrap();
+    let said = find(&split, Some("0/2"));
+    assert_eq!(said.matches("was done before").count(), 1, "{said}");
+    assert!(fs::read(&circuit).unwrap() == had);
+    // One that cannot be written is an error, and no answer.
+    fs::remove_file(&circuit).unwrap();
+    fs::create_dir(&circuit).unwrap();
+    fails(&mut search(&split, Some("0/2"), "0.7"), &["for_while.json", "1 of 1 tasks could not be done"]);
+    fs::remove_dir(&circuit).unwrap();
+    find(&split, Some("0/2"));
+    // To a question without an answer there is no circuit left of another question.
+    succeeds(&mut search(&split, Some("0/2"), "1e-9"));
+    assert!(!circuit.exists());
 }

@@ -50,6 +50,7 @@ fn sweep(file: &Path, shard: Shard) -> Result<()> {
         let how = match job.run(programs)? {
             Done::Now => "done",
             Done::Before => "was done",
+            Done::Stopped => bail!("{}: a training was asked to stop; the same call goes on with it", job.name),
             Done::Failed => {
                 failed.push(job.file("stderr"));
                 "failed"

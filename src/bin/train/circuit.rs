@@ -1,7 +1,7 @@
 //! `train circuit`.
 
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -61,7 +61,7 @@ pub struct Args {
     /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Do only this part of the tasks, such as 0/3, 1/3 or 2/3, without those that such a call has done before
+    /// Do only this part of the tasks, such as 0/3, 1/3 or 2/3, without those that were done before
     #[arg(long, value_name = "INDEX/COUNT")]
     shard: Option<Shard>,
     /// Do not go to the network
@@ -124,6 +124,11 @@ impl Args {
         })
     }
 
+    /// Whether it is one of several that share the tasks without talking to each other.
+    pub fn is_part(&self) -> bool {
+        self.shard.is_some()
+    }
+
     fn folder(&self) -> PathBuf {
         match (&self.out, Path::new(&self.model)) {
             (Some(out), _) => out.clone(),
@@ -148,10 +153,10 @@ pub fn run(args: &Args) -> Result<()> {
     let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
 
     println!("task                          loss    →  circuit  ablated   nodes  edges   seconds");
-    let finished = args.shard.map(|_| Finished::new(&folder, args.question(&settings, &hash))).transpose()?;
+    let finished = Finished::new(&folder, args.question(&settings, &hash))?;
     let (mut at, mut tasks) = (0.., tasks);
     tasks.retain(|_| args.shard.is_none_or(|shard| at.next().is_some_and(|at| shard.has(at))));
-    if let Some(finished) = &finished {
+    if args.is_part() {
         tasks.retain(|task| {
             let done = finished.has(&task.name);
             if done {
@@ -167,24 +172,28 @@ pub fn run(args: &Args) -> Result<()> {
     let search = Search { args, settings: &settings, path: &args.model, hash: &hash, folder: &folder, bars };
     let found = parallel::map(&device, tasks.len(), |at| {
         let name = &tasks[at].name;
+        finished.forget(name)?;
         let found = search.task(&finder, &tasks[at]);
         if let Err(error) = &found {
             search.bars.suspend(|| eprintln!("{name}: {error:#}"));
         }
-        let answer = match &found {
-            Ok(()) => Some(None),
-            Err(error) if matches!(error.downcast_ref(), Some(Error::OutOfReach { .. })) => {
-                Some(Some(error.to_string()))
+        let without = match found {
+            Ok(()) => None,
+            Err(error) if is_answer(&error) => {
+                search.remove(name, 1)?;
+                Some(error.to_string())
             }
-            Err(_) => None,
+            Err(error) => return Err(error),
         };
-        if let (Some(finished), Some(without)) = (&finished, answer) {
-            finished.mark(name, without)?;
-        }
-        Ok(found.is_ok())
+        finished.mark(name, without.clone())?;
+        Ok(without.is_none())
     })?;
     println!("\ncircuits are in {}; losses are those on held-out pairs", folder.display());
-    let found = found.into_iter().collect::<Result<Vec<bool>>>()?;
+    let failed = found.iter().filter(|found| found.is_err()).count();
+    let found = found
+        .into_iter()
+        .collect::<Result<Vec<bool>>>()
+        .with_context(|| format!("{failed} of {} tasks could not be done", tasks.len()))?;
     match found.iter().filter(|found| !**found).count() {
         0 => Ok(()),
         // A part of the tasks may well be those without one.
@@ -194,6 +203,11 @@ pub fn run(args: &Args) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Whether it says that the task has no circuit. Any other error says nothing about the task.
+fn is_answer(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::OutOfReach { .. } | Error::NoQuestion { .. }))
 }
 
 /// What the searches for all tasks have in common.
@@ -227,9 +241,20 @@ impl Search<'_> {
             };
         }
         // Those of an earlier search share nodes with the new ones.
-        for old in number + 1.. {
-            if fs::remove_file(self.folder.join(format!("{}.{old}.json", task.name))).is_err() {
-                return Ok(());
+        self.remove(&task.name, number + 1)
+    }
+
+    /// Removes an earlier search's circuits of a task from the `first` on.
+    fn remove(&self, task: &str, first: u64) -> Result<()> {
+        for number in first.. {
+            let name = if number == 1 { task.to_string() } else { format!("{task}.{number}") };
+            let path = self.folder.join(format!("{name}.json"));
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                // The first may be gone where others are left.
+                Err(e) if e.kind() == ErrorKind::NotFound && number == 1 => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => break,
+                Err(e) => return Err(Error::io(path, e).into()),
             }
         }
         Ok(())

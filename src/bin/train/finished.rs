@@ -1,4 +1,4 @@
-//! Which tasks an earlier call with the same question has answered, for calls that share the work out with `--shard`.
+//! Which tasks have been answered to which question, for calls that share the work out with `--shard`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ struct Mark {
 
 /// The marks of a folder of circuits.
 pub struct Finished {
+    circuits: PathBuf,
     folder: PathBuf,
     question: Value,
 }
@@ -27,13 +28,22 @@ impl Finished {
     pub fn new(circuits: &Path, question: Value) -> Result<Self> {
         let folder = circuits.join("finished");
         create_folder(&folder)?;
-        Ok(Self { folder, question })
+        Ok(Self { circuits: circuits.into(), folder, question })
     }
 
-    /// Whether the task was answered.
+    /// Whether the task was answered, and the answer is there.
     pub fn has(&self, task: &str) -> bool {
         let mark = fs::read(self.path(task)).ok().and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
-        mark.is_some_and(|mark| mark.question == self.question)
+        let there = |mark: &Mark| mark.without.is_some() || self.circuits.join(format!("{task}.json")).is_file();
+        mark.is_some_and(|mark| mark.question == self.question && there(&mark))
+    }
+
+    /// Forgets the answer, before another one is written.
+    pub fn forget(&self, task: &str) -> Result<()> {
+        match fs::remove_file(self.path(task)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(self.path(task), e)),
+            _ => Ok(()),
+        }
     }
 
     /// Remembers the answer: a circuit, or that there is none.

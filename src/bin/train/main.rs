@@ -103,7 +103,11 @@ struct TokenizerArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // First of all, while there is no other thread.
-    let ranks = match start() {
+    let begun = match &cli.command {
+        Some(Command::Circuit(args)) if args.is_part() => Ok(Ranks::alone()),
+        _ => start(),
+    };
+    let ranks = match begun {
         Ok(ranks) => ranks,
         Err(error) => return fail(&Ranks::alone(), &error.into()),
     };

@@ -217,7 +217,7 @@ const PROBES: u64 = 64;
 /// [`Task::fitted`] keeps its variant.
 ///
 /// # Errors
-/// [`Error::Text`] with the reasons if none ever holds.
+/// [`Error::NoQuestion`] with the reasons if none ever holds.
 pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
     if let Some(variant) = task.variant {
         return Ok(variant);
@@ -243,7 +243,7 @@ pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
         reasons.push_str(&format!("\n  {}", listed(&skipped)));
     }
     if best.1 == 0 {
-        return Err(Error::Text(format!("task {}: not a question for this tokenizer:{reasons}", task.name)));
+        return Err(Error::NoQuestion { task: task.name.clone(), reasons });
     }
     Ok(best.0)
 }

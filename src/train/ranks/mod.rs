@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-pub use start::start;
+pub use start::{forget_launcher, start};
 
 use super::config::RunConfig;
 use crate::files::hex;

@@ -1,5 +1,7 @@
 //! How a process learns that it is not alone.
 
+use std::process::Command;
+
 use super::Ranks;
 use crate::Result;
 
@@ -10,6 +12,13 @@ const VARIABLES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORL
 fn launched() -> usize {
     let number = |name: &&str| std::env::var(name).ok()?.parse().ok();
     VARIABLES.iter().find_map(number).unwrap_or(1)
+}
+
+/// Starts `command` as a process by itself, even from within a launcher's job.
+pub fn forget_launcher(command: &mut Command) {
+    for variable in VARIABLES {
+        command.env_remove(variable);
+    }
 }
 
 /// Meets the processes that were started together with this one, if any were. To be called once, before other threads run.
