@@ -122,6 +122,12 @@ impl Document {
         stem.unwrap_or_else(|| format!("{} (example)", self.circuit.task.name))
     }
 
+    /// What files that are made of it begin with: a task's name from elsewhere leads to no other folder.
+    pub fn file_stem(&self) -> String {
+        let name = Path::new(&self.circuit.task.name).file_name();
+        name.map_or_else(|| "circuit".into(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// A token as text.
     pub fn token(&self, id: u32) -> String {
         let known = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.token_str(id));

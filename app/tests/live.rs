@@ -183,6 +183,18 @@ fn write(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
     settle(harness);
 }
 
+/// Types a number into the field of a slider or by itself.
+fn number(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
+    harness.get_by_role_and_label(Role::SpinButton, label).focus();
+    harness.step();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.step();
+    harness.get_by_role_and_label(Role::SpinButton, label).type_text(text);
+    harness.step();
+    harness.key_press(Key::Enter);
+    settle(harness);
+}
+
 /// A column says these probabilities of the task's answers and of the two most probable tokens, and what they were.
 fn cell(harness: &Harness<'_, Explorer>, run: &Run, column: &str, p: &[f64], before: Option<&[f64]>) {
     let task = &run.circuit.task;
@@ -255,17 +267,16 @@ fn nodes_are_ablated_set_and_given_back() {
     check(&harness, &["0.attn.v[9]@-1=0"]);
     // Any other node, by name; its number is typed into the slider.
     write(&mut harness, "node", "1.mlp.post_act[2]");
-    harness.get_by_role_and_label(Role::SpinButton, "set to").focus();
-    harness.step();
-    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
-    harness.step();
-    harness.get_by_role_and_label(Role::SpinButton, "set to").type_text("2.5");
-    harness.step();
-    harness.key_press(Key::Enter);
-    settle(&mut harness);
+    number(&mut harness, "set to", "2.5");
     let both = ["0.attn.v[9]@-1=0", "1.mlp.post_act[2]=2.5"];
     check(&harness, &both);
     harness.get_by_label("1.mlp.post_act[2]=2.5");
+    // What is no number changes nothing.
+    for wrong in ["nan", "inf", "1e400"] {
+        number(&mut harness, "set to", wrong);
+        harness.get_by_label("1.mlp.post_act[2]=2.5");
+    }
+    check(&harness, &both);
 
     harness.key_press(Key::Escape);
     harness.step();

@@ -14,6 +14,7 @@ use super::prompt::document_token;
 use super::table::{self, Column};
 use super::{Live, channel, channels, counterfactual, panel, recipe};
 use crate::document::Document;
+use crate::number::finite;
 use crate::view::View;
 
 /// Tokens listed after a prompt.
@@ -67,7 +68,9 @@ fn how(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
         ui.weak("opening the bridges and measuring the streams' scales …");
     }
     let steer = &mut view.edits.live.steer;
-    ui.add(Slider::new(&mut steer.strength, 0.0..=2.0).text("strength").step_by(0.01).clamping(SliderClamping::Never));
+    finite(&mut steer.strength, |value| {
+        ui.add(Slider::new(value, 0.0..=2.0).text("strength").step_by(0.01).clamping(SliderClamping::Never))
+    });
     ui.horizontal(|ui| {
         ui.selectable_value(&mut steer.by, By::Counterfactual, "towards another prompt");
         ui.selectable_value(&mut steer.by, By::Positions, "at positions");
@@ -101,7 +104,7 @@ fn at_positions(ui: &mut Ui, steer: &mut Steer, tokens: Option<&[String]>) {
             }
         }
         let name = ui.label("value");
-        ui.add(DragValue::new(&mut steer.value).speed(0.02)).labelled_by(name.id);
+        finite(&mut steer.value, |value| ui.add(DragValue::new(value).speed(0.02)).labelled_by(name.id));
     });
     // A click on a token takes its position.
     if let Some(at) = tokens.and_then(|tokens| panel::tokens(ui, tokens, None, steer.positions.trim().parse().ok())) {
@@ -130,7 +133,7 @@ fn comparison(ui: &mut Ui, steer: &mut Steer) {
 fn keep(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View, wanted: Option<Recipe>, opened: &Opened) {
     ui.horizontal(|ui| {
         let name = ui.label("recipe");
-        let file = live.shelf.file.get_or_insert_with(|| format!("{}.recipe.json", document.circuit.task.name));
+        let file = live.shelf.file.get_or_insert_with(|| format!("{}.recipe.json", document.file_stem()));
         ui.add(TextEdit::singleline(file).desired_width(f32::INFINITY)).labelled_by(name.id);
     });
     let folder = document.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
