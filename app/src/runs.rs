@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use gossamer::train::config::RunConfig;
 use gossamer::train::ranks::Ranks;
 use gossamer::train::run::{Event, Run};
 
-use crate::jobs::with_own_threads;
+use crate::jobs::{Last, with_own_threads};
 
 /// Something that takes long.
 pub enum Order {
@@ -103,11 +103,11 @@ impl Work {
         };
         let stopped = stop.clone();
         let work = move || {
-            let watched = std::sync::Mutex::new((sender, wake));
+            let watched = std::sync::Mutex::new((sender, Last(wake)));
             let tell = |news| {
                 if let Ok(watched) = watched.lock() {
                     drop(watched.0.send(news));
-                    watched.1();
+                    (watched.1.0)();
                 }
             };
             let told = |progress| tell(News::Progress(progress));
@@ -134,13 +134,19 @@ impl Work {
 
     /// Takes in what has come.
     pub fn listen(&mut self) {
-        while let Ok(news) = self.news.try_recv() {
-            match news {
-                News::Progress(progress) => {
+        loop {
+            match self.news.try_recv() {
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    let stopped = || Err("stopped unexpectedly: start it again".into());
+                    self.outcome.get_or_insert_with(stopped);
+                    return;
+                }
+                Ok(News::Progress(progress)) => {
                     self.curve.extend(progress.loss.map(|loss| (progress.done as f64, loss)));
                     self.progress = progress;
                 }
-                News::Done(outcome) => self.outcome = Some(outcome),
+                Ok(News::Done(outcome)) => self.outcome = Some(outcome),
             }
         }
     }

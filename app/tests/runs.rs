@@ -14,6 +14,7 @@ use gossamer::circuits::Circuit;
 use gossamer::circuits::prune::Settings;
 use gossamer::formats::ModelFiles;
 use gossamer::train::bridge::BridgeConfig;
+use gossamer_explorer::document::Document;
 use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::runs::{Order, Work, settings};
 use gossamer_explorer::timeline::{Timeline, run_of};
@@ -302,6 +303,30 @@ fn an_edge_has_a_place_before_it_has_a_weight() {
     assert!(!lines.is_empty() && lines.values().all(|line| line.len() == 3));
     let ends = (last.edges[0].from, last.edges[0].to);
     assert_eq!(lines[&ends][2], (6.0, last.edges[0].weight));
+}
+
+#[test]
+fn a_damaged_checkpoint_does_not_end_the_timeline_and_one_that_is_named_is_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path());
+    let last = Circuit::load(circuit(&run)).unwrap();
+    let checkpoint = |step: u64| {
+        let all = gossamer::train::checkpoint::list(&run).unwrap();
+        all.into_iter().find(|(at, _)| *at == step).unwrap().1
+    };
+    for named in [checkpoint(2), checkpoint(6)] {
+        assert_eq!(Document::open(&named).unwrap().model_path(), Some(named));
+    }
+    fs::write(checkpoint(4).join("model.safetensors"), "damaged").unwrap();
+    let mut timeline = Timeline::start(&run, last, || ());
+    let start = std::time::Instant::now();
+    while timeline.looked_at() < 3 {
+        assert!(start.elapsed().as_secs() < 100 && timeline.trouble.is_none(), "{:?}", timeline.trouble);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        timeline.listen();
+    }
+    let whole: Vec<bool> = timeline.moments().map(|m| m.circuit.is_ok() && m.scores.is_ok()).collect();
+    assert_eq!(whole, [true, false, true]);
 }
 
 #[test]

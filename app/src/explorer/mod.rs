@@ -56,7 +56,7 @@ fn each_readable<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, 
 pub struct Explorer {
     session: Session,
     open: Option<Open>,
-    opening: Jobs<Result<Document, String>>,
+    opening: Jobs<Document>,
     search: String,
     find: bool,
     /// Whether keys went to a text, a menu or the window that asks for a path when the frame before this one ended.
