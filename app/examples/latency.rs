@@ -21,7 +21,7 @@ fn main() -> anyhow::Result<()> {
     let path = std::env::args_os().nth(1).map(PathBuf::from);
     let path = path.ok_or_else(|| anyhow::anyhow!("name a circuit file that has its model beside it"))?;
     let circuit = Circuit::load(&path)?;
-    let opened = Arc::new(Opened::find(Some(&path), &circuit, None)?);
+    let opened = Arc::new(Opened::find(Some(&path), &circuit, None, None)?);
     let config = &opened.model.config;
     let device = opened.model.device.describe();
     println!(

@@ -1,7 +1,7 @@
 //! What there is to know about the selected item, and what can be done with it.
 
 use eframe::egui::text::{LayoutJob, TextFormat};
-use eframe::egui::{Color32, FontId, Rect, RichText, Sense, Slider, TextEdit, Ui, pos2, vec2};
+use eframe::egui::{Color32, FontId, Rect, RichText, Role, Sense, Slider, TextEdit, Ui, WidgetInfo, pos2, vec2};
 use gossamer::circuits::paint::sign;
 use gossamer::circuits::picture::Meaning;
 use gossamer::circuits::statistics::{Activations, NodeStatistics, Snippet};
@@ -219,10 +219,12 @@ fn histogram(ui: &mut Ui, set: &Activations, [low, high]: [f32; 2]) {
         let bar = Rect::from_min_max(pos2(left, rect.bottom() - height), pos2(left + width * 0.9, rect.bottom()));
         ui.painter().rect_filled(bar, 0.0, colour);
     }
-    response.on_hover_text(format!(
-        "{} bins from {} to {}, zeros left out; heights are square roots of counts",
+    let said = format!(
+        "histogram of activations: {} bins from {} to {}, zeros left out; heights are square roots of counts",
         set.histogram.len(),
         signed(low.into()),
         signed(high.into())
-    ));
+    );
+    response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &said));
+    response.on_hover_text(said);
 }

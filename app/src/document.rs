@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use gossamer::circuits::{Circuit, Counts, ModelRef, Statistics};
+use gossamer::circuits::{Circuit, Counts, LossSet, Losses, ModelRef, Statistics, TokenRef};
 use gossamer::formats::{ModelFiles, Payload};
 use gossamer::model::inspect;
 use gossamer::text::tokenizer::Tokenizer;
@@ -45,7 +45,8 @@ impl Document {
     /// What is wrong, and what to do about it.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            let Some(first) = circuits(path).into_iter().next() else {
+            let all = circuits(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let Some(first) = all.into_iter().next() else {
                 return Self::model(path)
                     .with_context(|| format!("{} has no circuits, and is no model", path.display()));
             };
@@ -71,7 +72,7 @@ impl Document {
             false => Err(format!("measure them with `gossamer circuit stats {}`", path.display())),
         };
         let tokenizer = tokenizer(path, &circuit);
-        let siblings = path.parent().map(circuits).unwrap_or_default();
+        let siblings = path.parent().and_then(|folder| circuits(folder).ok()).unwrap_or_default();
         Ok(Self { path: Some(path.into()), circuit, statistics, tokenizer, siblings, about: About::Circuit })
     }
 
@@ -94,6 +95,12 @@ impl Document {
         let name = std::path::absolute(path).unwrap_or_else(|_| path.into());
         circuit.task.name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
         circuit.task.description = "a model without circuits".into();
+        // The rest of the example is about the example's model.
+        let nothing = TokenRef { id: 0, text: String::new() };
+        (circuit.task.target, circuit.task.alternative) = (nothing.clone(), nothing);
+        (circuit.task.positive, circuit.task.negative) = Default::default();
+        circuit.losses = Losses { train: LossSet::default(), test: LossSet::default() };
+        circuit.settings = serde_json::Value::Null;
         (circuit.nodes, circuit.edges, circuit.biases) = Default::default();
         (circuit.embeddings, circuit.unembeddings) = Default::default();
         circuit.counts = Counts::of(circuit.model.n_layer, &[], &[], &[]);
@@ -104,13 +111,14 @@ impl Document {
 
     /// Where its model is, if it is there.
     pub fn model_path(&self) -> Option<PathBuf> {
-        let run = timeline::run_of(self.path.as_deref(), Path::new(&self.circuit.model.path));
-        let named = match &self.about {
-            About::Circuit => Some(PathBuf::from(&self.circuit.model.path)),
-            About::Published(payload) => payload.model.clone(),
-            About::Model(_) => self.path.clone(),
-        };
-        run.or(named.filter(|path| path.exists()))
+        let there = |path: &PathBuf| path.exists();
+        let run = || timeline::run_of(self.path.as_deref(), Path::new(&self.circuit.model.path));
+        match &self.about {
+            About::Circuit => run().or(Some(PathBuf::from(&self.circuit.model.path)).filter(there)),
+            About::Published(payload) => payload.model.clone().filter(there).or_else(run),
+            // Of a checkpoint that was named, not the latest of its run.
+            About::Model(_) => self.path.clone().filter(there).or_else(run),
+        }
     }
 
     /// What it is called.
@@ -122,6 +130,12 @@ impl Document {
         stem.unwrap_or_else(|| format!("{} (example)", self.circuit.task.name))
     }
 
+    /// What files that are made of it begin with: a task's name from elsewhere leads to no other folder.
+    pub fn file_stem(&self) -> String {
+        let name = Path::new(&self.circuit.task.name).file_name();
+        name.map_or_else(|| "circuit".into(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// A token as text.
     pub fn token(&self, id: u32) -> String {
         let known = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.token_str(id));
@@ -130,10 +144,10 @@ impl Document {
 }
 
 /// The circuit files of a run or folder, by name. Files with two dots in their names say more about circuits.
-fn circuits(folder: &Path) -> Vec<PathBuf> {
+fn circuits(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let inner = folder.join("circuits");
     let folder = if inner.is_dir() { &inner } else { folder };
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
     let circuit = |path: &PathBuf| {
         path.extension().is_some_and(|extension| extension == "json")
             && path.file_stem().is_some_and(|stem| !stem.to_string_lossy().contains('.'))
@@ -141,7 +155,7 @@ fn circuits(folder: &Path) -> Vec<PathBuf> {
     };
     let mut found: Vec<_> = files.filter(circuit).collect();
     found.sort();
-    found
+    Ok(found)
 }
 
 /// The tokenizer of the run that the circuit lies in, or else of the model that it names.

@@ -102,14 +102,15 @@ fn show(ui: &mut Ui, timeline: &mut Timeline, since: &mut Option<f64>, selected:
         play(ui, timeline, since, (last, now));
         again = ui.button("Read again").on_hover_text("a run that goes on has more by now").clicked();
         let (done, all) = (timeline.looked_at(), timeline.steps.len());
-        if let Some(trouble) = &timeline.trouble {
-            ui.colored_label(ui.visuals().warn_fg_color, trouble);
-        } else if all == 0 {
+        if all == 0 && timeline.trouble.is_none() {
             ui.weak("no checkpoint yet");
         } else if done < all {
             ui.weak(format!("{done} of {all} checkpoints looked at"));
         }
     });
+    if let Some(trouble) = &timeline.trouble {
+        ui.colored_label(ui.visuals().warn_fg_color, trouble);
+    }
     ui.label(told(timeline, task));
     let step = timeline.step().map(|step| step as f64);
     let charts = charts(timeline, selected, task);
@@ -167,6 +168,7 @@ fn told(timeline: &Timeline, task: &str) -> String {
                     let (edges, loss) = (circuit.counts.edges, circuit.losses.test.circuit);
                     parts.push(format!("the circuit's nodes: {edges} edges, task loss {loss:.3}"));
                 }
+                Err(why) if moment.scores.as_ref().err() == Some(why) => {}
                 Err(why) => parts.push(why.clone()),
             }
         }

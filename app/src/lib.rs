@@ -10,7 +10,7 @@
 //! * [`timeline`]: how a run went, shown by [`film`]; [`runs`]: training and pruning, started and watched in [`run_window`];
 //! * [`explorer`]: the window; [`graph`] draws, [`curves`] charts, [`details`] tells, [`text`] has the words; [`snapshot`]: all of it as PNG.
 //!
-//! [`vocabulary`] looks up tokens where the model is at hand. The library does the computing.
+//! [`vocabulary`] looks up tokens where the model is at hand; [`number`]s are finite. The library does the computing.
 #![warn(missing_docs)]
 
 pub mod about;
@@ -24,6 +24,7 @@ pub mod history;
 pub mod item;
 pub mod jobs;
 pub mod live;
+pub mod number;
 pub mod run_window;
 pub mod runs;
 pub mod scene;

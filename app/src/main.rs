@@ -21,7 +21,7 @@ fn main() -> anyhow::Result<()> {
         .with_title("gossamer")
         .with_app_id("gossamer")
         .with_inner_size(vec2(1280.0, 720.0))
-        .with_min_inner_size(vec2(640.0, 400.0))
+        .with_min_inner_size(vec2(960.0, 600.0))
         .with_drag_and_drop(true);
     let options = NativeOptions { viewport, ..NativeOptions::default() };
     let path = args.path;

@@ -1,6 +1,6 @@
 //! The menu and the windows that training and the search for circuits are started and watched in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use eframe::egui::{Button, ComboBox, Context, DragValue, ProgressBar, TextEdit, Ui, Window};
 use gossamer::circuits::prune::Settings;
@@ -8,6 +8,7 @@ use gossamer::circuits::tasks;
 use serde::{Deserialize, Serialize};
 
 use crate::curves::{self, Series};
+use crate::number::finite;
 use crate::runs::{self, Order, Work};
 
 /// Where windows open: beside the controls, below the menus.
@@ -69,8 +70,7 @@ impl Runs {
     pub fn menu(&mut self, ui: &mut Ui, model: impl FnOnce() -> Option<PathBuf>) {
         ui.menu_button("Run", |ui| {
             if ui.button("Train…").clicked() {
-                let name = runs::free(&format!("runs/{}", self.choices.preset));
-                self.asking = Asking::Train(name.display().to_string());
+                self.asking = Asking::Train(suggested(&self.choices.preset));
                 ui.close();
             }
             if ui.button("Find a circuit…").clicked() {
@@ -84,7 +84,10 @@ impl Runs {
                 }
             });
         });
+        let busy = self.busy();
         self.work.iter_mut().for_each(Work::listen);
+        // What came of it is told, whatever else is looked at by then.
+        self.shown |= busy && !self.busy();
         if let Some(work) = self.work.as_ref().filter(|work| work.outcome.is_none()) {
             ui.weak(format!("{}: {} of {}", work.title, work.progress.done, work.progress.all));
         }
@@ -192,12 +195,20 @@ impl Runs {
     }
 }
 
+/// A folder for a run of that preset.
+fn suggested(preset: &str) -> String {
+    runs::free(&format!("runs/{preset}")).display().to_string()
+}
+
 /// Whether it shall start.
 fn ask_for_training(ui: &mut Ui, choices: &mut Choices, folder: &mut String, busy: bool) -> bool {
     ui.label("Trains a weight-sparse model on generated Python. quickstart takes about three minutes on two cores.");
     ComboBox::from_label("preset").selected_text(&choices.preset).show_ui(ui, |ui| {
         for preset in ["quickstart", "circuits", "small"] {
             if ui.selectable_label(choices.preset == preset, preset).clicked() {
+                if *folder == suggested(&choices.preset) {
+                    *folder = suggested(preset);
+                }
                 choices.preset = preset.into();
             }
         }
@@ -221,12 +232,17 @@ fn ask_for_circuit(ui: &mut Ui, choices: &mut Choices, model: &mut String, busy:
     });
     ui.horizontal(|ui| {
         let name = ui.label("target loss");
-        ui.add(DragValue::new(&mut choices.target_loss).speed(0.01).range(0.001..=0.69)).labelled_by(name.id);
+        finite(&mut choices.target_loss, |value| {
+            ui.add(DragValue::new(value).speed(0.01).range(0.001..=0.69)).labelled_by(name.id)
+        });
     });
     ui.horizontal(|ui| {
         let name = ui.label("steps");
         ui.add(DragValue::new(&mut choices.steps).range(1..=10_000)).labelled_by(name.id);
     });
+    if runs::circuit_file(Path::new(model.trim()), &choices.task).exists() {
+        ui.weak("replaces the circuit of this task that is there");
+    }
     start(ui, busy, model)
 }
 

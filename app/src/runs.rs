@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use gossamer::train::config::RunConfig;
 use gossamer::train::ranks::Ranks;
 use gossamer::train::run::{Event, Run};
 
-use crate::jobs::with_own_threads;
+use crate::jobs::{Last, with_own_threads};
 
 /// Something that takes long.
 pub enum Order {
@@ -103,11 +103,11 @@ impl Work {
         };
         let stopped = stop.clone();
         let work = move || {
-            let watched = std::sync::Mutex::new((sender, wake));
+            let watched = std::sync::Mutex::new((sender, Last(wake)));
             let tell = |news| {
                 if let Ok(watched) = watched.lock() {
                     drop(watched.0.send(news));
-                    watched.1();
+                    (watched.1.0)();
                 }
             };
             let told = |progress| tell(News::Progress(progress));
@@ -134,13 +134,19 @@ impl Work {
 
     /// Takes in what has come.
     pub fn listen(&mut self) {
-        while let Ok(news) = self.news.try_recv() {
-            match news {
-                News::Progress(progress) => {
+        loop {
+            match self.news.try_recv() {
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    let stopped = || Err("stopped unexpectedly: start it again".into());
+                    self.outcome.get_or_insert_with(stopped);
+                    return;
+                }
+                Ok(News::Progress(progress)) => {
                     self.curve.extend(progress.loss.map(|loss| (progress.done as f64, loss)));
                     self.progress = progress;
                 }
-                News::Done(outcome) => self.outcome = Some(outcome),
+                Ok(News::Done(outcome)) => self.outcome = Some(outcome),
             }
         }
     }
@@ -153,6 +159,11 @@ impl Work {
 pub fn settings(preset: &str, changes: &str) -> gossamer::Result<RunConfig> {
     /// So many checkpoints are kept of a run.
     const CHECKPOINTS: u64 = 24;
+    if let Some(part) = changes.split_whitespace().find(|part| !part.contains('=')) {
+        let message = "settings are `key=value`, one space between them: values with spaces cannot be written here, \
+            but in the file of `train --config`";
+        return Err(gossamer::Error::Config { key: part.into(), message: message.into() });
+    }
     let mut config = RunConfig::preset(preset)?;
     let mut changed = config.clone();
     for change in changes.split_whitespace() {
@@ -175,10 +186,22 @@ pub fn free(base: &str) -> PathBuf {
     std::iter::once(PathBuf::from(base)).chain(numbered).find(|path| !path.exists()).unwrap_or_default()
 }
 
+/// Where the circuit of a task is kept, by the model's path.
+pub fn circuit_file(model: &Path, task: &str) -> PathBuf {
+    let folder = if model.is_dir() { model } else { model.parent().unwrap_or(model) };
+    folder.join("circuits").join(format!("{task}.json"))
+}
+
 fn train(config: RunConfig, folder: PathBuf, stop: &AtomicBool, told: &dyn Fn(Progress)) -> Result<(PathBuf, String)> {
     let settings = folder.join("config.toml");
     let resume = settings.exists();
     let config = if resume { RunConfig::load(&settings)? } else { config };
+    // Done as a plain run, its checkpoints would lose their bridges.
+    anyhow::ensure!(
+        config.bridge.is_none(),
+        "{} trains bridges, which this window cannot: `train --resume {0}` goes on with them, `train bridges` begins",
+        folder.display()
+    );
     let device = Device::open(&config.run.device)?;
     let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let all = config.train.steps;
@@ -224,8 +247,10 @@ fn find(
         files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it beside the weights")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
     let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) }.join("circuits");
-    create_folder(&folder)?;
+    let task = tasks::find(task)?;
+    let file = circuit_file(path, &task.name);
+    let folder = file.parent().unwrap_or(path);
+    create_folder(folder)?;
     say("measuring mean activations");
     /// As `train circuit` takes them, so that both can use one file.
     const MEAN_TOKENS: usize = 65_536;
@@ -233,7 +258,6 @@ fn find(
     let mut nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     nodes.stop = stop.clone();
     let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
-    let task = tasks::find(task)?;
     let found = finder.find(&task, settings, Ranking::Learned, true, &|progress| {
         let said = match progress.step == all {
             true => "choosing the smallest circuit that is good enough".into(),
@@ -242,7 +266,6 @@ fn find(
         told(Progress { done: progress.step, all, said, loss: Some(progress.loss) });
     })?;
     let circuit = finder.describe(&task, &found, settings, &path.display().to_string(), &model.hash()?)?;
-    let file = folder.join(format!("{}.json", task.name));
     circuit.save(&file)?;
     let (counts, test) = (&circuit.counts, &circuit.losses.test);
     Ok((file, format!("{} nodes, {} edges; task loss on new pairs {:.3}", counts.nodes, counts.edges, test.circuit)))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use eframe::egui::{ColorImage, Context, Rect};
+use eframe::egui::{ColorImage, Context, Pos2, Rect, vec2};
 use gossamer::files::write_atomic;
 
 /// Pictures that are being taken and written.
@@ -39,9 +39,15 @@ impl Snapshots {
         let (sender, waker, scale) = (self.sender.clone(), ctx.clone(), ctx.pixels_per_point());
         ctx.request_screenshot(move |image| {
             let work = move || {
-                let image = part.map_or_else(|| (*image).clone(), |part| image.region(&part, Some(scale)));
+                let [width, height] = image.size.map(|side| side as f32 / scale);
+                let whole = Rect::from_min_size(Pos2::ZERO, vec2(width, height));
+                let seen = part.map_or(whole, |part| part.intersect(whole));
+                let saved = match seen.is_positive() {
+                    true => save(&image.region(&seen, Some(scale)), &path).map(|()| path),
+                    false => Err("nothing of the drawing can be seen: make the window larger".into()),
+                };
                 // A window that was closed in the meantime no longer listens.
-                drop(sender.send(save(&image, &path).map(|()| path)));
+                drop(sender.send(saved));
                 waker.request_repaint();
             };
             // A system that has no thread left to give has worse troubles than a missing picture.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use gossamer::circuits::checkpoint::{Look, Score, scores};
@@ -89,11 +89,16 @@ impl Timeline {
 
     /// Takes in what has come.
     pub fn listen(&mut self) {
-        while let Ok(news) = self.news.try_recv() {
-            match news {
-                News::Read(logged, steps) => (self.logged, self.steps) = (logged, steps),
-                News::Moment(moment) => drop(self.moments.insert(moment.step, *moment)),
-                News::Trouble(trouble) => self.trouble = Some(trouble),
+        loop {
+            match self.news.try_recv() {
+                Ok(News::Read(logged, steps)) => (self.logged, self.steps) = (logged, steps),
+                Ok(News::Moment(moment)) => drop(self.moments.insert(moment.step, *moment)),
+                Ok(News::Trouble(trouble)) => self.trouble = Some(trouble),
+                Err(TryRecvError::Disconnected) if self.moments.len() < self.steps.len() => {
+                    self.trouble.get_or_insert_with(|| "stopped unexpectedly: read it again".into());
+                    return;
+                }
+                Err(_) => return,
             }
         }
     }
@@ -193,14 +198,20 @@ fn read(run: &Path, circuit: &Circuit, stop: &Arc<AtomicBool>, tell: &dyn Fn(New
     let tokenizer = Tokenizer::load(run.join("tokenizer.json"))?;
     let device = Device::open("auto")?;
     for (step, path) in checkpoints.into_iter().rev() {
-        let model = Model::load(&path, &device)?;
         let look = Look::default();
-        let scores = scores(&model, &tokenizer, look.pairs, stop).map_err(|e| e.to_string());
-        let circuit = match circuit.nodes.is_empty() {
-            true => Err("no circuit is open".into()),
-            false => circuit.at_checkpoint(&model, &tokenizer, look, stop.clone()).map_err(|e| e.to_string()),
+        let moment = match Model::load(&path, &device).map_err(|e| e.to_string()) {
+            // The others may be whole.
+            Err(why) => Moment { step, circuit: Err(why.clone()), scores: Err(why) },
+            Ok(model) => Moment {
+                step,
+                scores: scores(&model, &tokenizer, look.pairs, stop).map_err(|e| e.to_string()),
+                circuit: match circuit.nodes.is_empty() {
+                    true => Err("no circuit is open".into()),
+                    false => circuit.at_checkpoint(&model, &tokenizer, look, stop.clone()).map_err(|e| e.to_string()),
+                },
+            },
         };
-        if stop.load(Ordering::Relaxed) || !tell(News::Moment(Box::new(Moment { step, circuit, scores }))) {
+        if stop.load(Ordering::Relaxed) || !tell(News::Moment(Box::new(moment))) {
             break;
         }
     }

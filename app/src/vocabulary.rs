@@ -14,21 +14,19 @@ use crate::jobs::Jobs;
 /// Tokens that are listed of a channel.
 const LISTED: usize = 16;
 
-/// A channel with its columns of the embedding and the unembedding, or why they are not known.
-type Columns = (usize, Result<[TokenWeights; 2], String>);
-
 /// What was looked up.
 #[derive(Default)]
 pub struct Vocabulary {
     known: BTreeMap<usize, Result<[TokenWeights; 2], String>>,
     wanted: Option<usize>,
-    looking: Jobs<Columns>,
+    /// Columns of the embedding and the unembedding.
+    looking: Jobs<[TokenWeights; 2]>,
 }
 
 impl Vocabulary {
     /// Shows the tokens of the item's channel, if it has one.
     pub fn show(&mut self, ui: &mut Ui, document: &Document, selected: Option<Item>) {
-        if let Some((channel, found)) = self.looking.finished() {
+        if let Some((channel, found)) = self.wanted.zip(self.looking.finished()) {
             self.known.insert(channel, found);
         }
         let channel = match selected {
@@ -67,7 +65,7 @@ impl Vocabulary {
             let found = ModelFiles::open(&path).and_then(|files| {
                 channel_tokens(&files.config, files.weights.as_ref(), tokenizer.as_ref(), channel, LISTED)
             });
-            (channel, found.map_err(|e| e.to_string()))
+            found.map_err(|e| e.to_string())
         };
         self.looking.start(work, move || waker.request_repaint());
     }

@@ -183,6 +183,18 @@ fn write(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
     settle(harness);
 }
 
+/// Types a number into the field of a slider or by itself.
+fn number(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
+    harness.get_by_role_and_label(Role::SpinButton, label).focus();
+    harness.step();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.step();
+    harness.get_by_role_and_label(Role::SpinButton, label).type_text(text);
+    harness.step();
+    harness.key_press(Key::Enter);
+    settle(harness);
+}
+
 /// A column says these probabilities of the task's answers and of the two most probable tokens, and what they were.
 fn cell(harness: &Harness<'_, Explorer>, run: &Run, column: &str, p: &[f64], before: Option<&[f64]>) {
     let task = &run.circuit.task;
@@ -216,7 +228,7 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
     for at in [tokens.len() - 1, 0] {
         if at == 0 {
             let first = run.tokenizer.token_str(tokens[0]).unwrap();
-            harness.get_all_by_label(&first).next().unwrap().click();
+            harness.get_by_label(&format!("token 0, {}", token(&first))).click();
             settle(&mut harness);
         }
         let row = &want[at * 16..][..16];
@@ -255,17 +267,16 @@ fn nodes_are_ablated_set_and_given_back() {
     check(&harness, &["0.attn.v[9]@-1=0"]);
     // Any other node, by name; its number is typed into the slider.
     write(&mut harness, "node", "1.mlp.post_act[2]");
-    harness.get_by_role_and_label(Role::SpinButton, "set to").focus();
-    harness.step();
-    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
-    harness.step();
-    harness.get_by_role_and_label(Role::SpinButton, "set to").type_text("2.5");
-    harness.step();
-    harness.key_press(Key::Enter);
-    settle(&mut harness);
+    number(&mut harness, "set to", "2.5");
     let both = ["0.attn.v[9]@-1=0", "1.mlp.post_act[2]=2.5"];
     check(&harness, &both);
     harness.get_by_label("1.mlp.post_act[2]=2.5");
+    // What is no number changes nothing.
+    for wrong in ["nan", "inf", "1e400"] {
+        number(&mut harness, "set to", wrong);
+        harness.get_by_label("1.mlp.post_act[2]=2.5");
+    }
+    check(&harness, &both);
 
     harness.key_press(Key::Escape);
     harness.step();
@@ -383,6 +394,13 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
     check(&harness, &by_hand);
     write(&mut harness, "positions", "the last");
     harness.get_by_label_contains("positions are numbers");
+    write(&mut harness, "positions", "-2");
+    write(&mut harness, "prompt", &"x ".repeat(200));
+    harness.get_by_label_contains("but the model reads 96: shorten it");
+    click(&mut harness, "positive");
+    number(&mut harness, "strength", "nan");
+    number(&mut harness, "value", "1e400");
+    check(&harness, &by_hand);
     write(&mut harness, "channel", "0.attn.q[3]");
     harness.get_by_label_contains("such as 3.attn.act_in[17]");
     click(&mut harness, "Open recipe");
@@ -423,6 +441,37 @@ fn without_a_model_or_bridges_it_says_what_to_do() {
     harness.get_by_label_contains("has no bridges beside it");
     click(&mut harness, "Prompt");
     cell(&harness, &run, "whole model", &run.ask(&run.circuit.task.positive, &[]).model, None);
+}
+
+#[test]
+fn a_model_without_circuits_answers_and_steers() {
+    let run = Run::new();
+    fs::remove_file(run.file()).unwrap();
+    let mut harness = harness(Some(run.path.clone()));
+    wait(&mut harness, "the model", |h| h.state().live().is_some());
+    harness.run();
+    click(&mut harness, "Prompt");
+    assert!(harness.query_by_label("positive").is_none(), "nothing of the example is left");
+    harness.get_by_label("write a prompt");
+    write(&mut harness, "prompt", "y = (7");
+    let want = run.ask("y = (7", &[]).model;
+    for id in ranked(&want).into_iter().take(4) {
+        let text = token(&run.tokenizer.token_str(id).unwrap());
+        harness.get_by_label(&format!("{text}, whole model: {:.4}", want[id as usize]));
+    }
+    assert!(harness.query_by_label("circuit alone").is_none());
+
+    click(&mut harness, "Bridge");
+    write(&mut harness, "channel", NODES[0]);
+    harness.get_by_label("write a counterfactual");
+    write(&mut harness, "counterfactual", "y = [7");
+    let recipe = harness.state().live().unwrap().steered().unwrap().recipe.clone();
+    assert_eq!((recipe.prompt.as_str(), recipe.nodes[0].to_string().as_str()), ("y = (7", NODES[0]));
+    let [steered, _] = run.steer(&recipe);
+    for id in ranked(&steered).into_iter().take(4) {
+        let text = token(&run.tokenizer.token_str(id).unwrap());
+        harness.get_by_label(&format!("{text}, steered: {:.4}", steered[id as usize]));
+    }
 }
 
 #[test]

@@ -13,8 +13,10 @@ use egui_kittest::kittest::{NodeT, Queryable};
 use gossamer::circuits::Circuit;
 use gossamer::circuits::prune::Settings;
 use gossamer::formats::ModelFiles;
+use gossamer::train::bridge::BridgeConfig;
+use gossamer_explorer::document::Document;
 use gossamer_explorer::explorer::Explorer;
-use gossamer_explorer::runs::{Order, Work};
+use gossamer_explorer::runs::{Order, Work, settings};
 use gossamer_explorer::timeline::{Timeline, run_of};
 
 #[test]
@@ -50,6 +52,8 @@ fn what_cannot_be_started_says_why() {
     let mut harness = window(None);
     click(&mut harness, "Run");
     click(&mut harness, "Train…");
+    let spaced = settings("quickstart", "data.paths=[\"a b\"]").unwrap_err().to_string();
+    assert!(spaced.contains("spaces cannot be written"), "{spaced}");
     write(&mut harness, "settings", "d_modle=3");
     click(&mut harness, "Start");
     wait_for(&mut harness, "no section");
@@ -60,6 +64,18 @@ fn what_cannot_be_started_says_why() {
     let order = Order::Find { model: folder.path().into(), task: "var_if".into(), settings: Box::default() };
     let work = finished(Work::start(order, || ()));
     assert!(work.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains("no weights")));
+
+    // A run with bridges goes on without them here: it must not go on at all.
+    let mut config = settings("quickstart", TINY).unwrap();
+    config.bridge = Some(BridgeConfig { dense: "dense".into(), ..BridgeConfig::default() });
+    let run = folder.path().join("bridged");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("config.toml"), config.to_toml().unwrap()).unwrap();
+    let order = Order::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
+    let work = finished(Work::start(order, || ()));
+    let told = format!("`train --resume {}`", run.display());
+    assert!(work.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains(&told)), "{:?}", work.outcome);
+    assert_eq!(fs::read_dir(&run).unwrap().count(), 1);
 }
 
 /// Work that is done.
@@ -212,6 +228,42 @@ fn what_was_chosen_is_there_again_and_pictures_leave_out_what_is_hidden() {
     assert!(again.view().is_some());
     let text = &kept.0["session"];
     assert!(text.contains("\"timeline\":true") && text.contains("steps=7") && text.contains("quote.json"), "{text}");
+
+    // What cannot be read of it costs nothing else.
+    let mut kept = Kept::default();
+    let views = r#"{"":{"threshold":0.25},"damaged":{"threshold":null}}"#;
+    kept.0.insert("session".into(), format!(r#"{{"recent":["a.json"],"views":{views},"runs":{{"steps":"many"}}}}"#));
+    let mut again = Explorer::new(&eframe::egui::Context::default(), Some(&kept), None);
+    assert_eq!(again.view().unwrap().threshold, 0.25);
+    eframe::App::save(&mut again, &mut kept);
+    let text = &kept.0["session"];
+    assert!(text.contains("a.json") && text.contains("0.25") && !text.contains("damaged"), "{text}");
+}
+
+#[test]
+fn paths_are_kept_whole_and_those_that_are_no_text_cost_nothing() {
+    let mut harness = window(Some("assets/single_double_quote.json".as_ref()));
+    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    let mut kept = Kept::default();
+    eframe::App::save(harness.state_mut(), &mut kept);
+    let whole = std::path::absolute("assets/single_double_quote.json").unwrap();
+    let recent = serde_json::from_str::<serde_json::Value>(&kept.0["session"]).unwrap()["recent"].clone();
+    assert_eq!(recent, serde_json::json!([whole]));
+
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"quotes\xff"));
+        fs::create_dir(&odd).unwrap();
+        let file = odd.join("quote.json");
+        fs::copy(&whole, &file).unwrap();
+        let mut harness = window(Some(&file));
+        wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+        let mut kept = Kept::default();
+        eframe::App::save(harness.state_mut(), &mut kept);
+        assert!(kept.0["session"].contains("\"recent\":[]"), "{:?}", kept.0);
+    }
 }
 
 #[test]
@@ -251,6 +303,30 @@ fn an_edge_has_a_place_before_it_has_a_weight() {
     assert!(!lines.is_empty() && lines.values().all(|line| line.len() == 3));
     let ends = (last.edges[0].from, last.edges[0].to);
     assert_eq!(lines[&ends][2], (6.0, last.edges[0].weight));
+}
+
+#[test]
+fn a_damaged_checkpoint_does_not_end_the_timeline_and_one_that_is_named_is_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path());
+    let last = Circuit::load(circuit(&run)).unwrap();
+    let checkpoint = |step: u64| {
+        let all = gossamer::train::checkpoint::list(&run).unwrap();
+        all.into_iter().find(|(at, _)| *at == step).unwrap().1
+    };
+    for named in [checkpoint(2), checkpoint(6)] {
+        assert_eq!(Document::open(&named).unwrap().model_path(), Some(named));
+    }
+    fs::write(checkpoint(4).join("model.safetensors"), "damaged").unwrap();
+    let mut timeline = Timeline::start(&run, last, || ());
+    let start = std::time::Instant::now();
+    while timeline.looked_at() < 3 {
+        assert!(start.elapsed().as_secs() < 100 && timeline.trouble.is_none(), "{:?}", timeline.trouble);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        timeline.listen();
+    }
+    let whole: Vec<bool> = timeline.moments().map(|m| m.circuit.is_ok() && m.scores.is_ok()).collect();
+    assert_eq!(whole, [true, false, true]);
 }
 
 #[test]

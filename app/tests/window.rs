@@ -175,9 +175,57 @@ fn what_cannot_be_opened_is_told_and_the_rest_stays() {
         wait(&mut harness, |explorer| explorer.error().is_some());
         let error = harness.state().error().unwrap().to_string();
         assert!(error.contains(told), "{error}");
-        click(&mut harness, "All right");
+        // The first screen is never empty, and a key is enough to go on.
+        harness.get_by_label("the whole circuit");
+        harness.key_press(Key::Escape);
+        harness.run();
         assert!(harness.state().error().is_none());
+        assert!(harness.query_by_label("All right").is_none());
     }
+}
+
+#[test]
+fn what_was_done_to_one_document_is_not_undone_in_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("quote.json");
+    example().save(&file).unwrap();
+    let mut harness = window(Some(&file));
+    wait(&mut harness, |explorer| explorer.view().is_some());
+    let node = example().nodes[0].node();
+    click(&mut harness, &node.to_string());
+    click(&mut harness, "hide");
+    click(&mut harness, "File");
+    harness.get_by_label("Example").click();
+    wait(&mut harness, |explorer| explorer.view().is_some_and(|view| view.edits.hidden.is_empty()));
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    harness.run();
+    assert!(view(&harness).edits.hidden.is_empty());
+}
+
+#[test]
+fn escape_belongs_to_what_is_written_and_to_menus_first() {
+    let mut harness = window(None);
+    let node = example().nodes[0].node();
+    click(&mut harness, &node.to_string());
+    let chosen = Some(Item::Node(node));
+    harness.get_by_label("label").focus();
+    harness.run();
+    harness.key_press(Key::Escape);
+    harness.run();
+    assert_eq!(view(&harness).selected, chosen);
+    click(&mut harness, "File");
+    harness.key_press(Key::Escape);
+    harness.run();
+    assert_eq!(view(&harness).selected, chosen);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::O);
+    harness.run();
+    harness.key_press(Key::Escape);
+    harness.run();
+    assert!(harness.query_by_label("Open it").is_none());
+    assert_eq!(view(&harness).selected, chosen);
+    harness.key_press(Key::Escape);
+    harness.run();
+    assert_eq!(view(&harness).selected, None);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use eframe::egui::{Key, RichText, Slider, TextEdit, Ui};
 use super::{Explorer, Open};
 use crate::graph::group_colour;
 use crate::item::Item;
+use crate::number::finite;
 use crate::text;
 use crate::view::{Sublayer, Trace};
 
@@ -46,22 +47,18 @@ impl Explorer {
                 let nodes = open.document.circuit.nodes.iter().filter(|entry| Sublayer::of(entry.node()) == half);
                 let (count, delta) =
                     nodes.fold((0, 0.0), |(count, sum), entry| (count + 1, sum + entry.ablation_delta));
-                let said = match count {
-                    0 => format!("{}: nothing", half.name()),
-                    _ => format!("{}: {count} nodes, Δ {delta:.3}", half.name()),
-                };
-                ui.add_enabled_ui(count > 0, |ui| ui.selectable_value(&mut open.view.sublayer, Some(half), said));
+                if count > 0 {
+                    let said = format!("{}: {count} nodes, Δ {delta:.3}", half.name());
+                    ui.selectable_value(&mut open.view.sublayer, Some(half), said);
+                }
             }
         }
         ui.separator();
         ui.weak("edges with at least this share of the largest effect");
-        ui.add(
-            Slider::new(&mut open.view.threshold, 0.0..=1.0)
-                .text("threshold")
-                .fixed_decimals(3)
-                .logarithmic(true)
-                .smallest_positive(1e-3),
-        );
+        finite(&mut open.view.threshold, |value| {
+            let slider = Slider::new(value, 0.0..=1.0).logarithmic(true).smallest_positive(1e-3);
+            ui.add(slider.text("threshold").fixed_decimals(3))
+        });
         ui.separator();
         ui.weak("follow the selection to");
         for (trace, name) in Trace::ALL {

@@ -7,7 +7,6 @@ use gossamer::circuits::svg;
 use gossamer::files::write_atomic;
 
 use super::{Explorer, Step};
-use crate::document::Document;
 
 const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
 const FIND: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::F);
@@ -18,6 +17,13 @@ const UNDO: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Z)
 impl Explorer {
     pub(super) fn shortcuts(&mut self, ui: &Ui) {
         let pressed = |shortcut| ui.ctx().input_mut(|input| input.consume_shortcut(shortcut));
+        if self.error.is_some() {
+            let edited = ui.ctx().text_edit_focused();
+            let read = |key| ui.ctx().input_mut(|input| input.consume_key(Modifiers::NONE, key));
+            if read(Key::Escape) || (!edited && read(Key::Enter)) {
+                self.error = None;
+            }
+        }
         if pressed(&OPEN) {
             self.path = Some(String::new());
         }
@@ -34,7 +40,7 @@ impl Explorer {
         if redo || undo {
             open.step = Some(if redo { Step::Redo } else { Step::Undo });
         }
-        if ui.ctx().input(|input| input.key_pressed(Key::Escape)) {
+        if !self.elsewhere && ui.ctx().input(|input| input.key_pressed(Key::Escape)) {
             open.view.selected = None;
         }
     }
@@ -49,16 +55,13 @@ impl Explorer {
                 ui.menu_button("Recent", |ui| {
                     for path in self.session.recent.clone() {
                         if ui.button(path.display().to_string()).clicked() {
-                            self.start_opening(&ui.ctx().clone(), &path);
+                            self.start_opening(&ui.ctx().clone(), Some(&path));
                             ui.close();
                         }
                     }
                 });
                 if ui.button("Example").clicked() {
-                    match Document::example() {
-                        Ok(example) => self.show_document(example),
-                        Err(e) => self.error = Some(format!("{e:#}")),
-                    }
+                    self.start_opening(&ui.ctx().clone(), None);
                     ui.close();
                 }
                 ui.separator();
@@ -114,7 +117,7 @@ impl Explorer {
             self.runs.menu(ui, || self.open.as_ref().and_then(|open| open.document.model_path()));
             self.choose_circuit(ui);
             if self.opening.pending() {
-                ui.spinner();
+                ui.weak("opening …");
             }
             ui.weak(&self.said);
         });
@@ -133,7 +136,7 @@ impl Explorer {
             }
         });
         if let Some(path) = chosen {
-            self.start_opening(&ui.ctx().clone(), &path);
+            self.start_opening(&ui.ctx().clone(), Some(&path));
         }
     }
 
@@ -142,7 +145,7 @@ impl Explorer {
         let Some(open) = &self.open else { return };
         let path = match &open.document.path {
             Some(path) => path.with_extension(format!("export.{extension}")),
-            None => PathBuf::from(format!("{}.{extension}", open.document.circuit.task.name)),
+            None => PathBuf::from(format!("{}.export.{extension}", open.document.file_stem())),
         };
         let text = match extension {
             "png" => return self.snapshots.ask(path),

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use eframe::egui::{CentralPanel, Context, Key, Panel, ScrollArea, TextEdit, Ui, Window};
 use eframe::{App, Frame, Storage};
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::details::{self, Shelf};
 use crate::document::Document;
@@ -29,20 +31,36 @@ use crate::vocabulary::Vocabulary;
 #[serde(default)]
 struct Session {
     /// The files that were open, the latest first.
+    #[serde(deserialize_with = "readable")]
     recent: Vec<PathBuf>,
-    /// What was chosen about them, the example's under an empty name.
+    /// What was chosen about files, those and others, the example's under an empty name.
+    #[serde(deserialize_with = "each_readable")]
     views: BTreeMap<String, View>,
     /// How models were trained and circuits sought last.
+    #[serde(deserialize_with = "readable")]
     runs: Choices,
+}
+
+/// What can be read of a part of the session: what cannot must not cost the rest.
+fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(from)?).unwrap_or_default())
+}
+
+/// Those of many things that can be read.
+fn each_readable<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, View>, D::Error> {
+    let all: BTreeMap<String, Value> = readable(from)?;
+    Ok(all.into_iter().filter_map(|(name, view)| Some((name, serde_json::from_value(view).ok()?))).collect())
 }
 
 /// The explorer.
 pub struct Explorer {
     session: Session,
     open: Option<Open>,
-    opening: Jobs<Result<Document, String>>,
+    opening: Jobs<Document>,
     search: String,
     find: bool,
+    /// Whether keys went to a text, a menu or the window that asks for a path when the frame before this one ended.
+    elsewhere: bool,
     /// What is being written into the window that asks for a path.
     path: Option<String>,
     /// What went wrong, until it was read.
@@ -97,6 +115,7 @@ impl Explorer {
             opening: Jobs::default(),
             search: String::new(),
             find: false,
+            elsewhere: false,
             path: None,
             error: None,
             said: String::new(),
@@ -104,23 +123,32 @@ impl Explorer {
             snapshots: Snapshots::default(),
         };
         match path {
-            Some(path) => explorer.start_opening(ctx, path),
-            None => match Document::example() {
-                Ok(example) => explorer.show_document(example),
-                Err(e) => explorer.error = Some(format!("{e:#}")),
-            },
+            Some(path) => explorer.start_opening(ctx, Some(path)),
+            None => explorer.show_example(),
         }
         explorer
     }
 
-    fn start_opening(&mut self, ctx: &Context, path: &Path) {
-        let (path, ctx) = (path.to_path_buf(), ctx.clone());
-        self.opening.start(move || Document::open(&path).map_err(|e| format!("{e:#}")), move || ctx.request_repaint());
+    /// Opens what is at `path`, or else the example, to be shown when a later frame begins.
+    fn start_opening(&mut self, ctx: &Context, path: Option<&Path>) {
+        // So that it is known again from wherever the program is started next.
+        let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
+        let ctx = ctx.clone();
+        let open = move || path.map_or_else(Document::example, |path| Document::open(&path));
+        self.opening.start(move || open().map_err(|e| format!("{e:#}")), move || ctx.request_repaint());
+    }
+
+    fn show_example(&mut self) {
+        match Document::example() {
+            Ok(example) => self.show_document(example),
+            Err(e) => self.error = Some(format!("{e:#}")),
+        }
     }
 
     fn show_document(&mut self, document: Document) {
         self.keep_view();
-        if let Some(path) = &document.path {
+        // The session is text, which other paths have no place in.
+        if let Some(path) = document.path.as_ref().filter(|path| path.to_str().is_some()) {
             const RECENT: usize = 12;
             self.session.recent.retain(|other| other != path);
             self.session.recent.insert(0, path.clone());
@@ -178,7 +206,7 @@ impl Explorer {
         }
         let dropped = ctx.input(|input| input.raw.dropped_files.first().map(|file| file.path().to_path_buf()));
         if let Some(path) = wanted.or(dropped).or(self.runs.show(ctx)) {
-            self.start_opening(ctx, &path);
+            self.start_opening(ctx, Some(&path));
         }
         self.error = self.error.take().or(self.runs.trouble());
         match self.snapshots.finished() {
@@ -219,7 +247,13 @@ impl App for Explorer {
     fn ui(&mut self, ui: &mut Ui, _: &mut Frame) {
         match self.opening.finished() {
             Some(Ok(document)) => self.show_document(document),
-            Some(Err(error)) => self.error = Some(error),
+            Some(Err(error)) => {
+                self.error = Some(error);
+                // The first screen is never empty.
+                if self.open.is_none() {
+                    self.show_example();
+                }
+            }
             None => {}
         }
         let before = self.open.as_mut().map(|open| open.before.take().unwrap_or_else(|| open.view.edits.clone()));
@@ -258,6 +292,7 @@ impl App for Explorer {
         }
         self.windows(&ui.ctx().clone());
         self.snapshots.take(ui.ctx(), self.open.as_ref().and_then(|open| open.camera.window()));
+        self.elsewhere = ui.ctx().text_edit_focused() || ui.ctx().any_popup_open() || self.path.is_some();
         if let (Some(before), Some(open)) = (before, &mut self.open) {
             // Dragging and writing are one edit each, however many frames they take.
             let going_on = ui.ctx().text_edit_focused() || ui.ctx().input(|input| input.pointer.any_down());
@@ -279,7 +314,13 @@ impl App for Explorer {
         self.keep_view();
         self.session.runs = self.runs.choices.clone();
         let Session { recent, views, .. } = &mut self.session;
-        views.retain(|name, _| name.is_empty() || recent.iter().any(|path| path.display().to_string() == *name));
+        /// So many files' choices are kept.
+        const VIEWS: usize = 500;
+        views.retain(|_, view| *view != View::default());
+        let recent = |name: &str| name.is_empty() || recent.iter().any(|path| path.to_str() == Some(name));
+        let older: Vec<_> = views.keys().filter(|name| !recent(name)).cloned().collect();
+        let excess = views.len().saturating_sub(VIEWS);
+        older.iter().take(excess).for_each(|name| drop(views.remove(name)));
         if let Ok(text) = serde_json::to_string(&self.session) {
             storage.set_string("session", text);
         }

@@ -12,6 +12,9 @@ use gossamer::model::{Edit, ranked};
 use super::model::Opened;
 use super::worker::Inbox;
 
+/// Tokens listed after a prompt.
+const TOKENS: usize = 10;
+
 /// A prompt with everything that is done to its run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
@@ -32,6 +35,8 @@ pub struct Answer {
     pub tokens: Vec<String>,
     /// Without edits.
     pub plain: Arc<Response>,
+    /// The tokens that are worth showing, the task's answers first.
+    pub shown: Vec<u32>,
     /// With them, if there are any.
     pub edited: Option<Response>,
     /// The head's attention, with the edits, `(T, T)`.
@@ -60,11 +65,7 @@ pub fn serve(opened: &Opened, mut inbox: Inbox<Question, Result<Answer, String>>
 fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Question) -> Result<Answer> {
     let start = Instant::now();
     if known.as_ref().is_none_or(|(prompt, ..)| *prompt != question.prompt) {
-        let tokens = opened.tokenizer.encode(&question.prompt)?;
-        anyhow::ensure!(!tokens.is_empty(), "write a prompt");
-        let longest = opened.model.config.block_size;
-        let many = tokens.len();
-        anyhow::ensure!(many <= longest, "the prompt has {many} tokens, but the model reads {longest}: shorten it");
+        let tokens = encode(opened, "prompt", &question.prompt, opened.model.config.block_size)?;
         let response = Arc::new(probe.ask(&tokens, &[])?);
         *known = Some((question.prompt.clone(), tokens, response));
     }
@@ -81,7 +82,24 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     let pattern = pattern.transpose()?;
     let text = |&id: &u32| opened.tokenizer.token_str(id).unwrap_or_else(|| format!("⟨{id}⟩"));
     let tokens = tokens.iter().map(text).collect();
-    Ok(Answer { question, tokens, plain: plain.clone(), edited, pattern, took: start.elapsed() })
+    let responses = std::iter::once(&**plain).chain(&edited);
+    let all: Vec<&[f64]> = responses.flat_map(|said| [&said.model[..], &said.circuit, &said.rest]).collect();
+    let shown = shown(opened, &all);
+    Ok(Answer { question, tokens, plain: plain.clone(), shown, edited, pattern, took: start.elapsed() })
+}
+
+/// The tokens of a text, as many as are read at most.
+pub fn encode(opened: &Opened, what: &str, text: &str, longest: usize) -> Result<Vec<u32>> {
+    let tokens = opened.tokenizer.encode(text)?;
+    let many = tokens.len();
+    anyhow::ensure!(many > 0, "write a {what}");
+    anyhow::ensure!(many <= longest, "the {what} has {many} tokens, but the model reads {longest}: shorten it");
+    Ok(tokens)
+}
+
+/// The tokens worth showing of several distributions, the task's answers first.
+pub fn shown(opened: &Opened, distributions: &[&[f64]]) -> Vec<u32> {
+    worth_showing(&answers(&opened.circuit), distributions, TOKENS)
 }
 
 impl Answer {
@@ -114,7 +132,7 @@ fn column(values: &HostTensor, channel: usize) -> Option<Vec<f32>> {
 }
 
 /// The tokens worth showing of several distributions: `first`, and then of each the most probable ones, no more than `most` in all.
-pub fn worth_showing(first: &[u32], distributions: &[&[f64]], most: usize) -> Vec<u32> {
+fn worth_showing(first: &[u32], distributions: &[&[f64]], most: usize) -> Vec<u32> {
     let mut shown = first.to_vec();
     let orders: Vec<Vec<u32>> = distributions.iter().map(|p| ranked(p)).collect();
     let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
@@ -130,9 +148,10 @@ pub fn worth_showing(first: &[u32], distributions: &[&[f64]], most: usize) -> Ve
     shown
 }
 
-/// Both answers to the circuit's task.
-pub fn answers(circuit: &Circuit) -> [u32; 2] {
-    [circuit.task.target.id, circuit.task.alternative.id]
+/// Both answers to the circuit's task, where they are known.
+pub fn answers(circuit: &Circuit) -> Vec<u32> {
+    let answers = [&circuit.task.target, &circuit.task.alternative];
+    answers.into_iter().filter(|answer| !answer.text.is_empty()).map(|answer| answer.id).collect()
 }
 
 #[cfg(test)]

@@ -7,17 +7,15 @@ use eframe::egui::{
 };
 use gossamer::bridges::{Ratio, Recipe};
 
-use super::ask::{answers, worth_showing};
+use super::ask::answers;
 use super::choices::{By, Steer};
 use super::model::Opened;
 use super::prompt::document_token;
 use super::table::{self, Column};
 use super::{Live, channel, channels, counterfactual, panel, recipe};
 use crate::document::Document;
+use crate::number::finite;
 use crate::view::View;
-
-/// Tokens listed after a prompt.
-const TOKENS: usize = 10;
 
 pub fn show(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
     Panel::left("what is steered").default_size(330.0).show(ui, |ui| {
@@ -26,8 +24,8 @@ pub fn show(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) 
             choose(ui, document, view);
         });
     });
-    Panel::right("what the dense model says").default_size(470.0).show(ui, |ui| {
-        ScrollArea::both().auto_shrink(false).show(ui, |ui| said(ui, live, document));
+    Panel::right("what the dense model says").default_size(470.0).min_size(400.0).show(ui, |ui| {
+        ScrollArea::both().auto_shrink(false).show(ui, |ui| said(ui, live, document, view));
     });
     CentralPanel::default().show(ui, |ui| {
         ScrollArea::vertical().auto_shrink(false).show(ui, |ui| how(ui, live, document, view));
@@ -44,6 +42,9 @@ fn choose(ui: &mut Ui, document: &Document, view: &mut View) {
             view.edits.live.steer.channel = Some(written.clone());
         }
     });
+    if channels(document).is_empty() {
+        return;
+    }
     ui.weak("channels of the circuit that read the residual stream");
     ui.horizontal_wrapped(|ui| {
         for channel in channels(document) {
@@ -61,13 +62,18 @@ fn how(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
     let wanted = recipe(document, view, &opened);
     let failed = live.steering.as_ref().and_then(|steering| steering.error.clone());
     let steered = live.steered().map(|steered| steered.tokens.clone());
-    if let Some(error) = wanted.as_ref().err().cloned().or(failed) {
-        ui.colored_label(ui.visuals().error_fg_color, error);
-    } else if steered.is_none() {
-        ui.weak("opening the bridges and measuring the streams' scales …");
-    }
+    // Also where it is empty: a message that comes or goes must not take the focus from what is being written.
+    ui.scope(|ui| {
+        if let Some(error) = wanted.as_ref().err().cloned().or(failed) {
+            ui.colored_label(ui.visuals().error_fg_color, error);
+        } else if steered.is_none() {
+            ui.weak("opening the bridges and measuring the streams' scales …");
+        }
+    });
     let steer = &mut view.edits.live.steer;
-    ui.add(Slider::new(&mut steer.strength, 0.0..=2.0).text("strength").step_by(0.01).clamping(SliderClamping::Never));
+    finite(&mut steer.strength, |value| {
+        ui.add(Slider::new(value, 0.0..=2.0).text("strength").step_by(0.01).clamping(SliderClamping::Never))
+    });
     ui.horizontal(|ui| {
         ui.selectable_value(&mut steer.by, By::Counterfactual, "towards another prompt");
         ui.selectable_value(&mut steer.by, By::Positions, "at positions");
@@ -101,7 +107,7 @@ fn at_positions(ui: &mut Ui, steer: &mut Steer, tokens: Option<&[String]>) {
             }
         }
         let name = ui.label("value");
-        ui.add(DragValue::new(&mut steer.value).speed(0.02)).labelled_by(name.id);
+        finite(&mut steer.value, |value| ui.add(DragValue::new(value).speed(0.02)).labelled_by(name.id));
     });
     // A click on a token takes its position.
     if let Some(at) = tokens.and_then(|tokens| panel::tokens(ui, tokens, None, steer.positions.trim().parse().ok())) {
@@ -130,8 +136,10 @@ fn comparison(ui: &mut Ui, steer: &mut Steer) {
 fn keep(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View, wanted: Option<Recipe>, opened: &Opened) {
     ui.horizontal(|ui| {
         let name = ui.label("recipe");
-        let file = live.shelf.file.get_or_insert_with(|| format!("{}.recipe.json", document.circuit.task.name));
-        ui.add(TextEdit::singleline(file).desired_width(f32::INFINITY)).labelled_by(name.id);
+        let file = live.shelf.file.get_or_insert_with(|| format!("{}.recipe.json", document.file_stem()));
+        if ui.add(TextEdit::singleline(file).desired_width(f32::INFINITY)).labelled_by(name.id).changed() {
+            live.shelf.said.clear();
+        }
     });
     let folder = document.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
     let file = folder.join(live.shelf.file.as_deref().unwrap_or_default().trim());
@@ -170,18 +178,24 @@ fn take(file: &Path, opened: &Opened, view: &mut View) -> Result<(), String> {
 }
 
 /// Next tokens of the dense model: as it is, steered, and with random channels in place of the chosen one.
-fn said(ui: &mut Ui, live: &Live, document: &Document) {
+fn said(ui: &mut Ui, live: &Live, document: &Document, view: &View) {
     let Some(steered) = live.steered() else { return };
     let said = &steered.said;
     let first = answers(&document.circuit);
-    let all = [&said.plain[..], &said.steered];
-    let tokens: Vec<_> =
-        worth_showing(&first, &all, TOKENS).into_iter().map(|id| (id, document_token(live, document, id))).collect();
+    let tokens: Vec<_> = steered.shown.iter().map(|&id| (id, document_token(live, document, id))).collect();
+    // What is told beside an error is of what was asked before.
+    let failed = live.steering.as_ref().is_some_and(|steering| steering.error.is_some());
+    if failed || live.opened().is_some_and(|opened| recipe(document, view, opened).is_err()) {
+        ui.multiply_opacity(0.4);
+    }
     let mut columns = vec![
         Column { name: "dense model", plain: &said.plain, edited: None },
         Column { name: "steered", plain: &said.steered, edited: None },
     ];
     columns.extend(said.random.as_ref().map(|random| Column { name: "random channels", plain: random, edited: None }));
     table::show(ui, "what the dense model says", &tokens, first.len(), &columns);
-    ui.weak("The task's two answers come first. Random channels: the mean over the draws, with the same amounts.");
+    if !first.is_empty() {
+        ui.weak("The task's two answers come first.");
+    }
+    ui.weak("Random channels: the mean over the draws, with the same amounts.");
 }

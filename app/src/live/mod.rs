@@ -26,7 +26,7 @@ use gossamer::circuits::{Node, NodeEntry};
 
 use crate::document::Document;
 use crate::item::Item;
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, STOPPED};
 use crate::view::View;
 use ask::{Answer, Question};
 use choices::Steer;
@@ -47,7 +47,7 @@ pub enum Tab {
 #[derive(Default)]
 pub struct Live {
     tab: Option<Tab>,
-    opening: Jobs<Result<Opened, String>>,
+    opening: Jobs<Opened>,
     /// The model, or why it is not there; nothing before it was asked for.
     model: Option<Result<Arc<Opened>, String>>,
     /// What is written where a model can be named.
@@ -76,7 +76,7 @@ struct Shelf {
 struct Asking<Q, A> {
     worker: Worker<Q, Result<A, String>>,
     asked: Option<Q>,
-    answer: Option<A>,
+    answer: Option<Arc<A>>,
     /// Why there is no answer to what was asked last.
     error: Option<String>,
 }
@@ -89,8 +89,9 @@ impl<Q: Clone + PartialEq + Send + 'static, A: Send + 'static> Asking<Q, A> {
     /// Takes what has come.
     fn hear(&mut self) {
         match self.worker.answer() {
-            Some(Ok(answer)) => (self.answer, self.error) = (Some(answer), None),
+            Some(Ok(answer)) => (self.answer, self.error) = (Some(Arc::new(answer)), None),
             Some(Err(error)) => self.error = Some(error),
+            None if self.worker.stopped() => self.error = Some(STOPPED.into()),
             None => {}
         }
     }
@@ -119,7 +120,11 @@ impl Live {
     fn open(&mut self, ctx: &Context, document: &Document, named: Option<PathBuf>) {
         let (file, circuit, ctx) = (document.path.clone(), document.circuit.clone(), ctx.clone());
         (self.model, self.asking, self.steering) = (None, None, None);
-        let find = move || Opened::find(file.as_deref(), &circuit, named.as_deref()).map_err(|e| format!("{e:#}"));
+        let known = document.model_path();
+        let find = move || {
+            let found = Opened::find(file.as_deref(), &circuit, known.as_deref(), named.as_deref());
+            found.map_err(|e| format!("{e:#}"))
+        };
         self.opening.start(find, move || ctx.request_repaint());
     }
 
@@ -165,12 +170,12 @@ impl Live {
 
     /// The newest answer about the prompt.
     pub fn answer(&self) -> Option<&Answer> {
-        self.asking.as_ref()?.answer.as_ref()
+        self.asking.as_ref()?.answer.as_deref()
     }
 
     /// The newest answer of the dense model.
     pub fn steered(&self) -> Option<&Steered> {
-        self.steering.as_ref()?.answer.as_ref()
+        self.steering.as_ref()?.answer.as_deref()
     }
 
     /// Whether something is still being opened or computed.

@@ -35,16 +35,19 @@ pub struct Opened {
 
 impl Opened {
     /// Opens the model of the circuit from `file`: the one at `named`, or else that of the run around the file, or else where the circuit
-    /// says that it was.
+    /// says that it was, or else the one at `known`. Of a circuit without its model's hash (published, or of a model without circuits), only
+    /// `known` is sought: nothing tells models of the same sizes around it apart.
     ///
     /// # Errors
     /// What is wrong, and what to do about it.
-    pub fn find(file: Option<&Path>, circuit: &Circuit, named: Option<&Path>) -> Result<Self> {
+    pub fn find(file: Option<&Path>, circuit: &Circuit, known: Option<&Path>, named: Option<&Path>) -> Result<Self> {
         let places = match named {
             Some(path) => vec![path.to_path_buf()],
+            None if circuit.model.hash.is_empty() => known.into_iter().map(Path::to_path_buf).collect(),
             None => {
                 let around = file.into_iter().flat_map(|file| file.ancestors().skip(1).take(3)).map(Path::to_path_buf);
-                around.chain([PathBuf::from(&circuit.model.path)]).collect()
+                let known = known.into_iter().map(Path::to_path_buf);
+                around.chain([PathBuf::from(&circuit.model.path)]).chain(known).collect()
             }
         };
         let mut wrong = None;
@@ -76,8 +79,10 @@ impl Opened {
         let tokenizer = Tokenizer::load(tokenizer)?;
         let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
         let hash = model.hash()?;
-        circuit.belongs_to(&hash).with_context(|| path.display().to_string())?;
-        let means = means(file, circuit, &model, &tokenizer).map_err(|e| format!("{e:#}"));
+        if !circuit.model.hash.is_empty() {
+            circuit.belongs_to(&hash).with_context(|| path.display().to_string())?;
+        }
+        let means = means(file, circuit, (&model, &hash), &tokenizer).map_err(|e| format!("{e:#}"));
         let folder = files.weights_path.parent().unwrap_or(Path::new("")).to_path_buf();
         Ok(Self { path: path.into(), folder, model, hash, tokenizer, circuit: circuit.clone(), means })
     }
@@ -86,11 +91,14 @@ impl Opened {
 fn means(
     file: Option<&Path>,
     circuit: &Circuit,
-    model: &Model,
+    (model, hash): (&Model, &str),
     tokenizer: &Tokenizer,
 ) -> Result<BTreeMap<String, Vec<f32>>> {
-    let folder = file.and_then(Path::parent);
-    let stored = folder.map(|folder| stored_means(folder, &circuit.model.hash)).transpose()?.flatten();
+    let folder = file.and_then(|file| match file.is_dir() {
+        true => Some(file.join("circuits")),
+        false => file.parent().map(Path::to_path_buf),
+    });
+    let stored = folder.map(|folder| stored_means(&folder, hash)).transpose()?.flatten();
     let means = match stored {
         Some(means) => means,
         None => {
@@ -98,6 +106,8 @@ fn means(
             mean_activations(model, &sequences(documents, tokenizer, model.config.block_size, MEAN_TOKENS)?)?
         }
     };
-    circuit.stands_at(&means).context("put the means.safetensors of the circuit's folder beside it")?;
+    if !circuit.model.hash.is_empty() {
+        circuit.stands_at(&means).context("put the means.safetensors of the circuit's folder beside it")?;
+    }
     Ok(means)
 }

@@ -10,6 +10,7 @@ use super::Live;
 use super::choices::{Becomes, Setting};
 use crate::document::Document;
 use crate::item::Item;
+use crate::number::finite;
 use crate::view::View;
 
 /// The node that is written; a new selection in the drawing takes its place.
@@ -62,8 +63,11 @@ fn becomes(ui: &mut Ui, node: Node, activations: &[f32], at: Option<usize>, sett
         ui.selectable_value(&mut becomes, None, "as it is");
         ui.selectable_value(&mut becomes, Some(Becomes::Mean), "ablated").on_hover_text("at its mean over text");
         ui.selectable_value(&mut becomes, Some(Becomes::Value(0.0)), "zero");
-        let slider = Slider::new(&mut value, -2.0 * largest..=2.0 * largest).clamping(SliderClamping::Never);
-        if ui.add(slider.text("set to").max_decimals(3)).changed() {
+        let set = finite(&mut value, |value| {
+            let slider = Slider::new(value, -2.0 * largest..=2.0 * largest).clamping(SliderClamping::Never);
+            ui.add(slider.text("set to").max_decimals(3))
+        });
+        if set {
             becomes = Some(Becomes::Value(value));
         }
     });

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use eframe::egui::{Color32, Panel, RichText, TextEdit, TextStyle, Ui};
+use eframe::egui::{Color32, Panel, RichText, Role, TextEdit, TextStyle, Ui, WidgetInfo};
 use gossamer::circuits::paint::sign;
-use gossamer::circuits::wording::visible;
+use gossamer::circuits::wording::{self, visible};
 
 use super::{Live, Tab, bridge, prompt};
 use crate::document::Document;
@@ -44,11 +44,12 @@ impl Live {
                 self.tab = if open { None } else { Some(tab) };
                 // What could not be opened may be there by now.
                 self.model.take_if(|model| model.is_err());
+                self.shelf.said.clear();
             }
         }
         if self.tab.is_some() {
             match (self.pending(), self.took()) {
-                (true, _) => drop(ui.spinner()),
+                (true, _) => drop(ui.weak("computing …")),
                 (false, Some(took)) => {
                     let took = format!("computed in {:.1} ms", took.as_secs_f64() * 1e3);
                     ui.weak("up to date").on_hover_text(took);
@@ -95,7 +96,7 @@ pub fn code(ui: &mut Ui, name: &str, text: &str, buttons: &[(&str, &str)]) -> Op
     let mut new = None;
     let label = ui.horizontal(|ui| {
         let label = ui.label(name);
-        for (button, text) in buttons {
+        for (button, text) in buttons.iter().filter(|(_, text)| !text.is_empty()) {
             if ui.small_button(*button).on_hover_text(format!("a {button} prompt of the circuit's task")).clicked() {
                 new = Some((*text).to_string());
             }
@@ -126,7 +127,10 @@ pub fn tokens(ui: &mut Ui, tokens: &[String], activations: Option<&[f32]>, chose
                 text = text.background_color(paper.lerp_to_gamma(Color32::from_rgb(r, g, b), share));
             }
             let said = format!("token {at}, {activation:+.3}");
-            if ui.selectable_label(chosen == Some(at), text).on_hover_text(said).clicked() {
+            let button = ui.selectable_label(chosen == Some(at), text).on_hover_text(said);
+            let name = format!("token {at}, {}", wording::token(token));
+            button.widget_info(|| WidgetInfo::selected(Role::Button, true, chosen == Some(at), &name));
+            if button.clicked() {
                 clicked = Some(at);
             }
         }

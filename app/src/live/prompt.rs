@@ -4,7 +4,7 @@ use eframe::egui::{CentralPanel, ComboBox, Panel, ScrollArea, Ui};
 use gossamer::circuits::Node;
 use gossamer::circuits::wording::signed;
 
-use super::ask::{Answer, answers, worth_showing};
+use super::ask::{Answer, answers};
 use super::table::{self, Column};
 use super::{Live, node, panel};
 use crate::document::Document;
@@ -13,8 +13,6 @@ use crate::view::View;
 
 /// Channels listed of a site.
 const CHANNELS: usize = 12;
-/// Tokens listed after a prompt.
-const TOKENS: usize = 10;
 
 pub fn show(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
     Panel::left("what is asked").default_size(330.0).show(ui, |ui| {
@@ -54,11 +52,14 @@ fn settings(ui: &mut Ui, view: &mut View) {
 
 /// Tokens, the chosen node, and the activations of a site.
 fn seen(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
-    if let Some(error) = live.asking.as_ref().and_then(|asking| asking.error.clone()) {
-        ui.colored_label(ui.visuals().error_fg_color, error);
-    }
-    let Some(answer) = live.answer().cloned() else {
-        ui.weak("the first run, with the means of all nodes, takes a moment …");
+    let error = live.asking.as_ref().and_then(|asking| asking.error.clone());
+    let failed = error.is_some();
+    // Also where it is empty: a message that comes or goes must not take the focus from what is being written.
+    ui.scope(|ui| error.into_iter().for_each(|error| drop(ui.colored_label(ui.visuals().error_fg_color, error))));
+    let Some(answer) = live.asking.as_ref().and_then(|asking| asking.answer.clone()) else {
+        if !failed {
+            ui.weak("the first run, with the means of all nodes, takes a moment …");
+        }
         return;
     };
     let at = live.at();
@@ -107,20 +108,25 @@ fn channels(ui: &mut Ui, answer: &Answer, site: &str, at: usize, view: &mut View
 fn said(ui: &mut Ui, live: &Live, document: &Document) {
     let Some(answer) = live.answer() else { return };
     let (plain, edited) = (&*answer.plain, answer.edited.as_ref());
-    let mut all: Vec<&[f64]> = vec![&plain.model, &plain.circuit, &plain.rest];
-    if let Some(edited) = edited {
-        all.extend([&edited.model[..], &edited.circuit, &edited.rest]);
-    }
     let first = answers(&document.circuit);
-    let tokens: Vec<_> =
-        worth_showing(&first, &all, TOKENS).into_iter().map(|id| (id, document_token(live, document, id))).collect();
-    let columns = [
+    let tokens: Vec<_> = answer.shown.iter().map(|&id| (id, document_token(live, document, id))).collect();
+    let mut columns = vec![
         Column { name: "whole model", plain: &plain.model, edited: edited.map(|e| &e.model[..]) },
         Column { name: "circuit alone", plain: &plain.circuit, edited: edited.map(|e| &e.circuit[..]) },
         Column { name: "all but circuit", plain: &plain.rest, edited: edited.map(|e| &e.rest[..]) },
     ];
+    if document.circuit.nodes.is_empty() {
+        columns.truncate(1);
+    }
+    // What is told below an error is of what was asked before.
+    if live.asking.as_ref().is_some_and(|asking| asking.error.is_some()) {
+        ui.multiply_opacity(0.4);
+    }
     table::show(ui, "what follows the prompt", &tokens, first.len(), &columns);
-    ui.weak("The task's two answers come first. Where nodes are set, bars are with that, outlines without.");
+    if !first.is_empty() {
+        ui.weak("The task's two answers come first.");
+    }
+    ui.weak("Where nodes are set, bars are with that, outlines without.");
 }
 
 /// A token as text, by the open model's own tokenizer.

@@ -10,6 +10,7 @@ use gossamer::model::{Hold, Model};
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 
+use super::ask::{encode, shown};
 use super::model::Opened;
 use super::worker::Inbox;
 
@@ -27,6 +28,8 @@ pub struct Steered {
     pub ids: Vec<u32>,
     /// The same as text.
     pub tokens: Vec<String>,
+    /// The tokens that are worth showing, the task's answers first.
+    pub shown: Vec<u32>,
     /// How long it took to know what the steered model says.
     pub took: Duration,
 }
@@ -89,6 +92,11 @@ impl<'a> Desk<'a> {
     /// What the dense model says without and with the change. Of the random channels, what was known before of the same prompt.
     fn steered(&mut self, opened: &'a Opened, bridged: &'a Bridged, recipe: &Recipe) -> Result<Steered> {
         let start = Instant::now();
+        let longest = opened.model.config.block_size.min(bridged.dense.config.block_size);
+        let ids = encode(opened, "prompt", &recipe.prompt, longest)?;
+        if let Some(other) = &recipe.counterfactual {
+            encode(opened, "counterfactual", other, longest)?;
+        }
         let steering = match &mut self.steering {
             Some((ratio, steering)) if *ratio == recipe.ratio => steering,
             other => {
@@ -105,14 +113,14 @@ impl<'a> Desk<'a> {
                 &mut other.insert((recipe.clone(), new)).1
             }
         };
-        let ids = opened.tokenizer.encode(&recipe.prompt)?;
         let alone = Recipe { random: 0, ..recipe.clone() };
         let mut said = on_worker(|| alone.compare(steering, &ids, change))?;
         let before = self.said.take().filter(|before| before.ids == ids);
         said.random = before.and_then(|before| before.said.random).filter(|_| recipe.random > 0);
         let text = |&id: &u32| opened.tokenizer.token_str(id).unwrap_or_else(|| format!("⟨{id}⟩"));
         let tokens = ids.iter().map(text).collect();
-        let steered = Steered { recipe: recipe.clone(), said, ids, tokens, took: start.elapsed() };
+        let shown = shown(opened, &[&said.plain, &said.steered]);
+        let steered = Steered { recipe: recipe.clone(), said, ids, tokens, shown, took: start.elapsed() };
         self.said = Some(steered.clone());
         Ok(steered)
     }

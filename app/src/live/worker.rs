@@ -1,7 +1,9 @@
 //! A thread that answers requests: always the newest, never those that it came after.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
+
+use crate::jobs::Last;
 
 /// Work that goes on with what it has opened, unlike [`crate::jobs::Jobs`], each of which starts anew.
 pub struct Worker<Q, A> {
@@ -9,6 +11,7 @@ pub struct Worker<Q, A> {
     answers: Receiver<(u64, A)>,
     asked: u64,
     answered: u64,
+    stopped: bool,
 }
 
 /// What the thread has of it.
@@ -19,17 +22,19 @@ pub struct Inbox<Q, A> {
     /// The number of the request that is being answered.
     number: u64,
     answers: Sender<(u64, A)>,
-    wake: Box<dyn Fn() + Send>,
+    /// The last to go: who is woken knows by then that no answer will come.
+    wake: Last<Box<dyn Fn() + Send>>,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
     /// Starts a thread with `work`, which takes requests when it is ready. `wake` is called after every answer.
     pub fn start(work: impl FnOnce(Inbox<Q, A>) + Send + 'static, wake: impl Fn() + Send + 'static) -> Self {
         let ((requests, incoming), (outgoing, answers)) = (channel(), channel());
-        let inbox = Inbox { requests: incoming, waiting: None, number: 0, answers: outgoing, wake: Box::new(wake) };
-        // A system that has no thread left to give leaves requests unanswered.
+        let inbox =
+            Inbox { requests: incoming, waiting: None, number: 0, answers: outgoing, wake: Last(Box::new(wake)) };
+        // A thread that the system has not got to give has stopped.
         drop(thread::Builder::new().name("explorer worker".into()).spawn(move || work(inbox)));
-        Self { requests, answers, asked: 0, answered: 0 }
+        Self { requests, answers, asked: 0, answered: 0, stopped: false }
     }
 
     /// Asks something. What was asked before and is not being answered yet is forgotten.
@@ -41,14 +46,29 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
 
     /// The newest answer that has come since the last call.
     pub fn answer(&mut self) -> Option<A> {
-        let (number, answer) = self.answers.try_iter().last()?;
+        let mut newest = None;
+        loop {
+            match self.answers.try_recv() {
+                Ok(answer) => newest = Some(answer),
+                Err(stop) => {
+                    self.stopped = stop == TryRecvError::Disconnected;
+                    break;
+                }
+            }
+        }
+        let (number, answer) = newest?;
         self.answered = self.answered.max(number);
         Some(answer)
     }
 
     /// Whether the answer to the newest request is still to come.
     pub fn pending(&self) -> bool {
-        self.answered < self.asked
+        !self.stopped && self.answered < self.asked
+    }
+
+    /// Whether the thread has ended, so that nothing will be answered any more.
+    pub fn stopped(&self) -> bool {
+        self.stopped
     }
 }
 
@@ -85,7 +105,7 @@ impl<Q, A> Inbox<Q, A> {
     fn send(&self, number: u64, answer: A) {
         // Where nobody listens any more, nobody will ask any more, either.
         drop(self.answers.send((number, answer)));
-        (self.wake)();
+        (self.wake.0)();
     }
 }
 
@@ -106,7 +126,7 @@ mod tests {
                 inbox.done(log.clone());
             }
         };
-        let mut worker = Worker::start(work, move || said.send(()).unwrap());
+        let mut worker = Worker::start(work, move || said.send(()).unwrap_or_default());
         worker.ask(1);
         hear.recv().unwrap();
         assert_eq!((worker.answer(), worker.pending()), (Some(vec![]), true));
@@ -121,5 +141,18 @@ mod tests {
         hear.recv().unwrap();
         assert_eq!((worker.answer(), worker.pending()), (Some(vec![(1, true), (5, false)]), false));
         assert_eq!(worker.answer(), None);
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_not_waited_for() {
+        let (said, hear) = channel();
+        let work = |mut inbox: super::Inbox<i32, ()>| {
+            inbox.take();
+            std::panic::resume_unwind(Box::new(()));
+        };
+        let mut worker = Worker::start(work, move || said.send(()).unwrap_or_default());
+        worker.ask(1);
+        hear.recv().unwrap();
+        assert_eq!((worker.answer(), worker.stopped(), worker.pending()), (None, true, false));
     }
 }
