@@ -2,7 +2,7 @@
 //!
 //! * [`choices`]: what a person chose, which can be undone;
 //! * [`model`] is opened once, and [`worker`]s keep it at hand: [`ask`] for prompts, [`steer`] for bridges;
-//! * [`panel`] is the lower part of the window, with [`prompt`] and [`bridge`] as its tabs; [`table`] shows probabilities, [`node`] tells
+//! * [`panel`] is the lower part of the window, with `prompt` and `bridge` as its tabs; `table` shows probabilities, [`node`] tells
 //!   of a node and of its head's attention.
 
 pub mod ask;
