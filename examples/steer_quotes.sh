@@ -4,9 +4,9 @@
 #
 #     examples/steer_quotes.sh [OUT] [--quick]
 #
-# OUT is runs/steer_quotes unless given; stages that are done are not done again. In full: 52 minutes, stage by stage on two cores of a server that had
-# other work on its other cores (dense 9, sparse 15, bridges 25, circuits and steering 3 or 4); --quick: tiny models that know nothing, in seconds. TRAIN and
-# GOSSAMER name the two binaries, if they shall not be built here.
+# OUT is runs/steer_quotes unless given; stages that are done are not done again. In full: about 52 minutes on two cores, by the rates at which its stages
+# run there (dense 9, sparse 15, bridges 25, circuits and steering 3 or 4); --quick: tiny models that know nothing, in seconds. TRAIN and GOSSAMER name the
+# two binaries, if they shall not be built here.
 set -euo pipefail
 
 out=runs/steer_quotes quick=
