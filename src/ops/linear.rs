@@ -3,6 +3,9 @@
 //! Gradients, for `dy: (N, out)`: `dx = dy W`, `dW = dyᵀ x`, `db = Σ_n dy_n`. All three products are the one matrix
 //! product below, reading its factors through strides.
 //!
+//! On the CPU a product skips the zeros of a factor that is mostly zeros, as AbsTopK leaves them (method: section 2): `x` and `dy` where the inner
+//! dimension is long enough, either factor of `dW`. Zero times infinity is zero there.
+//!
 //! Every result is the same bits for the same inputs on the same machine, whatever the number of threads: on the CPU
 //! the inner dimension is cut by cache sizes and shapes alone and each entry is summed by one thread in one order, on
 //! the GPU in an order that depends on the shapes alone, and partial products are added in order.
@@ -161,8 +164,7 @@ pub fn backward_input(dout: &Tensor, weight: &Tensor) -> Result<Tensor> {
     product(&with_last(dout.0, inputs), (n, inputs, outputs), dout, weight, None)
 }
 
-/// The gradient of the weight: `doutᵀ x`, with `dout: (.., out)`, `x: (.., in)`, result `(out, in)`. On the CPU it skips the zeros of a
-/// factor that is mostly zeros; zero times infinity is zero there.
+/// The gradient of the weight: `doutᵀ x`, with `dout: (.., out)`, `x: (.., in)`, result `(out, in)`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `dout` and `x` have not the same rows.
@@ -206,11 +208,10 @@ fn product(
 ) -> Result<Tensor> {
     let mut out = a.0.device().empty("linear", shape)?;
     let Some(gpu) = a.0.gpu() else {
-        let out_data = out.native_mut()?;
         if let Some(bias) = bias {
             let bias = bias.native()?;
             for_row_blocks(
-                out_data,
+                out.native_mut()?,
                 n,
                 rows_per_block(n),
                 #[inline(always)]
@@ -219,7 +220,9 @@ fn product(
                 },
             );
         }
-        matmul(out_data, (m, n, k), a.0.native()?, a.1, b.0.native()?, b.1, bias.is_some())?;
+        if !zeros::product(&mut out, (m, n, k), &a, &b, bias.is_some())? {
+            matmul(out.native_mut()?, (m, n, k), a.0.native()?, a.1, b.0.native()?, b.1, bias.is_some())?;
+        }
         return Ok(out);
     };
     let splits = (BUSY / Tile::Middle.count(m, n).max(1)).min(k / 256).max(1);

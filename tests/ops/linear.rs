@@ -115,6 +115,57 @@ fn the_weights_gradient_with_zeros_in_either_factor() {
 }
 
 #[test]
+fn activations_with_zeros_by_a_dense_weight() {
+    let mut rng = rng(44);
+    // Around the shortest inner dimension that is skipped through, and below, at and above its groups, blocks and panels.
+    let shapes = [(1, 512, 512), (3, 511, 512), (64, 576, 640), (65, 513, 600), (130, 700, 515)];
+    for device in tiles() {
+        // The GPU multiplies everything.
+        let shapes = if device.is_cpu() { &shapes[..] } else { &shapes[..2] };
+        for &(n, inputs, outputs) in shapes {
+            for share in [0.0, 0.02, 0.25] {
+                let (x, dy) = (holed(&mut rng, n * inputs, share), holed(&mut rng, n * outputs, share));
+                let (w, b) = (normal(&mut rng, outputs * inputs), normal(&mut rng, outputs));
+                let (wx, ww, wb) = (wide(&x), wide(&w), wide(&b));
+                let (want_dx, _, _) = oracle_gradients(&wx, &ww, &wide(&dy), inputs);
+                let (x, dy) = (put(&device, &[n, inputs], &x), put(&device, &[n, outputs], &dy));
+                let (w, b) = (put(&device, &[outputs, inputs], &w), put(&device, &[outputs], &b));
+                let what = |name: &str| format!("{name} of {n} rows, {inputs} to {outputs}, {share} of them nonzero");
+                let results = || {
+                    let results = [
+                        linear::forward(&x, &w, Some(&b)),
+                        linear::forward(&x, &w, None),
+                        linear::backward_input(&dy, &w),
+                    ];
+                    results.map(|result| result.unwrap().read().unwrap())
+                };
+                let [y, plain, dx] = results();
+                assert_close(&what("forward"), &y, &oracle(&wx, &ww, Some(&wb), inputs), 2e-6);
+                assert_close(&what("no bias"), &plain, &oracle(&wx, &ww, None, inputs), 2e-6);
+                assert_close(&what("dx"), &dx, &want_dx, 2e-6);
+                let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+                assert!(alone.install(results) == [y, plain, dx], "{}: other bits on one thread", what("all"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_skipped_multiplies_nothing() {
+    let device = Device::cpu();
+    let mut x = vec![0.0; 2 * 512];
+    (x[3], x[512 + 5]) = (2.0, 3.0);
+    let mut w = vec![1.0; 512 * 512];
+    (0..512).for_each(|o| w[o * 512 + 7] = f32::INFINITY);
+    let w = put(&device, &[512, 512], &w);
+    let y = linear::forward(&put(&device, &[2, 512], &x), &w, None).unwrap().read().unwrap();
+    assert!(y[..512].iter().all(|&y| y == 2.0) && y[512..].iter().all(|&y| y == 3.0));
+    // Half of it being nonzero, it is not worthwhile.
+    let half: Vec<f32> = (0..512).map(|i| if i % 2 == 0 { 1.0 } else { 0.0 }).collect();
+    assert!(linear::forward(&put(&device, &[1, 512], &half), &w, None).unwrap().read().unwrap()[0].is_nan());
+}
+
+#[test]
 fn gradients_are_those_of_central_differences() {
     let (n, inputs, outputs) = (3, 4, 5);
     let mut rng = rng(41);

@@ -1,21 +1,26 @@
-//! The weight's gradient on the CPU where one of its factors is mostly zeros, as AbsTopK leaves them: `dW = dyᵀ x` takes from row n only
-//! the nonzero entries of `dy`.
+//! Products on the CPU of which one factor is mostly zeros, as AbsTopK leaves activations and their gradients: an entry of the result takes up
+//! only what the nonzeros of its row name.
 //!
-//! An entry of `dW` sums over the rows in ascending order, in groups of [`ROWS`] whose sums are then added: the result depends neither on the
+//! It sums over the inner dimension in ascending order, in groups of [`ROWS`] whose sums are then added: the result depends neither on the
 //! number of threads nor on how wide the vectors are.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::Factor;
 use crate::Result;
 use crate::device::Tensor;
 use crate::device::cpu::{rows_per_block, vectorised};
 
 /// Up to this share of nonzeros the others are skipped. Measured with AVX2 at 1,024 rows (1,024 → 1,024 and 4,096 → 1,024), as dense time over
-/// this: 1.6 to 2.0 at 1/4. An earlier, slower version had 1.2 at 1/3 and met the dense product near 1/2.
+/// this: 1.8 to 2.1 at 1/4. An earlier, slower version had 1.2 at 1/3 and met the dense product near 1/2.
 const WORTHWHILE: f64 = 0.4;
 
-/// Rows that are summed at a time, as many as a word has bits.
+/// Shortest inner dimension in which activations with zeros come to a dense weight this way. Shorter ones would gain too (1.4 times at 128, 1.6 at
+/// 256); they stay dense so that small models train to the bits that they always had.
+const INNER: usize = 512;
+
+/// Rows of the second factor that are summed at a time, as many as a word has bits.
 const ROWS: usize = 64;
 
 /// Outputs that are computed at a time.
@@ -28,10 +33,28 @@ const WIDTH: usize = 64;
 /// Groups of rows that serve all of a thread's outputs before the next ones come: 128 KiB, which stay in the second-level cache.
 const GROUPS: usize = 8;
 
+/// Entries in a cache line. A vector that lies across two takes twice as long to load.
+const LINE: usize = 16;
+
+/// `out = a b`, or `out += a b`, with `a: (m, k)` and `b: (k, n)`, if `a` has zeros enough for this to be the faster way; whether it was.
+pub(super) fn product(
+    out: &mut Tensor,
+    (m, n, k): (usize, usize, usize),
+    a: &Factor,
+    b: &Factor,
+    accumulate: bool,
+) -> Result<bool> {
+    let skip = k >= INNER && m * n > 0 && share(a.0.native()?) <= WORTHWHILE;
+    if skip {
+        multiply(out, (m, n, k), a, b, accumulate)?;
+    }
+    Ok(skip)
+}
+
 /// `dyᵀ x` with `dy: (.., outputs)`, `x: (.., inputs)`, result `(outputs, inputs)`, if either factor has zeros enough for this to be the
 /// faster way.
 pub(super) fn weight_gradient(dy: &Tensor, x: &Tensor) -> Result<Option<Tensor>> {
-    let (outputs, inputs) = (dy.rows_cols().1, x.rows_cols().1);
+    let ((n, outputs), inputs) = (dy.rows_cols(), x.rows_cols().1);
     if dy.is_empty() || x.is_empty() {
         return Ok(None);
     }
@@ -41,10 +64,10 @@ pub(super) fn weight_gradient(dy: &Tensor, x: &Tensor) -> Result<Option<Tensor>>
     }
     let mut out = dy.device().empty("linear weight gradient", &[outputs, inputs])?;
     if dy_share <= x_share {
-        product(dy, x, &mut out)?;
+        multiply(&mut out, (outputs, inputs, n), &Factor(dy, (1, outputs)), &Factor(x, (inputs, 1)), false)?;
     } else {
         let mut turned = dy.device().empty("linear weight gradient", &[inputs, outputs])?;
-        product(x, dy, &mut turned)?;
+        multiply(&mut turned, (inputs, outputs, n), &Factor(x, (1, inputs)), &Factor(dy, (outputs, 1)), false)?;
         transpose(turned.native()?, outputs, out.native_mut()?);
     }
     Ok(Some(out))
@@ -56,77 +79,106 @@ fn share(x: &[f32]) -> f64 {
     x.par_chunks(1 << 14).map(count).sum::<u32>() as f64 / x.len() as f64
 }
 
-/// `out = aᵀ b` with `a: (N, rows)` mostly zeros and `b: (N, cols)`.
-fn product(a: &Tensor, b: &Tensor, out: &mut Tensor) -> Result<()> {
-    let ((n, rows), cols) = (a.rows_cols(), b.rows_cols().1);
-    let mut packed = b.device().empty("linear panels", &[cols.div_ceil(WIDTH), n.next_multiple_of(ROWS), WIDTH])?;
-    pack(b.native()?, cols, packed.native_mut()?);
-    let (a, packed) = (a.native()?, packed.native()?);
+/// `out = a b`, or `out += a b`, with `a: (m, k)` mostly zeros and `b: (k, n)`. Each lies in its tensor by rows or by columns, without gaps.
+fn multiply(
+    out: &mut Tensor,
+    (m, n, k): (usize, usize, usize),
+    a: &Factor,
+    b: &Factor,
+    accumulate: bool,
+) -> Result<()> {
+    let padded = k.next_multiple_of(ROWS) * WIDTH;
+    let len = n.div_ceil(WIDTH) * padded;
+    let mut packed: Tensor = out.device().empty("linear panels", &[len + LINE])?;
+    let start = packed.native()?.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    pack(b.0.native()?, b.1, (k, n), &mut packed.native_mut()?[start..start + len]);
+    let (a, strides, packed) = (a.0.native()?, a.1, &packed.native()?[start..start + len]);
     // The more outputs a thread takes, the less often it reads `b`; but all threads shall have some.
-    let task = (rows / (2 * rayon::current_num_threads())).next_multiple_of(OUTPUTS).clamp(OUTPUTS, 8 * OUTPUTS);
-    out.native_mut()?.par_chunks_mut(task * cols).enumerate().for_each(|(number, out)| {
-        let blocks = (0..out.len() / cols).step_by(OUTPUTS);
-        let factor = |first| {
-            let mut factor = Factor::default();
-            let outputs = OUTPUTS.min(rows - first);
-            vectorised!(factor.fill(a, rows, first, outputs));
-            factor
+    let task = (m / (2 * rayon::current_num_threads())).next_multiple_of(OUTPUTS).clamp(OUTPUTS, 8 * OUTPUTS);
+    out.native_mut()?.par_chunks_mut(task * n).enumerate().for_each(|(number, out)| {
+        let blocks = (0..out.len() / n).step_by(OUTPUTS).map(|block| number * task + block);
+        let list = |first| {
+            let mut nonzeros = Nonzeros::default();
+            let outputs = OUTPUTS.min(m - first);
+            vectorised!(nonzeros.fill(a, strides, k, first, outputs));
+            nonzeros
         };
-        let factors: Vec<_> = blocks.map(|block| factor(number * task + block)).collect();
-        Arch::new().dispatch(Outputs { factors: &factors, packed, cols, out });
+        let blocks: Vec<_> = blocks.map(list).collect();
+        Arch::new().dispatch(Outputs { blocks: &blocks, packed, cols: n, out, accumulate });
     });
     Ok(())
 }
 
-/// `b: (N, cols)` in panels of [`WIDTH`] columns, (panels, N, WIDTH), with zeros to fill up the last panel and the last group of rows.
-fn pack(b: &[f32], cols: usize, packed: &mut [f32]) {
-    let n = b.len() / cols;
-    let padded = n.next_multiple_of(ROWS) * WIDTH;
+/// `b: (k, n)`, with the given distances between rows and columns, in panels of [`WIDTH`] columns, (panels, k, WIDTH), with zeros to fill up the
+/// last panel and the last group of rows.
+fn pack(b: &[f32], (down, right): (usize, usize), (k, n): (usize, usize), packed: &mut [f32]) {
+    let padded = k.next_multiple_of(ROWS) * WIDTH;
     let rows = rows_per_block(WIDTH);
     packed.par_chunks_mut(padded).enumerate().for_each(|(p, panel)| {
-        let here = WIDTH.min(cols - p * WIDTH);
-        let (panel, padding) = panel.split_at_mut(n * WIDTH);
+        let here = WIDTH.min(n - p * WIDTH);
+        let (panel, padding) = panel.split_at_mut(k * WIDTH);
         padding.fill(0.0);
         panel.par_chunks_mut(rows * WIDTH).enumerate().for_each(|(block, panel)| {
-            for (row, source) in panel.chunks_exact_mut(WIDTH).zip(b[block * rows * cols..].chunks_exact(cols)) {
-                row[..here].copy_from_slice(&source[p * WIDTH..][..here]);
-                row[here..].fill(0.0);
+            let b = &b[block * rows * down + p * WIDTH * right..];
+            if right == 1 {
+                for (row, source) in panel.chunks_exact_mut(WIDTH).zip(b.chunks(down)) {
+                    row[..here].copy_from_slice(&source[..here]);
+                    row[here..].fill(0.0);
+                }
+            } else {
+                if here < WIDTH {
+                    panel.fill(0.0);
+                }
+                // A cache line of every column at a time.
+                for (line, panel) in panel.chunks_mut(LINE * WIDTH).enumerate() {
+                    for (c, source) in b[line * LINE..].chunks(right).take(here).enumerate() {
+                        panel[c..].iter_mut().step_by(WIDTH).zip(source).for_each(|(to, from)| *to = *from);
+                    }
+                }
             }
         });
     });
 }
 
-/// The nonzeros of some columns of the factor with zeros.
+/// The nonzeros of some rows of the factor with zeros.
 #[derive(Default)]
-struct Factor {
-    /// How many columns.
+struct Nonzeros {
+    /// How many rows.
     outputs: usize,
-    /// For every group of rows and every column, rows within the group, ascending, and values.
+    /// For every group of columns and every row, columns within the group, ascending, and values.
     entries: Vec<(u32, f32)>,
-    /// Where the list of a group and column ends: (groups, outputs).
+    /// Where the list of a group and row ends: (groups, outputs).
     ends: Vec<u32>,
 }
 
-impl Factor {
-    /// Takes columns `first..first + outputs` of `a: (N, rows)`.
+impl Nonzeros {
+    /// Takes rows `first..first + outputs` of `a: (m, k)`, with the given distances between rows and columns.
     #[inline(always)]
-    fn fill(&mut self, a: &[f32], rows: usize, first: usize, outputs: usize) {
+    fn fill(&mut self, a: &[f32], (down, right): (usize, usize), k: usize, first: usize, outputs: usize) {
         self.outputs = outputs;
-        for group in a.chunks(ROWS * rows) {
+        for start in (0..k).step_by(ROWS) {
+            let group = &a[first * down + start * right..];
             let mut masks = [[0u32; OUTPUTS]; 2];
-            for (r, row) in group.chunks_exact(rows).enumerate() {
-                let half = &mut masks[r / 32];
-                for (bits, value) in half.iter_mut().zip(&row[first..first + outputs]) {
-                    *bits |= u32::from(*value != 0.0) << (r % 32);
+            if right == 1 {
+                for (o, row) in group.chunks(down).take(outputs).enumerate() {
+                    for (half, row) in masks.iter_mut().zip(row[..ROWS.min(k - start)].chunks(32)) {
+                        half[o] = (0..32).zip(row).map(|(c, value)| u32::from(*value != 0.0) << c).sum();
+                    }
+                }
+            } else {
+                for (c, column) in group.chunks(right).take(ROWS.min(k - start)).enumerate() {
+                    for (bits, value) in masks[c / 32].iter_mut().zip(&column[..outputs]) {
+                        *bits |= u32::from(*value != 0.0) << (c % 32);
+                    }
                 }
             }
             let [low, high] = masks;
             for (o, (low, high)) in low.into_iter().zip(high).take(outputs).enumerate() {
                 let mut left = u64::from(high) << 32 | u64::from(low);
                 while left != 0 {
-                    let r = left.trailing_zeros();
+                    let c = left.trailing_zeros();
                     left &= left - 1;
-                    self.entries.push((r, group[r as usize * rows + first + o]));
+                    self.entries.push((c, group[c as usize * right + o * down]));
                 }
                 self.ends.push(self.entries.len() as u32);
             }
@@ -137,11 +189,16 @@ impl Factor {
 /// Some rows of the result.
 struct Outputs<'a> {
     /// For [`OUTPUTS`] rows each.
-    factors: &'a [Factor],
+    blocks: &'a [Nonzeros],
     packed: &'a [f32],
     cols: usize,
     out: &'a mut [f32],
+    accumulate: bool,
 }
+
+/// Some results under way.
+#[repr(align(64))]
+struct Sums([f32; OUTPUTS * WIDTH]);
 
 impl WithSimd for Outputs<'_> {
     type Output = ();
@@ -161,20 +218,20 @@ impl Outputs<'_> {
     /// `V` vectors are [`WIDTH`] entries.
     #[inline(always)]
     fn panels<S: Simd, const V: usize>(self, simd: S) {
-        let Self { factors, packed, cols, out } = self;
+        let Self { blocks, packed, cols, out, accumulate } = self;
         let padded = packed.len() / cols.div_ceil(WIDTH);
-        let mut sums = [0.0f32; OUTPUTS * WIDTH];
+        let Sums(sums) = &mut Sums([0.0; OUTPUTS * WIDTH]);
         for (p, panel) in packed.chunks_exact(padded).enumerate() {
             let here = p * WIDTH..cols.min((p + 1) * WIDTH);
             for (c, rows) in panel.chunks(GROUPS * ROWS * WIDTH).enumerate() {
-                for (factor, out) in factors.iter().zip(out.chunks_mut(OUTPUTS * cols)) {
+                for (nonzeros, out) in blocks.iter().zip(out.chunks_mut(OUTPUTS * cols)) {
                     sums.fill(0.0);
-                    if c > 0 {
+                    if c > 0 || accumulate {
                         for (sum, out) in sums.chunks_exact_mut(WIDTH).zip(out.chunks_exact(cols)) {
                             sum[..here.len()].copy_from_slice(&out[here.clone()]);
                         }
                     }
-                    factor.multiply::<S, V>(simd, c * GROUPS, rows, &mut sums);
+                    nonzeros.multiply::<S, V>(simd, c * GROUPS, rows, sums);
                     for (sum, out) in sums.chunks_exact(WIDTH).zip(out.chunks_exact_mut(cols)) {
                         out[here.clone()].copy_from_slice(&sum[..here.len()]);
                     }
@@ -184,7 +241,7 @@ impl Outputs<'_> {
     }
 }
 
-impl Factor {
+impl Nonzeros {
     /// Adds to `sums`, (outputs, [`WIDTH`]), what comes of some groups of rows, (groups · [`ROWS`], WIDTH), the first of which is number `first`.
     #[inline(always)]
     fn multiply<S: Simd, const V: usize>(&self, simd: S, first: usize, rows: &[f32], sums: &mut [f32]) {
