@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{normal, put, rng};
+use common::{devices, normal, put, rng};
 use gossamer::device::{Device, Gpu, GpuOptions};
 use gossamer::ops::{abs_topk, linear};
 use tempfile::tempdir;
@@ -119,6 +119,33 @@ fn a_folder_that_cannot_be_written_stops_nothing() {
 fn gpu(cache: Option<&Path>) -> Gpu {
     let options = GpuOptions { cache: cache.map(Path::to_path_buf), subgroups: true, checked: false };
     Gpu::open_with(None, &options).expect("an adapter")
+}
+
+#[test]
+fn sizes_that_overflow_are_refused() {
+    for device in devices() {
+        for shape in [&[usize::MAX, 2][..], &[1 << 32, 1 << 32], &[1 << 31, 1 << 31, 1]] {
+            let error = device.zeros::<f32>("too large", shape).unwrap_err();
+            assert!(error.to_string().contains("too large"), "{error}");
+        }
+        let none = device.zeros::<f32>("none", &[0, 3]).unwrap();
+        assert!(none.reshape(&[3, 0]).is_ok());
+        // Their product is 2^64, which is 0 in 64 bits.
+        assert!(none.reshape(&[1 << 32, 1 << 32]).is_err());
+    }
+}
+
+#[test]
+fn what_others_still_read_is_not_written() {
+    for device in devices() {
+        let mut x = put(&device, &[3], &[1.0, 2.0, 3.0]);
+        let (seen, other) = (x.reshape(&[1, 3]).unwrap(), put(&device, &[3], &[7.0, 8.0, 9.0]));
+        assert!(x.write(&[4.0, 5.0, 6.0]).is_err() && x.clear().is_err() && x.copy_from(&other).is_err());
+        assert_eq!(seen.read().unwrap(), [1.0, 2.0, 3.0]);
+        drop(seen);
+        x.copy_from(&other).unwrap();
+        assert_eq!(x.read().unwrap(), [7.0, 8.0, 9.0]);
+    }
 }
 
 #[test]

@@ -24,17 +24,30 @@ pub enum Set {
     Positive,
     /// Negative prompts.
     Negative,
+    /// Positive prompts less the negative ones.
+    Difference,
 }
 
 impl Set {
-    const ALL: [(Self, &str); 3] = [(Self::Corpus, "text"), (Self::Positive, "positive"), (Self::Negative, "negative")];
+    const ALL: [(Self, &str); 4] = [
+        (Self::Corpus, "text"),
+        (Self::Positive, "positive"),
+        (Self::Negative, "negative"),
+        (Self::Difference, "difference"),
+    ];
 
-    fn of(self, node: &NodeStatistics) -> &Activations {
+    fn of(self, node: &NodeStatistics) -> Option<&Activations> {
         match self {
-            Self::Corpus => &node.corpus,
-            Self::Positive => &node.positive,
-            Self::Negative => &node.negative,
+            Self::Corpus => Some(&node.corpus),
+            Self::Positive => Some(&node.positive),
+            Self::Negative => Some(&node.negative),
+            Self::Difference => node.difference.as_ref(),
         }
+    }
+
+    /// From where to where colours and the histogram go.
+    fn range(self, node: &NodeStatistics, set: &Activations) -> [f32; 2] {
+        if self == Self::Difference { [set.min, set.max] } else { [node.low, node.high] }
     }
 }
 
@@ -146,13 +159,20 @@ fn on_background(ui: &Ui, value: f64) -> Color32 {
 
 /// Histogram and snippets.
 fn activations(ui: &mut Ui, document: &Document, node: &NodeStatistics, shelf: &mut Shelf) {
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         ui.weak("activations in");
         for (set, name) in Set::ALL {
             ui.selectable_value(&mut shelf.set, set, name);
         }
     });
-    let set = shelf.set.of(node);
+    let Some(set) = shelf.set.of(node) else {
+        ui.weak("differences were not measured: `gossamer circuit stats` measures them");
+        return;
+    };
+    let [low, high] = shelf.set.range(node, set);
+    if shelf.set == Set::Difference {
+        ui.weak("positive prompt less the negative one, written as the positive");
+    }
     // Of published circuits, only some texts are known.
     if set.count > 0 {
         let share = 100.0 * set.active();
@@ -162,7 +182,7 @@ fn activations(ui: &mut Ui, document: &Document, node: &NodeStatistics, shelf: &
             signed(set.min.into()),
             signed(set.max.into())
         ));
-        histogram(ui, set, [node.low, node.high]);
+        histogram(ui, set, [low, high]);
     }
     if set.quantiles.iter().all(|q| q.top.snippets.is_empty() && q.bottom.snippets.is_empty()) {
         ui.weak("no texts are known");
@@ -178,7 +198,7 @@ fn activations(ui: &mut Ui, document: &Document, node: &NodeStatistics, shelf: &
             .custom_formatter(move |number, _| shown.get(number as usize).cloned().unwrap_or_default()),
     );
     let Some(quantile) = set.quantiles.get(shelf.quantile) else { return };
-    let largest = node.low.abs().max(node.high.abs());
+    let largest = low.abs().max(high.abs());
     for (name, end) in [("top", &quantile.top), ("bottom", &quantile.bottom)] {
         ui.weak(format!("{name} {}: {}", names[shelf.quantile], signed(end.value.into())));
         for snippet in &end.snippets {

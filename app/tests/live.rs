@@ -401,6 +401,11 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
     number(&mut harness, "strength", "nan");
     number(&mut harness, "value", "1e400");
     check(&harness, &by_hand);
+    // The circuit writes channel 5 of the stream; a later sublayer reads it.
+    click(&mut harness, "the same channels, read elsewhere");
+    harness.run();
+    click(&mut harness, "1.mlp.act_in[5]");
+    assert_eq!(harness.state().view().unwrap().edits.live.steer.channel.as_deref(), Some("1.mlp.act_in[5]"));
     write(&mut harness, "channel", "0.attn.q[3]");
     harness.get_by_label_contains("such as 3.attn.act_in[17]");
     click(&mut harness, "Open recipe");

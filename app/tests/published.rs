@@ -43,6 +43,13 @@ fn it_opens_and_draws_and_its_nodes_tell() {
     assert_eq!(selected.map(|item: Item| item.to_string()).as_deref(), Some("0.mlp.post_act[9]"));
     harness.get_by_label("task loss without it +0.200");
     harness.get_by_label("top 0.1 %: +3.750");
+    // In positive prompts it is 1 to 7, in negative ones -11 to -17.
+    click(&mut harness, "0.mlp.act_in[3]");
+    click(&mut harness, "difference");
+    harness.run();
+    harness.get_by_label("not zero at 100.00 % of 5 positions; +12.000 to +24.000");
+    harness.get_by_label("positive prompt less the negative one, written as the positive");
+    harness.get_by_label("top 0.1 %: +24.000");
     // It can be taken away as a circuit file.
     click(&mut harness, "File");
     click(&mut harness, "Save circuit as JSON");

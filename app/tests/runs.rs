@@ -241,6 +241,23 @@ fn what_was_chosen_is_there_again_and_pictures_leave_out_what_is_hidden() {
 }
 
 #[test]
+fn of_too_many_views_those_that_were_open_longest_ago_go() {
+    let view = serde_json::json!({ "threshold": 0.25 });
+    let views: std::collections::BTreeMap<String, _> = (0..502).map(|i| (format!("{i:03}"), view.clone())).collect();
+    // An earlier version knew no order; since then 001, 000 and 501 were open.
+    let session = serde_json::json!({ "views": views, "order": ["001", "000", "501"] });
+    let mut kept = Kept::default();
+    kept.0.insert("session".into(), session.to_string());
+    let mut window = Explorer::new(&eframe::egui::Context::default(), Some(&kept), None);
+    eframe::App::save(&mut window, &mut kept);
+    let session: serde_json::Value = serde_json::from_str(&kept.0["session"]).unwrap();
+    let views = session["views"].as_object().unwrap();
+    assert_eq!(views.len(), 500);
+    assert!(["002", "003"].iter().all(|name| !views.contains_key(*name)), "the oldest are gone");
+    assert!(["000", "001", "004", "501"].iter().all(|name| views.contains_key(*name)));
+}
+
+#[test]
 fn paths_are_kept_whole_and_those_that_are_no_text_cost_nothing() {
     let mut harness = window(Some("assets/single_double_quote.json".as_ref()));
     wait(&mut harness, "circuit", |harness| harness.state().view().is_some());

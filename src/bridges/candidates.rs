@@ -1,12 +1,25 @@
 //! Which channels steer: the dense model's answers to questions, with each channel as it is in the counterfactual.
 
+use std::collections::BTreeSet;
+
 use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
 
 use super::steer::{Change, Channel, Steering};
+use crate::circuits::Circuit;
 use crate::{Error, Result};
+
+/// The channels that may steer by what a circuit says: those of the residual stream that it reads or writes, wherever a sublayer reads them, in
+/// the order of sublayers. What one sublayer finds in a channel may move the dense model only after the next one has passed it on.
+pub fn residual_channels(circuit: &Circuit) -> Vec<Channel> {
+    let resides = |site: &str| site.ends_with(".act_in") || site.ends_with(".resid_delta");
+    let indices = circuit.nodes.iter().filter(|entry| resides(&entry.site)).map(|entry| entry.index);
+    let indices: BTreeSet<usize> = indices.filter(|&index| index < circuit.model.d_model).collect();
+    let at = |sublayer| indices.iter().map(move |&index| Channel { sublayer, index });
+    (0..2 * circuit.model.n_layer).flat_map(at).collect()
+}
 
 /// A prompt, what is right after it, and another prompt with another answer. An answer may be given in several ways, each a token.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,9 @@ pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
         let maps = times(sites, d + 2 * s);
         through.saturating_add(times(head, sites)).saturating_add(stacks).saturating_add(maps)
     };
-    let alone = times(sites, d).saturating_add(vocab);
+    // The predictions, and those that the hybrids are to make where these are others.
+    let predictions = if config.bridge.as_ref().is_some_and(|bridge| bridge.kl_top.is_some()) { 2 } else { 1 };
+    let alone = times(sites, d).saturating_add(times(vocab, predictions));
     let tokens = number(config.train.batch_size.saturating_mul(sparse.block_size));
     let mut estimate = Estimate::new(config);
     // The hybrids of one model are done before those of the other begin.

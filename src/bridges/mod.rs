@@ -17,7 +17,7 @@ mod recipe;
 mod steer;
 mod train;
 
-pub use candidates::{Candidate, Control, Effect, Question, Sweep};
+pub use candidates::{Candidate, Control, Effect, Question, Sweep, residual_channels};
 pub use estimate::estimate;
 pub use evaluate::{BridgeEvaluation, Hybrid, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};

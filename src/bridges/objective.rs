@@ -18,8 +18,8 @@ use std::sync::Arc;
 use super::Bridges;
 use crate::device::Tensor;
 use crate::model::{Batch, Kind, Model, Pass, Weights};
-use crate::ops::add;
 use crate::ops::compress::Compressed;
+use crate::ops::{add, most_probable};
 use crate::tape::{Tape, Var};
 use crate::train::bridge::Coefficients;
 use crate::{Error, Result};
@@ -122,6 +122,8 @@ pub struct Objective<'a> {
     /// Whether the encoders' errors draw the sparse stream to what the encoders give, too. The method holds it constant; its
     /// scale is constant either way.
     pub draw_sparse: bool,
+    /// The divergences are from the dense model's so many most probable tokens alone, their probabilities scaled to a sum of 1; none: from all.
+    pub kl_top: Option<usize>,
 }
 
 /// What the dense model makes of a batch.
@@ -158,7 +160,7 @@ impl<'a> Objective<'a> {
     /// The method's objective, with all coefficients 1 and the sparse model's weights dense.
     pub fn new(dense: &'a Model, dense_weights: &'a Weights, sparse: &'a Model, bridges: &'a Bridges) -> Self {
         let coefficients = Coefficients::default();
-        Self { dense, dense_weights, sparse, compressed: &[], bridges, coefficients, draw_sparse: false }
+        Self { dense, dense_weights, sparse, compressed: &[], bridges, coefficients, draw_sparse: false, kl_top: None }
     }
 }
 
@@ -176,11 +178,12 @@ impl Objective<'_> {
         let cross_entropy = self.own(&mut tape, &weights, &batches, sparse.logits.clone())?;
         let encoded = self.encode(&mut tape, &maps, &dense, &sparse)?;
         let d2s = self.continue_sparse(&mut tape, &weights, &batches, encoded.streams)?;
-        let kl_d2s = tape.kl(&d2s, &dense.logits)?;
+        let wanted = self.wanted(&dense)?;
+        let kl_d2s = tape.kl(&d2s, &wanted)?;
         drop(d2s);
         let decoded = self.decode(&mut tape, &maps, &dense, &sparse)?;
         let s2d = self.continue_dense(&mut tape, &batches, decoded.streams)?;
-        let kl_s2d = tape.kl(&s2d, &dense.logits)?;
+        let kl_s2d = tape.kl(&s2d, &wanted)?;
         Ok(losses(&cross_entropy, &encoded.errors, &decoded.errors, &kl_d2s, &kl_s2d))
     }
 
@@ -214,7 +217,8 @@ impl Objective<'_> {
         let weights_aside = Weights::new(self.sparse, &mut aside, wanted, self.compressed);
         let entries: Vec<Var> = encoded.streams.iter().map(|stream| aside.leaf(stream.value().clone())).collect();
         let logits = self.continue_sparse(&mut aside, &weights_aside, &batches, entries.clone())?;
-        let kl_d2s = aside.kl(&logits, &dense.logits)?;
+        let predicted = self.wanted(&dense)?;
+        let kl_d2s = aside.kl(&logits, &predicted)?;
         drop(logits);
         aside.backward_from(self.seed(&kl_d2s, c.kl_d2s, share)?)?;
         for (stream, entry) in encoded.streams.into_iter().zip(&entries) {
@@ -223,7 +227,7 @@ impl Objective<'_> {
 
         let decoded = self.decode(&mut tape, &maps, &dense, &sparse)?;
         let logits = self.continue_dense(&mut tape, &batches, decoded.streams)?;
-        let kl_s2d = tape.kl(&logits, &dense.logits)?;
+        let kl_s2d = tape.kl(&logits, &predicted)?;
         drop(logits);
         seeds.extend(self.seed(&kl_s2d, c.kl_s2d, share)?);
         for (errors, coefficient) in [(&encoded.errors, c.nmse_enc), (&decoded.errors, c.nmse_dec)] {
@@ -271,6 +275,11 @@ impl Objective<'_> {
     pub(super) fn run_sparse(&self, tape: &mut Tape, weights: &Weights, batches: &Batches) -> Result<Sparse> {
         let (sites, logits) = run(self.sparse, weights, &batches.sparse, tape)?;
         Ok(Sparse { sites, logits })
+    }
+
+    /// What the hybrids shall predict, `(B, T, V)`.
+    fn wanted(&self, dense: &Dense) -> Result<Tensor> {
+        self.kl_top.map_or(Ok(dense.logits.clone()), |n| most_probable::forward(&dense.logits, n))
     }
 
     /// The sparse model's cross-entropy.

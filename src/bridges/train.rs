@@ -102,6 +102,7 @@ impl BridgeTrainer {
             bridges: &self.bridges,
             coefficients: self.settings.coefficients,
             draw_sparse: self.settings.draw_sparse,
+            kl_top: self.settings.kl_top,
         };
         let share = self.sparse.share();
         let (mut terms, mut total) = (Vec::with_capacity(batches.len()), None);

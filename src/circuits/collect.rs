@@ -1,5 +1,7 @@
 //! Gathers [activation statistics](super::statistics) in two passes over the sequences: moments and quantiles, then histograms and snippets.
 
+use std::collections::HashMap;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -49,6 +51,16 @@ pub(crate) fn gather(
     for (which, set) in sets.into_iter().enumerate() {
         moments.push(first_pass(nodes, set, seed, &|see| show(which, see))?);
     }
+    let more = |see: &mut See| differences(show, see);
+    let pairs = sets[1]
+        .iter()
+        .zip(sets[2])
+        .map(|(positive, negative)| positive[positive.len() - positive.len().min(negative.len())..].to_vec());
+    let pairs: Vec<Vec<u32>> = pairs.collect();
+    let apart = first_pass(nodes, &pairs, seed, &more)?;
+    let own: Vec<(f32, f32)> = apart.iter().map(|m| (m.min, m.max)).collect();
+    let mut apart = second_pass(nodes, &pairs, &own, apart, seed, &more)?.into_iter().filter(|_| !pairs.is_empty());
+
     let range = |n: usize| {
         let seen = moments.iter().map(|set| &set[n]).filter(|m| m.count > 0);
         let (low, high) = seen.fold((f32::MAX, f32::MIN), |(low, high), m| (low.min(m.min), high.max(m.max)));
@@ -60,15 +72,28 @@ pub(crate) fn gather(
         gathered.push(second_pass(nodes, set, &ranges, moments, seed, &|see| show(which, see))?.into_iter());
     }
     let mut next = |set: usize| gathered[set].next().unwrap_or_default();
-    let entry = |(&node, (low, high))| NodeStatistics {
+    let mut entry = |(&node, (low, high))| NodeStatistics {
         node,
         low,
         high,
         corpus: next(0),
         positive: next(1),
         negative: next(2),
+        difference: apart.next(),
     };
-    Ok(nodes.iter().zip(ranges).map(entry).collect())
+    Ok(nodes.iter().zip(ranges).map(&mut entry).collect())
+}
+
+/// Shows how much more each node is in the positive prompts than in the negative ones, aligned at their ends.
+fn differences(show: &dyn Fn(usize, &mut See) -> Result<()>, see: &mut See) -> Result<()> {
+    let mut negative: HashMap<(usize, usize), Vec<f32>> = HashMap::new();
+    show(2, &mut |n, sequence, values| drop(negative.insert((n, sequence), values.to_vec())))?;
+    show(1, &mut |n, sequence, values| {
+        let Some(other) = negative.get(&(n, sequence)) else { return };
+        let shared = values.len().min(other.len());
+        let ends = values[values.len() - shared..].iter().zip(&other[other.len() - shared..]);
+        see(n, sequence, &ends.map(|(a, b)| a - b).collect::<Vec<f32>>());
+    })
 }
 
 /// Runs the model over all sequences and shows `see` each node's activations in each. Negative zeros are shown as zeros.

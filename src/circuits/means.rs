@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Circuit;
 use crate::files::{HostTensor, load_metadata, load_tensors, save_tensors};
 use crate::model::{Batch, Model, means, site_pattern};
-use crate::text::corpus::Source;
+use crate::text::corpus::{Source, fingerprint};
 use crate::text::python;
 use crate::text::sequences::sequences;
 use crate::text::tokenizer::Tokenizer;
@@ -40,16 +40,19 @@ pub fn text_means(
     tokens: usize,
     kept: &Path,
 ) -> Result<BTreeMap<String, Vec<f32>>> {
-    let names: Vec<_> = data.iter().map(|path| path.display().to_string()).collect();
-    let generated = format!("generated Python, version {}", python::VERSION);
+    // By what is in the files: their names stay when they are edited.
+    let text = match data.is_empty() {
+        true => format!("generated Python, version {}", python::VERSION),
+        false => fingerprint(&Source::new(data).files()?)?,
+    };
     let about = HashMap::from([
         ("model".to_string(), model.hash()?),
-        ("data".to_string(), if names.is_empty() { generated } else { names.join(" ") }),
+        ("data".to_string(), text),
         ("tokens".to_string(), tokens.to_string()),
     ]);
     let same = load_metadata(kept).is_ok_and(|found| about.iter().all(|(key, value)| found.get(key) == Some(value)));
     if same {
-        return Ok(load_tensors(kept)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect());
+        return read(kept);
     }
     let means = measured(model, tokenizer, data, tokens)?;
     let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
@@ -80,9 +83,13 @@ pub(super) fn measured(
 pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<String, Vec<f32>>>> {
     let path = folder.join(MEANS);
     match load_metadata(&path).is_ok_and(|about| about.get("model").is_some_and(|found| found == hash)) {
-        true => Ok(Some(load_tensors(&path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect())),
+        true => read(&path).map(Some),
         false => Ok(None),
     }
+}
+
+fn read(path: &Path) -> Result<BTreeMap<String, Vec<f32>>> {
+    Ok(load_tensors(path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect())
 }
 
 impl Circuit {

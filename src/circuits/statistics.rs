@@ -1,7 +1,8 @@
 //! Activation statistics of a circuit's nodes, and the file that keeps them beside the circuit.
 //!
 //! They describe the whole model: nothing is ablated. For every node there are three sets of activations: those over a corpus, over the
-//! positive and over the negative prompts that the circuit was chosen by. Of each set the file has the moments, a histogram, and snippets of
+//! positive and over the negative prompts that the circuit was chosen by; and a fourth, how much more it is in each positive prompt than in the
+//! negative one of the same pair, position by position. Of each set the file has the moments, a histogram, and snippets of
 //! text: where the activation is at the top, and where at the bottom, at each of [`QUANTILES`].
 //!
 //! *At the top q* means: with the n values in order, the value with `floor(q · (n − 1))` values above it is the quantile; the snippets are
@@ -60,6 +61,11 @@ pub struct NodeStatistics {
     pub positive: Activations,
     /// Over all positions of the negative prompts.
     pub negative: Activations,
+    /// The activations in each positive prompt less those in its negative one. Prompts of different lengths meet at their ends, where the
+    /// question is asked; what the longer one has more is left out. The snippets have the positive prompt's tokens, the histogram goes from
+    /// the least difference to the largest. Nothing where there are no pairs, and in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Activations>,
 }
 
 /// One node's activations over some sequences. Of no sequences, everything is 0 or empty.
@@ -165,8 +171,8 @@ impl Versioned for Statistics {
 
     fn check(&self) -> Result<(), String> {
         for entry in &self.nodes {
-            for (name, set) in [("corpus", &entry.corpus), ("positive", &entry.positive), ("negative", &entry.negative)]
-            {
+            let sets = [("corpus", &entry.corpus), ("positive", &entry.positive), ("negative", &entry.negative)];
+            for (name, set) in sets.into_iter().chain(entry.difference.iter().map(|set| ("difference", set))) {
                 check_set(set).map_err(|what| format!("{}: {name}: {what}", entry.node))?;
             }
             finite(&format!("{}: low", entry.node), entry.low.into())?;

@@ -110,7 +110,8 @@ impl<T: Element> Tensor<T> {
     /// # Errors
     /// [`Error::Shape`] if the lengths differ.
     pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        if shape.iter().product::<usize>() != self.len() {
+        // Sizes that overflow could come out as the right number.
+        if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(self.len()) {
             return Err(Error::shape("reshape", format!("{:?} does not fit into {shape:?}", self.shape)));
         }
         Ok(Self { shape: shape.to_vec(), device: self.device.clone(), data: self.data.clone() })

@@ -134,7 +134,7 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, target: &Tensor, forward: &Forw
 }
 
 /// Every row's logarithm of the sum of `e^x`: (rows).
-fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
+pub(super) fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
     let (rows, vocab) = x.rows_cols();
     let mut lse = x.device().empty("log-sum-exp of the logits", &[rows])?;
     match x.gpu() {

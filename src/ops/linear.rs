@@ -3,14 +3,16 @@
 //! Gradients, for `dy: (N, out)`: `dx = dy W`, `dW = dyᵀ x`, `db = Σ_n dy_n`. All three products are the one matrix
 //! product below, reading its factors through strides.
 //!
-//! On the CPU a product skips the zeros of a factor that is mostly zeros, as AbsTopK leaves them (method: section 2): `x` and `dy` where the inner
-//! dimension is long enough, either factor of `dW`. Zero times infinity is zero there.
+//! On the CPU a product skips the zeros of a factor that is mostly zeros, as AbsTopK leaves them (method: section 2): `x` and `dy` where the
+//! weight is large, either factor of `dW`. Zero times infinity is zero there.
 //!
 //! Every result is the same bits for the same inputs on the same machine, whatever the number of threads: on the CPU
 //! the inner dimension is cut by cache sizes and shapes alone and each entry is summed by one thread in one order, on
 //! the GPU in an order that depends on the shapes alone, and partial products are added in order.
 
 mod zeros;
+
+pub(super) use zeros::skips;
 
 use super::expect_shape;
 use crate::device::cpu::{for_row_blocks, rows_per_block};

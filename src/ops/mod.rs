@@ -25,6 +25,7 @@ pub mod kl;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+pub mod most_probable;
 pub mod nmse;
 pub mod relu;
 pub mod rms_norm;
@@ -55,6 +56,7 @@ pub const SHADERS: &[&Shader] = &[
     &kl::SHADER,
     &layer_norm::SHADER,
     &linear::SHADER,
+    &most_probable::SHADER,
     &nmse::SHADER,
     &relu::SHADER,
     &rms_norm::SHADER,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::cache::{Tokens, VERSION, Writer};
-use super::source::fingerprint;
+pub(crate) use super::source::fingerprint;
 pub use super::source::{Documents, Source};
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::files::hex;

@@ -43,6 +43,8 @@ pub struct BridgeConfig {
     pub eps: f64,
     /// Whether the encoders' errors draw the sparse stream to what the encoders give, too; the method holds it constant.
     pub draw_sparse: bool,
+    /// The divergences are from only so many most probable tokens of the dense model, an approximation; none: from all.
+    pub kl_top: Option<usize>,
     /// What each term of the objective counts.
     pub coefficients: Coefficients,
 }
@@ -56,6 +58,7 @@ impl Default for BridgeConfig {
             lr: 1e-3,
             eps: 1e-8,
             draw_sparse: false,
+            kl_top: None,
             coefficients: Coefficients::default(),
         }
     }
@@ -84,6 +87,9 @@ impl BridgeConfig {
                 let wanted = if least == 0.0 { "a number of at least 0" } else { "a number above 0" };
                 return Err(Error::config(format!("bridge.{key}"), format!("{value} is not {wanted}")));
             }
+        }
+        if self.kl_top == Some(0) {
+            return Err(Error::config("bridge.kl_top", "0 tokens are no prediction"));
         }
         if self.encoder_afrac > 1.0 {
             return Err(Error::config("bridge.encoder_afrac", format!("{} is above 1", self.encoder_afrac)));

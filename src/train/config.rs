@@ -127,8 +127,15 @@ pub struct RunConfig {
 }
 
 /// Settings that can be absent; the value `none` makes them so.
-const OPTIONAL: [&str; 6] =
-    ["model.d_head", "model.d_mlp", "model.afrac", "model.d_pos_emb", "data.tokenizer", "bridge.sparse"];
+const OPTIONAL: [&str; 7] = [
+    "model.d_head",
+    "model.d_mlp",
+    "model.afrac",
+    "model.d_pos_emb",
+    "data.tokenizer",
+    "bridge.sparse",
+    "bridge.kl_top",
+];
 
 /// More layers than any machine trains; bounded before anything is made per layer.
 const MAX_LAYERS: usize = 10_000;

@@ -82,6 +82,27 @@ fn terms_agree_with_the_oracle() {
     }
 }
 
+#[test]
+fn divergences_from_the_most_probable_tokens() {
+    let pair = clear(&config(""), &as_published());
+    for device in devices() {
+        let (dense, sparse, bridges) = pair.models(&device);
+        let dense_weights = Weights::constant(&dense, &[]);
+        let terms = |kl_top| {
+            let objective = Objective { kl_top, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
+            let (terms, _) = objective.gradients(&pair.tokens, pair.sequences, 1.0, &|_| true).unwrap();
+            let terms = terms.read().unwrap();
+            assert_eq!(objective.losses(&pair.tokens, pair.sequences).unwrap().read().unwrap(), terms);
+            terms
+        };
+        let (all, vocab, one) = (terms(None), terms(Some(dense.config.vocab_size)), terms(Some(1)));
+        assert_eq!(all, vocab, "all tokens are the most probable ones");
+        assert_eq!((&all.nmse_dec, all.cross_entropy), (&one.nmse_dec, one.cross_entropy));
+        // One token alone costs more than a whole prediction that is nearly right.
+        assert!(all.kl_s2d.iter().zip(&one.kl_s2d).all(|(all, one)| one > all), "{all:?} {one:?}");
+    }
+}
+
 /// The numbers of the pair that a gradient's name means.
 fn tensor<'a>(pair: &'a mut Pair, name: &str) -> &'a mut Vec<f32> {
     let (of, name) = name.split_once('/').unwrap();

@@ -152,3 +152,22 @@ fn looking_stops_when_it_is_told_to() {
     let message = other.at_checkpoint(&model, &tokenizer, LOOK, Arc::default()).unwrap_err().to_string();
     assert!(message.contains("no node"), "{message}");
 }
+
+#[test]
+fn means_are_kept_for_the_text_that_they_were_taken_over() {
+    let (tokenizer, model) = (tokenizer(), model(4));
+    let folder = tempfile::tempdir().unwrap();
+    let (text, kept) = (folder.path().join("a.py"), folder.path().join("means.safetensors"));
+    let means = |line: &str| {
+        std::fs::write(&text, line.repeat(200)).unwrap();
+        let means = text_means(&model, &tokenizer, std::slice::from_ref(&text), 256, &kept).unwrap();
+        let touched = std::fs::metadata(&kept).unwrap().modified().unwrap();
+        (means, touched)
+    };
+    let (first, written) = means("x = 1\n");
+    assert_eq!(means("x = 1\n"), (first.clone(), written), "read from the file");
+    // The same name, other text.
+    let (other, _) = means("print('egg')\n");
+    assert_ne!(other, first);
+    assert_eq!(means("x = 1\n").0, first);
+}

@@ -157,6 +157,26 @@ fn statistics_are_those_of_plain_loops() {
                 check(&what, activations, set, &values, (node.low, node.high));
             }
         }
+        // Three pairs, of 3 to 9 tokens against 60 or more: the shorter prompts' tokens are what both have.
+        let (positive, negative) = (recorded(&model, &sets[1]), recorded(&model, &sets[2]));
+        for ((node, positive), negative) in got.iter().zip(positive).zip(negative) {
+            let apart = |(a, b): (&Vec<f32>, &Vec<f32>)| {
+                let b = &b[b.len() - a.len()..];
+                a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f32>>()
+            };
+            let values: Vec<Vec<f32>> = positive.iter().zip(&negative).map(apart).collect();
+            let set = node.difference.as_ref().unwrap();
+            check(&format!("difference of {}", node.node), set, &sets[1][..3], &values, (set.min, set.max));
+        }
+        // The other way round, the longer prompts are cut to the shorter ones' length, and every sign turns.
+        let turned = node_statistics(&model, &chosen(), [&[], &sets[2], &sets[1]], 7).unwrap();
+        for (node, turned) in got.iter().zip(&turned) {
+            let [a, b] = [node, turned].map(|node| node.difference.as_ref().unwrap());
+            assert_eq!((a.count, a.zeros, a.min, a.max), (b.count, b.zeros, -b.max, -b.min), "{}", node.node);
+            let end = &b.quantiles[0].top.snippets[0];
+            let whole = &sets[2][end.sequence];
+            assert!(whole.ends_with(&end.tokens) && end.tokens.len() == sets[1][end.sequence].len());
+        }
         let again = node_statistics(&model, &chosen(), [&sets[0], &sets[1], &sets[2]], 7).unwrap();
         assert_eq!(got, again);
         // Another seed takes other zeros, and nothing else changes.
@@ -167,6 +187,10 @@ fn statistics_are_those_of_plain_loops() {
                 other.quantiles.clone_from(&got.quantiles);
             }
             other.positive.quantiles.clone_from(&got.positive.quantiles);
+            let quantiles = got.difference.as_ref().map(|set| set.quantiles.clone());
+            if let (Some(set), Some(quantiles)) = (&mut other.difference, quantiles) {
+                set.quantiles = quantiles;
+            }
         }
         assert_eq!(got, other);
     }
@@ -217,6 +241,7 @@ fn large_corpora_are_sampled_for_quantiles_only() {
         assert_eq!(quantile.top.snippets.len(), SNIPPETS);
     }
     assert_eq!(got.positive, got.negative);
+    assert_eq!(got.difference, None, "there are no pairs");
     assert_eq!((got.positive.count, got.positive.histogram.len()), (0, BINS));
 }
 

@@ -80,6 +80,8 @@ fn prompts_lose_their_padding_and_their_activations_are_summed_up() {
     assert_eq!((set.count, set.min, set.max, set.mean), (5, 1.0, 7.0, (1.0 + 2.0 + 3.0 + 6.0 + 7.0) / 5.0));
     let set = &known("0.mlp.act_in[3]").negative;
     assert_eq!((set.count, set.min, set.max), (5, -17.0, -11.0));
+    let set = known("0.mlp.act_in[3]").difference.as_ref().unwrap();
+    assert_eq!((set.count, set.min, set.max), (5, 1.0 + 11.0, 7.0 + 17.0));
     let entry = &payload.circuit.nodes[0];
     assert_eq!((entry.positive.mean, entry.negative.max), (3.8, -11.0));
     assert_eq!(known("1.attn.act_in[1]").positive.count, 0, "nothing was saved of it");

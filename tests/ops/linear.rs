@@ -117,7 +117,7 @@ fn the_weights_gradient_with_zeros_in_either_factor() {
 #[test]
 fn activations_with_zeros_by_a_dense_weight() {
     let mut rng = rng(44);
-    // Around the shortest inner dimension that is skipped through, and below, at and above its groups, blocks and panels.
+    // Around the least sides that are skipped through, and below, at and above its groups, blocks and panels.
     let shapes = [(1, 512, 512), (3, 511, 512), (64, 576, 640), (65, 513, 600), (130, 700, 515)];
     for device in tiles() {
         // The GPU multiplies everything.

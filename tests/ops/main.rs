@@ -22,6 +22,7 @@ mod grad_rms;
 mod kl;
 mod layer_norm;
 mod linear;
+mod most_probable;
 mod nmse;
 mod relu;
 mod rms_norm;

@@ -36,6 +36,9 @@ struct Session {
     /// What was chosen about files, those and others, the example's under an empty name.
     #[serde(deserialize_with = "each_readable")]
     views: BTreeMap<String, View>,
+    /// The names under which something was chosen, the one that was open last at the end.
+    #[serde(deserialize_with = "readable")]
+    order: Vec<String>,
     /// How models were trained and circuits sought last.
     #[serde(deserialize_with = "readable")]
     runs: Choices,
@@ -162,7 +165,10 @@ impl Explorer {
     /// Notes the choices about the open document.
     fn keep_view(&mut self) {
         if let Some(open) = &self.open {
-            self.session.views.insert(key(&open.document), open.view.clone());
+            let name = key(&open.document);
+            self.session.order.retain(|other| *other != name);
+            self.session.order.push(name.clone());
+            self.session.views.insert(name, open.view.clone());
         }
     }
 
@@ -313,14 +319,17 @@ impl App for Explorer {
     fn save(&mut self, storage: &mut dyn Storage) {
         self.keep_view();
         self.session.runs = self.runs.choices.clone();
-        let Session { recent, views, .. } = &mut self.session;
+        let Session { views, order, .. } = &mut self.session;
         /// So many files' choices are kept.
         const VIEWS: usize = 500;
         views.retain(|_, view| *view != View::default());
-        let recent = |name: &str| name.is_empty() || recent.iter().any(|path| path.to_str() == Some(name));
-        let older: Vec<_> = views.keys().filter(|name| !recent(name)).cloned().collect();
-        let excess = views.len().saturating_sub(VIEWS);
-        older.iter().take(excess).for_each(|name| drop(views.remove(name)));
+        order.retain(|name| views.contains_key(name));
+        // Those of earlier versions have no place in the order: they are older.
+        let without: Vec<String> = views.keys().filter(|name| !order.contains(name)).cloned().collect();
+        order.splice(0..0, without);
+        for name in order.drain(..views.len().saturating_sub(VIEWS)) {
+            views.remove(&name);
+        }
         if let Ok(text) = serde_json::to_string(&self.session) {
             storage.set_string("session", text);
         }

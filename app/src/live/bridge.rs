@@ -5,7 +5,7 @@ use std::path::Path;
 use eframe::egui::{
     Button, CentralPanel, ComboBox, DragValue, Panel, ScrollArea, Slider, SliderClamping, TextEdit, Ui,
 };
-use gossamer::bridges::{Ratio, Recipe};
+use gossamer::bridges::{Channel, Ratio, Recipe};
 
 use super::ask::answers;
 use super::choices::{By, Steer};
@@ -42,18 +42,23 @@ fn choose(ui: &mut Ui, document: &Document, view: &mut View) {
             view.edits.live.steer.channel = Some(written.clone());
         }
     });
-    if channels(document).is_empty() {
-        return;
-    }
-    ui.weak("channels of the circuit that read the residual stream");
-    ui.horizontal_wrapped(|ui| {
-        for channel in channels(document) {
-            let name = channel.to_string();
-            if ui.selectable_label(written == name, &name).clicked() {
-                view.edits.live.steer.channel = Some(name);
+    let [own, elsewhere] = channels(document);
+    let mut offer = |ui: &mut Ui, channels: &[Channel]| {
+        ui.horizontal_wrapped(|ui| {
+            for name in channels.iter().map(ToString::to_string) {
+                if ui.selectable_label(written == name, &name).clicked() {
+                    view.edits.live.steer.channel = Some(name);
+                }
             }
-        }
-    });
+        });
+    };
+    if !own.is_empty() {
+        ui.weak("where the circuit reads the residual stream");
+        offer(ui, &own);
+    }
+    if !elsewhere.is_empty() {
+        ui.collapsing("the same channels, read elsewhere", |ui| offer(ui, &elsewhere));
+    }
 }
 
 /// How the channel changes, how strongly, and what becomes of the recipe.

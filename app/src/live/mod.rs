@@ -16,11 +16,12 @@ pub mod steer;
 mod table;
 pub mod worker;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use eframe::egui::Context;
-use gossamer::bridges::{Channel, ModelName, Recipe};
+use gossamer::bridges::{Channel, ModelName, Recipe, residual_channels};
 use gossamer::circuits::wording::signed;
 use gossamer::circuits::{Node, NodeEntry};
 
@@ -220,16 +221,17 @@ fn counterfactual<'a>(document: &'a Document, view: &'a View) -> &'a str {
     view.edits.live.steer.counterfactual.as_deref().unwrap_or(&document.circuit.task.negative)
 }
 
-/// The channels of the circuit that lead through the bridge.
-fn channels(document: &Document) -> Vec<Channel> {
-    let width = document.circuit.model.d_model;
-    let channel = |entry: &NodeEntry| entry.node().to_string().parse::<Channel>().ok();
-    document.circuit.nodes.iter().filter_map(channel).filter(|channel| channel.index < width).collect()
+/// The channels that may steer by what the circuit says: those that it reads itself, and where else its channels of the stream are read.
+fn channels(document: &Document) -> [Vec<Channel>; 2] {
+    let read = |entry: &NodeEntry| entry.node().to_string().parse::<Channel>().ok();
+    let read: BTreeSet<Channel> = document.circuit.nodes.iter().filter_map(read).collect();
+    let (own, elsewhere) = residual_channels(&document.circuit).into_iter().partition(|channel| read.contains(channel));
+    [own, elsewhere]
 }
 
 /// The channel to steer by, as it is written.
 fn channel(document: &Document, view: &View) -> String {
-    let first = || channels(document).first().map(ToString::to_string);
+    let first = || channels(document).iter().flatten().next().map(ToString::to_string);
     view.edits.live.steer.channel.clone().or_else(first).unwrap_or_default()
 }
 

@@ -1,6 +1,6 @@
 //! `gossamer steer`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use gossamer::bridges::{Change, Channel, Effect, ModelName, Question, Ratio, Recipe, Steering, Sweep};
+use gossamer::bridges::{
+    Change, Channel, Effect, ModelName, Question, Ratio, Recipe, Steering, Sweep, residual_channels,
+};
 use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::circuits::Circuit;
 use gossamer::circuits::tasks::{self, Split, Task};
@@ -194,16 +196,6 @@ fn task(args: &Args) -> Result<Option<(Task, Option<Vec<Channel>>)>> {
         bail!("{}: no node of the circuit reads or writes the residual stream", path.display());
     }
     Ok(Some((task, Some(channels))))
-}
-
-/// The channels of the residual stream that the circuit reads or writes, wherever a sublayer reads them: what one sublayer finds in a channel
-/// may move the dense model only after the next one has passed it on.
-fn residual_channels(circuit: &Circuit) -> Vec<Channel> {
-    let resides = |site: &str| site.ends_with(".act_in") || site.ends_with(".resid_delta");
-    let indices = circuit.nodes.iter().filter(|entry| resides(&entry.site)).map(|entry| entry.index);
-    let indices: BTreeSet<usize> = indices.filter(|&index| index < circuit.model.d_model).collect();
-    let at = |sublayer| indices.iter().map(move |&index| Channel { sublayer, index });
-    (0..2 * circuit.model.n_layer).flat_map(at).collect()
 }
 
 fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Result<Vec<Question>> {

@@ -16,9 +16,9 @@ use crate::device::cpu::{rows_per_block, vectorised};
 /// this: 1.8 to 2.1 at 1/4. An earlier, slower version had 1.2 at 1/3 and met the dense product near 1/2.
 const WORTHWHILE: f64 = 0.4;
 
-/// Shortest inner dimension in which activations with zeros come to a dense weight this way. Shorter ones would gain too (1.4 times at 128, 1.6 at
-/// 256); they stay dense so that small models train to the bits that they always had.
-const INNER: usize = 512;
+/// Least sides of a dense weight that activations with zeros come to this way. Smaller ones would gain too (1.4 times at 128, 1.6 at 256); they
+/// stay dense so that small models train to the bits that they always had.
+const SIDE: usize = 512;
 
 /// Rows of the second factor that are summed at a time, as many as a word has bits.
 const ROWS: usize = 64;
@@ -36,6 +36,11 @@ const GROUPS: usize = 8;
 /// Entries in a cache line. A vector that lies across two takes twice as long to load.
 const LINE: usize = 16;
 
+/// Whether the zeros of activations are skipped on the way through a dense weight of these sides, if they are many.
+pub(in crate::ops) fn skips(inputs: usize, outputs: usize) -> bool {
+    inputs.min(outputs) >= SIDE
+}
+
 /// `out = a b`, or `out += a b`, with `a: (m, k)` and `b: (k, n)`, if `a` has zeros enough for this to be the faster way; whether it was.
 pub(super) fn product(
     out: &mut Tensor,
@@ -44,7 +49,7 @@ pub(super) fn product(
     b: &Factor,
     accumulate: bool,
 ) -> Result<bool> {
-    let skip = k >= INNER && m * n > 0 && share(a.0.native()?) <= WORTHWHILE;
+    let skip = skips(n, k) && m > 0 && share(a.0.native()?) <= WORTHWHILE;
     if skip {
         multiply(out, (m, n, k), a, b, accumulate)?;
     }
