@@ -4,9 +4,8 @@
 #
 #     examples/steer_quotes.sh [OUT] [--quick]
 #
-# OUT is runs/steer_quotes unless given; stages that are done are not done again. In full: about 52 minutes on two cores, by the rates at which its stages
-# run there (dense 9, sparse 15, bridges 25, circuits and steering 3 or 4); --quick: tiny models that know nothing, in seconds. TRAIN and GOSSAMER name the
-# two binaries, if they shall not be built here.
+# OUT is runs/steer_quotes unless given; stages that are done are not done again. In full: 49 minutes on two cores (dense 8, sparse 13, bridges 24, circuits
+# and steering 4); --quick: tiny models that know nothing, in seconds. TRAIN and GOSSAMER name the two binaries, if they shall not be built here.
 set -euo pipefail
 
 out=runs/steer_quotes quick=

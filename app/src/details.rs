@@ -166,7 +166,7 @@ fn activations(ui: &mut Ui, document: &Document, node: &NodeStatistics, shelf: &
         }
     });
     let Some(set) = shelf.set.of(node) else {
-        ui.weak("differences were not measured: `gossamer circuit stats` measures them");
+        ui.weak("differences are not known; of a circuit file, `gossamer circuit stats` measures them");
         return;
     };
     let [low, high] = shelf.set.range(node, set);

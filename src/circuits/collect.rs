@@ -13,6 +13,8 @@ use crate::{Error, Result};
 
 /// Values of a node that are kept to find quantiles among.
 pub const RESERVOIR: usize = 1 << 16;
+/// Pairs of prompts whose differences are taken, at most: the activations of their negative prompts are held in memory.
+pub const PAIRS: usize = 256;
 /// Sequences that run at once.
 const BATCH: usize = 8;
 
@@ -36,30 +38,20 @@ pub fn node_statistics(
 /// Is shown a node's activations in a sequence: the node's place in the list of nodes, the sequence's number, the values `(T)`.
 pub(crate) type See<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
+/// Shows all of one of the three sets, by its number.
+pub(crate) type Show<'a> = dyn Fn(usize, &mut See) -> Result<()> + 'a;
+
 /// The statistics of `nodes` whose activations `show` knows: asked for one of the three sets by its number, it shows all of that set. It is asked
-/// twice. A node that is never shown has empty statistics.
+/// twice, and twice more for the prompts. A node that is never shown has empty statistics.
 ///
 /// # Errors
 /// Those of `show`.
-pub(crate) fn gather(
-    nodes: &[Node],
-    sets: [&[Vec<u32>]; 3],
-    seed: u64,
-    show: &dyn Fn(usize, &mut See) -> Result<()>,
-) -> Result<Vec<NodeStatistics>> {
+pub(crate) fn gather(nodes: &[Node], sets: [&[Vec<u32>]; 3], seed: u64, show: &Show) -> Result<Vec<NodeStatistics>> {
     let mut moments = Vec::new();
     for (which, set) in sets.into_iter().enumerate() {
         moments.push(first_pass(nodes, set, seed, &|see| show(which, see))?);
     }
-    let more = |see: &mut See| differences(show, see);
-    let pairs = sets[1]
-        .iter()
-        .zip(sets[2])
-        .map(|(positive, negative)| positive[positive.len() - positive.len().min(negative.len())..].to_vec());
-    let pairs: Vec<Vec<u32>> = pairs.collect();
-    let apart = first_pass(nodes, &pairs, seed, &more)?;
-    let own: Vec<(f32, f32)> = apart.iter().map(|m| (m.min, m.max)).collect();
-    let mut apart = second_pass(nodes, &pairs, &own, apart, seed, &more)?.into_iter().filter(|_| !pairs.is_empty());
+    let mut differences = differences(nodes, [sets[1], sets[2]], seed, show)?.into_iter();
 
     let range = |n: usize| {
         let seen = moments.iter().map(|set| &set[n]).filter(|m| m.count > 0);
@@ -72,28 +64,56 @@ pub(crate) fn gather(
         gathered.push(second_pass(nodes, set, &ranges, moments, seed, &|see| show(which, see))?.into_iter());
     }
     let mut next = |set: usize| gathered[set].next().unwrap_or_default();
-    let mut entry = |(&node, (low, high))| NodeStatistics {
+    let entry = |(&node, (low, high))| NodeStatistics {
         node,
         low,
         high,
         corpus: next(0),
         positive: next(1),
         negative: next(2),
-        difference: apart.next(),
+        difference: differences.next(),
     };
-    Ok(nodes.iter().zip(ranges).map(&mut entry).collect())
+    Ok(nodes.iter().zip(ranges).map(entry).collect())
 }
 
-/// Shows how much more each node is in the positive prompts than in the negative ones, aligned at their ends.
-fn differences(show: &dyn Fn(usize, &mut See) -> Result<()>, see: &mut See) -> Result<()> {
-    let mut negative: HashMap<(usize, usize), Vec<f32>> = HashMap::new();
-    show(2, &mut |n, sequence, values| drop(negative.insert((n, sequence), values.to_vec())))?;
-    show(1, &mut |n, sequence, values| {
-        let Some(other) = negative.get(&(n, sequence)) else { return };
-        let shared = values.len().min(other.len());
-        let ends = values[values.len() - shared..].iter().zip(&other[other.len() - shared..]);
-        see(n, sequence, &ends.map(|(a, b)| a - b).collect::<Vec<f32>>());
-    })
+/// The statistics of how much more each node is in positive prompts than in the negative ones of the same pairs; empty without pairs.
+fn differences(
+    nodes: &[Node],
+    [positive, negative]: [&[Vec<u32>]; 2],
+    seed: u64,
+    show: &Show,
+) -> Result<Vec<Activations>> {
+    if positive.is_empty() || negative.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Prompts of different lengths meet at their ends.
+    let left_out = |(positive, negative): (&Vec<u32>, &Vec<u32>)| positive.len().saturating_sub(negative.len());
+    let left_out: Vec<usize> = positive.iter().zip(negative).take(PAIRS).map(left_out).collect();
+    let pairs: Vec<Vec<u32>> =
+        positive.iter().zip(&left_out).map(|(prompt, &start)| prompt[start..].to_vec()).collect();
+    let more = |see: &mut See| {
+        let mut known: HashMap<(usize, usize), Vec<f32>> = HashMap::new();
+        show(2, &mut |n, pair, values| {
+            if pair < pairs.len() {
+                known.insert((n, pair), values.to_vec());
+            }
+        })?;
+        show(1, &mut |n, pair, values| {
+            let Some(other) = known.get(&(n, pair)) else { return };
+            let shared = values.len().min(other.len());
+            let ends = values[values.len() - shared..].iter().zip(&other[other.len() - shared..]);
+            see(n, pair, &ends.map(|(a, b)| a - b).collect::<Vec<f32>>());
+        })
+    };
+    let moments = first_pass(nodes, &pairs, seed, &more)?;
+    let ranges: Vec<(f32, f32)> = moments.iter().map(|m| (m.min, m.max)).collect();
+    let mut differences = second_pass(nodes, &pairs, &ranges, moments, seed, &more)?;
+    for quantile in differences.iter_mut().flat_map(|set| &mut set.quantiles) {
+        for snippet in quantile.bottom.snippets.iter_mut().chain(&mut quantile.top.snippets) {
+            snippet.start += left_out[snippet.sequence];
+        }
+    }
+    Ok(differences)
 }
 
 /// Runs the model over all sequences and shows `see` each node's activations in each. Negative zeros are shown as zeros.

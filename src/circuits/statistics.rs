@@ -62,8 +62,8 @@ pub struct NodeStatistics {
     /// Over all positions of the negative prompts.
     pub negative: Activations,
     /// The activations in each positive prompt less those in its negative one. Prompts of different lengths meet at their ends, where the
-    /// question is asked; what the longer one has more is left out. The snippets have the positive prompt's tokens, the histogram goes from
-    /// the least difference to the largest. Nothing where there are no pairs, and in files of earlier versions.
+    /// question is asked; what the longer one has more is left out. Of the first [`PAIRS`](super::collect::PAIRS) pairs. The snippets have the
+    /// positive prompt's tokens. Nothing where there are no pairs, and in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<Activations>,
 }
@@ -83,8 +83,8 @@ pub struct Activations {
     pub mean: f64,
     /// The standard deviation (that of a population), zeros included.
     pub std: f64,
-    /// The nonzero ones counted in [`BINS`] equal bins from [`NodeStatistics::low`] to [`NodeStatistics::high`]; a value on the border of
-    /// two is in the upper one, the largest in the last.
+    /// The nonzero ones counted in [`BINS`] equal bins from [`NodeStatistics::low`] to [`NodeStatistics::high`], those of
+    /// [`NodeStatistics::difference`] from `min` to `max`; a value on the border of two is in the upper one, the largest in the last.
     pub histogram: Vec<u64>,
     /// Snippets at each of [`QUANTILES`].
     pub quantiles: Vec<Quantile>,
@@ -133,9 +133,10 @@ impl Activations {
 }
 
 impl Statistics {
-    /// Runs the whole model over the three sets of sequences, twice, eight sequences at a time. What is kept of a node in between is
-    /// bounded: all its values up to [`collect::RESERVOIR`](super::collect::RESERVOIR) of a set; of larger sets that many, drawn by `seed`,
-    /// stand for all where quantiles are found (and there alone).
+    /// Runs the whole model over the three sets of sequences, twice, and twice more over the prompts for their differences, eight sequences at a
+    /// time. What is kept of a node in between is bounded: its values in [`collect::PAIRS`](super::collect::PAIRS) negative prompts, and all up
+    /// to [`collect::RESERVOIR`](super::collect::RESERVOIR) of a set; of larger sets that many, drawn by `seed`, stand for all where quantiles
+    /// are found (and there alone).
     ///
     /// # Errors
     /// [`crate::Error::Text`] if the circuit is not a part of `model` or an activation is not finite, [`crate::Error::Shape`] for sequences

@@ -201,9 +201,9 @@ fn slots(config: &ModelConfig) -> Vec<Slot> {
     slots
 }
 
-fn worthwhile(device: &Device, shape: (usize, usize), data: &[f32]) -> bool {
+fn worthwhile(device: &Device, data: &[f32]) -> bool {
     let nonzeros = data.par_iter().filter(|v| **v != 0.0).count();
-    sparse_linear::worthwhile(device, shape, nonzeros as f64 / data.len().max(1) as f64)
+    sparse_linear::worthwhile(device, nonzeros as f64 / data.len().max(1) as f64)
 }
 
 /// The random numbers of one stream of a seed.
@@ -269,14 +269,12 @@ impl Parameters {
             };
             let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == "lm_head.weight";
             list.push(match slot.shape[..] {
-                [out, input] if linear && hold == Hold::Compressed && worthwhile(device, (out, input), &host.data) => {
-                    Parameter {
-                        value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
-                        name: slot.name,
-                        kind: slot.kind,
-                        shape: slot.shape,
-                    }
-                }
+                [out, input] if linear && hold == Hold::Compressed && worthwhile(device, &host.data) => Parameter {
+                    value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
+                    name: slot.name,
+                    kind: slot.kind,
+                    shape: slot.shape,
+                },
                 _ => {
                     let value = device.upload(&slot.name, &slot.shape, &host.data)?;
                     Parameter::dense_of(slot.name, slot.kind, value)

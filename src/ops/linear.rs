@@ -175,12 +175,16 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
     if n != rows {
         return Err(misfit("dout", dout, "x", x));
     }
-    if dout.gpu().is_none()
-        && let Some(gradient) = zeros::weight_gradient(dout, x)?
-    {
+    let (sizes, strides) = ((outputs, inputs, n), [(1, outputs), (inputs, 1)]);
+    if dout.gpu().is_some() {
+        return product(&[outputs, inputs], sizes, Factor(dout, strides[0]), Factor(x, strides[1]), None);
+    }
+    if let Some(gradient) = zeros::weight_gradient(dout, x)? {
         return Ok(gradient);
     }
-    product(&[outputs, inputs], (outputs, inputs, n), Factor(dout, (1, outputs)), Factor(x, (inputs, 1)), None)
+    let mut gradient = dout.device().empty("linear weight gradient", &[outputs, inputs])?;
+    matmul(gradient.native_mut()?, sizes, dout.native()?, strides[0], x.native()?, strides[1], false)?;
+    Ok(gradient)
 }
 
 /// The gradient of the bias: the column sums of `dout: (.., out)`, result `(out)`.

@@ -1,5 +1,5 @@
-//! Predictions cut down to the most probable entries: the logits of the `n` largest stay, the others become impossible, so that the softmax
-//! of the result is that of the logits over these entries alone.
+//! Predictions cut down to the most probable entries: the logits of the `n` largest stay, as far as their probability is not zero in
+//! float32; the others become impossible, so that the softmax of the result is that of the logits over these entries alone.
 //!
 //! x: (.., V); the result has the same shape. Equally probable entries: the lowest index stays. No gradient: what is cut down is a target.
 

@@ -22,21 +22,21 @@ pub const SHADER: Shader = Shader::new("sparse_linear", include_str!("../../shad
 /// AVX2 at 2,048 rows, compression included, as dense time over compressed time (256 → 256, 1024 → 1024): 1.5 and 1.1
 /// at 1/4, 2.5 and 2.3 at 1/8, 3.5 and 3.7 at 1/16, 7 and 11 at 1/64; the two meet near 0.3.
 const WORTHWHILE_CPU: f64 = 0.25;
-/// The same for matrices by which the dense product skips the zeros of activations: with the quarter that AbsTopK leaves it takes half of its time.
+/// The same where the dense product skips the zeros of activations: with the quarter that AbsTopK leaves it takes half of its time.
 const WORTHWHILE_SKIPPING: f64 = 0.14;
 /// The same for a GPU, where the dense product's tiles leave less to win. Not measured on hardware: a guess on the
 /// careful side.
 const WORTHWHILE_GPU: f64 = 1.0 / 16.0;
 
-/// Whether a weight of this shape, (out, in), and with this share of nonzeros is multiplied faster compressed than dense. Coarse: it takes for
-/// granted that activations are mostly zeros.
-pub fn worthwhile(device: &Device, (outputs, inputs): (usize, usize), density: f64) -> bool {
-    let least = match device.is_cpu() {
-        true if linear::skips(inputs, outputs) => WORTHWHILE_SKIPPING,
-        true => WORTHWHILE_CPU,
-        false => WORTHWHILE_GPU,
-    };
-    density <= least
+/// Whether a weight with this share of nonzeros is multiplied faster compressed than dense. Coarse: it ignores shapes.
+pub fn worthwhile(device: &Device, density: f64) -> bool {
+    density <= if device.is_cpu() { WORTHWHILE_CPU } else { WORTHWHILE_GPU }
+}
+
+/// The same for a weight of shape (out, in) in training, where AbsTopK leaves mostly zeros in what it multiplies.
+pub fn worthwhile_beside_zeros(device: &Device, (outputs, inputs): (usize, usize), density: f64) -> bool {
+    let skips = device.is_cpu() && linear::skips(inputs, outputs);
+    worthwhile(device, density) && (!skips || density <= WORTHWHILE_SKIPPING)
 }
 
 /// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.

@@ -68,7 +68,14 @@ pub fn compress(
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
     let (numel, value) = (p.len(), p.dense()?);
     let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
-    let worthwhile = || sparse_linear::worthwhile(value.device(), value.rows_cols(), keep as f64 / numel as f64);
+    let worthwhile = || {
+        let (device, density) = (value.device(), keep as f64 / numel as f64);
+        match p.kind {
+            Kind::Hidden(_) => sparse_linear::worthwhile_beside_zeros(device, value.rows_cols(), density),
+            // What the unembedding reads is no choice of AbsTopK.
+            _ => sparse_linear::worthwhile(device, density),
+        }
+    };
     match p.kind.is_matrix() && wanted.unwrap_or_else(worthwhile) {
         true => Ok(Some(Arc::new(compress_op::forward(value, keep)?))),
         false => Ok(None),

@@ -96,7 +96,18 @@ fn holed(rng: &mut impl Rng, n: usize, share: f64) -> Vec<f32> {
 fn the_weights_gradient_with_zeros_in_either_factor() {
     let mut rng = rng(43);
     // Below, at and above the groups and blocks of the product that skips zeros.
-    let shapes = [(1, 1, 1), (3, 5, 7), (63, 64, 31), (64, 65, 32), (65, 130, 33), (200, 17, 100), (129, 128, 64)];
+    let shapes = [
+        (1, 1, 1),
+        (3, 5, 7),
+        (70, 1, 5),
+        (70, 5, 1),
+        (130, 1, 1),
+        (63, 64, 31),
+        (64, 65, 32),
+        (65, 130, 33),
+        (200, 17, 100),
+        (129, 128, 64),
+    ];
     for device in tiles() {
         for (n, inputs, outputs) in shapes {
             for (x_share, dy_share) in [(1.0, 0.25), (0.25, 1.0), (0.25, 0.2), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5)] {
@@ -117,8 +128,8 @@ fn the_weights_gradient_with_zeros_in_either_factor() {
 #[test]
 fn activations_with_zeros_by_a_dense_weight() {
     let mut rng = rng(44);
-    // Around the least sides that are skipped through, and below, at and above its groups, blocks and panels.
-    let shapes = [(1, 512, 512), (3, 511, 512), (64, 576, 640), (65, 513, 600), (130, 700, 515)];
+    // Around the least sides and rows that are skipped through, and below, at and above its groups, blocks and panels.
+    let shapes = [(3, 511, 512), (1, 512, 512), (255, 512, 513), (256, 576, 640), (257, 513, 600), (300, 700, 515)];
     for device in tiles() {
         // The GPU multiplies everything.
         let shapes = if device.is_cpu() { &shapes[..] } else { &shapes[..2] };
@@ -153,16 +164,21 @@ fn activations_with_zeros_by_a_dense_weight() {
 #[test]
 fn what_is_skipped_multiplies_nothing() {
     let device = Device::cpu();
-    let mut x = vec![0.0; 2 * 512];
+    let mut x = vec![0.0; 256 * 512];
     (x[3], x[512 + 5]) = (2.0, 3.0);
     let mut w = vec![1.0; 512 * 512];
     (0..512).for_each(|o| w[o * 512 + 7] = f32::INFINITY);
     let w = put(&device, &[512, 512], &w);
-    let y = linear::forward(&put(&device, &[2, 512], &x), &w, None).unwrap().read().unwrap();
-    assert!(y[..512].iter().all(|&y| y == 2.0) && y[512..].iter().all(|&y| y == 3.0));
-    // Half of it being nonzero, it is not worthwhile.
-    let half: Vec<f32> = (0..512).map(|i| if i % 2 == 0 { 1.0 } else { 0.0 }).collect();
-    assert!(linear::forward(&put(&device, &[1, 512], &half), &w, None).unwrap().read().unwrap()[0].is_nan());
+    let y = linear::forward(&put(&device, &[256, 512], &x), &w, None).unwrap().read().unwrap();
+    for (row, want) in y.chunks(512).zip([2.0, 3.0, 0.0]) {
+        assert!(row.iter().all(|&y| y == want), "{want}");
+    }
+    // With half of it nonzero, or few rows, it is not worthwhile.
+    let half: Vec<f32> = (0..256 * 512).map(|i| if i % 2 == 0 { 1.0 } else { 0.0 }).collect();
+    for (rows, x) in [(256, &half), (255, &x)] {
+        let x = put(&device, &[rows, 512], &x[..rows * 512]);
+        assert!(linear::forward(&x, &w, None).unwrap().read().unwrap()[0].is_nan(), "{rows} rows");
+    }
 }
 
 #[test]
