@@ -22,7 +22,8 @@ pub const SHADER: Shader = Shader::new("sparse_linear", include_str!("../../shad
 /// AVX2 at 2,048 rows, compression included, as dense time over compressed time (256 → 256, 1024 → 1024): 1.5 and 1.1
 /// at 1/4, 2.5 and 2.3 at 1/8, 3.5 and 3.7 at 1/16, 7 and 11 at 1/64; the two meet near 0.3.
 const WORTHWHILE_CPU: f64 = 0.25;
-/// The same where the dense product skips the zeros of activations: with the quarter that AbsTopK leaves it takes half of its time.
+/// The same where the dense product skips the zeros of activations: with the quarter that AbsTopK leaves it takes half of its
+/// time. Read off the numbers above, between 1/4 and 1/8.
 const WORTHWHILE_SKIPPING: f64 = 0.14;
 /// The same for a GPU, where the dense product's tiles leave less to win. Not measured on hardware: a guess on the
 /// careful side.
