@@ -23,6 +23,7 @@ pub mod error;
 pub mod files;
 pub mod formats;
 pub mod model;
+pub mod observer;
 pub mod ops;
 pub mod sparsity;
 pub mod sweep;
