@@ -104,7 +104,7 @@ impl Finder<'_> {
         let weights = self.weights();
         let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: &choosing };
         let (whole, _) = judge.loss(&vec![true; self.nodes.layout.len()])?;
-        if whole > settings.target_loss {
+        if whole.is_nan() || whole > settings.target_loss {
             return Err(Error::OutOfReach { loss: whole, target: settings.target_loss });
         }
         let mut scores = match ranking {
