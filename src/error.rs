@@ -96,17 +96,20 @@ pub enum Error {
         /// Which of the model's weights are not finite, in words; nothing if all are.
         weights: Option<String>,
     },
-    /// A file was made with another model than the one given.
-    #[error("{what} is of another model, whose hash is {expected}; that of the model given is {found}. {way_out}")]
+    /// Something was made with another model than the one given.
+    #[error(
+        "{what} was made with another {model}: its hash is {expected}, that of the one given is {found}. Give the model that it was \
+         made with, or make it anew with this one"
+    )]
     OtherModel {
         /// The file, or what is in it.
         what: String,
+        /// `model`, or which of several: `sparse model`.
+        model: String,
         /// The hash of the model that it was made with.
         expected: String,
         /// The hash of the model given.
         found: String,
-        /// What to do about it, in a sentence.
-        way_out: String,
     },
     /// The work was asked to stop before it was done.
     #[error("stopped before it was done")]

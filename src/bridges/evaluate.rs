@@ -143,7 +143,11 @@ impl Objective<'_> {
             for (name, mapped) in [("encoder", &encoded), ("decoder", &decoded)] {
                 for (site, stream) in mapped.streams.iter().enumerate() {
                     if let Some((_, value)) = first_not_finite(&stream.value().read()?) {
-                        return Err(self.sparse.not_finite(format!("what the {name} gives at site {site}"), value, None));
+                        return Err(self.sparse.not_finite(
+                            format!("what the {name} gives at site {site}"),
+                            value,
+                            None,
+                        ));
                     }
                 }
             }

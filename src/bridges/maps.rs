@@ -85,7 +85,9 @@ impl Bridges {
             let host = tensors.get(&name).filter(|host| host.shape == shape);
             let host = host.ok_or_else(|| Error::Text(format!("the bridges lack {name} {shape:?}")))?;
             if let Some(found) = NotFinite::find(&name, &shape, &host.data) {
-                return Err(Error::Text(format!("the bridges' {found}: train them anew, or from an earlier checkpoint")));
+                return Err(Error::Text(format!(
+                    "the bridges' {found}: train them anew, or from an earlier checkpoint"
+                )));
             }
             list.push(Map { value: device.upload(&name, &shape, &host.data)?, name });
         }

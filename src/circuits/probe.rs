@@ -34,8 +34,13 @@ impl<'a> Probe<'a> {
     /// `means`: the mean activations of every channel that is a node, by site.
     ///
     /// # Errors
-    /// [`Error::Text`] if the model lacks a node of the circuit, or `means` the mean of a node; otherwise the device's.
+    /// [`Error::OtherModel`] if the circuit is a part of another model, [`Error::Text`] if the model lacks a node of the circuit, or `means` the
+    /// mean of a node; otherwise the device's.
     pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<String, Vec<f32>>) -> Result<Self> {
+        // One that others published has none.
+        if !circuit.model.hash.is_empty() {
+            circuit.belongs_to(&model.hash()?)?;
+        }
         let layout = Layout::new(&model.config);
         let keep = circuit.keep(&layout)?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
@@ -64,7 +69,8 @@ impl<'a> Probe<'a> {
         let batch = Batch::new(&self.model.device, config, prompt, 1)?;
         let places = Places::new(&self.model.device, &batch, &[prompt.len() - 1])?;
         let run = |sites: &mut dyn Sites| {
-            let logits = self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?.value().read()?;
+            let logits =
+                self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?.value().read()?;
             self.model.check_finite(("logits", &logits), &self.weights, &batch, sites)?;
             Ok::<_, Error>(probabilities(&logits))
         };

@@ -26,6 +26,7 @@ pub use finite::{NotFinite, first_not_finite};
 pub use folder::parse_config;
 pub use forward::Pass;
 pub use generate::{Generator, Sampling, generate, probabilities, ranked};
+pub use hash::expect_model;
 pub use inspect::{Entry, LayerReport, Report, TensorReport, inspect};
 pub use intervene::{Action, Channels, Edit, Interventions, Positions};
 pub(crate) use parameters::fill_normal;
