@@ -220,6 +220,7 @@ impl Finder<'_> {
             circuit: circuit.loss(calibration),
             circuit_uncalibrated: circuit.loss(plain),
             ablated: ablated.loss(rest),
+            ablated_calibration: Some(rest),
             accuracy_model: whole.accuracy(plain),
             accuracy_circuit: circuit.accuracy(calibration),
             accuracy_ablated: ablated.accuracy(rest),
