@@ -48,7 +48,10 @@ fn statistics(row: u32, lane: u32) -> vec2<f32> {
         let v = x[base + i] - m;
         squares += v * v;
     }
-    let r = 1.0 / sqrt(row_sum(vec2<f32>(squares, 0.0), lane).x / f32(p.width) + p.eps);
+    let spread = row_sum(vec2<f32>(squares, 0.0), lane).x;
+    let scale = 1.0 / sqrt(spread / f32(p.width) + p.eps);
+    // Where the squares overflow, a scale of 0 would make zeros of large numbers; the infinite sum makes them infinite.
+    let r = select(scale, spread, scale == 0.0);
     if lane % LANES == 0u && row < p.rows {
         mean[row] = m;
         rstd[row] = r;

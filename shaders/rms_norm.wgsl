@@ -44,7 +44,10 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         let v = x[base + i];
         squares += v * v;
     }
-    let r = 1.0 / sqrt(row_sum(squares, lane) / f32(p.width) + p.eps);
+    let sum = row_sum(squares, lane);
+    let scale = 1.0 / sqrt(sum / f32(p.width) + p.eps);
+    // Where the squares overflow, a scale of 0 would make zeros of large numbers; the infinite sum makes them infinite.
+    let r = select(scale, sum, scale == 0.0);
     for (var i = lane % LANES; i < end; i += LANES) {
         y[base + i] = x[base + i] * r * weight[i];
     }

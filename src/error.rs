@@ -83,6 +83,34 @@ pub enum Error {
         /// The offending value.
         value: f32,
     },
+    /// A model's run met a number that is not finite.
+    #[error("{}", not_finite(site, *value, *at, weights.as_deref()))]
+    NonFiniteSite {
+        /// The first site in the order of the forward pass with such a number, such as `0.attn.act_in`; `logits`; the
+        /// parameter that holds it; or what was computed from finite logits.
+        site: String,
+        /// The first such number there.
+        value: f32,
+        /// Where it is in a site `(B, T, width)`: sequence, position and channel, from 0. Nothing for what is no site.
+        at: Option<[usize; 3]>,
+        /// Which of the model's weights are not finite, in words; nothing if all are.
+        weights: Option<String>,
+    },
+    /// Something was made with another model than the one given.
+    #[error(
+        "{what} was made with another {model}: its hash is {expected}, that of the one given is {found}. Give the model that it was \
+         made with, or make it anew with this one"
+    )]
+    OtherModel {
+        /// The file, or what is in it.
+        what: String,
+        /// `model`, or which of several: `sparse model`.
+        model: String,
+        /// The hash of the model that it was made with.
+        expected: String,
+        /// The hash of the model given.
+        found: String,
+    },
     /// The work was asked to stop before it was done.
     #[error("stopped before it was done")]
     Stopped,
@@ -92,6 +120,22 @@ pub enum Error {
     /// Too little memory for what was asked.
     #[error("{0}")]
     Memory(String),
+}
+
+/// Where a number that is not finite was first met, why, and what helps to find out more.
+fn not_finite(site: &str, value: f32, at: Option<[usize; 3]>, weights: Option<&str>) -> String {
+    let channel = if site.ends_with("logits") { "token" } else { "channel" };
+    let place = at.map_or(String::new(), |[sequence, position, index]| {
+        format!(" at position {position}, {channel} {index} of sequence {sequence}")
+    });
+    let cause = match weights {
+        Some(weights) => format!("{weights}."),
+        None => "All weights are finite: the numbers became too large on the way.".into(),
+    };
+    format!(
+        "{site} is not finite: {value}{place}. {cause} `gossamer inspect` lists weights that are not finite, and \
+         `gossamer record` writes down every site"
+    )
 }
 
 /// An error and its causes in one line, none said twice: an outer error may already quote the inner one.
@@ -118,6 +162,17 @@ impl Error {
     /// A complaint about the contents of the file at `path`.
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Self::File { path: path.as_ref().to_path_buf(), message: message.into() }
+    }
+
+    /// The same error, which also says in which of several models it was met, such as `dense`.
+    #[must_use]
+    pub fn in_model(self, name: &str) -> Self {
+        match self {
+            Self::NonFiniteSite { site, value, at, weights } => {
+                Self::NonFiniteSite { site: format!("the {name} model's {site}"), value, at, weights }
+            }
+            other => other,
+        }
     }
 
     /// A complaint about setting `key`.

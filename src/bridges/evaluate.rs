@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::objective::{Batches, Objective};
 use crate::device::{Device, Tensor};
-use crate::model::{Batch, Model, Weights, means, site_pattern};
+use crate::model::{Batch, Model, Weights, first_not_finite, means, site_pattern};
 use crate::ops::rows;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -57,7 +57,7 @@ pub struct BridgeEvaluation {
 /// spread within a batch, as in training.
 ///
 /// # Errors
-/// [`Error::Text`] without sequences; otherwise those of [`Objective::losses`].
+/// [`Error::Text`] without sequences, [`Error::NonFiniteSite`] where a number is not finite; otherwise those of [`Objective::losses`].
 pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize) -> Result<BridgeEvaluation> {
     let length = sequences.first().map_or(0, Vec::len);
     let sequences: Vec<&[u32]> = sequences.iter().filter(|s| s.len() == length).map(Vec::as_slice).collect();
@@ -65,11 +65,17 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         return Err(Error::Text("no sequences to measure the bridges on".into()));
     }
     let chunks = || sequences.chunks(batch_size.max(1));
-    let (dense_means, sparse_means) = (site_means(objective.dense, chunks())?, site_means(objective.sparse, chunks())?);
+    let dense_means = site_means(objective.dense, chunks()).map_err(|e| e.in_model("dense"))?;
+    let sparse_means = site_means(objective.sparse, chunks()).map_err(|e| e.in_model("sparse"))?;
     let mut total =
         BridgeEvaluation { sites: vec![SiteEvaluation::default(); dense_means.len()], ..Default::default() };
     for chunk in chunks() {
-        let spliced = objective.splice(&chunk.concat(), chunk.len(), (&dense_means[..], &sparse_means[..]))?;
+        let (tokens, means) = (chunk.concat(), (&dense_means[..], &sparse_means[..]));
+        let spliced = objective.splice(&tokens, chunk.len(), means, false)?;
+        if let Some((name, value)) = spliced.not_finite() {
+            objective.splice(&tokens, chunk.len(), means, true)?;
+            return Err(objective.sparse.not_finite(name, value as f32, None));
+        }
         let weight = chunk.len() as f64 / sequences.len() as f64;
         total.tokens += (chunk.len() * length) as u64;
         total.dense_loss += weight * spliced.dense_loss;
@@ -90,16 +96,62 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
     Ok(total)
 }
 
+impl BridgeEvaluation {
+    /// The first of its numbers that is not finite, with its name.
+    fn not_finite(&self) -> Option<(String, f64)> {
+        let whole = [
+            ("the dense model's loss", self.dense_loss),
+            ("the sparse model's loss", self.sparse_loss),
+            ("the divergence of the sparse model", self.sparse_kl),
+        ];
+        let whole = whole.into_iter().map(|(name, value)| (name.to_string(), value));
+        let of_site = |at: &SiteEvaluation| {
+            let site = at.site;
+            [
+                (format!("the encoder's error at site {site}"), at.nmse_enc),
+                (format!("the decoder's error at site {site}"), at.nmse_dec),
+                (format!("the divergence continued sparse from site {site}"), at.d2s.kl),
+                (format!("the loss continued sparse from site {site}"), at.d2s.loss),
+                (format!("the divergence continued sparse from the mean at site {site}"), at.d2s.mean_kl),
+                (format!("the divergence continued dense from site {site}"), at.s2d.kl),
+                (format!("the loss continued dense from site {site}"), at.s2d.loss),
+                (format!("the divergence continued dense from the mean at site {site}"), at.s2d.mean_kl),
+            ]
+        };
+        whole.chain(self.sites.iter().flat_map(of_site)).find(|(_, value)| !value.is_finite())
+    }
+}
+
 impl Objective<'_> {
-    /// What [`evaluate`] says of one batch; means are those of the dense and of the sparse stream.
-    fn splice(&self, tokens: &[u32], sequences: usize, means: (&Means, &Means)) -> Result<BridgeEvaluation> {
-        let batches = self.batches(tokens, sequences)?;
+    /// What [`evaluate`] says of one batch; means are those of the dense and of the sparse stream. If it is checked, it ends at the first site
+    /// that is not finite.
+    fn splice(
+        &self,
+        tokens: &[u32],
+        sequences: usize,
+        means: (&Means, &Means),
+        checked: bool,
+    ) -> Result<BridgeEvaluation> {
+        let batches = Batches { checked, ..self.batches(tokens, sequences)? };
         let dense = self.run_dense(&batches)?;
         let (mut tape, maps) = (Tape::new(), self.bridges.constants());
         let weights = Weights::constant(self.sparse, self.compressed);
         let sparse = self.run_sparse(&mut tape, &weights, &batches)?;
         let encoded = self.encode(&mut tape, &maps, &dense, &sparse)?;
         let decoded = self.decode(&mut tape, &maps, &dense, &sparse)?;
+        if checked {
+            for (name, mapped) in [("encoder", &encoded), ("decoder", &decoded)] {
+                for (site, stream) in mapped.streams.iter().enumerate() {
+                    if let Some((_, value)) = first_not_finite(&stream.value().read()?) {
+                        return Err(self.sparse.not_finite(
+                            format!("what the {name} gives at site {site}"),
+                            value,
+                            None,
+                        ));
+                    }
+                }
+            }
+        }
 
         let judge = Judge { objective: self, batches: &batches, weights: &weights, target: &dense.logits };
         let shape = batches.sparse.shape();

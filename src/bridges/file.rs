@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Bridges, Map};
 use crate::files::versioned::{self, Versioned};
 use crate::files::{HostTensor, load_tensors, save_tensors};
-use crate::model::Model;
+use crate::model::{Model, expect_model};
 use crate::train::bridge::BridgeConfig;
 use crate::train::step::Moments;
 use crate::{Error, Result};
@@ -92,17 +92,12 @@ impl BridgeFile {
     /// Reads the bridges that this describes onto the models' device. `dense` comes with its hash.
     ///
     /// # Errors
-    /// [`Error::File`] if they join other models than these, or are damaged; [`Error::Io`] naming the file.
+    /// [`Error::OtherModel`] if they join other models than these, [`Error::File`] if they are damaged; [`Error::Io`] naming the file.
     pub fn open(&self, folder: &Path, (dense, hash): (&Model, &str), sparse: &Model) -> Result<Bridges> {
-        let found = [("dense", &self.dense, hash.to_string()), ("sparse", &self.sparse, sparse.hash()?)];
-        for (kind, wanted, found) in found {
-            if wanted.hash != found {
-                let message = format!(
-                    "these bridges belong to the {kind} model {} ({}), not to the one given ({found})",
-                    wanted.path, wanted.hash
-                );
-                return Err(Error::file(folder.join(ABOUT), message));
-            }
+        let found = [("dense model", &self.dense, hash.to_string()), ("sparse model", &self.sparse, sparse.hash()?)];
+        for (model, wanted, found) in found {
+            let what = format!("{} (from {})", folder.join(ABOUT).display(), wanted.path);
+            expect_model(what, model, &wanted.hash, &found)?;
         }
         let path = folder.join(TENSORS);
         let tensors = load_tensors(&path)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::device::{Device, Tensor};
 use crate::files::HostTensor;
 use crate::model::hash::hash_of;
-use crate::model::{ModelConfig, fill_normal};
+use crate::model::{ModelConfig, NotFinite, fill_normal};
 use crate::tape::{Tape, Var, Weight};
 use crate::{Error, Result};
 
@@ -59,7 +59,7 @@ impl Bridges {
     /// Bridges from named tensors.
     ///
     /// # Errors
-    /// [`Error::Text`] naming a tensor that is missing, of another shape, or not one of theirs; otherwise those of
+    /// [`Error::Text`] naming a tensor that is missing, of another shape, not finite, or not one of theirs; otherwise those of
     /// [`Bridges::new`].
     pub fn from_host(
         dense: &ModelConfig,
@@ -84,6 +84,11 @@ impl Bridges {
         for (name, shape) in shapes {
             let host = tensors.get(&name).filter(|host| host.shape == shape);
             let host = host.ok_or_else(|| Error::Text(format!("the bridges lack {name} {shape:?}")))?;
+            if let Some(found) = NotFinite::find(&name, &shape, &host.data) {
+                return Err(Error::Text(format!(
+                    "the bridges' {found}: train them anew, or from an earlier checkpoint"
+                )));
+            }
             list.push(Map { value: device.upload(&name, &shape, &host.data)?, name });
         }
         Ok(Self { list, kept })

@@ -154,6 +154,8 @@ pub(super) struct Mapped {
 pub(super) struct Batches {
     pub(super) dense: Batch,
     pub(super) sparse: Batch,
+    /// Whether everything ends at the first site that is not finite.
+    pub(super) checked: bool,
 }
 
 impl<'a> Objective<'a> {
@@ -264,16 +266,21 @@ impl Objective<'_> {
         Ok(Batches {
             dense: Batch::new(device, &self.dense.config, tokens, sequences)?,
             sparse: Batch::new(device, &self.sparse.config, tokens, sequences)?,
+            checked: false,
         })
     }
 
     pub(super) fn run_dense(&self, batches: &Batches) -> Result<Dense> {
-        let (sites, logits) = run(self.dense, self.dense_weights, &batches.dense, &mut Tape::new())?;
+        let (mut tape, mut nobody) = (Tape::new(), ());
+        let pass = Pass::new(self.dense, self.dense_weights, &batches.dense, &mut tape, &mut nobody);
+        let (sites, logits) = run(self.dense, pass.checked(batches.checked)).map_err(|e| e.in_model("dense"))?;
         Ok(Dense { sites, logits: logits.value().clone() })
     }
 
     pub(super) fn run_sparse(&self, tape: &mut Tape, weights: &Weights, batches: &Batches) -> Result<Sparse> {
-        let (sites, logits) = run(self.sparse, weights, &batches.sparse, tape)?;
+        let mut nobody = ();
+        let pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut nobody);
+        let (sites, logits) = run(self.sparse, pass.checked(batches.checked)).map_err(|e| e.in_model("sparse"))?;
         Ok(Sparse { sites, logits })
     }
 
@@ -318,12 +325,16 @@ impl Objective<'_> {
         batches: &Batches,
         streams: Vec<Var>,
     ) -> Result<Var> {
-        hybrids(Pass::new(self.sparse, weights, &batches.sparse, tape, &mut ()), streams)
+        let mut nobody = ();
+        let pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut nobody);
+        hybrids(pass.checked(batches.checked), streams).map_err(|e| e.in_model("sparse"))
     }
 
     /// Logits `(sites · B, T, V)` of the dense model continued from a stream at each site.
     pub(super) fn continue_dense(&self, tape: &mut Tape, batches: &Batches, streams: Vec<Var>) -> Result<Var> {
-        hybrids(Pass::new(self.dense, self.dense_weights, &batches.dense, tape, &mut ()), streams)
+        let mut nobody = ();
+        let pass = Pass::new(self.dense, self.dense_weights, &batches.dense, tape, &mut nobody);
+        hybrids(pass.checked(batches.checked), streams).map_err(|e| e.in_model("dense"))
     }
 
     /// The gradient that the way back of a term begins with; none for one that does not count.
@@ -338,9 +349,7 @@ impl Objective<'_> {
 }
 
 /// The residual stream of a model by itself at every site, and its logits.
-fn run(model: &Model, weights: &Weights, batch: &Batch, tape: &mut Tape) -> Result<(Vec<Var>, Var)> {
-    let mut nobody = ();
-    let mut pass = Pass::new(model, weights, batch, tape, &mut nobody);
+fn run(model: &Model, mut pass: Pass) -> Result<(Vec<Var>, Var)> {
     let mut x = pass.embed()?;
     let mut sites = vec![x.clone()];
     for sublayer in 0..model.config.residual_sites() - 1 {

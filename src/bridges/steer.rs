@@ -14,7 +14,8 @@ use super::Bridges;
 use crate::device::Tensor;
 use crate::files::HostTensor;
 use crate::model::{
-    Batch, Edit, Interventions, Model, ModelConfig, Pass, Recorder, Sites, Weights, probabilities, site_pattern,
+    Batch, Edit, Interventions, Model, ModelConfig, Pass, Recorder, Sites, Weights, first_not_finite, probabilities,
+    site_pattern,
 };
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -214,7 +215,8 @@ impl<'a> Steering<'a> {
     /// Measures the scales on `reference`, sequences that both models can read.
     ///
     /// # Errors
-    /// [`Error::Text`] if the reference is empty or a stream is zero on all of it; otherwise those of the models.
+    /// [`Error::Text`] if the reference is empty or a stream is zero on all of it, [`Error::NonFiniteSite`] where one is not finite;
+    /// otherwise those of the models.
     pub fn new(
         dense: &'a Model,
         sparse: &'a Model,
@@ -223,8 +225,8 @@ impl<'a> Steering<'a> {
         ratio: Ratio,
     ) -> Result<Self> {
         let (dense_weights, sparse_weights) = (Weights::constant(dense, &[]), Weights::constant(sparse, &[]));
-        let of_dense = root_mean_squares(dense, &dense_weights, reference)?;
-        let of_sparse = root_mean_squares(sparse, &sparse_weights, reference)?;
+        let of_dense = root_mean_squares(dense, &dense_weights, reference).map_err(|e| e.in_model("dense"))?;
+        let of_sparse = root_mean_squares(sparse, &sparse_weights, reference).map_err(|e| e.in_model("sparse"))?;
         let scales: Vec<_> =
             of_dense.into_iter().zip(of_sparse).map(|(dense, sparse)| Scale { dense, sparse }).collect();
         let (d, s) = (dense.config.d_model, sparse.config.d_model);
@@ -257,8 +259,13 @@ impl<'a> Steering<'a> {
     /// [`Error::Shape`] for a prompt that it cannot read; otherwise the device's.
     pub fn read(&self, prompt: &[u32]) -> Result<Reading> {
         let mut recorder = inputs()?;
-        self.run_sparse(prompt, &mut recorder)?;
-        let inputs = recorder.sites.iter().map(|(_, input)| input.value().read()).collect::<Result<_>>()?;
+        let batch = self.run_sparse(prompt, &mut recorder)?;
+        let read = |(site, input): &(String, Var)| {
+            let input = input.value().read()?;
+            self.check_sparse((site, &input), &batch, &mut ())?;
+            Ok(input)
+        };
+        let inputs = recorder.sites.iter().map(read).collect::<Result<_>>()?;
         Ok(Reading { tokens: prompt.to_vec(), inputs })
     }
 
@@ -301,16 +308,24 @@ impl<'a> Steering<'a> {
     /// What every sublayer reads, before and after `edits`.
     fn record(&self, prompt: &[u32], edits: &mut Interventions) -> Result<Vec<(Vec<f32>, Vec<f32>)>> {
         let (mut before, mut after) = (inputs()?, inputs()?);
-        self.run_sparse(prompt, &mut (&mut before, (edits, &mut after)))?;
-        let read = |((_, before), (_, after)): (&(String, Var), &(String, Var))| {
-            Ok((before.value().read()?, after.value().read()?))
+        let batch = self.run_sparse(prompt, &mut (&mut before, (&mut *edits, &mut after)))?;
+        let mut read = |((site, before), (_, after)): (&(String, Var), &(String, Var))| {
+            let (before, after) = (before.value().read()?, after.value().read()?);
+            self.check_sparse((site, &before), &batch, &mut *edits)?;
+            self.check_sparse((site, &after), &batch, &mut *edits)?;
+            Ok((before, after))
         };
-        before.sites.iter().zip(&after.sites).map(read).collect()
+        before.sites.iter().zip(&after.sites).map(&mut read).collect()
     }
 
-    fn run_sparse(&self, prompt: &[u32], sites: &mut dyn Sites) -> Result<()> {
+    fn run_sparse(&self, prompt: &[u32], sites: &mut dyn Sites) -> Result<Batch> {
         let batch = Batch::new(&self.sparse.device, &self.sparse.config, prompt, 1)?;
-        self.sparse.forward(&mut Tape::new(), &self.sparse_weights, &batch, sites).map(drop)
+        let logits = self.sparse.forward(&mut Tape::new(), &self.sparse_weights, &batch, sites);
+        logits.map(|_| batch).map_err(|e| e.in_model("sparse"))
+    }
+
+    fn check_sparse(&self, number: (&str, &[f32]), batch: &Batch, sites: &mut dyn Sites) -> Result<()> {
+        self.sparse.check_finite(number, &self.sparse_weights, batch, sites).map_err(|e| e.in_model("sparse"))
     }
 
     /// The dense model's probabilities of the token after `prompt`, by id, under each of several changes. All copies share the layers
@@ -318,32 +333,41 @@ impl<'a> Steering<'a> {
     ///
     /// # Errors
     /// [`Error::Config`] for channels that the sparse model does not have, [`Error::Shape`] for changes of another length and for prompts
-    /// that the dense model cannot read; otherwise the device's.
+    /// that the dense model cannot read, [`Error::NonFiniteSite`] where a logit is not finite; otherwise the device's.
     pub fn probabilities(&self, prompt: &[u32], changes: &[Change]) -> Result<Vec<Vec<f64>>> {
         let copies = (LOGITS_AT_ONCE / (prompt.len().max(1) * self.dense.config.vocab_size)).max(1);
         let mut all = Vec::with_capacity(changes.len());
         for part in changes.chunks(copies) {
-            all.extend(self.run(prompt, part)?);
+            all.extend(self.run(prompt, part, false).map_err(|e| e.in_model("dense"))?);
         }
         Ok(all)
     }
 
-    fn run(&self, prompt: &[u32], changes: &[Change]) -> Result<Vec<Vec<f64>>> {
+    /// A run that is checked ends at the first site that is not finite.
+    fn run(&self, prompt: &[u32], changes: &[Change], checked: bool) -> Result<Vec<Vec<f64>>> {
         let config = &self.dense.config;
         let batch = Batch::new(&self.dense.device, config, prompt, 1)?;
         let mut shifts = self.shifts(prompt.len(), changes)?;
         let end = 2 * config.n_layer;
         let first = shifts.first().unwrap_or(end);
         let mut tape = Tape::new();
-        let mut pass = Pass::new(self.dense, &self.dense_weights, &batch, &mut tape, &mut shifts);
+        let pass = Pass::new(self.dense, &self.dense_weights, &batch, &mut tape, &mut shifts);
+        let mut pass = pass.checked(checked);
         let x = pass.embed()?;
         let x = pass.advance(x, 0..first)?;
         let x = pass.tape.stack(&vec![&x; changes.len()])?;
         let x = pass.advance(x, first..end)?;
         let logits = pass.unembed(x)?.value().read()?;
         let vocab = config.vocab_size;
-        let last = |copy: &[f32]| probabilities(&copy[copy.len() - vocab..]);
-        Ok(logits.chunks_exact(prompt.len() * vocab).map(last).collect())
+        let last = |copy: &[f32]| {
+            let last = &copy[copy.len() - vocab..];
+            let Some((_, value)) = first_not_finite(last) else { return Ok(probabilities(last)) };
+            if !checked {
+                self.run(prompt, changes, true)?;
+            }
+            Err(self.dense.not_finite("logits", value, None))
+        };
+        logits.chunks_exact(prompt.len() * vocab).map(last).collect()
     }
 
     /// What is added to what the dense model's sublayers read.
@@ -405,8 +429,9 @@ fn root_mean_squares(model: &Model, weights: &Weights, reference: &[Vec<u32>]) -
         let batch = Batch::new(&model.device, &model.config, sequence, 1)?;
         let mut recorder = Recorder::matching(site_pattern(r"\.resid_(in|mid)$")?);
         model.forward(&mut Tape::new(), weights, &batch, &mut recorder)?;
-        for (sum, (_, stream)) in sums.iter_mut().zip(&recorder.sites) {
+        for (sum, (site, stream)) in sums.iter_mut().zip(&recorder.sites) {
             let stream = stream.value().read()?;
+            model.check_finite((site, &stream), weights, &batch, &mut ())?;
             let rows = stream.chunks_exact(model.config.d_model);
             *sum += rows.map(|row| root_mean_square(row, !model.config.rms_norm)).sum::<f64>();
         }

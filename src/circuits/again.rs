@@ -4,22 +4,23 @@ use super::find::CHOOSING;
 use super::prune::Settings;
 use super::tasks::{self, Split, Task};
 use super::{Circuit, Layout};
+use crate::model::expect_model;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 impl Circuit {
-    /// Complains unless it is a part of the model of that [hash](crate::model::Model::hash).
+    /// Returns an error unless it is a part of the model of that [hash](crate::model::Model::hash).
     ///
     /// # Errors
-    /// [`Error::Text`] with both hashes.
+    /// [`Error::OtherModel`] with both hashes; [`Error::Text`] if the circuit does not say which model it is a part of.
     pub fn belongs_to(&self, hash: &str) -> Result<()> {
-        if self.model.hash == hash {
-            return Ok(());
+        if self.model.hash.is_empty() {
+            return Err(Error::Text(format!(
+                "the circuit of {} has no hash that says which model it is a part of: find it anew in this one",
+                self.task.name
+            )));
         }
-        Err(Error::Text(format!(
-            "the circuit is a part of another model: its hash is {}, this model's is {hash}",
-            self.model.hash
-        )))
+        expect_model(format!("the circuit of {}", self.task.name), "model", &self.model.hash, hash)
     }
 
     /// The settings that it was found with.

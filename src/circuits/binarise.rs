@@ -156,14 +156,13 @@ impl Judge<'_> {
         let missing = || Error::Text(format!("the model has no node {node}"));
         let (_, value) = sites.1.sites.first().ok_or_else(missing)?;
         let values = value.value().read()?;
+        let mut again = (self.nodes.keep(keep)?, Steps::new(steps));
+        self.questions.check_finite((&site(node), &values), model, weights, &mut again)?;
         let &[_, padded, width] = value.value().shape() else { return Err(missing()) };
         let mut ranges = [(f32::MAX, f32::MIN); 2];
         for (b, &length) in self.questions.lengths().iter().enumerate() {
             for t in 0..length {
                 let x = values[(b * padded + t) * width + node.index] + 0.0;
-                if !x.is_finite() {
-                    return Err(Error::Text(format!("an activation of {node} is {x}")));
-                }
                 let counts = if t + 1 == length { &mut ranges[..] } else { &mut ranges[..1] };
                 counts.iter_mut().for_each(|(low, high)| (*low, *high) = (low.min(x), high.max(x)));
             }

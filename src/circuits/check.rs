@@ -153,6 +153,10 @@ fn check_losses(name: &str, set: &LossSet) -> Result<(), String> {
             return Err(format!("losses.{name}.{part} is {value}; a share is between 0 and 1"));
         }
     }
+    if let Some(calibration) = set.ablated_calibration {
+        finite(&format!("losses.{name}.ablated_calibration.scale"), calibration.scale)?;
+        finite(&format!("losses.{name}.ablated_calibration.shift"), calibration.shift)?;
+    }
     Ok(())
 }
 

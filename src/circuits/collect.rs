@@ -139,14 +139,12 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut See) -> Result
         model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
         for (name, value) in recorder.sites {
             let values = value.value().read()?;
+            model.check_finite((&name, &values), &weights, &batch, &mut ())?;
             let width = values.len() / (chunk.len() * longest).max(1);
             for (n, node) in nodes.iter().enumerate().filter(|(_, node)| site(node) == name) {
                 for (b, sequence) in chunk.iter().enumerate() {
                     let rows = (b * longest)..(b * longest + sequence.len());
                     let column: Vec<f32> = rows.map(|row| values[row * width + node.index] + 0.0).collect();
-                    if let Some(bad) = column.iter().find(|v| !v.is_finite()) {
-                        return Err(Error::Text(format!("an activation of {node} is {bad}")));
-                    }
                     see(n, at * BATCH + b, &column);
                 }
             }

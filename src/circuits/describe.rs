@@ -22,7 +22,7 @@ impl Finder<'_> {
     /// Describes a circuit on the pairs that it was chosen by. `path` and `hash` say which model it is a part of.
     ///
     /// # Errors
-    /// Those of the pairs and of the forward pass.
+    /// Those of the pairs and of the forward pass; [`Error::NonFiniteSite`] where an activation is not finite.
     pub fn describe(&self, task: &Task, found: &Found, settings: &Settings, path: &str, hash: &str) -> Result<Circuit> {
         let task = &task.clone().fitted(self.tokenizer)?;
         let (batch, questions) = self.choosing(task, settings)?;
@@ -114,6 +114,7 @@ impl Finder<'_> {
                 continue;
             };
             let values = value.value().read()?;
+            questions.check_finite((site, &values), self.model, &self.weights(), &mut self.nodes.keep(keep)?)?;
             let padded = values.len() / (questions.lengths().len() * slot.width).max(1);
             for n in slot.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {

@@ -201,9 +201,14 @@ pub struct LossSet {
     pub circuit: f64,
     /// The same before calibration.
     pub circuit_uncalibrated: f64,
-    /// The loss of the model without the circuit: the circuit's nodes and those of [`Circuit::absent`] at their means, with a
-    /// calibration of its own. Chance is log 2.
+    /// The loss of the model without the circuit: the circuit's nodes and those of [`Circuit::absent`] at their means, with
+    /// [`LossSet::ablated_calibration`]. Chance is log 2.
     pub ablated: f64,
+    /// What the logits of the model without the circuit go through before [`LossSet::ablated`] and [`LossSet::accuracy_ablated`] are
+    /// measured: fitted on the same pairs that these are measured on, so that a constant preference for one answer does not count as a need
+    /// for the circuit. Nothing in files of earlier versions of this program, which did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ablated_calibration: Option<Calibration>,
     /// The share of right choices of the whole model.
     pub accuracy_model: f64,
     /// That of the circuit.

@@ -104,7 +104,7 @@ impl Finder<'_> {
         let weights = self.weights();
         let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: &choosing };
         let (whole, _) = judge.loss(&vec![true; self.nodes.layout.len()])?;
-        if whole > settings.target_loss {
+        if whole.is_nan() || whole > settings.target_loss {
             return Err(Error::OutOfReach { loss: whole, target: settings.target_loss });
         }
         let mut scores = match ranking {
@@ -220,6 +220,7 @@ impl Finder<'_> {
             circuit: circuit.loss(calibration),
             circuit_uncalibrated: circuit.loss(plain),
             ablated: ablated.loss(rest),
+            ablated_calibration: Some(rest),
             accuracy_model: whole.accuracy(plain),
             accuracy_circuit: circuit.accuracy(calibration),
             accuracy_ablated: ablated.accuracy(rest),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Layout, Slot};
 use crate::device::{Device, Tensor};
-use crate::model::Sites;
+use crate::model::{Sites, first_not_finite};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -29,13 +29,16 @@ impl Nodes {
     /// `means`: for every site with nodes, the mean of each of its channels.
     ///
     /// # Errors
-    /// [`Error::Text`] naming a site whose means are missing or not one a channel.
+    /// [`Error::Text`] naming a site whose means are missing, not one a channel or not finite.
     pub fn new(layout: Layout, means: &BTreeMap<String, Vec<f32>>, device: &Device) -> Result<Self> {
         let (mut flat, mut tensors) = (Vec::with_capacity(layout.len()), Vec::new());
         for Slot { site, width, .. } in layout.slots() {
             let Some(mean) = means.get(site).filter(|mean| mean.len() == *width) else {
                 return Err(Error::Text(format!("the mean activations of {site} ({width}) are missing")));
             };
+            if let Some((index, value)) = first_not_finite(mean) {
+                return Err(Error::Text(format!("the mean activation of {site}[{index}] is {value}")));
+            }
             tensors.push(device.upload("means", &[*width], mean)?);
             flat.extend_from_slice(mean);
         }

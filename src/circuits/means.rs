@@ -100,7 +100,8 @@ impl Circuit {
     pub fn stands_at(&self, means: &BTreeMap<String, Vec<f32>>) -> Result<()> {
         for entry in &self.nodes {
             let mean = means.get(&entry.site).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
-            if mean.is_none_or(|mean| (mean - entry.mean).abs() > 1e-3 * (1.0 + entry.mean.abs())) {
+            let near = |mean: f64| (mean - entry.mean).abs() <= 1e-3 * (1.0 + entry.mean.abs());
+            if !mean.is_some_and(near) {
                 let found = mean.map_or("none".into(), |mean| mean.to_string());
                 return Err(Error::Text(format!(
                     "the mean activations are not those that the circuit was found with: {} has {found}, not {}",

@@ -34,8 +34,13 @@ impl<'a> Probe<'a> {
     /// `means`: the mean activations of every channel that is a node, by site.
     ///
     /// # Errors
-    /// [`Error::Text`] if the model lacks a node of the circuit, or `means` the mean of a node; otherwise the device's.
+    /// [`Error::OtherModel`] if the circuit is a part of another model, [`Error::Text`] if the model lacks a node of the circuit, or `means` the
+    /// mean of a node; otherwise the device's.
     pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<String, Vec<f32>>) -> Result<Self> {
+        // One that others published has none.
+        if !circuit.model.hash.is_empty() {
+            circuit.belongs_to(&model.hash()?)?;
+        }
         let layout = Layout::new(&model.config);
         let keep = circuit.keep(&layout)?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
@@ -56,26 +61,30 @@ impl<'a> Probe<'a> {
     /// the mean of a node; there is nothing to `=patch` from.
     ///
     /// # Errors
-    /// [`Error::Config`] for an edit that cannot be made, [`Error::Shape`] for a prompt that the model cannot read; otherwise the
-    /// device's.
+    /// [`Error::Config`] for an edit that cannot be made, [`Error::Shape`] for a prompt that the model cannot read,
+    /// [`Error::NonFiniteSite`] where a number is not finite; otherwise the device's.
     pub fn ask(&self, prompt: &[u32], edits: &[Edit]) -> Result<Response> {
         let config = &self.model.config;
         let mut edits = Interventions::new(config, edits, self.means.clone(), BTreeMap::new())?;
         let batch = Batch::new(&self.model.device, config, prompt, 1)?;
         let places = Places::new(&self.model.device, &batch, &[prompt.len() - 1])?;
         let run = |sites: &mut dyn Sites| {
-            let logits = self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?;
-            Ok::<_, Error>(probabilities(&logits.value().read()?))
+            let logits =
+                self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?.value().read()?;
+            self.model.check_finite(("logits", &logits), &self.weights, &batch, sites)?;
+            Ok::<_, Error>(probabilities(&logits))
         };
         let mut recorder = Recorder::default();
         let model = run(&mut (&mut edits, &mut recorder))?;
         let rest: Vec<bool> = self.keep.iter().map(|kept| !kept).collect();
         let circuit = run(&mut (self.nodes.keep(&self.keep)?, &mut edits))?;
         let rest = run(&mut (self.nodes.keep(&rest)?, &mut edits))?;
-        let host = |(site, var): (String, Var)| {
-            Ok((site, HostTensor { shape: var.value().shape().to_vec(), data: var.value().read()? }))
+        let mut host = |(site, var): (String, Var)| {
+            let data = var.value().read()?;
+            self.model.check_finite((&site, &data), &self.weights, &batch, &mut edits)?;
+            Ok((site, HostTensor { shape: var.value().shape().to_vec(), data }))
         };
-        let sites = recorder.sites.into_iter().map(host).collect::<Result<_>>()?;
+        let sites = recorder.sites.into_iter().map(&mut host).collect::<Result<_>>()?;
         Ok(Response { model, circuit, rest, sites })
     }
 }

@@ -4,8 +4,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::questions::DIFFERENCE;
 use super::{Answers, Calibration, Nodes, Questions};
-use crate::model::{Model, Weights};
+use crate::model::{Model, Weights, first_not_finite};
 use crate::ops::contrast::loss;
 use crate::tape::Tape;
 use crate::{Error, Result};
@@ -136,7 +137,7 @@ pub struct Step {
 /// Task loss and gradient of gates `tau` on some pairs.
 ///
 /// # Errors
-/// Those of the forward pass.
+/// [`Error::NonFiniteSite`] where an answer is not finite; those of the forward pass.
 pub fn step(
     (model, weights): (&Model, &Weights),
     nodes: &Nodes,
@@ -148,6 +149,11 @@ pub fn step(
     let mut gates = nodes.learn(&mut tape, tau, settings.temperature as f32)?;
     let z = questions.ask(model, weights, &mut tape, &mut gates)?;
     let values = z.value().read()?;
+    if first_not_finite(&values).is_some() {
+        // Gates that learn belong to their tape.
+        let kept: Vec<bool> = tau.iter().map(|&tau| tau >= 0.0).collect();
+        questions.check_finite((DIFFERENCE, &values), model, weights, &mut nodes.keep(&kept)?)?;
+    }
     let count = values.len() as f64;
     let losses: Vec<(f64, f64)> = values.iter().map(|&z| loss(z.into())).collect();
     let dz: Vec<f32> = losses.iter().map(|(_, slope)| (-slope / count) as f32).collect();
@@ -167,7 +173,7 @@ pub fn step(
 /// Learns a tau for every node: the larger, the more the task needs it. `questions` gives the pairs of a step.
 ///
 /// # Errors
-/// Those of the forward pass and of `questions`; [`Error::NonFinite`] if the loss is no number.
+/// Those of the forward pass and of `questions`; [`Error::NonFiniteSite`] where an answer or the gradient is not finite.
 pub fn learn(
     model: (&Model, &Weights),
     nodes: &Nodes,
@@ -182,8 +188,8 @@ pub fn learn(
     for i in 0..settings.steps {
         let Step { loss, gradient } = step(model, nodes, &questions(i)?, &tau, settings)?;
         let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
-        if !(loss.is_finite() && norm.is_finite()) {
-            return Err(Error::NonFinite { step: i, tensor: "the task loss".into(), value: loss as f32 });
+        if !norm.is_finite() {
+            return Err(model.0.not_finite(format!("the gradient of the gates at step {i}"), norm as f32, None));
         }
         let kept = tau.iter().zip(&nodes.absent).filter(|(tau, absent)| **tau >= 0.0 && !**absent).count();
         watch(Progress { step: i + 1, loss, kept });

@@ -1,5 +1,7 @@
 //! Pairs of a task put to a model: both prompts of every pair in one batch, and how sure it is of the right answers.
 
+use std::cell::Cell;
+
 use argmin::core::{CostFunction, Executor, Gradient};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
@@ -32,6 +34,9 @@ struct Part {
 
 /// A prompt, the right and the wrong token after it.
 type Prompt<'a> = (&'a [u32], u32, u32);
+
+/// What [`Questions::ask`] gives, where it is not finite.
+pub(super) const DIFFERENCE: &str = "the difference between the answers' logits";
 
 /// Tokens of a part on the CPU: their activations stay in its caches.
 const PART: usize = 1024;
@@ -79,10 +84,25 @@ impl Questions {
         self.whole.ask(model, weights, tape, sites)
     }
 
+    /// Returns an error unless all of `values` are finite, which were computed, as `what` says, from a forward pass of all prompts with
+    /// `sites`.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteSite`]; those of the forward pass and of `sites`.
+    pub fn check_finite(
+        &self,
+        (what, values): (&str, &[f32]),
+        model: &Model,
+        weights: &Weights,
+        sites: &mut dyn Sites,
+    ) -> Result<()> {
+        model.check_finite((what, values), weights, &self.whole.batch, sites)
+    }
+
     /// The model's answers, without a way back. `sites` may see a few prompts at a time.
     ///
     /// # Errors
-    /// Those of the forward pass and of `sites`.
+    /// [`Error::NonFiniteSite`] where an answer is not finite; those of the forward pass and of `sites`.
     pub fn answers(&self, model: &Model, weights: &Weights, sites: &mut dyn Sites) -> Result<Answers> {
         Ok(self.answers_while(model, weights, sites, |_| true)?.unwrap_or_default())
     }
@@ -111,6 +131,7 @@ impl Questions {
                 return Ok(None);
             }
             let z = part.ask(model, weights, &mut Tape::new(), sites)?.value().read()?;
+            model.check_finite((DIFFERENCE, &z), weights, &part.batch, sites)?;
             part.numbers.iter().zip(z).for_each(|(&number, z)| answers[number] = Some(f64::from(z)));
         }
         Ok(Some(collect(&answers)))
@@ -122,6 +143,7 @@ impl Questions {
     /// Those of the forward pass and of `sites`.
     pub fn answers_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Sites) -> Result<Answers> {
         let z = self.ask(model, weights, &mut Tape::new(), sites)?.value().read()?;
+        self.check_finite((DIFFERENCE, &z), model, weights, sites)?;
         let wide = |z: &[f32]| z.iter().map(|&z| f64::from(z)).collect();
         Ok(Answers { positive: wide(&z[..self.pairs]), negative: wide(&z[self.pairs..]) })
     }
@@ -197,12 +219,14 @@ impl Answers {
         self.calibrated(calibration).filter(|z| *z > 0.0).count() as f64 / count as f64
     }
 
-    /// The calibration with the least loss that 16 steps of L-BFGS find; the neutral one where they find none better.
+    /// The calibration with the least loss that 16 steps of L-BFGS find; the neutral one where they find none better, and for answers
+    /// that are not finite.
     pub fn calibrate(&self) -> Calibration {
         let start = Calibration::default();
         let line = MoreThuenteLineSearch::new();
         let solver = LBFGS::new(line, 7);
-        let run = Executor::new(self, solver).configure(|state| state.param(vec![1.0, 0.0]).max_iters(16)).run();
+        let problem = Problem { answers: self, left: Cell::new(EVALUATIONS) };
+        let run = Executor::new(problem, solver).configure(|state| state.param(vec![1.0, 0.0]).max_iters(16)).run();
         let best = run.ok().and_then(|run| run.state.best_param);
         let found = best.as_deref().map(|p| Calibration { scale: p[0], shift: p[1] });
         let better = |c: &Calibration| c.scale.is_finite() && c.shift.is_finite() && self.loss(*c) < self.loss(start);
@@ -210,30 +234,54 @@ impl Answers {
     }
 }
 
-impl CostFunction for &Answers {
+/// How often calibration looks at the loss at most. Sixteen steps of a line search that converges take a few looks each; one that
+/// meets numbers that are not finite would go on for ever.
+const EVALUATIONS: u32 = 1000;
+
+/// What calibration minimises.
+struct Problem<'a> {
+    answers: &'a Answers,
+    left: Cell<u32>,
+}
+
+impl Problem<'_> {
+    /// Ends the search where a number is not finite or it takes too long.
+    fn look(&self, numbers: &[f64]) -> Result<(), argmin::core::Error> {
+        self.left.set(self.left.get().saturating_sub(1));
+        match self.left.get() > 0 && numbers.iter().all(|number| number.is_finite()) {
+            true => Ok(()),
+            false => Err(argmin::core::Error::msg("the calibration does not converge")),
+        }
+    }
+}
+
+impl CostFunction for Problem<'_> {
     type Param = Vec<f64>;
     type Output = f64;
 
     fn cost(&self, p: &Vec<f64>) -> Result<f64, argmin::core::Error> {
-        Ok(self.loss(Calibration { scale: p[0], shift: p[1] }))
+        let loss = self.answers.loss(Calibration { scale: p[0], shift: p[1] });
+        self.look(&[loss, p[0], p[1]])?;
+        Ok(loss)
     }
 }
 
-impl Gradient for &Answers {
+impl Gradient for Problem<'_> {
     type Param = Vec<f64>;
     type Gradient = Vec<f64>;
 
     fn gradient(&self, p: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
         let (scale, shift) = (p[0], p[1]);
-        let count = (self.positive.len() + self.negative.len()).max(1) as f64;
+        let count = self.answers.len().max(1) as f64;
         let mut gradient = vec![0.0; 2];
-        for (answers, sign) in [(&self.positive, 1.0), (&self.negative, -1.0)] {
+        for (answers, sign) in [(&self.answers.positive, 1.0), (&self.answers.negative, -1.0)] {
             for z in answers {
                 let slope = loss(scale * z + sign * shift).1;
                 gradient[0] -= slope * z / count;
                 gradient[1] -= slope * sign / count;
             }
         }
+        self.look(&gradient)?;
         Ok(gradient)
     }
 }

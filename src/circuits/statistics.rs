@@ -139,8 +139,8 @@ impl Statistics {
     /// are found (and there alone).
     ///
     /// # Errors
-    /// [`crate::Error::Text`] if the circuit is not a part of `model` or an activation is not finite, [`crate::Error::Shape`] for sequences
-    /// that the model does not take, and the device's.
+    /// [`crate::Error::OtherModel`] if the circuit is not a part of `model`, [`crate::Error::NonFiniteSite`] where an activation is not
+    /// finite, [`crate::Error::Shape`] for sequences that the model does not take, and the device's.
     pub fn measure(model: &Model, circuit: &Circuit, sets: [&[Vec<u32>]; 3], seed: u64) -> Result<Self> {
         let hash = model.hash()?;
         circuit.belongs_to(&hash)?;

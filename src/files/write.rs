@@ -46,7 +46,7 @@ pub struct HostIds {
     pub data: Vec<u32>,
 }
 
-/// Writes float and integer tensors (as F32 and I64) to the safetensors file at `path`, whole or not at all.
+/// Writes float and integer tensors (as F32 and I64) to the safetensors file at `path`, whole or not at all, with `metadata` about them.
 ///
 /// # Errors
 ///
@@ -55,6 +55,7 @@ pub fn save_arrays(
     path: impl AsRef<Path>,
     floats: &BTreeMap<String, HostTensor>,
     ids: &BTreeMap<String, HostIds>,
+    metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
     let path = path.as_ref();
     let complain = |e: safetensors::SafeTensorError| Error::file(path, e.to_string());
@@ -68,7 +69,7 @@ pub fn save_arrays(
         .map(|(dtype, (name, shape, bytes))| Ok((*name, TensorView::new(dtype, shape.to_vec(), bytes)?)))
         .collect::<std::result::Result<_, _>>()
         .map_err(complain)?;
-    let file = safetensors::serialize(views, None).map_err(complain)?;
+    let file = safetensors::serialize(views, metadata).map_err(complain)?;
     write_atomic(path, |out| out.write_all(&file).map_err(|e| Error::io(path, e)))
 }
 

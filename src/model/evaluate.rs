@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Batch, Model, Recorder, Weights, site_pattern};
+use super::{Batch, Model, Recorder, Weights, all_finite, site_pattern};
 use crate::Result;
 use crate::tape::Tape;
 
@@ -26,7 +26,8 @@ pub struct Evaluation {
 /// Runs `sequences`, `batch_size` of equal length at a time.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] for sequences longer than `block_size` or tokens outside the vocabulary, and the device's.
+/// [`crate::Error::Shape`] for sequences longer than `block_size` or tokens outside the vocabulary,
+/// [`crate::Error::NonFiniteSite`] where a loss or a logit is not finite, and the device's.
 pub fn evaluate(model: &Model, sequences: &[Vec<u32>], batch_size: usize, keep_losses: bool) -> Result<Evaluation> {
     let weights = Weights::constant(model, &[]);
     let mut result = Evaluation::default();
@@ -39,8 +40,13 @@ pub fn evaluate(model: &Model, sequences: &[Vec<u32>], batch_size: usize, keep_l
         rest = others;
         let batch = Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())?;
         let mut recorder = Recorder::matching(pattern.clone());
-        let (_, losses, _) = model.loss(&mut Tape::new(), &weights, &batch, &mut recorder)?;
+        let (_, losses, logits) = model.loss(&mut Tape::new(), &weights, &batch, &mut recorder)?;
         let losses = losses.read()?;
+        model.check_finite(("the loss", &losses), &weights, &batch, &mut ())?;
+        // A loss may be finite beside the logit of another token that is not.
+        if !all_finite(logits.value())? {
+            model.check_finite(("logits", &logits.value().read()?), &weights, &batch, &mut ())?;
+        }
         for row in losses.chunks_exact(first.len()) {
             // The last position has nothing to predict.
             let row = &row[..first.len() - 1];

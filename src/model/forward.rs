@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::finite::{first_not_finite, index_of};
 use super::{Activation, Batch, Cache, Model, ModelConfig, Places, ResidualActivation, Sites, Weights};
 use crate::device::Tensor;
 use crate::ops::embedding::Index;
@@ -33,6 +34,7 @@ pub struct Pass<'a> {
     cache: Option<&'a mut Cache>,
     /// The positions `(B, T, width)`, once they were needed.
     positions: Option<Var>,
+    checked: bool,
 }
 
 impl ModelConfig {
@@ -57,7 +59,7 @@ impl Model {
     /// # Errors
     /// Those of the operations and of `sites`.
     pub fn forward(&self, tape: &mut Tape, weights: &Weights, batch: &Batch, sites: &mut dyn Sites) -> Result<Var> {
-        Pass::new(self, weights, batch, tape, sites).run()
+        Pass::new(self, weights, batch, tape, sites).logits()
     }
 
     /// Logits `(B, 1, V)` at one place of each sequence of a batch: most of the work that a large vocabulary makes is saved.
@@ -101,7 +103,7 @@ impl Model {
         let mut tape = Tape::new();
         let mut pass = Pass::new(self, weights, &batch, &mut tape, sites);
         pass.cache = Some(&mut *cache);
-        let logits = pass.run()?;
+        let logits = pass.logits()?;
         cache.advance(batch.shape().1);
         Ok(logits.value().clone())
     }
@@ -118,7 +120,7 @@ impl Model {
         sites: &mut dyn Sites,
     ) -> Result<(Var, Tensor, Var)> {
         let mut pass = Pass::new(self, weights, batch, tape, sites);
-        let logits = pass.run()?;
+        let logits = pass.logits()?;
         let (loss, losses) = pass.cross_entropy(&logits)?;
         Ok((loss, losses, logits))
     }
@@ -133,7 +135,23 @@ impl<'a> Pass<'a> {
         tape: &'a mut Tape,
         sites: &'a mut dyn Sites,
     ) -> Self {
-        Self { tape, model, weights, batch, sites, cache: None, positions: None }
+        let checked = model.parameters.loaded_not_finite();
+        Self { tape, model, weights, batch, sites, cache: None, positions: None, checked }
+    }
+
+    /// Lets the pass end with [`Error::NonFiniteSite`] at the first site that is not finite, if `checked`; every site is then read back.
+    /// So does every pass of a model that was loaded with weights which are not finite.
+    #[must_use]
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked |= checked;
+        self
+    }
+
+    /// Lets the pass go on whatever its numbers are.
+    #[must_use]
+    pub fn unchecked(mut self) -> Self {
+        self.checked = false;
+        self
     }
 
     /// The residual stream at its first site: `(B, T, d_model)`.
@@ -197,10 +215,12 @@ impl<'a> Pass<'a> {
         let head = if self.config().tied_unembed { "transformer.wte.weight" } else { "lm_head.weight" };
         let bias = self.parameter("final_logits_bias")?;
         let logits = self.matrix(head, &x, Some(&bias))?;
-        match bigrams {
-            Some(bigrams) => self.tape.add(&logits, &bigrams),
-            None => Ok(logits),
-        }
+        let logits = match bigrams {
+            Some(bigrams) => self.tape.add(&logits, &bigrams)?,
+            None => logits,
+        };
+        self.check("logits", logits.value())?;
+        Ok(logits)
     }
 
     /// Mean cross-entropy of the batch's targets, in nats, for `logits: (B, T, V)`: the loss `(1)`, and the rows' own losses.
@@ -211,9 +231,29 @@ impl<'a> Pass<'a> {
         self.tape.cross_entropy(logits, &self.batch.targets, self.batch.predictions())
     }
 
-    fn run(&mut self) -> Result<Var> {
+    /// The whole pass: logits `(B, T, V)`.
+    ///
+    /// # Errors
+    /// Those of the operations and of the sites; [`Error::NonFiniteSite`] if the pass is [checked](Pass::checked).
+    pub fn logits(&mut self) -> Result<Var> {
         let x = self.stream()?;
         self.unembed(x)
+    }
+
+    /// Returns an error if the pass is checked and the value `(n·B, T, width)` is not finite.
+    fn check(&self, site: &str, value: &Tensor) -> Result<()> {
+        if !self.checked {
+            return Ok(());
+        }
+        match first_not_finite(&value.read()?) {
+            None => Ok(()),
+            Some((at, number)) => {
+                let index = index_of(at, value.shape());
+                let earlier = self.cache.as_ref().map_or(0, |cache| cache.len());
+                let at = <[usize; 3]>::try_from(index).ok().map(|[b, t, channel]| [b, t + earlier, channel]);
+                Err(self.model.not_finite(site, number, at))
+            }
+        }
     }
 
     /// The stream at its last site.
@@ -267,7 +307,9 @@ impl<'a> Pass<'a> {
     }
 
     fn site(&mut self, name: &str, value: Var) -> Result<Var> {
-        self.sites.visit(self.tape, name, value)
+        let value = self.sites.visit(self.tape, name, value)?;
+        self.check(name, value.value())?;
+        Ok(value)
     }
 
     fn sparse(&mut self, i: usize, place: &str, x: Var) -> Result<Var> {

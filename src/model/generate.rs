@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Batch, Cache, Model, Weights};
+use super::{Batch, Cache, Model, Sites, Weights, first_not_finite};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -39,6 +39,22 @@ pub fn probabilities(logits: &[f32]) -> Vec<f64> {
     all
 }
 
+impl Model {
+    /// Every token's probability after `prompt`, by id; `sites` see the run.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a prompt that the model cannot read, [`Error::NonFiniteSite`] where a logit is not finite; otherwise those of the
+    /// forward pass and of `sites`.
+    pub fn next_token(&self, prompt: &[u32], sites: &mut dyn Sites) -> Result<Vec<f64>> {
+        let batch = Batch::new(&self.device, &self.config, prompt, 1)?;
+        let weights = Weights::constant(self, &[]);
+        let logits = self.forward(&mut Tape::new(), &weights, &batch, sites)?.value().read()?;
+        let last = &logits[logits.len() - self.config.vocab_size..];
+        self.check_finite(("logits", last), &weights, &batch, sites)?;
+        Ok(probabilities(last))
+    }
+}
+
 /// Tokens by their probabilities, the most probable first, of equals the lowest id.
 pub fn ranked(p: &[f64]) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..p.len() as u32).collect();
@@ -70,7 +86,7 @@ impl Sampling {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         // Adding zero makes equals of the two zeros, which total_cmp tells apart.
         let logit = |id: u32| logits[id as usize] + 0.0;
-        // Where a logit is not a number, total_cmp still orders; the model is then beyond help anyway.
+        // Where a logit is not a number, total_cmp still orders; a generator refuses such logits before.
         order.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)).then(a.cmp(&b)));
         order.truncate(if self.temperature == 0.0 { 1 } else { self.top_k.unwrap_or(usize::MAX) });
         let Some(&first) = order.first() else { return Vec::new() };
@@ -157,7 +173,7 @@ impl<'a> Generator<'a> {
     /// The next token, or nothing where the text ends.
     ///
     /// # Errors
-    /// Those of the forward pass.
+    /// Those of the forward pass; [`Error::NonFiniteSite`] where a logit is not finite.
     pub fn next_token(&mut self) -> Result<Option<u32>> {
         if self.drawn == self.sampling.max_new_tokens {
             return Ok(None);
@@ -179,18 +195,20 @@ impl<'a> Generator<'a> {
     fn logits(&mut self) -> Result<Vec<f32>> {
         let config = &self.model.config;
         let context = &self.tokens[self.tokens.len().saturating_sub(config.block_size)..];
+        let whole = || Batch::new(&self.model.device, config, context, 1);
         let logits = match &mut self.cache {
             Some(cache) if context.len() == self.tokens.len() => {
                 let new = &context[cache.len()..];
                 self.model.extend(&self.weights, cache, new, 1, &mut ())?
             }
-            _ => {
-                let batch = Batch::new(&self.model.device, config, context, 1)?;
-                self.model.forward(&mut Tape::new(), &self.weights, &batch, &mut ())?.value().clone()
-            }
+            _ => self.model.forward(&mut Tape::new(), &self.weights, &whole()?, &mut ())?.value().clone(),
         };
         let logits = logits.read()?;
-        Ok(logits[logits.len() - config.vocab_size..].to_vec())
+        let last = logits[logits.len() - config.vocab_size..].to_vec();
+        if first_not_finite(&last).is_some() {
+            self.model.check_finite(("logits", &last), &self.weights, &whole()?, &mut ())?;
+        }
+        Ok(last)
     }
 }
 

@@ -3,8 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use super::Model;
-use crate::Result;
 use crate::files::hex;
+use crate::{Error, Result};
 
 impl Model {
     /// `sha256:…` over every parameter's name, shape and numbers, in order. Zeros count alike with either sign, so that a model
@@ -14,6 +14,23 @@ impl Model {
     /// Those of the device.
     pub fn hash(&self) -> Result<String> {
         hash_of(self.parameters.iter().map(|p| Ok((p.name.as_str(), p.shape.as_slice(), p.read()?.data))))
+    }
+}
+
+/// Returns an error unless `what`, which was made with the model of hash `expected`, is used with that one. `model` says which of several it is:
+/// `model` alone, or `sparse model`.
+///
+/// # Errors
+/// [`Error::OtherModel`] with both hashes.
+pub fn expect_model(what: impl Into<String>, model: &str, expected: &str, found: &str) -> Result<()> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(Error::OtherModel {
+            what: what.into(),
+            model: model.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }),
     }
 }
 

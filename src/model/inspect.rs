@@ -1,7 +1,8 @@
 //! What a state dict holds: how many weights are left, where, and what they no longer reach.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::finite::{first_not_finite, index_of};
 use super::{Kind, ModelConfig, Parameters, check_shapes};
 use crate::Result;
 use crate::files::TensorSource;
@@ -38,11 +39,14 @@ pub struct TensorReport {
     pub nonzeros: u64,
     /// Their share.
     pub density: f64,
-    /// Root-mean-square of the entries that are not zero.
+    /// Root-mean-square of the entries that are finite and not zero.
     pub rms: f64,
     /// Entries that are infinite or not a number.
     pub not_finite: u64,
-    /// The largest by magnitude, largest first.
+    /// The first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_not_finite: Option<Entry>,
+    /// The largest finite ones by magnitude, largest first.
     pub largest: Vec<Entry>,
 }
 
@@ -51,8 +55,16 @@ pub struct TensorReport {
 pub struct Entry {
     /// Where it is.
     pub index: Vec<usize>,
-    /// What it is.
+    /// What it is. In JSON a text where it is not finite, since JSON has no such numbers.
+    #[serde(serialize_with = "number_or_text")]
     pub value: f32,
+}
+
+fn number_or_text<S: Serializer>(value: &f32, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match value.is_finite() {
+        true => serializer.serialize_f32(*value),
+        false => serializer.collect_str(value),
+    }
 }
 
 /// A layer's dead ends.
@@ -168,29 +180,24 @@ fn rows_and_columns(data: &[f32], columns: usize) -> Used {
 
 fn summarise(name: &str, shape: &[usize], data: &[f32], largest: usize) -> TensorReport {
     let nonzeros = data.iter().filter(|v| **v != 0.0).count();
-    let squares: f64 = data.iter().map(|v| f64::from(*v).powi(2)).sum();
-    let mut order: Vec<usize> = (0..data.len()).filter(|&i| data[i] != 0.0).collect();
+    let finite = data.iter().filter(|v| v.is_finite() && **v != 0.0);
+    let squares: f64 = finite.clone().map(|v| f64::from(*v).powi(2)).sum();
+    let mut order: Vec<usize> = (0..data.len()).filter(|&i| data[i].is_finite() && data[i] != 0.0).collect();
     let by_magnitude = |a: &usize, b: &usize| data[*b].abs().total_cmp(&data[*a].abs()).then(a.cmp(b));
     if largest < order.len() {
         order.select_nth_unstable_by(largest, by_magnitude);
         order.truncate(largest);
     }
     order.sort_by(by_magnitude);
-    let entry = |i: usize| {
-        let mut index = vec![0; shape.len()];
-        let mut rest = i;
-        for (place, size) in index.iter_mut().zip(shape).rev() {
-            (*place, rest) = (rest % size, rest / size);
-        }
-        Entry { index, value: data[i] }
-    };
+    let entry = |i: usize| Entry { index: index_of(i, shape), value: data[i] };
     TensorReport {
         name: name.to_string(),
         shape: shape.to_vec(),
         nonzeros: nonzeros as u64,
         density: nonzeros as f64 / data.len().max(1) as f64,
-        rms: (squares / nonzeros.max(1) as f64).sqrt(),
+        rms: (squares / finite.count().max(1) as f64).sqrt(),
         not_finite: data.iter().filter(|v| !v.is_finite()).count() as u64,
+        first_not_finite: first_not_finite(data).map(|(i, _)| entry(i)),
         largest: order.into_iter().map(entry).collect(),
     }
 }

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{ModelConfig, check_shapes};
+use super::{ModelConfig, NotFinite, check_shapes};
 use crate::device::{Device, Tensor};
 use crate::files::{HostTensor, InMemory, TensorSource};
 use crate::ops::compress::{self, Compressed};
@@ -132,6 +132,7 @@ pub enum Hold {
 pub struct Parameters {
     list: Vec<Parameter>,
     index: HashMap<String, usize>,
+    loaded_not_finite: bool,
 }
 
 /// Name, role, shape and standard deviation at the start of one parameter.
@@ -255,21 +256,29 @@ impl Parameters {
         Ok(Self::from_list(list))
     }
 
-    /// Parameters from a state dict, read one after the other; those that [`check_shapes`] lets be absent are zeros.
+    /// Parameters from a state dict, read one after the other; those that [`check_shapes`] lets be absent are zeros. Numbers that are
+    /// not finite are logged as warnings, and every forward pass is then [checked](super::Pass::checked).
     ///
     /// # Errors
     /// Those of [`check_shapes`], before any number is read; then those of the source and the device.
     pub fn load(config: &ModelConfig, source: &dyn TensorSource, hold: Hold, device: &Device) -> Result<Self> {
         check_shapes(config, source.entries())?;
-        let mut list = Vec::new();
+        let (mut list, mut loaded_not_finite) = (Vec::new(), false);
         for slot in slots(config) {
             let host = match source.entries().contains_key(&slot.name) {
                 true => source.read(&slot.name)?,
                 false => HostTensor { data: vec![0.0; slot.shape.iter().product()], shape: slot.shape.clone() },
             };
+            let not_finite = NotFinite::find(&slot.name, &slot.shape, &host.data);
+            if let Some(found) = &not_finite {
+                tracing::warn!("{found}: what depends on it is not finite either");
+                loaded_not_finite = true;
+            }
             let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == "lm_head.weight";
+            // Products with nonzeros skip activations of 0 too, and 0 times NaN is not 0.
+            let sparse = hold == Hold::Compressed && not_finite.is_none();
             list.push(match slot.shape[..] {
-                [out, input] if linear && hold == Hold::Compressed && worthwhile(device, &host.data) => Parameter {
+                [out, input] if linear && sparse && worthwhile(device, &host.data) => Parameter {
                     value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
                     name: slot.name,
                     kind: slot.kind,
@@ -281,7 +290,12 @@ impl Parameters {
                 }
             });
         }
-        Ok(Self::from_list(list))
+        Ok(Self { loaded_not_finite, ..Self::from_list(list) })
+    }
+
+    /// Whether it was loaded with numbers that are not finite.
+    pub(crate) fn loaded_not_finite(&self) -> bool {
+        self.loaded_not_finite
     }
 
     /// As [`Parameters::load`], dense, from tensors in memory.
@@ -314,7 +328,7 @@ impl Parameters {
 
     fn from_list(list: Vec<Parameter>) -> Self {
         let index = list.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        Self { list, index }
+        Self { list, index, loaded_not_finite: false }
     }
 
     /// All parameters in order.

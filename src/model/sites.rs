@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 
-use super::{Batch, Model, ModelConfig, Weights};
+use super::{Batch, Model, ModelConfig, Pass, Weights};
 use crate::ops::linear;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -138,21 +138,47 @@ impl ModelConfig {
 /// The mean activation of every channel of the sites whose names match `pattern`, over all positions of `batches`.
 ///
 /// # Errors
-/// Those of the batches and of the forward pass.
+/// [`Error::NonFiniteSite`] where a mean is not finite; those of the batches and of the forward pass.
 pub fn means(
     model: &Model,
     batches: impl IntoIterator<Item = Result<Batch>>,
     pattern: &Regex,
+) -> Result<BTreeMap<String, Vec<f32>>> {
+    take_means(model, batches, pattern, true)
+}
+
+/// As [`means`], of whatever the sites hold: means of numbers that are not finite are not finite either.
+///
+/// # Errors
+/// Those of the batches and of the forward pass.
+pub fn means_unchecked(
+    model: &Model,
+    batches: impl IntoIterator<Item = Result<Batch>>,
+    pattern: &Regex,
+) -> Result<BTreeMap<String, Vec<f32>>> {
+    take_means(model, batches, pattern, false)
+}
+
+fn take_means(
+    model: &Model,
+    batches: impl IntoIterator<Item = Result<Batch>>,
+    pattern: &Regex,
+    finite: bool,
 ) -> Result<BTreeMap<String, Vec<f32>>> {
     let weights = Weights::constant(model, &[]);
     let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let mut count = 0;
     for batch in batches {
         let batch = batch?;
-        let mut recorder = Recorder::matching(pattern.clone());
-        model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
+        let (mut tape, mut recorder) = (Tape::new(), Recorder::matching(pattern.clone()));
+        let pass = Pass::new(model, &weights, &batch, &mut tape, &mut recorder);
+        let mut pass = if finite { pass } else { pass.unchecked() };
+        pass.logits()?;
         for (site, value) in recorder.sites {
             let sum = linear::backward_bias(value.value())?.read()?;
+            if finite {
+                model.check_finite((&format!("the sum over {site}"), &sum), &weights, &batch, &mut ())?;
+            }
             let total = sums.entry(site).or_insert_with(|| vec![0.0; sum.len()]);
             total.iter_mut().zip(&sum).for_each(|(t, &s)| *t += f64::from(s));
         }

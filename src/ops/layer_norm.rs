@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::expect_shape;
-use super::rms_norm::{dimensions, lanes, rows_per_partial, sum_partials, sums};
+use super::rms_norm::{dimensions, lanes, rows_per_partial, scale_of, sum_partials, sums};
 use crate::Result;
 use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
 use crate::device::{Launch, Shader, Tensor};
@@ -26,7 +26,7 @@ pub struct Forward {
     pub rstd: Tensor,
 }
 
-/// `(x − mean) · rstd · weight (+ bias)`, for `x: (.., C)`, `weight` and `bias`: `(C)`.
+/// `(x − mean) · rstd · weight (+ bias)`, for `x: (.., C)`, `weight` and `bias`: `(C)`. A row whose squares overflow is not finite.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the widths differ or are 0.
@@ -88,7 +88,7 @@ fn forward_block(
         let [sum] = sums(x, x, x, |x, _, _| [x]);
         let m = sum / width as f32;
         let [squares] = sums(x, x, x, |x, _, _| [(x - m) * (x - m)]);
-        let r = 1.0 / (squares / width as f32 + eps).sqrt();
+        let r = scale_of(squares, width, eps);
         (*mean, *rstd) = (m, r);
         match bias {
             Some(bias) => {

@@ -22,7 +22,7 @@ pub struct Forward {
     pub rstd: Tensor,
 }
 
-/// `x · rstd · weight`, for `x: (.., C)` and `weight: (C)`. Rows of zeros stay zeros.
+/// `x · rstd · weight`, for `x: (.., C)` and `weight: (C)`. Rows of zeros stay zeros; a row whose squares overflow is not finite.
 ///
 /// # Errors
 /// [`Error::Shape`] if the widths differ or are 0.
@@ -63,10 +63,19 @@ fn forward_block(y: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], eps
     let width = weight.len();
     for ((y, x), rstd) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(rstd) {
         let [squares] = sums(x, x, x, |x, _, _| [x * x]);
-        *rstd = 1.0 / (squares / width as f32 + eps).sqrt();
+        *rstd = scale_of(squares, width, eps);
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
             *y = x * *rstd * w;
         }
+    }
+}
+
+/// `1 / sqrt(squares / width + eps)`. Where the squares overflow it is infinite, too: a scale of 0 would make zeros of large numbers.
+#[inline(always)]
+pub(super) fn scale_of(squares: f32, width: usize, eps: f32) -> f32 {
+    match 1.0 / (squares / width as f32 + eps).sqrt() {
+        0.0 => squares,
+        scale => scale,
     }
 }
 

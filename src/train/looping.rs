@@ -125,15 +125,7 @@ impl Looping<'_> {
     /// Complains if the weights of the last update lead to no finite loss. Only the next step would notice, after they had
     /// been saved and had pushed out a good checkpoint.
     fn check_sound(&self, trainer: &Trainer) -> Result<()> {
-        let loss = evaluate(trainer, self.own, &self.held_out[..1.min(self.held_out.len())])?;
-        match loss.is_finite() {
-            true => Ok(()),
-            false => Err(Error::NonFinite {
-                step: trainer.steps_done(),
-                tensor: "loss on held-out data".into(),
-                value: loss as f32,
-            }),
-        }
+        evaluate(trainer, self.own, &self.held_out[..1.min(self.held_out.len())]).map(drop)
     }
 
     fn progress(
@@ -157,7 +149,7 @@ impl Looping<'_> {
     }
 }
 
-/// Mean loss in nats of the sequences' predictions.
+/// Mean loss in nats of the sequences' predictions. Where it is not finite, that is an error that names the first site.
 pub(super) fn evaluate(trainer: &Trainer, config: &RunConfig, sequences: &[Vec<u32>]) -> Result<f64> {
     let model = &trainer.model;
     let weights = Weights::constant(model, trainer.compressed());
@@ -165,9 +157,21 @@ pub(super) fn evaluate(trainer: &Trainer, config: &RunConfig, sequences: &[Vec<u
     for chunk in sequences.chunks(config.train.batch_size) {
         let batch = Batch::new(&model.device, &config.model, &chunk.concat(), chunk.len())?;
         let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch, &mut ())?;
-        let loss = loss.value().read()?.first().copied().unwrap_or(f32::NAN);
-        sum += f64::from(loss) * batch.predictions() as f64;
+        let loss = loss.value().read()?;
+        let finite = model.check_finite(("loss", &loss), &weights, &batch, &mut ());
+        finite.map_err(|error| of_held_out(error, trainer.steps_done()))?;
+        sum += loss.iter().map(|&loss| f64::from(loss)).sum::<f64>() * batch.predictions() as f64;
         predictions += batch.predictions();
     }
     Ok(sum / predictions as f64)
+}
+
+/// What training says of a number that is not finite.
+fn of_held_out(error: Error, step: u64) -> Error {
+    match error {
+        Error::NonFiniteSite { site, value, .. } => {
+            Error::NonFinite { step, tensor: format!("{site} on held-out data"), value }
+        }
+        other => other,
+    }
 }

@@ -62,3 +62,21 @@ fn batches_are_averaged_by_their_tokens() {
     let nothing = with_objective(&pair, &Device::cpu(), |objective| evaluate(objective, &[], 8));
     assert!(nothing.unwrap_err().to_string().contains("no sequences"));
 }
+
+#[test]
+fn numbers_that_are_not_finite_are_refused_with_the_model_that_has_them() {
+    let pair = Pair::smooth();
+    let sequences: Vec<Vec<u32>> = pair.tokens.chunks(6).map(<[u32]>::to_vec).collect();
+    let said = |broken: &Pair| {
+        with_objective(broken, &Device::cpu(), |objective| evaluate(objective, &sequences, 8)).unwrap_err().to_string()
+    };
+    let mut broken = pair.clone();
+    broken.dense.1.get_mut("transformer.h.0.mlp.c_fc.weight").unwrap().data[3] = f32::NAN;
+    assert!(said(&broken).starts_with("the dense model's 0.mlp.post_act is not finite"));
+    let mut broken = pair.clone();
+    broken.sparse.1.get_mut("transformer.ln_f.weight").unwrap().data.fill(3e38);
+    assert!(said(&broken).starts_with("the sparse model's logits is not finite"));
+    let mut broken = pair.clone();
+    broken.bridges.get_mut("enc.2.weight").unwrap().data.iter_mut().for_each(|w| *w *= 3e38);
+    assert!(said(&broken).starts_with("what the encoder gives at site 2 is not finite"));
+}

@@ -63,3 +63,13 @@ fn models_and_tensors_that_do_not_fit_are_refused() {
     let message = bridges.decode(&mut tape, &bridges.constants(), 5, &h).unwrap_err().to_string();
     assert!(message.contains("no site 5 among 5"), "{message}");
 }
+
+#[test]
+fn tensors_that_are_not_finite_are_named() {
+    let mut pair = crate::pair::Pair::smooth();
+    pair.bridges.get_mut("dec.1.bias").unwrap().data[2] = f32::NAN;
+    let (dense, sparse) = (&pair.dense.0, &pair.sparse.0);
+    let cpu = gossamer::device::Device::cpu();
+    let said = gossamer::bridges::Bridges::from_host(dense, sparse, crate::pair::AFRAC, &pair.bridges, &cpu);
+    assert!(said.err().unwrap().to_string().contains("dec.1.bias holds NaN at [2]"));
+}

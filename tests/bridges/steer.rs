@@ -266,3 +266,23 @@ fn channels_are_written_as_nodes_are() {
     let nothing = Steering::new(&dense, &sparse, &bridges, &[], Ratio::default());
     assert!(nothing.err().unwrap().to_string().contains("no reference text"));
 }
+
+#[test]
+fn numbers_that_are_not_finite_are_refused_with_the_model_that_has_them() {
+    let pair = Pair::smooth();
+    let prompt = &sequences(&pair)[0];
+    for (dense, name) in [(true, "the dense model's 1.attn."), (false, "the sparse model's 1.attn.")] {
+        let mut broken = pair.clone();
+        let state = if dense { &mut broken.dense.1 } else { &mut broken.sparse.1 };
+        state.get_mut("transformer.h.1.attn.c_attn.weight").unwrap().data[3] = f32::NAN;
+        let (dense, sparse, bridges) = broken.models(&Device::cpu());
+        let ratio = Ratio::DenseOverSparse;
+        let said = Steering::new(&dense, &sparse, &bridges, &sequences(&pair), ratio).err().unwrap().to_string();
+        assert!(said.starts_with(name), "{said}");
+    }
+    with_steering(&pair, &Device::cpu(), Ratio::DenseOverSparse, |steering| {
+        let change = Change::new(channel("0.mlp.act_in[3]"), vec![3e38; prompt.len()]);
+        let said = steering.probabilities(prompt, &[change.scaled(1e30)]).unwrap_err().to_string();
+        assert!(said.starts_with("the dense model's 0.mlp.act_in is not finite"), "{said}");
+    });
+}

@@ -23,9 +23,9 @@ const NODES: [&str; 6] = [
     "0.mlp.post_act[11]",
     "0.mlp.resid_delta[1]",
 ];
-const LOOK: Look = Look { pairs: 8, mean_tokens: 512 };
+pub(crate) const LOOK: Look = Look { pairs: 8, mean_tokens: 512 };
 
-fn tokenizer() -> Tokenizer {
+pub(crate) fn tokenizer() -> Tokenizer {
     Tokenizer::train(python::documents(0).take(300), 512).unwrap()
 }
 
@@ -44,7 +44,7 @@ fn model(seed: u64) -> Model {
 }
 
 /// The circuit of [`NODES`] in a model, whatever it is good for.
-fn circuit(model: &Model, tokenizer: &Tokenizer) -> Circuit {
+pub(crate) fn circuit(model: &Model, tokenizer: &Tokenizer) -> Circuit {
     let folder = tempfile::tempdir().unwrap();
     let layout = Layout::new(&model.config);
     let mut keep = vec![false; layout.len()];

@@ -9,9 +9,11 @@ mod oracle;
 #[allow(dead_code)]
 mod variants;
 
+mod ablated;
 mod binarise;
 mod checkpoint;
 mod file;
+mod finite;
 mod probe;
 mod prune;
 mod statistics;

@@ -28,7 +28,7 @@ fn model(config: &ModelConfig, state: &State, device: &Device) -> Model {
 /// Every third node, and of the others every fourth one absent.
 fn circuit(config: &ModelConfig) -> Circuit {
     let mut circuit: Circuit = serde_json::from_str(include_str!("../../docs/circuit-example.json")).unwrap();
-    circuit.model = gossamer::circuits::ModelRef::new("somewhere", "sha256:0", config);
+    circuit.model = gossamer::circuits::ModelRef::new("somewhere", "", config);
     let layout = Layout::new(config);
     let nodes = |keep: &dyn Fn(usize) -> bool| {
         (0..layout.len()).filter(|&n| keep(n)).filter_map(|n| layout.node(n)).collect::<Vec<_>>()
@@ -191,4 +191,15 @@ fn means_are_those_of_the_text_and_of_the_file() {
     let name = moved.node().to_string();
     let error = circuit.stands_at(&got).unwrap_err().to_string();
     assert!(error.contains(&name) && error.contains("found with"), "{error}");
+}
+
+#[test]
+fn a_circuit_of_another_model_is_refused_with_both_hashes() {
+    let (config, state) = settings();
+    let model = model(&config, &state, &Device::cpu());
+    let means = Layout::new(&config).slots().iter().map(|slot| (slot.site.clone(), vec![0.0; slot.width])).collect();
+    let mut circuit = circuit(&config);
+    circuit.model.hash = "sha256:other".into();
+    let said = Probe::new(&model, &circuit, means).err().unwrap().to_string();
+    assert!(said.contains("sha256:other") && said.contains(&model.hash().unwrap()), "{said}");
 }

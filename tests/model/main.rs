@@ -5,6 +5,7 @@ mod common;
 
 mod config;
 mod edits;
+mod finite;
 mod forward;
 mod generation;
 mod gradients;

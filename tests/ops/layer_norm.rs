@@ -153,3 +153,13 @@ fn shapes_that_do_not_fit_are_refused() {
         refused(layer_norm::backward_weight(&w, &x, &r, &r).map(drop), "dout is [3]");
     }
 }
+
+#[test]
+fn a_row_whose_squares_overflow_is_not_finite() {
+    for device in kernels() {
+        let (x, w) = (put(&device, &[2, 3], &[1.0, 1e30, 2.0, 1.0, 1e3, 2.0]), put(&device, &[3], &[1.0; 3]));
+        let y = layer_norm::forward(&x, &w, None, 1e-5).unwrap().y.read().unwrap();
+        assert!(y[..3].iter().all(|v| !v.is_finite()), "{y:?} on {}", device.describe());
+        assert!(y[3..].iter().all(|v| v.is_finite()), "{y:?} on {}", device.describe());
+    }
+}

@@ -120,3 +120,13 @@ fn shapes_that_do_not_fit_are_refused() {
         assert!(rms_norm::backward_weight(&w, &x, &r).unwrap_err().to_string().contains("dout is [3]"));
     }
 }
+
+#[test]
+fn a_row_whose_squares_overflow_is_not_finite() {
+    for device in kernels() {
+        let (x, w) = (put(&device, &[2, 3], &[1.0, 1e30, 2.0, 1.0, 1e3, 2.0]), put(&device, &[3], &[1.0; 3]));
+        let y = rms_norm::forward(&x, &w, EPS).unwrap().y.read().unwrap();
+        assert!(y[..3].iter().all(|v| !v.is_finite()), "{y:?} on {}", device.describe());
+        assert!(y[3..].iter().all(|v| v.is_finite()), "{y:?} on {}", device.describe());
+    }
+}

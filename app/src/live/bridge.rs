@@ -6,6 +6,7 @@ use eframe::egui::{
     Button, CentralPanel, ComboBox, DragValue, Panel, ScrollArea, Slider, SliderClamping, TextEdit, Ui,
 };
 use gossamer::bridges::{Channel, Ratio, Recipe};
+use gossamer::model::expect_model;
 
 use super::ask::answers;
 use super::choices::{By, Steer};
@@ -173,9 +174,8 @@ fn keep(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View, want
 /// Takes the choices from a recipe.
 fn take(file: &Path, opened: &Opened, view: &mut View) -> Result<(), String> {
     let recipe = Recipe::load(file).map_err(|e| e.to_string())?;
-    if recipe.sparse.hash != opened.hash {
-        return Err(format!("it is for another sparse model, {}", recipe.sparse.path));
-    }
+    let what = format!("{} (for {})", file.display(), recipe.sparse.path);
+    expect_model(what, "sparse model", &recipe.sparse.hash, &opened.hash).map_err(|e| e.to_string())?;
     let (prompt, steer) = Steer::of(&recipe)
         .ok_or("it steers by several channels at once; `gossamer steer --recipe` can do that, this window cannot")?;
     (view.edits.live.prompt, view.edits.live.steer) = (Some(prompt), steer);

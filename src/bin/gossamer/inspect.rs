@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use gossamer::model::{LayerReport, Report, inspect};
+use gossamer::model::{Entry, LayerReport, Report, inspect};
 use serde_json::json;
 
 use crate::open::SourceArgs;
@@ -47,6 +47,10 @@ pub fn run(args: &Args) -> Result<()> {
     writeln!(out, "{norm}, {:?}, {sparse}", c.activation_type)?;
     writeln!(out, "tokenizer: {}", vocabulary_verdict(vocabulary, c.vocab_size))?;
     write_tensors(&report, &mut out)?;
+    let broken: Vec<_> = report.tensors.iter().filter(|t| t.not_finite > 0).map(|t| t.name.as_str()).collect();
+    if !broken.is_empty() {
+        writeln!(out, "\nnot finite, so that no answer of this model is right: {}", broken.join(", "))?;
+    }
     writeln!(
         out,
         "\n{} of {} matrix weights are not zero (1 in {:.1}); {} of {} parameters in all",
@@ -87,8 +91,9 @@ fn write_tensors(report: &Report, out: &mut impl Write) -> Result<()> {
         let largest: Vec<_> = t.largest.iter().map(|e| format!("{:+.3} [{}]", e.value, place(&e.index))).collect();
         write!(out, "{:width$}  {shape:>14}  {:>11}  {:>8.5}  {:>9.4}", t.name, t.nonzeros, t.density, t.rms)?;
         writeln!(out, "  {}", largest.join("  "))?;
-        if t.not_finite > 0 {
-            writeln!(out, "{:width$}  {} entries are not finite", "", t.not_finite)?;
+        if let Some(Entry { index, value }) = &t.first_not_finite {
+            let (count, place) = (t.not_finite, place(index));
+            writeln!(out, "{:width$}  not finite: {count} entries, the first of them {value} [{place}]", "")?;
         }
     }
     Ok(())

@@ -1,12 +1,12 @@
 //! `gossamer record`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use gossamer::files::{HostIds, HostTensor, save_arrays};
-use gossamer::model::{Batch, Recorder, Weights, means, site_pattern};
+use gossamer::model::{Batch, NotFinite, Pass, Recorder, Weights, means_unchecked, site_pattern};
 use gossamer::tape::Tape;
 
 use crate::open::{ModelArgs, Opened, token_file};
@@ -52,19 +52,40 @@ pub fn run(args: &Args) -> Result<()> {
         let names: Vec<_> = sites.iter().map(|(name, _)| name.as_str()).collect();
         bail!("no site matches `{}`; there are {}", args.sites, names.join(", "));
     }
+    // Whoever takes means must know of which model they are.
+    let about = match args.mean {
+        true => Some(HashMap::from([("model".to_string(), opened.model.hash()?)])),
+        false => None,
+    };
     let (floats, ids) = match args.mean {
         true => {
             let Opened { model, .. } = &opened;
             let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
-            let means = means(model, batches, &pattern)?;
+            let means = means_unchecked(model, batches, &pattern)?;
             let tensor = |data: Vec<f32>| HostTensor { shape: vec![data.len()], data };
             (means.into_iter().map(|(site, mean)| (site, tensor(mean))).collect(), BTreeMap::new())
         }
         false => record(&opened, &sequences, pattern)?,
     };
-    save_arrays(&args.out, &floats, &ids)?;
+    save_arrays(&args.out, &floats, &ids, about)?;
     writeln!(std::io::stdout(), "{matching} sites in {}", args.out.display())?;
+    warn_of_not_finite(sites.iter().map(|(name, _)| name.as_str()).chain(["logits"]), &floats);
     Ok(())
+}
+
+/// Says which of the recorded sites are not finite, in the order of the forward pass.
+fn warn_of_not_finite<'a>(sites: impl Iterator<Item = &'a str>, recorded: &BTreeMap<String, HostTensor>) {
+    let of = |site| recorded.get(site).and_then(|tensor| NotFinite::find(site, &tensor.shape, &tensor.data));
+    let found: Vec<NotFinite> = sites.filter_map(of).collect();
+    if let Some(first) = found.first() {
+        tracing::warn!(
+            "not finite: {} of {} recorded tensors, the first of which is {}",
+            found.len(),
+            recorded.len(),
+            first.name
+        );
+    }
+    found.iter().for_each(|found| tracing::warn!("{found}"));
 }
 
 type Arrays = (BTreeMap<String, HostTensor>, BTreeMap<String, HostIds>);
@@ -75,7 +96,7 @@ fn record(opened: &Opened, sequences: &[Vec<u32>], pattern: regex::Regex) -> Res
     let batch = Batch::new(&model.device, &model.config, &tokens, sequences.len())?;
     let mut recorder = Recorder::matching(pattern);
     let weights = Weights::constant(model, &[]);
-    let logits = model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
+    let logits = Pass::new(model, &weights, &batch, &mut Tape::new(), &mut recorder).unchecked().logits()?;
     let mut floats = BTreeMap::new();
     for (name, var) in recorder.sites.iter().map(|(name, var)| (name.as_str(), var)).chain([("logits", &logits)]) {
         let (shape, data) = (var.value().shape().to_vec(), var.value().read()?);

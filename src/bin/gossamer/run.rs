@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use gossamer::files::{HostTensor, load_tensors};
+use gossamer::files::{HostTensor, load_metadata, load_tensors};
 use gossamer::model::{
-    Action, Batch, Edit, Interventions, Recorder, Sites, Weights, means, probabilities, ranked, site_pattern,
+    Action, Batch, Edit, Interventions, Model, Recorder, Weights, expect_model, means, ranked, site_pattern,
 };
 use gossamer::tape::Tape;
 use serde_json::json;
@@ -46,10 +46,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let opened = args.model.open()?;
     let prompt = opened.encode(&args.prompt)?;
-    let before = next_token(&opened, &prompt, &mut ())?;
+    let before = opened.model.next_token(&prompt, &mut ())?;
     let after = match args.set.is_empty() {
         true => None,
-        false => Some(next_token(&opened, &prompt, &mut interventions(args, &opened)?)?),
+        false => Some(opened.model.next_token(&prompt, &mut interventions(args, &opened)?)?),
     };
     let shown = shown(&before, after.as_deref(), args.top);
     let mut out = std::io::stdout().lock();
@@ -76,15 +76,6 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The next token's probabilities, by id.
-fn next_token(opened: &Opened, prompt: &[u32], sites: &mut dyn Sites) -> Result<Vec<f64>> {
-    let model = &opened.model;
-    let batch = Batch::new(&model.device, &model.config, prompt, 1)?;
-    let weights = Weights::constant(model, &[]);
-    let logits = model.forward(&mut Tape::new(), &weights, &batch, sites)?.value().read()?;
-    Ok(probabilities(&logits[logits.len() - model.config.vocab_size..]))
-}
-
 /// The `top` tokens of both runs, the most probable before the interventions first.
 fn shown(before: &[f64], after: Option<&[f64]>, top: usize) -> Vec<u32> {
     let mut ids = ranked(before);
@@ -93,6 +84,15 @@ fn shown(before: &[f64], after: Option<&[f64]>, top: usize) -> Vec<u32> {
     ids.truncate(top);
     ids.extend(late);
     ids
+}
+
+/// The means in a file, which is checked to be of this model.
+fn means_of(path: &Path, model: &Model) -> Result<BTreeMap<String, Vec<f32>>> {
+    match load_metadata(path)?.get("model") {
+        Some(hash) => expect_model(path.display().to_string(), "model", hash, &model.hash()?)?,
+        None => tracing::warn!("{} does not say which model its means are of", path.display()),
+    }
+    Ok(load_tensors(path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect())
 }
 
 fn interventions(args: &Args, opened: &Opened) -> Result<Interventions> {
@@ -113,7 +113,7 @@ fn interventions(args: &Args, opened: &Opened) -> Result<Interventions> {
     let wanted = args.set.iter().any(|edit| edit.action == Action::Mean);
     let means = match &args.means {
         _ if !wanted => BTreeMap::new(),
-        Some(path) => load_tensors(path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect(),
+        Some(path) => means_of(path, model)?,
         None => {
             tracing::info!("means are taken over {MEAN_TOKENS} tokens of generated Python; --means names others");
             let sequences = opened.sequences(&[], MEAN_TOKENS)?;

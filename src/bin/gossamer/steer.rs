@@ -15,7 +15,7 @@ use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::circuits::Circuit;
 use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::files::write_atomic;
-use gossamer::model::{Edit, ranked};
+use gossamer::model::{Edit, expect_model, ranked};
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
@@ -134,8 +134,12 @@ impl FromStr for Strengths {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let task = task(args)?;
+    let circuit = args.circuit.as_ref().map(Circuit::load).transpose()?;
+    let task = task(args, circuit.as_ref())?;
     let bridged = args.bridged.open(&args.sparse)?;
+    if let (Some(path), Some(circuit)) = (&args.circuit, &circuit) {
+        circuit.belongs_to(&bridged.sparse.hash()?).with_context(|| path.display().to_string())?;
+    }
     let recipe = recipe(args, &bridged)?;
     let ratio = recipe.as_ref().map_or(args.ratio.into(), |recipe| recipe.ratio);
     let steering = Steering::new(&bridged.dense, &bridged.sparse, &bridged.bridges, &bridged.sequences, ratio)?;
@@ -160,14 +164,8 @@ pub fn run(args: &Args) -> Result<()> {
 fn recipe(args: &Args, bridged: &Bridged) -> Result<Option<Recipe>> {
     if let Some(path) = &args.recipe {
         let (recipe, hash) = (Recipe::load(path)?, bridged.sparse.hash()?);
-        if recipe.sparse.hash != hash {
-            let path = path.display();
-            bail!(
-                "{path} is for another sparse model, {} ({}); this one is {hash}",
-                recipe.sparse.path,
-                recipe.sparse.hash
-            );
-        }
+        let what = format!("{} (for {})", path.display(), recipe.sparse.path);
+        expect_model(what, "sparse model", &recipe.sparse.hash, &hash)?;
         return Ok(Some(recipe));
     }
     Ok(args.prompt.as_ref().map(|prompt| Recipe {
@@ -185,13 +183,12 @@ fn recipe(args: &Args, bridged: &Bridged) -> Result<Option<Recipe>> {
 }
 
 /// The task, and the channels to rank if it came with a circuit.
-fn task(args: &Args) -> Result<Option<(Task, Option<Vec<Channel>>)>> {
-    let Some(path) = &args.circuit else {
+fn task(args: &Args, circuit: Option<&Circuit>) -> Result<Option<(Task, Option<Vec<Channel>>)>> {
+    let (Some(path), Some(circuit)) = (&args.circuit, circuit) else {
         return args.task.as_deref().map(|name| Ok((named(name)?, None))).transpose();
     };
-    let circuit = Circuit::load(path)?;
     let task = named(args.task.as_deref().unwrap_or(&circuit.task.name))?;
-    let channels = residual_channels(&circuit);
+    let channels = residual_channels(circuit);
     if channels.is_empty() {
         bail!("{}: no node of the circuit reads or writes the residual stream", path.display());
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
+use gossamer::Error;
 use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::circuits::{Calibration, Questions};
 use gossamer::model::Weights;
@@ -124,6 +125,8 @@ fn eval(args: &EvalArgs) -> Result<()> {
                 rows.push(json!({ "task": task.name, "answers": answers,
                     "train": { "loss": train.0, "accuracy": train.1 }, "test": { "loss": test.0, "accuracy": test.1 } }));
             }
+            // Of the model, not of the task.
+            Err(error) if matches!(error.downcast_ref(), Some(Error::NonFiniteSite { .. })) => return Err(error),
             Err(error) => {
                 if !args.json {
                     writeln!(out, "{:28} {error}", task.name)?;

@@ -1,0 +1,121 @@
+//! Numbers that are not finite: which weights they are in, and where a forward pass first meets them.
+
+use std::fmt;
+
+use rayon::prelude::*;
+
+use super::{Batch, Model, Parameters, Pass, Sites, Weights};
+use crate::device::Tensor;
+use crate::ops::grad_rms;
+use crate::tape::Tape;
+use crate::{Error, Result};
+
+/// The numbers of one parameter that are not finite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotFinite {
+    /// The parameter's published name.
+    pub name: String,
+    /// How many there are.
+    pub count: usize,
+    /// Where the first one is.
+    pub index: Vec<usize>,
+    /// The first one.
+    pub value: f32,
+}
+
+impl NotFinite {
+    /// Those among `data`, which has that shape; nothing if all are finite.
+    pub fn find(name: &str, shape: &[usize], data: &[f32]) -> Option<Self> {
+        let (first, value) = first_not_finite(data)?;
+        let count = data[first..].iter().filter(|v| !v.is_finite()).count();
+        Some(Self { name: name.into(), count, index: index_of(first, shape), value })
+    }
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, count, index, value } = self;
+        match count {
+            1 => write!(f, "{name} holds {value} at {index:?}"),
+            count => write!(f, "{name} holds {count} numbers that are not finite, the first {value} at {index:?}"),
+        }
+    }
+}
+
+/// The place of entry number `entry` in a row-major array of that shape.
+pub(super) fn index_of(entry: usize, shape: &[usize]) -> Vec<usize> {
+    let (mut index, mut rest) = (vec![0; shape.len()], entry);
+    for (place, size) in index.iter_mut().zip(shape).rev() {
+        (*place, rest) = (rest % size, rest / size);
+    }
+    index
+}
+
+/// The first of the numbers that is not finite, with its place.
+pub fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
+    let blocks = values.par_chunks(1 << 14).enumerate();
+    let first = blocks.find_map_first(|(block, values)| Some((block, values.iter().position(|v| !v.is_finite())?)));
+    first.map(|(block, at)| (block * (1 << 14) + at, values[block * (1 << 14) + at]))
+}
+
+/// Whether all numbers are finite. Those of a GPU stay there, unless they are so large that their squares overflow.
+pub(crate) fn all_finite(x: &Tensor) -> Result<bool> {
+    if x.is_empty() {
+        return Ok(true);
+    }
+    if x.gpu().is_none() {
+        return Ok(first_not_finite(x.native()?).is_none());
+    }
+    let mut sum = x.device().empty("sum of squares", &[1])?;
+    grad_rms::square_sum(x, &mut sum, 0)?;
+    Ok(first_not_finite(&sum.read()?).is_none() || first_not_finite(&x.read()?).is_none())
+}
+
+impl Parameters {
+    /// The parameters that hold numbers which are not finite, in order. Reads all of them.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn not_finite(&self) -> Result<Vec<NotFinite>> {
+        let mut found = Vec::new();
+        for p in self.iter() {
+            found.extend(NotFinite::find(&p.name, &p.shape, &p.read()?.data));
+        }
+        Ok(found)
+    }
+}
+
+impl Model {
+    /// An error about a number that is not finite, with what the model's weights have to do with it.
+    pub(crate) fn not_finite(&self, site: impl Into<String>, value: f32, at: Option<[usize; 3]>) -> Error {
+        let weights = match self.parameters.not_finite() {
+            Ok(found) => found.split_first().map(|(first, others)| match others.len() {
+                0 => first.to_string(),
+                others => format!("{first}; {others} other parameters are not finite either"),
+            }),
+            Err(error) => return error,
+        };
+        Error::NonFiniteSite { site: site.into(), value, at, weights }
+    }
+
+    /// Returns an error unless all of `values` are finite. They were computed, as `what` says, from a forward pass of `batch`
+    /// with `sites`, which is then run once more to name the first site that is not finite.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteSite`], and those of the forward pass.
+    pub fn check_finite(
+        &self,
+        (what, values): (&str, &[f32]),
+        weights: &Weights,
+        batch: &Batch,
+        sites: &mut dyn Sites,
+    ) -> Result<()> {
+        match first_not_finite(values) {
+            None => Ok(()),
+            Some((_, value)) => {
+                Pass::new(self, weights, batch, &mut Tape::new(), sites).checked(true).logits()?;
+                Err(self.not_finite(what, value, None))
+            }
+        }
+    }
+}
