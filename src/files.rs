@@ -4,18 +4,22 @@
 //! crash or a full disk at any instant leaves what was there before. Names that begin with `.tmp-` or `.old-` belong to this module;
 //! [`clean_temporaries`] clears away what a killed run left of them.
 
+mod input;
 mod mapped;
 mod renamed;
 mod sharded;
 mod source;
+mod target;
 mod tensors;
 pub(crate) mod versioned;
 mod write;
 
+pub use input::{open_input, read_input, read_input_text};
 pub use mapped::SafetensorsFile;
-pub use renamed::WithoutPrefix;
+pub use renamed::Renamed;
 pub use sharded::ShardedSafetensors;
 pub use source::{FloatType, InMemory, TensorInfo, TensorSource};
+pub use target::{check_output, check_output_folder};
 pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
 pub use write::{HostIds, save_arrays, save_tensors, write_safetensors};
 

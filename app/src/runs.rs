@@ -159,23 +159,15 @@ impl Work {
 pub fn settings(preset: &str, changes: &str) -> gossamer::Result<RunConfig> {
     /// So many checkpoints are kept of a run.
     const CHECKPOINTS: u64 = 24;
-    if let Some(part) = changes.split_whitespace().find(|part| !part.contains('=')) {
-        let message = "settings are `key=value`, one space between them: values with spaces cannot be written here, \
-            but in the file of `train --config`";
-        return Err(gossamer::Error::Config { key: part.into(), message: message.into() });
-    }
     let mut config = RunConfig::preset(preset)?;
     let mut changed = config.clone();
-    for change in changes.split_whitespace() {
-        changed.set(change)?;
-    }
+    let named = changed.set_all(&[changes])?;
     let steps = changed.train.steps;
     config.run.checkpoint_every = (steps / CHECKPOINTS).max(1);
     config.run.eval_every = config.run.checkpoint_every;
     config.run.keep_checkpoints = 0;
-    for change in changes.split_whitespace() {
-        config.set(change)?;
-    }
+    config.set_all(&[changes])?;
+    config.fit_vocabulary(named.iter().any(|key| key == "model.vocab_size"))?;
     config.validate()?;
     Ok(config)
 }

@@ -52,11 +52,11 @@ fn what_cannot_be_started_says_why() {
     let mut harness = window(None);
     click(&mut harness, "Run");
     click(&mut harness, "Train…");
-    let spaced = settings("quickstart", "data.paths=[\"a b\"]").unwrap_err().to_string();
-    assert!(spaced.contains("spaces cannot be written"), "{spaced}");
+    let spaced = settings("quickstart", "data.paths=[\"a b\", 'c=d'] lr = 0.5").unwrap();
+    assert_eq!((spaced.data.paths, spaced.train.lr), (vec!["a b".into(), "c=d".into()], 0.5));
     write(&mut harness, "settings", "d_modle=3");
     click(&mut harness, "Start");
-    wait_for(&mut harness, "no section");
+    wait_for(&mut harness, "did you mean `model.d_model`?");
     click(&mut harness, "All right");
     harness.run();
 

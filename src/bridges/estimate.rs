@@ -35,6 +35,9 @@ pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
     estimate.state_bytes = estimate.state_bytes.saturating_add(state);
     estimate.gradients = estimate.gradients.saturating_add(maps);
     estimate.host_bytes = estimate.host_bytes.saturating_add(times(maps, 12));
-    estimate.see_tensor(format!("logits of {sites} hybrids ({tokens} tokens)"), times(times(tokens, sites), vocab * 4));
+    let needed = times(times(tokens, sites), vocab * 4);
+    // Layers and vocabulary are the dense model's.
+    let lower = "train.batch_size (raise train.accumulate instead) or model.block_size";
+    estimate.see_tensor(format!("logits of {sites} hybrids ({tokens} tokens)"), needed, lower);
     estimate
 }

@@ -23,6 +23,6 @@ pub use evaluate::{BridgeEvaluation, Hybrid, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};
 pub use maps::{Bridges, Map};
 pub use objective::{Gradients, Losses, Objective, Terms};
-pub use recipe::{Comparison, Recipe};
+pub use recipe::{Comparison, MAX_DRAWS, MAX_STRENGTH, Recipe};
 pub use steer::{Change, Channel, Ratio, Reading, Scale, Steering};
 pub use train::{BridgeTrainer, Record};

@@ -6,10 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use super::ModelName;
 use super::steer::{Change, Channel, Ratio, Steering};
-use crate::files::versioned::{self, Versioned, finite};
+use crate::files::versioned::{self, Versioned};
 use crate::model::Edit;
+use crate::settings::{Takes, within};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
+
+/// Draws of random channels at most.
+pub const MAX_DRAWS: u64 = 10_000;
+
+/// Strengths are at most this, either way.
+pub const MAX_STRENGTH: f64 = 1e6;
 
 /// What is done to a dense model through bridges.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -149,7 +156,13 @@ impl Versioned for Recipe {
         if self.edits.is_empty() && self.counterfactual.is_none() {
             return Err("its nodes have no counterfactual to become like".into());
         }
-        finite("strength", self.strength)
+        if self.random as u64 > MAX_DRAWS {
+            return Err(format!("`random` is {}; {}", self.random, Takes::Count(0, MAX_DRAWS)));
+        }
+        match within(-MAX_STRENGTH, MAX_STRENGTH) {
+            takes if takes.has(self.strength) => Ok(()),
+            takes => Err(format!("`strength` is {}, not {takes}", self.strength)),
+        }
     }
 }
 

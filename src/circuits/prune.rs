@@ -1,5 +1,7 @@
 //! Pruning: gates learned by gradient, then the smallest circuit that reaches the target (method: section 4).
 
+use std::ops::Bound;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use super::questions::DIFFERENCE;
 use super::{Answers, Calibration, Nodes, Questions};
 use crate::model::{Model, Weights, first_not_finite};
 use crate::ops::contrast::loss;
+use crate::settings::{self, Row, Setting, Takes, above, below, within};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -84,36 +87,64 @@ impl Settings {
     /// # Errors
     /// [`Error::Config`].
     pub fn validate(&self) -> Result<()> {
-        let positive = [
-            ("lr", self.lr),
-            ("eps", self.eps),
-            ("clip", self.clip),
-            ("temperature", self.temperature),
-            ("target_loss", self.target_loss),
-        ];
-        for (name, value) in positive {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::config(name, format!("{value} is not a number above 0")));
-            }
+        settings::check("", SEARCH_SETTINGS, self)?;
+        match self.start.1 >= 0.0 {
+            true => Ok(()),
+            false => Err(Error::config("start", format!("the deviation {} is less than 0", self.start.1))),
         }
-        for (name, value) in [("k_coef", self.k_coef), ("weight_decay", self.weight_decay), ("start", self.start.1)] {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(Error::config(name, format!("{value} is not a number from 0 up")));
-            }
-        }
-        for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&beta) {
-                return Err(Error::config(name, format!("{beta} is not in [0, 1)")));
-            }
-        }
-        for (name, count) in [("pairs", self.pairs), ("eval_pairs", self.eval_pairs), ("max_length", self.max_length)] {
-            if count == 0 {
-                return Err(Error::config(name, "must be at least 1"));
-            }
-        }
+    }
+
+    /// Sets one setting from `key=value`. Values are those of TOML, or text without quotes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose value is impossible.
+    pub fn set(&mut self, assignment: &str) -> Result<()> {
+        let bad = |e: String| Error::config(assignment, e.lines().next().unwrap_or_default().to_string());
+        let mut table = toml::Table::try_from(&*self).map_err(|e| bad(e.to_string()))?;
+        settings::assign(&mut table, &Self::rows(), assignment)?;
+        *self = table.try_into().map_err(|e: toml::de::Error| bad(e.to_string()))?;
         Ok(())
     }
+
+    /// All settings by name.
+    pub fn rows() -> Vec<Row> {
+        settings::rows("", SEARCH_SETTINGS)
+    }
 }
+
+/// Pairs of a task in memory at once.
+pub const MAX_PAIRS: u64 = 65_536;
+
+/// What each setting may be.
+const SEARCH_SETTINGS: &[Setting<Settings>] = &[
+    Setting::number("steps", Takes::Count(0, 1_000_000_000), "steps of gradient descent", |s| s.steps.into()),
+    Setting::number("pairs", Takes::Count(1, MAX_PAIRS), "pairs in a step", |s| s.pairs.into()),
+    Setting::number("eval_pairs", Takes::Count(1, MAX_PAIRS), "pairs that circuits are chosen by", |s| {
+        s.eval_pairs.into()
+    }),
+    Setting::number("lr", above(0.0, 1e3), "learning rate at the start; it falls to 0", |s| s.lr.into()),
+    Setting::number("k_coef", within(0.0, 1e6), "price of a kept node", |s| s.k_coef.into()),
+    Setting::number("weight_decay", within(0.0, 1e3), "AdamW's decoupled decay", |s| s.weight_decay.into()),
+    Setting::number("beta1", below(0.0, 1.0), "AdamW's mean of gradients", |s| s.beta1.into()),
+    Setting::number("beta2", below(0.0, 1.0), "AdamW's mean of squared gradients", |s| s.beta2.into()),
+    Setting::number("eps", within(1e-30, 1e3), "AdamW's epsilon", |s| s.eps.into()),
+    Setting::number("clip", within(1e-30, 1e6), "largest norm of the gradient", |s| s.clip.into()),
+    Setting::number("temperature", within(1e-6, 1e6), "of the sigmoid in the backward pass", |s| s.temperature.into()),
+    Setting::number(
+        "start",
+        Takes::Pair(Bound::Included(-1e3), Bound::Included(1e3)),
+        "mean and standard deviation of tau at the start",
+        |s| s.start.into(),
+    ),
+    Setting::number("target_loss", above(0.0, 1e3), "task loss to reach", |s| s.target_loss.into()),
+    Setting::number("polish", Takes::Count(0, 1 << 24), "circuits of up to this many nodes are searched around", |s| {
+        s.polish.into()
+    }),
+    Setting::number("max_length", Takes::Count(1, 1 << 24), "longest prompt; others are cropped from the left", |s| {
+        s.max_length.into()
+    }),
+    Setting::number("seed", Takes::Count(0, u64::MAX), "of the pairs and of tau", |s| s.seed.into()),
+];
 
 /// A step of pruning.
 #[derive(Clone, Copy, Debug)]

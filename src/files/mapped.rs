@@ -1,6 +1,6 @@
 //! A safetensors file whose tensors are read one at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,8 @@ pub struct SafetensorsFile {
     file: Mmap,
     entries: BTreeMap<String, TensorInfo>,
     places: BTreeMap<String, (Dtype, Range<usize>)>,
-    others: BTreeSet<String>,
+    /// Integers and booleans, with their types.
+    others: BTreeMap<String, Dtype>,
 }
 
 impl SafetensorsFile {
@@ -37,7 +38,7 @@ impl SafetensorsFile {
         let (length, header) = SafeTensors::read_metadata(&file).map_err(|e| unreadable(&path, e))?;
         // The header itself is preceded by its length in 8 bytes.
         let start = 8 + length;
-        let (mut entries, mut places, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (mut entries, mut places, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (name, info) in header.tensors() {
             match float(info.dtype).map_err(|message| Error::file(&path, format!("tensor `{name}` {message}")))? {
                 Some(float) => {
@@ -45,7 +46,7 @@ impl SafetensorsFile {
                     places.insert(name.clone(), (info.dtype, start + begin..start + end));
                     entries.insert(name, TensorInfo { shape: info.shape.clone(), float });
                 }
-                None => _ = others.insert(name),
+                None => _ = others.insert(name, info.dtype),
             }
         }
         Ok(Self { path, file, entries, places, others })
@@ -53,18 +54,22 @@ impl SafetensorsFile {
 
     /// Whether the file has a tensor of that name, of whatever type.
     pub fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name) || self.others.contains(name)
+        self.entries.contains_key(name) || self.others.contains_key(name)
     }
 
     /// The names of all tensors, of whatever type.
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
-        self.entries.keys().chain(&self.others)
+        self.entries.keys().chain(self.others.keys())
     }
 }
 
 impl TensorSource for SafetensorsFile {
     fn entries(&self) -> &BTreeMap<String, TensorInfo> {
         &self.entries
+    }
+
+    fn others(&self) -> BTreeMap<String, String> {
+        self.others.iter().map(|(name, dtype)| (name.clone(), format!("whole numbers, {dtype}"))).collect()
     }
 
     fn read(&self, name: &str) -> Result<HostTensor> {

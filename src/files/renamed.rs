@@ -6,40 +6,50 @@ use std::path::Path;
 use super::{HostTensor, TensorInfo, TensorSource};
 use crate::error::{Error, Result};
 
-/// A source whose names have lost a prefix.
-pub struct WithoutPrefix {
+/// A source whose tensors have other names.
+pub struct Renamed {
     inner: Box<dyn TensorSource>,
     entries: BTreeMap<String, TensorInfo>,
-    /// The names in the file, by the names without the prefix.
+    others: BTreeMap<String, String>,
+    /// The names in the file, by the new ones.
     originals: BTreeMap<String, String>,
 }
 
-impl WithoutPrefix {
-    /// Takes `prefix` off every name that carries it; names without it stay as they are, and a source without any such name is given back
-    /// unchanged. `path` is for error messages.
+impl Renamed {
+    /// Gives every tensor the name that `rename` makes of its own; a source in which that changes nothing is given back. `path` is for
+    /// error messages.
     ///
     /// # Errors
     ///
     /// [`Error::File`] if two tensors would then have the same name.
-    pub fn wrap(inner: Box<dyn TensorSource>, prefix: &str, path: &Path) -> Result<Box<dyn TensorSource>> {
-        if !inner.entries().keys().any(|name| name.starts_with(prefix)) {
+    pub fn wrap(
+        inner: Box<dyn TensorSource>,
+        rename: impl Fn(&str) -> String,
+        path: &Path,
+    ) -> Result<Box<dyn TensorSource>> {
+        if inner.entries().keys().all(|name| rename(name) == *name) {
             return Ok(inner);
         }
-        let (mut entries, mut originals) = (BTreeMap::new(), BTreeMap::new());
+        let (mut entries, mut originals) = (BTreeMap::new(), BTreeMap::<String, String>::new());
         for (original, info) in inner.entries() {
-            let name = original.strip_prefix(prefix).unwrap_or(original);
-            if originals.insert(name.to_string(), original.clone()).is_some() {
-                return Err(Error::file(path, format!("holds both `{name}` and `{prefix}{name}`")));
+            let name = rename(original);
+            if let Some(other) = originals.insert(name.clone(), original.clone()) {
+                return Err(Error::file(path, format!("holds both `{other}` and `{original}`, which are both {name}")));
             }
-            entries.insert(name.to_string(), info.clone());
+            entries.insert(name, info.clone());
         }
-        Ok(Box::new(Self { inner, entries, originals }))
+        let others = inner.others().into_iter().map(|(name, what)| (rename(&name), what)).collect();
+        Ok(Box::new(Self { inner, entries, others, originals }))
     }
 }
 
-impl TensorSource for WithoutPrefix {
+impl TensorSource for Renamed {
     fn entries(&self) -> &BTreeMap<String, TensorInfo> {
         &self.entries
+    }
+
+    fn others(&self) -> BTreeMap<String, String> {
+        self.others.clone()
     }
 
     fn read(&self, name: &str) -> Result<HostTensor> {

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 
-use super::{HostTensor, SafetensorsFile, TensorInfo, TensorSource};
+use super::{HostTensor, SafetensorsFile, TensorInfo, TensorSource, read_input};
 use crate::error::{Error, Result};
 
 /// The part of `model.safetensors.index.json` that matters here.
@@ -116,6 +116,10 @@ impl TensorSource for ShardedSafetensors {
         &self.entries
     }
 
+    fn others(&self) -> BTreeMap<String, String> {
+        self.shards.iter().flat_map(SafetensorsFile::others).collect()
+    }
+
     fn read(&self, name: &str) -> Result<HostTensor> {
         match self.homes.get(name).and_then(|&number| self.shards.get(number)) {
             Some(shard) => shard.read(name),
@@ -127,7 +131,7 @@ impl TensorSource for ShardedSafetensors {
 /// The file that the index at `path` gives for every tensor, each a plain name.
 fn shard_of_each(path: &Path) -> Result<BTreeMap<String, String>> {
     let complain = |message: String| Error::file(path, message);
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let bytes = read_input(path)?;
     let index: Index =
         serde_json::from_slice(&bytes).map_err(|e| complain(format!("not an index of safetensors files: {e}")))?;
     let mut names = BTreeMap::new();

@@ -53,6 +53,11 @@ pub trait TensorSource {
     /// All names, in order, and what stands under them.
     fn entries(&self) -> &BTreeMap<String, TensorInfo>;
 
+    /// What else there is by name, each with its type in words: tensors of whole numbers, things that are no tensors.
+    fn others(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     /// The numbers of one of them.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! Named arrays of numbers read from safetensors files, with every promise of the header checked.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use half::{bf16, f16};
@@ -9,6 +8,7 @@ use memmap2::Mmap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::open_input;
 use crate::error::{Error, Result};
 
 /// Floats in main memory, row-major.
@@ -97,11 +97,7 @@ pub fn load_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>>
 }
 
 pub(super) fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    if file.metadata().map_err(|e| Error::io(path, e))?.is_dir() {
-        // Mapping it would fail too, but with a reason that helps no one.
-        return Err(Error::io(path, std::io::ErrorKind::IsADirectory.into()));
-    }
+    let file = open_input(path)?;
     // SAFETY: the mapping never leaves the modules that read safetensors files, and is read-only; every access stays inside the slice it
     // gives. What the type system cannot promise is that no one else changes the file meanwhile: the reading functions and
     // `SafetensorsFile` document that, and the crate itself only ever replaces such files by renaming, which leaves a mapped one as it was.

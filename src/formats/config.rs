@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::files::read_input;
 use crate::model::{ModelConfig, parse_config};
 use crate::{Error, Result};
 
@@ -58,10 +59,14 @@ const BOILERPLATE: [&str; 38] = [
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no JSON object, describes another kind of model, or no possible one.
 pub fn read_config(path: &Path) -> Result<ModelConfig> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let bytes = read_input(path)?;
     let complain = |message: String| Error::file(path, message);
     let whole: Map<String, Value> =
         serde_json::from_slice(&bytes).map_err(|e| complain(format!("not a JSON object: {e}")))?;
+    if let Some(other) = whole.get("model_type").and_then(Value::as_str).filter(|other| *other != MODEL_TYPE) {
+        let message = format!("describes a model of type `{other}`; only `{MODEL_TYPE}` models can be opened");
+        return Err(complain(message));
+    }
     let mut fields = flatten(whole).map_err(complain)?;
     fields.retain(|name, _| !BOILERPLATE.contains(&name.as_str()));
     // Back to text, so that the checks and messages of one reader serve all.
@@ -81,12 +86,9 @@ fn flatten(mut whole: Map<String, Value>) -> Result<Map<String, Value>, String> 
     };
     let holders: Vec<String> = whole.iter().filter_map(nested).collect();
     match holders.as_slice() {
-        [] if describes(&whole) == [false, false] => Err(match whole.get("model_type").and_then(Value::as_str) {
-            Some(other) if other != MODEL_TYPE => {
-                format!("describes a model of type `{other}`; only `{MODEL_TYPE}` models can be opened")
-            }
-            _ => "has neither n_layer nor d_model: it is not the configuration of such a model".into(),
-        }),
+        [] if describes(&whole) == [false, false] => {
+            Err("has neither n_layer nor d_model: it is not the configuration of such a model".into())
+        }
         [] => Ok(whole),
         [holder] => {
             let Some(Value::Object(mut fields)) = whole.remove(holder) else { return Ok(whole) };

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::config::MODEL_TYPE;
 use super::folder::ModelFiles;
 use super::names::{BEEG_CONFIG, CONFIG, TOKENIZER, WEIGHTS};
-use crate::files::{FloatType, TensorInfo, create_folder, replace_dir_atomic, write_atomic, write_safetensors};
+use crate::files::{FloatType, TensorInfo, create_folder, read_input, replace_dir_atomic, write_atomic, write_safetensors};
 use crate::model::is_buffer;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -38,6 +38,7 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     let out = std::path::absolute(out).map_err(|e| Error::io(out, e))?;
     check_free(&out, files, options.force)?;
     let tokenizer = files.tokenizer.as_deref().map(|path| load_tokenizer(path, files.config.vocab_size)).transpose()?;
+    files.check_tied()?;
     let entries = stored(files.weights.entries(), options.float);
     if let Some(above) = out.parent() {
         create_folder(above)?;
@@ -96,7 +97,7 @@ fn load_tokenizer(path: &Path, vocab_size: usize) -> Result<(Tokenizer, Vec<u8>)
         let tokens = tokenizer.vocab_size();
         return Err(Error::file(path, format!("has {tokens} tokens, the model only {vocab_size}")));
     }
-    Ok((tokenizer, std::fs::read(path).map_err(|e| Error::io(path, e))?))
+    Ok((tokenizer, read_input(path)?))
 }
 
 /// What is written, and in which types.

@@ -4,15 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::config::read_config;
 use super::hub::{Hub, HubId};
-use super::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use super::names::{BEEG_CONFIG, CONFIG, INDEX, Naming, TOKENIZER, TORCH, WEIGHTS};
 use super::torch::TorchStateDict;
 use crate::device::Device;
-use crate::files::{SafetensorsFile, ShardedSafetensors, TensorSource, WithoutPrefix};
-use crate::model::{Hold, Model, ModelConfig, Parameters, check_shapes};
+use crate::files::{Renamed, SafetensorsFile, ShardedSafetensors, TensorSource};
+use crate::model::{Hold, Model, ModelConfig, Parameters, check_tied, check_weights};
 use crate::{Error, Result};
-
-/// What Hugging Face's modelling code puts before the published names.
-const PREFIX: &str = "circuit_model.";
 
 /// How to look for a model.
 #[derive(Clone, Debug, Default)]
@@ -89,24 +86,39 @@ impl ModelFiles {
         };
         let (config_path, config) = find_config(&folder)?;
         let weights = open_weights(&weights_path)?;
-        let weights = WithoutPrefix::wrap(weights, PREFIX, &weights_path)?;
-        check_shapes(&config, weights.entries()).map_err(|e| match e {
-            Error::Text(message) => {
-                Error::file(&weights_path, format!("does not fit {}: {message}", config_path.display()))
-            }
-            other => other,
-        })?;
-        Ok(Self { config, weights, tokenizer: find_tokenizer(&folder), config_path, weights_path })
+        let naming = Naming::of(weights.entries().keys(), config.tied_unembed);
+        let weights = Renamed::wrap(weights, |name| naming.published(name), &weights_path)?;
+        let files = Self { config, weights, tokenizer: find_tokenizer(&folder), config_path, weights_path };
+        files.misfit(check_weights(&files.config, files.weights.as_ref()))?;
+        Ok(files)
     }
 }
 
 impl ModelFiles {
+    /// Returns an error if the two matrices that the configuration says are one differ; see [`check_tied`].
+    ///
+    /// # Errors
+    /// [`Error::File`] naming both, and those of reading.
+    pub fn check_tied(&self) -> Result<()> {
+        self.misfit(check_tied(&self.config, self.weights.as_ref()))
+    }
+
+    /// The same result, its error with the names of both files.
+    fn misfit<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|e| match e {
+            Error::Text(message) => {
+                Error::file(&self.weights_path, format!("does not fit {}: {message}", self.config_path.display()))
+            }
+            other => other,
+        })
+    }
+
     /// Reads the weights onto a device, one tensor at a time.
     ///
     /// # Errors
     /// Those of reading the weights, naming the file, and the device's limits.
     pub fn load(&self, hold: Hold, device: &Device) -> Result<Model> {
-        let parameters = Parameters::load(&self.config, self.weights.as_ref(), hold, device)?;
+        let parameters = self.misfit(Parameters::load(&self.config, self.weights.as_ref(), hold, device))?;
         Ok(Model { config: self.config.clone(), parameters, device: device.clone() })
     }
 }

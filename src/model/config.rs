@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::{self, Setting, Takes, above, below};
 use crate::{Error, Result};
 
 /// Activation function of the MLP.
@@ -52,11 +53,57 @@ impl SparsePlaces {
     }
 }
 
-impl Default for SparsePlaces {
-    fn default() -> Self {
+impl SparsePlaces {
+    /// All sites but those of the residual stream, which the presets use.
+    pub fn all_sublayer() -> Self {
         Self("attn_in,attn_out,mlp_in,mlp_out,mlp_neuron,attn_v,attn_k,attn_q".into())
     }
 }
+
+/// The published default.
+impl Default for SparsePlaces {
+    fn default() -> Self {
+        Self("attn_in,attn_out,mlp_in,mlp_out".into())
+    }
+}
+
+/// Sizes of tensors are at most this.
+const LARGEST: u64 = 1 << 24;
+
+/// What each field may be.
+pub const MODEL_SETTINGS: &[Setting<ModelConfig>] = &[
+    Setting::number("block_size", Takes::Count(1, LARGEST), "longest sequence, in tokens", |c| c.block_size.into()),
+    Setting::number("vocab_size", Takes::Count(1, LARGEST), "tokens; follows data.tokenizer", |c| c.vocab_size.into()),
+    Setting::number("n_layer", Takes::Count(1, LARGEST), "layers", |c| c.n_layer.into()),
+    Setting::number("n_head", Takes::Count(1, LARGEST), "attention heads in a layer", |c| c.n_head.into()),
+    Setting::maybe_number("d_head", Takes::Count(1, LARGEST), "width of a head; none: d_model / n_head", |c| c.d_head.into()),
+    Setting::number("d_model", Takes::Count(1, LARGEST), "width of the residual stream", |c| c.d_model.into()),
+    Setting::maybe_number("d_mlp", Takes::Count(1, LARGEST), "width of the MLP; none: 4 d_model", |c| c.d_mlp.into()),
+    Setting::other("bias", Takes::Flag, "biases in the linear layers"),
+    Setting::other("ln_bias", Takes::Flag, "biases in LayerNorm"),
+    Setting::other("rms_norm", Takes::Flag, "RMSNorm instead of LayerNorm"),
+    Setting::other("activation_type", Takes::OneOf(&["gelu", "relu"]), "of the MLP"),
+    Setting::other("residual_activation_type", Takes::OneOf(&["identity", "relu"]), "after each sublayer's addition"),
+    Setting::maybe_number("afrac", above(0.0, 1.0), "share of entries that AbsTopK keeps; none: no AbsTopK", |c| {
+        c.afrac.into()
+    }),
+    Setting::other("afrac_loctypes", Takes::Text("sites with commas between them"), "where AbsTopK applies"),
+    Setting::other("tied_unembed", Takes::Flag, "the unembedding is the embedding"),
+    Setting::other("enable_bigram_table", Takes::Flag, "a dense table of logits by the current token"),
+    Setting::other("learnable_bigram_table", Takes::Flag, "whether that table is trained"),
+    Setting::maybe_number("d_pos_emb", Takes::Count(1, LARGEST), "width of concatenated positions; none: added", |c| {
+        c.d_pos_emb.into()
+    }),
+    Setting::other("sink", Takes::Flag, "attention sinks"),
+    Setting::other("sinusoidal_cat_pos_emb", Takes::Flag, "accepted in published files; not trained with"),
+    Setting::other("dropout_cat_pos_emb", Takes::Flag, "accepted in published files; not trained with"),
+    Setting::number("dropout", below(0.0, 1.0), "accepted in published files; not trained with", |c| c.dropout.into()),
+    Setting::other("grad_checkpointing", Takes::Flag, "accepted in published files; not trained with"),
+    Setting::other("flash", Takes::Flag, "accepted in published files; not trained with"),
+    Setting::other("debug_nans", Takes::Flag, "accepted in published files; not trained with"),
+    Setting::other("enable_sparse_kernels", Takes::Flag, "accepted in published files; not trained with"),
+    Setting::maybe_other("tokenizer_name", Takes::Text("a name"), "accepted in published files; not trained with"),
+];
 
 /// A model's shapes and variants: the fields of the published `beeg_config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,19 +210,18 @@ impl ConfigFile {
     /// # Errors
     /// [`Error::Config`] naming a known field whose value is of the wrong kind.
     pub fn into_config(mut self) -> Result<(ModelConfig, Vec<String>)> {
-        // Some files hold the new name and the old one; the new one counts unless it says nothing.
-        match (self.0.get("d_mlp"), self.0.get("n_mlp")) {
-            (Some(serde_json::Value::Null), Some(_)) => self.0.remove("d_mlp"),
-            (Some(_), Some(_)) => self.0.remove("n_mlp"),
-            _ => None,
-        };
+        let names: Vec<String> = self.0.keys().cloned().collect();
+        // What is null is as if it were not there.
+        self.0.retain(|_, value| !value.is_null());
+        // Some files hold the new name and the old one.
+        if self.0.contains_key("d_mlp") {
+            self.0.remove("n_mlp");
+        }
         let known = serde_json::to_value(ModelConfig::default()).unwrap_or_default();
-        let (mut fields, mut unknown) = (serde_json::Map::new(), Vec::new());
-        for (name, value) in self.0 {
-            if known.get(&name).is_none() && name != "n_mlp" {
-                unknown.push(name);
-                continue;
-            }
+        let is_known = |name: &str| known.get(name).is_some() || name == "n_mlp";
+        let unknown = names.into_iter().filter(|name| !is_known(name)).collect();
+        let mut fields = serde_json::Map::new();
+        for (name, value) in self.0.into_iter().filter(|(name, _)| is_known(name)) {
             let one = serde_json::Map::from_iter([(name.clone(), value.clone())]);
             if let Err(error) = ModelConfig::deserialize(serde_json::Value::Object(one)) {
                 return Err(Error::config(name, error.to_string()));
@@ -220,22 +266,10 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`].
     pub fn validate(&self) -> Result<()> {
-        let positive = [
-            ("block_size", self.block_size),
-            ("vocab_size", self.vocab_size),
-            ("n_layer", self.n_layer),
-            ("n_head", self.n_head),
-            ("d_model", self.d_model),
-            ("d_head", self.head_width()),
-            ("d_mlp", self.mlp_width()),
-            ("d_pos_emb", self.d_pos_emb.unwrap_or(1)),
-        ];
-        for (name, value) in positive {
-            if value == 0 {
-                return Err(Error::config(name, "must be at least 1"));
-            }
-            if value > 1 << 24 {
-                return Err(Error::config(name, format!("{value} is absurdly large (at most 16,777,216)")));
+        settings::check("", MODEL_SETTINGS, self)?;
+        for (name, width) in [("d_head", self.head_width()), ("d_mlp", self.mlp_width())] {
+            if width == 0 || width as u64 > LARGEST {
+                return Err(Error::config(name, format!("would be {width}; {} is wanted", Takes::Count(1, LARGEST))));
             }
         }
         if self.d_head.is_none() && !self.d_model.is_multiple_of(self.n_head) {
@@ -243,9 +277,6 @@ impl ModelConfig {
                 "n_head",
                 format!("{} does not divide d_model {}; set d_head", self.n_head, self.d_model),
             ));
-        }
-        if let Some(afrac) = self.afrac.filter(|f| !(*f > 0.0 && *f <= 1.0)) {
-            return Err(Error::config("afrac", format!("{afrac} is not in (0, 1]")));
         }
         for place in self.afrac_loctypes.0.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             if !PLACES.contains(&place) {
@@ -256,5 +287,46 @@ impl ModelConfig {
             return Err(Error::config("enable_bigram_table", "a table of more than 65,536² entries"));
         }
         Ok(())
+    }
+
+    /// The same configuration with every field that only published training programs honour at its default.
+    #[must_use]
+    pub fn without_unused(&self) -> Self {
+        let default = Self::default();
+        Self {
+            sinusoidal_cat_pos_emb: default.sinusoidal_cat_pos_emb,
+            dropout_cat_pos_emb: default.dropout_cat_pos_emb,
+            dropout: default.dropout,
+            grad_checkpointing: default.grad_checkpointing,
+            flash: default.flash,
+            debug_nans: default.debug_nans,
+            enable_sparse_kernels: default.enable_sparse_kernels,
+            tokenizer_name: default.tokenizer_name,
+            ..self.clone()
+        }
+    }
+
+    /// Returns an error if a field is set that training would not honour, naming it.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn check_trainable(&self) -> Result<()> {
+        let unused = [
+            ("dropout", self.dropout != 0.0, "dropout", "0"),
+            ("sinusoidal_cat_pos_emb", self.sinusoidal_cat_pos_emb, "sinusoidal positions", "false"),
+            ("dropout_cat_pos_emb", self.dropout_cat_pos_emb, "dropout of positions", "false"),
+            ("grad_checkpointing", self.grad_checkpointing, "gradient checkpointing", "false"),
+            ("flash", !self.flash, "other attention kernel", "true"),
+            ("debug_nans", self.debug_nans, "such mode; a loss that is not finite always ends it", "false"),
+            ("enable_sparse_kernels", self.enable_sparse_kernels, "such switch; densities decide", "false"),
+            ("tokenizer_name", self.tokenizer_name.is_some(), "tokenizers by name; data.tokenizer is a file", "none"),
+        ];
+        match unused.into_iter().find(|(_, set, ..)| *set) {
+            Some((name, _, what, value)) => Err(Error::config(
+                format!("model.{name}"),
+                format!("would change nothing: training has no {what}. Set it to {value}"),
+            )),
+            None => Ok(()),
+        }
     }
 }

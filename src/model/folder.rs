@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::{ConfigFile, Hold, Model, ModelConfig, Parameters};
+use super::{ConfigFile, Hold, MODEL_SETTINGS, Model, ModelConfig, Parameters};
 use crate::device::Device;
-use crate::files::{SafetensorsFile, save_tensors, write_atomic};
+use crate::files::{SafetensorsFile, read_input, save_tensors, write_atomic};
+use crate::settings::suggestion;
 use crate::{Error, Result};
 
 impl Model {
@@ -15,7 +16,7 @@ impl Model {
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let names = ["config.json", "beeg_config.json"];
         let path = names.iter().map(|n| folder.join(n)).find(|p| p.exists()).unwrap_or_else(|| folder.join(names[0]));
-        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let bytes = read_input(&path)?;
         let config = parse_config(&path, &bytes)?;
         let weights = folder.join("model.safetensors");
         let parameters =
@@ -46,7 +47,20 @@ pub fn parse_config(path: &Path, bytes: &[u8]) -> Result<ModelConfig> {
     let file: ConfigFile = serde_json::from_slice(bytes).map_err(|e| Error::file(path, e.to_string()))?;
     let (config, unknown) = file.into_config().map_err(|e| Error::file(path, e.to_string()))?;
     if !unknown.is_empty() {
+        let known = || MODEL_SETTINGS.iter().map(|setting| setting.name);
+        let meant = |name: &String| match suggestion(name, known()) {
+            Some(ours) => format!("{name} (is `{ours}` meant?)"),
+            None => name.clone(),
+        };
+        let unknown: Vec<String> = unknown.iter().map(meant).collect();
         tracing::warn!("{}: fields not known and ignored: {}", path.display(), unknown.join(", "));
+    }
+    if config.afrac.is_some() && config.afrac_loctypes.0.contains(char::is_whitespace) {
+        let places = &config.afrac_loctypes.0;
+        tracing::warn!(
+            "{}: afrac_loctypes is \"{places}\"; blanks are passed over, but the published code knows no site that begins with one",
+            path.display()
+        );
     }
     config.validate().map_err(|e| Error::file(path, e.to_string()))?;
     Ok(config)

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::finite::{first_not_finite, index_of};
-use super::{Kind, ModelConfig, Parameters, check_shapes};
+use super::{Kind, ModelConfig, Parameters, check_weights};
 use crate::Result;
 use crate::files::TensorSource;
 
@@ -92,7 +92,7 @@ struct Used {
 /// # Errors
 /// [`crate::Error::Text`] if the tensors are not those of `config`, and those of reading.
 pub fn inspect(config: &ModelConfig, source: &dyn TensorSource, largest: usize) -> Result<Report> {
-    check_shapes(config, source.entries())?;
+    check_weights(config, source)?;
     let mut report = Report {
         tensors: Vec::new(),
         parameters: 0,

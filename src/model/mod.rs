@@ -19,7 +19,7 @@ mod weights;
 
 pub use batch::{Batch, Places};
 pub use cache::Cache;
-pub use config::{Activation, ConfigFile, ModelConfig, ResidualActivation, SparsePlaces};
+pub use config::{Activation, ConfigFile, MODEL_SETTINGS, ModelConfig, ResidualActivation, SparsePlaces};
 pub use evaluate::{Evaluation, evaluate};
 pub(crate) use finite::all_finite;
 pub use finite::{NotFinite, first_not_finite};
@@ -31,7 +31,7 @@ pub use inspect::{Entry, LayerReport, Report, TensorReport, inspect};
 pub use intervene::{Action, Channels, Edit, Interventions, Positions};
 pub(crate) use parameters::fill_normal;
 pub use parameters::{Hold, Kind, Parameter, Parameters, Value};
-pub use shapes::{check_shapes, is_buffer};
+pub use shapes::{check_shapes, check_tied, check_weights, is_buffer};
 pub use sites::{Recorder, Sites, means, means_unchecked, site_pattern};
 pub use weights::Weights;
 

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{ModelConfig, NotFinite, check_shapes};
+use super::{ModelConfig, NotFinite, check_tied, check_weights};
 use crate::device::{Device, Tensor};
 use crate::files::{HostTensor, InMemory, TensorSource};
 use crate::ops::compress::{self, Compressed};
@@ -256,13 +256,14 @@ impl Parameters {
         Ok(Self::from_list(list))
     }
 
-    /// Parameters from a state dict, read one after the other; those that [`check_shapes`] lets be absent are zeros. Numbers that are
+    /// Parameters from a state dict, read one after the other; those that [`check_weights`] lets be absent are zeros. Numbers that are
     /// not finite are logged as warnings, and every forward pass is then [checked](super::Pass::checked).
     ///
     /// # Errors
-    /// Those of [`check_shapes`], before any number is read; then those of the source and the device.
+    /// Those of [`check_weights`] and [`check_tied`], before any number is read; then those of the source and the device.
     pub fn load(config: &ModelConfig, source: &dyn TensorSource, hold: Hold, device: &Device) -> Result<Self> {
-        check_shapes(config, source.entries())?;
+        check_weights(config, source)?;
+        check_tied(config, source)?;
         let (mut list, mut loaded_not_finite) = (Vec::new(), false);
         for slot in slots(config) {
             let host = match source.entries().contains_key(&slot.name) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Kind, ModelConfig, Parameters};
-use crate::files::TensorInfo;
+use crate::files::{TensorInfo, TensorSource};
 use crate::{Error, Result};
 
 /// Checks that the tensors `entries` are those of a model of `config`, before any of their numbers is read.
@@ -14,6 +14,22 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Text`] naming the first parameter, in the model's order, that is missing or of another shape, or a tensor that no such model has.
 pub fn check_shapes(config: &ModelConfig, entries: &BTreeMap<String, TensorInfo>) -> Result<()> {
+    check(config, entries, &BTreeMap::new())
+}
+
+/// As [`check_shapes`], of a source that knows what else its file holds.
+///
+/// # Errors
+/// Those of [`check_shapes`]; a parameter that is there, but is no tensor of floats, is said to be of the wrong type.
+pub fn check_weights(config: &ModelConfig, source: &dyn TensorSource) -> Result<()> {
+    check(config, source.entries(), &source.others())
+}
+
+fn check(
+    config: &ModelConfig,
+    entries: &BTreeMap<String, TensorInfo>,
+    others: &BTreeMap<String, String>,
+) -> Result<()> {
     config.validate()?;
     // A layer has more than one parameter, so that this bounds what a wrong configuration can make us list below.
     if config.n_layer > entries.len() {
@@ -34,6 +50,12 @@ pub fn check_shapes(config: &ModelConfig, entries: &BTreeMap<String, TensorInfo>
                 return Err(Error::Text(message));
             }
             Some(_) => {}
+            None if others.contains_key(name) => {
+                let found = others.get(name).map_or("", String::as_str);
+                return Err(Error::Text(format!(
+                    "{name} is of the wrong type ({found}): floats of 16, 32 or 64 bits are wanted"
+                )));
+            }
             None if may_be_absent(name, *kind) => {}
             None => return Err(Error::Text(format!("the weights lack {name} {shape:?}"))),
         }
@@ -45,7 +67,30 @@ pub fn check_shapes(config: &ModelConfig, entries: &BTreeMap<String, TensorInfo>
     }
 }
 
+const EMBEDDING: &str = "transformer.wte.weight";
 const UNEMBEDDING: &str = "lm_head.weight";
+
+/// Returns an error if the configuration says that the unembedding is the embedding, and `source` holds two that differ. Reads both.
+///
+/// # Errors
+/// [`Error::Text`] naming both, and those of reading.
+pub fn check_tied(config: &ModelConfig, source: &dyn TensorSource) -> Result<()> {
+    let both = [EMBEDDING, UNEMBEDDING].iter().all(|name| source.entries().contains_key(*name));
+    if !config.tied_unembed || !both {
+        return Ok(());
+    }
+    let (embedding, unembedding) = (source.read(EMBEDDING)?, source.read(UNEMBEDDING)?);
+    let same = |(a, b): (&f32, &f32)| a == b || a.to_bits() == b.to_bits();
+    let differing = embedding.data.iter().zip(&unembedding.data).filter(|pair| !same(*pair)).count();
+    match differing {
+        0 => Ok(()),
+        n => Err(Error::Text(format!(
+            "tied_unembed is true, but {UNEMBEDDING} differs from {EMBEDDING} in {n} of {} numbers: set tied_unembed to \
+             false if the model has an unembedding of its own, or remove {UNEMBEDDING}",
+            embedding.data.len()
+        ))),
+    }
+}
 
 /// Whether `name` is `transformer.h.<layer>.attn.bias`: the causal mask that some published code keeps among the weights.
 pub fn is_buffer(name: &str) -> bool {

@@ -3,5 +3,5 @@
 mod schedule;
 mod select;
 
-pub use schedule::{Schedule, Sharkfin};
+pub use schedule::{SPARSITY_SETTINGS, Schedule, Sharkfin};
 pub use select::{compress, enforce, keep_counts};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::{self, Setting, Takes, above, within};
 use crate::{Error, Result};
 
 /// How the densities of the weights fall during training.
@@ -21,6 +22,26 @@ pub struct Schedule {
     /// Whether biases are made sparse too.
     pub sparse_biases: bool,
 }
+
+/// What each setting may be.
+pub const SPARSITY_SETTINGS: &[Setting<Schedule>] = &[
+    Setting::number("target_density", above(0.0, 1.0), "density of hidden matrices at the end", |s| {
+        s.target_density.into()
+    }),
+    Setting::number("embed_target_density", above(0.0, 1.0), "density of embeddings at the end", |s| {
+        s.embed_target_density.into()
+    }),
+    Setting::number("anneal_start_frac", within(0.0, 1.0), "share of training at which densities start to fall", |s| {
+        s.anneal_start_frac.into()
+    }),
+    Setting::number("anneal_stop_frac", within(0.0, 1.0), "share of training at which they reach their targets", |s| {
+        s.anneal_stop_frac.into()
+    }),
+    Setting::number("min_alive", Takes::Count(0, 1 << 24), "weights of every neuron that survive first", |s| {
+        s.min_alive.into()
+    }),
+    Setting::other("sparse_biases", Takes::Flag, "biases are made sparse too"),
+];
 
 /// The learning rate: linear warm-up, linear decay to 0, and the factor √(target density / current density).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,18 +80,12 @@ impl Schedule {
     /// # Errors
     /// [`Error::Config`].
     pub fn validate(&self) -> Result<()> {
-        for (key, value) in
-            [("target_density", self.target_density), ("embed_target_density", self.embed_target_density)]
-        {
-            if !(value > 0.0 && value <= 1.0) {
-                return Err(Error::config(format!("sparsity.{key}"), format!("{value} is not in (0, 1]")));
-            }
-        }
+        settings::check("sparsity", SPARSITY_SETTINGS, self)?;
         let (start, stop) = (self.anneal_start_frac, self.anneal_stop_frac);
-        if !(0.0..=1.0).contains(&start) || !(0.0..=1.0).contains(&stop) || start > stop {
+        if start > stop {
             return Err(Error::config(
                 "sparsity.anneal_stop_frac",
-                format!("the densities fall from {start} to {stop} of training; both must be in [0, 1] and in order"),
+                format!("{stop} is less than sparsity.anneal_start_frac, {start}: densities fall from that to this"),
             ));
         }
         Ok(())

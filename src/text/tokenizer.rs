@@ -14,7 +14,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::temporary::write_whole;
-use crate::files::hex;
+use crate::files::{hex, read_input};
 use crate::{Error, Result};
 
 /// How the published models cut text into pieces before BPE: a word with one leading character, up to three digits,
@@ -54,7 +54,7 @@ impl Tokenizer {
     /// [`Error::Io`] when it cannot be read, [`Error::File`] when it is not a whole and consistent BPE tokenizer.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        let bytes = read_input(path)?;
         let json = String::from_utf8(bytes).map_err(|_| Error::file(path, "not UTF-8"))?;
         Self::parse(&json).map_err(|message| Error::file(path, message))
     }

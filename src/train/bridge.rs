@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// What each term of the objective counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,32 +68,8 @@ impl BridgeConfig {
     /// Complains about impossible values, naming the setting.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// [`crate::Error::Config`].
     pub fn validate(&self) -> Result<()> {
-        if self.dense.is_empty() {
-            return Err(Error::config("bridge.dense", "names no model to build bridges to"));
-        }
-        for (key, value, least) in [
-            ("encoder_afrac", self.encoder_afrac, f64::MIN_POSITIVE),
-            ("lr", self.lr, f64::MIN_POSITIVE),
-            ("eps", self.eps, f64::MIN_POSITIVE),
-            ("coefficients.cross_entropy", self.coefficients.cross_entropy, 0.0),
-            ("coefficients.nmse_enc", self.coefficients.nmse_enc, 0.0),
-            ("coefficients.nmse_dec", self.coefficients.nmse_dec, 0.0),
-            ("coefficients.kl_d2s", self.coefficients.kl_d2s, 0.0),
-            ("coefficients.kl_s2d", self.coefficients.kl_s2d, 0.0),
-        ] {
-            if !(value >= least && value.is_finite()) {
-                let wanted = if least == 0.0 { "a number of at least 0" } else { "a number above 0" };
-                return Err(Error::config(format!("bridge.{key}"), format!("{value} is not {wanted}")));
-            }
-        }
-        if self.kl_top == Some(0) {
-            return Err(Error::config("bridge.kl_top", "0 tokens are no prediction"));
-        }
-        if self.encoder_afrac > 1.0 {
-            return Err(Error::config("bridge.encoder_afrac", format!("{} is above 1", self.encoder_afrac)));
-        }
-        Ok(())
+        super::settings::check_bridge(self)
     }
 }

@@ -13,7 +13,7 @@ use super::run::Learner;
 use super::step::{Moments, Trainer};
 use crate::device::Device;
 use crate::files::{
-    HostTensor, clean_temporaries, create_folder, load_tensors, replace_dir_atomic, save_tensors, write_atomic,
+    HostTensor, clean_temporaries, create_folder, load_tensors, read_input_text, replace_dir_atomic, save_tensors, write_atomic,
 };
 use crate::model::Model;
 use crate::{Error, Result};
@@ -108,7 +108,7 @@ pub fn save(run: &Path, learner: &impl Learner, corpus: &str, tokenizer: &str, k
 /// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or belongs to another run.
 pub fn load(path: &Path, config: &RunConfig, device: &Device) -> Result<(Trainer, State)> {
     let file = path.join("state.json");
-    let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+    let text = read_input_text(&file)?;
     let state: State = serde_json::from_str(&text).map_err(|e| Error::file(&file, e.to_string()))?;
     if state.version != VERSION {
         return Err(Error::file(&file, format!("has version {}, this program reads {VERSION}", state.version)));
@@ -117,10 +117,11 @@ pub fn load(path: &Path, config: &RunConfig, device: &Device) -> Result<(Trainer
         let message = format!("is of a run of {} steps; config.toml says {}", state.steps, config.train.steps);
         return Err(Error::file(&file, message));
     }
-    let model = Model::load(path, device)?;
-    if model.config != config.model {
+    let mut model = Model::load(path, device)?;
+    if model.config.without_unused() != config.model.without_unused() {
         return Err(Error::file(path.join("config.json"), "is of another model than the run's config.toml"));
     }
+    model.config = config.model.clone();
     let mut trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone())?;
     let file = path.join("optimizer.safetensors");
     let moments = moments_from_host(&trainer, &file, load_tensors(&file)?)?;

@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::bridge::BridgeConfig;
+use crate::files::read_input_text;
 use crate::model::ModelConfig;
 use crate::ops::grad_rms;
+use crate::settings::{self, Row};
 use crate::sparsity::{Schedule, Sharkfin};
+use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// How gradients are scaled before Adam (method: section 2, step 2).
@@ -126,30 +129,13 @@ pub struct RunConfig {
     pub bridge: Option<BridgeConfig>,
 }
 
-/// Settings that can be absent; the value `none` makes them so.
-const OPTIONAL: [&str; 7] = [
-    "model.d_head",
-    "model.d_mlp",
-    "model.afrac",
-    "model.d_pos_emb",
-    "data.tokenizer",
-    "bridge.sparse",
-    "bridge.kl_top",
-];
-
-/// More layers than any machine trains; bounded before anything is made per layer.
-const MAX_LAYERS: usize = 10_000;
-
-/// More tokens in an optimizer step than any machine takes; their sequences are held in memory.
-const MAX_TOKENS_PER_STEP: u128 = 1 << 32;
-
 impl RunConfig {
     /// Reads a run's `config.toml`, which must be complete.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::File`] saying where it is wrong.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = read_text(path)?;
+        let text = read_input_text(path)?;
         let config: Self = toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
         config.validate()?;
         Ok(config)
@@ -163,97 +149,79 @@ impl RunConfig {
         toml::to_string_pretty(self).map_err(|e| Error::Text(format!("config.toml: {e}")))
     }
 
-    /// Overlays the settings of a TOML file, complete or not. One that is complete, as a run's `config.toml`, replaces all.
+    /// Overlays the settings of a TOML file, complete or not, and returns the full names of what it sets. One that is complete, as a run's
+    /// `config.toml`, replaces all.
     ///
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
-    pub fn overlay_file(&mut self, path: &Path) -> Result<()> {
-        let table: Table = read_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
+    pub fn overlay_file(&mut self, path: &Path) -> Result<Vec<String>> {
+        let table: Table = read_input_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
         if let Some(whole) = Self::written_whole(&table) {
             *self = whole;
-            return Ok(());
+            return Ok(leaves(table).into_iter().map(|(key, _)| key).collect());
         }
-        let mut leaves = Vec::new();
-        flatten("", &Value::Table(table), &mut leaves);
-        leaves.into_iter().try_for_each(|(key, value)| self.set_value(&key, value))
+        let mut set = |(key, value): (String, Value)| {
+            let key = self.row(&key)?.key;
+            self.set_value(&key, value)?;
+            Ok(key)
+        };
+        leaves(table).into_iter().map(&mut set).collect()
     }
 
     /// The configuration that `table` is all of, as a run's `config.toml` is. What such a file leaves out is absent, and not
     /// to be taken from elsewhere.
     fn written_whole(table: &Table) -> Option<Self> {
         let whole: Self = table.clone().try_into().ok()?;
-        let keys = |table: Table| {
-            let mut leaves = Vec::new();
-            flatten("", &Value::Table(table), &mut leaves);
-            leaves.into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>()
-        };
+        let keys = |table: Table| leaves(table).into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>();
         (keys(Table::try_from(&whole).ok()?) == keys(table.clone())).then_some(whole)
     }
 
-    /// Sets one setting from `key=value`, as `train.lr=0.02` or, where no other section has the name, `lr=0.02`. Optional
-    /// ones, such as `afrac`, take `none`.
+    /// Sets one setting from `key=value`, as `train.lr=0.02` or, where no other section has the name, `lr=0.02`. Values are those of TOML,
+    /// or text without quotes. Optional ones, such as `afrac`, take `none`.
     ///
     /// # Errors
-    /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
+    /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose value is impossible.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
-        let (key, text) = assignment
-            .split_once('=')
-            .ok_or_else(|| Error::config(assignment, "settings are given as key=value".to_string()))?;
-        let (key, text) = (key.trim(), text.trim());
-        let value = match format!("v = {text}").parse::<Table>() {
-            Ok(mut table) => table.remove("v").unwrap_or_else(|| Value::String(text.into())),
-            Err(_) => Value::String(text.into()),
-        };
-        self.set_value(key, value)
+        let (key, text) = settings::parts(assignment)?;
+        self.set_value(key, settings::value(text))
+    }
+
+    /// Does all assignments of each text, as `steps=600 lr=0.02`, and returns the full names of what they set.
+    ///
+    /// # Errors
+    /// Those of [`RunConfig::set`].
+    pub fn set_all<T: AsRef<str>>(&mut self, texts: &[T]) -> Result<Vec<String>> {
+        let mut named = Vec::new();
+        for assignment in texts.iter().flat_map(|text| settings::split(text.as_ref())) {
+            self.set(&assignment)?;
+            named.push(self.row(settings::parts(&assignment)?.0)?.key);
+        }
+        Ok(named)
     }
 
     fn set_value(&mut self, key: &str, value: Value) -> Result<()> {
-        let mut sections = vec!["model", "train", "sparsity", "data", "run"];
-        if self.bridge.is_some() {
-            sections.extend(["bridge", "bridge.coefficients"]);
-        }
-        if key.contains('.') {
-            return self.set_exact(key, value);
-        }
-        let mut last = None;
-        for section in &sections {
-            match self.set_exact(&format!("{section}.{key}"), value.clone()) {
-                Ok(()) => return Ok(()),
-                Err(error) if !error.to_string().contains("unknown field") => return Err(error),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.map_or_else(
-            || Error::config(key, "unknown"),
-            |_| Error::config(key, format!("no section ({}) has a setting of that name", sections.join(", "))),
-        ))
+        let row = self.row(key)?;
+        let bad = |e: String| Error::config(&row.key, e.lines().next().unwrap_or_default().to_string());
+        let mut table = Table::try_from(&*self).map_err(|e| bad(e.to_string()))?;
+        settings::put(&mut table, &row, value)?;
+        *self = table.try_into().map_err(|e: toml::de::Error| bad(e.to_string()))?;
+        Ok(())
     }
 
-    fn set_exact(&mut self, key: &str, value: Value) -> Result<()> {
-        let bad = |e: String| Error::config(key, e.lines().next().unwrap_or_default().to_string());
-        let mut root = Table::try_from(&*self).map_err(|e| bad(e.to_string()))?;
-        let mut table = &mut root;
-        let mut parts = key.split('.').peekable();
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                // A whole number does where a fraction is expected.
-                let value = match (table.get(part), &value) {
-                    (Some(Value::Float(_)), Value::Integer(i)) => Value::Float(*i as f64),
-                    _ => value,
-                };
-                match OPTIONAL.contains(&key) && value.as_str() == Some("none") {
-                    true => table.remove(part),
-                    false => table.insert(part.to_string(), value),
-                };
-                break;
-            }
-            table = match table.entry(part.to_string()).or_insert_with(|| Value::Table(Table::new())) {
-                Value::Table(inner) => inner,
-                _ => return Err(Error::config(key, format!("`{part}` is not a section"))),
-            };
+    /// The setting of that full or short name. Those of bridges have no short names where there are none.
+    fn row(&self, key: &str) -> Result<Row> {
+        let mut rows = super::settings::rows();
+        // Older files say n_mlp.
+        let key = if matches!(key, "n_mlp" | "model.n_mlp") { "model.d_mlp" } else { key };
+        let full = rows.iter().position(|row| row.key == key);
+        let short = |row: &Row| match row.key.strip_prefix("bridge.") {
+            Some(name) => self.bridge.is_some() && name.strip_prefix("coefficients.").unwrap_or(name) == key,
+            None => row.key.split_once('.').is_some_and(|(_, name)| name == key),
+        };
+        match full.or_else(|| rows.iter().position(short)) {
+            Some(at) => Ok(rows.swap_remove(at)),
+            None => Err(settings::unknown(key, rows.iter().map(|row| row.key.as_str()))),
         }
-        *self = root.try_into().map_err(|e: toml::de::Error| bad(e.to_string()))?;
-        Ok(())
     }
 
     /// Tokens in one optimizer step.
@@ -261,64 +229,47 @@ impl RunConfig {
         (self.train.batch_size * self.train.accumulate * self.model.block_size) as u64
     }
 
-    /// Complains about impossible values, naming the setting.
+    /// Returns an error if a value is impossible, or is one that training would not honour, naming the setting.
     ///
     /// # Errors
     /// [`Error::Config`].
     pub fn validate(&self) -> Result<()> {
-        self.model.validate()?;
-        self.sparsity.validate()?;
-        self.bridge.as_ref().map_or(Ok(()), BridgeConfig::validate)?;
-        let t = &self.train;
-        if self.model.n_layer > MAX_LAYERS {
-            let message = format!("{} is absurdly large (at most {MAX_LAYERS})", self.model.n_layer);
-            return Err(Error::config("model.n_layer", message));
+        super::settings::check(self)
+    }
+
+    /// What of the settings cannot come about or has no effect, a line each. Training does what it can.
+    pub fn notes(&self) -> Vec<String> {
+        super::settings::notes(self)
+    }
+
+    /// Makes the model's vocabulary that of the tokenizer which `data.tokenizer` names. `given`: the vocabulary was asked for, too.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::load`], and [`Error::Config`] if both are given and differ.
+    pub fn fit_vocabulary(&mut self, given: bool) -> Result<()> {
+        let Some(path) = &self.data.tokenizer else { return Ok(()) };
+        let (entries, vocabulary) = (Tokenizer::load(path)?.vocab_size(), self.model.vocab_size);
+        if given && entries != vocabulary {
+            return Err(other_vocabulary(vocabulary, entries));
         }
-        let tokens = [t.batch_size, t.accumulate, self.model.block_size]
-            .iter()
-            .fold(1, |product: u128, &factor| product.saturating_mul(factor as u128));
-        if tokens > MAX_TOKENS_PER_STEP {
-            let message = format!(
-                "with train.batch_size and model.block_size makes {tokens} tokens a step (at most {MAX_TOKENS_PER_STEP})"
-            );
-            return Err(Error::config("train.accumulate", message));
-        }
-        let at_least_one = [
-            ("train.steps", t.steps),
-            ("train.batch_size", t.batch_size as u64),
-            ("train.accumulate", t.accumulate as u64),
-            ("run.log_every", self.run.log_every),
-            ("run.eval_sequences", self.run.eval_sequences as u64),
-        ];
-        for (key, value) in at_least_one {
-            if value == 0 {
-                return Err(Error::config(key, "must be at least 1"));
-            }
-        }
-        let in_range = |key: &str, value: f64, ok: bool, range: &str| match ok && value.is_finite() {
-            true => Ok(()),
-            false => Err(Error::config(key, format!("{value} is not {range}"))),
-        };
-        in_range("train.lr", t.lr, t.lr > 0.0, "a number above 0")?;
-        in_range("train.warmup_frac", t.warmup_frac, (0.0..=1.0).contains(&t.warmup_frac), "in [0, 1]")?;
-        in_range("train.beta1", t.beta1, (0.0..1.0).contains(&t.beta1), "in [0, 1)")?;
-        in_range("train.beta2", t.beta2, (0.0..1.0).contains(&t.beta2), "in [0, 1)")?;
-        in_range("train.eps", t.eps, t.eps > 0.0, "above 0")?;
-        in_range("train.weight_decay", t.weight_decay, t.weight_decay >= 0.0, "a number of at least 0")?;
-        let v = self.data.val_fraction;
-        in_range("data.val_fraction", v, v > 0.0 && v < 1.0, "in (0, 1)")?;
-        if self.model.block_size < 2 {
-            return Err(Error::config("model.block_size", "training needs at least 2 tokens"));
-        }
-        if self.data.paths.is_empty() && self.data.generated_documents < 2 {
-            return Err(Error::config("data.generated_documents", "must be at least 2, one to hold out"));
-        }
+        self.model.vocab_size = entries;
         Ok(())
     }
 }
 
-fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
+/// The error about a vocabulary that is not the tokenizer's.
+pub(crate) fn other_vocabulary(vocabulary: usize, entries: usize) -> Error {
+    Error::config(
+        "model.vocab_size",
+        format!("is {vocabulary}, but the tokenizer has {entries} entries; `--set model.vocab_size={entries}` matches it"),
+    )
+}
+
+/// All values that are no sections, by their full names.
+pub fn leaves(table: Table) -> Vec<(String, Value)> {
+    let mut leaves = Vec::new();
+    flatten("", &Value::Table(table), &mut leaves);
+    leaves
 }
 
 fn flatten(prefix: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {

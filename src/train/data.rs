@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::config::RunConfig;
+use super::config::{RunConfig, other_vocabulary};
 use crate::text::cache::Tokens;
 use crate::text::corpus::{Corpus, Source};
 use crate::text::python;
@@ -47,13 +47,7 @@ pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
     };
     match tokenizer.vocab_size() == vocab_size {
         true => Ok(tokenizer),
-        false => Err(Error::config(
-            "model.vocab_size",
-            format!(
-                "is {vocab_size}, but the tokenizer has {0} entries; `--set model.vocab_size={0}` matches it",
-                tokenizer.vocab_size()
-            ),
-        )),
+        false => Err(other_vocabulary(vocab_size, tokenizer.vocab_size())),
     }
 }
 

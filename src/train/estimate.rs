@@ -25,7 +25,34 @@ pub struct Estimate {
     pub on_host: u64,
     /// Numbers in all gradients of a step.
     pub(crate) gradients: u64,
-    largest: (String, u64),
+    largest: Largest,
+}
+
+/// The largest tensor of a run.
+#[derive(Clone, Debug)]
+struct Largest {
+    name: String,
+    bytes: u64,
+    /// The settings that make it smaller.
+    lower: String,
+}
+
+/// The settings that make a parameter smaller.
+fn shrinks(name: &str) -> &'static str {
+    match name.rsplit('.').nth(1).unwrap_or(name) {
+        "wte" | "lm_head" => "model.vocab_size or model.d_model",
+        "wpe" => "model.block_size, model.d_model or model.d_pos_emb",
+        "c_attn" => "model.n_head, model.d_head or model.d_model",
+        "c_proj" if name.contains(".attn.") => "model.n_head, model.d_head or model.d_model",
+        "c_fc" | "c_proj" => "model.d_mlp or model.d_model",
+        _ if name == "bigram_table" => "model.vocab_size, or set model.enable_bigram_table to false",
+        _ => "model.vocab_size, model.d_model or model.d_mlp",
+    }
+}
+
+/// The settings that make what is computed of every token smaller, and one more.
+fn fewer_tokens(or: &str) -> String {
+    format!("train.batch_size (raise train.accumulate instead), model.block_size or {or}")
 }
 
 /// Numbers that a forward pass keeps of one token for the way back.
@@ -53,10 +80,10 @@ impl Estimate {
         Parameters::shapes(config).iter().fold(0, |sum, (_, _, shape)| sum.saturating_add(size(shape)))
     }
 
-    /// Remembers a tensor, if it is the largest of the run.
-    pub(crate) fn see_tensor(&mut self, name: String, bytes: u64) {
-        if bytes > self.largest.1 {
-            self.largest = (name, bytes);
+    /// Remembers a tensor, if it is the largest of the run; the settings `lower` make it smaller.
+    pub(crate) fn see_tensor(&mut self, name: String, bytes: u64, lower: &str) {
+        if bytes > self.largest.bytes {
+            self.largest = Largest { name, bytes, lower: lower.into() };
         }
     }
 
@@ -72,14 +99,7 @@ impl Estimate {
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
         let PerToken { layer, head } = PerToken::of(m);
         let per_token = bytes(m.n_layer as u64, layer).saturating_add(head);
-        let mut largest = (format!("logits ({tokens} tokens)"), bytes(tokens, m.vocab_size as u64 * 4));
-        for (name, _, shape) in &shapes {
-            let needed = bytes(size(shape), 4);
-            if needed > largest.1 {
-                largest = (name.clone(), needed);
-            }
-        }
-        Self {
+        let mut estimate = Self {
             parameters,
             nonzeros,
             state_bytes: bytes(parameters, 16),
@@ -87,8 +107,21 @@ impl Estimate {
             host_bytes: bytes(parameters, 8).saturating_add(bytes(config.tokens_per_step(), 8)),
             on_host: 1,
             gradients: parameters,
-            largest,
+            largest: Largest { name: String::new(), bytes: 0, lower: String::new() },
+        };
+        for (what, width, or) in [
+            ("logits", m.vocab_size, "model.vocab_size"),
+            ("the MLP's neurons", m.mlp_width(), "model.d_mlp"),
+            ("queries, keys and values", 3 * m.attention_width(), "model.n_head or model.d_head"),
+            ("a sublayer's input", m.input_width(), "model.d_model"),
+        ] {
+            let needed = bytes(bytes(tokens, width as u64), 4);
+            estimate.see_tensor(format!("{what} ({tokens} tokens)"), needed, &fewer_tokens(or));
         }
+        for (name, _, shape) in &shapes {
+            estimate.see_tensor(name.clone(), bytes(size(shape), 4), shrinks(name));
+        }
+        estimate
     }
 
     /// What each of `ranks` needs, if this is what its share of the batch needs: gradients travel by way of the host.
@@ -114,15 +147,11 @@ impl Estimate {
     /// # Errors
     /// [`Error::Memory`] or [`Error::Limit`].
     pub fn check(&self, device: &Device) -> Result<()> {
-        if let Some(limit) = device.largest_tensor().filter(|&limit| self.largest.1 > limit) {
+        if let Some(limit) = device.largest_tensor().filter(|&limit| self.largest.bytes > limit) {
             return Err(Error::Limit {
-                tensor: self.largest.0.clone(),
-                needed: self.largest.1,
-                limit: format!(
-                    "{} binds at most {limit}; lower train.batch_size (raise train.accumulate instead), \
-                     model.block_size or model.vocab_size",
-                    device.describe()
-                ),
+                tensor: self.largest.name.clone(),
+                needed: self.largest.bytes,
+                limit: format!("{} binds at most {limit}; lower {}", device.describe(), self.largest.lower),
             });
         }
         let needed =

@@ -11,5 +11,6 @@ pub mod metrics;
 pub mod presets;
 pub mod ranks;
 pub mod run;
+pub mod settings;
 pub mod step;
 mod tensorboard;

@@ -13,7 +13,7 @@ use super::metrics::Metrics;
 use super::ranks::{Communication, Ranks};
 use super::step::{StepNumbers, StepRecord, Trainer};
 use crate::device::Device;
-use crate::files::{clean_temporaries, create_folder, write_atomic};
+use crate::files::{check_output_folder, clean_temporaries, create_folder, write_atomic};
 use crate::model::{Batch, Model, Sampling, generate};
 use crate::ops::count_nonzero;
 use crate::text::bigram::Bigram;
@@ -270,6 +270,8 @@ impl Run<'_> {
                 "a run is already there; resume it (--resume) or choose another folder (--out)",
             ));
         }
+        // Found out now, not after a tokenizer has been trained.
+        check_output_folder(&self.folder)?;
         let trained = data::tokenizer(&self.config)?;
         create_folder(&self.folder)?;
         // A run killed before it had settings is begun anew, not resumed.

@@ -12,6 +12,7 @@ mod interruption;
 mod measure;
 mod models;
 mod not_finite;
+mod settings;
 mod sweep;
 mod tasks;
 mod tokenizer;

@@ -6,6 +6,7 @@ mod feed;
 mod folder;
 mod fuzz;
 mod hub;
+mod names;
 mod pickled;
 mod sources;
 mod torch;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gossamer::files::{FloatType, HostTensor, TensorSource, load_tensors};
-use gossamer::formats::torch::{DataType, TensorRef, TorchFile, TorchStateDict, Value};
+use gossamer::formats::torch::{DataType, Layout, SparseRef, TensorRef, TorchFile, TorchStateDict, Value};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -160,6 +160,72 @@ fn a_state_dict_inside_a_checkpoint() {
         assert_eq!(dict.entries().keys().collect::<Vec<_>>(), ["bias", "weight"], "{name}");
         assert_read(&dict, "weight", &[2, 2], &[0.0, 1.0, 2.0, 3.0]);
         assert_read(&dict, "bias", &[2], &[0.5, 0.5]);
+    }
+}
+
+#[test]
+fn sparse_tensors_are_read_with_their_zeros() {
+    let dict = TorchStateDict::open(data("sparse.pt")).unwrap();
+    let want = [0.0, 1.5, 0.0, -2.0, 0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.25, 0.0];
+    for name in ["dense", "coo", "csr", "csc", "narrow", "parameter", "half"] {
+        assert_read(&dict, name, &[3, 4], &want);
+    }
+    // Numbers at one place add up; a nonzero may be a row.
+    assert_read(&dict, "twice", &[3, 4], &[0.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 4.0]);
+    assert_read(&dict, "hybrid", &[3, 2], &[3.0, 4.0, 0.0, 0.0, 1.0, 2.0]);
+    assert_read(&dict, "empty", &[3, 4], &[0.0; 12]);
+    assert_eq!(dict.entries()["half"].float, FloatType::F16);
+    assert_eq!(dict.others(), BTreeMap::from([("whole".into(), "a sparse tensor of I64".into())]));
+}
+
+/// A sparse tensor of two nonzeros, 1 and 2, whose lists of indices are these.
+fn sparse(layout: Layout, shape: &[usize], lists: &[&[i64]], axes: usize) -> gossamer::Result<HostTensor> {
+    let mut files = vec![("x/data.pkl".to_string(), b"\x80\x02N.".to_vec())];
+    files.push(("x/data/v".into(), [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect()));
+    let mut indices = Vec::new();
+    for (number, list) in lists.iter().enumerate() {
+        files.push((format!("x/data/{number}"), list.iter().flat_map(|i| i.to_le_bytes()).collect()));
+        let shape = if layout == Layout::Coo { vec![axes, list.len() / axes.max(1)] } else { vec![list.len()] };
+        let strides = if shape.len() == 2 { vec![shape[1], 1] } else { vec![1] };
+        let storage = number.to_string().as_str().into();
+        indices.push(TensorRef { dtype: DataType::I64, shape, strides, storage, offset: 0 });
+    }
+    let entries: Vec<_> = files.iter().map(|(name, bytes)| Entry::new(name, bytes)).collect();
+    let file = TorchFile::from_bytes("made up", zip(&entries)).unwrap();
+    let values =
+        TensorRef { dtype: DataType::F32, shape: vec![2], strides: vec![1], storage: "v".into(), offset: 0 };
+    file.sparse_floats(&SparseRef { layout, shape: shape.to_vec(), indices, values })
+}
+
+#[test]
+fn hostile_indices_are_refused() {
+    let (coo, csr, csc) = (Layout::Coo, Layout::Csr, Layout::Csc);
+    assert_eq!(sparse(coo, &[2, 2], &[&[0, 1, 1, 0]], 2).unwrap().data, [0.0, 1.0, 2.0, 0.0]);
+    assert_eq!(sparse(csr, &[2, 3], &[&[0, 0, 2], &[0, 2]], 1).unwrap().data, [0.0, 0.0, 0.0, 1.0, 0.0, 2.0]);
+    assert_eq!(sparse(csc, &[2, 3], &[&[0, 1, 1, 2], &[1, 0]], 1).unwrap().data, [0.0, 0.0, 2.0, 1.0, 0.0, 0.0]);
+    let huge = 1 << 40;
+    let cases: [(Layout, &[usize], &[&[i64]], usize); 17] = [
+        (coo, &[2, 2], &[&[0, 1, 1, 2]], 2),
+        (coo, &[2, 2], &[&[0, -1, 1, 0]], 2),
+        (coo, &[2, 2], &[&[0, i64::MIN, 1, i64::MAX]], 2),
+        (coo, &[2, 2], &[&[0, 1, 1]], 2),
+        (coo, &[2], &[&[0, 1, 1, 0]], 2),
+        (coo, &[2, 2], &[&[0, 1]], 1),
+        (coo, &[huge, huge], &[&[0, 1, 1, 0]], 2),
+        (coo, &[huge, 2], &[&[0, 1, 1, 0]], 2),
+        (coo, &[0, huge, huge], &[&[0, 0, 0, 0, 0, 0]], 3),
+        (csr, &[2, 3], &[&[0, 0, 2], &[0, 3]], 1),
+        (csr, &[2, 3], &[&[0, 2, 1], &[0, 2]], 1),
+        (csr, &[2, 3], &[&[0, 0, 1], &[0, 2]], 1),
+        (csr, &[2, 3], &[&[1, 1, 2], &[0, 2]], 1),
+        (csr, &[2, 3], &[&[0, -1, 2], &[0, 2]], 1),
+        (csr, &[2, 3], &[&[0, 0, i64::MAX], &[0, 2]], 1),
+        (csr, &[2, 3, 1], &[&[0, 0, 2], &[0, 2]], 1),
+        (csc, &[2, 3], &[&[0, 0, 2], &[0, 1]], 1),
+    ];
+    for (layout, shape, lists, axes) in cases {
+        let said = sparse(layout, shape, lists, axes).unwrap_err().to_string();
+        assert!(said.contains("made up"), "{said}");
     }
 }
 

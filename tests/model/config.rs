@@ -74,6 +74,26 @@ fn absent_and_null_fields_take_the_published_defaults() {
 }
 
 #[test]
+fn null_is_the_default_of_every_field() {
+    let all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(ALL).unwrap();
+    let nulls: serde_json::Map<_, _> = all.keys().map(|name| (name.clone(), serde_json::Value::Null)).collect();
+    assert_eq!(read(&serde_json::Value::Object(nulls).to_string()).unwrap(), (ModelConfig::default(), vec![]));
+    assert_eq!(read(r#"{"d_mlp": null, "n_mlp": null, "sink": null}"#).unwrap().0, ModelConfig::default());
+}
+
+#[test]
+fn numbers_out_of_range_are_named() {
+    for (field, value) in
+        [("dropout", "1"), ("dropout", "-0.1"), ("dropout", "1e999"), ("afrac", "-1"), ("d_pos_emb", "16777217")]
+    {
+        let text = format!("{{\"{field}\": {value}}}");
+        let error = parse_config(Path::new("config.json"), text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(field) || error.contains("out of range"), "{text}: {error}");
+    }
+    assert!(ModelConfig { dropout: f64::NAN, ..ModelConfig::default() }.validate().is_err());
+}
+
+#[test]
 fn older_files_say_n_mlp() {
     assert_eq!(read(r#"{"n_mlp": 40}"#).unwrap().0.mlp_width(), 40);
     assert_eq!(read(r#"{"n_mlp": null, "d_model": 24}"#).unwrap().0.mlp_width(), 96);
@@ -87,9 +107,10 @@ fn abs_topk_keeps_the_floor_where_it_is_listed() {
     assert_eq!((config.kept("attn_in", 10), config.kept("mlp_neuron", 100)), (Some(2), Some(26)));
     assert_eq!(config.kept("attn_out", 10), None);
     let (default, _) = read(r#"{"afrac": 0.5}"#).unwrap();
-    let listed = ["attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out"];
-    assert!(listed.iter().all(|place| default.kept(place, 4) == Some(2)));
-    assert_eq!(default.kept("resid_post_attn", 4).or(default.kept("resid_post_mlp", 4)), None);
+    // As in the published class.
+    assert!(["attn_in", "attn_out", "mlp_in", "mlp_out"].iter().all(|site| default.kept(site, 4) == Some(2)));
+    let others = ["attn_q", "attn_k", "attn_v", "mlp_neuron", "resid_post_attn", "resid_post_mlp"];
+    assert!(others.iter().all(|site| default.kept(site, 4).is_none()));
 }
 
 #[test]

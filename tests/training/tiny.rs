@@ -19,7 +19,7 @@ pub fn model() -> ModelConfig {
         d_model: 32,
         rms_norm: true,
         afrac: Some(0.25),
-        afrac_loctypes: SparsePlaces::default(),
+        afrac_loctypes: SparsePlaces::all_sublayer(),
         tied_unembed: false,
         enable_bigram_table: true,
         learnable_bigram_table: true,

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use gossamer::bench::{self, Choice, Options, Report, Row, compare};
 use gossamer::device::{Device, adapters};
+use gossamer::files::check_output;
 use gossamer::ops::linear::Tile;
 
 #[derive(clap::Args)]
@@ -60,12 +61,11 @@ fn measure(args: &Args) -> Result<()> {
             std::iter::once("cpu".to_string()).chain(gpus.map(|adapter| format!("gpu:{}", adapter.index))).collect()
         }
     };
+    // Found out now, not after minutes of measuring.
+    (1..=devices.len()).filter_map(|n| out_file(args, n)).try_for_each(check_output)?;
     let mut failed = 0;
     for (number, name) in devices.iter().enumerate() {
-        let out = match (&args.out, args.all) {
-            (Some(path), true) => Some(numbered(path, number + 1)),
-            (path, _) => path.clone(),
-        };
+        let out = out_file(args, number + 1);
         let done = if args.autotune { tune(name, &options, args.quick) } else { one(name, &options, out.as_deref()) };
         match done {
             Err(error) if args.all => {
@@ -81,6 +81,14 @@ fn measure(args: &Args) -> Result<()> {
     }
 }
 
+/// Where the numbers of device `number` go.
+fn out_file(args: &Args, number: usize) -> Option<PathBuf> {
+    match (&args.out, args.all) {
+        (Some(path), true) => Some(numbered(path, number)),
+        (path, _) => path.clone(),
+    }
+}
+
 /// `a/b.json` as `a/b-2.json`.
 fn numbered(path: &Path, number: usize) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -88,10 +96,6 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
 }
 
 fn one(device: &str, options: &Options, file: Option<&Path>) -> Result<()> {
-    let parent = file.and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-        bail!("{}: no such folder", parent.display());
-    }
     let device = Device::open(device)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", device.describe())?;
@@ -147,6 +151,7 @@ fn line(row: &Row) -> String {
 }
 
 fn side_by_side(paths: &[PathBuf], png: Option<&Path>) -> Result<()> {
+    png.map_or(Ok(()), check_output)?;
     let reports = paths.iter().map(|path| Report::load(path)).collect::<Result<Vec<_>, _>>()?;
     let mut out = std::io::stdout().lock();
     for (number, (name, report)) in compare::names(&reports).iter().zip(&reports).enumerate() {

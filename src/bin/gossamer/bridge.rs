@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use gossamer::bridges::{BridgeEvaluation, Hybrid, Objective, SiteEvaluation, evaluate};
 use gossamer::chart::{Axis, COLORS, Chart, Series};
+use gossamer::files::check_output;
 use gossamer::model::Weights;
+use gossamer::settings::count;
 
 use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
@@ -31,7 +33,7 @@ struct EvalArgs {
     #[command(flatten)]
     bridged: BridgedArgs,
     /// Sequences that run at once; each goes through a model once for every site
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = count::<usize>(1, 65_536))]
     batch_size: usize,
     /// As JSON
     #[arg(long)]
@@ -48,6 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn eval(args: &EvalArgs) -> Result<()> {
+    args.png.as_ref().map_or(Ok(()), check_output)?;
     let Bridged { dense, sparse, bridges, sequences, .. } = args.bridged.open(&args.sparse)?;
     let dense_weights = Weights::constant(&dense, &[]);
     let objective = Objective::new(&dense, &dense_weights, &sparse, &bridges);

@@ -7,12 +7,13 @@ use gossamer::bridges::{BridgeFile, Bridges};
 use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model};
+use gossamer::settings::count;
 use gossamer::text::corpus::Source;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
 
-use crate::open::SourceArgs;
+use crate::open::{MAX_TOKENS, SourceArgs};
 
 /// Beside the sparse model.
 #[derive(clap::Args)]
@@ -24,7 +25,7 @@ pub struct BridgedArgs {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub data: Vec<PathBuf>,
     /// Tokens of text to read at most, but at least a sequence
-    #[arg(long, default_value_t = 16_384)]
+    #[arg(long, default_value_t = 16_384, value_parser = count::<usize>(1, MAX_TOKENS))]
     pub max_tokens: usize,
     /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
     #[arg(long, default_value = "auto")]

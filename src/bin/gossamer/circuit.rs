@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use gossamer::Error;
 use gossamer::circuits::{Circuit, dot, json, show, svg};
-use gossamer::files::write_atomic;
+use gossamer::files::{check_output, write_atomic};
 
 use crate::measure::{self, BinariseArgs, StatsArgs};
 
@@ -52,6 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (text, out) = match &args.command {
         Command::Show { file } => (show(&Circuit::load(file)?), None),
         Command::Export { file, format, out } => {
+            out.as_ref().map_or(Ok(()), check_output)?;
             let circuit = Circuit::load(file)?;
             let text = match format {
                 Format::Svg => svg(&circuit),

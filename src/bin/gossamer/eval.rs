@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use gossamer::files::{HostTensor, save_tensors};
+use gossamer::files::{HostTensor, check_output, save_tensors};
 use gossamer::model::evaluate;
+use gossamer::settings::count;
 
-use crate::open::{ModelArgs, token_file};
+use crate::open::{MAX_TOKENS, ModelArgs, token_file};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,10 +22,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     tokens: Option<PathBuf>,
     /// Tokens of text to read at most, but at least a sequence
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, default_value_t = 65_536, conflicts_with = "tokens", value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
     /// Sequences that run at once
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = count::<usize>(1, 65_536))]
     batch_size: usize,
     /// Write the loss of every token, (sequences, T − 1), to this safetensors file
     #[arg(long, value_name = "FILE")]
@@ -38,6 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.tokens.is_none() && args.data.is_empty() {
         bail!("nothing to evaluate on: name text with --data or tokens with --tokens");
     }
+    args.losses.as_ref().map_or(Ok(()), check_output)?;
     let opened = args.model.open()?;
     let sequences = match &args.tokens {
         Some(path) => token_file(path)?,

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use gossamer::model::{Generator, Sampling};
+use gossamer::settings::{above, count, number, within};
 
 use crate::open::ModelArgs;
 
@@ -16,16 +17,16 @@ pub struct Args {
     #[arg(long, default_value = "", hide_default_value = true)]
     prompt: String,
     /// Tokens to write at most
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = count::<usize>(1, 1_000_000_000))]
     max_new_tokens: usize,
     /// Divides the logits: below 1 it plays safe, above 1 it wanders
-    #[arg(long, default_value_t = 1.0)]
-    temperature: f32,
+    #[arg(long, default_value_t = 1.0, value_parser = number(within(0.0, 1e6)))]
+    temperature: f64,
     /// Draw only from the most probable tokens that together have this probability
-    #[arg(long)]
+    #[arg(long, value_parser = number(above(0.0, 1.0)))]
     top_p: Option<f64>,
     /// Draw only from this many of the most probable tokens
-    #[arg(long)]
+    #[arg(long, value_parser = count::<usize>(1, 1 << 24))]
     top_k: Option<usize>,
     /// Always take the most probable token
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k"])]
@@ -34,19 +35,22 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// How many texts to write
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = count::<u64>(1, 1_000_000))]
     num_samples: u64,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let sampling = Sampling {
-        temperature: if args.greedy { 0.0 } else { args.temperature },
+        temperature: if args.greedy { 0.0 } else { args.temperature as f32 },
         top_k: args.top_k,
         top_p: args.top_p,
         max_new_tokens: args.max_new_tokens,
         ..Sampling::default()
     };
     sampling.validate()?;
+    if sampling.temperature == 0.0 && (args.top_p.is_some() || args.top_k.is_some()) {
+        bail!("a temperature of 0 takes the most probable token, so that --top-p and --top-k change nothing: leave them away");
+    }
     let start = Instant::now();
     let opened = args.model.open()?;
     tracing::debug!("loaded in {:.2} s", start.elapsed().as_secs_f64());

@@ -3,7 +3,11 @@
 use std::io::Write;
 
 use anyhow::Result;
-use gossamer::model::{Entry, LayerReport, Report, inspect};
+use gossamer::device::Device;
+use gossamer::formats::ModelFiles;
+use gossamer::model::{Entry, Hold, LayerReport, Report, inspect};
+use gossamer::settings::count;
+use gossamer::train::memory::human_bytes;
 use serde_json::json;
 
 use crate::open::SourceArgs;
@@ -13,8 +17,11 @@ pub struct Args {
     #[command(flatten)]
     source: SourceArgs,
     /// How many of the largest weights of each matrix to list
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = count::<usize>(0, 65_536))]
     largest: usize,
+    /// Load the model onto this device, too, and say what it takes there: auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME
+    #[arg(long)]
+    device: Option<String>,
     /// As JSON, with everything
     #[arg(long)]
     json: bool,
@@ -22,11 +29,12 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let files = args.source.files()?;
+    let loaded = args.device.as_deref().map(|name| load(&files, name)).transpose()?;
     let report = inspect(&files.config, files.weights.as_ref(), args.largest)?;
     let vocabulary = args.source.tokenizer_of(&files)?.map(|tokenizer| tokenizer.vocab_size());
     let mut out = std::io::stdout().lock();
     if args.json {
-        let all = json!({ "config": files.config, "tokenizer_vocab_size": vocabulary, "report": report });
+        let all = json!({ "config": files.config, "tokenizer_vocab_size": vocabulary, "report": report, "device": loaded });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(());
     }
@@ -46,6 +54,12 @@ pub fn run(args: &Args) -> Result<()> {
     let sparse = c.afrac.map_or("no AbsTopK".into(), |f| format!("AbsTopK {f} at {}", c.afrac_loctypes.0));
     writeln!(out, "{norm}, {:?}, {sparse}", c.activation_type)?;
     writeln!(out, "tokenizer: {}", vocabulary_verdict(vocabulary, c.vocab_size))?;
+    if let Some(loaded) = loaded {
+        writeln!(out, "{loaded}")?;
+    }
+    if let Err(error) = files.check_tied() {
+        writeln!(out, "{error}")?;
+    }
     write_tensors(&report, &mut out)?;
     let broken: Vec<_> = report.tensors.iter().filter(|t| t.not_finite > 0).map(|t| t.name.as_str()).collect();
     if !broken.is_empty() {
@@ -67,6 +81,13 @@ pub fn run(args: &Args) -> Result<()> {
     writeln!(out, "  residual stream: never written {}", list(&report.unwritten_channels))?;
     writeln!(out, "  residual stream: never read {}", list(&report.unread_channels))?;
     Ok(())
+}
+
+/// Loads the model as the other commands do, and says what it takes.
+fn load(files: &ModelFiles, device: &str) -> Result<String> {
+    let device = Device::open(device)?;
+    let _model = files.load(Hold::Compressed, &device)?;
+    Ok(format!("{} on {}", human_bytes(device.allocated()), device.describe()))
 }
 
 fn vocabulary_verdict(tokenizer: Option<usize>, model: usize) -> String {

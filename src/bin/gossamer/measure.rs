@@ -9,8 +9,10 @@ use gossamer::circuits::find::Finder;
 use gossamer::circuits::statistics::{QUANTILES, Snippet};
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
+use gossamer::files::check_output;
+use gossamer::settings::count;
 
-use crate::open::{ModelArgs, Opened, SourceArgs};
+use crate::open::{MAX_TOKENS, ModelArgs, Opened, SourceArgs};
 
 /// Snippets printed for a node.
 const SHOWN: usize = 3;
@@ -47,7 +49,7 @@ pub struct StatsArgs {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
     /// Tokens of text to read at most
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, default_value_t = 65_536, value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
     /// Decides which of equal activations are shown
     #[arg(long, default_value_t = 0)]
@@ -62,7 +64,7 @@ pub struct BinariseArgs {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
     /// Tokens that mean activations are taken over
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, default_value_t = 65_536, value_parser = count::<usize>(1, MAX_TOKENS))]
     mean_tokens: usize,
 }
 
@@ -86,13 +88,14 @@ impl CircuitArgs {
 
 /// `gossamer circuit stats`.
 pub fn stats(args: &StatsArgs) -> Result<()> {
+    let path = args.circuit.beside("statistics");
+    check_output(&path)?;
     let (circuit, opened, task) = args.circuit.open()?;
     let corpus = opened.sequences(&args.data, args.max_tokens)?;
     let pairs = circuit.pairs(task, opened.tokenizer()?, opened.model.config.block_size)?;
     let positive: Vec<_> = pairs.tokens.iter().map(|pair| pair.positive.clone()).collect();
     let negative: Vec<_> = pairs.tokens.iter().map(|pair| pair.negative.clone()).collect();
     let statistics = Statistics::measure(&opened.model, &circuit, [&corpus, &positive, &negative], args.seed)?;
-    let path = args.circuit.beside("statistics");
     statistics.save(&path)?;
 
     let mut out = std::io::stdout().lock();
@@ -131,13 +134,14 @@ fn marked(snippet: &Snippet, opened: &Opened) -> String {
 
 /// `gossamer circuit binarise`.
 pub fn binarise(args: &BinariseArgs) -> Result<()> {
+    let path = args.circuit.beside("binary");
+    check_output(&path)?;
     let (circuit, opened, task) = args.circuit.open()?;
     let means = means_of(args, &circuit, &opened)?;
     let model = &opened.model;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     let finder = Finder { model, nodes, tokenizer: opened.tokenizer()? };
     let binary = finder.binarise(&circuit, task)?;
-    let path = args.circuit.beside("binary");
     binary.save(&path)?;
 
     let mut out = std::io::stdout().lock();

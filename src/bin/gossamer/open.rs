@@ -11,6 +11,9 @@ use gossamer::text::corpus::Source;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
 
+/// Tokens of text at most: all are held in memory.
+pub const MAX_TOKENS: u64 = 1_000_000_000;
+
 /// Which model.
 #[derive(clap::Args)]
 pub struct SourceArgs {

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use gossamer::files::{HostIds, HostTensor, save_arrays};
+use gossamer::files::{HostIds, HostTensor, check_output, save_arrays};
 use gossamer::model::{Batch, NotFinite, Pass, Recorder, Weights, means_unchecked, site_pattern};
+use gossamer::settings::count;
 use gossamer::tape::Tape;
 
-use crate::open::{ModelArgs, Opened, token_file};
+use crate::open::{MAX_TOKENS, ModelArgs, Opened, token_file};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -34,12 +35,13 @@ pub struct Args {
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "mean")]
     data: Vec<PathBuf>,
     /// Tokens of --data to read at most
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, default_value_t = 65_536, conflicts_with_all = ["prompt", "tokens"], value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let pattern = site_pattern(&args.sites)?;
+    check_output(&args.out)?;
     let opened = args.model.open()?;
     let sequences = match (&args.prompt, &args.tokens) {
         (Some(prompt), _) => vec![opened.encode(prompt)?],

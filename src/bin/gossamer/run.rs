@@ -9,6 +9,7 @@ use gossamer::files::{HostTensor, load_metadata, load_tensors};
 use gossamer::model::{
     Action, Batch, Edit, Interventions, Model, Recorder, Weights, expect_model, means, ranked, site_pattern,
 };
+use gossamer::settings::count;
 use gossamer::tape::Tape;
 use serde_json::json;
 
@@ -36,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     means: Option<PathBuf>,
     /// How many tokens to show
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = count::<usize>(1, 1 << 24))]
     top: usize,
     /// As JSON
     #[arg(long)]

@@ -9,13 +9,16 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use gossamer::bridges::{
-    Change, Channel, Effect, ModelName, Question, Ratio, Recipe, Steering, Sweep, residual_channels,
+    Change, Channel, Effect, MAX_DRAWS, MAX_STRENGTH, ModelName, Question, Ratio, Recipe, Steering, Sweep,
+    residual_channels,
 };
 use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::circuits::Circuit;
+use gossamer::circuits::prune::MAX_PAIRS;
 use gossamer::circuits::tasks::{self, Split, Task};
-use gossamer::files::write_atomic;
+use gossamer::files::{check_output, write_atomic};
 use gossamer::model::{Edit, expect_model, ranked};
+use gossamer::settings::{count, grouped};
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
@@ -48,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "node"])]
     circuit: Option<PathBuf>,
     /// Pairs of the task
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = count::<usize>(1, MAX_PAIRS))]
     pairs: usize,
     /// From the negative prompts of the pairs to the positive ones
     #[arg(long)]
@@ -60,7 +63,7 @@ pub struct Args {
     #[arg(long, allow_hyphen_values = true)]
     strength: Option<Strengths>,
     /// Draws of random channels to compare with: the same amounts through other channels
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = count::<usize>(0, MAX_DRAWS))]
     random: usize,
     /// Seeds the draws and the pairs
     #[arg(long, default_value_t = 0)]
@@ -69,7 +72,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "dense-over-sparse")]
     ratio: RatioArg,
     /// How many tokens to show
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = count::<usize>(1, 1 << 24))]
     top: usize,
     /// As JSON, an object a line
     #[arg(long)]
@@ -100,6 +103,9 @@ impl From<RatioArg> for Ratio {
     }
 }
 
+/// Probabilities in memory at once.
+const MAX_NUMBERS: u64 = 1 << 27;
+
 #[derive(Clone)]
 struct Strengths(Vec<f64>);
 
@@ -113,9 +119,11 @@ impl FromStr for Strengths {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is neither START:END:STEP nor a list of numbers");
+        let wrong = || {
+            format!("`{text}` is neither START:END:STEP nor a list of numbers, each from -{MAX_STRENGTH} to {MAX_STRENGTH}")
+        };
         let numbers = |separator: char| -> Result<Vec<f64>, String> {
-            let number = |part: &str| part.trim().parse().ok().filter(|v: &f64| v.is_finite());
+            let number = |part: &str| part.trim().parse().ok().filter(|v: &f64| v.abs() <= MAX_STRENGTH);
             text.split(separator).map(number).collect::<Option<_>>().ok_or_else(wrong)
         };
         if !text.contains(':') {
@@ -134,6 +142,7 @@ impl FromStr for Strengths {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    args.csv.iter().chain(&args.png).try_for_each(check_output)?;
     let circuit = args.circuit.as_ref().map(Circuit::load).transpose()?;
     let task = task(args, circuit.as_ref())?;
     let bridged = args.bridged.open(&args.sparse)?;
@@ -308,6 +317,17 @@ fn one_prompt(args: &Args, bridged: &Bridged, steering: &Steering, recipe: &Reci
         None => Strengths::default(),
     };
     let strengths = &strengths.0;
+    let numbers = [strengths.len(), draws.len() + 1, bridged.dense.config.vocab_size];
+    let numbers = numbers.into_iter().fold(1u64, |product, n| product.saturating_mul(n as u64));
+    if numbers > MAX_NUMBERS {
+        bail!(
+            "{} strengths with {} draws would be {} probabilities, of {} at most: lower --random, or give fewer strengths",
+            strengths.len(),
+            draws.len(),
+            grouped(numbers),
+            grouped(MAX_NUMBERS)
+        );
+    }
     let all = std::iter::once(change.clone()).chain(draws.iter().map(|draw| draw.apply(&change)));
     let changes: Vec<Change> =
         all.flat_map(|change| strengths.iter().map(move |&strength| change.scaled(strength))).collect();

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use gossamer::Error;
+use gossamer::circuits::prune::MAX_PAIRS;
 use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::circuits::{Calibration, Questions};
+use gossamer::files::check_output;
 use gossamer::model::Weights;
+use gossamer::settings::count as bounded;
 use serde_json::json;
 
 use crate::open::{ModelArgs, Opened};
@@ -28,7 +31,7 @@ enum Command {
         /// A task's name, or a .jsonl file
         task: String,
         /// How many pairs
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 3, value_parser = bounded::<u64>(1, 1_000_000))]
         count: u64,
         /// Pairs from the held-out templates
         #[arg(long)]
@@ -52,7 +55,7 @@ struct EvalArgs {
     #[arg(long, value_name = "TASK", num_args = 1..)]
     task: Vec<String>,
     /// Pairs of each split
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = bounded::<usize>(1, MAX_PAIRS))]
     pairs: usize,
     /// Which pairs
     #[arg(long, default_value_t = 0)]
@@ -90,6 +93,7 @@ fn list() -> Result<()> {
 fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if let Some(path) = save {
+        check_output(path)?;
         task.save(path, 0, seed, count)?;
         writeln!(out, "{}", path.display())?;
         return Ok(());

@@ -10,6 +10,7 @@ use gossamer::model::{Hold, Model, ModelConfig};
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
 use gossamer::train::ranks::Ranks;
+use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::run::Run;
 
 use super::{RunArgs, Screen, absolute, report, stop_on_interrupt};
@@ -42,7 +43,8 @@ fn config(args: &Args, dense: &str) -> Result<RunConfig> {
         let ModelConfig { n_layer, vocab_size, block_size, .. } = files.config;
         config.model = ModelConfig { n_layer, vocab_size, block_size, ..config.model.clone() };
         if let Some(sparse) = &sparse {
-            config.model = sparse.config.clone();
+            // What only other programs honour is not gone on with.
+            config.model = sparse.config.without_unused();
             // Dense again at first, it would forget what it is.
             (config.sparsity.anneal_start_frac, config.sparsity.anneal_stop_frac) = (0.0, 0.0);
         }
@@ -55,6 +57,15 @@ fn config(args: &Args, dense: &str) -> Result<RunConfig> {
         let own =
             files.tokenizer.context("the dense model comes without a tokenizer.json: name one with --tokenizer")?;
         config.data.tokenizer = Some(absolute(&own)?);
+    }
+    if let Some(path) = &config.data.tokenizer {
+        let (entries, vocabulary) = (Tokenizer::load(path)?.vocab_size(), config.model.vocab_size);
+        if entries != vocabulary {
+            bail!(
+                "{} has {entries} entries, but the dense model's vocabulary is {vocabulary}: name its own with --tokenizer",
+                path.display()
+            );
+        }
     }
     Ok(config)
 }
@@ -107,11 +118,12 @@ fn fresh(run: &Run, bridge: &BridgeConfig) -> gossamer::Result<Model> {
         return Model::new(run.config.model.clone(), run.config.run.seed, &run.device);
     };
     let files = ModelFiles::find(name, &FindOptions::default())?;
-    if files.config != run.config.model {
+    if files.config.without_unused() != run.config.model.without_unused() {
         return Err(gossamer::Error::config(
             "model",
             format!("is set otherwise than in {name}, which training goes on from"),
         ));
     }
-    files.load(Hold::Dense, &run.device)
+    let model = files.load(Hold::Dense, &run.device)?;
+    Ok(Model { config: run.config.model.clone(), ..model })
 }

@@ -14,9 +14,10 @@ use gossamer::circuits::tasks::{self, Task};
 use gossamer::circuits::tune::tune;
 use gossamer::circuits::{Layout, MEANS, Nodes, parallel, text_means};
 use gossamer::device::Device;
-use gossamer::files::create_folder;
+use gossamer::files::{check_output_folder, create_folder};
 use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::Hold;
+use gossamer::settings::{count, split};
 use gossamer::sweep::Shard;
 use gossamer::text::tokenizer::Tokenizer;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -31,17 +32,17 @@ pub struct Args {
     /// Where circuits go, as TASK.json [default: MODEL/circuits]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// One setting of pruning, such as k_coef=1e-3; may be repeated
+    /// One setting of the search, such as k_coef=1e-3, or several with spaces between them (`train --settings`); may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// The task loss that a circuit must reach
     #[arg(long)]
     target_loss: Option<f64>,
     /// Try N random settings around the given ones and keep the smallest circuit
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<u64>(0, 100_000))]
     tune: u64,
     /// Find up to N circuits a task, each without the nodes of those before; they go to TASK.2.json and so on
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count::<u64>(1, 1_000_000))]
     disjoint: u64,
     /// How nodes are ranked: `learned` gates, or the `attribution` baseline
     #[arg(long, value_enum, default_value = "learned")]
@@ -53,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
     /// Tokens that mean activations are taken over
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, default_value_t = 65_536, value_parser = count::<usize>(1, 1_000_000_000))]
     mean_tokens: usize,
     /// A tokenizer.json, if the model comes without one
     #[arg(long, value_name = "FILE")]
@@ -77,16 +78,8 @@ enum RankingArg {
 
 impl Args {
     fn settings(&self) -> Result<Settings> {
-        let mut fields = serde_json::to_value(Settings::default())?;
-        for assignment in &self.set {
-            let (key, value) = assignment.split_once('=').context(format!("`{assignment}` is not KEY=VALUE"))?;
-            let known = fields.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-            let Some(field) = fields.get_mut(key.trim()) else {
-                bail!("no setting `{key}`; there are {}", known.join(", "));
-            };
-            *field = serde_json::from_str(value.trim()).with_context(|| format!("setting `{key}`: `{value}`"))?;
-        }
-        let mut settings: Settings = serde_json::from_value(fields)?;
+        let mut settings = Settings::default();
+        self.set.iter().flat_map(|text| split(text)).try_for_each(|assignment| settings.set(&assignment))?;
         settings.target_loss = self.target_loss.unwrap_or(settings.target_loss);
         settings.validate()?;
         Ok(settings)
@@ -140,6 +133,10 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let (settings, tasks, folder) = (args.settings()?, args.tasks()?, args.folder());
+    if args.tune > 0 && matches!(args.ranking, RankingArg::Attribution) {
+        bail!("--tune tries settings of the learned gates, which --ranking attribution does not use: leave one away");
+    }
+    check_output_folder(&folder)?;
     let files = ModelFiles::find(&args.model, &FindOptions { offline: args.offline, ..FindOptions::default() })?;
     let tokenizer = args.tokenizer.as_ref().or(files.tokenizer.as_ref());
     let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;

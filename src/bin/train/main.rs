@@ -3,6 +3,7 @@
 mod bridges;
 mod circuit;
 mod finished;
+mod list;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,10 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use gossamer::device::{Device, on_worker, use_threads};
 use gossamer::error::explain;
+use gossamer::files::check_output;
+use gossamer::settings::count;
 use gossamer::text::corpus::Source;
-use gossamer::text::tokenizer::Tokenizer;
+use gossamer::text::tokenizer::{MIN_VOCAB, Tokenizer};
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::sample;
 use gossamer::train::memory::human_bytes;
@@ -52,9 +55,12 @@ struct RunArgs {
     /// A TOML file whose settings replace the preset's
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting, such as train.lr=0.02 or lr=0.02; may be repeated
+    /// One setting, such as train.lr=0.02 or lr=0.02, or several with spaces between them; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// List all settings with the preset's values and what each may be, and exit
+    #[arg(long)]
+    settings: bool,
     /// A file or folder to learn from (.py, .txt, .jsonl with a field `text`); may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
@@ -71,7 +77,7 @@ struct RunArgs {
     #[arg(long, conflicts_with = "tokens")]
     steps: Option<u64>,
     /// Tokens to train on, instead of steps
-    #[arg(long)]
+    #[arg(long, value_parser = count::<u64>(1, u64::MAX))]
     tokens: Option<u64>,
     /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
     #[arg(long)]
@@ -90,10 +96,10 @@ struct TokenizerArgs {
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// Entries, `<|endoftext|>` included
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 2048, value_parser = count::<usize>(MIN_VOCAB as u64, 1 << 24))]
     vocab_size: usize,
     /// Bytes of the data to read at most
-    #[arg(long, default_value_t = 50_000_000)]
+    #[arg(long, default_value_t = 50_000_000, value_parser = count::<u64>(1, 1 << 40))]
     max_bytes: u64,
     /// The file to write
     #[arg(long, value_name = "FILE", default_value = "tokenizer.json")]
@@ -101,7 +107,7 @@ struct TokenizerArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| list::exit(error));
     // First of all, while there is no other thread.
     let begun = match &cli.command {
         Some(Command::Circuit(args)) if args.is_part() => Ok(Ranks::alone()),
@@ -157,6 +163,7 @@ fn by_itself(ranks: &Ranks) -> Result<()> {
 }
 
 fn tokenizer(args: &TokenizerArgs) -> Result<()> {
+    check_output(&args.out)?;
     let documents = sample(&Source::new(&args.data), args.max_bytes)?;
     let bytes: usize = documents.iter().map(String::len).sum();
     let count = documents.len();
@@ -180,17 +187,20 @@ impl RunArgs {
         }
         let mut config = RunConfig::preset(&self.preset)?;
         adapt(&mut config);
-        if let Some(path) = &self.config {
-            config.overlay_file(path)?;
-        }
-        for assignment in &self.set {
-            config.set(assignment)?;
-        }
+        let mut named = match &self.config {
+            Some(path) => config.overlay_file(path)?,
+            None => Vec::new(),
+        };
+        named.extend(config.set_all(&self.set)?);
         if !self.data.is_empty() {
             config.data.paths = self.data.iter().map(|p| absolute(p)).collect::<Result<_>>()?;
         }
         if let Some(path) = &self.tokenizer {
             config.data.tokenizer = Some(absolute(path)?);
+        }
+        // Bridges join two models of one vocabulary, which is compared later.
+        if config.bridge.is_none() {
+            config.fit_vocabulary(named.iter().any(|key| key == "model.vocab_size"))?;
         }
         config.run.seed = self.seed.unwrap_or(config.run.seed);
         config.train.steps = self.steps.unwrap_or(config.train.steps);
@@ -224,6 +234,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 fn train(args: &RunArgs, ranks: &Ranks) -> Result<()> {
+    if args.settings {
+        return list::print(&args.config(|_| ())?);
+    }
     let mut config = args.config(|_| ())?;
     if config.bridge.is_some() {
         return bridges::execute(args, config, ranks);
@@ -303,6 +316,7 @@ impl Screen {
                     human_bytes(estimate.host_bytes),
                     if estimate.on_host > 1 { ", for each rank" } else { "" }
                 ));
+                run.config.notes().into_iter().for_each(|note| self.say(format!("note        {note}")));
             }
             Event::Data(data) => {
                 let s = &data.corpus.statistics;

@@ -1,13 +1,12 @@
 //! Tasks from `.jsonl`: a line per pair, `{"positive": …, "negative": …, "target": …, "alternative": …}`; see `docs/tasks.md`.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Pair, Source, Split, Task};
-use crate::files::write_atomic;
+use crate::files::{open_input, write_atomic};
 use crate::{Error, Result};
 
 /// A longer line is taken for a mistake.
@@ -45,7 +44,7 @@ impl Task {
     /// answer, equal prompts or equal answers, is longer than 1 MiB or is not UTF-8; and when a split has no pairs.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let mut reader = BufReader::new(File::open(path).map_err(|error| Error::io(path, error))?);
+        let mut reader = BufReader::new(open_input(path)?);
         let (mut train, mut test) = (Vec::new(), Vec::new());
         for number in 1.. {
             let mut bytes = Vec::new();

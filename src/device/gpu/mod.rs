@@ -169,10 +169,7 @@ impl Gpu {
                 Some(adapter) => Self::from_adapter(adapter, options),
                 None => Err(no_such(&[], which)),
             },
-            None => {
-                let names: Vec<_> = adapters.iter().map(|a| a.get_info().name).collect();
-                Err(no_such(&names, which))
-            }
+            None => Err(no_such(&adapters, which)),
         }
     }
 
@@ -279,7 +276,7 @@ impl Gpu {
                 tensor: name.to_string(),
                 needed: bytes,
                 limit: format!(
-                    "{} binds at most {} bytes (max_storage_buffer_binding_size)",
+                    "{} binds at most {} bytes (max_storage_buffer_binding_size); `--device cpu` has no such limit",
                     self.shared.info.name,
                     self.largest_binding()
                 ),
@@ -333,7 +330,14 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
     mutex.lock().map_err(|_| Error::Device("another thread failed while using the GPU".into()))
 }
 
-fn no_such(names: &[String], which: Option<&str>) -> Error {
+/// Says that no adapter is the wanted one, and lists them as `gossamer devices` does.
+fn no_such(adapters: &[wgpu::Adapter], which: Option<&str>) -> Error {
     let wanted = which.map_or("a GPU that can compute".to_string(), |w| format!("`{w}`"));
-    Error::Device(format!("no adapter matches {wanted}; there are: {}", names.join(", ")))
+    let line = |(index, adapter): (usize, &wgpu::Adapter)| {
+        let info = adapter.get_info();
+        let compute = if computes(adapter) { "" } else { ", without compute shaders" };
+        format!("gpu:{index} {} ({}, {:?}{compute})", info.name, info.backend, info.device_type)
+    };
+    let all: Vec<_> = adapters.iter().enumerate().map(line).collect();
+    Error::Device(format!("no adapter matches {wanted}; there are {}; and cpu", all.join(", ")))
 }

@@ -1,7 +1,6 @@
 //! The zip archive around a pickle and its storages.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
@@ -9,6 +8,7 @@ use std::path::Path;
 use memmap2::Mmap;
 use zip::{CompressionMethod, ZipArchive};
 
+use crate::files::open_input;
 use crate::{Error, Result};
 
 /// How files in torch's format before 1.6 begin.
@@ -24,7 +24,7 @@ pub(super) struct Archive {
 
 impl Archive {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = open_input(path)?;
         // SAFETY: the mapping is private to this module and read-only, and lives as long as the archive that holds it; every access stays
         // inside the slice it gives. What the type system cannot promise is that no one else changes the file meanwhile: the public
         // functions document that.

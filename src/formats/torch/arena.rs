@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::sparse::SparseRef;
 use super::value::{DataType, TensorRef};
 
 /// No pickle may take more memory than this, however long it is: 2 GiB.
@@ -30,6 +31,7 @@ pub(super) enum Node {
     Name(Arc<str>),
     Storage(Storage),
     Tensor(Arc<TensorRef>),
+    Sparse(Arc<SparseRef>),
 }
 
 /// A storage: numbers of one kind, or bytes.

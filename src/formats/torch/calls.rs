@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::arena::{Arena, Item, Node, Storage};
+use super::sparse::{Layout, SparseRef};
 use super::value::{DataType, TensorRef};
 
 /// More axes than any tensor has.
@@ -29,9 +30,15 @@ pub(super) fn call(arena: &mut Arena, callable: Item, arguments: Item) -> Result
             tensor(arena, storage, offset, shape, strides, Some(dtype))
         }
         ("parameter", &[tensor, _, _]) | ("parameter_with_state", &[tensor, _, _, _]) => match arena.node(tensor) {
-            Some(Node::Tensor(_)) => Ok(tensor),
+            Some(Node::Tensor(_) | Node::Sparse(_)) => Ok(tensor),
             _ => Err("a parameter that is not a tensor".into()),
         },
+        ("sparse_tensor" | "sparse_csr_tensor", &[layout, parts]) => sparse(arena, layout, parts),
+        // What a layout is saved as.
+        ("torch.serialization._get_layout", &[name]) => {
+            let name = Arc::clone(arena.text(name)?);
+            arena.add(Node::Name(name))
+        }
         ("torch.Size", &[sizes]) => arena.items(sizes).map(|_| sizes),
         ("collections.OrderedDict", &[]) | ("collections.defaultdict", &[] | &[_]) => arena.add(Node::Dict(Vec::new())),
         ("collections.OrderedDict", &[pairs]) => dict(arena, pairs),
@@ -117,14 +124,7 @@ fn tensor(
         return Err("a tensor without a storage".into());
     };
     let dtype = dtype.or(storage.dtype).ok_or("a tensor that does not say what its bytes are")?;
-    let sizes = |item| {
-        let items = arena.items(item)?;
-        if items.len() > AXES {
-            return Err(format!("a tensor of {} axes", items.len()));
-        }
-        items.iter().map(|&size| arena.size(size)).collect::<Result<Vec<_>, String>>()
-    };
-    let (shape, strides) = (sizes(shape)?, sizes(strides)?);
+    let (shape, strides) = (sizes(arena, shape)?, sizes(arena, strides)?);
     if shape.len() != strides.len() {
         return Err(format!("a tensor of {} axes and {} strides", shape.len(), strides.len()));
     }
@@ -132,6 +132,42 @@ fn tensor(
     let tensor = TensorRef { dtype, offset: arena.size(offset)?, shape, strides, storage };
     arena.spend(size_of::<TensorRef>() + 2 * size_of_val(tensor.shape.as_slice()))?;
     arena.add(Node::Tensor(tensor.into()))
+}
+
+/// A tensor from its layout and (indices, values, shape) or, for compressed rows or columns, (starts, positions, values, shape).
+fn sparse(arena: &mut Arena, layout: Item, parts: Item) -> Result<Item, String> {
+    let name = arena.name(layout)?;
+    let layout = match &**name {
+        "torch.sparse_coo" => Layout::Coo,
+        "torch.sparse_csr" => Layout::Csr,
+        "torch.sparse_csc" => Layout::Csc,
+        other => return Err(format!("a tensor of layout {other}; strided, sparse_coo, sparse_csr and sparse_csc are understood")),
+    };
+    let (indices, values, shape) = match (layout, arena.items(parts)?) {
+        (Layout::Coo, &[indices, values, shape] | &[indices, values, shape, _]) => (vec![indices], values, shape),
+        (Layout::Csr | Layout::Csc, &[starts, positions, values, shape]) => (vec![starts, positions], values, shape),
+        _ => return Err("a sparse tensor of too few or too many parts".into()),
+    };
+    let part = |item| match arena.node(item) {
+        Some(Node::Tensor(tensor)) => Ok(TensorRef::clone(tensor)),
+        _ => Err("a sparse tensor whose parts are no tensors".to_string()),
+    };
+    let indices = indices.into_iter().map(part).collect::<Result<Vec<_>, _>>()?;
+    let values = part(values)?;
+    let shape = sizes(arena, shape)?;
+    let tensor = SparseRef { layout, shape, indices, values };
+    // As many as three descriptions of tensors, with up to so many axes each.
+    arena.spend(size_of::<SparseRef>() + 3 * size_of::<TensorRef>() + 7 * AXES * size_of::<usize>())?;
+    arena.add(Node::Sparse(tensor.into()))
+}
+
+/// The items of a shape or of strides.
+fn sizes(arena: &Arena, item: Item) -> Result<Vec<usize>, String> {
+    let items = arena.items(item)?;
+    if items.len() > AXES {
+        return Err(format!("a tensor of {} axes", items.len()));
+    }
+    items.iter().map(|&size| arena.size(size)).collect()
 }
 
 /// A tensor may be saved as the negative or conjugate of what its storage holds.

@@ -12,10 +12,12 @@ mod arena;
 mod calls;
 mod numbers;
 mod pickle;
+mod sparse;
 mod state_dict;
 mod tree;
 mod value;
 
+pub use sparse::{Layout, SparseRef};
 pub use state_dict::TorchStateDict;
 pub use value::{DataType, TensorRef, Value};
 
@@ -80,6 +82,14 @@ impl TorchFile {
     /// memory, the tensor is of integers, or a 64-bit number is too large for f32.
     pub fn floats(&self, tensor: &TensorRef) -> Result<HostTensor> {
         self.storage(tensor).and_then(|storage| numbers::floats(tensor, storage)).map_err(|m| self.complain(tensor, &m))
+    }
+
+    /// The numbers of a sparse float tensor of this file, zeros included, row-major.
+    ///
+    /// # Errors
+    /// [`Error::File`] as for [`Self::floats`], also where an index lies outside of the tensor.
+    pub fn sparse_floats(&self, tensor: &SparseRef) -> Result<HostTensor> {
+        tensor.dense(|part| self.storage(part)).map_err(|m| self.complain(&tensor.values, &m))
     }
 
     /// The numbers of an integer or boolean tensor of this file, row-major.

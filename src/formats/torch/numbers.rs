@@ -7,7 +7,7 @@ use crate::files::HostTensor;
 
 /// A tensor that has more numbers than its storage (an expanded one) may have at most so many: 2²⁶, 256 MiB as f32. Without a limit,
 /// a file of a kilobyte could fill any memory.
-const EXPANDED: usize = 1 << 26;
+pub(super) const EXPANDED: usize = 1 << 26;
 
 /// The numbers of a float tensor, row-major, or what is wrong.
 pub(super) fn floats(tensor: &TensorRef, storage: &[u8]) -> Result<HostTensor, String> {

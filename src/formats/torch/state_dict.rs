@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::numbers;
 use super::{DataType, TensorRef, TorchFile, Value};
@@ -12,11 +11,13 @@ use crate::{Error, Result};
 /// Where training programs keep the state dict when they save more than it.
 const PLACES: [&str; 3] = ["model", "state_dict", "model_state_dict"];
 
-/// The float tensors of a saved state dict. Everything else in it (integers, booleans, plain values) is passed over.
+/// The float tensors of a saved state dict, sparse ones included. Everything else in it (integers, booleans, plain values) is passed over.
 pub struct TorchStateDict {
     file: TorchFile,
     entries: BTreeMap<String, TensorInfo>,
-    tensors: BTreeMap<String, Arc<TensorRef>>,
+    /// The values that are float tensors, by name.
+    tensors: BTreeMap<String, Value>,
+    others: BTreeMap<String, String>,
 }
 
 impl TorchStateDict {
@@ -35,23 +36,37 @@ impl TorchStateDict {
     /// [`Error::File`] if that is no dictionary with float tensors by name, or a tensor reaches beyond its storage.
     pub fn new(file: TorchFile) -> Result<Self> {
         let top = file.value();
-        let holds_tensors = |pairs: &&[(Value, Value)]| pairs.iter().any(|(_, value)| value.tensor().is_some());
+        let is_tensor = |value: &Value| matches!(value, Value::Tensor(_) | Value::Sparse(_));
+        let holds_tensors = |pairs: &&[(Value, Value)]| pairs.iter().any(|(_, value)| is_tensor(value));
         let inner = PLACES.iter().filter_map(|&place| top.get(place)?.pairs()).find(holds_tensors);
-        let (mut entries, mut tensors) = (BTreeMap::new(), BTreeMap::new());
+        let (mut entries, mut tensors, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (key, value) in inner.or(top.pairs()).unwrap_or_default() {
-            let (Value::Str(name), Value::Tensor(tensor)) = (key, value) else { continue };
-            let float = match tensor.dtype {
+            let Value::Str(name) = key else { continue };
+            let nothing = Vec::new();
+            let (parts, dtype, shape): (Vec<&TensorRef>, _, _) = match value {
+                Value::Tensor(tensor) => (vec![tensor], tensor.dtype, &tensor.shape),
+                Value::Sparse(t) => (t.indices.iter().chain([&t.values]).collect(), t.values.dtype, &t.shape),
+                _ => (Vec::new(), DataType::Bool, &nothing),
+            };
+            let float = match dtype {
                 DataType::F32 => FloatType::F32,
                 DataType::F16 => FloatType::F16,
                 DataType::BF16 => FloatType::BF16,
                 DataType::F64 => FloatType::F64,
-                _ => continue,
+                _ => {
+                    others.insert(name.to_string(), value.kind());
+                    continue;
+                }
             };
-            file.storage(tensor)
-                .and_then(|storage| numbers::count(tensor, storage.len()))
-                .map_err(|message| complain(&file, name, &message))?;
-            entries.insert(name.to_string(), TensorInfo { shape: tensor.shape.clone(), float });
-            tensors.insert(name.to_string(), Arc::clone(tensor));
+            for part in parts {
+                file.storage(part)
+                    .and_then(|storage| numbers::count(part, storage.len()))
+                    .map_err(|message| complain(&file, name, &message))?;
+            }
+            // Of one name, the last one counts.
+            others.remove(&**name);
+            entries.insert(name.to_string(), TensorInfo { shape: shape.clone(), float });
+            tensors.insert(name.to_string(), value.clone());
         }
         if entries.is_empty() {
             let places = PLACES.join("`, `");
@@ -59,7 +74,7 @@ impl TorchStateDict {
                 format!("no float tensors by name, neither at the top nor under `{places}`: not a state dict");
             return Err(Error::file(file.path(), message));
         }
-        Ok(Self { file, entries, tensors })
+        Ok(Self { file, entries, tensors, others })
     }
 }
 
@@ -68,11 +83,19 @@ impl TensorSource for TorchStateDict {
         &self.entries
     }
 
+    fn others(&self) -> BTreeMap<String, String> {
+        self.others.clone()
+    }
+
     fn read(&self, name: &str) -> Result<HostTensor> {
-        let tensor = self.tensors.get(name).ok_or("is not in the file".to_string());
-        tensor
-            .and_then(|tensor| numbers::floats(tensor, self.file.storage(tensor)?))
-            .map_err(|message| complain(&self.file, name, &message))
+        let read = match self.tensors.get(name) {
+            Some(Value::Tensor(tensor)) => {
+                self.file.storage(tensor).and_then(|storage| numbers::floats(tensor, storage))
+            }
+            Some(Value::Sparse(tensor)) => tensor.dense(|part| self.file.storage(part)),
+            _ => Err("is not in the file".into()),
+        };
+        read.map_err(|message| complain(&self.file, name, &message))
     }
 }
 

@@ -54,6 +54,10 @@ impl Builder<'_> {
             Node::Str(text) => return leaf(Value::Str(Arc::clone(text)), 1 + text.len()),
             Node::Bytes(bytes) => return leaf(Value::Bytes(Arc::clone(bytes)), 1 + bytes.len()),
             Node::Name(name) => return leaf(Value::Name(Arc::clone(name)), 1 + name.len()),
+            Node::Sparse(tensor) => {
+                let size = 1 + tensor.indices.iter().map(|list| list.storage.len()).sum::<usize>();
+                return leaf(Value::Sparse(Arc::clone(tensor)), size + tensor.values.storage.len());
+            }
             Node::Tensor(tensor) => return leaf(Value::Tensor(Arc::clone(tensor)), 1 + tensor.storage.len()),
             Node::Storage(storage) => {
                 let tensor = TensorRef {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::sparse::SparseRef;
+
 /// A saved Python value. Parts that were one object when saved are shared, so that a copy costs nothing; the nesting is at most
 /// 100 deep, no value holds itself, and writing all of it out takes at most a fixed multiple of the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +30,8 @@ pub enum Value {
     Name(Arc<str>),
     /// A tensor or parameter.
     Tensor(Arc<TensorRef>),
+    /// A tensor or parameter that was saved as its nonzeros.
+    Sparse(Arc<SparseRef>),
 }
 
 impl Value {
@@ -82,6 +86,21 @@ impl Value {
         match self {
             Self::Tensor(tensor) => Some(tensor),
             _ => None,
+        }
+    }
+}
+
+impl Value {
+    /// What it is, for people.
+    pub(super) fn kind(&self) -> String {
+        match self {
+            Self::Tensor(tensor) => format!("a tensor of {:?}", tensor.dtype),
+            Self::Sparse(tensor) => format!("a sparse tensor of {:?}", tensor.values.dtype),
+            Self::None => "None".into(),
+            Self::Bool(_) | Self::Int(_) | Self::Float(_) => "a number".into(),
+            Self::Str(_) | Self::Bytes(_) | Self::Name(_) => "text".into(),
+            Self::List(_) | Self::Tuple(_) => "a list".into(),
+            Self::Dict(_) => "a dictionary".into(),
         }
     }
 }

@@ -166,6 +166,6 @@ pub(super) fn to_json(value: &Value) -> Json {
             let fields = pairs.iter().filter_map(|(key, value)| Some((key.text()?.to_string(), to_json(value))));
             Json::Object(fields.collect::<Map<_, _>>())
         }
-        Value::None | Value::Bytes(_) | Value::Name(_) | Value::Tensor(_) => Json::Null,
+        Value::None | Value::Bytes(_) | Value::Name(_) | Value::Tensor(_) | Value::Sparse(_) => Json::Null,
     }
 }

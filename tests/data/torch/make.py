@@ -80,6 +80,24 @@ for place in ["model", "state_dict", "model_state_dict"]:
 torch.save({"weight": parameter}, "old.pt", _use_new_zipfile_serialization=False)
 torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), "script.pt")
 
+dense = torch.tensor([[0.0, 1.5, 0.0, -2.0], [0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 0.25, 0.0]])
+coo = dense.to_sparse()
+twice = torch.sparse_coo_tensor(torch.tensor([[0, 0, 2], [1, 1, 3]]), torch.tensor([1.0, 2.0, 4.0]), (3, 4))
+hybrid = torch.sparse_coo_tensor(torch.tensor([[2, 0]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), (3, 2))
+torch.save(OrderedDict(
+    coo=coo,
+    twice=twice,
+    hybrid=hybrid,
+    half=dense.half().to_sparse(),
+    csr=dense.to_sparse_csr(),
+    csc=dense.to_sparse_csc(),
+    narrow=torch.sparse_csr_tensor(torch.tensor([0, 2, 2, 4], dtype=torch.int32), torch.tensor([1, 3, 0, 2], dtype=torch.int32), torch.tensor([1.5, -2.0, 3.0, 0.25]), (3, 4)),
+    parameter=torch.nn.Parameter(dense.to_sparse()),
+    empty=torch.zeros(3, 4).to_sparse(),
+    whole=torch.tensor([[0, 7]]).to_sparse(),
+    dense=dense,
+), "sparse.pt")
+
 # A golden model in the two half types, for conversions from end to end.
 golden = torch.load("../../golden/forward/sink_sparse/final_model.pt")
 for name, dtype in [("f16", torch.float16), ("bf16", torch.bfloat16)]:

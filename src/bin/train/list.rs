@@ -1,0 +1,51 @@
+//! `train --settings`, and the way from an option that does not exist to a setting that does.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::Result;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use gossamer::circuits::prune;
+use gossamer::settings::{Row, suggestion};
+use gossamer::train::config::{RunConfig, leaves};
+use gossamer::train::settings::rows;
+
+/// Writes every setting with its value in `config`, what it may be and what it means.
+pub fn print(config: &RunConfig) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut shown = config.clone();
+    shown.bridge.get_or_insert_default();
+    writeln!(out, "`train --set KEY=VALUE`; what stands before the last dot can be left out where no other setting has the name")?;
+    section(&mut out, &rows(), toml::Table::try_from(&shown)?)?;
+    writeln!(out, "\n`train circuit --set KEY=VALUE`")?;
+    section(&mut out, &prune::Settings::rows(), toml::Table::try_from(prune::Settings::default())?)
+}
+
+fn section(out: &mut impl Write, rows: &[Row], table: toml::Table) -> Result<()> {
+    let values: BTreeMap<String, String> =
+        leaves(table).into_iter().map(|(key, value)| (key, value.to_string())).collect();
+    let value = |row: &Row| values.get(&row.key).map_or("none", String::as_str).to_string();
+    let width = |cell: &dyn Fn(&Row) -> usize| rows.iter().map(cell).max().unwrap_or(0);
+    let (keys, each) = (width(&|row| row.key.len()), width(&|row| value(row).len().min(24)));
+    for row in rows {
+        let or = if row.optional { ", or none" } else { "" };
+        writeln!(out, "  {:keys$}  {:each$}  {}{or}; {}", row.key, value(row), row.takes, row.about)?;
+    }
+    Ok(())
+}
+
+/// Ends as clap does; an option that is really a setting is named as one.
+pub fn exit(error: clap::Error) -> ! {
+    let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(name))) => name.trim_start_matches('-').to_string(),
+        _ => error.exit(),
+    };
+    let all: Vec<String> = rows().into_iter().map(|row| row.key).collect();
+    if let Some(key) = suggestion(&unknown, all.iter().map(String::as_str)) {
+        // The message goes first; what ends the process comes last.
+        drop(error.print());
+        eprintln!("\n`{key}` is a setting: --set {key}=VALUE");
+        std::process::exit(2);
+    }
+    error.exit()
+}

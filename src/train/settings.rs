@@ -1,0 +1,224 @@
+//! All settings of a run: what each may be, and what they mean together.
+
+use super::bridge::{BridgeConfig, Coefficients};
+use super::config::{Data, Optimizer, Run, RunConfig};
+use crate::model::{Kind, MODEL_SETTINGS, Parameters};
+use crate::ops::weight_topk::Neurons;
+use crate::settings::{self, Row, Setting, Takes, above, below, between, grouped, within};
+use crate::sparsity::{SPARSITY_SETTINGS, keep_counts};
+use crate::{Error, Result};
+
+/// More layers than any machine trains; bounded before anything is made per layer.
+const MAX_LAYERS: usize = 10_000;
+
+/// More tokens in an optimizer step than any machine takes; their sequences are held in memory.
+const MAX_TOKENS_PER_STEP: u64 = 1 << 32;
+
+/// Steps, sequences, documents: more than anyone counts to.
+const MANY: u64 = 1_000_000_000;
+
+/// What a number may be that becomes a divisor in 32 bits.
+const TINY: f64 = 1e-30;
+
+const TRAIN: &[Setting<Optimizer>] = &[
+    Setting::number("steps", Takes::Count(1, MANY), "optimizer steps", |t| t.steps.into()),
+    Setting::number("batch_size", Takes::Count(1, MAX_TOKENS_PER_STEP), "sequences in a forward pass", |t| {
+        t.batch_size.into()
+    }),
+    Setting::number("accumulate", Takes::Count(1, MAX_TOKENS_PER_STEP), "forward passes in a step", |t| {
+        t.accumulate.into()
+    }),
+    Setting::number("lr", above(0.0, 1e3), "peak learning rate", |t| t.lr.into()),
+    Setting::number("warmup_frac", within(0.0, 1.0), "share of training spent warming up", |t| t.warmup_frac.into()),
+    Setting::other("sharkfin", Takes::Flag, "the learning rate grows as the density falls"),
+    Setting::number("beta1", below(0.0, 1.0), "Adam's decay of the first moment", |t| t.beta1.into()),
+    Setting::number("beta2", below(0.0, 1.0), "Adam's decay of the second moment", |t| t.beta2.into()),
+    Setting::number("eps", within(TINY, 1e3), "Adam's epsilon", |t| t.eps.into()),
+    Setting::number("weight_decay", within(0.0, 1e3), "decay of the matrices, times the learning rate", |t| {
+        t.weight_decay.into()
+    }),
+    Setting::other("grad_rms", Takes::OneOf(&["normalize", "clip", "none"]), "how gradients are scaled"),
+    Setting::other("train_positions", Takes::Flag, "position embeddings are trained; otherwise they stay zero"),
+];
+
+const DATA: &[Setting<Data>] = &[
+    Setting::other("paths", Takes::Texts("a path or a list of paths"), "files and folders; [] for generated Python"),
+    Setting::maybe_other("tokenizer", Takes::Text("a path"), "a tokenizer.json; none: one is trained"),
+    Setting::number("generated_documents", Takes::Count(0, MANY), "documents of generated Python", |d| {
+        d.generated_documents.into()
+    }),
+    Setting::number("val_fraction", between(0.0, 1.0), "share of documents held out", |d| d.val_fraction.into()),
+];
+
+const RUN: &[Setting<Run>] = &[
+    Setting::other("device", Takes::Text("auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME"), "where it runs"),
+    // TOML has no larger numbers.
+    Setting::number("seed", Takes::Count(0, i64::MAX as u64), "of everything random", |r| r.seed.into()),
+    Setting::number("log_every", Takes::Count(1, MANY), "steps between lines of metrics", |r| r.log_every.into()),
+    Setting::number("eval_every", Takes::Count(0, MANY), "steps between evaluations; 0: at the end", |r| {
+        r.eval_every.into()
+    }),
+    Setting::number("eval_sequences", Takes::Count(1, MANY), "sequences in an evaluation", |r| {
+        r.eval_sequences.into()
+    }),
+    Setting::number("checkpoint_every", Takes::Count(0, MANY), "steps between checkpoints; 0: at the end", |r| {
+        r.checkpoint_every.into()
+    }),
+    Setting::number("keep_checkpoints", Takes::Count(0, MANY), "checkpoints kept; 0: all", |r| {
+        r.keep_checkpoints.into()
+    }),
+    Setting::number("samples", Takes::Count(0, 10_000), "texts sampled at the end", |r| r.samples.into()),
+];
+
+const BRIDGE: &[Setting<BridgeConfig>] = &[
+    Setting::other("dense", Takes::Text("a model"), "the dense model that bridges are built to"),
+    Setting::maybe_other("sparse", Takes::Text("a model"), "the sparse model to start from; none: a new one"),
+    Setting::number("encoder_afrac", above(0.0, 1.0), "share of channels that encoders keep", |b| {
+        b.encoder_afrac.into()
+    }),
+    Setting::number("lr", above(0.0, 1e3), "peak learning rate of the bridges", |b| b.lr.into()),
+    Setting::number("eps", within(TINY, 1e3), "epsilon of the bridges' Adam", |b| b.eps.into()),
+    Setting::other("draw_sparse", Takes::Flag, "encoders' errors move the sparse model, too"),
+    Setting::maybe_number("kl_top", Takes::Count(1, 1 << 24), "most probable tokens compared; none: all", |b| {
+        b.kl_top.into()
+    }),
+];
+
+const COEFFICIENTS: &[Setting<Coefficients>] = &[
+    Setting::number("cross_entropy", within(0.0, 1e6), "of the sparse model's own loss", |c| c.cross_entropy.into()),
+    Setting::number("nmse_enc", within(0.0, 1e6), "of the encoders' errors", |c| c.nmse_enc.into()),
+    Setting::number("nmse_dec", within(0.0, 1e6), "of the decoders' errors", |c| c.nmse_dec.into()),
+    Setting::number("kl_d2s", within(0.0, 1e6), "of dense streams continued by the sparse model", |c| c.kl_d2s.into()),
+    Setting::number("kl_s2d", within(0.0, 1e6), "of sparse streams continued by the dense model", |c| c.kl_s2d.into()),
+];
+
+/// All settings by their full names, those of bridges last. Where two have one short name, the first is meant by it.
+pub fn rows() -> Vec<Row> {
+    let mut all = settings::rows("model", MODEL_SETTINGS);
+    all.extend(settings::rows("train", TRAIN));
+    all.extend(settings::rows("sparsity", SPARSITY_SETTINGS));
+    all.extend(settings::rows("data", DATA));
+    all.extend(settings::rows("run", RUN));
+    all.extend(settings::rows("bridge", BRIDGE));
+    all.extend(settings::rows("bridge.coefficients", COEFFICIENTS));
+    all
+}
+
+/// Returns an error unless the settings of bridges are possible.
+pub(crate) fn check_bridge(bridge: &BridgeConfig) -> Result<()> {
+    if bridge.dense.is_empty() {
+        let message = "names no model to build bridges to: `train bridges --dense MODEL` does";
+        return Err(Error::config("bridge.dense", message));
+    }
+    settings::check("bridge", BRIDGE, bridge)?;
+    settings::check("bridge.coefficients", COEFFICIENTS, &bridge.coefficients)
+}
+
+/// Returns an error unless a run can be made of these settings.
+pub(crate) fn check(config: &RunConfig) -> Result<()> {
+    config.model.validate()?;
+    config.model.check_trainable()?;
+    config.sparsity.validate()?;
+    config.bridge.as_ref().map_or(Ok(()), check_bridge)?;
+    settings::check("train", TRAIN, &config.train)?;
+    settings::check("data", DATA, &config.data)?;
+    settings::check("run", RUN, &config.run)?;
+    let RunConfig { model, train, data, .. } = config;
+    if model.n_layer > MAX_LAYERS {
+        let message = format!("{} is not a whole number from 1 to {MAX_LAYERS}", model.n_layer);
+        return Err(Error::config("model.n_layer", message));
+    }
+    let tokens = [train.batch_size, train.accumulate, model.block_size]
+        .iter()
+        .fold(1, |product: u128, &factor| product.saturating_mul(factor as u128));
+    if tokens > MAX_TOKENS_PER_STEP.into() {
+        let message = format!(
+            "with train.batch_size and model.block_size makes {tokens} tokens a step (at most {MAX_TOKENS_PER_STEP})"
+        );
+        return Err(Error::config("train.accumulate", message));
+    }
+    if model.block_size < 2 {
+        return Err(Error::config("model.block_size", "training needs at least 2 tokens"));
+    }
+    if data.paths.is_empty() && data.generated_documents < 2 {
+        return Err(Error::config("data.generated_documents", "must be at least 2, one to hold out"));
+    }
+    Ok(())
+}
+
+/// What of the settings cannot come about or has no effect, a line each. Training does what it can.
+pub(crate) fn notes(config: &RunConfig) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(dead_neurons(config));
+    notes.extend(emptied(config));
+    notes.extend(idle(config));
+    notes
+}
+
+/// The first matrix in which not every neuron can keep `min_alive` weights.
+fn dead_neurons(config: &RunConfig) -> Option<String> {
+    let least = config.sparsity.min_alive;
+    let shapes = Parameters::shapes(&config.model);
+    let counts = keep_counts(&shapes, &config.sparsity);
+    let short = shapes.iter().zip(counts).filter_map(|((name, kind, shape), kept)| {
+        let Kind::Hidden(neurons) = kind else { return None };
+        let (count, each, what) = match (neurons, &shape[..]) {
+            (Neurons::Rows, &[rows, columns]) => (rows, columns, "rows"),
+            (Neurons::Columns, &[rows, columns]) => (columns, rows, "columns"),
+            _ => return None,
+        };
+        // A neuron cannot keep more weights than it has.
+        let needed = count.saturating_mul(least.min(each));
+        (kept < needed).then_some((name, kept, needed, count, what))
+    });
+    let short: Vec<_> = short.collect();
+    let (name, kept, needed, count, what) = *short.first()?;
+    let others = match short.len() {
+        1 => String::new(),
+        n => format!(" (and in {} more)", n - 1),
+    };
+    Some(format!(
+        "sparsity.min_alive = {least} cannot hold in {name}{others}: its {count} {what} need {} weights, and \
+         sparsity.target_density = {} leaves {}; some {what} will have fewer, or none",
+        grouped(needed as u64),
+        config.sparsity.target_density,
+        grouped(kept as u64)
+    ))
+}
+
+/// What is left with nothing at all.
+fn emptied(config: &RunConfig) -> Vec<String> {
+    let model = &config.model;
+    let (d, heads) = (model.d_model, model.attention_width());
+    let widths = [("attn_in", d), ("attn_q", heads), ("attn_k", heads), ("attn_v", heads), ("attn_out", d)];
+    let more = [("mlp_in", d), ("mlp_neuron", model.mlp_width()), ("mlp_out", d)];
+    let residual = [("resid_post_attn", d), ("resid_post_mlp", d)];
+    let all = widths.into_iter().chain(more).chain(residual);
+    let mut notes: Vec<String> = all
+        .filter(|&(site, width)| model.kept(site, width) == Some(0))
+        .map(|(site, width)| {
+            let afrac = model.afrac.unwrap_or_default();
+            format!("model.afrac = {afrac} keeps none of the {width} entries at {site}: nothing passes there")
+        })
+        .collect();
+    let shapes = Parameters::shapes(model);
+    let counts = keep_counts(&shapes, &config.sparsity);
+    let none = shapes.iter().zip(counts).find(|(_, kept)| *kept == 0);
+    notes.extend(none.map(|((name, _, shape), _)| format!("the target density leaves no weight of {name} {shape:?}")));
+    notes
+}
+
+/// Settings that are on and have no effect beside others.
+fn idle(config: &RunConfig) -> Vec<String> {
+    let RunConfig { model, train, sparsity, .. } = config;
+    let places = model.afrac_loctypes.0.split(',').filter(|place| !place.trim().is_empty()).count();
+    let all = [
+        (model.afrac.is_some() && places == 0, "model.afrac has no effect: model.afrac_loctypes names no site"),
+        (sparsity.sparse_biases && !model.bias, "sparsity.sparse_biases has no effect: model.bias is false"),
+        (
+            model.d_pos_emb.is_some() && !train.train_positions,
+            "model.d_pos_emb only adds zeros: position embeddings stay zero unless train.train_positions is true",
+        ),
+    ];
+    all.into_iter().filter(|(is, _)| *is).map(|(_, text)| text.to_string()).collect()
+}
