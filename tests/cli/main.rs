@@ -2,7 +2,9 @@
 
 mod bench;
 mod bridges;
+mod checkpoints;
 mod circuit;
+mod collisions;
 mod config;
 mod damage;
 mod data;
@@ -11,6 +13,7 @@ mod disk;
 mod interruption;
 mod measure;
 mod models;
+mod outputs;
 mod sweep;
 mod tasks;
 mod tokenizer;

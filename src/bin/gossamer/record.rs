@@ -10,6 +10,7 @@ use gossamer::model::{Batch, Recorder, Weights, means, site_pattern};
 use gossamer::tape::Tape;
 
 use crate::open::{ModelArgs, Opened, token_file};
+use crate::output::screen;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -63,7 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
         false => record(&opened, &sequences, pattern)?,
     };
     save_arrays(&args.out, &floats, &ids)?;
-    writeln!(std::io::stdout(), "{matching} sites in {}", args.out.display())?;
+    writeln!(screen(&[Some(&args.out)])?, "{matching} sites in {}", args.out.display())?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use gossamer::model::Weights;
 use serde_json::json;
 
 use crate::open::{ModelArgs, Opened};
+use crate::output::screen;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -87,7 +88,7 @@ fn list() -> Result<()> {
 }
 
 fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[save])?;
     if let Some(path) = save {
         task.save(path, 0, seed, count)?;
         writeln!(out, "{}", path.display())?;

@@ -1,0 +1,131 @@
+//! What a path leads to, as something to write to.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::parent;
+use crate::error::{Error, Result};
+
+/// More links in a row than this lead in a circle, as systems have it.
+const MAX_LINKS: usize = 40;
+
+/// Where what is written goes.
+pub(super) enum Target {
+    /// A file, there or not yet; the path is that of the file itself, not of a link to it.
+    File(PathBuf),
+    /// The process's standard output: `-`, `/dev/stdout`, and links to it.
+    Stdout,
+    /// The process's standard error.
+    Stderr,
+    /// Another of the process's open files.
+    Descriptor(PathBuf),
+    /// Whatever else is there: a device or a pipe.
+    Special(PathBuf),
+}
+
+impl Target {
+    /// What `path` leads to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming `path` where it leads to a folder, a socket, in a circle, or where the system refuses.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self::Stdout);
+        }
+        let refused = |kind, message: &str| Err(Error::io(path, io::Error::new(kind, message)));
+        let (real, descriptor) = follow_until(path, |at| number_of(at).is_some())?;
+        if descriptor {
+            return Ok(match number_of(&real) {
+                Some(1) => Self::Stdout,
+                Some(2) => Self::Stderr,
+                _ => Self::Descriptor(real),
+            });
+        }
+        match fs::symlink_metadata(&real) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && ends_in_separator(path) => {
+                refused(io::ErrorKind::NotADirectory, "there is no such folder; name a file")
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::File(real)),
+            Err(e) => Err(Error::io(path, e)),
+            Ok(found) if found.is_dir() => refused(io::ErrorKind::IsADirectory, "is a folder; name a file in it"),
+            Ok(found) if found.is_file() => Ok(Self::File(real)),
+            Ok(found) if is_socket(&found) => {
+                refused(io::ErrorKind::InvalidInput, "is a socket, which is not written to as a file; name a file")
+            }
+            Ok(_) => Ok(Self::Special(real)),
+        }
+    }
+
+    /// The stream to write to, for anything but a file.
+    pub(super) fn stream(&self) -> io::Result<Box<dyn Write>> {
+        let open = |options: &mut OpenOptions, path: &Path| -> io::Result<Box<dyn Write>> {
+            Ok(Box::new(options.write(true).open(path)?))
+        };
+        match self {
+            Self::Stdout => Ok(Box::new(io::stdout())),
+            Self::Stderr => Ok(Box::new(io::stderr())),
+            // After what was written before, where it is a file.
+            Self::Descriptor(path) => open(OpenOptions::new().append(true), path),
+            Self::Special(path) => open(&mut OpenOptions::new(), path),
+            Self::File(path) => Ok(Box::new(File::create(path)?)),
+        }
+    }
+}
+
+/// Whether what is written to `path` goes to the process's standard output, as with `-`: nothing else should then be written there.
+pub fn is_stdout(path: impl AsRef<Path>) -> bool {
+    matches!(Target::of(path.as_ref()), Ok(Target::Stdout))
+}
+
+/// Where the links at `path` lead to in the end, which need not exist.
+pub(super) fn follow(path: &Path) -> Result<PathBuf> {
+    Ok(follow_until(path, |_| false)?.0)
+}
+
+/// Follows links until there is none or `stop` says so, and tells whether it did.
+fn follow_until(path: &Path, stop: impl Fn(&Path) -> bool) -> Result<(PathBuf, bool)> {
+    let mut at = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        if stop(&at) {
+            return Ok((at, true));
+        }
+        match fs::read_link(&at) {
+            Ok(to) => at = parent(&at).join(to),
+            // Not a link, or not there.
+            Err(_) => return Ok((at, false)),
+        }
+    }
+    Err(Error::io(path, io::Error::other("too many links, one after the other")))
+}
+
+/// The number of the open file that a path such as `/dev/stdout`, `/dev/fd/3` or `/proc/self/fd/3` stands for.
+fn number_of(path: &Path) -> Option<u32> {
+    if !cfg!(unix) {
+        return None;
+    }
+    for (name, number) in [("/dev/stdout", 1), ("/dev/stderr", 2)] {
+        if path == Path::new(name) {
+            return Some(number);
+        }
+    }
+    let own = format!("/proc/{}/fd", std::process::id());
+    let folder = path.parent()?;
+    let ours = [Path::new("/dev/fd"), Path::new("/proc/self/fd"), Path::new(&own)].contains(&folder);
+    path.file_name().and_then(OsStr::to_str).filter(|_| ours)?.parse().ok()
+}
+
+fn ends_in_separator(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| std::path::is_separator(byte.into()))
+}
+
+#[cfg(unix)]
+fn is_socket(found: &fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())
+}
+
+#[cfg(not(unix))]
+fn is_socket(_found: &fs::Metadata) -> bool {
+    false
+}
