@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use gossamer::files::write_atomic;
 use serde_json::Value;
 
 const SIZE: (f64, f64) = (640.0, 300.0);
@@ -16,7 +17,11 @@ fn main() -> Result<()> {
     let [run, svg] = arguments.as_slice() else { bail!("usage: plot_run RUN_FOLDER FILE.svg") };
     let path = Path::new(run).join("metrics.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let lines: Vec<Value> = text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
     let series = |name: &str| -> Vec<(f64, f64)> {
         lines.iter().filter_map(|line| Some((line["step"].as_f64()?, line[name].as_f64()?))).collect()
     };
@@ -31,7 +36,8 @@ fn main() -> Result<()> {
         Curve("validation loss", "#1f4e8c", scale(validation)),
         Curve("density (log, right)", "#c0602b", decades),
     ];
-    std::fs::write(svg, draw(&curves, last, top)).with_context(|| svg.clone())?;
+    let drawing = draw(&curves, last, top);
+    write_atomic(svg, |out| out.write_all(drawing.as_bytes()).map_err(|e| gossamer::Error::io(svg, e)))?;
     println!("{} steps in {svg}", last);
     Ok(())
 }

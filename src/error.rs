@@ -111,6 +111,14 @@ pub enum Error {
         /// The hash of the model given.
         found: String,
     },
+    /// The newest checkpoint of a run is damaged, and an earlier one is not.
+    #[error("{fault}; the newest whole checkpoint is {}, and `train --resume {}` goes on from it", whole.display(), whole.display())]
+    Checkpoint {
+        /// What is wrong with the newest.
+        fault: Box<Error>,
+        /// The newest one that is whole.
+        whole: PathBuf,
+    },
     /// The work was asked to stop before it was done.
     #[error("stopped before it was done")]
     Stopped,
@@ -178,5 +186,28 @@ impl Error {
     /// A complaint about setting `key`.
     pub fn config(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Config { key: key.into(), message: message.into() }
+    }
+
+    /// The same error about the file or folder at `path`.
+    pub(crate) fn at(self, path: &Path) -> Self {
+        match self {
+            Self::Io { source, .. } => Self::io(path, source),
+            Self::File { message, .. } => Self::file(path, message),
+            other => other,
+        }
+    }
+
+    /// The same error, about what lay below `from` and lies below `to`.
+    pub(crate) fn moved(self, from: &Path, to: &Path) -> Self {
+        match &self {
+            Self::Io { path, .. } | Self::File { path, .. } => match path.strip_prefix(from) {
+                Ok(below) => {
+                    let path = to.join(below);
+                    self.at(&path)
+                }
+                Err(_) => self,
+            },
+            _ => self,
+        }
     }
 }

@@ -1,62 +1,66 @@
 //! Files and folders written whole or not at all.
 //!
 //! Everything is first written under a temporary name beside its target, synced to the disk, and only then renamed, so that a kill, a
-//! crash or a full disk at any instant leaves what was there before. Names that begin with `.tmp-` or `.old-` belong to this module;
-//! [`clean_temporaries`] clears away what a killed run left of them.
+//! crash or a full disk at any instant leaves what was there before. What a killed process leaves half-written is removed by whoever next
+//! writes beside it; what a living one is writing is never touched ([`temporary`]). A target that is a link stays one, and the file that
+//! it leads to is replaced. What is no file, such as a pipe or a device, is written to as it is ([`target`]).
 
+mod check;
 mod input;
+mod lock;
 mod mapped;
 mod renamed;
 mod sharded;
 mod source;
 mod target;
+mod temporary;
 mod tensors;
 pub(crate) mod versioned;
 mod write;
 
+pub use check::{check_output, check_output_folder};
 pub use input::{open_input, read_input, read_input_text};
+pub use lock::{Holder, Lock};
 pub use mapped::SafetensorsFile;
 pub use renamed::Renamed;
 pub use sharded::ShardedSafetensors;
 pub use source::{FloatType, InMemory, TensorInfo, TensorSource};
-pub use target::{check_output, check_output_folder};
+pub use target::is_stdout;
+pub(crate) use temporary::{Temporary, sweep_own};
 pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
 pub use write::{HostIds, save_arrays, save_tensors, write_safetensors};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 use crate::error::{Error, Result};
+use target::{Target, follow};
+use temporary::{TemporaryFolder, is_held};
 
-/// What a half-written file or folder is called, before its own name.
-const TEMPORARY: &str = ".tmp-";
 /// What a folder on its way out is called, before its own name.
 const OUTGOING: &str = ".old-";
 
-/// Writes the file at `path` through `write`, whole or not at all; a file already there is replaced.
+/// Writes the file at `path` through `write`, whole or not at all; a file already there is replaced, and one that `path` links to.
 ///
-/// The writer handed to `write` is buffered. The folder must exist.
+/// The writer handed to `write` is buffered. The folder must exist. `-` and `/dev/stdout` are the process's standard output. What is there
+/// and no file, such as a pipe or a device, is written to as it is, and not whole or not at all.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] naming `path` where the system refuses (full disk, read-only folder, no folder), or whatever `write` returns. On any
-/// error `path` is as it was and no temporary file stays.
+/// [`Error::Io`] naming `path` where it is a folder or a socket or the system refuses (full disk, read-only folder, no folder), or whatever
+/// `write` returns. On any error a file at `path` is as it was and no temporary file stays.
 pub fn write_atomic(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
-    let temporary = temporary_name(path)?;
-    let written = File::create(&temporary)
-        .map_err(|e| Error::io(path, e))
-        .and_then(|file| fill(file, path, write))
-        .and_then(|()| fs::rename(&temporary, path).map_err(|e| Error::io(path, e)));
-    if written.is_err() {
-        // The first error is the one to tell; the file may not even have been created.
-        let _ = fs::remove_file(&temporary);
-        return written;
+    match Target::of(path)? {
+        Target::File(real) => {
+            let temporary = Temporary::create(real, path)?;
+            fill(&temporary.file, path, write)?;
+            temporary.publish()
+        }
+        other => fill(other.stream().map_err(|e| Error::io(path, e))?, path, write),
     }
-    sync_folder(parent(path))
 }
 
 /// Builds the folder at `path` through `build`, whole or not at all; a folder already there is replaced.
@@ -75,45 +79,33 @@ pub fn write_atomic(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -
 /// temporary folder stays.
 pub fn replace_dir_atomic(path: impl AsRef<Path>, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
-    let temporary = temporary_name(path)?;
-    let outgoing = prefixed(OUTGOING, file_name(path)?, "");
-    let outgoing = parent(path).join(outgoing);
-    restore(&outgoing, path)?;
-
-    let built = fs::create_dir(&temporary)
-        .map_err(|e| Error::io(path, e))
-        .and_then(|()| build(&temporary))
-        .and_then(|()| sync_tree(&temporary))
-        .and_then(|()| move_in(&temporary, &outgoing, path));
-    if built.is_err() {
-        // The first error is the one to tell; the folder may not even have been created.
-        let _ = fs::remove_dir_all(&temporary);
-        return built;
-    }
-    sync_folder(parent(path))?;
-    remove(&outgoing)
+    let real = follow(path)?;
+    let outgoing = parent(&real).join(outgoing_name(file_name(&real).map_err(|e| e.at(path))?));
+    restore(&outgoing, &real).map_err(|e| e.at(path))?;
+    let temporary = TemporaryFolder::beside(&real).map_err(|e| e.at(path))?;
+    let built = build(&temporary.path).and_then(|()| sync_tree(&temporary.path));
+    built.map_err(|e| e.moved(&temporary.path, path))?;
+    move_in(&temporary.path, &outgoing, &real)
 }
 
 /// Removes from the folder `dir` what killed runs left half-written, and puts back a folder that was caught between its old and its new
-/// contents (see [`replace_dir_atomic`]). Does not look into folders below. A `dir` that does not exist has nothing to clean.
+/// contents (see [`replace_dir_atomic`]). Does not look into folders below. A `dir` that does not exist has nothing to clean. What a living
+/// process is writing there stays.
 ///
-/// Only for the one process that writes to `dir`: the temporary files of another would be taken from under it.
+/// Only for folders in which this program alone writes: it takes every name that begins with `.tmp-` for its own.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] naming what could not be read, removed or renamed.
 pub fn clean_temporaries(dir: impl AsRef<Path>) -> Result<()> {
     let dir = dir.as_ref();
-    let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(|e| Error::io(dir, e))?,
-    };
-    for entry in entries {
+    match sweep_own(dir) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        swept => swept?,
+    }
+    for entry in fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
         let path = entry.map_err(|e| Error::io(dir, e))?.path();
-        let Some(name) = path.file_name().and_then(OsStr::to_str) else { continue };
-        if name.starts_with(TEMPORARY) {
-            remove(&path)?;
-        } else if let Some(target) = name.strip_prefix(OUTGOING) {
+        if let Some(target) = path.file_name().and_then(|name| name.to_str()?.strip_prefix(OUTGOING)) {
             restore(&path, &dir.join(target))?;
         }
     }
@@ -130,28 +122,39 @@ pub fn create_folder(path: impl AsRef<Path>) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let above = parent(path);
+    // A link to a folder that is not there yet stays.
+    let path = follow(path)?;
+    let above = parent(&path);
     if above != path {
         create_folder(above)?;
     }
-    match fs::create_dir(path) {
+    match fs::create_dir(&path) {
         Err(_) if path.is_dir() => Ok(()),
         Err(e) => Err(Error::io(path, e)),
         Ok(()) => sync_folder(above),
     }
 }
 
-/// Lets `write` fill `file` through a buffer, and waits until the disk has it all. Errors name `path`.
-fn fill(file: File, path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let mut buffered = BufWriter::with_capacity(1 << 18, file);
-    write(&mut buffered)?;
-    let file = buffered.into_inner().map_err(|e| Error::io(path, e.into_error()))?;
-    file.sync_all().map_err(|e| Error::io(path, e))
+/// Lets `write` fill `out` through a buffer. Errors name `path`.
+fn fill(out: impl Write, path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut buffered = BufWriter::with_capacity(1 << 18, out);
+    if let Err(error) = write(&mut buffered) {
+        // What is still in the buffer is of no use.
+        drop(buffered.into_parts());
+        return Err(error);
+    }
+    let written = buffered.into_inner().map_err(io::IntoInnerError::into_error).and_then(|mut out| out.flush());
+    written.map_err(|e| Error::io(path, e))
 }
 
 /// Puts the finished folder `temporary` in the place of `path`, whose old contents, if any, end up at `outgoing`.
 fn move_in(temporary: &Path, outgoing: &Path, path: &Path) -> Result<()> {
     let replacing = exists(path)?;
+    // Held until it is gone: what no process holds is taken for left by one that was killed, and put back.
+    let held = File::open(path).ok().filter(|_| replacing);
+    if let Some(folder) = &held {
+        let _ = folder.try_lock();
+    }
     if replacing {
         fs::rename(path, outgoing).map_err(|e| Error::io(path, e))?;
     }
@@ -161,13 +164,19 @@ fn move_in(temporary: &Path, outgoing: &Path, path: &Path) -> Result<()> {
             let _ = fs::rename(outgoing, path);
         }
         Error::io(path, e)
-    })
+    })?;
+    // The new name is on the disk before the old contents go.
+    sync_folder(parent(path))?;
+    remove(outgoing)
 }
 
 /// Finishes a replacement of `path` that was cut short: `outgoing`, if it exists, goes back where it was, or away if `path` has been replaced.
 fn restore(outgoing: &Path, path: &Path) -> Result<()> {
     if !exists(outgoing)? {
         Ok(())
+    } else if is_held(outgoing) {
+        let message = "another process is just replacing it; try again when that one is done";
+        Err(Error::io(path, io::Error::new(io::ErrorKind::ResourceBusy, message)))
     } else if exists(path)? {
         remove(outgoing)
     } else {
@@ -244,26 +253,10 @@ fn file_name(path: &Path) -> Result<&OsStr> {
     path.file_name().ok_or_else(nameless)
 }
 
-/// A free name beside `path`: the process and a counter keep writers apart, in one process and in several. What an earlier process of the
-/// same number left there is removed.
-fn temporary_name(path: &Path) -> Result<PathBuf> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let suffix = match COUNTER.fetch_add(1, Ordering::Relaxed) {
-        0 => format!("-{}", std::process::id()),
-        n => format!("-{}-{n}", std::process::id()),
-    };
-    let temporary = parent(path).join(prefixed(TEMPORARY, file_name(path)?, &suffix));
-    match remove(&temporary) {
-        Err(Error::Io { source, .. }) => Err(Error::io(path, source)),
-        Err(other) => Err(other),
-        Ok(()) => Ok(temporary),
-    }
-}
-
-fn prefixed(prefix: &str, name: &OsStr, suffix: &str) -> OsString {
-    let mut full = OsString::from(prefix);
+/// What the folder of that name is called on its way out.
+fn outgoing_name(name: &OsStr) -> OsString {
+    let mut full = OsString::from(OUTGOING);
     full.push(name);
-    full.push(suffix);
     full
 }
 

@@ -150,6 +150,94 @@ fn after_a_kill_at_any_instant_old_or_new_is_whole() {
     clean_temporaries(tempdir().unwrap().path().join("none")).unwrap();
 }
 
+#[test]
+fn what_dead_writers_left_beside_a_target_goes_and_nothing_else() {
+    let write_file: fn(&Path) = |path| write_atomic(path, |_| Ok(())).unwrap();
+    let write_folder: fn(&Path) = |path| replace_dir_atomic(path, |_| Ok(())).unwrap();
+    for write in [write_file, write_folder] {
+        let dir = tempdir().unwrap();
+        // Of this version, anyone's; of earlier ones, those of the same target.
+        for dead in [".tmp-gossamer-77-3", ".tmp-target-77", ".tmp-target-77-3", ".target.77-3.tmp"] {
+            fs::write(dir.path().join(dead), "torn").unwrap();
+        }
+        fs::create_dir(dir.path().join(".tmp-gossamer-78-0")).unwrap();
+        fs::write(dir.path().join(".tmp-gossamer-78-0/model.safetensors"), "torn").unwrap();
+        let foreign = [".tmp-other-77", ".tmp-target-", ".tmp-target-x", ".target.77.tmp", "tmp-gossamer-77-3"];
+        foreign.iter().for_each(|name| fs::write(dir.path().join(name), "kept").unwrap());
+        let living = fs::File::create(dir.path().join(".tmp-gossamer-79-0")).unwrap();
+        living.lock().unwrap();
+        write(&dir.path().join("target"));
+        let mut kept = [&foreign[..], &[".tmp-gossamer-79-0", "target"]].concat();
+        kept.sort();
+        assert_eq!(listing(dir.path()), kept);
+    }
+}
+
+/// Two writers of one target, and what each of them sees of the other.
+#[test]
+fn writers_beside_each_other_do_not_take_each_other_for_dead() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("a");
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let path = &path;
+            scope.spawn(move || {
+                for round in 0..50 {
+                    let text = format!("{writer} {round}");
+                    write_atomic(path, put(path, &text)).unwrap();
+                    let folder = path.with_file_name(format!("folder-{writer}"));
+                    replace_dir_atomic(&folder, |folder| fill_folder(folder, &text)).unwrap();
+                    assert_eq!(fs::read_to_string(folder.join("inner/b")).unwrap(), text);
+                }
+            });
+        }
+    });
+    assert_eq!(listing(dir.path()), ["a", "folder-0", "folder-1", "folder-2", "folder-3"]);
+}
+
+#[test]
+fn a_name_as_long_as_names_can_be_is_written() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("n".repeat(255));
+    write_atomic(&path, put(&path, "text")).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+}
+
+#[test]
+fn what_goes_wrong_in_a_folder_being_built_is_told_by_its_final_place() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("step-8");
+    let failed = replace_dir_atomic(&path, |folder| {
+        Err(Error::io(folder.join("model.safetensors"), std::io::ErrorKind::StorageFull.into()))
+    });
+    let Err(Error::Io { path: named, .. }) = failed else { panic!("{failed:?}") };
+    assert_eq!(named, path.join("model.safetensors"));
+}
+
+#[test]
+fn a_lock_has_one_holder_and_goes_with_it() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let lock = Lock::take(&path).unwrap().unwrap();
+    let holder = Lock::take(&path).unwrap().unwrap_err();
+    assert_eq!(holder.to_string(), format!("process {}", std::process::id()));
+    let mut looks = 0;
+    let stopped = Lock::wait(&path, || {
+        looks += 1;
+        if looks == 2 { Err(Error::Stopped) } else { Ok(()) }
+    });
+    assert!(matches!(stopped, Err(Error::Stopped)));
+    drop(lock);
+    assert!(listing(dir.path()).is_empty());
+    // What a killed process signed is nobody's.
+    fs::write(&path, "77 elsewhere").unwrap();
+    let lock = Lock::take(&path).unwrap().unwrap();
+    fs::write(&path, "77 elsewhere").unwrap();
+    assert_eq!(Lock::take(&path).unwrap().unwrap_err().to_string(), "process 77 on elsewhere");
+    drop(lock);
+    assert!(matches!(Lock::take(dir.path().join("none/lock")), Err(Error::Io { .. })));
+}
+
 fn sample() -> BTreeMap<String, HostTensor> {
     let odd = [0.0, -0.0, 1.0, f32::MIN_POSITIVE / 2.0, f32::from_bits(1), f32::MAX, f32::INFINITY, -f32::NAN];
     BTreeMap::from([

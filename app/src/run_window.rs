@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use eframe::egui::{Button, ComboBox, Context, DragValue, ProgressBar, TextEdit, Ui, Window};
 use gossamer::circuits::prune::Settings;
 use gossamer::circuits::tasks;
+use gossamer::train::lock::free;
 use serde::{Deserialize, Serialize};
 
 use crate::curves::{self, Series};
@@ -197,7 +198,7 @@ impl Runs {
 
 /// A folder for a run of that preset.
 fn suggested(preset: &str) -> String {
-    runs::free(&format!("runs/{preset}")).display().to_string()
+    free(Path::new(&format!("runs/{preset}"))).display().to_string()
 }
 
 /// Whether it shall start.

@@ -1,5 +1,6 @@
 //! Training and the search for circuits, on a thread of their own: started, watched and stopped.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use gossamer::circuits::find::{Finder, Ranking};
 use gossamer::circuits::prune::Settings;
-use gossamer::circuits::{Layout, Nodes, tasks, text_means};
+use gossamer::circuits::{Layout, Nodes, lock, tasks, text_means};
 use gossamer::device::Device;
 use gossamer::error::explain;
 use gossamer::files::create_folder;
@@ -18,6 +19,7 @@ use gossamer::formats::ModelFiles;
 use gossamer::model::Hold;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::config::RunConfig;
+use gossamer::train::lock::claim;
 use gossamer::train::ranks::Ranks;
 use gossamer::train::run::{Event, Run};
 
@@ -172,12 +174,6 @@ pub fn settings(preset: &str, changes: &str) -> gossamer::Result<RunConfig> {
     Ok(config)
 }
 
-/// `base`, or the first of `base-2`, `base-3` that is not there yet.
-pub fn free(base: &str) -> PathBuf {
-    let numbered = (2..).map(|n| PathBuf::from(format!("{base}-{n}")));
-    std::iter::once(PathBuf::from(base)).chain(numbered).find(|path| !path.exists()).unwrap_or_default()
-}
-
 /// Where the circuit of a task is kept, by the model's path.
 pub fn circuit_file(model: &Path, task: &str) -> PathBuf {
     let folder = if model.is_dir() { model } else { model.parent().unwrap_or(model) };
@@ -195,6 +191,9 @@ fn train(config: RunConfig, folder: PathBuf, stop: &AtomicBool, told: &dyn Fn(Pr
         folder.display()
     );
     let device = Device::open(&config.run.device)?;
+    let new = !folder.exists();
+    // Two windows may have been offered the same name.
+    let folder = if new { claim(&folder)? } else { folder };
     let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let all = config.train.steps;
     told(Progress { all, said: "reading the data, and its tokenizer".into(), ..Progress::default() });
@@ -216,7 +215,12 @@ fn train(config: RunConfig, folder: PathBuf, stop: &AtomicBool, told: &dyn Fn(Pr
         Event::Resumed(step) => told(Progress { done: step, all, said: format!("goes on at step {step}"), loss: None }),
         Event::Data(_) => told(Progress { done, all, said: "the first step".into(), loss: None }),
         Event::Planned(..) | Event::Saved(_) => {}
-    })?;
+    });
+    if outcome.is_err() && new {
+        // Only if nothing was written there.
+        let _ = fs::remove_dir(&folder);
+    }
+    let outcome = outcome?;
     let said = match outcome.validation {
         Some(validation) => format!("done: validation loss {validation:.3} nats per token"),
         None => format!("stopped at step {}; started in the same folder, it goes on", outcome.step),
@@ -243,6 +247,7 @@ fn find(
     let file = circuit_file(path, &task.name);
     let folder = file.parent().unwrap_or(path);
     create_folder(folder)?;
+    let _lock = lock(folder, &task.name)?;
     say("measuring mean activations");
     /// As `train circuit` takes them, so that both can use one file.
     const MEAN_TOKENS: usize = 65_536;

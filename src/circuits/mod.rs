@@ -19,6 +19,7 @@ mod file;
 pub mod find;
 mod gates;
 mod graph;
+mod lock;
 mod means;
 mod nodes;
 pub mod parallel;
@@ -40,6 +41,7 @@ pub use file::{
 };
 pub use gates::{Gates, Nodes};
 pub use graph::{Cut, Edge, Graph, graph};
+pub use lock::lock;
 pub use means::{MEANS, mean_activations, stored_means, text_means};
 pub use nodes::{Layout, Node, NodeKind, Slot};
 pub use probe::{Probe, Response};

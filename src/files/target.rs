@@ -1,99 +1,131 @@
-//! What is to be written is looked at before the work whose result it is.
+//! What a path leads to, as something to write to.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
+use super::parent;
 use crate::error::{Error, Result};
 
-/// Returns an error unless a file can be written at `path`, which is left as it is. `-` and what is no regular file, such as a pipe or a
-/// device, is taken as it comes.
-///
-/// # Errors
-/// [`Error::File`] for a folder in its place or a folder that is missing; [`Error::Io`] where the system refuses.
-pub fn check_output(path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
-    if path == Path::new("-") {
-        return Ok(());
-    }
-    if path.as_os_str().is_empty() {
-        return Err(Error::File { path: path.into(), message: "an empty name; name a file".into() });
-    }
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => return Err(Error::file(path, "is a folder; name a file in it")),
-        Ok(found) if !found.is_file() => return Ok(()),
-        _ => {}
-    }
-    if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        return Err(Error::file(path, "ends in no name of a file"));
-    }
-    // What replaces a file through a link lies where that one does.
-    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let folder = match real.parent() {
-        Some(above) if !above.as_os_str().is_empty() => above,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(Error::file(path, format!("there is no folder {}", folder.display())));
-    }
-    try_to_write(folder).map_err(|e| Error::io(path, e))
+/// More links in a row than this lead in a circle, as systems have it.
+const MAX_LINKS: usize = 40;
+
+/// Where what is written goes.
+pub(super) enum Target {
+    /// A file, there or not yet; the path is that of the file itself, not of a link to it.
+    File(PathBuf),
+    /// The process's standard output: `-`, `/dev/stdout`, and links to it.
+    Stdout,
+    /// The process's standard error.
+    Stderr,
+    /// Another of the process's open files.
+    Descriptor(PathBuf),
+    /// Whatever else is there: a device or a pipe.
+    Special(PathBuf),
 }
 
-/// Returns an error unless the folder `path` can be made or written into. Nothing is left behind.
-///
-/// # Errors
-/// [`Error::File`] where a file is in the way; [`Error::Io`] where the system refuses.
-pub fn check_output_folder(path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
-    if path.as_os_str().is_empty() {
-        return Err(Error::File { path: path.into(), message: "an empty name; name a folder".into() });
+impl Target {
+    /// What `path` leads to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming `path` where it leads to a folder, a socket, in a circle, or where the system refuses.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self::Stdout);
+        }
+        let refused = |kind, message: &str| Err(Error::io(path, io::Error::new(kind, message)));
+        let (real, descriptor) = follow_until(path, |at| number_of(at).is_some())?;
+        if descriptor {
+            return Ok(match number_of(&real) {
+                Some(1) => Self::Stdout,
+                Some(2) => Self::Stderr,
+                _ => Self::Descriptor(real),
+            });
+        }
+        match fs::symlink_metadata(&real) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && ends_in_separator(path) => {
+                refused(io::ErrorKind::NotADirectory, "there is no such folder; name a file")
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::File(real)),
+            Err(e) => Err(Error::io(path, e)),
+            Ok(found) if found.is_dir() => refused(io::ErrorKind::IsADirectory, "is a folder; name a file in it"),
+            Ok(found) if found.is_file() => Ok(Self::File(real)),
+            Ok(found) if is_socket(&found) => {
+                refused(io::ErrorKind::InvalidInput, "is a socket, which is not written to as a file; name a file")
+            }
+            Ok(_) => Ok(Self::Special(real)),
+        }
     }
-    let existing = path.ancestors().find(|above| above.symlink_metadata().is_ok());
-    let existing = existing.unwrap_or(Path::new("."));
-    match fs::metadata(existing) {
-        Ok(found) if found.is_dir() => try_to_write(existing).map_err(|e| Error::io(path, e)),
-        Ok(_) => Err(Error::file(path, format!("{} is in the way: it is no folder", existing.display()))),
-        Err(e) => Err(Error::io(existing, e)),
+
+    /// The stream to write to, for anything but a file.
+    pub(super) fn stream(&self) -> io::Result<Box<dyn Write>> {
+        let open = |options: &mut OpenOptions, path: &Path| -> io::Result<Box<dyn Write>> {
+            Ok(Box::new(options.write(true).open(path)?))
+        };
+        match self {
+            Self::Stdout => Ok(Box::new(io::stdout())),
+            Self::Stderr => Ok(Box::new(io::stderr())),
+            // After what was written before, where it is a file.
+            Self::Descriptor(path) => open(OpenOptions::new().append(true), path),
+            Self::Special(path) => open(&mut OpenOptions::new(), path),
+            Self::File(path) => Ok(Box::new(File::create(path)?)),
+        }
     }
 }
 
-/// Makes a file in `folder`, and removes it.
-fn try_to_write(folder: &Path) -> io::Result<()> {
-    let probe = folder.join(format!(".tmp-probe-{}", std::process::id()));
-    fs::File::create(&probe)?;
-    fs::remove_file(&probe)
+/// Whether what is written to `path` goes to the process's standard output, as with `-`: nothing else should then be written there.
+pub fn is_stdout(path: impl AsRef<Path>) -> bool {
+    matches!(Target::of(path.as_ref()), Ok(Target::Stdout))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Where the links at `path` lead to in the end, which need not exist.
+pub(super) fn follow(path: &Path) -> Result<PathBuf> {
+    Ok(follow_until(path, |_| false)?.0)
+}
 
-    #[test]
-    fn what_cannot_be_written_is_told_and_nothing_is_left() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::write(at("file"), "kept").unwrap();
-        for bad in [dir.path().to_path_buf(), at("no/file"), at("file/x"), at("new/"), "".into()] {
-            assert!(check_output(&bad).is_err(), "{}", bad.display());
+/// Follows links until there is none or `stop` says so, and tells whether it did.
+fn follow_until(path: &Path, stop: impl Fn(&Path) -> bool) -> Result<(PathBuf, bool)> {
+    let mut at = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        if stop(&at) {
+            return Ok((at, true));
         }
-        for good in [at("file"), at("new"), "-".into()] {
-            check_output(&good).unwrap();
+        match fs::read_link(&at) {
+            Ok(to) => at = parent(&at).join(to),
+            // Not a link, or not there.
+            Err(_) => return Ok((at, false)),
         }
-        for bad in [at("file"), at("file/x"), "".into()] {
-            assert!(check_output_folder(&bad).is_err(), "{}", bad.display());
-        }
-        for good in [dir.path().to_path_buf(), at("a/b/c"), "relative".into()] {
-            check_output_folder(&good).unwrap();
-        }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(fs::read(at("file")).unwrap(), b"kept");
     }
+    Err(Error::io(path, io::Error::other("too many links, one after the other")))
+}
 
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn devices_are_taken_as_they_come() {
-        check_output("/dev/null").unwrap();
-        check_output("/dev/stdout").unwrap();
-        assert!(check_output("/proc/no-such-file").is_err());
+/// The number of the open file that a path such as `/dev/stdout`, `/dev/fd/3` or `/proc/self/fd/3` stands for.
+fn number_of(path: &Path) -> Option<u32> {
+    if !cfg!(unix) {
+        return None;
     }
+    for (name, number) in [("/dev/stdout", 1), ("/dev/stderr", 2)] {
+        if path == Path::new(name) {
+            return Some(number);
+        }
+    }
+    let own = format!("/proc/{}/fd", std::process::id());
+    let folder = path.parent()?;
+    let ours = [Path::new("/dev/fd"), Path::new("/proc/self/fd"), Path::new(&own)].contains(&folder);
+    path.file_name().and_then(OsStr::to_str).filter(|_| ours)?.parse().ok()
+}
+
+fn ends_in_separator(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| std::path::is_separator(byte.into()))
+}
+
+#[cfg(unix)]
+fn is_socket(found: &fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())
+}
+
+#[cfg(not(unix))]
+fn is_socket(_found: &fs::Metadata) -> bool {
+    false
 }

@@ -76,19 +76,27 @@ impl ModelFiles {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
-        let (folder, weights_path) = if metadata.is_dir() {
-            let folder = newest_checkpoint(path)?;
-            let weights = find_weights(&folder)?;
-            (folder, weights)
-        } else {
+        if !metadata.is_dir() {
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            (folder.to_path_buf(), path.to_path_buf())
-        };
-        let (config_path, config) = find_config(&folder)?;
-        let weights = open_weights(&weights_path)?;
+            return Self::of(folder, path);
+        }
+        let open = |folder: &Path| Self::of(folder, &find_weights(folder)?);
+        let Some(mut checkpoints) = checkpoints(path)? else { return open(path) };
+        let newest = checkpoints.pop().ok_or_else(|| no_checkpoint(path))?;
+        open(&newest).map_err(|fault| match checkpoints.into_iter().rev().find(|earlier| open(earlier).is_ok()) {
+            Some(whole) => Error::Checkpoint { fault: Box::new(fault), whole },
+            None => fault,
+        })
+    }
+
+    /// The model whose weights are at `weights_path`, and whose configuration is in `folder`.
+    fn of(folder: &Path, weights_path: &Path) -> Result<Self> {
+        let (config_path, config) = find_config(folder)?;
+        let weights = open_weights(weights_path)?;
         let naming = Naming::of(weights.entries().keys(), config.tied_unembed);
-        let weights = Renamed::wrap(weights, |name| naming.published(name), &weights_path)?;
-        let files = Self { config, weights, tokenizer: find_tokenizer(&folder), config_path, weights_path };
+        let weights = Renamed::wrap(weights, |name| naming.published(name), weights_path)?;
+        let tokenizer = find_tokenizer(folder);
+        let files = Self { config, weights, tokenizer, config_path, weights_path: weights_path.into() };
         files.misfit(check_weights(&files.config, files.weights.as_ref()))?;
         Ok(files)
     }
@@ -123,26 +131,23 @@ impl ModelFiles {
     }
 }
 
-/// The folder of the model in `folder`: itself, or the newest checkpoint of a run.
-fn newest_checkpoint(folder: &Path) -> Result<PathBuf> {
+/// The checkpoints in `folder`, oldest first, if it is a run and not itself the folder of a model.
+fn checkpoints(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
     if [CONFIG, BEEG_CONFIG, WEIGHTS, INDEX, TORCH].iter().any(|name| folder.join(name).exists()) {
-        return Ok(folder.to_path_buf());
+        return Ok(None);
     }
     let checkpoints = folder.join("checkpoints");
     if !checkpoints.is_dir() {
-        return if folder.join("config.toml").exists() { Err(no_checkpoint(folder)) } else { Ok(folder.to_path_buf()) };
+        return if folder.join("config.toml").exists() { Err(no_checkpoint(folder)) } else { Ok(None) };
     }
-    let mut newest: Option<(u64, PathBuf)> = None;
+    let mut all: Vec<(u64, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir(&checkpoints).map_err(|e| Error::io(&checkpoints, e))? {
         let path = entry.map_err(|e| Error::io(&checkpoints, e))?.path();
         let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
-        if let Some(step) = step
-            && newest.as_ref().is_none_or(|(latest, _)| step > *latest)
-        {
-            newest = Some((step, path));
-        }
+        all.extend(step.map(|step| (step, path)));
     }
-    newest.map(|(_, path)| path).ok_or_else(|| no_checkpoint(folder))
+    all.sort();
+    Ok(Some(all.into_iter().map(|(_, path)| path).collect()))
 }
 
 fn no_checkpoint(run: &Path) -> Error {

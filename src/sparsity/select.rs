@@ -22,6 +22,12 @@ fn keep(kind: Kind, numel: usize, density: f64, embed_density: f64, sparse_biase
     Some((density * numel as f64).floor() as usize)
 }
 
+/// How many entries of a parameter survive the update of `step` of `steps`, if the rules limit them at all.
+pub fn kept(p: &Parameter, schedule: &Schedule, (step, steps): (u64, u64)) -> Option<usize> {
+    let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
+    keep(p.kind, p.len(), density, embed_density, schedule.sparse_biases)
+}
+
 /// For each of `shapes`, how many entries survive at the schedule's targets (all, where the rules do not reach).
 pub fn keep_counts(shapes: &[(String, Kind, Vec<usize>)], schedule: &Schedule) -> Vec<usize> {
     shapes

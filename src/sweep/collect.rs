@@ -43,7 +43,9 @@ fn of_job(job: &Job) -> Result<Vec<Row>> {
     let metrics = job.out.join("metrics.jsonl");
     if metrics.exists() {
         let text = fs::read_to_string(&metrics).map_err(|e| Error::io(&metrics, e))?;
-        let last = serde_json::from_str(text.lines().last().unwrap_or("{}"));
+        // A run that was killed may have left a last line that is not whole.
+        let last = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).next_back();
+        let last = serde_json::from_str(last.unwrap_or("{}"));
         return Ok(vec![(tried, numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?))]);
     }
     // A job may write any JSON.

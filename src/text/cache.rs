@@ -12,7 +12,7 @@ use std::path::Path;
 use memmap2::Mmap;
 
 use super::corpus::Statistics;
-use super::temporary::Temporary;
+use crate::files::Temporary;
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"gossatok";
@@ -163,7 +163,7 @@ impl Writer {
     pub fn create(path: &Path, vocab_size: usize) -> Result<Self> {
         let mut out = BufWriter::with_capacity(BUFFER, Temporary::beside(path)?);
         let header = out.write_all(&[0; HEADER]);
-        header.map_err(|source| Error::io(out.get_ref().path(), source))?;
+        header.map_err(|source| Error::io(out.get_ref().target(), source))?;
         let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
         Ok(Self { out, width, len: 0, max_id: 0, crc: 0 })
     }
@@ -181,14 +181,14 @@ impl Writer {
         self.crc = crc32c::crc32c_append(self.crc, &bytes);
         self.len += ids.len() as u64;
         self.max_id = ids.iter().copied().fold(self.max_id, u32::max);
-        self.out.write_all(&bytes).map_err(|source| Error::io(self.out.get_ref().path(), source))
+        self.out.write_all(&bytes).map_err(|source| Error::io(self.out.get_ref().target(), source))
     }
 
     /// Deals out what was written: each run is a number of tokens, in order, and the index of the writer that gets them.
     pub fn deal(self, runs: &[(u64, usize)], to: &mut [Self; 2]) -> Result<()> {
         let width = self.width;
         let mut temporary = self.into_temporary()?;
-        let failed = |temporary: &Temporary, source| Error::io(temporary.path(), source);
+        let failed = |temporary: &Temporary, source| Error::io(temporary.target(), source);
         temporary.file.seek(SeekFrom::Start(HEADER as u64)).map_err(|source| failed(&temporary, source))?;
         let mut reader = BufReader::with_capacity(BUFFER, &temporary.file);
         let mut bytes = vec![0; BUFFER];
@@ -215,14 +215,14 @@ impl Writer {
         header.extend(u64::from(crc).to_le_bytes());
         let mut temporary = self.into_temporary()?;
         let written = temporary.file.seek(SeekFrom::Start(0)).and_then(|_| temporary.file.write_all(&header));
-        written.map_err(|source| Error::io(temporary.path(), source))?;
+        written.map_err(|source| Error::io(temporary.target(), source))?;
         temporary.publish()
     }
 
     fn into_temporary(self) -> Result<Temporary> {
         self.out.into_inner().map_err(|failed| {
             let (source, out) = failed.into_parts();
-            Error::io(out.get_ref().path(), source)
+            Error::io(out.get_ref().target(), source)
         })
     }
 }

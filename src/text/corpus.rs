@@ -9,7 +9,7 @@ use super::cache::{Tokens, VERSION, Writer};
 pub(crate) use super::source::fingerprint;
 pub use super::source::{Documents, Source};
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
-use crate::files::hex;
+use crate::files::{Lock, create_folder, hex, sweep_own};
 use crate::{Error, Result};
 
 /// About how many bytes of documents are held in memory at a time, tokens aside.
@@ -165,10 +165,17 @@ impl<'a> Cache<'a> {
     }
 
     fn open_or(&self, build: impl FnOnce() -> Result<Sides>) -> Result<Corpus> {
+        // What killed processes left may be anyone's; whatever cannot be removed is in nobody's way.
+        let _ = sweep_own(self.folder);
         if let Some(corpus) = self.open(true)? {
             return Ok(corpus);
         }
-        std::fs::create_dir_all(self.folder).map_err(|source| Error::io(self.folder, source))?;
+        create_folder(self.folder)?;
+        let _lock = Lock::wait(self.folder.join(format!("{}.lock", self.key)), || Ok(()))?;
+        // Another process may have made it meanwhile.
+        if let Some(corpus) = self.open(true)? {
+            return Ok(corpus);
+        }
         let sides = self.balance(build()?)?;
         for writer in sides.writers {
             writer.finish(&sides.statistics)?;

@@ -6,5 +6,4 @@ pub mod corpus;
 pub mod python;
 pub mod sequences;
 pub mod source;
-mod temporary;
 pub mod tokenizer;

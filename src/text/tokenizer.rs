@@ -13,8 +13,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::temporary::write_whole;
-use crate::files::{hex, read_input};
+use crate::files::{hex, read_input, write_atomic};
 use crate::{Error, Result};
 
 /// How the published models cut text into pieces before BPE: a word with one leading character, up to three digits,
@@ -61,7 +60,8 @@ impl Tokenizer {
 
     /// Writes `tokenizer.json`, whole or not at all.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_whole(path.as_ref(), self.json.as_bytes())
+        let path = path.as_ref();
+        write_atomic(path, |out| out.write_all(self.json.as_bytes()).map_err(|e| Error::io(path, e)))
     }
 
     /// The contents of `tokenizer.json`. The same tokenizer always gives the same text.

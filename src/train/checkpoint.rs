@@ -1,25 +1,37 @@
 //! What a run leaves behind so that it can go on: `checkpoints/step-<n>/` with `model.safetensors` and `config.json` under
 //! published names, `optimizer.safetensors` and `state.json`.
 //!
-//! A checkpoint appears under its name only when it is whole and synced; a kill at any instant leaves the one before.
+//! A checkpoint appears under its name only when it is whole and synced; a kill at any instant leaves the one before. Its
+//! `state.json` has the checksums of its other files and the settings that steps depend on, so that damage and changed
+//! settings are found before training goes on with them.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::config::RunConfig;
-use super::run::Learner;
+use super::run::{Learner, Start};
 use super::step::{Moments, Trainer};
 use crate::device::Device;
 use crate::files::{
     HostTensor, clean_temporaries, create_folder, load_tensors, read_input_text, replace_dir_atomic, save_tensors, write_atomic,
 };
-use crate::model::Model;
+use crate::model::{Kind, Model};
+use crate::sparsity::kept;
 use crate::{Error, Result};
 
 /// The version of `state.json`.
 const VERSION: u32 = 1;
+
+/// A checkpoint's description of itself.
+const STATE: &str = "state.json";
+
+/// Where checkpoints go that come after the one that a run goes on from, beside the others.
+const ASIDE: &str = "aside";
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +46,35 @@ pub struct State {
     pub corpus: String,
     /// Hash of the tokenizer.
     pub tokenizer: String,
+    /// The settings that steps depend on. Earlier versions wrote none.
+    #[serde(default)]
+    pub settings: BTreeMap<String, Value>,
+    /// CRC-32C of the other files by name. Earlier versions wrote none.
+    #[serde(default)]
+    pub checksums: BTreeMap<String, u32>,
+}
+
+impl State {
+    /// Returns an error if the checkpoint at `path` was made with other settings than `config`.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the setting, and its value here and there.
+    pub fn belongs_to(&self, config: &RunConfig, path: &Path) -> Result<()> {
+        if self.steps != config.train.steps {
+            let message = format!("is of a run of {} steps; config.toml says {}", self.steps, config.train.steps);
+            return Err(Error::file(path.join(STATE), message));
+        }
+        let now = config.step_settings()?;
+        // A setting that only one of them knows is younger than the other.
+        let differs = |(key, then): &(&String, &Value)| now.get(*key).is_some_and(|now| now != *then);
+        let Some((key, then)) = self.settings.iter().find(differs) else { return Ok(()) };
+        let now = now.get(key).cloned().unwrap_or_default();
+        let message = format!(
+            "was trained with {key} = {then}, but the run's config.toml says {now}: put it back there, or begin another run \
+             with those settings (--config)"
+        );
+        Err(Error::file(path.join(STATE), message))
+    }
 }
 
 /// The folder of a run's checkpoints.
@@ -60,6 +101,51 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// Which of `all` checkpoints of the folder `run` a run goes on from; none where it starts at the beginning.
+///
+/// # Errors
+/// [`Error::File`] naming those there are, if the one that is asked for is not among them.
+pub fn chosen(run: &Path, all: &[(u64, PathBuf)], start: Start) -> Result<Option<usize>> {
+    let Start::Step(wanted) = start else { return Ok(all.len().checked_sub(1).filter(|_| start == Start::Newest)) };
+    match all.iter().position(|(step, _)| *step == wanted) {
+        Some(at) => Ok(Some(at)),
+        None => {
+            let steps: Vec<_> = all.iter().map(|(step, _)| format!("step-{step}")).collect();
+            let there = if steps.is_empty() { "none".into() } else { steps.join(", ") };
+            Err(Error::file(folder(run), format!("has no checkpoint step-{wanted}; there are: {there}")))
+        }
+    }
+}
+
+/// The run and the step of the checkpoint that `path` names as `RUN/checkpoints/step-N`, if it does.
+pub fn run_and_step(path: &Path) -> Option<(PathBuf, u64)> {
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
+    let run = |path: &Path| {
+        let checkpoints = path.parent()?;
+        checkpoints.ends_with("checkpoints").then(|| checkpoints.parent().map(Path::to_path_buf)).flatten()
+    };
+    let run = run(path).or_else(|| run(&std::path::absolute(path).ok()?))?;
+    let run = if run.as_os_str().is_empty() { PathBuf::from(".") } else { run };
+    Some((run, step(path)?))
+}
+
+/// Moves checkpoints of the folder `run` out of the way, to `checkpoints/aside`.
+///
+/// # Errors
+/// [`Error::Io`] naming the checkpoint.
+pub fn set_aside(run: &Path, checkpoints: &[(u64, PathBuf)]) -> Result<()> {
+    let aside = folder(run).join(ASIDE);
+    for (step, path) in checkpoints {
+        create_folder(&aside)?;
+        let names = std::iter::once(format!("step-{step}")).chain((2u64..).map(|n| format!("step-{step}-{n}")));
+        let free = names.map(|name| aside.join(name)).find(|path| path.symlink_metadata().is_err());
+        let to = free.unwrap_or_else(|| aside.clone());
+        fs::rename(path, &to).map_err(|e| Error::io(path, e))?;
+        tracing::info!("{} is now {}", path.display(), to.display());
+    }
+    Ok(())
+}
+
 /// Removes what a killed run left half-written. Only for the one process that writes to the run.
 ///
 /// # Errors
@@ -69,53 +155,106 @@ pub fn clean(run: &Path) -> Result<()> {
     if folder.exists() { clean_temporaries(folder) } else { Ok(()) }
 }
 
-/// Writes the learner's state as a checkpoint and removes the oldest ones beyond `keep` (0 keeps all).
+/// Writes the learner's state as a checkpoint of the run in the folder `run` and removes the oldest ones beyond
+/// `keep_checkpoints`. `corpus` and `tokenizer` are the hashes of what the run learns from.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file, for example on a full disk; older checkpoints are then untouched.
-pub fn save(run: &Path, learner: &impl Learner, corpus: &str, tokenizer: &str, keep: usize) -> Result<PathBuf> {
+pub fn save(
+    run: &Path,
+    learner: &impl Learner,
+    (corpus, tokenizer): (&str, &str),
+    config: &RunConfig,
+) -> Result<PathBuf> {
     let trainer = learner.trainer();
     let step = trainer.steps_done();
     let path = folder(run).join(format!("step-{step}"));
-    let state = State {
+    let mut state = State {
         version: VERSION,
         step,
         steps: trainer.optimizer.steps,
         corpus: corpus.into(),
         tokenizer: tokenizer.into(),
+        settings: config.step_settings()?,
+        checksums: BTreeMap::new(),
     };
     create_folder(folder(run))?;
     replace_dir_atomic(&path, |temporary| {
         trainer.model.save(temporary)?;
         save_tensors(temporary.join("optimizer.safetensors"), &moments_to_host(trainer)?, None)?;
         learner.save(temporary)?;
-        let file = temporary.join("state.json");
+        state.checksums = checksums(temporary)?;
+        let file = temporary.join(STATE);
         let text = serde_json::to_string_pretty(&state).map_err(|e| Error::file(&file, e.to_string()))?;
         write_atomic(&file, |out| writeln!(out, "{text}").map_err(|e| Error::io(&file, e)))
     })?;
+    let keep = config.run.keep_checkpoints;
     if keep > 0 {
         let all = list(run)?;
         for (_, old) in &all[..all.len().saturating_sub(keep)] {
-            std::fs::remove_dir_all(old).map_err(|e| Error::io(old, e))?;
+            fs::remove_dir_all(old).map_err(|e| Error::io(old, e))?;
         }
     }
     Ok(path)
 }
 
-/// Reads a checkpoint back into a trainer.
+/// The checksums of the files in a folder, by name.
+fn checksums(folder: &Path) -> Result<BTreeMap<String, u32>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+            all.insert(name.into(), checksum(&path)?);
+        }
+    }
+    Ok(all)
+}
+
+/// CRC-32C of a file.
+fn checksum(path: &Path) -> Result<u32> {
+    let failed = |e| Error::io(path, e);
+    let mut file = File::open(path).map_err(failed)?;
+    let (mut bytes, mut crc) = (vec![0; 1 << 20], 0);
+    loop {
+        match file.read(&mut bytes).map_err(failed)? {
+            0 => return Ok(crc),
+            read => crc = crc32c::crc32c_append(crc, &bytes[..read]),
+        }
+    }
+}
+
+/// What the checkpoint at `path` says of itself.
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or belongs to another run.
-pub fn load(path: &Path, config: &RunConfig, device: &Device) -> Result<(Trainer, State)> {
-    let file = path.join("state.json");
+/// [`Error::Io`] and [`Error::File`] naming its `state.json` where that is missing, damaged, or of another checkpoint.
+pub fn state(path: &Path) -> Result<State> {
+    let file = path.join(STATE);
     let text = read_input_text(&file)?;
     let state: State = serde_json::from_str(&text).map_err(|e| Error::file(&file, e.to_string()))?;
     if state.version != VERSION {
         return Err(Error::file(&file, format!("has version {}, this program reads {VERSION}", state.version)));
     }
-    if state.steps != config.train.steps {
-        let message = format!("is of a run of {} steps; config.toml says {}", state.steps, config.train.steps);
-        return Err(Error::file(&file, message));
+    match run_and_step(path) {
+        Some((_, step)) if step != state.step => {
+            Err(Error::file(&file, format!("is of step {}, but lies in the folder of step {step}", state.step)))
+        }
+        _ if state.step > state.steps => {
+            Err(Error::file(&file, format!("has done {} of {} steps", state.step, state.steps)))
+        }
+        _ => Ok(state),
+    }
+}
+
+/// Reads a checkpoint, of which `state` is what it says of itself, back into a trainer.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or belongs to another run.
+pub fn load(path: &Path, state: &State, config: &RunConfig, device: &Device) -> Result<Trainer> {
+    for (name, &saved) in &state.checksums {
+        let file = path.join(name);
+        if checksum(&file)? != saved {
+            return Err(Error::file(file, "is damaged: it is no longer what was saved (its checksum differs)"));
+        }
     }
     let mut model = Model::load(path, device)?;
     if model.config.without_unused() != config.model.without_unused() {
@@ -123,10 +262,35 @@ pub fn load(path: &Path, config: &RunConfig, device: &Device) -> Result<(Trainer
     }
     model.config = config.model.clone();
     let mut trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone())?;
+    check_weights(&trainer, state.step, &path.join("model.safetensors"))?;
     let file = path.join("optimizer.safetensors");
     let moments = moments_from_host(&trainer, &file, load_tensors(&file)?)?;
     trainer.restore(state.step, moments)?;
-    Ok((trainer, state))
+    Ok(trainer)
+}
+
+/// Returns an error if trained numbers are not finite, or matrices have more nonzero weights than the settings let them have
+/// after `step` steps.
+fn check_weights(trainer: &Trainer, step: u64, file: &Path) -> Result<()> {
+    let (schedule, steps) = (&trainer.schedule, trainer.optimizer.steps);
+    for p in trainer.model.parameters.iter().filter(|p| trainer.trains(p.kind)) {
+        let numbers = p.dense()?.read()?;
+        if let Some(value) = numbers.iter().find(|value| !value.is_finite()) {
+            return Err(Error::file(file, format!("is damaged: {} holds {value}", p.name)));
+        }
+        let nonzeros = numbers.iter().filter(|value| **value != 0.0).count();
+        let Some(limit) = step.checked_sub(1).and_then(|last| kept(p, schedule, (last, steps))) else { continue };
+        if nonzeros > limit {
+            let key = if matches!(p.kind, Kind::Hidden(_)) { "target_density" } else { "embed_target_density" };
+            let message = format!(
+                "{} has {nonzeros} nonzero weights, but sparsity.{key} in the run's config.toml allows {limit} after step \
+                 {step}: either the file is damaged or the setting was changed",
+                p.name
+            );
+            return Err(Error::file(file, message));
+        }
+    }
+    Ok(())
 }
 
 fn moments_to_host(trainer: &Trainer) -> Result<BTreeMap<String, HostTensor>> {
@@ -149,7 +313,10 @@ fn moments_from_host(
     let mut take = |which: &str, name: &str, shape: &[usize]| {
         let name = format!("{which}.{name}");
         match tensors.remove(&name) {
-            Some(host) if host.shape == shape => device.upload(&name, shape, &host.data),
+            Some(host) if host.shape == shape => match host.data.iter().find(|value| !value.is_finite()) {
+                Some(value) => Err(Error::file(file, format!("is damaged: {name} holds {value}"))),
+                None => device.upload(&name, shape, &host.data),
+            },
             _ => Err(Error::file(file, format!("lacks {name} {shape:?}"))),
         }
     };

@@ -1,6 +1,6 @@
 //! Everything a run needs to be repeated: the contents of its `config.toml`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -222,6 +222,29 @@ impl RunConfig {
             Some(at) => Ok(rows.swap_remove(at)),
             None => Err(settings::unknown(key, rows.iter().map(|row| row.key.as_str()))),
         }
+    }
+
+    /// The settings that a training step depends on, by name: a run goes on only with those that it began with. What is said
+    /// of the data and of other models are places, which may change; what is in them is checked by its hash. The model's are
+    /// in its own configuration.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if a value cannot be written, which no valid configuration has.
+    pub fn step_settings(&self) -> Result<BTreeMap<String, serde_json::Value>> {
+        let sections = [
+            ("train", serde_json::to_value(&self.train)),
+            ("sparsity", serde_json::to_value(&self.sparsity)),
+            ("bridge", serde_json::to_value(&self.bridge)),
+        ];
+        let mut settings = BTreeMap::from([("run.seed".to_string(), self.run.seed.into())]);
+        for (section, fields) in sections {
+            let fields = fields.map_err(|e| Error::Text(format!("{section}: {e}")))?;
+            if let serde_json::Value::Object(fields) = fields {
+                settings.extend(fields.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+            }
+        }
+        settings.retain(|key, _| key != "bridge.dense" && key != "bridge.sparse");
+        Ok(settings)
     }
 
     /// Tokens in one optimizer step.

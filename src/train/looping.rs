@@ -92,7 +92,7 @@ impl Looping<'_> {
             if save {
                 self.check_sound(learner.trainer())?;
                 let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
-                let path = checkpoint::save(&self.run.folder, &*learner, corpus, &tokenizer, run.keep_checkpoints)?;
+                let path = checkpoint::save(&self.run.folder, &*learner, (corpus, &tokenizer), config)?;
                 watch(Event::Saved(&path));
             }
             if stop {

@@ -128,7 +128,10 @@ fn lines_before(step: u64, written: &[u8], path: &Path) -> Result<Vec<u8>> {
             Ok(_) => {}
             // Only the last line can lack its end: the run was stopped while writing it.
             Err(_) if !line.ends_with(b"\n") => {}
-            Err(e) => return Err(Error::file(path, format!("line {}: {e}", index + 1))),
+            Err(e) => {
+                let message = format!("line {} is damaged ({e}): remove it, and the run can go on", index + 1);
+                return Err(Error::file(path, message));
+            }
         }
     }
     Ok(kept)

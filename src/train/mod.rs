@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod estimate;
+pub mod lock;
 mod looping;
 pub mod memory;
 pub mod metrics;

@@ -8,12 +8,13 @@ use super::checkpoint;
 use super::config::RunConfig;
 use super::data::{self, RunData};
 use super::estimate::Estimate;
+use super::lock::RunLock;
 use super::looping::{Looping, evaluate};
 use super::metrics::Metrics;
 use super::ranks::{Communication, Ranks};
 use super::step::{StepNumbers, StepRecord, Trainer};
 use crate::device::Device;
-use crate::files::{check_output_folder, clean_temporaries, create_folder, write_atomic};
+use crate::files::{check_output_folder, clean_temporaries, write_atomic};
 use crate::model::{Batch, Model, Sampling, generate};
 use crate::ops::count_nonzero;
 use crate::text::bigram::Bigram;
@@ -148,6 +149,24 @@ impl Learner for Trainer {
     }
 }
 
+/// Where a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the beginning of a new run.
+    New,
+    /// At the newest checkpoint of the run in the folder, or at its beginning if there is none.
+    Newest,
+    /// At the checkpoint of that many steps; later ones are set aside.
+    Step(u64),
+}
+
+impl From<bool> for Start {
+    /// Whether a run is resumed.
+    fn from(resume: bool) -> Self {
+        if resume { Self::Newest } else { Self::New }
+    }
+}
+
 /// A run and where it writes.
 pub struct Run<'a> {
     /// All settings.
@@ -165,15 +184,15 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Starts a new run, or goes on with the one in the folder.
+    /// Starts a new run, or goes on with the one in the folder. The folder is locked meanwhile.
     ///
     /// # Errors
     /// Anything that can go wrong, with what it was; what was saved stays. A new run refuses a folder that already holds
-    /// one.
-    pub fn execute(&self, resume: bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    /// one; both refuse one that another process is writing in.
+    pub fn execute(&self, start: impl Into<Start>, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
         let estimate = Estimate::new(&self.ranks.share(&self.config)?);
-        self.execute_with(resume, estimate, fresh, |trainer, _| Ok(trainer), watch)
+        self.execute_with(start, estimate, fresh, |trainer, _| Ok(trainer), watch)
     }
 
     /// As [`Run::execute`], with another learner than the trainer alone, and its estimate. Training starts with the model that
@@ -183,21 +202,23 @@ impl Run<'_> {
     /// Those of [`Run::execute`] and of `learner`.
     pub fn execute_with<L: Learner>(
         &self,
-        resume: bool,
+        start: impl Into<Start>,
         estimate: Estimate,
         fresh: impl FnOnce() -> Result<Model>,
         learner: impl FnOnce(Trainer, Option<&Path>) -> Result<L>,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Outcome> {
+        let start = start.into();
         self.ranks.agree("settings", &self.config.to_toml()?)?;
         let own = self.ranks.share(&self.config)?;
         let estimate = estimate.on_each_of(&self.ranks)?;
         watch(Event::Planned(&estimate, &self.device));
         estimate.check(&self.device)?;
-        let data = self.data(resume)?;
+        let _lock = if self.ranks.first() { Some(RunLock::take(&self.folder)?) } else { None };
+        let data = self.data(start)?;
         self.ranks.agree("data (documents, tokenizer or split)", &data.corpus.key)?;
         watch(Event::Data(&data));
-        let (trainer, from) = self.trainer(&own, &data, fresh, watch)?;
+        let (trainer, from) = self.trainer(start, &own, &data, fresh, watch)?;
         let mut learner = learner(trainer, from.as_deref())?;
         let first = learner.trainer().steps_done();
         let mut metrics = match self.ranks.first() {
@@ -246,9 +267,9 @@ impl Run<'_> {
     }
 
     /// The run's tokenizer and tokens. Rank 0 makes what is not there yet; the others then find it.
-    fn data(&self, resume: bool) -> Result<RunData> {
+    fn data(&self, start: Start) -> Result<RunData> {
         if self.ranks.first() {
-            let data = data::prepare(&self.config, self.open(resume)?, &self.cache)?;
+            let data = data::prepare(&self.config, self.open(start)?, &self.cache)?;
             self.ranks.meet()?;
             return Ok(data);
         }
@@ -257,12 +278,13 @@ impl Run<'_> {
     }
 
     /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run that is there.
-    fn open(&self, resume: bool) -> Result<Tokenizer> {
+    fn open(&self, start: Start) -> Result<Tokenizer> {
         let (settings, tokenizer) = (self.folder.join("config.toml"), self.folder.join("tokenizer.json"));
-        if resume {
-            clean_temporaries(&self.folder)?;
+        // A run killed before it had settings is begun anew, not resumed.
+        clean_temporaries(&self.folder)?;
+        if start != Start::New {
             checkpoint::clean(&self.folder)?;
-            return Tokenizer::load(&tokenizer);
+            return self.kept_tokenizer(&tokenizer, start);
         }
         if settings.exists() {
             return Err(Error::file(
@@ -273,9 +295,6 @@ impl Run<'_> {
         // Found out now, not after a tokenizer has been trained.
         check_output_folder(&self.folder)?;
         let trained = data::tokenizer(&self.config)?;
-        create_folder(&self.folder)?;
-        // A run killed before it had settings is begun anew, not resumed.
-        clean_temporaries(&self.folder)?;
         trained.save(&tokenizer)?;
         let text = self.config.to_toml()?;
         // Last, since a folder with settings counts as a run that can be resumed.
@@ -283,9 +302,25 @@ impl Run<'_> {
         Ok(trained)
     }
 
-    /// The model's training as it starts, or as the newest checkpoint left it, with that one's folder.
+    /// The tokenizer that the run began with. One that was exchanged is refused here, before it makes a corpus.
+    fn kept_tokenizer(&self, path: &Path, start: Start) -> Result<Tokenizer> {
+        if !path.exists() {
+            let message = "is missing: a run goes on only with the tokenizer that it began with; put that file back";
+            return Err(Error::file(path, message));
+        }
+        let tokenizer = Tokenizer::load(path)?;
+        let all = checkpoint::list(&self.folder)?;
+        let state = checkpoint::chosen(&self.folder, &all, start)?.and_then(|at| checkpoint::state(&all[at].1).ok());
+        match state.is_some_and(|state| state.tokenizer != tokenizer.hash()) {
+            true => Err(foreign_tokenizer(path)),
+            false => Ok(tokenizer),
+        }
+    }
+
+    /// The model's training as it starts, or as a checkpoint left it, with that one's folder.
     fn trainer(
         &self,
+        start: Start,
         own: &RunConfig,
         data: &RunData,
         fresh: impl FnOnce() -> Result<Model>,
@@ -299,26 +334,52 @@ impl Run<'_> {
             );
             return Err(Error::file(self.folder.join("tokenizer.json"), message));
         }
-        let Some((step, path)) = checkpoint::list(&self.folder)?.pop() else {
+        let all = checkpoint::list(&self.folder)?;
+        let Some(at) = checkpoint::chosen(&self.folder, &all, start)? else {
             let mut trainer = Trainer::new(fresh()?, own.train.clone(), own.sparsity.clone())?;
             trainer.join(self.ranks.clone())?;
             return Ok((trainer, None));
         };
-        let (mut trainer, state) = checkpoint::load(&path, own, &self.device)?;
+        let (step, path) = &all[at];
+        let mut trainer = match self.load(path, own, data) {
+            Ok(trainer) => trainer,
+            Err(error) => return Err(self.with_whole(error, &all[..at], own, data)),
+        };
         trainer.join(self.ranks.clone())?;
-        let (tokenizer, corpus) = (data.tokenizer.hash(), &data.corpus.key);
-        if state.tokenizer != tokenizer {
-            return Err(Error::file(
-                self.folder.join("tokenizer.json"),
-                "is not the tokenizer of this run's checkpoints",
-            ));
+        if self.ranks.first() {
+            checkpoint::set_aside(&self.folder, &all[at + 1..])?;
         }
-        if state.corpus != *corpus {
+        watch(Event::Resumed(*step));
+        Ok((trainer, Some(path.clone())))
+    }
+
+    /// The training that a checkpoint holds, if it is whole and this run's.
+    fn load(&self, path: &Path, own: &RunConfig, data: &RunData) -> Result<Trainer> {
+        let state = checkpoint::state(path)?;
+        state.belongs_to(&self.config, path)?;
+        if state.tokenizer != data.tokenizer.hash() {
+            return Err(foreign_tokenizer(&self.folder.join("tokenizer.json")));
+        }
+        if state.corpus != data.corpus.key {
             return Err(Error::file(path.join("state.json"), "the data is no longer what this run was trained on"));
         }
-        watch(Event::Resumed(step));
-        Ok((trainer, Some(path)))
+        checkpoint::load(path, &state, own, &self.device)
     }
+
+    /// The error of a damaged checkpoint, and which of the `earlier` ones is whole.
+    fn with_whole(&self, error: Error, earlier: &[(u64, PathBuf)], own: &RunConfig, data: &RunData) -> Error {
+        if !matches!(error, Error::File { .. } | Error::Io { .. }) {
+            return error;
+        }
+        match earlier.iter().rev().find(|(_, path)| self.load(path, own, data).is_ok()) {
+            Some((_, whole)) => Error::Checkpoint { fault: Box::new(error), whole: whole.clone() },
+            None => error,
+        }
+    }
+}
+
+fn foreign_tokenizer(path: &Path) -> Error {
+    Error::file(path, "is not the tokenizer of this run's checkpoints: put back the one that the run began with")
 }
 
 /// How many weights of the model's matrices are not zero, and how many weights they have.

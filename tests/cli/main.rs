@@ -2,7 +2,9 @@
 
 mod bench;
 mod bridges;
+mod checkpoints;
 mod circuit;
+mod collisions;
 mod config;
 mod damage;
 mod data;
@@ -12,6 +14,7 @@ mod interruption;
 mod measure;
 mod models;
 mod not_finite;
+mod outputs;
 mod settings;
 mod sweep;
 mod tasks;

@@ -7,8 +7,10 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use gossamer::bench::{self, Choice, Options, Report, Row, compare};
 use gossamer::device::{Device, adapters};
-use gossamer::files::check_output;
+use gossamer::files::{check_output, is_stdout};
 use gossamer::ops::linear::Tile;
+
+use crate::output::screen;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -61,6 +63,9 @@ fn measure(args: &Args) -> Result<()> {
             std::iter::once("cpu".to_string()).chain(gpus.map(|adapter| format!("gpu:{}", adapter.index))).collect()
         }
     };
+    if args.all && args.out.as_ref().is_some_and(is_stdout) {
+        bail!("--all writes a report for each device, which standard output cannot hold: name a file with --out");
+    }
     // Found out now, not after minutes of measuring.
     (1..=devices.len()).filter_map(|n| out_file(args, n)).try_for_each(check_output)?;
     let mut failed = 0;
@@ -97,7 +102,7 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
 
 fn one(device: &str, options: &Options, file: Option<&Path>) -> Result<()> {
     let device = Device::open(device)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[file])?;
     writeln!(out, "{}", device.describe())?;
     writeln!(out, "{:24} {:48} {:>10} {:>10} {:>10}", "", "", "median", "fastest", "slowest")?;
     // Whoever stopped reading still gets the file.
@@ -153,7 +158,7 @@ fn line(row: &Row) -> String {
 fn side_by_side(paths: &[PathBuf], png: Option<&Path>) -> Result<()> {
     png.map_or(Ok(()), check_output)?;
     let reports = paths.iter().map(|path| Report::load(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[png])?;
     for (number, (name, report)) in compare::names(&reports).iter().zip(&reports).enumerate() {
         let machine = &report.machine;
         let driver =

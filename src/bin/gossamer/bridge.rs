@@ -12,6 +12,7 @@ use gossamer::settings::count;
 
 use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
+use crate::output::screen;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -58,7 +59,7 @@ fn eval(args: &EvalArgs) -> Result<()> {
     if let Some(path) = &args.png {
         picture(&result).save(path)?;
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[args.png.as_deref()])?;
     match args.json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(&result)?)?,
         false => out.write_all(table(&result).as_bytes())?,

@@ -10,6 +10,7 @@ use gossamer::model::evaluate;
 use gossamer::settings::count;
 
 use crate::open::{MAX_TOKENS, ModelArgs, token_file};
+use crate::output::screen;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
         let losses = HostTensor { shape, data: result.losses.concat() };
         save_tensors(path, &BTreeMap::from([("losses".to_string(), losses)]), None)?;
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[args.losses.as_deref()])?;
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&result)?)?;
         return Ok(());

@@ -12,6 +12,7 @@ mod generate;
 mod inspect;
 mod measure;
 mod open;
+mod output;
 mod record;
 mod run;
 mod steer;

@@ -11,6 +11,7 @@ use gossamer::settings::count;
 use gossamer::tape::Tape;
 
 use crate::open::{MAX_TOKENS, ModelArgs, Opened, token_file};
+use crate::output::screen;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
         false => record(&opened, &sequences, pattern)?,
     };
     save_arrays(&args.out, &floats, &ids, about)?;
-    writeln!(std::io::stdout(), "{matching} sites in {}", args.out.display())?;
+    writeln!(screen(&[Some(&args.out)])?, "{matching} sites in {}", args.out.display())?;
     warn_of_not_finite(sites.iter().map(|(name, _)| name.as_str()).chain(["logits"]), &floats);
     Ok(())
 }

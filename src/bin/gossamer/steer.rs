@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
+use crate::output::screen;
 use crate::tasks::named;
 
 #[derive(clap::Args)]
@@ -143,6 +144,8 @@ impl FromStr for Strengths {
 
 pub fn run(args: &Args) -> Result<()> {
     args.csv.iter().chain(&args.png).try_for_each(check_output)?;
+    // Two files that are both to be standard output are refused before the work.
+    screen(&[args.csv.as_deref(), args.png.as_deref()])?;
     let circuit = args.circuit.as_ref().map(Circuit::load).transpose()?;
     let task = task(args, circuit.as_ref())?;
     let bridged = args.bridged.open(&args.sparse)?;
@@ -226,7 +229,7 @@ fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Resul
 fn rank(args: &Args, steering: &Steering, channels: &[Channel], questions: &[Question]) -> Result<Vec<Channel>> {
     let (before, ranked) = steering.candidates(channels, questions)?;
     let best = ranked.first().map(|candidate| candidate.channel).into_iter().collect();
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[args.csv.as_deref(), args.png.as_deref()])?;
     if args.json {
         let all = json!({ "prompts": questions.len(), "before": before, "candidates": ranked });
         writeln!(out, "{}", serde_json::to_string(&all)?)?;
@@ -261,7 +264,7 @@ fn sweep(args: &Args, steering: &Steering, node: &[Channel], questions: &[Questi
     if let Some(path) = &args.png {
         sweep_picture(&by, &sweep).save(path)?;
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[args.csv.as_deref(), args.png.as_deref()])?;
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&sweep)?)?;
         return Ok(());
@@ -343,7 +346,7 @@ fn one_prompt(args: &Args, bridged: &Bridged, steering: &Steering, recipe: &Reci
     if let Some(path) = &args.png {
         found.picture(&text, &by).save(path)?;
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[args.csv.as_deref(), args.png.as_deref()])?;
     match args.json {
         true => writeln!(out, "{}", found.json(&text))?,
         false => write!(out, "{}", found.table(&text, &by)?)?,

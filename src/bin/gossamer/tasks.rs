@@ -15,6 +15,7 @@ use gossamer::settings::count as bounded;
 use serde_json::json;
 
 use crate::open::{ModelArgs, Opened};
+use crate::output::screen;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -91,7 +92,7 @@ fn list() -> Result<()> {
 }
 
 fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = screen(&[save])?;
     if let Some(path) = save {
         check_output(path)?;
         task.save(path, 0, seed, count)?;

@@ -94,7 +94,8 @@ pub fn execute(args: &RunArgs, mut config: RunConfig, ranks: &Ranks) -> Result<(
     let estimate = estimate(&config, &dense.config);
     let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
     let stop = stop_on_interrupt(ranks)?;
-    let (folder, cache) = args.places("bridges", ranks)?;
+    let places = args.places("bridges", ranks)?;
+    let (folder, cache) = (places.folder.clone(), places.cache.clone());
     let run = Run { config, folder, cache, device, stop: &stop, ranks: ranks.clone() };
     let mut screen = Screen::new(run.config.train.steps);
     let seed = run.config.run.seed;
@@ -103,7 +104,7 @@ pub fn execute(args: &RunArgs, mut config: RunConfig, ranks: &Ranks) -> Result<(
         BridgeTrainer::new(trainer, dense, bridge.clone(), seed, checkpoint)
     };
     let watch = &mut |event: gossamer::train::run::Event<'_>| screen.show(&run, event);
-    let outcome = run.execute_with(args.resume.is_some(), estimate, || fresh(&run, &bridge), learner, watch)?;
+    let outcome = run.execute_with(args.start(), estimate, || fresh(&run, &bridge), learner, watch)?;
     screen.bar.finish_and_clear();
     report(&run, &outcome)?;
     if outcome.finished && ranks.first() {

@@ -12,7 +12,7 @@ use gossamer::circuits::find::{Finder, Found, Ranking};
 use gossamer::circuits::prune::{Progress, Settings};
 use gossamer::circuits::tasks::{self, Task};
 use gossamer::circuits::tune::tune;
-use gossamer::circuits::{Layout, MEANS, Nodes, parallel, text_means};
+use gossamer::circuits::{Layout, MEANS, Nodes, lock, parallel, text_means};
 use gossamer::device::Device;
 use gossamer::files::{check_output_folder, create_folder};
 use gossamer::formats::{FindOptions, ModelFiles};
@@ -169,6 +169,7 @@ pub fn run(args: &Args) -> Result<()> {
     let search = Search { args, settings: &settings, path: &args.model, hash: &hash, folder: &folder, bars };
     let found = parallel::map(&device, tasks.len(), |at| {
         let name = &tasks[at].name;
+        let _lock = lock(&folder, name)?;
         finished.forget(name)?;
         let found = search.task(&finder, &tasks[at]);
         if let Err(error) = &found {

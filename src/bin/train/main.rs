@@ -16,15 +16,17 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use gossamer::device::{Device, on_worker, use_threads};
 use gossamer::error::explain;
-use gossamer::files::check_output;
+use gossamer::files::{check_output, is_stdout};
 use gossamer::settings::count;
 use gossamer::text::corpus::Source;
 use gossamer::text::tokenizer::{MIN_VOCAB, Tokenizer};
+use gossamer::train::checkpoint;
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::sample;
+use gossamer::train::lock::claim;
 use gossamer::train::memory::human_bytes;
 use gossamer::train::ranks::{Communication, Ranks, start};
-use gossamer::train::run::{Event, Outcome, Progress, Run, samples};
+use gossamer::train::run::{Event, Outcome, Progress, Run, Start, samples};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 /// Train a weight-sparse transformer. Without arguments: a small one on generated Python, in about three minutes.
@@ -70,7 +72,8 @@ struct RunArgs {
     /// The run's folder [default: runs/PRESET, numbered if taken]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder
+    /// Go on with the run in this folder; of a checkpoint's folder (RUN/checkpoints/step-N), from there: later checkpoints
+    /// are set aside
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "config", "set", "data", "tokenizer", "out", "steps", "tokens", "seed"])]
     resume: Option<PathBuf>,
     /// Optimizer steps
@@ -101,7 +104,7 @@ struct TokenizerArgs {
     /// Bytes of the data to read at most
     #[arg(long, default_value_t = 50_000_000, value_parser = count::<u64>(1, 1 << 40))]
     max_bytes: u64,
-    /// The file to write
+    /// The file to write, - for standard output
     #[arg(long, value_name = "FILE", default_value = "tokenizer.json")]
     out: PathBuf,
 }
@@ -169,19 +172,24 @@ fn tokenizer(args: &TokenizerArgs) -> Result<()> {
     let count = documents.len();
     let tokenizer = Tokenizer::train(documents.into_iter(), args.vocab_size)?;
     tokenizer.save(&args.out)?;
-    println!(
+    let said = format!(
         "{} entries from {count} documents ({}) in {}",
         tokenizer.vocab_size(),
         human_bytes(bytes as u64),
         args.out.display()
     );
+    // Standard output may have the tokenizer itself.
+    match is_stdout(&args.out) {
+        true => eprintln!("{said}"),
+        false => println!("{said}"),
+    }
     Ok(())
 }
 
 impl RunArgs {
     /// The settings; `adapt` changes what the preset says before anything that is asked for does.
     fn config(&self, adapt: impl FnOnce(&mut RunConfig)) -> Result<RunConfig> {
-        if let Some(folder) = &self.resume {
+        if let Some((folder, _)) = self.resumed() {
             let path = folder.join("config.toml");
             return RunConfig::load(&path).with_context(|| format!("{} holds no run to resume", folder.display()));
         }
@@ -210,13 +218,30 @@ impl RunArgs {
         Ok(config)
     }
 
+    /// The folder of the run to go on with, and where it goes on.
+    fn resumed(&self) -> Option<(PathBuf, Start)> {
+        let path = self.resume.as_ref()?;
+        Some(match checkpoint::run_and_step(path) {
+            Some((run, step)) => (run, Start::Step(step)),
+            None => (path.clone(), Start::Newest),
+        })
+    }
+
+    /// Where the run begins.
+    fn start(&self) -> Start {
+        self.resumed().map_or(Start::New, |(_, start)| start)
+    }
+
     /// The run's folder, by default one called `name`, and where corpora are kept. All ranks have the same.
-    fn places(&self, name: &str, ranks: &Ranks) -> Result<(PathBuf, PathBuf)> {
-        let folder = self.resume.clone().or(self.out.clone()).unwrap_or_else(|| {
-            let base = PathBuf::from("runs").join(name);
-            let numbered = (2..).map(|n| base.with_file_name(format!("{name}-{n}")));
-            std::iter::once(base.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(base)
-        });
+    fn places(&self, name: &str, ranks: &Ranks) -> Result<Places> {
+        let named = self.resumed().map(|(run, _)| run).or(self.out.clone());
+        let claimed = named.is_none();
+        let folder = match named {
+            Some(folder) => folder,
+            None if ranks.first() => claim(&Path::new("runs").join(name))?,
+            // The first rank's is taken.
+            None => PathBuf::new(),
+        };
         let folder = match (ranks.size(), folder.to_str()) {
             (1, _) => folder,
             (_, Some(text)) => PathBuf::from(ranks.first_says(text)?),
@@ -224,7 +249,24 @@ impl RunArgs {
         };
         let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let cache = above.join("cache");
-        Ok((folder, cache))
+        Ok(Places { folder, cache, claimed: claimed && ranks.first() })
+    }
+}
+
+/// Where a run and its corpus are.
+struct Places {
+    folder: PathBuf,
+    cache: PathBuf,
+    /// Whether the folder was created for this run.
+    claimed: bool,
+}
+
+impl Drop for Places {
+    /// A run that failed before it wrote anything leaves no folder behind.
+    fn drop(&mut self) {
+        if self.claimed {
+            let _ = std::fs::remove_dir(&self.folder);
+        }
     }
 }
 
@@ -246,11 +288,12 @@ fn train(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     }
     config.validate()?;
     let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
-    let (folder, cache) = args.places(&args.preset, ranks)?;
     let stop = stop_on_interrupt(ranks)?;
+    let places = args.places(&args.preset, ranks)?;
+    let (folder, cache) = (places.folder.clone(), places.cache.clone());
     let run = Run { config, folder, cache, device, stop: &stop, ranks: ranks.clone() };
     let mut screen = Screen::new(run.config.train.steps);
-    let outcome = run.execute(args.resume.is_some(), &mut |event| screen.show(&run, event))?;
+    let outcome = run.execute(args.start(), &mut |event| screen.show(&run, event))?;
     screen.bar.finish_and_clear();
     report(&run, &outcome)
 }
