@@ -117,7 +117,7 @@ fn a_folder_that_cannot_be_written_stops_nothing() {
 }
 
 fn gpu(cache: Option<&Path>) -> Gpu {
-    let options = GpuOptions { cache: cache.map(Path::to_path_buf), subgroups: true, checked: false };
+    let options = GpuOptions { cache: cache.map(Path::to_path_buf), subgroups: true, checked: false, shaders: None };
     Gpu::open_with(None, &options).expect("an adapter")
 }
 

@@ -1,10 +1,12 @@
 //! Is this device right? Golden cases, computed in float64 by an independent implementation, against what the device
-//! computes. Some are built into the library; more can be given as folders of the same format.
+//! computes; some are built into the library, more can be given as folders of the same format. And every operation by itself, against
+//! plain loops ([`operations`]).
 
 mod bridge;
 mod choices;
 mod forward;
 mod golden;
+mod ops;
 mod prune;
 mod train;
 
@@ -13,6 +15,7 @@ use std::path::Path;
 use crate::Result;
 use crate::device::Device;
 pub use golden::{Case, CaseKind, built_in};
+pub use ops::operations;
 
 /// How one quantity of a case compares with its golden numbers.
 #[derive(Clone, Debug)]

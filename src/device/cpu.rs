@@ -67,6 +67,17 @@ impl Cpu {
         format!("CPU, {} threads", rayon::current_num_threads())
     }
 
+    /// Fills the vectors kept for reuse with set bits.
+    pub(super) fn poison_free_memory(&self) -> Result<()> {
+        fn fill<T: Copy>(pool: &Pool<T>, value: T) -> Result<()> {
+            let mut free = pool.free.lock().map_err(|_| Error::Device("another thread failed on the CPU".into()))?;
+            free.values_mut().flatten().for_each(|vector| vector.fill(value));
+            Ok(())
+        }
+        fill(&self.shared.floats, f32::from_bits(u32::MAX))?;
+        fill(&self.shared.words, u32::MAX)
+    }
+
     pub(super) fn allocated(&self) -> u64 {
         self.shared.allocated.load(Ordering::Relaxed)
     }

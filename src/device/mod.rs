@@ -137,6 +137,18 @@ impl Device {
         }
     }
 
+    /// Fills the memory kept for reuse with set bits, which are NaN as floats: an operation that leaves a part of its result
+    /// unwritten then shows. For checks of operations; it waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn poison_free_memory(&self) -> Result<()> {
+        match self {
+            Self::Cpu(cpu) => cpu.poison_free_memory(),
+            Self::Gpu(gpu) => gpu.poison_free_memory(),
+        }
+    }
+
     /// Whether `other` names the same device.
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {

@@ -99,8 +99,12 @@ impl Tokens {
         }
     }
 
-    /// Maps the file at `path`; `None` when there is none or it is damaged in any way.
-    pub(crate) fn open(path: &Path) -> Result<Option<(Self, Statistics)>> {
+    /// Maps the file at `path`, which only [`super::corpus::Corpus::prepare`] writes; `None` when there is none or it is damaged in any
+    /// way.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read.
+    pub fn open(path: &Path) -> Result<Option<(Self, Statistics)>> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -7,6 +7,11 @@ pub mod stored_zip;
 
 use std::path::Path;
 
+use gossamer::bench::{Report, compare};
+use gossamer::bridges::{BridgeFile, Recipe};
+use gossamer::circuits::tasks::{Split, Task};
+use gossamer::circuits::{Binary, Circuit, MEANS, Statistics, dot, json, residual_paths, show, stored_means, svg};
+use gossamer::device::Device;
 use gossamer::files::{
     HostTensor, ShardedSafetensors, TensorSource, parse_ids, parse_names, parse_tensors, save_tensors,
 };
@@ -14,7 +19,12 @@ use gossamer::formats::Payload;
 use gossamer::formats::config::read_config;
 use gossamer::formats::torch::{DataType, TensorRef, TorchFile, TorchStateDict, Value};
 use gossamer::model::parse_config;
+use gossamer::sweep::Sweep;
+use gossamer::text::cache::Tokens;
+use gossamer::text::source::Source;
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::config::RunConfig;
+use gossamer::train::{checkpoint, metrics};
 use gossamer::{Error, Result};
 
 const NAME: &str = "fuzzed file";
@@ -129,6 +139,172 @@ pub fn tokenizer(data: &[u8]) {
     }
     let _ = tokenizer.decode(&ids);
     let _ = tokenizer.decode(&[0, 255, u32::MAX]);
+}
+
+/// A circuit. What is read can be drawn, and written so that the same is read again.
+pub fn circuit(data: &[u8]) {
+    let Ok(circuit) = Circuit::from_json(data) else { return };
+    assert_eq!(Circuit::from_json(circuit.to_json().as_bytes()).as_ref(), Ok(&circuit));
+    assert!(svg(&circuit).ends_with("</svg>\n"));
+    let _ = (dot(&circuit), json(&circuit), show(&circuit), residual_paths(&circuit));
+}
+
+/// A task of one's own.
+pub fn tasks(data: &[u8]) {
+    in_folder("own.jsonl", data, |path| {
+        let Some(task) = or_names(path, Task::from_file(path)) else { return };
+        for split in [Split::Train, Split::Test] {
+            let len = task.len(split).unwrap() as u64;
+            for index in [0, 1, len - 1, len, u64::MAX] {
+                let pair = task.pair(split, 7, index);
+                assert!(!pair.positive.is_empty() && pair.positive != pair.negative);
+            }
+        }
+        task.save(path.with_file_name("copy.jsonl"), 0, 7, 3).unwrap();
+    });
+}
+
+/// A recipe for steering.
+pub fn recipe(data: &[u8]) {
+    in_folder("recipe.json", data, |path| {
+        let Some(recipe) = or_names(path, Recipe::load(path)) else { return };
+        assert!(recipe.command().starts_with("gossamer steer "));
+        recipe.save(path).unwrap();
+        assert_eq!(format!("{:?}", Recipe::load(path).unwrap()), format!("{recipe:?}"));
+    });
+}
+
+/// What `gossamer circuit stats` measures.
+pub fn statistics(data: &[u8]) {
+    in_folder("own.stats.json", data, |path| {
+        let Some(statistics) = or_names(path, Statistics::load(path)) else { return };
+        for node in &statistics.nodes {
+            assert!((0.0..=1.0).contains(&node.corpus.active()));
+        }
+        statistics.save(path).unwrap();
+        Statistics::load(path).unwrap();
+    });
+}
+
+/// A circuit made binary.
+pub fn binary(data: &[u8]) {
+    in_folder("own.binary.json", data, |path| {
+        let Some(binary) = or_names(path, Binary::load(path)) else { return };
+        binary.save(path).unwrap();
+        Binary::load(path).unwrap();
+    });
+}
+
+/// The description of bridges.
+pub fn bridge_file(data: &[u8]) {
+    in_folder("bridges.json", data, |path| {
+        let folder = path.parent().unwrap();
+        if let Some(file) = or_names(path, BridgeFile::load(folder)) {
+            let _ = file.dense_path(folder);
+        }
+    });
+}
+
+/// The mean activations beside a model.
+pub fn means(data: &[u8]) {
+    in_folder(MEANS, data, |path| {
+        for hash in ["", "abc"] {
+            or_names(path, stored_means(path.parent().unwrap(), hash));
+        }
+    });
+}
+
+/// Tokens in a file of the cache, whose magic and checksum are made right: nothing else would be reached.
+pub fn token_cache(data: &[u8]) {
+    const HEADER: usize = 88;
+    let mut bytes = data.to_vec();
+    if let Some((header, tokens)) = bytes.split_at_mut_checked(HEADER) {
+        header[..8].copy_from_slice(b"gossatok");
+        let crc = crc32c::crc32c_append(crc32c::crc32c(tokens), &header[..HEADER - 8]);
+        header[HEADER - 8..].copy_from_slice(&u64::from(crc).to_le_bytes());
+    }
+    in_folder("cache.tokens", &bytes, |path| {
+        let Some((tokens, _)) = or_names(path, Tokens::open(path)).flatten() else { return };
+        assert_eq!(tokens.iter().count(), tokens.len());
+        assert!(tokens.iter().all(|id| id <= tokens.max_id()), "a token above the largest");
+        assert!(tokens.get(0..tokens.len()).is_ok() && tokens.get(1..tokens.len() + 2).is_err());
+    });
+}
+
+/// Reports of `gossamer bench`.
+pub fn report(data: &[u8]) {
+    in_folder("report.json", data, |path| {
+        let Some(report) = or_names(path, Report::load(path)) else { return };
+        let twice = [report.clone(), report];
+        let _ = (compare::lines(&twice), compare::names(&twice), compare::picture(&twice));
+    });
+}
+
+/// A sweep.
+pub fn sweep(data: &[u8]) {
+    in_folder("sweep.toml", data, |path| {
+        let Some(sweep) = or_names(path, Sweep::load(path)) else { return };
+        assert!(sweep.jobs.iter().all(|job| !job.command.is_empty()));
+    });
+}
+
+/// What a run has logged: read by plots and the explorer, and by a run that continues.
+pub fn metrics(data: &[u8]) {
+    in_folder("metrics.jsonl", data, |path| {
+        let folder = path.parent().unwrap();
+        or_names(path, metrics::read(folder));
+        or_names(path, metrics::Metrics::open(folder, Some(2)));
+    });
+}
+
+/// A run's `config.toml`, complete or laid over a preset.
+pub fn run_config(data: &[u8]) {
+    in_folder("config.toml", data, |path| {
+        if let Ok(config) = RunConfig::load(path) {
+            std::fs::write(path, config.to_toml().unwrap()).unwrap();
+            assert_eq!(format!("{:?}", RunConfig::load(path).unwrap()), format!("{config:?}"));
+        }
+        let mut config = RunConfig::preset("quickstart").unwrap();
+        if config.overlay_file(path).is_ok() {
+            let _ = config.validate();
+        }
+    });
+}
+
+/// The state of a checkpoint.
+pub fn state(data: &[u8]) {
+    in_folder("state.json", data, |path| {
+        let config = RunConfig::preset("quickstart").unwrap();
+        // There is no model beside it.
+        assert!(checkpoint::load(path.parent().unwrap(), &config, &Device::cpu()).is_err());
+    });
+}
+
+/// Text to train on, as lines of JSON.
+pub fn documents(data: &[u8]) {
+    in_folder("text.jsonl", data, |path| {
+        let source = Source::new([path]);
+        let mut total = 0;
+        for document in or_names(path, source.documents()).into_iter().flatten() {
+            let Some(document) = or_names(path, document) else { break };
+            total += document.len();
+        }
+        assert!(total <= data.len(), "more text than there are bytes");
+        or_names(path, source.sample(10));
+    });
+}
+
+/// A value that was read, or else nothing; the error must name the file or its folder.
+#[track_caller]
+fn or_names<T>(path: &Path, result: Result<T>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(Error::File { path: named, message }) => {
+            assert!(named == path && !message.is_empty(), "{}: {message}", named.display());
+            None
+        }
+        Err(other) => panic!("an error that names no file: {other}"),
+    }
 }
 
 /// How many numbers a tensor of this shape has, or the most that there can be.

@@ -58,3 +58,73 @@ fn nested_config() {
 fn tokenizer() {
     each("tokenizer", feed::tokenizer);
 }
+
+#[test]
+fn circuit() {
+    each("circuit", feed::circuit);
+}
+
+#[test]
+fn tasks() {
+    each("tasks", feed::tasks);
+}
+
+#[test]
+fn recipe() {
+    each("recipe", feed::recipe);
+}
+
+#[test]
+fn statistics() {
+    each("statistics", feed::statistics);
+}
+
+#[test]
+fn binary() {
+    each("binary", feed::binary);
+}
+
+#[test]
+fn bridge_file() {
+    each("bridge_file", feed::bridge_file);
+}
+
+#[test]
+fn means() {
+    each("means", feed::means);
+}
+
+#[test]
+fn token_cache() {
+    each("token_cache", feed::token_cache);
+}
+
+#[test]
+fn report() {
+    each("report", feed::report);
+}
+
+#[test]
+fn sweep() {
+    each("sweep", feed::sweep);
+}
+
+#[test]
+fn metrics() {
+    each("metrics", feed::metrics);
+}
+
+#[test]
+fn run_config() {
+    each("run_config", feed::run_config);
+}
+
+#[test]
+fn state() {
+    each("state", feed::state);
+}
+
+#[test]
+fn documents() {
+    each("documents", feed::documents);
+}

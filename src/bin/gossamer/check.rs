@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use gossamer::check;
+use gossamer::check::{self, Verdict};
 use gossamer::device::Device;
 
 #[derive(clap::Args)]
@@ -24,27 +24,39 @@ pub fn run(args: &Args) -> Result<()> {
     for folder in &args.folders {
         cases.push(check::folder(folder)?);
     }
-    let mut failures = 0;
+    writeln!(out, "\noperations")?;
+    let operations = check::operations(&device)?;
+    let mut failures = report(&mut out, &operations)?;
     for case in &cases {
         writeln!(out, "\n{}", case.name)?;
-        for verdict in check::run(case, &device)? {
-            failures += usize::from(!verdict.passed());
-            writeln!(
-                out,
-                "  {}  {:<22} {:>9.2e} of {:.0e}  {}",
-                if verdict.passed() { "ok  " } else { "FAIL" },
-                verdict.quantity,
-                verdict.error,
-                verdict.tolerance,
-                verdict.at
-            )?;
-        }
+        failures += report(&mut out, &check::run(case, &device)?)?;
     }
     match failures {
         0 => {
-            writeln!(out, "\nall {} cases agree: this device computes what it should", cases.len())?;
+            writeln!(
+                out,
+                "\nall {} operations and {} cases agree: this device computes what it should",
+                operations.len(),
+                cases.len()
+            )?;
             Ok(())
         }
         n => bail!("{n} quantities are off: do not trust numbers from this device"),
     }
+}
+
+/// Prints the verdicts, a line each, and says how many failed.
+fn report(out: &mut impl Write, verdicts: &[Verdict]) -> Result<usize> {
+    for verdict in verdicts {
+        writeln!(
+            out,
+            "  {}  {:<28} {:>9.2e} of {:.0e}  {}",
+            if verdict.passed() { "ok  " } else { "FAIL" },
+            verdict.quantity,
+            verdict.error,
+            verdict.tolerance,
+            verdict.at
+        )?;
+    }
+    Ok(verdicts.iter().filter(|verdict| !verdict.passed()).count())
 }

@@ -6,6 +6,8 @@ use super::{Buffer, Gpu, lock};
 use crate::device::{Element, Tensor};
 use crate::{Error, Result};
 
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Workgroups in one grid dimension at most, by WebGPU's default limits.
@@ -54,18 +56,44 @@ impl Shader {
     /// # Errors
     /// [`Error::Device`] for an include that does not exist.
     pub fn wgsl(&self, subgroups: bool) -> Result<String> {
-        let mut text = String::with_capacity(self.source.len() + 1024);
-        for line in self.source.lines() {
+        self.wgsl_from(None, subgroups)
+    }
+
+    /// As [`Shader::wgsl`], with the files of `folder`, laid out as `shaders/` is, in place of the built-in ones.
+    ///
+    /// # Errors
+    /// As [`Shader::wgsl`], and [`Error::Io`] for a file that cannot be read.
+    pub(super) fn wgsl_from(&self, folder: Option<&Path>, subgroups: bool) -> Result<String> {
+        let source = text(folder, &format!("{}.wgsl", self.name), self.source)?;
+        let mut out = String::with_capacity(source.len() + 1024);
+        for line in source.lines() {
             match line.trim().strip_prefix("#include ") {
                 Some(name) => match INCLUDES.iter().find(|snippet| snippet.name == name.trim()) {
-                    Some(snippet) => text.push_str(snippet.subgroups.filter(|_| subgroups).unwrap_or(snippet.text)),
+                    Some(snippet) => out.push_str(&snippet.resolve(folder, subgroups)?),
                     None => return Err(Error::Device(format!("shader {}: no include {name}", self.name))),
                 },
-                None => text.push_str(line),
+                None => out.push_str(line),
             }
-            text.push('\n');
+            out.push('\n');
         }
-        Ok(text)
+        Ok(out)
+    }
+}
+
+impl Snippet {
+    fn resolve(&self, folder: Option<&Path>, subgroups: bool) -> Result<Cow<'static, str>> {
+        match self.subgroups.filter(|_| subgroups) {
+            Some(built_in) => text(folder, &format!("include/{}_subgroups.wgsl", self.name), built_in),
+            None => text(folder, &format!("include/{}.wgsl", self.name), self.text),
+        }
+    }
+}
+
+/// The text of `file` in `folder`, or the built-in one where there is no folder.
+fn text(folder: Option<&Path>, file: &str, built_in: &'static str) -> Result<Cow<'static, str>> {
+    match folder.map(|folder| folder.join(file)) {
+        Some(path) => std::fs::read_to_string(&path).map(Cow::Owned).map_err(|e| Error::io(&path, e)),
+        None => Ok(Cow::Borrowed(built_in)),
     }
 }
 

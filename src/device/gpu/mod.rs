@@ -30,16 +30,21 @@ pub struct GpuOptions {
     /// Whether kernels check every index and bound every loop while they run, as wgpu has it for shaders of unknown origin. Results are
     /// the same with and without; it takes time, and keeps a mistake in a kernel from reaching other memory.
     pub checked: bool,
+    /// For those who work on kernels: a folder laid out as `shaders/` is, whose files take the place of the built-in ones. Such kernels
+    /// are always checked, and neither they nor choices are kept.
+    pub shaders: Option<PathBuf>,
 }
 
 impl GpuOptions {
     /// As the environment says. `GOSSAMER_CACHE` names the folder; empty, there is none; without it, it is the user's for such things.
-    /// `GOSSAMER_SUBGROUPS=0` leaves subgroup operations alone, `GOSSAMER_CHECKED=1` has kernels check themselves.
+    /// `GOSSAMER_SUBGROUPS=0` leaves subgroup operations alone, `GOSSAMER_CHECKED=1` has kernels check themselves,
+    /// `GOSSAMER_SHADERS` names a folder of kernels.
     pub fn from_env() -> Self {
         Self {
             cache: cache::folder(|name| std::env::var_os(name)),
             subgroups: std::env::var_os("GOSSAMER_SUBGROUPS").is_none_or(|value| value != "0"),
             checked: std::env::var_os("GOSSAMER_CHECKED").is_some_and(|value| value != "0"),
+            shaders: std::env::var_os("GOSSAMER_SHADERS").filter(|folder| !folder.is_empty()).map(PathBuf::from),
         }
     }
 }
@@ -54,12 +59,12 @@ pub struct Gpu {
 }
 
 struct Shared {
+    adapter: wgpu::Adapter,
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
-    checked: bool,
-    cache: Option<PathBuf>,
+    options: GpuOptions,
     compiled: Option<Compiled>,
     tuning: Mutex<Tuning>,
     pipelines: Mutex<Pipelines>,
@@ -178,6 +183,10 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`] with the driver's reason.
     pub fn from_adapter(adapter: wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
+        let mut options = options.clone();
+        if options.shaders.is_some() {
+            (options.checked, options.cache) = (true, None);
+        }
         let info = adapter.get_info();
         if !computes(&adapter) {
             return Err(Error::Device(format!("{} ({}) has no compute shaders", info.name, info.backend)));
@@ -219,12 +228,12 @@ impl Gpu {
         let compiled = options.cache.as_deref().and_then(|folder| Compiled::open(&device, &info, folder));
         Ok(Self {
             shared: Arc::new(Shared {
+                adapter,
                 device,
                 queue,
                 info,
                 limits,
-                checked: options.checked,
-                cache: options.cache.clone(),
+                options,
                 compiled,
                 tuning: Mutex::new(tuning),
                 pipelines: Mutex::default(),
@@ -236,11 +245,37 @@ impl Gpu {
         })
     }
 
-    /// One line for people: adapter, backend and driver, and whether kernels use subgroup operations.
+    /// The same adapter as a device of its own, opened with other options.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the driver's reason.
+    pub fn reopen(&self, options: &GpuOptions) -> Result<Self> {
+        Self::from_adapter(self.shared.adapter.clone(), options)
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &GpuOptions {
+        &self.shared.options
+    }
+
+    /// The kernels compiled so far, as `shader::entry CONSTANT=value`, sorted. Tests compare them with those there are.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if another thread failed while using the GPU.
+    pub fn compiled_kernels(&self) -> Result<Vec<String>> {
+        Ok(lock(&self.shared.pipelines)?.names())
+    }
+
+    /// One line for people: adapter, backend and driver, whether kernels use subgroup operations, and where they are from
+    /// if not from this program.
     pub fn describe(&self) -> String {
         let info = &self.shared.info;
         let subgroups = if self.subgroups() { "with subgroups" } else { "without subgroups" };
-        format!("GPU {} ({}, {} {}), {subgroups}", info.name, info.backend, info.driver, info.driver_info)
+        let shaders = match &self.shared.options.shaders {
+            Some(folder) => format!(", kernels of {}", folder.display()),
+            None => String::new(),
+        };
+        format!("GPU {} ({}, {} {}), {subgroups}{shaders}", info.name, info.backend, info.driver, info.driver_info)
             .replace(" )", ")")
     }
 
@@ -296,6 +331,17 @@ impl Gpu {
             }
         };
         Ok(Buffer { raw: Some(raw), home: self.clone() })
+    }
+
+    /// Fills the buffers kept for reuse with set bits.
+    pub(super) fn poison_free_memory(&self) -> Result<()> {
+        let free: Vec<wgpu::Buffer> = lock(&self.shared.free)?.values().flatten().cloned().collect();
+        // Nothing recorded earlier may still write to them.
+        self.wait()?;
+        for buffer in free {
+            self.shared.queue.write_buffer(&buffer, 0, &vec![0xff; buffer.size() as usize]);
+        }
+        Ok(())
     }
 
     fn create_buffer(&self, name: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {

@@ -52,6 +52,13 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
+    /// What has been compiled, as `shader::entry CONSTANT=value`, sorted.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.pipelines.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
     pub(super) fn get(&mut self, gpu: &Gpu, key: Key) -> Result<Arc<Pipeline>> {
         let text = key.text();
         if let Some(pipeline) = self.pipelines.get(&text) {
@@ -76,7 +83,7 @@ impl Pipelines {
             entry_point: Some(key.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &key.constants,
-                zero_initialize_workgroup_memory: gpu.shared.checked,
+                zero_initialize_workgroup_memory: gpu.shared.options.checked,
             },
             cache: gpu.shared.compiled.as_ref().map(Compiled::raw),
         });
@@ -94,7 +101,8 @@ impl Pipelines {
             return Ok(module.clone());
         }
         let failed = |reason: String| Error::Device(format!("shader {}: {reason}", shader.name));
-        let wgsl = shader.wgsl(gpu.subgroups())?;
+        let folder = gpu.shared.options.shaders.as_deref();
+        let wgsl = shader.wgsl_from(folder, gpu.subgroups())?;
         let ir = naga::front::wgsl::parse_str(&wgsl).map_err(|e| failed(e.emit_to_string(&wgsl)))?;
         let capabilities = match gpu.subgroups() {
             true => naga::valid::Capabilities::SUBGROUP,
@@ -106,9 +114,9 @@ impl Pipelines {
         let scope = gpu.shared.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(shader.name), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
-        let raw = match gpu.shared.checked {
+        let raw = match gpu.shared.options.checked || folder.is_some() {
             true => gpu.shared.device.create_shader_module(descriptor),
-            // SAFETY: the text is one of this crate's own shaders, never a user's. Each guards its indices by the shapes that its launch was
+            // SAFETY: the text is one of this crate's own shaders, never a user's (those of a folder are checked, above). Each guards its indices by the shapes that its launch was
             // given, in all loops something is counted up to an end, no divisor is zero, and workgroup memory is written before it is read.
             // The lists of compressed weights, which indices come from, are made by this crate alone. Tests run every kernel both ways.
             false => unsafe {

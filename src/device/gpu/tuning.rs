@@ -63,7 +63,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::Io`].
     pub fn keep_choices(&self) -> Result<Option<PathBuf>> {
-        let Some(folder) = &self.shared.cache else { return Ok(None) };
+        let Some(folder) = &self.shared.options.cache else { return Ok(None) };
         let tuning = lock(&self.shared.tuning)?;
         let path = tuning.path(folder);
         let text = serde_json::to_string_pretty(&*tuning).map_err(|e| Error::file(&path, e.to_string()))?;

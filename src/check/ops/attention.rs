@@ -1,0 +1,159 @@
+//! Attention over whole sequences, and of one query a sequence over what is kept.
+
+use super::{Bench, wide};
+use crate::Result;
+use crate::ops::{attention, attention_step};
+
+/// Sequences, times, heads, and channels of a head.
+#[derive(Clone, Copy)]
+struct Shape {
+    batch: usize,
+    time: usize,
+    heads: usize,
+    width: usize,
+}
+
+impl Shape {
+    fn len(self) -> usize {
+        self.batch * self.time * self.heads * self.width
+    }
+
+    /// Where the channels of a head begin.
+    fn at(self, b: usize, t: usize, h: usize) -> usize {
+        ((b * self.time + t) * self.heads + h) * self.width
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Output, lse, and the gradients of queries, keys, values and sink.
+struct Right {
+    y: Vec<f64>,
+    lse: Vec<f64>,
+    gradients: [Vec<f64>; 3],
+    dsink: Vec<f64>,
+}
+
+fn right(s: Shape, [q, k, v, dout]: [&[f64]; 4], sink: Option<&[f64]>) -> Right {
+    let (n, scale) = (s.len(), 1.0 / (s.width as f64).sqrt());
+    let zeros = || vec![0.0; n];
+    let mut r = Right { y: zeros(), lse: vec![], gradients: [zeros(), zeros(), zeros()], dsink: vec![0.0; s.heads] };
+    for (b, h) in (0..s.batch).flat_map(|b| (0..s.heads).map(move |h| (b, h))) {
+        for t in 0..s.time {
+            let row = |x: usize| s.at(b, x, h)..s.at(b, x, h) + s.width;
+            let scores: Vec<f64> = (0..=t).map(|j| dot(&q[row(t)], &k[row(j)]) * scale).collect();
+            let sink = sink.map(|sink| sink[h]);
+            let top = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = scores.iter().copied().chain(sink).map(|x| (x - top).exp()).sum();
+            let lse = top + sum.ln();
+            r.lse.push(lse);
+            for (j, score) in scores.iter().enumerate() {
+                let p = (score - lse).exp();
+                for (c, i) in row(t).enumerate() {
+                    r.y[i] += p * v[row(j).start + c];
+                }
+            }
+            let delta = dot(&dout[row(t)], &r.y[row(t)]);
+            for (j, score) in scores.iter().enumerate() {
+                let p = (score - lse).exp();
+                let ds = p * (dot(&dout[row(t)], &v[row(j)]) - delta);
+                for c in 0..s.width {
+                    let (t, j) = (row(t).start + c, row(j).start + c);
+                    r.gradients[0][t] += ds * scale * k[j];
+                    r.gradients[1][j] += ds * scale * q[t];
+                    r.gradients[2][j] += p * dout[t];
+                }
+            }
+            if let Some(sink) = sink {
+                r.dsink[h] -= (sink - lse).exp() * delta;
+            }
+        }
+    }
+    r
+}
+
+pub(super) fn attention(b: &mut Bench) -> Result<()> {
+    let shape = |(batch, time, heads, width)| Shape { batch, time, heads, width };
+    // Widths for full and for smaller tiles, with and without channels left over; times around blocks of 64.
+    let shapes = [(1, 1, 1, 1), (2, 5, 3, 5), (2, 70, 2, 16), (1, 131, 2, 8), (1, 66, 1, 39), (1, 67, 1, 128), (9, 65, 1, 2)];
+    for (s, with_sink) in shapes.map(shape).into_iter().flat_map(|s| [(s, false), (s, true)]) {
+        let n = s.len();
+        let q: Vec<f32> = b.numbers(n).iter().map(|q| 2.0 * q).collect();
+        let (k, v, dout, sink) = (b.numbers(n), b.numbers(n), b.numbers(n), b.numbers(s.heads));
+        let want =
+            right(s, [&wide(&q), &wide(&k), &wide(&v), &wide(&dout)], with_sink.then(|| wide(&sink)).as_deref());
+        let dimensions = [s.batch, s.time, s.heads * s.width];
+        let (q, k) = (b.put(&dimensions, &q)?, b.put(&dimensions, &k)?);
+        let (v, dout) = (b.put(&dimensions, &v)?, b.put(&dimensions, &dout)?);
+        let sink = b.put(&[s.heads], &sink)?;
+        let sink = with_sink.then_some(&sink);
+        b.fresh()?;
+        let at = |what: &str| format!("{what}, {dimensions:?}, {} heads, sink {with_sink}", s.heads);
+        let forward = attention::forward(&q, &k, &v, sink, s.heads)?;
+        b.close(&at("forward"), &forward.y, &want.y)?;
+        b.close(&at("lse"), &forward.lse, &want.lse)?;
+        let got = attention::backward(&dout, &q, &k, &v, sink, &forward, s.heads)?;
+        for (name, got, want) in
+            [("queries", &got.q, &want.gradients[0]), ("keys", &got.k, &want.gradients[1]), ("values", &got.v, &want.gradients[2])]
+        {
+            // Where there is one key, the gradients of its query and of itself are 0 up to rounding.
+            if s.time > 1 || name == "values" || with_sink {
+                b.close(&at(&format!("gradient of {name}")), got, want)?;
+            }
+        }
+        if let Some(got) = &got.sink {
+            b.close(&at("gradient of the sink"), got, &want.dsink)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn attention_step(b: &mut Bench) -> Result<()> {
+    for (batch, capacity, heads, width) in [(1, 1, 1, 1), (2, 9, 3, 5), (3, 140, 2, 16), (1, 70, 1, 70)] {
+        let s = Shape { batch, time: capacity, heads, width };
+        let channels = heads * width;
+        let kept = [batch, capacity, channels];
+        let (k, v) = (b.numbers(s.len()), b.numbers(s.len()));
+        let part = |x: &[f32], from: usize, to: usize| -> Vec<f32> {
+            let rows = x.chunks(capacity * channels).flat_map(|x| &x[from * channels..to * channels]);
+            rows.copied().collect()
+        };
+        // Positions one by one at first, as they are generated; then the rest at once, as a prompt is read.
+        let (mut keys, mut values) = (b.device.zeros("keys", &kept)?, b.device.zeros("values", &kept)?);
+        let mut lengths: Vec<usize> = [1, 2, 3, capacity / 2, capacity].into_iter().filter(|&l| l <= capacity && l > 0).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let mut before = 0;
+        for length in lengths {
+            for (data, store) in [(&k, &mut keys), (&v, &mut values)] {
+                let rows = b.put(&[batch, length - before, channels], &part(data, before, length))?;
+                attention_step::append(&rows, store, before)?;
+            }
+            before = length;
+            let q: Vec<f32> = b.numbers(batch * channels).iter().map(|q| 2.0 * q).collect();
+            // Of either order: the sink's logit or a score is the largest.
+            let sink: Vec<f32> = (0..heads).map(|h| if h % 2 == 0 { 9.0 } else { -1.0 }).collect();
+            let query = b.put(&[batch, 1, channels], &q)?;
+            let sink_in = b.put(&[heads], &sink)?;
+            for with_sink in [false, true] {
+                // As the last query of whole sequences of that length.
+                let whole = Shape { time: length, ..s };
+                let mut queries = vec![0.0; whole.len()];
+                for (queries, q) in queries.chunks_mut(length * channels).zip(q.chunks(channels)) {
+                    queries[(length - 1) * channels..].copy_from_slice(&wide(q));
+                }
+                let (k, v) = (wide(&part(&k, 0, length)), wide(&part(&v, 0, length)));
+                let y = right(whole, [&queries, &k, &v, &queries], with_sink.then(|| wide(&sink)).as_deref()).y;
+                let last = y.chunks(length * channels).flat_map(|y| &y[(length - 1) * channels..]);
+                let want: Vec<f64> = last.copied().collect();
+                b.fresh()?;
+                let got = attention_step::forward(&query, &keys, &values, length, with_sink.then_some(&sink_in), heads)?;
+                b.close(&format!("{length} of {kept:?}, {heads} heads, sink {with_sink}"), &got, &want)?;
+            }
+        }
+        b.exact("append", &keys, &k)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! What goes entry by entry, moves entries, or adds them up.
+
+use super::{Bench, wide};
+use crate::Result;
+use crate::ops::{adam, add, affine, columns, embedding, gate, gelu, grad_rms, relu, rows};
+
+/// Around the 256 entries of a workgroup.
+const LENGTHS: [usize; 4] = [1, 255, 257, 1000];
+
+fn pairs(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    a.iter().zip(b).map(|(&a, &b)| f(a.into(), b.into())).collect()
+}
+
+pub(super) fn add(b: &mut Bench) -> Result<()> {
+    for n in LENGTHS {
+        let (x, y) = (b.numbers(n), b.numbers(n));
+        let want = pairs(&x, &y, |x, y| x + y);
+        let (x, mut y) = (b.put(&[n], &x)?, b.put(&[n], &y)?);
+        b.fresh()?;
+        b.close("forward", &add::forward(&x, &y)?, &want)?;
+        add::accumulate(&mut y, &x)?;
+        b.close("accumulate", &y, &want)?;
+    }
+    Ok(())
+}
+
+pub(super) fn affine(b: &mut Bench) -> Result<()> {
+    for n in LENGTHS {
+        let (x, scale, shift) = (b.numbers(n), b.numbers(n), b.numbers(n));
+        let product = pairs(&x, &scale, |x, scale| x * scale);
+        let want: Vec<f64> = product.iter().zip(&shift).map(|(p, &s)| p + f64::from(s)).collect();
+        let (x, scale, shift) = (b.put(&[n], &x)?, b.put(&[n], &scale)?, b.put(&[n], &shift)?);
+        b.fresh()?;
+        b.close("forward", &affine::forward(&x, &scale, &shift)?, &want)?;
+        b.close("backward", &affine::backward(&x, &scale)?, &product)?;
+    }
+    Ok(())
+}
+
+pub(super) fn relu(b: &mut Bench) -> Result<()> {
+    for n in LENGTHS {
+        let (mut x, dout) = (b.numbers(n), b.numbers(n));
+        x.iter_mut().step_by(5).for_each(|x| *x = 0.0);
+        let want = pairs(&x, &x, |x, _| x.max(0.0));
+        let slope = pairs(&x, &dout, |x, d| if x > 0.0 { d } else { 0.0 });
+        let (x, dout) = (b.put(&[n], &x)?, b.put(&[n], &dout)?);
+        b.fresh()?;
+        b.within(0.0, "forward", &relu::forward(&x)?, &want)?;
+        b.within(0.0, "backward", &relu::backward(&dout, &x)?, &slope)?;
+    }
+    Ok(())
+}
+
+/// The normal distribution function: a series of positive terms, and far out a continued fraction for the tail.
+fn normal_cdf(x: f64) -> f64 {
+    let bell = (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+    let a = x.abs();
+    let tail = if a < 4.0 {
+        let (mut term, mut sum, mut n) = (a, a, 1.0);
+        while term > 1e-18 * sum {
+            n += 2.0;
+            term *= a * a / n;
+            sum += term;
+        }
+        0.5 - bell * sum
+    } else {
+        bell / (1..=60).rev().fold(a, |below, n| a + f64::from(n) / below)
+    };
+    if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+pub(super) fn gelu(b: &mut Bench) -> Result<()> {
+    // Each range is compared by itself, so that its small numbers count.
+    for (first, last) in [(-0.01, 0.01), (-1.0, 1.0), (-3.0, -1.0), (-5.0, -3.0), (1.0, 12.5), (12.9, 20.0), (-1e20, 1e20)] {
+        let x: Vec<f32> = (0..300).map(|i| (first + (last - first) * f64::from(i) / 299.0) as f32).collect();
+        let dout = b.numbers(x.len());
+        let want: Vec<f64> = wide(&x).iter().map(|&x| x * normal_cdf(x)).collect();
+        let bell = |x: f64| x * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+        let slope = pairs(&x, &dout, |x, d| d * (normal_cdf(x) + bell(x)));
+        let (x, dout) = (b.put(&[300], &x)?, b.put(&[300], &dout)?);
+        b.fresh()?;
+        b.close(&format!("forward, {first} to {last}"), &gelu::forward(&x)?, &want)?;
+        b.close(&format!("backward, {first} to {last}"), &gelu::backward(&dout, &x)?, &slope)?;
+    }
+    Ok(())
+}
+
+pub(super) fn adam(b: &mut Bench) -> Result<()> {
+    for (n, factor, decay) in [(1, None, 0.0), (257, Some(0.3f32), 0.02), (1000, None, 0.01)] {
+        let (w, grad, m) = (b.numbers(n), b.numbers(n), b.numbers(n));
+        let v: Vec<f32> = b.numbers(n).iter().map(|v| v * v).collect();
+        let settings = adam::Settings { lr: 0.02, beta1: 0.9, beta2: 0.95, eps: 0.1, step: 3, decay };
+        let [lr, beta1, beta2, eps] = [settings.lr, settings.beta1, settings.beta2, settings.eps].map(f64::from);
+        let g: Vec<f64> = grad.iter().map(|&g| f64::from(g) * f64::from(factor.unwrap_or(1.0))).collect();
+        let mix = |old: &[f32], new: &dyn Fn(f64) -> f64, beta: f64| -> Vec<f64> {
+            old.iter().zip(&g).map(|(&old, &g)| beta * f64::from(old) + (1.0 - beta) * new(g)).collect()
+        };
+        let (first, second) = (mix(&m, &|g| g, beta1), mix(&v, &|g| g * g, beta2));
+        let update = |i: usize| {
+            let (m, v) = (first[i] / (1.0 - beta1.powi(3)), second[i] / (1.0 - beta2.powi(3)));
+            (f64::from(w[i]) - lr * m / (v.sqrt() + eps)) * (1.0 - f64::from(decay))
+        };
+        let want: Vec<f64> = (0..n).map(update).collect();
+        let (mut w, grad, mut m, mut v) = (b.put(&[n], &w)?, b.put(&[n], &grad)?, b.put(&[n], &m)?, b.put(&[n], &v)?);
+        let factor = factor.map(|factor| b.put(&[1], &[factor])).transpose()?;
+        adam::apply(&mut w, &grad, &mut m, &mut v, factor.as_ref(), &settings)?;
+        // The update is a hundredth of the weight.
+        b.within(1e-6, "weight", &w, &want)?;
+        b.close("first moment", &m, &first)?;
+        b.close("second moment", &v, &second)?;
+    }
+    Ok(())
+}
+
+pub(super) fn gate(b: &mut Bench) -> Result<()> {
+    for (rows, width) in [(1, 1), (3, 70), (130, 5), (200, 65)] {
+        let n = rows * width;
+        let (x, dout, mut tau, mean) = (b.numbers(n), b.numbers(n), b.numbers(width), b.numbers(width));
+        tau[0] = 0.0;
+        if let Some(tau) = tau.get_mut(1) {
+            *tau = -1e-6;
+        }
+        if let Some(tau) = tau.get_mut(2) {
+            *tau = -300.0;
+        }
+        let at = |i: usize, open: f32, closed: f32| f64::from(if tau[i % width] >= 0.0 { open } else { closed });
+        let forward: Vec<f64> = (0..n).map(|i| at(i, x[i], mean[i % width])).collect();
+        let dx: Vec<f64> = (0..n).map(|i| at(i, dout[i], 0.0)).collect();
+        let temperature = 0.7f32;
+        let mut dtau = vec![0.0f64; width];
+        for i in 0..n {
+            dtau[i % width] += f64::from(dout[i]) * (f64::from(x[i]) - f64::from(mean[i % width]));
+        }
+        for (sum, &tau) in dtau.iter_mut().zip(&tau) {
+            let e = (-f64::from(tau).abs() / f64::from(temperature)).exp();
+            *sum *= e / ((1.0 + e) * (1.0 + e) * f64::from(temperature));
+        }
+        let (x, dout) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &dout)?);
+        let (tau, mean) = (b.put(&[width], &tau)?, b.put(&[width], &mean)?);
+        b.fresh()?;
+        b.within(0.0, "forward", &gate::forward(&x, &tau, &mean)?, &forward)?;
+        b.within(0.0, "backward_input", &gate::backward_input(&dout, &tau)?, &dx)?;
+        b.close("backward_tau", &gate::backward_tau(&dout, &x, &tau, &mean, temperature)?, &dtau)?;
+    }
+    Ok(())
+}
+
+pub(super) fn columns(b: &mut Bench) -> Result<()> {
+    for (count, left, right) in [(1, 1, 1), (5, 70, 3), (90, 7, 13)] {
+        let (x, y) = (b.numbers(count * left), b.numbers(count * right));
+        let both: Vec<f32> =
+            x.chunks(left).zip(y.chunks(right)).flat_map(|(x, y)| x.iter().chain(y)).copied().collect();
+        let (x_in, y_in) = (b.put(&[count, left], &x)?, b.put(&[count, right], &y)?);
+        b.fresh()?;
+        let joined = columns::concat(&[&x_in, &y_in])?;
+        b.exact("concat", &joined, &both)?;
+        b.exact("slice from the start", &columns::slice(&joined, 0, left)?, &x)?;
+        b.exact("slice to the end", &columns::slice(&joined, left, right)?, &y)?;
+    }
+    Ok(())
+}
+
+pub(super) fn rows(b: &mut Bench) -> Result<()> {
+    for (first, second, width) in [(1, 1, 1), (3, 2, 100), (70, 9, 7)] {
+        let x = b.numbers((first + second) * width);
+        let all = b.put(&[first + second, width], &x)?;
+        b.fresh()?;
+        let (top, bottom) = (rows::slice(&all, 0, first)?, rows::slice(&all, first, second)?);
+        b.exact("slice from the start", &top, &x[..first * width])?;
+        b.exact("slice to the end", &bottom, &x[first * width..])?;
+        let want = [&x[first * width..], &x[..first * width]].concat();
+        b.exact("concat", &rows::concat(&[&bottom, &top])?, &want)?;
+    }
+    Ok(())
+}
+
+pub(super) fn embedding(b: &mut Bench) -> Result<()> {
+    for (vocab, width, positions) in [(1, 1, 1), (10, 60, 40), (300, 3, 700)] {
+        let table = b.numbers(vocab * width);
+        // Some ids many times, some never.
+        let ids: Vec<u32> = (0..positions).map(|_| (b.below(vocab) * b.below(vocab + 1) / vocab) as u32).collect();
+        let dout = b.numbers(positions * width);
+        let want: Vec<f32> = ids.iter().flat_map(|&id| &table[id as usize * width..][..width]).copied().collect();
+        let mut gathered = vec![0.0f64; vocab * width];
+        for (&id, dout) in ids.iter().zip(dout.chunks(width)) {
+            for (sum, &d) in gathered[id as usize * width..].iter_mut().zip(dout) {
+                *sum += f64::from(d);
+            }
+        }
+        let index = embedding::Index::new(b.device, &ids, vocab)?;
+        let (table, dout) = (b.put(&[vocab, width], &table)?, b.put(&[positions, width], &dout)?);
+        b.fresh()?;
+        b.exact("forward", &embedding::forward(&table, &index)?, &want)?;
+        b.close("backward", &embedding::backward(&dout, &index)?, &gathered)?;
+    }
+    Ok(())
+}
+
+pub(super) fn grad_rms(b: &mut Bench) -> Result<()> {
+    for n in [1, 255, 257, 4095, 4096, 4097, 9000] {
+        let x = b.numbers(n);
+        let sum: f64 = wide(&x).iter().map(|x| x * x).sum();
+        let (x, mut sums) = (b.put(&[n], &x)?, b.put(&[3], &[1.0, 2.0, 3.0])?);
+        b.fresh()?;
+        grad_rms::square_sum(&x, &mut sums, 1)?;
+        let sums = wide(&sums.read()?);
+        let got = b.put(&[1], &[sums[1] as f32])?;
+        b.close(&format!("square_sum of {n}"), &got, &[sum])?;
+        b.same("slots beside it", &[sums[0] as u32, sums[2] as u32], &[1, 3]);
+    }
+    use grad_rms::Rule;
+    // More sums than a workgroup takes in one, four, and eight rounds.
+    for (n, count) in [(1, 3), (200, 50), (257, 2000), (520, 100), (800, 5), (2500, 9000)] {
+        let sums: Vec<f32> = b.numbers(n).iter().map(|x| x.abs()).collect();
+        let rms = (wide(&sums).iter().sum::<f64>() / count as f64).sqrt();
+        let sums = b.put(&[n], &sums)?;
+        for (rule, factor) in
+            [(Rule::Normalize, 1.0 / (rms + 1e-5)), (Rule::Clip, 1.0 / rms.max(1.0)), (Rule::None, 1.0)]
+        {
+            b.fresh()?;
+            let got = grad_rms::factor(&sums, count, rule)?.read()?;
+            for (name, got, want) in [("factor", got[0], factor), ("rms", got[1], rms)] {
+                let got = b.put(&[1], &[got])?;
+                b.close(&format!("{name} of {n} sums, {rule:?}"), &got, &[want])?;
+            }
+        }
+    }
+    // So small that what is added to it counts.
+    let sums = b.put(&[1], &[1e-10])?;
+    let got = grad_rms::factor(&sums, 1, Rule::Normalize)?;
+    b.close("factor of a small sum", &got, &[1.0 / (1e-5 + 1e-5), 1e-5])
+}

@@ -1,0 +1,159 @@
+//! Losses, and the logit difference.
+
+use super::{Bench, wide};
+use crate::Result;
+use crate::ops::{contrast, cross_entropy, kl, nmse};
+
+/// Logits whose exponentials would overflow, unless the largest is taken out first.
+fn logits(b: &mut Bench, rows: usize, v: usize) -> Vec<f32> {
+    let offsets: Vec<f32> = (0..rows).map(|r| [0.0, 90.0, -200.0][r % 3]).collect();
+    b.numbers(rows * v).iter().enumerate().map(|(i, x)| 3.0 * x + offsets[i / v]).collect()
+}
+
+/// The logarithm of the sum of exponentials of a row.
+fn log_sum_exp(row: &[f64]) -> f64 {
+    let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    top + row.iter().map(|x| (x - top).exp()).sum::<f64>().ln()
+}
+
+pub(super) fn cross_entropy(b: &mut Bench) -> Result<()> {
+    for (rows, v) in [(1, 1), (7, 255), (5, 300), (3, 1100), (4200, 2), (9000, 3)] {
+        let x = logits(b, rows, v);
+        let targets: Vec<u32> = (0..rows)
+            .map(|r| match r % 4 {
+                0 => (v - 1) as u32,
+                3 => cross_entropy::IGNORE,
+                _ => b.below(v) as u32,
+            })
+            .collect();
+        // That of a whole batch, of which this is a part.
+        let count = rows + 3;
+        let dloss = 1.7f64;
+        let (mut losses, mut lse, mut dx) = (vec![], vec![], vec![]);
+        for (row, &target) in wide(&x).chunks(v).zip(&targets) {
+            let sum = log_sum_exp(row);
+            lse.push(sum);
+            losses.push(row.get(target as usize).map_or(0.0, |x| sum - x));
+            let scale = if (target as usize) < v { dloss / count as f64 } else { 0.0 };
+            dx.extend(row.iter().enumerate().map(|(c, x)| ((x - sum).exp() - f64::from(c == target as usize)) * scale));
+        }
+        let loss = losses.iter().sum::<f64>() / count as f64;
+        let (x, targets) = (b.put(&[rows, v], &x)?, b.put_ids(&[rows], &targets)?);
+        let dloss = b.put(&[1], &[dloss as f32])?;
+        b.fresh()?;
+        let forward = cross_entropy::forward(&x, &targets, count)?;
+        let at = |what: &str| format!("{what}, {rows} rows of {v}");
+        b.close(&at("losses"), &forward.losses, &losses)?;
+        b.close(&at("lse"), &forward.lse, &lse)?;
+        b.close(&at("loss"), &forward.loss, &[loss])?;
+        // What exp makes of the rounding of logits of 200 is larger.
+        b.within(1e-4, &at("backward"), &cross_entropy::backward(&dloss, &x, &targets, &forward)?, &dx)?;
+    }
+    Ok(())
+}
+
+pub(super) fn kl(b: &mut Bench) -> Result<()> {
+    for (blocks, rows, v) in [(1, 1, 2), (3, 5, 300), (2, 300, 7), (2, 3, 1100)] {
+        let (x, target) = (logits(b, blocks * rows, v), logits(b, rows, v));
+        let dloss = b.numbers(blocks);
+        let wanted: Vec<Vec<f64>> = wide(&target)
+            .chunks(v)
+            .map(|row| {
+                let sum = log_sum_exp(row);
+                row.iter().map(|x| x - sum).collect()
+            })
+            .collect();
+        let (mut loss, mut lse, mut dx) = (vec![0.0; blocks], vec![], vec![]);
+        for (r, row) in wide(&x).chunks(v).enumerate() {
+            let (sum, block, want) = (log_sum_exp(row), r / rows, &wanted[r % rows]);
+            lse.push(sum);
+            for (x, log_p) in row.iter().zip(want) {
+                let log_q = x - sum;
+                loss[block] += log_p.exp() * (log_p - log_q) / rows as f64;
+                dx.push((log_q.exp() - log_p.exp()) * f64::from(dloss[block]) / rows as f64);
+            }
+        }
+        let (x, target) = (b.put(&[blocks * rows, v], &x)?, b.put(&[rows, v], &target)?);
+        let dloss = b.put(&[blocks], &dloss)?;
+        b.fresh()?;
+        let forward = kl::forward(&x, &target)?;
+        let at = |what: &str| format!("{what}, {blocks} blocks of {rows} rows of {v}");
+        b.close(&at("lse"), &forward.lse, &lse)?;
+        b.within(1e-4, &at("loss"), &forward.loss, &loss)?;
+        b.within(1e-4, &at("backward"), &kl::backward(&dloss, &x, &target, &forward)?, &dx)?;
+    }
+    Ok(())
+}
+
+pub(super) fn nmse(b: &mut Bench) -> Result<()> {
+    for (rows, width, all_at_mean) in [(2, 1, false), (5, 300, false), (300, 7, false), (600, 260, false), (4, 5, true)] {
+        let (x, mut target) = (b.numbers(rows * width), b.numbers(rows * width));
+        if all_at_mean {
+            target = target[..width].repeat(rows);
+        }
+        let (x64, t64, r64) = (wide(&x), wide(&target), rows as f64);
+        let mean: Vec<f64> = (0..width).map(|c| t64.iter().skip(c).step_by(width).sum::<f64>() / r64).collect();
+        let (mut loss, mut weights, mut dx) = (0.0, vec![], vec![]);
+        let dloss = -0.6f32;
+        for (x, t) in x64.chunks(width).zip(t64.chunks(width)) {
+            let distance: f64 = t.iter().zip(&mean).map(|(t, m)| (t - m) * (t - m)).sum();
+            let weight = if all_at_mean { 0.0 } else { 1.0 / (r64 * distance) };
+            weights.push(weight);
+            for (x, t) in x.iter().zip(t) {
+                loss += weight * (x - t) * (x - t);
+                dx.push(2.0 * (x - t) * weight * f64::from(dloss));
+            }
+        }
+        let (x, target) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &target)?);
+        let dloss = b.put(&[1], &[dloss])?;
+        b.fresh()?;
+        let forward = nmse::forward(&x, &target)?;
+        let at = |what: &str| format!("{what}, {rows} rows of {width}");
+        b.close(&at("loss"), &forward.loss, &[loss])?;
+        b.close(&at("weights"), &forward.weights, &weights)?;
+        b.close(&at("backward"), &nmse::backward(&dloss, &x, &target, &forward.weights)?, &dx)?;
+    }
+    at_the_limit(b)
+}
+
+/// Targets about as far from their mean as counts at least, the mean itself being far from 0.
+fn at_the_limit(b: &mut Bench) -> Result<()> {
+    let width = 300;
+    for (off, counts) in [(0.012f32, true), (0.009, false)] {
+        let mut target = vec![0.0; 2 * width];
+        (target[290], target[width + 290]) = (1024.0, 1024.0);
+        (target[3], target[width + 3]) = (off, -off);
+        let x = b.numbers(2 * width);
+        let (x, target) = (b.put(&[2, width], &x)?, b.put(&[2, width], &target)?);
+        b.fresh()?;
+        let weight = if counts { 0.5 / (f64::from(off) * f64::from(off)) } else { 0.0 };
+        b.close(&format!("weights {off} from the mean"), &nmse::forward(&x, &target)?.weights, &[weight; 2])?;
+    }
+    Ok(())
+}
+
+pub(super) fn contrast(b: &mut Bench) -> Result<()> {
+    for (batch, time, vocab) in [(1, 1, 1), (3, 4, 5), (70, 2, 9)] {
+        let n = batch * time * vocab;
+        let logits = b.numbers(n);
+        let choices: Vec<_> = (0..batch)
+            .map(|_| (b.below(time), b.below(vocab) as u32, b.below(vocab) as u32))
+            .collect();
+        let dz = b.numbers(batch);
+        let (mut z, mut dlogits) = (vec![], vec![0.0; n]);
+        for (i, &(at, right, wrong)) in choices.iter().enumerate() {
+            let row = (i * time + at) * vocab;
+            let (right, wrong) = (row + right as usize, row + wrong as usize);
+            z.push(f64::from(logits[right]) - f64::from(logits[wrong]));
+            dlogits[right] += f64::from(dz[i]);
+            dlogits[wrong] -= f64::from(dz[i]);
+        }
+        let shape = [batch, time, vocab];
+        let choices = contrast::Choices::new(b.device, shape, &choices)?;
+        let (logits, dz) = (b.put(&shape, &logits)?, b.put(&[batch], &dz)?);
+        b.fresh()?;
+        b.close("forward", &contrast::forward(&logits, &choices)?, &z)?;
+        b.close("backward", &contrast::backward(&dz, &choices)?, &dlogits)?;
+    }
+    Ok(())
+}

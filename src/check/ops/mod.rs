@@ -1,0 +1,193 @@
+//! Every operation by itself, on inputs that show an error: ties, zeros of both signs, widths that no tile or workgroup divides, more rows
+//! than a workgroup has invocations, large numbers. What is right is said by plain loops in float64.
+//!
+//! A new operation needs a row in [`OPERATIONS`]: a test compares the kernels launched here with those there are.
+
+mod attention;
+mod elementwise;
+mod losses;
+mod matrices;
+mod norms;
+mod selection;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Verdict, comparable};
+use crate::Result;
+use crate::device::{Device, Gpu, GpuOptions, Tensor};
+
+/// One operation: all of its kernels, in all shapes in which they are launched.
+struct Operation {
+    name: &'static str,
+    run: fn(&mut Bench) -> Result<()>,
+}
+
+macro_rules! operations {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        &[$(Operation { name: stringify!($name), run: $module::$name }),*]
+    };
+}
+
+const OPERATIONS: &[Operation] = operations![
+    selection::abs_topk,
+    elementwise::adam,
+    elementwise::add,
+    elementwise::affine,
+    attention::attention,
+    attention::attention_step,
+    elementwise::columns,
+    matrices::compress,
+    losses::contrast,
+    selection::count_nonzero,
+    losses::cross_entropy,
+    elementwise::embedding,
+    elementwise::gate,
+    elementwise::gelu,
+    elementwise::grad_rms,
+    losses::kl,
+    norms::layer_norm,
+    matrices::linear,
+    selection::most_probable,
+    losses::nmse,
+    elementwise::relu,
+    norms::rms_norm,
+    elementwise::rows,
+    matrices::sparse_linear,
+    selection::weight_topk,
+];
+
+/// Runs every operation on `device`, and where it has subgroup operations once more without. One verdict an operation, the worst.
+///
+/// # Errors
+/// If the device fails; wrong numbers are verdicts, not errors.
+pub fn operations(device: &Device) -> Result<Vec<Verdict>> {
+    let mut verdicts = run(device, "")?;
+    if let Device::Gpu(gpu) = device
+        && gpu.subgroups()
+    {
+        let options = GpuOptions { subgroups: false, ..gpu.options().clone() };
+        verdicts.extend(run(&Device::Gpu(gpu.reopen(&options)?), ", no subgroups")?);
+    }
+    Ok(verdicts)
+}
+
+fn run(device: &Device, form: &str) -> Result<Vec<Verdict>> {
+    let verdict = |operation: &Operation| {
+        let mut bench = Bench::new(device);
+        (operation.run)(&mut bench)?;
+        Ok(bench.verdict(format!("{}{form}", operation.name)))
+    };
+    OPERATIONS.iter().map(verdict).collect()
+}
+
+/// Sums of float32 numbers, and functions that a driver may compute to a few units in the last place: relative to the largest number.
+const CLOSE: f64 = 2e-5;
+
+/// Makes inputs, compares results, and remembers the worst.
+struct Bench<'a> {
+    device: &'a Device,
+    rng: ChaCha8Rng,
+    worst: Option<Verdict>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(device: &'a Device) -> Self {
+        Self { device, rng: ChaCha8Rng::seed_from_u64(24), worst: None }
+    }
+
+    /// `n` numbers between -2 and 2, none of them near 0.
+    fn numbers(&mut self, n: usize) -> Vec<f32> {
+        let number = |_| {
+            let size = self.rng.random_range(0.05f32..2.0);
+            if self.rng.random_bool(0.5) { size } else { -size }
+        };
+        (0..n).map(number).collect()
+    }
+
+    /// `n` numbers of which most have others of the same magnitude, and some are zeros of either sign.
+    fn ties(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3e38, -2.0][self.rng.random_range(0..8)]).collect()
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.rng.random_range(0..end)
+    }
+
+    fn gpu(&self) -> Option<Gpu> {
+        match self.device {
+            Device::Gpu(gpu) => Some(gpu.clone()),
+            Device::Cpu(_) => None,
+        }
+    }
+
+    fn put(&self, shape: &[usize], data: &[f32]) -> Result<Tensor> {
+        self.device.upload("check", shape, data)
+    }
+
+    fn put_ids(&self, shape: &[usize], data: &[u32]) -> Result<Tensor<u32>> {
+        self.device.upload("check", shape, data)
+    }
+
+    /// Sees to it that what an operation leaves unwritten shows. Before every operation.
+    fn fresh(&self) -> Result<()> {
+        self.device.poison_free_memory()
+    }
+
+    /// Compares with what is right up to rounding, relative to the largest number.
+    fn close(&mut self, what: &str, got: &Tensor, want: &[f64]) -> Result<()> {
+        self.within(CLOSE, what, got, want)
+    }
+
+    fn within(&mut self, tolerance: f64, what: &str, got: &Tensor, want: &[f64]) -> Result<()> {
+        let rounded: Vec<f32> = want.iter().map(|&w| w as f32).collect();
+        let got = got.read()?;
+        let (error, reason) = match comparable(&got, &rounded) {
+            Ok(()) => {
+                let scale = want.iter().fold(f64::MIN_POSITIVE, |m, w| m.max(w.abs()));
+                (got.iter().zip(want).fold(0.0f64, |m, (&g, w)| m.max((f64::from(g) - w).abs())) / scale, None)
+            }
+            Err(reason) => (f64::INFINITY, Some(reason)),
+        };
+        self.see(tolerance, what, error, reason);
+        Ok(())
+    }
+
+    /// Compares bits: the error is the share of numbers that differ.
+    fn exact(&mut self, what: &str, got: &Tensor, want: &[f32]) -> Result<()> {
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        self.same(what, &bits(&got.read()?), &bits(want));
+        Ok(())
+    }
+
+    fn same(&mut self, what: &str, got: &[u32], want: &[u32]) {
+        let (error, reason) = match got.len() == want.len() {
+            true => {
+                let differ = got.iter().zip(want).filter(|(got, want)| got != want).count();
+                (differ as f64 / want.len().max(1) as f64, None)
+            }
+            false => (f64::INFINITY, Some(format!("{} numbers, expected {}", got.len(), want.len()))),
+        };
+        self.see(0.0, what, error, reason);
+    }
+
+    fn see(&mut self, tolerance: f64, what: &str, error: f64, reason: Option<String>) {
+        // In shares of what is allowed, and where nothing is, of very little.
+        let badness = |error: f64, tolerance: f64| error / tolerance.max(1e-12);
+        if self.worst.as_ref().is_none_or(|worst| badness(error, tolerance) > badness(worst.error, worst.tolerance)) {
+            let at = reason.map_or(what.to_string(), |reason| format!("{what}: {reason}"));
+            self.worst = Some(Verdict { quantity: String::new(), error, tolerance, at });
+        }
+    }
+
+    fn verdict(self, quantity: String) -> Verdict {
+        match self.worst {
+            Some(worst) => Verdict { quantity, ..worst },
+            None => Verdict { quantity, error: f64::INFINITY, tolerance: 0.0, at: "nothing to compare".into() },
+        }
+    }
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
