@@ -43,7 +43,10 @@ impl Lock {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Err(Holder::of(path))),
                 Err(TryLockError::Error(e)) => {
-                    tracing::warn!("{}: no locks here ({e}): two processes would not notice each other", path.display());
+                    tracing::warn!(
+                        "{}: no locks here ({e}): two processes would not notice each other",
+                        path.display()
+                    );
                 }
             }
             let lock = Self { path: path.into(), file };

@@ -45,7 +45,8 @@ impl Temporary {
     /// As [`Temporary::beside`], for the file `real`, which errors call `named`.
     pub(super) fn create(real: PathBuf, named: &Path) -> Result<Self> {
         let failed = |e| Error::io(named, e);
-        file_name(&real).map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidInput, "the path ends in no name")))?;
+        file_name(&real)
+            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidInput, "the path ends in no name")))?;
         sweep(&real);
         loop {
             let path = next_name(&real);

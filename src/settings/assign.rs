@@ -60,7 +60,10 @@ pub(crate) fn value(text: &str) -> Value {
 /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose value is impossible.
 pub fn assign(table: &mut Table, rows: &[Row], assignment: &str) -> Result<()> {
     let (key, text) = parts(assignment)?;
-    let row = rows.iter().find(|row| row.key == key).ok_or_else(|| names::unknown(key, rows.iter().map(|r| r.key.as_str())))?;
+    let row = rows
+        .iter()
+        .find(|row| row.key == key)
+        .ok_or_else(|| names::unknown(key, rows.iter().map(|r| r.key.as_str())))?;
     put(table, row, value(text))
 }
 

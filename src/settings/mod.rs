@@ -9,8 +9,8 @@ mod names;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 
-pub(crate) use assign::{parts, put, value};
 pub use assign::{assign, split};
+pub(crate) use assign::{parts, put, value};
 pub use names::suggestion;
 pub(crate) use names::unknown;
 
@@ -210,7 +210,8 @@ impl<C> Setting<C> {
     /// # Errors
     /// [`Error::Config`] naming the setting.
     pub fn check(&self, section: &str, config: &C) -> Result<()> {
-        let wrong = |value: String| Err(Error::config(key(section, self.name), format!("{value} is not {}", self.takes)));
+        let wrong =
+            |value: String| Err(Error::config(key(section, self.name), format!("{value} is not {}", self.takes)));
         match (self.takes, (self.get)(config)) {
             (_, Value::Absent) => Ok(()),
             (Takes::Count(least, most), Value::Count(n)) if (least..=most).contains(&n) => Ok(()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
-use super::{assert_same_results, fails, gossamer, resume, results, succeeds, text, tiny};
+use super::{assert_same_results, fails, gossamer, results, resume, succeeds, text, tiny};
 
 /// A finished run of forty steps with all its checkpoints.
 fn run(settings: &[&str]) -> (TempDir, PathBuf) {

@@ -275,8 +275,11 @@ pub fn run_config(data: &[u8]) {
 pub fn state(data: &[u8]) {
     in_folder("state.json", data, |path| {
         let config = RunConfig::preset("quickstart").unwrap();
-        // There is no model beside it.
-        assert!(checkpoint::load(path.parent().unwrap(), &config, &Device::cpu()).is_err());
+        let folder = path.parent().unwrap();
+        if let Ok(state) = checkpoint::state(folder) {
+            // There is no model beside it.
+            assert!(checkpoint::load(folder, &state, &config, &Device::cpu()).is_err());
+        }
     });
 }
 

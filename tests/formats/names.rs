@@ -47,7 +47,7 @@ fn a_tensor_of_whole_numbers_is_of_the_wrong_type() {
         let mut floats = tensors.clone();
         let HostTensor { shape, data } = floats.remove(name).unwrap();
         let ids = BTreeMap::from([(name.to_string(), HostIds { shape, data: vec![0; data.len()] })]);
-        save_arrays(dir.path().join("model.safetensors"), &floats, &ids).unwrap();
+        save_arrays(dir.path().join("model.safetensors"), &floats, &ids, None).unwrap();
         assert_says(ModelFiles::open(dir.path()), &["model.safetensors", name, "of the wrong type", "I64"]);
     }
 }

@@ -121,7 +121,9 @@ impl FromStr for Strengths {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` is neither START:END:STEP nor a list of numbers, each from -{MAX_STRENGTH} to {MAX_STRENGTH}")
+            format!(
+                "`{text}` is neither START:END:STEP nor a list of numbers, each from -{MAX_STRENGTH} to {MAX_STRENGTH}"
+            )
         };
         let numbers = |separator: char| -> Result<Vec<f64>, String> {
             let number = |part: &str| part.trim().parse().ok().filter(|v: &f64| v.abs() <= MAX_STRENGTH);
