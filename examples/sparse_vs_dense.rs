@@ -254,14 +254,20 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     let finder = Finder { model, nodes, tokenizer };
     let tasks = tasks::all();
-    let done = parallel::map(&model.device, tasks.len(), |at| {
-        match task_rows(args, kind, &finder, &tasks[at]) {
-            Ok(found) => return rows.add(found),
-            Err(error) => println!("{}: {}: {error:#}", kind.0, tasks[at].name),
+    let done = parallel::map(&model.device, tasks.len(), |at| match task_rows(args, kind, &finder, &tasks[at]) {
+        Ok(found) => rows.add(found),
+        Err(error) if is_answer(&error) => {
+            println!("{}: {}: {error:#}", kind.0, tasks[at].name);
+            Ok(())
         }
-        Ok(())
+        Err(error) => Err(error),
     })?;
     done.into_iter().collect()
+}
+
+/// Whether it says that the task has no circuit. Any other error says nothing about the task.
+fn is_answer(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::OutOfReach { .. } | Error::NoQuestion { .. }))
 }
 
 /// A task's circuits at all target losses, with and without clean-up: of all prices of a node the smallest.

@@ -132,7 +132,8 @@ pub enum Error {
 
 /// Where a number that is not finite was first met, why, and what helps to find out more.
 fn not_finite(site: &str, value: f32, at: Option<[usize; 3]>, weights: Option<&str>) -> String {
-    let channel = if site.ends_with("logits") { "token" } else { "channel" };
+    let logits = site == "logits" || site.ends_with("'s logits");
+    let (verb, channel) = if logits { ("are", "token") } else { ("is", "channel") };
     let place = at.map_or(String::new(), |[sequence, position, index]| {
         format!(" at position {position}, {channel} {index} of sequence {sequence}")
     });
@@ -141,7 +142,7 @@ fn not_finite(site: &str, value: f32, at: Option<[usize; 3]>, weights: Option<&s
         None => "All weights are finite: the numbers became too large on the way.".into(),
     };
     format!(
-        "{site} is not finite: {value}{place}. {cause} `gossamer inspect` lists weights that are not finite, and \
+        "{site} {verb} not finite: {value}{place}. {cause} `gossamer inspect` lists weights that are not finite, and \
          `gossamer record` writes down every site"
     )
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use gossamer::circuits::{Circuit, Counts, LossSet, Losses, ModelRef, Statistics, TokenRef};
 use gossamer::formats::{ModelFiles, Payload};
-use gossamer::model::inspect;
+use gossamer::model::{expect_model, inspect};
 use gossamer::text::tokenizer::Tokenizer;
 
 use crate::about::About;
@@ -68,7 +68,7 @@ impl Document {
             .context("circuits (.json), published circuits (viz_data.pt), runs and folders of models can be opened")?;
         let statistics = path.with_extension("statistics.json");
         let statistics = match statistics.exists() {
-            true => Statistics::load(&statistics).map_err(|e| e.to_string()),
+            true => measured(&statistics, &circuit.model.hash).map_err(|e| e.to_string()),
             false => Err(format!("measure them with `gossamer circuit stats {}`", path.display())),
         };
         let tokenizer = tokenizer(path, &circuit);
@@ -158,9 +158,37 @@ fn circuits(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The statistics in a file, which is checked to be about the circuit's model.
+fn measured(path: &Path, hash: &str) -> gossamer::Result<Statistics> {
+    let statistics = Statistics::load(path)?;
+    expect_model(path.display().to_string(), "model", &statistics.model, hash)?;
+    Ok(statistics)
+}
+
 /// The tokenizer of the run that the circuit lies in, or else of the model that it names.
 fn tokenizer(path: &Path, circuit: &Circuit) -> Option<Tokenizer> {
     let above = path.ancestors().skip(1).take(3).map(Path::to_path_buf);
     let mut folders = above.chain([PathBuf::from(&circuit.model.path)]);
     folders.find_map(|folder| Tokenizer::load(folder.join("tokenizer.json")).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_of_another_model_are_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("quotes.json");
+        let circuit = Document::example().unwrap().circuit;
+        circuit.save(&file).unwrap();
+        let mut statistics =
+            Statistics { version: 1, model: "sha256:other".into(), task: "quotes".into(), seed: 0, nodes: Vec::new() };
+        statistics.save(file.with_extension("statistics.json")).unwrap();
+        let said = Document::open(&file).unwrap().statistics.unwrap_err();
+        assert!(said.contains("sha256:other") && said.contains(&circuit.model.hash), "{said}");
+        statistics.model = circuit.model.hash;
+        statistics.save(file.with_extension("statistics.json")).unwrap();
+        assert_eq!(Document::open(&file).unwrap().statistics, Ok(statistics));
+    }
 }

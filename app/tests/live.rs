@@ -13,7 +13,7 @@ use gossamer::bridges::{BridgeFile, Bridges, ModelName, Ratio, Recipe, Steering}
 use gossamer::circuits::wording::token;
 use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, TokenRef, mean_activations};
 use gossamer::device::Device;
-use gossamer::files::{HostTensor, save_tensors};
+use gossamer::files::{HostTensor, load_tensors, save_tensors};
 use gossamer::model::{Edit, Model, ModelConfig, Parameters, ranked};
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
@@ -477,6 +477,23 @@ fn a_model_without_circuits_answers_and_steers() {
         let text = token(&run.tokenizer.token_str(id).unwrap());
         harness.get_by_label(&format!("{text}, steered: {:.4}", steered[id as usize]));
     }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_told_of_in_place_of_answers() {
+    let run = Run::new();
+    fs::remove_file(run.file()).unwrap();
+    let weights = run.path.join("model.safetensors");
+    let mut tensors = load_tensors(&weights).unwrap();
+    tensors.get_mut("transformer.h.0.attn.c_attn.weight").unwrap().data[3] = f32::NAN;
+    save_tensors(&weights, &tensors, None).unwrap();
+    let mut harness = harness(Some(run.path.clone()));
+    wait(&mut harness, "the model", |h| h.state().live().is_some());
+    harness.run();
+    click(&mut harness, "Prompt");
+    write(&mut harness, "prompt", "y = (7");
+    harness.get_by_label_contains("0.attn.q is not finite");
+    assert!(harness.state().live().unwrap().answer().is_none());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Circuit;
 use crate::files::{HostTensor, load_metadata, load_tensors, save_tensors};
-use crate::model::{Batch, Model, means, site_pattern};
+use crate::model::{Batch, Model, NotFinite, means, site_pattern};
 use crate::text::corpus::{Source, fingerprint};
 use crate::text::python;
 use crate::text::sequences::sequences;
@@ -89,7 +89,14 @@ pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<String,
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, Vec<f32>>> {
-    Ok(load_tensors(path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect())
+    let mut means = BTreeMap::new();
+    for (site, tensor) in load_tensors(path)? {
+        if let Some(found) = NotFinite::find(&site, &tensor.shape, &tensor.data) {
+            return Err(Error::file(path, format!("{found}: remove the file, and the means are taken anew")));
+        }
+        means.insert(site, tensor.data);
+    }
+    Ok(means)
 }
 
 impl Circuit {

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// the mean of tau at the start from (0, 0.5), and takes another seed. Trials depend on the seed and their number alone.
 ///
 /// # Errors
-/// Those of [`Finder::find`], if no trial succeeds.
+/// Those of [`Finder::find`]; [`Error::OutOfReach`] only if no trial succeeds.
 pub fn tune(
     finder: &Finder,
     task: &Task,
@@ -42,7 +42,9 @@ pub fn tune(
     for result in results {
         match result {
             Ok(trial) => done.push(trial),
-            Err(error) => failure = Some(error),
+            // Other settings may find what these did not. Any other error is no answer.
+            Err(error @ Error::OutOfReach { .. }) => failure = Some(error),
+            Err(error) => return Err(error),
         }
     }
     done.sort_by(Trial::compare);

@@ -248,9 +248,11 @@ impl<'a> Pass<'a> {
         match first_not_finite(&value.read()?) {
             None => Ok(()),
             Some((at, number)) => {
-                let index = index_of(at, value.shape());
+                let index = <[usize; 3]>::try_from(index_of(at, value.shape())).ok();
+                // Logits at one place of each sequence do not say which.
+                let index = index.filter(|_| value.shape().get(1) == Some(&self.batch.shape().1));
                 let earlier = self.cache.as_ref().map_or(0, |cache| cache.len());
-                let at = <[usize; 3]>::try_from(index).ok().map(|[b, t, channel]| [b, t + earlier, channel]);
+                let at = index.map(|[sequence, position, channel]| [sequence, position + earlier, channel]);
                 Err(self.model.not_finite(site, number, at))
             }
         }

@@ -181,7 +181,7 @@ fn rows_and_columns(data: &[f32], columns: usize) -> Used {
 fn summarise(name: &str, shape: &[usize], data: &[f32], largest: usize) -> TensorReport {
     let nonzeros = data.iter().filter(|v| **v != 0.0).count();
     let finite = data.iter().filter(|v| v.is_finite() && **v != 0.0);
-    let squares: f64 = finite.clone().map(|v| f64::from(*v).powi(2)).sum();
+    let squares = finite.clone().fold(0.0, |sum, v| sum + f64::from(*v).powi(2));
     let mut order: Vec<usize> = (0..data.len()).filter(|&i| data[i].is_finite() && data[i] != 0.0).collect();
     let by_magnitude = |a: &usize, b: &usize| data[*b].abs().total_cmp(&data[*a].abs()).then(a.cmp(b));
     if largest < order.len() {

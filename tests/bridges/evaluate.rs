@@ -75,7 +75,7 @@ fn numbers_that_are_not_finite_are_refused_with_the_model_that_has_them() {
     assert!(said(&broken).starts_with("the dense model's 0.mlp.post_act is not finite"));
     let mut broken = pair.clone();
     broken.sparse.1.get_mut("transformer.ln_f.weight").unwrap().data.fill(3e38);
-    assert!(said(&broken).starts_with("the sparse model's logits is not finite"));
+    assert!(said(&broken).starts_with("the sparse model's logits are not finite"));
     let mut broken = pair.clone();
     broken.bridges.get_mut("enc.2.weight").unwrap().data.iter_mut().for_each(|w| *w *= 3e38);
     assert!(said(&broken).starts_with("what the encoder gives at site 2 is not finite"));

@@ -203,3 +203,14 @@ fn a_circuit_of_another_model_is_refused_with_both_hashes() {
     let said = Probe::new(&model, &circuit, means).err().unwrap().to_string();
     assert!(said.contains("sha256:other") && said.contains(&model.hash().unwrap()), "{said}");
 }
+
+#[test]
+fn stored_means_that_are_not_finite_are_named_with_their_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensor = HostTensor { shape: vec![3], data: vec![0.0, 1.0, f32::NAN] };
+    let about = [("model".to_string(), "sha256:1".to_string())].into();
+    let path = folder.path().join("means.safetensors");
+    save_tensors(&path, &[("0.attn.v".to_string(), tensor)].into(), Some(about)).unwrap();
+    let said = stored_means(folder.path(), "sha256:1").unwrap_err().to_string();
+    assert!(said.contains("means.safetensors: 0.attn.v holds NaN at [2]"), "{said}");
+}

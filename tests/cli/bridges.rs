@@ -60,7 +60,7 @@ fn a_run_logs_every_term_and_goes_on_bit_for_bit() {
     assert_eq!((json["tokens"].as_u64(), json["sites"].as_array().expect("sites").len()), (Some(160), 3));
     assert!(json["sites"][2]["s2d"]["mean_kl"].as_f64().expect("a number") >= 0.0);
     fails(&mut gossamer(&["bridge", "eval", text(&model)]), &["bridges.json"]);
-    fails(&mut gossamer(&["bridge", "eval", text(&run), "--dense", text(&run)]), &["belong to the dense model"]);
+    fails(&mut gossamer(&["bridge", "eval", text(&run), "--dense", text(&run)]), &["another dense model", "sha256:"]);
 
     steers(&run, folder.path());
 
@@ -76,7 +76,7 @@ fn a_run_logs_every_term_and_goes_on_bit_for_bit() {
     fs::remove_dir_all(checkpoint(12)).expect("removed");
     fs::remove_dir_all(&model).expect("removed");
     succeeds(&mut tiny(&model, &["train.steps=10", "seed=1"]));
-    fails(&mut resume(&run), &["bridges.json", "belong to the dense model", text(&model)]);
+    fails(&mut resume(&run), &["bridges.json", "another dense model", text(&model)]);
 }
 
 /// What `gossamer steer` says through a run's bridges.
@@ -124,6 +124,10 @@ fn steers(run: &Path, folder: &Path) {
     assert_eq!(by_file, succeeds(steer(&prompt).args(node).args(same)));
     fs::write(&file, recipe("sha256:0")).expect("written");
     fails(&mut steer(&["--recipe", text(&file)]), &["recipe.json", "another sparse model", hash]);
+    // So it is with circuits.
+    let circuit = folder.join("circuit.json");
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/circuit-example.json"), &circuit).expect("copied");
+    fails(&mut steer(&["--circuit", text(&circuit)]), &["circuit.json", "another model", hash]);
 
     fails(steer(&prompt).args(["--strength", "1:0:0.1"]).args(node), &["1:0:0.1"]);
     fails(steer(&prompt).args(["--node", "0.attn.q[3]"]), &["0.attn.q[3]"]);

@@ -10,6 +10,7 @@ mod damage;
 mod data;
 mod devices;
 mod disk;
+mod hashes;
 mod interruption;
 mod measure;
 mod models;

@@ -71,24 +71,24 @@ pub fn run(args: &Args) -> Result<()> {
         false => record(&opened, &sequences, pattern)?,
     };
     save_arrays(&args.out, &floats, &ids, about)?;
-    writeln!(screen(&[Some(&args.out)])?, "{matching} sites in {}", args.out.display())?;
-    warn_of_not_finite(sites.iter().map(|(name, _)| name.as_str()).chain(["logits"]), &floats);
-    Ok(())
+    let mut out = screen(&[Some(&args.out)])?;
+    writeln!(out, "{matching} sites in {}", args.out.display())?;
+    say_not_finite(sites.iter().map(|(name, _)| name.as_str()).chain(["logits"]), &floats, &mut out)
 }
 
 /// Says which of the recorded sites are not finite, in the order of the forward pass.
-fn warn_of_not_finite<'a>(sites: impl Iterator<Item = &'a str>, recorded: &BTreeMap<String, HostTensor>) {
+fn say_not_finite<'a>(
+    sites: impl Iterator<Item = &'a str>,
+    recorded: &BTreeMap<String, HostTensor>,
+    out: &mut impl Write,
+) -> Result<()> {
     let of = |site| recorded.get(site).and_then(|tensor| NotFinite::find(site, &tensor.shape, &tensor.data));
     let found: Vec<NotFinite> = sites.filter_map(of).collect();
     if let Some(first) = found.first() {
-        tracing::warn!(
-            "not finite: {} of {} recorded tensors, the first of which is {}",
-            found.len(),
-            recorded.len(),
-            first.name
-        );
+        writeln!(out, "\nnot finite: {} of {} tensors, the first of them {}", found.len(), recorded.len(), first.name)?;
     }
-    found.iter().for_each(|found| tracing::warn!("{found}"));
+    found.iter().try_for_each(|found| writeln!(out, "  {found}"))?;
+    Ok(())
 }
 
 type Arrays = (BTreeMap<String, HostTensor>, BTreeMap<String, HostIds>);
