@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::objective::{Batches, Objective};
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Model, Weights, means, site_pattern};
+use crate::observer::Stage;
 use crate::ops::rows;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -65,10 +66,13 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         return Err(Error::Text("no sequences to measure the bridges on".into()));
     }
     let chunks = || sequences.chunks(batch_size.max(1));
-    let (dense_means, sparse_means) = (site_means(objective.dense, chunks())?, site_means(objective.sparse, chunks())?);
+    let (dense_means, sparse_means) =
+        (site_means(objective, objective.dense, chunks())?, site_means(objective, objective.sparse, chunks())?);
     let mut total =
         BridgeEvaluation { sites: vec![SiteEvaluation::default(); dense_means.len()], ..Default::default() };
-    for chunk in chunks() {
+    for (done, chunk) in chunks().enumerate() {
+        let (done, of) = (done as u64, Some(chunks().len() as u64));
+        objective.observer.advance(&Stage { name: "evaluating", done, total: of, unit: "batches" })?;
         let spliced = objective.splice(&chunk.concat(), chunk.len(), (&dense_means[..], &sparse_means[..]))?;
         let weight = chunk.len() as f64 / sequences.len() as f64;
         total.tokens += (chunk.len() * length) as u64;
@@ -178,8 +182,15 @@ fn streams(device: &Device, means: &Means, (sequences, length): (usize, usize)) 
 }
 
 /// The mean of the residual stream over all tokens, at every site.
-fn site_means<'a>(model: &Model, chunks: impl Iterator<Item = &'a [&'a [u32]]>) -> Result<Vec<Vec<f32>>> {
-    let batches = chunks.map(|chunk| Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len()));
+fn site_means<'a>(
+    objective: &Objective,
+    model: &Model,
+    chunks: impl Iterator<Item = &'a [&'a [u32]]>,
+) -> Result<Vec<Vec<f32>>> {
+    let batches = chunks.map(|chunk| {
+        objective.observer.check()?;
+        Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
+    });
     let mut means = means(model, batches, &site_pattern(r"(resid_in|resid_mid|final_resid)$")?)?;
     let sites = (0..model.config.residual_sites()).map(|site| means.remove(&model.config.residual_site(site)));
     let sites = sites.collect::<Option<Vec<_>>>();

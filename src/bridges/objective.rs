@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::Bridges;
 use crate::device::Tensor;
 use crate::model::{Batch, Kind, Model, Pass, Weights};
+use crate::observer::Observer;
 use crate::ops::compress::Compressed;
 use crate::ops::{add, most_probable};
 use crate::tape::{Tape, Var};
@@ -124,6 +125,8 @@ pub struct Objective<'a> {
     pub draw_sparse: bool,
     /// The divergences are from the dense model's so many most probable tokens alone, their probabilities scaled to a sum of 1; none: from all.
     pub kl_top: Option<usize>,
+    /// Who may stop it, between two operations.
+    pub observer: Observer<'a>,
 }
 
 /// What the dense model makes of a batch.
@@ -160,7 +163,17 @@ impl<'a> Objective<'a> {
     /// The method's objective, with all coefficients 1 and the sparse model's weights dense.
     pub fn new(dense: &'a Model, dense_weights: &'a Weights, sparse: &'a Model, bridges: &'a Bridges) -> Self {
         let coefficients = Coefficients::default();
-        Self { dense, dense_weights, sparse, compressed: &[], bridges, coefficients, draw_sparse: false, kl_top: None }
+        Self {
+            dense,
+            dense_weights,
+            sparse,
+            compressed: &[],
+            bridges,
+            coefficients,
+            draw_sparse: false,
+            kl_top: None,
+            observer: Observer::default(),
+        }
     }
 }
 
@@ -220,7 +233,7 @@ impl Objective<'_> {
         let predicted = self.wanted(&dense)?;
         let kl_d2s = aside.kl(&logits, &predicted)?;
         drop(logits);
-        aside.backward_from(self.seed(&kl_d2s, c.kl_d2s, share)?)?;
+        aside.backward_while(self.seed(&kl_d2s, c.kl_d2s, share)?, || self.observer.check())?;
         for (stream, entry) in encoded.streams.into_iter().zip(&entries) {
             seeds.extend(aside.take_gradient(entry).map(|gradient| (stream, gradient)));
         }
@@ -236,7 +249,7 @@ impl Objective<'_> {
             }
         }
         drop(sparse);
-        tape.backward_from(seeds)?;
+        tape.backward_while(seeds, || self.observer.check())?;
 
         let mut of_sparse = Vec::with_capacity(self.sparse.parameters.len());
         for ((p, var), aside_var) in self.sparse.parameters.iter().zip(weights.vars()).zip(weights_aside.vars()) {
@@ -268,13 +281,26 @@ impl Objective<'_> {
     }
 
     pub(super) fn run_dense(&self, batches: &Batches) -> Result<Dense> {
-        let (sites, logits) = run(self.dense, self.dense_weights, &batches.dense, &mut Tape::new())?;
+        let (sites, logits) = self.run(self.dense, self.dense_weights, &batches.dense, &mut Tape::new())?;
         Ok(Dense { sites, logits: logits.value().clone() })
     }
 
     pub(super) fn run_sparse(&self, tape: &mut Tape, weights: &Weights, batches: &Batches) -> Result<Sparse> {
-        let (sites, logits) = run(self.sparse, weights, &batches.sparse, tape)?;
+        let (sites, logits) = self.run(self.sparse, weights, &batches.sparse, tape)?;
         Ok(Sparse { sites, logits })
+    }
+
+    /// The residual stream of a model by itself at every site, and its logits.
+    fn run(&self, model: &Model, weights: &Weights, batch: &Batch, tape: &mut Tape) -> Result<(Vec<Var>, Var)> {
+        let mut observer = self.observer;
+        let mut pass = Pass::new(model, weights, batch, tape, &mut observer);
+        let mut x = pass.embed()?;
+        let mut sites = vec![x.clone()];
+        for sublayer in 0..model.config.residual_sites() - 1 {
+            x = pass.advance(x, sublayer..sublayer + 1)?;
+            sites.push(x.clone());
+        }
+        Ok((sites, pass.unembed(x)?))
     }
 
     /// What the hybrids shall predict, `(B, T, V)`.
@@ -318,12 +344,12 @@ impl Objective<'_> {
         batches: &Batches,
         streams: Vec<Var>,
     ) -> Result<Var> {
-        hybrids(Pass::new(self.sparse, weights, &batches.sparse, tape, &mut ()), streams)
+        hybrids(Pass::new(self.sparse, weights, &batches.sparse, tape, &mut { self.observer }), streams)
     }
 
     /// Logits `(sites · B, T, V)` of the dense model continued from a stream at each site.
     pub(super) fn continue_dense(&self, tape: &mut Tape, batches: &Batches, streams: Vec<Var>) -> Result<Var> {
-        hybrids(Pass::new(self.dense, self.dense_weights, &batches.dense, tape, &mut ()), streams)
+        hybrids(Pass::new(self.dense, self.dense_weights, &batches.dense, tape, &mut { self.observer }), streams)
     }
 
     /// The gradient that the way back of a term begins with; none for one that does not count.
@@ -335,19 +361,6 @@ impl Objective<'_> {
         let data = vec![(coefficient * f64::from(share)) as f32; term.value().len()];
         Ok(Some((term.clone(), self.sparse.device.upload("seed", shape, &data)?)))
     }
-}
-
-/// The residual stream of a model by itself at every site, and its logits.
-fn run(model: &Model, weights: &Weights, batch: &Batch, tape: &mut Tape) -> Result<(Vec<Var>, Var)> {
-    let mut nobody = ();
-    let mut pass = Pass::new(model, weights, batch, tape, &mut nobody);
-    let mut x = pass.embed()?;
-    let mut sites = vec![x.clone()];
-    for sublayer in 0..model.config.residual_sites() - 1 {
-        x = pass.advance(x, sublayer..sublayer + 1)?;
-        sites.push(x.clone());
-    }
-    Ok((sites, pass.unembed(x)?))
 }
 
 /// Logits `(sites · B, T, V)` of a model continued from each of `entries: (B, T, d_model)`, one for each site.

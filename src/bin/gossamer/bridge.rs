@@ -7,6 +7,7 @@ use anyhow::Result;
 use gossamer::bridges::{BridgeEvaluation, Hybrid, Objective, SiteEvaluation, evaluate};
 use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::model::Weights;
+use gossamer::terminal::Progress;
 
 use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
@@ -48,10 +49,15 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn eval(args: &EvalArgs) -> Result<()> {
+    let progress = Progress::new();
+    progress.stage("opening the models");
     let Bridged { dense, sparse, bridges, sequences, .. } = args.bridged.open(&args.sparse)?;
     let dense_weights = Weights::constant(&dense, &[]);
-    let objective = Objective::new(&dense, &dense_weights, &sparse, &bridges);
+    let observer = progress.observer();
+    let objective = Objective { observer, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
+    progress.stage("measuring means");
     let result = evaluate(&objective, &sequences, args.batch_size)?;
+    drop(progress);
     if let Some(path) = &args.png {
         picture(&result).save(path)?;
     }

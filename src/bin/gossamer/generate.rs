@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use gossamer::model::{Generator, Sampling};
+use gossamer::terminal::Progress;
 
 use crate::open::ModelArgs;
 
@@ -47,8 +48,14 @@ pub fn run(args: &Args) -> Result<()> {
         ..Sampling::default()
     };
     sampling.validate()?;
+    if args.num_samples == 0 || args.max_new_tokens == 0 {
+        bail!("nothing to write: --num-samples and --max-new-tokens must be at least 1");
+    }
     let start = Instant::now();
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let opened = args.model.open()?;
+    drop(progress);
     tracing::debug!("loaded in {:.2} s", start.elapsed().as_secs_f64());
     let tokenizer = opened.tokenizer()?;
     let prompt = opened.encode(&args.prompt)?;

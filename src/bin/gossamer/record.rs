@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use gossamer::files::{HostIds, HostTensor, save_arrays};
 use gossamer::model::{Batch, Recorder, Weights, means, site_pattern};
 use gossamer::tape::Tape;
+use gossamer::terminal::Progress;
 
 use crate::open::{ModelArgs, Opened, token_file};
 
@@ -40,7 +41,10 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let pattern = site_pattern(&args.sites)?;
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let opened = args.model.open()?;
+    progress.stage("reading text");
     let sequences = match (&args.prompt, &args.tokens) {
         (Some(prompt), _) => vec![opened.encode(prompt)?],
         (None, Some(path)) => token_file(path)?,
@@ -52,10 +56,14 @@ pub fn run(args: &Args) -> Result<()> {
         let names: Vec<_> = sites.iter().map(|(name, _)| name.as_str()).collect();
         bail!("no site matches `{}`; there are {}", args.sites, names.join(", "));
     }
+    progress.stage("recording");
     let (floats, ids) = match args.mean {
         true => {
             let Opened { model, .. } = &opened;
-            let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
+            let batches = sequences.iter().enumerate().map(|(done, sequence)| {
+                progress.at(done as u64, sequences.len() as u64, "sequences".into());
+                Batch::new(&model.device, &model.config, sequence, 1)
+            });
             let means = means(model, batches, &pattern)?;
             let tensor = |data: Vec<f32>| HostTensor { shape: vec![data.len()], data };
             (means.into_iter().map(|(site, mean)| (site, tensor(mean))).collect(), BTreeMap::new())
@@ -63,6 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
         false => record(&opened, &sequences, pattern)?,
     };
     save_arrays(&args.out, &floats, &ids)?;
+    drop(progress);
     writeln!(std::io::stdout(), "{matching} sites in {}", args.out.display())?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use gossamer::model::{
     Action, Batch, Edit, Interventions, Recorder, Sites, Weights, means, probabilities, ranked, site_pattern,
 };
 use gossamer::tape::Tape;
+use gossamer::terminal::Progress;
 use serde_json::json;
 
 use crate::open::{ModelArgs, Opened};
@@ -44,13 +45,17 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let opened = args.model.open()?;
+    progress.stage("running the prompt");
     let prompt = opened.encode(&args.prompt)?;
     let before = next_token(&opened, &prompt, &mut ())?;
     let after = match args.set.is_empty() {
         true => None,
         false => Some(next_token(&opened, &prompt, &mut interventions(args, &opened)?)?),
     };
+    drop(progress);
     let shown = shown(&before, after.as_deref(), args.top);
     let mut out = std::io::stdout().lock();
     if args.json {
