@@ -10,6 +10,7 @@ use gossamer::Result;
 use gossamer::bridges::BridgeTrainer;
 use gossamer::device::{Device, on_worker};
 use gossamer::model::{Batch, Model, ModelConfig, Pass, Weights};
+use gossamer::observer::Observer;
 use gossamer::tape::{Tape, Var};
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
@@ -38,7 +39,7 @@ fn pair(layers: usize) -> Result<()> {
     let (sequences, length) = (config.train.batch_size, config.model.block_size);
     let tokens: Vec<u32> = (0..sequences * length).map(|i| (i * i * 31 % config.model.vocab_size) as u32).collect();
 
-    let step = seconds(|| trainer.step(std::slice::from_ref(&tokens)).map(drop))?;
+    let step = seconds(|| trainer.step(std::slice::from_ref(&tokens), &Observer::default()).map(drop))?;
     let sites = 2 * layers + 1;
     let mut parts = (0.0, 0.0);
     let mut add =

@@ -11,6 +11,7 @@ use std::time::Instant;
 use gossamer::device::{Device, on_worker};
 use gossamer::files::InMemory;
 use gossamer::model::{Batch, Generator, Hold, Model, Parameters, Sampling, Weights, evaluate};
+use gossamer::observer::Observer;
 use gossamer::ops::{compress, linear, sparse_linear};
 use gossamer::sparsity;
 use gossamer::tape::Tape;
@@ -124,7 +125,8 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
         "evaluate" => {
             let model = load(Hold::Compressed)?;
             let sequences: Vec<Vec<u32>> = tokens.chunks(config.model.block_size).map(<[u32]>::to_vec).collect();
-            let mut run = || evaluate(&model, &sequences, config.train.batch_size, false).map(drop);
+            let mut run =
+                || evaluate(&model, &sequences, config.train.batch_size, false, &Observer::default()).map(drop);
             run()?;
             Ok(json!({ "seconds": seconds(device, &mut run)? }))
         }

@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
@@ -27,6 +26,8 @@ use gossamer::device::{Device, on_worker};
 use gossamer::files::{create_folder, write_atomic};
 use gossamer::formats::ModelFiles;
 use gossamer::model::{Batch, Hold, Model, evaluate, means, site_pattern};
+use gossamer::observer::Observer;
+use gossamer::terminal::print;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::{RunData, batches, held_out, prepare};
@@ -102,8 +103,8 @@ fn run(args: &Args) -> Result<()> {
     let data = prepare(&config, tokenizer.clone(), &args.out.join("cache"))?;
     let sparse = ModelFiles::open(&folder)?.load(Hold::Compressed, &device)?;
     let sequences = held_out(&config, &data.corpus.validation)?;
-    let loss = evaluate(&sparse, &sequences, config.train.batch_size, false)?.loss;
-    println!("sparse: validation loss {loss:.4}");
+    let loss = evaluate(&sparse, &sequences, config.train.batch_size, false, &Observer::default())?.loss;
+    print(format_args!("sparse: validation loss {loss:.4}"));
     let dense = dense_twin(args, &config, &data, &sparse, &Goal { sequences, loss })?;
 
     let rows = Rows { path: args.out.join("circuits.csv"), rows: Mutex::default() };
@@ -152,13 +153,12 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
             config.set(setting)?;
         }
     }
-    let stop = AtomicBool::new(false);
     let run = Run {
         config,
         folder: folder.clone(),
         cache: args.out.join("cache"),
         device: device.clone(),
-        stop: &stop,
+        observer: Observer::default(),
         ranks: Ranks::alone(),
     };
     run.execute(resume, &mut |_| {}).context("training the sparse model")?;
@@ -212,13 +212,14 @@ fn train_dense(config: &RunConfig, data: &RunData, goal: &Goal, device: &Device)
         let record = trainer.step(&batches)?;
         if (2 * done > steps && done % every == 0) || done == steps {
             trainer.numbers(&record)?;
-            let loss = evaluate(&trainer.model, &goal.sequences, config.train.batch_size, false)?.loss;
+            let loss =
+                evaluate(&trainer.model, &goal.sequences, config.train.batch_size, false, &Observer::default())?.loss;
             if loss <= goal.loss {
-                println!("dense:  validation loss {loss:.4} after {done} of {steps} steps");
+                print(format_args!("dense:  validation loss {loss:.4} after {done} of {steps} steps"));
                 return Ok(Some(trainer.model));
             }
             if done == steps {
-                println!("dense:  validation loss {loss:.4} after all of {steps} steps: too few");
+                print(format_args!("dense:  validation loss {loss:.4} after all of {steps} steps: too few"));
             }
         }
     }
@@ -257,7 +258,7 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
     let done = parallel::map(&model.device, tasks.len(), |at| match task_rows(args, kind, &finder, &tasks[at]) {
         Ok(found) => rows.add(found),
         Err(error) if is_answer(&error) => {
-            println!("{}: {}: {error:#}", kind.0, tasks[at].name);
+            print(format_args!("{}: {}: {error:#}", kind.0, tasks[at].name));
             Ok(())
         }
         Err(error) => Err(error),
@@ -320,7 +321,7 @@ fn task_rows(args: &Args, (name, ranking): Kind, finder: &Finder, task: &Task) -
     }
     for row in &rows {
         let how = if row.clean { ", cleaned" } else { "" };
-        println!("{name}: {} at {}{how}: {} nodes, {} edges", row.task, row.target, row.nodes, row.edges);
+        print(format_args!("{name}: {} at {}{how}: {} nodes, {} edges", row.task, row.target, row.nodes, row.edges));
     }
     Ok(rows)
 }
@@ -362,14 +363,14 @@ fn report(rows: &[Row], other: &str, target: f64, clean: bool) {
     ratios.sort_by(f64::total_cmp);
     let how = if clean { "with clean-up" } else { "without clean-up" };
     match ratios[..] {
-        [] => println!("target {target}, {how}: no task that both do and that takes edges ({other})"),
-        [least, ..] => println!(
+        [] => print(format_args!("target {target}, {how}: no task that both do and that takes edges ({other})")),
+        [least, ..] => print(format_args!(
             "target {target}, {how}: {other} circuits have {:.1} times the edges (geometric mean of {} tasks, {least:.1} to {:.1}, median {:.1})",
             geometric_mean(ratios.iter().copied()),
             ratios.len(),
             ratios[ratios.len() - 1],
             ratios[ratios.len() / 2]
-        ),
+        )),
     }
 }
 

@@ -11,8 +11,11 @@
 //! * [`train`]: batches, optimizer, the loop, checkpoints.
 //! * [`circuits`]: the tasks that ask a model one question each, and what in it answers.
 //! * [`sweep`]: one command with many settings, and a table of what came out.
+//! * [`terminal`]: what the binaries share: messages, signals, progress.
 //! * [`bridges`]: what joins a sparse model to a dense one, so that each can go on where the other stands.
 #![warn(missing_docs)]
+// They panic where a line cannot be written.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod bench;
 pub mod bridges;
@@ -30,6 +33,7 @@ pub mod settings;
 pub mod sparsity;
 pub mod sweep;
 pub mod tape;
+pub mod terminal;
 pub mod text;
 pub mod train;
 

@@ -149,12 +149,27 @@ impl Tape {
     /// # Errors
     /// Those of the operations' gradient rules.
     pub fn backward_from(&mut self, seeds: impl IntoIterator<Item = (Var, Tensor)>) -> Result<()> {
+        self.backward_while(seeds, || Ok(()))
+    }
+
+    /// As [`Tape::backward_from`], given up with the error of `check`, which is called before every operation.
+    ///
+    /// # Errors
+    /// Those of the operations' gradient rules, and of `check`.
+    pub fn backward_while(
+        &mut self,
+        seeds: impl IntoIterator<Item = (Var, Tensor)>,
+        check: impl Fn() -> Result<()>,
+    ) -> Result<()> {
         for (var, seed) in seeds {
             if let Some(id) = var.id {
                 self.add_gradient(id, seed)?;
             }
         }
-        while self.step_back()? {}
+        check()?;
+        while self.step_back()? {
+            check()?;
+        }
         Ok(())
     }
 

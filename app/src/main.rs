@@ -1,10 +1,13 @@
 //! `explorer`: circuits in a window.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use eframe::NativeOptions;
 use eframe::egui::{ViewportBuilder, vec2};
+use gossamer::terminal;
 use gossamer_explorer::explorer::Explorer;
 
 /// Draws circuits of weight-sparse transformers
@@ -15,8 +18,14 @@ struct Args {
     path: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match terminal::parse(|_| None) {
+        Ok(args) => terminal::finish(show(args)),
+        Err(code) => code,
+    }
+}
+
+fn show(args: Args) -> anyhow::Result<()> {
     let viewport = ViewportBuilder::default()
         .with_title("gossamer")
         .with_app_id("gossamer")

@@ -17,6 +17,7 @@ use gossamer::error::explain;
 use gossamer::files::create_folder;
 use gossamer::formats::ModelFiles;
 use gossamer::model::Hold;
+use gossamer::observer::{Observer, Stage};
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::config::RunConfig;
 use gossamer::train::lock::claim;
@@ -58,6 +59,11 @@ pub struct Progress {
     pub loss: Option<f64>,
 }
 
+/// A closing window waits so long for a run to save what it has.
+const SAVING: Duration = Duration::from_secs(120);
+/// So long for what has nothing to save.
+const ENDING: Duration = Duration::from_secs(2);
+
 enum News {
     Progress(Progress),
     /// What can be opened now, and what to say.
@@ -76,14 +82,15 @@ pub struct Work {
     pub outcome: Option<Result<(PathBuf, String), String>>,
     news: Receiver<News>,
     stop: Arc<AtomicBool>,
+    /// Whether it has something to save when it is stopped.
+    saves: bool,
 }
 
 impl Drop for Work {
-    /// A window that closes lets a run end its step and save.
+    /// A window that closes lets a run save what it has. That is not cut short; all else ends soon.
     fn drop(&mut self) {
-        const PATIENCE: Duration = Duration::from_secs(3);
         self.stop();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + if self.saves { SAVING } else { ENDING };
         while self.outcome.is_none()
             && let Ok(news) = self.news.recv_timeout(until.saturating_duration_since(Instant::now()))
         {
@@ -103,6 +110,7 @@ impl Work {
             Order::Train { folder, .. } => format!("training {}", folder.display()),
             Order::Find { task, .. } => format!("the circuit of {task}"),
         };
+        let saves = matches!(order, Order::Train { .. });
         let stopped = stop.clone();
         let work = move || {
             let watched = std::sync::Mutex::new((sender, Last(wake)));
@@ -121,7 +129,7 @@ impl Work {
         };
         let started = thread::Builder::new().name("work".into()).spawn(work);
         let outcome = started.err().map(|e| Err(format!("no thread could be started: {e}")));
-        Self { title, progress: Progress::default(), curve: Vec::new(), outcome, news, stop }
+        Self { title, progress: Progress::default(), curve: Vec::new(), outcome, news, stop, saves }
     }
 
     /// Asks it to stop soon.
@@ -180,7 +188,12 @@ pub fn circuit_file(model: &Path, task: &str) -> PathBuf {
     folder.join("circuits").join(format!("{task}.json"))
 }
 
-fn train(config: RunConfig, folder: PathBuf, stop: &AtomicBool, told: &dyn Fn(Progress)) -> Result<(PathBuf, String)> {
+fn train(
+    config: RunConfig,
+    folder: PathBuf,
+    stop: &AtomicBool,
+    told: &(dyn Fn(Progress) + Sync),
+) -> Result<(PathBuf, String)> {
     let settings = folder.join("config.toml");
     let resume = settings.exists();
     let config = if resume { RunConfig::load(&settings)? } else { config };
@@ -197,7 +210,10 @@ fn train(config: RunConfig, folder: PathBuf, stop: &AtomicBool, told: &dyn Fn(Pr
     let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let all = config.train.steps;
     told(Progress { all, said: "reading the data, and its tokenizer".into(), ..Progress::default() });
-    let run = Run { config, cache: above.join("cache"), device, stop, ranks: Ranks::alone(), folder: folder.clone() };
+    let report = |stage: &Stage| told(Progress { all, said: of(stage), ..Progress::default() });
+    let observer = Observer::stopped_by(stop).with_report(&report);
+    let run =
+        Run { config, cache: above.join("cache"), device, observer, ranks: Ranks::alone(), folder: folder.clone() };
     let mut done = 0;
     let outcome = run.execute(resume, &mut |event| match event {
         Event::Step(progress) => {
@@ -214,6 +230,7 @@ fn train(config: RunConfig, folder: PathBuf, stop: &AtomicBool, told: &dyn Fn(Pr
         }
         Event::Resumed(step) => told(Progress { done: step, all, said: format!("goes on at step {step}"), loss: None }),
         Event::Data(_) => told(Progress { done, all, said: "the first step".into(), loss: None }),
+        Event::Trained => told(Progress { done, all, said: "measuring".into(), loss: None }),
         Event::Planned(..) | Event::Saved(_) => {}
     });
     if outcome.is_err() && new {
@@ -223,9 +240,18 @@ fn train(config: RunConfig, folder: PathBuf, stop: &AtomicBool, told: &dyn Fn(Pr
     let outcome = outcome?;
     let said = match outcome.validation {
         Some(validation) => format!("done: validation loss {validation:.3} nats per token"),
+        None if outcome.finished => {
+            "done, but for its validation loss: started in the same folder, it is measured".into()
+        }
         None => format!("stopped at step {}; started in the same folder, it goes on", outcome.step),
     };
     Ok((folder, said))
+}
+
+/// How far a stage is.
+fn of(stage: &Stage) -> String {
+    let total = stage.total.map_or(String::new(), |total| format!(" of {total}"));
+    format!("{}: {}{total} {}", stage.name, stage.done, stage.unit)
 }
 
 fn find(
@@ -251,7 +277,9 @@ fn find(
     say("measuring mean activations");
     /// As `train circuit` takes them, so that both can use one file.
     const MEAN_TOKENS: usize = 65_536;
-    let means = text_means(&model, &tokenizer, &[], MEAN_TOKENS, &folder.join("means.safetensors"))?;
+    let report = |stage: &Stage| say(&of(stage));
+    let observer = Observer::stopped_by(stop).with_report(&report);
+    let means = text_means(&model, &tokenizer, &[], MEAN_TOKENS, &folder.join("means.safetensors"), &observer)?;
     let mut nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     nodes.stop = stop.clone();
     let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };

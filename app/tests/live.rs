@@ -15,6 +15,7 @@ use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, 
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, load_tensors, save_tensors};
 use gossamer::model::{Edit, Model, ModelConfig, Parameters, ranked};
+use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
@@ -86,7 +87,7 @@ impl Run {
         let circuits = path.join("circuits");
         fs::create_dir(&circuits).unwrap();
         let text = sequences(python::documents(0).map(Ok), &tokenizer, 96, 960).unwrap();
-        let means = mean_activations(&model, &text).unwrap();
+        let means = mean_activations(&model, &text, &Observer::default()).unwrap();
         let tensor = |mean: &Vec<f32>| HostTensor { shape: vec![mean.len()], data: mean.clone() };
         let tensors = means.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
         let about = [("model".to_string(), hash.clone())].into();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::steer::{Change, Channel, Steering};
 use crate::circuits::Circuit;
+use crate::observer::Stage;
 use crate::{Error, Result};
 
 /// The channels that may steer by what a circuit says: those of the residual stream that it reads or writes, wherever a sublayer reads them, in
@@ -152,7 +153,9 @@ impl Steering<'_> {
             return Err(Error::Text("there are no questions to steer by".into()));
         }
         let mut pairs = vec![Vec::with_capacity(questions.len()); count];
-        for question in questions {
+        for (done, question) in questions.iter().enumerate() {
+            let (done, total) = (done as u64, Some(questions.len() as u64));
+            self.observer().advance(&Stage { name: "steering", done, total, unit: "prompts" })?;
             let probabilities = self.probabilities(&question.prompt, &changes(question)?)?;
             for (pairs, p) in pairs.iter_mut().zip(&probabilities) {
                 let of = |ids: &[u32]| ids.iter().filter_map(|&id| p.get(id as usize)).sum();

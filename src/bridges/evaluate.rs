@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::objective::{Batches, Objective};
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Model, Weights, first_not_finite, means, site_pattern};
+use crate::observer::Stage;
 use crate::ops::rows;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -65,11 +66,13 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         return Err(Error::Text("no sequences to measure the bridges on".into()));
     }
     let chunks = || sequences.chunks(batch_size.max(1));
-    let dense_means = site_means(objective.dense, chunks()).map_err(|e| e.in_model("dense"))?;
-    let sparse_means = site_means(objective.sparse, chunks()).map_err(|e| e.in_model("sparse"))?;
+    let dense_means = site_means(objective, objective.dense, chunks()).map_err(|e| e.in_model("dense"))?;
+    let sparse_means = site_means(objective, objective.sparse, chunks()).map_err(|e| e.in_model("sparse"))?;
     let mut total =
         BridgeEvaluation { sites: vec![SiteEvaluation::default(); dense_means.len()], ..Default::default() };
-    for chunk in chunks() {
+    for (done, chunk) in chunks().enumerate() {
+        let (done, of) = (done as u64, Some(chunks().len() as u64));
+        objective.observer.advance(&Stage { name: "evaluating", done, total: of, unit: "batches" })?;
         let (tokens, means) = (chunk.concat(), (&dense_means[..], &sparse_means[..]));
         let spliced = objective.splice(&tokens, chunk.len(), means, false)?;
         if let Some((name, value)) = spliced.not_finite() {
@@ -230,8 +233,15 @@ fn streams(device: &Device, means: &Means, (sequences, length): (usize, usize)) 
 }
 
 /// The mean of the residual stream over all tokens, at every site.
-fn site_means<'a>(model: &Model, chunks: impl Iterator<Item = &'a [&'a [u32]]>) -> Result<Vec<Vec<f32>>> {
-    let batches = chunks.map(|chunk| Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len()));
+fn site_means<'a>(
+    objective: &Objective,
+    model: &Model,
+    chunks: impl Iterator<Item = &'a [&'a [u32]]>,
+) -> Result<Vec<Vec<f32>>> {
+    let batches = chunks.map(|chunk| {
+        objective.observer.check()?;
+        Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
+    });
     let mut means = means(model, batches, &site_pattern(r"(resid_in|resid_mid|final_resid)$")?)?;
     let sites = (0..model.config.residual_sites()).map(|site| means.remove(&model.config.residual_site(site)));
     let sites = sites.collect::<Option<Vec<_>>>();

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::Bridges;
 use crate::device::Tensor;
 use crate::model::{Batch, Kind, Model, Pass, Weights};
+use crate::observer::Observer;
 use crate::ops::compress::Compressed;
 use crate::ops::{add, most_probable};
 use crate::tape::{Tape, Var};
@@ -124,6 +125,8 @@ pub struct Objective<'a> {
     pub draw_sparse: bool,
     /// The divergences are from the dense model's so many most probable tokens alone, their probabilities scaled to a sum of 1; none: from all.
     pub kl_top: Option<usize>,
+    /// Who may stop it, between two operations.
+    pub observer: Observer<'a>,
 }
 
 /// What the dense model makes of a batch.
@@ -162,7 +165,17 @@ impl<'a> Objective<'a> {
     /// The method's objective, with all coefficients 1 and the sparse model's weights dense.
     pub fn new(dense: &'a Model, dense_weights: &'a Weights, sparse: &'a Model, bridges: &'a Bridges) -> Self {
         let coefficients = Coefficients::default();
-        Self { dense, dense_weights, sparse, compressed: &[], bridges, coefficients, draw_sparse: false, kl_top: None }
+        Self {
+            dense,
+            dense_weights,
+            sparse,
+            compressed: &[],
+            bridges,
+            coefficients,
+            draw_sparse: false,
+            kl_top: None,
+            observer: Observer::default(),
+        }
     }
 }
 
@@ -222,7 +235,7 @@ impl Objective<'_> {
         let predicted = self.wanted(&dense)?;
         let kl_d2s = aside.kl(&logits, &predicted)?;
         drop(logits);
-        aside.backward_from(self.seed(&kl_d2s, c.kl_d2s, share)?)?;
+        aside.backward_while(self.seed(&kl_d2s, c.kl_d2s, share)?, || self.observer.check())?;
         for (stream, entry) in encoded.streams.into_iter().zip(&entries) {
             seeds.extend(aside.take_gradient(entry).map(|gradient| (stream, gradient)));
         }
@@ -238,7 +251,7 @@ impl Objective<'_> {
             }
         }
         drop(sparse);
-        tape.backward_from(seeds)?;
+        tape.backward_while(seeds, || self.observer.check())?;
 
         let mut of_sparse = Vec::with_capacity(self.sparse.parameters.len());
         for ((p, var), aside_var) in self.sparse.parameters.iter().zip(weights.vars()).zip(weights_aside.vars()) {
@@ -271,15 +284,15 @@ impl Objective<'_> {
     }
 
     pub(super) fn run_dense(&self, batches: &Batches) -> Result<Dense> {
-        let (mut tape, mut nobody) = (Tape::new(), ());
-        let pass = Pass::new(self.dense, self.dense_weights, &batches.dense, &mut tape, &mut nobody);
+        let (mut tape, mut observer) = (Tape::new(), self.observer);
+        let pass = Pass::new(self.dense, self.dense_weights, &batches.dense, &mut tape, &mut observer);
         let (sites, logits) = run(self.dense, pass.checked(batches.checked)).map_err(|e| e.in_model("dense"))?;
         Ok(Dense { sites, logits: logits.value().clone() })
     }
 
     pub(super) fn run_sparse(&self, tape: &mut Tape, weights: &Weights, batches: &Batches) -> Result<Sparse> {
-        let mut nobody = ();
-        let pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut nobody);
+        let mut observer = self.observer;
+        let pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut observer);
         let (sites, logits) = run(self.sparse, pass.checked(batches.checked)).map_err(|e| e.in_model("sparse"))?;
         Ok(Sparse { sites, logits })
     }
@@ -325,15 +338,15 @@ impl Objective<'_> {
         batches: &Batches,
         streams: Vec<Var>,
     ) -> Result<Var> {
-        let mut nobody = ();
-        let pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut nobody);
+        let mut observer = self.observer;
+        let pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut observer);
         hybrids(pass.checked(batches.checked), streams).map_err(|e| e.in_model("sparse"))
     }
 
     /// Logits `(sites · B, T, V)` of the dense model continued from a stream at each site.
     pub(super) fn continue_dense(&self, tape: &mut Tape, batches: &Batches, streams: Vec<Var>) -> Result<Var> {
-        let mut nobody = ();
-        let pass = Pass::new(self.dense, self.dense_weights, &batches.dense, tape, &mut nobody);
+        let mut observer = self.observer;
+        let pass = Pass::new(self.dense, self.dense_weights, &batches.dense, tape, &mut observer);
         hybrids(pass.checked(batches.checked), streams).map_err(|e| e.in_model("dense"))
     }
 

@@ -17,6 +17,7 @@ use crate::model::{
     Batch, Edit, Interventions, Model, ModelConfig, Pass, Recorder, Sites, Weights, first_not_finite, probabilities,
     site_pattern,
 };
+use crate::observer::Observer;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -209,6 +210,7 @@ pub struct Steering<'a> {
     scales: Vec<Scale>,
     /// Of every sublayer the scaled decoder, `(d_sparse, d_dense)`.
     decoders: Vec<Vec<f32>>,
+    observer: Observer<'a>,
 }
 
 impl<'a> Steering<'a> {
@@ -240,7 +242,18 @@ impl<'a> Steering<'a> {
             let entry = |i: usize| (ratio * f64::from(weight[i % d * s + i / d])) as f32;
             decoders.push((0..d * s).map(entry).collect());
         }
-        Ok(Self { dense, sparse, dense_weights, sparse_weights, scales, decoders })
+        let observer = Observer::default();
+        Ok(Self { dense, sparse, dense_weights, sparse_weights, scales, decoders, observer })
+    }
+
+    /// The same, watched by `observer`, which may stop it between two prompts.
+    #[must_use]
+    pub fn observed(self, observer: Observer<'a>) -> Self {
+        Self { observer, ..self }
+    }
+
+    pub(super) fn observer(&self) -> &Observer<'a> {
+        &self.observer
     }
 
     /// The scales of every sublayer, in order.
@@ -338,6 +351,7 @@ impl<'a> Steering<'a> {
         let copies = (LOGITS_AT_ONCE / (prompt.len().max(1) * self.dense.config.vocab_size)).max(1);
         let mut all = Vec::with_capacity(changes.len());
         for part in changes.chunks(copies) {
+            self.observer.check()?;
             all.extend(self.run(prompt, part, false).map_err(|e| e.in_model("dense"))?);
         }
         Ok(all)

@@ -8,6 +8,7 @@ use super::maps::shapes;
 use super::{Bridges, Gradients, Losses, Objective, Terms};
 use crate::device::Tensor;
 use crate::model::{Model, ModelConfig, Weights};
+use crate::observer::Observer;
 use crate::ops::{adam, add};
 use crate::sparsity::{self, Sharkfin};
 use crate::train::bridge::BridgeConfig;
@@ -91,7 +92,7 @@ impl BridgeTrainer {
     }
 
     /// The terms of each micro-batch, and the average of the gradients over all ranks.
-    fn gradients(&self, batches: &[Vec<u32>]) -> Result<(Vec<Losses>, Gradients)> {
+    fn gradients(&self, batches: &[Vec<u32>], observer: Observer) -> Result<(Vec<Losses>, Gradients)> {
         let optimizer = &self.sparse.optimizer;
         let dense_weights = Weights::constant(&self.dense, &[]);
         let objective = Objective {
@@ -103,6 +104,7 @@ impl BridgeTrainer {
             coefficients: self.settings.coefficients,
             draw_sparse: self.settings.draw_sparse,
             kl_top: self.settings.kl_top,
+            observer,
         };
         let share = self.sparse.share();
         let (mut terms, mut total) = (Vec::with_capacity(batches.len()), None);
@@ -163,8 +165,8 @@ impl Learner for BridgeTrainer {
         self.sparse.model
     }
 
-    fn step(&mut self, batches: &[Vec<u32>]) -> Result<Record> {
-        let (terms, gradients) = self.gradients(batches)?;
+    fn step(&mut self, batches: &[Vec<u32>], observer: &Observer) -> Result<Record> {
+        let (terms, gradients) = self.gradients(batches, *observer)?;
         let (step, optimizer) = (self.sparse.steps_done(), &self.sparse.optimizer);
         let settings = adam::Settings {
             lr: self.lr_at(step) as f32,

@@ -8,6 +8,7 @@ use super::means::measured;
 use super::tasks::{self, Split};
 use super::{Calibration, Circuit, Layout, Nodes, Questions};
 use crate::model::{Model, Weights};
+use crate::observer::Observer;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -51,7 +52,7 @@ impl Circuit {
                 scores[number] = entry.tau as f32;
             }
         }
-        let means = measured(model, tokenizer, &[], look.mean_tokens)?;
+        let means = measured(model, tokenizer, &[], look.mean_tokens, &Observer::stopped_by(&stop))?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         nodes.stop = stop;
         let finder = Finder { model, nodes, tokenizer };

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::statistics::{Activations, BINS, End, NodeStatistics, QUANTILES, SNIPPETS, Snippet, WINDOW};
 use super::{Layout, Node};
 use crate::model::{Batch, Model, Recorder, Weights, site_pattern};
+use crate::observer::{Observer, Stage};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -28,11 +29,22 @@ pub fn node_statistics(
     sets: [&[Vec<u32>]; 3],
     seed: u64,
 ) -> Result<Vec<NodeStatistics>> {
+    observed_statistics(model, nodes, sets, seed, &Observer::default())
+}
+
+/// As [`node_statistics`], watched by `observer`.
+pub(super) fn observed_statistics(
+    model: &Model,
+    nodes: &[Node],
+    sets: [&[Vec<u32>]; 3],
+    seed: u64,
+    observer: &Observer,
+) -> Result<Vec<NodeStatistics>> {
     let layout = Layout::new(&model.config);
     if let Some(node) = nodes.iter().find(|node| layout.number(**node).is_none()) {
         return Err(Error::Text(format!("the model has no node {node}")));
     }
-    gather(nodes, sets, seed, &|which, see| run(model, nodes, sets[which], see))
+    gather(nodes, sets, seed, &|which, see| run(model, nodes, sets[which], see, observer))
 }
 
 /// Is shown a node's activations in a sequence: the node's place in the list of nodes, the sequence's number, the values `(T)`.
@@ -117,7 +129,7 @@ fn differences(
 }
 
 /// Runs the model over all sequences and shows `see` each node's activations in each. Negative zeros are shown as zeros.
-fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut See) -> Result<()> {
+fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut See, observer: &Observer) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
@@ -126,6 +138,8 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut See) -> Result
     let pattern = site_pattern(&format!("^(?:{})$", names.join("|")))?;
     let weights = Weights::constant(model, &[]);
     for (at, chunk) in set.chunks(BATCH).enumerate() {
+        let (done, total) = ((at * BATCH) as u64, Some(set.len() as u64));
+        observer.advance(&Stage { name: "measuring activations", done, total, unit: "sequences of this pass" })?;
         let longest = chunk.iter().map(Vec::len).max().unwrap_or(0);
         // What comes after a sequence does not change what a causal model does within it.
         let padded = |sequence: &Vec<u32>| {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Circuit;
 use crate::files::{HostTensor, load_metadata, load_tensors, save_tensors};
 use crate::model::{Batch, Model, NotFinite, means, site_pattern};
+use crate::observer::{Observer, Stage};
 use crate::text::corpus::{Source, fingerprint};
 use crate::text::python;
 use crate::text::sequences::sequences;
@@ -21,10 +22,18 @@ const BATCH: usize = 8;
 /// The mean activation of every channel that is a node, by site, over all positions of `sequences`, which are equally long.
 ///
 /// # Errors
-/// Those of the forward pass.
-pub fn mean_activations(model: &Model, sequences: &[Vec<u32>]) -> Result<BTreeMap<String, Vec<f32>>> {
-    let batch = |chunk: &[Vec<u32>]| Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len());
-    let batches = sequences.chunks(BATCH).map(batch);
+/// Those of the forward pass, and [`Error::Stopped`].
+pub fn mean_activations(
+    model: &Model,
+    sequences: &[Vec<u32>],
+    observer: &Observer,
+) -> Result<BTreeMap<String, Vec<f32>>> {
+    let batch = |(at, chunk): (usize, &[Vec<u32>])| {
+        let (done, total) = ((at * BATCH) as u64, Some(sequences.len() as u64));
+        observer.advance(&Stage { name: "measuring mean activations", done, total, unit: "sequences" })?;
+        Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
+    };
+    let batches = sequences.chunks(BATCH).enumerate().map(batch);
     means(model, batches, &site_pattern(r"\.(act_in|q|k|v|resid_delta|post_act)$")?)
 }
 
@@ -32,13 +41,14 @@ pub fn mean_activations(model: &Model, sequences: &[Vec<u32>]) -> Result<BTreeMa
 /// files. They are kept in the file `kept`, and read from it if it has those of the same model and text.
 ///
 /// # Errors
-/// Those of reading the text, of the forward pass, and of writing the file.
+/// Those of reading the text, of the forward pass, and of writing the file, and [`Error::Stopped`].
 pub fn text_means(
     model: &Model,
     tokenizer: &Tokenizer,
     data: &[PathBuf],
     tokens: usize,
     kept: &Path,
+    observer: &Observer,
 ) -> Result<BTreeMap<String, Vec<f32>>> {
     // By what is in the files: their names stay when they are edited.
     let text = match data.is_empty() {
@@ -54,7 +64,7 @@ pub fn text_means(
     if same {
         return read(kept);
     }
-    let means = measured(model, tokenizer, data, tokens)?;
+    let means = measured(model, tokenizer, data, tokens, observer)?;
     let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
     let tensors = means.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
     save_tensors(kept, &tensors, Some(about))?;
@@ -67,13 +77,14 @@ pub(super) fn measured(
     tokenizer: &Tokenizer,
     data: &[PathBuf],
     tokens: usize,
+    observer: &Observer,
 ) -> Result<BTreeMap<String, Vec<f32>>> {
     let length = model.config.block_size;
     let sequences = match data.is_empty() {
         true => sequences(python::documents(0).map(Ok), tokenizer, length, tokens)?,
         false => sequences(Source::new(data).documents()?, tokenizer, length, tokens)?,
     };
-    mean_activations(model, &sequences)
+    mean_activations(model, &sequences, observer)
 }
 
 /// The mean activations that are kept in `folder`, if they are those of the model of that [hash](Model::hash).

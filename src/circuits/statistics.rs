@@ -14,11 +14,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::collect::node_statistics;
+use super::collect::observed_statistics;
 use super::{Circuit, Node};
 use crate::Result;
 use crate::files::versioned::{self, Versioned, finite};
 use crate::model::Model;
+use crate::observer::Observer;
 
 /// The version of the file that this code writes, and the only one it reads.
 pub const VERSION: u32 = 1;
@@ -140,12 +141,18 @@ impl Statistics {
     ///
     /// # Errors
     /// [`crate::Error::OtherModel`] if the circuit is not a part of `model`, [`crate::Error::NonFiniteSite`] where an activation is not
-    /// finite, [`crate::Error::Shape`] for sequences that the model does not take, and the device's.
-    pub fn measure(model: &Model, circuit: &Circuit, sets: [&[Vec<u32>]; 3], seed: u64) -> Result<Self> {
+    /// finite, [`crate::Error::Shape`] for sequences that the model does not take, the device's, and [`crate::Error::Stopped`].
+    pub fn measure(
+        model: &Model,
+        circuit: &Circuit,
+        sets: [&[Vec<u32>]; 3],
+        seed: u64,
+        observer: &Observer,
+    ) -> Result<Self> {
         let hash = model.hash()?;
         circuit.belongs_to(&hash)?;
         let nodes: Vec<Node> = circuit.nodes.iter().map(super::NodeEntry::node).collect();
-        let nodes = node_statistics(model, &nodes, sets, seed)?;
+        let nodes = observed_statistics(model, &nodes, sets, seed, observer)?;
         Ok(Self { version: VERSION, model: hash, task: circuit.task.name.clone(), seed, nodes })
     }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Batch, Model, Recorder, Weights, all_finite, site_pattern};
 use crate::Result;
+use crate::observer::{Observer, Stage};
 use crate::tape::Tape;
 
 /// A model's loss on sequences.
@@ -27,20 +28,29 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// [`crate::Error::Shape`] for sequences longer than `block_size` or tokens outside the vocabulary,
-/// [`crate::Error::NonFiniteSite`] where a loss or a logit is not finite, and the device's.
-pub fn evaluate(model: &Model, sequences: &[Vec<u32>], batch_size: usize, keep_losses: bool) -> Result<Evaluation> {
+/// [`crate::Error::NonFiniteSite`] where a loss or a logit is not finite, the device's, and [`crate::Error::Stopped`].
+pub fn evaluate(
+    model: &Model,
+    sequences: &[Vec<u32>],
+    batch_size: usize,
+    keep_losses: bool,
+    observer: &Observer,
+) -> Result<Evaluation> {
     let weights = Weights::constant(model, &[]);
     let mut result = Evaluation::default();
     let mut moments = Moments::new(model.config.d_model);
     let pattern = site_pattern("^final_resid$")?;
     let mut rest = sequences;
     while let Some(first) = rest.first() {
+        let (done, total) = ((sequences.len() - rest.len()) as u64, Some(sequences.len() as u64));
+        observer.advance(&Stage { name: "evaluating", done, total, unit: "sequences" })?;
         let equal = rest.iter().take(batch_size.max(1)).take_while(|s| s.len() == first.len()).count();
         let (chunk, others) = rest.split_at(equal);
         rest = others;
         let batch = Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())?;
         let mut recorder = Recorder::matching(pattern.clone());
-        let (_, losses, logits) = model.loss(&mut Tape::new(), &weights, &batch, &mut recorder)?;
+        let sites = &mut (&mut recorder, &mut { *observer });
+        let (_, losses, logits) = model.loss(&mut Tape::new(), &weights, &batch, sites)?;
         let losses = losses.read()?;
         model.check_finite(("the loss", &losses), &weights, &batch, &mut ())?;
         // A loss may be finite beside the logit of another token that is not.

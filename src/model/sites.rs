@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 
 use super::{Batch, Model, ModelConfig, Pass, Weights};
+use crate::observer::Observer;
 use crate::ops::linear;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -41,6 +42,17 @@ pub trait Sites {
 impl Sites for () {
     fn visit(&mut self, _: &mut Tape, _: &str, value: Var) -> Result<Var> {
         Ok(value)
+    }
+}
+
+/// Ends the forward pass once it is to stop.
+impl Sites for Observer<'_> {
+    fn visit(&mut self, _: &mut Tape, _: &str, value: Var) -> Result<Var> {
+        self.check().map(|()| value)
+    }
+
+    fn project(&mut self, _: &mut Tape, _: &str, _: &Var, output: Var) -> Result<Var> {
+        self.check().map(|()| output)
     }
 }
 

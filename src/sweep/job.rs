@@ -1,13 +1,15 @@
 //! A job done.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, ExitStatus, Stdio};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Job, program};
 use crate::files::{create_folder, write_atomic};
+use crate::terminal::signals::FORWARDED;
 use crate::train::checkpoint;
 use crate::train::config::RunConfig;
 use crate::{Error, Result};
@@ -21,7 +23,7 @@ pub enum Done {
     Now,
     /// The command failed; its file `stderr` says how.
     Failed,
-    /// Its training was asked to stop, and saved what it had.
+    /// It was ended by a signal, as when someone asks a training to stop, which then saves what it has.
     Stopped,
 }
 
@@ -30,6 +32,15 @@ pub enum Done {
 struct Mark {
     command: Vec<String>,
     done: bool,
+}
+
+/// Whether a process ended because SIGHUP, SIGINT or SIGTERM asked it to.
+fn was_asked(status: ExitStatus) -> bool {
+    #[cfg(unix)]
+    if matches!(std::os::unix::process::ExitStatusExt::signal(&status), Some(1 | 2 | 15)) {
+        return true;
+    }
+    matches!(status.code(), Some(129 | 130 | 143))
 }
 
 impl Job {
@@ -59,12 +70,12 @@ impl Job {
 
     /// Does it, unless it was done before. The programs `train` and `gossamer` are taken from the folder `programs` if they are
     /// there. A training that was cut off goes on from its last checkpoint, under a launcher, too. A job that another process is
-    /// at is waited for.
+    /// at is waited for. `wait` is given the process that does it.
     ///
     /// # Errors
     /// [`Error::Io`] naming the program that does not start or the file that cannot be written; [`Error::File`] for a run in the
     /// job's folder that the sweep did not begin; those of [`Job::is_done`].
-    pub fn run(&self, programs: &Path) -> Result<Done> {
+    pub fn run(&self, programs: &Path, wait: impl FnOnce(Child) -> io::Result<ExitStatus>) -> Result<Done> {
         create_folder(&self.jobs)?;
         let lock = self.lock()?;
         if self.is_done()? {
@@ -89,9 +100,10 @@ impl Job {
         let log = OpenOptions::new().create(true).append(true).open(&stderr).map_err(|e| Error::io(&stderr, e))?;
         self.mark(false)?;
         // The command holds the lock too, as its standard input: one that outlives this process is not disturbed.
-        let status = command.stdin(Stdio::from(lock)).stdout(printed).stderr(log).status();
-        if !status.map_err(|e| Error::io(&self.command[0], e))?.success() {
-            return Ok(Done::Failed);
+        command.stdin(Stdio::from(lock)).stdout(printed).stderr(log).env(FORWARDED, "1");
+        let status = command.spawn().and_then(wait).map_err(|e| Error::io(&self.command[0], e))?;
+        if !status.success() {
+            return Ok(if was_asked(status) { Done::Stopped } else { Done::Failed });
         }
         // A training that is asked to stop has not failed.
         if at.is_some() && settings.exists() {

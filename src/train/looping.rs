@@ -1,20 +1,22 @@
 //! The steps of a run one after the other, and what happens between them.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::checkpoint;
 use super::config::RunConfig;
 use super::data::{self, RunData};
-use super::metrics::Metrics;
+use super::metrics::{self, Metrics};
 use super::run::{Event, Learner, Progress, Run, nonzeros};
 use super::step::{StepNumbers, Trainer};
 use crate::model::{Batch, Weights};
+use crate::observer::Observer;
 use crate::tape::Tape;
 use crate::{Error, Result};
 
 /// Steps between two looks at whether all ranks still have the same weights.
 const COMPARE_EVERY: u64 = 250;
+/// What the loss on held-out data is called in the metrics.
+const VALIDATION: &str = "validation_loss";
 
 /// The numbers of a step, and further ones by name.
 type Numbers = (StepNumbers, Vec<(String, f64)>);
@@ -38,17 +40,34 @@ impl Looping<'_> {
     ) -> Result<Duration> {
         let config = &self.run.config;
         let (steps, run) = (config.train.steps, &config.run);
-        let (mut spent, mut logged) = (Duration::ZERO, (learner.trainer().steps_done(), Duration::ZERO));
+        let mut saved = learner.trainer().steps_done();
+        let (mut spent, mut logged) = (Duration::ZERO, (saved, Duration::ZERO));
         let mut pending = Vec::new();
         let mut last: Option<Numbers> = None;
         let mut validation = None;
+        if let Some(metrics) = metrics.as_deref_mut() {
+            validation = self.make_up(learner.trainer(), metrics)?;
+        }
         while learner.trainer().steps_done() < steps {
             let started = Instant::now();
             let batches = data::batches(config, &self.data.corpus.train, learner.trainer().steps_done())?;
-            pending.push(learner.step(&self.run.ranks.deal(batches, self.own))?);
+            let record = match learner.step(&self.run.ranks.deal(batches, self.own), &self.observer()) {
+                Ok(record) => record,
+                Err(Error::Stopped) => {
+                    for record in pending.drain(..) {
+                        learner.numbers(&record)?;
+                    }
+                    if learner.trainer().steps_done() > saved {
+                        self.save(learner, watch)?;
+                    }
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            pending.push(record);
             let done = learner.trainer().steps_done();
-            let mut stop = self.run.stop.load(Ordering::Relaxed);
-            let due = |every: u64| done == steps || (every > 0 && done.is_multiple_of(every));
+            let mut stop = self.run.observer.check().is_err();
+            let due = |every: u64| self.due(every, done);
             if due(run.log_every)
                 || due(run.checkpoint_every)
                 || due(run.eval_every)
@@ -62,14 +81,20 @@ impl Looping<'_> {
                     last = Some(self.average(numbers, &mut stop)?);
                 }
             }
-            let save = due(run.checkpoint_every) || stop;
             spent += started.elapsed();
-            if save || due(COMPARE_EVERY) {
+            if due(run.checkpoint_every) || stop || due(COMPARE_EVERY) {
                 self.compare(learner)?;
             }
             let Some(metrics) = metrics.as_deref_mut() else { if stop { break } else { continue } };
+            let mut evaluated = None;
             if due(run.eval_every) {
-                validation = Some(evaluate(learner.trainer(), self.own, self.held_out)?);
+                match evaluate(learner.trainer(), self.own, self.held_out, &self.observer()) {
+                    Ok(loss) => evaluated = Some(loss),
+                    // Made up for when the run goes on.
+                    Err(Error::Stopped) => stop = true,
+                    Err(error) => return Err(error),
+                }
+                validation = evaluated.or(validation);
             }
             if let (Some((numbers, more)), true) = (&last, due(run.log_every) || due(run.eval_every)) {
                 let progress = self.progress(learner.trainer(), *numbers, validation, (spent, logged))?;
@@ -85,21 +110,58 @@ impl Looping<'_> {
                     ("tokens_per_second", progress.tokens_per_second),
                 ];
                 values.extend(more.iter().map(|(name, value)| (name.as_str(), *value)));
-                values.extend(validation.filter(|_| due(run.eval_every)).map(|v| ("validation_loss", v)));
+                values.extend(evaluated.map(|v| (VALIDATION, v)));
                 metrics.log(done, &values)?;
                 watch(Event::Step(&progress));
             }
-            if save {
-                self.check_sound(learner.trainer())?;
-                let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
-                let path = checkpoint::save(&self.run.folder, &*learner, (corpus, &tokenizer), config)?;
-                watch(Event::Saved(&path));
+            if due(run.checkpoint_every) || stop {
+                self.save(learner, watch)?;
+                saved = done;
             }
             if stop {
                 break;
             }
         }
         Ok(spent)
+    }
+
+    /// Whether something is due after `done` steps that is done every so many, and after the last one.
+    fn due(&self, every: u64, done: u64) -> bool {
+        done == self.run.config.train.steps || (every > 0 && done.is_multiple_of(every))
+    }
+
+    /// Who may stop this rank in the middle of something. Of several, none can: the others would wait for it.
+    fn observer(&self) -> Observer<'_> {
+        if self.run.ranks.size() == 1 { self.run.observer } else { Observer::default() }
+    }
+
+    /// The evaluation after the last step that was logged, if it was cut off when the run was stopped.
+    fn make_up(&self, trainer: &Trainer, metrics: &mut Metrics) -> Result<Option<f64>> {
+        let done = trainer.steps_done();
+        if done == 0 || !self.due(self.run.config.run.eval_every, done) {
+            return Ok(None);
+        }
+        let logged = metrics::read(&self.run.folder)?;
+        if logged.last().is_none_or(|line| line.step != done || line.has(VALIDATION)) {
+            return Ok(None);
+        }
+        match evaluate(trainer, self.own, self.held_out, &self.observer()) {
+            Ok(loss) => {
+                metrics.amend(done, VALIDATION, loss)?;
+                Ok(Some(loss))
+            }
+            // The steps after it are not begun either.
+            Err(Error::Stopped) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn save(&self, learner: &impl Learner, watch: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.check_sound(learner.trainer())?;
+        let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
+        let path = checkpoint::save(&self.run.folder, learner, (corpus, &tokenizer), &self.run.config)?;
+        watch(Event::Saved(&path));
+        Ok(())
     }
 
     /// The numbers of a step as all ranks together have them; whether any of them is to stop, all are.
@@ -125,7 +187,7 @@ impl Looping<'_> {
     /// Complains if the weights of the last update lead to no finite loss. Only the next step would notice, after they had
     /// been saved and had pushed out a good checkpoint.
     fn check_sound(&self, trainer: &Trainer) -> Result<()> {
-        evaluate(trainer, self.own, &self.held_out[..1.min(self.held_out.len())]).map(drop)
+        evaluate(trainer, self.own, &self.held_out[..1.min(self.held_out.len())], &Observer::default()).map(drop)
     }
 
     fn progress(
@@ -149,14 +211,20 @@ impl Looping<'_> {
     }
 }
 
-/// Mean loss in nats of the sequences' predictions. Where it is not finite, that is an error that names the first site.
-pub(super) fn evaluate(trainer: &Trainer, config: &RunConfig, sequences: &[Vec<u32>]) -> Result<f64> {
+/// Mean loss in nats of the sequences' predictions, or [`Error::Stopped`]. Where it is not finite, that is an error that names the first
+/// site.
+pub(super) fn evaluate(
+    trainer: &Trainer,
+    config: &RunConfig,
+    sequences: &[Vec<u32>],
+    observer: &Observer,
+) -> Result<f64> {
     let model = &trainer.model;
     let weights = Weights::constant(model, trainer.compressed());
     let (mut sum, mut predictions) = (0.0, 0);
     for chunk in sequences.chunks(config.train.batch_size) {
         let batch = Batch::new(&model.device, &config.model, &chunk.concat(), chunk.len())?;
-        let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch, &mut ())?;
+        let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch, &mut { *observer })?;
         let loss = loss.value().read()?;
         let finite = model.check_finite(("loss", &loss), &weights, &batch, &mut ());
         finite.map_err(|error| of_held_out(error, trainer.steps_done()))?;

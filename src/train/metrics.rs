@@ -74,6 +74,22 @@ impl Metrics {
         self.lines.write_all(line.as_bytes()).map_err(|e| Error::io(&self.path, e))?;
         self.events.scalars(step, values)
     }
+
+    /// Adds a value to the last line, which is that of `step`, as if it had been the last of its values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Metrics::log`].
+    pub fn amend(&mut self, step: u64, name: &str, value: f64) -> Result<()> {
+        const END: &[u8] = b"}\n";
+        let failed = |e| Error::io(&self.path, e);
+        let length = self.lines.metadata().map_err(failed)?.len();
+        self.lines.set_len(length.saturating_sub(END.len() as u64)).map_err(failed)?;
+        let number = if value.is_finite() { serde_json::Value::from(value) } else { serde_json::Value::Null };
+        let end = format!(",{}:{number}}}\n", serde_json::Value::from(name));
+        self.lines.write_all(end.as_bytes()).map_err(failed)?;
+        self.events.scalars(step, &[(name, value)])
+    }
 }
 
 /// A line of `metrics.jsonl`.
@@ -87,6 +103,11 @@ pub struct Logged {
 }
 
 impl Logged {
+    /// Whether a value of that name was logged, finite or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// The value of that name, if it was logged and is finite.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied().flatten()

@@ -1,7 +1,6 @@
 //! The training loop: steps, metrics, evaluations, checkpoints, until done or asked to stop.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::checkpoint;
@@ -16,6 +15,7 @@ use super::step::{StepNumbers, StepRecord, Trainer};
 use crate::device::Device;
 use crate::files::{check_output_folder, clean_temporaries, write_atomic};
 use crate::model::{Batch, Model, Sampling, generate};
+use crate::observer::Observer;
 use crate::ops::count_nonzero;
 use crate::text::bigram::Bigram;
 use crate::text::cache::Tokens;
@@ -34,6 +34,8 @@ pub enum Event<'a> {
     Step(&'a Progress),
     /// A checkpoint was written.
     Saved(&'a Path),
+    /// All steps are done and saved, or those that there was time for. What remains is measured.
+    Trained,
 }
 
 /// Where a run stands.
@@ -67,7 +69,7 @@ pub struct Outcome {
     pub step: u64,
     /// Whether all steps were done; otherwise the run was asked to stop.
     pub finished: bool,
-    /// Loss on held-out data, if all steps were done.
+    /// Loss on held-out data, if all steps were done and nobody stopped its measurement.
     pub validation: Option<f64>,
     /// Loss of a smoothed bigram model, fitted on the training tokens, on the same held-out data.
     pub bigram: Option<f64>,
@@ -92,11 +94,12 @@ pub trait Learner {
     /// The model.
     fn into_model(self) -> Model;
 
-    /// Does one step on the sequences of each micro-batch, one after the other, `block_size` tokens each.
+    /// Does one step on the sequences of each micro-batch, one after the other, `block_size` tokens each. Given up in the middle, it
+    /// leaves everything as it was.
     ///
     /// # Errors
-    /// Those of the operations.
-    fn step(&mut self, batches: &[Vec<u32>]) -> Result<Self::Record>;
+    /// Those of the operations, and [`Error::Stopped`] once it is to stop.
+    fn step(&mut self, batches: &[Vec<u32>], observer: &Observer) -> Result<Self::Record>;
 
     /// Reads a record back, waiting for the device: the numbers of the model's step, and further ones by their names in
     /// metrics.
@@ -129,11 +132,11 @@ impl Learner for Trainer {
         self.model
     }
 
-    fn step(&mut self, batches: &[Vec<u32>]) -> Result<StepRecord> {
+    fn step(&mut self, batches: &[Vec<u32>], observer: &Observer) -> Result<StepRecord> {
         let (model, size) = (&self.model, self.optimizer.batch_size);
         let batches = batches.iter().map(|tokens| Batch::new(&model.device, &model.config, tokens, size));
         let batches = batches.collect::<Result<Vec<_>>>()?;
-        Trainer::step(self, &batches)
+        self.step_observed(&batches, observer)
     }
 
     fn numbers(&self, record: &StepRecord) -> Result<(StepNumbers, Vec<(String, f64)>)> {
@@ -177,8 +180,9 @@ pub struct Run<'a> {
     pub cache: PathBuf,
     /// The device.
     pub device: Device,
-    /// Set from outside to stop after the step under way, with a checkpoint.
-    pub stop: &'a AtomicBool,
+    /// Is told how far the data is, and stops the run: the step under way is given up (with several ranks: done), and the ones
+    /// before it are saved.
+    pub observer: Observer<'a>,
     /// The processes that train together. All have the same settings, folder and cache; rank 0 alone writes there.
     pub ranks: Ranks,
 }
@@ -230,22 +234,23 @@ impl Run<'_> {
         looping.compare(&learner)?;
         let before = self.ranks.communication();
         let spent = looping.until_done(&mut learner, metrics.as_mut(), watch)?;
+        watch(Event::Trained);
 
         let communication = self.ranks.communication();
         let done = learner.trainer().steps_done();
         let finished = done == self.config.train.steps;
         let report = finished && self.ranks.first();
-        let validation = match report {
-            true => Some(evaluate(learner.trainer(), &own, &held_out)?),
-            false => None,
+        let validation = match report.then(|| evaluate(learner.trainer(), &own, &held_out, &self.observer)) {
+            None | Some(Err(Error::Stopped)) => None,
+            Some(loss) => Some(loss?),
         };
-        let bigram = match report {
-            true => {
+        let bigram = match validation {
+            Some(_) => {
                 let bigram = Bigram::fit(&data.corpus.train, self.config.model.vocab_size)?;
                 let length = held_out.first().map_or(1, Vec::len);
                 Some(bigram.loss(&Tokens::from_ids(&held_out.concat()), length)?)
             }
-            false => None,
+            None => None,
         };
         let checkpoint = checkpoint::folder(&self.folder).join(format!("step-{done}"));
         let model = learner.into_model();

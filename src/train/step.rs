@@ -7,6 +7,7 @@ use super::ranks::Ranks;
 use super::ranks::buckets::Buckets;
 use crate::device::Tensor;
 use crate::model::{Batch, Kind, Model, Parameter, Sites, Weights};
+use crate::observer::Observer;
 use crate::ops::compress::Compressed;
 use crate::ops::{adam, add, grad_rms};
 use crate::sparsity::{self, Schedule};
@@ -206,6 +207,15 @@ impl Trainer {
         self.step_with(batches, &mut (), sparsity::enforce)
     }
 
+    /// As [`Trainer::step`], given up with [`Error::Stopped`] once it is to stop; the model is then as it was before.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::step`], and [`Error::Stopped`].
+    pub fn step_observed(&mut self, batches: &[Batch], observer: &Observer) -> Result<StepRecord> {
+        let (losses, gradients) = self.gradients(batches, &mut { *observer }, observer)?;
+        self.update(losses, gradients, sparsity::enforce)
+    }
+
     /// As [`Trainer::step`], with someone at the forward pass's sites, and another hand than [`sparsity::enforce`] to keep
     /// and decay weights.
     pub(crate) fn step_with(
@@ -214,7 +224,7 @@ impl Trainer {
         sites: &mut dyn Sites,
         enforce: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
-        let (losses, gradients) = self.gradients(batches, sites)?;
+        let (losses, gradients) = self.gradients(batches, sites, &Observer::default())?;
         self.update(losses, gradients, enforce)
     }
 
@@ -273,7 +283,12 @@ impl Trainer {
 
     /// Losses of the batches, and the average over all ranks of their gradients for every trained parameter. What is done on
     /// the way back of the last batch travels while the rest of it is computed.
-    fn gradients(&self, batches: &[Batch], sites: &mut dyn Sites) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
+    fn gradients(
+        &self,
+        batches: &[Batch],
+        sites: &mut dyn Sites,
+        observer: &Observer,
+    ) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
         if batches.len() != self.optimizer.accumulate {
             let message = format!("{} batches for accumulate = {}", batches.len(), self.optimizer.accumulate);
             return Err(Error::shape("step", message));
@@ -289,6 +304,7 @@ impl Trainer {
             drop(logits);
             losses.push(loss.value().clone());
             tape.backward_to(&loss, self.seed.clone(), weights.vars(), |slot, gradient| {
+                observer.check()?;
                 let gradient = match (gradient, self.model.parameters.iter().nth(slot)) {
                     (None, Some(p)) => Some(device.zeros(&p.name, &p.shape)?),
                     (gradient, _) => gradient,

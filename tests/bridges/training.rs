@@ -4,6 +4,7 @@ use gossamer::bridges::BridgeTrainer;
 use gossamer::device::Device;
 use gossamer::files::load_tensors;
 use gossamer::model::{Model, ModelConfig};
+use gossamer::observer::Observer;
 use gossamer::sparsity::Schedule;
 use gossamer::train::bridge::{BridgeConfig, Coefficients};
 use gossamer::train::config::{Optimizer, RunConfig};
@@ -57,7 +58,10 @@ fn the_sparse_recipe_is_unchanged() {
     let mut beside = bridged(&device, optimizer(12, 2), none);
     for step in 0..12 {
         let batches = batches(step, 2);
-        let (a, b) = (Learner::step(&mut alone, &batches).unwrap(), beside.step(&batches).unwrap());
+        let (a, b) = (
+            Learner::step(&mut alone, &batches, &Observer::default()).unwrap(),
+            beside.step(&batches, &Observer::default()).unwrap(),
+        );
         let ((a, _), (b, _)) = (Learner::numbers(&alone, &a).unwrap(), beside.numbers(&b).unwrap());
         assert_eq!((a.loss, a.grad_rms, a.lr, a.density), (b.loss, b.grad_rms, b.lr, b.density), "step {step}");
     }
@@ -71,7 +75,7 @@ fn the_objective_falls_and_every_term_is_named() {
         let mut trainer = bridged(&device, optimizer(steps, 1), Coefficients::default());
         let mut seen = Vec::new();
         for _ in 0..steps {
-            let record = trainer.step(&batches(0, 1)).unwrap();
+            let record = trainer.step(&batches(0, 1), &Observer::default()).unwrap();
             let (numbers, more) = trainer.numbers(&record).unwrap();
             assert_eq!(more.len(), 2 + 4 * 5);
             let sum: f64 = more[2..].iter().map(|(_, term)| term).sum();
@@ -107,7 +111,7 @@ fn checkpoints_go_on_bit_for_bit_and_other_models_are_refused() {
         "{message}"
     );
     let mut other = sparse();
-    Learner::step(&mut other, &batches(0, 1)).unwrap();
+    Learner::step(&mut other, &batches(0, 1), &Observer::default()).unwrap();
     let message = open(dense(3), other).unwrap_err();
     assert!(message.contains("another sparse model"), "{message}");
     std::fs::remove_file(folder.path().join("bridges_optimizer.safetensors")).unwrap();

@@ -11,6 +11,7 @@ use gossamer::circuits::tasks::{self, Split};
 use gossamer::circuits::{Circuit, Layout, Node, Nodes, channel_tokens, text_means};
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model, ModelConfig, Weights};
+use gossamer::observer::Observer;
 use gossamer::tape::Tape;
 use gossamer::text::python;
 use gossamer::text::tokenizer::Tokenizer;
@@ -51,7 +52,15 @@ pub(crate) fn circuit(model: &Model, tokenizer: &Tokenizer) -> Circuit {
     for name in NODES {
         keep[layout.number(name.parse().unwrap()).unwrap()] = true;
     }
-    let means = text_means(model, tokenizer, &[], LOOK.mean_tokens, &folder.path().join("means.safetensors")).unwrap();
+    let means = text_means(
+        model,
+        tokenizer,
+        &[],
+        LOOK.mean_tokens,
+        &folder.path().join("means.safetensors"),
+        &Observer::default(),
+    )
+    .unwrap();
     let finder = Finder { model, nodes: Nodes::new(layout, &means, &model.device).unwrap(), tokenizer };
     let scores = vec![0.0; keep.len()];
     let settings = Settings { eval_pairs: LOOK.pairs, ..Settings::default() };
@@ -160,7 +169,8 @@ fn means_are_kept_for_the_text_that_they_were_taken_over() {
     let (text, kept) = (folder.path().join("a.py"), folder.path().join("means.safetensors"));
     let means = |line: &str| {
         std::fs::write(&text, line.repeat(200)).unwrap();
-        let means = text_means(&model, &tokenizer, std::slice::from_ref(&text), 256, &kept).unwrap();
+        let means =
+            text_means(&model, &tokenizer, std::slice::from_ref(&text), 256, &kept, &Observer::default()).unwrap();
         let touched = std::fs::metadata(&kept).unwrap().modified().unwrap();
         (means, touched)
     };

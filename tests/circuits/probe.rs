@@ -6,6 +6,7 @@ use gossamer::circuits::{Circuit, Layout, NodeEntry, NodeKind, Probe, mean_activ
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, save_tensors};
 use gossamer::model::{Edit, Model, ModelConfig, Parameters};
+use gossamer::observer::Observer;
 
 use crate::common::{assert_close, devices};
 use crate::oracle;
@@ -168,7 +169,7 @@ fn means_are_those_of_the_text_and_of_the_file() {
     let (config, state) = settings();
     let model = model(&config, &state, &Device::cpu());
     let text: Vec<Vec<u32>> = (0..11).map(|seed| prompts(&config, seed, 1, 6)).collect();
-    let (got, want) = (mean_activations(&model, &text).unwrap(), means(&config, &state, &text));
+    let (got, want) = (mean_activations(&model, &text, &Observer::default()).unwrap(), means(&config, &state, &text));
     assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
     got.iter().for_each(|(site, mean)| assert_close(site, mean, &want[site], 1e-5));
 

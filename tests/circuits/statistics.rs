@@ -8,6 +8,7 @@ use gossamer::circuits::statistics::{Activations, BINS, End, QUANTILES, SNIPPETS
 use gossamer::circuits::{Circuit, Node, Statistics};
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model, ModelConfig, Parameter, Parameters, Recorder, Weights};
+use gossamer::observer::Observer;
 use gossamer::tape::Tape;
 use rand::RngExt;
 
@@ -257,7 +258,8 @@ fn what_cannot_be_measured_is_named() {
     said(&chosen(), &[vec![]]);
     said(&chosen(), &[vec![20]]);
     let circuit: Circuit = serde_json::from_str(include_str!("../../docs/circuit-example.json")).unwrap();
-    let other = Statistics::measure(&model, &circuit, [&[], &[], &[]], 0).unwrap_err().to_string();
+    let other =
+        Statistics::measure(&model, &circuit, [&[], &[], &[]], 0, &Observer::default()).unwrap_err().to_string();
     assert!(other.contains(&circuit.model.hash) && other.contains(&model.hash().unwrap()), "{other}");
     assert!(node_statistics(&model, &[], [&[vec![1]], &[], &[]], 0).unwrap().is_empty());
 }

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model};
+use gossamer::observer::Observer;
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::{Optimizer, RunConfig};
 use gossamer::train::estimate::Estimate;
@@ -215,11 +215,11 @@ fn config(size: usize) -> RunConfig {
 }
 
 fn execute(folder: &Path, config: &RunConfig, ranks: &Ranks, resume: bool, odd: bool) -> Result<Outcome> {
-    let stop = AtomicBool::new(false);
     let cache = folder.with_file_name("cache");
     let (device, ranks) = (Device::cpu(), ranks.clone());
     let seed = config.run.seed + u64::from(odd);
-    let run = Run { config: config.clone(), folder: folder.into(), cache, device, stop: &stop, ranks };
+    let run =
+        Run { config: config.clone(), folder: folder.into(), cache, device, observer: Observer::default(), ranks };
     let fresh = || Model::new(run.config.model.clone(), seed, &run.device);
     run.execute_with(resume, Estimate::new(config), fresh, |trainer, _| Ok(trainer), &mut |_| ())
 }

@@ -8,6 +8,7 @@ use gossamer::circuits::{Circuit, ModelRef, mean_activations, stored_means};
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
 use gossamer::model::{Hold, Model};
+use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
@@ -103,7 +104,11 @@ fn means(
         Some(means) => means,
         None => {
             let documents = python::documents(0).map(Ok);
-            mean_activations(model, &sequences(documents, tokenizer, model.config.block_size, MEAN_TOKENS)?)?
+            mean_activations(
+                model,
+                &sequences(documents, tokenizer, model.config.block_size, MEAN_TOKENS)?,
+                &Observer::default(),
+            )?
         }
     };
     if !circuit.model.hash.is_empty() {

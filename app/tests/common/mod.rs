@@ -2,7 +2,6 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use eframe::egui::{Key, Modifiers};
@@ -14,6 +13,7 @@ use gossamer::circuits::{Layout, Nodes, tasks, text_means};
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
 use gossamer::model::Hold;
+use gossamer::observer::Observer;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::run::Run;
 use gossamer_explorer::explorer::Explorer;
@@ -67,13 +67,12 @@ pub fn write(harness: &mut Harness<'_, Explorer>, field: &str, text: &str) {
 pub fn train(folder: &Path) -> PathBuf {
     let run = folder.join("run");
     let config = runs::settings("quickstart", TINY).unwrap();
-    let stop = AtomicBool::new(false);
     let run_ = Run {
         config,
         folder: run.clone(),
         cache: folder.join("cache"),
         device: Device::cpu(),
-        stop: &stop,
+        observer: Observer::default(),
         ranks: gossamer::train::ranks::Ranks::alone(),
     };
     assert!(run_.execute(false, &mut |_| ()).unwrap().finished);
@@ -94,7 +93,8 @@ pub fn circuit(run: &Path) -> PathBuf {
     }
     let folder = run.join("circuits");
     std::fs::create_dir_all(&folder).unwrap();
-    let means = text_means(&model, &tokenizer, &[], 512, &folder.join("means.safetensors")).unwrap();
+    let means =
+        text_means(&model, &tokenizer, &[], 512, &folder.join("means.safetensors"), &Observer::default()).unwrap();
     let nodes = Nodes::new(layout, &means, &model.device).unwrap();
     let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
     let found = Found { scores: vec![0.0; keep.len()], keep, ..Found::default() };

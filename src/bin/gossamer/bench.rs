@@ -9,6 +9,7 @@ use gossamer::bench::{self, Choice, Options, Report, Row, compare};
 use gossamer::device::{Device, adapters};
 use gossamer::files::{check_output, is_stdout};
 use gossamer::ops::linear::Tile;
+use gossamer::terminal::{Progress, say};
 
 use crate::output::screen;
 
@@ -75,7 +76,7 @@ fn measure(args: &Args) -> Result<()> {
         match done {
             Err(error) if args.all => {
                 failed += 1;
-                eprintln!("{name}: {error:#}");
+                say(format_args!("{name}: {error:#}"));
             }
             result => result?,
         }
@@ -102,11 +103,17 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
 
 fn one(device: &str, options: &Options, file: Option<&Path>) -> Result<()> {
     let device = Device::open(device)?;
+    let progress = Progress::new();
     let mut out = screen(&[file])?;
     writeln!(out, "{}", device.describe())?;
     writeln!(out, "{:24} {:48} {:>10} {:>10} {:>10}", "", "", "median", "fastest", "slowest")?;
     // Whoever stopped reading still gets the file.
-    let report = bench::run(&device, options, &mut |row| drop(writeln!(out, "{}", line(row))))?;
+    progress.stage("measuring");
+    let report = bench::run(&device, options, &mut |row| {
+        progress.aside(|| drop(writeln!(out, "{}", line(row))));
+        progress.stage(&format!("measuring, after {} {}", row.name, row.shape));
+    })?;
+    drop(progress);
     if let Some(file) = file {
         report.save(file)?;
     }
@@ -119,14 +126,19 @@ fn one(device: &str, options: &Options, file: Option<&Path>) -> Result<()> {
 
 fn tune(device: &str, options: &Options, quick: bool) -> Result<()> {
     let device = Device::open(device)?;
-    let mut out = std::io::stdout().lock();
+    let progress = Progress::new();
+    let mut out = std::io::stdout();
     writeln!(out, "{}", device.describe())?;
     let Device::Gpu(gpu) = device else {
         writeln!(out, "has nothing to tune")?;
         return Ok(());
     };
     let depth = if quick { 64 } else { 1024 };
-    bench::autotune(&gpu, options, depth, &mut |choice| drop(writeln!(out, "{}", choice_line(choice))))?;
+    progress.stage("measuring tiles");
+    bench::autotune(&gpu, options, depth, &mut |choice| {
+        progress.aside(|| drop(writeln!(out, "{}", choice_line(choice))));
+    })?;
+    drop(progress);
     match gpu.keep_choices()? {
         Some(path) => writeln!(out, "{}", path.display())?,
         None => writeln!(out, "not kept: GOSSAMER_CACHE names no folder")?,

@@ -9,6 +9,7 @@ use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::files::check_output;
 use gossamer::model::Weights;
 use gossamer::settings::count;
+use gossamer::terminal::Progress;
 
 use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
@@ -52,10 +53,15 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn eval(args: &EvalArgs) -> Result<()> {
     args.png.as_ref().map_or(Ok(()), check_output)?;
+    let progress = Progress::new();
+    progress.stage("opening the models");
     let Bridged { dense, sparse, bridges, sequences, .. } = args.bridged.open(&args.sparse)?;
     let dense_weights = Weights::constant(&dense, &[]);
-    let objective = Objective::new(&dense, &dense_weights, &sparse, &bridges);
+    let observer = progress.observer();
+    let objective = Objective { observer, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
+    progress.stage("measuring means");
     let result = evaluate(&objective, &sequences, args.batch_size)?;
+    drop(progress);
     if let Some(path) = &args.png {
         picture(&result).save(path)?;
     }

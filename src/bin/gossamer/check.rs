@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use gossamer::check::{self, Verdict};
 use gossamer::device::Device;
+use gossamer::terminal::Progress;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -18,7 +19,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let device = Device::open(&args.device)?;
-    let mut out = std::io::stdout().lock();
+    let progress = Progress::new();
+    let mut out = std::io::stdout();
     writeln!(out, "{}", device.describe())?;
     let mut cases = check::built_in();
     for folder in &args.folders {
@@ -28,8 +30,11 @@ pub fn run(args: &Args) -> Result<()> {
     let operations = check::operations(&device)?;
     let mut failures = report(&mut out, &operations)?;
     for case in &cases {
-        writeln!(out, "\n{}", case.name)?;
-        failures += report(&mut out, &check::run(case, &device)?)?;
+        progress.aside(|| writeln!(out, "\n{}", case.name))?;
+        progress.stage(&format!("checking {}", case.name));
+        let verdicts = check::run(case, &device)?;
+        progress.clear();
+        failures += report(&mut out, &verdicts)?;
     }
     match failures {
         0 => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use gossamer::files::FloatType;
 use gossamer::formats::{ConvertOptions, convert};
+use gossamer::terminal::Progress;
 
 use crate::open::SourceArgs;
 
@@ -31,6 +32,8 @@ enum Dtype {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let mut files = args.source.files()?;
     if let Some(path) = &args.source.tokenizer {
         files.tokenizer = Some(path.clone());
@@ -40,7 +43,9 @@ pub fn run(args: &Args) -> Result<()> {
         Dtype::F16 => FloatType::F16,
         Dtype::Bf16 => FloatType::BF16,
     });
+    progress.stage("converting");
     convert(&files, &args.out, ConvertOptions { float, force: args.force })?;
+    drop(progress);
     writeln!(std::io::stdout(), "{}", args.out.display())?;
     Ok(())
 }

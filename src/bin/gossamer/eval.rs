@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use gossamer::files::{HostTensor, check_output, save_tensors};
 use gossamer::model::evaluate;
 use gossamer::settings::count;
+use gossamer::terminal::Progress;
 
 use crate::open::{MAX_TOKENS, ModelArgs, token_file};
 use crate::output::screen;
@@ -41,12 +42,23 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("nothing to evaluate on: name text with --data or tokens with --tokens");
     }
     args.losses.as_ref().map_or(Ok(()), check_output)?;
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let opened = args.model.open()?;
+    progress.stage("reading text");
     let sequences = match &args.tokens {
         Some(path) => token_file(path)?,
         None => opened.sequences(&args.data, args.max_tokens)?,
     };
-    let result = evaluate(&opened.model, &sequences, args.batch_size, args.losses.is_some())?;
+    let keep = args.losses.is_some();
+    let result = evaluate(&opened.model, &sequences, args.batch_size, keep, &progress.observer())?;
+    drop(progress);
+    if result.predictions == 0 {
+        bail!(
+            "nothing to evaluate on: all {} sequences have a single token, after which none follows",
+            sequences.len()
+        );
+    }
     if let Some(path) = &args.losses {
         let shape = vec![result.losses.len(), result.losses.first().map_or(0, Vec::len)];
         let losses = HostTensor { shape, data: result.losses.concat() };

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use gossamer::model::{Generator, Sampling};
 use gossamer::settings::{above, count, number, within};
+use gossamer::terminal::Progress;
 
 use crate::open::ModelArgs;
 
@@ -53,8 +54,14 @@ pub fn run(args: &Args) -> Result<()> {
             "a temperature of 0 takes the most probable token, so that --top-p and --top-k change nothing: leave them away"
         );
     }
+    if args.num_samples == 0 || args.max_new_tokens == 0 {
+        bail!("nothing to write: --num-samples and --max-new-tokens must be at least 1");
+    }
     let start = Instant::now();
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let opened = args.model.open()?;
+    drop(progress);
     tracing::debug!("loaded in {:.2} s", start.elapsed().as_secs_f64());
     let tokenizer = opened.tokenizer()?;
     let prompt = opened.encode(&args.prompt)?;

@@ -1,4 +1,5 @@
 //! Every command but training.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
 mod bridge;
@@ -19,12 +20,11 @@ mod steer;
 mod sweep;
 mod tasks;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use gossamer::device::on_worker;
-use gossamer::error::explain;
+use gossamer::terminal::{self, signals};
 
 /// Weight-sparse transformers: run them, look inside, intervene
 #[derive(Parser)]
@@ -67,16 +67,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,gossamer=info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time()
-        .with_target(false)
-        .init();
-    let cli = Cli::parse();
+    let cli: Cli = match terminal::parse(|_| None) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    terminal::start_log("warn,gossamer=info");
     let result = on_worker(|| match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Run(args) => run::run(&args),
@@ -93,17 +88,8 @@ fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Devices(args) => devices::run(&args),
     });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", explain(error.as_ref()));
-            ExitCode::FAILURE
-        }
+    match signals::exit_code() {
+        Some(code) => ExitCode::from(code),
+        None => terminal::finish(result),
     }
-}
-
-/// Whoever read the output has seen enough, as `head` does.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use gossamer::circuits::find::Finder;
 use gossamer::circuits::statistics::{QUANTILES, Snippet};
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
 use gossamer::files::check_output;
 use gossamer::settings::count;
+use gossamer::terminal::Progress;
 
 use crate::open::{MAX_TOKENS, ModelArgs, Opened, SourceArgs};
 
@@ -70,7 +71,8 @@ pub struct BinariseArgs {
 
 impl CircuitArgs {
     /// The circuit and its model, which is checked to be the circuit's.
-    fn open(&self) -> Result<(Circuit, Opened, Option<Task>)> {
+    fn open(&self, progress: &Progress) -> Result<(Circuit, Opened, Option<Task>)> {
+        progress.stage("opening the model");
         let circuit = Circuit::load(&self.file)?;
         let task = self.task.as_deref().map(Task::from_file).transpose()?;
         let (model, tokenizer) = (self.model.clone(), self.tokenizer.clone());
@@ -90,12 +92,19 @@ impl CircuitArgs {
 pub fn stats(args: &StatsArgs) -> Result<()> {
     let path = args.circuit.beside("statistics");
     check_output(&path)?;
-    let (circuit, opened, task) = args.circuit.open()?;
+    let progress = Progress::new();
+    let (circuit, opened, task) = args.circuit.open(&progress)?;
+    if circuit.nodes.is_empty() {
+        bail!("{}: the circuit has no nodes, so that there is nothing to measure", args.circuit.file.display());
+    }
+    progress.stage("reading text");
     let corpus = opened.sequences(&args.data, args.max_tokens)?;
     let pairs = circuit.pairs(task, opened.tokenizer()?, opened.model.config.block_size)?;
     let positive: Vec<_> = pairs.tokens.iter().map(|pair| pair.positive.clone()).collect();
     let negative: Vec<_> = pairs.tokens.iter().map(|pair| pair.negative.clone()).collect();
-    let statistics = Statistics::measure(&opened.model, &circuit, [&corpus, &positive, &negative], args.seed)?;
+    let sets = [&corpus[..], &positive, &negative];
+    let statistics = Statistics::measure(&opened.model, &circuit, sets, args.seed, &progress.observer())?;
+    drop(progress);
     statistics.save(&path)?;
 
     let mut out = std::io::stdout().lock();
@@ -136,12 +145,18 @@ fn marked(snippet: &Snippet, opened: &Opened) -> String {
 pub fn binarise(args: &BinariseArgs) -> Result<()> {
     let path = args.circuit.beside("binary");
     check_output(&path)?;
-    let (circuit, opened, task) = args.circuit.open()?;
-    let means = means_of(args, &circuit, &opened)?;
+    let progress = Progress::new();
+    let (circuit, opened, task) = args.circuit.open(&progress)?;
+    if circuit.nodes.is_empty() {
+        bail!("{}: the circuit has no nodes, so that there is nothing to binarise", args.circuit.file.display());
+    }
+    let means = means_of(args, &circuit, &opened, &progress)?;
     let model = &opened.model;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     let finder = Finder { model, nodes, tokenizer: opened.tokenizer()? };
+    progress.stage("choosing two states for every node");
     let binary = finder.binarise(&circuit, task)?;
+    drop(progress);
     binary.save(&path)?;
 
     let mut out = std::io::stdout().lock();
@@ -161,13 +176,18 @@ pub fn binarise(args: &BinariseArgs) -> Result<()> {
 }
 
 /// The nodes' mean activations: those beside the circuit if they are this model's, otherwise taken anew.
-fn means_of(args: &BinariseArgs, circuit: &Circuit, opened: &Opened) -> Result<BTreeMap<String, Vec<f32>>> {
+fn means_of(
+    args: &BinariseArgs,
+    circuit: &Circuit,
+    opened: &Opened,
+    progress: &Progress,
+) -> Result<BTreeMap<String, Vec<f32>>> {
     let model = &opened.model;
     let folder = args.circuit.file.parent().unwrap_or(Path::new(""));
     let stored = if args.data.is_empty() { stored_means(folder, &circuit.model.hash)? } else { None };
     let means = match stored {
         Some(means) => means,
-        None => mean_activations(model, &opened.sequences(&args.data, args.mean_tokens)?)?,
+        None => mean_activations(model, &opened.sequences(&args.data, args.mean_tokens)?, &progress.observer())?,
     };
     circuit
         .stands_at(&means)

@@ -9,6 +9,7 @@ use gossamer::files::{HostIds, HostTensor, check_output, save_arrays};
 use gossamer::model::{Batch, NotFinite, Pass, Recorder, Weights, means_unchecked, site_pattern};
 use gossamer::settings::count;
 use gossamer::tape::Tape;
+use gossamer::terminal::Progress;
 
 use crate::open::{MAX_TOKENS, ModelArgs, Opened, token_file};
 use crate::output::screen;
@@ -43,7 +44,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let pattern = site_pattern(&args.sites)?;
     check_output(&args.out)?;
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let opened = args.model.open()?;
+    progress.stage("reading text");
     let sequences = match (&args.prompt, &args.tokens) {
         (Some(prompt), _) => vec![opened.encode(prompt)?],
         (None, Some(path)) => token_file(path)?,
@@ -60,10 +64,14 @@ pub fn run(args: &Args) -> Result<()> {
         true => Some(HashMap::from([("model".to_string(), opened.model.hash()?)])),
         false => None,
     };
+    progress.stage("recording");
     let (floats, ids) = match args.mean {
         true => {
             let Opened { model, .. } = &opened;
-            let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
+            let batches = sequences.iter().enumerate().map(|(done, sequence)| {
+                progress.at(done as u64, sequences.len() as u64, "sequences".into());
+                Batch::new(&model.device, &model.config, sequence, 1)
+            });
             let means = means_unchecked(model, batches, &pattern)?;
             let tensor = |data: Vec<f32>| HostTensor { shape: vec![data.len()], data };
             (means.into_iter().map(|(site, mean)| (site, tensor(mean))).collect(), BTreeMap::new())
@@ -71,6 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         false => record(&opened, &sequences, pattern)?,
     };
     save_arrays(&args.out, &floats, &ids, about)?;
+    drop(progress);
     let mut out = screen(&[Some(&args.out)])?;
     writeln!(out, "{matching} sites in {}", args.out.display())?;
     say_not_finite(sites.iter().map(|(name, _)| name.as_str()).chain(["logits"]), &floats, &mut out)

@@ -11,6 +11,7 @@ use gossamer::model::{
 };
 use gossamer::settings::count;
 use gossamer::tape::Tape;
+use gossamer::terminal::Progress;
 use serde_json::json;
 
 use crate::open::{ModelArgs, Opened};
@@ -45,13 +46,17 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let opened = args.model.open()?;
+    progress.stage("running the prompt");
     let prompt = opened.encode(&args.prompt)?;
     let before = opened.model.next_token(&prompt, &mut ())?;
     let after = match args.set.is_empty() {
         true => None,
         false => Some(opened.model.next_token(&prompt, &mut interventions(args, &opened)?)?),
     };
+    drop(progress);
     let shown = shown(&before, after.as_deref(), args.top);
     let mut out = std::io::stdout().lock();
     if args.json {

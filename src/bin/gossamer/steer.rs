@@ -19,6 +19,7 @@ use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::files::{check_output, write_atomic};
 use gossamer::model::{Edit, expect_model, ranked};
 use gossamer::settings::{count, grouped};
+use gossamer::terminal::Progress;
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
@@ -150,25 +151,29 @@ pub fn run(args: &Args) -> Result<()> {
     screen(&[args.csv.as_deref(), args.png.as_deref()])?;
     let circuit = args.circuit.as_ref().map(Circuit::load).transpose()?;
     let task = task(args, circuit.as_ref())?;
+    let progress = Progress::new();
+    progress.stage("opening the models");
     let bridged = args.bridged.open(&args.sparse)?;
     if let (Some(path), Some(circuit)) = (&args.circuit, &circuit) {
         circuit.belongs_to(&bridged.sparse.hash()?).with_context(|| path.display().to_string())?;
     }
     let recipe = recipe(args, &bridged)?;
     let ratio = recipe.as_ref().map_or(args.ratio.into(), |recipe| recipe.ratio);
+    progress.stage("measuring the streams");
     let steering = Steering::new(&bridged.dense, &bridged.sparse, &bridged.bridges, &bridged.sequences, ratio)?;
+    let steering = steering.observed(progress.observer());
     match (recipe, task) {
-        (Some(recipe), _) => one_prompt(args, &bridged, &steering, &recipe),
+        (Some(recipe), _) => one_prompt(args, &bridged, (&steering, &progress), &recipe),
         (None, Some((task, channels))) => {
             let questions = |split| questions(args, &task, split, &bridged);
             let node = match channels {
-                Some(channels) => rank(args, &steering, &channels, &questions(Split::Train)?)?,
+                Some(channels) => rank(args, (&steering, &progress), &channels, &questions(Split::Train)?)?,
                 None if args.node.is_empty() => {
                     bail!("name the channels to steer by with --node, or let --circuit find one")
                 }
                 None => args.node.clone(),
             };
-            sweep(args, &steering, &node, &questions(Split::Test)?)
+            sweep(args, (&steering, &progress), &node, &questions(Split::Test)?)
         }
         (None, None) => bail!("name a --prompt, a --recipe, a --task or a --circuit"),
     }
@@ -228,8 +233,15 @@ fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Resul
 }
 
 /// Shows what each channel does by itself, and gives the one that moves the answers most.
-fn rank(args: &Args, steering: &Steering, channels: &[Channel], questions: &[Question]) -> Result<Vec<Channel>> {
+fn rank(
+    args: &Args,
+    (steering, progress): (&Steering, &Progress),
+    channels: &[Channel],
+    questions: &[Question],
+) -> Result<Vec<Channel>> {
+    progress.stage("trying channels");
     let (before, ranked) = steering.candidates(channels, questions)?;
+    progress.clear();
     let best = ranked.first().map(|candidate| candidate.channel).into_iter().collect();
     let mut out = screen(&[args.csv.as_deref(), args.png.as_deref()])?;
     if args.json {
@@ -249,9 +261,16 @@ fn rank(args: &Args, steering: &Steering, channels: &[Channel], questions: &[Que
 }
 
 /// The answers to held-out prompts at every strength.
-fn sweep(args: &Args, steering: &Steering, node: &[Channel], questions: &[Question]) -> Result<()> {
+fn sweep(
+    args: &Args,
+    (steering, progress): (&Steering, &Progress),
+    node: &[Channel],
+    questions: &[Question],
+) -> Result<()> {
+    progress.stage("steering");
     let strengths = args.strength.clone().unwrap_or_default().0;
     let sweep = steering.sweep(node, questions, &strengths, args.random, args.seed)?;
+    progress.clear();
     let by = node.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if let Some(path) = &args.csv {
         let mut text = String::from("kind,draw,strength,other,own,log_odds\n");
@@ -307,7 +326,13 @@ fn chart(title: String, series: Vec<Series>) -> Chart {
 }
 
 /// The dense model's next token after one prompt.
-fn one_prompt(args: &Args, bridged: &Bridged, steering: &Steering, recipe: &Recipe) -> Result<()> {
+fn one_prompt(
+    args: &Args,
+    bridged: &Bridged,
+    (steering, progress): (&Steering, &Progress),
+    recipe: &Recipe,
+) -> Result<()> {
+    progress.stage("steering");
     let change = recipe.change(steering, &bridged.tokenizer)?;
     let tokens = bridged.tokenizer.encode(&recipe.prompt)?;
     let by = match recipe.edits.is_empty() {
@@ -337,6 +362,7 @@ fn one_prompt(args: &Args, bridged: &Bridged, steering: &Steering, recipe: &Reci
     let changes: Vec<Change> =
         all.flat_map(|change| strengths.iter().map(move |&strength| change.scaled(strength))).collect();
     let probabilities = steering.probabilities(&tokens, &changes)?;
+    progress.clear();
     let mut lists = probabilities.chunks(strengths.len());
     let steered = lists.next().context("there are no strengths")?;
     let random: Vec<&[Vec<f64>]> = lists.collect();

@@ -1,10 +1,13 @@
 //! `gossamer sweep`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use gossamer::sweep::{Done, Shard, Sweep, circuits, collect};
+use gossamer::terminal::{print, say, signals};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -44,19 +47,26 @@ fn sweep(file: &Path, shard: Shard) -> Result<()> {
     let programs = std::env::current_exe().context("where is this program?")?;
     let programs = programs.parent().unwrap_or(Path::new("."));
     let mine: Vec<_> = (0..sweep.jobs.len()).filter(|&at| shard.has(at)).collect();
+    signals::listen(|_| ()).context("signals cannot be heard")?;
     let mut failed = Vec::new();
     for (done, &at) in mine.iter().enumerate() {
         let job = &sweep.jobs[at];
-        let how = match job.run(programs)? {
+        let asked = || signals::stop().load(Ordering::Relaxed);
+        if asked() {
+            say("stopped; the same call goes on with what is not done");
+            return Ok(());
+        }
+        let how = match job.run(programs, signals::wait_forwarding)? {
             Done::Now => "done",
             Done::Before => "was done",
-            Done::Stopped => bail!("{}: a training was asked to stop; the same call goes on with it", job.name),
+            Done::Stopped | Done::Failed if asked() => "stopped",
+            Done::Stopped => bail!("{}: it was asked to stop; the same call goes on with it", job.name),
             Done::Failed => {
                 failed.push(job.file("stderr"));
                 "failed"
             }
         };
-        println!("{}/{}  {:8}  {}", done + 1, mine.len(), how, job.name);
+        print(format_args!("{}/{}  {:8}  {}", done + 1, mine.len(), how, job.name));
     }
     match failed.first() {
         None => Ok(()),
@@ -71,7 +81,8 @@ fn gather(from: &Path, plot: &[String]) -> Result<()> {
             let sweep = Sweep::load(from)?;
             let (table, missing) = collect(&sweep)?;
             if missing > 0 {
-                eprintln!("{missing} of {} jobs are not done yet: `gossamer sweep` does them", sweep.jobs.len());
+                let jobs = sweep.jobs.len();
+                say(format_args!("{missing} of {jobs} jobs are not done yet: `gossamer sweep` does them"));
             }
             (table, sweep.folder)
         }
@@ -83,12 +94,12 @@ fn gather(from: &Path, plot: &[String]) -> Result<()> {
     let plot = if plot.is_empty() { default } else { plot.to_vec() };
     let path = folder.join("table.csv");
     table.save(&path)?;
-    print!("{}", table.text());
-    println!("\n{}", path.display());
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}\n{}", table.text(), path.display())?;
     for column in plot {
         let path = folder.join(format!("{}.png", column.replace(['/', '\\'], "-")));
         table.chart(&column)?.save(&path)?;
-        println!("{}", path.display());
+        writeln!(out, "{}", path.display())?;
     }
     Ok(())
 }

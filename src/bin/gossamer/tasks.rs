@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use gossamer::Error;
 use gossamer::circuits::prune::MAX_PAIRS;
@@ -12,6 +12,7 @@ use gossamer::circuits::{Calibration, Questions};
 use gossamer::files::check_output;
 use gossamer::model::Weights;
 use gossamer::settings::count as bounded;
+use gossamer::terminal::Progress;
 use serde_json::json;
 
 use crate::open::{ModelArgs, Opened};
@@ -92,6 +93,9 @@ fn list() -> Result<()> {
 }
 
 fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -> Result<()> {
+    if count == 0 {
+        bail!("nothing to show: --count must be at least 1");
+    }
     let mut out = screen(&[save])?;
     if let Some(path) = save {
         check_output(path)?;
@@ -109,23 +113,27 @@ fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -
 }
 
 fn eval(args: &EvalArgs) -> Result<()> {
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let opened = args.model.open()?;
     let list = match args.task.is_empty() {
         true => tasks::all(),
         false => args.task.iter().map(|name| named(name)).collect::<Result<_>>()?,
     };
-    let mut out = std::io::stdout().lock();
-    let mut rows = Vec::new();
+    progress.stage("evaluating tasks");
+    let print = |line: &str| progress.aside(|| writeln!(std::io::stdout(), "{line}"));
     if !args.json {
-        writeln!(out, "{:28} {:24} {:>17} {:>17}", "task", "answers", "train", "test")?;
-        writeln!(out, "{:28} {:24} {:>17} {:>17}", "", "", "loss  accuracy", "loss  accuracy")?;
+        print(&format!("{:28} {:24} {:>17} {:>17}", "task", "answers", "train", "test"))?;
+        print(&format!("{:28} {:24} {:>17} {:>17}", "", "", "loss  accuracy", "loss  accuracy"))?;
     }
-    for task in list {
+    let (mut rows, mut failed) = (Vec::new(), 0);
+    for (done, task) in list.iter().enumerate() {
+        progress.at(done as u64, list.len() as u64, task.name.clone());
         match one(args, &opened, task.clone()) {
             Ok((answers, [train, test])) => {
                 if !args.json {
                     let cell = |(loss, accuracy): (f64, f64)| format!("{loss:8.4}  {:5.1} %", 100.0 * accuracy);
-                    writeln!(out, "{:28} {:24} {:>17} {:>17}", task.name, answers, cell(train), cell(test))?;
+                    print(&format!("{:28} {:24} {:>17} {:>17}", task.name, answers, cell(train), cell(test)))?;
                 }
                 rows.push(json!({ "task": task.name, "answers": answers,
                     "train": { "loss": train.0, "accuracy": train.1 }, "test": { "loss": test.0, "accuracy": test.1 } }));
@@ -133,15 +141,19 @@ fn eval(args: &EvalArgs) -> Result<()> {
             // Of the model, not of the task.
             Err(error) if matches!(error.downcast_ref(), Some(Error::NonFiniteSite { .. })) => return Err(error),
             Err(error) => {
+                failed += 1;
                 if !args.json {
-                    writeln!(out, "{:28} {error}", task.name)?;
+                    print(&format!("{:28} {error}", task.name))?;
                 }
                 rows.push(json!({ "task": task.name, "error": error.to_string() }));
             }
         }
     }
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+        print(&serde_json::to_string_pretty(&rows)?)?;
+    }
+    if failed == list.len() {
+        bail!("none of the {failed} tasks could be evaluated");
     }
     Ok(())
 }

@@ -7,13 +7,14 @@ use gossamer::bridges::{BridgeTrainer, estimate};
 use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model, ModelConfig};
+use gossamer::terminal::print;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
 use gossamer::train::ranks::Ranks;
 use gossamer::train::run::Run;
 
-use super::{RunArgs, Screen, absolute, report, stop_on_interrupt};
+use super::{RunArgs, Screen, absolute, progress, report};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -93,11 +94,11 @@ pub fn execute(args: &RunArgs, mut config: RunConfig, ranks: &Ranks) -> Result<(
     BridgeTrainer::fits(&dense.config, &config.model)?;
     let estimate = estimate(&config, &dense.config);
     let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
-    let stop = stop_on_interrupt(ranks)?;
     let places = args.places("bridges", ranks)?;
     let (folder, cache) = (places.folder.clone(), places.cache.clone());
-    let run = Run { config, folder, cache, device, stop: &stop, ranks: ranks.clone() };
-    let mut screen = Screen::new(run.config.train.steps);
+    let progress = progress(ranks);
+    let run = Run { config, folder, cache, device, observer: progress.observer(), ranks: ranks.clone() };
+    let mut screen = Screen::new(&progress);
     let seed = run.config.run.seed;
     let learner = |trainer, checkpoint: Option<&Path>| {
         let dense = dense.load(Hold::Compressed, &run.device)?;
@@ -105,10 +106,11 @@ pub fn execute(args: &RunArgs, mut config: RunConfig, ranks: &Ranks) -> Result<(
     };
     let watch = &mut |event: gossamer::train::run::Event<'_>| screen.show(&run, event);
     let outcome = run.execute_with(args.start(), estimate, || fresh(&run, &bridge), learner, watch)?;
-    screen.bar.finish_and_clear();
-    report(&run, &outcome)?;
-    if outcome.finished && ranks.first() {
-        println!("  its bridges           gossamer bridge eval {}", outcome.checkpoint.display());
+    drop(screen);
+    report(&run, &progress, &outcome)?;
+    if outcome.validation.is_some() && ranks.first() {
+        let checkpoint = outcome.checkpoint.display();
+        progress.aside(|| print(format_args!("  its bridges           gossamer bridge eval {checkpoint}")));
     }
     Ok(())
 }

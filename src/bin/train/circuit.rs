@@ -1,15 +1,16 @@
 //! `train circuit`.
 
 use std::fs;
-use std::io::{ErrorKind, IsTerminal};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::finished::Finished;
 use anyhow::{Context, Result, bail};
 use gossamer::Error;
 use gossamer::circuits::find::{Finder, Found, Ranking};
-use gossamer::circuits::prune::{Progress, Settings};
+use gossamer::circuits::prune::{self, Settings};
 use gossamer::circuits::tasks::{self, Task};
 use gossamer::circuits::tune::tune;
 use gossamer::circuits::{Layout, MEANS, Nodes, lock, parallel, text_means};
@@ -19,8 +20,8 @@ use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::Hold;
 use gossamer::settings::{count, split};
 use gossamer::sweep::Shard;
+use gossamer::terminal::{Progress, print, signals};
 use gossamer::text::tokenizer::Tokenizer;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -145,68 +146,44 @@ pub fn run(args: &Args) -> Result<()> {
     let model = files.load(Hold::Compressed, &device)?;
     create_folder(&folder)?;
     let hash = model.hash()?;
-    let means = text_means(&model, &tokenizer, &args.data, args.mean_tokens, &folder.join(MEANS))?;
-    let nodes = Nodes::new(Layout::new(&model.config), &means, &device)?;
+    let progress = Progress::new();
+    progress.stage("measuring mean activations");
+    let path = folder.join(MEANS);
+    let means = text_means(&model, &tokenizer, &args.data, args.mean_tokens, &path, &progress.observer())?;
+    progress.clear();
+    let mut nodes = Nodes::new(Layout::new(&model.config), &means, &device)?;
+    nodes.stop = signals::stop().clone();
     let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
 
-    println!("task                          loss    →  circuit  ablated   nodes  edges   seconds");
     let finished = Finished::new(&folder, args.question(&settings, &hash))?;
     let (mut at, mut tasks) = (0.., tasks);
     tasks.retain(|_| args.shard.is_none_or(|shard| at.next().is_some_and(|at| shard.has(at))));
+    let search = Search { args, settings: &settings, path: &args.model, hash: &hash, folder: &folder, progress };
+    search.print("task                          loss    →  circuit  ablated   nodes  edges   seconds");
     if args.is_part() {
         tasks.retain(|task| {
             let done = finished.has(&task.name);
             if done {
-                println!("{:28} was done before", task.name);
+                search.print(&format!("{:28} was done before", task.name));
             }
             !done
         });
     }
-    let bars = MultiProgress::new();
-    if !std::io::stderr().is_terminal() {
-        bars.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let search = Search { args, settings: &settings, path: &args.model, hash: &hash, folder: &folder, bars };
-    let found = parallel::map(&device, tasks.len(), |at| {
-        let name = &tasks[at].name;
-        let _lock = lock(&folder, name)?;
-        finished.forget(name)?;
-        let found = search.task(&finder, &tasks[at]);
-        if let Err(error) = &found {
-            search.bars.suspend(|| eprintln!("{name}: {error:#}"));
-        }
-        let without = match found {
-            Ok(()) => None,
-            Err(error) if is_answer(&error) => {
-                search.remove(name, 1)?;
-                Some(error.to_string())
-            }
-            Err(error) => return Err(error),
-        };
-        finished.mark(name, without.clone())?;
-        Ok(without.is_none())
-    })?;
-    println!("\ncircuits are in {}; losses are those on held-out pairs", folder.display());
-    let failed = found.iter().filter(|found| found.is_err()).count();
-    let found = found
-        .into_iter()
-        .collect::<Result<Vec<bool>>>()
-        .with_context(|| format!("{failed} of {} tasks could not be done", tasks.len()))?;
-    match found.iter().filter(|found| !**found).count() {
-        0 => Ok(()),
-        // A part of the tasks may well be those without one.
-        n if n == tasks.len() && args.shard.is_none() => bail!("no circuit was found"),
-        n => {
-            eprintln!("{n} of {} tasks have no circuit", tasks.len());
-            Ok(())
-        }
-    }
+    let found = parallel::map(&device, tasks.len(), |at| search.answer(&finder, &tasks[at], &finished))?;
+    search.conclude(found)
+}
+
+fn is_stop(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Stopped))
 }
 
 /// Whether it says that the task has no circuit. Any other error says nothing about the task.
 fn is_answer(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::OutOfReach { .. } | Error::NoQuestion { .. }))
 }
+
+/// What a search says of a task: a circuit, none, or an error that says nothing about it.
+type Answer = Result<bool>;
 
 /// What the searches for all tasks have in common.
 struct Search<'a> {
@@ -215,10 +192,67 @@ struct Search<'a> {
     path: &'a str,
     hash: &'a str,
     folder: &'a Path,
-    bars: MultiProgress,
+    progress: Progress,
 }
 
 impl Search<'_> {
+    /// Looks for a task's circuit, and remembers what came out.
+    fn answer(&self, finder: &Finder, task: &Task, finished: &Finished) -> Answer {
+        if signals::stop().load(Ordering::Relaxed) {
+            return Err(Error::Stopped.into());
+        }
+        let name = &task.name;
+        let _lock = lock(self.folder, name)?;
+        finished.forget(name)?;
+        let without = match self.task(finder, task) {
+            Ok(()) => None,
+            Err(error) if is_answer(&error) => {
+                self.say(&format!("{name}: {error:#}"));
+                self.remove(name, 1)?;
+                Some(error.to_string())
+            }
+            Err(error) => {
+                if !is_stop(&error) {
+                    self.say(&format!("{name}: {error:#}"));
+                }
+                return Err(error);
+            }
+        };
+        finished.mark(name, without.clone())?;
+        Ok(without.is_none())
+    }
+
+    /// Says what came out of all tasks.
+    fn conclude(&self, answers: Vec<Answer>) -> Result<()> {
+        let (all, circuits) = (answers.len(), answers.iter().filter(|answer| matches!(answer, Ok(true))).count());
+        let stopped = answers.iter().filter(|answer| answer.as_ref().is_err_and(is_stop)).count();
+        let failed = answers.iter().filter(|answer| answer.is_err()).count() - stopped;
+        let without = all - circuits - failed - stopped;
+        if circuits > 0 {
+            self.print(&format!("\ncircuits are in {}; losses are those on held-out pairs", self.folder.display()));
+        }
+        if stopped > 0 {
+            self.say(&format!("stopped before {stopped} of {all} tasks were done"));
+            return Err(Error::Stopped.into());
+        }
+        if let Some(error) = answers.into_iter().find_map(Result::err) {
+            return Err(error.context(format!("{failed} of {all} tasks could not be done")));
+        }
+        match without {
+            0 => Ok(()),
+            // A part of the tasks may well be those without one.
+            n if n == all && self.args.shard.is_none() => bail!("no circuit was found"),
+            n => {
+                self.say(&format!("{n} of {all} tasks have no circuit"));
+                Ok(())
+            }
+        }
+    }
+
+    fn say(&self, line: &str) {
+        self.progress.say(line);
+    }
+
     /// Finds and saves a task's circuit, and as many more as are wanted that share no node with those before.
     fn task(&self, finder: &Finder, task: &Task) -> Result<()> {
         let mut keep = self.circuit(finder, task, &task.name)?;
@@ -259,7 +293,7 @@ impl Search<'_> {
     }
 
     fn print(&self, line: &str) {
-        self.bars.suspend(|| println!("{line}"));
+        self.progress.aside(|| print(line));
     }
 
     /// Finds a circuit, saves it as `name`, and says which nodes it keeps.
@@ -269,17 +303,20 @@ impl Search<'_> {
             RankingArg::Learned => Ranking::Learned,
             RankingArg::Attribution => Ranking::Attribution,
         };
-        let bar = self.bars.add(progress(self.settings.steps.saturating_mul(self.args.tune.saturating_add(1)), name));
-        let watch = |progress: Progress| {
-            bar.inc(1);
-            bar.set_message(format!("loss {:.3}  {} nodes", progress.loss, progress.kept));
+        let part = self.progress.part(name);
+        let steps = self.settings.steps.saturating_mul(self.args.tune.saturating_add(1));
+        let done = AtomicU64::new(0);
+        let watch = |step: prune::Progress| {
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            let what = if done < steps { "learning gates" } else { "choosing the smallest circuit" };
+            part.at(done, steps, format!("{what}, loss {:.3}, {} nodes", step.loss, step.kept));
         };
         let clean = !self.args.no_clean_up;
         let (found, settings): (Found, Settings) = match self.args.tune {
             0 => (finder.find(task, self.settings, ranking, clean, &watch)?, self.settings.clone()),
             trials => tune(finder, task, self.settings, trials, clean, &watch)?,
         };
-        bar.finish_and_clear();
+        drop(part);
         let circuit = finder.describe(task, &found, &settings, self.path, self.hash)?;
         circuit.save(self.folder.join(format!("{name}.json")))?;
         let (test, counts) = (&circuit.losses.test, &circuit.counts);
@@ -294,13 +331,4 @@ impl Search<'_> {
         ));
         Ok(found.keep)
     }
-}
-
-fn progress(steps: u64, name: &str) -> ProgressBar {
-    let bar = ProgressBar::new(steps);
-    if let Ok(style) = ProgressStyle::with_template("{prefix:28} {bar:30} {pos}/{len}  {msg}") {
-        bar.set_style(style);
-    }
-    bar.set_prefix(name.to_string());
-    bar
 }

@@ -37,18 +37,13 @@ fn section(out: &mut impl Write, rows: &[Row], table: toml::Table) -> Result<()>
     Ok(())
 }
 
-/// Ends as clap does; an option that is really a setting is named as one.
-pub fn exit(error: clap::Error) -> ! {
+/// What to try instead, where an option that does not exist is really a setting.
+pub fn advice(error: &clap::Error) -> Option<String> {
     let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(name))) => name.trim_start_matches('-').to_string(),
-        _ => error.exit(),
+        _ => return None,
     };
     let all: Vec<String> = rows().into_iter().map(|row| row.key).collect();
-    if let Some(key) = suggestion(&unknown, all.iter().map(String::as_str)) {
-        // The message goes first; what ends the process comes last.
-        drop(error.print());
-        eprintln!("\n`{key}` is a setting: --set {key}=VALUE");
-        std::process::exit(2);
-    }
-    error.exit()
+    let key = suggestion(&unknown, all.iter().map(String::as_str))?;
+    Some(format!("\n`{key}` is a setting: --set {key}=VALUE"))
 }

@@ -1,4 +1,5 @@
 //! The headless trainer: `train` learns a weight-sparse transformer, `train tokenizer` a tokenizer.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod bridges;
 mod circuit;
@@ -8,8 +9,6 @@ mod list;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +17,8 @@ use gossamer::device::{Device, on_worker, use_threads};
 use gossamer::error::explain;
 use gossamer::files::{check_output, is_stdout};
 use gossamer::settings::count;
+use gossamer::terminal::signals::{self, Saving};
+use gossamer::terminal::{self, Progress, print, say};
 use gossamer::text::corpus::Source;
 use gossamer::text::tokenizer::{MIN_VOCAB, Tokenizer};
 use gossamer::train::checkpoint;
@@ -26,8 +27,8 @@ use gossamer::train::data::sample;
 use gossamer::train::lock::claim;
 use gossamer::train::memory::human_bytes;
 use gossamer::train::ranks::{Communication, Ranks, start};
-use gossamer::train::run::{Event, Outcome, Progress, Run, Start, samples};
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use gossamer::train::run::{Event, Outcome, Progress as StepProgress, Run, Start, samples};
+use indicatif::{HumanCount, HumanDuration};
 
 /// Train a weight-sparse transformer. Without arguments: a small one on generated Python, in about three minutes.
 #[derive(Parser)]
@@ -110,7 +111,10 @@ struct TokenizerArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| list::exit(error));
+    let cli: Cli = match terminal::parse(list::advice) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     // First of all, while there is no other thread.
     let begun = match &cli.command {
         Some(Command::Circuit(args)) if args.is_part() => Ok(Ranks::alone()),
@@ -120,21 +124,32 @@ fn main() -> ExitCode {
         Ok(ranks) => ranks,
         Err(error) => return fail(&Ranks::alone(), &error.into()),
     };
-    let told = match (ranks.first(), cli.run.verbose) {
+    terminal::start_log(match (ranks.first(), cli.run.verbose) {
         (false, _) => "warn",
         (true, true) => "warn,gossamer=debug",
         (true, false) => "warn,gossamer=info",
+    });
+    let first = ranks.first();
+    let told = move |saving| {
+        if first && saving {
+            say("\nstopping after this step at the latest; the run can be resumed (a second signal exits at once)");
+        }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| told.into()))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time()
-        .with_target(false)
-        .init();
-    match run(&cli, &ranks) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&ranks, &error),
+    if let Err(error) = signals::listen(told) {
+        return fail(&ranks, &anyhow::Error::new(error).context("signals cannot be heard"));
+    }
+    match (run(&cli, &ranks), signals::exit_code()) {
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Ok(()), Some(code)) => ExitCode::from(code),
+        (Err(error), Some(code)) if matches!(error.downcast_ref(), Some(gossamer::Error::Stopped)) => {
+            if first {
+                say("stopped");
+            }
+            // The others may be waiting for this one.
+            ranks.abort();
+            ExitCode::from(code)
+        }
+        (Err(error), _) => fail(&ranks, &error),
     }
 }
 
@@ -153,7 +168,7 @@ fn run(cli: &Cli, ranks: &Ranks) -> Result<()> {
 /// Says what went wrong, and ends the other ranks, which would wait for this one.
 fn fail(ranks: &Ranks, error: &anyhow::Error) -> ExitCode {
     let who = if ranks.size() > 1 { format!("rank {}: ", ranks.rank()) } else { String::new() };
-    eprintln!("error: {who}{}", explain(error.as_ref()));
+    say(format_args!("error: {who}{}", explain(error.as_ref())));
     ranks.abort();
     ExitCode::FAILURE
 }
@@ -167,11 +182,16 @@ fn by_itself(ranks: &Ranks) -> Result<()> {
 
 fn tokenizer(args: &TokenizerArgs) -> Result<()> {
     check_output(&args.out)?;
+    let progress = Progress::new();
+    progress.stage("reading text");
     let documents = sample(&Source::new(&args.data), args.max_bytes)?;
     let bytes: usize = documents.iter().map(String::len).sum();
     let count = documents.len();
+    progress.stage("training the tokenizer");
     let tokenizer = Tokenizer::train(documents.into_iter(), args.vocab_size)?;
+    progress.observer().check()?;
     tokenizer.save(&args.out)?;
+    drop(progress);
     let said = format!(
         "{} entries from {count} documents ({}) in {}",
         tokenizer.vocab_size(),
@@ -179,10 +199,7 @@ fn tokenizer(args: &TokenizerArgs) -> Result<()> {
         args.out.display()
     );
     // Standard output may have the tokenizer itself.
-    match is_stdout(&args.out) {
-        true => eprintln!("{said}"),
-        false => println!("{said}"),
-    }
+    if is_stdout(&args.out) { say(said) } else { print(said) }
     Ok(())
 }
 
@@ -288,78 +305,69 @@ fn train(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     }
     config.validate()?;
     let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
-    let stop = stop_on_interrupt(ranks)?;
     let places = args.places(&args.preset, ranks)?;
     let (folder, cache) = (places.folder.clone(), places.cache.clone());
-    let run = Run { config, folder, cache, device, stop: &stop, ranks: ranks.clone() };
-    let mut screen = Screen::new(run.config.train.steps);
+    let progress = progress(ranks);
+    let run = Run { config, folder, cache, device, observer: progress.observer(), ranks: ranks.clone() };
+    let mut screen = Screen::new(&progress);
     let outcome = run.execute(args.start(), &mut |event| screen.show(&run, event))?;
-    screen.bar.finish_and_clear();
-    report(&run, &outcome)
+    drop(screen);
+    report(&run, &progress, &outcome)
 }
 
-/// The first Ctrl-C lets the step finish and saves; the second exits at once.
-fn stop_on_interrupt(ranks: &Ranks) -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (seen, first) = (stop.clone(), ranks.first());
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        if first {
-            eprintln!("\nstopping after this step; the run can be resumed (Ctrl-C again exits at once)");
-        }
-    })?;
-    Ok(stop)
+/// Rank 0 shows how far they are.
+fn progress(ranks: &Ranks) -> Progress {
+    if ranks.first() { Progress::new() } else { Progress::hidden() }
 }
 
 /// What the user sees while it trains: a bar on a terminal, a line an evaluation elsewhere.
-struct Screen {
-    bar: ProgressBar,
+struct Screen<'a> {
+    progress: &'a Progress,
     terminal: bool,
     last: Option<f64>,
+    /// From the first step to the last checkpoint.
+    saving: Option<Saving>,
 }
 
-impl Screen {
-    fn new(steps: u64) -> Self {
-        let bar = ProgressBar::new(steps);
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}") {
-            bar.set_style(style);
-        }
-        Self { bar, terminal: std::io::stderr().is_terminal(), last: None }
-    }
-
-    fn say(&self, line: String) {
-        match self.terminal {
-            true => self.bar.println(line),
-            false => eprintln!("{line}"),
-        }
+impl<'a> Screen<'a> {
+    fn new(progress: &'a Progress) -> Self {
+        Self { progress, terminal: std::io::stderr().is_terminal(), last: None, saving: None }
     }
 
     fn show(&mut self, run: &Run<'_>, event: Event<'_>) {
-        if !run.ranks.first() {
-            return;
+        match event {
+            Event::Data(_) => self.saving = Some(Saving::begin()),
+            Event::Trained => self.saving = None,
+            _ => {}
         }
+        if run.ranks.first() {
+            self.tell(run, event);
+        }
+    }
+
+    fn tell(&mut self, run: &Run<'_>, event: Event<'_>) {
+        let say = |line: String| self.progress.say(line);
         match event {
             Event::Planned(estimate, device) => {
                 let each = match run.ranks.size() {
                     1 => String::new(),
                     n => format!(" on each of {n} ranks, {} of them on this machine", estimate.on_host),
                 };
-                self.say(format!("device      {}{each}", device.describe()));
-                self.say(format!("run         {}", run.folder.display()));
-                self.say(format!(
+                say(format!("device      {}{each}", device.describe()));
+                say(format!("run         {}", run.folder.display()));
+                say(format!(
                     "model       {} parameters, {} nonzero at the end",
                     HumanCount(estimate.parameters),
                     HumanCount(estimate.nonzeros)
                 ));
-                self.say(format!(
+                say(format!(
                     "memory      about {} on the device, {} on the host{}",
                     human_bytes(estimate.device_bytes()),
                     human_bytes(estimate.host_bytes),
                     if estimate.on_host > 1 { ", for each rank" } else { "" }
                 ));
                 run.config.notes().into_iter().for_each(|note| self.say(format!("note        {note}")));
+                self.progress.stage("preparing the data");
             }
             Event::Data(data) => {
                 let s = &data.corpus.statistics;
@@ -367,32 +375,30 @@ impl Screen {
                     0 => String::new(),
                     n => format!(", {n} skipped that are not UTF-8"),
                 };
-                self.say(format!(
+                say(format!(
                     "data        {} documents, {}, {} tokens{skipped}{}",
                     HumanCount(s.documents),
                     human_bytes(s.bytes),
                     HumanCount(s.tokens),
                     if data.corpus.cached { " (cached)" } else { "" }
                 ));
+                self.progress.stage("training");
             }
-            Event::Resumed(step) => {
-                self.bar.set_position(step);
-                self.say(format!("resumed     at step {step}"));
-            }
-            Event::Step(progress) => {
-                self.bar.set_position(progress.step);
-                self.bar.set_message(describe(progress));
-                if !self.terminal && progress.validation != self.last {
-                    self.say(format!("step {}/{}  {}", progress.step, progress.steps, describe(progress)));
+            Event::Resumed(step) => say(format!("resumed     at step {step}")),
+            Event::Step(step) => {
+                self.progress.at(step.step, step.steps, describe(step));
+                if !self.terminal && step.validation != self.last {
+                    say(format!("step {}/{}  {}", step.step, step.steps, describe(step)));
                 }
-                self.last = progress.validation;
+                self.last = step.validation;
             }
             Event::Saved(_) => {}
+            Event::Trained => self.progress.stage("measuring"),
         }
     }
 }
 
-fn describe(p: &Progress) -> String {
+fn describe(p: &StepProgress) -> String {
     let validation = p.validation.map_or(String::new(), |v| format!("  val {v:.3}"));
     format!(
         "loss {:.3}{validation}  density {:.4}  nonzeros {}  {:.0} tok/s  {} left",
@@ -404,36 +410,38 @@ fn describe(p: &Progress) -> String {
     )
 }
 
-fn report(run: &Run<'_>, outcome: &Outcome) -> Result<()> {
+fn report(run: &Run<'_>, progress: &Progress, outcome: &Outcome) -> Result<()> {
     if !run.ranks.first() {
         return Ok(());
     }
+    let print = |line: String| progress.aside(|| print(line));
     let folder = run.folder.display();
     if let Some(Communication { ranks, busy, waited }) = outcome.communication {
         let share = |time: Duration| 100.0 * time.as_secs_f64() / outcome.spent.as_secs_f64().max(1e-9);
-        println!(
+        print(format!(
             "ranks       {ranks}; sums were under way {:.1} % of the time, rank 0 waited {:.1} % of it for others",
             share(busy),
             share(waited)
-        );
+        ));
     }
     if !outcome.finished {
-        println!("stopped at step {}; go on with: train --resume {folder}", outcome.step);
+        print(format!("stopped at step {}; go on with: train --resume {folder}", outcome.step));
         return Ok(());
     }
     let (Some(validation), Some(bigram)) = (outcome.validation, outcome.bigram) else {
-        bail!("the run ended without an evaluation");
+        print(format!("all steps are done and saved; stopped before they were measured: train --resume {folder}"));
+        return Ok(());
     };
-    println!("validation  {validation:.3} nats per token (a smoothed bigram model: {bigram:.3})");
-    println!("weights     {} of {} are not zero", HumanCount(outcome.nonzeros.0), HumanCount(outcome.nonzeros.1));
-    println!("speed       {:.0} tokens/s", outcome.tokens_per_second);
+    print(format!("validation  {validation:.3} nats per token (a smoothed bigram model: {bigram:.3})"));
+    print(format!("weights     {} of {} are not zero", HumanCount(outcome.nonzeros.0), HumanCount(outcome.nonzeros.1)));
+    print(format!("speed       {:.0} tokens/s", outcome.tokens_per_second));
     for text in samples(&outcome.model, &outcome.tokenizer, run.config.run.samples, run.config.run.seed)? {
-        println!("\n--- it writes ---\n{}", text.trim_end());
+        print(format!("\n--- it writes ---\n{}", text.trim_end()));
     }
-    println!("\nwhat to try next:");
-    println!("  the model             {}", outcome.checkpoint.display());
-    println!("  its loss over time    {folder}/metrics.jsonl, or: tensorboard --logdir {folder}");
-    println!("  real code             train --preset small --data PATH");
-    println!("  is the device right?  gossamer check --device {}", run.config.run.device);
+    print("\nwhat to try next:".into());
+    print(format!("  the model             {}", outcome.checkpoint.display()));
+    print(format!("  its loss over time    {folder}/metrics.jsonl, or: tensorboard --logdir {folder}"));
+    print("  real code             train --preset small --data PATH".into());
+    print(format!("  is the device right?  gossamer check --device {}", run.config.run.device));
     Ok(())
 }

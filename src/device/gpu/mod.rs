@@ -95,11 +95,39 @@ impl Drop for Buffer {
     }
 }
 
-/// All adapters of this machine, hardware first, in a stable order.
+/// All adapters of this machine in the order of their indices: those of GL last, whose backend is woken for this, and of either kind
+/// hardware first.
 pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
+    let mut adapters = enumerate_without_gl();
+    adapters.extend(adapters_of(wgpu::Backends::GL));
+    adapters
+}
+
+/// The first of [`enumerate`], without the backend that takes long to wake and complains on standard error where there is no screen.
+fn enumerate_without_gl() -> Vec<wgpu::Adapter> {
+    adapters_of(!wgpu::Backends::GL)
+}
+
+/// What `choose` finds among the adapters without GL, or else among all.
+fn choose<T>(mut choose: impl FnMut(&[wgpu::Adapter]) -> Option<T>) -> (Option<T>, Vec<wgpu::Adapter>) {
+    let mut adapters = enumerate_without_gl();
+    let mut chosen = choose(&adapters);
+    if chosen.is_none() {
+        adapters.extend(adapters_of(wgpu::Backends::GL));
+        chosen = choose(&adapters);
+    }
+    (chosen, adapters)
+}
+
+/// The adapters of those of `backends` that `WGPU_BACKEND` allows, hardware first, in a stable order.
+fn adapters_of(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
     descriptor.flags.remove(wgpu::InstanceFlags::VALIDATION | wgpu::InstanceFlags::DEBUG);
+    descriptor.backends &= backends;
     let backends = descriptor.backends;
+    if backends.is_empty() {
+        return Vec::new();
+    }
     let instance = wgpu::Instance::new(descriptor);
     let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
     adapters.sort_by_key(|a| match a.get_info().device_type {
@@ -116,7 +144,8 @@ pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
 /// the user.
 pub(super) fn hardware_adapter(nth: usize) -> std::result::Result<wgpu::Adapter, String> {
     let (mut software, mut hardware): (_, Vec<wgpu::Adapter>) = (None, Vec::new());
-    for adapter in enumerate() {
+    let (_, adapters) = choose(|adapters| adapters.iter().position(computes));
+    for adapter in adapters {
         let info = adapter.get_info();
         match info.device_type {
             _ if !computes(&adapter) => {}
@@ -154,11 +183,7 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::open`].
     pub fn open_with(which: Option<&str>, options: &GpuOptions) -> Result<Self> {
-        let adapters = enumerate();
-        if adapters.is_empty() {
-            return Err(Error::Device("no graphics adapter or driver found; `--device cpu` needs none".into()));
-        }
-        let chosen = match which {
+        let (chosen, adapters) = choose(|adapters| match which {
             None => adapters.iter().position(computes),
             Some(which) => match which.parse::<usize>() {
                 Ok(index) => Some(index).filter(|&i| i < adapters.len()),
@@ -168,7 +193,10 @@ impl Gpu {
                     text.contains(&which.to_lowercase())
                 }),
             },
-        };
+        });
+        if adapters.is_empty() {
+            return Err(Error::Device("no graphics adapter or driver found; `--device cpu` needs none".into()));
+        }
         match chosen {
             Some(index) => match adapters.into_iter().nth(index) {
                 Some(adapter) => Self::from_adapter(adapter, options),
