@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -205,6 +206,8 @@ pub struct Steering<'a> {
     sparse: &'a Model,
     dense_weights: Weights,
     sparse_weights: Weights,
+    /// Of the sparse model, once it was asked for.
+    hash: OnceLock<String>,
     /// Of every sublayer, in order.
     scales: Vec<Scale>,
     /// Of every sublayer the scaled decoder, `(d_sparse, d_dense)`.
@@ -240,7 +243,7 @@ impl<'a> Steering<'a> {
             let entry = |i: usize| (ratio * f64::from(weight[i % d * s + i / d])) as f32;
             decoders.push((0..d * s).map(entry).collect());
         }
-        Ok(Self { dense, sparse, dense_weights, sparse_weights, scales, decoders })
+        Ok(Self { dense, sparse, dense_weights, sparse_weights, hash: OnceLock::new(), scales, decoders })
     }
 
     /// The scales of every sublayer, in order.
@@ -251,6 +254,20 @@ impl<'a> Steering<'a> {
     /// The sparse model.
     pub fn sparse(&self) -> &Model {
         self.sparse
+    }
+
+    /// The hash of the sparse model ([`Model::hash`]), computed once.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn sparse_hash(&self) -> Result<&str> {
+        match self.hash.get() {
+            Some(hash) => Ok(hash),
+            None => {
+                let hash = self.sparse.hash()?;
+                Ok(self.hash.get_or_init(|| hash))
+            }
+        }
     }
 
     /// Runs the sparse model on a prompt.

@@ -170,7 +170,7 @@ pub(super) fn evaluate(trainer: &Trainer, config: &RunConfig, sequences: &[Vec<u
 fn of_held_out(error: Error, step: u64) -> Error {
     match error {
         Error::NonFiniteSite { site, value, .. } => {
-            Error::NonFinite { step, tensor: format!("{site} on held-out data"), value }
+            Error::NonFinite { step, tensor: format!("loss on held-out data (first of all {site})"), value }
         }
         other => other,
     }
