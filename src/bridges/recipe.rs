@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ModelName;
 use super::steer::{Change, Channel, Ratio, Steering};
 use crate::files::versioned::{self, Versioned};
-use crate::model::Edit;
+use crate::model::{Edit, expect_model};
 use crate::settings::{Takes, within};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -80,8 +80,13 @@ impl Recipe {
     /// What it changes at full strength.
     ///
     /// # Errors
-    /// [`Error::Text`] if there is nothing to steer by; otherwise those of [`Steering::edited`] and [`Steering::read`].
+    /// [`Error::OtherModel`] if it is for another sparse model, [`Error::Text`] if there is nothing to steer by; otherwise those of [`Steering::edited`] and [`Steering::read`].
     pub fn change(&self, steering: &Steering, tokenizer: &Tokenizer) -> Result<Change> {
+        // One that was not read from a file may say nothing.
+        if !self.sparse.hash.is_empty() {
+            let what = format!("the recipe for {}", self.sparse.path);
+            expect_model(what, "sparse model", &self.sparse.hash, steering.sparse_hash()?)?;
+        }
         let tokens = tokenizer.encode(&self.prompt)?;
         if tokens.is_empty() {
             return Err(Error::Text("the prompt is empty".into()));

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -206,6 +207,8 @@ pub struct Steering<'a> {
     sparse: &'a Model,
     dense_weights: Weights,
     sparse_weights: Weights,
+    /// Of the sparse model, once it was asked for.
+    hash: OnceLock<String>,
     /// Of every sublayer, in order.
     scales: Vec<Scale>,
     /// Of every sublayer the scaled decoder, `(d_sparse, d_dense)`.
@@ -242,8 +245,8 @@ impl<'a> Steering<'a> {
             let entry = |i: usize| (ratio * f64::from(weight[i % d * s + i / d])) as f32;
             decoders.push((0..d * s).map(entry).collect());
         }
-        let observer = Observer::default();
-        Ok(Self { dense, sparse, dense_weights, sparse_weights, scales, decoders, observer })
+        let (hash, observer) = (OnceLock::new(), Observer::default());
+        Ok(Self { dense, sparse, dense_weights, sparse_weights, hash, scales, decoders, observer })
     }
 
     /// The same, watched by `observer`, which may stop it between two prompts.
@@ -264,6 +267,20 @@ impl<'a> Steering<'a> {
     /// The sparse model.
     pub fn sparse(&self) -> &Model {
         self.sparse
+    }
+
+    /// The hash of the sparse model ([`Model::hash`]), computed once.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn sparse_hash(&self) -> Result<&str> {
+        match self.hash.get() {
+            Some(hash) => Ok(hash),
+            None => {
+                let hash = self.sparse.hash()?;
+                Ok(self.hash.get_or_init(|| hash))
+            }
+        }
     }
 
     /// Runs the sparse model on a prompt.

@@ -238,7 +238,7 @@ pub(super) fn evaluate(
 fn of_held_out(error: Error, step: u64) -> Error {
     match error {
         Error::NonFiniteSite { site, value, .. } => {
-            Error::NonFinite { step, tensor: format!("{site} on held-out data"), value }
+            Error::NonFinite { step, tensor: format!("loss on held-out data (first of all {site})"), value }
         }
         other => other,
     }

@@ -44,7 +44,11 @@ fn a_recipe_does_what_steering_does_by_hand() {
     let reference: Vec<Vec<u32>> = pair.tokens.chunks(6).map(<[u32]>::to_vec).collect();
     let steering = Steering::new(&dense, &sparse, &bridges, &reference, Ratio::default()).unwrap();
     let (tokenizer, prompt, other) = (letters(), [1, 2, 3], [1, 4, 3]);
-    let mut recipe = Recipe { prompt: "bcd".into(), counterfactual: Some("bed".into()), ..recipe() };
+    let of_another = Recipe { prompt: "bcd".into(), counterfactual: Some("bed".into()), ..recipe() };
+    let said = of_another.change(&steering, &tokenizer).unwrap_err().to_string();
+    assert!(said.contains("another sparse model") && said.contains("sha256:0"), "{said}");
+    let of_this = ModelName { path: "runs/bridged".into(), hash: sparse.hash().unwrap() };
+    let mut recipe = Recipe { sparse: of_this, ..of_another };
     let channel = recipe.nodes[0];
 
     let change = recipe.change(&steering, &tokenizer).unwrap();
