@@ -11,6 +11,11 @@ mod disk;
 mod interruption;
 mod measure;
 mod models;
+mod nothing;
+mod output;
+mod progress;
+#[cfg(unix)]
+mod signals;
 mod sweep;
 mod tasks;
 mod tokenizer;
