@@ -19,20 +19,31 @@ fi
 
 # Each part is a process group, so that its training hears of it when it is to stop.
 set -m
-processes=()
+processes=() stopped=
 stop() {
+    stopped=$1
     for process in "${processes[@]}"; do
         kill -TERM -- "-$process" 2>/dev/null || true
     done
 }
-trap stop INT TERM
+trap 'stop 129' HUP
+trap 'stop 130' INT
+trap 'stop 143' TERM
 for ((part = 0; part < parts; part++)); do
     gossamer sweep "$sweep" --shard "$part/$parts" &
     processes+=($!)
 done
 failed=0
 for process in "${processes[@]}"; do
-    wait "$process" || failed=1
+    # A signal cuts the wait short: what is being saved is waited for again.
+    status=0
+    wait "$process" || status=$?
+    while ((status > 128)) && kill -0 "$process" 2>/dev/null; do
+        status=0
+        wait "$process" || status=$?
+    done
+    ((status == 0)) || failed=1
 done
+if [[ $stopped ]]; then exit "$stopped"; fi
 gossamer sweep collect "$sweep" || failed=1
 exit "$failed"

@@ -177,3 +177,17 @@ fn choices_are_kept_when_asked_to() {
     fs::write(&file, "").unwrap();
     assert!(gpu(Some(&file)).keep_choices().unwrap_err().to_string().contains("file"));
 }
+
+#[test]
+fn an_index_opens_the_adapter_that_is_listed_with_it() {
+    let list = gossamer::device::adapters();
+    for adapter in list.iter().filter(|adapter| adapter.computes) {
+        let gpu = Gpu::open(Some(&adapter.index.to_string())).unwrap();
+        let info = gpu.info();
+        assert_eq!((&info.name, info.backend.to_string()), (&adapter.name, adapter.backend.clone()));
+    }
+    // Those of GL, which is only woken where nothing else will do, come last.
+    let gl: Vec<bool> = list.iter().map(|adapter| adapter.backend == "gl").collect();
+    assert!(gl.is_sorted(), "{gl:?}");
+    assert!(Gpu::open(Some(&list.len().to_string())).is_err());
+}

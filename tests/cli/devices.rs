@@ -143,3 +143,20 @@ fn check_refuses_a_folder_that_is_no_case() {
     fs::write(damaged.join("model.safetensors"), "short").unwrap();
     fails(&mut gossamer(&["check", "--device", "cpu", text(&damaged)]), &["model.safetensors"]);
 }
+
+/// The GL stack complains on standard error where there is no such variable.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_gl_stack_sleeps_where_another_will_do() {
+    const COMPLAINT: &str = "XDG_RUNTIME_DIR";
+    let without = |arguments: &[&str]| succeeds(gossamer(arguments).env_remove(COMPLAINT).env_remove("WGPU_BACKEND"));
+    if !adapters().iter().any(|adapter| adapter["computes"] == true && adapter["backend"] != "gl") {
+        return;
+    }
+    let case = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/forward/paper");
+    for device in ["auto", "gpu", "gpu:0", "cpu"] {
+        let said = without(&["eval", case, "--tokens", &format!("{case}/inputs.safetensors"), "--device", device]);
+        assert!(!said.contains(COMPLAINT), "{device}: {said}");
+    }
+    assert!(!without(&["tasks", "list"]).contains(COMPLAINT));
+}

@@ -17,6 +17,11 @@ mod models;
 mod not_finite;
 mod outputs;
 mod settings;
+mod nothing;
+mod output;
+mod progress;
+#[cfg(unix)]
+mod signals;
 mod sweep;
 mod tasks;
 mod tokenizer;

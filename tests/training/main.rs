@@ -7,5 +7,6 @@ mod curves;
 mod failures;
 mod ranks;
 mod schedule;
+mod stopping;
 mod survivors;
 mod tiny;
