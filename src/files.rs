@@ -22,7 +22,7 @@ pub use renamed::WithoutPrefix;
 pub use sharded::ShardedSafetensors;
 pub use source::{FloatType, InMemory, TensorInfo, TensorSource};
 pub use target::is_stdout;
-pub(crate) use temporary::{Temporary, sweep_own};
+pub(crate) use temporary::{Temporary, lock_name, sweep_own};
 pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
 pub use write::{HostIds, save_arrays, save_tensors, write_safetensors};
 
@@ -32,7 +32,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use target::{Target, follow};
+use target::Target;
+pub(crate) use target::follow;
 use temporary::{TemporaryFolder, is_held};
 
 /// What a folder on its way out is called, before its own name.

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// Between two looks at a lock that another process holds.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// So often a lock file is looked for again that was removed meanwhile. Some file systems give a file another number at each look.
+const TRIES: usize = 100;
+
 /// A lock file that this process holds, until it is dropped; the file is then removed.
 ///
 /// Some file systems have no locks. There it is taken with a warning, whoever else has it.
@@ -34,16 +37,20 @@ impl Lock {
     /// [`Error::Io`] naming `path` where the file cannot be created.
     pub fn take(path: impl AsRef<Path>) -> Result<Result<Self, Holder>> {
         let path = path.as_ref();
+        let mut again = 0..TRIES;
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
             let file = file.map_err(|e| Error::io(path, e))?;
             match file.try_lock() {
                 // Whoever held it may have removed it after it was opened here.
-                Ok(()) if !is_at(&file, path) => continue,
+                Ok(()) if !is_at(&file, path) && again.next().is_some() => continue,
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Err(Holder::of(path))),
                 Err(TryLockError::Error(e)) => {
-                    tracing::warn!("{}: no locks here ({e}): two processes would not notice each other", path.display());
+                    tracing::warn!(
+                        "{}: no locks here ({e}): two processes would not notice each other",
+                        path.display()
+                    );
                 }
             }
             let lock = Self { path: path.into(), file };
@@ -127,7 +134,7 @@ fn host() -> String {
 
 /// Whether `file` is what is at `path`, and not something that was there before.
 #[cfg(unix)]
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
+fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let (Ok(open), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
     (open.dev(), open.ino()) == (there.dev(), there.ino())
@@ -135,6 +142,6 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 
 /// Whether something is at `path`; more cannot be seen here.
 #[cfg(not(unix))]
-pub(super) fn is_at(_file: &File, path: &Path) -> bool {
+fn is_at(_file: &File, path: &Path) -> bool {
     path.exists()
 }

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::lock::is_at;
 use super::target::Target;
 use super::{file_name, parent, remove, sync_folder};
 use crate::error::{Error, Result};
@@ -45,7 +44,8 @@ impl Temporary {
     /// As [`Temporary::beside`], for the file `real`, which errors call `named`.
     pub(super) fn create(real: PathBuf, named: &Path) -> Result<Self> {
         let failed = |e| Error::io(named, e);
-        file_name(&real).map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidInput, "the path ends in no name")))?;
+        file_name(&real)
+            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidInput, "the path ends in no name")))?;
         sweep(&real);
         loop {
             let path = next_name(&real);
@@ -136,7 +136,7 @@ impl Drop for TemporaryFolder {
 
 /// Locks a temporary file or folder just created. False if another process took it for one that was left.
 fn hold(file: &File, path: &Path) -> bool {
-    !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && is_at(file, path)
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && path.symlink_metadata().is_ok()
 }
 
 /// Removes what processes that have ended left half-written beside `target`. What cannot be looked at or removed stays: it may be
@@ -162,7 +162,7 @@ fn is_earlier(name: &str, target: &str) -> bool {
     let numbers = |text: &str| text.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
     let first = name.strip_prefix(".tmp-").and_then(|rest| rest.strip_prefix(target)?.strip_prefix('-'));
     let rest = name.strip_prefix('.').and_then(|rest| rest.strip_prefix(target)?.strip_prefix('.'));
-    let second = rest.and_then(|rest| rest.strip_suffix(".tmp"));
+    let second = rest.and_then(|rest| rest.strip_suffix(".tmp")).filter(|rest| rest.contains('-'));
     first.is_some_and(numbers) || second.is_some_and(numbers)
 }
 
@@ -199,6 +199,11 @@ fn remove_left(path: &Path) {
 
 fn is_old(found: &fs::Metadata) -> bool {
     found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > LEFT_AFTER)
+}
+
+/// The lock file of something that is made in `folder` under that name. One that a killed process left is removed with the rest.
+pub(crate) fn lock_name(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{MARK}{name}.lock"))
 }
 
 /// Whether a living process holds the folder at `path`.

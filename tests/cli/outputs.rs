@@ -41,7 +41,8 @@ fn a_dash_is_standard_output_alone() {
     let (dir, run) = model();
     assert_eq!(output(&mut export("-")).stdout, drawn());
     for name in ["-", "/dev/stdout"] {
-        let record = output(&mut gossamer(&["record", text(&run), "--prompt", "x = 1", "--out", name, "--device", "cpu"]));
+        let record =
+            output(&mut gossamer(&["record", text(&run), "--prompt", "x = 1", "--out", name, "--device", "cpu"]));
         let header = u64::from_le_bytes(record.stdout[..8].try_into().expect("eight bytes")) as usize;
         let json: serde_json::Value = serde_json::from_slice(&record.stdout[8..8 + header]).expect("a header");
         let end = |t: &serde_json::Value| t["data_offsets"][1].as_u64().unwrap_or(0);

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use gossamer::device::on_worker;
 use gossamer::error::explain;
+use gossamer::files::is_stdout;
 
 /// Weight-sparse transformers: run them, look inside, intervene
 #[derive(Parser)]
@@ -105,5 +106,9 @@ fn main() -> ExitCode {
 
 /// Whoever read the output has seen enough, as `head` does.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    let io = match error.downcast_ref::<gossamer::Error>() {
+        Some(gossamer::Error::Io { path, source }) if is_stdout(path) => Some(source),
+        _ => error.downcast_ref::<std::io::Error>(),
+    };
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
