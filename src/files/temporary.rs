@@ -121,6 +121,8 @@ impl TemporaryFolder {
                 Ok(()) => {}
             }
             match File::open(&path) {
+                // Swept away by another process meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Ok(folder) if !hold(&folder, &path) => continue,
                 held => return Ok(Self { path, _held: held.ok() }),
             }
@@ -201,14 +203,10 @@ fn is_old(found: &fs::Metadata) -> bool {
     found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > LEFT_AFTER)
 }
 
-/// The lock file of something that is made in `folder` under that name. One that a killed process left is removed with the rest.
-pub(crate) fn lock_name(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{MARK}{name}.lock"))
-}
-
-/// Whether a living process holds the folder at `path`.
-pub(super) fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|folder| matches!(folder.try_lock(), Err(TryLockError::WouldBlock)))
+/// The lock file for what is made in `folder` under that name. One that a killed process left is removed with the rest. Two names that
+/// share one wait for each other, which harms nobody.
+pub(crate) fn lock_name(folder: &Path, name: impl AsRef<OsStr>) -> PathBuf {
+    folder.join(format!("{MARK}{:08x}.lock", crc32c::crc32c(name.as_ref().as_encoded_bytes())))
 }
 
 /// A name beside `target` that this process has not used.
