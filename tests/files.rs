@@ -181,7 +181,7 @@ fn writers_beside_each_other_do_not_take_each_other_for_dead() {
         for writer in 0..4 {
             let path = &path;
             scope.spawn(move || {
-                for round in 0..50 {
+                for round in 0..10 {
                     let text = format!("{writer} {round}");
                     write_atomic(path, put(path, &text)).unwrap();
                     let folder = path.with_file_name("folder");

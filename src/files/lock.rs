@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 
 /// Between two looks at a lock that another process holds.
 const PAUSE: Duration = Duration::from_millis(100);
+/// After so many of them it is told what is waited for.
+const TELL_AFTER: u64 = 10;
 
 /// So often a lock file is looked for again that was removed meanwhile. Some file systems give a file another number at each look.
 const TRIES: usize = 100;
@@ -65,18 +67,19 @@ impl Lock {
     /// # Errors
     /// Those of [`Lock::take`] and of `check`.
     pub fn wait(path: impl AsRef<Path>, mut check: impl FnMut() -> Result<()>) -> Result<Self> {
-        let mut told = false;
+        let mut pauses = 0;
         loop {
             match Self::take(path.as_ref())? {
                 Ok(lock) => return Ok(lock),
-                Err(holder) if !told => {
+                // Most are held for less than that.
+                Err(holder) if pauses == TELL_AFTER => {
                     tracing::info!("waiting for {holder}, which has {}", path.as_ref().display());
-                    told = true;
                 }
                 Err(_) => {}
             }
             check()?;
             std::thread::sleep(PAUSE);
+            pauses += 1;
         }
     }
 
