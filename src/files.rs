@@ -2,8 +2,8 @@
 //!
 //! Everything is first written under a temporary name beside its target, synced to the disk, and only then renamed, so that a kill, a
 //! crash or a full disk at any instant leaves what was there before. What a killed process leaves half-written is removed by whoever next
-//! writes beside it; what a living one is writing is never touched ([`temporary`]). A target that is a link stays one, and the file that
-//! it leads to is replaced. What is no file, such as a pipe or a device, is written to as it is ([`target`]).
+//! writes beside it; what a living one is writing is never touched. A target that is a link stays one, and the file that
+//! it leads to is replaced. What is no file, such as a pipe or a device, is written to as it is.
 
 mod check;
 mod input;
@@ -26,18 +26,19 @@ pub use renamed::Renamed;
 pub use sharded::ShardedSafetensors;
 pub use source::{FloatType, InMemory, TensorInfo, TensorSource};
 pub use target::is_stdout;
-pub(crate) use temporary::{Temporary, sweep_own};
+pub(crate) use temporary::{Temporary, lock_name, sweep_own};
 pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
 pub use write::{HostIds, save_arrays, save_tensors, write_safetensors};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use target::{Target, follow};
-use temporary::{TemporaryFolder, is_held};
+use target::Target;
+pub(crate) use target::follow;
+use temporary::TemporaryFolder;
 
 /// What a folder on its way out is called, before its own name.
 const OUTGOING: &str = ".old-";
@@ -80,12 +81,12 @@ pub fn write_atomic(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -
 pub fn replace_dir_atomic(path: impl AsRef<Path>, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     let real = follow(path)?;
-    let outgoing = parent(&real).join(outgoing_name(file_name(&real).map_err(|e| e.at(path))?));
-    restore(&outgoing, &real).map_err(|e| e.at(path))?;
+    file_name(&real).map_err(|e| e.at(path))?;
+    restore(&real).map_err(|e| e.at(path))?;
     let temporary = TemporaryFolder::beside(&real).map_err(|e| e.at(path))?;
     let built = build(&temporary.path).and_then(|()| sync_tree(&temporary.path));
     built.map_err(|e| e.moved(&temporary.path, path))?;
-    move_in(&temporary.path, &outgoing, &real)
+    move_in(&temporary.path, &real).map_err(|e| e.at(path))
 }
 
 /// Removes from the folder `dir` what killed runs left half-written, and puts back a folder that was caught between its old and its new
@@ -106,7 +107,7 @@ pub fn clean_temporaries(dir: impl AsRef<Path>) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
         let path = entry.map_err(|e| Error::io(dir, e))?.path();
         if let Some(target) = path.file_name().and_then(|name| name.to_str()?.strip_prefix(OUTGOING)) {
-            restore(&path, &dir.join(target))?;
+            restore(&dir.join(target))?;
         }
     }
     Ok(())
@@ -147,42 +148,52 @@ fn fill(out: impl Write, path: &Path, write: impl FnOnce(&mut dyn Write) -> Resu
     written.map_err(|e| Error::io(path, e))
 }
 
-/// Puts the finished folder `temporary` in the place of `path`, whose old contents, if any, end up at `outgoing`.
-fn move_in(temporary: &Path, outgoing: &Path, path: &Path) -> Result<()> {
+/// Puts the finished folder `temporary` in the place of `path`, whose old contents, if any, step aside and are removed.
+fn move_in(temporary: &Path, path: &Path) -> Result<()> {
+    let outgoing = outgoing(path)?;
+    let _moving = moving(path)?;
+    put_back(&outgoing, path)?;
     let replacing = exists(path)?;
-    // Held until it is gone: what no process holds is taken for left by one that was killed, and put back.
-    let held = File::open(path).ok().filter(|_| replacing);
-    if let Some(folder) = &held {
-        let _ = folder.try_lock();
-    }
     if replacing {
-        fs::rename(path, outgoing).map_err(|e| Error::io(path, e))?;
+        fs::rename(path, &outgoing).map_err(|e| Error::io(path, e))?;
     }
     fs::rename(temporary, path).map_err(|e| {
         if replacing {
             // If even this fails, `clean_temporaries` will do it later.
-            let _ = fs::rename(outgoing, path);
+            let _ = fs::rename(&outgoing, path);
         }
         Error::io(path, e)
     })?;
     // The new name is on the disk before the old contents go.
     sync_folder(parent(path))?;
-    remove(outgoing)
+    remove(&outgoing)
 }
 
-/// Finishes a replacement of `path` that was cut short: `outgoing`, if it exists, goes back where it was, or away if `path` has been replaced.
-fn restore(outgoing: &Path, path: &Path) -> Result<()> {
+/// Finishes a replacement of `path` that was cut short, if one was.
+fn restore(path: &Path) -> Result<()> {
+    let outgoing = outgoing(path)?;
+    if !exists(&outgoing)? {
+        return Ok(());
+    }
+    let _moving = moving(path)?;
+    put_back(&outgoing, path)
+}
+
+/// What is at `outgoing`, if anything, goes back to `path`, or away if `path` has been replaced.
+fn put_back(outgoing: &Path, path: &Path) -> Result<()> {
     if !exists(outgoing)? {
         Ok(())
-    } else if is_held(outgoing) {
-        let message = "another process is just replacing it; try again when that one is done";
-        Err(Error::io(path, io::Error::new(io::ErrorKind::ResourceBusy, message)))
     } else if exists(path)? {
         remove(outgoing)
     } else {
         fs::rename(outgoing, path).map_err(|e| Error::io(path, e))?;
         sync_folder(parent(path))
     }
+}
+
+/// Held by who moves the folder at `path` aside and another in: the state between is then nobody else's to mend.
+fn moving(path: &Path) -> Result<Lock> {
+    Lock::wait(lock_name(parent(path), file_name(path)?), || Ok(()))
 }
 
 /// Removes a file, or a folder with all it holds; nothing there is fine.
@@ -253,11 +264,11 @@ fn file_name(path: &Path) -> Result<&OsStr> {
     path.file_name().ok_or_else(nameless)
 }
 
-/// What the folder of that name is called on its way out.
-fn outgoing_name(name: &OsStr) -> OsString {
-    let mut full = OsString::from(OUTGOING);
-    full.push(name);
-    full
+/// Where the folder `path` is on its way out.
+fn outgoing(path: &Path) -> Result<PathBuf> {
+    let mut name = OsString::from(OUTGOING);
+    name.push(file_name(path)?);
+    Ok(path.with_file_name(name))
 }
 
 /// Lower-case hexadecimal digits of `bytes`.

@@ -14,6 +14,7 @@ use gossamer::circuits::Circuit;
 use gossamer::circuits::prune::Settings;
 use gossamer::formats::ModelFiles;
 use gossamer::train::bridge::BridgeConfig;
+use gossamer::train::lock::RunLock;
 use gossamer_explorer::document::Document;
 use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::runs::{Order, Work, settings};
@@ -76,6 +77,20 @@ fn what_cannot_be_started_says_why() {
     let told = format!("`train --resume {}`", run.display());
     assert!(work.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains(&told)), "{:?}", work.outcome);
     assert_eq!(fs::read_dir(&run).unwrap().count(), 1);
+}
+
+#[test]
+fn a_run_that_another_process_writes_in_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let lock = RunLock::take(&run).unwrap();
+    let order = || Order::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
+    let work = finished(Work::start(order(), || ()));
+    let why = work.outcome.as_ref().unwrap().as_ref().unwrap_err();
+    assert!(why.contains(&format!("process {} is writing in this run", std::process::id())), "{why}");
+    drop(lock);
+    let (made, _) = finished(Work::start(order(), || ())).outcome.take().unwrap().unwrap();
+    assert_eq!(made, run);
 }
 
 /// Work that is done.

@@ -10,6 +10,11 @@ use crate::error::{Error, Result};
 
 /// Between two looks at a lock that another process holds.
 const PAUSE: Duration = Duration::from_millis(100);
+/// After so many of them it is told what is waited for.
+const TELL_AFTER: u64 = 10;
+
+/// So often a lock file is looked for again that was removed meanwhile. Some file systems give a file another number at each look.
+const TRIES: usize = 100;
 
 /// A lock file that this process holds, until it is dropped; the file is then removed.
 ///
@@ -34,12 +39,13 @@ impl Lock {
     /// [`Error::Io`] naming `path` where the file cannot be created.
     pub fn take(path: impl AsRef<Path>) -> Result<Result<Self, Holder>> {
         let path = path.as_ref();
+        let mut again = 0..TRIES;
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
             let file = file.map_err(|e| Error::io(path, e))?;
             match file.try_lock() {
                 // Whoever held it may have removed it after it was opened here.
-                Ok(()) if !is_at(&file, path) => continue,
+                Ok(()) if !is_at(&file, path) && again.next().is_some() => continue,
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Err(Holder::of(path))),
                 Err(TryLockError::Error(e)) => {
@@ -61,18 +67,19 @@ impl Lock {
     /// # Errors
     /// Those of [`Lock::take`] and of `check`.
     pub fn wait(path: impl AsRef<Path>, mut check: impl FnMut() -> Result<()>) -> Result<Self> {
-        let mut told = false;
+        let mut pauses = 0;
         loop {
             match Self::take(path.as_ref())? {
                 Ok(lock) => return Ok(lock),
-                Err(holder) if !told => {
+                // Most are held for less than that.
+                Err(holder) if pauses == TELL_AFTER => {
                     tracing::info!("waiting for {holder}, which has {}", path.as_ref().display());
-                    told = true;
                 }
                 Err(_) => {}
             }
             check()?;
             std::thread::sleep(PAUSE);
+            pauses += 1;
         }
     }
 
@@ -130,7 +137,7 @@ fn host() -> String {
 
 /// Whether `file` is what is at `path`, and not something that was there before.
 #[cfg(unix)]
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
+fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let (Ok(open), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
     (open.dev(), open.ino()) == (there.dev(), there.ino())
@@ -138,6 +145,6 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 
 /// Whether something is at `path`; more cannot be seen here.
 #[cfg(not(unix))]
-pub(super) fn is_at(_file: &File, path: &Path) -> bool {
+fn is_at(_file: &File, path: &Path) -> bool {
     path.exists()
 }

@@ -80,7 +80,7 @@ pub fn is_stdout(path: impl AsRef<Path>) -> bool {
 }
 
 /// Where the links at `path` lead to in the end, which need not exist.
-pub(super) fn follow(path: &Path) -> Result<PathBuf> {
+pub(crate) fn follow(path: &Path) -> Result<PathBuf> {
     Ok(follow_until(path, |_| false)?.0)
 }
 

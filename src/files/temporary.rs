@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::lock::is_at;
 use super::target::Target;
 use super::{file_name, parent, remove, sync_folder};
 use crate::error::{Error, Result};
@@ -122,6 +121,8 @@ impl TemporaryFolder {
                 Ok(()) => {}
             }
             match File::open(&path) {
+                // Swept away by another process meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Ok(folder) if !hold(&folder, &path) => continue,
                 held => return Ok(Self { path, _held: held.ok() }),
             }
@@ -137,7 +138,7 @@ impl Drop for TemporaryFolder {
 
 /// Locks a temporary file or folder just created. False if another process took it for one that was left.
 fn hold(file: &File, path: &Path) -> bool {
-    !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && is_at(file, path)
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && path.symlink_metadata().is_ok()
 }
 
 /// Removes what processes that have ended left half-written beside `target`. What cannot be looked at or removed stays: it may be
@@ -163,7 +164,7 @@ fn is_earlier(name: &str, target: &str) -> bool {
     let numbers = |text: &str| text.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
     let first = name.strip_prefix(".tmp-").and_then(|rest| rest.strip_prefix(target)?.strip_prefix('-'));
     let rest = name.strip_prefix('.').and_then(|rest| rest.strip_prefix(target)?.strip_prefix('.'));
-    let second = rest.and_then(|rest| rest.strip_suffix(".tmp"));
+    let second = rest.and_then(|rest| rest.strip_suffix(".tmp")).filter(|rest| rest.contains('-'));
     first.is_some_and(numbers) || second.is_some_and(numbers)
 }
 
@@ -202,9 +203,10 @@ fn is_old(found: &fs::Metadata) -> bool {
     found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > LEFT_AFTER)
 }
 
-/// Whether a living process holds the folder at `path`.
-pub(super) fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|folder| matches!(folder.try_lock(), Err(TryLockError::WouldBlock)))
+/// The lock file for what is made in `folder` under that name. One that a killed process left is removed with the rest. Two names that
+/// share one wait for each other, which harms nobody.
+pub(crate) fn lock_name(folder: &Path, name: impl AsRef<OsStr>) -> PathBuf {
+    folder.join(format!("{MARK}{:08x}.lock", crc32c::crc32c(name.as_ref().as_encoded_bytes())))
 }
 
 /// A name beside `target` that this process has not used.

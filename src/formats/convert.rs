@@ -10,7 +10,7 @@ use super::config::MODEL_TYPE;
 use super::folder::ModelFiles;
 use super::names::{BEEG_CONFIG, CONFIG, TOKENIZER, WEIGHTS};
 use crate::files::{
-    FloatType, TensorInfo, create_folder, read_input, replace_dir_atomic, write_atomic, write_safetensors,
+    FloatType, TensorInfo, create_folder, follow, read_input, replace_dir_atomic, write_atomic, write_safetensors,
 };
 use crate::model::is_buffer;
 use crate::text::tokenizer::Tokenizer;
@@ -37,7 +37,8 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     if options.float == Some(FloatType::F64) {
         return Err(Error::config("float", "F64 is not written; F32, F16 and BF16 are"));
     }
-    let out = std::path::absolute(out).map_err(|e| Error::io(out, e))?;
+    // Of a link, the folder that it leads to is made or replaced.
+    let out = follow(&std::path::absolute(out).map_err(|e| Error::io(out, e))?)?;
     check_free(&out, files, options.force)?;
     let tokenizer = files.tokenizer.as_deref().map(|path| load_tokenizer(path, files.config.vocab_size)).transpose()?;
     files.check_tied()?;

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::files::is_stdout;
 pub use progress::Progress;
 
 /// Writes a message to standard error, in one piece. It is lost where that cannot be written.
@@ -56,8 +57,18 @@ pub fn parse<C: Parser>(advice: impl FnOnce(&clap::Error) -> Option<String>) -> 
 pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result.and_then(|()| Ok(io::stdout().flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit_code(&error.downcast::<io::Error>().map_or_else(|other| other, unwritten)),
+        Err(error) => exit_code(&as_unwritten(error)),
     }
+}
+
+/// Tells a result that could not be written to standard output from other errors, also where a file named there was the result.
+fn as_unwritten(error: anyhow::Error) -> anyhow::Error {
+    let error = match error.downcast::<crate::Error>() {
+        Ok(crate::Error::Io { path, source }) if is_stdout(&path) => return unwritten(source),
+        Ok(other) => return other.into(),
+        Err(error) => error,
+    };
+    error.downcast::<io::Error>().map_or_else(|other| other, unwritten)
 }
 
 /// Says what went wrong. Whoever closed the pipe has seen enough, as `head` does: that is no failure.

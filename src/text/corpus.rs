@@ -9,7 +9,7 @@ use super::cache::{Tokens, VERSION, Writer};
 pub(crate) use super::source::fingerprint;
 pub use super::source::{Documents, Source};
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
-use crate::files::{Lock, create_folder, hex, sweep_own};
+use crate::files::{Lock, create_folder, hex, lock_name, sweep_own};
 use crate::{Error, Result};
 
 /// About how many bytes of documents are held in memory at a time, tokens aside.
@@ -171,7 +171,7 @@ impl<'a> Cache<'a> {
             return Ok(corpus);
         }
         create_folder(self.folder)?;
-        let _lock = Lock::wait(self.folder.join(format!("{}.lock", self.key)), || Ok(()))?;
+        let _lock = Lock::wait(lock_name(self.folder, &self.key), || Ok(()))?;
         // Another process may have made it meanwhile.
         if let Some(corpus) = self.open(true)? {
             return Ok(corpus);

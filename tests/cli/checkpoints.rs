@@ -96,7 +96,7 @@ fn a_run_whose_newest_checkpoint_does_not_open_names_the_newest_that_does() {
     let weights = step(&run, 40).join("model.safetensors");
     fs::write(&weights, &fs::read(&weights).expect("a file")[..100]).expect("written");
     let earlier = step(&run, 35);
-    for command in [["generate", text(&run), "--device", "cpu", "x"].as_slice(), &["inspect", text(&run)]] {
+    for command in [["generate", text(&run), "--device", "cpu", "--prompt", "x"].as_slice(), &["inspect", text(&run)]] {
         fails(&mut gossamer(command), &[text(&weights), "newest whole checkpoint", text(&earlier)]);
     }
     succeeds(&mut gossamer(&["inspect", text(&earlier)]));
@@ -108,7 +108,7 @@ fn settings_that_were_changed_are_named_with_both_values() {
     let settings = run.join("config.toml");
     let whole = fs::read_to_string(&settings).expect("settings");
     for (from, to, said) in [
-        ("target_density = 0.25", "target_density = 0.125", ["sparsity.target_density = 0.25", "says 0.125"]),
+        ("\ntarget_density = 0.25", "\ntarget_density = 0.125", ["sparsity.target_density = 0.25", "says 0.125"]),
         ("seed = 0", "seed = 5", ["run.seed = 0", "says 5"]),
         ("beta2 = 0.95", "beta2 = 0.9", ["train.beta2 = 0.95", "says 0.9"]),
     ] {
@@ -130,10 +130,10 @@ fn a_checkpoint_without_checksums_is_checked_by_its_numbers() {
     made_earlier(&newest);
     let before = results(&run, 40);
     // The first of these may be a zero that damage made another number, or a density that was lowered.
-    edit(&run.join("config.toml"), "target_density = 0.25", "target_density = 0.125");
+    edit(&run.join("config.toml"), "\ntarget_density = 0.25", "\ntarget_density = 0.125");
     let hidden = ["model.safetensors", "transformer.h.0.attn.c_attn.weight", "sparsity.target_density", "config.toml"];
     fails(&mut resume(&run), &hidden);
-    edit(&run.join("config.toml"), "target_density = 0.125", "target_density = 0.25");
+    edit(&run.join("config.toml"), "\ntarget_density = 0.125", "\ntarget_density = 0.25");
     for (file, tensor, name) in [
         ("model.safetensors", "transformer.ln_f.weight", "transformer.ln_f.weight holds NaN"),
         ("optimizer.safetensors", "v.transformer.wte.weight", "v.transformer.wte.weight holds NaN"),

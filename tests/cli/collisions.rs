@@ -12,7 +12,7 @@ use super::{TINY, assert_same_results, fails, finish, gossamer, resume, succeeds
 /// A run without `--out`, started in `folder`.
 fn nameless(folder: &Path) -> Command {
     let mut command = train(&[]);
-    TINY.iter().for_each(|setting| drop(command.args(["--set", setting])));
+    command.args(TINY.iter().flat_map(|setting| ["--set", setting]));
     command.current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -91,6 +91,21 @@ fn a_run_under_way_is_left_alone() {
 }
 
 #[test]
+fn two_searches_for_one_circuit_are_not_mixed() {
+    let dir = tempdir().expect("a folder");
+    let run = dir.path().join("run");
+    succeeds(&mut tiny(&run, &["train.steps=1"]));
+    let circuits = run.join("circuits");
+    fs::create_dir(&circuits).expect("created");
+    let held = fs::File::create(circuits.join(".single_double_quote.lock")).expect("created");
+    held.lock().expect("locked");
+    fs::write(circuits.join(".single_double_quote.lock"), "4242 elsewhere\n").expect("signed");
+    let search = ["circuit", text(&run), "--device", "cpu", "--mean-tokens", "64", "--task", "single_double_quote"];
+    let culprits = ["single_double_quote.json", "process 4242 on elsewhere is looking for this circuit"];
+    fails(&mut train(&search), &culprits);
+}
+
+#[test]
 fn an_empty_folder_can_be_begun_in() {
     let dir = tempdir().expect("a folder");
     succeeds(&mut tiny(dir.path(), &["train.steps=2"]));
@@ -103,7 +118,12 @@ fn what_killed_processes_left_in_the_cache_goes_and_what_lives_stays() {
     let dir = tempdir().expect("a folder");
     let cache = dir.path().join("cache");
     fs::create_dir(&cache).expect("created");
-    let dead = [".0f3a.train.tokens.4242-1.tmp", ".tmp-gossamer-4242-0", ".tmp-0f3a.train.tokens-4242"];
+    let dead = [
+        ".0f3a.train.tokens.4242-1.tmp",
+        ".tmp-gossamer-4242-0",
+        ".tmp-0f3a.train.tokens-4242",
+        ".tmp-gossamer-0f3a.lock",
+    ];
     dead.iter().for_each(|name| fs::write(cache.join(name), "torn").expect("written"));
     let living = fs::File::create(cache.join(".tmp-gossamer-4242-7")).expect("created");
     living.lock().expect("locked");

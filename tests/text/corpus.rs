@@ -189,3 +189,27 @@ fn tokens_are_read_within_bounds() {
     assert!(matches!(tokens.get(usize::MAX - 1..usize::MAX), Err(Error::Text(_))));
     assert!(Tokens::from_ids(&[]).is_empty());
 }
+
+#[test]
+fn two_at_once_make_one_corpus() {
+    let cache = TempDir::new().unwrap();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let both = std::sync::Barrier::new(2);
+    let corpora = std::thread::scope(|scope| {
+        let threads = [0, 1].map(|_| {
+            scope.spawn(|| {
+                both.wait();
+                let documents = documents(200).into_iter().inspect(|_| {
+                    asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                });
+                Corpus::from_documents(documents, tokenizer(), cache.path(), 0.2, "both").unwrap()
+            })
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert_eq!(asked.into_inner(), 200, "the second one did not wait for the first");
+    assert_eq!(corpora.iter().filter(|corpus| corpus.cached).count(), 1);
+    assert_eq!(all(&corpora[0].train), all(&corpora[1].train));
+    assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 2);
+}

@@ -239,8 +239,8 @@ impl RunArgs {
     fn resumed(&self) -> Option<(PathBuf, Start)> {
         let path = self.resume.as_ref()?;
         Some(match checkpoint::run_and_step(path) {
-            Some((run, step)) => (run, Start::Step(step)),
-            None => (path.clone(), Start::Newest),
+            Some((run, step)) if !path.join("config.toml").exists() => (run, Start::Step(step)),
+            _ => (path.clone(), Start::Newest),
         })
     }
 
