@@ -8,6 +8,7 @@ pub mod estimate;
 mod looping;
 pub mod memory;
 pub mod metrics;
+pub(crate) mod plan;
 pub mod presets;
 pub mod ranks;
 pub mod run;

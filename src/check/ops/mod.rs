@@ -66,7 +66,7 @@ const OPERATIONS: &[Operation] = operations![
 /// [`Error::Config`] for a name that is none; otherwise if the device fails. Wrong numbers are verdicts, not errors.
 pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Verdict>> {
     let chosen = choose(only)?;
-    let mut verdicts = run(device, &chosen, "")?;
+    let mut verdicts = run(device, &chosen, false)?;
     if let Device::Gpu(gpu) = device
         && gpu.subgroups()
     {
@@ -78,7 +78,7 @@ pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Verdict>> {
                 differ.push(operation);
             }
         }
-        verdicts.extend(run(&without, &differ, ", no subgroups")?);
+        verdicts.extend(run(&without, &differ, true)?);
     }
     Ok(verdicts)
 }
@@ -103,10 +103,11 @@ fn uses_subgroups(name: &str) -> Result<bool> {
     }
 }
 
-fn run(device: &Device, operations: &[Operation], form: &str) -> Result<Vec<Verdict>> {
+fn run(device: &Device, operations: &[Operation], without_subgroups: bool) -> Result<Vec<Verdict>> {
     let verdict = |operation: &Operation| {
-        let mut bench = Bench::new(device);
+        let mut bench = Bench::new(device, without_subgroups);
         (operation.run)(&mut bench)?;
+        let form = if without_subgroups { ", no subgroups" } else { "" };
         Ok(bench.verdict(format!("{}{form}", operation.name)))
     };
     operations.iter().map(verdict).collect()
@@ -118,13 +119,15 @@ const CLOSE: f64 = 2e-5;
 /// Makes inputs, compares results, and remembers the worst.
 struct Bench<'a> {
     device: &'a Device,
+    /// Whether this is the second run, for the kernels that have such a form.
+    without_subgroups: bool,
     rng: ChaCha8Rng,
     worst: Option<Verdict>,
 }
 
 impl<'a> Bench<'a> {
-    fn new(device: &'a Device) -> Self {
-        Self { device, rng: ChaCha8Rng::seed_from_u64(24), worst: None }
+    fn new(device: &'a Device, without_subgroups: bool) -> Self {
+        Self { device, without_subgroups, rng: ChaCha8Rng::seed_from_u64(24), worst: None }
     }
 
     /// `n` numbers between -2 and 2, none of them near 0.
