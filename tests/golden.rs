@@ -6,14 +6,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use gossamer::check::{self, Case, CaseKind, Verdict};
-use gossamer::device::Device;
+use gossamer::device::{Device, Gpu, GpuOptions, Shader};
 use gossamer::files::{HostTensor, load_tensors, save_tensors};
+use gossamer::ops::SHADERS;
+use gossamer::ops::linear::Tile;
 use tempfile::TempDir;
 
 const FORWARD: [&str; 4] = ["loss", "logits, activations", "gradients", "activation gradients"];
 const TRAIN: [&str; 6] =
     ["losses", "gradient rms", "lr, densities", "nonzero counts", "weights at the end", "zero pattern"];
-const BRIDGE: [&str; 4] = ["terms of every site", "logits", "gradients, sparse model", "gradients, bridges"];
+const BRIDGE: [&str; 5] = [
+    "terms of every site",
+    "logits",
+    "gradients, sparse model",
+    "gradients, bridges",
+    "gradients, constant targets",
+];
 const PRUNE: [&str; 3] = ["task loss, total", "kept nodes", "gradients of tau"];
 
 fn golden(case: &str) -> PathBuf {
@@ -212,6 +220,9 @@ fn planted_errors_fail() {
         prune().change_meta("active_nodes", 1.0).fails_in(device, PRUNE[1], "all masks");
 
         let bridge = || Copy::of("bridge/two_layer");
+        // Both forms of the objective have the same gradients of the bridges.
+        let map = copy_of_changed_map(device, turn);
+        assert!(!map[3].passed() && !map[4].passed() && map[4].at == "dec.2.weight", "{:?}", map[4]);
         bridge().change_meta("cross_entropy", 1.0 + 3e-5).fails_in(device, BRIDGE[0], "cross_entropy");
         for term in ["nmse_enc", "nmse_dec", "kl_d2s", "kl_s2d"] {
             let number = format!("/per_site/{term}/3");
@@ -220,8 +231,98 @@ fn planted_errors_fail() {
         bridge().change(FILE, "dense_logits", nudge).fails_in(device, BRIDGE[1], "dense");
         let parameter = "transformer.h.1.mlp.c_fc.weight";
         bridge().change(FILE, &format!("grad/sparse/{parameter}"), turn).fails_in(device, BRIDGE[2], parameter);
-        bridge().change(FILE, "grad/bridge/dec.2.weight", turn).fails_in(device, BRIDGE[3], "dec.2.weight");
     }
+}
+
+/// The verdicts on bridges where an expected gradient of one of them is changed.
+fn copy_of_changed_map(device: &Device, turn: impl FnOnce(&mut HostTensor)) -> Vec<Verdict> {
+    let case = Copy::of("bridge/two_layer").change("expected.safetensors", "grad/bridge/dec.2.weight", turn);
+    check::run(&check::folder(case.0.path()).unwrap(), device).unwrap()
+}
+
+/// The names of all entry points, as `shader::entry`.
+fn entry_points() -> BTreeSet<String> {
+    let of = |shader: &Shader| {
+        let module = naga::front::wgsl::parse_str(&shader.wgsl(false).unwrap()).unwrap();
+        let names = module.entry_points.iter().map(|entry| format!("{}::{}", shader.name, entry.name));
+        names.collect::<Vec<_>>()
+    };
+    SHADERS.iter().flat_map(|shader| of(shader)).collect()
+}
+
+/// A kernel that no row of the operations' table launches would not be checked.
+#[test]
+fn every_kernel_is_launched() {
+    for subgroups in [true, false] {
+        let device = common::gpu(subgroups, false);
+        for verdict in check::operations(&device, &[]).unwrap() {
+            assert!(verdict.passed(), "{} is off by {:.3e} at {}", verdict.quantity, verdict.error, verdict.at);
+        }
+        let Device::Gpu(gpu) = &device else { panic!("not a GPU") };
+        let kernels = gpu.compiled_kernels().unwrap();
+        let launched: BTreeSet<_> = kernels.iter().map(|name| name.split(' ').next().unwrap().to_string()).collect();
+        assert_eq!(launched, entry_points());
+        for tile in Tile::ALL {
+            let [(side, a), (each, b)] = tile.constants();
+            assert!(kernels.contains(&format!("linear::product {side}={a} {each}={b}")), "{tile:?}");
+        }
+        for norm in ["layer_norm::forward_bias", "rms_norm::backward_input"] {
+            for lanes in [16, 64, 256] {
+                assert!(kernels.contains(&format!("{norm} LANES={lanes}")), "{norm} {lanes}");
+            }
+        }
+    }
+}
+
+#[test]
+fn operations_pass_on_the_cpu_and_are_chosen_by_name() {
+    let all = check::operations(&Device::cpu(), &[]).unwrap();
+    assert_eq!(all.len(), SHADERS.len());
+    assert!(all.iter().all(Verdict::passed), "{all:?}");
+    let one = check::operations(&Device::cpu(), &["gelu".into()]).unwrap();
+    assert_eq!(one.iter().map(|v| v.quantity.as_str()).collect::<Vec<_>>(), ["gelu"]);
+    let unknown = check::operations(&Device::cpu(), &["gelo".into()]).unwrap_err().to_string();
+    assert!(unknown.contains("`gelo`") && unknown.contains("gelu"), "{unknown}");
+}
+
+/// Errors that `check` once passed, planted into a copy of the shaders.
+#[test]
+fn errors_planted_in_kernels_are_seen() {
+    for (operation, was, becomes) in [
+        ("attention_step", "+ j * p.heads * p.width + c", "+ j * p.width + c"),
+        ("abs_topk", "magnitude == t && i < bound", "magnitude == t"),
+        ("most_probable", "kept[i] > 0.0", "kept[i] >= 0.0"),
+        ("affine", "x[i] + shift[i]", "x[i] - shift[i]"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders"), folder.path());
+        let options =
+            || GpuOptions { shaders: Some(folder.path().into()), checked: false, ..GpuOptions::from_env() };
+        let verdicts = || {
+            let gpu = Gpu::open_with(None, &options()).unwrap();
+            assert!(gpu.options().checked, "kernels of a folder are checked");
+            check::operations(&Device::Gpu(gpu), &[operation.into()]).unwrap()
+        };
+        assert!(verdicts().iter().all(Verdict::passed), "{operation} as it is");
+        plant(&folder.path().join(format!("{operation}.wgsl")), was, becomes);
+        assert!(verdicts().iter().all(|verdict| !verdict.passed()), "{operation}: `{becomes}`");
+    }
+}
+
+fn plant(path: &Path, was: &str, becomes: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(text.matches(was).count(), 1, "{}", path.display());
+    std::fs::write(path, text.replace(was, becomes)).unwrap();
+}
+
+#[test]
+fn a_folder_without_the_kernel_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = GpuOptions { shaders: Some(folder.path().into()), ..GpuOptions::from_env() };
+    let gpu = Gpu::open_with(None, &options).unwrap();
+    assert!(gpu.describe().ends_with(&format!("kernels of {}", folder.path().display())));
+    let error = check::operations(&Device::Gpu(gpu), &["relu".into()]).unwrap_err().to_string();
+    assert!(error.contains("relu.wgsl"), "{error}");
 }
 
 /// Wrong weights in the device's hands instead of wrong expectations.

@@ -2,42 +2,173 @@
 
 use crate::model::ModelConfig;
 use crate::train::config::RunConfig;
-use crate::train::estimate::{Estimate, PerToken};
+use crate::train::estimate::{Estimate, MICRO_BATCHES};
+use crate::train::plan::{Memory, Plan, Tape, Var, Weights, batch};
+use crate::train::step::trains;
 
-/// Estimates a run that trains a sparse model together with bridges to a dense one. Counted as [`Estimate::new`] counts, with as many
-/// copies of a layer's activations as hybrids run through it.
+/// Estimates a run that trains a sparse model together with bridges to a dense one, as [`Estimate::new`] does.
 pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
     let sparse = &config.model;
     let number = |n: usize| n as u64;
-    let (sites, layers) = (number(sparse.residual_sites()), number(sparse.n_layer));
-    let (d, s, vocab) = (number(dense.d_model), number(sparse.d_model), number(sparse.vocab_size));
     let times = |a: u64, b: u64| a.saturating_mul(b);
-    let hybrids = |model: &ModelConfig| {
-        let PerToken { layer, head } = PerToken::of(model);
-        // Layer i is entered by 2i + 1 hybrids and left by 2i + 2; on their way they are laid out anew at each site.
-        let through = times(layer, times(layers, layers).saturating_add(layers.div_ceil(2)));
-        let stacks = times(number(model.d_model), times(sites, sites.saturating_add(1)) / 2);
-        let maps = times(sites, d + 2 * s);
-        through.saturating_add(times(head, sites)).saturating_add(stacks).saturating_add(maps)
-    };
-    // The predictions, and those that the hybrids are to make where these are others.
-    let predictions = if config.bridge.as_ref().is_some_and(|bridge| bridge.kl_top.is_some()) { 2 } else { 1 };
-    let alone = times(sites, d).saturating_add(times(vocab, predictions));
+    let sites = number(sparse.residual_sites());
+    let maps = times(sites, times(2 * number(dense.d_model), number(sparse.d_model)))
+        .saturating_add(times(sites, number(dense.d_model + sparse.d_model)));
     let tokens = number(config.train.batch_size.saturating_mul(sparse.block_size));
     let mut estimate = Estimate::new(config);
-    // The hybrids of one model are done before those of the other begin.
-    let more = times(tokens, hybrids(sparse).max(hybrids(dense)).saturating_add(alone));
-    estimate.activation_bytes = estimate.activation_bytes.saturating_add(times(more, 4));
-    let maps = times(sites, times(2 * d, s).saturating_add(d + s));
-    let frozen = Estimate::parameters_of(dense);
     // Weights, gradients and two moments of the bridges, the frozen weights, and the sparse model's gradients once more.
-    let state = times(maps, 16).saturating_add(times(frozen, 4)).saturating_add(times(estimate.parameters, 4));
-    estimate.state_bytes = estimate.state_bytes.saturating_add(state);
+    let state = times(maps, 16)
+        .saturating_add(times(Estimate::parameters_of(dense), 4))
+        .saturating_add(times(estimate.gradients, 4));
+    let device_bytes = needed(config, dense);
+    estimate.state_bytes = estimate.state_bytes.saturating_add(state).min(device_bytes);
+    estimate.activation_bytes = device_bytes.saturating_sub(estimate.state_bytes);
     estimate.gradients = estimate.gradients.saturating_add(maps);
     estimate.host_bytes = estimate.host_bytes.saturating_add(times(maps, 12));
-    let needed = times(times(tokens, sites), vocab * 4);
+    let logits = times(times(tokens, sites), times(number(sparse.vocab_size), 4));
     // Layers and vocabulary are the dense model's.
     let lower = "train.batch_size (raise train.accumulate instead) or model.block_size";
-    estimate.see_tensor(format!("logits of {sites} hybrids ({tokens} tokens)"), needed, lower);
+    estimate.see_tensor(format!("logits of {sites} hybrids ({tokens} tokens)"), logits, lower);
     estimate
+}
+
+/// What is frozen, and what is trained, of a pair.
+struct Pair<'a> {
+    config: &'a RunConfig,
+    dense: &'a ModelConfig,
+    memory: Memory,
+    tokens: u64,
+    dense_weights: Weights,
+    sparse_weights: Weights,
+    /// Encoders and decoders in turn, weights and biases.
+    maps: Vec<crate::train::plan::Tensor>,
+}
+
+/// Goes through the allocations of [`super::BridgeTrainer`].
+fn needed(config: &RunConfig, dense: &ModelConfig) -> u64 {
+    let (sparse, memory) = (&config.model, Memory::default());
+    let (d, s) = (dense.d_model as u64, sparse.d_model as u64);
+    let sizes = [d.saturating_mul(s), s, s.saturating_mul(d), d];
+    let pair = Pair {
+        config,
+        dense,
+        tokens: (config.train.batch_size as u64).saturating_mul(sparse.block_size as u64),
+        dense_weights: Weights::new(&memory, dense),
+        sparse_weights: Weights::new(&memory, sparse),
+        maps: (0..sparse.residual_sites()).flat_map(|_| sizes.map(|len| memory.floats(len))).collect(),
+        memory: memory.clone(),
+    };
+    let trained = pair.sparse_weights.trained(|kind| trains(sparse, &config.train, kind));
+    let moments: Vec<_> = trained
+        .into_iter()
+        .chain(pair.maps.iter().map(|map| map.len()))
+        .flat_map(|len| [memory.floats(len), memory.floats(len)])
+        .collect();
+    let mut lists = Vec::new();
+    for _ in 0..2 {
+        let mut total = None;
+        for _ in 0..config.train.accumulate.clamp(1, MICRO_BATCHES) {
+            let gradients = pair.gradients();
+            total.get_or_insert(gradients);
+        }
+        drop(total);
+        lists = pair.sparse_weights.lists(&memory, sparse, &config.sparsity);
+    }
+    drop((lists, moments));
+    memory.bytes()
+}
+
+impl Pair<'_> {
+    /// As [`super::Objective::gradients`].
+    fn gradients(&self) -> Option<Vec<crate::train::plan::Tensor>> {
+        let (sparse, memory, tokens) = (&self.config.model, &self.memory, self.tokens);
+        let bridge = self.config.bridge.as_ref();
+        let trained = |kind| trains(sparse, &self.config.train, kind);
+        let batches = [self.dense, sparse].map(|model| batch(memory, model, tokens));
+        let mut nothing = Tape::new(memory);
+        let frozen = self.dense_weights.vars(&mut nothing, |_| false);
+        let (dense_sites, dense_logits) =
+            Plan::new(self.dense, &self.dense_weights, &frozen, tokens).run(&mut nothing)?;
+
+        let mut tape = Tape::new(memory);
+        let vars = self.sparse_weights.vars(&mut tape, trained);
+        let maps: Vec<_> = self.maps.iter().map(|map| tape.leaf(map)).collect();
+        let (sites, logits) = Plan::new(sparse, &self.sparse_weights, &vars, tokens).run(&mut tape)?;
+        let cross_entropy = tape.cross_entropy(&logits, tokens);
+        drop(logits);
+        let mut seeds = vec![(cross_entropy, memory.floats(1))];
+        let mut errors = Vec::new();
+        let mut streams = Vec::new();
+        for ((h, target), map) in dense_sites.iter().zip(&sites).zip(maps.chunks(4)) {
+            let x = tape.linear(h, &map[0], Some(&map[1]), target.tensor.len());
+            let stream = tape.abs_topk(&x, sparse.d_model as u64);
+            let constant = Var::constant(target.tensor.clone());
+            let draws = bridge.is_some_and(|bridge| bridge.draw_sparse);
+            errors.push(tape.nmse(&stream, if draws { target } else { &constant }, tokens));
+            streams.push(stream);
+        }
+
+        let mut aside = Tape::new(memory);
+        let vars_aside = self.sparse_weights.vars(&mut aside, trained);
+        let entries: Vec<_> = streams.iter().map(|stream| aside.leaf(&stream.tensor)).collect();
+        let rows = tokens.saturating_mul(entries.len() as u64);
+        let plan = Plan::new(sparse, &self.sparse_weights, &vars_aside, tokens);
+        let logits = hybrids(plan, &mut aside, entries.clone())?;
+        let predicted = match bridge.and_then(|bridge| bridge.kl_top) {
+            Some(_) => {
+                let len = dense_logits.tensor.len();
+                let [_probability, y, _kept] = [len; 3].map(|len| memory.floats(len));
+                y
+            }
+            None => dense_logits.tensor.clone(),
+        };
+        let kl = aside.kl(&logits, &predicted, rows, tokens);
+        drop(logits);
+        aside.backward_from(vec![(kl, memory.floats(entries.len() as u64))]);
+        for (stream, entry) in streams.into_iter().zip(&entries) {
+            if let Some(gradient) = aside.take_gradient(entry) {
+                seeds.push((stream, gradient));
+            }
+        }
+
+        let mut streams = Vec::new();
+        for ((h, target), map) in sites.iter().zip(&dense_sites).zip(maps.chunks(4)) {
+            let stream = tape.linear(h, &map[2], Some(&map[3]), target.tensor.len());
+            errors.push(tape.nmse(&stream, target, tokens));
+            streams.push(stream);
+        }
+        let logits = hybrids(Plan::new(self.dense, &self.dense_weights, &frozen, tokens), &mut tape, streams)?;
+        let kl = tape.kl(&logits, &predicted, rows, tokens);
+        drop(logits);
+        seeds.push((kl, memory.floats(entries.len() as u64)));
+        seeds.extend(errors.into_iter().map(|error| (error, memory.floats(1))));
+        drop(sites);
+        tape.backward_from(seeds);
+
+        let mut all = Vec::new();
+        for (var, var_aside) in vars.iter().zip(&vars_aside) {
+            match (tape.take_gradient(var), aside.take_gradient(var_aside)) {
+                (Some(a), Some(_b)) => all.push(memory.floats(a.len())),
+                (one, other) => all.extend(one.or(other)),
+            }
+        }
+        all.extend(maps.iter().filter_map(|map| tape.take_gradient(map)));
+        drop(batches);
+        Some(all)
+    }
+}
+
+/// The logits of a model continued from each of `entries`, one for each site.
+fn hybrids(mut plan: Plan, tape: &mut Tape, entries: Vec<Var>) -> Option<Var> {
+    let mut entered: Option<Var> = None;
+    for (site, entry) in entries.into_iter().enumerate() {
+        entered = Some(match entered {
+            None => entry,
+            Some(earlier) => {
+                let arrived = plan.sublayer(tape, site - 1, earlier)?;
+                tape.join(&[&arrived, &entry])
+            }
+        });
+    }
+    plan.unembed(tape, entered?)
 }

@@ -1,4 +1,5 @@
-//! The objective of bridges between two models: every term of every site, the models' logits, and the gradients of the total.
+//! The objective of bridges between two models: every term of every site, the models' logits, and the gradients of the total, both with
+//! targets that learn, of which there are golden numbers, and with constant ones, as bridges are trained.
 
 use super::golden::Case;
 use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, largest, relative_norm};
@@ -26,12 +27,22 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         draw_sparse: true,
         ..Objective::new(&dense, &dense_weights, &sparse, &bridges)
     };
-    let (terms, gradients) = objective.gradients(&tokens, sequences, 1.0, &|kind| kind != Kind::LogitsBias)?;
+    let trained = |kind| kind != Kind::LogitsBias;
+    let (terms, gradients) = objective.gradients(&tokens, sequences, 1.0, &trained)?;
     let terms = terms.read()?;
+    // As bridges are trained: the same terms and the same gradients of the bridges. Those of the sparse model are what targets that learn
+    // would give if the encoders' errors counted nothing.
+    let (default_terms, default) =
+        Objective { draw_sparse: false, ..objective }.gradients(&tokens, sequences, 1.0, &trained)?;
+    let default_terms = default_terms.read()?;
+    let without_encoders = Coefficients { nmse_enc: 0.0, ..coefficients };
+    let (_, without_encoders) = Objective { coefficients: without_encoders, ..objective }
+        .gradients(&tokens, sequences, 1.0, &trained)?;
 
     let mut losses = Worst::new("terms of every site", LOSS);
     let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
     losses.see("total", Ok(relative(terms.total(&coefficients), number("total")?)));
+    losses.see("total, constant targets", Ok(relative(default_terms.total(&coefficients), number("total")?)));
     losses.see("cross_entropy", Ok(relative(terms.cross_entropy, number("cross_entropy")?)));
     for (name, got, _) in terms.by_site(&coefficients) {
         let want: Vec<f64> =
@@ -48,6 +59,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let mut logits = Worst::new("logits", ACTIVATION);
     let mut of_sparse = Worst::new("gradients, sparse model", GRADIENT);
     let mut of_bridges = Worst::new("gradients, bridges", GRADIENT);
+    let mut constant_targets = Worst::new("gradients, constant targets", GRADIENT);
     let read = |tensor: Option<&Tensor>| match tensor {
         Some(tensor) => tensor.read().map_err(|e| e.to_string()),
         None => Err("not computed".into()),
@@ -63,9 +75,13 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         if let Some(parameter) = name.strip_prefix("grad/sparse/") {
             let at = sparse.parameters.position(parameter);
             of_sparse.see(parameter, gradient(at.and_then(|at| gradients.sparse[at].as_ref())));
+            let [got, want] = [&default, &without_encoders]
+                .map(|gradients| read(at.and_then(|at| gradients.sparse[at].as_ref())));
+            constant_targets.see(parameter, got.and_then(|got| relative_norm(&got, &want?)));
         } else if let Some(map) = name.strip_prefix("grad/bridge/") {
             let at = bridges.list.iter().position(|known| known.name == map);
             of_bridges.see(map, gradient(at.map(|at| &gradients.bridges[at])));
+            constant_targets.see(map, gradient(at.map(|at| &default.bridges[at])));
         } else if name == "dense_logits" {
             logits.see("dense", forward(&dense)?);
         } else if name == "sparse_logits" {
@@ -76,5 +92,5 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         }
     }
     of_sparse.note("(with the encoders' targets learning, as the golden run had them)".into());
-    Ok([losses, logits, of_sparse, of_bridges].map(Worst::verdict).into())
+    Ok([losses, logits, of_sparse, of_bridges, constant_targets].map(Worst::verdict).into())
 }

@@ -40,6 +40,15 @@ pub fn worthwhile_beside_zeros(device: &Device, (outputs, inputs): (usize, usize
     worthwhile(device, density) && (!skips || density <= WORTHWHILE_SKIPPING)
 }
 
+/// The largest share of nonzeros at which any device's training multiplies by lists: [`worthwhile_beside_zeros`] for a weight of that
+/// shape, otherwise [`worthwhile`].
+pub(crate) fn largest_worthwhile(shape: Option<(usize, usize)>) -> f64 {
+    match shape {
+        Some((outputs, inputs)) if linear::skips(inputs, outputs) => WORTHWHILE_SKIPPING,
+        _ => WORTHWHILE_CPU,
+    }
+}
+
 /// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.
 ///
 /// # Errors

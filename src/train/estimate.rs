@@ -2,7 +2,9 @@
 
 use super::config::RunConfig;
 use super::memory::{host_available, human_bytes};
+use super::plan::{Memory, Plan, Tape, Weights, batch};
 use super::ranks::Ranks;
+use super::step::trains;
 use crate::device::Device;
 use crate::model::{ModelConfig, Parameters};
 use crate::sparsity::keep_counts;
@@ -15,9 +17,9 @@ pub struct Estimate {
     pub parameters: u64,
     /// Parameters that are not zero once the target density is reached.
     pub nonzeros: u64,
-    /// Bytes on the device for weights, gradients and Adam's two moments.
+    /// Bytes on the device for weights, gradients, Adam's two moments, and the weights' nonzeros once products use them.
     pub state_bytes: u64,
-    /// Bytes on the device for one micro-batch's activations and logits.
+    /// Bytes on the device for all else: the sequences, and one micro-batch's activations and logits with their gradients.
     pub activation_bytes: u64,
     /// Bytes on the host beside that: a checkpoint on its way to the disk, and a step's sequences.
     pub host_bytes: u64,
@@ -55,29 +57,17 @@ fn fewer_tokens(or: &str) -> String {
     format!("train.batch_size (raise train.accumulate instead), model.block_size or {or}")
 }
 
-/// Numbers that a forward pass keeps of one token for the way back.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PerToken {
-    /// In each layer.
-    pub(crate) layer: u64,
-    /// After the last one, and to work with.
-    pub(crate) head: u64,
-}
-
-impl PerToken {
-    /// Counted from what the gradient rules of the operations hold on to.
-    pub(crate) fn of(m: &ModelConfig) -> Self {
-        let (d, input, heads, mlp) =
-            (m.d_model as u64, m.input_width() as u64, m.attention_width() as u64, m.mlp_width() as u64);
-        let work = 3 * input.max(mlp).max(3 * heads);
-        Self { layer: 4 * d + 4 * input + 7 * heads + 3 * mlp, head: 3 * m.vocab_size as u64 + work + 3 * d }
-    }
-}
-
 impl Estimate {
     /// How many parameters a model has.
     pub(crate) fn parameters_of(config: &ModelConfig) -> u64 {
         Parameters::shapes(config).iter().fold(0, |sum, (_, _, shape)| sum.saturating_add(size(shape)))
+    }
+
+    /// How many of them are trained.
+    fn gradients_of(config: &RunConfig) -> u64 {
+        let shapes = Parameters::shapes(&config.model);
+        let trained = shapes.iter().filter(|(_, kind, _)| trains(&config.model, &config.train, *kind));
+        trained.fold(0, |sum, (_, _, shape)| sum.saturating_add(size(shape)))
     }
 
     /// Remembers a tensor, if it is the largest of the run; the settings `lower` make it smaller.
@@ -87,7 +77,7 @@ impl Estimate {
         }
     }
 
-    /// Estimates a run. Counted from the shapes of what the forward pass keeps for the way back.
+    /// Estimates a run, by going through the allocations of its first steps.
     pub fn new(config: &RunConfig) -> Self {
         let shapes = Parameters::shapes(&config.model);
         let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
@@ -97,16 +87,15 @@ impl Estimate {
         let tokens = (config.train.batch_size * m.block_size) as u64;
         // In bytes and saturating, since settings beyond any machine must be refused, not wrapped around.
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
-        let PerToken { layer, head } = PerToken::of(m);
-        let per_token = bytes(m.n_layer as u64, layer).saturating_add(head);
+        let Needed { state_bytes, device_bytes } = needed(config);
         let mut estimate = Self {
             parameters,
             nonzeros,
-            state_bytes: bytes(parameters, 16),
-            activation_bytes: bytes(bytes(tokens, per_token), 4),
+            state_bytes,
+            activation_bytes: device_bytes.saturating_sub(state_bytes),
             host_bytes: bytes(parameters, 8).saturating_add(bytes(config.tokens_per_step(), 8)),
             on_host: 1,
-            gradients: parameters,
+            gradients: Self::gradients_of(config),
             largest: Largest { name: String::new(), bytes: 0, lower: String::new() },
         };
         for (what, width, or) in [
@@ -176,6 +165,54 @@ impl Estimate {
             _ => Ok(()),
         }
     }
+}
+
+/// Bytes on a device.
+pub(crate) struct Needed {
+    /// What lasts from step to step.
+    pub(crate) state_bytes: u64,
+    /// In all.
+    pub(crate) device_bytes: u64,
+}
+
+/// Micro-batches and steps after which nothing new is allocated.
+pub(crate) const MICRO_BATCHES: usize = 2;
+
+/// Goes through the allocations of [`super::step::Trainer`]: a step with dense weights and, once these are thin enough, one with lists.
+fn needed(config: &RunConfig) -> Needed {
+    let (model, train) = (&config.model, &config.train);
+    let memory = Memory::default();
+    let weights = Weights::new(&memory, model);
+    let trained = |kind| trains(model, train, kind);
+    let sizes = weights.trained(trained);
+    let moments: Vec<_> = sizes.iter().flat_map(|&len| [memory.floats(len), memory.floats(len)]).collect();
+    let state = memory.bytes().saturating_add(sizes.iter().fold(0u64, |sum, len| sum.saturating_add(len.saturating_mul(4))));
+    let tokens = (train.batch_size as u64).saturating_mul(model.block_size as u64);
+    let (mut lists, mut list_bytes) = (Vec::new(), 0);
+    for _ in 0..2 {
+        let accumulate = train.accumulate.max(1);
+        let batches: Vec<_> = (0..accumulate.min(MICRO_BATCHES)).map(|_| batch(&memory, model, tokens)).collect();
+        let words = batches[0].iter().fold(0u64, |sum, words| sum.saturating_add(words.len()));
+        let others = memory.words(words.saturating_mul(accumulate.saturating_sub(batches.len()) as u64));
+        let mut gradients: Vec<_> = weights.iter().map(|_| None).collect();
+        for _ in &batches {
+            let mut tape = Tape::new(&memory);
+            let vars = weights.vars(&mut tape, trained);
+            let Some(logits) = Plan::new(model, &weights, &vars, tokens).logits(&mut tape) else { break };
+            let loss = tape.cross_entropy(&logits, tokens);
+            drop(logits);
+            let seed = memory.floats(1);
+            tape.backward_to(&loss, seed, &vars, |slot, gradient| {
+                gradients[slot].get_or_insert(gradient);
+            });
+        }
+        drop((gradients, batches, others));
+        let before = memory.bytes();
+        lists = weights.lists(&memory, model, &config.sparsity);
+        list_bytes = memory.bytes().saturating_sub(before).max(list_bytes);
+    }
+    drop((moments, lists));
+    Needed { state_bytes: state.saturating_add(list_bytes).min(memory.bytes()), device_bytes: memory.bytes() }
 }
 
 /// How many numbers a tensor of `shape` has.

@@ -6,7 +6,7 @@ use super::config::Optimizer;
 use super::ranks::Ranks;
 use super::ranks::buckets::Buckets;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, Parameter, Sites, Weights};
+use crate::model::{Batch, Kind, Model, ModelConfig, Parameter, Sites, Weights};
 use crate::observer::Observer;
 use crate::ops::compress::Compressed;
 use crate::ops::{adam, add, grad_rms};
@@ -57,6 +57,16 @@ pub struct StepRecord {
     pub density: f64,
     /// Density of embedding and unembedding after the step.
     pub embed_density: f64,
+}
+
+/// Whether parameters of this kind are trained.
+pub(crate) fn trains(config: &ModelConfig, optimizer: &Optimizer, kind: Kind) -> bool {
+    match kind {
+        Kind::LogitsBias => false,
+        Kind::Position => optimizer.train_positions,
+        Kind::Bigram => config.learnable_bigram_table,
+        _ => true,
+    }
 }
 
 /// A [`StepRecord`] read back.
@@ -119,12 +129,7 @@ impl Trainer {
 
     /// Whether parameters of this kind are trained.
     pub fn trains(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::LogitsBias => false,
-            Kind::Position => self.optimizer.train_positions,
-            Kind::Bigram => self.model.config.learnable_bigram_table,
-            _ => true,
-        }
+        trains(&self.model.config, &self.optimizer, kind)
     }
 
     /// Lets `ranks` train together: each gives [`Trainer::step`] a share of the step's batches, equally many predictions each,

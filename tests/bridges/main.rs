@@ -9,6 +9,7 @@ mod oracle;
 #[allow(dead_code)]
 mod variants;
 
+mod estimate;
 mod evaluate;
 mod maps;
 mod objective;

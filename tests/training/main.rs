@@ -4,6 +4,7 @@
 mod common;
 
 mod curves;
+mod estimate;
 mod failures;
 mod ranks;
 mod schedule;

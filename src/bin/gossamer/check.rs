@@ -13,6 +13,9 @@ pub struct Args {
     /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Only these operations, and no golden cases
+    #[arg(long, value_name = "OPERATION", value_delimiter = ',', conflicts_with = "folders")]
+    only: Vec<String>,
     /// More cases, each a folder in the golden format
     folders: Vec<PathBuf>,
 }
@@ -22,12 +25,12 @@ pub fn run(args: &Args) -> Result<()> {
     let progress = Progress::new();
     let mut out = std::io::stdout();
     writeln!(out, "{}", device.describe())?;
-    let mut cases = check::built_in();
+    let mut cases = if args.only.is_empty() { check::built_in() } else { Vec::new() };
     for folder in &args.folders {
         cases.push(check::folder(folder)?);
     }
     writeln!(out, "\noperations")?;
-    let operations = check::operations(&device)?;
+    let operations = check::operations(&device, &args.only)?;
     let mut failures = report(&mut out, &operations)?;
     for case in &cases {
         progress.aside(|| writeln!(out, "\n{}", case.name))?;

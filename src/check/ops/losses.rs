@@ -4,10 +4,14 @@ use super::{Bench, wide};
 use crate::Result;
 use crate::ops::{contrast, cross_entropy, kl, nmse};
 
-/// Logits whose exponentials would overflow, unless the largest is taken out first.
+/// Logits whose exponentials would overflow, unless the largest is taken out first, be it a single one.
 fn logits(b: &mut Bench, rows: usize, v: usize) -> Vec<f32> {
     let offsets: Vec<f32> = (0..rows).map(|r| [0.0, 90.0, -200.0][r % 3]).collect();
-    b.numbers(rows * v).iter().enumerate().map(|(i, x)| 3.0 * x + offsets[i / v]).collect()
+    let mut x: Vec<f32> = b.numbers(rows * v).iter().enumerate().map(|(i, x)| 3.0 * x + offsets[i / v]).collect();
+    for r in (1..rows).step_by(2) {
+        x[r * v + (b.below(v) | 1).min(v - 1)] = 150.0;
+    }
+    x
 }
 
 /// The logarithm of the sum of exponentials of a row.
@@ -114,7 +118,24 @@ pub(super) fn nmse(b: &mut Bench) -> Result<()> {
         b.close(&at("weights"), &forward.weights, &weights)?;
         b.close(&at("backward"), &nmse::backward(&dloss, &x, &target, &forward.weights)?, &dx)?;
     }
+    far_below(b)?;
     at_the_limit(b)
+}
+
+/// Targets near their mean beside others, further down, that are far from it.
+fn far_below(b: &mut Bench) -> Result<()> {
+    let (rows, width) = (600, 3);
+    let size = |r: usize| if r < 256 { 1e-3f64 } else { 1e3 };
+    let mut target = vec![0.0; rows * width];
+    for r in 0..rows {
+        target[r * width] = if r % 2 == 0 { size(r) as f32 } else { -size(r) as f32 };
+    }
+    let weight = |r: usize| if r < 256 { 0.0 } else { 1.0 / (rows as f64 * size(r) * size(r)) };
+    let x = b.numbers(rows * width);
+    let (x, target) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &target)?);
+    b.fresh()?;
+    let want: Vec<f64> = (0..rows).map(weight).collect();
+    b.close("weights near the mean beside others far from it", &nmse::forward(&x, &target)?.weights, &want)
 }
 
 /// Targets about as far from their mean as counts at least, the mean itself being far from 0.

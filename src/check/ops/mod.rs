@@ -14,10 +14,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Verdict, comparable};
-use crate::Result;
 use crate::device::{Device, Gpu, GpuOptions, Tensor};
+use crate::ops::SHADERS;
+use crate::{Error, Result};
 
 /// One operation: all of its kernels, in all shapes in which they are launched.
+#[derive(Clone, Copy)]
 struct Operation {
     name: &'static str,
     run: fn(&mut Bench) -> Result<()>,
@@ -57,28 +59,58 @@ const OPERATIONS: &[Operation] = operations![
     selection::weight_topk,
 ];
 
-/// Runs every operation on `device`, and where it has subgroup operations once more without. One verdict an operation, the worst.
+/// Runs every operation on `device`, or those named in `only`, and where the device has subgroup operations those that use them once more
+/// without. One verdict an operation, the worst.
 ///
 /// # Errors
-/// If the device fails; wrong numbers are verdicts, not errors.
-pub fn operations(device: &Device) -> Result<Vec<Verdict>> {
-    let mut verdicts = run(device, "")?;
+/// [`Error::Config`] for a name that is none; otherwise if the device fails. Wrong numbers are verdicts, not errors.
+pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Verdict>> {
+    let chosen = choose(only)?;
+    let mut verdicts = run(device, &chosen, false)?;
     if let Device::Gpu(gpu) = device
         && gpu.subgroups()
     {
         let options = GpuOptions { subgroups: false, ..gpu.options().clone() };
-        verdicts.extend(run(&Device::Gpu(gpu.reopen(&options)?), ", no subgroups")?);
+        let without = Device::Gpu(gpu.reopen(&options)?);
+        let mut differ = Vec::new();
+        for operation in chosen {
+            if uses_subgroups(operation.name)? {
+                differ.push(operation);
+            }
+        }
+        verdicts.extend(run(&without, &differ, true)?);
     }
     Ok(verdicts)
 }
 
-fn run(device: &Device, form: &str) -> Result<Vec<Verdict>> {
+fn choose(only: &[String]) -> Result<Vec<Operation>> {
+    let named = |name: &String| OPERATIONS.iter().find(|operation| operation.name == name);
+    if let Some(unknown) = only.iter().find(|name| named(name).is_none()) {
+        let names: Vec<_> = OPERATIONS.iter().map(|operation| operation.name).collect();
+        return Err(Error::config("only", format!("`{unknown}` is no operation; there are {}", names.join(", "))));
+    }
+    Ok(match only {
+        [] => OPERATIONS.to_vec(),
+        only => only.iter().filter_map(named).copied().collect(),
+    })
+}
+
+/// Whether an operation's kernels have another form for devices with subgroup operations.
+fn uses_subgroups(name: &str) -> Result<bool> {
+    match SHADERS.iter().find(|shader| shader.name == name) {
+        Some(shader) => Ok(shader.wgsl(true)? != shader.wgsl(false)?),
+        None => Ok(true),
+    }
+}
+
+fn run(device: &Device, operations: &[Operation], without_subgroups: bool) -> Result<Vec<Verdict>> {
     let verdict = |operation: &Operation| {
-        let mut bench = Bench::new(device);
+        let mut bench = Bench::new(device, without_subgroups);
         (operation.run)(&mut bench)?;
+        let form = if without_subgroups { ", no subgroups" } else { "" };
         Ok(bench.verdict(format!("{}{form}", operation.name)))
     };
-    OPERATIONS.iter().map(verdict).collect()
+    operations.iter().map(verdict).collect()
 }
 
 /// Sums of float32 numbers, and functions that a driver may compute to a few units in the last place: relative to the largest number.
@@ -87,13 +119,15 @@ const CLOSE: f64 = 2e-5;
 /// Makes inputs, compares results, and remembers the worst.
 struct Bench<'a> {
     device: &'a Device,
+    /// Whether this is the second run, for the kernels that have such a form.
+    without_subgroups: bool,
     rng: ChaCha8Rng,
     worst: Option<Verdict>,
 }
 
 impl<'a> Bench<'a> {
-    fn new(device: &'a Device) -> Self {
-        Self { device, rng: ChaCha8Rng::seed_from_u64(24), worst: None }
+    fn new(device: &'a Device, without_subgroups: bool) -> Self {
+        Self { device, without_subgroups, rng: ChaCha8Rng::seed_from_u64(24), worst: None }
     }
 
     /// `n` numbers between -2 and 2, none of them near 0.

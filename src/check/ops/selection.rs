@@ -71,7 +71,8 @@ pub(super) fn abs_topk(b: &mut Bench) -> Result<()> {
 pub(super) fn count_nonzero(b: &mut Bench) -> Result<()> {
     for n in [1, 255, 257, 4095, 4097, 10_000] {
         let mut x = b.ties(n);
-        x[n - 1] = 1.0;
+        // The smallest number there is, whose bits no driver may take for a zero.
+        x[n - 1] = f32::from_bits(1);
         let want = x.iter().filter(|x| **x != 0.0).count() as u32;
         let x = b.put(&[n], &x)?;
         b.fresh()?;
@@ -82,13 +83,17 @@ pub(super) fn count_nonzero(b: &mut Bench) -> Result<()> {
 
 pub(super) fn most_probable(b: &mut Bench) -> Result<()> {
     for (rows, v, n) in [(1, 1, 1), (3, 100, 1), (4, 300, 7), (2, 300, 300)] {
-        // Steps of a half, so that no two logits differ by little, with ties, and some whose probability is 0 in float32.
-        let x: Vec<f32> =
-            (0..rows * v).map(|i| if i % v == 5 { -190.0 } else { (b.below(40) as f32) * 0.5 - 3.0 }).collect();
+        // Steps of a half, so that no two logits differ by little, with ties, and some whose probability is 0 in float32. With another
+        // row's sum, exponentials would overflow.
+        let mut logit = |i: usize| {
+            let offset = [0.0, 150.0, -150.0][i / v % 3];
+            offset + if i % v == 5 { -190.0 } else { b.below(40) as f32 * 0.5 - 3.0 }
+        };
+        let x: Vec<f32> = (0..rows * v).map(&mut logit).collect();
         let (mut keep, mut want) = (vec![], vec![]);
         for row in x.chunks(v) {
             let x = wide(row);
-            let lse = x.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let lse = 200.0 + x.iter().map(|x| (x - 200.0).exp()).sum::<f64>().ln();
             let keys: Vec<u64> = x.iter().map(|x| (x + 1000.0).to_bits()).collect();
             let possible = |i: &usize| x[*i] - lse > -100.0;
             let kept: Vec<usize> = largest(&keys, n.min(v)).into_iter().filter(possible).collect();
@@ -150,5 +155,11 @@ pub(super) fn weight_topk(b: &mut Bench) -> Result<()> {
     let mut weight = b.put(&[rows, cols], &w)?;
     let rule = Rule { keep: rows * cols / 2, min_alive: 0, neurons: None, decay: 0.0 };
     weight_topk::apply(&mut weight, &rule)?;
-    b.exact("half of a large matrix", &weight, &survivors(&w, cols, &rule))
+    b.exact("half of a large matrix", &weight, &survivors(&w, cols, &rule))?;
+    // The last survivor is the last of a block.
+    let keep = 101 * 4096;
+    let mut weight = b.put(&[rows, cols], &vec![1.0; rows * cols])?;
+    weight_topk::apply(&mut weight, &Rule { keep, ..rule })?;
+    let want: Vec<f32> = (0..rows * cols).map(|i| if i < keep { 1.0 } else { 0.0 }).collect();
+    b.exact("whole blocks of equals", &weight, &want)
 }
