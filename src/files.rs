@@ -9,6 +9,7 @@ mod renamed;
 mod sharded;
 mod source;
 mod tensors;
+mod text;
 pub(crate) mod versioned;
 mod write;
 
@@ -17,6 +18,7 @@ pub use renamed::WithoutPrefix;
 pub use sharded::ShardedSafetensors;
 pub use source::{FloatType, InMemory, TensorInfo, TensorSource};
 pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
+pub use text::{read_text, text_of, utf16, without_mark};
 pub use write::{HostIds, save_arrays, save_tensors, write_safetensors};
 
 use std::ffi::{OsStr, OsString};

@@ -15,6 +15,7 @@ use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, 
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, save_tensors};
 use gossamer::model::{Edit, Model, ModelConfig, Parameters, ranked};
+use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
@@ -63,7 +64,7 @@ impl Run {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        let tokenizer = Tokenizer::train(python::documents(3).take(60), 300).unwrap();
+        let tokenizer = Tokenizer::train(python::documents(3).take(60), 300, &Observer::default()).unwrap();
         let (model, dense) = (model(1, 16), model(2, 12));
         for (model, name) in [(&model, "run"), (&dense, "dense")] {
             let folder = folder.path().join(name);

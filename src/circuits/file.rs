@@ -4,7 +4,6 @@
 //! back as the same number, so that a file read and written again is the same, byte for byte.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +12,7 @@ use super::Calibration;
 use super::check::check;
 use super::nodes::{Node, NodeKind};
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{read_text, write_atomic};
 use crate::model::ModelConfig;
 
 /// The version of the file that this code writes, and the only one it reads. Fields that it does not know are passed over.
@@ -245,7 +244,7 @@ impl Circuit {
     /// an edge or a number that cannot be.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_json(&fs::read(path).map_err(|e| Error::io(path, e))?).map_err(|message| Error::file(path, message))
+        Self::from_json(read_text(path)?.as_bytes()).map_err(|message| Error::file(path, message))
     }
 
     /// Reads a file's contents, as [`Circuit::load`] does.

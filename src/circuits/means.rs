@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Circuit;
 use crate::files::{HostTensor, load_metadata, load_tensors, save_tensors};
 use crate::model::{Batch, Model, means, site_pattern};
+use crate::observer::Observer;
 use crate::text::corpus::{Source, fingerprint};
 use crate::text::python;
 use crate::text::sequences::sequences;
@@ -43,7 +44,7 @@ pub fn text_means(
     // By what is in the files: their names stay when they are edited.
     let text = match data.is_empty() {
         true => format!("generated Python, version {}", python::VERSION),
-        false => fingerprint(&Source::new(data).files()?)?,
+        false => fingerprint(&Source::new(data).files()?, &Observer::default())?,
     };
     let about = HashMap::from([
         ("model".to_string(), model.hash()?),

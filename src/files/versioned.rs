@@ -1,12 +1,11 @@
 //! JSON files with a version: read whole and checked, written whole or not at all.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::write_atomic;
+use super::{read_text, write_atomic};
 use crate::{Error, Result};
 
 /// What such a file holds.
@@ -23,9 +22,8 @@ pub(crate) trait Versioned: Serialize + DeserializeOwned {
 /// Reads a file and checks it.
 pub(crate) fn load<T: Versioned>(path: &Path) -> Result<T> {
     let wrong = |message: String| Error::file(path, message);
-    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
     let value: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|e| wrong(format!("not a {}: {e}", T::WHAT)))?;
+        serde_json::from_str(&read_text(path)?).map_err(|e| wrong(format!("not a {}: {e}", T::WHAT)))?;
     // The version first: another version's fields may differ, which would be the lesser news.
     match value.get("version").and_then(serde_json::Value::as_u64) {
         None => return Err(wrong(format!("not a {}: no `version`", T::WHAT))),

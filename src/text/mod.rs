@@ -1,10 +1,14 @@
 //! What the models read: tokenizers, corpora, a bigram yardstick, and the built-in generator of simple Python.
 
 pub mod bigram;
+mod bpe;
 pub mod cache;
 pub mod corpus;
+mod encode;
+pub mod notation;
 pub mod python;
 pub mod sequences;
 pub mod source;
 mod temporary;
 pub mod tokenizer;
+mod words;

@@ -13,7 +13,8 @@ use super::run::Learner;
 use super::step::{Moments, Trainer};
 use crate::device::Device;
 use crate::files::{
-    HostTensor, clean_temporaries, create_folder, load_tensors, replace_dir_atomic, save_tensors, write_atomic,
+    HostTensor, clean_temporaries, create_folder, load_tensors, read_text, replace_dir_atomic, save_tensors,
+    write_atomic,
 };
 use crate::model::Model;
 use crate::{Error, Result};
@@ -108,7 +109,7 @@ pub fn save(run: &Path, learner: &impl Learner, corpus: &str, tokenizer: &str, k
 /// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or belongs to another run.
 pub fn load(path: &Path, config: &RunConfig, device: &Device) -> Result<(Trainer, State)> {
     let file = path.join("state.json");
-    let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+    let text = read_text(&file)?;
     let state: State = serde_json::from_str(&text).map_err(|e| Error::file(&file, e.to_string()))?;
     if state.version != VERSION {
         return Err(Error::file(&file, format!("has version {}, this program reads {VERSION}", state.version)));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::bridge::BridgeConfig;
+use crate::files::read_text;
 use crate::model::ModelConfig;
 use crate::ops::grad_rms;
 use crate::sparsity::{Schedule, Sharkfin};
@@ -315,10 +316,6 @@ impl RunConfig {
         }
         Ok(())
     }
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
 }
 
 fn flatten(prefix: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::config::RunConfig;
+use crate::observer::Observer;
 use crate::text::cache::Tokens;
 use crate::text::corpus::{Corpus, Source};
 use crate::text::python;
@@ -38,11 +39,11 @@ pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
                 bytes += document.len() as u64;
                 bytes <= TOKENIZER_SAMPLE
             });
-            Tokenizer::train(documents.collect::<Vec<_>>().into_iter(), vocab_size)?
+            Tokenizer::train(documents.collect::<Vec<_>>().into_iter(), vocab_size, &Observer::default())?
         }
         None => {
             let documents = sample(&Source::new(&config.data.paths), TOKENIZER_SAMPLE)?;
-            Tokenizer::train(documents.into_iter(), vocab_size)?
+            Tokenizer::train(documents.into_iter(), vocab_size, &Observer::default())?
         }
     };
     match tokenizer.vocab_size() == vocab_size {
@@ -62,15 +63,7 @@ pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
 /// # Errors
 /// Those of reading, and [`Error::Text`] naming the places where no document is.
 pub fn sample(source: &Source, max_bytes: u64) -> Result<Vec<String>> {
-    let documents = source.sample(max_bytes)?;
-    match documents.is_empty() {
-        true => {
-            let places: Vec<_> = source.paths.iter().map(|path| path.display().to_string()).collect();
-            let wanted = "wanted .py, .txt or .jsonl files with UTF-8 text in them";
-            Err(Error::Text(format!("no documents in {}: {wanted}", places.join(", "))))
-        }
-        false => Ok(documents),
-    }
+    source.sample(max_bytes, &Observer::default())
 }
 
 fn generated(config: &RunConfig) -> impl Iterator<Item = String> + Send + use<> {
@@ -92,9 +85,12 @@ pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path) -> Result
     let corpus = match config.data.paths.is_empty() {
         true => {
             let key = format!("python {} {} {}", python::VERSION, config.run.seed, config.data.generated_documents);
-            Corpus::from_documents(generated(config), &tokenizer, cache, fraction, &key)?
+            Corpus::from_documents(generated(config), &tokenizer, cache, fraction, &key, &Observer::default())?
         }
-        false => Corpus::prepare(&Source::new(&config.data.paths), &tokenizer, cache, fraction)?,
+        false => {
+            let source = Source::new(&config.data.paths);
+            Corpus::prepare(&source, &tokenizer, cache, fraction, &Observer::default())?
+        }
     };
     let length = config.model.block_size;
     if corpus.train.len() < length {

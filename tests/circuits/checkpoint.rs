@@ -11,6 +11,7 @@ use gossamer::circuits::tasks::{self, Split};
 use gossamer::circuits::{Circuit, Layout, Node, Nodes, channel_tokens, text_means};
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model, ModelConfig, Weights};
+use gossamer::observer::Observer;
 use gossamer::tape::Tape;
 use gossamer::text::python;
 use gossamer::text::tokenizer::Tokenizer;
@@ -26,7 +27,7 @@ const NODES: [&str; 6] = [
 const LOOK: Look = Look { pairs: 8, mean_tokens: 512 };
 
 fn tokenizer() -> Tokenizer {
-    Tokenizer::train(python::documents(0).take(300), 512).unwrap()
+    Tokenizer::train(python::documents(0).take(300), 512, &Observer::default()).unwrap()
 }
 
 fn model(seed: u64) -> Model {

@@ -11,6 +11,7 @@ mod disk;
 mod interruption;
 mod measure;
 mod models;
+mod reading;
 mod sweep;
 mod tasks;
 mod tokenizer;

@@ -9,6 +9,7 @@ use gossamer::circuits::find::Finder;
 use gossamer::circuits::statistics::{QUANTILES, Snippet};
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
+use gossamer::text::notation::visible;
 
 use crate::open::{ModelArgs, Opened, SourceArgs};
 
@@ -87,8 +88,11 @@ impl CircuitArgs {
 /// `gossamer circuit stats`.
 pub fn stats(args: &StatsArgs) -> Result<()> {
     let (circuit, opened, task) = args.circuit.open()?;
-    let corpus = opened.sequences(&args.data, args.max_tokens)?;
     let pairs = circuit.pairs(task, opened.tokenizer()?, opened.model.config.block_size)?;
+    if let Some(notes) = pairs.notes() {
+        eprintln!("note: {notes}");
+    }
+    let corpus = opened.sequences(&args.data, args.max_tokens)?;
     let positive: Vec<_> = pairs.tokens.iter().map(|pair| pair.positive.clone()).collect();
     let negative: Vec<_> = pairs.tokens.iter().map(|pair| pair.negative.clone()).collect();
     let statistics = Statistics::measure(&opened.model, &circuit, [&corpus, &positive, &negative], args.seed)?;
@@ -123,7 +127,7 @@ fn marked(snippet: &Snippet, opened: &Opened) -> String {
     let (first, last) = (snippet.position.saturating_sub(AROUND), snippet.position + AROUND);
     let mut line = String::new();
     for (t, &id) in snippet.tokens.iter().enumerate().take(last + 1).skip(first) {
-        let text = opened.show(id);
+        let text = visible(&opened.token_text(id));
         line += &if t == snippet.position { format!("[{text}]") } else { text };
     }
     line
@@ -132,6 +136,12 @@ fn marked(snippet: &Snippet, opened: &Opened) -> String {
 /// `gossamer circuit binarise`.
 pub fn binarise(args: &BinariseArgs) -> Result<()> {
     let (circuit, opened, task) = args.circuit.open()?;
+    // Before the means, which take longer.
+    for pairs in circuit.pairs_of_both_splits(task.clone(), opened.tokenizer()?, opened.model.config.block_size)? {
+        if let Some(notes) = pairs.notes() {
+            eprintln!("note: {notes}");
+        }
+    }
     let means = means_of(args, &circuit, &opened)?;
     let model = &opened.model;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;

@@ -8,6 +8,7 @@ use gossamer::files::load_ids;
 use gossamer::formats::folder::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model};
 use gossamer::text::corpus::Source;
+use gossamer::text::notation;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
 
@@ -79,18 +80,29 @@ impl Opened {
         )
     }
 
-    /// A prompt's tokens; of nothing, the end-of-text token, after which documents begin.
-    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
+    /// A prompt's tokens, with special ones only if they are asked for; of nothing, the end-of-text token, after which documents begin.
+    pub fn encode(&self, prompt: &str, special: bool) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
         match prompt {
             "" => Ok(vec![tokenizer.end_of_text().context("an empty prompt, and a tokenizer without <|endoftext|>")?]),
+            text if special => Ok(tokenizer.encode_special(text)?),
             text => Ok(tokenizer.encode(text)?),
         }
     }
 
-    /// A token as something to show.
+    /// A token as it is shown everywhere.
     pub fn show(&self, id: u32) -> String {
-        self.tokenizer.as_ref().and_then(|t| t.token_str(id)).unwrap_or_else(|| format!("<{id}>"))
+        notation::token(&self.token_text(id))
+    }
+
+    /// A token's text, for files.
+    pub fn token_text(&self, id: u32) -> String {
+        self.tokenizer.as_ref().map_or_else(|| notation::unknown(id), |tokenizer| tokenizer.token_text(id))
+    }
+
+    /// A token, for JSON.
+    pub fn token_json(&self, id: u32) -> serde_json::Value {
+        serde_json::json!({ "token": id, "text": self.token_text(id) })
     }
 
     /// Sequences of the model's own length from files, or from generated Python where there are none.

@@ -138,19 +138,24 @@ pub fn run(args: &Args) -> Result<()> {
     let bridged = args.bridged.open(&args.sparse)?;
     let recipe = recipe(args, &bridged)?;
     let ratio = recipe.as_ref().map_or(args.ratio.into(), |recipe| recipe.ratio);
-    let steering = Steering::new(&bridged.dense, &bridged.sparse, &bridged.bridges, &bridged.sequences, ratio)?;
+    let steering = || Steering::new(&bridged.dense, &bridged.sparse, &bridged.bridges, &bridged.sequences, ratio);
     match (recipe, task) {
-        (Some(recipe), _) => one_prompt(args, &bridged, &steering, &recipe),
+        (Some(recipe), _) => one_prompt(args, &bridged, &steering()?, &recipe),
         (None, Some((task, channels))) => {
+            if channels.is_none() && args.node.is_empty() {
+                bail!("name the channels to steer by with --node, or let --circuit find one");
+            }
+            // Before both models are run on text, which takes longer.
             let questions = |split| questions(args, &task, split, &bridged);
-            let node = match channels {
-                Some(channels) => rank(args, &steering, &channels, &questions(Split::Train)?)?,
-                None if args.node.is_empty() => {
-                    bail!("name the channels to steer by with --node, or let --circuit find one")
-                }
+            let (ranked, asked) =
+                (channels.map(|all| anyhow::Ok((all, questions(Split::Train)?))), questions(Split::Test)?);
+            let ranked = ranked.transpose()?;
+            let steering = steering()?;
+            let node = match ranked {
+                Some((channels, questions)) => rank(args, &steering, &channels, &questions)?,
                 None => args.node.clone(),
             };
-            sweep(args, &steering, &node, &questions(Split::Test)?)
+            sweep(args, &steering, &node, &asked)
         }
         (None, None) => bail!("name a --prompt, a --recipe, a --task or a --circuit"),
     }
@@ -201,6 +206,9 @@ fn task(args: &Args) -> Result<Option<(Task, Option<Vec<Channel>>)>> {
 fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Result<Vec<Question>> {
     let longest = bridged.sparse.config.block_size.min(bridged.dense.config.block_size);
     let batch = tasks::batch(task, split, args.seed, 0, args.pairs, &bridged.tokenizer, longest)?;
+    if let Some(notes) = batch.notes() {
+        eprintln!("note: {notes}");
+    }
     // Few pairs have answers of their own, and all of the vocabulary is looked through for each.
     let mut known = BTreeMap::new();
     let question = |pair: tasks::Tokens| {
@@ -319,17 +327,17 @@ fn one_prompt(args: &Args, bridged: &Bridged, steering: &Steering, recipe: &Reci
     let steered = lists.next().context("there are no strengths")?;
     let random: Vec<&[Vec<f64>]> = lists.collect();
     let found = Answers { strengths, steered, random: &random, shown: shown(steered, args.top) };
-    let text = |id: u32| bridged.tokenizer.token_str(id).unwrap_or_else(|| format!("<{id}>"));
+    let (text, show) = (|id| bridged.tokenizer.token_text(id), |id| bridged.tokenizer.show(id));
     if let Some(path) = &args.csv {
         save(path, &found.csv(&text)?)?;
     }
     if let Some(path) = &args.png {
-        found.picture(&text, &by).save(path)?;
+        found.picture(&show, &by).save(path)?;
     }
     let mut out = std::io::stdout().lock();
     match args.json {
         true => writeln!(out, "{}", found.json(&text))?,
-        false => write!(out, "{}", found.table(&text, &by)?)?,
+        false => write!(out, "{}", found.table(&show, &by)?)?,
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::circuits::{Calibration, Questions};
 use gossamer::model::Weights;
+use gossamer::text::notation::token;
 use serde_json::json;
 
 use crate::open::{ModelArgs, Opened};
@@ -96,18 +97,18 @@ fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -
     writeln!(out, "{}: {}", task.name, task.description)?;
     for index in 0..count {
         let pair = task.pair(split, seed, index);
-        writeln!(out, "\n--- positive, then {:?}\n{}", pair.target, pair.positive)?;
-        writeln!(out, "--- negative, then {:?}\n{}", pair.alternative, pair.negative)?;
+        writeln!(out, "\n--- positive, then {}\n{}", token(&pair.target), pair.positive)?;
+        writeln!(out, "--- negative, then {}\n{}", token(&pair.alternative), pair.negative)?;
     }
     Ok(())
 }
 
 fn eval(args: &EvalArgs) -> Result<()> {
-    let opened = args.model.open()?;
     let list = match args.task.is_empty() {
         true => tasks::all(),
         false => args.task.iter().map(|name| named(name)).collect::<Result<_>>()?,
     };
+    let opened = args.model.open()?;
     let mut out = std::io::stdout().lock();
     let mut rows = Vec::new();
     if !args.json {
@@ -116,13 +117,17 @@ fn eval(args: &EvalArgs) -> Result<()> {
     }
     for task in list {
         match one(args, &opened, task.clone()) {
-            Ok((answers, [train, test])) => {
+            Ok([train, test]) => {
                 if !args.json {
-                    let cell = |(loss, accuracy): (f64, f64)| format!("{loss:8.4}  {:5.1} %", 100.0 * accuracy);
-                    writeln!(out, "{:28} {:24} {:>17} {:>17}", task.name, answers, cell(train), cell(test))?;
+                    let cell = |score: &Score| format!("{:8.4}  {:5.1} %", score.loss, 100.0 * score.accuracy);
+                    let answers = train.answers.map(|id| opened.show(id)).join(" | ");
+                    writeln!(out, "{:28} {:24} {:>17} {:>17}", task.name, answers, cell(&train), cell(&test))?;
+                    for note in [&train, &test].into_iter().filter_map(|score| score.notes.as_ref()) {
+                        writeln!(out, "{:28} {note}", "")?;
+                    }
                 }
-                rows.push(json!({ "task": task.name, "answers": answers,
-                    "train": { "loss": train.0, "accuracy": train.1 }, "test": { "loss": test.0, "accuracy": test.1 } }));
+                let answers: Vec<_> = train.answers.iter().map(|&id| opened.token_json(id)).collect();
+                rows.push(json!({ "task": task.name, "answers": answers, "train": train.json(), "test": test.json() }));
             }
             Err(error) => {
                 if !args.json {
@@ -138,23 +143,44 @@ fn eval(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
-type Score = (f64, f64);
+/// What a model makes of the pairs of one split.
+struct Score {
+    loss: f64,
+    accuracy: f64,
+    pairs: usize,
+    cropped: u64,
+    notes: Option<String>,
+    /// Of the first pair.
+    answers: [u32; 2],
+}
 
-/// The answers that the tokenizer takes, and loss and accuracy on train and on test pairs.
-fn one(args: &EvalArgs, opened: &Opened, task: Task) -> Result<(String, [Score; 2])> {
+impl Score {
+    fn json(&self) -> serde_json::Value {
+        let Self { loss, accuracy, pairs, cropped, .. } = self;
+        json!({ "loss": loss, "accuracy": accuracy, "pairs": pairs, "cropped_prompts": cropped })
+    }
+}
+
+/// The scores on train and on test pairs.
+fn one(args: &EvalArgs, opened: &Opened, task: Task) -> Result<[Score; 2]> {
     let model = &opened.model;
     let task = task.fitted(opened.tokenizer()?)?;
-    let mut answers = String::new();
-    let mut scores = [(0.0, 0.0); 2];
-    for (score, split) in scores.iter_mut().zip([Split::Train, Split::Test]) {
-        let longest = model.config.block_size;
-        let batch = tasks::batch(&task, split, args.seed, 0, args.pairs, opened.tokenizer()?, longest)?;
+    let longest = model.config.block_size;
+    let tokenizer = opened.tokenizer()?;
+    let batch = |split| tasks::batch(&task, split, args.seed, 0, args.pairs, tokenizer, longest);
+    let batches = [batch(Split::Train)?, batch(Split::Test)?];
+    let score = |batch: &tasks::Batch| -> Result<Score> {
         let questions = Questions::new(model, &batch.tokens)?;
         let got = questions.answers(model, &Weights::constant(model, &[]), &mut ())?;
-        *score = (got.loss(Calibration::default()), got.accuracy(Calibration::default()));
-        if let Some(pair) = batch.tokens.first() {
-            answers = format!("{} | {}", opened.show(pair.target), opened.show(pair.alternative));
-        }
-    }
-    Ok((answers, scores))
+        let plain = Calibration::default();
+        Ok(Score {
+            loss: got.loss(plain),
+            accuracy: got.accuracy(plain),
+            pairs: batch.tokens.len(),
+            cropped: batch.cropped,
+            notes: batch.notes(),
+            answers: batch.tokens.first().map_or([0, 0], |pair| [pair.target, pair.alternative]),
+        })
+    };
+    Ok([score(&batches[0])?, score(&batches[1])?])
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use gossamer::Error;
 use gossamer::circuits::find::{Finder, Found, Ranking};
 use gossamer::circuits::prune::{Progress, Settings};
-use gossamer::circuits::tasks::{self, Task};
+use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::circuits::tune::tune;
 use gossamer::circuits::{Layout, MEANS, Nodes, parallel, text_means};
 use gossamer::device::Device;
@@ -148,9 +148,16 @@ pub fn run(args: &Args) -> Result<()> {
     let model = files.load(Hold::Compressed, &device)?;
     create_folder(&folder)?;
     let hash = model.hash()?;
-    let means = text_means(&model, &tokenizer, &args.data, args.mean_tokens, &folder.join(MEANS))?;
-    let nodes = Nodes::new(Layout::new(&model.config), &means, &device)?;
-    let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
+    let longest = settings.max_length.min(model.config.block_size);
+    let check = |task: &Task| check(task, &settings, &tokenizer, longest);
+    // The means take longer than the pairs, without which nobody wants them.
+    let means = match tasks.iter().any(|task| check(task).is_ok()) {
+        true => text_means(&model, &tokenizer, &args.data, args.mean_tokens, &folder.join(MEANS))?,
+        false => Default::default(),
+    };
+    let nodes = || Nodes::new(Layout::new(&model.config), &means, &device);
+    let finder = if means.is_empty() { None } else { Some(nodes()?) };
+    let finder = finder.map(|nodes| Finder { model: &model, nodes, tokenizer: &tokenizer });
 
     println!("task                          loss    →  circuit  ablated   nodes  edges   seconds");
     let finished = Finished::new(&folder, args.question(&settings, &hash))?;
@@ -173,7 +180,10 @@ pub fn run(args: &Args) -> Result<()> {
     let found = parallel::map(&device, tasks.len(), |at| {
         let name = &tasks[at].name;
         finished.forget(name)?;
-        let found = search.task(&finder, &tasks[at]);
+        let found = check(&tasks[at]).and_then(|notes| {
+            notes.iter().for_each(|note| search.bars.suspend(|| eprintln!("note: {name}: {note}")));
+            search.task(finder.as_ref().context("there are no mean activations")?, &tasks[at])
+        });
         if let Err(error) = &found {
             search.bars.suspend(|| eprintln!("{name}: {error:#}"));
         }
@@ -203,6 +213,14 @@ pub fn run(args: &Args) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// What is to be known of a task's pairs, if there are any of both splits.
+fn check(task: &Task, settings: &Settings, tokenizer: &Tokenizer, longest: usize) -> Result<Vec<String>> {
+    let task = task.clone().fitted(tokenizer)?;
+    let pairs = |split| tasks::batch(&task, split, settings.seed, 0, settings.eval_pairs, tokenizer, longest);
+    let notes = [pairs(Split::Train)?, pairs(Split::Test)?].map(|batch| batch.notes());
+    Ok(notes.into_iter().flatten().collect())
 }
 
 /// Whether it says that the task has no circuit. Any other error says nothing about the task.

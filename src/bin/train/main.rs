@@ -160,7 +160,7 @@ fn tokenizer(args: &TokenizerArgs) -> Result<()> {
     let documents = sample(&Source::new(&args.data), args.max_bytes)?;
     let bytes: usize = documents.iter().map(String::len).sum();
     let count = documents.len();
-    let tokenizer = Tokenizer::train(documents.into_iter(), args.vocab_size)?;
+    let tokenizer = Tokenizer::train(documents.into_iter(), args.vocab_size, &gossamer::observer::Observer::default())?;
     tokenizer.save(&args.out)?;
     println!(
         "{} entries from {count} documents ({}) in {}",
@@ -306,12 +306,16 @@ impl Screen {
             }
             Event::Data(data) => {
                 let s = &data.corpus.statistics;
-                let skipped = match s.not_utf8 {
+                let divided = match s.separators {
                     0 => String::new(),
-                    n => format!(", {n} skipped that are not UTF-8"),
+                    n => format!(" ({} <|endoftext|> between them)", HumanCount(n)),
+                };
+                let skipped = match s.skipped.listed() {
+                    none if none.is_empty() => none,
+                    some => format!(", {some}"),
                 };
                 self.say(format!(
-                    "data        {} documents, {}, {} tokens{skipped}{}",
+                    "data        {} documents{divided}, {}, {} tokens{skipped}{}",
                     HumanCount(s.documents),
                     human_bytes(s.bytes),
                     HumanCount(s.tokens),
