@@ -359,20 +359,23 @@ impl<'a> Documents<'a> {
     /// The next part of the open file; `None` after the last.
     fn part(&mut self) -> Result<Option<Part>> {
         /// Bytes read between two looks at the observer.
-        const STEP: u64 = 1 << 24;
+        const STEP: u64 = 1 << 22;
         let Some(open) = &mut self.open else { return Ok(None) };
         let (kind, delimiter) = (open.kind, open.kind.delimiter());
-        let mut bytes = Vec::new();
+        // The last byte of a delimiter may be frequent: what each step does must be cheap.
+        let (mut bytes, mut seen) = (Vec::new(), 0);
         let ends = loop {
-            self.observer.check()?;
-            let before = bytes.len();
+            if bytes.len() - seen >= STEP as usize {
+                self.observer.check()?;
+                self.fingerprint.feed(&bytes[seen..]);
+                seen = bytes.len();
+            }
             let mut reader = open.reader.by_ref().take(STEP);
             let read = match delimiter.last() {
                 Some(&last) => reader.read_until(last, &mut bytes),
                 None => reader.read_to_end(&mut bytes),
             };
             let read = read.map_err(|source| Error::io(&open.path, source))?;
-            self.fingerprint.feed(&bytes[before..]);
             self.read += read as u64;
             if !delimiter.is_empty() && bytes.ends_with(delimiter) {
                 break true;
@@ -381,6 +384,8 @@ impl<'a> Documents<'a> {
                 break false;
             }
         };
+        self.observer.check()?;
+        self.fingerprint.feed(&bytes[seen..]);
         let first = std::mem::replace(&mut open.fresh, false);
         let follows = std::mem::replace(&mut open.divided, ends);
         if !ends {

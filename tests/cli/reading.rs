@@ -33,7 +33,7 @@ fn ids_beyond_the_tokenizer_are_written_alike() {
     assert!((260..300).any(written), "{said}");
     let said = succeeds(gossamer(&["run", text(&run), "--top", "300"]).args(with));
     assert!((260..300).all(|n| said.contains(&format!("`<{n}>`"))), "{said}");
-    assert!(said.contains("`x` ` =` ` `"), "{said}");
+    assert!(said.contains("`x` ` ` `=` ` `"), "{said}");
     assert!(said.contains(r"`\n`"), "{said}");
 }
 
@@ -145,6 +145,18 @@ fn data_says_how_many_documents_were_divided_and_skipped() {
     for reason in ["1 skipped that have half of a surrogate pair", "1 skipped that are not JSON objects"] {
         assert!(said.contains(reason), "{said}");
     }
+}
+
+#[test]
+fn evaluation_says_what_it_skipped() {
+    let (folder, run, _) = run_and_small_tokenizer();
+    let data = folder.path().join("lines.jsonl");
+    fs::write(&data, "{\"text\": null}\n{\"text\": \"x = 1\\ny = 2\\n\"}\n{\n").unwrap();
+    let eval = |data: &Path| gossamer(&["eval", text(&run), "--device", "cpu", "--data", text(data)]);
+    let said = succeeds(&mut eval(&data));
+    assert!(said.contains("note: 1 skipped that are not JSON objects, 1 skipped that have no string `text`"), "{said}");
+    fs::write(&data, "{\"text\": null}\n").unwrap();
+    super::fails(&mut eval(&data), &["lines.jsonl", "1 skipped that have no string `text`"]);
 }
 
 /// The most memory that a command had, in bytes.

@@ -112,10 +112,25 @@ impl Opened {
             let documents = gossamer::text::python::documents(0).map(Ok);
             return Ok(sequences(documents, tokenizer, length, max_tokens)?);
         }
-        let documents = Source::new(data).documents()?;
-        let places = || data.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        sequences(documents, tokenizer, length, max_tokens).with_context(places)
+        sequences_of(data, tokenizer, length, max_tokens)
     }
+}
+
+/// Sequences of `length` tokens from files, which are named where that fails; says how many documents were skipped.
+pub fn sequences_of(
+    data: &[PathBuf],
+    tokenizer: &Tokenizer,
+    length: usize,
+    max_tokens: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let mut documents = Source::new(data).documents()?;
+    let found = sequences(documents.by_ref(), tokenizer, length, max_tokens);
+    let skipped = documents.skipped().listed();
+    if !skipped.is_empty() {
+        eprintln!("note: {skipped}");
+    }
+    let places = || data.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    found.with_context(places)
 }
 
 /// Token ids from the tensor `tokens`, `(T)` or `(B, T)`, of a safetensors file.
