@@ -134,6 +134,24 @@ fn one_long_line_has_the_tokens_of_the_whole() {
 }
 
 #[test]
+fn what_follows_a_window_may_change_its_last_tokens() {
+    // The later two letters stand in the alphabet the sooner they are merged, so that one letter more changes the tokens of many before.
+    let letters: Vec<String> = ('a'..='s').map(String::from).collect();
+    let mut model: serde_json::Value = serde_json::from_str(&tokenizer().to_json().unwrap()).unwrap();
+    let model = model["model"].as_object_mut().unwrap();
+    let vocab = model["vocab"].as_object_mut().unwrap();
+    vocab.retain(|token, id| id.as_u64() < Some(256) || token == END_OF_TEXT);
+    let pairs = letters.windows(2).rev();
+    for (pair, id) in pairs.clone().zip(256..) {
+        vocab.insert(pair.concat(), id.into());
+    }
+    model["merges"] = pairs.collect();
+    let text = letters.concat().repeat(8000);
+    let [ours, theirs] = both(&[("model", json!(model))], &text);
+    assert!(ours == theirs);
+}
+
+#[test]
 fn other_pre_tokenizers_and_normalizers_give_the_crates_tokens() {
     let bytes = |prefix: bool, regex: bool| json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": regex});
     let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
