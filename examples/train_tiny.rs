@@ -2,6 +2,7 @@
 
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model, ModelConfig, Sampling, generate};
+use gossamer::observer::Observer;
 use gossamer::text::cache::Tokens;
 use gossamer::text::python;
 use gossamer::text::tokenizer::Tokenizer;
@@ -13,7 +14,7 @@ use gossamer::train::step::Trainer;
 fn main() -> gossamer::Result<()> {
     // What to read: programs from the built-in generator, in tokens.
     let documents: Vec<String> = python::documents(0).take(600).collect();
-    let tokenizer = Tokenizer::train(documents.iter().cloned(), 384)?;
+    let tokenizer = Tokenizer::train(documents.iter().cloned(), 384, &Observer::default())?;
     let end = tokenizer.end_of_text();
     let tokens = tokenizer.encode_batch(&documents)?.into_iter().flat_map(|document| document.into_iter().chain(end));
     let tokens = Tokens::from_ids(&tokens.collect::<Vec<_>>());

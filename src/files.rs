@@ -15,11 +15,12 @@ mod source;
 mod target;
 mod temporary;
 mod tensors;
+mod text;
 pub(crate) mod versioned;
 mod write;
 
 pub use check::{check_output, check_output_folder};
-pub use input::{open_input, read_input, read_input_text};
+pub use input::open_input;
 pub use lock::{Holder, Lock};
 pub use mapped::SafetensorsFile;
 pub use renamed::Renamed;
@@ -28,6 +29,7 @@ pub use source::{FloatType, InMemory, TensorInfo, TensorSource};
 pub use target::is_stdout;
 pub(crate) use temporary::{Temporary, lock_name, sweep_own};
 pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
+pub use text::{read_text, text_of, utf16, without_mark};
 pub use write::{HostIds, save_arrays, save_tensors, write_safetensors};
 
 use std::ffi::{OsStr, OsString};

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use gossamer::circuits::{Circuit, Counts, LossSet, Losses, ModelRef, Statistics, TokenRef};
 use gossamer::formats::{ModelFiles, Payload};
 use gossamer::model::{expect_model, inspect};
+use gossamer::text::notation;
 use gossamer::text::tokenizer::Tokenizer;
 
 use crate::about::About;
@@ -138,8 +139,7 @@ impl Document {
 
     /// A token as text.
     pub fn token(&self, id: u32) -> String {
-        let known = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.token_str(id));
-        known.unwrap_or_else(|| format!("<{id}>"))
+        self.tokenizer.as_ref().map_or_else(|| notation::unknown(id), |tokenizer| tokenizer.token_text(id))
     }
 }
 

@@ -269,7 +269,8 @@ fn find(
         files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it beside the weights")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
     let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
-    let task = tasks::find(task)?;
+    // Whether the tokenizer can write the answers is known at once; the means take longer.
+    let task = tasks::find(task)?.fitted(&tokenizer)?;
     let file = circuit_file(path, &task.name);
     let folder = file.parent().unwrap_or(path);
     create_folder(folder)?;

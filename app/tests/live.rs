@@ -64,7 +64,7 @@ impl Run {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        let tokenizer = Tokenizer::train(python::documents(3).take(60), 300).unwrap();
+        let tokenizer = Tokenizer::train(python::documents(3).take(60), 300, &Observer::default()).unwrap();
         let (model, dense) = (model(1, 16), model(2, 12));
         for (model, name) in [(&model, "run"), (&dense, "dense")] {
             let folder = folder.path().join(name);

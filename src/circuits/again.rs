@@ -1,6 +1,6 @@
 //! What a circuit file says about how it was found, taken up again: the same nodes, the same pairs.
 
-use super::find::CHOOSING;
+use super::find::{CHOOSING, JUDGING};
 use super::prune::Settings;
 use super::tasks::{self, Split, Task};
 use super::{Circuit, Layout};
@@ -39,10 +39,25 @@ impl Circuit {
     /// # Errors
     /// [`Error::Text`] where the built-in pairs or the tokenizer are not those it was found with, and those of [`tasks::batch`].
     pub fn pairs(&self, task: Option<Task>, tokenizer: &Tokenizer, longest: usize) -> Result<tasks::Batch> {
+        let [train, _] = self.pairs_of_both_splits(task, tokenizer, longest)?;
+        Ok(train)
+    }
+
+    /// The pairs that it was chosen by, and those that it is judged by.
+    ///
+    /// # Errors
+    /// Those of [`Circuit::pairs`].
+    pub fn pairs_of_both_splits(
+        &self,
+        task: Option<Task>,
+        tokenizer: &Tokenizer,
+        longest: usize,
+    ) -> Result<[tasks::Batch; 2]> {
         let (task, settings) = (self.question(task, tokenizer)?, self.pruning()?);
-        let (seed, longest) = (settings.seed ^ CHOOSING, longest.min(settings.max_length));
-        let batch = tasks::batch(&task, Split::Train, seed, 0, settings.eval_pairs, tokenizer, longest)?;
-        Ok(batch)
+        let longest = longest.min(settings.max_length);
+        let batch =
+            |split, seed| tasks::batch(&task, split, settings.seed ^ seed, 0, settings.eval_pairs, tokenizer, longest);
+        Ok([batch(Split::Train, CHOOSING)?, batch(Split::Test, JUDGING)?])
     }
 
     /// Its task, with the answers that it was found with. `task` as for [`Circuit::pairs`].

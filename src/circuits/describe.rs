@@ -91,7 +91,7 @@ impl Finder<'_> {
     fn task(&self, task: &Task, batch: &tasks::Batch) -> Result<TaskRef> {
         let nothing = || Error::Text(format!("{}: no pairs", task.name));
         let (pair, tokens) = batch.pairs.first().zip(batch.tokens.first()).ok_or_else(nothing)?;
-        let token = |id: u32| TokenRef { id, text: self.tokenizer.token_str(id).unwrap_or_default() };
+        let token = |id: u32| TokenRef { id, text: self.tokenizer.token_text(id) };
         Ok(TaskRef {
             name: task.name.clone(),
             description: task.description.clone(),
@@ -158,11 +158,8 @@ impl Finder<'_> {
                     first(a).cmp(&first(b)).then(size).then(a.cmp(b))
                 });
                 ids.truncate(TOKENS);
-                let token = |id: u32| TokenWeight {
-                    id,
-                    text: self.tokenizer.token_str(id).unwrap_or_default(),
-                    weight: weight(id).into(),
-                };
+                let token =
+                    |id: u32| TokenWeight { id, text: self.tokenizer.token_text(id), weight: weight(id).into() };
                 TokenWeights { channel, tokens: ids.into_iter().map(token).collect() }
             };
             channels.iter().map(entry).filter(|entry| !entry.tokens.is_empty()).collect()

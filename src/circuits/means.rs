@@ -53,7 +53,7 @@ pub fn text_means(
     // By what is in the files: their names stay when they are edited.
     let text = match data.is_empty() {
         true => format!("generated Python, version {}", python::VERSION),
-        false => fingerprint(&Source::new(data).files()?)?,
+        false => fingerprint(&Source::new(data).files()?, observer)?,
     };
     let about = HashMap::from([
         ("model".to_string(), model.hash()?),
@@ -82,7 +82,15 @@ pub(super) fn measured(
     let length = model.config.block_size;
     let sequences = match data.is_empty() {
         true => sequences(python::documents(0).map(Ok), tokenizer, length, tokens)?,
-        false => sequences(Source::new(data).documents()?, tokenizer, length, tokens)?,
+        false => {
+            let mut documents = Source::new(data).documents()?;
+            let found = sequences(documents.by_ref(), tokenizer, length, tokens);
+            let skipped = documents.skipped().listed();
+            if !skipped.is_empty() {
+                tracing::warn!("{skipped}");
+            }
+            found?
+        }
     };
     mean_activations(model, &sequences, observer)
 }

@@ -4,6 +4,7 @@ use super::{TokenWeight, TokenWeights};
 use crate::Result;
 use crate::files::{HostTensor, TensorSource};
 use crate::model::ModelConfig;
+use crate::text::notation;
 use crate::text::tokenizer::Tokenizer;
 
 /// Of the embedding and of the unembedding, both (V, d_model), the column `channel`: the `count` largest weights that are not zero, largest
@@ -30,7 +31,7 @@ pub fn channel_tokens(
         column.truncate(count);
         let token = |(id, weight): (usize, f32)| {
             let id = id as u32;
-            let text = tokenizer.and_then(|tokenizer| tokenizer.token_str(id)).unwrap_or_else(|| format!("<{id}>"));
+            let text = tokenizer.map_or_else(|| notation::unknown(id), |tokenizer| tokenizer.token_text(id));
             TokenWeight { id, text, weight: weight.into() }
         };
         TokenWeights { channel, tokens: column.into_iter().map(token).collect() }

@@ -27,15 +27,15 @@ pub fn open_input(path: impl AsRef<Path>) -> Result<File> {
     File::open(path).map_err(|e| Error::io(path, e))
 }
 
-/// Reads a whole file of text or JSON, without the byte order mark that some programs put first. A pipe, socket or device is read as well, with a warning that says what is waited for.
+/// Reads a whole file. A pipe, socket or device is read as well, with a warning that says what is waited for.
 ///
 /// # Errors
 /// [`Error::Io`] where the system refuses; [`Error::File`] for a pipe or device that gives more than a gibibyte.
-pub fn read_input(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+pub(super) fn read_input(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let found = fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if found.is_file() || found.is_dir() || path == Path::new("/dev/null") {
-        return fs::read(path).map(without_mark).map_err(|e| Error::io(path, e));
+        return fs::read(path).map_err(|e| Error::io(path, e));
     }
     tracing::warn!("{} is {}: waiting for what it gives", path.display(), kind(&found));
     let mut bytes = Vec::new();
@@ -43,24 +43,8 @@ pub fn read_input(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     read.map_err(|e| Error::io(path, e))?;
     match bytes.len() as u64 > MOST {
         true => Err(Error::file(path, "gives more than a gibibyte: save what is wanted of it to a file")),
-        false => Ok(without_mark(bytes)),
+        false => Ok(bytes),
     }
-}
-
-fn without_mark(mut bytes: Vec<u8>) -> Vec<u8> {
-    if bytes.starts_with(b"\xef\xbb\xbf") {
-        bytes.drain(..3);
-    }
-    bytes
-}
-
-/// Reads a whole file of text; see [`read_input`].
-///
-/// # Errors
-/// Those of [`read_input`], and [`Error::File`] for what is not UTF-8.
-pub fn read_input_text(path: impl AsRef<Path>) -> Result<String> {
-    let path = path.as_ref();
-    String::from_utf8(read_input(path)?).map_err(|_| Error::file(path, "not UTF-8"))
 }
 
 #[cfg(unix)]
@@ -98,7 +82,7 @@ mod tests {
         assert!(open_input(&pipe).unwrap_err().to_string().contains("is a pipe"));
         let writer = pipe.clone();
         let writing = std::thread::spawn(move || fs::write(writer, "[train]\n").unwrap());
-        assert_eq!(read_input_text(&pipe).unwrap(), "[train]\n");
+        assert_eq!(read_input(&pipe).unwrap(), b"[train]\n");
         writing.join().unwrap();
     }
 }

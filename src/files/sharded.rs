@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 
-use super::{HostTensor, SafetensorsFile, TensorInfo, TensorSource, read_input};
+use super::{HostTensor, SafetensorsFile, TensorInfo, TensorSource, read_text};
 use crate::error::{Error, Result};
 
 /// The part of `model.safetensors.index.json` that matters here.
@@ -131,9 +131,8 @@ impl TensorSource for ShardedSafetensors {
 /// The file that the index at `path` gives for every tensor, each a plain name.
 fn shard_of_each(path: &Path) -> Result<BTreeMap<String, String>> {
     let complain = |message: String| Error::file(path, message);
-    let bytes = read_input(path)?;
-    let index: Index =
-        serde_json::from_slice(&bytes).map_err(|e| complain(format!("not an index of safetensors files: {e}")))?;
+    let index: Index = serde_json::from_str(&read_text(path)?)
+        .map_err(|e| complain(format!("not an index of safetensors files: {e}")))?;
     let mut names = BTreeMap::new();
     for (name, file) in index.weight_map.0 {
         if !is_plain(&file) {

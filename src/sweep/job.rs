@@ -1,6 +1,6 @@
 //! A job done.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
@@ -8,7 +8,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::{Job, program};
-use crate::files::{create_folder, write_atomic};
+use crate::files::{create_folder, read_text, write_atomic};
 use crate::terminal::signals::FORWARDED;
 use crate::train::checkpoint;
 use crate::train::config::RunConfig;
@@ -53,7 +53,7 @@ impl Job {
         if !path.exists() {
             return Ok(false);
         }
-        let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let text = read_text(&path)?;
         let mark: Mark = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
         // What failed before it wrote anything may be tried with a better command.
         if mark.command != self.command && (mark.done || self.out.exists()) {

@@ -36,7 +36,7 @@ pub use job::Done;
 pub use shard::Shard;
 pub use table::{Cell, Table};
 
-use crate::files::{hex, read_input_text};
+use crate::files::{hex, read_text};
 use crate::{Error, Result};
 
 /// More jobs than anyone waits for.
@@ -86,7 +86,7 @@ impl Sweep {
     /// [`Error::Io`]; [`Error::File`] for what is not a sweep, for a value that the command does not use and for a place in it
     /// that no value fills, for no jobs at all, and for two of one name.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = read_input_text(path)?;
+        let text = read_text(path)?;
         let file: File = toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
         Self::new(file).map_err(|message| Error::file(path, message))
     }

@@ -1,8 +1,8 @@
 //! Tokens in a file, mapped into memory.
 //!
-//! The file, all numbers little-endian: 8 bytes `MAGIC`; ten u64: format version, bytes per token (2 or 4), number of tokens,
-//! largest token, then of the whole corpus documents, bytes, documents skipped as not UTF-8 and as empty, then 0, then a CRC-32C of
-//! the tokens and the header before it; the tokens.
+//! The file, all numbers little-endian: 8 bytes `MAGIC`; thirteen u64: format version, bytes per token (2 or 4), number of tokens,
+//! largest token, then of the whole corpus documents, bytes, documents skipped as not UTF-8, as empty, as no JSON objects, as without text,
+//! as with lone surrogates, separators between documents, then a CRC-32C of the tokens and the header before it; the tokens.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -12,13 +12,14 @@ use std::path::Path;
 use memmap2::Mmap;
 
 use super::corpus::Statistics;
+use super::source::Skipped;
 use crate::files::Temporary;
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"gossatok";
 /// Counts up whenever the file's layout, or what is written into it for the same input, changes.
-pub(crate) const VERSION: u64 = 1;
-const FIELDS: usize = 10;
+pub(crate) const VERSION: u64 = 2;
+const FIELDS: usize = 13;
 const HEADER: usize = 8 + 8 * FIELDS;
 /// How many bytes are read or written at once.
 const BUFFER: usize = 1 << 16;
@@ -130,7 +131,21 @@ impl Tokens {
         for (field, bytes) in fields.iter_mut().zip(header[8..].chunks_exact(8)) {
             *field = u64::from_le_bytes(bytes.try_into().ok()?);
         }
-        let [version, width, len, max_id, documents, bytes, not_utf8, empty, _, crc] = fields;
+        let [
+            version,
+            width,
+            len,
+            max_id,
+            documents,
+            bytes,
+            not_utf8,
+            empty,
+            not_json,
+            no_text,
+            surrogates,
+            separators,
+            crc,
+        ] = fields;
         let whole = header[..8] == MAGIC
             && version == VERSION
             && (width == 2 || width == 4)
@@ -139,7 +154,8 @@ impl Tokens {
         if !whole {
             return None;
         }
-        let statistics = Statistics { documents, bytes, tokens: len, not_utf8, empty };
+        let skipped = Skipped { not_utf8, empty, not_json, no_text, surrogates };
+        let statistics = Statistics { documents, bytes, tokens: len, skipped, separators };
         let (width, len) = (width as usize, len as usize);
         Some((Self { width, len, max_id: u32::try_from(max_id).ok()?, store: Store::Mapped(map) }, statistics))
     }
@@ -211,10 +227,12 @@ impl Writer {
 
     /// Completes the file, with the whole corpus's `statistics`, and publishes it.
     pub fn finish(self, statistics: &Statistics) -> Result<()> {
-        let Statistics { documents, bytes, not_utf8, empty, .. } = *statistics;
-        let fields = [VERSION, self.width as u64, self.len, self.max_id.into(), documents, bytes, not_utf8, empty, 0];
+        let Statistics { documents, bytes, skipped, separators, .. } = *statistics;
+        let Skipped { not_utf8, empty, not_json, no_text, surrogates } = skipped;
+        let fields = [VERSION, self.width as u64, self.len, self.max_id.into(), documents, bytes];
+        let fields = fields.into_iter().chain([not_utf8, empty, not_json, no_text, surrogates, separators]);
         let mut header = MAGIC.to_vec();
-        header.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
+        header.extend(fields.flat_map(u64::to_le_bytes));
         let crc = crc32c::crc32c_append(self.crc, &header);
         header.extend(u64::from(crc).to_le_bytes());
         let mut temporary = self.into_temporary()?;

@@ -7,9 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{Tokens, VERSION, Writer};
 pub(crate) use super::source::fingerprint;
-pub use super::source::{Documents, Source};
+pub use super::source::{Documents, Skipped, Source};
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::files::{Lock, create_folder, hex, lock_name, sweep_own};
+use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
 
 /// About how many bytes of documents are held in memory at a time, tokens aside.
@@ -43,47 +44,44 @@ pub struct Statistics {
     pub bytes: u64,
     /// Tokens on both sides together, one end-of-text per document included.
     pub tokens: u64,
-    /// Documents (files, or lines of `.jsonl` files) that were skipped because they are not UTF-8.
-    pub not_utf8: u64,
-    /// Documents that were skipped because there is nothing in them.
-    pub empty: u64,
+    /// Documents that were skipped, by reason.
+    pub skipped: Skipped,
+    /// How many [`END_OF_TEXT`] in the files divided documents.
+    pub separators: u64,
 }
 
 impl Corpus {
     /// Reads, tokenises and splits `source`, or reuses what an earlier call left in the folder `cache_dir` (created if need be)
     /// for the same contents, tokenizer and fraction. About `val_fraction` of the documents become validation.
     ///
-    /// Works in pieces: memory does not grow with the corpus, only with its largest document.
+    /// Works in pieces: memory does not grow with the corpus, only with its largest document, of which it holds the text (of one from a
+    /// `.jsonl` file up to three times), whatever its shape.
     ///
     /// # Errors
-    /// [`Error::Io`] for what cannot be read or written, [`Error::File`] for a file of unknown kind or a malformed line,
-    /// [`Error::Config`] for a fraction outside 0..1, [`Error::Text`] when there are no documents, the files change meanwhile, or the
-    /// tokenizer lacks an end-of-text token.
+    /// [`Error::Io`] for what cannot be read or written, [`Error::File`] for a file of unknown kind, [`Error::Config`] for a fraction outside
+    /// 0..1, [`Error::Text`] when there are no documents, the files change meanwhile, or the tokenizer lacks an end-of-text token, those of
+    /// [`Tokenizer::encode`], and [`Error::Stopped`].
     pub fn prepare(
         source: &Source,
         tokenizer: &Tokenizer,
         cache_dir: impl AsRef<Path>,
         val_fraction: f64,
+        observer: &Observer,
     ) -> Result<Self> {
         let files = source.files()?;
-        let contents = fingerprint(&files)?;
+        let contents = fingerprint(&files, observer)?;
         let cache = Cache::new(cache_dir.as_ref(), ["files", &contents], tokenizer, val_fraction)?;
         cache.open_or(|| {
-            let mut documents = Documents::of(files);
-            let mut sides = cache.fill(&mut documents)?;
-            sides.statistics.not_utf8 = documents.not_utf8();
-            sides.statistics.empty = documents.empty();
+            let size = files.iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum();
+            let mut documents = Documents::of(files, *observer);
+            let mut sides = cache.fill(&mut documents, Some(size), observer)?;
+            sides.statistics.skipped = documents.skipped();
+            sides.statistics.separators = documents.separators();
             if documents.fingerprint() != contents {
                 return Err(Error::Text("the corpus changed while it was read".into()));
             }
             if sides.statistics.documents == 0 {
-                let places: Vec<_> = source.paths.iter().map(|path| path.display().to_string()).collect();
-                return Err(Error::Text(format!(
-                    "no documents in [{}]: wanted .py, .txt or .jsonl files with text in them ({} skipped as not UTF-8, {} empty)",
-                    places.join(", "),
-                    sides.statistics.not_utf8,
-                    sides.statistics.empty
-                )));
+                return Err(Error::Text(source.nothing(&sides.statistics.skipped)));
             }
             Ok(sides)
         })
@@ -97,15 +95,16 @@ impl Corpus {
         cache_dir: impl AsRef<Path>,
         val_fraction: f64,
         key: &str,
+        observer: &Observer,
     ) -> Result<Self> {
         let cache = Cache::new(cache_dir.as_ref(), ["documents", key], tokenizer, val_fraction)?;
         cache.open_or(|| {
             let mut empty = 0;
             let mut documents =
                 documents.into_iter().inspect(|document| empty += u64::from(document.is_empty())).map(Ok);
-            let mut sides = cache.fill(&mut documents)?;
+            let mut sides = cache.fill(&mut documents, None, observer)?;
             drop(documents);
-            sides.statistics.empty = empty;
+            sides.statistics.skipped.empty = empty;
             match sides.statistics.documents {
                 0 => Err(Error::Text(format!("no documents in `{key}`"))),
                 _ => Ok(sides),
@@ -129,6 +128,27 @@ struct Sides {
     /// Hash and number of tokens of every document.
     documents: [Vec<(u64, u64)>; 2],
     statistics: Statistics,
+    /// About how many bytes there are, where that is known.
+    total: Option<u64>,
+}
+
+impl Sides {
+    fn add(&mut self, side: usize, hash: u64, tokens: usize, bytes: usize) {
+        self.documents[side].push((hash, tokens as u64));
+        self.statistics.documents += 1;
+        self.statistics.bytes += bytes as u64;
+    }
+
+    /// Says how far the work is, with `more` bytes of a document that is not done.
+    fn report(&self, more: usize, observer: &Observer) -> Result<()> {
+        let done = self.statistics.bytes + more as u64;
+        observer.advance(&Stage { name: "tokenizing", done, total: self.total, unit: "bytes" })
+    }
+}
+
+/// What decides a document's side.
+fn hash_of(text: &str) -> u64 {
+    Sha256::digest(text).iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
 }
 
 impl<'a> Cache<'a> {
@@ -191,11 +211,14 @@ impl<'a> Cache<'a> {
     }
 
     /// Tokenises all `documents`.
-    fn fill(&self, documents: &mut impl Iterator<Item = Result<String>>) -> Result<Sides> {
-        let mut sides =
-            Sides { writers: self.writers()?, documents: [Vec::new(), Vec::new()], statistics: Statistics::default() };
-        // Saturates, as it should, for a fraction that rounds up to 1.
-        let threshold = (self.val_fraction * 2f64.powi(64)) as u64;
+    fn fill(
+        &self,
+        documents: &mut impl Iterator<Item = Result<String>>,
+        total: Option<u64>,
+        observer: &Observer,
+    ) -> Result<Sides> {
+        let (documents_of, statistics) = ([Vec::new(), Vec::new()], Statistics::default());
+        let mut sides = Sides { writers: self.writers()?, documents: documents_of, statistics, total };
         loop {
             let (mut chunk, mut size) = (Vec::new(), 0);
             while let Some(document) = if size < CHUNK { documents.next() } else { None } {
@@ -208,30 +231,56 @@ impl<'a> Cache<'a> {
             if chunk.is_empty() {
                 return Ok(sides);
             }
-            let encoded: Vec<(u64, Vec<u32>)> =
-                chunk.par_iter().map(|text| self.encode(text)).collect::<Result<_>>()?;
-            sides.statistics.documents += chunk.len() as u64;
-            sides.statistics.bytes += size as u64;
-            for (hash, ids) in encoded {
-                let side = usize::from(hash < threshold);
+            // A large one fills a chunk, and its tokens do not fit into memory; `chunk` is in order.
+            let large = chunk.pop_if(|last| last.len() >= CHUNK);
+            let encoded: Vec<(u64, Vec<u32>)> = chunk
+                .par_iter()
+                .map(|text| observer.check().and_then(|()| self.encode(text)))
+                .collect::<Result<_>>()?;
+            for (text, (hash, ids)) in chunk.iter().zip(encoded) {
+                let side = self.side(hash);
                 sides.writers[side].push(&ids)?;
-                sides.documents[side].push((hash, ids.len() as u64));
+                sides.add(side, hash, ids.len(), text.len());
+            }
+            sides.report(0, observer)?;
+            if let Some(text) = large {
+                self.encode_large(&text, &mut sides, observer)?;
             }
         }
+    }
+
+    fn side(&self, hash: u64) -> usize {
+        // Saturates, as it should, for a fraction that rounds up to 1.
+        usize::from(hash < (self.val_fraction * 2f64.powi(64)) as u64)
     }
 
     fn encode(&self, text: &str) -> Result<(u64, Vec<u32>)> {
         let mut ids = self.tokenizer.encode(text)?;
         ids.push(self.end_of_text);
-        let digest = Sha256::digest(text);
-        let hash = digest.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte));
-        Ok((hash, ids))
+        Ok((hash_of(text), ids))
+    }
+
+    /// Tokenises a document part by part.
+    fn encode_large(&self, text: &str, sides: &mut Sides, observer: &Observer) -> Result<()> {
+        observer.check()?;
+        let hash = hash_of(text);
+        let side = self.side(hash);
+        let before = sides.writers[side].len();
+        let mut bytes = 0;
+        self.tokenizer.encode_parts(text, &mut |ids, length| {
+            sides.writers[side].push(ids)?;
+            bytes += length;
+            sides.report(bytes, observer)
+        })?;
+        sides.writers[side].push(&[self.end_of_text])?;
+        sides.add(side, hash, (sides.writers[side].len() - before) as usize, text.len());
+        sides.report(0, observer)
     }
 
     /// Where chance left one side empty, moves the document there that was nearest to going there by itself.
     fn balance(&self, sides: Sides) -> Result<Sides> {
         let Some(empty) = sides.writers.iter().position(|writer| writer.len() == 0) else { return Ok(sides) };
-        let Sides { writers: [train, validation], documents: [in_train, in_validation], statistics } = sides;
+        let Sides { writers: [train, validation], documents: [in_train, in_validation], statistics, total } = sides;
         let (full, documents) = if empty == 0 { (validation, in_validation) } else { (train, in_train) };
         let hashes = documents.iter().map(|&(hash, _)| hash);
         let chosen = if empty == 0 { hashes.max() } else { hashes.min() };
@@ -244,6 +293,6 @@ impl<'a> Cache<'a> {
         };
         let mut writers = self.writers()?;
         full.deal(&runs, &mut writers)?;
-        Ok(Sides { writers, documents: [Vec::new(), Vec::new()], statistics })
+        Ok(Sides { writers, documents: [Vec::new(), Vec::new()], statistics, total })
     }
 }

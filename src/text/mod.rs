@@ -1,9 +1,13 @@
 //! What the models read: tokenizers, corpora, a bigram yardstick, and the built-in generator of simple Python.
 
 pub mod bigram;
+mod bpe;
 pub mod cache;
 pub mod corpus;
+mod encode;
+pub mod notation;
 pub mod python;
 pub mod sequences;
 pub mod source;
 pub mod tokenizer;
+mod words;

@@ -17,14 +17,24 @@ pub fn sequences(
 ) -> Result<Vec<Vec<u32>>> {
     let end = tokenizer.end_of_text().ok_or_else(|| Error::Text(format!("the tokenizer has no {END_OF_TEXT}")))?;
     let mut tokens = Vec::new();
+    // No more than one sequence where that is more than `max_tokens`.
+    let most = max_tokens.max(length);
     for document in documents {
         if tokens.len() >= max_tokens {
             break;
         }
-        tokens.extend(tokenizer.encode(&document?)?);
+        // Of a document that is longer, only as much as is needed.
+        let read = tokenizer.encode_parts(&document?, &mut |ids, _| {
+            tokens.extend(ids);
+            if tokens.len() >= most { Err(Error::Stopped) } else { Ok(()) }
+        });
+        match read {
+            Err(Error::Stopped) => break,
+            read => read?,
+        }
         tokens.push(end);
     }
-    tokens.truncate(max_tokens.max(length));
+    tokens.truncate(most);
     if tokens.len() < 2 {
         return Err(Error::Text("there are fewer than two tokens in the data".into()));
     }

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::files::hex;
+use super::tokenizer::END_OF_TEXT;
+use crate::files::{hex, without_mark};
+use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
 
 /// Folders that hold other people's code or machine-made files, and are passed over while walking.
@@ -16,10 +17,11 @@ pub const SKIPPED_FOLDERS: [&str; 3] = ["site-packages", "__pycache__", "node_mo
 
 /// A mix of files and folders to read documents from, in the order given.
 ///
-/// `.py` and `.txt` files are one document each; each line of a `.jsonl` file is one, in its string field `text`. Folders are walked
-/// recursively in the order of their entries' names. In folders, hidden entries (`.name`), [`SKIPPED_FOLDERS`] and files with
-/// other extensions are passed over; a folder that several symbolic links lead to is read once. Documents that are not UTF-8
-/// are skipped and counted, empty ones too.
+/// A `.py` file is one document. A `.txt` file is one, or several with [`END_OF_TEXT`] between them, and so is the string field `text` of each
+/// line of a `.jsonl` file. The line end right after an [`END_OF_TEXT`] belongs to it, and so does white space after the last. Folders are
+/// walked recursively in the order of their entries' names. In folders, hidden entries (`.name`), [`SKIPPED_FOLDERS`] and files with
+/// other extensions are passed over; a folder that several symbolic links lead to is read once. A byte order mark is no part of a text.
+/// Documents that cannot be used are skipped and counted (see [`Skipped`]).
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     /// Files and folders.
@@ -37,7 +39,7 @@ impl Source {
     /// # Errors
     /// [`Error::Io`] for a path that does not exist or cannot be read, [`Error::File`] for a named file of an unknown kind.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
-        let (mut files, mut visited) = (Vec::new(), HashSet::new());
+        let (mut files, mut visited) = (Vec::new(), Visited::default());
         for path in &self.paths {
             let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
             if metadata.is_dir() {
@@ -54,21 +56,27 @@ impl Source {
     }
 
     /// The documents, read one by one.
-    pub fn documents(&self) -> Result<Documents> {
-        Ok(Documents::of(self.files()?))
+    pub fn documents(&self) -> Result<Documents<'static>> {
+        Ok(Documents::of(self.files()?, Observer::default()))
     }
 
     /// Documents of about `max_bytes` together, spread evenly over the source, always the same ones: enough to train a tokenizer on.
     /// Never more than `max_bytes`; the last document is cut short if it must be.
-    pub fn sample(&self, max_bytes: u64) -> Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// Those of [`Source::files`] and of reading, [`Error::Text`] where no document is, and [`Error::Stopped`].
+    pub fn sample(&self, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
         let files = self.files()?;
         let mut total = 0;
         for path in &files {
             total += std::fs::metadata(path).map_err(|source| Error::io(path, source))?.len();
         }
         let (mut seen, mut kept, mut sample) = (0u64, 0u64, Vec::new());
-        for document in Documents::of(files) {
+        let mut documents = Documents::of(files, *observer);
+        while let Some(document) = documents.next() {
             let mut document = document?;
+            let (done, unit) = (documents.read, "bytes");
+            observer.advance(&Stage { name: "sampling text", done, total: Some(total), unit })?;
             let wanted = u128::from(kept) * u128::from(total) <= u128::from(seen) * u128::from(max_bytes);
             seen += document.len() as u64;
             if total > max_bytes && !wanted {
@@ -78,6 +86,7 @@ impl Source {
             let whole = document.len() <= left;
             let end = (0..=left.min(document.len())).rev().find(|&end| document.is_char_boundary(end));
             document.truncate(end.unwrap_or(0));
+            document.shrink_to_fit();
             kept += document.len() as u64;
             if !document.is_empty() {
                 sample.push(document);
@@ -86,29 +95,43 @@ impl Source {
                 break;
             }
         }
-        Ok(sample)
+        match sample.is_empty() {
+            true => Err(Error::Text(self.nothing(&documents.skipped))),
+            false => Ok(sample),
+        }
     }
 }
 
-fn walk(folder: &Path, visited: &mut HashSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<()> {
-    let real = folder.canonicalize().map_err(|source| Error::io(folder, source))?;
-    if !visited.insert(real) {
-        return Ok(());
+impl Source {
+    /// Says that there are no documents, and why.
+    pub(crate) fn nothing(&self, skipped: &Skipped) -> String {
+        let places: Vec<_> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        let why = match skipped.listed() {
+            none if none.is_empty() => none,
+            some => format!("; {some}"),
+        };
+        format!("no documents in {}: wanted .py, .txt or .jsonl files with UTF-8 text in them{why}", places.join(", "))
     }
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|source| Error::io(folder, source))? {
-        entries.push(entry.map_err(|source| Error::io(folder, source))?.path());
-    }
-    entries.sort();
-    for path in entries {
+}
+
+/// Appends the files below `top`, in the order of names; not by recursion, for folders can be deep.
+fn walk(top: &Path, visited: &mut Visited, files: &mut Vec<PathBuf>) -> Result<()> {
+    let mut waiting = vec![top.to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        let named = path == top;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with('.') {
+        if name.starts_with('.') && !named {
             continue;
         }
         // A link to nowhere is no document.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        if metadata.is_dir() && !SKIPPED_FOLDERS.contains(&name.as_ref()) {
-            walk(&path, visited, files)?;
+        if metadata.is_dir() && (named || !SKIPPED_FOLDERS.contains(&name.as_ref())) {
+            if !visited.insert(identity(&path, &metadata)?) {
+                continue;
+            }
+            let mut entries = entries(&path)?;
+            entries.sort_unstable_by(|a, b| b.cmp(a));
+            waiting.append(&mut entries);
         } else if metadata.is_file() && Kind::of(&path).is_some() {
             files.push(path);
         }
@@ -116,18 +139,56 @@ fn walk(folder: &Path, visited: &mut HashSet<PathBuf>, files: &mut Vec<PathBuf>)
     Ok(())
 }
 
+/// The folders that were walked.
+type Visited = HashSet<Identity>;
+
+/// Device and inode. A path without links would do, but takes a look at every folder above.
+#[cfg(unix)]
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = PathBuf;
+
+#[cfg(unix)]
+fn identity(_: &Path, metadata: &std::fs::Metadata) -> Result<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(folder: &Path, _: &std::fs::Metadata) -> Result<Identity> {
+    folder.canonicalize().map_err(|source| Error::io(folder, source))
+}
+
+/// What is in a folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let all = std::fs::read_dir(folder).map_err(|source| Error::io(folder, source))?;
+    all.map(|entry| entry.map(|entry| entry.path()).map_err(|source| Error::io(folder, source))).collect()
+}
+
+/// A file's kind; the numbers, which are hashed with its contents, change when the same contents come to mean other documents.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    Whole,
-    JsonLines,
+    Python = 2,
+    Text = 3,
+    JsonLines = 4,
 }
 
 impl Kind {
     fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "py" | "txt" => Some(Self::Whole),
+            "py" => Some(Self::Python),
+            "txt" => Some(Self::Text),
             "jsonl" => Some(Self::JsonLines),
             _ => None,
+        }
+    }
+
+    /// What parts of such a file end with; a file of Python is one.
+    fn delimiter(self) -> &'static [u8] {
+        match self {
+            Self::Python => b"",
+            Self::Text => END_OF_TEXT.as_bytes(),
+            Self::JsonLines => b"\n",
         }
     }
 }
@@ -154,9 +215,10 @@ impl Fingerprint {
 }
 
 /// The fingerprint that [`Documents::fingerprint`] has after reading all of `files`.
-pub(crate) fn fingerprint(files: &[PathBuf]) -> Result<String> {
+pub(crate) fn fingerprint(files: &[PathBuf], observer: &Observer) -> Result<String> {
     let mut fingerprint = Fingerprint::default();
     let mut buffer = vec![0; 1 << 16];
+    let mut done = 0;
     for path in files {
         let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
         loop {
@@ -165,41 +227,112 @@ pub(crate) fn fingerprint(files: &[PathBuf]) -> Result<String> {
                 break;
             }
             fingerprint.feed(&buffer[..read]);
+            done += read as u64;
+            observer.advance(&Stage { name: "looking for changes in the text", done, total: None, unit: "bytes" })?;
         }
-        fingerprint.end_file(Kind::of(path).unwrap_or(Kind::Whole));
+        fingerprint.end_file(Kind::of(path).unwrap_or(Kind::Python));
     }
     Ok(hex(&fingerprint.digest.finalize()))
 }
 
+/// How many documents were skipped, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Documents, or lines of `.jsonl` files, that are not UTF-8.
+    pub not_utf8: u64,
+    /// Documents with nothing in them.
+    pub empty: u64,
+    /// Lines of `.jsonl` files that are not JSON objects.
+    pub not_json: u64,
+    /// Lines without a string `text`: the field is missing, null, or something else.
+    pub no_text: u64,
+    /// Lines with half of a surrogate pair (`\ud800`), which is no character.
+    pub surrogates: u64,
+}
+
+impl Skipped {
+    /// All of them with the reasons, such as `2 skipped that are not UTF-8`; nothing if there are none.
+    pub fn listed(&self) -> String {
+        let Self { not_utf8, empty, not_json, no_text, surrogates } = *self;
+        let all = [
+            (not_utf8, "are not UTF-8"),
+            (empty, "are empty"),
+            (not_json, "are not JSON objects"),
+            (no_text, "have no string `text`"),
+            (surrogates, "have half of a surrogate pair"),
+        ];
+        let some = all.into_iter().filter(|&(count, _)| count > 0);
+        some.map(|(count, reason)| format!("{count} skipped that {reason}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Reads documents one by one; holds one document (of a `.jsonl` file: one line) at a time.
-pub struct Documents {
+pub struct Documents<'a> {
     files: std::vec::IntoIter<PathBuf>,
-    lines: Option<Lines>,
-    not_utf8: u64,
-    empty: u64,
+    open: Option<Open>,
+    /// A line's text with documents in it that have not been given, and where they begin.
+    line: Option<(String, usize)>,
+    skipped: Skipped,
+    separators: u64,
+    /// Bytes of files.
+    read: u64,
     fingerprint: Fingerprint,
+    observer: Observer<'a>,
 }
 
-struct Lines {
+struct Open {
     path: PathBuf,
+    kind: Kind,
     reader: BufReader<File>,
-    number: u64,
+    /// Whether nothing of it has been read.
+    fresh: bool,
+    /// Whether the part before ended with the kind's delimiter.
+    divided: bool,
 }
 
-impl Documents {
-    pub(crate) fn of(files: Vec<PathBuf>) -> Self {
-        let fingerprint = Fingerprint::default();
-        Self { files: files.into_iter(), lines: None, not_utf8: 0, empty: 0, fingerprint }
+/// A part of a file, up to where its kind divides it.
+struct Part {
+    bytes: Vec<u8>,
+    kind: Kind,
+    /// Whether there is a delimiter before it.
+    follows: bool,
+    /// Whether there is one after it.
+    ends: bool,
+}
+
+impl<'a> Documents<'a> {
+    pub(crate) fn of(files: Vec<PathBuf>, observer: Observer<'a>) -> Self {
+        let (skipped, fingerprint) = (Skipped::default(), Fingerprint::default());
+        Self {
+            files: files.into_iter(),
+            open: None,
+            line: None,
+            skipped,
+            separators: 0,
+            read: 0,
+            fingerprint,
+            observer,
+        }
+    }
+
+    /// How many documents so far were skipped, and why.
+    pub fn skipped(&self) -> Skipped {
+        self.skipped
     }
 
     /// How many documents so far were skipped because they are not UTF-8.
     pub fn not_utf8(&self) -> u64 {
-        self.not_utf8
+        self.skipped.not_utf8
     }
 
     /// How many documents so far were skipped because there is nothing in them.
     pub fn empty(&self) -> u64 {
-        self.empty
+        self.skipped.empty
+    }
+
+    /// How many [`END_OF_TEXT`] so far divided documents.
+    pub fn separators(&self) -> u64 {
+        self.separators
     }
 
     /// Of everything read so far, in hexadecimal.
@@ -209,52 +342,146 @@ impl Documents {
 
     /// The next document; `None` when this piece of input holds none; `Err(None)` at the end of everything.
     fn step(&mut self) -> Result<Option<String>, Option<Error>> {
-        if let Some(lines) = &mut self.lines {
-            let mut line = Vec::new();
-            let read = lines.reader.read_until(b'\n', &mut line);
-            read.map_err(|source| Error::io(&lines.path, source))?;
-            lines.number += 1;
-            self.fingerprint.feed(&line);
-            if line.is_empty() {
-                self.fingerprint.end_file(Kind::JsonLines);
-                self.lines = None;
-                return Ok(None);
-            }
-            let Some(text) = Self::utf8(line, &mut self.not_utf8) else { return Ok(None) };
-            if text.trim().is_empty() {
-                return Ok(None);
-            }
-            return parse(&text).map(Some).map_err(|what| {
-                let message = format!("line {} {what}", lines.number);
-                Some(Error::file(&lines.path, message))
-            });
+        if let Some((text, start)) = self.line.take() {
+            return Ok(self.document_in(text, start));
         }
-        let path = self.files.next().ok_or(None)?;
-        if Kind::of(&path) == Some(Kind::JsonLines) {
+        if self.open.is_none() {
+            let path = self.files.next().ok_or(None)?;
+            let kind = Kind::of(&path).unwrap_or(Kind::Python);
             let file = File::open(&path).map_err(|source| Error::io(&path, source))?;
-            self.lines = Some(Lines { path, reader: BufReader::new(file), number: 0 });
-            return Ok(None);
+            let reader = BufReader::with_capacity(1 << 16, file);
+            self.open = Some(Open { path, kind, reader, fresh: true, divided: false });
         }
-        let bytes = std::fs::read(&path).map_err(|source| Error::io(&path, source))?;
-        self.fingerprint.feed(&bytes);
-        self.fingerprint.end_file(Kind::Whole);
-        Ok(Self::utf8(bytes, &mut self.not_utf8))
+        let Some(part) = self.part()? else { return Ok(None) };
+        Ok(self.document(part))
     }
 
-    fn utf8(bytes: Vec<u8>, not_utf8: &mut u64) -> Option<String> {
+    /// The next part of the open file; `None` after the last.
+    fn part(&mut self) -> Result<Option<Part>> {
+        /// Bytes read between two looks at the observer.
+        const STEP: u64 = 1 << 22;
+        let Some(open) = &mut self.open else { return Ok(None) };
+        let (kind, delimiter) = (open.kind, open.kind.delimiter());
+        // The last byte of a delimiter may be frequent: what each step does must be cheap.
+        let (mut bytes, mut seen) = (Vec::new(), 0);
+        let ends = loop {
+            if bytes.len() - seen >= STEP as usize {
+                self.observer.check()?;
+                self.fingerprint.feed(&bytes[seen..]);
+                seen = bytes.len();
+            }
+            let mut reader = open.reader.by_ref().take(STEP);
+            let read = match delimiter.last() {
+                Some(&last) => reader.read_until(last, &mut bytes),
+                None => reader.read_to_end(&mut bytes),
+            };
+            let read = read.map_err(|source| Error::io(&open.path, source))?;
+            self.read += read as u64;
+            if !delimiter.is_empty() && bytes.ends_with(delimiter) {
+                break true;
+            }
+            if read == 0 {
+                break false;
+            }
+        };
+        self.observer.check()?;
+        self.fingerprint.feed(&bytes[seen..]);
+        let first = std::mem::replace(&mut open.fresh, false);
+        let follows = std::mem::replace(&mut open.divided, ends);
+        if !ends {
+            self.fingerprint.end_file(kind);
+            self.open = None;
+        }
+        // An empty file is an empty document; nothing after the last delimiter is none.
+        if bytes.is_empty() && !ends && !(first && kind != Kind::JsonLines) {
+            return Ok(None);
+        }
+        if ends {
+            bytes.truncate(bytes.len() - delimiter.len());
+        }
+        if first {
+            bytes.drain(..bytes.len() - without_mark(&bytes).len());
+        }
+        Ok(Some(Part { bytes, kind, follows, ends }))
+    }
+
+    /// The document that a part is, if it is one.
+    fn document(&mut self, part: Part) -> Option<String> {
+        let Part { mut bytes, kind, follows, ends } = part;
+        if kind == Kind::JsonLines {
+            return self.json_line(bytes);
+        }
+        self.separators += u64::from(ends);
+        if follows {
+            // The separator's own line end.
+            let end = [&b"\r\n"[..], b"\n"].into_iter().find(|end| bytes.starts_with(end)).map_or(0, <[u8]>::len);
+            bytes.drain(..end);
+            if !ends && bytes.trim_ascii().is_empty() {
+                return None;
+            }
+        }
+        let text = self.utf8(bytes)?;
+        self.kept(text, follows || ends)
+    }
+
+    fn json_line(&mut self, line: Vec<u8>) -> Option<String> {
+        let line = self.utf8(line)?;
+        if line.trim().is_empty() {
+            return None;
+        }
+        match parse(&line) {
+            Ok(text) => {
+                drop(line);
+                self.document_in(text, 0)
+            }
+            Err(problem) => {
+                *match problem {
+                    Problem::NotJson => &mut self.skipped.not_json,
+                    Problem::NoText => &mut self.skipped.no_text,
+                    Problem::Surrogate => &mut self.skipped.surrogates,
+                } += 1;
+                None
+            }
+        }
+    }
+
+    /// The document that begins at `start` of a line's text; keeps what follows it for later.
+    fn document_in(&mut self, text: String, start: usize) -> Option<String> {
+        let Some(length) = text[start..].find(END_OF_TEXT) else {
+            return match start {
+                0 => self.kept(text, false),
+                _ if text[start..].trim().is_empty() => None,
+                _ => Some(text[start..].to_owned()),
+            };
+        };
+        self.separators += 1;
+        let document = text[start..start + length].to_owned();
+        let next = start + length + END_OF_TEXT.len();
+        let end = ["\r\n", "\n"].into_iter().find(|end| text[next..].starts_with(end)).map_or(0, str::len);
+        self.line = Some((text, next + end));
+        self.kept(document, true)
+    }
+
+    /// A document, unless there is nothing in it: between separators, nothing but white space is nothing.
+    fn kept(&mut self, text: String, divided: bool) -> Option<String> {
+        let empty = text.is_empty() || divided && text.trim().is_empty();
+        self.skipped.empty += u64::from(empty);
+        (!empty).then_some(text)
+    }
+
+    fn utf8(&mut self, bytes: Vec<u8>) -> Option<String> {
         let text = String::from_utf8(bytes).ok();
-        *not_utf8 += u64::from(text.is_none());
+        self.skipped.not_utf8 += u64::from(text.is_none());
         text
     }
 }
 
-impl Iterator for Documents {
+impl Iterator for Documents<'_> {
     type Item = Result<String>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.step() {
-                Ok(Some(document)) if document.is_empty() => self.empty += 1,
                 Ok(Some(document)) => return Some(Ok(document)),
                 Ok(None) => {}
                 Err(error) => return error.map(Err),
@@ -263,19 +490,29 @@ impl Iterator for Documents {
     }
 }
 
-/// The field `text` of one line, or what is wrong with it.
-fn parse(line: &str) -> Result<String, String> {
-    #[derive(Deserialize)]
+/// Why a line has no text.
+enum Problem {
+    NotJson,
+    NoText,
+    Surrogate,
+}
+
+/// The field `text` of one line.
+fn parse(line: &str) -> Result<String, Problem> {
+    #[derive(serde::Deserialize)]
     struct Line {
         text: String,
     }
     // The derived reader would take an array of one string as well.
     if !line.trim_start().starts_with('{') {
-        return Err("is not a JSON object".into());
+        return Err(Problem::NotJson);
     }
-    match serde_json::from_str::<Line>(line) {
-        Ok(Line { text }) => Ok(text),
-        Err(error) if error.is_data() => Err("has no string field `text`".into()),
-        Err(error) => Err(format!("is not valid JSON (column {})", error.column())),
-    }
+    serde_json::from_str::<Line>(line).map(|line| line.text).map_err(|error| {
+        let message = error.to_string();
+        match error.is_data() {
+            true => Problem::NoText,
+            false if message.contains("surrogate") || message.contains("hex escape") => Problem::Surrogate,
+            false => Problem::NotJson,
+        }
+    })
 }

@@ -5,15 +5,19 @@ use std::path::Path;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tokenizers::decoders::DecoderWrapper;
-use tokenizers::models::TrainerWrapper;
-use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use crate::files::{hex, read_input, write_atomic};
+use super::bpe::{WordCounts, count_words, learn_merges};
+use super::encode::{BYTE_CHARS, Cuts, Encoder, Sink};
+use super::notation;
+use super::words::Words;
+use crate::files::{hex, read_text, write_atomic};
+use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
 
 /// How the published models cut text into pieces before BPE: a word with one leading character, up to three digits,
@@ -21,17 +25,20 @@ use crate::{Error, Result};
 pub const PATTERN: &str =
     concat!(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*", r"|\s*[\r\n]+|\s+(?!\S)|\s+");
 
+/// [`PATTERN`] up to the white space that nothing else takes.
+pub(super) const HEAD: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+";
+
 /// The special token that ends every document of a corpus.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// The smallest vocabulary: one symbol per byte, and [`END_OF_TEXT`].
 pub const MIN_VOCAB: usize = 257;
 
-/// Training reads this many bytes of text and ignores the rest: the trainer counts pairs in 32 signed bits.
+/// Training reads this many bytes of text and ignores the rest.
 const TRAIN_BYTES: usize = 1 << 30;
 
-/// Longer texts are encoded in pieces of about this many bytes, which bounds memory and uses every core.
-const PIECE: usize = 1 << 15;
+/// Bytes of documents that training holds at a time.
+const TRAIN_BATCH: usize = 1 << 22;
 
 /// Larger ids than this in a file are taken for damage.
 const MAX_ID: u64 = 1 << 24;
@@ -42,8 +49,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: String,
     vocab_size: usize,
-    /// Whether [`cut`] is exact, which it is for [`PATTERN`].
-    divisible: bool,
+    cuts: Cuts,
 }
 
 impl Tokenizer {
@@ -53,9 +59,7 @@ impl Tokenizer {
     /// [`Error::Io`] when it cannot be read, [`Error::File`] when it is not a whole and consistent BPE tokenizer.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read_input(path)?;
-        let json = String::from_utf8(bytes).map_err(|_| Error::file(path, "not UTF-8"))?;
-        Self::parse(&json).map_err(|message| Error::file(path, message))
+        Self::parse(&read_text(path)?).map_err(|message| Error::file(path, message))
     }
 
     /// Writes `tokenizer.json`, whole or not at all.
@@ -91,68 +95,80 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(failed)?.with_padding(None);
         let json = inner.to_string(true).map_err(failed)?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        // How offsets are trimmed makes no difference to ids.
-        let published = [pre_tokenizer(true).map_err(failed)?, pre_tokenizer(false).map_err(failed)?];
-        let divisible = inner.get_normalizer().is_none()
-            && inner.get_pre_tokenizer().is_some_and(|found| published.contains(found));
-        Ok(Self { inner, json, vocab_size, divisible })
+        let cuts = Cuts::of(&inner);
+        Ok(Self { inner, json, vocab_size, cuts })
     }
 
-    /// Trains a byte-level BPE with the published [`PATTERN`] on `docs`: 256 byte symbols, then merges by falling frequency
+    /// Trains a byte-level BPE with the published [`PATTERN`] on `documents`: 256 byte symbols, then merges by falling frequency
     /// (ties by lower ids), then [`END_OF_TEXT`] as the last id. The same documents give the same bytes of [`Self::to_json`],
-    /// in whatever order and on however many threads. Reads at most the first gibibyte; ten megabytes are plenty for 2048.
+    /// in whatever order and on however many threads. Reads at most the first gibibyte; ten megabytes are plenty for 2048. Takes time in
+    /// proportion to the text, however long its words are.
     ///
     /// # Errors
-    /// [`Error::Config`] when `vocab_size` is below [`MIN_VOCAB`], [`Error::Text`] when the text is too small for it.
-    pub fn train(docs: impl Iterator<Item = String> + Send, vocab_size: usize) -> Result<Self> {
+    /// [`Error::Config`] when `vocab_size` is below [`MIN_VOCAB`], [`Error::Text`] when the text is too small for it, [`Error::Stopped`].
+    pub fn train(
+        documents: impl Iterator<Item = String> + Send,
+        vocab_size: usize,
+        observer: &Observer,
+    ) -> Result<Self> {
         if vocab_size < MIN_VOCAB || vocab_size as u64 > MAX_ID {
             let message = format!("is {vocab_size}, must be between {MIN_VOCAB} and {MAX_ID}");
             return Err(Error::config("vocab_size", message));
         }
-        let failed = |error: tokenizers::Error| Error::Text(format!("training the tokenizer: {error}"));
-        let mut inner = tokenizers::Tokenizer::new(BPE::default());
-        inner.with_pre_tokenizer(Some(pre_tokenizer(true).map_err(failed)?));
-        inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::new(false, false, false))));
-        let trainer = BpeTrainerBuilder::new()
-            .show_progress(false)
-            .vocab_size(vocab_size - 1)
-            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .build();
-        let mut left = TRAIN_BYTES;
-        // Pieces, not documents: one long text would otherwise be pre-tokenized in one go.
-        let pieces = docs
-            .take_while(|doc| {
-                let wanted = left > 0;
-                left = left.saturating_sub(doc.len());
-                wanted
-            })
-            .flat_map(|doc| cut(&doc, PIECE).into_iter().map(str::to_owned).collect::<Vec<_>>());
-        inner.train(&mut TrainerWrapper::BpeTrainer(trainer), pieces).map_err(failed)?;
-        inner.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]).map_err(failed)?;
-        let reached = inner.get_vocab_size(true);
+        let counts = words_of(documents, observer)?;
+        let mut alphabet: Vec<(char, u8)> = BYTE_CHARS.iter().copied().zip(0..=255).collect();
+        alphabet.sort_unstable();
+        let mut symbols = [0; 256];
+        (0..).zip(&alphabet).for_each(|(id, &(_, byte))| symbols[usize::from(byte)] = id);
+        let (merges, tokens) = learn_merges(&counts, &symbols, vocab_size - 1, observer)?;
+        let reached = tokens.len() + 1;
         if reached != vocab_size {
             return Err(Error::Text(format!(
                 "the text gives a vocabulary of only {reached} tokens, not {vocab_size}: lower vocab_size to {reached} or \
                  less, or train on more text"
             )));
         }
-        Self::wrap(inner).map_err(Error::Text)
+        let tokens: Vec<String> = tokens.iter().map(|bytes| printable(bytes)).collect();
+        let merges = merges.iter().map(|pair| (tokens[pair.0 as usize].clone(), tokens[pair.1 as usize].clone()));
+        let (merges, vocab) = (merges.collect(), Vocab::from_iter(tokens.iter().cloned().zip(0..)));
+        Self::assemble(vocab, merges)
+            .map_err(|error| Error::Text(format!("training the tokenizer: {error}")))
+            .and_then(|inner| Self::wrap(inner).map_err(Error::Text))
     }
 
-    /// The tokens of `text`. A special token spelled out in `text` is ordinary text.
+    fn assemble(vocab: Vocab, merges: Vec<(String, String)>) -> tokenizers::Result<tokenizers::Tokenizer> {
+        let mut inner = tokenizers::Tokenizer::new(BPE::builder().vocab_and_merges(vocab, merges).build()?);
+        inner.with_pre_tokenizer(Some(pre_tokenizer()?));
+        inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::new(false, false, false))));
+        inner.add_special_tokens([AddedToken::from(END_OF_TEXT, true)])?;
+        Ok(inner)
+    }
+
+    /// The tokens of `text`. A special token spelled out in `text` is ordinary text; see [`Self::encode_special`].
+    ///
+    /// # Errors
+    /// [`Error::Text`] for more than 16 MiB of text in which this tokenizer knows no place to cut: never with [`PATTERN`] or the patterns of
+    /// GPT-2, GPT-4 and their kin, and with others only where no blank follows a letter for so long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        if !self.divisible || text.len() <= 2 * PIECE {
-            return self.encode_piece(text);
-        }
-        let pieces: Vec<Vec<u32>> =
-            cut(text, PIECE).into_par_iter().map(|piece| self.encode_piece(piece)).collect::<Result<_>>()?;
-        Ok(pieces.concat())
+        let mut all = Vec::new();
+        self.encode_parts(text, &mut |ids, _| {
+            all.extend(ids);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
-    fn encode_piece(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, false).map_err(|error| Error::Text(format!("encoding: {error}")))?;
+    /// As [`Self::encode`], but special tokens spelled out in `text`, such as [`END_OF_TEXT`], become those tokens.
+    pub fn encode_special(&self, text: &str) -> Result<Vec<u32>> {
+        let mut inner = self.inner.clone();
+        inner.set_encode_special_tokens(false);
+        let encoding = inner.encode_fast(text, false).map_err(|error| Error::Text(format!("encoding: {error}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// As [`Self::encode`], part by part, so that memory does not grow with the text; an error of `sink` ends it.
+    pub(super) fn encode_parts(&self, text: &str, sink: Sink) -> Result<()> {
+        Encoder { tokenizer: &self.inner, cuts: &self.cuts }.encode(text, sink)
     }
 
     /// [`Self::encode`] of many texts, on every core.
@@ -179,20 +195,21 @@ impl Tokenizer {
         Some(bytes.unwrap_or_else(|| token.into_bytes()))
     }
 
-    /// Token `id` as something to show: its text with line ends, tabs and the like escaped (`\n`), and bytes that are no
-    /// UTF-8 as `<0xE2>`. To get text back that can be encoded again, use [`Self::decode`].
+    /// What token `id` stands for, as text: bytes that are no UTF-8 as `<0xE2>`, an id that the tokenizer does not have as `<512>`. What goes
+    /// into files for other programs; people are shown [`Self::show`].
+    pub fn token_text(&self, id: u32) -> String {
+        self.token_bytes(id).map_or_else(|| notation::unknown(id), |bytes| notation::lossless(&bytes))
+    }
+
+    /// Token `id` as it is shown everywhere (see [`notation`]): its text between backticks, what cannot be seen escaped.
+    pub fn show(&self, id: u32) -> String {
+        notation::token(&self.token_text(id))
+    }
+
+    /// As [`Self::show`], without backticks; `None` for an id that the tokenizer does not have. To get text back that can be encoded again,
+    /// use [`Self::decode`].
     pub fn token_str(&self, id: u32) -> Option<String> {
-        let bytes = self.token_bytes(id)?;
-        let mut shown = String::new();
-        for chunk in bytes.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-            }
-            for byte in chunk.invalid() {
-                shown.push_str(&format!("<0x{byte:02X}>"));
-            }
-        }
-        Some(shown)
+        self.token_bytes(id).map(|bytes| notation::visible(&notation::lossless(&bytes)))
     }
 
     /// The id of `text` if it is exactly one token.
@@ -219,41 +236,48 @@ impl Tokenizer {
     }
 }
 
-fn pre_tokenizer(trim_offsets: bool) -> tokenizers::Result<PreTokenizerWrapper> {
+/// The words of the first gibibyte of `documents`.
+fn words_of(documents: impl Iterator<Item = String>, observer: &Observer) -> Result<WordCounts> {
+    let words = Words::published().ok_or_else(|| Error::Text("the pattern of words does not compile".into()))?;
+    let (mut counts, mut batch) = (WordCounts::new(), Vec::new());
+    let (mut size, mut done) = (0, 0);
+    for document in documents {
+        size += document.len();
+        batch.push(document);
+        if size >= TRAIN_BATCH {
+            count_words(&words, &batch, &mut counts, observer)?;
+            batch.clear();
+            done += std::mem::take(&mut size);
+            let stage = Stage { name: "counting words", done: done as u64, total: None, unit: "bytes" };
+            observer.advance(&stage)?;
+        }
+        if done + size >= TRAIN_BYTES {
+            break;
+        }
+    }
+    count_words(&words, &batch, &mut counts, observer)?;
+    Ok(counts)
+}
+
+fn pre_tokenizer() -> tokenizers::Result<PreTokenizerWrapper> {
     let split = Split::new(SplitPattern::Regex(PATTERN.into()), SplitDelimiterBehavior::Isolated, false)?;
-    let bytes = ByteLevel::new(false, trim_offsets, false);
+    let bytes = ByteLevel::new(false, true, false);
     Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
         PreTokenizerWrapper::Split(split),
         PreTokenizerWrapper::ByteLevel(bytes),
     ])))
 }
 
-/// Cuts `text` into pieces of `size` bytes or a little more, only where [`PATTERN`] cuts whatever comes before or
-/// after: behind a line feed that neither white space nor `/` follows. (Both alternatives that can match a line feed match
-/// greedily up to the last one of its run, and what follows starts a new match.)
-fn cut(text: &str, size: usize) -> Vec<&str> {
-    let bytes = text.as_bytes();
-    let mut pieces = Vec::new();
-    let (mut start, mut search) = (0, size);
-    while let Some(found) = bytes.get(search..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n')) {
-        let end = search + found + 1;
-        search = end;
-        if text[end..].chars().next().is_some_and(|c| c != '/' && !c.is_whitespace()) {
-            pieces.push(&text[start..end]);
-            (start, search) = (end, end + size);
-        }
-    }
-    pieces.push(&text[start..]);
-    pieces
+fn printable(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| BYTE_CHARS[usize::from(byte)]).collect()
 }
 
-/// GPT-2's printable stand-in for a byte, backwards: printable Latin-1 stands for itself, the 68 other bytes in order
-/// for the characters from U+0100 on.
+/// The byte that a printable stand-in stands for.
 fn byte_of(c: char) -> Option<u8> {
-    let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     match u32::from(c) {
-        code @ 0..256 => u8::try_from(code).ok().filter(|&byte| printable(byte)),
-        code => (0..=255).filter(|&byte| !printable(byte)).nth(code as usize - 256),
+        code @ 0..256 => u8::try_from(code).ok().filter(|&byte| BYTE_CHARS[usize::from(byte)] == c),
+        256..324 => BYTE_CHARS.iter().zip(0..=255).find(|&(&stand_in, _)| stand_in == c).map(|(_, byte)| byte),
+        _ => None,
     }
 }
 
@@ -338,34 +362,53 @@ fn check(json: &serde_json::Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
-
     use proptest::prelude::*;
-    use tokenizers::tokenizer::pattern::Pattern;
-    use tokenizers::utils::SysRegex;
+    use tokenizers::models::TrainerWrapper;
+    use tokenizers::models::bpe::BpeTrainerBuilder;
 
     use super::*;
 
-    fn split(text: &str) -> Vec<&str> {
-        static COMPILED: LazyLock<SysRegex> = LazyLock::new(|| SysRegex::new(PATTERN).unwrap());
-        let matches = (&*COMPILED).find_matches(text).unwrap();
-        matches.into_iter().map(|((start, end), _)| &text[start..end]).collect()
+    /// What the crate's own trainer makes of `documents`.
+    fn reference(documents: &[String], vocab_size: usize) -> tokenizers::Tokenizer {
+        let mut inner = tokenizers::Tokenizer::new(BPE::default());
+        inner.with_pre_tokenizer(Some(pre_tokenizer().unwrap()));
+        inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::new(false, false, false))));
+        let alphabet = ByteLevel::alphabet().into_iter().collect();
+        let trainer = BpeTrainerBuilder::new().show_progress(false).vocab_size(vocab_size - 1);
+        let mut trainer = TrainerWrapper::BpeTrainer(trainer.initial_alphabet(alphabet).build());
+        inner.train(&mut trainer, documents.iter().cloned()).unwrap();
+        inner.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]).unwrap();
+        inner
+    }
+
+    fn trained(documents: &[String], vocab_size: usize) -> Result<Tokenizer> {
+        Tokenizer::train(documents.iter().cloned(), vocab_size, &Observer::default())
+    }
+
+    #[test]
+    fn the_pattern_is_its_head_and_a_tail() {
+        assert_eq!(PATTERN, format!(r"{HEAD}|\s+(?!\S)|\s+"));
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
-        fn cutting_changes_no_match(text in "[\\n\\r \t/.a1'\u{85}\u{2028}\u{e9}]{1,40}") {
-            let pieces = cut(&text, 1);
-            prop_assert_eq!(pieces.concat(), text.as_str());
-            let apart: Vec<&str> = pieces.into_iter().flat_map(split).collect();
-            prop_assert_eq!(apart, split(&text));
+        fn merges_are_those_of_the_crates_trainer(
+            documents in prop::collection::vec("[abc =\\n\u{e9}]{0,40}|(a|b){0,60}|(ab?=){0,30}", 1..8),
+            vocab_size in 258usize..330,
+        ) {
+            let theirs = reference(&documents, vocab_size);
+            let reached = theirs.get_vocab_size(true);
+            prop_assert_eq!(trained(&documents, vocab_size).is_ok(), reached == vocab_size);
+            let json = trained(&documents, reached).unwrap().to_json().unwrap();
+            prop_assert_eq!(json, Tokenizer::wrap(theirs).unwrap().to_json().unwrap());
         }
     }
 
     #[test]
-    fn cutting_cuts() {
-        assert_eq!(cut("a\nb\n c\n/\nd\n", 1), ["a\n", "b\n c\n/\n", "d\n"]);
-        assert_eq!(cut("", 1), [""]);
+    fn the_generators_python_gives_the_crates_tokenizer() {
+        let documents: Vec<String> = crate::text::python::documents(0).take(200).collect();
+        let theirs = Tokenizer::wrap(reference(&documents, 900)).unwrap();
+        assert_eq!(trained(&documents, 900).unwrap().to_json().unwrap(), theirs.to_json().unwrap());
     }
 }

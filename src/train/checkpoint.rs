@@ -18,7 +18,7 @@ use super::run::{Learner, Start};
 use super::step::{Moments, Trainer};
 use crate::device::Device;
 use crate::files::{
-    HostTensor, clean_temporaries, create_folder, load_tensors, read_input_text, replace_dir_atomic, save_tensors,
+    HostTensor, clean_temporaries, create_folder, load_tensors, read_text, replace_dir_atomic, save_tensors,
     write_atomic,
 };
 use crate::model::{Kind, Model};
@@ -230,7 +230,7 @@ fn checksum(path: &Path) -> Result<u32> {
 /// [`Error::Io`] and [`Error::File`] naming its `state.json` where that is missing, damaged, or of another checkpoint.
 pub fn state(path: &Path) -> Result<State> {
     let file = path.join(STATE);
-    let text = read_input_text(&file)?;
+    let text = read_text(&file)?;
     let state: State = serde_json::from_str(&text).map_err(|e| Error::file(&file, e.to_string()))?;
     if state.version != VERSION {
         return Err(Error::file(&file, format!("has version {}, this program reads {VERSION}", state.version)));

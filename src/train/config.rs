@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::bridge::BridgeConfig;
-use crate::files::read_input_text;
+use crate::files::read_text;
 use crate::model::ModelConfig;
 use crate::ops::grad_rms;
 use crate::settings::{self, Row};
@@ -135,7 +135,7 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Io`], or [`Error::File`] saying where it is wrong.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = read_input_text(path)?;
+        let text = read_text(path)?;
         let config: Self = toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
         config.validate()?;
         Ok(config)
@@ -156,7 +156,7 @@ impl RunConfig {
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
     pub fn overlay_file(&mut self, path: &Path) -> Result<Vec<String>> {
         let table: Table =
-            read_input_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
+            read_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
         if let Some(whole) = Self::written_whole(&table) {
             *self = whole;
             return Ok(leaves(table).into_iter().map(|(key, _)| key).collect());

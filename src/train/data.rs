@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::config::{RunConfig, other_vocabulary};
+use crate::observer::Observer;
 use crate::text::cache::Tokens;
 use crate::text::corpus::{Corpus, Source};
 use crate::text::python;
@@ -27,8 +28,8 @@ pub struct RunData {
 /// The tokenizer that a new run of `config` uses: loaded if the settings name one, else trained on the data.
 ///
 /// # Errors
-/// Those of reading and training, and [`Error::Config`] if its size is not the model's.
-pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
+/// Those of reading and training, [`Error::Config`] if its size is not the model's, and [`Error::Stopped`].
+pub fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Tokenizer> {
     let vocab_size = config.model.vocab_size;
     let tokenizer = match &config.data.tokenizer {
         Some(path) => Tokenizer::load(path)?,
@@ -38,11 +39,11 @@ pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
                 bytes += document.len() as u64;
                 bytes <= TOKENIZER_SAMPLE
             });
-            Tokenizer::train(documents.collect::<Vec<_>>().into_iter(), vocab_size)?
+            Tokenizer::train(documents.collect::<Vec<_>>().into_iter(), vocab_size, observer)?
         }
         None => {
-            let documents = sample(&Source::new(&config.data.paths), TOKENIZER_SAMPLE)?;
-            Tokenizer::train(documents.into_iter(), vocab_size)?
+            let documents = sample(&Source::new(&config.data.paths), TOKENIZER_SAMPLE, observer)?;
+            Tokenizer::train(documents.into_iter(), vocab_size, observer)?
         }
     };
     match tokenizer.vocab_size() == vocab_size {
@@ -54,17 +55,9 @@ pub fn tokenizer(config: &RunConfig) -> Result<Tokenizer> {
 /// Documents of about `max_bytes` to train a tokenizer on, spread evenly over `source`.
 ///
 /// # Errors
-/// Those of reading, and [`Error::Text`] naming the places where no document is.
-pub fn sample(source: &Source, max_bytes: u64) -> Result<Vec<String>> {
-    let documents = source.sample(max_bytes)?;
-    match documents.is_empty() {
-        true => {
-            let places: Vec<_> = source.paths.iter().map(|path| path.display().to_string()).collect();
-            let wanted = "wanted .py, .txt or .jsonl files with UTF-8 text in them";
-            Err(Error::Text(format!("no documents in {}: {wanted}", places.join(", "))))
-        }
-        false => Ok(documents),
-    }
+/// Those of reading, [`Error::Text`] naming the places where no document is, and [`Error::Stopped`].
+pub fn sample(source: &Source, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
+    source.sample(max_bytes, observer)
 }
 
 fn generated(config: &RunConfig) -> impl Iterator<Item = String> + Send + use<> {
@@ -80,15 +73,18 @@ fn generated(config: &RunConfig) -> impl Iterator<Item = String> + Send + use<> 
 /// Tokenises the data of a run, or finds it in `cache`.
 ///
 /// # Errors
-/// Those of reading and caching, and [`Error::Config`] where there is too little data for the settings.
-pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path) -> Result<RunData> {
+/// Those of reading and caching, [`Error::Config`] where there is too little data for the settings, and [`Error::Stopped`].
+pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path, observer: &Observer) -> Result<RunData> {
     let fraction = config.data.val_fraction;
     let corpus = match config.data.paths.is_empty() {
         true => {
             let key = format!("python {} {} {}", python::VERSION, config.run.seed, config.data.generated_documents);
-            Corpus::from_documents(generated(config), &tokenizer, cache, fraction, &key)?
+            Corpus::from_documents(generated(config), &tokenizer, cache, fraction, &key, observer)?
         }
-        false => Corpus::prepare(&Source::new(&config.data.paths), &tokenizer, cache, fraction)?,
+        false => {
+            let source = Source::new(&config.data.paths);
+            Corpus::prepare(&source, &tokenizer, cache, fraction, observer)?
+        }
     };
     let length = config.model.block_size;
     if corpus.train.len() < length {

@@ -274,12 +274,12 @@ impl Run<'_> {
     /// The run's tokenizer and tokens. Rank 0 makes what is not there yet; the others then find it.
     fn data(&self, start: Start) -> Result<RunData> {
         if self.ranks.first() {
-            let data = data::prepare(&self.config, self.open(start)?, &self.cache)?;
+            let data = data::prepare(&self.config, self.open(start)?, &self.cache, &self.observer)?;
             self.ranks.meet()?;
             return Ok(data);
         }
         self.ranks.meet()?;
-        data::prepare(&self.config, Tokenizer::load(self.folder.join("tokenizer.json"))?, &self.cache)
+        data::prepare(&self.config, Tokenizer::load(self.folder.join("tokenizer.json"))?, &self.cache, &self.observer)
     }
 
     /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run that is there.
@@ -299,7 +299,7 @@ impl Run<'_> {
         }
         // Found out now, not after a tokenizer has been trained.
         check_output_folder(&self.folder)?;
-        let trained = data::tokenizer(&self.config)?;
+        let trained = data::tokenizer(&self.config, &self.observer)?;
         trained.save(&tokenizer)?;
         let text = self.config.to_toml()?;
         // Last, since a folder with settings counts as a run that can be resumed.

@@ -3,6 +3,7 @@
 use gossamer::bridges::{BridgeTrainer, estimate};
 use gossamer::device::Device;
 use gossamer::model::{Model, ModelConfig};
+use gossamer::observer::Observer;
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
 use gossamer::train::run::Learner;
@@ -31,7 +32,7 @@ fn ratio(device: &Device, (config, dense): &(RunConfig, ModelConfig)) -> f64 {
     for step in 0..config.train.steps {
         let one = |i| prompts(&config.model, 10 * step + i as u64, config.train.batch_size, config.model.block_size);
         let batches: Vec<_> = (0..config.train.accumulate).map(one).collect();
-        trainer.step(&batches).unwrap();
+        trainer.step(&batches, &Observer::default()).unwrap();
     }
     estimate as f64 / device.allocated() as f64
 }

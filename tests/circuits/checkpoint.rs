@@ -27,7 +27,7 @@ const NODES: [&str; 6] = [
 pub(crate) const LOOK: Look = Look { pairs: 8, mean_tokens: 512 };
 
 pub(crate) fn tokenizer() -> Tokenizer {
-    Tokenizer::train(python::documents(0).take(300), 512).unwrap()
+    Tokenizer::train(python::documents(0).take(300), 512, &Observer::default()).unwrap()
 }
 
 fn model(seed: u64) -> Model {

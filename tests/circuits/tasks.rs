@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use gossamer::Error;
 use gossamer::circuits::tasks::{self, Pair, Problem, Side, Split, Task, batch, choose_variant, tokenize};
+use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::tokenizer::Tokenizer;
 
@@ -15,7 +16,7 @@ const SIZES: [usize; 3] = [300, 512, 2048];
 /// Trained on the built-in corpus, as the presets' are.
 static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
     let documents: Vec<String> = python::documents(0).take(1200).collect();
-    SIZES.map(|size| Tokenizer::train(documents.iter().cloned(), size).unwrap()).to_vec()
+    SIZES.map(|size| Tokenizer::train(documents.iter().cloned(), size, &Observer::default()).unwrap()).to_vec()
 });
 
 fn quickstart() -> &'static Tokenizer {
@@ -204,7 +205,7 @@ fn problems_say_what_is_wrong() {
     let problem = tokenize(&pair("x", "\n", "\n", ""), quickstart()).unwrap_err();
     assert_eq!(problem, Problem::SameAnswer("\n".into()));
     let error = choose_variant(&tasks::find("if_equals").unwrap(), &TOKENIZERS[0]).unwrap_err().to_string();
-    assert!(error.contains("if_equals") && error.contains("\" ==\" is not a single token but 2: ` =` `=`"), "{error}");
+    assert!(error.contains("if_equals") && error.contains("` ==` is not a single token but 2: ` =` `=`"), "{error}");
 }
 
 #[test]
@@ -244,9 +245,57 @@ fn a_saved_task_comes_back() {
         assert_eq!(read, texts((0..40).map(|index| task.pair_in(variant, split, 5, index)).collect()));
     }
     let batch_of = |count| batch(&read, Split::Train, 1, 100, count, quickstart(), 64);
+    assert_eq!(batch_of(40).unwrap().notes(), None);
     assert_eq!(batch_of(40).unwrap().tokens.len(), 40);
-    let error = batch_of(41).unwrap_err().to_string();
-    assert!(error.contains("only 40 of the 41"), "{error}");
+}
+
+#[test]
+fn a_file_with_few_pairs_gives_all_it_has_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.jsonl");
+    let task = tasks::find("for_while").unwrap();
+    task.save(&path, choose_variant(&task, quickstart()).unwrap(), 5, 20).unwrap();
+    let read = Task::from_file(&path).unwrap();
+    for (split, name) in [(Split::Train, "train"), (Split::Test, "test")] {
+        let batch = batch(&read, split, 1, 7, 128, quickstart(), 1000).unwrap();
+        assert_eq!((batch.tokens.len(), batch.wanted, batch.next_index), (20, 128, 27));
+        let notes = batch.notes().unwrap();
+        assert!(notes.contains(&format!("all 20 {name} pairs instead of 128: there are no more")), "{notes}");
+    }
+}
+
+#[test]
+fn pairs_that_cannot_be_used_are_counted_where_there_are_few() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.jsonl");
+    let lines: Vec<String> = (0..10).map(|n| line(&format!("x{n}"), if n < 4 { "a" } else { "a()b()" })).collect();
+    fs::write(&path, lines.join("\n")).unwrap();
+    let read = Task::from_file(&path).unwrap();
+    let some = batch(&read, Split::Train, 0, 0, 128, quickstart(), 64).unwrap();
+    let notes = some.notes().unwrap();
+    assert!(notes.contains("all 4 train pairs instead of 128: 4 times an answer is not a single token"), "{notes}");
+    // Of none there is nothing to use.
+    let error = batch(&read, Split::Test, 0, 0, 128, quickstart(), 64).unwrap_err().to_string();
+    assert!(error.contains("only 0 of the 128 test pairs"), "{error}");
+}
+
+#[test]
+fn cropped_prompts_are_counted_in_the_notes() {
+    let task = tasks::find("single_double_quote").unwrap();
+    let short = batch(&task, Split::Train, 0, 0, 50, quickstart(), 12).unwrap();
+    let note = format!("{} of 100 train prompts are cropped to their last 12 tokens", short.cropped);
+    assert_eq!(short.notes().as_deref(), Some(note.as_str()));
+}
+
+#[test]
+fn a_task_file_may_begin_with_a_byte_order_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.jsonl");
+    let lines: Vec<String> = (0..10).map(|n| line(&format!("x{n}"), "a")).collect();
+    fs::write(&path, format!("\u{feff}{}", lines.join("\n"))).unwrap();
+    assert_eq!(Task::from_file(&path).unwrap().len(Split::Train), Some(8));
+    fs::write(&path, b"\xff\xfe{\0").unwrap();
+    assert!(Task::from_file(&path).unwrap_err().to_string().contains("UTF-16"));
 }
 
 fn line(positive: &str, target: &str) -> String {

@@ -22,6 +22,7 @@ mod output;
 mod progress;
 #[cfg(unix)]
 mod signals;
+mod reading;
 mod sweep;
 mod tasks;
 mod tokenizer;

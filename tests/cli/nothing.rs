@@ -61,7 +61,7 @@ fn text_that_has_nothing_to_predict_or_to_write() {
     let (run, tokens) = (dir.path().join("run"), dir.path().join("tokens.safetensors"));
     succeeds(&mut tiny(&run, &["train.steps=2"]));
     let ids = HostIds { shape: vec![3, 1], data: vec![1, 2, 3] };
-    save_arrays(&tokens, &BTreeMap::new(), &BTreeMap::from([("tokens".to_string(), ids)])).unwrap();
+    save_arrays(&tokens, &BTreeMap::new(), &BTreeMap::from([("tokens".to_string(), ids)]), None).unwrap();
     fails(&mut gossamer(&["eval", text(&run), "--tokens", text(&tokens)]), &["nothing to evaluate", "single token"]);
     for option in ["--num-samples", "--max-new-tokens"] {
         fails(&mut gossamer(&["generate", text(&run), option, "0"]), &["nothing to write", option]);

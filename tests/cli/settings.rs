@@ -241,8 +241,8 @@ fn the_vocabulary_follows_the_tokenizer() {
     fs::write(&settings, "[model]\nvocab_size = 301\n").unwrap();
     fails(&mut run("differs", &["--config", text(&settings)]), &["model.vocab_size", "is 301"]);
     assert!(!dir.path().join("differs").exists());
-    let tokens = ["--data", text(&dir.path().join("text.py")), "--device", "cpu"];
-    succeeds(gossamer(&["eval", text(&dir.path().join("follows"))]).args(tokens));
+    let (data, model) = (dir.path().join("text.py"), dir.path().join("follows"));
+    succeeds(&mut gossamer(&["eval", text(&model), "--data", text(&data), "--device", "cpu"]));
 }
 
 #[test]

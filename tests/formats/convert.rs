@@ -8,6 +8,7 @@ use gossamer::device::Device;
 use gossamer::files::{FloatType, HostTensor, load_metadata};
 use gossamer::formats::{ConvertOptions, ModelFiles, convert};
 use gossamer::model::Model;
+use gossamer::observer::Observer;
 use gossamer::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -71,7 +72,7 @@ fn what_is_written_is_what_others_expect() {
     fs::create_dir(&from).unwrap();
     write_config(&from.join("config.json"), &config, json!({ "transformers_version": "9", "n_mlp": 3 }));
     let docs = (0..200).map(|i| format!("x{i} = {}\nprint(x{i})\n", i * i));
-    Tokenizer::train(docs, 300).unwrap().save(from.join("tokenizer.json")).unwrap();
+    Tokenizer::train(docs, 300, &Observer::default()).unwrap().save(from.join("tokenizer.json")).unwrap();
     let mut with_mask = tensors.clone();
     let mask = HostTensor { shape: vec![1, 1, 2, 2], data: vec![1.0, 0.0, 1.0, 1.0] };
     with_mask.insert("transformer.h.0.attn.bias".into(), mask);
@@ -172,7 +173,7 @@ fn a_conversion_that_fails_leaves_nothing() {
     fs::write(from.join("tokenizer.json"), "{}").unwrap();
     assert_says(try_it(None), &["tokenizer.json"]);
     let docs = (0..200).map(|i| format!("x{i} = {}\nprint(x{i})\n", i * i));
-    Tokenizer::train(docs, 300).unwrap().save(from.join("tokenizer.json")).unwrap();
+    Tokenizer::train(docs, 300, &Observer::default()).unwrap().save(from.join("tokenizer.json")).unwrap();
     assert_says(try_it(None), &["tokenizer.json", "300 tokens", "only 6"]);
     fs::remove_file(from.join("tokenizer.json")).unwrap();
 

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use gossamer::Error;
+use gossamer::observer::Observer;
 use gossamer::text::bigram::Bigram;
 use gossamer::text::cache::Tokens;
 use gossamer::text::corpus::Corpus;
@@ -73,7 +74,8 @@ fn bigram_probabilities_follow_the_formula_and_sum_to_one() {
 #[test]
 fn a_bigram_beats_guessing_on_text_it_has_not_seen() {
     let cache = TempDir::new().unwrap();
-    let corpus = Corpus::from_documents(documents(400), tokenizer(), cache.path(), 0.2, "bigram").unwrap();
+    let corpus =
+        Corpus::from_documents(documents(400), tokenizer(), cache.path(), 0.2, "bigram", &Observer::default()).unwrap();
     let bigram = Bigram::fit(&corpus.train, VOCAB).unwrap();
     let loss = bigram.loss(&corpus.validation, 32).unwrap();
     assert!(loss > 0.3 && loss < 0.5 * (VOCAB as f64).ln(), "{loss}");

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use gossamer::Error;
+use gossamer::observer::Observer;
 use gossamer::text::cache::Tokens;
 use gossamer::text::corpus::{Corpus, Source};
 use gossamer::text::tokenizer::{END_OF_TEXT, Tokenizer};
@@ -20,12 +21,12 @@ fn corpora_are_tokenised_once() {
     write(&folder, "zero.py", "");
     write(&folder, "lines.jsonl", b"{\"text\": \"in a line\"}\n{\"text\": \"\xff\"}\n");
     let source = Source::new([folder.path()]);
-    let prepare = || Corpus::prepare(&source, tokenizer(), cache.path(), 0.2).unwrap();
+    let prepare = || Corpus::prepare(&source, tokenizer(), cache.path(), 0.2, &Observer::default()).unwrap();
 
     let first = prepare();
     assert!(!first.cached);
     let statistics = first.statistics;
-    assert_eq!((statistics.documents, statistics.not_utf8, statistics.empty), (41, 2, 1));
+    assert_eq!((statistics.documents, statistics.skipped.not_utf8, statistics.skipped.empty), (41, 2, 1));
     assert_eq!(statistics.bytes, documents.iter().map(|text| text.len() as u64).sum::<u64>() + 9);
     assert_eq!(statistics.tokens, (first.train.len() + first.validation.len()) as u64);
 
@@ -47,9 +48,9 @@ fn corpora_are_tokenised_once() {
     // What does not change the documents does not change the key; what does, does.
     fs::rename(folder.path().join("00.py"), folder.path().join("000.py")).unwrap();
     assert!(prepare().cached);
-    assert!(!Corpus::prepare(&source, tokenizer(), cache.path(), 0.3).unwrap().cached);
-    let other = Tokenizer::train(documents.clone().into_iter(), VOCAB - 1).unwrap();
-    assert!(!Corpus::prepare(&source, &other, cache.path(), 0.2).unwrap().cached);
+    assert!(!Corpus::prepare(&source, tokenizer(), cache.path(), 0.3, &Observer::default()).unwrap().cached);
+    let other = Tokenizer::train(documents.clone().into_iter(), VOCAB - 1, &Observer::default()).unwrap();
+    assert!(!Corpus::prepare(&source, &other, cache.path(), 0.2, &Observer::default()).unwrap().cached);
     write(&folder, "01.py", "changed");
     assert!(!prepare().cached);
     assert_eq!(names(cache.path()).len(), 8, "two files a corpus and nothing else");
@@ -58,7 +59,9 @@ fn corpora_are_tokenised_once() {
 #[test]
 fn damaged_caches_are_rebuilt_under_a_living_map() {
     let cache = TempDir::new().unwrap();
-    let corpus = || Corpus::from_documents(documents(30), tokenizer(), cache.path(), 0.2, "thirty").unwrap();
+    let corpus = || {
+        Corpus::from_documents(documents(30), tokenizer(), cache.path(), 0.2, "thirty", &Observer::default()).unwrap()
+    };
     let first = corpus();
     let tokens = (all(&first.train), all(&first.validation));
     for name in names(cache.path()) {
@@ -88,11 +91,11 @@ fn damaged_caches_are_rebuilt_under_a_living_map() {
 fn cached_documents_are_not_asked_for() {
     let cache = TempDir::new().unwrap();
     let make = |documents: Vec<String>, key: &str| {
-        Corpus::from_documents(documents, tokenizer(), cache.path(), 0.5, key).unwrap()
+        Corpus::from_documents(documents, tokenizer(), cache.path(), 0.5, key, &Observer::default()).unwrap()
     };
     let first = make(documents(9), "nine");
     let never = std::iter::from_fn(|| -> Option<String> { panic!("asked") });
-    let second = Corpus::from_documents(never, tokenizer(), cache.path(), 0.5, "nine").unwrap();
+    let second = Corpus::from_documents(never, tokenizer(), cache.path(), 0.5, "nine", &Observer::default()).unwrap();
     assert!(second.cached && second.statistics == first.statistics && second.statistics.documents == 9);
     assert!(!make(documents(9), "another nine").cached);
 }
@@ -102,7 +105,8 @@ fn the_sides_share_no_document() {
     let cache = TempDir::new().unwrap();
     let mut copies = documents(500);
     copies.extend(documents(500));
-    let corpus = Corpus::from_documents(copies.clone(), tokenizer(), cache.path(), 0.2, "copies").unwrap();
+    let corpus =
+        Corpus::from_documents(copies.clone(), tokenizer(), cache.path(), 0.2, "copies", &Observer::default()).unwrap();
     let (train, validation) = (texts(&corpus.train), texts(&corpus.validation));
     assert_eq!(train.len() + validation.len(), 1000);
     let (train, validation): (BTreeSet<_>, BTreeSet<_>) =
@@ -113,7 +117,8 @@ fn the_sides_share_no_document() {
     assert!((64..=136).contains(&validation.len()), "{}", validation.len());
 
     // A document's side depends on it alone, not on its company.
-    let half = Corpus::from_documents(documents(250), tokenizer(), cache.path(), 0.2, "half").unwrap();
+    let half =
+        Corpus::from_documents(documents(250), tokenizer(), cache.path(), 0.2, "half", &Observer::default()).unwrap();
     assert!(texts(&half.train).iter().all(|text| train.contains(text)));
     assert!(texts(&half.validation).iter().all(|text| validation.contains(text)));
 }
@@ -126,7 +131,9 @@ fn neither_side_is_empty() {
             let mut copies = documents(count);
             copies.push(copies[0].clone());
             let key = format!("{count} {fraction}");
-            let corpus = Corpus::from_documents(copies.clone(), tokenizer(), cache.path(), fraction, &key).unwrap();
+            let corpus =
+                Corpus::from_documents(copies.clone(), tokenizer(), cache.path(), fraction, &key, &Observer::default())
+                    .unwrap();
             let (train, validation) = (texts(&corpus.train), texts(&corpus.validation));
             assert!(!train.is_empty() && !validation.is_empty());
             assert!(train.iter().all(|text| !validation.contains(text)));
@@ -139,7 +146,9 @@ fn neither_side_is_empty() {
         for (times, text) in [(1, "x".to_string()), (1, documents(1).concat()), (3, documents(1).concat())] {
             let key = format!("{times} {fraction} {text}");
             let copies = std::iter::repeat_n(text.clone(), times);
-            let corpus = Corpus::from_documents(copies, tokenizer(), cache.path(), fraction, &key).unwrap();
+            let corpus =
+                Corpus::from_documents(copies, tokenizer(), cache.path(), fraction, &key, &Observer::default())
+                    .unwrap();
             let mut ids = tokenizer().encode(&text).unwrap();
             ids.push(VOCAB as u32 - 1);
             let ids = ids.repeat(times);
@@ -161,7 +170,8 @@ fn large_vocabularies_take_four_bytes_and_tokenizers_need_an_end() {
     json["model"]["vocab"][END_OF_TEXT] = 70_000.into();
     let large = Tokenizer::from_json(&json.to_string()).unwrap();
     assert_eq!((large.vocab_size(), large.end_of_text()), (70_001, Some(70_000)));
-    let corpus = Corpus::from_documents(documents(20), &large, cache.path(), 0.2, "large").unwrap();
+    let corpus =
+        Corpus::from_documents(documents(20), &large, cache.path(), 0.2, "large", &Observer::default()).unwrap();
     assert_eq!(corpus.train.max_id(), 70_000);
     assert_eq!(
         all(&corpus.train).iter().filter(|&&id| id == 70_000).count()
@@ -173,7 +183,9 @@ fn large_vocabularies_take_four_bytes_and_tokenizers_need_an_end() {
     json["model"]["vocab"].as_object_mut().unwrap().remove(END_OF_TEXT);
     let endless = Tokenizer::from_json(&json.to_string()).unwrap();
     assert_eq!(endless.end_of_text(), None);
-    let message = Corpus::from_documents(documents(2), &endless, cache.path(), 0.2, "endless").unwrap_err().to_string();
+    let message = Corpus::from_documents(documents(2), &endless, cache.path(), 0.2, "endless", &Observer::default())
+        .unwrap_err()
+        .to_string();
     assert!(message.contains(END_OF_TEXT), "{message}");
 }
 

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use gossamer::observer::Observer;
 use gossamer::text::cache::Tokens;
 use gossamer::text::tokenizer::Tokenizer;
 use tempfile::TempDir;
@@ -23,7 +24,7 @@ fn documents(count: usize) -> Vec<String> {
 
 fn tokenizer() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
-    TOKENIZER.get_or_init(|| Tokenizer::train(documents(100).into_iter(), VOCAB).unwrap())
+    TOKENIZER.get_or_init(|| Tokenizer::train(documents(100).into_iter(), VOCAB, &Observer::default()).unwrap())
 }
 
 fn write(folder: &TempDir, name: &str, contents: impl AsRef<[u8]>) -> std::path::PathBuf {

@@ -80,7 +80,7 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
         Some(opened.model.attention_pattern(layer, head, site("q")?, site("k")?))
     });
     let pattern = pattern.transpose()?;
-    let text = |&id: &u32| opened.tokenizer.token_str(id).unwrap_or_else(|| format!("⟨{id}⟩"));
+    let text = |&id: &u32| opened.tokenizer.token_text(id);
     let tokens = tokens.iter().map(text).collect();
     let responses = std::iter::once(&**plain).chain(&edited);
     let all: Vec<&[f64]> = responses.flat_map(|said| [&said.model[..], &said.circuit, &said.rest]).collect();

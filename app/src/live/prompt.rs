@@ -131,5 +131,5 @@ fn said(ui: &mut Ui, live: &Live, document: &Document) {
 
 /// A token as text, by the open model's own tokenizer.
 pub fn document_token(live: &Live, document: &Document, id: u32) -> String {
-    live.opened().and_then(|opened| opened.tokenizer.token_str(id)).unwrap_or_else(|| document.token(id))
+    live.opened().map_or_else(|| document.token(id), |opened| opened.tokenizer.token_text(id))
 }

@@ -117,7 +117,7 @@ impl<'a> Desk<'a> {
         let mut said = on_worker(|| alone.compare(steering, &ids, change))?;
         let before = self.said.take().filter(|before| before.ids == ids);
         said.random = before.and_then(|before| before.said.random).filter(|_| recipe.random > 0);
-        let text = |&id: &u32| opened.tokenizer.token_str(id).unwrap_or_else(|| format!("⟨{id}⟩"));
+        let text = |&id: &u32| opened.tokenizer.token_text(id);
         let tokens = ids.iter().map(text).collect();
         let shown = shown(opened, &[&said.plain, &said.steered]);
         let steered = Steered { recipe: recipe.clone(), said, ids, tokens, shown, took: start.elapsed() };

@@ -8,12 +8,11 @@ use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model};
 use gossamer::settings::count;
-use gossamer::text::corpus::Source;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
 
-use crate::open::{MAX_TOKENS, SourceArgs};
+use crate::open::{MAX_TOKENS, SourceArgs, sequences_of};
 
 /// Beside the sparse model.
 #[derive(clap::Args)]
@@ -63,7 +62,7 @@ impl BridgedArgs {
         let length = sparse.config.block_size.min(dense.config.block_size);
         let sequences = match self.data.is_empty() {
             true => sequences(python::documents(u64::MAX).map(Ok), &tokenizer, length, self.max_tokens)?,
-            false => sequences(Source::new(&self.data).documents()?, &tokenizer, length, self.max_tokens)?,
+            false => sequences_of(&self.data, &tokenizer, length, self.max_tokens)?,
         };
         Ok(Bridged { dense, sparse, bridges, tokenizer, sequences })
     }

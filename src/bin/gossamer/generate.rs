@@ -17,6 +17,9 @@ pub struct Args {
     /// The text to go on from
     #[arg(long, default_value = "", hide_default_value = true)]
     prompt: String,
+    /// Read special tokens in the prompt, such as <|endoftext|>, as those tokens, not as text
+    #[arg(long)]
+    special: bool,
     /// Tokens to write at most
     #[arg(long, default_value_t = 64, value_parser = count::<usize>(1, 1_000_000_000))]
     max_new_tokens: usize,
@@ -64,7 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
     drop(progress);
     tracing::debug!("loaded in {:.2} s", start.elapsed().as_secs_f64());
     let tokenizer = opened.tokenizer()?;
-    let prompt = opened.encode(&args.prompt)?;
+    let prompt = opened.encode(&args.prompt, args.special)?;
     let mut out = std::io::stdout().lock();
     for sample in 0..args.num_samples {
         if args.num_samples > 1 {
@@ -79,7 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mut waiting = Vec::new();
         while let Some(token) = generator.next_token()? {
             count += 1;
-            waiting.extend(tokenizer.token_bytes(token).unwrap_or_default());
+            waiting.extend(tokenizer.token_bytes(token).unwrap_or_else(|| opened.token_text(token).into_bytes()));
             write_whole_characters(&mut waiting, &mut out)?;
         }
         out.write_all(String::from_utf8_lossy(&waiting).as_bytes())?;
@@ -91,12 +94,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Writes what is complete of `bytes`: a character may be spread over several tokens.
 fn write_whole_characters(bytes: &mut Vec<u8>, out: &mut impl Write) -> Result<()> {
-    let whole = match std::str::from_utf8(bytes) {
-        Ok(_) => bytes.len(),
-        Err(e) if e.error_len().is_none() => e.valid_up_to(),
-        // What can no longer become a character is shown as such.
-        Err(_) => bytes.len(),
+    let begun = |&more: &usize| {
+        let end = bytes.len().checked_sub(more).map(|start| std::str::from_utf8(&bytes[start..]));
+        matches!(end, Some(Err(e)) if e.error_len().is_none() && e.valid_up_to() == 0)
     };
+    // What can no longer become a character is shown as such.
+    let whole = bytes.len() - (1..4).find(begun).unwrap_or(0);
     let ready: Vec<u8> = bytes.drain(..whole).collect();
     out.write_all(String::from_utf8_lossy(&ready).as_bytes())?;
     out.flush()?;

@@ -12,6 +12,7 @@ use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, s
 use gossamer::files::check_output;
 use gossamer::settings::count;
 use gossamer::terminal::Progress;
+use gossamer::text::notation::visible;
 
 use crate::open::{MAX_TOKENS, ModelArgs, Opened, SourceArgs};
 
@@ -98,8 +99,11 @@ pub fn stats(args: &StatsArgs) -> Result<()> {
         bail!("{}: the circuit has no nodes, so that there is nothing to measure", args.circuit.file.display());
     }
     progress.stage("reading text");
-    let corpus = opened.sequences(&args.data, args.max_tokens)?;
     let pairs = circuit.pairs(task, opened.tokenizer()?, opened.model.config.block_size)?;
+    if let Some(notes) = pairs.notes() {
+        progress.say(&format!("note: {notes}"));
+    }
+    let corpus = opened.sequences(&args.data, args.max_tokens)?;
     let positive: Vec<_> = pairs.tokens.iter().map(|pair| pair.positive.clone()).collect();
     let negative: Vec<_> = pairs.tokens.iter().map(|pair| pair.negative.clone()).collect();
     let sets = [&corpus[..], &positive, &negative];
@@ -135,7 +139,7 @@ fn marked(snippet: &Snippet, opened: &Opened) -> String {
     let (first, last) = (snippet.position.saturating_sub(AROUND), snippet.position + AROUND);
     let mut line = String::new();
     for (t, &id) in snippet.tokens.iter().enumerate().take(last + 1).skip(first) {
-        let text = opened.show(id);
+        let text = visible(&opened.token_text(id));
         line += &if t == snippet.position { format!("[{text}]") } else { text };
     }
     line
@@ -149,6 +153,12 @@ pub fn binarise(args: &BinariseArgs) -> Result<()> {
     let (circuit, opened, task) = args.circuit.open(&progress)?;
     if circuit.nodes.is_empty() {
         bail!("{}: the circuit has no nodes, so that there is nothing to binarise", args.circuit.file.display());
+    }
+    // Before the means, which take longer.
+    for pairs in circuit.pairs_of_both_splits(task.clone(), opened.tokenizer()?, opened.model.config.block_size)? {
+        if let Some(notes) = pairs.notes() {
+            progress.say(&format!("note: {notes}"));
+        }
     }
     let means = means_of(args, &circuit, &opened, &progress)?;
     let model = &opened.model;

@@ -8,7 +8,9 @@ use gossamer::files::load_ids;
 use gossamer::formats::folder::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model};
 use gossamer::text::corpus::Source;
+use gossamer::text::notation;
 use gossamer::text::sequences::sequences;
+use gossamer::terminal::say;
 use gossamer::text::tokenizer::Tokenizer;
 
 /// Tokens of text at most: all are held in memory.
@@ -82,18 +84,29 @@ impl Opened {
         )
     }
 
-    /// A prompt's tokens; of nothing, the end-of-text token, after which documents begin.
-    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
+    /// A prompt's tokens, with special ones only if they are asked for; of nothing, the end-of-text token, after which documents begin.
+    pub fn encode(&self, prompt: &str, special: bool) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
         match prompt {
             "" => Ok(vec![tokenizer.end_of_text().context("an empty prompt, and a tokenizer without <|endoftext|>")?]),
+            text if special => Ok(tokenizer.encode_special(text)?),
             text => Ok(tokenizer.encode(text)?),
         }
     }
 
-    /// A token as something to show.
+    /// A token as it is shown everywhere.
     pub fn show(&self, id: u32) -> String {
-        self.tokenizer.as_ref().and_then(|t| t.token_str(id)).unwrap_or_else(|| format!("<{id}>"))
+        notation::token(&self.token_text(id))
+    }
+
+    /// A token's text, for files.
+    pub fn token_text(&self, id: u32) -> String {
+        self.tokenizer.as_ref().map_or_else(|| notation::unknown(id), |tokenizer| tokenizer.token_text(id))
+    }
+
+    /// A token, for JSON.
+    pub fn token_json(&self, id: u32) -> serde_json::Value {
+        serde_json::json!({ "token": id, "text": self.token_text(id) })
     }
 
     /// Sequences of the model's own length from files, or from generated Python where there are none.
@@ -103,10 +116,25 @@ impl Opened {
             let documents = gossamer::text::python::documents(0).map(Ok);
             return Ok(sequences(documents, tokenizer, length, max_tokens)?);
         }
-        let documents = Source::new(data).documents()?;
-        let places = || data.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        sequences(documents, tokenizer, length, max_tokens).with_context(places)
+        sequences_of(data, tokenizer, length, max_tokens)
     }
+}
+
+/// Sequences of `length` tokens from files, which are named where that fails; says how many documents were skipped.
+pub fn sequences_of(
+    data: &[PathBuf],
+    tokenizer: &Tokenizer,
+    length: usize,
+    max_tokens: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let mut documents = Source::new(data).documents()?;
+    let found = sequences(documents.by_ref(), tokenizer, length, max_tokens);
+    let skipped = documents.skipped().listed();
+    if !skipped.is_empty() {
+        say(format_args!("note: {skipped}"));
+    }
+    let places = || data.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    found.with_context(places)
 }
 
 /// Token ids from the tensor `tokens`, `(T)` or `(B, T)`, of a safetensors file.

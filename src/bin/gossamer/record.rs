@@ -21,6 +21,9 @@ pub struct Args {
     /// Text to run the model on
     #[arg(long, required_unless_present_any = ["tokens", "data", "mean"], conflicts_with_all = ["tokens", "data"])]
     prompt: Option<String>,
+    /// Read special tokens in the prompt, such as <|endoftext|>, as those tokens, not as text
+    #[arg(long, requires = "prompt")]
+    special: bool,
     /// A safetensors file with a tensor `tokens`, (T) or (B, T)
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     tokens: Option<PathBuf>,
@@ -49,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
     let opened = args.model.open()?;
     progress.stage("reading text");
     let sequences = match (&args.prompt, &args.tokens) {
-        (Some(prompt), _) => vec![opened.encode(prompt)?],
+        (Some(prompt), _) => vec![opened.encode(prompt, args.special)?],
         (None, Some(path)) => token_file(path)?,
         (None, None) => opened.sequences(&args.data, args.max_tokens)?,
     };

@@ -26,6 +26,9 @@ pub struct Args {
     /// The text whose next token is asked for
     #[arg(long)]
     prompt: String,
+    /// Read special tokens in prompts, such as <|endoftext|>, as those tokens, not as text
+    #[arg(long)]
+    special: bool,
     /// An intervention: SITE[CHANNELS]@POSITIONS=VALUE, also += and *=, =mean and =patch; may be repeated. Channels are
     /// numbers, ranges a:b, heads h2 and their channels h2.5; positions count from 0, or from the end below 0; without
     /// either, all of them. `*.` in front stands for every layer
@@ -50,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
     progress.stage("opening the model");
     let opened = args.model.open()?;
     progress.stage("running the prompt");
-    let prompt = opened.encode(&args.prompt)?;
+    let prompt = opened.encode(&args.prompt, args.special)?;
     let before = opened.model.next_token(&prompt, &mut ())?;
     let after = match args.set.is_empty() {
         true => None,
@@ -61,15 +64,15 @@ pub fn run(args: &Args) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if args.json {
         let row = |&id: &u32| {
-            json!({ "token": id, "text": opened.show(id), "before": before[id as usize],
+            json!({ "token": id, "text": opened.token_text(id), "before": before[id as usize],
                     "after": after.as_ref().map(|after| after[id as usize]) })
         };
-        let all = json!({ "tokens": prompt, "next": shown.iter().map(row).collect::<Vec<_>>() });
+        let all = json!({ "tokens": prompt, "texts": prompt.iter().map(|&id| opened.token_text(id)).collect::<Vec<_>>(), "next": shown.iter().map(row).collect::<Vec<_>>() });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(());
     }
     let tokens: Vec<_> = prompt.iter().map(|&id| opened.show(id)).collect();
-    writeln!(out, "{} tokens: {}\n", prompt.len(), tokens.join("|"))?;
+    writeln!(out, "{} tokens: {}\n", prompt.len(), tokens.join(" "))?;
     writeln!(out, "{}  next token", if after.is_some() { "  before    after" } else { "probability" })?;
     for id in shown {
         let p = before[id as usize];
@@ -106,7 +109,7 @@ fn interventions(args: &Args, opened: &Opened) -> Result<Interventions> {
     let donor = match &args.patch_from {
         None => BTreeMap::new(),
         Some(prompt) => {
-            let tokens = opened.encode(prompt)?;
+            let tokens = opened.encode(prompt, args.special)?;
             let batch = Batch::new(&model.device, &model.config, &tokens, 1)?;
             let mut recorder = Recorder::default();
             model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut recorder)?;

@@ -19,7 +19,7 @@ use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::files::{check_output, write_atomic};
 use gossamer::model::{Edit, expect_model, ranked};
 use gossamer::settings::{count, grouped};
-use gossamer::terminal::Progress;
+use gossamer::terminal::{Progress, say};
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
@@ -159,21 +159,28 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let recipe = recipe(args, &bridged)?;
     let ratio = recipe.as_ref().map_or(args.ratio.into(), |recipe| recipe.ratio);
-    progress.stage("measuring the streams");
-    let steering = Steering::new(&bridged.dense, &bridged.sparse, &bridged.bridges, &bridged.sequences, ratio)?;
-    let steering = steering.observed(progress.observer());
+    let steering = || {
+        progress.stage("measuring the streams");
+        let steering = Steering::new(&bridged.dense, &bridged.sparse, &bridged.bridges, &bridged.sequences, ratio)?;
+        anyhow::Ok(steering.observed(progress.observer()))
+    };
     match (recipe, task) {
-        (Some(recipe), _) => one_prompt(args, &bridged, (&steering, &progress), &recipe),
+        (Some(recipe), _) => one_prompt(args, &bridged, (&steering()?, &progress), &recipe),
         (None, Some((task, channels))) => {
+            if channels.is_none() && args.node.is_empty() {
+                bail!("name the channels to steer by with --node, or let --circuit find one");
+            }
+            // Before both models are run on text, which takes longer.
             let questions = |split| questions(args, &task, split, &bridged);
-            let node = match channels {
-                Some(channels) => rank(args, (&steering, &progress), &channels, &questions(Split::Train)?)?,
-                None if args.node.is_empty() => {
-                    bail!("name the channels to steer by with --node, or let --circuit find one")
-                }
+            let (ranked, asked) =
+                (channels.map(|all| anyhow::Ok((all, questions(Split::Train)?))), questions(Split::Test)?);
+            let ranked = ranked.transpose()?;
+            let steering = steering()?;
+            let node = match ranked {
+                Some((channels, questions)) => rank(args, (&steering, &progress), &channels, &questions)?,
                 None => args.node.clone(),
             };
-            sweep(args, (&steering, &progress), &node, &questions(Split::Test)?)
+            sweep(args, (&steering, &progress), &node, &asked)
         }
         (None, None) => bail!("name a --prompt, a --recipe, a --task or a --circuit"),
     }
@@ -217,6 +224,9 @@ fn task(args: &Args, circuit: Option<&Circuit>) -> Result<Option<(Task, Option<V
 fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Result<Vec<Question>> {
     let longest = bridged.sparse.config.block_size.min(bridged.dense.config.block_size);
     let batch = tasks::batch(task, split, args.seed, 0, args.pairs, &bridged.tokenizer, longest)?;
+    if let Some(notes) = batch.notes() {
+        say(format_args!("note: {notes}"));
+    }
     // Few pairs have answers of their own, and all of the vocabulary is looked through for each.
     let mut known = BTreeMap::new();
     let question = |pair: tasks::Tokens| {
@@ -367,17 +377,17 @@ fn one_prompt(
     let steered = lists.next().context("there are no strengths")?;
     let random: Vec<&[Vec<f64>]> = lists.collect();
     let found = Answers { strengths, steered, random: &random, shown: shown(steered, args.top) };
-    let text = |id: u32| bridged.tokenizer.token_str(id).unwrap_or_else(|| format!("<{id}>"));
+    let (text, show) = (|id| bridged.tokenizer.token_text(id), |id| bridged.tokenizer.show(id));
     if let Some(path) = &args.csv {
         save(path, &found.csv(&text)?)?;
     }
     if let Some(path) = &args.png {
-        found.picture(&text, &by).save(path)?;
+        found.picture(&show, &by).save(path)?;
     }
     let mut out = screen(&[args.csv.as_deref(), args.png.as_deref()])?;
     match args.json {
         true => writeln!(out, "{}", found.json(&text))?,
-        false => write!(out, "{}", found.table(&text, &by)?)?,
+        false => write!(out, "{}", found.table(&show, &by)?)?,
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use gossamer::files::check_output;
 use gossamer::model::Weights;
 use gossamer::settings::count as bounded;
 use gossamer::terminal::Progress;
+use gossamer::text::notation::token;
 use serde_json::json;
 
 use crate::open::{ModelArgs, Opened};
@@ -106,20 +107,20 @@ fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -
     writeln!(out, "{}: {}", task.name, task.description)?;
     for index in 0..count {
         let pair = task.pair(split, seed, index);
-        writeln!(out, "\n--- positive, then {:?}\n{}", pair.target, pair.positive)?;
-        writeln!(out, "--- negative, then {:?}\n{}", pair.alternative, pair.negative)?;
+        writeln!(out, "\n--- positive, then {}\n{}", token(&pair.target), pair.positive)?;
+        writeln!(out, "--- negative, then {}\n{}", token(&pair.alternative), pair.negative)?;
     }
     Ok(())
 }
 
 fn eval(args: &EvalArgs) -> Result<()> {
-    let progress = Progress::new();
-    progress.stage("opening the model");
-    let opened = args.model.open()?;
     let list = match args.task.is_empty() {
         true => tasks::all(),
         false => args.task.iter().map(|name| named(name)).collect::<Result<_>>()?,
     };
+    let progress = Progress::new();
+    progress.stage("opening the model");
+    let opened = args.model.open()?;
     progress.stage("evaluating tasks");
     let print = |line: &str| progress.aside(|| writeln!(std::io::stdout(), "{line}"));
     if !args.json {
@@ -130,13 +131,17 @@ fn eval(args: &EvalArgs) -> Result<()> {
     for (done, task) in list.iter().enumerate() {
         progress.at(done as u64, list.len() as u64, task.name.clone());
         match one(args, &opened, task.clone()) {
-            Ok((answers, [train, test])) => {
+            Ok([train, test]) => {
                 if !args.json {
-                    let cell = |(loss, accuracy): (f64, f64)| format!("{loss:8.4}  {:5.1} %", 100.0 * accuracy);
-                    print(&format!("{:28} {:24} {:>17} {:>17}", task.name, answers, cell(train), cell(test)))?;
+                    let cell = |score: &Score| format!("{:8.4}  {:5.1} %", score.loss, 100.0 * score.accuracy);
+                    let answers = train.answers.map(|id| opened.show(id)).join(" | ");
+                    print(&format!("{:28} {:24} {:>17} {:>17}", task.name, answers, cell(&train), cell(&test)))?;
+                    for note in [&train, &test].into_iter().filter_map(|score| score.notes.as_ref()) {
+                        print(&format!("{:28} {note}", ""))?;
+                    }
                 }
-                rows.push(json!({ "task": task.name, "answers": answers,
-                    "train": { "loss": train.0, "accuracy": train.1 }, "test": { "loss": test.0, "accuracy": test.1 } }));
+                let answers: Vec<_> = train.answers.iter().map(|&id| opened.token_json(id)).collect();
+                rows.push(json!({ "task": task.name, "answers": answers, "train": train.json(), "test": test.json() }));
             }
             // Of the model, not of the task.
             Err(error) if matches!(error.downcast_ref(), Some(Error::NonFiniteSite { .. })) => return Err(error),
@@ -158,23 +163,44 @@ fn eval(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
-type Score = (f64, f64);
+/// What a model makes of the pairs of one split.
+struct Score {
+    loss: f64,
+    accuracy: f64,
+    pairs: usize,
+    cropped: u64,
+    notes: Option<String>,
+    /// Of the first pair.
+    answers: [u32; 2],
+}
 
-/// The answers that the tokenizer takes, and loss and accuracy on train and on test pairs.
-fn one(args: &EvalArgs, opened: &Opened, task: Task) -> Result<(String, [Score; 2])> {
+impl Score {
+    fn json(&self) -> serde_json::Value {
+        let Self { loss, accuracy, pairs, cropped, .. } = self;
+        json!({ "loss": loss, "accuracy": accuracy, "pairs": pairs, "cropped_prompts": cropped })
+    }
+}
+
+/// The scores on train and on test pairs.
+fn one(args: &EvalArgs, opened: &Opened, task: Task) -> Result<[Score; 2]> {
     let model = &opened.model;
     let task = task.fitted(opened.tokenizer()?)?;
-    let mut answers = String::new();
-    let mut scores = [(0.0, 0.0); 2];
-    for (score, split) in scores.iter_mut().zip([Split::Train, Split::Test]) {
-        let longest = model.config.block_size;
-        let batch = tasks::batch(&task, split, args.seed, 0, args.pairs, opened.tokenizer()?, longest)?;
+    let longest = model.config.block_size;
+    let tokenizer = opened.tokenizer()?;
+    let batch = |split| tasks::batch(&task, split, args.seed, 0, args.pairs, tokenizer, longest);
+    let batches = [batch(Split::Train)?, batch(Split::Test)?];
+    let score = |batch: &tasks::Batch| -> Result<Score> {
         let questions = Questions::new(model, &batch.tokens)?;
         let got = questions.answers(model, &Weights::constant(model, &[]), &mut ())?;
-        *score = (got.loss(Calibration::default()), got.accuracy(Calibration::default()));
-        if let Some(pair) = batch.tokens.first() {
-            answers = format!("{} | {}", opened.show(pair.target), opened.show(pair.alternative));
-        }
-    }
-    Ok((answers, scores))
+        let plain = Calibration::default();
+        Ok(Score {
+            loss: got.loss(plain),
+            accuracy: got.accuracy(plain),
+            pairs: batch.tokens.len(),
+            cropped: batch.cropped,
+            notes: batch.notes(),
+            answers: batch.tokens.first().map_or([0, 0], |pair| [pair.target, pair.alternative]),
+        })
+    };
+    Ok([score(&batches[0])?, score(&batches[1])?])
 }

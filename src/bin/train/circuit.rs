@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use gossamer::Error;
 use gossamer::circuits::find::{Finder, Found, Ranking};
 use gossamer::circuits::prune::{self, Settings};
-use gossamer::circuits::tasks::{self, Task};
+use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::circuits::tune::tune;
 use gossamer::circuits::{Layout, MEANS, Nodes, lock, parallel, text_means};
 use gossamer::device::Device;
@@ -147,13 +147,21 @@ pub fn run(args: &Args) -> Result<()> {
     create_folder(&folder)?;
     let hash = model.hash()?;
     let progress = Progress::new();
-    progress.stage("measuring mean activations");
-    let path = folder.join(MEANS);
-    let means = text_means(&model, &tokenizer, &args.data, args.mean_tokens, &path, &progress.observer())?;
-    progress.clear();
-    let mut nodes = Nodes::new(Layout::new(&model.config), &means, &device)?;
-    nodes.stop = signals::stop().clone();
-    let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
+    let longest = settings.max_length.min(model.config.block_size);
+    // The means take longer than the pairs, without which nobody wants them.
+    let nodes = match tasks.iter().any(|task| check(task, &settings, &tokenizer, longest).is_ok()) {
+        false => None,
+        true => {
+            progress.stage("measuring mean activations");
+            let path = folder.join(MEANS);
+            let means = text_means(&model, &tokenizer, &args.data, args.mean_tokens, &path, &progress.observer())?;
+            progress.clear();
+            let mut nodes = Nodes::new(Layout::new(&model.config), &means, &device)?;
+            nodes.stop = signals::stop().clone();
+            Some(nodes)
+        }
+    };
+    let finder = nodes.map(|nodes| Finder { model: &model, nodes, tokenizer: &tokenizer });
 
     let finished = Finished::new(&folder, args.question(&settings, &hash))?;
     let (mut at, mut tasks) = (0.., tasks);
@@ -169,12 +177,21 @@ pub fn run(args: &Args) -> Result<()> {
             !done
         });
     }
-    let found = parallel::map(&device, tasks.len(), |at| search.answer(&finder, &tasks[at], &finished))?;
+    let answer = |at: usize| search.answer(finder.as_ref(), (&tokenizer, longest), &tasks[at], &finished);
+    let found = parallel::map(&device, tasks.len(), answer)?;
     search.conclude(found)
 }
 
 fn is_stop(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Stopped))
+}
+
+/// What is to be known of a task's pairs, if there are any of both splits.
+fn check(task: &Task, settings: &Settings, tokenizer: &Tokenizer, longest: usize) -> Result<Vec<String>> {
+    let task = task.clone().fitted(tokenizer)?;
+    let pairs = |split| tasks::batch(&task, split, settings.seed, 0, settings.eval_pairs, tokenizer, longest);
+    let notes = [pairs(Split::Train)?, pairs(Split::Test)?].map(|batch| batch.notes());
+    Ok(notes.into_iter().flatten().collect())
 }
 
 /// Whether it says that the task has no circuit. Any other error says nothing about the task.
@@ -196,15 +213,26 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Looks for a task's circuit, and remembers what came out.
-    fn answer(&self, finder: &Finder, task: &Task, finished: &Finished) -> Answer {
+    /// Looks for a task's circuit, and remembers what came out. `finder` is there if any task has pairs, whose prompts have up to
+    /// `longest` tokens.
+    fn answer(
+        &self,
+        finder: Option<&Finder>,
+        (tokenizer, longest): (&Tokenizer, usize),
+        task: &Task,
+        finished: &Finished,
+    ) -> Answer {
         if signals::stop().load(Ordering::Relaxed) {
             return Err(Error::Stopped.into());
         }
         let name = &task.name;
         let _lock = lock(self.folder, name)?;
         finished.forget(name)?;
-        let without = match self.task(finder, task) {
+        let found = check(task, self.settings, tokenizer, longest).and_then(|notes| {
+            notes.iter().for_each(|note| self.say(&format!("note: {name}: {note}")));
+            self.task(finder.context("there are no mean activations")?, task)
+        });
+        let without = match found {
             Ok(()) => None,
             Err(error) if is_answer(&error) => {
                 self.say(&format!("{name}: {error:#}"));

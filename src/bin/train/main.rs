@@ -184,12 +184,11 @@ fn tokenizer(args: &TokenizerArgs) -> Result<()> {
     check_output(&args.out)?;
     let progress = Progress::new();
     progress.stage("reading text");
-    let documents = sample(&Source::new(&args.data), args.max_bytes)?;
+    let documents = sample(&Source::new(&args.data), args.max_bytes, &progress.observer())?;
     let bytes: usize = documents.iter().map(String::len).sum();
     let count = documents.len();
     progress.stage("training the tokenizer");
-    let tokenizer = Tokenizer::train(documents.into_iter(), args.vocab_size)?;
-    progress.observer().check()?;
+    let tokenizer = Tokenizer::train(documents.into_iter(), args.vocab_size, &progress.observer())?;
     tokenizer.save(&args.out)?;
     drop(progress);
     let said = format!(
@@ -371,12 +370,16 @@ impl<'a> Screen<'a> {
             }
             Event::Data(data) => {
                 let s = &data.corpus.statistics;
-                let skipped = match s.not_utf8 {
+                let divided = match s.separators {
                     0 => String::new(),
-                    n => format!(", {n} skipped that are not UTF-8"),
+                    n => format!(" ({} <|endoftext|> between them)", HumanCount(n)),
+                };
+                let skipped = match s.skipped.listed() {
+                    none if none.is_empty() => none,
+                    some => format!(", {some}"),
                 };
                 say(format!(
-                    "data        {} documents, {}, {} tokens{skipped}{}",
+                    "data        {} documents{divided}, {}, {} tokens{skipped}{}",
                     HumanCount(s.documents),
                     human_bytes(s.bytes),
                     HumanCount(s.tokens),

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Pair, Source, Split, Task};
-use crate::files::{open_input, write_atomic};
+use crate::files::{open_input, utf16, without_mark, write_atomic};
 use crate::{Error, Result};
 
 /// A longer line is taken for a mistake.
@@ -55,6 +55,12 @@ impl Task {
             let wrong = |message: String| Error::file(path, format!("line {number}: {message}"));
             if bytes.len() as u64 > LONGEST_LINE {
                 return Err(wrong(format!("longer than {LONGEST_LINE} bytes")));
+            }
+            if number == 1 {
+                if let Some(message) = utf16(&bytes) {
+                    return Err(Error::file(path, message));
+                }
+                bytes.drain(..bytes.len() - without_mark(&bytes).len());
             }
             let text = std::str::from_utf8(&bytes).map_err(|error| wrong(format!("not UTF-8: {error}")))?;
             if text.trim().is_empty() {

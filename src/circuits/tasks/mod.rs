@@ -59,6 +59,12 @@ pub enum Split {
     Test,
 }
 
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Split::Train { "train" } else { "test" })
+    }
+}
+
 /// A supply of pairs: one of the twenty, or a file.
 #[derive(Debug, Clone)]
 pub struct Task {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Pair, Split, Task};
+use crate::text::notation::{token, visible};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -55,7 +56,7 @@ pub enum Problem {
         side: Side,
         /// The answer.
         answer: String,
-        /// The tokens of the prompt's end and the answer, as text to show, as the tokenizer writes them there.
+        /// The tokens of the prompt's end and the answer, as text, as the tokenizer writes them there.
         written: Vec<String>,
     },
     /// Both answers are the same token.
@@ -88,8 +89,9 @@ impl fmt::Display for Problem {
             Problem::NotSingle { side, answer, pieces } => {
                 write!(
                     f,
-                    "the {} {answer:?} is not a single token but {}: {}",
+                    "the {} {} is not a single token but {}: {}",
                     side.answer(),
+                    token(answer),
                     pieces.len(),
                     quoted(pieces)
                 )
@@ -97,12 +99,13 @@ impl fmt::Display for Problem {
             Problem::Boundary { side, answer, written } => {
                 write!(
                     f,
-                    "the {} {answer:?} is no token where it stands: the tokenizer writes {}",
+                    "the {} {} is no token where it stands: the tokenizer writes {}",
                     side.answer(),
+                    token(answer),
                     quoted(written)
                 )
             }
-            Problem::SameAnswer(answer) => write!(f, "both answers are the token {answer:?}"),
+            Problem::SameAnswer(answer) => write!(f, "both answers are the token {}", token(answer)),
             Problem::Lengths(positive, negative) => {
                 write!(f, "the prompts have {positive} and {negative} tokens, and the task wants equally many")
             }
@@ -113,7 +116,7 @@ impl fmt::Display for Problem {
 }
 
 fn quoted(pieces: &[String]) -> String {
-    pieces.iter().map(|piece| format!("`{piece}`")).collect::<Vec<_>>().join(" ")
+    pieces.iter().map(|piece| token(piece)).collect::<Vec<_>>().join(" ")
 }
 
 /// A pair in tokens, if a model with this tokenizer can be asked it: each answer is one token, the tokens of prompt, answer and what comes
@@ -137,7 +140,7 @@ fn encode(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, Problem> {
 }
 
 fn show(ids: &[u32], tokenizer: &Tokenizer) -> Vec<String> {
-    ids.iter().map(|&id| tokenizer.token_str(id).unwrap_or_default()).collect()
+    ids.iter().map(|&id| visible(&tokenizer.token_text(id))).collect()
 }
 
 fn single(side: Side, answer: &str, tokenizer: &Tokenizer) -> Result<u32, Problem> {
@@ -178,8 +181,14 @@ pub struct Batch {
     pub variant: usize,
     /// The index to go on from.
     pub next_index: u64,
+    /// How many pairs were asked for.
+    pub wanted: usize,
+    /// The split that they are from.
+    pub split: Split,
     /// How many prompts were cropped.
     pub cropped: u64,
+    /// How many tokens a prompt has at most.
+    pub max_length: usize,
     /// How many pairs were skipped, by reason.
     pub skipped: Vec<Skipped>,
 }
@@ -193,6 +202,23 @@ pub struct Skipped {
     pub count: u64,
     /// The first such problem in full.
     pub example: String,
+}
+
+impl Batch {
+    /// What whoever uses the pairs should know: that they are fewer than wanted, and why; that prompts were cropped. Nothing if neither is so.
+    pub fn notes(&self) -> Option<String> {
+        let (pairs, split) = (self.tokens.len(), self.split);
+        let fewer = (pairs < self.wanted).then(|| {
+            let why = if self.skipped.is_empty() { "there are no more".into() } else { listed(&self.skipped) };
+            format!("all {pairs} {split} pairs instead of {}: {why}", self.wanted)
+        });
+        let cropped = (self.cropped > 0).then(|| {
+            let (cropped, all, longest) = (self.cropped, 2 * pairs, self.max_length);
+            format!("{cropped} of {all} {split} prompts are cropped to their last {longest} tokens")
+        });
+        let notes: Vec<String> = fewer.into_iter().chain(cropped).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
 }
 
 fn note(skipped: &mut Vec<Skipped>, problem: &Problem) {
@@ -259,10 +285,11 @@ fn usable(task: &Task, pair: &Pair, tokenizer: &Tokenizer) -> Result<Tokens, Pro
 
 /// `count` pairs in tokens from index `first_index` on, the answers in the variant of [`choose_variant`]; of each prompt the last
 /// `max_length` tokens. Pairs that this tokenizer cannot take are skipped and counted. A file's pairs come round again in the next
-/// batch, never twice in one.
+/// batch, never twice in one: of a file with fewer pairs than `count`, all that can be used (see [`Batch::notes`]).
 ///
 /// # Errors
-/// [`Error::Config`] for a `max_length` of 0; [`Error::Text`] with the reasons if too few pairs can be used.
+/// [`Error::Config`] for a `max_length` of 0; [`Error::Text`] with the reasons if no pair can be used, or too few of a built-in task, of
+/// which there is no end.
 pub fn batch(
     task: &Task,
     split: Split,
@@ -277,7 +304,8 @@ pub fn batch(
     }
     let variant = choose_variant(task, tokenizer)?;
     let (pairs, tokens) = (Vec::with_capacity(count.min(1 << 16)), Vec::with_capacity(count.min(1 << 16)));
-    let mut batch = Batch { pairs, tokens, variant, next_index: first_index, cropped: 0, skipped: Vec::new() };
+    let (next_index, wanted, skipped) = (first_index, count, Vec::new());
+    let mut batch = Batch { pairs, tokens, variant, next_index, wanted, split, cropped: 0, max_length, skipped };
     let tries = task.len(split).unwrap_or(count.saturating_mul(200).saturating_add(2000));
     for _ in 0..tries {
         if batch.tokens.len() == count {
@@ -294,10 +322,11 @@ pub fn batch(
             Err(problem) => note(&mut batch.skipped, &problem),
         }
     }
-    if batch.tokens.len() < count {
+    let needed = if task.len(split).is_some() { count.min(1) } else { count };
+    if batch.tokens.len() < needed {
         let reasons = if batch.skipped.is_empty() { "there are no more".into() } else { listed(&batch.skipped) };
         let message = format!(
-            "task {}: only {} of the {count} pairs wanted can be used, of {tries} tried: {reasons}",
+            "task {}: only {} of the {count} {split} pairs wanted can be used, of {tries} tried: {reasons}",
             task.name,
             batch.tokens.len(),
         );

@@ -10,20 +10,7 @@ pub fn signed(value: f64) -> String {
     }
 }
 
-/// A token between backticks, with what cannot be seen escaped.
-pub fn token(text: &str) -> String {
-    format!("`{}`", visible(text))
-}
-
-/// Text on one line: line ends, tabs and control characters escaped as Rust and Python do.
-pub fn visible(text: &str) -> String {
-    let show = |c: char| match c {
-        c if c.is_control() => c.escape_default().to_string(),
-        '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => c.escape_unicode().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(show).collect()
-}
+pub use crate::text::notation::{token, visible};
 
 /// At most `length` characters, the last an ellipsis where some are missing.
 pub fn clipped(text: &str, length: usize) -> String {
