@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 use super::config::MODEL_TYPE;
 use super::folder::ModelFiles;
 use super::names::{BEEG_CONFIG, CONFIG, TOKENIZER, WEIGHTS};
-use crate::files::{FloatType, TensorInfo, create_folder, read_input, replace_dir_atomic, write_atomic, write_safetensors};
+use crate::files::{
+    FloatType, TensorInfo, create_folder, read_input, replace_dir_atomic, write_atomic, write_safetensors,
+};
 use crate::model::is_buffer;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};

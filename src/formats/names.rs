@@ -91,7 +91,9 @@ mod tests {
     fn wrappers_are_taken_off() {
         let published = ["lm_head.weight", "transformer.h.0.attn.c_attn.weight", "transformer.wte.weight"];
         check(&published, false, &published);
-        for prefix in ["_orig_mod.", "module.", "model.", "module._orig_mod.", "_orig_mod.module.model.", "model.model."] {
+        for prefix in
+            ["_orig_mod.", "module.", "model.", "module._orig_mod.", "_orig_mod.module.model.", "model.model."]
+        {
             let all = published.map(|name| format!("{prefix}{name}"));
             check(&all.each_ref().map(String::as_str), false, &published);
             let outside = [published[0].to_string(), all[1].clone(), all[2].clone()];
@@ -105,7 +107,8 @@ mod tests {
     #[test]
     fn the_body_may_go_without_its_name() {
         let bare = ["module.h.1.ln_1.weight", "module.lm_head.weight", "module.ln_f.weight", "module.wte.weight"];
-        let want = ["transformer.h.1.ln_1.weight", "lm_head.weight", "transformer.ln_f.weight", "transformer.wte.weight"];
+        let want =
+            ["transformer.h.1.ln_1.weight", "lm_head.weight", "transformer.ln_f.weight", "transformer.wte.weight"];
         check(&bare, false, &want);
         check(&["lm_head.weight"], true, &["transformer.wte.weight"]);
         check(&["lm_head.weight", "transformer.wte.weight"], true, &["lm_head.weight", "transformer.wte.weight"]);

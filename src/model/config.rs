@@ -76,7 +76,9 @@ pub const MODEL_SETTINGS: &[Setting<ModelConfig>] = &[
     Setting::number("vocab_size", Takes::Count(1, LARGEST), "tokens; follows data.tokenizer", |c| c.vocab_size.into()),
     Setting::number("n_layer", Takes::Count(1, LARGEST), "layers", |c| c.n_layer.into()),
     Setting::number("n_head", Takes::Count(1, LARGEST), "attention heads in a layer", |c| c.n_head.into()),
-    Setting::maybe_number("d_head", Takes::Count(1, LARGEST), "width of a head; none: d_model / n_head", |c| c.d_head.into()),
+    Setting::maybe_number("d_head", Takes::Count(1, LARGEST), "width of a head; none: d_model / n_head", |c| {
+        c.d_head.into()
+    }),
     Setting::number("d_model", Takes::Count(1, LARGEST), "width of the residual stream", |c| c.d_model.into()),
     Setting::maybe_number("d_mlp", Takes::Count(1, LARGEST), "width of the MLP; none: 4 d_model", |c| c.d_mlp.into()),
     Setting::other("bias", Takes::Flag, "biases in the linear layers"),

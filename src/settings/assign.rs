@@ -60,7 +60,10 @@ pub(crate) fn value(text: &str) -> Value {
 /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose value is impossible.
 pub fn assign(table: &mut Table, rows: &[Row], assignment: &str) -> Result<()> {
     let (key, text) = parts(assignment)?;
-    let row = rows.iter().find(|row| row.key == key).ok_or_else(|| names::unknown(key, rows.iter().map(|r| r.key.as_str())))?;
+    let row = rows
+        .iter()
+        .find(|row| row.key == key)
+        .ok_or_else(|| names::unknown(key, rows.iter().map(|r| r.key.as_str())))?;
     put(table, row, value(text))
 }
 
@@ -109,7 +112,7 @@ fn check_value(row: &Row, value: Value) -> Result<Option<Value>> {
         }
         (Takes::Text(_), Value::String(_)) => Some(value.clone()),
         // A name that happens to be a number is a name.
-        (Takes::Text(_), Value::Integer(_) | Value::Float(_) | Value::Boolean(_)) => {
+        (Takes::Text(_), Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_)) => {
             Some(Value::String(value.to_string()))
         }
         (Takes::Texts(_), Value::String(_)) => Some(Value::Array(vec![value.clone()])),

@@ -9,8 +9,8 @@ mod names;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 
-pub(crate) use assign::{parts, put, value};
 pub use assign::{assign, split};
+pub(crate) use assign::{parts, put, value};
 pub use names::suggestion;
 pub(crate) use names::unknown;
 
@@ -81,17 +81,17 @@ impl fmt::Display for Takes {
 }
 
 fn interval(low: Bound<f64>, high: Bound<f64>) -> String {
-    let (from, to) = (|v: f64| format!("{v:?}"), |v: f64| format!("{v:?}"));
-    let plain = |text: String| text.strip_suffix(".0").map_or(text.clone(), str::to_string);
-    let low = match low {
-        Bound::Included(v) => format!("from {}", plain(from(v))),
-        Bound::Excluded(v) => format!("above {}", plain(from(v))),
+    let plain = |v: f64| format!("{v:?}").trim_end_matches(".0").to_string();
+    let from = match low {
+        Bound::Included(v) => format!("from {}", plain(v)),
+        Bound::Excluded(v) => format!("above {}", plain(v)),
         Bound::Unbounded => "of any size".into(),
     };
-    match high {
-        Bound::Included(v) => format!("{low} to {}", plain(to(v))),
-        Bound::Excluded(v) => format!("{low} and below {}", plain(to(v))),
-        Bound::Unbounded => low,
+    match (low, high) {
+        (Bound::Included(_), Bound::Included(v)) => format!("{from} to {}", plain(v)),
+        (_, Bound::Included(v)) => format!("{from}, up to {}", plain(v)),
+        (_, Bound::Excluded(v)) => format!("{from}, below {}", plain(v)),
+        (_, Bound::Unbounded) => from,
     }
 }
 
@@ -210,7 +210,8 @@ impl<C> Setting<C> {
     /// # Errors
     /// [`Error::Config`] naming the setting.
     pub fn check(&self, section: &str, config: &C) -> Result<()> {
-        let wrong = |value: String| Err(Error::config(key(section, self.name), format!("{value} is not {}", self.takes)));
+        let wrong =
+            |value: String| Err(Error::config(key(section, self.name), format!("{value} is not {}", self.takes)));
         match (self.takes, (self.get)(config)) {
             (_, Value::Absent) => Ok(()),
             (Takes::Count(least, most), Value::Count(n)) if (least..=most).contains(&n) => Ok(()),

@@ -13,7 +13,8 @@ use super::run::Learner;
 use super::step::{Moments, Trainer};
 use crate::device::Device;
 use crate::files::{
-    HostTensor, clean_temporaries, create_folder, load_tensors, read_input_text, replace_dir_atomic, save_tensors, write_atomic,
+    HostTensor, clean_temporaries, create_folder, load_tensors, read_input_text, replace_dir_atomic, save_tensors,
+    write_atomic,
 };
 use crate::model::Model;
 use crate::{Error, Result};

@@ -155,7 +155,8 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
     pub fn overlay_file(&mut self, path: &Path) -> Result<Vec<String>> {
-        let table: Table = read_input_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
+        let table: Table =
+            read_input_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
         if let Some(whole) = Self::written_whole(&table) {
             *self = whole;
             return Ok(leaves(table).into_iter().map(|(key, _)| key).collect());
@@ -261,7 +262,9 @@ impl RunConfig {
 pub(crate) fn other_vocabulary(vocabulary: usize, entries: usize) -> Error {
     Error::config(
         "model.vocab_size",
-        format!("is {vocabulary}, but the tokenizer has {entries} entries; `--set model.vocab_size={entries}` matches it"),
+        format!(
+            "is {vocabulary}, but the tokenizer has {entries} entries; `--set model.vocab_size={entries}` matches it"
+        ),
     )
 }
 

@@ -58,9 +58,7 @@ const RUN: &[Setting<Run>] = &[
     Setting::number("eval_every", Takes::Count(0, MANY), "steps between evaluations; 0: at the end", |r| {
         r.eval_every.into()
     }),
-    Setting::number("eval_sequences", Takes::Count(1, MANY), "sequences in an evaluation", |r| {
-        r.eval_sequences.into()
-    }),
+    Setting::number("eval_sequences", Takes::Count(1, MANY), "sequences in an evaluation", |r| r.eval_sequences.into()),
     Setting::number("checkpoint_every", Takes::Count(0, MANY), "steps between checkpoints; 0: at the end", |r| {
         r.checkpoint_every.into()
     }),

@@ -245,8 +245,5 @@ fn tensors_get_the_names_that_are_asked_for() {
     let mixed = Renamed::wrap(source(&[("p.a", 1.0), ("p.p.b", 2.0), ("c", 3.0)]), strip, path).unwrap();
     assert_eq!(mixed.entries().keys().collect::<Vec<_>>(), ["a", "c", "p.b"]);
     assert_eq!(["a", "p.b", "c"].map(|name| mixed.read(name).unwrap().data[0]), [1.0, 2.0, 3.0]);
-    assert_says(
-        Renamed::wrap(source(&[("p.a", 1.0), ("a", 2.0)]), strip, path).map(|_| ()),
-        &["some/file", "`p.a`"],
-    );
+    assert_says(Renamed::wrap(source(&[("p.a", 1.0), ("a", 2.0)]), strip, path).map(|_| ()), &["some/file", "`p.a`"]);
 }

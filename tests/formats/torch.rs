@@ -192,8 +192,7 @@ fn sparse(layout: Layout, shape: &[usize], lists: &[&[i64]], axes: usize) -> gos
     }
     let entries: Vec<_> = files.iter().map(|(name, bytes)| Entry::new(name, bytes)).collect();
     let file = TorchFile::from_bytes("made up", zip(&entries)).unwrap();
-    let values =
-        TensorRef { dtype: DataType::F32, shape: vec![2], strides: vec![1], storage: "v".into(), offset: 0 };
+    let values = TensorRef { dtype: DataType::F32, shape: vec![2], strides: vec![1], storage: "v".into(), offset: 0 };
     file.sparse_floats(&SparseRef { layout, shape: shape.to_vec(), indices, values })
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::files::FloatType;
+use gossamer::files::{FloatType, check_output_folder};
 use gossamer::formats::{ConvertOptions, convert};
 
 use crate::open::SourceArgs;
@@ -31,6 +31,7 @@ enum Dtype {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    check_output_folder(&args.out)?;
     let mut files = args.source.files()?;
     if let Some(path) = &args.source.tokenizer {
         files.tokenizer = Some(path.clone());

@@ -49,7 +49,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     sampling.validate()?;
     if sampling.temperature == 0.0 && (args.top_p.is_some() || args.top_k.is_some()) {
-        bail!("a temperature of 0 takes the most probable token, so that --top-p and --top-k change nothing: leave them away");
+        bail!(
+            "a temperature of 0 takes the most probable token, so that --top-p and --top-k change nothing: leave them away"
+        );
     }
     let start = Instant::now();
     let opened = args.model.open()?;

@@ -34,7 +34,8 @@ pub fn run(args: &Args) -> Result<()> {
     let vocabulary = args.source.tokenizer_of(&files)?.map(|tokenizer| tokenizer.vocab_size());
     let mut out = std::io::stdout().lock();
     if args.json {
-        let all = json!({ "config": files.config, "tokenizer_vocab_size": vocabulary, "report": report, "device": loaded });
+        let all =
+            json!({ "config": files.config, "tokenizer_vocab_size": vocabulary, "report": report, "device": loaded });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(());
     }

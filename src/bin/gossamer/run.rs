@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use gossamer::files::{HostTensor, load_tensors};
 use gossamer::model::{
     Action, Batch, Edit, Interventions, Recorder, Sites, Weights, means, probabilities, ranked, site_pattern,
@@ -45,6 +45,13 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let takes = |action: Action| args.set.iter().any(|edit| edit.action == action);
+    if args.patch_from.is_some() && !takes(Action::Patch) {
+        bail!("--patch-from changes nothing, since no --set takes from it: give one with =patch");
+    }
+    if args.means.is_some() && !takes(Action::Mean) {
+        bail!("--means changes nothing, since no --set takes a mean: give one with =mean");
+    }
     let opened = args.model.open()?;
     let prompt = opened.encode(&args.prompt)?;
     let before = next_token(&opened, &prompt, &mut ())?;

@@ -7,10 +7,10 @@ use gossamer::bridges::{BridgeTrainer, estimate};
 use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model, ModelConfig};
+use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
 use gossamer::train::ranks::Ranks;
-use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::run::Run;
 
 use super::{RunArgs, Screen, absolute, report, stop_on_interrupt};

@@ -15,7 +15,10 @@ pub fn print(config: &RunConfig) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let mut shown = config.clone();
     shown.bridge.get_or_insert_default();
-    writeln!(out, "`train --set KEY=VALUE`; what stands before the last dot can be left out where no other setting has the name")?;
+    writeln!(
+        out,
+        "`train --set KEY=VALUE`; what stands before the last dot can be left out where no other setting has the name"
+    )?;
     section(&mut out, &rows(), toml::Table::try_from(&shown)?)?;
     writeln!(out, "\n`train circuit --set KEY=VALUE`")?;
     section(&mut out, &prune::Settings::rows(), toml::Table::try_from(prune::Settings::default())?)

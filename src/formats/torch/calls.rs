@@ -141,7 +141,11 @@ fn sparse(arena: &mut Arena, layout: Item, parts: Item) -> Result<Item, String> 
         "torch.sparse_coo" => Layout::Coo,
         "torch.sparse_csr" => Layout::Csr,
         "torch.sparse_csc" => Layout::Csc,
-        other => return Err(format!("a tensor of layout {other}; strided, sparse_coo, sparse_csr and sparse_csc are understood")),
+        other => {
+            return Err(format!(
+                "a tensor of layout {other}; strided, sparse_coo, sparse_csr and sparse_csc are understood"
+            ));
+        }
     };
     let (indices, values, shape) = match (layout, arena.items(parts)?) {
         (Layout::Coo, &[indices, values, shape] | &[indices, values, shape, _]) => (vec![indices], values, shape),

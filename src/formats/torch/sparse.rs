@@ -56,7 +56,8 @@ impl SparseRef {
             (Layout::Csc, [starts, rows]) => compressed_places(shape, nonzeros, (starts, rows), true)?,
             _ => return Err("has too few or too many lists of indices".into()),
         };
-        let width = if *layout == Layout::Coo { inside.iter().fold(1usize, |n, &size| n.saturating_mul(size)) } else { 1 };
+        let width =
+            if *layout == Layout::Coo { inside.iter().fold(1usize, |n, &size| n.saturating_mul(size)) } else { 1 };
         if *layout != Layout::Coo && !inside.is_empty() {
             return Err(format!("its nonzeros have shape {:?}; a list was expected", values.shape));
         }
@@ -115,7 +116,9 @@ fn compressed_places(
         let (begin, end) = (usize::try_from(ends[0]).ok(), usize::try_from(ends[1]).ok());
         let (Some(begin), Some(end)) = (begin, end) else { return Err("a start is negative".into()) };
         if begin != places.len() || end < begin || end > nonzeros {
-            return Err(format!("list {list} goes from {begin} to {end}: lists follow each other and hold all nonzeros"));
+            return Err(format!(
+                "list {list} goes from {begin} to {end}: lists follow each other and hold all nonzeros"
+            ));
         }
         for &position in &positions[begin..end] {
             let at = inside_of(position, length)?;
