@@ -7,7 +7,7 @@ use super::hub::{Hub, HubId};
 use super::names::{BEEG_CONFIG, CONFIG, INDEX, Naming, TOKENIZER, TORCH, WEIGHTS};
 use super::torch::TorchStateDict;
 use crate::device::Device;
-use crate::files::{Renamed, SafetensorsFile, ShardedSafetensors, TensorSource};
+use crate::files::{Renamed, SafetensorsFile, ShardedSafetensors, TensorSource, open_input};
 use crate::model::{Hold, Model, ModelConfig, Parameters, check_tied, check_weights};
 use crate::{Error, Result};
 
@@ -221,8 +221,8 @@ fn is_pointer(path: &Path) -> bool {
     use std::io::Read;
     const START: &[u8] = b"version https://git-lfs.github.com/spec/";
     let mut head = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(START.len() as u64).read_to_end(&mut head));
-    read.is_ok() && head == START
+    let Ok(file) = open_input(path) else { return false };
+    file.take(START.len() as u64).read_to_end(&mut head).is_ok() && head == START
 }
 
 fn pointer_error(path: &Path) -> Error {

@@ -112,7 +112,7 @@ fn check_value(row: &Row, value: Value) -> Result<Option<Value>> {
         }
         (Takes::Text(_), Value::String(_)) => Some(value.clone()),
         // A name that happens to be a number is a name.
-        (Takes::Text(_), Value::Integer(_) | Value::Float(_) | Value::Boolean(_)) => {
+        (Takes::Text(_), Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_)) => {
             Some(Value::String(value.to_string()))
         }
         (Takes::Texts(_), Value::String(_)) => Some(Value::Array(vec![value.clone()])),

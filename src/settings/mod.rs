@@ -81,17 +81,17 @@ impl fmt::Display for Takes {
 }
 
 fn interval(low: Bound<f64>, high: Bound<f64>) -> String {
-    let (from, to) = (|v: f64| format!("{v:?}"), |v: f64| format!("{v:?}"));
-    let plain = |text: String| text.strip_suffix(".0").map_or(text.clone(), str::to_string);
-    let low = match low {
-        Bound::Included(v) => format!("from {}", plain(from(v))),
-        Bound::Excluded(v) => format!("above {}", plain(from(v))),
+    let plain = |v: f64| format!("{v:?}").trim_end_matches(".0").to_string();
+    let from = match low {
+        Bound::Included(v) => format!("from {}", plain(v)),
+        Bound::Excluded(v) => format!("above {}", plain(v)),
         Bound::Unbounded => "of any size".into(),
     };
-    match high {
-        Bound::Included(v) => format!("{low} to {}", plain(to(v))),
-        Bound::Excluded(v) => format!("{low} and below {}", plain(to(v))),
-        Bound::Unbounded => low,
+    match (low, high) {
+        (Bound::Included(_), Bound::Included(v)) => format!("{from} to {}", plain(v)),
+        (_, Bound::Included(v)) => format!("{from}, up to {}", plain(v)),
+        (_, Bound::Excluded(v)) => format!("{from}, below {}", plain(v)),
+        (_, Bound::Unbounded) => from,
     }
 }
 

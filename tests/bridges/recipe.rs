@@ -95,7 +95,7 @@ fn files_read_back_and_wrong_ones_are_refused() {
     let refused = |recipe: Recipe| recipe.save(&file).unwrap_err().to_string();
     assert!(refused(Recipe { nodes: Vec::new(), ..recipe() }).contains("either nodes or edits"));
     assert!(refused(Recipe { counterfactual: None, ..recipe() }).contains("no counterfactual"));
-    assert!(refused(Recipe { strength: f64::NAN, ..recipe() }).contains("strength is NaN"));
+    assert!(refused(Recipe { strength: f64::NAN, ..recipe() }).contains("`strength` is NaN, not a number"));
     let text = std::fs::read_to_string(&file).unwrap();
     for (from, to, told) in [
         ("\"version\":1", "\"version\":7", "version 7"),

@@ -38,7 +38,7 @@ fn its_errors_name_the_culprit() {
     };
     fails(&mut with(&dir.path().join("nosuch"), "300", &out), &["nosuch"]);
     fails(&mut with(&empty, "300", &out), &["no documents in", "empty"]);
-    fails(&mut with(&code, "100", &out), &["vocab_size", "100"]);
+    fails(&mut with(&code, "100", &out), &["vocab-size", "100"]);
     fails(&mut with(&code, "100000", &out), &["vocab_size", "100000"]);
     fails(&mut with(&code, "many", &out), &["--vocab-size"]);
     fails(&mut with(&code, "300", &code.join("t.json")), &["code.py"]);

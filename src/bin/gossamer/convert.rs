@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::files::FloatType;
+use gossamer::files::{FloatType, check_output_folder};
 use gossamer::formats::{ConvertOptions, convert};
 use gossamer::terminal::Progress;
 
@@ -32,6 +32,7 @@ enum Dtype {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    check_output_folder(&args.out)?;
     let progress = Progress::new();
     progress.stage("opening the model");
     let mut files = args.source.files()?;

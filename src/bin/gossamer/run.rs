@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use gossamer::files::{HostTensor, load_metadata, load_tensors};
 use gossamer::model::{
     Action, Batch, Edit, Interventions, Model, Recorder, Weights, expect_model, means, ranked, site_pattern,
@@ -49,6 +49,13 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let takes = |action: Action| args.set.iter().any(|edit| edit.action == action);
+    if args.patch_from.is_some() && !takes(Action::Patch) {
+        bail!("--patch-from changes nothing, since no --set takes from it: give one with =patch");
+    }
+    if args.means.is_some() && !takes(Action::Mean) {
+        bail!("--means changes nothing, since no --set takes a mean: give one with =mean");
+    }
     let progress = Progress::new();
     progress.stage("opening the model");
     let opened = args.model.open()?;

@@ -53,10 +53,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "node"])]
     circuit: Option<PathBuf>,
     /// Pairs of the task
-    #[arg(long, default_value_t = 64, value_parser = count::<usize>(1, MAX_PAIRS))]
+    #[arg(long, default_value_t = 64, conflicts_with_all = ["prompt", "recipe"], value_parser = count::<usize>(1, MAX_PAIRS))]
     pairs: usize,
     /// From the negative prompts of the pairs to the positive ones
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["prompt", "recipe"])]
     reverse: bool,
     /// What the explorer saved: prompt, channels, strength, draws and ratio
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "node", "task", "circuit", "random", "seed", "ratio"])]
