@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// the mean of tau at the start from (0, 0.5), and takes another seed. Trials depend on the seed and their number alone.
 ///
 /// # Errors
-/// Those of [`Finder::find`], if no trial succeeds.
+/// Those of [`Finder::find`], if no trial succeeds, and [`Error::Stopped`] if any was stopped.
 pub fn tune(
     finder: &Finder,
     task: &Task,
@@ -42,6 +42,7 @@ pub fn tune(
     for result in results {
         match result {
             Ok(trial) => done.push(trial),
+            Err(Error::Stopped) => return Err(Error::Stopped),
             Err(error) => failure = Some(error),
         }
     }

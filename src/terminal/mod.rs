@@ -36,6 +36,17 @@ pub fn start_log(default: &str) {
         .init();
 }
 
+/// Keeps Mesa's Vulkan layer that asks the desktop which adapter is its own from looking for one where there is none: it complains on standard
+/// error. To be called first of all, while there is no other thread.
+pub fn without_desktop() {
+    const DESKTOP: &str = "XDG_RUNTIME_DIR";
+    const CHOICES: [&str; 2] = ["NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT"];
+    if std::env::var_os(DESKTOP).is_none() && CHOICES.iter().all(|name| std::env::var_os(name).is_none()) {
+        // SAFETY: no other thread reads the environment, since there is none.
+        unsafe { std::env::set_var(CHOICES[0], "1") };
+    }
+}
+
 /// The arguments of the command line, or the code to exit with after help, the version, or what is wrong with them was written.
 ///
 /// # Errors
@@ -54,7 +65,11 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
 pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result.and_then(|()| Ok(io::stdout().flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit_code(&error.downcast::<io::Error>().map_or_else(|other| other, unwritten)),
+        // One that nobody says more about is that of a `writeln!`.
+        Err(error) => match error.chain().next().is_some_and(|error| error.is::<io::Error>()) {
+            true => exit_code(&error.downcast::<io::Error>().map_or_else(|other| other, unwritten)),
+            false => exit_code(&error),
+        },
     }
 }
 

@@ -66,6 +66,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    terminal::without_desktop();
     let cli: Cli = match terminal::parse() {
         Ok(cli) => cli,
         Err(code) => return code,

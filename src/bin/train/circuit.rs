@@ -141,6 +141,8 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let (settings, tasks, folder) = (args.settings()?, args.tasks()?, args.folder());
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let files = ModelFiles::find(&args.model, &FindOptions { offline: args.offline, ..FindOptions::default() })?;
     let tokenizer = args.tokenizer.as_ref().or(files.tokenizer.as_ref());
     let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;
@@ -149,7 +151,6 @@ pub fn run(args: &Args) -> Result<()> {
     let model = files.load(Hold::Compressed, &device)?;
     create_folder(&folder)?;
     let hash = model.hash()?;
-    let progress = Progress::new();
     progress.stage("measuring mean activations");
     let path = folder.join(MEANS);
     let means = text_means(&model, &tokenizer, &args.data, args.mean_tokens, &path, &progress.observer())?;
@@ -230,7 +231,7 @@ impl Search<'_> {
         let stopped = answers.iter().filter(|answer| answer.as_ref().is_err_and(is_stop)).count();
         let failed = answers.iter().filter(|answer| answer.is_err()).count() - stopped;
         let without = all - circuits - failed - stopped;
-        if circuits > 0 {
+        if circuits > 0 || all == 0 {
             self.print(&format!("\ncircuits are in {}; losses are those on held-out pairs", self.folder.display()));
         }
         if stopped > 0 {

@@ -102,6 +102,7 @@ struct TokenizerArgs {
 }
 
 fn main() -> ExitCode {
+    terminal::without_desktop();
     let cli: Cli = match terminal::parse() {
         Ok(cli) => cli,
         Err(code) => return code,
