@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// the mean of tau at the start from (0, 0.5), and takes another seed. Trials depend on the seed and their number alone.
 ///
 /// # Errors
-/// Those of [`Finder::find`]; [`Error::OutOfReach`] only if no trial succeeds.
+/// Those of [`Finder::find`], [`Error::Stopped`] among them; [`Error::OutOfReach`] only if no trial succeeds.
 pub fn tune(
     finder: &Finder,
     task: &Task,

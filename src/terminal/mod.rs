@@ -37,6 +37,17 @@ pub fn start_log(default: &str) {
         .init();
 }
 
+/// Keeps Mesa's Vulkan layer that asks the desktop which adapter is its own from looking for one where there is none: it complains on standard
+/// error. To be called first of all, while there is no other thread.
+pub fn without_desktop() {
+    const DESKTOP: &str = "XDG_RUNTIME_DIR";
+    const CHOICES: [&str; 2] = ["NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT"];
+    if std::env::var_os(DESKTOP).is_none() && CHOICES.iter().all(|name| std::env::var_os(name).is_none()) {
+        // SAFETY: no other thread reads the environment, since there is none.
+        unsafe { std::env::set_var(CHOICES[0], "1") };
+    }
+}
+
 /// The arguments of the command line, or the code to exit with after help, the version, or what is wrong with them was written, with
 /// what `advice` has to add to that.
 ///
@@ -57,6 +68,7 @@ pub fn parse<C: Parser>(advice: impl FnOnce(&clap::Error) -> Option<String>) -> 
 pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result.and_then(|()| Ok(io::stdout().flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
+        // One that nobody says more about is that of a `writeln!`.
         Err(error) => exit_code(&as_unwritten(error)),
     }
 }

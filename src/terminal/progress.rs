@@ -247,8 +247,8 @@ impl Work {
     fn line(&self) -> String {
         let (seconds, numbers) = (self.since.elapsed().as_secs(), self.numbers());
         match numbers.is_empty() {
-            true => format!("{}, {seconds} s", self.name),
-            false => format!("{}: {numbers}, {seconds} s", self.name),
+            true => format!("{} ({seconds} s)", self.name),
+            false => format!("{}: {numbers} ({seconds} s)", self.name),
         }
     }
 }
@@ -280,7 +280,7 @@ impl Shared {
             bar.set_position(work.done);
         }
         bar.set_prefix(work.name.clone());
-        bar.set_message(format!("{}  {} s", work.numbers(), work.since.elapsed().as_secs()));
+        bar.set_message(format!("{} ({} s)", work.numbers(), work.since.elapsed().as_secs()));
         bar.tick();
     }
 }
@@ -319,12 +319,12 @@ mod tests {
     fn a_line_tells_what_is_done_and_how_far_it_is() {
         let progress = Progress::hidden();
         progress.stage("reading");
-        assert_eq!(progress.shared.state().line(), "reading, 0 s");
+        assert_eq!(progress.shared.state().line(), "reading (0 s)");
         let stage = Stage { name: "evaluating", done: 1200, total: Some(5000), unit: "sequences" };
         progress.observer().advance(&stage).unwrap();
-        assert_eq!(progress.shared.state().line(), "evaluating: 1,200 of 5,000 sequences, 0 s");
+        assert_eq!(progress.shared.state().line(), "evaluating: 1,200 of 5,000 sequences (0 s)");
         progress.observer().advance(&Stage { name: "counting", done: 7, total: None, unit: "bytes" }).unwrap();
-        assert_eq!(progress.shared.state().line(), "counting: 7 bytes, 0 s");
+        assert_eq!(progress.shared.state().line(), "counting: 7 bytes (0 s)");
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
         let parts: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| progress.part(name)).into();
         parts[1].at(3, 10, "loss 0.5".into());
         let line = progress.shared.state().line();
-        assert_eq!(line, "a, 0 s; b: 3 of 10  loss 0.5, 0 s; c, 0 s; d, 0 s; and 1 more");
+        assert_eq!(line, "a (0 s); b: 3 of 10  loss 0.5 (0 s); c (0 s); d (0 s); and 1 more");
         drop(parts);
         assert!(progress.shared.state().work.is_empty());
     }

@@ -29,7 +29,7 @@ fn long_work_says_how_far_it_is() {
 
     std::fs::write(run.join("config.txt"), "def f(x):\n    return x + 1\n".repeat(3000)).unwrap();
     let said = told_by(&mut evaluation(&run));
-    assert!(said.lines().any(|line| line.starts_with("evaluating: ") && line.contains(" sequences, 0 s")), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("evaluating: ") && line.contains(" sequences (0 s)")), "{said}");
 
     let task = ["--task", "single_double_quote", "--device", "cpu"];
     let said = told_by(gossamer(&["tasks", "eval", text(&run), "--pairs", "512"]).args(task));

@@ -67,6 +67,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    terminal::without_desktop();
     let cli: Cli = match terminal::parse(|_| None) {
         Ok(cli) => cli,
         Err(code) => return code,

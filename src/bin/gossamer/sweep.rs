@@ -47,6 +47,9 @@ fn sweep(file: &Path, shard: Shard) -> Result<()> {
     let programs = std::env::current_exe().context("where is this program?")?;
     let programs = programs.parent().unwrap_or(Path::new("."));
     let mine: Vec<_> = (0..sweep.jobs.len()).filter(|&at| shard.has(at)).collect();
+    if mine.is_empty() {
+        say(format_args!("of {} jobs none belongs to shard {shard}", sweep.jobs.len()));
+    }
     signals::listen(|_| ()).context("signals cannot be heard")?;
     let mut failed = Vec::new();
     for (done, &at) in mine.iter().enumerate() {

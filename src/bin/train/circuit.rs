@@ -138,6 +138,8 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("--tune tries settings of the learned gates, which --ranking attribution does not use: leave one away");
     }
     check_output_folder(&folder)?;
+    let progress = Progress::new();
+    progress.stage("opening the model");
     let files = ModelFiles::find(&args.model, &FindOptions { offline: args.offline, ..FindOptions::default() })?;
     let tokenizer = args.tokenizer.as_ref().or(files.tokenizer.as_ref());
     let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;
@@ -146,7 +148,6 @@ pub fn run(args: &Args) -> Result<()> {
     let model = files.load(Hold::Compressed, &device)?;
     create_folder(&folder)?;
     let hash = model.hash()?;
-    let progress = Progress::new();
     let longest = settings.max_length.min(model.config.block_size);
     // The means take longer than the pairs, without which nobody wants them.
     let nodes = match tasks.iter().any(|task| check(task, &settings, &tokenizer, longest).is_ok()) {
@@ -256,7 +257,7 @@ impl Search<'_> {
         let stopped = answers.iter().filter(|answer| answer.as_ref().is_err_and(is_stop)).count();
         let failed = answers.iter().filter(|answer| answer.is_err()).count() - stopped;
         let without = all - circuits - failed - stopped;
-        if circuits > 0 {
+        if circuits > 0 || all == 0 {
             self.print(&format!("\ncircuits are in {}; losses are those on held-out pairs", self.folder.display()));
         }
         if stopped > 0 {

@@ -111,6 +111,7 @@ struct TokenizerArgs {
 }
 
 fn main() -> ExitCode {
+    terminal::without_desktop();
     let cli: Cli = match terminal::parse(list::advice) {
         Ok(cli) => cli,
         Err(code) => return code,
