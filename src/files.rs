@@ -18,7 +18,7 @@ pub use renamed::WithoutPrefix;
 pub use sharded::ShardedSafetensors;
 pub use source::{FloatType, InMemory, TensorInfo, TensorSource};
 pub use tensors::{HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
-pub use text::{read_text, text_of, utf16, without_mark};
+pub use text::{read_text, read_unmarked, utf16, without_mark};
 pub use write::{HostIds, save_arrays, save_tensors, write_safetensors};
 
 use std::ffi::{OsStr, OsString};
