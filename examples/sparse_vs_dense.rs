@@ -100,7 +100,7 @@ fn run(args: &Args) -> Result<()> {
     let device = Device::open(&args.device)?;
     let (config, folder) = sparse_run(args, &device)?;
     let tokenizer = Tokenizer::load(folder.join("tokenizer.json"))?;
-    let data = prepare(&config, tokenizer.clone(), &args.out.join("cache"))?;
+    let data = prepare(&config, tokenizer.clone(), &args.out.join("cache"), &Observer::default())?;
     let sparse = ModelFiles::open(&folder)?.load(Hold::Compressed, &device)?;
     let sequences = held_out(&config, &data.corpus.validation)?;
     let loss = evaluate(&sparse, &sequences, config.train.batch_size, false, &Observer::default())?.loss;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::device::{Device, Gpu};
-use crate::files::{read_text, write_atomic};
+use crate::files::{read_unmarked, write_atomic};
 use crate::ops::linear::{self, Output};
 use crate::{Error, Result};
 
@@ -171,7 +171,7 @@ impl Report {
     pub fn load(path: &Path) -> Result<Self> {
         let wrong = |message: String| Error::file(path, message);
         let value: serde_json::Value =
-            serde_json::from_str(&read_text(path)?).map_err(|e| wrong(format!("is no report: {e}")))?;
+            serde_json::from_slice(&read_unmarked(path)?).map_err(|e| wrong(format!("is no report: {e}")))?;
         match value["version"].as_u64() {
             Some(version) if version == u64::from(VERSION) => {}
             Some(version) => {

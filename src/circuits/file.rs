@@ -12,7 +12,7 @@ use super::Calibration;
 use super::check::check;
 use super::nodes::{Node, NodeKind};
 use crate::error::{Error, Result};
-use crate::files::{read_text, write_atomic};
+use crate::files::{read_unmarked, write_atomic};
 use crate::model::ModelConfig;
 
 /// The version of the file that this code writes, and the only one it reads. Fields that it does not know are passed over.
@@ -249,7 +249,7 @@ impl Circuit {
     /// an edge or a number that cannot be.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_json(read_text(path)?.as_bytes()).map_err(|message| Error::file(path, message))
+        Self::from_json(&read_unmarked(path)?).map_err(|message| Error::file(path, message))
     }
 
     /// Reads a file's contents, as [`Circuit::load`] does.

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 
-use super::{HostTensor, SafetensorsFile, TensorInfo, TensorSource, read_text};
+use super::{HostTensor, SafetensorsFile, TensorInfo, TensorSource, read_unmarked};
 use crate::error::{Error, Result};
 
 /// The part of `model.safetensors.index.json` that matters here.
@@ -131,7 +131,7 @@ impl TensorSource for ShardedSafetensors {
 /// The file that the index at `path` gives for every tensor, each a plain name.
 fn shard_of_each(path: &Path) -> Result<BTreeMap<String, String>> {
     let complain = |message: String| Error::file(path, message);
-    let index: Index = serde_json::from_str(&read_text(path)?)
+    let index: Index = serde_json::from_slice(&read_unmarked(path)?)
         .map_err(|e| complain(format!("not an index of safetensors files: {e}")))?;
     let mut names = BTreeMap::new();
     for (name, file) in index.weight_map.0 {

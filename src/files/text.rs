@@ -14,21 +14,22 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// [`Error::Io`] if it cannot be read, [`Error::File`] if it is UTF-16 or otherwise not UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    text_of(read_input(path)?).map_err(|message| Error::file(path, message))
+    let utf8 = String::from_utf8(read_unmarked(path)?);
+    utf8.map_err(|error| Error::file(path, format!("is not UTF-8: byte {}", error.utf8_error().valid_up_to())))
 }
 
-/// The text that a file's bytes are.
+/// The bytes of a file of text, without the byte order mark that it may begin with. For readers that say themselves what is no text.
 ///
 /// # Errors
-/// What is wrong with them, in words.
-pub fn text_of(mut bytes: Vec<u8>) -> Result<String, String> {
+/// [`Error::Io`] if it cannot be read, [`Error::File`] if it is UTF-16.
+pub fn read_unmarked(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    let mut bytes = read_input(path)?;
     if let Some(message) = utf16(&bytes) {
-        return Err(message.into());
+        return Err(Error::file(path, message));
     }
-    if bytes.starts_with(BYTE_ORDER_MARK) {
-        bytes.drain(..BYTE_ORDER_MARK.len());
-    }
-    String::from_utf8(bytes).map_err(|error| format!("is not UTF-8: byte {}", error.utf8_error().valid_up_to()))
+    bytes.drain(..bytes.len() - without_mark(&bytes).len());
+    Ok(bytes)
 }
 
 /// `bytes` without the byte order mark that they may begin with.
@@ -48,12 +49,18 @@ mod tests {
 
     #[test]
     fn marks_are_skipped_and_other_encodings_named() {
-        assert_eq!(text_of(b"\xef\xbb\xbfa\xef\xbb\xbf".to_vec()).unwrap(), "a\u{feff}");
-        assert_eq!(text_of(Vec::new()).unwrap(), "");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read_text(&path).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(b"\xef\xbb\xbfa\xef\xbb\xbf").unwrap(), "a\u{feff}");
+        assert_eq!(read(b"").unwrap(), "");
         for utf16 in [&b"\xff\xfea\0"[..], b"\xfe\xff\0a"] {
-            assert!(text_of(utf16.to_vec()).unwrap_err().contains("UTF-16"));
+            assert!(read(utf16).unwrap_err().contains("UTF-16"));
         }
-        assert!(text_of(b"ab\xffc".to_vec()).unwrap_err().contains("byte 2"));
+        assert!(read(b"ab\xffc").unwrap_err().contains("byte 2"));
         assert_eq!((without_mark(b"\xef\xbb\xbfa"), without_mark(b"a")), (&b"a"[..], &b"a"[..]));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{read_text, write_atomic};
+use super::{read_unmarked, write_atomic};
 use crate::{Error, Result};
 
 /// What such a file holds.
@@ -23,7 +23,7 @@ pub(crate) trait Versioned: Serialize + DeserializeOwned {
 pub(crate) fn load<T: Versioned>(path: &Path) -> Result<T> {
     let wrong = |message: String| Error::file(path, message);
     let value: serde_json::Value =
-        serde_json::from_str(&read_text(path)?).map_err(|e| wrong(format!("not a {}: {e}", T::WHAT)))?;
+        serde_json::from_slice(&read_unmarked(path)?).map_err(|e| wrong(format!("not a {}: {e}", T::WHAT)))?;
     // The version first: another version's fields may differ, which would be the lesser news.
     match value.get("version").and_then(serde_json::Value::as_u64) {
         None => return Err(wrong(format!("not a {}: no `version`", T::WHAT))),

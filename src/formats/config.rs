@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::files::read_text;
+use crate::files::read_unmarked;
 use crate::model::{ModelConfig, parse_config};
 use crate::{Error, Result};
 
@@ -59,10 +59,10 @@ const BOILERPLATE: [&str; 38] = [
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no JSON object, describes another kind of model, or no possible one.
 pub fn read_config(path: &Path) -> Result<ModelConfig> {
-    let text = read_text(path)?;
+    let bytes = read_unmarked(path)?;
     let complain = |message: String| Error::file(path, message);
     let whole: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|e| complain(format!("not a JSON object: {e}")))?;
+        serde_json::from_slice(&bytes).map_err(|e| complain(format!("not a JSON object: {e}")))?;
     if let Some(other) = whole.get("model_type").and_then(Value::as_str).filter(|other| *other != MODEL_TYPE) {
         let message = format!("describes a model of type `{other}`; only `{MODEL_TYPE}` models can be opened");
         return Err(complain(message));

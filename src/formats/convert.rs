@@ -10,7 +10,7 @@ use super::config::MODEL_TYPE;
 use super::folder::ModelFiles;
 use super::names::{BEEG_CONFIG, CONFIG, TOKENIZER, WEIGHTS};
 use crate::files::{
-    FloatType, TensorInfo, create_folder, follow, read_text, replace_dir_atomic, write_atomic, write_safetensors,
+    FloatType, TensorInfo, create_folder, follow, read_unmarked, replace_dir_atomic, write_atomic, write_safetensors,
 };
 use crate::model::is_buffer;
 use crate::text::tokenizer::Tokenizer;
@@ -100,7 +100,7 @@ fn load_tokenizer(path: &Path, vocab_size: usize) -> Result<(Tokenizer, Vec<u8>)
         let tokens = tokenizer.vocab_size();
         return Err(Error::file(path, format!("has {tokens} tokens, the model only {vocab_size}")));
     }
-    Ok((tokenizer, read_text(path)?.into_bytes()))
+    Ok((tokenizer, read_unmarked(path)?))
 }
 
 /// What is written, and in which types.

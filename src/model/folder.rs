@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{ConfigFile, Hold, MODEL_SETTINGS, Model, ModelConfig, Parameters};
 use crate::device::Device;
-use crate::files::{SafetensorsFile, read_text, save_tensors, write_atomic};
+use crate::files::{SafetensorsFile, read_unmarked, save_tensors, write_atomic};
 use crate::settings::suggestion;
 use crate::{Error, Result};
 
@@ -16,7 +16,7 @@ impl Model {
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let names = ["config.json", "beeg_config.json"];
         let path = names.iter().map(|n| folder.join(n)).find(|p| p.exists()).unwrap_or_else(|| folder.join(names[0]));
-        let config = parse_config(&path, read_text(&path)?.as_bytes())?;
+        let config = parse_config(&path, &read_unmarked(&path)?)?;
         let weights = folder.join("model.safetensors");
         let parameters =
             Parameters::load(&config, &SafetensorsFile::open(&weights)?, Hold::Dense, device).map_err(|e| match e {

@@ -153,12 +153,12 @@ impl Text {
     /// All pairs of single bytes.
     fn pairs(&mut self, observer: &Observer) -> Result<BinaryHeap<Candidate>> {
         let mut positions: HashMap<Pair, Vec<u32>> = HashMap::new();
-        for (index, &(start, count)) in self.words.iter().enumerate() {
-            if index.is_multiple_of(MERGES_PER_CHECK) {
-                observer.check()?;
-            }
+        for &(start, count) in &self.words {
             let word = self.starts[start as usize..].iter().take_while(|&&token| token != NONE);
             for (at, pair) in (start..).zip(word.clone().zip(word.skip(1))) {
+                if (at as usize).is_multiple_of(MERGES_PER_CHECK) {
+                    observer.check()?;
+                }
                 let pair = (*pair.0, *pair.1);
                 *self.pair_counts.entry(pair).or_default() += count as i64;
                 positions.entry(pair).or_default().push(at);

@@ -155,8 +155,7 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
     pub fn overlay_file(&mut self, path: &Path) -> Result<Vec<String>> {
-        let table: Table =
-            read_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
+        let table: Table = read_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
         if let Some(whole) = Self::written_whole(&table) {
             *self = whole;
             return Ok(leaves(table).into_iter().map(|(key, _)| key).collect());

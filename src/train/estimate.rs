@@ -186,7 +186,8 @@ fn needed(config: &RunConfig) -> Needed {
     let trained = |kind| trains(model, train, kind);
     let sizes = weights.trained(trained);
     let moments: Vec<_> = sizes.iter().flat_map(|&len| [memory.floats(len), memory.floats(len)]).collect();
-    let state = memory.bytes().saturating_add(sizes.iter().fold(0u64, |sum, len| sum.saturating_add(len.saturating_mul(4))));
+    let state =
+        memory.bytes().saturating_add(sizes.iter().fold(0u64, |sum, len| sum.saturating_add(len.saturating_mul(4))));
     let tokens = (train.batch_size as u64).saturating_mul(model.block_size as u64);
     let (mut lists, mut list_bytes) = (Vec::new(), 0);
     for _ in 0..2 {

@@ -172,7 +172,13 @@ impl Tape {
     }
 
     /// Hands over each leaf's gradient once nothing adds to it.
-    pub(crate) fn backward_to(&mut self, from: &Var, seed: Tensor, leaves: &[Var], mut done: impl FnMut(usize, Tensor)) {
+    pub(crate) fn backward_to(
+        &mut self,
+        from: &Var,
+        seed: Tensor,
+        leaves: &[Var],
+        mut done: impl FnMut(usize, Tensor),
+    ) {
         let mut waiting: HashMap<usize, usize> =
             leaves.iter().enumerate().filter_map(|(leaf, var)| Some((var.id?, leaf))).collect();
         let mut finished: Vec<Vec<(usize, usize)>> = Vec::with_capacity(self.steps.len());
@@ -243,7 +249,8 @@ impl Tape {
         let width = weights.first().map_or(1, |weight| weight.len()).max(1);
         let rows = x.len() / width;
         let out = self.memory.floats(x.len());
-        let saved = vec![x.tensor.clone(), self.memory.floats(rows), self.memory.floats(if centred { rows } else { 0 })];
+        let saved =
+            vec![x.tensor.clone(), self.memory.floats(rows), self.memory.floats(if centred { rows } else { 0 })];
         let (len, inputs) = (x.len(), [&[x], weights].concat());
         let partials = rows.div_ceil(rows.div_ceil(128).max(64)).saturating_mul(width);
         let mut vars = self.record(&inputs, vec![out], move |memory, dout, needs| {

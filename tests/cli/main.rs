@@ -15,14 +15,14 @@ mod interruption;
 mod measure;
 mod models;
 mod not_finite;
-mod outputs;
-mod settings;
 mod nothing;
 mod output;
+mod outputs;
 mod progress;
+mod reading;
+mod settings;
 #[cfg(unix)]
 mod signals;
-mod reading;
 mod sweep;
 mod tasks;
 mod tokenizer;

@@ -293,7 +293,7 @@ pub fn documents(data: &[u8]) {
             total += document.len();
         }
         assert!(total <= data.len(), "more text than there are bytes");
-        or_names(path, source.sample(10));
+        or_names(path, source.sample(10, &gossamer::observer::Observer::default()));
     });
 }
 

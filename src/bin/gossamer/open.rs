@@ -7,10 +7,10 @@ use gossamer::device::Device;
 use gossamer::files::load_ids;
 use gossamer::formats::folder::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model};
+use gossamer::terminal::say;
 use gossamer::text::corpus::Source;
 use gossamer::text::notation;
 use gossamer::text::sequences::sequences;
-use gossamer::terminal::say;
 use gossamer::text::tokenizer::Tokenizer;
 
 /// Tokens of text at most: all are held in memory.

@@ -199,7 +199,11 @@ fn tokenizer(args: &TokenizerArgs) -> Result<()> {
         args.out.display()
     );
     // Standard output may have the tokenizer itself.
-    if is_stdout(&args.out) { say(said) } else { print(said) }
+    if is_stdout(&args.out) {
+        say(said)
+    } else {
+        print(said)
+    }
     Ok(())
 }
 
@@ -366,7 +370,7 @@ impl<'a> Screen<'a> {
                     human_bytes(estimate.host_bytes),
                     if estimate.on_host > 1 { ", for each rank" } else { "" }
                 ));
-                run.config.notes().into_iter().for_each(|note| self.say(format!("note        {note}")));
+                run.config.notes().into_iter().for_each(|note| say(format!("note        {note}")));
                 self.progress.stage("preparing the data");
             }
             Event::Data(data) => {
