@@ -53,9 +53,17 @@ pub(super) fn index_of(entry: usize, shape: &[usize]) -> Vec<usize> {
 
 /// The first of the numbers that is not finite, with its place.
 pub fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
-    let blocks = values.par_chunks(1 << 14).enumerate();
-    let first = blocks.find_map_first(|(block, values)| Some((block, values.iter().position(|v| !v.is_finite())?)));
-    first.map(|(block, at)| (block * (1 << 14) + at, values[block * (1 << 14) + at]))
+    // Few numbers are not worth the other threads.
+    const BLOCK: usize = 1 << 14;
+    let in_block = |values: &[f32]| values.iter().position(|v| !v.is_finite());
+    let first = match values.len() {
+        ..=BLOCK => in_block(values),
+        _ => {
+            let blocks = values.par_chunks(BLOCK).enumerate();
+            blocks.find_map_first(|(block, values)| Some(block * BLOCK + in_block(values)?))
+        }
+    };
+    first.map(|at| (at, values[at]))
 }
 
 /// Whether all numbers are finite. Those of a GPU stay there, unless they are so large that their squares overflow.
@@ -117,5 +125,22 @@ impl Model {
                 Err(self.not_finite(what, value, None))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_not_finite;
+
+    #[test]
+    fn the_first_is_found_in_short_and_in_long_lists() {
+        for (len, at) in [(1, 0), (100, 99), (1 << 14, 5), (100_000, 70_000), (100_000, 99_999)] {
+            let mut values = vec![1.0; len];
+            assert_eq!(first_not_finite(&values), None);
+            values[at] = f32::INFINITY;
+            values[len - 1] = f32::INFINITY;
+            assert_eq!(first_not_finite(&values), Some((at, f32::INFINITY)));
+        }
+        assert_eq!(first_not_finite(&[]), None);
     }
 }
