@@ -58,7 +58,7 @@ fn one_number_in_any_parameter_is_named_with_the_first_site() {
             data[at] = f32::NAN;
             let parameters = Parameters::from_host(&config, state, &device).unwrap();
             let model = Model { config: config.clone(), parameters, device: device.clone() };
-            let (found, value, _, weights) = site(evaluate(&model, &everything(&config), 4, false));
+            let (found, value, _, weights) = site(evaluate(&model, &everything(&config), 4, false, &Observer::default()));
             let wanted = first_site(&config, &name);
             assert!(wanted.contains(&found), "{variant}: NaN in {name} is first seen at {found}, not {wanted:?}");
             assert!(value.is_nan() && weights.unwrap().starts_with(&format!("{name} holds NaN at [")), "{shape:?}");
@@ -117,7 +117,7 @@ fn finite_weights_whose_logits_overflow_are_refused() {
 fn a_logit_of_minus_infinity_beside_a_finite_loss_is_refused() {
     for device in devices() {
         let model = written(&device, &config(""), "final_logits_bias", |data| data[18] = f32::NEG_INFINITY);
-        let (found, value, ..) = site(evaluate(&model, &[vec![1, 2, 3, 4]], 1, false));
+        let (found, value, ..) = site(evaluate(&model, &[vec![1, 2, 3, 4]], 1, false, &Observer::default()));
         assert_eq!((found.as_str(), value), ("logits", f32::NEG_INFINITY), "{}", device.describe());
     }
 }
