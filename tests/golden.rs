@@ -15,13 +15,8 @@ use tempfile::TempDir;
 const FORWARD: [&str; 4] = ["loss", "logits, activations", "gradients", "activation gradients"];
 const TRAIN: [&str; 6] =
     ["losses", "gradient rms", "lr, densities", "nonzero counts", "weights at the end", "zero pattern"];
-const BRIDGE: [&str; 5] = [
-    "terms of every site",
-    "logits",
-    "gradients, sparse model",
-    "gradients, bridges",
-    "gradients, constant targets",
-];
+const BRIDGE: [&str; 5] =
+    ["terms of every site", "logits", "gradients, sparse model", "gradients, bridges", "gradients, constant targets"];
 const PRUNE: [&str; 3] = ["task loss, total", "kept nodes", "gradients of tau"];
 
 fn golden(case: &str) -> PathBuf {
@@ -296,8 +291,7 @@ fn errors_planted_in_kernels_are_seen() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders"), folder.path());
-        let options =
-            || GpuOptions { shaders: Some(folder.path().into()), checked: false, ..GpuOptions::from_env() };
+        let options = || GpuOptions { shaders: Some(folder.path().into()), checked: false, ..GpuOptions::from_env() };
         let verdicts = || {
             let gpu = Gpu::open_with(None, &options()).unwrap();
             assert!(gpu.options().checked, "kernels of a folder are checked");

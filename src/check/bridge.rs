@@ -36,8 +36,8 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         Objective { draw_sparse: false, ..objective }.gradients(&tokens, sequences, 1.0, &trained)?;
     let default_terms = default_terms.read()?;
     let without_encoders = Coefficients { nmse_enc: 0.0, ..coefficients };
-    let (_, without_encoders) = Objective { coefficients: without_encoders, ..objective }
-        .gradients(&tokens, sequences, 1.0, &trained)?;
+    let (_, without_encoders) =
+        Objective { coefficients: without_encoders, ..objective }.gradients(&tokens, sequences, 1.0, &trained)?;
 
     let mut losses = Worst::new("terms of every site", LOSS);
     let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
@@ -75,8 +75,8 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         if let Some(parameter) = name.strip_prefix("grad/sparse/") {
             let at = sparse.parameters.position(parameter);
             of_sparse.see(parameter, gradient(at.and_then(|at| gradients.sparse[at].as_ref())));
-            let [got, want] = [&default, &without_encoders]
-                .map(|gradients| read(at.and_then(|at| gradients.sparse[at].as_ref())));
+            let [got, want] =
+                [&default, &without_encoders].map(|gradients| read(at.and_then(|at| gradients.sparse[at].as_ref())));
             constant_targets.see(parameter, got.and_then(|got| relative_norm(&got, &want?)));
         } else if let Some(map) = name.strip_prefix("grad/bridge/") {
             let at = bridges.list.iter().position(|known| known.name == map);

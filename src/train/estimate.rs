@@ -50,8 +50,17 @@ impl Estimate {
         }
     }
 
-    /// Estimates a run, by going through the allocations of its first steps.
+    /// Estimates a run on the CPU device, by going through the allocations of its first steps.
     pub fn new(config: &RunConfig) -> Self {
+        Self::of(config, true)
+    }
+
+    /// As [`Estimate::new`], for a run on `device`.
+    pub fn on(config: &RunConfig, device: &Device) -> Self {
+        Self::of(config, device.is_cpu())
+    }
+
+    pub(crate) fn of(config: &RunConfig, cpu: bool) -> Self {
         let shapes = Parameters::shapes(&config.model);
         let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
         let parameters = Self::parameters_of(&config.model);
@@ -67,7 +76,7 @@ impl Estimate {
                 largest = (name.clone(), needed);
             }
         }
-        let Needed { state_bytes, device_bytes } = needed(config);
+        let Needed { state_bytes, device_bytes } = needed(config, cpu);
         Self {
             parameters,
             nonzeros,
@@ -150,14 +159,15 @@ pub(crate) struct Needed {
 pub(crate) const MICRO_BATCHES: usize = 2;
 
 /// Goes through the allocations of [`super::step::Trainer`]: a step with dense weights and, once these are thin enough, one with lists.
-fn needed(config: &RunConfig) -> Needed {
+fn needed(config: &RunConfig, cpu: bool) -> Needed {
     let (model, train) = (&config.model, &config.train);
-    let memory = Memory::default();
+    let memory = Memory::new(cpu);
     let weights = Weights::new(&memory, model);
     let trained = |kind| trains(model, train, kind);
     let sizes = weights.trained(trained);
     let moments: Vec<_> = sizes.iter().flat_map(|&len| [memory.floats(len), memory.floats(len)]).collect();
-    let state = memory.bytes().saturating_add(sizes.iter().fold(0u64, |sum, len| sum.saturating_add(len.saturating_mul(4))));
+    let state =
+        memory.bytes().saturating_add(sizes.iter().fold(0u64, |sum, len| sum.saturating_add(len.saturating_mul(4))));
     let tokens = (train.batch_size as u64).saturating_mul(model.block_size as u64);
     let (mut lists, mut list_bytes) = (Vec::new(), 0);
     for _ in 0..2 {
@@ -178,6 +188,7 @@ fn needed(config: &RunConfig) -> Needed {
             });
         }
         drop((gradients, batches, others));
+        lists.clear();
         let before = memory.bytes();
         lists = weights.lists(&memory, model, &config.sparsity);
         list_bytes = memory.bytes().saturating_sub(before).max(list_bytes);

@@ -172,7 +172,7 @@ impl Run<'_> {
     /// one.
     pub fn execute(&self, resume: bool, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
-        let estimate = Estimate::new(&self.ranks.share(&self.config)?);
+        let estimate = Estimate::on(&self.ranks.share(&self.config)?, &self.device);
         self.execute_with(resume, estimate, fresh, |trainer, _| Ok(trainer), watch)
     }
 

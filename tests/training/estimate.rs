@@ -11,9 +11,8 @@ use crate::tiny::{model, optimizer, schedule, step, trainer};
 
 /// The estimate over what is allocated after some steps.
 fn ratio(device: &Device, config: &RunConfig) -> f64 {
-    let estimate = Estimate::new(config).device_bytes();
-    let mut trainer: Trainer =
-        trainer(device, config.model.clone(), config.train.clone(), config.sparsity.clone());
+    let estimate = Estimate::on(config, device).device_bytes();
+    let mut trainer: Trainer = trainer(device, config.model.clone(), config.train.clone(), config.sparsity.clone());
     for _ in 0..config.train.steps {
         step(&mut trainer).unwrap();
     }
@@ -51,10 +50,20 @@ fn variants() -> Vec<(&'static str, RunConfig)> {
         ("small vocabulary, batch", config(|c| (c.model.vocab_size, c.train.batch_size) = (40, 24))),
         ("LayerNorm", config(|c| c.model.rms_norm = false)),
         ("no AbsTopK", config(|c| c.model.afrac = None)),
-        ("dense GPT-2", config(|c| {
-            let model = ModelConfig { block_size: 16, vocab_size: 128, n_layer: 3, n_head: 4, d_model: 48, ..ModelConfig::default() };
-            (c.model, c.train.batch_size) = (model, 12);
-        })),
+        (
+            "dense GPT-2",
+            config(|c| {
+                let model = ModelConfig {
+                    block_size: 16,
+                    vocab_size: 128,
+                    n_layer: 3,
+                    n_head: 4,
+                    d_model: 48,
+                    ..ModelConfig::default()
+                };
+                (c.model, c.train.batch_size) = (model, 12);
+            }),
+        ),
         ("narrow heads", config(|c| (c.model.d_head, c.train.batch_size) = (Some(4), 12))),
         ("narrow MLP", config(|c| (c.model.d_mlp, c.train.batch_size) = (Some(64), 12))),
         ("wide MLP", config(|c| (c.model.d_mlp, c.train.batch_size) = (Some(512), 12))),

@@ -84,8 +84,7 @@ pub(super) fn attention(b: &mut Bench) -> Result<()> {
         let n = s.len();
         let q: Vec<f32> = b.numbers(n).iter().map(|q| 2.0 * q).collect();
         let (k, v, dout, sink) = (b.numbers(n), b.numbers(n), b.numbers(n), b.numbers(s.heads));
-        let want =
-            right(s, [&wide(&q), &wide(&k), &wide(&v), &wide(&dout)], with_sink.then(|| wide(&sink)).as_deref());
+        let want = right(s, [&wide(&q), &wide(&k), &wide(&v), &wide(&dout)], with_sink.then(|| wide(&sink)).as_deref());
         let dimensions = [s.batch, s.time, s.heads * s.width];
         let (q, k) = (b.put(&dimensions, &q)?, b.put(&dimensions, &k)?);
         let (v, dout) = (b.put(&dimensions, &v)?, b.put(&dimensions, &dout)?);
@@ -97,9 +96,11 @@ pub(super) fn attention(b: &mut Bench) -> Result<()> {
         b.close(&at("forward"), &forward.y, &want.y)?;
         b.close(&at("lse"), &forward.lse, &want.lse)?;
         let got = attention::backward(&dout, &q, &k, &v, sink, &forward, s.heads)?;
-        for (name, got, want) in
-            [("queries", &got.q, &want.gradients[0]), ("keys", &got.k, &want.gradients[1]), ("values", &got.v, &want.gradients[2])]
-        {
+        for (name, got, want) in [
+            ("queries", &got.q, &want.gradients[0]),
+            ("keys", &got.k, &want.gradients[1]),
+            ("values", &got.v, &want.gradients[2]),
+        ] {
             // Where there is one key, the gradients of its query and of itself are 0 up to rounding.
             if s.time > 1 || name == "values" || with_sink {
                 b.close(&at(&format!("gradient of {name}")), got, want)?;
@@ -124,7 +125,8 @@ pub(super) fn attention_step(b: &mut Bench) -> Result<()> {
         };
         // Positions one by one at first, as they are generated; then the rest at once, as a prompt is read.
         let (mut keys, mut values) = (b.device.zeros("keys", &kept)?, b.device.zeros("values", &kept)?);
-        let mut lengths: Vec<usize> = [1, 2, 3, capacity / 2, capacity].into_iter().filter(|&l| l <= capacity && l > 0).collect();
+        let mut lengths: Vec<usize> =
+            [1, 2, 3, capacity / 2, capacity].into_iter().filter(|&l| l <= capacity && l > 0).collect();
         lengths.sort_unstable();
         lengths.dedup();
         let mut before = 0;
@@ -157,7 +159,8 @@ pub(super) fn attention_step(b: &mut Bench) -> Result<()> {
                 let last = y.chunks(length * channels).flat_map(|y| &y[(length - 1) * channels..]);
                 let want: Vec<f64> = last.copied().collect();
                 b.fresh()?;
-                let got = attention_step::forward(&query, &keys, &values, length, with_sink.then_some(&sink_in), heads)?;
+                let got =
+                    attention_step::forward(&query, &keys, &values, length, with_sink.then_some(&sink_in), heads)?;
                 b.close(&format!("{length} of {kept:?}, {heads} heads, sink {with_sink}"), &got, &want)?;
             }
         }

@@ -71,7 +71,9 @@ fn normal_cdf(x: f64) -> f64 {
 
 pub(super) fn gelu(b: &mut Bench) -> Result<()> {
     // Each range is compared by itself, so that its small numbers count.
-    for (first, last) in [(-0.01, 0.01), (-1.0, 1.0), (-3.0, -1.0), (-5.0, -3.0), (1.0, 12.5), (12.9, 20.0), (-1e20, 1e20)] {
+    for (first, last) in
+        [(-0.01, 0.01), (-1.0, 1.0), (-3.0, -1.0), (-5.0, -3.0), (1.0, 12.5), (12.9, 20.0), (-1e20, 1e20)]
+    {
         let x: Vec<f32> = (0..300).map(|i| (first + (last - first) * f64::from(i) / 299.0) as f32).collect();
         let dout = b.numbers(x.len());
         let want: Vec<f64> = wide(&x).iter().map(|&x| x * normal_cdf(x)).collect();

@@ -90,7 +90,8 @@ pub(super) fn kl(b: &mut Bench) -> Result<()> {
 }
 
 pub(super) fn nmse(b: &mut Bench) -> Result<()> {
-    for (rows, width, all_at_mean) in [(2, 1, false), (5, 300, false), (300, 7, false), (600, 260, false), (4, 5, true)] {
+    for (rows, width, all_at_mean) in [(2, 1, false), (5, 300, false), (300, 7, false), (600, 260, false), (4, 5, true)]
+    {
         let (x, mut target) = (b.numbers(rows * width), b.numbers(rows * width));
         if all_at_mean {
             target = target[..width].repeat(rows);
@@ -157,9 +158,8 @@ pub(super) fn contrast(b: &mut Bench) -> Result<()> {
     for (batch, time, vocab) in [(1, 1, 1), (3, 4, 5), (70, 2, 9)] {
         let n = batch * time * vocab;
         let logits = b.numbers(n);
-        let choices: Vec<_> = (0..batch)
-            .map(|_| (b.below(time), b.below(vocab) as u32, b.below(vocab) as u32))
-            .collect();
+        let choices: Vec<_> =
+            (0..batch).map(|_| (b.below(time), b.below(vocab) as u32, b.below(vocab) as u32)).collect();
         let dz = b.numbers(batch);
         let (mut z, mut dlogits) = (vec![], vec![0.0; n]);
         for (i, &(at, right, wrong)) in choices.iter().enumerate() {

@@ -35,7 +35,9 @@ pub(super) fn abs_topk(b: &mut Bench) -> Result<()> {
         3 => vec![-1.5; n],
         // A few that are not zero, and all sizes that there are: digits of every pass decide.
         4 => (0..n).map(|_| if b.below(9) == 0 { b.numbers(1)[0] } else { 0.0 }).collect(),
-        _ => (0..n).map(|_| f32::from_bits(0x3f80_0000 ^ (b.below(2) << 3 | b.below(4) << 8 | b.below(3) << 16) as u32)).collect(),
+        _ => (0..n)
+            .map(|_| f32::from_bits(0x3f80_0000 ^ (b.below(2) << 3 | b.below(4) << 8 | b.below(3) << 16) as u32))
+            .collect(),
     };
     for (rows, cols) in [(5, 1), (3, 7), (4, 255), (2, 300), (2, 2048), (2, 2049), (1, 5000)] {
         for kind in 0..6 {
@@ -49,7 +51,8 @@ pub(super) fn abs_topk(b: &mut Bench) -> Result<()> {
                     let keys: Vec<u64> = x.iter().map(|&x| magnitude(x).into()).collect();
                     let kept = largest(&keys, k.min(cols));
                     let is_kept = marks(cols, &kept);
-                    zeros.push(kept.iter().filter(|&&i| magnitude(x[i]) == 0).map(|&i| i as u32 + 1).max().unwrap_or(0));
+                    zeros
+                        .push(kept.iter().filter(|&&i| magnitude(x[i]) == 0).map(|&i| i as u32 + 1).max().unwrap_or(0));
                     y.extend(x.iter().zip(&is_kept).map(|(&x, &kept)| if kept { x } else { 0.0 }));
                     dx.extend(dout.iter().zip(&is_kept).map(|(&d, &kept)| if kept { d } else { 0.0 }));
                 }
