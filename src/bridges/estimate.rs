@@ -1,13 +1,23 @@
 //! What training bridges needs, before it starts.
 
+use crate::device::Device;
 use crate::model::ModelConfig;
 use crate::train::config::RunConfig;
 use crate::train::estimate::{Estimate, MICRO_BATCHES};
-use crate::train::plan::{Memory, Plan, Tape, Var, Weights, batch};
+use crate::train::plan::{Memory, Plan, Tape, Tensor, Var, Weights, batch};
 use crate::train::step::trains;
 
-/// Estimates a run that trains a sparse model together with bridges to a dense one, as [`Estimate::new`] does.
+/// Estimates a run on the CPU device that trains a sparse model together with bridges to a dense one, as [`Estimate::new`] does.
 pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
+    estimate_for(config, dense, true)
+}
+
+/// As [`estimate()`], for a run on `device`.
+pub fn estimate_on(config: &RunConfig, dense: &ModelConfig, device: &Device) -> Estimate {
+    estimate_for(config, dense, device.is_cpu())
+}
+
+fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Estimate {
     let sparse = &config.model;
     let number = |n: usize| n as u64;
     let times = |a: u64, b: u64| a.saturating_mul(b);
@@ -15,12 +25,12 @@ pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
     let maps = times(sites, times(2 * number(dense.d_model), number(sparse.d_model)))
         .saturating_add(times(sites, number(dense.d_model + sparse.d_model)));
     let tokens = number(config.train.batch_size.saturating_mul(sparse.block_size));
-    let mut estimate = Estimate::new(config);
+    let mut estimate = Estimate::of(config, cpu);
     // Weights, gradients and two moments of the bridges, the frozen weights, and the sparse model's gradients once more.
     let state = times(maps, 16)
         .saturating_add(times(Estimate::parameters_of(dense), 4))
         .saturating_add(times(estimate.gradients, 4));
-    let device_bytes = needed(config, dense);
+    let device_bytes = needed(config, dense, cpu);
     estimate.state_bytes = estimate.state_bytes.saturating_add(state).min(device_bytes);
     estimate.activation_bytes = device_bytes.saturating_sub(estimate.state_bytes);
     estimate.gradients = estimate.gradients.saturating_add(maps);
@@ -41,12 +51,12 @@ struct Pair<'a> {
     dense_weights: Weights,
     sparse_weights: Weights,
     /// Encoders and decoders in turn, weights and biases.
-    maps: Vec<crate::train::plan::Tensor>,
+    maps: Vec<Tensor>,
 }
 
 /// Goes through the allocations of [`super::BridgeTrainer`].
-fn needed(config: &RunConfig, dense: &ModelConfig) -> u64 {
-    let (sparse, memory) = (&config.model, Memory::default());
+fn needed(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> u64 {
+    let (sparse, memory) = (&config.model, Memory::new(cpu));
     let (d, s) = (dense.d_model as u64, sparse.d_model as u64);
     let sizes = [d.saturating_mul(s), s, s.saturating_mul(d), d];
     let pair = Pair {
@@ -72,6 +82,7 @@ fn needed(config: &RunConfig, dense: &ModelConfig) -> u64 {
             total.get_or_insert(gradients);
         }
         drop(total);
+        lists.clear();
         lists = pair.sparse_weights.lists(&memory, sparse, &config.sparsity);
     }
     drop((lists, moments));
@@ -80,7 +91,7 @@ fn needed(config: &RunConfig, dense: &ModelConfig) -> u64 {
 
 impl Pair<'_> {
     /// As [`super::Objective::gradients`].
-    fn gradients(&self) -> Option<Vec<crate::train::plan::Tensor>> {
+    fn gradients(&self) -> Option<Vec<Tensor>> {
         let (sparse, memory, tokens) = (&self.config.model, &self.memory, self.tokens);
         let bridge = self.config.bridge.as_ref();
         let trained = |kind| trains(sparse, &self.config.train, kind);

@@ -18,7 +18,7 @@ mod steer;
 mod train;
 
 pub use candidates::{Candidate, Control, Effect, Question, Sweep, residual_channels};
-pub use estimate::estimate;
+pub use estimate::{estimate, estimate_on};
 pub use evaluate::{BridgeEvaluation, Hybrid, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};
 pub use maps::{Bridges, Map};

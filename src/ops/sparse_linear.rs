@@ -40,10 +40,11 @@ pub fn worthwhile_beside_zeros(device: &Device, (outputs, inputs): (usize, usize
     worthwhile(device, density) && (!skips || density <= WORTHWHILE_SKIPPING)
 }
 
-/// The largest share of nonzeros at which any device's training multiplies by lists: [`worthwhile_beside_zeros`] for a weight of that
-/// shape, otherwise [`worthwhile`].
-pub(crate) fn largest_worthwhile(shape: Option<(usize, usize)>) -> f64 {
+/// The largest share of nonzeros at which training multiplies by lists, on the CPU device or a GPU: by [`worthwhile_beside_zeros`] for a
+/// weight of that shape, otherwise by [`worthwhile`].
+pub(crate) fn largest_worthwhile(cpu: bool, shape: Option<(usize, usize)>) -> f64 {
     match shape {
+        _ if !cpu => WORTHWHILE_GPU,
         Some((outputs, inputs)) if linear::skips(inputs, outputs) => WORTHWHILE_SKIPPING,
         _ => WORTHWHILE_CPU,
     }

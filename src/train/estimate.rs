@@ -77,8 +77,17 @@ impl Estimate {
         }
     }
 
-    /// Estimates a run, by going through the allocations of its first steps.
+    /// Estimates a run on the CPU device, by going through the allocations of its first steps.
     pub fn new(config: &RunConfig) -> Self {
+        Self::of(config, true)
+    }
+
+    /// As [`Estimate::new`], for a run on `device`.
+    pub fn on(config: &RunConfig, device: &Device) -> Self {
+        Self::of(config, device.is_cpu())
+    }
+
+    pub(crate) fn of(config: &RunConfig, cpu: bool) -> Self {
         let shapes = Parameters::shapes(&config.model);
         let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
         let parameters = Self::parameters_of(&config.model);
@@ -87,7 +96,7 @@ impl Estimate {
         let tokens = (config.train.batch_size * m.block_size) as u64;
         // In bytes and saturating, since settings beyond any machine must be refused, not wrapped around.
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
-        let Needed { state_bytes, device_bytes } = needed(config);
+        let Needed { state_bytes, device_bytes } = needed(config, cpu);
         let mut estimate = Self {
             parameters,
             nonzeros,
@@ -179,9 +188,9 @@ pub(crate) struct Needed {
 pub(crate) const MICRO_BATCHES: usize = 2;
 
 /// Goes through the allocations of [`super::step::Trainer`]: a step with dense weights and, once these are thin enough, one with lists.
-fn needed(config: &RunConfig) -> Needed {
+fn needed(config: &RunConfig, cpu: bool) -> Needed {
     let (model, train) = (&config.model, &config.train);
-    let memory = Memory::default();
+    let memory = Memory::new(cpu);
     let weights = Weights::new(&memory, model);
     let trained = |kind| trains(model, train, kind);
     let sizes = weights.trained(trained);
@@ -208,6 +217,7 @@ fn needed(config: &RunConfig) -> Needed {
             });
         }
         drop((gradients, batches, others));
+        lists.clear();
         let before = memory.bytes();
         lists = weights.lists(&memory, model, &config.sparsity);
         list_bytes = memory.bytes().saturating_sub(before).max(list_bytes);

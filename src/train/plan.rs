@@ -13,12 +13,13 @@ use crate::ops::sparse_linear;
 use crate::sparsity::Schedule;
 
 /// Numbers of four bytes that a device has allocated, those in use and those kept for reuse.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Memory(Rc<RefCell<Pools>>);
 
 #[derive(Default)]
 struct Pools {
-    /// Free buffers of floats and of words: how many of each size.
+    cpu: bool,
+    /// Free buffers of floats and, where they are kept apart, of words: how many of each size.
     free: [BTreeMap<u64, u64>; 2],
     allocated: u64,
 }
@@ -47,6 +48,15 @@ impl Drop for Block {
 }
 
 impl Memory {
+    /// That of the CPU device or of a GPU, with nothing in it.
+    pub(crate) fn new(cpu: bool) -> Self {
+        Self(Rc::new(RefCell::new(Pools { cpu, ..Pools::default() })))
+    }
+
+    fn is_cpu(&self) -> bool {
+        self.0.borrow().cpu
+    }
+
     /// Bytes allocated so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.borrow().allocated.saturating_mul(4)
@@ -64,6 +74,7 @@ impl Memory {
 
     fn take(&self, pool: usize, len: u64) -> Tensor {
         let mut pools = self.0.borrow_mut();
+        let pool = if pools.cpu { pool } else { 0 };
         let fitting = pools.free[pool].range(len..=len.saturating_mul(2)).next().map(|(&size, _)| size);
         match fitting {
             Some(size) => {
@@ -283,14 +294,16 @@ impl Tape {
     fn attention(&mut self, [q, k, v]: [&Var; 3], sink: Option<&Var>, statistics: u64) -> Var {
         let out = self.memory.floats(q.len());
         let lse = self.memory.floats(statistics);
-        // The CPU's, by heads.
-        drop(self.memory.floats(q.len()));
+        // By heads.
+        if self.memory.is_cpu() {
+            drop(self.memory.floats(q.len()));
+        }
         let saved = vec![q.tensor.clone(), k.tensor.clone(), v.tensor.clone(), out.clone(), lse];
         let inputs: Vec<_> = [Some(q), Some(k), Some(v), sink].into_iter().flatten().collect();
         let sizes: Vec<_> = inputs.iter().map(|var| var.len()).collect();
         let mut vars = self.record(&inputs, vec![out], move |memory, dout, _| {
             let gradients = sizes.iter().map(|&len| Some(memory.floats(len))).collect();
-            drop(memory.floats(sizes[0].saturating_mul(3)));
+            drop(memory.floats(if memory.is_cpu() { sizes[0].saturating_mul(3) } else { statistics }));
             drop((dout, saved));
             gradients
         });
@@ -384,7 +397,7 @@ impl Weights {
             let &[rows, columns] = &shape[..] else { continue };
             let hidden = matches!(kind, Kind::Hidden(_));
             let target = if hidden { schedule.target_density } else { schedule.embed_target_density };
-            let largest = sparse_linear::largest_worthwhile(hidden.then_some((rows, columns)));
+            let largest = sparse_linear::largest_worthwhile(memory.is_cpu(), hidden.then_some((rows, columns)));
             if target <= largest {
                 let kept = (largest * rows as f64 * columns as f64) as u64;
                 for count in [rows, columns] {

@@ -195,7 +195,7 @@ impl Run<'_> {
     /// one; both refuse one that another process is writing in.
     pub fn execute(&self, start: impl Into<Start>, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
-        let estimate = Estimate::new(&self.ranks.share(&self.config)?);
+        let estimate = Estimate::on(&self.ranks.share(&self.config)?, &self.device);
         self.execute_with(start, estimate, fresh, |trainer, _| Ok(trainer), watch)
     }
 

@@ -160,3 +160,29 @@ fn the_gl_stack_sleeps_where_another_will_do() {
     }
     assert!(!without(&["tasks", "list"]).contains(COMPLAINT));
 }
+
+/// Kernels from a folder take the place of the built-in ones, and what is wrong in them makes `check` fail.
+#[test]
+fn kernels_can_come_from_a_folder() {
+    let dir = tempdir().unwrap();
+    let (source, shaders) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders"), dir.path().join("shaders"));
+    fs::create_dir_all(shaders.join("include")).unwrap();
+    for folder in ["", "include"] {
+        for entry in fs::read_dir(source.join(folder)).unwrap().map(Result::unwrap).filter(|e| e.path().is_file()) {
+            fs::copy(entry.path(), shaders.join(folder).join(entry.file_name())).unwrap();
+        }
+    }
+    let check = || {
+        let mut check = gossamer(&["check", "--device", "gpu", "--only", "relu,columns"]);
+        check.env("GOSSAMER_SHADERS", &shaders);
+        check
+    };
+    let said = succeeds(&mut check());
+    assert!(said.contains("all 2 operations") && said.contains(&format!("kernels of {}", shaders.display())), "{said}");
+    let relu = shaders.join("relu.wgsl");
+    fs::write(&relu, fs::read_to_string(&relu).unwrap().replace("x[i] <= 0.0", "x[i] <= 1.0")).unwrap();
+    fails(&mut check(), &["1 quantities are off"]);
+    fs::remove_file(&relu).unwrap();
+    fails(&mut check(), &["relu.wgsl"]);
+    fails(&mut gossamer(&["check", "--device", "cpu", "--only", "relo"]), &["`relo` is no operation", "relu"]);
+}

@@ -3,6 +3,7 @@
 use gossamer::Error;
 use gossamer::device::Device;
 use gossamer::model::{Batch, Generator, Model, ModelConfig, Parameters, Pass, Recorder, Sampling, Weights, evaluate};
+use gossamer::observer::Observer;
 use gossamer::tape::Tape;
 
 use crate::common::devices;
@@ -58,7 +59,8 @@ fn one_number_in_any_parameter_is_named_with_the_first_site() {
             data[at] = f32::NAN;
             let parameters = Parameters::from_host(&config, state, &device).unwrap();
             let model = Model { config: config.clone(), parameters, device: device.clone() };
-            let (found, value, _, weights) = site(evaluate(&model, &everything(&config), 4, false, &Observer::default()));
+            let (found, value, _, weights) =
+                site(evaluate(&model, &everything(&config), 4, false, &Observer::default()));
             let wanted = first_site(&config, &name);
             assert!(wanted.contains(&found), "{variant}: NaN in {name} is first seen at {found}, not {wanted:?}");
             assert!(value.is_nan() && weights.unwrap().starts_with(&format!("{name} holds NaN at [")), "{shape:?}");

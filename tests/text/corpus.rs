@@ -215,7 +215,7 @@ fn two_at_once_make_one_corpus() {
                     asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 });
-                Corpus::from_documents(documents, tokenizer(), cache.path(), 0.2, "both").unwrap()
+                Corpus::from_documents(documents, tokenizer(), cache.path(), 0.2, "both", &Observer::default()).unwrap()
             })
         });
         threads.map(|thread| thread.join().unwrap())

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use gossamer::bridges::{BridgeTrainer, estimate};
+use gossamer::bridges::{BridgeTrainer, estimate_on};
 use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::{Hold, Model, ModelConfig};
@@ -92,8 +92,8 @@ pub fn execute(args: &RunArgs, mut config: RunConfig, ranks: &Ranks) -> Result<(
     let Some(bridge) = config.bridge.clone() else { bail!("that run trains no bridges: go on with `train --resume`") };
     let dense = find(&bridge.dense).context("the dense model")?;
     BridgeTrainer::fits(&dense.config, &config.model)?;
-    let estimate = estimate(&config, &dense.config);
     let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
+    let estimate = estimate_on(&config, &dense.config, &device);
     let places = args.places("bridges", ranks)?;
     let (folder, cache) = (places.folder.clone(), places.cache.clone());
     let progress = progress(ranks);
