@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Between two looks at a lock that another process holds.
-const PAUSE: Duration = Duration::from_millis(100);
-/// After so many of them it is told what is waited for.
-const TELL_AFTER: u64 = 10;
+/// Between the first two looks at a lock that another process holds; then it doubles,
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 
 /// So often a lock file is looked for again that was removed meanwhile. Some file systems give a file another number at each look.
 const TRIES: usize = 100;
@@ -67,19 +67,20 @@ impl Lock {
     /// # Errors
     /// Those of [`Lock::take`] and of `check`.
     pub fn wait(path: impl AsRef<Path>, mut check: impl FnMut() -> Result<()>) -> Result<Self> {
-        let mut pauses = 0;
+        let (mut pause, mut told) = (FIRST_PAUSE, false);
         loop {
             match Self::take(path.as_ref())? {
                 Ok(lock) => return Ok(lock),
                 // Most are held for less than that.
-                Err(holder) if pauses == TELL_AFTER => {
+                Err(holder) if pause == LONGEST_PAUSE && !told => {
                     tracing::info!("waiting for {holder}, which has {}", path.as_ref().display());
+                    told = true;
                 }
                 Err(_) => {}
             }
             check()?;
-            std::thread::sleep(PAUSE);
-            pauses += 1;
+            std::thread::sleep(pause);
+            pause = LONGEST_PAUSE.min(2 * pause);
         }
     }
 
