@@ -71,7 +71,7 @@ impl Corpus {
         let files = source.files()?;
         let contents = fingerprint(&files, observer)?;
         let cache = Cache::new(cache_dir.as_ref(), ["files", &contents], tokenizer, val_fraction)?;
-        cache.open_or(|| {
+        cache.open_or(observer, || {
             let size = files.iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum();
             let mut documents = Documents::of(files, *observer);
             let mut sides = cache.fill(&mut documents, Some(size), observer)?;
@@ -98,7 +98,7 @@ impl Corpus {
         observer: &Observer,
     ) -> Result<Self> {
         let cache = Cache::new(cache_dir.as_ref(), ["documents", key], tokenizer, val_fraction)?;
-        cache.open_or(|| {
+        cache.open_or(observer, || {
             let mut empty = 0;
             let mut documents =
                 documents.into_iter().inspect(|document| empty += u64::from(document.is_empty())).map(Ok);
@@ -184,14 +184,14 @@ impl<'a> Cache<'a> {
         Ok(Some(Corpus { train, validation, statistics, cached, key: self.key.clone() }))
     }
 
-    fn open_or(&self, build: impl FnOnce() -> Result<Sides>) -> Result<Corpus> {
+    fn open_or(&self, observer: &Observer, build: impl FnOnce() -> Result<Sides>) -> Result<Corpus> {
         // What killed processes left may be anyone's; whatever cannot be removed is in nobody's way.
         let _ = sweep_own(self.folder);
         if let Some(corpus) = self.open(true)? {
             return Ok(corpus);
         }
         create_folder(self.folder)?;
-        let _lock = Lock::wait(lock_name(self.folder, &self.key), || Ok(()))?;
+        let _lock = Lock::wait(lock_name(self.folder, &self.key), || observer.check())?;
         // Another process may have made it meanwhile.
         if let Some(corpus) = self.open(true)? {
             return Ok(corpus);
