@@ -28,7 +28,7 @@ const TRAIN: &[Setting<Optimizer>] = &[
     Setting::number("accumulate", Takes::Count(1, MAX_TOKENS_PER_STEP), "forward passes in a step", |t| {
         t.accumulate.into()
     }),
-    Setting::number("lr", above(0.0, 1e3), "peak learning rate", |t| t.lr.into()),
+    Setting::number("lr", above(0.0, 1e30), "peak learning rate", |t| t.lr.into()),
     Setting::number("warmup_frac", within(0.0, 1.0), "share of training spent warming up", |t| t.warmup_frac.into()),
     Setting::other("sharkfin", Takes::Flag, "the learning rate grows as the density falls"),
     Setting::number("beta1", below(0.0, 1.0), "Adam's decay of the first moment", |t| t.beta1.into()),
