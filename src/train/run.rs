@@ -134,7 +134,10 @@ impl Learner for Trainer {
 
     fn step(&mut self, batches: &[Vec<u32>], observer: &Observer) -> Result<StepRecord> {
         let (model, size) = (&self.model, self.optimizer.batch_size);
-        let batches = batches.iter().map(|tokens| Batch::new(&model.device, &model.config, tokens, size));
+        let batches = batches.iter().map(|tokens| {
+            observer.check()?;
+            Batch::new(&model.device, &model.config, tokens, size)
+        });
         let batches = batches.collect::<Result<Vec<_>>>()?;
         self.step_observed(&batches, observer)
     }

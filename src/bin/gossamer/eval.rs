@@ -50,15 +50,15 @@ pub fn run(args: &Args) -> Result<()> {
         Some(path) => token_file(path)?,
         None => opened.sequences(&args.data, args.max_tokens)?,
     };
-    let keep = args.losses.is_some();
-    let result = evaluate(&opened.model, &sequences, args.batch_size, keep, &progress.observer())?;
-    drop(progress);
-    if result.predictions == 0 {
+    if sequences.iter().all(|sequence| sequence.len() < 2) {
         bail!(
             "nothing to evaluate on: all {} sequences have a single token, after which none follows",
             sequences.len()
         );
     }
+    let keep = args.losses.is_some();
+    let result = evaluate(&opened.model, &sequences, args.batch_size, keep, &progress.observer())?;
+    drop(progress);
     if let Some(path) = &args.losses {
         let shape = vec![result.losses.len(), result.losses.first().map_or(0, Vec::len)];
         let losses = HostTensor { shape, data: result.losses.concat() };
