@@ -144,10 +144,10 @@ fn check_refuses_a_folder_that_is_no_case() {
     fails(&mut gossamer(&["check", "--device", "cpu", text(&damaged)]), &["model.safetensors"]);
 }
 
-/// The GL stack complains on standard error where there is no such variable.
+/// Drivers complain on standard error where there is no such variable.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_gl_stack_sleeps_where_another_will_do() {
+fn drivers_do_not_complain_where_there_is_no_desktop() {
     const COMPLAINT: &str = "XDG_RUNTIME_DIR";
     let without = |arguments: &[&str]| succeeds(gossamer(arguments).env_remove(COMPLAINT).env_remove("WGPU_BACKEND"));
     if !adapters().iter().any(|adapter| adapter["computes"] == true && adapter["backend"] != "gl") {

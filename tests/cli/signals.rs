@@ -89,7 +89,7 @@ fn a_second_signal_ends_it_at_once_with_its_own_code() {
     until("a step", || logged(&run) >= 1);
     // Both are there when it goes on.
     let id = child.id().to_string();
-    ["-STOP", "-INT", "-TERM", "-CONT"].iter().for_each(|signal| send(signal, &id));
+    ["-STOP", "-INT", "-TERM", "-CONT"].into_iter().for_each(|signal| send(signal, &id));
     assert_eq!(child.wait().unwrap().code(), Some(143));
     assert!(!run.join("checkpoints").exists(), "it was given the time to save");
 }

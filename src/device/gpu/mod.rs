@@ -103,7 +103,7 @@ pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
     adapters
 }
 
-/// The first of [`enumerate`], without the backend that takes long to wake and complains on standard error where there is no screen.
+/// The first of [`enumerate`], without the backend that takes longest to wake.
 fn enumerate_without_gl() -> Vec<wgpu::Adapter> {
     adapters_of(!wgpu::Backends::GL)
 }
