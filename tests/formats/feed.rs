@@ -305,6 +305,11 @@ fn or_names<T>(path: &Path, result: Result<T>) -> Option<T> {
             assert!(named == path && !message.is_empty(), "{}: {message}", named.display());
             None
         }
+        // Text that is not UTF-8.
+        Err(Error::Io { path: named, .. }) => {
+            assert_eq!(named, path);
+            None
+        }
         Err(other) => panic!("an error that names no file: {other}"),
     }
 }
