@@ -19,8 +19,11 @@ fn main() -> Result<()> {
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let lines: Vec<Value> = text
         .split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'))
-        .map(serde_json::from_str)
+        .filter_map(|line| match serde_json::from_str(line) {
+            // Still being written, or cut off by a kill.
+            Err(_) if !line.ends_with('\n') => None,
+            read => Some(read),
+        })
         .collect::<Result<_, _>>()?;
     let series = |name: &str| -> Vec<(f64, f64)> {
         lines.iter().filter_map(|line| Some((line["step"].as_f64()?, line[name].as_f64()?))).collect()

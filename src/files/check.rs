@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::target::Target;
+use super::target::{Target, follow};
 use super::temporary::Temporary;
 use crate::error::{Error, Result};
 
@@ -29,7 +29,9 @@ pub fn check_output_folder(path: impl AsRef<Path>) -> Result<()> {
     if path.as_os_str().is_empty() {
         return Err(Error::File { path: path.into(), message: "an empty name; name a folder".into() });
     }
-    let existing = path.ancestors().find(|above| above.symlink_metadata().is_ok());
+    // Of a link, the folder that it leads to is made.
+    let real = follow(path)?;
+    let existing = real.ancestors().find(|above| above.symlink_metadata().is_ok());
     let existing = existing.unwrap_or(Path::new("."));
     match fs::metadata(existing) {
         Ok(found) if found.is_dir() => Temporary::create(existing.join("probe"), path).map(drop),

@@ -75,12 +75,19 @@ pub fn finish(result: anyhow::Result<()>) -> ExitCode {
 
 /// Tells a result that could not be written to standard output from other errors, also where a file named there was the result.
 fn as_unwritten(error: anyhow::Error) -> anyhow::Error {
-    let error = match error.downcast::<crate::Error>() {
-        Ok(crate::Error::Io { path, source }) if is_stdout(&path) => return unwritten(source),
-        Ok(other) => return other.into(),
-        Err(error) => error,
-    };
-    error.downcast::<io::Error>().map_or_else(|other| other, unwritten)
+    // An error that somebody says more about is of something else.
+    let outermost = error.chain().next();
+    if outermost.is_some_and(|error| error.is::<io::Error>()) {
+        return error.downcast::<io::Error>().map_or_else(|other| other, unwritten);
+    }
+    match outermost.and_then(|error| error.downcast_ref()) {
+        Some(crate::Error::Io { path, .. }) if is_stdout(path) => match error.downcast() {
+            Ok(crate::Error::Io { source, .. }) => unwritten(source),
+            Ok(other) => other.into(),
+            Err(error) => error,
+        },
+        _ => error,
+    }
 }
 
 /// Says what went wrong. Whoever closed the pipe has seen enough, as `head` does: that is no failure.

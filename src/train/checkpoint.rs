@@ -262,8 +262,13 @@ pub fn load(path: &Path, state: &State, config: &RunConfig, device: &Device) -> 
         return Err(Error::file(path.join("config.json"), "is of another model than the run's config.toml"));
     }
     model.config = config.model.clone();
-    let mut trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone())?;
-    check_weights(&trainer, state.step, &path.join("model.safetensors"))?;
+    let weights = path.join("model.safetensors");
+    let trainer = Trainer::new(model, config.train.clone(), config.sparsity.clone());
+    let mut trainer = trainer.map_err(|error| match error {
+        Error::NonFiniteSite { site, value, .. } => Error::file(&weights, format!("is damaged: {site} holds {value}")),
+        error => error,
+    })?;
+    check_weights(&trainer, state.step, &weights)?;
     let file = path.join("optimizer.safetensors");
     let moments = moments_from_host(&trainer, &file, load_tensors(&file)?)?;
     trainer.restore(state.step, moments)?;

@@ -221,6 +221,10 @@ impl Run<'_> {
         let estimate = estimate.on_each_of(&self.ranks)?;
         watch(Event::Planned(&estimate, &self.device));
         estimate.check(&self.device)?;
+        if self.ranks.first() {
+            // Found out now, not after a tokenizer has been trained.
+            check_output_folder(&self.folder)?;
+        }
         let _lock = if self.ranks.first() { Some(RunLock::take(&self.folder)?) } else { None };
         let data = self.data(start)?;
         self.ranks.agree("data (documents, tokenizer or split)", &data.corpus.key)?;
@@ -300,8 +304,6 @@ impl Run<'_> {
                 "a run is already there; resume it (--resume) or choose another folder (--out)",
             ));
         }
-        // Found out now, not after a tokenizer has been trained.
-        check_output_folder(&self.folder)?;
         let trained = data::tokenizer(&self.config, &self.observer)?;
         trained.save(&tokenizer)?;
         let text = self.config.to_toml()?;

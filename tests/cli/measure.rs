@@ -10,6 +10,21 @@ use tempfile::tempdir;
 
 use crate::{fails, gossamer, succeeds, text, tiny, train};
 
+/// Puts nodes into a circuit file, whose means are beside it.
+pub(crate) fn plant_nodes(file: &Path) {
+    let mut circuit = Circuit::load(file).unwrap();
+    let means = load_tensors(file.with_file_name("means.safetensors")).unwrap();
+    for name in ["0.attn.act_in[3]", "0.attn.v[2]", "0.attn.resid_delta[5]"] {
+        let mut entry = NodeEntry::new(name.parse::<Node>().unwrap(), &circuit.model);
+        entry.mean = means[&entry.site].data[entry.index].into();
+        circuit.nodes.retain(|other| other.node() != entry.node());
+        circuit.nodes.push(entry);
+    }
+    (circuit.edges, circuit.biases) = (Vec::new(), Vec::new());
+    circuit.counts = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
+    circuit.normalised().save(file).unwrap();
+}
+
 /// A run in `folder` and a circuit file beside its means.
 fn circuit(folder: &Path) -> (PathBuf, PathBuf) {
     let run = folder.join("run");
@@ -19,17 +34,7 @@ fn circuit(folder: &Path) -> (PathBuf, PathBuf) {
     let settings = ["--set", "steps=3", "--set", "pairs=4", "--set", "eval_pairs=8", "--task", "single_double_quote"];
     succeeds(train(&fixed).args(settings));
     let file = run.join("circuits/single_double_quote.json");
-    let mut circuit = Circuit::load(&file).unwrap();
-    let means = load_tensors(run.join("circuits/means.safetensors")).unwrap();
-    for name in ["0.attn.act_in[3]", "0.attn.v[2]", "0.attn.resid_delta[5]"] {
-        let mut entry = NodeEntry::new(name.parse::<Node>().unwrap(), &circuit.model);
-        entry.mean = means[&entry.site].data[entry.index].into();
-        circuit.nodes.retain(|other| other.node() != entry.node());
-        circuit.nodes.push(entry);
-    }
-    (circuit.edges, circuit.biases) = (Vec::new(), Vec::new());
-    circuit.counts = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
-    circuit.normalised().save(&file).unwrap();
+    plant_nodes(&file);
     (run, file)
 }
 

@@ -95,6 +95,7 @@ fn a_circuit_is_sought_with_the_pairs_there_are() {
     let said = succeeds(command.args(["--target-loss", "0.7", "--task", text(&file), "--out", text(&out)]));
     assert!(said.contains("note: mine: all") && out.join("mine.json").exists(), "{said}");
     let circuit = out.join("mine.json");
+    crate::measure::plant_nodes(&circuit);
     for verb in ["stats", "binarise"] {
         let fixed = ["circuit", verb, text(&circuit), "--model", text(&run), "--device", "cpu"];
         let said = succeeds(gossamer(&fixed).args(["--task", text(&file)]));

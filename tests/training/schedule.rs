@@ -112,7 +112,7 @@ fn impossible_schedules_are_named() {
         (Schedule { embed_target_density: f64::NAN, ..SCHEDULE }, "sparsity.embed_target_density"),
         (Schedule { anneal_start_frac: 0.6, ..SCHEDULE }, "sparsity.anneal_stop_frac"),
         (Schedule { anneal_stop_frac: 1.5, ..SCHEDULE }, "sparsity.anneal_stop_frac"),
-        (Schedule { anneal_start_frac: f64::NAN, ..SCHEDULE }, "sparsity.anneal_stop_frac"),
+        (Schedule { anneal_start_frac: f64::NAN, ..SCHEDULE }, "sparsity.anneal_start_frac"),
     ] {
         assert!(schedule.validate().unwrap_err().to_string().contains(&format!("`{named}`")), "{schedule:?}");
     }
