@@ -44,7 +44,8 @@ fn of_job(job: &Job) -> Result<Vec<Row>> {
     if metrics.exists() {
         let text = fs::read_to_string(&metrics).map_err(|e| Error::io(&metrics, e))?;
         // A run that was killed may have left a last line that is not whole.
-        let last = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).next_back();
+        let whole = |line: &&str| line.ends_with('\n') || serde_json::from_str::<serde_json::Value>(line).is_ok();
+        let last = text.split_inclusive('\n').rfind(whole);
         let last = serde_json::from_str(last.unwrap_or("{}"));
         return Ok(vec![(tried, numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?))]);
     }

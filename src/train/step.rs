@@ -94,10 +94,10 @@ impl Trainer {
     /// [`Error::NonFiniteSite`] naming one that was loaded with numbers that are not finite.
     pub fn new(model: Model, optimizer: Optimizer, schedule: Schedule) -> Result<Self> {
         schedule.validate()?;
-        if model.parameters.loaded_not_finite() {
-            if let Some(found) = model.parameters.not_finite()?.into_iter().next() {
-                return Err(model.not_finite(found.name, found.value, None));
-            }
+        if model.parameters.loaded_not_finite()
+            && let Some(found) = model.parameters.not_finite()?.into_iter().next()
+        {
+            return Err(model.not_finite(found.name, found.value, None));
         }
         let seed = model.device.upload("seed", &[1], &[1.0 / optimizer.accumulate.max(1) as f32])?;
         let (moments, compressed) = (Vec::new(), Vec::new());

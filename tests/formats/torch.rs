@@ -196,6 +196,9 @@ fn sparse(layout: Layout, shape: &[usize], lists: &[&[i64]], axes: usize) -> gos
     file.sparse_floats(&SparseRef { layout, shape: shape.to_vec(), indices, values })
 }
 
+/// Layout, shape, lists of indices, and how many axes they have.
+type Sparse<'a> = (Layout, &'a [usize], &'a [&'a [i64]], usize);
+
 #[test]
 fn hostile_indices_are_refused() {
     let (coo, csr, csc) = (Layout::Coo, Layout::Csr, Layout::Csc);
@@ -203,7 +206,7 @@ fn hostile_indices_are_refused() {
     assert_eq!(sparse(csr, &[2, 3], &[&[0, 0, 2], &[0, 2]], 1).unwrap().data, [0.0, 0.0, 0.0, 1.0, 0.0, 2.0]);
     assert_eq!(sparse(csc, &[2, 3], &[&[0, 1, 1, 2], &[1, 0]], 1).unwrap().data, [0.0, 0.0, 2.0, 1.0, 0.0, 0.0]);
     let huge = 1 << 40;
-    let cases: [(Layout, &[usize], &[&[i64]], usize); 17] = [
+    let cases: [Sparse; 17] = [
         (coo, &[2, 2], &[&[0, 1, 1, 2]], 2),
         (coo, &[2, 2], &[&[0, -1, 1, 0]], 2),
         (coo, &[2, 2], &[&[0, i64::MIN, 1, i64::MAX]], 2),
