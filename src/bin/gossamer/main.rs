@@ -52,7 +52,7 @@ enum Command {
     Bridge(bridge::Args),
     /// Make a dense model do what a channel of the sparse one says, through bridges
     Steer(steer::Args),
-    /// Write any model as a folder that the published code and Hugging Face conventions read
+    /// Write any model as a folder in Hugging Face's layout, under the published names
     Convert(convert::Args),
     /// The twenty tasks: what they ask, and how well a model does them
     Tasks(tasks::Args),

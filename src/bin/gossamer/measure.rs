@@ -101,7 +101,7 @@ pub fn stats(args: &StatsArgs) -> Result<()> {
     progress.stage("reading text");
     let pairs = circuit.pairs(task, opened.tokenizer()?, opened.model.config.block_size)?;
     if let Some(notes) = pairs.notes() {
-        progress.say(&format!("note: {notes}"));
+        progress.say(format!("note: {notes}"));
     }
     let corpus = opened.sequences(&args.data, args.max_tokens)?;
     let positive: Vec<_> = pairs.tokens.iter().map(|pair| pair.positive.clone()).collect();
@@ -157,7 +157,7 @@ pub fn binarise(args: &BinariseArgs) -> Result<()> {
     // Before the means, which take longer.
     for pairs in circuit.pairs_of_both_splits(task.clone(), opened.tokenizer()?, opened.model.config.block_size)? {
         if let Some(notes) = pairs.notes() {
-            progress.say(&format!("note: {notes}"));
+            progress.say(format!("note: {notes}"));
         }
     }
     let means = means_of(args, &circuit, &opened, &progress)?;
