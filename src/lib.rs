@@ -5,6 +5,7 @@
 //! * [`device`]: where numbers live and run. Knows nothing of models.
 //! * [`ops`]: what can be computed; one file per operation, with its WGSL kernel in `shaders/` and its native twin.
 //! * [`tape`]: which operations ran, for the way back.
+//! * [`observer`]: how a long computation reports and learns that it is to stop.
 //! * [`settings`]: what each setting may be, and how `KEY=VALUE` is read.
 //! * [`model`], [`sparsity`], [`text`]: the transformer, the weight-sparsity rules, and what it reads.
 //! * [`formats`]: models as other programs and the Hugging Face Hub keep them.
