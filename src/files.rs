@@ -43,7 +43,9 @@ pub(crate) use target::follow;
 use temporary::TemporaryFolder;
 
 /// What a folder on its way out is called, before its own name.
-const OUTGOING: &str = ".old-";
+const OUTGOING: &str = ".old-gossamer-";
+/// What earlier versions called a checkpoint on its way out.
+const EARLIER_OUTGOING: &str = ".old-step-";
 
 /// Writes the file at `path` through `write`, whole or not at all; a file already there is replaced, and one that `path` links to.
 ///
@@ -72,7 +74,7 @@ pub fn write_atomic(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -
 /// folder above must exist.
 ///
 /// A folder cannot be renamed over another that holds something, so a replacement takes three steps: the old one steps aside as
-/// `.old-<name>`, the new one takes its name, the old one is removed. At every instant one of the two is whole on the disk; the only instant
+/// `.old-gossamer-<name>`, the new one takes its name, the old one is removed. At every instant one of the two is whole on the disk; the only instant
 /// at which neither has the name is between the first two steps, and [`clean_temporaries`], as well as the next call for the same `path`,
 /// then puts the old one back. Call it before looking for `path` after a kill.
 ///
@@ -95,7 +97,7 @@ pub fn replace_dir_atomic(path: impl AsRef<Path>, build: impl FnOnce(&Path) -> R
 /// contents (see [`replace_dir_atomic`]). Does not look into folders below. A `dir` that does not exist has nothing to clean. What a living
 /// process is writing there stays.
 ///
-/// Only for folders in which this program alone writes: it takes every name that begins with `.tmp-` for its own.
+/// Files and folders of other programs stay, whatever their names begin with.
 ///
 /// # Errors
 ///
@@ -108,8 +110,11 @@ pub fn clean_temporaries(dir: impl AsRef<Path>) -> Result<()> {
     }
     for entry in fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
         let path = entry.map_err(|e| Error::io(dir, e))?.path();
-        if let Some(target) = path.file_name().and_then(|name| name.to_str()?.strip_prefix(OUTGOING)) {
+        let Some(name) = path.file_name().and_then(OsStr::to_str) else { continue };
+        if let Some(target) = name.strip_prefix(OUTGOING) {
             restore(&dir.join(target))?;
+        } else if let Some(step) = name.strip_prefix(EARLIER_OUTGOING) {
+            restore(&dir.join(format!("step-{step}")))?;
         }
     }
     Ok(())
@@ -172,13 +177,20 @@ fn move_in(temporary: &Path, path: &Path) -> Result<()> {
 }
 
 /// Finishes a replacement of `path` that was cut short, if one was.
-fn restore(path: &Path) -> Result<()> {
-    let outgoing = outgoing(path)?;
-    if !exists(&outgoing)? {
-        return Ok(());
+///
+/// # Errors
+/// [`Error::Io`] naming what could not be renamed or removed.
+pub(crate) fn restore(path: &Path) -> Result<()> {
+    let name = file_name(path)?;
+    let earlier = name.to_str().and_then(|name| name.strip_prefix("step-"));
+    let earlier = earlier.map(|step| path.with_file_name(format!("{EARLIER_OUTGOING}{step}")));
+    for outgoing in [Some(outgoing(path)?), earlier].into_iter().flatten() {
+        if exists(&outgoing)? {
+            let _moving = moving(path)?;
+            put_back(&outgoing, path)?;
+        }
     }
-    let _moving = moving(path)?;
-    put_back(&outgoing, path)
+    Ok(())
 }
 
 /// What is at `outgoing`, if anything, goes back to `path`, or away if `path` has been replaced.

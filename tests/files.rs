@@ -122,20 +122,24 @@ fn after_a_kill_at_any_instant_old_or_new_is_whole() {
             fs::create_dir(dir.path().join(name)).unwrap();
             fill_folder(&dir.path().join(name), text).unwrap();
         }
-        fs::write(dir.path().join(".tmp-latest-77-3"), "torn").unwrap();
-        fs::write(dir.path().join("notes"), "kept").unwrap();
+        fs::write(dir.path().join(".tmp-tokenizer.json-77-3"), "torn").unwrap();
+        // What other programs have there stays.
+        for other in ["notes", ".tmp-notes", ".tmp-notes-77", ".old-notes"] {
+            fs::write(dir.path().join(other), "kept").unwrap();
+        }
         dir
     };
-    let states: [(&[(&str, &str)], &str); 4] = [
+    let states: [(&[(&str, &str)], &str); 5] = [
         (&[("step-8", "old"), (".tmp-step-8-77", "half")], "old"),
         (&[(".old-step-8", "old"), (".tmp-step-8-77", "new")], "old"),
+        (&[(".old-gossamer-step-8", "old"), (".tmp-gossamer-77-9", "new")], "old"),
         (&[(".old-step-8", "old"), ("step-8", "new")], "new"),
         (&[("step-8", "new")], "new"),
     ];
     for (names, whole) in states {
         let dir = killed(names);
         clean_temporaries(dir.path()).unwrap();
-        assert_eq!(listing(dir.path()), ["notes", "step-8"], "{names:?}");
+        assert_eq!(listing(dir.path()), [".old-notes", ".tmp-notes", ".tmp-notes-77", "notes", "step-8"], "{names:?}");
         assert_eq!(fs::read_to_string(dir.path().join("step-8/inner/b")).unwrap(), whole);
 
         // Without cleaning, the next replacement copes as well.

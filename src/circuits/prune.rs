@@ -143,7 +143,7 @@ const SEARCH_SETTINGS: &[Setting<Settings>] = &[
     Setting::number("max_length", Takes::Count(1, 1 << 24), "longest prompt; others are cropped from the left", |s| {
         s.max_length.into()
     }),
-    Setting::number("seed", Takes::Count(0, u64::MAX), "of the pairs and of tau", |s| s.seed.into()),
+    Setting::number("seed", Takes::Count(0, i64::MAX as u64), "of the pairs and of tau", |s| s.seed.into()),
 ];
 
 /// A step of pruning.

@@ -138,7 +138,7 @@ fn host() -> String {
 
 /// Whether `file` is what is at `path`, and not something that was there before.
 #[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let (Ok(open), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
     (open.dev(), open.ino()) == (there.dev(), there.ino())
@@ -146,6 +146,6 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// Whether something is at `path`; more cannot be seen here.
 #[cfg(not(unix))]
-fn is_at(_file: &File, path: &Path) -> bool {
+pub(super) fn is_at(_file: &File, path: &Path) -> bool {
     path.exists()
 }

@@ -68,7 +68,11 @@ impl Target {
             Self::Stderr => Ok(Box::new(io::stderr())),
             // After what was written before, where it is a file.
             Self::Descriptor(path) => open(OpenOptions::new().append(true), path),
-            Self::Special(path) => open(&mut OpenOptions::new(), path),
+            Self::Special(path) => {
+                // A pipe that nobody reads keeps waiting.
+                tracing::debug!("{} is no file: writing to it as it is", path.display());
+                open(&mut OpenOptions::new(), path)
+            }
             Self::File(path) => Ok(Box::new(File::create(path)?)),
         }
     }
@@ -86,7 +90,8 @@ pub(crate) fn follow(path: &Path) -> Result<PathBuf> {
 
 /// Follows links until there is none or `stop` says so, and tells whether it did.
 fn follow_until(path: &Path, stop: impl Fn(&Path) -> bool) -> Result<(PathBuf, bool)> {
-    let mut at = path.to_path_buf();
+    // Without a separator at the end, at which a link would count as what it leads to.
+    let mut at: PathBuf = path.components().collect();
     for _ in 0..MAX_LINKS {
         if stop(&at) {
             return Ok((at, true));

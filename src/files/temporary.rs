@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::lock::is_at;
 use super::target::Target;
 use super::{file_name, parent, remove, sync_folder};
 use crate::error::{Error, Result};
@@ -149,13 +150,26 @@ fn sweep(target: &Path) {
     let _ = each_left(parent(target), |name| name.starts_with(MARK) || own.is_some_and(|own| is_earlier(name, own)));
 }
 
-/// Removes all that was left half-written in `folder`, which holds nothing but what this program writes.
+/// Removes all that this program left half-written in `folder`, a run's, that of its checkpoints, or the corpora's.
 pub(crate) fn sweep_own(folder: &Path) -> Result<()> {
-    let earlier = |name: &str| {
-        let target = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp")?.rsplit_once('.'));
-        target.is_some_and(|(target, _)| is_earlier(name, target))
+    each_left(folder, |name| name.starts_with(MARK) || is_earlier_of_ours(name))
+}
+
+/// Whether an earlier version gave the temporary name to something that it wrote in such a folder.
+fn is_earlier_of_ours(name: &str) -> bool {
+    let digits = |c: char| c.is_ascii_digit() || c == '-';
+    let first = name.strip_prefix(".tmp-").map(|rest| rest.trim_end_matches(digits));
+    let second = || name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.').map(|(target, _)| target);
+    let ours = |target: &str| {
+        target == "step"
+            || target.ends_with(".tokens")
+            || ["config.toml", "tokenizer.json", "metrics.jsonl"].contains(&target)
     };
-    each_left(folder, |name| name.starts_with(".tmp-") || earlier(name))
+    match first {
+        Some("step") => true,
+        Some(target) => ours(target) && is_earlier(name, target),
+        None => second().is_some_and(|target| ours(target) && is_earlier(name, target)),
+    }
 }
 
 /// Whether `name` is the temporary one that an earlier version gave to `target`: `.tmp-TARGET-PROCESS`, `.tmp-TARGET-PROCESS-COUNTER` or
@@ -192,8 +206,9 @@ fn remove_left(path: &Path) {
         Err(_) => Err(TryLockError::Error(io::ErrorKind::Unsupported.into())),
     };
     match locked {
-        // Still held here while it goes, so that no two take it for left.
-        Ok(()) => drop(remove(path)),
+        // Still held here while it goes, so that no two take it for left. Another may have taken the name since it was opened.
+        Ok(()) if opened.is_ok_and(|file| is_at(&file, path) && remove(path).is_ok()) => {}
+        Ok(()) => {}
         Err(TryLockError::Error(_)) if is_old(&found) => drop(remove(path)),
         Err(_) => {}
     }

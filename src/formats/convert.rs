@@ -10,7 +10,8 @@ use super::config::MODEL_TYPE;
 use super::folder::ModelFiles;
 use super::names::{BEEG_CONFIG, CONFIG, TOKENIZER, WEIGHTS};
 use crate::files::{
-    FloatType, TensorInfo, create_folder, follow, read_unmarked, replace_dir_atomic, write_atomic, write_safetensors,
+    FloatType, TensorInfo, create_folder, follow, read_unmarked, replace_dir_atomic, restore, write_atomic,
+    write_safetensors,
 };
 use crate::model::is_buffer;
 use crate::text::tokenizer::Tokenizer;
@@ -39,6 +40,8 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     }
     // Of a link, the folder that it leads to is made or replaced.
     let out = follow(&std::path::absolute(out).map_err(|e| Error::io(out, e))?)?;
+    // A replacement that was cut short may have left the folder aside.
+    restore(&out)?;
     check_free(&out, files, options.force)?;
     let tokenizer = files.tokenizer.as_deref().map(|path| load_tokenizer(path, files.config.vocab_size)).transpose()?;
     files.check_tied()?;

@@ -74,7 +74,7 @@ const LARGEST: u64 = 1 << 24;
 pub const MODEL_SETTINGS: &[Setting<ModelConfig>] = &[
     Setting::number("block_size", Takes::Count(1, LARGEST), "longest sequence, in tokens", |c| c.block_size.into()),
     Setting::number("vocab_size", Takes::Count(1, LARGEST), "tokens; follows data.tokenizer", |c| c.vocab_size.into()),
-    Setting::number("n_layer", Takes::Count(1, LARGEST), "layers", |c| c.n_layer.into()),
+    Setting::number("n_layer", Takes::Count(1, 10_000), "layers", |c| c.n_layer.into()),
     Setting::number("n_head", Takes::Count(1, LARGEST), "attention heads in a layer", |c| c.n_head.into()),
     Setting::maybe_number("d_head", Takes::Count(1, LARGEST), "width of a head; none: d_model / n_head", |c| {
         c.d_head.into()

@@ -76,6 +76,9 @@ pub(super) fn learn_merges(
             break;
         }
         let bytes = [&tokens[best.pair.0 as usize][..], &tokens[best.pair.1 as usize]].concat();
+        if bytes.len() > MAX_TOKEN {
+            continue;
+        }
         let token = *known.entry(bytes.clone()).or_insert(tokens.len() as u32);
         if token as usize == tokens.len() {
             text.lengths.push(bytes.len() as u32);
@@ -88,6 +91,9 @@ pub(super) fn learn_merges(
     }
     Ok((merges, tokens))
 }
+
+/// Bytes of a token at most: what is read later is encoded in windows that are longer than any token.
+const MAX_TOKEN: usize = 1 << 13;
 
 /// A pair that may be merged. The most frequent is the greatest, of equally frequent ones the lowest.
 struct Candidate {

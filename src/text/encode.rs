@@ -59,7 +59,7 @@ impl Cuts {
 /// Whether the model merges nothing but the bytes of a word, wherever it stands in a longer one.
 fn is_plain(tokenizer: &tokenizers::Tokenizer) -> bool {
     let ModelWrapper::BPE(model) = tokenizer.get_model() else { return false };
-    let longest = model.get_vocab().keys().map(String::len).max().unwrap_or(0);
+    let longest = model.get_vocab().keys().map(|token| token.chars().count()).max().unwrap_or(0);
     BYTE_CHARS.iter().all(|c| model.token_to_id(c.encode_utf8(&mut [0; 4])).is_some())
         && model.end_of_word_suffix.as_ref().is_none_or(String::is_empty)
         && longest < WINDOW

@@ -20,7 +20,7 @@ pub fn sequences(
     // No more than one sequence where that is more than `max_tokens`.
     let most = max_tokens.max(length);
     for document in documents {
-        if tokens.len() >= max_tokens {
+        if tokens.len() >= most {
             break;
         }
         // Of a document that is longer, only as much as is needed.

@@ -136,11 +136,24 @@ pub fn run_and_step(path: &Path) -> Option<(PathBuf, u64)> {
 /// [`Error::Io`] naming the checkpoint.
 pub fn set_aside(run: &Path, checkpoints: &[(u64, PathBuf)]) -> Result<()> {
     let aside = folder(run).join(ASIDE);
+    let free = |name: &str, end: &str| {
+        let names = std::iter::once(format!("{name}{end}")).chain((2u64..).map(|n| format!("{name}-{n}{end}")));
+        names
+            .map(|name| aside.join(name))
+            .find(|path| path.symlink_metadata().is_err())
+            .unwrap_or_else(|| aside.clone())
+    };
+    let (Some((last, _)), metrics) = (checkpoints.last(), run.join("metrics.jsonl")) else { return Ok(()) };
+    create_folder(&aside)?;
+    // The lines after the step that training goes on from are written anew.
+    if metrics.exists() {
+        let to = free(&format!("metrics-step-{last}"), ".jsonl");
+        let lines = fs::read(&metrics).map_err(|e| Error::io(&metrics, e))?;
+        write_atomic(&to, |out| out.write_all(&lines).map_err(|e| Error::io(&to, e)))?;
+        tracing::info!("the metrics so far are kept in {}", to.display());
+    }
     for (step, path) in checkpoints {
-        create_folder(&aside)?;
-        let names = std::iter::once(format!("step-{step}")).chain((2u64..).map(|n| format!("step-{step}-{n}")));
-        let free = names.map(|name| aside.join(name)).find(|path| path.symlink_metadata().is_err());
-        let to = free.unwrap_or_else(|| aside.clone());
+        let to = free(&format!("step-{step}"), "");
         fs::rename(path, &to).map_err(|e| Error::io(path, e))?;
         tracing::info!("{} is now {}", path.display(), to.display());
     }

@@ -83,11 +83,13 @@ impl Metrics {
     pub fn amend(&mut self, step: u64, name: &str, value: f64) -> Result<()> {
         const END: &[u8] = b"}\n";
         let failed = |e| Error::io(&self.path, e);
-        let length = self.lines.metadata().map_err(failed)?.len();
-        self.lines.set_len(length.saturating_sub(END.len() as u64)).map_err(failed)?;
         let number = if value.is_finite() { serde_json::Value::from(value) } else { serde_json::Value::Null };
-        let end = format!(",{}:{number}}}\n", serde_json::Value::from(name));
-        self.lines.write_all(end.as_bytes()).map_err(failed)?;
+        // Whole or not at all: a line that was cut off would be dropped when the run goes on.
+        let mut lines = fs::read(&self.path).map_err(failed)?;
+        lines.truncate(lines.strip_suffix(END).map_or(lines.len(), <[u8]>::len));
+        lines.extend(format!(",{}:{number}}}\n", serde_json::Value::from(name)).bytes());
+        write_atomic(&self.path, |out| out.write_all(&lines).map_err(failed))?;
+        self.lines = OpenOptions::new().append(true).open(&self.path).map_err(failed)?;
         self.events.scalars(step, &[(name, value)])
     }
 }

@@ -8,9 +8,6 @@ use crate::settings::{self, Row, Setting, Takes, above, below, between, grouped,
 use crate::sparsity::{SPARSITY_SETTINGS, keep_counts};
 use crate::{Error, Result};
 
-/// More layers than any machine trains; bounded before anything is made per layer.
-const MAX_LAYERS: usize = 10_000;
-
 /// More tokens in an optimizer step than any machine takes; their sequences are held in memory.
 const MAX_TOKENS_PER_STEP: u64 = 1 << 32;
 
@@ -122,18 +119,15 @@ pub(crate) fn check(config: &RunConfig) -> Result<()> {
     settings::check("data", DATA, &config.data)?;
     settings::check("run", RUN, &config.run)?;
     let RunConfig { model, train, data, .. } = config;
-    if model.n_layer > MAX_LAYERS {
-        let message = format!("{} is not a whole number from 1 to {MAX_LAYERS}", model.n_layer);
-        return Err(Error::config("model.n_layer", message));
-    }
     let tokens = [train.batch_size, train.accumulate, model.block_size]
         .iter()
         .fold(1, |product: u128, &factor| product.saturating_mul(factor as u128));
     if tokens > MAX_TOKENS_PER_STEP.into() {
         let message = format!(
-            "with train.batch_size and model.block_size makes {tokens} tokens a step (at most {MAX_TOKENS_PER_STEP})"
+            "train.batch_size · train.accumulate · model.block_size = {tokens} tokens a step (at most {MAX_TOKENS_PER_STEP})"
         );
-        return Err(Error::config("train.accumulate", message));
+        let key = if train.accumulate > 1 { "train.accumulate" } else { "train.batch_size" };
+        return Err(Error::config(key, message));
     }
     if model.block_size < 2 {
         return Err(Error::config("model.block_size", "training needs at least 2 tokens"));

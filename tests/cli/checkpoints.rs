@@ -61,6 +61,8 @@ fn a_run_goes_on_from_any_checkpoint_to_the_same_bytes() {
         assert!(run.join(format!("checkpoints/aside/step-{later}/model.safetensors")).exists(), "{later}");
     }
     assert!(!run.join("checkpoints/aside/step-20").exists());
+    let kept = fs::read_to_string(run.join("checkpoints/aside/metrics-step-40.jsonl")).unwrap();
+    assert!(kept.lines().count() >= 40, "{kept}");
     // A second time, from inside, with a name that is taken there.
     let mut inside = resume(Path::new("step-35"));
     succeeds(inside.current_dir(run.join("checkpoints")));

@@ -30,6 +30,20 @@ fn object(bytes: &[u8]) -> serde_json::Map<String, Value> {
 }
 
 #[test]
+fn a_model_that_a_kill_left_aside_is_not_taken_for_nothing() {
+    let (from, to) = (tempdir().unwrap(), tempdir().unwrap());
+    write_model(from.path());
+    // A kill between the two renames of a replacement leaves this; a file of another program has a name of its own.
+    let (aside, out) = (to.path().join(".old-gossamer-out"), to.path().join("out"));
+    fs::create_dir(&aside).unwrap();
+    fs::write(aside.join("model.safetensors"), "the only copy").unwrap();
+    fs::write(to.path().join(".old-out"), "notes").unwrap();
+    assert_says(run(from.path(), &out, None), &["out", "is not empty"]);
+    assert_eq!(fs::read_to_string(out.join("model.safetensors")).unwrap(), "the only copy");
+    assert_eq!(fs::read_to_string(to.path().join(".old-out")).unwrap(), "notes");
+}
+
+#[test]
 fn every_float_type_comes_back_bit_for_bit_and_twice_gives_the_same_bytes() {
     let types = [
         (FloatType::F32, "float32"),

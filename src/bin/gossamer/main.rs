@@ -90,7 +90,13 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
     });
     match signals::exit_code() {
-        Some(code) => ExitCode::from(code),
+        Some(code) => {
+            let stopped = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(gossamer::Error::Stopped));
+            if let Some(error) = result.err().filter(|error| !stopped(error)) {
+                terminal::say(format_args!("error: {}", gossamer::error::explain(error.as_ref())));
+            }
+            ExitCode::from(code)
+        }
         None => terminal::finish(result),
     }
 }

@@ -108,6 +108,19 @@ impl From<RatioArg> for Ratio {
 /// Probabilities in memory at once.
 const MAX_NUMBERS: u64 = 1 << 27;
 
+/// Returns an error if that many strengths and draws would take too much memory.
+fn check_size(strengths: usize, draws: usize, vocabulary: usize) -> Result<()> {
+    let numbers = [strengths, draws + 1, vocabulary].into_iter().fold(1u64, |all, n| all.saturating_mul(n as u64));
+    if numbers > MAX_NUMBERS {
+        bail!(
+            "{strengths} strengths with {draws} draws would be {} probabilities, of {} at most: lower --random, or give fewer strengths",
+            grouped(numbers),
+            grouped(MAX_NUMBERS)
+        );
+    }
+    Ok(())
+}
+
 #[derive(Clone)]
 struct Strengths(Vec<f64>);
 
@@ -170,6 +183,8 @@ pub fn run(args: &Args) -> Result<()> {
             if channels.is_none() && args.node.is_empty() {
                 bail!("name the channels to steer by with --node, or let --circuit find one");
             }
+            let strengths = args.strength.clone().unwrap_or_default().0.len();
+            check_size(strengths, args.random, bridged.dense.config.vocab_size)?;
             // Before both models are run on text, which takes longer.
             let questions = |split| questions(args, &task, split, &bridged);
             let (ranked, asked) =
@@ -357,17 +372,7 @@ fn one_prompt(
         None => Strengths::default(),
     };
     let strengths = &strengths.0;
-    let numbers = [strengths.len(), draws.len() + 1, bridged.dense.config.vocab_size];
-    let numbers = numbers.into_iter().fold(1u64, |product, n| product.saturating_mul(n as u64));
-    if numbers > MAX_NUMBERS {
-        bail!(
-            "{} strengths with {} draws would be {} probabilities, of {} at most: lower --random, or give fewer strengths",
-            strengths.len(),
-            draws.len(),
-            grouped(numbers),
-            grouped(MAX_NUMBERS)
-        );
-    }
+    check_size(strengths.len(), draws.len(), bridged.dense.config.vocab_size)?;
     let all = std::iter::once(change.clone()).chain(draws.iter().map(|draw| draw.apply(&change)));
     let changes: Vec<Change> =
         all.flat_map(|change| strengths.iter().map(move |&strength| change.scaled(strength))).collect();

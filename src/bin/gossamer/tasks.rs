@@ -36,8 +36,8 @@ enum Command {
         /// How many pairs
         #[arg(long, default_value_t = 3, value_parser = bounded::<u64>(1, 1_000_000))]
         count: u64,
-        /// Pairs from the held-out templates
-        #[arg(long)]
+        /// Pairs from the held-out templates; a file gets both
+        #[arg(long, conflicts_with = "save")]
         test: bool,
         /// Which pairs
         #[arg(long, default_value_t = 0)]

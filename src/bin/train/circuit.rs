@@ -227,7 +227,7 @@ impl Search<'_> {
             return Err(Error::Stopped.into());
         }
         let name = &task.name;
-        let _lock = lock(self.folder, name)?;
+        let _lock = lock(self.folder, name).inspect_err(|error| self.say(&format!("{name}: {error}")))?;
         finished.forget(name)?;
         let found = check(task, self.settings, tokenizer, longest).and_then(|notes| {
             notes.iter().for_each(|note| self.say(&format!("note: {name}: {note}")));

@@ -103,7 +103,7 @@ struct TokenizerArgs {
     #[arg(long, default_value_t = 2048, value_parser = count::<usize>(MIN_VOCAB as u64, 1 << 24))]
     vocab_size: usize,
     /// Bytes of the data to read at most
-    #[arg(long, default_value_t = 50_000_000, value_parser = count::<u64>(1, 1 << 40))]
+    #[arg(long, default_value_t = 50_000_000, value_parser = count::<u64>(1, 1 << 30))]
     max_bytes: u64,
     /// The file to write, - for standard output
     #[arg(long, value_name = "FILE", default_value = "tokenizer.json")]
@@ -221,6 +221,12 @@ impl RunArgs {
             None => Vec::new(),
         };
         named.extend(config.set_all(&self.set)?);
+        if named.iter().any(|key| key == "data.paths") {
+            config.data.paths = config.data.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
+        }
+        if named.iter().any(|key| key == "data.tokenizer") {
+            config.data.tokenizer = config.data.tokenizer.as_deref().map(absolute).transpose()?;
+        }
         if !self.data.is_empty() {
             config.data.paths = self.data.iter().map(|p| absolute(p)).collect::<Result<_>>()?;
         }
