@@ -101,9 +101,6 @@ impl Job {
         self.mark(false)?;
         // The command holds the lock too, as its standard input: one that outlives this process is not disturbed.
         command.stdin(Stdio::from(lock)).stdout(printed).stderr(log).env(FORWARDED, "1");
-        // In a group of its own, so that a terminal's Ctrl-C reaches it once: when it is passed on.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let status = command.spawn().and_then(wait).map_err(|e| Error::io(&self.command[0], e))?;
         if !status.success() {
             return Ok(if was_asked(status) { Done::Stopped } else { Done::Failed });
