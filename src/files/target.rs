@@ -68,11 +68,7 @@ impl Target {
             Self::Stderr => Ok(Box::new(io::stderr())),
             // After what was written before, where it is a file.
             Self::Descriptor(path) => open(OpenOptions::new().append(true), path),
-            Self::Special(path) => {
-                // A pipe that nobody reads keeps waiting.
-                tracing::debug!("{} is no file: writing to it as it is", path.display());
-                open(&mut OpenOptions::new(), path)
-            }
+            Self::Special(path) => open(&mut OpenOptions::new(), path),
             Self::File(path) => Ok(Box::new(File::create(path)?)),
         }
     }

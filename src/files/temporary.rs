@@ -166,7 +166,6 @@ fn is_earlier_of_ours(name: &str) -> bool {
             || ["config.toml", "tokenizer.json", "metrics.jsonl"].contains(&target)
     };
     match first {
-        Some("step") => true,
         Some(target) => ours(target) && is_earlier(name, target),
         None => second().is_some_and(|target| ours(target) && is_earlier(name, target)),
     }
@@ -207,10 +206,9 @@ fn remove_left(path: &Path) {
     };
     match locked {
         // Still held here while it goes, so that no two take it for left. Another may have taken the name since it was opened.
-        Ok(()) if opened.is_ok_and(|file| is_at(&file, path) && remove(path).is_ok()) => {}
-        Ok(()) => {}
+        Ok(()) if opened.as_ref().is_ok_and(|file| is_at(file, path)) => drop(remove(path)),
         Err(TryLockError::Error(_)) if is_old(&found) => drop(remove(path)),
-        Err(_) => {}
+        _ => {}
     }
 }
 

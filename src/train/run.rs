@@ -221,11 +221,14 @@ impl Run<'_> {
         let estimate = estimate.on_each_of(&self.ranks)?;
         watch(Event::Planned(&estimate, &self.device));
         estimate.check(&self.device)?;
-        if self.ranks.first() {
-            // Found out now, not after a tokenizer has been trained.
-            check_output_folder(&self.folder)?;
-        }
-        let _lock = if self.ranks.first() { Some(RunLock::take(&self.folder)?) } else { None };
+        let _lock = match self.ranks.first() {
+            true => {
+                // Found out now, not after a tokenizer has been trained.
+                check_output_folder(&self.folder)?;
+                Some(RunLock::take(&self.folder)?)
+            }
+            false => None,
+        };
         let data = self.data(start)?;
         self.ranks.agree("data (documents, tokenizer or split)", &data.corpus.key)?;
         watch(Event::Data(&data));
