@@ -297,9 +297,10 @@ impl Drop for Places {
     }
 }
 
-/// Data is named by its full path, so that a run can be resumed from anywhere.
+/// The full path of existing data, so that a run can be resumed from anywhere. Links stay: each host of a cluster may have
+/// its own behind one name.
 fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().with_context(|| path.display().to_string())
+    path.metadata().and_then(|_| std::path::absolute(path)).with_context(|| path.display().to_string())
 }
 
 fn train(args: &RunArgs, ranks: &Ranks) -> Result<()> {
