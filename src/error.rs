@@ -54,7 +54,46 @@ pub enum Error {
         /// What is wrong with it, and what would be right.
         message: String,
     },
-    /// Text, corpus or tokenizer trouble that belongs to no one file.
+    /// A tensor or parameter that should be there.
+    #[error("{holder} lacks {name}")]
+    MissingTensor {
+        /// Who should have it, such as `the model` or `the weights`.
+        holder: String,
+        /// Its name, with its shape where that is known.
+        name: String,
+    },
+    /// A parameter held as a sparse matrix where only a dense one serves.
+    #[error("{name} is held compressed, and needed dense: load the model for training")]
+    HeldCompressed {
+        /// The parameter's name.
+        name: String,
+    },
+    /// Two things that do not fit together: a configuration and weights, two models, a model and bridges.
+    #[error("{0}")]
+    Mismatch(String),
+    /// A tokenizer that is damaged or unsuitable, or text or tokens that it cannot encode or decode.
+    #[error("{0}")]
+    Tokenizer(String),
+    /// No data, too little of it, or data that changed while it was read.
+    #[error("{0}")]
+    Data(String),
+    /// A name that is not among those known.
+    #[error("no {kind} is called {name}; there are: {known}")]
+    Unknown {
+        /// What was named, such as `task` or `column`.
+        kind: &'static str,
+        /// The name given.
+        name: String,
+        /// The names known, with commas.
+        known: String,
+    },
+    /// A model of the Hub that cannot be fetched.
+    #[error("{0}")]
+    Hub(String),
+    /// A request that contradicts itself, or leaves out what it needs.
+    #[error("{0}")]
+    Request(String),
+    /// Superseded by the variants above.
     #[error("{0}")]
     Text(String),
     /// A model does not do a task well enough for a circuit to be looked for.
