@@ -5,6 +5,8 @@
 struct Params { n: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
+#kernel forward
+
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
@@ -19,6 +21,9 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
 }
 
+#kernel accumulate
+
+@group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read_write> sum: array<f32>;
 
 // sum += a.

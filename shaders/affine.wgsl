@@ -5,6 +5,8 @@
 struct Params { n: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
+#kernel forward
+
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> scale: array<f32>;
 @group(0) @binding(3) var<storage, read> shift: array<f32>;
@@ -20,14 +22,18 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
 }
 
+#kernel backward
+
+@group(0) @binding(1) var<storage, read> dout: array<f32>;
+@group(0) @binding(2) var<storage, read> scale: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
-// dx = scale * dout, with dout at x's place.
+// dx = scale * dout
 @compute @workgroup_size(256)
 fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
             @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
     if i < p.n {
-        dx[i] = scale[i] * x[i];
+        dx[i] = scale[i] * dout[i];
     }
 }

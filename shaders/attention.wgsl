@@ -1,92 +1,17 @@
-// Causal attention. q, k, v, y: (B, T, H·D), heads side by side; lse, delta: (B, H, T).
+// Causal attention. q, k, v, y: (B, T, H·D), heads next to each other; lse, delta: (B, H, T).
 //
 // The kernels over blocks give each of 64 invocations one query (or key), which it holds in registers, and stage keys and values (or
 // queries and output gradients) in tiles that all of them read. Channels go by fours, padded with zeros. A key after the query is left
 // out by its index, so that no infinities are needed.
 
 #include grid
-#include lanes
 
-// Channels of a head, fours of them, and rows of a tile. TILE * QUADS is at most 480.
+// Channels of a head.
 override D: u32 = 16u;
-override QUADS: u32 = 4u;
-override TILE: u32 = 64u;
 
-struct Params {
-    t: u32,
-    heads: u32,
-    groups: u32,
-    // Blocks of 64 queries or keys in t.
-    blocks: u32,
-    // 1 / sqrt(D)
-    scale: f32,
-    // Only for forward.
-    has_sink: u32,
-}
+#kernel forward
 
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<f32>;
-@group(0) @binding(2) var<storage, read> k: array<f32>;
-@group(0) @binding(3) var<storage, read> v: array<f32>;
-
-// 15 KiB: D = 16 gives tiles of 64 rows, D = 128 still 15 rows.
-var<workgroup> tile_a: array<vec4<f32>, 480>;
-var<workgroup> tile_b: array<vec4<f32>, 480>;
-var<workgroup> tile_lse: array<f32, 64>;
-var<workgroup> tile_delta: array<f32, 64>;
-
-// Where a workgroup works.
-struct Place {
-    // Where the head's first row begins, and from row to row.
-    base: u32,
-    stride: u32,
-    // Where the head's statistics begin.
-    stats: u32,
-    head: u32,
-    // The first query or key of the block.
-    first: u32,
-}
-
-fn place(group: u32) -> Place {
-    let at = group / p.blocks;
-    let head = at % p.heads;
-    let stride = p.heads * D;
-    return Place(at / p.heads * p.t * stride + head * D, stride, at * p.t, head, group % p.blocks * 64u);
-}
-
-// Which of the channels 4c .. 4c + 3 exist.
-fn exists(c: u32) -> vec4<bool> {
-    return vec4<u32>(4u * c, 4u * c + 1u, 4u * c + 2u, 4u * c + 3u) < vec4<u32>(D);
-}
-
-// Where those channels are in the row that begins at `row`, the last one standing in for those that do not exist.
-fn indices(row: u32, c: u32) -> vec4<u32> {
-    return min(row + vec4<u32>(4u * c, 4u * c + 1u, 4u * c + 2u, 4u * c + 3u), vec4<u32>(row + D - 1u));
-}
-
-fn load_q(row: u32, c: u32) -> vec4<f32> {
-    let i = indices(row, c);
-    return select(vec4<f32>(), vec4<f32>(q[i.x], q[i.y], q[i.z], q[i.w]), exists(c));
-}
-
-fn load_k(row: u32, c: u32) -> vec4<f32> {
-    let i = indices(row, c);
-    return select(vec4<f32>(), vec4<f32>(k[i.x], k[i.y], k[i.z], k[i.w]), exists(c));
-}
-
-fn load_v(row: u32, c: u32) -> vec4<f32> {
-    let i = indices(row, c);
-    return select(vec4<f32>(), vec4<f32>(v[i.x], v[i.y], v[i.z], v[i.w]), exists(c));
-}
-
-// Stages `n` rows of keys and values, from `start` on.
-fn stage_keys(at: Place, lane: u32, start: u32, n: u32) {
-    for (var i = lane; i < n * QUADS; i += 64u) {
-        let row = at.base + (start + i / QUADS) * at.stride;
-        tile_a[i] = load_k(row, i % QUADS);
-        tile_b[i] = load_v(row, i % QUADS);
-    }
-}
+#include attention_blocks
 
 @group(0) @binding(4) var<storage, read> sink: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
@@ -97,8 +22,8 @@ fn stage_keys(at: Place, lane: u32, start: u32, n: u32) {
 fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
-    if group >= p.groups { return; }
-    let at = place(group);
+    if group >= p.workgroups { return; }
+    let at = block_of(group);
     let t = at.first + lane;
     let row = at.base + t * at.stride;
     var query: array<vec4<f32>, 32>;
@@ -158,30 +83,36 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
 }
 
-struct Delta { t: u32, heads: u32, n: u32 }
+#kernel backward_delta
 
-@group(0) @binding(0) var<uniform> r: Delta;
-@group(0) @binding(1) var<storage, read> out_grad: array<f32>;
-@group(0) @binding(2) var<storage, read> output: array<f32>;
-@group(0) @binding(3) var<storage, read_write> new_delta: array<f32>;
+struct Params { t: u32, heads: u32, n: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> dout: array<f32>;
+@group(0) @binding(2) var<storage, read> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> delta: array<f32>;
 
 // delta = dout · y, one query of one head an invocation.
 @compute @workgroup_size(256)
 fn backward_delta(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                   @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i >= r.n { return; }
-    let at = i / r.t;
-    let row = ((at / r.heads * r.t + i % r.t) * r.heads + at % r.heads) * D;
+    if i >= p.n { return; }
+    let at = i / p.t;
+    let row = ((at / p.heads * p.t + i % p.t) * p.heads + at % p.heads) * D;
     var sum = 0.0;
     for (var c = row; c < row + D; c++) {
-        sum += out_grad[c] * output[c];
+        sum += dout[c] * y[c];
     }
-    new_delta[i] = sum;
+    delta[i] = sum;
 }
 
+#kernel backward_query backward_key
+
+#include attention_blocks
+
 @group(0) @binding(4) var<storage, read> dout: array<f32>;
-@group(0) @binding(5) var<storage, read> known_lse: array<f32>;
+@group(0) @binding(5) var<storage, read> lse: array<f32>;
 @group(0) @binding(6) var<storage, read> delta: array<f32>;
 @group(0) @binding(7) var<storage, read_write> dq: array<f32>;
 
@@ -195,8 +126,8 @@ fn load_dout(row: u32, c: u32) -> vec4<f32> {
 fn backward_query(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                   @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
-    if group >= p.groups { return; }
-    let at = place(group);
+    if group >= p.workgroups { return; }
+    let at = block_of(group);
     let t = at.first + lane;
     let row = at.base + t * at.stride;
     var query: array<vec4<f32>, 32>;
@@ -205,7 +136,7 @@ fn backward_query(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups
     var my_lse = 0.0;
     var my_delta = 0.0;
     if t < p.t {
-        my_lse = known_lse[at.stats + t];
+        my_lse = lse[at.stats + t];
         my_delta = delta[at.stats + t];
         for (var c = 0u; c < QUADS; c++) {
             query[c] = load_q(row, c) * p.scale;
@@ -255,8 +186,8 @@ fn backward_query(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups
 fn backward_key(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                 @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
-    if group >= p.groups { return; }
-    let at = place(group);
+    if group >= p.workgroups { return; }
+    let at = block_of(group);
     let t = at.first + lane;
     let row = at.base + t * at.stride;
     var key: array<vec4<f32>, 32>;
@@ -277,7 +208,7 @@ fn backward_key(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
             tile_b[i] = load_dout(from_row, i % QUADS);
         }
         if lane < n {
-            tile_lse[lane] = known_lse[at.stats + start + lane];
+            tile_lse[lane] = lse[at.stats + start + lane];
             tile_delta[lane] = delta[at.stats + start + lane];
         }
         workgroupBarrier();
@@ -314,15 +245,18 @@ fn backward_key(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
     }
 }
 
-struct Sink { t: u32, heads: u32, batch: u32 }
+#kernel backward_sink
 
-@group(0) @binding(0) var<uniform> s: Sink;
-@group(0) @binding(1) var<storage, read> logit: array<f32>;
-@group(0) @binding(2) var<storage, read> all_lse: array<f32>;
-@group(0) @binding(3) var<storage, read> all_delta: array<f32>;
+#include lanes
+
+struct Params { t: u32, heads: u32, batch: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> sink: array<f32>;
+@group(0) @binding(2) var<storage, read> lse: array<f32>;
+@group(0) @binding(3) var<storage, read> delta: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dsink: array<f32>;
 
-// Of backward_sink.
 const LANES: u32 = 256u;
 
 // dsink = - sum over b and t of e^(sink - lse) delta, one head a workgroup.
@@ -330,11 +264,11 @@ const LANES: u32 = 256u;
 fn backward_sink(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                  @builtin(local_invocation_index) lane: u32) {
     let head = flat_group(wid, grid);
-    if head >= s.heads { return; }
+    if head >= p.heads { return; }
     var part = 0.0;
-    for (var i = lane; i < s.batch * s.t; i += 256u) {
-        let at = (i / s.t * s.heads + head) * s.t + i % s.t;
-        part -= exp(logit[head] - all_lse[at]) * all_delta[at];
+    for (var i = lane; i < p.batch * p.t; i += 256u) {
+        let at = (i / p.t * p.heads + head) * p.t + i % p.t;
+        part -= exp(sink[head] - lse[at]) * delta[at];
     }
     let total = sum_lanes(lane, part);
     if lane == 0u {

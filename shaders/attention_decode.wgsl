@@ -1,7 +1,8 @@
 // Attention of one query a sequence. q, y: (B, 1, H·D); keys, values: (B, capacity, H·D); scores: (B, H, length).
 
 #include grid
-#include lanes
+
+#kernel score
 
 struct Params {
     // B · H · length
@@ -13,8 +14,6 @@ struct Params {
     width: u32,
     // 1 / sqrt(D)
     scale: f32,
-    // Only for mix.
-    has_sink: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -44,13 +43,33 @@ fn score(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: v
     scores[i] = sum * p.scale;
 }
 
-@group(0) @binding(1) var<storage, read> logits: array<f32>;
+#kernel mix
+
+#include lanes
+
+const LANES: u32 = 64u;
+
+struct Params {
+    // B · H · length
+    n: u32,
+    length: u32,
+    capacity: u32,
+    heads: u32,
+    // D
+    width: u32,
+    has_sink: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> scores: array<f32>;
 @group(0) @binding(2) var<storage, read> values: array<f32>;
 @group(0) @binding(3) var<storage, read> sink: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-// Of mix.
-const LANES: u32 = 64u;
+// Where the channels of head `at % heads` of sequence `at / heads` begin at time 0.
+fn start(at: u32) -> u32 {
+    return at / p.heads * p.capacity * p.heads * p.width + at % p.heads * p.width;
+}
 
 // A head a workgroup. All invocations find the largest score and the sum of exponentials together; then each takes
 // channels of its own through all times.
@@ -62,9 +81,9 @@ fn mix(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec
         return;
     }
     let first = at * p.length;
-    var top = logits[first];
+    var top = scores[first];
     for (var j = lane; j < p.length; j += LANES) {
-        top = max(top, logits[first + j]);
+        top = max(top, scores[first + j]);
     }
     top = max_lanes(lane, top);
     if p.has_sink != 0u {
@@ -72,7 +91,7 @@ fn mix(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec
     }
     var sum = 0.0;
     for (var j = lane; j < p.length; j += LANES) {
-        sum += exp(logits[first + j] - top);
+        sum += exp(scores[first + j] - top);
     }
     var total = sum_lanes(lane, sum);
     if p.has_sink != 0u {
@@ -81,7 +100,7 @@ fn mix(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec
     for (var c = lane; c < p.width; c += LANES) {
         var mixed = 0.0;
         for (var j = 0u; j < p.length; j++) {
-            mixed += exp(logits[first + j] - top) * values[start(at) + j * p.heads * p.width + c];
+            mixed += exp(scores[first + j] - top) * values[start(at) + j * p.heads * p.width + c];
         }
         y[at * p.width + c] = mixed / total;
     }

@@ -1,11 +1,13 @@
-// A dense matrix to lists of its nonzeros, and back.
+// A dense matrix to its nonzeros by row (CSR) and by column (CSC), and back.
 //
 // Rows and columns go through the same kernels: list i, entry e of the list is the number at i * list_step +
 // e * entry_step. Each list is cut into pieces of 64 entries, and an invocation walks one piece: first to count, then,
 // when all counts are summed up, to write its nonzeros where they belong. Pieces are short enough to occupy a GPU and
-// leave one count for 64 numbers.
+// make one count for 64 numbers.
 
 #include grid
+
+#kernel count fill
 
 struct Params {
     lists: u32, length: u32, list_step: u32, entry_step: u32,
@@ -22,35 +24,34 @@ fn is_nonzero(at: u32) -> bool {
 }
 
 // (list, piece) of an invocation.
-fn place(item: u32) -> vec2<u32> {
+fn piece_of(item: u32) -> vec2<u32> {
     if p.lists_first != 0u {
         return vec2<u32>(item % p.lists, item / p.lists);
     }
     return vec2<u32>(item / p.pieces, item % p.pieces);
 }
 
-@group(0) @binding(2) var<storage, read_write> counts: array<u32>;
+@group(0) @binding(2) var<storage, read_write> starts: array<u32>;
 
-// counts[list * pieces + piece], and a last 0 that the prefix sum turns into the total.
+// starts[list * pieces + piece] = how many nonzeros the piece has, and a last 0; the prefix sum then makes starts of them.
 @compute @workgroup_size(64)
 fn count(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
     let item = flat_group(wid, grid) * 64u + lane;
     let total = p.lists * p.pieces;
     if item < total {
-        let at = place(item);
+        let at = piece_of(item);
         let last = min((at.y + 1u) * 64u, p.length);
         var found = 0u;
         for (var e = at.y * 64u; e < last; e++) {
             found += select(0u, 1u, is_nonzero(at.x * p.list_step + e * p.entry_step));
         }
-        counts[at.x * p.pieces + at.y] = found;
+        starts[at.x * p.pieces + at.y] = found;
     } else if item == total {
-        counts[total] = 0u;
+        starts[total] = 0u;
     }
 }
 
-@group(0) @binding(2) var<storage, read> starts: array<u32>;
 @group(0) @binding(3) var<storage, read_write> offsets: array<u32>;
 @group(0) @binding(4) var<storage, read_write> indices: array<u32>;
 @group(0) @binding(5) var<storage, read_write> values: array<f32>;
@@ -62,7 +63,7 @@ fn fill(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     let item = flat_group(wid, grid) * 64u + lane;
     let total = p.lists * p.pieces;
     if item < total {
-        let at = place(item);
+        let at = piece_of(item);
         var slot = starts[at.x * p.pieces + at.y];
         if at.y == 0u {
             offsets[at.x] = min(slot, p.capacity);
@@ -83,9 +84,11 @@ fn fill(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     }
 }
 
-struct ScanParams { n: u32, groups: u32 }
+#kernel scan shift
 
-@group(0) @binding(0) var<uniform> s: ScanParams;
+struct Params { n: u32, workgroups: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> sums: array<u32>;
 @group(0) @binding(2) var<storage, read_write> totals: array<u32>;
 
@@ -96,16 +99,16 @@ var<workgroup> lanes: array<u32, 256>;
 fn scan(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
-    if group >= s.groups {
+    if group >= p.workgroups {
         return;
     }
     let first = group * 1024u + lane * 4u;
-    let last = min(first + 4u, s.n);
-    var own = 0u;
+    let last = min(first + 4u, p.n);
+    var local = 0u;
     for (var i = first; i < last; i++) {
-        own += sums[i];
+        local += sums[i];
     }
-    lanes[lane] = own;
+    lanes[lane] = local;
     workgroupBarrier();
     // After the round with distance d, a lane holds the sum of the 2 d lanes up to and including it.
     for (var d = 1u; d < 256u; d *= 2u) {
@@ -117,47 +120,47 @@ fn scan(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         lanes[lane] += before;
         workgroupBarrier();
     }
-    var running = lanes[lane] - own;
+    var running = lanes[lane] - local;
     for (var i = first; i < last; i++) {
-        let here = sums[i];
+        let count = sums[i];
         sums[i] = running;
-        running += here;
+        running += count;
     }
     if lane == 255u {
         totals[group] = running;
     }
 }
 
-@group(0) @binding(2) var<storage, read> preceding: array<u32>;
-
 // Adds to each block of 1,024 entries what came before the block.
 @compute @workgroup_size(256)
 fn shift(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i < s.n {
-        sums[i] += preceding[i / 1024u];
+    if i < p.n {
+        sums[i] += totals[i / 1024u];
     }
 }
 
-struct DenseParams { rows: u32, cols: u32, groups: u32 }
+#kernel decompress
 
-@group(0) @binding(0) var<uniform> d: DenseParams;
-@group(0) @binding(1) var<storage, read> row_offsets: array<u32>;
-@group(0) @binding(2) var<storage, read> row_indices: array<u32>;
-@group(0) @binding(3) var<storage, read> row_values: array<f32>;
+struct Params { rows: u32, width: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> offsets: array<u32>;
+@group(0) @binding(2) var<storage, read> indices: array<u32>;
+@group(0) @binding(3) var<storage, read> values: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dense: array<f32>;
 
-// Scatters the lists into a matrix of zeros, a row a workgroup.
+// Scatters the nonzeros into a matrix of zeros, a row a workgroup.
 @compute @workgroup_size(64)
 fn decompress(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
               @builtin(local_invocation_index) lane: u32) {
     let row = flat_group(wid, grid);
-    if row >= d.groups {
+    if row >= p.rows {
         return;
     }
-    let end = row_offsets[row + 1u];
-    for (var i = row_offsets[row] + lane; i < end; i += 64u) {
-        dense[row * d.cols + row_indices[i]] = row_values[i];
+    let end = offsets[row + 1u];
+    for (var i = offsets[row] + lane; i < end; i += 64u) {
+        dense[row * p.width + indices[i]] = values[i];
     }
 }

@@ -1,15 +1,18 @@
-// Cross-entropy of next-token predictions: logits x (rows, v), one target a row. A target that is not below v means that the
+// Cross-entropy of next-token predictions: logits x (rows, width), one target a row. A target that is not below the width means that the
 // row has none.
 
 #include grid
 #include lanes
-#include log_sum
 
 const LANES: u32 = 256u;
 
-struct Forward { rows: u32, v: u32 }
+#kernel forward
 
-@group(0) @binding(0) var<uniform> p: Forward;
+#include log_sum
+
+struct Params { rows: u32, width: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> targets: array<u32>;
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>;
@@ -21,12 +24,12 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
            @builtin(local_invocation_index) lane: u32) {
     let row = flat_group(wid, grid);
     if row >= p.rows { return; }
-    let start = row * p.v;
-    let sums = row_log_sum(lane, start, p.v);
+    let start = row * p.width;
+    let sums = row_log_sum(lane, start, p.width);
     if lane == 0u {
         lse[row] = sums.x + sums.y;
         var loss = 0.0;
-        if targets[row] < p.v {
+        if targets[row] < p.width {
             // In this order small losses keep their digits when the logits are large.
             loss = (sums.x - x[start + targets[row]]) + sums.y;
         }
@@ -34,9 +37,11 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
 }
 
-struct Sum { n: u32, chunk: u32, groups: u32, divisor: f32 }
+#kernel sum
 
-@group(0) @binding(0) var<uniform> s: Sum;
+struct Params { n: u32, chunk: u32, workgroups: u32, divisor: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> terms: array<f32>;
 @group(0) @binding(2) var<storage, read_write> sums: array<f32>;
 
@@ -45,26 +50,28 @@ struct Sum { n: u32, chunk: u32, groups: u32, divisor: f32 }
 fn sum(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
        @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
-    if group >= s.groups { return; }
-    let start = group * s.chunk;
-    let end = min(start + s.chunk, s.n);
+    if group >= p.workgroups { return; }
+    let start = group * p.chunk;
+    let end = min(start + p.chunk, p.n);
     var part = 0.0;
     for (var i = start + lane; i < end; i += LANES) {
         part += terms[i];
     }
     let total = sum_lanes(lane, part);
     if lane == 0u {
-        sums[group] = total / s.divisor;
+        sums[group] = total / p.divisor;
     }
 }
 
-struct Backward { rows: u32, v: u32, count: f32 }
+#kernel backward
 
-@group(0) @binding(0) var<uniform> b: Backward;
+struct Params { rows: u32, width: u32, count: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dloss: array<f32>;
-@group(0) @binding(2) var<storage, read> logits: array<f32>;
-@group(0) @binding(3) var<storage, read> wanted: array<u32>;
-@group(0) @binding(4) var<storage, read> row_lse: array<f32>;
+@group(0) @binding(2) var<storage, read> x: array<f32>;
+@group(0) @binding(3) var<storage, read> targets: array<u32>;
+@group(0) @binding(4) var<storage, read> lse: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>;
 
 // dx = (softmax(x) - onehot) dloss / count, one entry an invocation.
@@ -72,14 +79,14 @@ struct Backward { rows: u32, v: u32, count: f32 }
 fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
             @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i >= b.rows * b.v { return; }
-    let row = i / b.v;
-    let answer = wanted[row];
+    if i >= p.rows * p.width { return; }
+    let row = i / p.width;
+    let token = targets[row];
     var d = 0.0;
-    if answer < b.v {
-        let scale = dloss[0] / b.count;
-        d = exp(logits[i] - row_lse[row]) * scale;
-        if i - row * b.v == answer {
+    if token < p.width {
+        let scale = dloss[0] / p.count;
+        d = exp(x[i] - lse[row]) * scale;
+        if i - row * p.width == token {
             d -= scale;
         }
     }

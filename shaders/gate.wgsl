@@ -1,8 +1,10 @@
-// Gates over channels. x, y, dy: (rows, width); tau, mean: (width).
+// Gates over channels. x, y, dout, dx: (rows, width); tau, mean: (width).
 
 #include grid
 
-struct Params { n: u32, width: u32 }
+#kernel forward
+
+struct Params { rows: u32, width: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -15,28 +17,38 @@ struct Params { n: u32, width: u32 }
 fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i < p.n {
+    if i < p.rows * p.width {
         let c = i % p.width;
         y[i] = select(mean[c], x[i], tau[c] >= 0.0);
     }
 }
 
+#kernel backward_input
+
+struct Params { rows: u32, width: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> dout: array<f32>;
+@group(0) @binding(2) var<storage, read> tau: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
-// dx = dy (at x's place) where tau >= 0, else 0.
+// dx = dout where tau >= 0, else 0.
 @compute @workgroup_size(256)
 fn backward_input(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                   @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i < p.n {
-        dx[i] = select(0.0, x[i], tau[i % p.width] >= 0.0);
+    if i < p.rows * p.width {
+        dx[i] = select(0.0, dout[i], tau[i % p.width] >= 0.0);
     }
 }
 
-struct SumParams { rows: u32, width: u32, chunks: u32 }
+#kernel partial_sums
 
-@group(0) @binding(0) var<uniform> s: SumParams;
-@group(0) @binding(2) var<storage, read> means: array<f32>;
+struct Params { rows: u32, width: u32, chunks: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> dout: array<f32>;
 @group(0) @binding(4) var<storage, read_write> sums: array<f32>;
 
@@ -45,22 +57,25 @@ struct SumParams { rows: u32, width: u32, chunks: u32 }
 fn partial_sums(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                 @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 64u + lane;
-    if i >= s.chunks * s.width {
+    if i >= p.chunks * p.width {
         return;
     }
-    let c = i % s.width;
-    let first = i / s.width * 64u;
+    let c = i % p.width;
+    let first = i / p.width * 64u;
     var sum = 0.0;
-    for (var r = first; r < min(first + 64u, s.rows); r++) {
-        sum += dout[r * s.width + c] * (x[r * s.width + c] - means[c]);
+    for (var r = first; r < min(first + 64u, p.rows); r++) {
+        sum += dout[r * p.width + c] * (x[r * p.width + c] - mean[c]);
     }
     sums[i] = sum;
 }
 
-struct TauParams { chunks: u32, width: u32, temperature: f32 }
+#kernel backward_tau
 
-@group(0) @binding(0) var<uniform> t: TauParams;
-@group(0) @binding(1) var<storage, read> partial: array<f32>;
+struct Params { chunks: u32, width: u32, temperature: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> sums: array<f32>;
+@group(0) @binding(2) var<storage, read> tau: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dtau: array<f32>;
 
 // dtau = slope of the sigmoid * the chunks' sums. The slope is even: of -|tau| it cannot overflow.
@@ -68,13 +83,13 @@ struct TauParams { chunks: u32, width: u32, temperature: f32 }
 fn backward_tau(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                 @builtin(local_invocation_index) lane: u32) {
     let c = flat_group(wid, grid) * 64u + lane;
-    if c >= t.width {
+    if c >= p.width {
         return;
     }
     var sum = 0.0;
-    for (var chunk = 0u; chunk < t.chunks; chunk++) {
-        sum += partial[chunk * t.width + c];
+    for (var chunk = 0u; chunk < p.chunks; chunk++) {
+        sum += sums[chunk * p.width + c];
     }
-    let e = exp(-abs(tau[c] / t.temperature));
-    dtau[c] = sum * e / ((1.0 + e) * (1.0 + e) * t.temperature);
+    let e = exp(-abs(tau[c] / p.temperature));
+    dtau[c] = sum * e / ((1.0 + e) * (1.0 + e) * p.temperature);
 }

@@ -5,9 +5,6 @@
 struct Params { n: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-
 // The normal distribution function and e^(-x^2/2). The tail beyond |x| is e^(-x^2/2) R(s) with s = |x|/(|x| + 2): the smooth
 // factor of Abramowitz and Stegun's formula 7.1.26 in a variable that loses no digits near 0. R interpolates R(0) = 1/2 and
 // Chebyshev nodes up to |x| = 6; it is within 1.5e-9 of the tail. Past 13 a float cannot tell the tail from 0, and x * x might
@@ -29,6 +26,11 @@ fn normal_cdf(x: f32) -> vec2<f32> {
     return vec2<f32>(select(1.0 - tail, tail, x < 0.0), bell);
 }
 
+#kernel forward
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
 // y = x P(x)
 @compute @workgroup_size(256)
 fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
@@ -39,8 +41,10 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
 }
 
+#kernel backward
+
 @group(0) @binding(1) var<storage, read> dout: array<f32>;
-@group(0) @binding(2) var<storage, read> input: array<f32>;
+@group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
 // dx = dout (P(x) + x e^(-x^2/2) / sqrt(2 pi))
@@ -49,7 +53,7 @@ fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid
             @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
     if i < p.n {
-        let v = input[i];
+        let v = x[i];
         let c = normal_cdf(v);
         dx[i] = dout[i] * (c.x + v * 0.3989423 * c.y);
     }

@@ -5,7 +5,24 @@
 
 const LANES: u32 = 256u;
 
-struct Params { n: u32, slot: u32 }
+// Of square_sum_join and factor.
+@group(0) @binding(1) var<storage, read> blocks: array<f32>;
+
+// The sum of `n` numbers by one workgroup, each lane in four strands so that long vectors lose little.
+fn join(lane: u32, n: u32) -> f32 {
+    var sums = vec4<f32>(0.0);
+    for (var i = lane; i < n; i += 1024u) {
+        sums.x += blocks[i];
+        if i + 256u < n { sums.y += blocks[i + 256u]; }
+        if i + 512u < n { sums.z += blocks[i + 512u]; }
+        if i + 768u < n { sums.w += blocks[i + 768u]; }
+    }
+    return sum_lanes(lane, (sums.x + sums.y) + (sums.z + sums.w));
+}
+
+#kernel square_sum_blocks
+
+struct Params { n: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -35,47 +52,42 @@ fn square_sum_blocks(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgro
     }
 }
 
-@group(0) @binding(1) var<storage, read> blocks: array<f32>;
-@group(0) @binding(2) var<storage, read_write> sums_out: array<f32>;
+#kernel square_sum_join
 
-// The sum of `n` numbers by one workgroup, each lane in four strands so that long vectors lose little.
-fn join(lane: u32, n: u32) -> f32 {
-    var sums = vec4<f32>(0.0);
-    for (var i = lane; i < n; i += 1024u) {
-        sums.x += blocks[i];
-        if i + 256u < n { sums.y += blocks[i + 256u]; }
-        if i + 512u < n { sums.z += blocks[i + 512u]; }
-        if i + 768u < n { sums.w += blocks[i + 768u]; }
-    }
-    return sum_lanes(lane, (sums.x + sums.y) + (sums.z + sums.w));
-}
+struct Params { n: u32, slot: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(2) var<storage, read_write> sums: array<f32>;
 
 // sums[slot] = sum of the blocks' sums. One workgroup.
 @compute @workgroup_size(256)
 fn square_sum_join(@builtin(local_invocation_index) lane: u32) {
     let sum = join(lane, p.n);
     if lane == 0u {
-        sums_out[p.slot] = sum;
+        sums[p.slot] = sum;
     }
 }
 
-struct Factor { n: u32, rule: u32, inverse_count: f32, eps: f32 }
+#kernel factor
 
-@group(0) @binding(0) var<uniform> q: Factor;
+struct Params { n: u32, rule: u32, inverse_count: f32, eps: f32 }
 
-// sums_out = [factor, rms]; rule 0: normalize, 1: clip, 2: none. One workgroup.
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+
+// out = [factor, rms]; rule 0: normalize, 1: clip, 2: none. One workgroup.
 @compute @workgroup_size(256)
 fn factor(@builtin(local_invocation_index) lane: u32) {
-    let total = join(lane, q.n);
+    let total = join(lane, p.n);
     if lane == 0u {
-        let rms = sqrt(total * q.inverse_count);
+        let rms = sqrt(total * p.inverse_count);
         var value = 1.0;
-        if q.rule == 0u {
-            value = 1.0 / (rms + q.eps);
-        } else if q.rule == 1u && rms > 1.0 {
+        if p.rule == 0u {
+            value = 1.0 / (rms + p.eps);
+        } else if p.rule == 1u && rms > 1.0 {
             value = 1.0 / rms;
         }
-        sums_out[0] = value;
-        sums_out[1] = rms;
+        out[0] = value;
+        out[1] = rms;
     }
 }

@@ -1,16 +1,19 @@
-// KL(p || q) of rows: p the softmax of a target (rows, v), q that of blocks of logits (n, rows, v) with as many rows each.
+// KL(p || q) of rows: p the softmax of targets (block, width), q that of logits (n, block, width).
 
 #include grid
 #include lanes
-#include log_sum
 
 const LANES: u32 = 256u;
 
-struct Rows { rows: u32, v: u32 }
+#kernel log_sum_exp
 
-@group(0) @binding(0) var<uniform> p: Rows;
+#include log_sum
+
+struct Params { rows: u32, width: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> lse_out: array<f32>;
+@group(0) @binding(2) var<storage, read_write> lse: array<f32>;
 
 // lse = log(sum of e^x): one workgroup a row.
 @compute @workgroup_size(256)
@@ -18,20 +21,22 @@ fn log_sum_exp(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) g
                @builtin(local_invocation_index) lane: u32) {
     let row = flat_group(wid, grid);
     if row >= p.rows { return; }
-    let sums = row_log_sum(lane, row * p.v, p.v);
+    let sums = row_log_sum(lane, row * p.width, p.width);
     if lane == 0u {
-        lse_out[row] = sums.x + sums.y;
+        lse[row] = sums.x + sums.y;
     }
 }
 
-// `rows` of logits, `block` of target.
-struct Blocks { rows: u32, v: u32, block: u32 }
+#kernel divergence
 
-@group(0) @binding(0) var<uniform> b: Blocks;
-@group(0) @binding(1) var<storage, read> logits: array<f32>;
-@group(0) @binding(2) var<storage, read> wanted: array<f32>;
+// `rows` of logits x, `block` of targets.
+struct Params { rows: u32, width: u32, block: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> targets: array<f32>;
 @group(0) @binding(3) var<storage, read> lse: array<f32>;
-@group(0) @binding(4) var<storage, read> wanted_lse: array<f32>;
+@group(0) @binding(4) var<storage, read> target_lse: array<f32>;
 @group(0) @binding(5) var<storage, read_write> losses: array<f32>;
 
 // losses = sum of p (log p - log q): one workgroup a row.
@@ -39,12 +44,12 @@ struct Blocks { rows: u32, v: u32, block: u32 }
 fn divergence(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
               @builtin(local_invocation_index) lane: u32) {
     let row = flat_group(wid, grid);
-    if row >= b.rows { return; }
-    let target_row = row % b.block;
+    if row >= p.rows { return; }
+    let target_row = row % p.block;
     var part = 0.0;
-    for (var c = lane; c < b.v; c += LANES) {
-        let log_p = wanted[target_row * b.v + c] - wanted_lse[target_row];
-        let log_q = logits[row * b.v + c] - lse[row];
+    for (var c = lane; c < p.width; c += LANES) {
+        let log_p = targets[target_row * p.width + c] - target_lse[target_row];
+        let log_q = x[row * p.width + c] - lse[row];
         part += exp(log_p) * (log_p - log_q);
     }
     let total = sum_lanes(lane, part);
@@ -53,10 +58,12 @@ fn divergence(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gr
     }
 }
 
-struct Mean { blocks: u32, block: u32 }
+#kernel mean
 
-@group(0) @binding(0) var<uniform> m: Mean;
-@group(0) @binding(1) var<storage, read> terms: array<f32>;
+struct Params { blocks: u32, block: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> losses: array<f32>;
 @group(0) @binding(2) var<storage, read_write> means: array<f32>;
 
 // One workgroup a block.
@@ -64,17 +71,27 @@ struct Mean { blocks: u32, block: u32 }
 fn mean(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let block = flat_group(wid, grid);
-    if block >= m.blocks { return; }
+    if block >= p.blocks { return; }
     var part = 0.0;
-    for (var i = lane; i < m.block; i += LANES) {
-        part += terms[block * m.block + i];
+    for (var i = lane; i < p.block; i += LANES) {
+        part += losses[block * p.block + i];
     }
     let total = sum_lanes(lane, part);
     if lane == 0u {
-        means[block] = total / f32(m.block);
+        means[block] = total / f32(p.block);
     }
 }
 
+#kernel backward
+
+// `rows` of logits x, `block` of targets.
+struct Params { rows: u32, width: u32, block: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> targets: array<f32>;
+@group(0) @binding(3) var<storage, read> lse: array<f32>;
+@group(0) @binding(4) var<storage, read> target_lse: array<f32>;
 @group(0) @binding(5) var<storage, read> dloss: array<f32>;
 @group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;
 
@@ -83,9 +100,9 @@ fn mean(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
 fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
             @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i >= b.rows * b.v { return; }
-    let row = i / b.v;
-    let target_row = row % b.block;
-    let want = exp(wanted[target_row * b.v + i % b.v] - wanted_lse[target_row]);
-    dlogits[i] = (exp(logits[i] - lse[row]) - want) * dloss[row / b.block] / f32(b.block);
+    if i >= p.rows * p.width { return; }
+    let row = i / p.width;
+    let target_row = row % p.block;
+    let p_target = exp(targets[target_row * p.width + i % p.width] - target_lse[target_row]);
+    dlogits[i] = (exp(x[i] - lse[row]) - p_target) * dloss[row / p.block] / f32(p.block);
 }

@@ -2,6 +2,8 @@
 
 #include grid
 
+#kernel product
+
 struct Params {
     m: u32, n: u32, k: u32,
     // Distances between neighbours along the rows and along the columns of each factor.
@@ -9,7 +11,7 @@ struct Params {
     has_bias: u32,
     // Length of one workgroup's share of the inner dimension: k itself unless the product is split.
     share: u32,
-    groups: u32,
+    workgroups: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -89,7 +91,7 @@ fn store_block(at: u32, i: u32, j: u32, r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f
 fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
-    if group >= p.groups {
+    if group >= p.workgroups {
         return;
     }
     let edge = SIDE * EACH;
@@ -173,9 +175,11 @@ fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
 }
 
-struct SumParams { rows: u32, cols: u32, groups: u32 }
+#kernel column_sums
 
-@group(0) @binding(0) var<uniform> s: SumParams;
+struct Params { rows: u32, cols: u32, workgroups: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> sums: array<f32>;
 
@@ -187,24 +191,24 @@ var<workgroup> quarter: array<f32, 256>;
 fn column_sums(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
-    if group >= s.groups {
+    if group >= p.workgroups {
         return;
     }
-    let across = (s.cols + 63u) / 64u;
+    let across = (p.cols + 63u) / 64u;
     let chunk = group / across;
     let col = (group % across) * 64u + lane % 64u;
     let first = chunk * 64u + (lane / 64u) * 16u;
-    let last = min(first + 16u, s.rows);
+    let last = min(first + 16u, p.rows);
     var sum = 0.0;
-    if col < s.cols {
+    if col < p.cols {
         for (var r = first; r < last; r++) {
-            sum += x[r * s.cols + col];
+            sum += x[r * p.cols + col];
         }
     }
     quarter[lane] = sum;
     workgroupBarrier();
-    if lane < 64u && col < s.cols {
-        sums[chunk * s.cols + col] =
+    if lane < 64u && col < p.cols {
+        sums[chunk * p.cols + col] =
             (quarter[lane] + quarter[lane + 64u]) + (quarter[lane + 128u] + quarter[lane + 192u]);
     }
 }

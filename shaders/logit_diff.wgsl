@@ -1,12 +1,14 @@
-// Differences of two logits a sequence. places: (B, 2), where the right and the wrong token's logit stand.
+// Differences of two logits a sequence. positions: (B, 2), where the logits of the right and the wrong token are.
 
 #include grid
 
 struct Params { n: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
+#kernel forward
+
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
-@group(0) @binding(2) var<storage, read> places: array<u32>;
+@group(0) @binding(2) var<storage, read> positions: array<u32>;
 @group(0) @binding(3) var<storage, read_write> z: array<f32>;
 
 @compute @workgroup_size(64)
@@ -14,11 +16,14 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
            @builtin(local_invocation_index) lane: u32) {
     let b = flat_group(wid, grid) * 64u + lane;
     if b < p.n {
-        z[b] = logits[places[2u * b]] - logits[places[2u * b + 1u]];
+        z[b] = logits[positions[2u * b]] - logits[positions[2u * b + 1u]];
     }
 }
 
+#kernel backward
+
 @group(0) @binding(1) var<storage, read> dz: array<f32>;
+@group(0) @binding(2) var<storage, read> positions: array<u32>;
 @group(0) @binding(3) var<storage, read_write> dlogits: array<f32>;
 
 // Into zeros; a token that is right and wrong at once gets nothing.
@@ -27,7 +32,7 @@ fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid
             @builtin(local_invocation_index) lane: u32) {
     let b = flat_group(wid, grid) * 64u + lane;
     if b < p.n {
-        dlogits[places[2u * b]] += dz[b];
-        dlogits[places[2u * b + 1u]] -= dz[b];
+        dlogits[positions[2u * b]] += dz[b];
+        dlogits[positions[2u * b + 1u]] -= dz[b];
     }
 }

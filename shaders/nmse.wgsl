@@ -5,11 +5,13 @@
 
 const LANES: u32 = 256u;
 
+#kernel measure
+
 struct Params { rows: u32, width: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> wanted: array<f32>;
+@group(0) @binding(2) var<storage, read> targets: array<f32>;
 @group(0) @binding(3) var<storage, read> sums: array<f32>;
 @group(0) @binding(4) var<storage, read_write> errors: array<f32>;
 @group(0) @binding(5) var<storage, read_write> distances: array<f32>;
@@ -23,7 +25,7 @@ fn measure(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     var error = 0.0;
     var distance = 0.0;
     for (var c = lane; c < p.width; c += LANES) {
-        let t = wanted[row * p.width + c];
+        let t = targets[row * p.width + c];
         let off = x[row * p.width + c] - t;
         let away = t - sums[c] / f32(p.rows);
         error += off * off;
@@ -37,11 +39,14 @@ fn measure(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
 }
 
-struct Weigh { rows: u32, width: u32, least: f32 }
+#kernel weigh
 
-@group(0) @binding(0) var<uniform> w: Weigh;
-@group(0) @binding(1) var<storage, read> row_errors: array<f32>;
-@group(0) @binding(2) var<storage, read> row_distances: array<f32>;
+struct Params { rows: u32, width: u32, least: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> errors: array<f32>;
+@group(0) @binding(2) var<storage, read> distances: array<f32>;
+@group(0) @binding(3) var<storage, read> sums: array<f32>;
 @group(0) @binding(4) var<storage, read_write> weights: array<f32>;
 @group(0) @binding(5) var<storage, read_write> loss: array<f32>;
 
@@ -49,23 +54,23 @@ struct Weigh { rows: u32, width: u32, least: f32 }
 @compute @workgroup_size(256)
 fn weigh(@builtin(local_invocation_index) lane: u32) {
     var part = 0.0;
-    for (var r = lane; r < w.rows; r += LANES) {
-        part += row_distances[r];
+    for (var r = lane; r < p.rows; r += LANES) {
+        part += distances[r];
     }
-    part /= f32(w.rows);
-    for (var c = lane; c < w.width; c += LANES) {
-        let mean = sums[c] / f32(w.rows);
+    part /= f32(p.rows);
+    for (var c = lane; c < p.width; c += LANES) {
+        let mean = sums[c] / f32(p.rows);
         part += mean * mean;
     }
-    let least = w.least * sum_lanes(lane, part);
+    let least = p.least * sum_lanes(lane, part);
     var loss_part = 0.0;
-    for (var r = lane; r < w.rows; r += LANES) {
+    for (var r = lane; r < p.rows; r += LANES) {
         var weight = 0.0;
-        if row_distances[r] > least {
-            weight = 1.0 / (f32(w.rows) * row_distances[r]);
+        if distances[r] > least {
+            weight = 1.0 / (f32(p.rows) * distances[r]);
         }
         weights[r] = weight;
-        loss_part += weight * row_errors[r];
+        loss_part += weight * errors[r];
     }
     let total = sum_lanes(lane, loss_part);
     if lane == 0u {
@@ -73,10 +78,14 @@ fn weigh(@builtin(local_invocation_index) lane: u32) {
     }
 }
 
-struct Backward { n: u32, width: u32 }
+#kernel backward
 
-@group(0) @binding(0) var<uniform> b: Backward;
-@group(0) @binding(3) var<storage, read> row_weights: array<f32>;
+struct Params { rows: u32, width: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> targets: array<f32>;
+@group(0) @binding(3) var<storage, read> weights: array<f32>;
 @group(0) @binding(4) var<storage, read> dloss: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>;
 
@@ -85,7 +94,7 @@ struct Backward { n: u32, width: u32 }
 fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
             @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i < b.n {
-        dx[i] = 2.0 * (x[i] - wanted[i]) * row_weights[i / b.width] * dloss[0];
+    if i < p.rows * p.width {
+        dx[i] = 2.0 * (x[i] - targets[i]) * weights[i / p.width] * dloss[0];
     }
 }

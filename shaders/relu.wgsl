@@ -5,6 +5,8 @@
 struct Params { n: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
+#kernel forward
+
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
@@ -19,8 +21,10 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
 }
 
+#kernel backward
+
 @group(0) @binding(1) var<storage, read> dout: array<f32>;
-@group(0) @binding(2) var<storage, read> input: array<f32>;
+@group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 
 // dx = dout where x > 0
@@ -29,6 +33,6 @@ fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid
             @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
     if i < p.n {
-        dx[i] = select(0.0, dout[i], input[i] > 0.0);
+        dx[i] = select(0.0, dout[i], x[i] > 0.0);
     }
 }

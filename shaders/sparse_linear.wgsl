@@ -1,8 +1,8 @@
-// Products of a dense matrix with lists of nonzeros.
+// Products of a dense matrix with a sparse one (CSR or CSC).
 
 #include grid
 
-struct Params { rows: u32, width: u32, lists: u32, has_bias: u32, groups: u32 }
+struct Params { rows: u32, width: u32, lists: u32, has_bias: u32, workgroups: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -44,7 +44,7 @@ fn store_four(row: u32, list: u32, value: vec4<f32>) {
 fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
-    if group >= p.groups {
+    if group >= p.workgroups {
         return;
     }
     let across = (p.lists + 255u) / 256u;

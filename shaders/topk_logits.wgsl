@@ -2,9 +2,11 @@
 
 #include grid
 
-struct Rows { rows: u32, v: u32 }
+#kernel probabilities
 
-@group(0) @binding(0) var<uniform> p: Rows;
+struct Params { rows: u32, width: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> lse: array<f32>;
 @group(0) @binding(3) var<storage, read_write> probability: array<f32>;
@@ -14,13 +16,17 @@ struct Rows { rows: u32, v: u32 }
 fn probabilities(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                  @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i >= p.rows * p.v { return; }
-    probability[i] = exp(x[i] - lse[i / p.v]);
+    if i >= p.rows * p.width { return; }
+    probability[i] = exp(x[i] - lse[i / p.width]);
 }
 
-struct Cut { rows: u32, v: u32, depth: f32 }
+#kernel cut
 
-@group(0) @binding(0) var<uniform> c: Cut;
+struct Params { rows: u32, width: u32, depth: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> lse: array<f32>;
 @group(0) @binding(3) var<storage, read> kept: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
@@ -28,6 +34,6 @@ struct Cut { rows: u32, v: u32, depth: f32 }
 fn cut(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
        @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(wid, grid) * 256u + lane;
-    if i >= c.rows * c.v { return; }
-    y[i] = select(lse[i / c.v] - c.depth, x[i], kept[i] > 0.0);
+    if i >= p.rows * p.width { return; }
+    y[i] = select(lse[i / p.width] - p.depth, x[i], kept[i] > 0.0);
 }

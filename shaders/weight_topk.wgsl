@@ -1,9 +1,8 @@
 // The `keep` entries of largest key in a whole matrix, in place. Keys are magnitude bits, with the sign bit set on
-// entries that min-alive protects. Passes, in the order of launch: protect; four times histogram and pick; ties;
+// entries that min-alive protects. Passes, in the order of launch: protect; four times histogram and pick; count_ties;
 // locate; apply. All of it happens on bits, except for the decay.
 
 #include grid
-#include prefix_select
 
 const MAGNITUDE: u32 = 0x7fffffffu;
 const PROTECTED: u32 = 0x80000000u;
@@ -25,10 +24,13 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> w: array<u32>;
+
+#kernel protect
+
+@group(0) @binding(1) var<storage, read> weight: array<u32>;
 // (neurons, 2): a neuron protects the magnitudes above the first number, and those equal to it at a position below the
 // second.
-@group(0) @binding(2) var<storage, read_write> cuts_out: array<u32>;
+@group(0) @binding(2) var<storage, read_write> cuts: array<u32>;
 
 var<workgroup> top: array<atomic<u32>, 16>;
 var<workgroup> top_at: array<atomic<u32>, 16>;
@@ -59,7 +61,7 @@ fn protect(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         var best_at = NONE;
         if neuron < count {
             for (var e = lane / across; e < extent; e += 256u / across) {
-                let magnitude = w[start + e * stride] & MAGNITUDE;
+                let magnitude = weight[start + e * stride] & MAGNITUDE;
                 let next = magnitude < last || (magnitude == last && e > last_at);
                 if next && (best_at == NONE || magnitude > best) {
                     best = magnitude;
@@ -85,27 +87,16 @@ fn protect(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         workgroupBarrier();
     }
     if lane < across && neuron < count {
-        cuts_out[2u * neuron] = last;
-        cuts_out[2u * neuron + 1u] = last_at + 1u;
+        cuts[2u * neuron] = last;
+        cuts[2u * neuron + 1u] = last_at + 1u;
     }
 }
 
-@group(0) @binding(2) var<storage, read> cuts: array<u32>;
+#kernel histogram
 
-fn key(i: u32, bits: u32) -> u32 {
-    let magnitude = bits & MAGNITUDE;
-    if p.neurons == 0u {
-        return magnitude;
-    }
-    let r = i / p.cols;
-    let c = i - r * p.cols;
-    let neuron = select(c, r, p.neurons == 1u);
-    let position = select(r, c, p.neurons == 1u);
-    let cut = cuts[2u * neuron];
-    let safe = magnitude > cut || (magnitude == cut && position < cuts[2u * neuron + 1u]);
-    return select(magnitude, magnitude | PROTECTED, safe);
-}
+#include weight_key
 
+@group(0) @binding(1) var<storage, read> weight: array<u32>;
 // state: the threshold's digits found so far; how many keys with these digits are still to be kept; after `locate`, one
 // past the flat index of the last kept key that equals the threshold.
 @group(0) @binding(3) var<storage, read> state: array<u32, 3>;
@@ -129,7 +120,7 @@ fn histogram(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gri
     for (var k = 0u; k < 16u; k++) {
         let i = group * BLOCK + k * 256u + lane;
         if i < p.n {
-            let digits = key(i, w[i]);
+            let digits = key(i, weight[i]);
             if (digits & above) == prefix {
                 atomicAdd(&local_bins[(digits >> p.shift) & 255u], 1u);
             }
@@ -142,30 +133,40 @@ fn histogram(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gri
     }
 }
 
-@group(0) @binding(1) var<storage, read_write> picked: array<u32, 3>;
-@group(0) @binding(2) var<storage, read_write> spent: array<u32, 256>;
+#kernel pick
+
+#include prefix_select
+
+@group(0) @binding(1) var<storage, read_write> state: array<u32, 3>;
+@group(0) @binding(2) var<storage, read_write> bins: array<u32, 256>;
 
 // Walks down from the largest digit to the one in which the threshold lies, and empties the bins for the next pass.
 // One workgroup.
 @compute @workgroup_size(256)
 fn pick(@builtin(local_invocation_index) lane: u32) {
     let first = p.shift == 24u;
-    atomicStore(&counts[255u - lane], spent[lane]);
-    spent[lane] = 0u;
-    prefix_select(lane, select(picked[1], p.keep, first));
+    atomicStore(&counts[255u - lane], bins[lane]);
+    bins[lane] = 0u;
+    prefix_select(lane, select(state[1], p.keep, first));
     if lane == 0u {
-        picked[0] = select(picked[0], 0u, first) | ((255u - bin) << p.shift);
-        picked[1] = remainder;
+        state[0] = select(state[0], 0u, first) | ((255u - bin) << p.shift);
+        state[1] = remainder;
     }
 }
 
-@group(0) @binding(4) var<storage, read_write> ties_out: array<u32>;
+#kernel count_ties
+
+#include weight_key
+
+@group(0) @binding(1) var<storage, read> weight: array<u32>;
+@group(0) @binding(3) var<storage, read> state: array<u32, 3>;
+@group(0) @binding(4) var<storage, read_write> ties: array<u32>;
 
 var<workgroup> tie_count: atomic<u32>;
 
-// ties_out[group] = how many keys of a block equal the threshold.
+// ties[group] = how many keys of a block equal the threshold.
 @compute @workgroup_size(256)
-fn ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+fn count_ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let group = flat_group(wid, grid);
     if group >= p.blocks {
@@ -179,7 +180,7 @@ fn ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     for (var k = 0u; k < 16u; k++) {
         let i = group * BLOCK + k * 256u + lane;
         if i < p.n {
-            mine += select(0u, 1u, key(i, w[i]) == state[0]);
+            mine += select(0u, 1u, key(i, weight[i]) == state[0]);
         }
     }
     if mine > 0u {
@@ -187,12 +188,18 @@ fn ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     }
     workgroupBarrier();
     if lane == 0u {
-        ties_out[group] = atomicLoad(&tie_count);
+        ties[group] = atomicLoad(&tie_count);
     }
 }
 
-@group(0) @binding(3) var<storage, read> block_ties: array<u32>;
-@group(0) @binding(4) var<storage, read_write> located: array<u32, 3>;
+#kernel locate
+
+#include prefix_select
+#include weight_key
+
+@group(0) @binding(1) var<storage, read> weight: array<u32>;
+@group(0) @binding(3) var<storage, read> ties: array<u32>;
+@group(0) @binding(4) var<storage, read_write> state: array<u32, 3>;
 
 var<workgroup> found_block: u32;
 var<workgroup> found_remaining: u32;
@@ -200,22 +207,22 @@ var<workgroup> found_remaining: u32;
 // Finds the block of the last key that equals the threshold and is kept, then its place in there. One workgroup.
 @compute @workgroup_size(256)
 fn locate(@builtin(local_invocation_index) lane: u32) {
-    let threshold = located[0];
-    let need = located[1];
+    let threshold = state[0];
+    let need = state[1];
     let chunk = (p.blocks + 255u) / 256u;
     let first = min(lane * chunk, p.blocks);
     let end = min(first + chunk, p.blocks);
     var mine = 0u;
     for (var b = first; b < end; b++) {
-        mine += block_ties[b];
+        mine += ties[b];
     }
     atomicStore(&counts[lane], mine);
     prefix_select(lane, need);
     if lane == bin {
         var b = first;
         var remaining = remainder;
-        while b + 1u < end && remaining > block_ties[b] {
-            remaining -= block_ties[b];
+        while b + 1u < end && remaining > ties[b] {
+            remaining -= ties[b];
             b++;
         }
         found_block = b;
@@ -225,7 +232,7 @@ fn locate(@builtin(local_invocation_index) lane: u32) {
     let start = found_block * BLOCK + lane * 16u;
     mine = 0u;
     for (var i = start; i < min(start + 16u, p.n); i++) {
-        mine += select(0u, 1u, key(i, w[i]) == threshold);
+        mine += select(0u, 1u, key(i, weight[i]) == threshold);
     }
     atomicStore(&counts[lane], mine);
     prefix_select(lane, found_remaining);
@@ -233,16 +240,21 @@ fn locate(@builtin(local_invocation_index) lane: u32) {
         var i = start;
         var remaining = remainder;
         while remaining > 0u && i < p.n {
-            remaining -= select(0u, 1u, key(i, w[i]) == threshold);
+            remaining -= select(0u, 1u, key(i, weight[i]) == threshold);
             i++;
         }
-        located[2] = i;
+        state[2] = i;
     }
 }
 
-@group(0) @binding(1) var<storage, read_write> weight: array<u32>;
+#kernel apply
 
-// Zeroes what is not kept and decays the rest. One entry an invocation.
+#include weight_key
+
+@group(0) @binding(1) var<storage, read_write> weight: array<u32>;
+@group(0) @binding(3) var<storage, read> state: array<u32, 3>;
+
+// Zeroes what is not kept and decays what is. One entry an invocation.
 @compute @workgroup_size(256)
 fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
@@ -261,6 +273,10 @@ fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: v
         weight[i] = kept;
     }
 }
+
+#kernel decay
+
+@group(0) @binding(1) var<storage, read_write> weight: array<u32>;
 
 // Decays all entries. One entry an invocation.
 @compute @workgroup_size(256)

@@ -237,12 +237,9 @@ fn copy_of_changed_map(device: &Device, turn: impl FnOnce(&mut HostTensor)) -> V
 
 /// The names of all entry points, as `shader::entry`.
 fn entry_points() -> BTreeSet<String> {
-    let of = |shader: &Shader| {
-        let module = naga::front::wgsl::parse_str(&shader.wgsl(false).unwrap()).unwrap();
-        let names = module.entry_points.iter().map(|entry| format!("{}::{}", shader.name, entry.name));
-        names.collect::<Vec<_>>()
-    };
-    SHADERS.iter().flat_map(|shader| of(shader)).collect()
+    let names =
+        |shader: &&Shader| shader.kernels().into_iter().map(|kernel| format!("{}::{kernel}", shader.name)).collect();
+    SHADERS.iter().flat_map(|shader| -> Vec<String> { names(shader) }).collect()
 }
 
 /// A kernel that no row of the operations' table launches would not be checked.
@@ -278,6 +275,27 @@ fn operations_pass_on_the_cpu_and_are_chosen_by_name() {
     assert_eq!(one.iter().map(|v| v.quantity.as_str()).collect::<Vec<_>>(), ["gelu"]);
     let unknown = check::operations(&Device::cpu(), &["gelo".into()]).unwrap_err().to_string();
     assert!(unknown.contains("`gelo`") && unknown.contains("gelu"), "{unknown}");
+}
+
+/// A kernel whose parameters are not those of its launch does not run.
+#[test]
+fn parameters_that_differ_from_the_launch_are_refused() {
+    for (was, becomes, reason) in [
+        ("n: u32", "count: u32", "`count: u32` at byte 0 in the shader is `n: u32` at byte 0 in the launch"),
+        ("n: u32", "n: f32", "`n: f32` at byte 0 in the shader is `n: u32`"),
+        ("n: u32", "n: u32, more: u32", "the shader has 2 parameters, the launch 1"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders"), folder.path());
+        let path = folder.path().join("relu.wgsl");
+        let used = if becomes.starts_with("count") { "p.count" } else { "u32(p.n)" };
+        let text = std::fs::read_to_string(&path).unwrap().replace(was, becomes).replace("p.n", used);
+        std::fs::write(&path, text).unwrap();
+        let options = GpuOptions { shaders: Some(folder.path().into()), ..GpuOptions::from_env() };
+        let gpu = Gpu::open_with(None, &options).unwrap();
+        let error = check::operations(&Device::Gpu(gpu), &["relu".into()]).unwrap_err().to_string();
+        assert!(error.contains("relu::forward") && error.contains(reason), "{error}");
+    }
 }
 
 /// Errors that `check` once passed, planted into a copy of the shaders.

@@ -220,30 +220,25 @@ impl Machine {
 
 impl DeviceInfo {
     fn of(device: &Device) -> Self {
-        match device {
-            Device::Cpu(cpu) => {
-                let processor = Machine::this().processor;
-                let name = if processor.is_empty() { cpu.describe() } else { processor };
-                Self {
-                    name,
-                    backend: "Cpu".into(),
-                    driver: String::new(),
-                    kind: "Cpu".into(),
-                    subgroups: false,
-                    tiles: None,
-                }
-            }
-            Device::Gpu(gpu) => {
-                let info = gpu.info();
-                Self {
-                    name: info.name.clone(),
-                    backend: info.backend.to_string(),
-                    driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
-                    kind: format!("{:?}", info.device_type),
-                    subgroups: gpu.subgroups(),
-                    tiles: tiles(gpu).ok(),
-                }
-            }
+        if let Device::Gpu(gpu) = device {
+            let info = gpu.info();
+            return Self {
+                name: info.name.clone(),
+                backend: info.backend.to_string(),
+                driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+                kind: format!("{:?}", info.device_type),
+                subgroups: gpu.subgroups(),
+                tiles: tiles(gpu).ok(),
+            };
+        }
+        let processor = Machine::this().processor;
+        Self {
+            name: if processor.is_empty() { device.describe() } else { processor },
+            backend: "Cpu".into(),
+            driver: String::new(),
+            kind: "Cpu".into(),
+            subgroups: false,
+            tiles: None,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What training bridges needs, before it starts.
 
+use super::BridgeTrainer;
 use crate::device::Device;
-use crate::model::ModelConfig;
+use crate::model::{Model, ModelConfig};
+use crate::observer::Observer;
 use crate::train::config::RunConfig;
-use crate::train::estimate::{Estimate, MICRO_BATCHES};
-use crate::train::plan::{Memory, Plan, Tape, Tensor, Var, Weights, batch};
-use crate::train::step::trains;
+use crate::train::estimate::{DeviceBytes, Estimate, rehearse};
+use crate::train::run::Learner;
 
 /// Estimates a run on the CPU device that trains a sparse model together with bridges to a dense one, as [`Estimate::new`] does.
 pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
@@ -26,13 +27,19 @@ fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Estimate 
         .saturating_add(times(sites, number(dense.d_model + sparse.d_model)));
     let tokens = number(config.train.batch_size.saturating_mul(sparse.block_size));
     let mut estimate = Estimate::of(config, cpu);
-    // Weights, gradients and two moments of the bridges, the frozen weights, and the sparse model's gradients once more.
-    let state = times(maps, 16)
-        .saturating_add(times(Estimate::parameters_of(dense), 4))
-        .saturating_add(times(estimate.gradients, 4));
-    let device_bytes = needed(config, dense, cpu);
-    estimate.state_bytes = estimate.state_bytes.saturating_add(state).min(device_bytes);
-    estimate.activation_bytes = device_bytes.saturating_sub(estimate.state_bytes);
+    let gradients = times(maps.saturating_add(estimate.gradients), 4);
+    let step = |trainer: &mut BridgeTrainer, batches: &[Vec<u32>]| {
+        trainer.step(batches, &Observer::default()).map(drop)
+    };
+    let prepare = |config: &RunConfig, device: &Device, sparse| {
+        let dense = Model::new(dense.clone(), 0, device)?;
+        BridgeTrainer::start(sparse, dense, config.bridge.clone().unwrap_or_default(), 0, String::new())
+    };
+    let needed = rehearse(config, cpu, prepare, BridgeTrainer::sparse_mut, step);
+    let DeviceBytes { state, total } = needed.unwrap_or(DeviceBytes { state: 0, total: u64::MAX });
+    // The bridges' gradients, and the sparse model's once more.
+    estimate.state_bytes = state.saturating_add(gradients).min(total);
+    estimate.activation_bytes = total - estimate.state_bytes;
     estimate.gradients = estimate.gradients.saturating_add(maps);
     estimate.host_bytes = estimate.host_bytes.saturating_add(times(maps, 12));
     let logits = times(times(tokens, sites), times(number(sparse.vocab_size), 4));
@@ -40,146 +47,4 @@ fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Estimate 
     let lower = "train.batch_size (raise train.accumulate instead) or model.block_size";
     estimate.see_tensor(format!("logits of {sites} hybrids ({tokens} tokens)"), logits, lower);
     estimate
-}
-
-/// What is frozen, and what is trained, of a pair.
-struct Pair<'a> {
-    config: &'a RunConfig,
-    dense: &'a ModelConfig,
-    memory: Memory,
-    tokens: u64,
-    dense_weights: Weights,
-    sparse_weights: Weights,
-    /// Encoders and decoders in turn, weights and biases.
-    maps: Vec<Tensor>,
-}
-
-/// Goes through the allocations of [`super::BridgeTrainer`].
-fn needed(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> u64 {
-    let (sparse, memory) = (&config.model, Memory::new(cpu));
-    let (d, s) = (dense.d_model as u64, sparse.d_model as u64);
-    let sizes = [d.saturating_mul(s), s, s.saturating_mul(d), d];
-    let pair = Pair {
-        config,
-        dense,
-        tokens: (config.train.batch_size as u64).saturating_mul(sparse.block_size as u64),
-        dense_weights: Weights::new(&memory, dense),
-        sparse_weights: Weights::new(&memory, sparse),
-        maps: (0..sparse.residual_sites()).flat_map(|_| sizes.map(|len| memory.floats(len))).collect(),
-        memory: memory.clone(),
-    };
-    let trained = pair.sparse_weights.trained(|kind| trains(sparse, &config.train, kind));
-    let moments: Vec<_> = trained
-        .into_iter()
-        .chain(pair.maps.iter().map(|map| map.len()))
-        .flat_map(|len| [memory.floats(len), memory.floats(len)])
-        .collect();
-    let mut lists = Vec::new();
-    for _ in 0..2 {
-        let mut total = None;
-        for _ in 0..config.train.accumulate.clamp(1, MICRO_BATCHES) {
-            let gradients = pair.gradients();
-            total.get_or_insert(gradients);
-        }
-        drop(total);
-        lists.clear();
-        lists = pair.sparse_weights.lists(&memory, sparse, &config.sparsity);
-    }
-    drop((lists, moments));
-    memory.bytes()
-}
-
-impl Pair<'_> {
-    /// As [`super::Objective::gradients`].
-    fn gradients(&self) -> Option<Vec<Tensor>> {
-        let (sparse, memory, tokens) = (&self.config.model, &self.memory, self.tokens);
-        let bridge = self.config.bridge.as_ref();
-        let trained = |kind| trains(sparse, &self.config.train, kind);
-        let batches = [self.dense, sparse].map(|model| batch(memory, model, tokens));
-        let mut nothing = Tape::new(memory);
-        let frozen = self.dense_weights.vars(&mut nothing, |_| false);
-        let (dense_sites, dense_logits) =
-            Plan::new(self.dense, &self.dense_weights, &frozen, tokens).run(&mut nothing)?;
-
-        let mut tape = Tape::new(memory);
-        let vars = self.sparse_weights.vars(&mut tape, trained);
-        let maps: Vec<_> = self.maps.iter().map(|map| tape.leaf(map)).collect();
-        let (sites, logits) = Plan::new(sparse, &self.sparse_weights, &vars, tokens).run(&mut tape)?;
-        let cross_entropy = tape.cross_entropy(&logits, tokens);
-        drop(logits);
-        let mut seeds = vec![(cross_entropy, memory.floats(1))];
-        let mut errors = Vec::new();
-        let mut streams = Vec::new();
-        for ((h, target), map) in dense_sites.iter().zip(&sites).zip(maps.chunks(4)) {
-            let x = tape.linear(h, &map[0], Some(&map[1]), target.tensor.len());
-            let stream = tape.abs_topk(&x, sparse.d_model as u64);
-            let constant = Var::constant(target.tensor.clone());
-            let draws = bridge.is_some_and(|bridge| bridge.draw_sparse);
-            errors.push(tape.nmse(&stream, if draws { target } else { &constant }, tokens));
-            streams.push(stream);
-        }
-
-        let mut aside = Tape::new(memory);
-        let vars_aside = self.sparse_weights.vars(&mut aside, trained);
-        let entries: Vec<_> = streams.iter().map(|stream| aside.leaf(&stream.tensor)).collect();
-        let rows = tokens.saturating_mul(entries.len() as u64);
-        let plan = Plan::new(sparse, &self.sparse_weights, &vars_aside, tokens);
-        let logits = hybrids(plan, &mut aside, entries.clone())?;
-        let predicted = match bridge.and_then(|bridge| bridge.kl_top) {
-            Some(_) => {
-                let len = dense_logits.tensor.len();
-                let [_probability, y, _kept] = [len; 3].map(|len| memory.floats(len));
-                y
-            }
-            None => dense_logits.tensor.clone(),
-        };
-        let kl = aside.kl(&logits, &predicted, rows, tokens);
-        drop(logits);
-        aside.backward_from(vec![(kl, memory.floats(entries.len() as u64))]);
-        for (stream, entry) in streams.into_iter().zip(&entries) {
-            if let Some(gradient) = aside.take_gradient(entry) {
-                seeds.push((stream, gradient));
-            }
-        }
-
-        let mut streams = Vec::new();
-        for ((h, target), map) in sites.iter().zip(&dense_sites).zip(maps.chunks(4)) {
-            let stream = tape.linear(h, &map[2], Some(&map[3]), target.tensor.len());
-            errors.push(tape.nmse(&stream, target, tokens));
-            streams.push(stream);
-        }
-        let logits = hybrids(Plan::new(self.dense, &self.dense_weights, &frozen, tokens), &mut tape, streams)?;
-        let kl = tape.kl(&logits, &predicted, rows, tokens);
-        drop(logits);
-        seeds.push((kl, memory.floats(entries.len() as u64)));
-        seeds.extend(errors.into_iter().map(|error| (error, memory.floats(1))));
-        drop(sites);
-        tape.backward_from(seeds);
-
-        let mut all = Vec::new();
-        for (var, var_aside) in vars.iter().zip(&vars_aside) {
-            match (tape.take_gradient(var), aside.take_gradient(var_aside)) {
-                (Some(a), Some(_b)) => all.push(memory.floats(a.len())),
-                (one, other) => all.extend(one.or(other)),
-            }
-        }
-        all.extend(maps.iter().filter_map(|map| tape.take_gradient(map)));
-        drop(batches);
-        Some(all)
-    }
-}
-
-/// The logits of a model continued from each of `entries`, one for each site.
-fn hybrids(mut plan: Plan, tape: &mut Tape, entries: Vec<Var>) -> Option<Var> {
-    let mut entered: Option<Var> = None;
-    for (site, entry) in entries.into_iter().enumerate() {
-        entered = Some(match entered {
-            None => entry,
-            Some(earlier) => {
-                let arrived = plan.sublayer(tape, site - 1, earlier)?;
-                tape.join(&[&arrived, &entry])
-            }
-        });
-    }
-    plan.unembed(tape, entered?)
 }

@@ -6,7 +6,8 @@ use crate::device::{Device, Tensor};
 use crate::files::HostTensor;
 use crate::model::hash::hash_of;
 use crate::model::{ModelConfig, NotFinite, fill_normal};
-use crate::tape::{Tape, Var, Weight};
+use crate::ops::linear::Weight;
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
 /// Standard deviation of the weights at the start, as of a model's linear layers.
@@ -30,6 +31,17 @@ pub struct Bridges {
     kept: usize,
 }
 
+/// How many entries of the sparse stream an encoder keeps.
+fn kept_by_encoders(afrac: f64, sparse: &ModelConfig) -> Result<usize> {
+    if !(afrac > 0.0 && afrac <= 1.0) {
+        return Err(Error::config("encoder_afrac", format!("{afrac} is not in (0, 1]")));
+    }
+    match (afrac * sparse.d_model as f64).floor() as usize {
+        0 => Err(Error::config("encoder_afrac", format!("{afrac} of {} channels is none", sparse.d_model))),
+        kept => Ok(kept),
+    }
+}
+
 impl Bridges {
     /// Bridges as training starts: weights normal(0, 0.02), biases 0. The encoders keep `floor(afrac · d_model)` entries
     /// of the sparse stream.
@@ -37,15 +49,18 @@ impl Bridges {
     /// # Errors
     /// [`Error::Text`] if the models do not fit together, [`Error::Config`] if nothing would be kept, and the device's limits.
     pub fn new(dense: &ModelConfig, sparse: &ModelConfig, afrac: f64, seed: u64, device: &Device) -> Result<Self> {
-        let tensors = shapes(dense, sparse)?.into_iter().enumerate().map(|(stream, (name, shape))| {
-            let mut data = vec![0.0; shape.iter().product()];
-            if shape.len() == 2 {
-                // Away from the streams of the models' own parameters, which count from below, and of the batches.
-                fill_normal((seed, (1 << 32) + stream as u64), START, &mut data);
-            }
-            (name, HostTensor { shape, data })
-        });
-        Self::from_host(dense, sparse, afrac, &tensors.collect(), device)
+        let kept = kept_by_encoders(afrac, sparse)?;
+        let mut list = Vec::new();
+        for (stream, (name, shape)) in shapes(dense, sparse)?.into_iter().enumerate() {
+            let value = device.upload_with(&name, &shape, |data| {
+                if shape.len() == 2 {
+                    // Away from the streams of the models' own parameters, which count from below, and of the batches.
+                    fill_normal((seed, (1 << 32) + stream as u64), START, data);
+                }
+            })?;
+            list.push(Map { name, value });
+        }
+        Ok(Self { list, kept })
     }
 
     /// `sha256:…` over every tensor's name, shape and numbers, as of a model.
@@ -68,14 +83,7 @@ impl Bridges {
         tensors: &BTreeMap<String, HostTensor>,
         device: &Device,
     ) -> Result<Self> {
-        if !(afrac > 0.0 && afrac <= 1.0) {
-            return Err(Error::config("encoder_afrac", format!("{afrac} is not in (0, 1]")));
-        }
-        let kept = (afrac * sparse.d_model as f64).floor() as usize;
-        if kept == 0 {
-            let message = format!("{afrac} of {} channels is none", sparse.d_model);
-            return Err(Error::config("encoder_afrac", message));
-        }
+        let kept = kept_by_encoders(afrac, sparse)?;
         let shapes = shapes(dense, sparse)?;
         if let Some(name) = tensors.keys().find(|name| shapes.iter().all(|(known, _)| known != *name)) {
             return Err(Error::Text(format!("{name} is no part of bridges between these models")));

@@ -53,27 +53,34 @@ impl BridgeTrainer {
     ) -> Result<Self> {
         settings.validate()?;
         Self::fits(&dense.config, &sparse.model.config)?;
-        let device = sparse.model.device.clone();
         let dense_hash = dense.hash()?;
-        let (bridges, moments) = match checkpoint {
-            None => {
-                let (dense, sparse) = (&dense.config, &sparse.model.config);
-                let bridges = Bridges::new(dense, sparse, settings.encoder_afrac, seed, &device)?;
-                let zeros = |map: &super::Map| {
-                    let zeros = |which: &str| device.zeros(&format!("{which}.{}", map.name), map.value.shape());
-                    Ok(Moments { m: zeros("m")?, v: zeros("v")? })
-                };
-                let moments = bridges.list.iter().map(zeros).collect::<Result<_>>()?;
-                (bridges, moments)
-            }
-            Some(folder) => {
-                let file = BridgeFile::load(folder)?;
-                let bridges = file.open(folder, (&dense, dense_hash.as_str()), &sparse.model)?;
-                let moments = load_moments(folder, &bridges)?;
-                (bridges, moments)
-            }
-        };
+        let Some(folder) = checkpoint else { return Self::start(sparse, dense, settings, seed, dense_hash) };
+        let file = BridgeFile::load(folder)?;
+        let bridges = file.open(folder, (&dense, dense_hash.as_str()), &sparse.model)?;
+        let moments = load_moments(folder, &bridges)?;
         Ok(Self { sparse, dense, bridges, settings, moments, dense_hash })
+    }
+
+    /// Training of new bridges.
+    pub(super) fn start(
+        sparse: Trainer,
+        dense: Model,
+        settings: BridgeConfig,
+        seed: u64,
+        dense_hash: String,
+    ) -> Result<Self> {
+        let device = &sparse.model.device;
+        let bridges = Bridges::new(&dense.config, &sparse.model.config, settings.encoder_afrac, seed, device)?;
+        let zeros = |map: &super::Map| {
+            let zeros = |which: &str| device.zeros(&format!("{which}.{}", map.name), map.value.shape());
+            Ok(Moments { m: zeros("m")?, v: zeros("v")? })
+        };
+        let moments = bridges.list.iter().map(zeros).collect::<Result<_>>()?;
+        Ok(Self { sparse, dense, bridges, settings, moments, dense_hash })
+    }
+
+    pub(super) fn sparse_mut(&mut self) -> &mut Trainer {
+        &mut self.sparse
     }
 
     /// Complains about models between which no bridges can be trained.

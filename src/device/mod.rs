@@ -1,29 +1,62 @@
-//! Where numbers live and run: pick a device, allocate, upload, launch, read back. Knows nothing of models.
+//! Where tensors live and operations run: pick a device, allocate, upload, launch, read back. Knows nothing of models.
 //!
-//! Two devices stand behind one interface. [`Gpu`] runs hand-written WGSL through wgpu; [`Cpu`] runs native twins of the
-//! same operations. An operation asks its tensors for their device and takes the matching branch; nothing above
-//! [`crate::ops`] needs to know which one it is on.
+//! [`Gpu`] runs hand-written WGSL through wgpu; [`Cpu`] runs the same operations natively; [`Meta`] runs none and counts
+//! what they would allocate. An operation asks its tensors for their backend; nothing above [`crate::ops`] needs to know it.
 
 mod adapters;
 pub mod cpu;
 pub mod gpu;
+mod meta;
 mod tensor;
 
 pub use adapters::{AdapterSummary, adapters};
 pub use cpu::{Cpu, on_worker, use_threads};
-pub use gpu::launch::{Launch, Shader};
+pub(crate) use gpu::launch::Launch;
+pub use gpu::launch::Shader;
+pub(crate) use gpu::params::{Field, Params, params};
 pub use gpu::{Gpu, GpuOptions};
+pub use meta::Meta;
 pub use tensor::{Element, Tensor};
+
+use std::fmt;
 
 use crate::{Error, Result};
 
-/// A place where tensors live and operations run. Cloning is cheap and names the same device.
-#[derive(Clone, Debug)]
+/// Where tensors live and operations run. Cloning is cheap and names the same device.
+#[derive(Clone)]
 pub enum Device {
     /// The processor, through native code.
     Cpu(Cpu),
     /// A graphics adapter, through wgpu.
     Gpu(Gpu),
+    /// Nothing: it only counts allocations.
+    Meta(Meta),
+}
+
+/// How an operation runs.
+pub(crate) enum Backend<'a> {
+    /// It launches kernels.
+    Gpu(Queue<'a>),
+    /// It runs natively.
+    Cpu,
+    /// It leaves its results unwritten.
+    Meta,
+}
+
+/// Where launches go: to a GPU, or nowhere on a [`Meta`] device that stands for one.
+#[derive(Clone, Copy)]
+pub(crate) struct Queue<'a>(Option<&'a Gpu>);
+
+impl<'a> Queue<'a> {
+    pub(crate) fn gpu(self) -> Option<&'a Gpu> {
+        self.0
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
 }
 
 impl Device {
@@ -37,8 +70,8 @@ impl Device {
         Self::open_nth(name, 0)
     }
 
-    /// As [`Device::open`], for one of several processes on this machine: `auto` gives them its hardware GPUs in turn, to this
-    /// one the `nth`, counted from 0.
+    /// As [`Device::open`], for process number `nth`, counted from 0, of several on this machine: `auto` deals its hardware
+    /// GPUs out to them.
     ///
     /// # Errors
     /// As [`Device::open`].
@@ -61,6 +94,20 @@ impl Device {
         Self::Cpu(Cpu::new())
     }
 
+    /// A device that computes nothing and counts what the CPU, or else a GPU, would allocate.
+    pub(crate) fn meta(like_cpu: bool) -> Self {
+        Self::Meta(Meta::new(like_cpu))
+    }
+
+    pub(crate) fn backend(&self) -> Backend<'_> {
+        match self {
+            Self::Cpu(_) => Backend::Cpu,
+            Self::Gpu(gpu) => Backend::Gpu(Queue(Some(gpu))),
+            Self::Meta(meta) if meta.is_like_cpu() => Backend::Meta,
+            Self::Meta(_) => Backend::Gpu(Queue(None)),
+        }
+    }
+
     fn auto(nth: usize) -> Self {
         let reason = match gpu::hardware_adapter(nth) {
             Ok(adapter) => match Gpu::from_adapter(adapter, &GpuOptions::from_env()) {
@@ -78,26 +125,27 @@ impl Device {
         match self {
             Self::Cpu(cpu) => cpu.describe(),
             Self::Gpu(gpu) => gpu.describe(),
+            Self::Meta(_) => "no device: it counts allocations".into(),
         }
     }
 
-    /// Whether this is the native CPU device.
+    /// Whether this is the native CPU device, or stands for it.
     pub fn is_cpu(&self) -> bool {
-        matches!(self, Self::Cpu(_))
+        !matches!(self.backend(), Backend::Gpu(_))
     }
 
     /// The largest tensor in bytes that the device can bind at once, if it has such a limit.
     pub fn largest_tensor(&self) -> Option<u64> {
         match self {
-            Self::Cpu(_) => None,
             Self::Gpu(gpu) => Some(gpu.largest_binding()),
+            Self::Cpu(_) | Self::Meta(_) => None,
         }
     }
 
     /// A tensor of `shape` whose contents are unspecified; the operation that asked for it writes all of it.
     ///
     /// # Errors
-    /// [`Error::Limit`] if the device cannot bind a tensor that large, [`Error::Memory`] if it has no room;
+    /// [`Error::Limit`] if the device cannot bind a tensor that large, [`Error::Memory`] if it has not enough memory;
     /// both name the tensor by `name`.
     pub fn empty<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Tensor<T>> {
         Tensor::empty(self, name, shape)
@@ -118,14 +166,25 @@ impl Device {
         Ok(tensor)
     }
 
+    /// A tensor of `shape` whose entries, zeros at first, `fill` writes: on a meta device nothing. Errors as [`Device::empty`].
+    pub(crate) fn upload_with(&self, name: &str, shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+        let mut tensor = self.empty(name, shape)?;
+        if !matches!(self, Self::Meta(_)) {
+            let mut data = vec![0.0; tensor.len()];
+            fill(&mut data);
+            tensor.write(&data)?;
+        }
+        Ok(tensor)
+    }
+
     /// Waits until everything launched so far has run.
     ///
     /// # Errors
     /// [`Error::Device`] with the driver's message if anything launched so far failed.
     pub fn sync(&self) -> Result<()> {
         match self {
-            Self::Cpu(_) => Ok(()),
             Self::Gpu(gpu) => gpu.wait(),
+            Self::Cpu(_) | Self::Meta(_) => Ok(()),
         }
     }
 
@@ -134,11 +193,12 @@ impl Device {
         match self {
             Self::Cpu(cpu) => cpu.allocated(),
             Self::Gpu(gpu) => gpu.allocated(),
+            Self::Meta(meta) => meta.allocated(),
         }
     }
 
-    /// Fills the memory kept for reuse with set bits, which are NaN as floats: an operation that leaves a part of its result
-    /// unwritten then shows. For checks of operations; it waits for the device.
+    /// Fills the memory kept for reuse with set bits, which are NaN as floats. It makes an operation that leaves a part of its
+    /// result unwritten fail its check. Waits for the device.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
@@ -146,6 +206,7 @@ impl Device {
         match self {
             Self::Cpu(cpu) => cpu.poison_free_memory(),
             Self::Gpu(gpu) => gpu.poison_free_memory(),
+            Self::Meta(_) => Ok(()),
         }
     }
 
@@ -154,6 +215,7 @@ impl Device {
         match (self, other) {
             (Self::Cpu(a), Self::Cpu(b)) => a.same(b),
             (Self::Gpu(a), Self::Gpu(b)) => a.same(b),
+            (Self::Meta(a), Self::Meta(b)) => a.same(b),
             _ => false,
         }
     }

@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::cpu::{self, Pool};
-use super::gpu;
-use super::{Device, Gpu};
+use super::{Backend, Device, Gpu, gpu, meta};
 use crate::{Error, Result};
 
 mod sealed {
@@ -19,6 +18,8 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + PartialE
     #[doc(hidden)]
     #[allow(private_interfaces)]
     fn pool(shared: &cpu::Shared) -> &Pool<Self>;
+    #[doc(hidden)]
+    const POOL: usize;
 }
 
 impl Element for f32 {
@@ -26,6 +27,7 @@ impl Element for f32 {
     fn pool(shared: &cpu::Shared) -> &Pool<Self> {
         &shared.floats
     }
+    const POOL: usize = 0;
 }
 
 impl Element for u32 {
@@ -33,6 +35,7 @@ impl Element for u32 {
     fn pool(shared: &cpu::Shared) -> &Pool<Self> {
         &shared.words
     }
+    const POOL: usize = 1;
 }
 
 /// A row-major array on a device. Clones share their storage: treat a tensor as frozen once it was cloned.
@@ -46,6 +49,7 @@ pub struct Tensor<T: Element = f32> {
 enum Storage<T: Element> {
     Cpu(Arc<cpu::Buffer<T>>),
     Gpu(Arc<gpu::Buffer>),
+    Meta(Arc<meta::Buffer>),
 }
 
 impl<T: Element> Clone for Storage<T> {
@@ -53,6 +57,7 @@ impl<T: Element> Clone for Storage<T> {
         match self {
             Self::Cpu(b) => Self::Cpu(b.clone()),
             Self::Gpu(b) => Self::Gpu(b.clone()),
+            Self::Meta(b) => Self::Meta(b.clone()),
         }
     }
 }
@@ -73,6 +78,7 @@ impl<T: Element> Tensor<T> {
         let data = match device {
             Device::Cpu(cpu) => Storage::Cpu(Arc::new(cpu.alloc(name, bytes / size_of::<T>())?)),
             Device::Gpu(gpu) => Storage::Gpu(Arc::new(gpu.alloc(name, bytes as u64)?)),
+            Device::Meta(meta) => Storage::Meta(Arc::new(meta.alloc(name, bytes as u64, T::POOL)?)),
         };
         Ok(Self { shape: shape.to_vec(), device: device.clone(), data })
     }
@@ -124,7 +130,7 @@ impl<T: Element> Tensor<T> {
     pub fn as_slice(&self) -> Result<&[T]> {
         match &self.data {
             Storage::Cpu(buffer) => Ok(&buffer.data),
-            Storage::Gpu(_) => Err(wrong_device("CPU")),
+            _ => Err(wrong_device("CPU")),
         }
     }
 
@@ -135,7 +141,7 @@ impl<T: Element> Tensor<T> {
     pub fn as_mut_slice(&mut self) -> Result<&mut [T]> {
         match &mut self.data {
             Storage::Cpu(buffer) => Arc::get_mut(buffer).map(|buffer| &mut buffer.data[..]).ok_or_else(shared),
-            Storage::Gpu(_) => Err(wrong_device("CPU")),
+            _ => Err(wrong_device("CPU")),
         }
     }
 
@@ -144,13 +150,14 @@ impl<T: Element> Tensor<T> {
         match &self.data {
             Storage::Cpu(buffer) => Arc::strong_count(buffer) == 1,
             Storage::Gpu(buffer) => Arc::strong_count(buffer) == 1,
+            Storage::Meta(buffer) => Arc::strong_count(buffer) == 1,
         }
     }
 
     pub(super) fn buffer(&self) -> Result<&Arc<gpu::Buffer>> {
         match &self.data {
-            Storage::Cpu(_) => Err(wrong_device("GPU")),
             Storage::Gpu(buffer) => Ok(buffer),
+            _ => Err(wrong_device("GPU")),
         }
     }
 
@@ -159,7 +166,7 @@ impl<T: Element> Tensor<T> {
         if self.is_unique() { self.buffer() } else { Err(shared()) }
     }
 
-    /// Copies the entries to the host. Waits for the device.
+    /// Copies the entries to the host. Waits for the device. A meta device gives zeros.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
@@ -167,6 +174,7 @@ impl<T: Element> Tensor<T> {
         match (&self.data, &self.device) {
             (Storage::Cpu(buffer), _) => Ok(buffer.data.clone()),
             (Storage::Gpu(buffer), Device::Gpu(gpu)) => gpu.read(buffer, self.len()),
+            (Storage::Meta(_), _) => Ok(vec![T::default(); self.len()]),
             _ => Err(wrong_device("GPU")),
         }
     }
@@ -179,12 +187,13 @@ impl<T: Element> Tensor<T> {
         if data.len() != self.len() {
             return Err(Error::shape("write", format!("{} entries into {:?}", data.len(), self.shape)));
         }
-        match self.gpu() {
-            Some(gpu) => gpu.write(self.unshared_buffer()?, bytemuck::cast_slice(data)),
-            None => {
+        match &self.device {
+            Device::Gpu(gpu) => gpu.write(self.unshared_buffer()?, bytemuck::cast_slice(data)),
+            Device::Cpu(_) => {
                 self.as_mut_slice()?.copy_from_slice(data);
                 Ok(())
             }
+            Device::Meta(_) => Ok(()),
         }
     }
 
@@ -193,12 +202,13 @@ impl<T: Element> Tensor<T> {
     /// # Errors
     /// [`Error::Device`] if the tensor has clones.
     pub fn clear(&mut self) -> Result<()> {
-        match self.gpu() {
-            Some(gpu) => gpu.clear(self.unshared_buffer()?),
-            None => {
+        match &self.device {
+            Device::Gpu(gpu) => gpu.clear(self.unshared_buffer()?),
+            Device::Cpu(_) => {
                 self.as_mut_slice()?.fill(T::default());
                 Ok(())
             }
+            Device::Meta(_) => Ok(()),
         }
     }
 
@@ -210,16 +220,19 @@ impl<T: Element> Tensor<T> {
         if source.len() != self.len() {
             return Err(Error::shape("copy", format!("{:?} into {:?}", source.shape, self.shape)));
         }
-        match self.gpu() {
-            Some(gpu) => gpu.copy(source.buffer()?, self.unshared_buffer()?, (self.len() * size_of::<T>()) as u64),
-            None => {
+        match &self.device {
+            Device::Gpu(gpu) => {
+                gpu.copy(source.buffer()?, self.unshared_buffer()?, (self.len() * size_of::<T>()) as u64)
+            }
+            Device::Cpu(_) => {
                 self.as_mut_slice()?.copy_from_slice(source.as_slice()?);
                 Ok(())
             }
+            Device::Meta(_) => Ok(()),
         }
     }
 
-    /// A new tensor with the same entries and storage of its own.
+    /// A new tensor with the same entries in storage that it does not share.
     ///
     /// # Errors
     /// As [`Device::empty`].
@@ -233,8 +246,13 @@ impl<T: Element> Tensor<T> {
     pub fn gpu(&self) -> Option<&Gpu> {
         match &self.device {
             Device::Gpu(gpu) => Some(gpu),
-            Device::Cpu(_) => None,
+            _ => None,
         }
+    }
+
+    /// How operations on this tensor run.
+    pub(crate) fn backend(&self) -> Backend<'_> {
+        self.device.backend()
     }
 }
 

@@ -10,7 +10,8 @@ use super::finite::{first_not_finite, index_of};
 use super::{Activation, Batch, Cache, Model, ModelConfig, Places, ResidualActivation, Sites, Weights};
 use crate::device::Tensor;
 use crate::ops::embedding::Index;
-use crate::tape::{Tape, Var, Weight};
+use crate::ops::linear::Weight;
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
 /// RMSNorm's epsilon: the machine epsilon of f32, as the published code has it.

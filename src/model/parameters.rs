@@ -241,16 +241,14 @@ impl Parameters {
         let mut list = Vec::new();
         for (stream, slot) in slots(config).into_iter().enumerate() {
             let stream = stream as u64;
-            let mut data = vec![0.0; slot.shape.iter().product()];
-            match slot.start {
-                Start::Normal(std) => fill_normal((seed, stream), std, &mut data),
+            let value = device.upload_with(&slot.name, &slot.shape, |data| match slot.start {
+                Start::Normal(std) => fill_normal((seed, stream), std, data),
                 Start::Uniform(top) => {
                     let mut rng = stream_of(seed, stream);
                     data.iter_mut().for_each(|v| *v = rng.random::<f32>() * top);
                 }
                 Start::Constant(value) => data.fill(value),
-            }
-            let value = device.upload(&slot.name, &slot.shape, &data)?;
+            })?;
             list.push(Parameter::dense_of(slot.name, slot.kind, value));
         }
         Ok(Self::from_list(list))

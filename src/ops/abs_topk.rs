@@ -12,13 +12,18 @@
 
 use rayon::prelude::*;
 
+use super::elementwise::Rows;
 use super::{expect_same, expect_shape};
 use crate::Result;
 use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
+use crate::tape::{Tape, Var};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("abs_topk", include_str!("../../shaders/abs_topk.wgsl"));
+params! {
+    struct KeepParams { rows: u32, width: u32, k: u32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("abs_topk", include_str!("../../shaders/abs_topk.wgsl"));
 
 /// All bits of an `f32` but its sign.
 pub(super) const MAGNITUDE: u32 = 0x7fff_ffff;
@@ -46,18 +51,17 @@ pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
         zeros.clear()?;
         return Ok(Forward { y, zeros });
     }
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "forward")
-            .bind(x)
-            .bind(&y)
-            .bind(&zeros)
-            .word(rows)
-            .word(cols)
-            .word(k)
-            .groups(rows)
-            .work(8 * x.len())
-            .run(gpu)?,
-        None => {
+    match x.backend() {
+        Backend::Gpu(queue) => {
+            Launch::new(&SHADER, "forward", KeepParams { rows: rows as u32, width: cols as u32, k: k as u32 })
+                .bind(x)
+                .bind(&y)
+                .bind(&zeros)
+                .workgroups(rows)
+                .cost(8 * x.len())
+                .run(queue)?
+        }
+        Backend::Cpu => {
             let x = x.as_slice()?;
             let block = rows_per_block(cols);
             let blocks =
@@ -66,6 +70,7 @@ pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
                 .zip(x.par_chunks(block * cols))
                 .for_each(|((y, zeros), x)| vectorised!(keep_rows(x, y, zeros, cols, k)));
         }
+        Backend::Meta => {}
     }
     Ok(Forward { y, zeros })
 }
@@ -79,18 +84,16 @@ pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor
     let (rows, cols) = y.rows_cols();
     expect_shape("abs_topk", "zeros", zeros, &[rows])?;
     let mut dx = y.device().empty("abs_topk gradient", y.shape())?;
-    match y.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "backward")
+    match y.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Rows::of(y))
             .bind(dout)
             .bind(y)
             .bind(zeros)
             .bind(&dx)
-            .word(rows)
-            .word(cols)
-            .items(y.len(), 256)
-            .work(y.len())
-            .run(gpu)?,
-        None => {
+            .threads(y.len(), 256)
+            .cost(y.len())
+            .run(queue)?,
+        Backend::Cpu => {
             let (dout, y, zeros) = (dout.as_slice()?, y.as_slice()?, zeros.as_slice()?);
             for_row_blocks(
                 dx.as_mut_slice()?,
@@ -110,6 +113,7 @@ pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(dx)
 }
@@ -213,4 +217,12 @@ fn nth_equal(row: &[f32], magnitude: u32, n: u32) -> u32 {
         i += 1;
     }
     i as u32
+}
+
+impl Tape {
+    /// Keeps the `k` entries of largest magnitude in each row. Saves its output and one word a row.
+    pub fn abs_topk(&mut self, x: &Var, k: usize) -> Result<Var> {
+        let Forward { y, zeros } = forward(x.value(), k)?;
+        self.record_one(&[x], y.clone(), move |dout, _| Ok(vec![Some(backward(&dout, &y, &zeros)?)]))
+    }
 }

@@ -9,11 +9,25 @@ use rayon::prelude::*;
 
 use super::expect_same;
 use crate::device::cpu::{rows_per_block, simd};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("adam", include_str!("../../shaders/adam.wgsl"));
+params! {
+    struct AdamParams {
+        n: u32,
+        scaled: u32,
+        beta1: f32,
+        rest1: f32,
+        beta2: f32,
+        rest2: f32,
+        rate: f32,
+        correction: f32,
+        eps: f32,
+        keep: f32,
+    }
+}
+
+pub(super) const SHADER: Shader = Shader::new("adam", include_str!("../../shaders/adam.wgsl"));
 
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,27 +108,32 @@ pub fn apply(
         return Err(Error::shape("adam", "the gradient's factor is empty"));
     }
     let c = settings.coefficients()?;
-    match weight.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "apply")
-            .bind(grad)
-            .bind(factor.unwrap_or(grad))
-            .bind(weight)
-            .bind(m)
-            .bind(v)
-            .word(weight.len())
-            .word(usize::from(factor.is_some()))
-            .float(c.beta1)
-            .float(c.rest1)
-            .float(c.beta2)
-            .float(c.rest2)
-            .float(c.rate)
-            .float(c.correction)
-            .float(c.eps)
-            .float(c.keep)
-            .items(weight.len(), 256)
-            .work(16 * weight.len())
-            .run(gpu),
-        None => {
+    match weight.backend() {
+        Backend::Gpu(queue) => Launch::new(
+            &SHADER,
+            "apply",
+            AdamParams {
+                n: weight.len() as u32,
+                scaled: u32::from(factor.is_some()),
+                beta1: c.beta1,
+                rest1: c.rest1,
+                beta2: c.beta2,
+                rest2: c.rest2,
+                rate: c.rate,
+                correction: c.correction,
+                eps: c.eps,
+                keep: c.keep,
+            },
+        )
+        .bind(grad)
+        .bind(factor.unwrap_or(grad))
+        .bind(weight)
+        .bind(m)
+        .bind(v)
+        .threads(weight.len(), 256)
+        .cost(16 * weight.len())
+        .run(queue),
+        Backend::Cpu => {
             let factor = factor.map_or(Ok(1.0), |f| f.as_slice().map(|f| f[0]))?;
             let block = rows_per_block(1);
             let state = weight.as_mut_slice()?.par_chunks_mut(block).zip(m.as_mut_slice()?.par_chunks_mut(block));
@@ -127,6 +146,7 @@ pub fn apply(
             });
             Ok(())
         }
+        Backend::Meta => Ok(()),
     }
 }
 

@@ -1,67 +1,46 @@
-//! Sums of tensors of equal shape: the residual stream's additions, and gradients that meet.
+//! Sums of tensors of equal shape: the residual stream's additions, and the sums of gradients.
 //!
 //! Gradient: both summands receive the sum's gradient unchanged.
 
+use super::elementwise::{Entries, Map};
 use super::expect_same;
 use crate::device::cpu::{for_row_blocks, rows_per_block};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor};
+use crate::tape::{Accumulate, Tape, Var};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("add", include_str!("../../shaders/add.wgsl"));
+pub(super) const SHADER: Shader = Shader::new("add", include_str!("../../shaders/add.wgsl"));
 
 /// `a + b`.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the shapes differ.
+/// [`Error::Shape`] if the shapes differ.
 pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    expect_same("add", a, b)?;
-    let mut out = a.device().empty("add", a.shape())?;
-    match a.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "forward")
-            .bind(a)
-            .bind(b)
-            .bind(&out)
-            .word(a.len())
-            .items(a.len(), 256)
-            .work(a.len())
-            .run(gpu)?,
-        None => {
-            let (a, b) = (a.as_slice()?, b.as_slice()?);
-            for_row_blocks(
-                out.as_mut_slice()?,
-                1,
-                rows_per_block(1),
-                #[inline(always)]
-                |start, block| {
-                    for (i, o) in block.iter_mut().enumerate() {
-                        *o = a[start + i] + b[start + i];
-                    }
-                },
-            );
-        }
-    }
-    Ok(out)
+    let map = Map { shader: &SHADER, kernel: "forward", name: "add", cost: 1 };
+    map.apply(
+        [a, b],
+        #[inline(always)]
+        |[a, b]| a + b,
+    )
 }
 
 /// `sum += a`, in place.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the shapes differ; [`crate::Error::Device`] if `sum` has clones.
+/// [`Error::Shape`] if the shapes differ; [`Error::Device`] if `sum` has clones.
 pub fn accumulate(sum: &mut Tensor, a: &Tensor) -> Result<()> {
     expect_same("add", sum, a)?;
     if !sum.is_unique() {
-        return Err(Error::Device("a sum that others still read cannot be added to".into()));
+        return Err(Error::Device("nothing can be added to a tensor that has clones".into()));
     }
-    match a.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "accumulate")
+    match a.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "accumulate", Entries::of(a))
             .bind(a)
             .bind(sum)
-            .word(a.len())
-            .items(a.len(), 256)
-            .work(a.len())
-            .run(gpu),
-        None => {
+            .threads(a.len(), 256)
+            .cost(a.len())
+            .run(queue),
+        Backend::Cpu => {
             let a = a.as_slice()?;
             for_row_blocks(
                 sum.as_mut_slice()?,
@@ -75,5 +54,24 @@ pub fn accumulate(sum: &mut Tensor, a: &Tensor) -> Result<()> {
             );
             Ok(())
         }
+        Backend::Meta => Ok(()),
+    }
+}
+
+impl Accumulate for Tensor {
+    fn accumulate(mut self, other: &Self) -> Result<Self> {
+        if !self.is_unique() {
+            return forward(&self, other);
+        }
+        accumulate(&mut self, other)?;
+        Ok(self)
+    }
+}
+
+impl Tape {
+    /// `a + b`, equal shapes.
+    pub fn add(&mut self, a: &Var, b: &Var) -> Result<Var> {
+        let out = forward(a.value(), b.value())?;
+        self.record_one(&[a, b], out, |dout, needs| Ok(vec![needs[0].then(|| dout.clone()), needs[1].then_some(dout)]))
     }
 }

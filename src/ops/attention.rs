@@ -1,4 +1,4 @@
-//! Causal multi-head attention, heads side by side in the last dimension.
+//! Causal multi-head attention, heads next to each other in the last dimension.
 //!
 //! q, k, v, y: (B, T, H·D); head h has the channels `h D .. (h + 1) D`. For every batch entry and head
 //! `y[t] = sum over j <= t of p[t, j] v[j]`, where `p[t, j] = e^(q[t]·k[j] / sqrt(D) - lse[t])` and `lse[t]` is the logarithm of the
@@ -8,17 +8,22 @@
 //! `dv[j] = sum of p[t, j] dout[t]`, `dq[t] = sum of ds[t, j] k[j] / sqrt(D)`, `dk[j] = sum of ds[t, j] q[t] / sqrt(D)`, and
 //! `dsink = - sum over b and t of e^(sink - lse[t]) delta[t]`.
 //!
-//! Memory: between forward and backward only `lse` is kept, (B, H, T), beside the inputs and the output; the probabilities are
-//! recomputed from it. No device ever holds a T×T matrix.
+//! Memory: the backward pass needs the inputs, the output and `lse`, (B, H, T); the probabilities are recomputed from it. No device ever holds a T×T matrix.
 
 mod native;
 
-use crate::device::{Gpu, Launch, Shader, Tensor};
+use crate::device::{Backend, Device, Launch, Queue, Shader, Tensor, params};
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 use native::Heads;
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("attention", include_str!("../../shaders/attention.wgsl"));
+params! {
+    struct BlockParams { t: u32, heads: u32, workgroups: u32, blocks: u32, scale: f32, has_sink: u32 }
+    struct DeltaParams { t: u32, heads: u32, n: u32 }
+    struct SinkParams { t: u32, heads: u32, batch: u32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("attention", include_str!("../../shaders/attention.wgsl"));
 
 /// The widest head that the GPU kernels take: what an invocation holds of its query or key.
 pub const GPU_WIDTH_LIMIT: usize = 128;
@@ -29,7 +34,7 @@ const BLOCK: usize = 64;
 /// What [`forward`] gives, and [`backward`] needs again.
 #[derive(Debug)]
 pub struct Forward {
-    /// The heads' outputs side by side: (B, T, H·D).
+    /// The heads' outputs next to each other: (B, T, H·D).
     pub y: Tensor,
     /// The log-sum-exp of every query's logits, the sink's among them: (B, H, T).
     pub lse: Tensor,
@@ -57,8 +62,9 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head
     let device = q.device();
     let mut y = device.empty("attention", q.shape())?;
     let mut lse = device.empty("log-sum-exp of attention", &[heads.batch, n_head, heads.time])?;
-    match q.gpu() {
-        Some(gpu) => blocks(heads, "forward")?
+    let mut packed = packed(device, "attention by heads", q.len())?;
+    match q.backend() {
+        Backend::Gpu(queue) => blocks(heads, "forward", sink.is_some())?
             .bind(q)
             .bind(k)
             .bind(v)
@@ -66,15 +72,14 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head
             .bind(sink.unwrap_or(q))
             .bind(&y)
             .bind(&lse)
-            .word(usize::from(sink.is_some()))
-            .run(gpu)?,
-        None => {
-            let mut packed = device.empty("attention by heads", q.shape())?;
+            .run(queue)?,
+        Backend::Cpu => {
             let sink = sink.map(Tensor::as_slice).transpose()?;
             let inputs = [q.as_slice()?, k.as_slice()?, v.as_slice()?];
             native::forward(heads, inputs, sink, packed.as_mut_slice()?, lse.as_mut_slice()?);
             native::unpack(heads, packed.as_slice()?, 1, 0, y.as_mut_slice()?);
         }
+        Backend::Meta => {}
     }
     Ok(Forward { y, lse })
 }
@@ -103,10 +108,10 @@ pub fn backward(
         v: device.empty("value gradient", q.shape())?,
         sink: sink.map(|s| device.empty("sink gradient", s.shape())).transpose()?,
     };
-    match q.gpu() {
-        Some(gpu) => gpu_backward(gpu, heads, dout, [q, k, v], sink, forward, &grads)?,
-        None => {
-            let mut packed = device.empty("attention gradients by heads", &[3, q.len()])?;
+    let mut packed = packed(device, "attention gradients by heads", 3 * q.len())?;
+    match q.backend() {
+        Backend::Gpu(queue) => gpu_backward(queue, heads, dout, [q, k, v], sink, forward, &grads)?,
+        Backend::Cpu => {
             let native_sink = sink.map(Tensor::as_slice).transpose()?;
             let inputs = [q.as_slice()?, k.as_slice()?, v.as_slice()?, dout.as_slice()?, forward.y.as_slice()?];
             let dsink = native::backward(heads, inputs, native_sink, forward.lse.as_slice()?, packed.as_mut_slice()?);
@@ -117,14 +122,19 @@ pub fn backward(
                 out.as_mut_slice()?.copy_from_slice(&dsink);
             }
         }
+        Backend::Meta => {}
     }
     Ok(grads)
 }
 
-/// Three passes instead of one with atomic additions, so that every sum has its fixed order: each query's own, each key's
-/// own, each head's own.
+/// Where the CPU computes head by head: `len` numbers there, none on a GPU.
+fn packed(device: &Device, name: &str, len: usize) -> Result<Tensor> {
+    device.empty(name, &[if device.is_cpu() { len } else { 0 }])
+}
+
+/// Three passes instead of one with atomic additions, so that every sum has a fixed order: by query, by key and by head.
 fn gpu_backward(
-    gpu: &Gpu,
+    queue: Queue,
     heads: Heads,
     dout: &Tensor,
     [q, k, v]: [&Tensor; 3],
@@ -134,58 +144,64 @@ fn gpu_backward(
 ) -> Result<()> {
     let lse = &forward.lse;
     let delta: Tensor = q.device().empty("attention delta", lse.shape())?;
-    Launch::new(&SHADER, "backward_delta")
-        .constant("D", heads.width as f64)
-        .bind(dout)
-        .bind(&forward.y)
-        .bind(&delta)
-        .word(heads.time)
-        .word(heads.count)
-        .word(delta.len())
-        .items(delta.len(), 256)
-        .work(q.len().saturating_mul(2))
-        .run(gpu)?;
-    let inputs =
-        |entry| Ok::<_, Error>(blocks(heads, entry)?.bind(q).bind(k).bind(v).bind(dout).bind(lse).bind(&delta));
-    inputs("backward_query")?.bind(&grads.q).run(gpu)?;
-    inputs("backward_key")?.bind(&grads.k).bind(&grads.v).run(gpu)?;
+    Launch::new(
+        &SHADER,
+        "backward_delta",
+        DeltaParams { t: heads.time as u32, heads: heads.count as u32, n: delta.len() as u32 },
+    )
+    .constant("D", heads.width as f64)
+    .bind(dout)
+    .bind(&forward.y)
+    .bind(&delta)
+    .threads(delta.len(), 256)
+    .cost(q.len().saturating_mul(2))
+    .run(queue)?;
+    let inputs = |kernel| {
+        Ok::<_, Error>(blocks(heads, kernel, sink.is_some())?.bind(q).bind(k).bind(v).bind(dout).bind(lse).bind(&delta))
+    };
+    inputs("backward_query")?.bind(&grads.q).run(queue)?;
+    inputs("backward_key")?.bind(&grads.k).bind(&grads.v).run(queue)?;
     match (sink, &grads.sink) {
-        (Some(sink), Some(dsink)) => Launch::new(&SHADER, "backward_sink")
-            .bind(sink)
-            .bind(lse)
-            .bind(&delta)
-            .bind(dsink)
-            .word(heads.time)
-            .word(heads.count)
-            .word(heads.batch)
-            .groups(heads.count)
-            .work(lse.len().saturating_mul(4))
-            .run(gpu),
+        (Some(sink), Some(dsink)) => Launch::new(
+            &SHADER,
+            "backward_sink",
+            SinkParams { t: heads.time as u32, heads: heads.count as u32, batch: heads.batch as u32 },
+        )
+        .bind(sink)
+        .bind(lse)
+        .bind(&delta)
+        .bind(dsink)
+        .workgroups(heads.count)
+        .cost(lse.len().saturating_mul(4))
+        .run(queue),
         _ => Ok(()),
     }
 }
 
 /// A launch of one workgroup for every batch entry, head and block of queries or keys.
-fn blocks(heads: Heads, entry: &'static str) -> Result<Launch> {
+fn blocks(heads: Heads, kernel: &'static str, has_sink: bool) -> Result<Launch> {
     if heads.width > GPU_WIDTH_LIMIT {
         let message = format!("heads are {} wide; on a GPU they are at most {GPU_WIDTH_LIMIT}", heads.width);
         return Err(Error::shape("attention", message));
     }
     let quads = heads.width.div_ceil(4);
     let blocks = heads.time.div_ceil(BLOCK);
-    let groups = heads.batch * heads.count * blocks;
-    Ok(Launch::new(&SHADER, entry)
+    let workgroups = heads.batch * heads.count * blocks;
+    let params = BlockParams {
+        t: heads.time as u32,
+        heads: heads.count as u32,
+        workgroups: workgroups as u32,
+        blocks: blocks as u32,
+        scale: heads.scale(),
+        has_sink: u32::from(has_sink),
+    };
+    Ok(Launch::new(&SHADER, kernel, params)
         .constant("D", heads.width as f64)
         .constant("QUADS", quads as f64)
         // Two tiles of 480 quads fill the 16 KiB that every adapter has, with room for two rows of statistics.
         .constant("TILE", (480 / quads).min(BLOCK) as f64)
-        .word(heads.time)
-        .word(heads.count)
-        .word(groups)
-        .word(blocks)
-        .float(heads.scale())
-        .groups(groups)
-        .work((heads.batch * heads.count * heads.width * 4).saturating_mul(heads.time.saturating_mul(heads.time))))
+        .workgroups(workgroups)
+        .cost((heads.batch * heads.count * heads.width * 4).saturating_mul(heads.time.saturating_mul(heads.time))))
 }
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usize) -> Result<Heads> {
@@ -201,4 +217,22 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usiz
         super::expect_shape("attention", "sink", sink, &[n_head])?;
     }
     Ok(Heads { batch, time, count: n_head, width: channels / n_head })
+}
+
+impl Tape {
+    /// Causal attention of `n_head` heads; `q`, `k`, `v`: `(B, T, H·dh)`, `sink`: `(H)`. Saves its inputs, its output and one
+    /// number for each query of each head.
+    pub fn attention(&mut self, q: &Var, k: &Var, v: &Var, sink: Option<&Var>, n_head: usize) -> Result<Var> {
+        let forward = forward(q.value(), k.value(), v.value(), sink.map(Var::value), n_head)?;
+        let (qv, kv, vv) = (q.value().clone(), k.value().clone(), v.value().clone());
+        let sv = sink.map(|s| s.value().clone());
+        let inputs: Vec<_> = [Some(q), Some(k), Some(v), sink].into_iter().flatten().collect();
+        let y = forward.y.clone();
+        self.record_one(&inputs, y, move |dout, needs| {
+            let g = backward(&dout, &qv, &kv, &vv, sv.as_ref(), &forward, n_head)?;
+            let mut gradients = vec![Some(g.q), Some(g.k), Some(g.v)];
+            gradients.extend((needs.len() > 3).then_some(g.sink));
+            Ok(gradients)
+        })
+    }
 }

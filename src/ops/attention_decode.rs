@@ -8,11 +8,15 @@ use rayon::prelude::*;
 use super::math::{exp, largest};
 use super::{concat, expect_same, expect_shape};
 use crate::device::cpu::vectorised;
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("attention_decode", include_str!("../../shaders/attention_decode.wgsl"));
+params! {
+    struct ScoreParams { n: u32, length: u32, capacity: u32, heads: u32, width: u32, scale: f32 }
+    struct MixParams { n: u32, length: u32, capacity: u32, heads: u32, width: u32, has_sink: u32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("attention_decode", include_str!("../../shaders/attention_decode.wgsl"));
 
 /// Copies `rows: (B, T, C)` into `store: (B, capacity, C)`, from time `at` on.
 ///
@@ -58,38 +62,40 @@ pub fn forward(
     let width = channels / n_head;
     let scale = 1.0 / (width as f32).sqrt();
     let mut y = q.device().empty("attention", q.shape())?;
-    let Some(gpu) = q.gpu() else {
-        let (q, keys, values) = (q.as_slice()?, keys.as_slice()?, values.as_slice()?);
-        let sink = sink.map(Tensor::as_slice).transpose()?;
-        y.as_mut_slice()?.par_chunks_exact_mut(width).enumerate().for_each_init(Vec::new, |scores, (at, y)| {
-            let start = at / n_head * capacity * channels + at % n_head * width;
-            let rows = [keys, values].map(|x| x[start..].chunks(channels).take(length));
-            let sink = sink.map(|sink| sink[at % n_head]);
-            vectorised!(attend(&q[at * width..][..width], rows, sink, scale, scores, y));
-        });
-        return Ok(y);
-    };
-    let scores: Tensor = q.device().empty("attention scores", &[batch, n_head, length])?;
-    let launch = |entry| {
-        Launch::new(&SHADER, entry)
-            .word(scores.len())
-            .word(length)
-            .word(capacity)
-            .word(n_head)
-            .word(width)
-            .float(scale)
-            .work(scores.len() * width)
-    };
-    launch("score").bind(q).bind(keys).bind(&scores).items(scores.len(), 64).run(gpu)?;
-    launch("mix")
-        .word(usize::from(sink.is_some()))
-        .bind(&scores)
-        .bind(values)
-        // Something must be bound; it is not read without a sink.
-        .bind(sink.unwrap_or(q))
-        .bind(&y)
-        .groups(batch * n_head)
-        .run(gpu)?;
+    match q.backend() {
+        Backend::Gpu(queue) => {
+            let scores: Tensor = q.device().empty("attention scores", &[batch, n_head, length])?;
+            let [n, length, capacity, heads, width] = [scores.len(), length, capacity, n_head, width].map(|n| n as u32);
+            Launch::new(&SHADER, "score", ScoreParams { n, length, capacity, heads, width, scale })
+                .bind(q)
+                .bind(keys)
+                .bind(&scores)
+                .threads(scores.len(), 64)
+                .cost(scores.len() * width as usize)
+                .run(queue)?;
+            let has_sink = u32::from(sink.is_some());
+            Launch::new(&SHADER, "mix", MixParams { n, length, capacity, heads, width, has_sink })
+                .bind(&scores)
+                .bind(values)
+                // Something must be bound; it is not read without a sink.
+                .bind(sink.unwrap_or(q))
+                .bind(&y)
+                .workgroups(batch * n_head)
+                .cost(scores.len() * width as usize)
+                .run(queue)?;
+        }
+        Backend::Cpu => {
+            let (q, keys, values) = (q.as_slice()?, keys.as_slice()?, values.as_slice()?);
+            let sink = sink.map(Tensor::as_slice).transpose()?;
+            y.as_mut_slice()?.par_chunks_exact_mut(width).enumerate().for_each_init(Vec::new, |scores, (at, y)| {
+                let start = at / n_head * capacity * channels + at % n_head * width;
+                let rows = [keys, values].map(|x| x[start..].chunks(channels).take(length));
+                let sink = sink.map(|sink| sink[at % n_head]);
+                vectorised!(attend(&q[at * width..][..width], rows, sink, scale, scores, y));
+            });
+        }
+        Backend::Meta => {}
+    }
     Ok(y)
 }
 

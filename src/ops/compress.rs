@@ -6,12 +6,25 @@
 
 use rayon::prelude::*;
 
+use super::elementwise::Rows;
 use crate::device::cpu::simd;
-use crate::device::{Device, Gpu, Launch, Shader, Tensor};
+use crate::device::{Backend, Device, Launch, Queue, Shader, Tensor, params};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("compress", include_str!("../../shaders/compress.wgsl"));
+params! {
+    struct ListParams {
+        lists: u32,
+        length: u32,
+        list_step: u32,
+        entry_step: u32,
+        pieces: u32,
+        lists_first: u32,
+        capacity: u32,
+    }
+    struct ScanParams { n: u32, workgroups: u32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("compress", include_str!("../../shaders/compress.wgsl"));
 
 /// Entries of a list that one invocation walks, as in the shader.
 const PIECE: usize = 64;
@@ -105,19 +118,20 @@ pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
     }
     let mut csr = Nonzeros::empty(weight.device(), outputs, capacity)?;
     let mut csc = Nonzeros::empty(weight.device(), inputs, capacity)?;
-    match weight.gpu() {
+    match weight.backend() {
         _ if weight.is_empty() => {
             csr.offsets.clear()?;
             csc.offsets.clear()?;
         }
-        Some(gpu) => {
-            list_nonzeros(gpu, weight, &csr, (outputs, inputs), (inputs, 1))?;
-            list_nonzeros(gpu, weight, &csc, (inputs, outputs), (1, inputs))?;
+        Backend::Gpu(queue) => {
+            list_nonzeros(queue, weight, &csr, (outputs, inputs), (inputs, 1))?;
+            list_nonzeros(queue, weight, &csc, (inputs, outputs), (1, inputs))?;
         }
-        None => {
+        Backend::Cpu => {
             native_rows(weight.as_slice()?, inputs, &mut csr)?;
             native_columns(&csr, &mut csc)?;
         }
+        Backend::Meta => {}
     }
     Ok(SparseMatrix { shape: (outputs, inputs), csr, csc })
 }
@@ -149,6 +163,12 @@ impl SparseMatrix {
         self.csr.values.len() as f64 / (self.shape.0 * self.shape.1).max(1) as f64
     }
 
+    /// Bytes of both orders together.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = |n: &Nonzeros| 4 * (n.offsets.len() + n.indices.len() + n.values.len()) as u64;
+        bytes(&self.csr) + bytes(&self.csc)
+    }
+
     /// The device that holds it.
     pub fn device(&self) -> &Device {
         self.csr.values.device()
@@ -162,19 +182,16 @@ impl SparseMatrix {
         let (outputs, inputs) = self.shape;
         let Nonzeros { offsets, indices, values } = &self.csr;
         let mut dense: Tensor = self.device().zeros("decompressed", &[outputs, inputs])?;
-        match dense.gpu() {
-            Some(gpu) => Launch::new(&SHADER, "decompress")
+        match dense.backend() {
+            Backend::Gpu(queue) => Launch::new(&SHADER, "decompress", Rows::of(&dense))
                 .bind(offsets)
                 .bind(indices)
                 .bind(values)
                 .bind(&dense)
-                .word(outputs)
-                .word(inputs)
-                .word(outputs)
-                .groups(outputs)
-                .work(values.len())
-                .run(gpu)?,
-            None => {
+                .workgroups(outputs)
+                .cost(values.len())
+                .run(queue)?,
+            Backend::Cpu => {
                 let (offsets, indices, values) = (offsets.as_slice()?, indices.as_slice()?, values.as_slice()?);
                 let rows = dense.as_mut_slice()?.chunks_exact_mut(inputs.max(1));
                 for (row, list) in rows.zip(offsets.windows(2)) {
@@ -184,6 +201,7 @@ impl SparseMatrix {
                     }
                 }
             }
+            Backend::Meta => {}
         }
         Ok(dense)
     }
@@ -192,7 +210,7 @@ impl SparseMatrix {
 /// Fills `lists` from `weight`: `count` lists of `length` entries, with the given distances between neighbouring lists
 /// and between neighbouring entries of a list.
 fn list_nonzeros(
-    gpu: &Gpu,
+    queue: Queue,
     weight: &Tensor,
     lists: &Nonzeros,
     (count, length): (usize, usize),
@@ -200,38 +218,36 @@ fn list_nonzeros(
 ) -> Result<()> {
     let pieces = length.div_ceil(PIECE);
     let starts: Tensor<u32> = weight.device().empty("compressed starts", &[count * pieces + 1])?;
-    let groups = starts.len().div_ceil(64);
-    let launch = |entry| {
-        Launch::new(&SHADER, entry)
-            .word(count)
-            .word(length)
-            .word(list_step)
-            .word(entry_step)
-            .word(pieces)
-            .word(usize::from(list_step == 1))
-            .word(lists.values.len())
-            .groups(groups)
-            .work(weight.len())
-            .bind(weight)
-            .bind(&starts)
+    let params = ListParams {
+        lists: count as u32,
+        length: length as u32,
+        list_step: list_step as u32,
+        entry_step: entry_step as u32,
+        pieces: pieces as u32,
+        lists_first: u32::from(list_step == 1),
+        capacity: lists.values.len() as u32,
     };
-    launch("count").run(gpu)?;
-    exclusive_sums(gpu, &starts)?;
-    launch("fill").bind(&lists.offsets).bind(&lists.indices).bind(&lists.values).run(gpu)
+    let launch = |kernel| {
+        let launch = Launch::new(&SHADER, kernel, params).threads(starts.len(), 64).cost(weight.len());
+        launch.bind(weight).bind(&starts)
+    };
+    launch("count").run(queue)?;
+    exclusive_sums(queue, &starts)?;
+    launch("fill").bind(&lists.offsets).bind(&lists.indices).bind(&lists.values).run(queue)
 }
 
 /// Replaces each entry by the sum of those before it.
-fn exclusive_sums(gpu: &Gpu, sums: &Tensor<u32>) -> Result<()> {
+fn exclusive_sums(queue: Queue, sums: &Tensor<u32>) -> Result<()> {
     let blocks = sums.len().div_ceil(1024);
     let totals: Tensor<u32> = sums.device().empty("prefix totals", &[blocks])?;
-    let launch = Launch::new(&SHADER, "scan").bind(sums).bind(&totals).word(sums.len()).word(blocks);
-    launch.groups(blocks).work(sums.len()).run(gpu)?;
+    let params = ScanParams { n: sums.len() as u32, workgroups: blocks as u32 };
+    let launch = |kernel| Launch::new(&SHADER, kernel, params).bind(sums).bind(&totals).cost(sums.len());
+    launch("scan").workgroups(blocks).run(queue)?;
     if blocks == 1 {
         return Ok(());
     }
-    exclusive_sums(gpu, &totals)?;
-    let launch = Launch::new(&SHADER, "shift").bind(sums).bind(&totals).word(sums.len()).word(blocks);
-    launch.items(sums.len(), 256).work(sums.len()).run(gpu)
+    exclusive_sums(queue, &totals)?;
+    launch("shift").threads(sums.len(), 256).run(queue)
 }
 
 /// Which of up to 32 numbers are not zero, a bit each.

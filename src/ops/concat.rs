@@ -3,11 +3,15 @@
 //! Gradients: each part of [`forward()`] receives the [`narrow()`] of the gradient that it became.
 
 use crate::device::cpu::{for_row_blocks, rows_per_block};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("concat", include_str!("../../shaders/concat.wgsl"));
+params! {
+    struct CopyParams { n: u32, part: u32, whole: u32, start: u32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("concat", include_str!("../../shaders/concat.wgsl"));
 
 /// Positions `start..start + len` of dimension `dim` of `x`.
 ///
@@ -71,26 +75,26 @@ struct Runs {
 }
 
 /// Copies the part of every run, out of (`narrow`) or into (`write`) the whole.
-fn copy(entry: &'static str, source: &Tensor, dest: &mut Tensor, runs: Runs) -> Result<()> {
+fn copy(kernel: &'static str, source: &Tensor, dest: &mut Tensor, runs: Runs) -> Result<()> {
     let Runs { part, whole, start } = runs;
-    let n = if entry == "narrow" { dest.len() } else { source.len() };
+    let n = if kernel == "narrow" { dest.len() } else { source.len() };
     if n == 0 {
         return Ok(());
     }
-    match source.gpu() {
-        Some(gpu) => Launch::new(&SHADER, entry)
-            .bind(source)
-            .bind(dest)
-            .word(n)
-            .word(part)
-            .word(whole)
-            .word(start)
-            .items(n, 256)
-            .work(n)
-            .run(gpu),
-        None => {
+    match source.backend() {
+        Backend::Gpu(queue) => Launch::new(
+            &SHADER,
+            kernel,
+            CopyParams { n: n as u32, part: part as u32, whole: whole as u32, start: start as u32 },
+        )
+        .bind(source)
+        .bind(dest)
+        .threads(n, 256)
+        .cost(n)
+        .run(queue),
+        Backend::Cpu => {
             let (source, dest) = (source.as_slice()?, dest.as_mut_slice()?);
-            let width = if entry == "narrow" { part } else { whole };
+            let width = if kernel == "narrow" { part } else { whole };
             for_row_blocks(
                 dest,
                 width,
@@ -98,7 +102,7 @@ fn copy(entry: &'static str, source: &Tensor, dest: &mut Tensor, runs: Runs) -> 
                 #[inline(always)]
                 |first, block| {
                     for (run, dest) in block.chunks_exact_mut(width).enumerate() {
-                        match entry {
+                        match kernel {
                             "narrow" => dest.copy_from_slice(&source[(first + run) * whole + start..][..part]),
                             _ => dest[start..start + part].copy_from_slice(&source[(first + run) * part..][..part]),
                         }
@@ -107,6 +111,7 @@ fn copy(entry: &'static str, source: &Tensor, dest: &mut Tensor, runs: Runs) -> 
             );
             Ok(())
         }
+        Backend::Meta => Ok(()),
     }
 }
 
@@ -117,4 +122,43 @@ fn extent(x: &Tensor, dim: usize) -> Result<usize> {
 /// Entries under one position of dimension `dim`.
 fn inner(x: &Tensor, dim: usize) -> usize {
     x.shape()[dim + 1..].iter().product()
+}
+
+impl Tape {
+    /// Joins `parts` along dimension `dim`. A part may occur repeatedly.
+    pub fn concat(&mut self, parts: &[&Var], dim: usize) -> Result<Var> {
+        let out = forward(&parts.iter().map(|part| part.value()).collect::<Vec<_>>(), dim)?;
+        let lengths: Vec<_> = parts.iter().map(|part| part.value().shape()[dim]).collect();
+        self.record_one(parts, out, move |dout, needs| {
+            let mut start = 0;
+            let parts = lengths.iter().zip(needs).map(|(&len, &needed)| {
+                start += len;
+                needed.then(|| narrow(&dout, dim, start - len, len)).transpose()
+            });
+            parts.collect()
+        })
+    }
+
+    /// Cuts the last dimension into parts of the given widths, which must add up to it.
+    pub fn split(&mut self, x: &Var, widths: &[usize]) -> Result<Vec<Var>> {
+        let x_value = x.value();
+        let total = x_value.shape().last().copied();
+        if total != Some(widths.iter().sum()) {
+            return Err(Error::shape("concat", format!("parts {widths:?} of {:?}", x_value.shape())));
+        }
+        let (dim, mut start) = (x_value.shape().len() - 1, 0);
+        let mut outputs = Vec::with_capacity(widths.len());
+        for &width in widths {
+            outputs.push(narrow(x_value, dim, start, width)?);
+            start += width;
+        }
+        let shapes: Vec<_> = outputs.iter().map(|o| o.shape().to_vec()).collect();
+        let device = x_value.device().clone();
+        Ok(self.record(&[x], outputs, move |dout, _| {
+            let parts = dout.into_iter().zip(&shapes);
+            let parts = parts.map(|(part, shape)| part.map_or_else(|| device.zeros("gradient", shape), Ok));
+            let parts = parts.collect::<Result<Vec<_>>>()?;
+            Ok(vec![Some(forward(&parts.iter().collect::<Vec<_>>(), dim)?)])
+        }))
+    }
 }

@@ -5,12 +5,12 @@
 use rayon::prelude::*;
 
 use super::abs_topk::MAGNITUDE;
+use super::elementwise::Entries;
 use crate::Result;
 use crate::device::cpu::{rows_per_block, simd};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("count_nonzero", include_str!("../../shaders/count_nonzero.wgsl"));
+pub(super) const SHADER: Shader = Shader::new("count_nonzero", include_str!("../../shaders/count_nonzero.wgsl"));
 
 /// Entries that one workgroup counts: 16 an invocation, so that few workgroups meet at the one result.
 const BLOCK: usize = 4096;
@@ -21,15 +21,14 @@ const BLOCK: usize = 4096;
 /// [`crate::Error::Device`] if the device fails.
 pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
     let mut out = x.device().zeros("count_nonzero", &[1])?;
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "forward")
+    match x.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "forward", Entries::of(x))
             .bind(x)
             .bind(&out)
-            .word(x.len())
-            .items(x.len(), BLOCK)
-            .work(x.len())
-            .run(gpu)?,
-        None => {
+            .threads(x.len(), BLOCK)
+            .cost(x.len())
+            .run(queue)?,
+        Backend::Cpu => {
             out.as_mut_slice()?[0] = x
                 .as_slice()?
                 .par_chunks(rows_per_block(1))
@@ -41,6 +40,7 @@ pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
                 })
                 .sum()
         }
+        Backend::Meta => {}
     }
     Ok(out)
 }

@@ -9,13 +9,19 @@
 
 use rayon::prelude::*;
 
+use super::elementwise::Rows;
 use super::math::{exp, log_sum};
 use crate::device::cpu::{for_row_blocks, rows_per_block, simd};
-use crate::device::{Gpu, Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Queue, Shader, Tensor, params};
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("cross_entropy", include_str!("../../shaders/cross_entropy.wgsl"));
+params! {
+    struct SumParams { n: u32, chunk: u32, workgroups: u32, divisor: f32 }
+    struct BackwardParams { rows: u32, width: u32, count: f32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("cross_entropy", include_str!("../../shaders/cross_entropy.wgsl"));
 
 /// The target of a row that has none: it adds nothing to the loss and receives no gradient.
 pub const IGNORE: u32 = u32::MAX;
@@ -48,47 +54,50 @@ pub fn forward(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<F
     let mut loss = device.empty("loss", &[1])?;
     let mut losses = device.empty("losses", &[rows])?;
     let mut lse = device.empty("log-sum-exp of the logits", &[rows])?;
-    match logits.gpu() {
-        Some(gpu) => {
-            Launch::new(&SHADER, "forward")
+    match logits.backend() {
+        Backend::Gpu(queue) => {
+            Launch::new(&SHADER, "forward", Rows::of(logits))
                 .bind(logits)
                 .bind(targets)
                 .bind(&losses)
                 .bind(&lse)
-                .word(rows)
-                .word(vocab)
-                .groups(rows)
-                .work(logits.len().saturating_mul(8))
-                .run(gpu)?;
-            let groups = rows.div_ceil(CHUNK);
-            let partials = device.empty("partial losses", &[groups])?;
-            sum(gpu, &losses, &partials, 1)?;
-            sum(gpu, &partials, &loss, count)?;
+                .workgroups(rows)
+                .cost(logits.len().saturating_mul(8))
+                .run(queue)?;
+            let partials = device.empty("partial losses", &[rows.div_ceil(CHUNK)])?;
+            sum(queue, &losses, &partials, 1)?;
+            sum(queue, &partials, &loss, count)?;
         }
-        None => {
+        Backend::Cpu => {
             let (x, targets) = (logits.as_slice()?, targets.as_slice()?);
             known_targets(targets, vocab)?;
             rows_forward(x, targets, losses.as_mut_slice()?, lse.as_mut_slice()?, vocab);
             let total: f64 = losses.as_slice()?.iter().map(|&l| f64::from(l)).sum();
             loss.as_mut_slice()?[0] = (total / count as f64) as f32;
         }
+        Backend::Meta => {}
     }
     Ok(Forward { loss, losses, lse, count })
 }
 
 /// Chunked sums of `terms` divided by `divisor`, one for each entry of `sums`. A single sum takes all terms.
-fn sum(gpu: &Gpu, terms: &Tensor, sums: &Tensor, divisor: usize) -> Result<()> {
+fn sum(queue: Queue, terms: &Tensor, sums: &Tensor, divisor: usize) -> Result<()> {
     let chunk = if sums.len() == 1 { terms.len() } else { CHUNK };
-    Launch::new(&SHADER, "sum")
-        .bind(terms)
-        .bind(sums)
-        .word(terms.len())
-        .word(chunk)
-        .word(sums.len())
-        .float(divisor as f32)
-        .groups(sums.len())
-        .work(terms.len())
-        .run(gpu)
+    Launch::new(
+        &SHADER,
+        "sum",
+        SumParams {
+            n: terms.len() as u32,
+            chunk: chunk as u32,
+            workgroups: sums.len() as u32,
+            divisor: divisor as f32,
+        },
+    )
+    .bind(terms)
+    .bind(sums)
+    .workgroups(sums.len())
+    .cost(terms.len())
+    .run(queue)
 }
 
 fn rows_forward(x: &[f32], targets: &[u32], losses: &mut [f32], lse: &mut [f32], vocab: usize) {
@@ -118,20 +127,21 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, targets: &Tensor<u32>, forward:
     super::expect_shape("cross_entropy", "dloss", dloss, &[1])?;
     super::expect_shape("cross_entropy", "lse", &forward.lse, &[rows])?;
     let mut dlogits = logits.device().empty("logits gradient", logits.shape())?;
-    match logits.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "backward")
-            .bind(dloss)
-            .bind(logits)
-            .bind(targets)
-            .bind(&forward.lse)
-            .bind(&dlogits)
-            .word(rows)
-            .word(vocab)
-            .float(forward.count as f32)
-            .items(logits.len(), 256)
-            .work(logits.len().saturating_mul(8))
-            .run(gpu)?,
-        None => {
+    match logits.backend() {
+        Backend::Gpu(queue) => Launch::new(
+            &SHADER,
+            "backward",
+            BackwardParams { rows: rows as u32, width: vocab as u32, count: forward.count as f32 },
+        )
+        .bind(dloss)
+        .bind(logits)
+        .bind(targets)
+        .bind(&forward.lse)
+        .bind(&dlogits)
+        .threads(logits.len(), 256)
+        .cost(logits.len().saturating_mul(8))
+        .run(queue)?,
+        Backend::Cpu => {
             let scale = dloss.as_slice()?[0] / forward.count as f32;
             let (x, targets, lse) = (logits.as_slice()?, targets.as_slice()?, forward.lse.as_slice()?);
             known_targets(targets, vocab)?;
@@ -156,6 +166,7 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, targets: &Tensor<u32>, forward:
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(dlogits)
 }
@@ -182,4 +193,17 @@ fn check(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<(usize,
         return Err(Error::shape("cross_entropy", "no row has a target: there is no mean"));
     }
     Ok((rows, vocab))
+}
+
+impl Tape {
+    /// Mean cross-entropy over the `count` rows that have a target; `logits: (.., V)`. Returns it, in shape `(1)`, and the losses
+    /// of the rows, which have no gradient. Saves the logits and one number a row.
+    pub fn cross_entropy(&mut self, logits: &Var, targets: &Tensor<u32>, count: usize) -> Result<(Var, Tensor)> {
+        let forward = forward(logits.value(), targets, count)?;
+        let (loss, losses) = (forward.loss.clone(), forward.losses.clone());
+        let (x, targets) = (logits.value().clone(), targets.clone());
+        let loss = self
+            .record_one(&[logits], loss, move |dloss, _| Ok(vec![Some(backward(&dloss, &x, &targets, &forward)?)]))?;
+        Ok((loss, losses))
+    }
 }

@@ -4,13 +4,16 @@
 //! inverse index that lists those positions is made on the host together with the ids, so that the scatter needs no
 //! atomics and always gives the same bits.
 
+use std::rc::Rc;
+
+use super::elementwise::Rows;
 use super::expect_shape;
 use crate::device::cpu::{for_row_blocks, rows_per_block};
-use crate::device::{Device, Launch, Shader, Tensor};
+use crate::device::{Backend, Device, Launch, Shader, Tensor};
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("embedding", include_str!("../../shaders/embedding.wgsl"));
+pub(super) const SHADER: Shader = Shader::new("embedding", include_str!("../../shaders/embedding.wgsl"));
 
 /// Ids on a device, each below the vocabulary's size, with the positions of every id.
 #[derive(Clone, Debug)]
@@ -86,17 +89,15 @@ pub fn forward(table: &Tensor, index: &Index) -> Result<Tensor> {
     let width = table.rows_cols().1;
     expect_shape("embedding", "table", table, &[index.vocab, width])?;
     let mut out = table.device().empty("embedding", &[index.len(), width])?;
-    match table.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "forward")
+    match table.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "forward", Rows::of(&out))
             .bind(table)
             .bind(&index.ids)
             .bind(&out)
-            .word(out.len())
-            .word(width)
-            .items(out.len(), 256)
-            .work(out.len())
-            .run(gpu)?,
-        None => {
+            .threads(out.len(), 256)
+            .cost(out.len())
+            .run(queue)?,
+        Backend::Cpu => {
             let (table, ids) = (table.as_slice()?, index.ids.as_slice()?);
             for_row_blocks(
                 out.as_mut_slice()?,
@@ -110,6 +111,7 @@ pub fn forward(table: &Tensor, index: &Index) -> Result<Tensor> {
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(out)
 }
@@ -122,18 +124,16 @@ pub fn backward(dout: &Tensor, index: &Index) -> Result<Tensor> {
     let width = dout.rows_cols().1;
     expect_shape("embedding", "dout", dout, &[index.len(), width])?;
     let mut dtable = dout.device().empty("embedding gradient", &[index.vocab, width])?;
-    match dout.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "backward")
+    match dout.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Rows::of(&dtable))
             .bind(dout)
             .bind(&index.offsets)
             .bind(&index.order)
             .bind(&dtable)
-            .word(dtable.len())
-            .word(width)
-            .items(dtable.len(), 256)
-            .work(dtable.len() + dout.len())
-            .run(gpu)?,
-        None => {
+            .threads(dtable.len(), 256)
+            .cost(dtable.len() + dout.len())
+            .run(queue)?,
+        Backend::Cpu => {
             let (dout, offsets, order) = (dout.as_slice()?, index.offsets.as_slice()?, index.order.as_slice()?);
             for_row_blocks(
                 dtable.as_mut_slice()?,
@@ -147,6 +147,7 @@ pub fn backward(dout: &Tensor, index: &Index) -> Result<Tensor> {
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(dtable)
 }
@@ -163,5 +164,14 @@ fn sum_positions(row: &mut [f32], positions: &[u32], dout: &[f32]) {
     row.copy_from_slice(at(first));
     for &position in rest {
         row.iter_mut().zip(at(position)).for_each(|(r, d)| *r += d);
+    }
+}
+
+impl Tape {
+    /// Rows of `table: (V, C)` at the indexed ids: `(n, C)`. Saves the index.
+    pub fn embedding(&mut self, table: &Var, index: &Rc<Index>) -> Result<Var> {
+        let out = forward(table.value(), index)?;
+        let index = index.clone();
+        self.record_one(&[table], out, move |dout, _| Ok(vec![Some(backward(&dout, &index)?)]))
     }
 }

@@ -5,13 +5,19 @@
 //! Gradients: `dx = h dy`; for tau, straight through the step as if it were a sigmoid of temperature T:
 //! `dtau[c] = s(1 − s) / T · Σ_r dy[r, c] (x[r, c] − mean[c])` with `s = sigmoid(tau[c] / T)`.
 
+use super::elementwise::Rows;
 use super::{expect_same, expect_shape};
 use crate::Result;
 use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
+use crate::tape::{Tape, Var};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("gate", include_str!("../../shaders/gate.wgsl"));
+params! {
+    struct SumParams { rows: u32, width: u32, chunks: u32 }
+    struct TauParams { chunks: u32, width: u32, temperature: f32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("gate", include_str!("../../shaders/gate.wgsl"));
 
 /// Rows that one partial sum of tau's gradient takes.
 const ROWS: usize = 64;
@@ -21,12 +27,30 @@ const ROWS: usize = 64;
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes do not fit.
 pub fn forward(x: &Tensor, tau: &Tensor, mean: &Tensor) -> Result<Tensor> {
-    let width = check(x, tau, mean)?;
+    select("forward", x, tau, Some(mean))
+}
+
+/// The gradient of x: (.., C).
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the shapes do not fit.
+pub fn backward_input(dout: &Tensor, tau: &Tensor) -> Result<Tensor> {
+    select("backward_input", dout, tau, None)
+}
+
+/// `x` where `tau ≥ 0`, otherwise the mean, or 0 without one.
+fn select(kernel: &'static str, x: &Tensor, tau: &Tensor, mean: Option<&Tensor>) -> Result<Tensor> {
+    let width = check(x, tau, mean.unwrap_or(tau))?;
     let mut out = x.device().empty("gate", x.shape())?;
-    match x.gpu() {
-        Some(gpu) => launch("forward", x, tau, mean, &out).items(x.len(), 256).run(gpu)?,
-        None => {
-            let (x, tau, mean) = (x.as_slice()?, tau.as_slice()?, mean.as_slice()?);
+    match x.backend() {
+        Backend::Gpu(queue) => {
+            let launch = Launch::new(&SHADER, kernel, Rows::of(x)).bind(x).bind(tau);
+            let launch = mean.into_iter().fold(launch, Launch::bind).bind(&out);
+            launch.threads(x.len(), 256).cost(x.len()).run(queue)?;
+        }
+        Backend::Cpu => {
+            let (x, tau, zeros) = (x.as_slice()?, tau.as_slice()?, vec![0.0; width]);
+            let mean = mean.map_or(Ok(&zeros[..]), Tensor::as_slice)?;
             for_row_blocks(
                 out.as_mut_slice()?,
                 width,
@@ -41,37 +65,9 @@ pub fn forward(x: &Tensor, tau: &Tensor, mean: &Tensor) -> Result<Tensor> {
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(out)
-}
-
-/// The gradient of x: (.., C).
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not fit.
-pub fn backward_input(dout: &Tensor, tau: &Tensor) -> Result<Tensor> {
-    let width = check(dout, tau, tau)?;
-    let mut dx = dout.device().empty("gate gradient", dout.shape())?;
-    match dout.gpu() {
-        Some(gpu) => launch("backward_input", dout, tau, tau, &dx).items(dout.len(), 256).run(gpu)?,
-        None => {
-            let (dout, tau) = (dout.as_slice()?, tau.as_slice()?);
-            for_row_blocks(
-                dx.as_mut_slice()?,
-                width,
-                rows_per_block(width),
-                #[inline(always)]
-                |first, rows| {
-                    for (row, dout) in rows.chunks_exact_mut(width).zip(dout[first * width..].chunks_exact(width)) {
-                        for c in 0..width {
-                            row[c] = if tau[c] >= 0.0 { dout[c] } else { 0.0 };
-                        }
-                    }
-                },
-            );
-        }
-    }
-    Ok(dx)
 }
 
 /// The gradient of tau: (C), with the step taken for a sigmoid of `temperature`.
@@ -84,33 +80,28 @@ pub fn backward_tau(dout: &Tensor, x: &Tensor, tau: &Tensor, mean: &Tensor, temp
     let rows = x.rows_cols().0;
     let device = x.device();
     let mut dtau = device.empty("tau gradient", &[width])?;
-    match x.gpu() {
-        Some(gpu) => {
+    match x.backend() {
+        Backend::Gpu(queue) => {
             let chunks = rows.div_ceil(ROWS).max(1);
-            let partial: Tensor = device.empty("partial tau gradient", &[chunks, width])?;
-            Launch::new(&SHADER, "partial_sums")
+            let sums: Tensor = device.empty("partial tau gradient", &[chunks, width])?;
+            let (rows, width) = (rows as u32, width as u32);
+            Launch::new(&SHADER, "partial_sums", SumParams { rows, width, chunks: chunks as u32 })
                 .bind(x)
                 .bind(mean)
                 .bind(dout)
-                .bind(&partial)
-                .word(rows)
-                .word(width)
-                .word(chunks)
-                .items(chunks * width, 64)
-                .work(x.len() * 2)
-                .run(gpu)?;
-            Launch::new(&SHADER, "backward_tau")
-                .bind(&partial)
+                .bind(&sums)
+                .threads(sums.len(), 64)
+                .cost(x.len() * 2)
+                .run(queue)?;
+            Launch::new(&SHADER, "backward_tau", TauParams { chunks: chunks as u32, width, temperature })
+                .bind(&sums)
                 .bind(tau)
                 .bind(&dtau)
-                .word(chunks)
-                .word(width)
-                .float(temperature)
-                .items(width, 64)
-                .work(partial.len())
-                .run(gpu)?;
+                .threads(tau.len(), 64)
+                .cost(sums.len())
+                .run(queue)?;
         }
-        None => {
+        Backend::Cpu => {
             let (dout, x, tau, mean) = (dout.as_slice()?, x.as_slice()?, tau.as_slice()?, mean.as_slice()?);
             let out = dtau.as_mut_slice()?;
             out.fill(0.0);
@@ -119,6 +110,7 @@ pub fn backward_tau(dout: &Tensor, x: &Tensor, tau: &Tensor, mean: &Tensor, temp
                 *sum *= slope(*tau, temperature);
             }
         }
+        Backend::Meta => {}
     }
     Ok(dtau)
 }
@@ -153,8 +145,16 @@ fn check(x: &Tensor, tau: &Tensor, mean: &Tensor) -> Result<usize> {
     Ok(width)
 }
 
-fn launch(entry: &'static str, x: &Tensor, tau: &Tensor, mean: &Tensor, out: &Tensor) -> Launch {
-    let launch = Launch::new(&SHADER, entry).bind(x).bind(tau);
-    let launch = if entry == "forward" { launch.bind(mean) } else { launch };
-    launch.bind(out).word(x.len()).word(tau.len()).work(x.len())
+impl Tape {
+    /// Gates over channels: x where `tau ≥ 0`, `mean` elsewhere; tau learns through a sigmoid of `temperature`.
+    pub fn gate(&mut self, x: &Var, tau: &Var, mean: &Tensor, temperature: f32) -> Result<Var> {
+        let out = forward(x.value(), tau.value(), mean)?;
+        let (xv, tv, mean) = (x.value().clone(), tau.value().clone(), mean.clone());
+        self.record_one(&[x, tau], out, move |dout, needs| {
+            Ok(vec![
+                needs[0].then(|| backward_input(&dout, &tv)).transpose()?,
+                needs[1].then(|| backward_tau(&dout, &xv, &tv, &mean, temperature)).transpose()?,
+            ])
+        })
+    }
 }

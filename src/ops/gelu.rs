@@ -2,13 +2,13 @@
 //!
 //! Gradient: `dx = dout (P(x) + x e^(-x^2/2)/sqrt(2 pi))`.
 
-use super::{expect_same, math};
+use super::elementwise::Map;
+use super::math;
 use crate::Result;
-use crate::device::cpu::{for_row_blocks, rows_per_block};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Shader, Tensor};
+use crate::tape::{Tape, Var};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("gelu", include_str!("../../shaders/gelu.wgsl"));
+pub(super) const SHADER: Shader = Shader::new("gelu", include_str!("../../shaders/gelu.wgsl"));
 
 /// `1/sqrt(2 pi)`.
 const BELL_HEIGHT: f32 = 0.398_942_3;
@@ -18,32 +18,12 @@ const BELL_HEIGHT: f32 = 0.398_942_3;
 /// # Errors
 /// Those of [`crate::device::Device::empty`] and of the device.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
-    let mut y = x.device().empty("gelu", x.shape())?;
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "forward")
-            .bind(x)
-            .bind(&y)
-            .word(x.len())
-            .items(x.len(), 256)
-            .work(x.len().saturating_mul(32))
-            .run(gpu)?,
-        None => {
-            let x = x.as_slice()?;
-            for_row_blocks(
-                y.as_mut_slice()?,
-                1,
-                rows_per_block(1),
-                #[inline(always)]
-                |start, block| {
-                    let x = &x[start..start + block.len()];
-                    for (y, &x) in block.iter_mut().zip(x) {
-                        *y = x * math::normal_cdf(x).0;
-                    }
-                },
-            );
-        }
-    }
-    Ok(y)
+    let map = Map { shader: &SHADER, kernel: "forward", name: "gelu", cost: 32 };
+    map.apply(
+        [x],
+        #[inline(always)]
+        |[x]| x * math::normal_cdf(x).0,
+    )
 }
 
 /// The gradient of `x`, given that of the output.
@@ -51,33 +31,21 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes differ.
 pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
-    expect_same("gelu", dout, x)?;
-    let mut dx = x.device().empty("gelu gradient", x.shape())?;
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "backward")
-            .bind(dout)
-            .bind(x)
-            .bind(&dx)
-            .word(x.len())
-            .items(x.len(), 256)
-            .work(x.len().saturating_mul(32))
-            .run(gpu)?,
-        None => {
-            let (dout, x) = (dout.as_slice()?, x.as_slice()?);
-            for_row_blocks(
-                dx.as_mut_slice()?,
-                1,
-                rows_per_block(1),
-                #[inline(always)]
-                |start, block| {
-                    let (dout, x) = (&dout[start..start + block.len()], &x[start..start + block.len()]);
-                    for ((dx, &dout), &x) in block.iter_mut().zip(dout).zip(x) {
-                        let (cdf, bell) = math::normal_cdf(x);
-                        *dx = dout * (x * BELL_HEIGHT).mul_add(bell, cdf);
-                    }
-                },
-            );
-        }
+    let map = Map { shader: &SHADER, kernel: "backward", name: "gelu gradient", cost: 32 };
+    map.apply(
+        [dout, x],
+        #[inline(always)]
+        |[dout, x]| {
+            let (cdf, bell) = math::normal_cdf(x);
+            dout * (x * BELL_HEIGHT).mul_add(bell, cdf)
+        },
+    )
+}
+
+impl Tape {
+    /// Exact GELU.
+    pub fn gelu(&mut self, x: &Var) -> Result<Var> {
+        let (y, x_value) = (forward(x.value())?, x.value().clone());
+        self.record_one(&[x], y, move |dout, _| Ok(vec![Some(backward(&dout, &x_value)?)]))
     }
-    Ok(dx)
 }

@@ -6,12 +6,17 @@
 
 use rayon::prelude::*;
 
+use super::elementwise::Entries;
 use crate::device::cpu::{rows_per_block, simd};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("grad_rms", include_str!("../../shaders/grad_rms.wgsl"));
+params! {
+    struct JoinParams { n: u32, slot: u32 }
+    struct FactorParams { n: u32, rule: u32, inverse_count: f32, eps: f32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("grad_rms", include_str!("../../shaders/grad_rms.wgsl"));
 
 /// Entries that one workgroup sums: 16 an invocation, then a tree over the invocations.
 const BLOCK: usize = 4096;
@@ -38,27 +43,24 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
     if sums.shape().len() != 1 || slot >= sums.len() {
         return Err(Error::shape("grad_rms", format!("sums {:?} has no slot {slot}", sums.shape())));
     }
-    match x.gpu() {
-        Some(gpu) => {
+    match x.backend() {
+        Backend::Gpu(queue) => {
             let blocks = x.len().div_ceil(BLOCK);
             let partial = x.device().empty::<f32>("grad_rms partial sums", &[blocks])?;
-            Launch::new(&SHADER, "square_sum_blocks")
+            Launch::new(&SHADER, "square_sum_blocks", Entries::of(x))
                 .bind(x)
                 .bind(&partial)
-                .word(x.len())
-                .groups(blocks)
-                .work(2 * x.len())
-                .run(gpu)?;
-            Launch::new(&SHADER, "square_sum_join")
+                .workgroups(blocks)
+                .cost(2 * x.len())
+                .run(queue)?;
+            Launch::new(&SHADER, "square_sum_join", JoinParams { n: blocks as u32, slot: slot as u32 })
                 .bind(&partial)
                 .bind(sums)
-                .word(blocks)
-                .word(slot)
-                .groups(1)
-                .work(blocks)
-                .run(gpu)
+                .workgroups(1)
+                .cost(blocks)
+                .run(queue)
         }
-        None => {
+        Backend::Cpu => {
             let blocks: Vec<f64> = x
                 .as_slice()?
                 .par_chunks(rows_per_block(1))
@@ -72,6 +74,7 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
             sums.as_mut_slice()?[slot] = blocks.iter().sum::<f64>() as f32;
             Ok(())
         }
+        Backend::Meta => Ok(()),
     }
 }
 
@@ -84,18 +87,23 @@ pub fn factor(sums: &Tensor, numel: u64, rule: Rule) -> Result<Tensor> {
         return Err(Error::shape("grad_rms", format!("no mean over {numel} entries of sums {:?}", sums.shape())));
     }
     let mut out = sums.device().empty("grad_rms", &[2])?;
-    match sums.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "factor")
-            .bind(sums)
-            .bind(&out)
-            .word(sums.len())
-            .word(rule as usize)
-            .float((1.0 / numel as f64) as f32)
-            .float(EPS)
-            .groups(1)
-            .work(sums.len())
-            .run(gpu)?,
-        None => {
+    match sums.backend() {
+        Backend::Gpu(queue) => Launch::new(
+            &SHADER,
+            "factor",
+            FactorParams {
+                n: sums.len() as u32,
+                rule: rule as u32,
+                inverse_count: (1.0 / numel as f64) as f32,
+                eps: EPS,
+            },
+        )
+        .bind(sums)
+        .bind(&out)
+        .workgroups(1)
+        .cost(sums.len())
+        .run(queue)?,
+        Backend::Cpu => {
             let total: f64 = sums.as_slice()?.iter().copied().map(f64::from).sum();
             let rms = (total / numel as f64).sqrt() as f32;
             let factor = match rule {
@@ -105,6 +113,7 @@ pub fn factor(sums: &Tensor, numel: u64, rule: Rule) -> Result<Tensor> {
             };
             out.as_mut_slice()?.copy_from_slice(&[factor, rms]);
         }
+        Backend::Meta => {}
     }
     Ok(out)
 }

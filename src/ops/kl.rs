@@ -7,14 +7,20 @@
 //! Gradient: `dlogits = (q − p) dloss[b] / M`. The target is a constant. Both softmaxes are recomputed from the rows'
 //! log-sum-exps, so that nothing of the size of the logits is kept.
 
+use super::elementwise::Rows;
 use super::expect_shape;
 use super::math::{exp, log_sum};
 use crate::device::cpu::{for_row_blocks, rows_per_block};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("kl", include_str!("../../shaders/kl.wgsl"));
+params! {
+    struct BlockParams { rows: u32, width: u32, block: u32 }
+    struct MeanParams { blocks: u32, block: u32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("kl", include_str!("../../shaders/kl.wgsl"));
 
 /// What [`forward`] gives, and [`backward`] needs again.
 #[derive(Debug)]
@@ -37,30 +43,29 @@ pub fn forward(logits: &Tensor, target: &Tensor) -> Result<Forward> {
     let (lse, target_lse) = (log_sum_exp(logits)?, log_sum_exp(target)?);
     let mut losses = device.empty("divergences", &[rows])?;
     let mut loss = device.empty("mean divergences", &[rows / block])?;
-    match logits.gpu() {
-        Some(gpu) => {
-            Launch::new(&SHADER, "divergence")
-                .bind(logits)
-                .bind(target)
-                .bind(&lse)
-                .bind(&target_lse)
-                .bind(&losses)
-                .word(rows)
-                .word(vocab)
-                .word(block)
-                .groups(rows)
-                .work(logits.len().saturating_mul(8))
-                .run(gpu)?;
-            Launch::new(&SHADER, "mean")
+    match logits.backend() {
+        Backend::Gpu(queue) => {
+            Launch::new(
+                &SHADER,
+                "divergence",
+                BlockParams { rows: rows as u32, width: vocab as u32, block: block as u32 },
+            )
+            .bind(logits)
+            .bind(target)
+            .bind(&lse)
+            .bind(&target_lse)
+            .bind(&losses)
+            .workgroups(rows)
+            .cost(logits.len().saturating_mul(8))
+            .run(queue)?;
+            Launch::new(&SHADER, "mean", MeanParams { blocks: (rows / block) as u32, block: block as u32 })
                 .bind(&losses)
                 .bind(&loss)
-                .word(rows / block)
-                .word(block)
-                .groups(rows / block)
-                .work(rows)
-                .run(gpu)?;
+                .workgroups(rows / block)
+                .cost(rows)
+                .run(queue)?;
         }
-        None => {
+        Backend::Cpu => {
             let (x, target) = (logits.as_slice()?, target.as_slice()?);
             let (lse, target_lse) = (lse.as_slice()?, target_lse.as_slice()?);
             for_row_blocks(
@@ -80,6 +85,7 @@ pub fn forward(logits: &Tensor, target: &Tensor) -> Result<Forward> {
                 *mean = (losses.iter().map(|&l| f64::from(l)).sum::<f64>() / block as f64) as f32;
             }
         }
+        Backend::Meta => {}
     }
     Ok(Forward { loss, lse, target_lse })
 }
@@ -94,21 +100,22 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, target: &Tensor, forward: &Forw
     expect_shape("kl", "lse", &forward.lse, &[rows])?;
     expect_shape("kl", "target lse", &forward.target_lse, &[block])?;
     let mut dlogits = logits.device().empty("logits gradient", logits.shape())?;
-    match logits.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "backward")
-            .bind(logits)
-            .bind(target)
-            .bind(&forward.lse)
-            .bind(&forward.target_lse)
-            .bind(dloss)
-            .bind(&dlogits)
-            .word(rows)
-            .word(vocab)
-            .word(block)
-            .items(logits.len(), 256)
-            .work(logits.len().saturating_mul(16))
-            .run(gpu)?,
-        None => {
+    match logits.backend() {
+        Backend::Gpu(queue) => Launch::new(
+            &SHADER,
+            "backward",
+            BlockParams { rows: rows as u32, width: vocab as u32, block: block as u32 },
+        )
+        .bind(logits)
+        .bind(target)
+        .bind(&forward.lse)
+        .bind(&forward.target_lse)
+        .bind(dloss)
+        .bind(&dlogits)
+        .threads(logits.len(), 256)
+        .cost(logits.len().saturating_mul(16))
+        .run(queue)?,
+        Backend::Cpu => {
             let (x, target, dloss) = (logits.as_slice()?, target.as_slice()?, dloss.as_slice()?);
             let (lse, target_lse) = (forward.lse.as_slice()?, forward.target_lse.as_slice()?);
             for_row_blocks(
@@ -129,6 +136,7 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, target: &Tensor, forward: &Forw
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(dlogits)
 }
@@ -137,16 +145,14 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, target: &Tensor, forward: &Forw
 pub(super) fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
     let (rows, vocab) = x.rows_cols();
     let mut lse = x.device().empty("log-sum-exp of the logits", &[rows])?;
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "log_sum_exp")
+    match x.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "log_sum_exp", Rows::of(x))
             .bind(x)
             .bind(&lse)
-            .word(rows)
-            .word(vocab)
-            .groups(rows)
-            .work(x.len().saturating_mul(8))
-            .run(gpu)?,
-        None => {
+            .workgroups(rows)
+            .cost(x.len().saturating_mul(8))
+            .run(queue)?,
+        Backend::Cpu => {
             let x = x.as_slice()?;
             for_row_blocks(
                 lse.as_mut_slice()?,
@@ -161,6 +167,7 @@ pub(super) fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(lse)
 }
@@ -199,5 +206,15 @@ impl Shape {
             return Err(Error::shape("kl", message));
         }
         Ok(Self { rows, vocab, block })
+    }
+}
+
+impl Tape {
+    /// Mean divergence from the constant `target: (.., V)` of each block of `logits` with as many rows: `(n)`. Saves both and
+    /// one number for each of their rows.
+    pub fn kl(&mut self, logits: &Var, target: &Tensor) -> Result<Var> {
+        let forward = forward(logits.value(), target)?;
+        let (loss, x, target) = (forward.loss.clone(), logits.value().clone(), target.clone());
+        self.record_one(&[logits], loss, move |dloss, _| Ok(vec![Some(backward(&dloss, &x, &target, &forward)?)]))
     }
 }

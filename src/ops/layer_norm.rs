@@ -4,16 +4,13 @@
 //! Gradient, with `g = dy · w` and means over the row: `dx = rstd · (g − mean(g) − x̂ · mean(g · x̂))`, and `dw` = the
 //! sum over rows of `dy · x̂`. The bias's gradient is the sum over rows of `dy`: [`super::linear`] has it.
 
-use rayon::prelude::*;
-
-use super::expect_shape;
-use super::rms_norm::{dimensions, lanes, rows_per_partial, scale_of, sum_partials, sums};
+use super::linear;
+use super::norm::{self, scale_of, sums};
 use crate::Result;
-use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Shader, Tensor};
+use crate::tape::{Tape, Var};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("layer_norm", include_str!("../../shaders/layer_norm.wgsl"));
+pub(super) const SHADER: Shader = Shader::new("layer_norm", include_str!("../../shaders/layer_norm.wgsl"));
 
 /// What [`forward`] returns.
 #[derive(Debug)]
@@ -26,83 +23,32 @@ pub struct Forward {
     pub rstd: Tensor,
 }
 
-/// `(x − mean) · rstd · weight (+ bias)`, for `x: (.., C)`, `weight` and `bias`: `(C)`. A row whose squares overflow is not finite.
+/// `(x − mean) · rstd · weight (+ bias)`, for `x: (.., C)`, `weight` and `bias`: `(C)`. A row whose squares overflow is not
+/// finite.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the widths differ or are 0.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Forward> {
-    let (rows, width) = dimensions("layer_norm", x, weight)?;
-    if let Some(bias) = bias {
-        expect_shape("layer_norm", "bias", bias, &[width])?;
-    }
-    let mut y = x.device().empty("layer_norm", x.shape())?;
-    let mut mean = x.device().empty("layer_norm mean", &[rows])?;
-    let mut rstd = x.device().empty("layer_norm rstd", &[rows])?;
-    match x.gpu() {
-        Some(gpu) => {
-            let lanes = lanes(width);
-            let launch = Launch::new(&SHADER, if bias.is_some() { "forward_bias" } else { "forward" })
-                .constant("LANES", lanes)
-                .bind(x)
-                .bind(weight)
-                .bind(&y)
-                .bind(&mean)
-                .bind(&rstd)
-                .word(rows)
-                .word(width)
-                .float(eps)
-                .items(rows, 256 / lanes as usize)
-                .work(8 * x.len());
-            match bias {
-                Some(bias) => launch.bind(bias),
-                None => launch,
+    let (y, [mean, rstd]) = norm::forward(
+        (&SHADER, if bias.is_some() { "forward_bias" } else { "forward" }),
+        x,
+        weight,
+        bias,
+        eps,
+        #[inline(always)]
+        |y, x, weight, bias| {
+            let [sum] = sums(x, x, x, |x, _, _| [x]);
+            let m = sum / x.len() as f32;
+            let [squares] = sums(x, x, x, |x, _, _| [(x - m) * (x - m)]);
+            let r = scale_of(squares, x.len(), eps);
+            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                *y = (x - m) * r * w;
             }
-            .run(gpu)?;
-        }
-        None => {
-            let (x, weight, block) = (x.as_slice()?, weight.as_slice()?, rows_per_block(width));
-            let bias = bias.map(Tensor::as_slice).transpose()?;
-            y.as_mut_slice()?
-                .par_chunks_mut(block * width)
-                .zip(mean.as_mut_slice()?.par_chunks_mut(block))
-                .zip(rstd.as_mut_slice()?.par_chunks_mut(block))
-                .zip(x.par_chunks(block * width))
-                .for_each(|(((y, mean), rstd), x)| vectorised!(forward_block(y, mean, rstd, x, weight, bias, eps)));
-        }
-    }
+            y.iter_mut().zip(bias.unwrap_or_default()).for_each(|(y, b)| *y += b);
+            [m, r]
+        },
+    )?;
     Ok(Forward { y, mean, rstd })
-}
-
-#[inline(always)]
-fn forward_block(
-    y: &mut [f32],
-    mean: &mut [f32],
-    rstd: &mut [f32],
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    eps: f32,
-) {
-    let width = weight.len();
-    for (((y, x), mean), rstd) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(mean).zip(rstd) {
-        let [sum] = sums(x, x, x, |x, _, _| [x]);
-        let m = sum / width as f32;
-        let [squares] = sums(x, x, x, |x, _, _| [(x - m) * (x - m)]);
-        let r = scale_of(squares, width, eps);
-        (*mean, *rstd) = (m, r);
-        match bias {
-            Some(bias) => {
-                for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                    *y = (x - m) * r * w + b;
-                }
-            }
-            None => {
-                for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                    *y = (x - m) * r * w;
-                }
-            }
-        }
-    }
 }
 
 /// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)`, and the forward pass's `mean` and `rstd`: `(rows)`.
@@ -110,64 +56,21 @@ fn forward_block(
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes do not fit together.
 pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, mean: &Tensor, rstd: &Tensor) -> Result<Tensor> {
-    let (rows, width) = dimensions("layer_norm", x, weight)?;
-    expect_shape("layer_norm", "dout", dout, x.shape())?;
-    expect_shape("layer_norm", "mean", mean, &[rows])?;
-    expect_shape("layer_norm", "rstd", rstd, &[rows])?;
-    let mut dx = x.device().empty("layer_norm dx", x.shape())?;
-    match x.gpu() {
-        Some(gpu) => {
-            let lanes = lanes(width);
-            Launch::new(&SHADER, "backward_input")
-                .constant("LANES", lanes)
-                .bind(dout)
-                .bind(x)
-                .bind(weight)
-                .bind(mean)
-                .bind(rstd)
-                .bind(&dx)
-                .word(rows)
-                .word(width)
-                .items(rows, 256 / lanes as usize)
-                .work(12 * x.len())
-                .run(gpu)?;
-        }
-        None => {
-            let (dout, x, weight) = (dout.as_slice()?, x.as_slice()?, weight.as_slice()?);
-            let (mean, rstd) = (mean.as_slice()?, rstd.as_slice()?);
-            for_row_blocks(
-                dx.as_mut_slice()?,
-                width,
-                rows_per_block(width),
-                #[inline(always)]
-                |start, dx| {
-                    let range = start * width..start * width + dx.len();
-                    vectorised!(backward_block(
-                        dx,
-                        &dout[range.clone()],
-                        &x[range],
-                        weight,
-                        &mean[start..],
-                        &rstd[start..]
-                    ));
-                },
-            );
-        }
-    }
-    Ok(dx)
-}
-
-#[inline(always)]
-fn backward_block(dx: &mut [f32], dout: &[f32], x: &[f32], weight: &[f32], mean: &[f32], rstd: &[f32]) {
-    let width = weight.len();
-    let rows = dx.chunks_exact_mut(width).zip(dout.chunks_exact(width)).zip(x.chunks_exact(width));
-    for ((((dx, dout), x), m), r) in rows.zip(mean).zip(rstd) {
-        let [sum, product] = sums(dout, x, weight, |d, x, w| [d * w, d * w * (x - m) * r]);
-        let (sum, product) = (sum / width as f32, product / width as f32);
-        for (((dx, d), x), w) in dx.iter_mut().zip(dout).zip(x).zip(weight) {
-            *dx = r * (d * w - sum - (x - m) * r * product);
-        }
-    }
+    norm::backward_input(
+        &SHADER,
+        dout,
+        x,
+        weight,
+        [mean, rstd],
+        #[inline(always)]
+        |dx, dout, x, weight, [m, r]| {
+            let [sum, product] = sums(dout, x, weight, |d, x, w| [d * w, d * w * (x - m) * r]);
+            let (sum, product) = (sum / x.len() as f32, product / x.len() as f32);
+            for (((dx, d), x), w) in dx.iter_mut().zip(dout).zip(x).zip(weight) {
+                *dx = r * (d * w - sum - (x - m) * r * product);
+            }
+        },
+    )
 }
 
 /// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `mean` and `rstd`: `(rows)`.
@@ -175,50 +78,31 @@ fn backward_block(dx: &mut [f32], dout: &[f32], x: &[f32], weight: &[f32], mean:
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes do not fit together.
 pub fn backward_weight(dout: &Tensor, x: &Tensor, mean: &Tensor, rstd: &Tensor) -> Result<Tensor> {
-    let (rows, width) = x.rows_cols();
-    expect_shape("layer_norm", "dout", dout, x.shape())?;
-    expect_shape("layer_norm", "mean", mean, &[rows])?;
-    expect_shape("layer_norm", "rstd", rstd, &[rows])?;
-    let block = rows_per_partial(rows);
-    let mut partials = x.device().empty("layer_norm dweight partials", &[rows.div_ceil(block), width])?;
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "backward_weight")
-            .bind(dout)
-            .bind(x)
-            .bind(mean)
-            .bind(rstd)
-            .bind(&partials)
-            .word(rows)
-            .word(width)
-            .word(block)
-            .groups(rows.div_ceil(block) * width.div_ceil(64))
-            .work(4 * x.len())
-            .run(gpu)?,
-        None => {
-            let (dout, x, mean, rstd) = (dout.as_slice()?, x.as_slice()?, mean.as_slice()?, rstd.as_slice()?);
-            for_row_blocks(
-                partials.as_mut_slice()?,
-                width,
-                1,
-                #[inline(always)]
-                |i, partial| {
-                    let rows = i * block..rows.min((i + 1) * block);
-                    vectorised!(weight_block(partial, rows.start, dout, x, &mean[rows.clone()], &rstd[rows]));
-                },
-            );
-        }
-    }
-    sum_partials(&partials)
+    norm::backward_weight(
+        &SHADER,
+        dout,
+        x,
+        [mean, rstd],
+        #[inline(always)]
+        |d, x, [m, r]| d * (x - m) * r,
+    )
 }
 
-#[inline(always)]
-fn weight_block(partial: &mut [f32], first_row: usize, dout: &[f32], x: &[f32], mean: &[f32], rstd: &[f32]) {
-    let width = partial.len();
-    partial.fill(0.0);
-    for (i, (m, r)) in mean.iter().zip(rstd).enumerate() {
-        let range = (first_row + i) * width..(first_row + i + 1) * width;
-        for ((p, d), x) in partial.iter_mut().zip(&dout[range.clone()]).zip(&x[range]) {
-            *p += d * (x - m) * r;
-        }
+impl Tape {
+    /// LayerNorm over the last dimension. Saves `x` and two statistics a row.
+    pub fn layer_norm(&mut self, x: &Var, weight: &Var, bias: Option<&Var>, eps: f32) -> Result<Var> {
+        let Forward { y, mean, rstd } = forward(x.value(), weight.value(), bias.map(Var::value), eps)?;
+        let (xv, wv) = (x.value().clone(), weight.value().clone());
+        let inputs: Vec<_> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
+        self.record_one(&inputs, y, move |dout, needs| {
+            let mut gradients = vec![
+                needs[0].then(|| backward_input(&dout, &xv, &wv, &mean, &rstd)).transpose()?,
+                needs[1].then(|| backward_weight(&dout, &xv, &mean, &rstd)).transpose()?,
+            ];
+            if let Some(&needed) = needs.get(2) {
+                gradients.push(needed.then(|| linear::backward_bias(&dout)).transpose()?);
+            }
+            Ok(gradients)
+        })
     }
 }

@@ -14,10 +14,30 @@ mod zeros;
 
 pub(super) use zeros::skips_zero_activations;
 
-use super::expect_shape;
+use std::sync::Arc;
+
+use super::{expect_shape, sparse_linear};
 use crate::device::cpu::{for_row_blocks, rows_per_block};
-use crate::device::{Gpu, Launch, Shader, Tensor};
+use crate::device::{Backend, Gpu, Launch, Queue, Shader, Tensor, params};
+use crate::ops::compress::SparseMatrix;
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
+
+params! {
+    struct ProductParams {
+        m: u32,
+        n: u32,
+        k: u32,
+        a_row: u32,
+        a_col: u32,
+        b_row: u32,
+        b_col: u32,
+        has_bias: u32,
+        share: u32,
+        workgroups: u32,
+    }
+    struct SumParams { rows: u32, cols: u32, workgroups: u32 }
+}
 
 /// The kernels.
 pub const SHADER: Shader = Shader::new("linear", include_str!("../../shaders/linear.wgsl"));
@@ -176,13 +196,13 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
         return Err(misfit("dout", dout, "x", x));
     }
     let (sizes, strides) = ((outputs, inputs, n), [(1, outputs), (inputs, 1)]);
-    if dout.gpu().is_some() {
+    if !dout.device().is_cpu() {
         return product(&[outputs, inputs], sizes, Factor(dout, strides[0]), Factor(x, strides[1]), None);
     }
-    if let Some(gradient) = zeros::weight_gradient(dout, x)? {
+    let mut gradient = dout.device().empty("linear weight gradient", &[outputs, inputs])?;
+    if matches!(dout.backend(), Backend::Meta) || zeros::weight_gradient(dout, x, &mut gradient)? {
         return Ok(gradient);
     }
-    let mut gradient = dout.device().empty("linear weight gradient", &[outputs, inputs])?;
     matmul(gradient.as_mut_slice()?, sizes, dout.as_slice()?, strides[0], x.as_slice()?, strides[1], false)?;
     Ok(gradient)
 }
@@ -194,9 +214,10 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
 pub fn backward_bias(dout: &Tensor) -> Result<Tensor> {
     let (n, outputs) = dout.rows_cols();
     let mut sum = dout.device().empty("linear bias gradient", &[outputs])?;
-    match dout.gpu() {
-        Some(gpu) => column_sums(gpu, dout, n, &sum)?,
-        None => native_column_sums(dout.as_slice()?, outputs, sum.as_mut_slice()?),
+    match dout.backend() {
+        Backend::Gpu(queue) => column_sums(queue, dout, n, &sum)?,
+        Backend::Cpu => native_column_sums(dout.as_slice()?, outputs, sum.as_mut_slice()?),
+        Backend::Meta => {}
     }
     Ok(sum)
 }
@@ -213,78 +234,94 @@ fn product(
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let mut out = a.0.device().empty("linear", shape)?;
-    let Some(gpu) = a.0.gpu() else {
-        if let Some(bias) = bias {
-            let bias = bias.as_slice()?;
-            for_row_blocks(
-                out.as_mut_slice()?,
-                n,
-                rows_per_block(n),
-                #[inline(always)]
-                |_, rows| {
-                    rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
-                },
-            );
+    match a.0.backend() {
+        Backend::Gpu(queue) => gpu_product(queue, &out, (m, n, k), a, b, bias)?,
+        Backend::Cpu => {
+            if let Some(bias) = bias {
+                let bias = bias.as_slice()?;
+                for_row_blocks(
+                    out.as_mut_slice()?,
+                    n,
+                    rows_per_block(n),
+                    #[inline(always)]
+                    |_, rows| rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)),
+                );
+            }
+            if !zeros::product(&mut out, (m, n, k), &a, &b, bias.is_some())? {
+                matmul(out.as_mut_slice()?, (m, n, k), a.0.as_slice()?, a.1, b.0.as_slice()?, b.1, bias.is_some())?;
+            }
         }
-        if !zeros::product(&mut out, (m, n, k), &a, &b, bias.is_some())? {
-            matmul(out.as_mut_slice()?, (m, n, k), a.0.as_slice()?, a.1, b.0.as_slice()?, b.1, bias.is_some())?;
-        }
-        return Ok(out);
-    };
-    let splits = (SPLIT_K_BELOW_TILES / Tile::Middle.count(m, n).max(1)).min(k / 256).max(1);
-    let tile = tile(gpu, OutputShape::of(m, n))?;
-    let groups = tile.count(m, n) * splits;
-    let partial = match splits {
-        1 => None,
-        _ => Some(out.device().empty("linear partial products", &[splits, m, n])?),
-    };
-    tile.constants()
-        .into_iter()
-        .fold(Launch::new(&SHADER, "product"), |launch, (name, value)| launch.constant(name, value))
-        .bind(a.0)
-        .bind(b.0)
-        // A kernel's bindings are fixed: without a bias, something readable takes its place.
-        .bind(bias.unwrap_or(b.0))
-        .bind(partial.as_ref().unwrap_or(&out))
-        .word(m)
-        .word(n)
-        .word(k)
-        .word(a.1.0)
-        .word(a.1.1)
-        .word(b.1.0)
-        .word(b.1.1)
-        .word(usize::from(bias.is_some()))
-        .word(k.div_ceil(splits))
-        .word(groups)
-        .groups(groups)
-        .work(2 * m * n * k)
-        .run(gpu)?;
-    if let Some(partial) = partial {
-        column_sums(gpu, &partial.reshape(&[splits, m * n])?, splits, &out)?;
+        Backend::Meta => {}
     }
     Ok(out)
 }
 
+fn gpu_product(
+    queue: Queue,
+    out: &Tensor,
+    (m, n, k): (usize, usize, usize),
+    a: Factor,
+    b: Factor,
+    bias: Option<&Tensor>,
+) -> Result<()> {
+    let splits = (SPLIT_K_BELOW_TILES / Tile::Middle.count(m, n).max(1)).min(k / 256).max(1);
+    let shape = OutputShape::of(m, n);
+    let tile = queue.gpu().map_or(Ok(shape.portable()), |gpu| tile(gpu, shape))?;
+    let workgroups = tile.count(m, n) * splits;
+    let partial = match splits {
+        1 => None,
+        _ => Some(out.device().empty("linear partial products", &[splits, m, n])?),
+    };
+    let params = ProductParams {
+        m: m as u32,
+        n: n as u32,
+        k: k as u32,
+        a_row: a.1.0 as u32,
+        a_col: a.1.1 as u32,
+        b_row: b.1.0 as u32,
+        b_col: b.1.1 as u32,
+        has_bias: u32::from(bias.is_some()),
+        share: k.div_ceil(splits) as u32,
+        workgroups: workgroups as u32,
+    };
+    tile.constants()
+        .into_iter()
+        .fold(Launch::new(&SHADER, "product", params), |launch, (name, value)| launch.constant(name, value))
+        .bind(a.0)
+        .bind(b.0)
+        // A kernel's bindings are fixed: without a bias, something readable takes its place.
+        .bind(bias.unwrap_or(b.0))
+        .bind(partial.as_ref().unwrap_or(out))
+        .workgroups(workgroups)
+        .cost(m.saturating_mul(n).saturating_mul(2 * k))
+        .run(queue)?;
+    match partial {
+        Some(partial) => column_sums(queue, &partial.reshape(&[splits, m * n])?, splits, out),
+        None => Ok(()),
+    }
+}
+
 /// `sum = Σ_r x_r` for `x: (rows, sum.len())`, by partial sums of up to [`CHUNK`] rows until one row is left.
-fn column_sums(gpu: &Gpu, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()> {
+fn column_sums(queue: Queue, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()> {
     let cols = sum.len();
     let chunks = rows.div_ceil(CHUNK);
     let partial = match chunks {
         0 | 1 => None,
         _ => Some(x.device().empty("linear partial sums", &[chunks, cols])?),
     };
-    let groups = chunks.max(1) * cols.div_ceil(64);
-    Launch::new(&SHADER, "column_sums")
-        .bind(x)
-        .bind(partial.as_ref().unwrap_or(sum))
-        .word(rows)
-        .word(cols)
-        .word(groups)
-        .groups(groups)
-        .work(rows * cols)
-        .run(gpu)?;
+    let workgroups = chunks.max(1) * cols.div_ceil(64);
+    Launch::new(
+        &SHADER,
+        "column_sums",
+        SumParams { rows: rows as u32, cols: cols as u32, workgroups: workgroups as u32 },
+    )
+    .bind(x)
+    .bind(partial.as_ref().unwrap_or(sum))
+    .workgroups(workgroups)
+    .cost(rows * cols)
+    .run(queue)?;
     match partial {
-        Some(partial) => column_sums(gpu, &partial, chunks, sum),
+        Some(partial) => column_sums(queue, &partial, chunks, sum),
         None => Ok(()),
     }
 }
@@ -383,6 +420,54 @@ pub(super) fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
     shape.pop();
     shape.push(last);
     shape
+}
+
+/// How a linear layer holds its matrix `(out, in)`.
+#[derive(Clone)]
+pub enum Weight {
+    /// Dense.
+    Dense(Var),
+    /// As its nonzeros, which the forward pass and the gradient of the input use. The gradient of the matrix is dense; it goes
+    /// to `dense`, the same numbers, where there is one.
+    Sparse {
+        /// The nonzeros.
+        matrix: Arc<SparseMatrix>,
+        /// The matrix that is trained.
+        dense: Option<Var>,
+    },
+}
+
+impl Tape {
+    /// `x Wᵀ + b`, with `x: (.., in)`, `W: (out, in)`, `b: (out)`. Saves `x` if the matrix is trained.
+    pub fn linear(&mut self, x: &Var, weight: &Weight, bias: Option<&Var>) -> Result<Var> {
+        let b = bias.map(Var::value);
+        let (out, dense) = match weight {
+            Weight::Dense(dense) => (forward(x.value(), dense.value(), b)?, Some(dense)),
+            Weight::Sparse { matrix, dense } => (sparse_linear::forward(x.value(), matrix, b)?, dense.as_ref()),
+        };
+        let xv = dense.filter(|dense| dense.needs_gradient()).map(|_| x.value().clone());
+        let weight = weight.clone();
+        let inputs: Vec<_> = [Some(x), dense, bias].into_iter().flatten().collect();
+        let (has_dense, has_bias) = (dense.is_some(), bias.is_some());
+        self.record_one(&inputs, out, move |dout, needs| {
+            let mut needs = needs.iter().copied();
+            let mut gradients = Vec::new();
+            let input = || match &weight {
+                Weight::Dense(dense) => backward_input(&dout, dense.value()),
+                Weight::Sparse { matrix, .. } => sparse_linear::backward_input(&dout, matrix),
+            };
+            let mut next = || needs.next().unwrap_or(false);
+            gradients.push(next().then(input).transpose()?);
+            if has_dense {
+                next();
+                gradients.push(xv.map(|xv| backward_weight(&dout, &xv)).transpose()?);
+            }
+            if has_bias {
+                gradients.push(next().then(|| backward_bias(&dout)).transpose()?);
+            }
+            Ok(gradients)
+        })
+    }
 }
 
 #[cfg(test)]

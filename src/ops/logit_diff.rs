@@ -5,18 +5,19 @@
 //!
 //! Gradient: `dz[b] = −sigmoid(−z[b]) / B`, which goes to the right token's logit, and its negative to the wrong one's.
 
+use super::elementwise::Entries;
 use super::expect_shape;
-use crate::device::{Device, Launch, Shader, Tensor};
+use crate::device::{Backend, Device, Launch, Shader, Tensor};
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("logit_diff", include_str!("../../shaders/logit_diff.wgsl"));
+pub(super) const SHADER: Shader = Shader::new("logit_diff", include_str!("../../shaders/logit_diff.wgsl"));
 
 /// The choices of a batch, on its device.
 #[derive(Clone, Debug)]
 pub struct TokenPairs {
     /// Where in the flat logits the right and the wrong token's logit of each sequence stand: (B, 2).
-    places: Tensor<u32>,
+    positions: Tensor<u32>,
     shape: [usize; 3],
 }
 
@@ -30,16 +31,16 @@ impl TokenPairs {
         if choices.len() != batch || batch == 0 || batch * time * vocab > u32::MAX as usize {
             return Err(Error::shape("logit_diff", format!("{} choices for logits {shape:?}", choices.len())));
         }
-        let mut places = Vec::with_capacity(2 * batch);
+        let mut positions = Vec::with_capacity(2 * batch);
         for (b, &(at, right, wrong)) in choices.iter().enumerate() {
             if at >= time || right as usize >= vocab || wrong as usize >= vocab {
                 let message = format!("tokens {right} and {wrong} at position {at} are not in logits {shape:?}");
                 return Err(Error::shape("logit_diff", message));
             }
             let row = (b * time + at) * vocab;
-            places.extend([(row + right as usize) as u32, (row + wrong as usize) as u32]);
+            positions.extend([(row + right as usize) as u32, (row + wrong as usize) as u32]);
         }
-        Ok(Self { places: device.upload("choices", &[batch, 2], &places)?, shape })
+        Ok(Self { positions: device.upload("choices", &[batch, 2], &positions)?, shape })
     }
 }
 
@@ -51,21 +52,21 @@ pub fn forward(logits: &Tensor, choices: &TokenPairs) -> Result<Tensor> {
     expect_shape("logit_diff", "logits", logits, &choices.shape)?;
     let batch = choices.shape[0];
     let mut z = logits.device().empty("logit_diff", &[batch])?;
-    match logits.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "forward")
+    match logits.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "forward", Entries::of(&z))
             .bind(logits)
-            .bind(&choices.places)
+            .bind(&choices.positions)
             .bind(&z)
-            .word(batch)
-            .items(batch, 64)
-            .work(batch)
-            .run(gpu)?,
-        None => {
-            let (logits, places) = (logits.as_slice()?, choices.places.as_slice()?);
-            for (z, place) in z.as_mut_slice()?.iter_mut().zip(places.chunks_exact(2)) {
-                *z = logits[place[0] as usize] - logits[place[1] as usize];
+            .threads(batch, 64)
+            .cost(batch)
+            .run(queue)?,
+        Backend::Cpu => {
+            let (logits, positions) = (logits.as_slice()?, choices.positions.as_slice()?);
+            for (z, position) in z.as_mut_slice()?.iter_mut().zip(positions.chunks_exact(2)) {
+                *z = logits[position[0] as usize] - logits[position[1] as usize];
             }
         }
+        Backend::Meta => {}
     }
     Ok(z)
 }
@@ -78,23 +79,23 @@ pub fn backward(dz: &Tensor, choices: &TokenPairs) -> Result<Tensor> {
     let batch = choices.shape[0];
     expect_shape("logit_diff", "gradient", dz, &[batch])?;
     let mut dlogits: Tensor = dz.device().zeros("logit_diff gradient", &choices.shape)?;
-    match dz.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "backward")
+    match dz.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Entries::of(dz))
             .bind(dz)
-            .bind(&choices.places)
+            .bind(&choices.positions)
             .bind(&dlogits)
-            .word(batch)
-            .items(batch, 64)
-            .work(batch)
-            .run(gpu)?,
-        None => {
-            let (dz, places) = (dz.as_slice()?, choices.places.as_slice()?);
+            .threads(batch, 64)
+            .cost(batch)
+            .run(queue)?,
+        Backend::Cpu => {
+            let (dz, positions) = (dz.as_slice()?, choices.positions.as_slice()?);
             let out = dlogits.as_mut_slice()?;
-            for (dz, place) in dz.iter().zip(places.chunks_exact(2)) {
-                out[place[0] as usize] += dz;
-                out[place[1] as usize] -= dz;
+            for (dz, position) in dz.iter().zip(positions.chunks_exact(2)) {
+                out[position[0] as usize] += dz;
+                out[position[1] as usize] -= dz;
             }
         }
+        Backend::Meta => {}
     }
     Ok(dlogits)
 }
@@ -104,4 +105,12 @@ pub fn loss(z: f64) -> (f64, f64) {
     let e = (-z.abs()).exp();
     let loss = e.ln_1p() + (-z).max(0.0);
     (loss, if z >= 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) })
+}
+
+impl Tape {
+    /// The differences `(B)` between the logits of two tokens. Saves their positions.
+    pub fn logit_diff(&mut self, logits: &Var, pairs: &TokenPairs) -> Result<Var> {
+        let (out, pairs) = (forward(logits.value(), pairs)?, pairs.clone());
+        self.record_one(&[logits], out, move |dz, _| Ok(vec![Some(backward(&dz, &pairs)?)]))
+    }
 }

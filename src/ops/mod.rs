@@ -1,8 +1,8 @@
 //! What can be computed: one file per operation, named as its shader in `shaders/`.
 //!
-//! Each file holds the operation's shapes and errors, its gradient rule, the launch of its WGSL kernels, and its native
-//! twin for the CPU device. Every function asks its tensors for their device and runs there. Reductions accumulate in a
-//! fixed order, so that the same inputs on the same device give the same bits.
+//! Each file holds the operation's shapes and errors, its method of [`crate::tape::Tape`] with its gradient rule and what it saves,
+//! the parameters and launches of its WGSL kernels, and the same computation for the CPU. Every function runs on the device
+//! of its tensors. Reductions accumulate in a fixed order, so that the same inputs on the same device give the same bits.
 //!
 //! Shapes are written as in `x: (N, C)`; "rows" are all dimensions but the last taken together.
 
@@ -16,6 +16,7 @@ pub mod compress;
 pub mod concat;
 pub mod count_nonzero;
 pub mod cross_entropy;
+mod elementwise;
 pub mod embedding;
 pub mod gate;
 pub mod gelu;
@@ -26,7 +27,9 @@ pub mod linear;
 pub mod logit_diff;
 mod math;
 pub mod nmse;
+mod norm;
 pub mod relu;
+mod reshape;
 pub mod rms_norm;
 pub mod sparse_linear;
 pub mod topk_logits;
@@ -63,7 +66,7 @@ pub const SHADERS: &[&Shader] = &[
     &weight_topk::SHADER,
 ];
 
-/// Complains unless `tensor` has exactly `shape`.
+/// Returns an error if `tensor` has another shape than `shape`.
 fn expect_shape<T: Element>(op: &'static str, name: &str, tensor: &Tensor<T>, shape: &[usize]) -> Result<()> {
     if tensor.shape() == shape {
         return Ok(());
@@ -71,7 +74,7 @@ fn expect_shape<T: Element>(op: &'static str, name: &str, tensor: &Tensor<T>, sh
     Err(Error::shape(op, format!("{name} is {:?}, expected {shape:?}", tensor.shape())))
 }
 
-/// Complains unless `a` and `b` have the same shape.
+/// Returns an error if the shapes of `a` and `b` differ.
 fn expect_same<T: Element, U: Element>(op: &'static str, a: &Tensor<T>, b: &Tensor<U>) -> Result<()> {
     if a.shape() == b.shape() {
         return Ok(());

@@ -7,13 +7,18 @@
 //! Gradient: `dx_r = 2 (x_r − t_r) w_r dloss` with `w_r = 1 / (rows · |t_r − mean(t)|²)`. The scale `w_r` is a constant, so that
 //! a target that learns, too, has the gradient `−dx_r`: that of the two exchanged.
 
+use super::elementwise::Rows;
 use super::{expect_same, expect_shape, linear};
 use crate::device::cpu::{for_row_blocks, rows_per_block};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("nmse", include_str!("../../shaders/nmse.wgsl"));
+params! {
+    struct WeighParams { rows: u32, width: u32, least: f32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("nmse", include_str!("../../shaders/nmse.wgsl"));
 
 /// The squared distance from the mean, relative to the targets' mean square, up to which a target counts as being there. What
 /// rounding makes of no distance at all is far less.
@@ -38,35 +43,30 @@ pub fn forward(x: &Tensor, target: &Tensor) -> Result<Forward> {
     let sums = linear::backward_bias(target)?;
     let mut loss = device.empty("nmse", &[1])?;
     let mut weights = device.empty("nmse weights", &[rows])?;
-    match x.gpu() {
-        Some(gpu) => {
+    match x.backend() {
+        Backend::Gpu(queue) => {
             let errors: Tensor = device.empty("squared errors", &[rows])?;
             let distances: Tensor = device.empty("squared distances", &[rows])?;
-            Launch::new(&SHADER, "measure")
+            Launch::new(&SHADER, "measure", Rows::of(x))
                 .bind(x)
                 .bind(target)
                 .bind(&sums)
                 .bind(&errors)
                 .bind(&distances)
-                .word(rows)
-                .word(width)
-                .groups(rows)
-                .work(x.len().saturating_mul(8))
-                .run(gpu)?;
-            Launch::new(&SHADER, "weigh")
+                .workgroups(rows)
+                .cost(x.len().saturating_mul(8))
+                .run(queue)?;
+            Launch::new(&SHADER, "weigh", WeighParams { rows: rows as u32, width: width as u32, least: LEAST })
                 .bind(&errors)
                 .bind(&distances)
                 .bind(&sums)
                 .bind(&weights)
                 .bind(&loss)
-                .word(rows)
-                .word(width)
-                .float(LEAST)
-                .groups(1)
-                .work(rows.saturating_mul(8))
-                .run(gpu)?;
+                .workgroups(1)
+                .cost(rows.saturating_mul(8))
+                .run(queue)?;
         }
-        None => {
+        Backend::Cpu => {
             let (x, target, sums) = (x.as_slice()?, target.as_slice()?, sums.as_slice()?);
             let mean: Vec<f32> = sums.iter().map(|sum| sum / rows as f32).collect();
             let mut measured = vec![0.0f32; 2 * rows];
@@ -95,6 +95,7 @@ pub fn forward(x: &Tensor, target: &Tensor) -> Result<Forward> {
             }
             loss.as_mut_slice()?[0] = total as f32;
         }
+        Backend::Meta => {}
     }
     Ok(Forward { loss, weights })
 }
@@ -108,19 +109,17 @@ pub fn backward(dloss: &Tensor, x: &Tensor, target: &Tensor, weights: &Tensor) -
     expect_shape("nmse", "dloss", dloss, &[1])?;
     expect_shape("nmse", "weights", weights, &[rows])?;
     let mut dx = x.device().empty("nmse gradient", x.shape())?;
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "backward")
+    match x.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Rows::of(x))
             .bind(x)
             .bind(target)
             .bind(weights)
             .bind(dloss)
             .bind(&dx)
-            .word(x.len())
-            .word(width)
-            .items(x.len(), 256)
-            .work(x.len().saturating_mul(4))
-            .run(gpu)?,
-        None => {
+            .threads(x.len(), 256)
+            .cost(x.len().saturating_mul(4))
+            .run(queue)?,
+        Backend::Cpu => {
             let (x, target, weights, dloss) =
                 (x.as_slice()?, target.as_slice()?, weights.as_slice()?, dloss.as_slice()?[0]);
             for_row_blocks(
@@ -139,6 +138,7 @@ pub fn backward(dloss: &Tensor, x: &Tensor, target: &Tensor, weights: &Tensor) -
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(dx)
 }
@@ -163,5 +163,20 @@ fn check(x: &Tensor, target: &Tensor) -> Result<(usize, usize)> {
     match x.rows_cols() {
         (rows, width) if rows > 0 && width > 0 => Ok((rows, width)),
         _ => Err(Error::shape("nmse", format!("no rows in {:?}", x.shape()))),
+    }
+}
+
+impl Tape {
+    /// Normalised mean squared error of `x` against `target`, both `(.., C)`: `(1)`. The scale that normalises it is a constant.
+    /// Saves both and one number a row.
+    pub fn nmse(&mut self, x: &Var, target: &Var) -> Result<Var> {
+        let Forward { loss, weights } = forward(x.value(), target.value())?;
+        let (xv, tv) = (x.value().clone(), target.value().clone());
+        self.record_one(&[x, target], loss, move |dloss, needs| {
+            Ok(vec![
+                needs[0].then(|| backward(&dloss, &xv, &tv, &weights)).transpose()?,
+                needs[1].then(|| backward(&dloss, &tv, &xv, &weights)).transpose()?,
+            ])
+        })
     }
 }

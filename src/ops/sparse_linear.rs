@@ -12,11 +12,14 @@ use rayon::prelude::*;
 use super::compress::{Nonzeros, SparseMatrix};
 use super::expect_shape;
 use super::linear::{self, with_last};
-use crate::device::{Device, Launch, Shader, Tensor};
+use crate::device::{Backend, Device, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("sparse_linear", include_str!("../../shaders/sparse_linear.wgsl"));
+params! {
+    struct ProductParams { rows: u32, width: u32, lists: u32, has_bias: u32, workgroups: u32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("sparse_linear", include_str!("../../shaders/sparse_linear.wgsl"));
 
 /// Up to this share of nonzeros the compressed product is clearly faster than the dense one on the CPU. Measured with
 /// AVX2 at 2,048 rows, compression included, as dense time over compressed time (256 → 256, 1024 → 1024): 1.5 and 1.1
@@ -40,14 +43,10 @@ pub fn prefer_sparse_after_topk(device: &Device, (outputs, inputs): (usize, usiz
     prefer_sparse(device, density) && (!skips || density <= MAX_DENSITY_AFTER_TOPK)
 }
 
-/// The largest share of nonzeros at which training multiplies by lists, on the CPU device or a GPU: by [`prefer_sparse_after_topk`] for a
-/// weight of that shape, otherwise by [`prefer_sparse`].
-pub(crate) fn max_sparse_density(cpu: bool, shape: Option<(usize, usize)>) -> f64 {
-    match shape {
-        _ if !cpu => MAX_DENSITY_GPU,
-        Some((outputs, inputs)) if linear::skips_zero_activations(inputs, outputs) => MAX_DENSITY_AFTER_TOPK,
-        _ => MAX_DENSITY_CPU,
-    }
+/// The densities below which training uses sparse matrices on the CPU, or else on a GPU: of all weights, and of those that
+/// multiply the output of AbsTopK.
+pub(crate) fn sparse_densities(cpu: bool) -> [f64; 2] {
+    if cpu { [MAX_DENSITY_CPU, MAX_DENSITY_AFTER_TOPK] } else { [MAX_DENSITY_GPU; 2] }
 }
 
 /// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.
@@ -87,10 +86,17 @@ fn product(
     expect_shape("sparse_linear", "offsets", &lists.offsets, &[count + 1])?;
     expect_shape("sparse_linear", "offsets", &across.offsets, &[width + 1])?;
     let mut out = x.device().empty("sparse linear", &with_last(x, count))?;
-    match x.gpu() {
-        Some(gpu) => {
-            let groups = rows.div_ceil(16) * count.div_ceil(256);
-            Launch::new(&SHADER, "product")
+    match x.backend() {
+        Backend::Gpu(queue) => {
+            let workgroups = rows.div_ceil(16) * count.div_ceil(256);
+            let params = ProductParams {
+                rows: rows as u32,
+                width: width as u32,
+                lists: count as u32,
+                has_bias: u32::from(bias.is_some()),
+                workgroups: workgroups as u32,
+            };
+            Launch::new(&SHADER, "product", params)
                 .bind(x)
                 .bind(&lists.offsets)
                 .bind(&lists.indices)
@@ -98,16 +104,11 @@ fn product(
                 // A kernel's bindings are fixed: without a bias, something readable takes its place.
                 .bind(bias.unwrap_or(&lists.values))
                 .bind(&out)
-                .word(rows)
-                .word(width)
-                .word(count)
-                .word(usize::from(bias.is_some()))
-                .word(groups)
-                .groups(groups)
-                .work(2 * rows * lists.values.len())
-                .run(gpu)?;
+                .workgroups(workgroups)
+                .cost(2 * rows * lists.values.len())
+                .run(queue)?;
         }
-        None => {
+        Backend::Cpu => {
             let weight = Native {
                 lists: HostNonzeros::new(lists)?,
                 across: HostNonzeros::new(across)?,
@@ -115,6 +116,7 @@ fn product(
             };
             multiply(x.as_slice()?, width, &weight, out.as_mut_slice()?);
         }
+        Backend::Meta => {}
     }
     Ok(out)
 }

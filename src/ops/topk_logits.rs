@@ -3,14 +3,18 @@
 //!
 //! x: (.., V); the result has the same shape. Equally probable entries: the lowest index stays. No gradient: what is cut down is a target.
 
+use super::elementwise::Rows;
 use super::math::exp;
 use super::{abs_topk, kl};
 use crate::device::cpu::{for_row_blocks, rows_per_block};
-use crate::device::{Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("topk_logits", include_str!("../../shaders/topk_logits.wgsl"));
+params! {
+    struct CutParams { rows: u32, width: u32, depth: f32 }
+}
+
+pub(super) const SHADER: Shader = Shader::new("topk_logits", include_str!("../../shaders/topk_logits.wgsl"));
 
 /// How far below a row's log-sum-exp impossible entries lie: `e^-200` is zero in float32, while no difference of logits overflows.
 const DEPTH: f32 = 200.0;
@@ -28,17 +32,15 @@ pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
     let lse = kl::log_sum_exp(x)?;
     let mut probability = device.empty("probabilities", x.shape())?;
     let mut y = device.empty("most probable", x.shape())?;
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "probabilities")
+    match x.backend() {
+        Backend::Gpu(queue) => Launch::new(&SHADER, "probabilities", Rows::of(x))
             .bind(x)
             .bind(&lse)
             .bind(&probability)
-            .word(rows)
-            .word(vocab)
-            .items(x.len(), 256)
-            .work(x.len().saturating_mul(8))
-            .run(gpu)?,
-        None => {
+            .threads(x.len(), 256)
+            .cost(x.len().saturating_mul(8))
+            .run(queue)?,
+        Backend::Cpu => {
             let (x, lse) = (x.as_slice()?, lse.as_slice()?);
             for_row_blocks(
                 probability.as_mut_slice()?,
@@ -53,21 +55,21 @@ pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
                 },
             );
         }
+        Backend::Meta => {}
     }
     let kept = abs_topk::forward(&probability, n)?.y;
-    match x.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "cut")
-            .bind(x)
-            .bind(&lse)
-            .bind(&kept)
-            .bind(&y)
-            .word(rows)
-            .word(vocab)
-            .float(DEPTH)
-            .items(x.len(), 256)
-            .work(x.len())
-            .run(gpu)?,
-        None => {
+    match x.backend() {
+        Backend::Gpu(queue) => {
+            Launch::new(&SHADER, "cut", CutParams { rows: rows as u32, width: vocab as u32, depth: DEPTH })
+                .bind(x)
+                .bind(&lse)
+                .bind(&kept)
+                .bind(&y)
+                .threads(x.len(), 256)
+                .cost(x.len())
+                .run(queue)?
+        }
+        Backend::Cpu => {
             let (x, lse, kept) = (x.as_slice()?, lse.as_slice()?, kept.as_slice()?);
             for_row_blocks(
                 y.as_mut_slice()?,
@@ -85,6 +87,7 @@ pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
                 },
             );
         }
+        Backend::Meta => {}
     }
     Ok(y)
 }

@@ -17,11 +17,24 @@ use rayon::prelude::*;
 
 use super::abs_topk::{Cut, MAGNITUDE};
 use crate::device::cpu::{rows_per_block, simd};
-use crate::device::{Gpu, Launch, Shader, Tensor};
+use crate::device::{Backend, Launch, Queue, Shader, Tensor, params};
 use crate::{Error, Result};
 
-/// The kernels.
-pub const SHADER: Shader = Shader::new("weight_topk", include_str!("../../shaders/weight_topk.wgsl"));
+params! {
+    struct TopkParams {
+        n: u32,
+        cols: u32,
+        neurons: u32,
+        protect: u32,
+        keep: u32,
+        shift: u32,
+        blocks: u32,
+        decays: u32,
+        factor: f32,
+    }
+}
+
+pub(super) const SHADER: Shader = Shader::new("weight_topk", include_str!("../../shaders/weight_topk.wgsl"));
 
 /// The key's bit for protected entries.
 const PROTECTED: u32 = 1 << 31;
@@ -74,44 +87,43 @@ pub fn apply(weight: &mut Tensor, rule: &Rule) -> Result<()> {
         let extent = if *n == Neurons::Rows { cols } else { rows };
         (1..extent).contains(&rule.min_alive)
     });
-    match weight.gpu() {
-        Some(gpu) => select_gpu(gpu, weight, neurons, rule),
-        None => {
+    match weight.backend() {
+        Backend::Gpu(queue) => select_gpu(queue, weight, neurons, rule),
+        Backend::Meta => Ok(()),
+        Backend::Cpu => {
             select_cpu(weight.as_mut_slice()?, cols, neurons, rule);
             Ok(())
         }
     }
 }
 
-fn select_gpu(gpu: &Gpu, weight: &Tensor, neurons: Option<Neurons>, rule: &Rule) -> Result<()> {
+fn select_gpu(queue: Queue, weight: &Tensor, neurons: Option<Neurons>, rule: &Rule) -> Result<()> {
     let n = weight.len();
     let (rows, cols) = weight.rows_cols();
     let blocks = n.div_ceil(BLOCK);
-    let run = |launch: Launch, shift: usize, groups: usize, work: usize| {
-        launch
-            .word(n)
-            .word(cols)
-            .word(match neurons {
+    let kernel = |name, shift| {
+        let params = TopkParams {
+            n: n as u32,
+            cols: cols as u32,
+            neurons: match neurons {
                 None => 0,
                 Some(Neurons::Rows) => 1,
                 Some(Neurons::Columns) => 2,
-            })
-            .word(rule.min_alive)
-            .word(rule.keep)
-            .word(shift)
-            .word(blocks)
-            .word(usize::from(rule.decay != 0.0))
-            .float(rule.factor())
-            .groups(groups)
-            .work(work)
-            .run(gpu)
-    };
-    let kernel = |entry| Launch::new(&SHADER, entry);
-    if rule.keep >= n {
-        return match rule.decay == 0.0 {
-            true => Ok(()),
-            false => run(kernel("decay").bind(weight), 0, n.div_ceil(256), n),
+            },
+            protect: rule.min_alive as u32,
+            keep: rule.keep as u32,
+            shift,
+            blocks: blocks as u32,
+            decays: u32::from(rule.decay != 0.0),
+            factor: rule.factor(),
         };
+        Launch::new(&SHADER, name, params)
+    };
+    if rule.keep >= n {
+        if rule.decay == 0.0 {
+            return Ok(());
+        }
+        return kernel("decay", 0).bind(weight).threads(n, 256).cost(n).run(queue);
     }
     // How many neurons there are, and how many of them one workgroup handles.
     let (count, across) = match neurons {
@@ -124,14 +136,18 @@ fn select_gpu(gpu: &Gpu, weight: &Tensor, neurons: Option<Neurons>, rule: &Rule)
     let state = device.empty::<u32>("weight_topk state", &[3])?;
     let bins = device.zeros::<u32>("weight_topk bins", &[256])?;
     let ties = device.empty::<u32>("weight_topk ties", &[blocks])?;
-    run(kernel("protect").bind(weight).bind(&cuts), 0, count.div_ceil(across), 4 * rule.min_alive * n)?;
+    let protect = kernel("protect", 0).bind(weight).bind(&cuts).threads(count, across);
+    protect.cost(4 * rule.min_alive * n).run(queue)?;
     for shift in [24, 16, 8, 0] {
-        run(kernel("histogram").bind(weight).bind(&cuts).bind(&state).bind(&bins), shift, blocks, 8 * n)?;
-        run(kernel("pick").bind(&state).bind(&bins), shift, 1, BLOCK)?;
+        let histogram = kernel("histogram", shift).bind(weight).bind(&cuts).bind(&state).bind(&bins);
+        histogram.workgroups(blocks).cost(8 * n).run(queue)?;
+        kernel("pick", shift).bind(&state).bind(&bins).workgroups(1).cost(BLOCK).run(queue)?;
     }
-    run(kernel("ties").bind(weight).bind(&cuts).bind(&state).bind(&ties), 0, blocks, 8 * n)?;
-    run(kernel("locate").bind(weight).bind(&cuts).bind(&ties).bind(&state), 0, 1, BLOCK + blocks)?;
-    run(kernel("apply").bind(weight).bind(&cuts).bind(&state), 0, n.div_ceil(256), 8 * n)
+    let count_ties = kernel("count_ties", 0).bind(weight).bind(&cuts).bind(&state).bind(&ties);
+    count_ties.workgroups(blocks).cost(8 * n).run(queue)?;
+    let locate = kernel("locate", 0).bind(weight).bind(&cuts).bind(&ties).bind(&state);
+    locate.workgroups(1).cost(BLOCK + blocks).run(queue)?;
+    kernel("apply", 0).bind(weight).bind(&cuts).bind(&state).threads(n, 256).cost(8 * n).run(queue)
 }
 
 fn select_cpu(weight: &mut [f32], cols: usize, neurons: Option<Neurons>, rule: &Rule) {

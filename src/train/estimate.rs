@@ -1,13 +1,13 @@
 //! What a run will need, before it starts.
 
-use super::config::RunConfig;
+use super::config::{Optimizer, RunConfig};
 use super::memory::{host_available, human_bytes};
-use super::plan::{Memory, Plan, Tape, Weights, batch};
 use super::ranks::Ranks;
-use super::step::trains;
+use super::step::{Trainer, trains};
 use crate::device::Device;
-use crate::model::{ModelConfig, Parameters};
-use crate::sparsity::keep_counts;
+use crate::model::{Batch, Model, ModelConfig, Parameters};
+use crate::ops::sparse_linear;
+use crate::sparsity::{Schedule, keep_counts};
 use crate::{Error, Result};
 
 /// Counts and bytes of a run.
@@ -93,15 +93,15 @@ impl Estimate {
         let parameters = Self::parameters_of(&config.model);
         let nonzeros = sum(&mut keep_counts(&shapes, &config.sparsity).iter().map(|&k| k as u64));
         let m = &config.model;
-        let tokens = (config.train.batch_size * m.block_size) as u64;
+        let tokens = (config.train.batch_size as u64).saturating_mul(m.block_size as u64);
         // In bytes and saturating, since settings beyond any machine must be refused, not wrapped around.
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
-        let Needed { state_bytes, device_bytes } = needed(config, cpu);
+        let DeviceBytes { state, total } = needed(config, cpu);
         let mut estimate = Self {
             parameters,
             nonzeros,
-            state_bytes,
-            activation_bytes: device_bytes.saturating_sub(state_bytes),
+            state_bytes: state,
+            activation_bytes: total.saturating_sub(state),
             host_bytes: bytes(parameters, 8).saturating_add(bytes(config.tokens_per_step(), 8)),
             on_host: 1,
             gradients: Self::gradients_of(config),
@@ -140,7 +140,7 @@ impl Estimate {
         self.state_bytes.saturating_add(self.activation_bytes)
     }
 
-    /// Complains if the run cannot fit, naming the settings to lower.
+    /// Returns an error that names the settings to lower if the run cannot fit.
     ///
     /// # Errors
     /// [`Error::Memory`] or [`Error::Limit`].
@@ -177,53 +177,76 @@ impl Estimate {
 }
 
 /// Bytes on a device.
-pub(crate) struct Needed {
+#[derive(Clone, Copy)]
+pub(crate) struct DeviceBytes {
     /// What lasts from step to step.
-    pub(crate) state_bytes: u64,
+    pub(crate) state: u64,
     /// In all.
-    pub(crate) device_bytes: u64,
+    pub(crate) total: u64,
 }
 
-/// Micro-batches and steps after which nothing new is allocated.
-pub(crate) const MICRO_BATCHES: usize = 2;
+/// Micro-batches of a step after which another one allocates nothing new.
+const MICRO_BATCHES: usize = 2;
 
-/// Goes through the allocations of [`super::step::Trainer`]: a step with dense weights and, once these are thin enough, one with lists.
-fn needed(config: &RunConfig, cpu: bool) -> Needed {
-    let (model, train) = (&config.model, &config.train);
-    let memory = Memory::new(cpu);
-    let weights = Weights::new(&memory, model);
-    let trained = |kind| trains(model, train, kind);
-    let sizes = weights.trained(trained);
-    let moments: Vec<_> = sizes.iter().flat_map(|&len| [memory.floats(len), memory.floats(len)]).collect();
-    let state =
-        memory.bytes().saturating_add(sizes.iter().fold(0u64, |sum, len| sum.saturating_add(len.saturating_mul(4))));
-    let tokens = (train.batch_size as u64).saturating_mul(model.block_size as u64);
-    let (mut lists, mut list_bytes) = (Vec::new(), 0);
-    for _ in 0..2 {
-        let accumulate = train.accumulate.max(1);
-        let batches: Vec<_> = (0..accumulate.min(MICRO_BATCHES)).map(|_| batch(&memory, model, tokens)).collect();
-        let words = batches[0].iter().fold(0u64, |sum, words| sum.saturating_add(words.len()));
-        let others = memory.words(words.saturating_mul(accumulate.saturating_sub(batches.len()) as u64));
-        let mut gradients: Vec<_> = weights.iter().map(|_| None).collect();
-        for _ in &batches {
-            let mut tape = Tape::new(&memory);
-            let vars = weights.vars(&mut tape, trained);
-            let Some(logits) = Plan::new(model, &weights, &vars, tokens).logits(&mut tape) else { break };
-            let loss = tape.cross_entropy(&logits, tokens);
-            drop(logits);
-            let seed = memory.floats(1);
-            tape.backward_to(&loss, seed, &vars, |slot, gradient| {
-                gradients[slot].get_or_insert(gradient);
-            });
-        }
-        drop((gradients, batches, others));
-        lists.clear();
-        let before = memory.bytes();
-        lists = weights.lists(&memory, model, &config.sparsity);
-        list_bytes = memory.bytes().saturating_sub(before).max(list_bytes);
+/// Most tokens of a micro-batch that an estimate runs with: the rest of a larger one adds in proportion.
+const MAX_TOKENS: usize = 1 << 20;
+
+/// What training on one device allocates: `prepare` makes what trains on a meta device, `trainer` gives its trainer, and `step` does
+/// a step. It runs with dense weights first, then at the densities at which sparse ones come to be used.
+///
+/// # Errors
+/// Those of the run; of tensors that no machine can hold, [`Error::Limit`].
+pub(crate) fn rehearse<T>(
+    config: &RunConfig,
+    cpu: bool,
+    prepare: impl FnOnce(&RunConfig, &Device, Trainer) -> Result<T>,
+    trainer: impl Fn(&mut T) -> &mut Trainer,
+    step: impl Fn(&mut T, &[Vec<u32>]) -> Result<()>,
+) -> Result<DeviceBytes> {
+    let mut config = config.clone();
+    let (device, batch_size, accumulate) = (Device::meta(cpu), config.train.batch_size, config.train.accumulate.max(1));
+    config.train.batch_size = batch_size.min((MAX_TOKENS / config.model.block_size.max(1)).max(1));
+    config.train.accumulate = accumulate.min(MICRO_BATCHES);
+    let model = Model::new(config.model.clone(), 0, &device)?;
+    let optimizer = Optimizer { steps: 1, ..config.train.clone() };
+    let mut trained = prepare(&config, &device, Trainer::new(model, optimizer, config.sparsity.clone())?)?;
+    let gradients = Estimate::gradients_of(&config).saturating_mul(4);
+    let mut state = device.allocated().saturating_add(gradients);
+    let batch = vec![0; config.train.batch_size * config.model.block_size];
+    let others = batch.len().saturating_mul(6).saturating_mul(accumulate - config.train.accumulate);
+    let others = device.empty::<u32>("batches", &[others])?;
+    let batches = vec![batch; config.train.accumulate];
+    let [most, fewer] = sparse_linear::sparse_densities(cpu);
+    let mut nonzeros = 0;
+    for density in [1.0, most, fewer, fewer] {
+        let Schedule { target_density, embed_target_density, .. } = config.sparsity;
+        trainer(&mut trained).schedule = Schedule {
+            target_density: density.max(target_density),
+            embed_target_density: density.max(embed_target_density),
+            anneal_start_frac: 0.0,
+            anneal_stop_frac: 0.0,
+            ..config.sparsity.clone()
+        };
+        step(&mut trained, &batches)?;
+        let sparse = trainer(&mut trained).compressed().iter().flatten().map(|matrix| matrix.bytes()).sum();
+        nonzeros = u64::max(nonzeros, sparse);
     }
-    drop((moments, lists));
-    Needed { state_bytes: state.saturating_add(list_bytes).min(memory.bytes()), device_bytes: memory.bytes() }
+    drop((trained, others));
+    state = state.saturating_add(nonzeros).min(device.allocated());
+    // Activations are in proportion to the batch.
+    let activations = u128::from(device.allocated() - state) * batch_size as u128 / config.train.batch_size as u128;
+    Ok(DeviceBytes { state, total: state.saturating_add(u64::try_from(activations).unwrap_or(u64::MAX)) })
+}
+
+/// What training a model allocates. What no machine can hold counts as all there is.
+fn needed(config: &RunConfig, cpu: bool) -> DeviceBytes {
+    let step = |trainer: &mut Trainer, batches: &[Vec<u32>]| {
+        let (device, model) = (&trainer.model.device, &trainer.model.config);
+        let batches = batches.iter().map(|tokens| Batch::new(device, model, tokens, trainer.optimizer.batch_size));
+        trainer.step(&batches.collect::<Result<Vec<_>>>()?).map(drop)
+    };
+    let needed = rehearse(config, cpu, |_, _, trainer| Ok(trainer), |trainer| trainer, step);
+    needed.unwrap_or(DeviceBytes { state: 0, total: u64::MAX })
 }
 
 /// How many numbers a tensor of `shape` has.

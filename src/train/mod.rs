@@ -9,7 +9,6 @@ pub mod lock;
 mod looping;
 pub mod memory;
 pub mod metrics;
-pub(crate) mod plan;
 pub mod presets;
 pub mod ranks;
 pub mod run;

@@ -96,10 +96,7 @@ fn choose(only: &[String]) -> Result<Vec<Operation>> {
 
 /// Whether an operation's kernels have another form for devices with subgroup operations.
 fn uses_subgroups(name: &str) -> Result<bool> {
-    match SHADERS.iter().find(|shader| shader.name == name) {
-        Some(shader) => Ok(shader.wgsl(true)? != shader.wgsl(false)?),
-        None => Ok(true),
-    }
+    SHADERS.iter().find(|shader| shader.name == name).map_or(Ok(true), |shader| shader.uses_subgroups())
 }
 
 fn run(device: &Device, operations: &[Operation], without_subgroups: bool) -> Result<Vec<Verdict>> {
@@ -150,7 +147,7 @@ impl<'a> Bench<'a> {
     fn gpu(&self) -> Option<Gpu> {
         match self.device {
             Device::Gpu(gpu) => Some(gpu.clone()),
-            Device::Cpu(_) => None,
+            _ => None,
         }
     }
 

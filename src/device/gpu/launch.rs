@@ -1,14 +1,15 @@
 //! How an operation starts its kernel.
 
-use super::pipeline::Key;
-use super::queue::Command;
-use super::{Buffer, Gpu, lock};
-use crate::device::{Element, Tensor};
-use crate::{Error, Result};
-
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+
+use super::params::{Field, Params};
+use super::pipeline::Key;
+use super::queue::Command;
+use super::{Buffer, lock};
+use crate::device::{Element, Queue, Tensor};
+use crate::{Error, Result};
 
 /// Workgroups in one grid dimension at most, by WebGPU's default limits.
 const GRID: u64 = 65_535;
@@ -37,6 +38,8 @@ const INCLUDES: &[Snippet] = &[
         text: include_str!("../../../shaders/include/lanes.wgsl"),
         subgroups: Some(include_str!("../../../shaders/include/lanes_subgroups.wgsl")),
     },
+    Snippet { name: "norm", text: include_str!("../../../shaders/include/norm.wgsl"), subgroups: None },
+    Snippet { name: "norm_weight", text: include_str!("../../../shaders/include/norm_weight.wgsl"), subgroups: None },
     Snippet { name: "log_sum", text: include_str!("../../../shaders/include/log_sum.wgsl"), subgroups: None },
     Snippet {
         name: "prefix_select",
@@ -45,34 +48,66 @@ const INCLUDES: &[Snippet] = &[
     },
 ];
 
+/// Begins a section of a shader that belongs to the kernels named after it.
+const SECTION: &str = "#kernel ";
+
 impl Shader {
     /// Names a shader's text.
     pub const fn new(name: &'static str, source: &'static str) -> Self {
         Self { name, source }
     }
 
-    /// The complete WGSL text, includes resolved, for devices with or without subgroup operations.
+    /// The names of its kernels.
+    pub fn kernels(&self) -> Vec<&'static str> {
+        let sections = self.source.lines().filter_map(|line| line.strip_prefix(SECTION));
+        let sections: Vec<_> = sections.flat_map(str::split_whitespace).collect();
+        if !sections.is_empty() {
+            return sections;
+        }
+        let marked = self.source.split("@compute").skip(1).filter_map(|text| text.split_once("\nfn "));
+        marked.filter_map(|(_, name)| Some(name.split_once('(')?.0)).collect()
+    }
+
+    /// Whether a kernel has another text for devices with subgroup operations.
     ///
     /// # Errors
     /// [`Error::Device`] for an include that does not exist.
-    pub fn wgsl(&self, subgroups: bool) -> Result<String> {
-        self.wgsl_from(None, subgroups)
+    pub fn uses_subgroups(&self) -> Result<bool> {
+        for kernel in self.kernels() {
+            if self.wgsl(kernel, true)? != self.wgsl(kernel, false)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The complete WGSL text for `kernel`, for devices with or without subgroup operations: includes are resolved, and of
+    /// the sections that lines `#kernel <names>` begin, only its own is there.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for an include that does not exist.
+    pub fn wgsl(&self, kernel: &str, subgroups: bool) -> Result<String> {
+        self.wgsl_from(None, kernel, subgroups)
     }
 
     /// As [`Shader::wgsl`], with the files of `folder`, laid out as `shaders/` is, in place of the built-in ones.
     ///
     /// # Errors
     /// As [`Shader::wgsl`], and [`Error::Io`] for a file that cannot be read.
-    pub(super) fn wgsl_from(&self, folder: Option<&Path>, subgroups: bool) -> Result<String> {
+    pub(super) fn wgsl_from(&self, folder: Option<&Path>, kernel: &str, subgroups: bool) -> Result<String> {
         let source = text(folder, &format!("{}.wgsl", self.name), self.source)?;
         let mut out = String::with_capacity(source.len() + 1024);
+        let mut included = true;
         for line in source.lines() {
-            match line.trim().strip_prefix("#include ") {
-                Some(name) => match INCLUDES.iter().find(|snippet| snippet.name == name.trim()) {
+            if let Some(section) = line.strip_prefix(SECTION) {
+                included = section.split_whitespace().any(|name| name == kernel);
+            } else if let Some(name) = line.trim().strip_prefix("#include ").filter(|_| included) {
+                match INCLUDES.iter().find(|snippet| snippet.name == name.trim()) {
                     Some(snippet) => out.push_str(&snippet.resolve(folder, subgroups)?),
                     None => return Err(Error::Device(format!("shader {}: no include {name}", self.name))),
-                },
-                None => out.push_str(line),
+                }
+            } else if included {
+                out.push_str(line);
             }
             out.push('\n');
         }
@@ -99,64 +134,61 @@ fn text(folder: Option<&Path>, file: &str, built_in: &'static str) -> Result<Cow
 
 /// One kernel launch, built up and then run.
 ///
-/// In the WGSL, group 0 binding 0 is the uniform parameter block, filled with [`Launch::word`] and [`Launch::float`]
-/// in order (scalars only), and bindings 1, 2, … are the tensors in the order of [`Launch::bind`]. Entry points of one
-/// file may declare different globals under the same binding number.
-pub struct Launch {
+/// In the WGSL, group 0 binding 0 is the uniform struct of the parameters, and bindings 1, 2, … are the tensors in the order
+/// of [`Launch::bind`].
+pub(crate) struct Launch {
     shader: &'static Shader,
-    entry: &'static str,
+    kernel: &'static str,
     constants: Vec<(&'static str, f64)>,
     buffers: Vec<Result<Arc<Buffer>>>,
-    params: Vec<u32>,
-    groups: u64,
-    work: u64,
+    fields: &'static [Field],
+    params: Vec<u8>,
+    workgroups: u64,
+    cost: u64,
 }
 
 impl Launch {
-    /// A launch of entry point `entry`.
-    pub fn new(shader: &'static Shader, entry: &'static str) -> Self {
-        Self { shader, entry, constants: Vec::new(), buffers: Vec::new(), params: Vec::new(), groups: 0, work: 0 }
+    /// A launch of `kernel`.
+    pub(crate) fn new<P: Params>(shader: &'static Shader, kernel: &'static str, params: P) -> Self {
+        Self {
+            shader,
+            kernel,
+            constants: Vec::new(),
+            buffers: Vec::new(),
+            fields: P::FIELDS,
+            params: bytemuck::bytes_of(&params).to_vec(),
+            workgroups: 0,
+            cost: 0,
+        }
     }
 
     /// Sets the pipeline constant (`override`) `name`. Every set of values is compiled once.
-    pub fn constant(mut self, name: &'static str, value: impl Into<f64>) -> Self {
+    pub(crate) fn constant(mut self, name: &'static str, value: impl Into<f64>) -> Self {
         self.constants.push((name, value.into()));
         self
     }
 
     /// Binds the next tensor. A tensor that the kernel writes must not be bound twice.
-    pub fn bind<T: Element>(mut self, tensor: &Tensor<T>) -> Self {
+    pub(crate) fn bind<T: Element>(mut self, tensor: &Tensor<T>) -> Self {
         self.buffers.push(tensor.buffer().cloned());
-        self
-    }
-
-    /// Appends an integer parameter.
-    pub fn word(mut self, value: usize) -> Self {
-        self.params.push(value as u32);
-        self
-    }
-
-    /// Appends a float parameter.
-    pub fn float(mut self, value: f32) -> Self {
-        self.params.push(value.to_bits());
         self
     }
 
     /// How many workgroups. Past 65,535 they are folded into two dimensions: kernels get their flat number from
     /// `flat_group` of `include/grid.wgsl` and return if it is not below the number they were told in a parameter.
-    pub fn groups(mut self, groups: usize) -> Self {
-        self.groups = groups as u64;
+    pub(crate) fn workgroups(mut self, workgroups: usize) -> Self {
+        self.workgroups = workgroups as u64;
         self
     }
 
-    /// As [`Launch::groups`], for `items` handled `size` a workgroup.
-    pub fn items(self, items: usize, size: usize) -> Self {
-        self.groups(items.div_ceil(size))
+    /// As many workgroups of `size` as `threads` need.
+    pub(crate) fn threads(self, threads: usize, size: usize) -> Self {
+        self.workgroups(threads.div_ceil(size))
     }
 
-    /// An estimate of the arithmetic operations, by which submissions are kept short.
-    pub fn work(mut self, operations: usize) -> Self {
-        self.work = operations as u64;
+    /// An estimate of the arithmetic operations. It bounds the length of a submission.
+    pub(crate) fn cost(mut self, operations: usize) -> Self {
+        self.cost = operations as u64;
         self
     }
 
@@ -164,18 +196,16 @@ impl Launch {
     ///
     /// # Errors
     /// [`Error::Device`] if the kernel does not compile or the tensors do not match its bindings.
-    pub fn run(self, gpu: &Gpu) -> Result<()> {
-        if self.groups == 0 {
-            return Ok(());
-        }
+    pub(crate) fn run(self, queue: Queue) -> Result<()> {
+        let Some(gpu) = queue.gpu().filter(|_| self.workgroups > 0) else { return Ok(()) };
         let buffers = self.buffers.into_iter().collect::<Result<Vec<_>>>()?;
-        let key = Key::new(self.shader, self.entry, &self.constants);
-        let pipeline = lock(&gpu.shared.pipelines)?.get(gpu, key)?;
-        if pipeline.bindings != buffers.len() || self.params.len() * 4 > super::queue::PARAMS_STRIDE {
+        let key = Key { shader: self.shader, kernel: self.kernel, constants: self.constants };
+        let pipeline = lock(&gpu.shared.pipelines)?.get(gpu, key, self.fields)?;
+        if pipeline.bindings != buffers.len() || self.params.len() > super::queue::PARAMS_STRIDE {
             return Err(Error::Device(format!(
-                "kernel {}::{} takes {} tensors, got {} (and {} parameters)",
+                "kernel {}::{} takes {} tensors, got {} (and {} bytes of parameters)",
                 self.shader.name,
-                self.entry,
+                self.kernel,
                 pipeline.bindings,
                 buffers.len(),
                 self.params.len()
@@ -200,15 +230,16 @@ impl Launch {
         });
         drop(entries);
         let params = pending.push_params(&self.params);
-        let command = Command::Dispatch { pipeline: pipeline.raw.clone(), bindings, params, groups: fold(self.groups) };
-        gpu.record(&mut pending, command, self.work)
+        let workgroups = fold(self.workgroups);
+        let command = Command::Dispatch { pipeline: pipeline.raw.clone(), bindings, params, workgroups };
+        gpu.record(&mut pending, command, self.cost)
     }
 }
 
 /// Folds a number of workgroups into a grid of two dimensions with as little excess as possible.
-fn fold(groups: u64) -> (u32, u32) {
-    let rows = groups.div_ceil(GRID);
-    (groups.div_ceil(rows) as u32, rows as u32)
+fn fold(workgroups: u64) -> (u32, u32) {
+    let rows = workgroups.div_ceil(GRID);
+    (workgroups.div_ceil(rows) as u32, rows as u32)
 }
 
 #[cfg(test)]

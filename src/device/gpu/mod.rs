@@ -2,6 +2,7 @@
 
 mod cache;
 pub mod launch;
+pub(super) mod params;
 mod pipeline;
 mod queue;
 mod tuning;

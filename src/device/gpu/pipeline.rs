@@ -8,23 +8,19 @@ use wgpu::naga;
 use super::Gpu;
 use super::cache::Compiled;
 use super::launch::Shader;
+use super::params::{self, Field};
 use crate::{Error, Result};
 
 /// What a pipeline is compiled from.
-#[derive(Clone)]
 pub(super) struct Key {
-    shader: &'static Shader,
-    entry: &'static str,
-    constants: Vec<(&'static str, f64)>,
+    pub(super) shader: &'static Shader,
+    pub(super) kernel: &'static str,
+    pub(super) constants: Vec<(&'static str, f64)>,
 }
 
 impl Key {
-    pub(super) fn new(shader: &'static Shader, entry: &'static str, constants: &[(&'static str, f64)]) -> Self {
-        Self { shader, entry, constants: constants.to_vec() }
-    }
-
     fn text(&self) -> String {
-        let mut text = format!("{}::{}", self.shader.name, self.entry);
+        let mut text = format!("{}::{}", self.shader.name, self.kernel);
         for (name, value) in &self.constants {
             text.push_str(&format!(" {name}={value}"));
         }
@@ -47,7 +43,7 @@ struct Module {
 
 #[derive(Default)]
 pub(super) struct Pipelines {
-    modules: HashMap<&'static str, Arc<Module>>,
+    modules: HashMap<(&'static str, &'static str), Arc<Module>>,
     pipelines: HashMap<String, Arc<Pipeline>>,
 }
 
@@ -59,15 +55,19 @@ impl Pipelines {
         names
     }
 
-    pub(super) fn get(&mut self, gpu: &Gpu, key: Key) -> Result<Arc<Pipeline>> {
+    pub(super) fn get(&mut self, gpu: &Gpu, key: Key, fields: &[Field]) -> Result<Arc<Pipeline>> {
         let text = key.text();
         if let Some(pipeline) = self.pipelines.get(&text) {
             return Ok(pipeline.clone());
         }
-        let module = self.module(gpu, key.shader)?;
+        let failed = |reason: String| Error::Device(format!("kernel {text}: {reason}"));
+        let module = self.module(gpu, key.shader, key.kernel)?;
         let device = &gpu.shared.device;
-        let entries = layout_entries(&module, key.entry)
-            .ok_or_else(|| Error::Device(format!("shader {} has no entry point {}", key.shader.name, key.entry)))?;
+        let index = module.ir.entry_points.iter().position(|e| e.name == key.kernel);
+        let uses =
+            module.info.get_entry_point(index.ok_or_else(|| failed("the shader has no such entry point".into()))?);
+        params::check(&module.ir, uses, fields).map_err(failed)?;
+        let entries = layout_entries(&module.ir, uses);
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let layout =
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&text), entries: &entries });
@@ -80,7 +80,7 @@ impl Pipelines {
             label: Some(&text),
             layout: Some(&pipeline_layout),
             module: &module.raw,
-            entry_point: Some(key.entry),
+            entry_point: Some(key.kernel),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &key.constants,
                 zero_initialize_workgroup_memory: gpu.shared.options.checked,
@@ -88,7 +88,7 @@ impl Pipelines {
             cache: gpu.shared.compiled.as_ref().map(Compiled::raw),
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::Device(format!("kernel {text}: {error}")));
+            return Err(failed(error.to_string()));
         }
         let bindings = entries.len() - 1;
         let pipeline = Arc::new(Pipeline { raw, layout, bindings });
@@ -96,47 +96,43 @@ impl Pipelines {
         Ok(pipeline)
     }
 
-    fn module(&mut self, gpu: &Gpu, shader: &'static Shader) -> Result<Arc<Module>> {
-        if let Some(module) = self.modules.get(shader.name) {
+    fn module(&mut self, gpu: &Gpu, shader: &'static Shader, kernel: &'static str) -> Result<Arc<Module>> {
+        if let Some(module) = self.modules.get(&(shader.name, kernel)) {
             return Ok(module.clone());
         }
         let failed = |reason: String| Error::Device(format!("shader {}: {reason}", shader.name));
         let folder = gpu.shared.options.shaders.as_deref();
-        let wgsl = shader.wgsl_from(folder, gpu.subgroups())?;
+        let wgsl = shader.wgsl_from(folder, kernel, gpu.subgroups())?;
         let ir = naga::front::wgsl::parse_str(&wgsl).map_err(|e| failed(e.emit_to_string(&wgsl)))?;
-        let capabilities = match gpu.subgroups() {
-            true => naga::valid::Capabilities::SUBGROUP,
-            false => naga::valid::Capabilities::empty(),
-        };
+        let mut capabilities = naga::valid::Capabilities::empty();
+        capabilities.set(naga::valid::Capabilities::SUBGROUP, gpu.subgroups());
         let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
             .validate(&ir)
             .map_err(|e| failed(e.emit_to_string(&wgsl)))?;
         let scope = gpu.shared.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(shader.name), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
-        let raw = match gpu.shared.options.checked || folder.is_some() {
-            true => gpu.shared.device.create_shader_module(descriptor),
-            // SAFETY: the text is one of this crate's own shaders, never a user's (those of a folder are checked, above). Each guards its indices by the shapes that its launch was
-            // given, in all loops something is counted up to an end, no divisor is zero, and workgroup memory is written before it is read.
-            // The lists of compressed weights, which indices come from, are made by this crate alone. Tests run every kernel both ways.
-            false => unsafe {
-                gpu.shared.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-            },
+        let device = &gpu.shared.device;
+        let raw = if gpu.shared.options.checked || folder.is_some() {
+            device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: the text is one of this crate's own shaders; those of a folder, which a user may have written, take the branch
+            // above. Each shader guards its indices by the shapes that its launch was given, every loop counts up to an end, no divisor
+            // is zero, and workgroup memory is written before it is read. Only this crate makes the indices of sparse matrices.
+            // Tests run every kernel both ways.
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(failed(error.to_string()));
         }
         let module = Arc::new(Module { raw, ir, info });
-        self.modules.insert(shader.name, module.clone());
+        self.modules.insert((shader.name, kernel), module.clone());
         Ok(module)
     }
 }
 
-/// The bind group layout of one entry point: the parameter block at binding 0 whether used or not, and the storage
-/// buffers that the entry point reaches.
-fn layout_entries(module: &Module, entry: &str) -> Option<Vec<wgpu::BindGroupLayoutEntry>> {
-    let index = module.ir.entry_points.iter().position(|e| e.name == entry)?;
-    let uses = module.info.get_entry_point(index);
+/// The bind group layout of an entry point: the parameters at binding 0, and the storage buffers that it uses.
+fn layout_entries(module: &naga::Module, uses: &naga::valid::FunctionInfo) -> Vec<wgpu::BindGroupLayoutEntry> {
     let buffer = |binding, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -144,7 +140,7 @@ fn layout_entries(module: &Module, entry: &str) -> Option<Vec<wgpu::BindGroupLay
         count: None,
     };
     let mut entries = vec![buffer(0, wgpu::BufferBindingType::Uniform, true)];
-    for (handle, global) in module.ir.global_variables.iter() {
+    for (handle, global) in module.global_variables.iter() {
         if let (naga::AddressSpace::Storage { access }, Some(binding)) = (global.space, &global.binding)
             && !uses[handle].is_empty()
         {
@@ -153,5 +149,5 @@ fn layout_entries(module: &Module, entry: &str) -> Option<Vec<wgpu::BindGroupLay
         }
     }
     entries.sort_by_key(|e| e.binding);
-    Some(entries)
+    entries
 }

@@ -4,17 +4,17 @@ use super::{Buffer, Gpu, lock};
 use crate::device::Element;
 use crate::{Error, Result};
 
-/// Bytes between the parameter blocks of two launches: the largest alignment WebGPU allows a device to ask for.
+/// Bytes between the parameters of two launches: the largest alignment WebGPU allows a device to ask for.
 pub(super) const PARAMS_STRIDE: usize = 256;
-/// Launches gathered into one submission at most.
-const LAUNCHES: usize = 256;
-/// Estimated operations gathered into one submission at most, so that no driver's watchdog takes it for a hang.
-const WORK: u64 = 40_000_000_000;
-/// Submissions in flight at most, so that the driver's queue, and with it memory, stays flat.
-const IN_FLIGHT: usize = 4;
+/// Most launches in one submission.
+const MAX_LAUNCHES: usize = 256;
+/// Most estimated operations in one submission, so that no driver's watchdog takes it for a hang.
+const MAX_COST: u64 = 40_000_000_000;
+/// Most submissions in flight, so that the driver's queue, and with it memory, stays flat.
+const MAX_IN_FLIGHT: usize = 4;
 
 pub(super) enum Command {
-    Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, params: u32, groups: (u32, u32) },
+    Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, params: u32, workgroups: (u32, u32) },
     Copy { from: wgpu::Buffer, to: wgpu::Buffer, bytes: u64 },
     Clear { buffer: wgpu::Buffer },
 }
@@ -23,7 +23,7 @@ pub(super) struct Pending {
     commands: Vec<Command>,
     params: Vec<u8>,
     pub(super) params_buffer: wgpu::Buffer,
-    work: u64,
+    cost: u64,
     in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
 }
 
@@ -31,27 +31,27 @@ impl Pending {
     pub(super) fn new(device: &wgpu::Device) -> Self {
         let params_buffer = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("params"),
-            size: (LAUNCHES * PARAMS_STRIDE) as u64,
+            size: (MAX_LAUNCHES * PARAMS_STRIDE) as u64,
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        Self { commands: Vec::new(), params: Vec::new(), params_buffer, work: 0, in_flight: Default::default() }
+        Self { commands: Vec::new(), params: Vec::new(), params_buffer, cost: 0, in_flight: Default::default() }
     }
 
     /// Stores a launch's parameters and says at which offset of the parameter buffer they will be.
-    pub(super) fn push_params(&mut self, words: &[u32]) -> u32 {
+    pub(super) fn push_params(&mut self, params: &[u8]) -> u32 {
         let offset = self.params.len();
-        self.params.extend_from_slice(bytemuck::cast_slice(words));
+        self.params.extend_from_slice(params);
         self.params.resize(offset + PARAMS_STRIDE, 0);
         offset as u32
     }
 }
 
 impl Gpu {
-    pub(super) fn record(&self, pending: &mut Pending, command: Command, work: u64) -> Result<()> {
+    pub(super) fn record(&self, pending: &mut Pending, command: Command, cost: u64) -> Result<()> {
         pending.commands.push(command);
-        pending.work += work;
-        if pending.work >= WORK || pending.params.len() >= LAUNCHES * PARAMS_STRIDE {
+        pending.cost += cost;
+        if pending.cost >= MAX_COST || pending.params.len() >= MAX_LAUNCHES * PARAMS_STRIDE {
             self.submit(pending)?;
         }
         Ok(())
@@ -74,10 +74,10 @@ impl Gpu {
                 dispatch => {
                     let mut pass = encoder.begin_compute_pass(&Default::default());
                     let mut next = Some(dispatch);
-                    while let Some(Command::Dispatch { pipeline, bindings, params, groups }) = next {
+                    while let Some(Command::Dispatch { pipeline, bindings, params, workgroups }) = next {
                         pass.set_pipeline(&pipeline);
                         pass.set_bind_group(0, &bindings, &[params]);
-                        pass.dispatch_workgroups(groups.0, groups.1, 1);
+                        pass.dispatch_workgroups(workgroups.0, workgroups.1, 1);
                         next = commands.next_if(|c| matches!(c, Command::Dispatch { .. }));
                     }
                 }
@@ -85,9 +85,9 @@ impl Gpu {
         }
         drop(commands);
         pending.params.clear();
-        pending.work = 0;
+        pending.cost = 0;
         pending.in_flight.push_back(self.shared.queue.submit([encoder.finish()]));
-        if pending.in_flight.len() > IN_FLIGHT {
+        if pending.in_flight.len() > MAX_IN_FLIGHT {
             self.wait_for(pending.in_flight.pop_front())?;
         }
         self.check()

@@ -60,26 +60,25 @@ pub(super) fn product(
     Ok(skip)
 }
 
-/// `dyᵀ x` with `dy: (.., outputs)`, `x: (.., inputs)`, result `(outputs, inputs)`, if either factor has zeros enough for this to be the
-/// faster way.
-pub(super) fn weight_gradient(dy: &Tensor, x: &Tensor) -> Result<Option<Tensor>> {
+/// `out = dyᵀ x` with `dy: (.., outputs)`, `x: (.., inputs)`, `out: (outputs, inputs)`, if either factor has zeros enough for this
+/// to be faster; whether it was.
+pub(super) fn weight_gradient(dy: &Tensor, x: &Tensor, out: &mut Tensor) -> Result<bool> {
     let ((n, outputs), inputs) = (dy.rows_cols(), x.rows_cols().1);
     if dy.is_empty() || x.is_empty() {
-        return Ok(None);
+        return Ok(false);
     }
     let (dy_share, x_share) = (share(dy.as_slice()?), share(x.as_slice()?));
     if dy_share.min(x_share) > MAX_DENSITY {
-        return Ok(None);
+        return Ok(false);
     }
-    let mut out = dy.device().empty("linear weight gradient", &[outputs, inputs])?;
     if dy_share <= x_share {
-        multiply(&mut out, (outputs, inputs, n), &Factor(dy, (1, outputs)), &Factor(x, (inputs, 1)), false)?;
+        multiply(out, (outputs, inputs, n), &Factor(dy, (1, outputs)), &Factor(x, (inputs, 1)), false)?;
     } else {
         let mut turned = dy.device().empty("linear weight gradient", &[inputs, outputs])?;
         multiply(&mut turned, (inputs, outputs, n), &Factor(x, (1, inputs)), &Factor(dy, (outputs, 1)), false)?;
         transpose(turned.as_slice()?, outputs, out.as_mut_slice()?);
     }
-    Ok(Some(out))
+    Ok(true)
 }
 
 /// The share of nonzeros.
