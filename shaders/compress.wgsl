@@ -1,8 +1,8 @@
 // A dense matrix to its nonzeros by row (CSR) and by column (CSC), and back.
 //
-// Rows and columns go through the same kernels: list i, entry e of the list is the number at i * list_step +
-// e * entry_step. Each list is cut into pieces of 64 entries, and an invocation walks one piece: first to count, then,
-// when all counts are summed up, to write its nonzeros where they belong. Pieces are short enough to occupy a GPU and
+// Rows and columns go through the same kernels: segment i, entry e is the number at
+// i * segment_step + e * entry_step. Each segment is cut into pieces of 64 entries, and an invocation goes through one piece: first to
+// count, then, when all counts are summed up, to write its nonzeros where they belong. Pieces are short enough to occupy a GPU and
 // make one count for 64 numbers.
 
 #include grid
@@ -10,9 +10,9 @@
 #kernel count fill
 
 struct Params {
-    lists: u32, length: u32, list_step: u32, entry_step: u32,
-    // Pieces in a list, and whether neighbouring invocations take neighbouring lists (or pieces of one list).
-    pieces: u32, lists_first: u32,
+    segments: u32, length: u32, segment_step: u32, entry_step: u32,
+    // Pieces in a segment, and whether neighbouring invocations take neighbouring segments (or pieces of one segment).
+    pieces: u32, segments_first: u32,
     capacity: u32,
 }
 
@@ -23,28 +23,28 @@ fn is_nonzero(at: u32) -> bool {
     return (bitcast<u32>(weight[at]) & 0x7fffffffu) != 0u;
 }
 
-// (list, piece) of an invocation.
+// (segment, piece) of an invocation.
 fn piece_of(item: u32) -> vec2<u32> {
-    if p.lists_first != 0u {
-        return vec2<u32>(item % p.lists, item / p.lists);
+    if p.segments_first != 0u {
+        return vec2<u32>(item % p.segments, item / p.segments);
     }
     return vec2<u32>(item / p.pieces, item % p.pieces);
 }
 
 @group(0) @binding(2) var<storage, read_write> starts: array<u32>;
 
-// starts[list * pieces + piece] = how many nonzeros the piece has, and a last 0; the prefix sum then makes starts of them.
+// starts[segment * pieces + piece] = how many nonzeros the piece has, and a last 0; the prefix sum then makes starts of them.
 @compute @workgroup_size(64)
 fn count(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
     let item = flat_group(wid, grid) * 64u + lane;
-    let total = p.lists * p.pieces;
+    let total = p.segments * p.pieces;
     if item < total {
         let at = piece_of(item);
         let last = min((at.y + 1u) * 64u, p.length);
         var found = 0u;
         for (var e = at.y * 64u; e < last; e++) {
-            found += select(0u, 1u, is_nonzero(at.x * p.list_step + e * p.entry_step));
+            found += select(0u, 1u, is_nonzero(at.x * p.segment_step + e * p.entry_step));
         }
         starts[at.x * p.pieces + at.y] = found;
     } else if item == total {
@@ -56,12 +56,12 @@ fn count(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: v
 @group(0) @binding(4) var<storage, read_write> indices: array<u32>;
 @group(0) @binding(5) var<storage, read_write> values: array<f32>;
 
-// Writes the lists; what lies past the capacity is dropped.
+// Writes the nonzeros; what lies past the capacity is dropped.
 @compute @workgroup_size(64)
 fn fill(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let item = flat_group(wid, grid) * 64u + lane;
-    let total = p.lists * p.pieces;
+    let total = p.segments * p.pieces;
     if item < total {
         let at = piece_of(item);
         var slot = starts[at.x * p.pieces + at.y];
@@ -70,7 +70,7 @@ fn fill(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         }
         let last = min((at.y + 1u) * 64u, p.length);
         for (var e = at.y * 64u; e < last; e++) {
-            let source = at.x * p.list_step + e * p.entry_step;
+            let source = at.x * p.segment_step + e * p.entry_step;
             if is_nonzero(source) {
                 if slot < p.capacity {
                     indices[slot] = e;
@@ -80,7 +80,7 @@ fn fill(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
             }
         }
     } else if item == total {
-        offsets[p.lists] = min(starts[total], p.capacity);
+        offsets[p.segments] = min(starts[total], p.capacity);
     }
 }
 

@@ -2,7 +2,7 @@
 
 #include grid
 
-struct Params { rows: u32, width: u32, lists: u32, has_bias: u32, workgroups: u32 }
+struct Params { rows: u32, width: u32, segments: u32, has_bias: u32, workgroups: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -13,7 +13,7 @@ struct Params { rows: u32, width: u32, lists: u32, has_bias: u32, workgroups: u3
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 
 // 16 rows of x by 256 of its columns, four rows to a vector: exactly the 16 KiB that every device has. With 16 rows each
-// list entry that is fetched serves 16 multiply-adds; vectors of the same rows lie together, so that neighbouring
+// nonzero that is fetched serves 16 multiply-adds; vectors of the same rows lie together, so that neighbouring
 // invocations that fill the tile write neighbouring memory.
 var<workgroup> tile: array<vec4<f32>, 1024>;
 
@@ -24,21 +24,21 @@ fn x_at(row: u32, col: u32) -> f32 {
     return 0.0;
 }
 
-fn store(row: u32, list: u32, value: f32) {
+fn store(row: u32, segment: u32, value: f32) {
     if row < p.rows {
-        out[row * p.lists + list] = value;
+        out[row * p.segments + segment] = value;
     }
 }
 
-fn store_four(row: u32, list: u32, value: vec4<f32>) {
-    store(row, list, value.x);
-    store(row + 1u, list, value.y);
-    store(row + 2u, list, value.z);
-    store(row + 3u, list, value.w);
+fn store_four(row: u32, segment: u32, value: vec4<f32>) {
+    store(row, segment, value.x);
+    store(row + 1u, segment, value.y);
+    store(row + 2u, segment, value.z);
+    store(row + 3u, segment, value.w);
 }
 
-// out[r, list] = bias[list] + the sum over the list's entries of value * x[r, index], for x: (rows, width),
-// out: (rows, lists). A workgroup takes 16 rows and 256 lists, one an invocation; as indices ascend, a list can be
+// out[r, s] = bias[s] + the sum over segment s of value * x[r, index], for x: (rows, width),
+// out: (rows, segments). A workgroup takes 16 rows and 256 segments, one an invocation; as indices ascend, a segment can be
 // followed through one tile of x after the other.
 @compute @workgroup_size(256)
 fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
@@ -47,17 +47,17 @@ fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     if group >= p.workgroups {
         return;
     }
-    let across = (p.lists + 255u) / 256u;
+    let across = (p.segments + 255u) / 256u;
     let row = (group / across) * 16u;
-    let list = (group % across) * 256u + lane;
+    let segment = (group % across) * 256u + lane;
     var at = 0u;
     var end = 0u;
     var start = 0.0;
-    if list < p.lists {
-        at = offsets[list];
-        end = offsets[list + 1u];
+    if segment < p.segments {
+        at = offsets[segment];
+        end = offsets[segment + 1u];
         if p.has_bias != 0u {
-            start = bias[list];
+            start = bias[segment];
         }
     }
     var y0 = vec4<f32>(start);
@@ -85,10 +85,10 @@ fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         }
         workgroupBarrier();
     }
-    if list < p.lists {
-        store_four(row, list, y0);
-        store_four(row + 4u, list, y1);
-        store_four(row + 8u, list, y2);
-        store_four(row + 12u, list, y3);
+    if segment < p.segments {
+        store_four(row, segment, y0);
+        store_four(row + 4u, segment, y1);
+        store_four(row + 8u, segment, y2);
+        store_four(row + 12u, segment, y3);
     }
 }

@@ -28,9 +28,8 @@ fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Estimate 
     let tokens = number(config.train.batch_size.saturating_mul(sparse.block_size));
     let mut estimate = Estimate::of(config, cpu);
     let gradients = times(maps.saturating_add(estimate.gradients), 4);
-    let step = |trainer: &mut BridgeTrainer, batches: &[Vec<u32>]| {
-        trainer.step(batches, &Observer::default()).map(drop)
-    };
+    let step =
+        |trainer: &mut BridgeTrainer, batches: &[Vec<u32>]| trainer.step(batches, &Observer::default()).map(drop);
     let prepare = |config: &RunConfig, device: &Device, sparse| {
         let dense = Model::new(dense.clone(), 0, device)?;
         BridgeTrainer::start(sparse, dense, config.bridge.clone().unwrap_or_default(), 0, String::new())

@@ -2,7 +2,7 @@
 
 use super::gpu;
 
-/// One graphics adapter, in words and numbers for people.
+/// One graphics adapter, described.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct AdapterSummary {
     /// The index that `--device gpu:<index>` takes.
@@ -23,17 +23,17 @@ pub struct AdapterSummary {
     pub largest_buffer: u64,
     /// Shared memory of a workgroup, in bytes.
     pub workgroup_memory: u32,
-    /// Invocations in a workgroup at most.
+    /// Most invocations in a workgroup.
     pub workgroup_invocations: u32,
     /// Storage buffers a kernel can bind.
     pub storage_buffers: u32,
     /// Sizes a subgroup can have.
     pub subgroup: (u32, u32),
-    /// Which of the optional features that fast paths can use it has.
+    /// The optional features that it has and that fast paths can use.
     pub features: Vec<String>,
 }
 
-/// Lists the adapters of this machine, hardware first. Empty where there is no driver.
+/// The adapters of this machine, hardware first; none where there is no driver.
 pub fn adapters() -> Vec<AdapterSummary> {
     let optional = [
         ("subgroups", wgpu::Features::SUBGROUP),

@@ -1,4 +1,4 @@
-//! The native device: recycled host memory, and the two ways operations use the processor (threads and vectors).
+//! The CPU device: recycled host memory, threads, and vector instructions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::tensor::Element;
 use crate::{Error, Result};
 
-/// The processor. Tensors are plain vectors, recycled by length so that a training step allocates nothing new.
+/// The CPU. Tensors are plain vectors, reused by length so that a training step allocates nothing new.
 #[derive(Clone)]
 pub struct Cpu {
     shared: Arc<Shared>,
@@ -23,7 +23,7 @@ pub(super) struct Shared {
     allocated: AtomicU64,
 }
 
-/// Vectors given back, by capacity.
+/// Free vectors, by capacity.
 pub struct Pool<T> {
     free: Mutex<BTreeMap<usize, Vec<Vec<T>>>>,
 }
@@ -35,15 +35,15 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
-    fn take(&self, len: usize) -> Option<Vec<T>> {
+    fn alloc(&self, len: usize) -> Option<Vec<T>> {
         take_fitting(&mut *self.free.lock().ok()?, len)
     }
 }
 
 /// Takes the smallest item of at least `size` out of a store, unless it is more than twice as large.
 ///
-/// The leeway is for what shrinks step by step, as compressed weights do while the density falls: without it every step
-/// would leave behind buffers that no later step fits.
+/// The tolerance is for what shrinks step by step, as sparse weights while the density falls: without it every step would leave
+/// buffers that no later step can use.
 pub(super) fn take_fitting<K, I>(free: &mut BTreeMap<K, Vec<I>>, size: K) -> Option<I>
 where
     K: Ord + Copy + std::ops::Add<Output = K>,
@@ -57,17 +57,17 @@ where
 }
 
 impl Cpu {
-    /// The native device. Threads are rayon's (one a core; `RAYON_NUM_THREADS` changes it).
+    /// The CPU device. Threads are rayon's (one a core; `RAYON_NUM_THREADS` changes it).
     pub fn new() -> Self {
         Self { shared: Arc::default() }
     }
 
-    /// One line for people.
+    /// One line of text.
     pub fn describe(&self) -> String {
         format!("CPU, {} threads", rayon::current_num_threads())
     }
 
-    /// Fills the vectors kept for reuse with set bits.
+    /// Fills the free vectors with set bits.
     pub(super) fn poison_free_memory(&self) -> Result<()> {
         fn fill<T: Copy>(pool: &Pool<T>, value: T) -> Result<()> {
             let mut free = pool.free.lock().map_err(|_| Error::Device("another thread failed on the CPU".into()))?;
@@ -88,7 +88,7 @@ impl Cpu {
 
     /// A vector of `len` entries with unspecified (but initialised) contents.
     pub(super) fn alloc<T: Element>(&self, name: &str, len: usize) -> Result<Buffer<T>> {
-        let data = match T::pool(&self.shared).take(len) {
+        let data = match T::pool(&self.shared).alloc(len) {
             Some(mut data) => {
                 data.resize(len, T::default());
                 data
@@ -119,7 +119,7 @@ impl fmt::Debug for Cpu {
     }
 }
 
-/// A vector on loan from its device; dropping it gives it back.
+/// A vector of a device, which reuses it once it is dropped.
 pub(super) struct Buffer<T: Element> {
     pub(super) data: Vec<T>,
     home: Arc<Shared>,
@@ -134,8 +134,8 @@ impl<T: Element> Drop for Buffer<T> {
     }
 }
 
-/// Gives the native device `count` threads, unless `RAYON_NUM_THREADS` says otherwise. For programs that share the processors;
-/// only the first call counts, and only before anything was computed.
+/// Gives the CPU device `count` threads, unless `RAYON_NUM_THREADS` is set. For programs that share the processors. Only the
+/// first call has an effect, and only before anything was computed.
 pub fn use_threads(count: usize) {
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         // It fails only where there are threads already.
@@ -143,10 +143,10 @@ pub fn use_threads(count: usize) {
     }
 }
 
-/// Runs `f` on one of the native device's own threads.
+/// Runs `f` on one of the CPU device's threads.
 ///
-/// An operation called from any other thread wakes one of them and sleeps until it is done. A training step calls hundreds: a small model
-/// loses a good part of its time to that.
+/// An operation that another thread calls wakes one of them and sleeps until it is done. A training step calls hundreds, and that
+/// would take a good part of a small model's time.
 pub fn on_worker<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
@@ -160,8 +160,8 @@ pub fn simd<R>(f: impl FnOnce() -> R) -> R {
 
 /// Evaluates an expression compiled for the widest vectors this processor has. What it calls must be `#[inline(always)]`.
 ///
-/// Prefer this to the function [`simd`] for all but the smallest loops. The function calls its closure twice, with and
-/// without wide vectors, and the compiler then tends to keep one copy of it, without. Here each has a copy of its own.
+/// Prefer this to the function [`simd`] for all but the smallest loops: the function calls its closure twice, with and without
+/// wide vectors, and the compiler tends to keep only the copy without them.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 macro_rules! vectorised {
     ($body:expr) => {
@@ -203,7 +203,7 @@ pub fn for_row_blocks<T: Element>(
     });
 }
 
-/// How many rows of `width` entries make a block worth a thread's while.
+/// How many rows of `width` entries make a block that is large enough for a thread.
 pub fn rows_per_block(width: usize) -> usize {
     (16 * 1024 / width.max(1)).max(1)
 }

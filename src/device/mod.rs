@@ -120,7 +120,7 @@ impl Device {
         Self::cpu()
     }
 
-    /// One line for people: which device this is.
+    /// One line of text: which device this is.
     pub fn describe(&self) -> String {
         match self {
             Self::Cpu(cpu) => cpu.describe(),

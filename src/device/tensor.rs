@@ -13,7 +13,7 @@ mod sealed {
     impl Sealed for u32 {}
 }
 
-/// What tensors hold: `f32` numbers or `u32` words (token ids, indices).
+/// The entries of tensors: `f32`, or `u32` for token ids and indices.
 pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + PartialEq + sealed::Sealed {
     #[doc(hidden)]
     #[allow(private_interfaces)]
@@ -38,7 +38,7 @@ impl Element for u32 {
     const POOL: usize = 1;
 }
 
-/// A row-major array on a device. Clones share their storage: treat a tensor as frozen once it was cloned.
+/// A row-major array on a device. Clones share their storage: do not write to a tensor that was cloned.
 #[derive(Clone)]
 pub struct Tensor<T: Element = f32> {
     shape: Vec<usize>,
@@ -106,7 +106,7 @@ impl<T: Element> Tensor<T> {
         }
     }
 
-    /// Where it lives.
+    /// The device that holds it.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -145,7 +145,7 @@ impl<T: Element> Tensor<T> {
         }
     }
 
-    /// Whether no clone shares the storage, so that it can be overwritten unseen.
+    /// Whether no clone shares the storage.
     pub fn is_unique(&self) -> bool {
         match &self.data {
             Storage::Cpu(buffer) => Arc::strong_count(buffer) == 1,
@@ -257,7 +257,7 @@ impl<T: Element> Tensor<T> {
 }
 
 fn shared() -> Error {
-    Error::Device("a tensor that others still read cannot be written".into())
+    Error::Device("a tensor that has clones cannot be written".into())
 }
 
 fn wrong_device(expected: &str) -> Error {

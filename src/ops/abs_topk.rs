@@ -40,7 +40,7 @@ pub struct Forward {
 /// Keeps the `k` largest magnitudes in each row of `x: (.., C)`. `k >= C` keeps all, `k = 0` none.
 ///
 /// # Errors
-/// [`crate::Error::Limit`] and [`crate::Error::Memory`] if the device has no room for the result.
+/// [`crate::Error::Limit`] and [`crate::Error::Memory`] if the device has not enough memory for the result.
 pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
     let (rows, cols) = x.rows_cols();
     let k = k.min(cols);
@@ -210,10 +210,10 @@ fn largest(row: &[f32]) -> u32 {
 /// One past the index of the `n`-th magnitude equal to `magnitude`; 0 if `n` is 0.
 #[inline(always)]
 fn nth_equal(row: &[f32], magnitude: u32, n: u32) -> u32 {
-    let mut left = n;
+    let mut remaining = n;
     let mut i = 0;
-    while left > 0 && i < row.len() {
-        left -= u32::from(row[i].to_bits() & MAGNITUDE == magnitude);
+    while remaining > 0 && i < row.len() {
+        remaining -= u32::from(row[i].to_bits() & MAGNITUDE == magnitude);
         i += 1;
     }
     i as u32

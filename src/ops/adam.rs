@@ -88,7 +88,7 @@ impl Settings {
 }
 
 /// Updates `weight` and its moments `m` and `v` from `grad`, all of one shape. The gradient is multiplied by
-/// `factor[0]` first, if there is a `factor`: it lives on the device, so that nobody waits for its value.
+/// `factor[0]` first, if there is a `factor`: it stays on the device, so that nothing waits for its value.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ or `factor` is empty, [`Error::Config`] for a β outside [0, 1) or step 0,

@@ -198,7 +198,7 @@ fn blocks(heads: Heads, kernel: &'static str, has_sink: bool) -> Result<Launch> 
     Ok(Launch::new(&SHADER, kernel, params)
         .constant("D", heads.width as f64)
         .constant("QUADS", quads as f64)
-        // Two tiles of 480 quads fill the 16 KiB that every adapter has, with room for two rows of statistics.
+        // Two tiles of 480 quads fill the 16 KiB that every adapter has, together with two rows of statistics.
         .constant("TILE", (480 / quads).min(BLOCK) as f64)
         .workgroups(workgroups)
         .cost((heads.batch * heads.count * heads.width * 4).saturating_mul(heads.time.saturating_mul(heads.time))))

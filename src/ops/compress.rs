@@ -1,8 +1,8 @@
-//! A weight matrix as the lists of its nonzeros, by row (CSR) and by column (CSC), made on the device.
+//! A weight matrix as its nonzeros, by row (CSR) and by column (CSC), made on the device.
 //!
-//! The lists by row serve the product with the input, those by column the product with the output's gradient
-//! ([`super::sparse_linear`]). They are made anew whenever the surviving weights change, so that nothing here reads back
-//! to the host: the caller knows how many survive. Not differentiable: gradients of weights are dense.
+//! The product with the input uses CSR, the product with the output's gradient CSC ([`super::sparse_linear`]). Both are made
+//! again whenever the surviving weights change. Nothing is read back to the host: the caller knows how many survive. Not
+//! differentiable: gradients of weights are dense.
 
 use rayon::prelude::*;
 
@@ -12,13 +12,13 @@ use crate::device::{Backend, Device, Launch, Queue, Shader, Tensor, params};
 use crate::{Error, Result};
 
 params! {
-    struct ListParams {
-        lists: u32,
+    struct SegmentParams {
+        segments: u32,
         length: u32,
-        list_step: u32,
+        segment_step: u32,
         entry_step: u32,
         pieces: u32,
-        lists_first: u32,
+        segments_first: u32,
         capacity: u32,
     }
     struct ScanParams { n: u32, workgroups: u32 }
@@ -26,10 +26,10 @@ params! {
 
 pub(super) const SHADER: Shader = Shader::new("compress", include_str!("../../shaders/compress.wgsl"));
 
-/// Entries of a list that one invocation walks, as in the shader.
+/// Entries of a segment that one invocation handles, as in the shader.
 const PIECE: usize = 64;
 
-/// A matrix `(out, in)` as the lists of its nonzeros, twice over. Made by [`forward`]; what uses it trusts the lists.
+/// A matrix `(out, in)` as its nonzeros, in two orders. Made by [`forward`]; what uses it trusts its indices.
 #[derive(Clone, Debug)]
 pub struct SparseMatrix {
     pub(super) shape: (usize, usize),
@@ -43,18 +43,18 @@ impl SparseMatrix {
         self.shape
     }
 
-    /// For every output the inputs it reads, ascending.
+    /// By output: the inputs that each reads, ascending.
     pub fn csr(&self) -> &Nonzeros {
         &self.csr
     }
 
-    /// For every input the outputs that read it, ascending.
+    /// By input: the outputs that read each, ascending.
     pub fn csc(&self) -> &Nonzeros {
         &self.csc
     }
 }
 
-/// Nonzeros of nonzeros, one after the other.
+/// Nonzeros in compressed rows (CSR) or columns (CSC): one segment for each, one after the other.
 #[derive(Clone, Debug)]
 pub struct Nonzeros {
     pub(super) offsets: Tensor<u32>,
@@ -63,34 +63,30 @@ pub struct Nonzeros {
 }
 
 impl Nonzeros {
-    /// `(lists + 1)`: list `i` takes the places `offsets[i] .. offsets[i + 1]` of the other two.
+    /// `(segments + 1)`: segment `i` is `offsets[i] .. offsets[i + 1]` of the other two.
     pub fn offsets(&self) -> &Tensor<u32> {
         &self.offsets
     }
 
-    /// `(capacity)`: which input (in lists by row) or output (by column). Unspecified past the last list.
+    /// `(capacity)`: which input (in CSR) or output (in CSC). Unspecified past the last segment.
     pub fn indices(&self) -> &Tensor<u32> {
         &self.indices
     }
 
-    /// `(capacity)`: the weight. Unspecified past the last list.
+    /// `(capacity)`: the weight. Unspecified past the last segment.
     pub fn values(&self) -> &Tensor {
         &self.values
     }
-}
 
-impl Nonzeros {
-    fn empty(device: &Device, lists: usize, capacity: usize) -> Result<Self> {
+    fn empty(device: &Device, segments: usize, capacity: usize) -> Result<Self> {
         Ok(Self {
-            offsets: device.empty("compressed offsets", &[lists + 1])?,
+            offsets: device.empty("compressed offsets", &[segments + 1])?,
             indices: device.empty("compressed indices", &[capacity])?,
             values: device.empty("compressed values", &[capacity])?,
         })
     }
-}
 
-impl Nonzeros {
-    /// The same lists on another device, or themselves.
+    /// The same nonzeros on `device`.
     fn onto(self, device: &Device) -> Result<Self> {
         if self.values.device().same(device) {
             return Ok(self);
@@ -108,7 +104,7 @@ impl Nonzeros {
 ///
 /// # Errors
 /// [`Error::Shape`] if `weight` is not a matrix, and, on the CPU, if there are more nonzeros than `capacity`. A GPU
-/// cannot say so without a readback: it drops those that no longer fit, the last ones of each kind of list.
+/// could not report it without a readback: it drops the last ones that do not fit, in each order.
 pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
     let &[outputs, inputs] = weight.shape() else {
         return Err(Error::shape("compress", format!("weight is {:?}, expected (out, in)", weight.shape())));
@@ -124,8 +120,8 @@ pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
             csc.offsets.clear()?;
         }
         Backend::Gpu(queue) => {
-            list_nonzeros(queue, weight, &csr, (outputs, inputs), (inputs, 1))?;
-            list_nonzeros(queue, weight, &csc, (inputs, outputs), (1, inputs))?;
+            gather_nonzeros(queue, weight, &csr, (outputs, inputs), (inputs, 1))?;
+            gather_nonzeros(queue, weight, &csc, (inputs, outputs), (1, inputs))?;
         }
         Backend::Cpu => {
             native_rows(weight.as_slice()?, inputs, &mut csr)?;
@@ -136,7 +132,7 @@ pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
     Ok(SparseMatrix { shape: (outputs, inputs), csr, csc })
 }
 
-/// Compresses the matrix `data: (out, in)`, which is in main memory, onto `device`, without ever holding it there whole.
+/// Compresses the matrix `data: (out, in)` in host memory and puts only its nonzeros on `device`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `data` has not `out · in` entries; otherwise as [`Device::empty`].
@@ -158,7 +154,7 @@ pub fn from_host(device: &Device, (outputs, inputs): (usize, usize), data: &[f32
 }
 
 impl SparseMatrix {
-    /// The share of entries that there is room for, of all `out · in`: the density if the capacity was exact.
+    /// The capacity as a share of all `out · in` entries: the density if the capacity was exact.
     pub fn density(&self) -> f64 {
         self.csr.values.len() as f64 / (self.shape.0 * self.shape.1).max(1) as f64
     }
@@ -174,7 +170,7 @@ impl SparseMatrix {
         self.csr.values.device()
     }
 
-    /// The dense matrix `(out, in)` again.
+    /// The dense matrix `(out, in)`.
     ///
     /// # Errors
     /// As [`Device::empty`].
@@ -194,9 +190,9 @@ impl SparseMatrix {
             Backend::Cpu => {
                 let (offsets, indices, values) = (offsets.as_slice()?, indices.as_slice()?, values.as_slice()?);
                 let rows = dense.as_mut_slice()?.chunks_exact_mut(inputs.max(1));
-                for (row, list) in rows.zip(offsets.windows(2)) {
-                    let list = list[0] as usize..list[1] as usize;
-                    for (&i, &value) in indices[list.clone()].iter().zip(&values[list]) {
+                for (row, segment) in rows.zip(offsets.windows(2)) {
+                    let segment = segment[0] as usize..segment[1] as usize;
+                    for (&i, &value) in indices[segment.clone()].iter().zip(&values[segment]) {
                         row[i as usize] = value;
                     }
                 }
@@ -207,25 +203,25 @@ impl SparseMatrix {
     }
 }
 
-/// Fills `lists` from `weight`: `count` lists of `length` entries, with the given distances between neighbouring lists
-/// and between neighbouring entries of a list.
-fn list_nonzeros(
+/// Fills `nonzeros` from `weight`: `count` segments from `length` entries each, with the given strides between segments and
+/// between entries of a segment.
+fn gather_nonzeros(
     queue: Queue,
     weight: &Tensor,
-    lists: &Nonzeros,
+    nonzeros: &Nonzeros,
     (count, length): (usize, usize),
-    (list_step, entry_step): (usize, usize),
+    (segment_step, entry_step): (usize, usize),
 ) -> Result<()> {
     let pieces = length.div_ceil(PIECE);
     let starts: Tensor<u32> = weight.device().empty("compressed starts", &[count * pieces + 1])?;
-    let params = ListParams {
-        lists: count as u32,
+    let params = SegmentParams {
+        segments: count as u32,
         length: length as u32,
-        list_step: list_step as u32,
+        segment_step: segment_step as u32,
         entry_step: entry_step as u32,
         pieces: pieces as u32,
-        lists_first: u32::from(list_step == 1),
-        capacity: lists.values.len() as u32,
+        segments_first: u32::from(segment_step == 1),
+        capacity: nonzeros.values.len() as u32,
     };
     let launch = |kernel| {
         let launch = Launch::new(&SHADER, kernel, params).threads(starts.len(), 64).cost(weight.len());
@@ -233,7 +229,7 @@ fn list_nonzeros(
     };
     launch("count").run(queue)?;
     exclusive_sums(queue, &starts)?;
-    launch("fill").bind(&lists.offsets).bind(&lists.indices).bind(&lists.values).run(queue)
+    launch("fill").bind(&nonzeros.offsets).bind(&nonzeros.indices).bind(&nonzeros.values).run(queue)
 }
 
 /// Replaces each entry by the sum of those before it.
@@ -256,9 +252,9 @@ fn nonzero_bits(numbers: &[f32]) -> u32 {
     numbers.iter().enumerate().fold(0, |bits, (i, v)| bits | (u32::from(v.to_bits() << 1 != 0) << i))
 }
 
-fn native_rows(weight: &[f32], inputs: usize, lists: &mut Nonzeros) -> Result<()> {
+fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result<()> {
     const BLOCK: usize = 16;
-    let (offsets, capacity) = (lists.offsets.as_mut_slice()?, lists.values.len());
+    let (offsets, capacity) = (nonzeros.offsets.as_mut_slice()?, nonzeros.values.len());
     offsets.fill(0);
     let counts = &mut offsets[1..];
     counts.par_chunks_mut(BLOCK).zip(weight.par_chunks(BLOCK * inputs)).for_each(|(counts, rows)| {
@@ -279,13 +275,13 @@ fn native_rows(weight: &[f32], inputs: usize, lists: &mut Nonzeros) -> Result<()
     if total as usize > capacity {
         return Err(Error::shape("compress", format!("{total} nonzeros do not fit into a capacity of {capacity}")));
     }
-    let (mut indices, mut values) = (lists.indices.as_mut_slice()?, lists.values.as_mut_slice()?);
+    let (mut indices, mut values) = (nonzeros.indices.as_mut_slice()?, nonzeros.values.as_mut_slice()?);
     let mut blocks = Vec::new();
     for (b, rows) in weight.chunks(BLOCK * inputs).enumerate() {
         let (first, end) = (b * BLOCK, b * BLOCK + rows.len() / inputs);
-        let places = (offsets[end] - offsets[first]) as usize;
-        let (block_indices, other_indices) = indices.split_at_mut(places);
-        let (block_values, other_values) = values.split_at_mut(places);
+        let len = (offsets[end] - offsets[first]) as usize;
+        let (block_indices, other_indices) = indices.split_at_mut(len);
+        let (block_values, other_values) = values.split_at_mut(len);
         (indices, values) = (other_indices, other_values);
         blocks.push((rows, block_indices, block_values));
     }
@@ -298,7 +294,7 @@ fn native_rows(weight: &[f32], inputs: usize, lists: &mut Nonzeros) -> Result<()
     Ok(())
 }
 
-/// Nonzeros the nonzeros of consecutive rows; there are exactly as many as `indices` has places.
+/// Writes the nonzeros of consecutive rows; `indices` is exactly as long as there are nonzeros.
 #[inline(always)]
 fn fill_rows(rows: &[f32], inputs: usize, indices: &mut [u32], values: &mut [f32]) {
     let mut slots = indices.iter_mut().zip(values);
@@ -316,7 +312,7 @@ fn fill_rows(rows: &[f32], inputs: usize, indices: &mut [u32], values: &mut [f32
     }
 }
 
-/// The lists by column from those by row. In one thread: it touches the nonzeros only.
+/// CSC from CSR. In one thread: it touches the nonzeros only.
 fn native_columns(rows: &Nonzeros, columns: &mut Nonzeros) -> Result<()> {
     let (row_offsets, row_indices, row_values) =
         (rows.offsets.as_slice()?, rows.indices.as_slice()?, rows.values.as_slice()?);
@@ -324,8 +320,8 @@ fn native_columns(rows: &Nonzeros, columns: &mut Nonzeros) -> Result<()> {
     let values = columns.values.as_mut_slice()?;
     let total = row_offsets.last().map_or(0, |&n| n as usize);
     offsets.fill(0);
-    // Counts go one place further than their sums: after the prefix sum `offsets[i + 1]` is where list `i` starts, and
-    // after every entry has moved its list's start on by one, where it ends.
+    // Counts are shifted by one: after the prefix sum `offsets[i + 1]` is the start of segment `i`. Every entry then advances
+    // it by one, so that it is the end.
     for &i in &row_indices[..total] {
         if let Some(count) = offsets.get_mut(i as usize + 2) {
             *count += 1;
@@ -336,9 +332,9 @@ fn native_columns(rows: &Nonzeros, columns: &mut Nonzeros) -> Result<()> {
         sum += *offset;
         *offset = sum;
     }
-    for (row, list) in row_offsets.windows(2).enumerate() {
-        let list = list[0] as usize..list[1] as usize;
-        for (&i, &value) in row_indices[list.clone()].iter().zip(&row_values[list]) {
+    for (row, segment) in row_offsets.windows(2).enumerate() {
+        let segment = segment[0] as usize..segment[1] as usize;
+        for (&i, &value) in row_indices[segment.clone()].iter().zip(&row_values[segment]) {
             let slot = &mut offsets[i as usize + 1];
             (indices[*slot as usize], values[*slot as usize]) = (row as u32, value);
             *slot += 1;

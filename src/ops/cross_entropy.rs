@@ -171,7 +171,7 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, targets: &Tensor<u32>, forward:
     Ok(dlogits)
 }
 
-/// Complains about a target that would be read out of bounds.
+/// Returns an error for a target that would be read out of bounds.
 fn known_targets(targets: &[u32], vocab: usize) -> Result<()> {
     match targets.iter().position(|&t| t != IGNORE && t as usize >= vocab) {
         None => Ok(()),
@@ -190,7 +190,7 @@ fn check(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<(usize,
         return Err(Error::shape("cross_entropy", message));
     }
     if count == 0 {
-        return Err(Error::shape("cross_entropy", "no row has a target: there is no mean"));
+        return Err(Error::shape("cross_entropy", "no row has a target"));
     }
     Ok((rows, vocab))
 }

@@ -75,9 +75,9 @@ pub fn forward(logits: &Tensor, target: &Tensor) -> Result<Forward> {
                 #[inline(always)]
                 |start, block_losses| {
                     for (r, loss) in block_losses.iter_mut().enumerate() {
-                        let (row, wanted) = (start + r, (start + r) % block);
-                        let (x, target) = (&x[row * vocab..][..vocab], &target[wanted * vocab..][..vocab]);
-                        *loss = divergence(x, target, lse[row], target_lse[wanted]);
+                        let (row, target_row) = (start + r, (start + r) % block);
+                        let (x, target) = (&x[row * vocab..][..vocab], &target[target_row * vocab..][..vocab]);
+                        *loss = divergence(x, target, lse[row], target_lse[target_row]);
                     }
                 },
             );
@@ -125,9 +125,9 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, target: &Tensor, forward: &Forw
                 #[inline(always)]
                 |start, rows| {
                     for (r, dx) in rows.chunks_exact_mut(vocab).enumerate() {
-                        let (row, wanted) = (start + r, (start + r) % block);
-                        let (x, target) = (&x[row * vocab..][..vocab], &target[wanted * vocab..][..vocab]);
-                        let (lse, target_lse) = (lse[row], target_lse[wanted]);
+                        let (row, target_row) = (start + r, (start + r) % block);
+                        let (x, target) = (&x[row * vocab..][..vocab], &target[target_row * vocab..][..vocab]);
+                        let (lse, target_lse) = (lse[row], target_lse[target_row]);
                         let scale = dloss[row / block] / block as f32;
                         for ((d, &x), &t) in dx.iter_mut().zip(x).zip(target) {
                             *d = (exp(x - lse) - exp(t - target_lse)) * scale;

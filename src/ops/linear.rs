@@ -301,7 +301,7 @@ fn gpu_product(
     }
 }
 
-/// `sum = Σ_r x_r` for `x: (rows, sum.len())`, by partial sums of up to [`CHUNK`] rows until one row is left.
+/// `sum = Σ_r x_r` for `x: (rows, sum.len())`, by partial sums of up to [`CHUNK`] rows until one row remains.
 fn column_sums(queue: Queue, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()> {
     let cols = sum.len();
     let chunks = rows.div_ceil(CHUNK);

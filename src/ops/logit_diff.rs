@@ -1,4 +1,5 @@
-//! The loss of a choice between two tokens (method: section 3): minus log softmax over {right, wrong} at one position.
+//! Logit differences, and the task loss that they give (method: section 3): minus log softmax over {right, wrong} at one
+//! position.
 //!
 //! logits: (B, T, V); for sequence b `z[b] = logits[b, at[b], right[b]] − logits[b, at[b], wrong[b]]` and
 //! `loss = mean over b of log(1 + e^(−z[b]))`.
@@ -13,26 +14,26 @@ use crate::{Error, Result};
 
 pub(super) const SHADER: Shader = Shader::new("logit_diff", include_str!("../../shaders/logit_diff.wgsl"));
 
-/// The choices of a batch, on its device.
+/// The right and the wrong token of each sequence of a batch, on its device.
 #[derive(Clone, Debug)]
 pub struct TokenPairs {
-    /// Where in the flat logits the right and the wrong token's logit of each sequence stand: (B, 2).
+    /// The indices of their logits in the flat logits: (B, 2).
     positions: Tensor<u32>,
     shape: [usize; 3],
 }
 
 impl TokenPairs {
-    /// For logits of `shape` (B, T, V): at which position each sequence chooses between which tokens, `(at, right, wrong)`.
+    /// For logits of `shape` (B, T, V): the position and the two tokens of each sequence, `(at, right, wrong)`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there is not one choice a sequence, or one is outside the logits.
-    pub fn new(device: &Device, shape: [usize; 3], choices: &[(usize, u32, u32)]) -> Result<Self> {
+    /// [`Error::Shape`] if there is not one pair a sequence, or one is outside the logits.
+    pub fn new(device: &Device, shape: [usize; 3], pairs: &[(usize, u32, u32)]) -> Result<Self> {
         let [batch, time, vocab] = shape;
-        if choices.len() != batch || batch == 0 || batch * time * vocab > u32::MAX as usize {
-            return Err(Error::shape("logit_diff", format!("{} choices for logits {shape:?}", choices.len())));
+        if pairs.len() != batch || batch == 0 || batch * time * vocab > u32::MAX as usize {
+            return Err(Error::shape("logit_diff", format!("{} pairs of tokens for logits {shape:?}", pairs.len())));
         }
         let mut positions = Vec::with_capacity(2 * batch);
-        for (b, &(at, right, wrong)) in choices.iter().enumerate() {
+        for (b, &(at, right, wrong)) in pairs.iter().enumerate() {
             if at >= time || right as usize >= vocab || wrong as usize >= vocab {
                 let message = format!("tokens {right} and {wrong} at position {at} are not in logits {shape:?}");
                 return Err(Error::shape("logit_diff", message));
@@ -40,28 +41,28 @@ impl TokenPairs {
             let row = (b * time + at) * vocab;
             positions.extend([(row + right as usize) as u32, (row + wrong as usize) as u32]);
         }
-        Ok(Self { positions: device.upload("choices", &[batch, 2], &positions)?, shape })
+        Ok(Self { positions: device.upload("token pairs", &[batch, 2], &positions)?, shape })
     }
 }
 
 /// `z`, the right token's logit minus the wrong one's: (B).
 ///
 /// # Errors
-/// [`Error::Shape`] if the logits have another shape than the choices were made for.
-pub fn forward(logits: &Tensor, choices: &TokenPairs) -> Result<Tensor> {
-    expect_shape("logit_diff", "logits", logits, &choices.shape)?;
-    let batch = choices.shape[0];
+/// [`Error::Shape`] if the logits have another shape than the pairs were made for.
+pub fn forward(logits: &Tensor, pairs: &TokenPairs) -> Result<Tensor> {
+    expect_shape("logit_diff", "logits", logits, &pairs.shape)?;
+    let batch = pairs.shape[0];
     let mut z = logits.device().empty("logit_diff", &[batch])?;
     match logits.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "forward", Entries::of(&z))
             .bind(logits)
-            .bind(&choices.positions)
+            .bind(&pairs.positions)
             .bind(&z)
             .threads(batch, 64)
             .cost(batch)
             .run(queue)?,
         Backend::Cpu => {
-            let (logits, positions) = (logits.as_slice()?, choices.positions.as_slice()?);
+            let (logits, positions) = (logits.as_slice()?, pairs.positions.as_slice()?);
             for (z, position) in z.as_mut_slice()?.iter_mut().zip(positions.chunks_exact(2)) {
                 *z = logits[position[0] as usize] - logits[position[1] as usize];
             }
@@ -75,20 +76,20 @@ pub fn forward(logits: &Tensor, choices: &TokenPairs) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit.
-pub fn backward(dz: &Tensor, choices: &TokenPairs) -> Result<Tensor> {
-    let batch = choices.shape[0];
+pub fn backward(dz: &Tensor, pairs: &TokenPairs) -> Result<Tensor> {
+    let batch = pairs.shape[0];
     expect_shape("logit_diff", "gradient", dz, &[batch])?;
-    let mut dlogits: Tensor = dz.device().zeros("logit_diff gradient", &choices.shape)?;
+    let mut dlogits: Tensor = dz.device().zeros("logit_diff gradient", &pairs.shape)?;
     match dz.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Entries::of(dz))
             .bind(dz)
-            .bind(&choices.positions)
+            .bind(&pairs.positions)
             .bind(&dlogits)
             .threads(batch, 64)
             .cost(batch)
             .run(queue)?,
         Backend::Cpu => {
-            let (dz, positions) = (dz.as_slice()?, choices.positions.as_slice()?);
+            let (dz, positions) = (dz.as_slice()?, pairs.positions.as_slice()?);
             let out = dlogits.as_mut_slice()?;
             for (dz, position) in dz.iter().zip(positions.chunks_exact(2)) {
                 out[position[0] as usize] += dz;

@@ -68,36 +68,43 @@ pub fn forward(x: &Tensor, target: &Tensor) -> Result<Forward> {
         }
         Backend::Cpu => {
             let (x, target, sums) = (x.as_slice()?, target.as_slice()?, sums.as_slice()?);
-            let mean: Vec<f32> = sums.iter().map(|sum| sum / rows as f32).collect();
-            let mut measured = vec![0.0f32; 2 * rows];
-            for_row_blocks(
-                &mut measured,
-                2,
-                rows_per_block(width),
-                #[inline(always)]
-                |start, block| {
-                    for (r, pair) in block.chunks_exact_mut(2).enumerate() {
-                        let row = (start + r) * width..(start + r + 1) * width;
-                        pair[0] = squared_distance(&x[row.clone()], &target[row.clone()]);
-                        pair[1] = squared_distance(&target[row], &mean);
-                    }
-                },
-            );
-            let distance = measured.chunks_exact(2).map(|pair| f64::from(pair[1])).sum::<f64>() / rows as f64;
-            let square = distance + mean.iter().map(|&m| f64::from(m) * f64::from(m)).sum::<f64>();
-            let least = f64::from(LEAST) * square;
-            let mut total = 0.0;
-            for (weight, pair) in weights.as_mut_slice()?.iter_mut().zip(measured.chunks_exact(2)) {
-                let (error, distance) = (f64::from(pair[0]), f64::from(pair[1]));
-                let exact = if distance > least { 1.0 / (rows as f64 * distance) } else { 0.0 };
-                *weight = exact as f32;
-                total += exact * error;
-            }
+            let total = native_forward(x, target, sums, weights.as_mut_slice()?);
             loss.as_mut_slice()?[0] = total as f32;
         }
         Backend::Meta => {}
     }
     Ok(Forward { loss, weights })
+}
+
+/// Writes the rows' weights and returns the error.
+fn native_forward(x: &[f32], target: &[f32], sums: &[f32], weights: &mut [f32]) -> f64 {
+    let (rows, width) = (weights.len(), sums.len());
+    let mean: Vec<f32> = sums.iter().map(|sum| sum / rows as f32).collect();
+    let mut measured = vec![0.0f32; 2 * rows];
+    for_row_blocks(
+        &mut measured,
+        2,
+        rows_per_block(width),
+        #[inline(always)]
+        |start, block| {
+            for (r, pair) in block.chunks_exact_mut(2).enumerate() {
+                let row = (start + r) * width..(start + r + 1) * width;
+                pair[0] = squared_distance(&x[row.clone()], &target[row.clone()]);
+                pair[1] = squared_distance(&target[row], &mean);
+            }
+        },
+    );
+    let distance = measured.chunks_exact(2).map(|pair| f64::from(pair[1])).sum::<f64>() / rows as f64;
+    let square = distance + mean.iter().map(|&m| f64::from(m) * f64::from(m)).sum::<f64>();
+    let least = f64::from(LEAST) * square;
+    let mut total = 0.0;
+    for (weight, pair) in weights.iter_mut().zip(measured.chunks_exact(2)) {
+        let (error, distance) = (f64::from(pair[0]), f64::from(pair[1]));
+        let exact = if distance > least { 1.0 / (rows as f64 * distance) } else { 0.0 };
+        *weight = exact as f32;
+        total += exact * error;
+    }
+    total
 }
 
 /// The gradient of x, given that of the error, dloss: (1).

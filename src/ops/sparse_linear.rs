@@ -1,11 +1,11 @@
-//! Linear maps with compressed weights: `y = x Wᵀ + b` with `x: (N, in)`, `W: (out, in)` as lists of nonzeros.
+//! Linear maps with sparse weights: `y = x Wᵀ + b` with `x: (N, in)`, `W: (out, in)` as a [`SparseMatrix`].
 //!
-//! Gradient of the input, for `dy: (N, out)`: `dx = dy W`, the same product with the lists by column. The gradients of
+//! Gradient of the input, for `dy: (N, out)`: `dx = dy W`, the same product with CSC. The gradients of
 //! weight and bias are dense: [`super::linear::backward_weight`] and [`super::linear::backward_bias`].
 //!
-//! Every entry of a result starts as its bias and takes up its list's entries in ascending order, so that it does not
-//! depend on the number of threads, nor, on the CPU, on the other rows beside it. (Where a single row skips the zeros of `x`, a sum
-//! can only differ in the sign of a zero, or where zero meets an infinite weight.)
+//! Every entry of a result starts as its bias and adds its nonzeros in ascending order, so that it depends neither on the
+//! number of threads nor, on the CPU, on the other rows. (A single row skips the zeros of `x`: its sum can only differ in the
+//! sign of a zero, or where zero meets an infinite weight.)
 
 use rayon::prelude::*;
 
@@ -16,28 +16,27 @@ use crate::device::{Backend, Device, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
 params! {
-    struct ProductParams { rows: u32, width: u32, lists: u32, has_bias: u32, workgroups: u32 }
+    struct ProductParams { rows: u32, width: u32, segments: u32, has_bias: u32, workgroups: u32 }
 }
 
 pub(super) const SHADER: Shader = Shader::new("sparse_linear", include_str!("../../shaders/sparse_linear.wgsl"));
 
-/// Up to this share of nonzeros the compressed product is clearly faster than the dense one on the CPU. Measured with
-/// AVX2 at 2,048 rows, compression included, as dense time over compressed time (256 → 256, 1024 → 1024): 1.5 and 1.1
+/// Up to this density the sparse product is clearly faster than the dense one on the CPU. Measured with AVX2 at 2,048
+/// rows, compression included, as dense time over sparse time (256 → 256, 1024 → 1024): 1.5 and 1.1
 /// at 1/4, 2.5 and 2.3 at 1/8, 3.5 and 3.7 at 1/16, 7 and 11 at 1/64; the two meet near 0.3.
 const MAX_DENSITY_CPU: f64 = 0.25;
-/// The same where the dense product skips the zeros of activations: with the quarter that AbsTopK leaves it takes half of its
-/// time. Read off the numbers above, between 1/4 and 1/8.
+/// The same where the dense product skips the zeros of activations, which halves its time where AbsTopK keeps a quarter. Read
+/// off the numbers above, between 1/4 and 1/8.
 const MAX_DENSITY_AFTER_TOPK: f64 = 0.14;
-/// The same for a GPU, where the dense product's tiles leave less to win. Not measured on hardware: a guess on the
-/// careful side.
+/// The same for a GPU, where the dense product is faster. Not measured on hardware: a careful guess.
 const MAX_DENSITY_GPU: f64 = 1.0 / 16.0;
 
-/// Whether a weight with this share of nonzeros is multiplied faster compressed than dense. Coarse: it ignores shapes.
+/// Whether products with a weight of this density are faster sparse than dense. Coarse: it ignores shapes.
 pub fn prefer_sparse(device: &Device, density: f64) -> bool {
     density <= if device.is_cpu() { MAX_DENSITY_CPU } else { MAX_DENSITY_GPU }
 }
 
-/// The same for a weight of shape (out, in) in training, where AbsTopK leaves mostly zeros in what it multiplies.
+/// The same for a weight of shape (out, in) that multiplies the output of AbsTopK, which is mostly zeros.
 pub fn prefer_sparse_after_topk(device: &Device, (outputs, inputs): (usize, usize), density: f64) -> bool {
     let skips = device.is_cpu() && linear::skips_zero_activations(inputs, outputs);
     prefer_sparse(device, density) && (!skips || density <= MAX_DENSITY_AFTER_TOPK)
@@ -69,12 +68,12 @@ pub fn backward_input(dout: &Tensor, weight: &SparseMatrix) -> Result<Tensor> {
     product("dout", dout, [&weight.csc, &weight.csr], weight.shape, None)
 }
 
-/// `y[n, l] = bias[l] + Σ_j values_j x[n, indices_j]` over list `l`; `x: (N, width)`, `y: (N, count)`. `across` are the same nonzeros in
-/// lists by the other index.
+/// `y[n, s] = bias[s] + Σ_j values_j x[n, indices_j]` over segment `s`; `x: (N, width)`, `y: (N, count)`. `transposed` are the same
+/// nonzeros in the other order.
 fn product(
     name: &str,
     x: &Tensor,
-    [lists, across]: [&Nonzeros; 2],
+    [nonzeros, transposed]: [&Nonzeros; 2],
     (width, count): (usize, usize),
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -83,8 +82,8 @@ fn product(
         let message = format!("{name} {:?} does not fit a weight that takes {width}", x.shape());
         return Err(Error::shape("sparse_linear", message));
     }
-    expect_shape("sparse_linear", "offsets", &lists.offsets, &[count + 1])?;
-    expect_shape("sparse_linear", "offsets", &across.offsets, &[width + 1])?;
+    expect_shape("sparse_linear", "offsets", &nonzeros.offsets, &[count + 1])?;
+    expect_shape("sparse_linear", "offsets", &transposed.offsets, &[width + 1])?;
     let mut out = x.device().empty("sparse linear", &with_last(x, count))?;
     match x.backend() {
         Backend::Gpu(queue) => {
@@ -92,26 +91,26 @@ fn product(
             let params = ProductParams {
                 rows: rows as u32,
                 width: width as u32,
-                lists: count as u32,
+                segments: count as u32,
                 has_bias: u32::from(bias.is_some()),
                 workgroups: workgroups as u32,
             };
             Launch::new(&SHADER, "product", params)
                 .bind(x)
-                .bind(&lists.offsets)
-                .bind(&lists.indices)
-                .bind(&lists.values)
+                .bind(&nonzeros.offsets)
+                .bind(&nonzeros.indices)
+                .bind(&nonzeros.values)
                 // A kernel's bindings are fixed: without a bias, something readable takes its place.
-                .bind(bias.unwrap_or(&lists.values))
+                .bind(bias.unwrap_or(&nonzeros.values))
                 .bind(&out)
                 .workgroups(workgroups)
-                .cost(2 * rows * lists.values.len())
+                .cost(2 * rows * nonzeros.values.len())
                 .run(queue)?;
         }
         Backend::Cpu => {
             let weight = Native {
-                lists: HostNonzeros::new(lists)?,
-                across: HostNonzeros::new(across)?,
+                nonzeros: HostNonzeros::new(nonzeros)?,
+                transposed: HostNonzeros::new(transposed)?,
                 bias: bias.map(Tensor::as_slice).transpose()?,
             };
             multiply(x.as_slice()?, width, &weight, out.as_mut_slice()?);
@@ -124,11 +123,11 @@ fn product(
 /// Rows of `x` that a thread takes at a time.
 const ROWS: usize = 64;
 /// Nonzeros whose results are gathered before they are turned back into rows of the output.
-const LISTS: usize = 16;
+const SEGMENTS: usize = 16;
 
 struct Native<'a> {
-    lists: HostNonzeros<'a>,
-    across: HostNonzeros<'a>,
+    nonzeros: HostNonzeros<'a>,
+    transposed: HostNonzeros<'a>,
     bias: Option<&'a [f32]>,
 }
 
@@ -139,28 +138,24 @@ struct HostNonzeros<'a> {
 }
 
 impl<'a> HostNonzeros<'a> {
-    fn new(lists: &'a Nonzeros) -> Result<Self> {
-        Ok(Self {
-            offsets: lists.offsets.as_slice()?,
-            indices: lists.indices.as_slice()?,
-            values: lists.values.as_slice()?,
-        })
+    fn new(n: &'a Nonzeros) -> Result<Self> {
+        Ok(Self { offsets: n.offsets.as_slice()?, indices: n.indices.as_slice()?, values: n.values.as_slice()? })
     }
 
     fn len(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// Indices and values of a list.
+    /// Indices and values of a segment.
     #[inline(always)]
-    fn entries(&self, list: usize) -> impl Iterator<Item = (&u32, &f32)> {
-        let places = self.offsets[list] as usize..self.offsets[list + 1] as usize;
-        self.indices[places.clone()].iter().zip(&self.values[places])
+    fn entries(&self, segment: usize) -> impl Iterator<Item = (&u32, &f32)> {
+        let range = self.offsets[segment] as usize..self.offsets[segment + 1] as usize;
+        self.indices[range.clone()].iter().zip(&self.values[range])
     }
 }
 
 fn multiply(x: &[f32], width: usize, weight: &Native, out: &mut [f32]) {
-    let count = weight.lists.len();
+    let count = weight.nonzeros.len();
     if out.is_empty() {
         return;
     }
@@ -186,16 +181,16 @@ impl pulp::WithSimd for Block<'_> {
     type Output = ();
 
     /// Goes through the rows in the widest groups that they fill. A vector holds the same column of several rows, so that
-    /// one weight multiplies them all. A few left-over rows are cheaper one by one than as a vector that is mostly empty.
+    /// one weight multiplies them all. A few remaining rows are cheaper one by one than as a vector that is mostly empty.
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(mut self, simd: S) {
-        let count = self.weight.lists.len();
+        let count = self.weight.nonzeros.len();
         while !self.out.is_empty() {
-            let left = self.out.len() / count;
+            let remaining = self.out.len() / count;
             // With 32 rows of eight-lane vectors, 256 columns stay in a first-level cache of 32 KiB.
-            match left / S::F32_LANES {
+            match remaining / S::F32_LANES {
                 4.. => self.group::<S, 4>(simd),
-                0 if left < 4 => self.row::<S>(),
+                0 if remaining < 4 => self.row::<S>(),
                 _ => self.group::<S, 1>(simd),
             }
         }
@@ -206,11 +201,11 @@ impl<'a> Block<'a> {
     /// Takes the next `rows` rows, as many as there are: those of `x` and those of the output.
     #[inline(always)]
     fn next(&mut self, rows: usize) -> (&'a [f32], &'a mut [f32]) {
-        let count = self.weight.lists.len();
+        let count = self.weight.nonzeros.len();
         let rows = rows.min(self.out.len() / count);
-        let (x, x_left) = self.x.split_at(rows * self.width);
-        let (out, out_left) = std::mem::take(&mut self.out).split_at_mut(rows * count);
-        (self.x, self.out) = (x_left, out_left);
+        let (x, x_remaining) = self.x.split_at(rows * self.width);
+        let (out, out_remaining) = std::mem::take(&mut self.out).split_at_mut(rows * count);
+        (self.x, self.out) = (x_remaining, out_remaining);
         (x, out)
     }
 
@@ -219,10 +214,10 @@ impl<'a> Block<'a> {
     fn group<S: pulp::Simd, const V: usize>(&mut self, simd: S) {
         let size = V * S::F32_LANES;
         let (x, out) = self.next(size);
-        let (Native { lists, bias, .. }, width) = (self.weight, self.width);
-        let count = lists.len();
+        let (Native { nonzeros, bias, .. }, width) = (self.weight, self.width);
+        let count = nonzeros.len();
         let rows = out.len() / count;
-        self.scratch.resize((width + LISTS) * size, 0.0);
+        self.scratch.resize((width + SEGMENTS) * size, 0.0);
         let (turned, results) = self.scratch.split_at_mut(width * size);
         // Sixteen columns at a time: a cache line of every row, and sixteen rows of the transpose, stay at hand.
         for (c, columns) in turned.chunks_mut(16 * size).enumerate() {
@@ -232,11 +227,11 @@ impl<'a> Block<'a> {
             }
         }
         let (turned, _) = S::as_simd_f32s(turned);
-        for first in (0..count).step_by(LISTS) {
-            let here = LISTS.min(count - first);
-            for (l, result) in results.chunks_exact_mut(size).take(here).enumerate() {
+        for first in (0..count).step_by(SEGMENTS) {
+            let len = SEGMENTS.min(count - first);
+            for (l, result) in results.chunks_exact_mut(size).take(len).enumerate() {
                 let mut sums = [simd.splat_f32s(bias.map_or(0.0, |bias| bias[first + l])); V];
-                for (&i, &value) in lists.entries(first + l) {
+                for (&i, &value) in nonzeros.entries(first + l) {
                     let column = &turned[i as usize * V..][..V];
                     let value = simd.splat_f32s(value);
                     for v in 0..V {
@@ -247,7 +242,7 @@ impl<'a> Block<'a> {
             }
             for (r, row) in out.chunks_exact_mut(count).enumerate() {
                 let columns = results.chunks_exact(size);
-                row[first..first + here].iter_mut().zip(columns).for_each(|(y, result)| *y = result[r]);
+                row[first..first + len].iter_mut().zip(columns).for_each(|(y, result)| *y = result[r]);
             }
         }
     }
@@ -261,7 +256,7 @@ impl<'a> Block<'a> {
             None => out.fill(0.0),
         }
         for (i, &x) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
-            for (&o, &value) in self.weight.across.entries(i) {
+            for (&o, &value) in self.weight.transposed.entries(i) {
                 let y = &mut out[o as usize];
                 // As vectors do it: without them there is no fused instruction either, only a slow function.
                 *y = if S::IS_SCALAR { value * x + *y } else { value.mul_add(x, *y) };

@@ -1,7 +1,7 @@
-//! Predictions cut down to the most probable entries: the logits of the `n` largest stay, as far as their probability is not zero in
-//! float32; the others become impossible, so that the softmax of the result is that of the logits over these entries alone.
+//! The `n` largest logits of each row: they stay, unless their probability is zero in float32, and the others become so small that
+//! the softmax of the result is that of the logits over these entries alone.
 //!
-//! x: (.., V); the result has the same shape. Equally probable entries: the lowest index stays. No gradient: what is cut down is a target.
+//! x: (.., V); the result has the same shape. Of equally probable entries the lowest index stays. No gradient: the result is a target.
 
 use super::elementwise::Rows;
 use super::math::exp;
@@ -16,7 +16,7 @@ params! {
 
 pub(super) const SHADER: Shader = Shader::new("topk_logits", include_str!("../../shaders/topk_logits.wgsl"));
 
-/// How far below a row's log-sum-exp impossible entries lie: `e^-200` is zero in float32, while no difference of logits overflows.
+/// How far below a row's log-sum-exp the other entries lie: `e^-200` is zero in float32, while no difference of logits overflows.
 const DEPTH: f32 = 200.0;
 
 /// Keeps the `n` most probable entries of each row.
@@ -24,18 +24,23 @@ const DEPTH: f32 = 200.0;
 /// # Errors
 /// [`Error::Shape`] if `n` or V is 0; otherwise as [`crate::device::Device::empty`].
 pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
-    let (rows, vocab) = x.rows_cols();
+    let vocab = x.rows_cols().1;
     if n == 0 || vocab == 0 {
         return Err(Error::shape("topk_logits", format!("{n} entries of logits {:?}", x.shape())));
     }
-    let device = x.device();
     let lse = kl::log_sum_exp(x)?;
-    let mut probability = device.empty("probabilities", x.shape())?;
-    let mut y = device.empty("most probable", x.shape())?;
+    let kept = abs_topk::forward(&probabilities(x, &lse)?, n)?.y;
+    cut(x, &lse, &kept)
+}
+
+/// The softmax of each row, given its log-sum-exp.
+fn probabilities(x: &Tensor, lse: &Tensor) -> Result<Tensor> {
+    let vocab = x.rows_cols().1;
+    let mut probability = x.device().empty("probabilities", x.shape())?;
     match x.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "probabilities", Rows::of(x))
             .bind(x)
-            .bind(&lse)
+            .bind(lse)
             .bind(&probability)
             .threads(x.len(), 256)
             .cost(x.len().saturating_mul(8))
@@ -57,13 +62,19 @@ pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
         }
         Backend::Meta => {}
     }
-    let kept = abs_topk::forward(&probability, n)?.y;
+    Ok(probability)
+}
+
+/// The logits whose probability is `kept`, the others moved out of reach.
+fn cut(x: &Tensor, lse: &Tensor, kept: &Tensor) -> Result<Tensor> {
+    let (rows, vocab) = x.rows_cols();
+    let mut y = x.device().empty("top logits", x.shape())?;
     match x.backend() {
         Backend::Gpu(queue) => {
             Launch::new(&SHADER, "cut", CutParams { rows: rows as u32, width: vocab as u32, depth: DEPTH })
                 .bind(x)
-                .bind(&lse)
-                .bind(&kept)
+                .bind(lse)
+                .bind(kept)
                 .bind(&y)
                 .threads(x.len(), 256)
                 .cost(x.len())
@@ -80,7 +91,7 @@ pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
                     for (r, y) in block.chunks_exact_mut(vocab).enumerate() {
                         let row = (start + r) * vocab..(start + r + 1) * vocab;
                         let below = lse[start + r] - DEPTH;
-                        for ((y, &x), &kept) in y.iter_mut().zip(&x[row.clone()]).zip(&kept[row]) {
+                        for ((y, &x), kept) in y.iter_mut().zip(&x[row.clone()]).zip(&kept[row]) {
                             *y = if kept > 0.0 { x } else { below };
                         }
                     }

@@ -204,17 +204,17 @@ const DIGIT: u32 = 14;
 /// Most entries are told from the threshold by the leading digit; the few that share it are gathered and searched.
 fn threshold(weight: &[f32], keys: &Keys, keep: usize) -> (u32, usize) {
     let bins = keys.histogram(weight);
-    let mut left = keep;
+    let mut remaining = keep;
     let mut digit = bins.len() - 1;
-    while digit > 0 && left > bins[digit] {
-        left -= bins[digit];
+    while digit > 0 && remaining > bins[digit] {
+        remaining -= bins[digit];
         digit -= 1;
     }
     let mut near = keys.gather(weight, digit as u32);
-    let (larger, &mut found, _) = near.select_nth_unstable_by(left - 1, |a, b| b.cmp(a));
-    left -= larger.iter().filter(|&&k| k > found).count();
+    let (larger, &mut found, _) = near.select_nth_unstable_by(remaining - 1, |a, b| b.cmp(a));
+    remaining -= larger.iter().filter(|&&k| k > found).count();
     let equal = near.iter().filter(|&&k| k == found).count();
-    (found, if equal == left { weight.len() } else { keys.nth(weight, found, left) })
+    (found, if equal == remaining { weight.len() } else { keys.nth(weight, found, remaining) })
 }
 
 /// Entries whose keys are made at once: 4 KiB of keys, in the first-level cache.
@@ -376,10 +376,10 @@ impl Keys {
                 )
             })
             .collect();
-        let mut left = n;
+        let mut remaining = n;
         let mut b = 0;
-        while left > equal[b] {
-            left -= equal[b];
+        while remaining > equal[b] {
+            remaining -= equal[b];
             b += 1;
         }
         let mut start = b * self.block;
@@ -387,8 +387,8 @@ impl Keys {
         for piece in self.pieces(&weight[start..]) {
             for &k in self.fill(piece, start, &mut buffer) {
                 start += 1;
-                left -= usize::from(k == key);
-                if left == 0 {
+                remaining -= usize::from(k == key);
+                if remaining == 0 {
                     return start;
                 }
             }

@@ -75,7 +75,7 @@ impl Schedule {
         fallen(self.embed_target_density, self.progress(step, steps))
     }
 
-    /// Complains about impossible values, naming the setting.
+    /// Returns an error that names a setting with an impossible value.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -85,7 +85,9 @@ impl Schedule {
         if start > stop {
             return Err(Error::config(
                 "sparsity.anneal_stop_frac",
-                format!("{stop} is less than sparsity.anneal_start_frac, {start}: densities fall from that to this"),
+                format!(
+                    "{stop} is less than sparsity.anneal_start_frac, {start}: densities fall from the latter to the former"
+                ),
             ));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Step 4 and 5 of the training step: the largest weights survive, and decay (method: section 2).
+//! Steps 4 and 5 of a training step: weight top-k and decay (method: section 2).
 
 use std::sync::Arc;
 
@@ -40,8 +40,8 @@ pub fn keep_counts(shapes: &[(String, Kind, Vec<usize>)], schedule: &Schedule) -
         .collect()
 }
 
-/// Keeps the largest weights of a parameter at the densities of `step`, zeroes the rest, and applies decoupled decay to the survivors of a
-/// weight matrix: `w -= weight_decay · lr · w`.
+/// Keeps the largest weights of a parameter at the densities of `step`, zeroes the others, and decays the kept entries of a weight
+/// matrix: `w -= weight_decay · lr · w`.
 ///
 /// # Errors
 /// Those of [`weight_topk::apply`].
@@ -65,8 +65,8 @@ pub fn apply_topk_and_decay(
     }
 }
 
-/// The compressed form of a matrix that shall have one (`wanted`; left open: where it makes linear layers faster on its device) at the
-/// densities of `step`; `None` for all else.
+/// The sparse form of a matrix at the densities of `step`, if `requested`, or by default where it makes linear layers faster on its
+/// device; otherwise nothing.
 ///
 /// # Errors
 /// Those of [`compress_op::forward`].
@@ -74,7 +74,7 @@ pub fn compress(
     p: &Parameter,
     schedule: &Schedule,
     (step, steps): (u64, u64),
-    wanted: Option<bool>,
+    requested: Option<bool>,
 ) -> Result<Option<Arc<SparseMatrix>>> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
     let (numel, value) = (p.len(), p.dense()?);
@@ -83,11 +83,11 @@ pub fn compress(
         let (device, density) = (value.device(), keep as f64 / numel as f64);
         match p.kind {
             Kind::Hidden(_) => sparse_linear::prefer_sparse_after_topk(device, value.rows_cols(), density),
-            // What the unembedding reads is no choice of AbsTopK.
+            // The unembedding reads the final norm, which no AbsTopK follows.
             _ => sparse_linear::prefer_sparse(device, density),
         }
     };
-    match p.kind.is_matrix() && wanted.unwrap_or_else(prefer_sparse) {
+    match p.kind.is_matrix() && requested.unwrap_or_else(prefer_sparse) {
         true => Ok(Some(Arc::new(compress_op::forward(value, keep)?))),
         false => Ok(None),
     }

@@ -1,7 +1,7 @@
-//! Compiled kernels on the disk, so that a driver that hands them out (Vulkan's do) need not compile them in every run.
+//! Compiled kernels on the disk, so that a driver which can export them (as those of Vulkan) need not compile them in every run.
 //!
-//! All of it is best effort. A file that cannot be read, is damaged, or is another version's or driver's is as good as none; what cannot
-//! be written is not.
+//! A file that cannot be read, is damaged, or is another version's or driver's counts as none; one that cannot be written is
+//! given up without an error.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,18 +11,18 @@ use crate::Result;
 use crate::error::Error;
 use crate::files::{create_folder, write_atomic};
 
-/// Begins the file. Another version has other kernels: were its file taken over, it would grow with every version.
+/// The first line of the file. Another version has other kernels; to keep them, too, would make the file grow with every version.
 const MAGIC: &str = concat!("kernels of gossamer ", env!("CARGO_PKG_VERSION"), "\n");
 
-/// Bytes at most: kernels take a few MiB. A longer file is begun anew.
-const LARGEST: usize = 1 << 28;
+/// Most bytes: kernels take a few MiB. A longer file is replaced.
+const MAX_BYTES: usize = 1 << 28;
 
-/// The folder for what may get lost: the one that `GOSSAMER_CACHE` names, none if that is empty, otherwise the user's for such things.
+/// The cache folder: the one that `GOSSAMER_CACHE` names, none if that is empty, otherwise the user's.
 pub(super) fn folder(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     if let Some(named) = get("GOSSAMER_CACHE") {
         return Some(PathBuf::from(named)).filter(|folder| !folder.as_os_str().is_empty());
     }
-    // The rules of XDG: what is not absolute does not count.
+    // The rules of XDG: paths that are not absolute do not count.
     let absolute = |name: &str| get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || absolute("HOME").or_else(std::env::home_dir).filter(|path| path.is_absolute());
     let user = absolute("XDG_CACHE_HOME").or_else(|| match std::env::consts::OS {
@@ -33,16 +33,16 @@ pub(super) fn folder(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> 
     Some(user.join("gossamer"))
 }
 
-/// The driver's store of compiled kernels. Dropped, it is written if there is anything new in it.
+/// The driver's cache of compiled kernels. When dropped, it is written if its contents changed.
 pub(super) struct Compiled {
     raw: wgpu::PipelineCache,
     path: PathBuf,
-    /// Of what the file holds.
+    /// Of the file's contents.
     checksum: Option<u32>,
 }
 
 impl Compiled {
-    /// The store with what `folder` holds for this adapter; nothing if the backend has no such thing.
+    /// The cache with what `folder` holds for this adapter; nothing if the backend has no such cache.
     pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
@@ -50,7 +50,7 @@ impl Compiled {
         let path = folder.join(wgpu::util::pipeline_cache_key(info)?);
         let kept = read(&path);
         let checksum = kept.as_deref().map(crc32c::crc32c);
-        // wgpu makes an error of another adapter's data, where it takes another driver's for none.
+        // wgpu returns an error for another adapter's data, and ignores another driver's.
         let raw = create(device, kept.as_deref()).or_else(|| create(device, None))?;
         Some(Self { raw, path, checksum })
     }
@@ -63,7 +63,7 @@ impl Compiled {
 
 impl Drop for Compiled {
     fn drop(&mut self) {
-        let Some(data) = self.raw.get_data().filter(|data| data.len() <= LARGEST) else { return };
+        let Some(data) = self.raw.get_data().filter(|data| data.len() <= MAX_BYTES) else { return };
         let checksum = crc32c::crc32c(&data);
         if self.checksum == Some(checksum) {
             return;
@@ -79,8 +79,8 @@ fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCa
     let scopes =
         [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation].map(|filter| device.push_error_scope(filter));
     // SAFETY: the data was returned by `get_data` to a program of this version, as the first line of the file says, and has not
-    // changed since, as its checksum says (`read` sees to both); wgpu itself looks at the adapter, and it and the driver at the driver's
-    // version. What this cannot keep out is intent, for which someone must be able to write to the user's own folders.
+    // changed since, as its checksum says: `read` checks both. wgpu checks the adapter, and wgpu and the driver check the driver's
+    // version. This does not protect against a forged file, for which an attacker must be able to write to the user's folders.
     // Tests: those in tests/device.rs that damage and exchange the file.
     let raw = unsafe { device.create_pipeline_cache(&descriptor) };
     let mut failed = false;
@@ -93,7 +93,7 @@ fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCa
 /// What the file holds, if it is whole and of this version.
 fn read(path: &Path) -> Option<Vec<u8>> {
     let about = fs::metadata(path).ok()?;
-    if !about.is_file() || about.len() > LARGEST as u64 {
+    if !about.is_file() || about.len() > MAX_BYTES as u64 {
         return None;
     }
     let bytes = fs::read(path).ok()?;

@@ -26,7 +26,7 @@ pub struct Shader {
 struct Snippet {
     name: &'static str,
     text: &'static str,
-    /// What takes its place where the device has subgroups.
+    /// The text for devices with subgroups, if it differs.
     subgroups: Option<&'static str>,
 }
 
@@ -90,7 +90,7 @@ impl Shader {
         self.wgsl_from(None, kernel, subgroups)
     }
 
-    /// As [`Shader::wgsl`], with the files of `folder`, laid out as `shaders/` is, in place of the built-in ones.
+    /// As [`Shader::wgsl`], with the files of `folder`, laid out as `shaders/`, instead of the built-in ones.
     ///
     /// # Errors
     /// As [`Shader::wgsl`], and [`Error::Io`] for a file that cannot be read.

@@ -23,23 +23,23 @@ use tuning::Tuning;
 /// How to open a GPU, whichever it is.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
-    /// The folder that keeps compiled kernels and choices from one run to the next; none: nothing is kept.
+    /// The folder that keeps compiled kernels and tuned choices for later runs; without one, nothing is kept.
     pub cache: Option<PathBuf>,
-    /// Whether kernels use subgroup operations, if the adapter has them. Selections are the same with and without; sums of floats
-    /// differ in the order of the terms.
+    /// Whether kernels use subgroup operations, if the adapter has them. Selections do not depend on it; sums of floats differ in
+    /// the order of the terms.
     pub subgroups: bool,
-    /// Whether kernels check every index and bound every loop while they run, as wgpu has it for shaders of unknown origin. Results are
-    /// the same with and without; it takes time, and keeps a mistake in a kernel from reaching other memory.
+    /// Whether kernels check every index and bound every loop while they run, as wgpu does by default. Results do not depend on it.
+    /// It takes time, and keeps a mistake in a kernel from reaching other memory.
     pub checked: bool,
-    /// For those who work on kernels: a folder laid out as `shaders/` is, whose files take the place of the built-in ones. Such kernels
-    /// are always checked, and neither they nor choices are kept.
+    /// For work on kernels: a folder laid out as `shaders/`, whose files replace the built-in ones. Such kernels are always checked,
+    /// and neither they nor tuned choices are kept.
     pub shaders: Option<PathBuf>,
 }
 
 impl GpuOptions {
-    /// As the environment says. `GOSSAMER_CACHE` names the folder; empty, there is none; without it, it is the user's for such things.
-    /// `GOSSAMER_SUBGROUPS=0` leaves subgroup operations alone, `GOSSAMER_CHECKED=1` has kernels check themselves,
-    /// `GOSSAMER_SHADERS` names a folder of kernels.
+    /// Options from the environment. `GOSSAMER_CACHE` names the folder for the cache: empty, there is none; unset, it is the user's
+    /// cache folder. `GOSSAMER_SUBGROUPS=0` turns subgroup operations off, `GOSSAMER_CHECKED=1` turns checks on, `GOSSAMER_SHADERS`
+    /// names a folder of kernels.
     pub fn from_env() -> Self {
         Self {
             cache: cache::folder(|name| std::env::var_os(name)),
@@ -50,7 +50,7 @@ impl GpuOptions {
     }
 }
 
-/// Bytes of a buffer at most, whatever the adapter grants: kernels count its words in 32 bits, and some go past the end before they look.
+/// Most bytes of a buffer, whatever the adapter grants: kernels index its words in 32 bits, and some compute indices past its end.
 const MAX_BUFFER_BYTES: u64 = 1 << 33;
 
 /// A graphics adapter with its queue.
@@ -75,7 +75,7 @@ struct Shared {
     failure: Arc<Mutex<Option<String>>>,
 }
 
-/// A storage buffer on loan from its device; dropping it gives it back.
+/// A storage buffer of a device, which reuses it once it is dropped.
 pub(super) struct Buffer {
     raw: Option<wgpu::Buffer>,
     home: Gpu,
@@ -83,41 +83,40 @@ pub(super) struct Buffer {
 
 impl Buffer {
     fn raw(&self) -> Result<&wgpu::Buffer> {
-        self.raw.as_ref().ok_or_else(|| Error::Device("a buffer was used after it was given back".into()))
+        self.raw.as_ref().ok_or_else(|| Error::Device("a buffer was used after it was freed".into()))
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // Work already recorded runs before any later use, so that a buffer can be lent out again at once.
+        // Recorded launches run before later ones, so that the buffer can be reused at once.
         if let (Some(raw), Ok(mut free)) = (self.raw.take(), self.home.shared.free.lock()) {
             free.entry(raw.size()).or_default().push(raw);
         }
     }
 }
 
-/// All adapters of this machine in the order of their indices: those of GL last, whose backend is woken for this, and of either kind
-/// hardware first.
+/// All adapters of this machine in the order of their indices: those of GL last, and within both groups hardware first.
 pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = enumerate_without_gl();
     adapters.extend(adapters_of(wgpu::Backends::GL));
     adapters
 }
 
-/// The first of [`enumerate`], without the backend that takes longest to wake.
+/// The first of [`enumerate`], without the backend that takes longest to start.
 fn enumerate_without_gl() -> Vec<wgpu::Adapter> {
     adapters_of(!wgpu::Backends::GL)
 }
 
-/// What `choose` finds among the adapters without GL, or else among all.
-fn choose<T>(mut choose: impl FnMut(&[wgpu::Adapter]) -> Option<T>) -> (Option<T>, Vec<wgpu::Adapter>) {
+/// What `select` finds among the adapters without GL, or else among all.
+fn find<T>(mut select: impl FnMut(&[wgpu::Adapter]) -> Option<T>) -> (Option<T>, Vec<wgpu::Adapter>) {
     let mut adapters = enumerate_without_gl();
-    let mut chosen = choose(&adapters);
-    if chosen.is_none() {
+    let mut found = select(&adapters);
+    if found.is_none() {
         adapters.extend(adapters_of(wgpu::Backends::GL));
-        chosen = choose(&adapters);
+        found = select(&adapters);
     }
-    (chosen, adapters)
+    (found, adapters)
 }
 
 /// The adapters of those of `backends` that `WGPU_BACKEND` allows, hardware first, in a stable order.
@@ -141,11 +140,10 @@ fn adapters_of(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     adapters
 }
 
-/// The `nth` adapter that is hardware and can compute, from the first again after the last, or why there is none, in words for
-/// the user.
+/// Hardware adapter number `nth`, counted in a circle, of those that can compute; or why there is none.
 pub(super) fn hardware_adapter(nth: usize) -> std::result::Result<wgpu::Adapter, String> {
     let (mut software, mut hardware): (_, Vec<wgpu::Adapter>) = (None, Vec::new());
-    let (_, adapters) = choose(|adapters| adapters.iter().position(computes));
+    let (_, adapters) = find(|adapters| adapters.iter().position(computes));
     for adapter in adapters {
         let info = adapter.get_info();
         match info.device_type {
@@ -158,7 +156,7 @@ pub(super) fn hardware_adapter(nth: usize) -> std::result::Result<wgpu::Adapter,
         Some(name) => format!("the only graphics adapter is software ({name})"),
         None => "no graphics adapter found".to_string(),
     };
-    // Each backend lists the same GPUs again.
+    // Several backends list the same GPUs.
     let backend = hardware.first().map(|adapter| adapter.get_info().backend);
     hardware.retain(|adapter| Some(adapter.get_info().backend) == backend);
     let count = hardware.len().max(1);
@@ -167,6 +165,25 @@ pub(super) fn hardware_adapter(nth: usize) -> std::result::Result<wgpu::Adapter,
 
 pub(super) fn computes(adapter: &wgpu::Adapter) -> bool {
     adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+}
+
+/// What kernels need of `adapter`, with all the buffer sizes that it grants.
+fn limits_of(adapter: &wgpu::Adapter) -> wgpu::Limits {
+    let granted = adapter.limits();
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: granted.max_storage_buffer_binding_size,
+        max_buffer_size: granted.max_buffer_size,
+        ..wgpu::Limits::downlevel_defaults()
+    }
+    .or_worse_values_from(&granted);
+    wgpu::Limits {
+        max_storage_buffers_per_shader_stage: granted.max_storage_buffers_per_shader_stage.min(8),
+        max_compute_workgroup_storage_size: granted.max_compute_workgroup_storage_size.min(16384),
+        max_compute_invocations_per_workgroup: granted.max_compute_invocations_per_workgroup.min(256),
+        max_compute_workgroup_size_x: granted.max_compute_workgroup_size_x.min(256),
+        max_compute_workgroup_size_y: granted.max_compute_workgroup_size_y.min(256),
+        ..limits
+    }
 }
 
 impl Gpu {
@@ -179,12 +196,12 @@ impl Gpu {
         Self::open_with(which, &GpuOptions::from_env())
     }
 
-    /// As [`Gpu::open`], whatever the environment says.
+    /// As [`Gpu::open`], with options that do not come from the environment.
     ///
     /// # Errors
     /// As [`Gpu::open`].
     pub fn open_with(which: Option<&str>, options: &GpuOptions) -> Result<Self> {
-        let (chosen, adapters) = choose(|adapters| match which {
+        let (found, adapters) = find(|adapters| match which {
             None => adapters.iter().position(computes),
             Some(which) => match which.parse::<usize>() {
                 Ok(index) => Some(index).filter(|&i| i < adapters.len()),
@@ -198,13 +215,9 @@ impl Gpu {
         if adapters.is_empty() {
             return Err(Error::Device("no graphics adapter or driver found; `--device cpu` needs none".into()));
         }
-        match chosen {
-            Some(index) => match adapters.into_iter().nth(index) {
-                Some(adapter) => Self::from_adapter(adapter, options),
-                None => Err(no_such(&[], which)),
-            },
-            None => Err(no_such(&adapters, which)),
-        }
+        let missing = no_such(&adapters, which);
+        let adapter = found.and_then(|index| adapters.into_iter().nth(index)).ok_or(missing)?;
+        Self::from_adapter(adapter, options)
     }
 
     /// Opens `adapter` with all the buffer sizes it grants.
@@ -220,21 +233,7 @@ impl Gpu {
         if !computes(&adapter) {
             return Err(Error::Device(format!("{} ({}) has no compute shaders", info.name, info.backend)));
         }
-        let granted = adapter.limits();
-        let limits = wgpu::Limits {
-            max_storage_buffer_binding_size: granted.max_storage_buffer_binding_size,
-            max_buffer_size: granted.max_buffer_size,
-            ..wgpu::Limits::downlevel_defaults()
-        }
-        .or_worse_values_from(&granted);
-        let limits = wgpu::Limits {
-            max_storage_buffers_per_shader_stage: granted.max_storage_buffers_per_shader_stage.min(8),
-            max_compute_workgroup_storage_size: granted.max_compute_workgroup_storage_size.min(16384),
-            max_compute_invocations_per_workgroup: granted.max_compute_invocations_per_workgroup.min(256),
-            max_compute_workgroup_size_x: granted.max_compute_workgroup_size_x.min(256),
-            max_compute_workgroup_size_y: granted.max_compute_workgroup_size_y.min(256),
-            ..limits
-        };
+        let limits = limits_of(&adapter);
         let mut features = wgpu::Features::PIPELINE_CACHE;
         features.set(wgpu::Features::SUBGROUP, options.subgroups);
         let features = adapter.features() & features;
@@ -274,7 +273,7 @@ impl Gpu {
         })
     }
 
-    /// The same adapter as a device of its own, opened with other options.
+    /// Another device on the same adapter, opened with other options.
     ///
     /// # Errors
     /// [`Error::Device`] with the driver's reason.
@@ -282,12 +281,12 @@ impl Gpu {
         Self::from_adapter(self.shared.adapter.clone(), options)
     }
 
-    /// How it was opened.
+    /// The options it was opened with.
     pub fn options(&self) -> &GpuOptions {
         &self.shared.options
     }
 
-    /// The kernels compiled so far, as `shader::entry CONSTANT=value`, sorted. Tests compare them with those there are.
+    /// The kernels compiled so far, as `shader::kernel CONSTANT=value`, sorted.
     ///
     /// # Errors
     /// [`Error::Device`] if another thread failed while using the GPU.
@@ -295,8 +294,8 @@ impl Gpu {
         Ok(lock(&self.shared.pipelines)?.names())
     }
 
-    /// One line for people: adapter, backend and driver, whether kernels use subgroup operations, and where they are from
-    /// if not from this program.
+    /// One line of text: adapter, backend and driver, whether kernels use subgroup operations, and their folder if they are not
+    /// built in.
     pub fn describe(&self) -> String {
         let info = &self.shared.info;
         let subgroups = if self.subgroups() { "with subgroups" } else { "without subgroups" };
@@ -313,7 +312,7 @@ impl Gpu {
         self.shared.device.features().contains(wgpu::Features::SUBGROUP)
     }
 
-    /// The adapter's own account of itself.
+    /// The adapter's description.
     pub fn info(&self) -> &wgpu::AdapterInfo {
         &self.shared.info
     }
@@ -362,10 +361,10 @@ impl Gpu {
         Ok(Buffer { raw: Some(raw), home: self.clone() })
     }
 
-    /// Fills the buffers kept for reuse with set bits.
+    /// Fills the free buffers with set bits.
     pub(super) fn poison_free_memory(&self) -> Result<()> {
         let free: Vec<wgpu::Buffer> = lock(&self.shared.free)?.values().flatten().cloned().collect();
-        // Nothing recorded earlier may still write to them.
+        // Recorded launches may still write to them.
         self.wait()?;
         for buffer in free {
             self.shared.queue.write_buffer(&buffer, 0, &vec![0xff; buffer.size() as usize]);
@@ -405,14 +404,14 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
     mutex.lock().map_err(|_| Error::Device("another thread failed while using the GPU".into()))
 }
 
-/// Says that no adapter is the wanted one, and lists them as `gossamer devices` does.
+/// The error that no adapter is the requested one; it lists them as `gossamer devices` does.
 fn no_such(adapters: &[wgpu::Adapter], which: Option<&str>) -> Error {
-    let wanted = which.map_or("a GPU that can compute".to_string(), |w| format!("`{w}`"));
+    let requested = which.map_or("a GPU that can compute".to_string(), |w| format!("`{w}`"));
     let line = |(index, adapter): (usize, &wgpu::Adapter)| {
         let info = adapter.get_info();
         let compute = if computes(adapter) { "" } else { ", without compute shaders" };
         format!("gpu:{index} {} ({}, {:?}{compute})", info.name, info.backend, info.device_type)
     };
     let all: Vec<_> = adapters.iter().enumerate().map(line).collect();
-    Error::Device(format!("no adapter matches {wanted}; there are {}; and cpu", all.join(", ")))
+    Error::Device(format!("no adapter matches {requested}; there are {}; and cpu", all.join(", ")))
 }

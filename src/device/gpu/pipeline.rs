@@ -1,4 +1,4 @@
-//! Compiled kernels, kept by what they were compiled from.
+//! Compiled kernels, by what they were compiled from.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    /// What has been compiled, as `shader::entry CONSTANT=value`, sorted.
+    /// What has been compiled, as `shader::kernel CONSTANT=value`, sorted.
     pub(super) fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = self.pipelines.keys().cloned().collect();
         names.sort();

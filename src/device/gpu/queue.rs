@@ -1,4 +1,4 @@
-//! What is waiting to run, and how it is handed to the driver.
+//! What is waiting to run, and how it is submitted to the driver.
 
 use super::{Buffer, Gpu, lock};
 use crate::device::Element;
@@ -38,7 +38,7 @@ impl Pending {
         Self { commands: Vec::new(), params: Vec::new(), params_buffer, cost: 0, in_flight: Default::default() }
     }
 
-    /// Stores a launch's parameters and says at which offset of the parameter buffer they will be.
+    /// Stores a launch's parameters and returns their offset in the parameter buffer.
     pub(super) fn push_params(&mut self, params: &[u8]) -> u32 {
         let offset = self.params.len();
         self.params.extend_from_slice(params);

@@ -1,5 +1,5 @@
-//! Which of several ways is fastest on this adapter with this driver: choices by name, which may be kept on the disk beside the compiled
-//! kernels. A choice changes how fast a result comes, never what it means.
+//! What is fastest on this adapter with this driver: tuned choices by name, which may be kept in the cache folder. They change how
+//! fast a result is computed, never what it means.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,16 +11,16 @@ use super::{Gpu, lock};
 use crate::files::{create_folder, write_atomic};
 use crate::{Error, Result};
 
-/// The choices of one adapter, and its file.
+/// The tuned choices of one adapter, and their file.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Tuning {
-    /// Adapter, driver and version of this program: other kernels, other choices.
+    /// Adapter, driver and version of this program.
     of: String,
     choices: BTreeMap<String, u32>,
 }
 
 impl Tuning {
-    /// What `folder` holds for this adapter. A file that cannot be read, or is another's, is as good as none.
+    /// What `folder` holds for this adapter. A file that cannot be read, or is for another, counts as none.
     pub(super) fn open(info: &wgpu::AdapterInfo, folder: Option<&Path>) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         let wgpu::AdapterInfo { name, backend, driver, driver_info, .. } = info;
@@ -41,7 +41,7 @@ impl Tuning {
 }
 
 impl Gpu {
-    /// What was chosen for `name`, if anything was.
+    /// The tuned choice for `name`, if there is one.
     ///
     /// # Errors
     /// [`Error::Device`] if another thread failed while using the GPU.
@@ -49,7 +49,7 @@ impl Gpu {
         Ok(lock(&self.shared.tuning)?.choices.get(name).copied())
     }
 
-    /// Makes a choice, until this GPU is closed or [`Gpu::save_tuning`] is called.
+    /// Sets the choice for `name`. It lasts until this GPU is closed, or for good after [`Gpu::save_tuning`].
     ///
     /// # Errors
     /// As [`Gpu::tuned`].
@@ -58,7 +58,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Writes all choices to the cache folder, where later runs find them, and says where; nothing if there is no such folder.
+    /// Writes all choices to the cache folder for later runs and returns the file's path; without such a folder, nothing.
     ///
     /// # Errors
     /// [`Error::Io`].

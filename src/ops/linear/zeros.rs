@@ -183,10 +183,10 @@ impl RowNonzeros {
             }
             let [low, high] = masks;
             for (o, (low, high)) in low.into_iter().zip(high).take(outputs).enumerate() {
-                let mut left = u64::from(high) << 32 | u64::from(low);
-                while left != 0 {
-                    let c = left.trailing_zeros();
-                    left &= left - 1;
+                let mut bits = u64::from(high) << 32 | u64::from(low);
+                while bits != 0 {
+                    let c = bits.trailing_zeros();
+                    bits &= bits - 1;
                     self.entries.push((c, group[c as usize * right + o * down]));
                 }
                 self.ends.push(self.entries.len() as u32);
