@@ -29,9 +29,9 @@ use gossamer::model::{Batch, Model, WeightFormat, evaluate, means, site_pattern}
 use gossamer::observer::Observer;
 use gossamer::terminal::print;
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::{RunData, batches, held_out, prepare};
-use gossamer::train::ranks::Ranks;
 use gossamer::train::run::Run;
 use gossamer::train::step::Trainer;
 
@@ -159,7 +159,7 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
         cache: args.out.join("cache"),
         device: device.clone(),
         observer: Observer::default(),
-        ranks: Ranks::alone(),
+        communicator: Communicator::single(),
     };
     run.execute(resume, &mut |_| {}).context("training the sparse model")?;
     Ok((run.config, folder))

@@ -19,9 +19,9 @@ use gossamer::formats::ModelFiles;
 use gossamer::model::WeightFormat;
 use gossamer::observer::{Observer, Stage};
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::lock::claim;
-use gossamer::train::ranks::Ranks;
 use gossamer::train::run::{Event, Run};
 
 use crate::jobs::{Last, with_own_threads};
@@ -212,8 +212,14 @@ fn train(
     told(Progress { all, said: "reading the data, and its tokenizer".into(), ..Progress::default() });
     let report = |stage: &Stage| told(Progress { all, said: of(stage), ..Progress::default() });
     let observer = Observer::stopped_by(stop).with_report(&report);
-    let run =
-        Run { config, cache: above.join("cache"), device, observer, ranks: Ranks::alone(), folder: folder.clone() };
+    let run = Run {
+        config,
+        cache: above.join("cache"),
+        device,
+        observer,
+        communicator: Communicator::single(),
+        folder: folder.clone(),
+    };
     let mut done = 0;
     let outcome = run.execute(resume, &mut |event| match event {
         Event::Step(progress) => {

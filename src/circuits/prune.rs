@@ -10,7 +10,7 @@ use super::questions::DIFFERENCE;
 use super::{Answers, Calibration, Nodes, Questions};
 use crate::model::{Model, Weights, first_not_finite};
 use crate::ops::logit_diff::loss;
-use crate::settings::{self, Row, Setting, Takes, above, below, within};
+use crate::settings::{self, Setting, SettingRow, Takes, above, below, within};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -107,7 +107,7 @@ impl Settings {
     }
 
     /// All settings by name.
-    pub fn rows() -> Vec<Row> {
+    pub fn rows() -> Vec<SettingRow> {
         settings::rows("", SEARCH_SETTINGS)
     }
 }

@@ -73,7 +73,7 @@ pub fn train(folder: &Path) -> PathBuf {
         cache: folder.join("cache"),
         device: Device::cpu(),
         observer: Observer::default(),
-        ranks: gossamer::train::ranks::Ranks::alone(),
+        communicator: gossamer::train::communicator::Communicator::single(),
     };
     assert!(run_.execute(false, &mut |_| ()).unwrap().finished);
     run
