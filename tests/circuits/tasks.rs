@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use gossamer::Error;
-use gossamer::circuits::tasks::{self, Pair, Problem, Side, Split, Task, batch, choose_variant, tokenize};
+use gossamer::circuits::tasks::{self, Pair, PairProblem, PromptClass, Split, Task, batch, choose_variant, tokenize};
 use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::tokenizer::Tokenizer;
@@ -63,8 +63,8 @@ fn general(task: &str, answer: &str) -> String {
 /// Prompt, answer and the rest: a whole piece of code for each side.
 fn code(pair: &Pair) -> [String; 2] {
     [
-        format!("{}{}{}", pair.positive, pair.target, pair.after[0]),
-        format!("{}{}{}", pair.negative, pair.alternative, pair.after[1]),
+        format!("{}{}{}", pair.clean, pair.target, pair.after[0]),
+        format!("{}{}{}", pair.counterfactual, pair.alternative, pair.after[1]),
     ]
 }
 
@@ -83,7 +83,7 @@ fn pairs_are_well_formed_for_every_tokenizer() {
     for (task, (name, expected)) in tasks::all().into_iter().zip(ANSWERS) {
         for (tokenizer, (target, alternative)) in TOKENIZERS.iter().zip(expected) {
             let size = tokenizer.vocab_size();
-            let Ok(task) = task.clone().fitted(tokenizer) else {
+            let Ok(task) = task.clone().for_tokenizer(tokenizer) else {
                 assert_eq!((target, alternative), ("", ""), "{name}, {size}");
                 continue;
             };
@@ -94,12 +94,12 @@ fn pairs_are_well_formed_for_every_tokenizer() {
                     let found = (general(name, &pair.target), general(name, &pair.alternative));
                     assert_eq!(found, (target.to_string(), alternative.to_string()), "{name}, {size}");
                     assert_ne!(tokens.target, tokens.alternative);
-                    assert!(!task.same_length || tokens.positive.len() == tokens.negative.len());
+                    assert!(!task.same_length || tokens.clean.len() == tokens.counterfactual.len());
                     if index % 5 > 0 {
                         continue;
                     }
                     // The oracle: the whole code's tokens.
-                    let prompts = [(&tokens.positive, tokens.target), (&tokens.negative, tokens.alternative)];
+                    let prompts = [(&tokens.clean, tokens.target), (&tokens.counterfactual, tokens.alternative)];
                     for ((prompt, answer), code) in prompts.into_iter().zip(code(pair)) {
                         let whole = tokenizer.encode(&code).unwrap();
                         assert_eq!(&whole[..prompt.len()], prompt, "{name}, {size}: {code}");
@@ -115,23 +115,25 @@ fn pairs_are_well_formed_for_every_tokenizer() {
 fn prompts_fit_the_quickstart_model_and_tell_the_sides_apart() {
     for task in tasks::all() {
         let batch = batch(&task, Split::Train, 0, 0, 200, quickstart(), 1000).unwrap();
-        let short = batch.tokens.iter().filter(|tokens| tokens.positive.len().max(tokens.negative.len()) < 60).count();
+        let short =
+            batch.tokens.iter().filter(|tokens| tokens.clean.len().max(tokens.counterfactual.len()) < 60).count();
         assert!(short >= 170, "{}: only {short} of 200 are short", task.name);
         for pair in &batch.pairs {
-            let (positive, negative) = (&pair.positive, &pair.negative);
-            assert_ne!(positive, negative);
+            let (clean, counterfactual) = (&pair.clean, &pair.counterfactual);
+            assert_ne!(clean, counterfactual);
             // What differs is one stretch of a line; names and file stems apart, a short one.
-            let same = positive.bytes().zip(negative.bytes()).take_while(|(a, b)| a == b).count();
-            let back = positive[same..].bytes().rev().zip(negative[same..].bytes().rev()).take_while(|(a, b)| a == b);
+            let same = clean.bytes().zip(counterfactual.bytes()).take_while(|(a, b)| a == b).count();
+            let back =
+                clean[same..].bytes().rev().zip(counterfactual[same..].bytes().rev()).take_while(|(a, b)| a == b);
             let back = back.count();
-            let region = [&positive[same..positive.len() - back], &negative[same..negative.len() - back]];
+            let region = [&clean[same..clean.len() - back], &counterfactual[same..counterfactual.len() - back]];
             let longest = match task.name.as_str() {
                 "lambda_func" | "if_ternary" => 60,
                 "with_as" => 20,
                 _ => 14,
             };
             let closing = ["single_double_quote", "set_or_string", "set_or_string_fixedvarname"];
-            assert!(region.iter().all(|part| part.len() <= longest), "{}: {region:?}\n{positive}", task.name);
+            assert!(region.iter().all(|part| part.len() <= longest), "{}: {region:?}\n{clean}", task.name);
             assert!(region.iter().all(|part| part.lines().count() <= 1), "{}: {region:?}", task.name);
             assert!(!closing.contains(&task.name.as_str()) || region[0].len() <= 5, "{}: {region:?}", task.name);
         }
@@ -146,12 +148,12 @@ fn test_pairs_are_not_trained_on() {
         assert!(test.iter().all(|template| !train.contains(template)), "{}", task.name);
         let pairs = |split| (0..300).map(move |index| (split, index));
         let prompts: HashSet<String> =
-            pairs(Split::Train).map(|(split, index)| task.pair(split, 0, index).positive).collect();
+            pairs(Split::Train).map(|(split, index)| task.pair(split, 0, index).clean).collect();
         assert!(prompts.len() > 250, "{}: only {} prompts are different", task.name, prompts.len());
         let mut seen = HashSet::new();
         for (split, index) in pairs(Split::Test) {
             let pair = task.pair(split, 0, index);
-            assert!(!prompts.contains(&pair.positive), "{}", task.name);
+            assert!(!prompts.contains(&pair.clean), "{}", task.name);
             seen.insert(pair.template);
             for text in code(&pair) {
                 assert!(!text.contains(['«', '»', '▮']), "{text}");
@@ -219,26 +221,26 @@ fn pairs_are_frozen() {
 
 #[test]
 fn problems_say_what_is_wrong() {
-    let pair = |positive: &str, target: &str, alternative: &str, after: &str| Pair {
-        positive: positive.into(),
-        negative: "y".into(),
+    let pair = |clean: &str, target: &str, alternative: &str, after: &str| Pair {
+        clean: clean.into(),
+        counterfactual: "y".into(),
         target: target.into(),
         alternative: alternative.into(),
         after: [after.into(), String::new()],
         template: 0,
     };
-    let Err(Problem::NotSingle { side: Side::Positive, pieces, .. }) =
+    let Err(PairProblem::NotSingle { side: PromptClass::Clean, pieces, .. }) =
         tokenize(&pair("x", "')\n\n", "\n", ""), quickstart())
     else {
         panic!("taken")
     };
     assert_eq!(pieces.concat(), "')\\n\\n");
     let problem = tokenize(&pair("print('hello", "'", "\n", ")\n"), quickstart()).unwrap_err();
-    let Problem::Boundary { side: Side::Positive, written, .. } = &problem else { panic!("{problem}") };
+    let PairProblem::Boundary { side: PromptClass::Clean, written, .. } = &problem else { panic!("{problem}") };
     assert_eq!(written, &["')\\n"]);
     assert!(tokenize(&pair("print('hello", "'", "\n", " +"), quickstart()).is_ok());
     let problem = tokenize(&pair("x", "\n", "\n", ""), quickstart()).unwrap_err();
-    assert_eq!(problem, Problem::SameAnswer("\n".into()));
+    assert_eq!(problem, PairProblem::SameAnswer("\n".into()));
     let error = choose_variant(&tasks::find("if_equals").unwrap(), &TOKENIZERS[0]).unwrap_err().to_string();
     assert!(error.contains("if_equals") && error.contains("` ==` is not a single token but 2: ` =` `=`"), "{error}");
 }
@@ -250,9 +252,9 @@ fn prompts_are_cropped_from_the_left() {
     let short = batch(&task, Split::Train, 0, 0, 50, quickstart(), 12).unwrap();
     assert!(short.cropped > 0 && short.cropped.is_multiple_of(2));
     for (tokens, pair) in short.tokens.iter().zip(&short.pairs) {
-        assert!(tokens.positive.len() <= 12);
+        assert!(tokens.clean.len() <= 12);
         let at = whole.pairs.iter().position(|other| other == pair);
-        assert!(at.is_none_or(|at| whole.tokens[at].positive.ends_with(&tokens.positive)));
+        assert!(at.is_none_or(|at| whole.tokens[at].clean.ends_with(&tokens.clean)));
     }
     // Going on where a batch ended gives the pairs that a longer one has.
     let rest = batch(&task, Split::Train, 0, whole.next_index, 10, quickstart(), 1000).unwrap();
@@ -333,8 +335,8 @@ fn a_task_file_may_begin_with_a_byte_order_mark() {
     assert!(Task::from_file(&path).unwrap_err().to_string().contains("UTF-16"));
 }
 
-fn line(positive: &str, target: &str) -> String {
-    format!(r#"{{"positive": "{positive}", "negative": "y", "target": "{target}", "alternative": "b"}}"#)
+fn line(clean: &str, target: &str) -> String {
+    format!(r#"{{"positive": "{clean}", "negative": "y", "target": "{target}", "alternative": "b"}}"#)
 }
 
 #[test]
@@ -395,7 +397,7 @@ fn the_documented_examples_are_current() {
         let templates = task.templates(Split::Train);
         let pair = (0..).map(|index| task.pair(Split::Train, 0, index)).filter(|pair| pair.template == 0);
         // The shortest of a few: the one with no lines around it.
-        let pair = pair.take(20).min_by_key(|pair| pair.positive.len()).unwrap();
+        let pair = pair.take(20).min_by_key(|pair| pair.clean.len()).unwrap();
         let show = |prompt: &str, answer: &str| format!("{}⟨{}⟩", prompt, answer.replace('\n', "⏎"));
         written.push_str(&format!(
             "\n## {}\n\n{}. {} templates to train on, {} to test with.\n\n```text\n{}\n\n{}\n```\n",
@@ -403,8 +405,8 @@ fn the_documented_examples_are_current() {
             task.description,
             templates.len(),
             task.templates(Split::Test).len(),
-            show(&pair.positive, &pair.target),
-            show(&pair.negative, &pair.alternative),
+            show(&pair.clean, &pair.target),
+            show(&pair.counterfactual, &pair.alternative),
         ));
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tasks.md");
@@ -421,7 +423,7 @@ fn the_documented_examples_are_current() {
 fn answers_are_given_by_all_that_begins_alike() {
     let tokenizer = &TOKENIZERS[2];
     let id = |text: &str| tokenizer.single_token(text).unwrap_or_else(|| panic!("{text:?} is not a token"));
-    let given = |answers: [&str; 2]| tasks::alike(tokenizer, answers.map(id));
+    let given = |answers: [&str; 2]| tasks::tokens_sharing_prefix(tokenizer, answers.map(id));
     let by_decoding = |start: &str| -> Vec<u32> {
         let all = 0..tokenizer.vocab_size() as u32;
         all.filter(|&id| tokenizer.decode(&[id]).unwrap().starts_with(start)).collect()
