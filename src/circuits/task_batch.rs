@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tasks::TokenPair;
 use crate::model::{Batch, Model, Places, Sites, Weights};
-use crate::ops::contrast::{Choices, loss};
+use crate::ops::logit_diff::{TokenPairs, loss};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -27,7 +27,7 @@ pub struct TaskBatch {
 struct SubBatch {
     batch: Batch,
     places: Places,
-    choices: Choices,
+    choices: TokenPairs,
     /// Which ones, by their numbers among all.
     numbers: Vec<usize>,
 }
@@ -168,7 +168,7 @@ impl SubBatch {
         }
         let batch = Batch::new(&model.device, &model.config, &tokens, numbers.len())?;
         let places = Places::new(&model.device, &batch, &ends)?;
-        let choices = Choices::new(&model.device, [numbers.len(), 1, model.config.vocab_size], &choices)?;
+        let choices = TokenPairs::new(&model.device, [numbers.len(), 1, model.config.vocab_size], &choices)?;
         Ok(Self { batch, places, choices, numbers })
     }
 
@@ -180,7 +180,7 @@ impl SubBatch {
         sites: &mut dyn Sites,
     ) -> Result<Var> {
         let logits = model.forward_at(tape, weights, &self.batch, &self.places, sites)?;
-        tape.contrast(&logits, &self.choices)
+        tape.logit_diff(&logits, &self.choices)
     }
 }
 
