@@ -90,7 +90,7 @@ impl BinarySteps {
     }
 }
 
-impl Hooks for BinarySteps { 
+impl Hooks for BinarySteps {
     /// The value goes through the host; there is no way back.
     fn on_activation(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
         let Some(steps) = self.0.get(name) else { return Ok(value) };

@@ -116,7 +116,9 @@ impl Gates<'_> {
     }
 }
 
-impl Hooks for Gates<'_> { fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> { let place = self.nodes.layout.blocks().iter().position(|block| block.site == name); 
+impl Hooks for Gates<'_> {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        let place = self.nodes.layout.blocks().iter().position(|block| block.site == name);
         match place.and_then(|at| Some((self.gates[at].as_ref()?, &self.nodes.tensors[at]))) {
             Some((tau, mean)) => tape.gate(&value, tau, mean, self.temperature),
             None => Ok(value),

@@ -95,7 +95,9 @@ impl<'a> EdgeAblation<'a> {
     }
 }
 
-impl Hooks for EdgeAblation<'_> { fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> { self.gates.on_activation(tape, name, value) 
+impl Hooks for EdgeAblation<'_> {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        self.gates.on_activation(tape, name, value)
     }
 
     /// For values, what an edge carries is what attention made of them.

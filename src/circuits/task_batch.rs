@@ -7,7 +7,8 @@ use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 use serde::{Deserialize, Serialize};
 
-use super::tasks::TokenPair; use crate::model::{Batch, Hooks, Model, QueryPositions, Weights}; 
+use super::tasks::TokenPair;
+use crate::model::{Batch, Hooks, Model, QueryPositions, Weights};
 use crate::ops::logit_diff::{TokenPairs, loss};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -79,22 +80,14 @@ impl TaskBatch {
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
-<<<<<<< ours
-    pub fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
-        self.whole.ask(model, weights, tape, sites)
-||||||| base
-    pub fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Sites) -> Result<Var> {
-        self.whole.ask(model, weights, tape, sites)
-=======
     pub fn logit_diffs_on_tape(
         &self,
         model: &Model,
         weights: &Weights,
         tape: &mut Tape,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<Var> {
         self.whole.logit_diffs_on_tape(model, weights, tape, sites)
->>>>>>> theirs
     }
 
     /// Returns an error unless all of `values` are finite, which were computed, as `what` says, from a forward pass of all prompts with
@@ -116,7 +109,8 @@ impl TaskBatch {
     ///
     /// # Errors
     /// [`Error::NonFiniteSite`] where an answer is not finite; those of the forward pass and of `sites`.
- pub fn logit_diffs(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> { Ok(self.logit_diffs_while(model, weights, sites, |_| true)?.unwrap_or_default()) 
+    pub fn logit_diffs(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
+        Ok(self.logit_diffs_while(model, weights, sites, |_| true)?.unwrap_or_default())
     }
 
     /// As [`TaskBatch::logit_diffs`], given up as soon as `go_on` says no to the answers so far.
@@ -127,7 +121,9 @@ impl TaskBatch {
         &self,
         model: &Model,
         weights: &Weights,
- sites: &mut dyn Hooks, mut go_on: impl FnMut(&LogitDiffs) -> bool, ) -> Result<Option<LogitDiffs>> { 
+        sites: &mut dyn Hooks,
+        mut go_on: impl FnMut(&LogitDiffs) -> bool,
+    ) -> Result<Option<LogitDiffs>> {
         let parts = if self.parts.is_empty() { std::slice::from_ref(&self.whole) } else { &self.parts[..] };
         // By their numbers, so that the order of the parts leaves no trace in the sums.
         let mut diffs: Vec<Option<f64>> = vec![None; self.lengths.len()];
@@ -151,7 +147,9 @@ impl TaskBatch {
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
- pub fn logit_diffs_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> { let z = self.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?; self.check_finite((LOGIT_DIFF, &z), model, weights, sites)?; 
+    pub fn logit_diffs_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
+        let z = self.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
+        self.check_finite((LOGIT_DIFF, &z), model, weights, sites)?;
         let wide = |z: &[f32]| z.iter().map(|&z| f64::from(z)).collect();
         Ok(LogitDiffs { clean: wide(&z[..self.pairs]), counterfactual: wide(&z[self.pairs..]) })
     }
@@ -174,19 +172,13 @@ impl SubBatch {
         Ok(Self { batch, places, choices, numbers })
     }
 
-<<<<<<< ours
-    fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
-||||||| base
-    fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Sites) -> Result<Var> {
-=======
     fn logit_diffs_on_tape(
         &self,
         model: &Model,
         weights: &Weights,
         tape: &mut Tape,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<Var> {
->>>>>>> theirs
         let logits = model.forward_at(tape, weights, &self.batch, &self.places, sites)?;
         tape.logit_diff(&logits, &self.choices)
     }

@@ -18,7 +18,8 @@ impl Model {
         let path = names.iter().map(|n| folder.join(n)).find(|p| p.exists()).unwrap_or_else(|| folder.join(names[0]));
         let config = parse_config(&path, &read_unmarked(&path)?)?;
         let weights = folder.join("model.safetensors");
- let parameters = Parameters::load(&config, &SafetensorsFile::open(&weights)?, WeightFormat::Dense, device) .map_err(|error| error.in_file(&weights, ""))?; 
+        let parameters = Parameters::load(&config, &SafetensorsFile::open(&weights)?, WeightFormat::Dense, device)
+            .map_err(|error| error.in_file(&weights, ""))?;
         Ok(Self { config, parameters, device: device.clone() })
     }
 

@@ -33,12 +33,7 @@ use toml::Value;
 
 pub use collect::{circuits, collect};
 pub use job::Done;
-<<<<<<< ours
-pub use results::{Cell, Table};
-||||||| base
-=======
 pub use results::Results;
->>>>>>> theirs
 pub use shard::Shard;
 
 use crate::files::{hex, read_text};

@@ -1,6 +1,7 @@
 //! Where a run's settings start from.
 
-use super::config::{DataConfig, GradRms, OptimizerConfig, RunConfig, RuntimeConfig}; use crate::model::{ModelConfig, TopkSites}; 
+use super::config::{DataConfig, GradRms, OptimizerConfig, RunConfig, RuntimeConfig};
+use crate::model::{ModelConfig, TopkSites};
 use crate::sparsity::Schedule;
 use crate::{Error, Result};
 
