@@ -6,7 +6,7 @@ use crate::model::{Model, ModelConfig};
 use crate::observer::Observer;
 use crate::train::config::RunConfig;
 use crate::train::estimate::{DeviceBytes, Estimate, rehearse};
-use crate::train::run::Learner;
+use crate::train::run::Trainable;
 
 /// Estimates a run on the CPU device that trains a sparse model together with bridges to a dense one, as [`Estimate::new`] does.
 pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {

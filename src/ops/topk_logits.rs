@@ -91,7 +91,7 @@ fn cut(x: &Tensor, lse: &Tensor, kept: &Tensor) -> Result<Tensor> {
                     for (r, y) in block.chunks_exact_mut(vocab).enumerate() {
                         let row = (start + r) * vocab..(start + r + 1) * vocab;
                         let below = lse[start + r] - DEPTH;
-                        for ((y, &x), kept) in y.iter_mut().zip(&x[row.clone()]).zip(&kept[row]) {
+                        for ((y, &x), &kept) in y.iter_mut().zip(&x[row.clone()]).zip(&kept[row]) {
                             *y = if kept > 0.0 { x } else { below };
                         }
                     }

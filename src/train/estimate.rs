@@ -1,8 +1,8 @@
 //! What a run will need, before it starts.
 
-use super::config::{Optimizer, RunConfig};
+use super::communicator::Communicator;
+use super::config::{OptimizerConfig, RunConfig};
 use super::memory::{host_available, human_bytes};
-use super::ranks::Ranks;
 use super::step::{Trainer, trains};
 use crate::device::Device;
 use crate::model::{Batch, Model, ModelConfig, Parameters};
@@ -126,9 +126,9 @@ impl Estimate {
     ///
     /// # Errors
     /// [`Error::Ranks`].
-    pub fn on_each_of(mut self, ranks: &Ranks) -> Result<Self> {
-        if ranks.size() > 1 {
-            self.on_host = ranks.place()?.on_host as u64;
+    pub fn on_each_of(mut self, communicator: &Communicator) -> Result<Self> {
+        if communicator.size() > 1 {
+            self.on_host = communicator.topology()?.on_host as u64;
             // As sent and as received.
             self.host_bytes = self.host_bytes.saturating_add(self.gradients.saturating_mul(8));
         }
@@ -208,7 +208,7 @@ pub(crate) fn rehearse<T>(
     config.train.batch_size = batch_size.min((MAX_TOKENS / config.model.block_size.max(1)).max(1));
     config.train.accumulate = accumulate.min(MICRO_BATCHES);
     let model = Model::new(config.model.clone(), 0, &device)?;
-    let optimizer = Optimizer { steps: 1, ..config.train.clone() };
+    let optimizer = OptimizerConfig { steps: 1, ..config.train.clone() };
     let mut trained = prepare(&config, &device, Trainer::new(model, optimizer, config.sparsity.clone())?)?;
     let gradients = Estimate::gradients_of(&config).saturating_mul(4);
     let mut state = device.allocated().saturating_add(gradients);
