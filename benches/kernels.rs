@@ -1,7 +1,8 @@
-//! Each kernel by itself, at the sizes of a layer of width 1024 on 512 tokens.
+//! Each kernel alone, at the sizes of a layer of width 1024 on 512 tokens.
 //!
-//! `cargo bench --bench kernels` measures all on the native device, `cargo bench --bench kernels -- AbsTopK` those of that name;
-//! `DEVICE=gpu` chooses another device, by any name that `--device` takes.
+//! `cargo bench --bench kernels` measures all on the native device, `cargo bench --bench kernels --
+//! AbsTopK` those of that name; `DEVICE=gpu` chooses another device, by any name that `--device`
+//! takes.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gossamer::Result;
@@ -18,7 +19,7 @@ const ROWS: usize = 512;
 const WIDTH: usize = 1024;
 const VOCABULARY: usize = 2048;
 
-/// Where the work is done, and by whom it is measured.
+/// The device, and what measures it.
 struct Bench<'a> {
     criterion: &'a mut Criterion,
     device: Device,
@@ -81,7 +82,7 @@ impl Bench<'_> {
         self.time("Adam", "4096 × 1024", count, || {
             adam::apply(&mut weight, &gradient, &mut m, &mut v, None, &settings)
         })?;
-        // Hardly anything goes, so that every run has the same to do.
+        // Only one entry is removed, so that every run does the same work.
         let rule = weight_topk::Rule { keep: count - 1, min_alive: 4, neurons: Some(Neurons::Rows), decay: 0.0 };
         self.time("weight top-k", "4096 × 1024", count, || weight_topk::apply(&mut weight, &rule))?;
         let sparse = self.numbers(3, &shape, 1.0 / 64.0)?;

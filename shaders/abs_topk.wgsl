@@ -1,5 +1,5 @@
-// The k entries of largest magnitude in each row. Everything happens on bits: the order of bits & 0x7fffffff is that of
-// magnitudes, and no driver flushes or reorders what it takes for an integer.
+// The k entries of largest magnitude in each row. Everything happens on bits: the order of bits &
+// 0x7fffffff is that of magnitudes, and no driver flushes or reorders what it takes for an integer.
 
 #include grid
 const MAGNITUDE: u32 = 0x7fffffffu;
@@ -8,8 +8,8 @@ const MAGNITUDE: u32 = 0x7fffffffu;
 
 #include prefix_select
 
-// A row this short is read from global memory once and kept in 8 KiB of workgroup memory; a longer one is read again
-// in each pass.
+// A row this short is read from global memory once and kept in 8 KiB of workgroup memory; a longer
+// one is read again in each pass.
 const STAGE: u32 = 2048u;
 
 struct Params { rows: u32, width: u32, k: u32 }
@@ -29,11 +29,13 @@ fn entry(row: u32, i: u32) -> u32 {
     return x[row * p.width + i];
 }
 
-// The leading bits of the threshold, the k-th largest magnitude, and how many entries with these bits are still to be kept.
+// The leading bits of the threshold, the k-th largest magnitude, and how many entries with these
+// bits are still to be kept.
 struct Search { threshold: u32, need: u32 }
 
-// One radix pass over the bits from `shift` up to where the pass before ended (8 bits, 7 in the last): counts the
-// candidates by digit and walks down from the largest digit to the one in which the k-th largest entry lies.
+// One radix pass over the bits from `shift` up to where the pass before ended (8 bits, 7 in the
+// last): counts the candidates by digit and walks down from the largest digit to the one in which
+// the k-th largest entry lies.
 fn narrow(row: u32, lane: u32, known: Search, shift: u32, above: u32, mask: u32) -> Search {
     atomicStore(&counts[lane], 0u);
     workgroupBarrier();
@@ -64,14 +66,15 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     if lane == 0u {
         bound = p.width;
     }
-    // The first digit is the exponent, whose few common values the atomics would otherwise all meet in one bin.
+    // The first digit is the exponent, whose few common values the atomics would otherwise all meet
+    // in one bin.
     var search = narrow(row, lane, Search(0u, p.k), 23u, 0u, 0xffu);
     search = narrow(row, lane, search, 15u, 0x7f800000u, 0xffu);
     search = narrow(row, lane, search, 7u, 0x7fff8000u, 0xffu);
     search = narrow(row, lane, search, 0u, 0x7fffff80u, 0x7fu);
 
-    // Of the entries equal to the threshold the first `need` stay: those below `bound`. Where all stay, the bound
-    // only says which zeros were kept.
+    // Of the entries equal to the threshold the first `need` stay: those below `bound`. Where all
+    // stay, the bound only says which zeros were kept.
     let t = search.threshold;
     let partial = bin_count > search.need || t == 0u;
     let chunk = (p.width + 255u) / 256u;

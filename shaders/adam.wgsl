@@ -2,7 +2,8 @@
 
 #include grid
 
-// rate = lr / (1 - beta1^step), correction = 1 / (1 - beta2^step), keep = 1 - decay: from the host's float64.
+// rate = lr / (1 - beta1^step), correction = 1 / (1 - beta2^step), keep = 1 - decay: from the
+// host's float64.
 struct Params {
     n: u32,
     scaled: u32,

@@ -1,8 +1,9 @@
 // Causal attention. q, k, v, y: (B, T, H·D), heads next to each other; lse, delta: (B, H, T).
 //
-// The kernels over blocks give each of 64 invocations one query (or key), which it holds in registers, and stage keys and values (or
-// queries and output gradients) in tiles that all of them read. Channels go by fours, padded with zeros. A key after the query is left
-// out by its index, so that no infinities are needed.
+// The kernels over blocks give each of 64 invocations one query (or key), which it holds in
+// registers, and stage keys and values (or queries and output gradients) in tiles that all of them
+// read. Channels go by fours, padded with zeros. A key after the query is left out by its index, so
+// that no infinities are needed.
 
 #include grid
 
@@ -17,7 +18,8 @@ override D: u32 = 16u;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 
-// One query an invocation; the softmax is kept relative to the largest score met so far, as in flash attention (Dao et al. 2022).
+// One query an invocation; the softmax is kept relative to the largest score met so far, as in
+// flash attention (Dao et al. 2022).
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {

@@ -1,4 +1,5 @@
-// Attention of one query a sequence. q, y: (B, 1, H·D); keys, values: (B, capacity, H·D); scores: (B, H, length).
+// Attention of one query a sequence. q, y: (B, 1, H·D); keys, values: (B, capacity, H·D); scores:
+// (B, H, length).
 
 #include grid
 
@@ -71,8 +72,8 @@ fn start(at: u32) -> u32 {
     return at / p.heads * p.capacity * p.heads * p.width + at % p.heads * p.width;
 }
 
-// A head a workgroup. All invocations find the largest score and the sum of exponentials together; then each takes
-// channels of its own through all times.
+// A head a workgroup. All invocations find the largest score and the sum of exponentials together;
+// then each takes channels of its own through all times.
 @compute @workgroup_size(64)
 fn mix(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
        @builtin(local_invocation_index) lane: u32) {

@@ -1,9 +1,10 @@
 // A dense matrix to its nonzeros by row (CSR) and by column (CSC), and back.
 //
-// Rows and columns go through the same kernels: segment i, entry e is the number at
-// i * segment_step + e * entry_step. Each segment is cut into pieces of 64 entries, and an invocation goes through one piece: first to
-// count, then, when all counts are summed up, to write its nonzeros where they belong. Pieces are short enough to occupy a GPU and
-// make one count for 64 numbers.
+// Rows and columns go through the same kernels: segment i, entry e is the number at i *
+// segment_step + e * entry_step. Each segment is cut into pieces of 64 entries, and an invocation
+// goes through one piece: first to count, then, when all counts are summed up, to write its
+// nonzeros where they belong. Pieces are short enough to occupy a GPU and make one count for 64
+// numbers.
 
 #include grid
 
@@ -11,7 +12,8 @@
 
 struct Params {
     segments: u32, length: u32, segment_step: u32, entry_step: u32,
-    // Pieces in a segment, and whether neighbouring invocations take neighbouring segments (or pieces of one segment).
+    // Pieces in a segment, and whether neighbouring invocations take neighbouring segments (or
+    // pieces of one segment).
     pieces: u32, segments_first: u32,
     capacity: u32,
 }
@@ -33,7 +35,8 @@ fn piece_of(item: u32) -> vec2<u32> {
 
 @group(0) @binding(2) var<storage, read_write> starts: array<u32>;
 
-// starts[segment * pieces + piece] = how many nonzeros the piece has, and a last 0; the prefix sum then makes starts of them.
+// starts[segment * pieces + piece] = how many nonzeros the piece has, and a last 0; the prefix sum
+// then makes starts of them.
 @compute @workgroup_size(64)
 fn count(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
@@ -94,7 +97,8 @@ struct Params { n: u32, workgroups: u32 }
 
 var<workgroup> lanes: array<u32, 256>;
 
-// Replaces each of 1,024 neighbouring entries by the sum of those before it among them, and keeps their total.
+// Replaces each of 1,024 neighbouring entries by the sum of those before it among them, and keeps
+// their total.
 @compute @workgroup_size(256)
 fn scan(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -110,7 +114,8 @@ fn scan(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     }
     lanes[lane] = local;
     workgroupBarrier();
-    // After the round with distance d, a lane holds the sum of the 2 d lanes up to and including it.
+    // After the round with distance d, a lane holds the sum of the 2 d lanes up to and including
+    // it.
     for (var d = 1u; d < 256u; d *= 2u) {
         var before = 0u;
         if lane >= d {

@@ -2,7 +2,8 @@
 
 #include grid
 
-// A part of `part` consecutive entries, from `start` on in each run of `whole`. `n` entries in all parts.
+// A part of `part` consecutive entries, from `start` on in each run of `whole`. `n` entries in all
+// parts.
 struct Params { n: u32, part: u32, whole: u32, start: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;

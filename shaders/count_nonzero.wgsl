@@ -10,7 +10,8 @@ struct Params { n: u32 }
 
 var<workgroup> count: atomic<u32>;
 
-// Integer atomics: the order of the additions does not matter. 4096 entries a workgroup; `total` starts at 0.
+// Integer atomics: the order of the additions does not matter. 4096 entries a workgroup; `total`
+// starts at 0.
 @compute @workgroup_size(256)
 fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {

@@ -1,5 +1,5 @@
-// Cross-entropy of next-token predictions: logits x (rows, width), one target a row. A target that is not below the width means that the
-// row has none.
+// Cross-entropy of next-token predictions: logits x (rows, width), one target a row. A target that
+// is not below the width means that the row has none.
 
 #include grid
 #include lanes

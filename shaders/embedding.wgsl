@@ -28,8 +28,9 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
 @group(0) @binding(3) var<storage, read> order: array<u32>;
 @group(0) @binding(4) var<storage, read_write> dtable: array<f32>;
 
-// dout: (positions, width), offsets: (vocab + 1), order: (positions), dtable: (rows, width). One entry of dtable
-// an invocation: neighbours read neighbouring columns of the same positions, in ascending order of position.
+// dout: (positions, width), offsets: (vocab + 1), order: (positions), dtable: (rows, width). One
+// entry of dtable an invocation: neighbours read neighbouring columns of the same positions, in
+// ascending order of position.
 @compute @workgroup_size(256)
 fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
             @builtin(local_invocation_index) lane: u32) {

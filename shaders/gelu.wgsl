@@ -5,10 +5,10 @@
 struct Params { n: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-// The normal distribution function and e^(-x^2/2). The tail beyond |x| is e^(-x^2/2) R(s) with s = |x|/(|x| + 2): the smooth
-// factor of Abramowitz and Stegun's formula 7.1.26 in a variable that loses no digits near 0. R interpolates R(0) = 1/2 and
-// Chebyshev nodes up to |x| = 6; it is within 1.5e-9 of the tail. Past 13 a float cannot tell the tail from 0, and x * x might
-// overflow.
+// The normal distribution function and e^(-x^2/2). The tail beyond |x| is e^(-x^2/2) R(s) with s =
+// |x|/(|x| + 2): the smooth factor of Abramowitz and Stegun's formula 7.1.26 in a variable that
+// loses no digits near 0. R interpolates R(0) = 1/2 and Chebyshev nodes up to |x| = 6; it is within
+// 1.5e-9 of the tail. Past 13 a float cannot tell the tail from 0, and x * x might overflow.
 fn normal_cdf(x: f32) -> vec2<f32> {
     let a = min(abs(x), 13.0);
     let bell = select(exp(-0.5 * a * a), 0.0, a >= 13.0);

@@ -8,7 +8,8 @@ const LANES: u32 = 256u;
 // Of square_sum_join and factor.
 @group(0) @binding(1) var<storage, read> blocks: array<f32>;
 
-// The sum of `n` numbers by one workgroup, each lane in four strands so that long vectors lose little.
+// The sum of `n` numbers by one workgroup, each lane in four strands so that long vectors lose
+// little.
 fn join(lane: u32, n: u32) -> f32 {
     var sums = vec4<f32>(0.0);
     for (var i = lane; i < n; i += 1024u) {

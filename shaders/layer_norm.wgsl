@@ -1,5 +1,5 @@
-// LayerNorm over the last dimension: y = (x - mean) * rstd * weight (+ bias), rstd = 1 / sqrt(variance + eps).
-// x, y, dout, dx: (rows, width), weight, bias: (width), mean, rstd: (rows).
+// LayerNorm over the last dimension: y = (x - mean) * rstd * weight (+ bias), rstd = 1 /
+// sqrt(variance + eps). x, y, dout, dx: (rows, width), weight, bias: (width), mean, rstd: (rows).
 
 #include grid
 
@@ -19,8 +19,8 @@ struct Params { rows: u32, width: u32, eps: f32 }
 @group(0) @binding(5) var<storage, read_write> rstd: array<f32>;
 @group(0) @binding(6) var<storage, read> bias: array<f32>;
 
-// Mean and rstd of a row, written by its first invocation. The variance takes a second pass over the row: the
-// difference of mean(x^2) and mean(x)^2 would cancel.
+// Mean and rstd of a row, written by its first invocation. The variance takes a second pass over
+// the row: the difference of mean(x^2) and mean(x)^2 would cancel.
 fn statistics(row: u32, lane: u32) -> vec2<f32> {
     let base = row * p.width;
     let end = select(0u, p.width, row < p.rows);

@@ -20,17 +20,18 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-// A workgroup computes a tile of the output, SIDE x SIDE invocations with EACH x EACH entries each. Of each factor it keeps a
-// slab of DEPTH steps along the inner dimension, so that every invocation fetches exactly one group of four of each. A slab row has
-// one group of padding, which keeps transposing stores off one another's memory banks. Whatever the tile, an entry's terms are
-// added in the same order.
+// A workgroup computes a tile of the output, SIDE x SIDE invocations with EACH x EACH entries each.
+// Of each factor it keeps a slab of DEPTH steps along the inner dimension, so that every invocation
+// fetches exactly one group of four of each. A slab row has one group of padding, which keeps
+// transposing stores off one another's memory banks. Whatever the tile, an entry's terms are added
+// in the same order.
 //
-// SIDE 8, EACH 4: 32 x 32 entries, 64 invocations. For outputs that would leave most of a larger tile, or most of the GPU,
-// without work.
-// SIDE 16, EACH 4: 64 x 64 entries, 256 invocations (the portable maximum). 16 multiply-adds for two 16-byte reads of workgroup
-// memory, and 16 accumulators fit every GPU's registers.
-// SIDE 16, EACH 8: 128 x 128 entries. 64 multiply-adds for four reads, at the price of 64 accumulators.
-// Both of the latter take 8.5 KiB of workgroup memory, so that even of 16 KiB little is idle.
+// SIDE 8, EACH 4: 32 x 32 entries, 64 invocations. For outputs that would leave most of a larger
+// tile, or most of the GPU, without work. SIDE 16, EACH 4: 64 x 64 entries, 256 invocations (the
+// portable maximum). 16 multiply-adds for two 16-byte reads of workgroup memory, and 16
+// accumulators fit every GPU's registers. SIDE 16, EACH 8: 128 x 128 entries. 64 multiply-adds for
+// four reads, at the price of 64 accumulators. Both of the latter take 8.5 KiB of workgroup memory,
+// so that even of 16 KiB little is idle.
 override SIDE: u32 = 16u;
 override EACH: u32 = 4u;
 override DEPTH: u32 = 4u * SIDE / EACH;
@@ -86,7 +87,8 @@ fn store_block(at: u32, i: u32, j: u32, r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f
     store_four(at, i + 3u, j, r3);
 }
 
-// out = a b + bias with a: (m, k), b: (k, n), bias: (n), out: (shares, m, n); share s sums steps s * share and on.
+// out = a b + bias with a: (m, k), b: (k, n), bias: (n), out: (shares, m, n); share s sums steps s
+// * share and on.
 @compute @workgroup_size(SIDE * SIDE)
 fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
@@ -112,7 +114,8 @@ fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     let row = lane / SIDE;
     let col = lane % SIDE;
 
-    // Four by four entries, and with eight rows and columns those below, at the right, and below at the right.
+    // Four by four entries, and with eight rows and columns those below, at the right, and below at
+    // the right.
     var c0 = vec4<f32>();
     var c1 = vec4<f32>();
     var c2 = vec4<f32>();
@@ -185,8 +188,8 @@ struct Params { rows: u32, cols: u32, workgroups: u32 }
 
 var<workgroup> quarter: array<f32, 256>;
 
-// sums_c = the sum of rows 64 c to 64 c + 63 of x: (rows, cols). A workgroup takes 64 neighbouring columns, so that
-// reads are whole cache lines, and cuts the 64 rows among its four quarters.
+// sums_c = the sum of rows 64 c to 64 c + 63 of x: (rows, cols). A workgroup takes 64 neighbouring
+// columns, so that reads are whole cache lines, and cuts the 64 rows among its four quarters.
 @compute @workgroup_size(256)
 fn column_sums(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                @builtin(local_invocation_index) lane: u32) {

@@ -1,4 +1,5 @@
-// Differences of two logits a sequence. positions: (B, 2), where the logits of the right and the wrong token are.
+// Differences of two logits a sequence. positions: (B, 2), where the logits of the right and the
+// wrong token are.
 
 #include grid
 

@@ -1,4 +1,5 @@
-// Squared errors of rows, each relative to the squared distance of its target from the mean of all targets.
+// Squared errors of rows, each relative to the squared distance of its target from the mean of all
+// targets.
 
 #include grid
 #include lanes
@@ -16,7 +17,8 @@ struct Params { rows: u32, width: u32 }
 @group(0) @binding(4) var<storage, read_write> errors: array<f32>;
 @group(0) @binding(5) var<storage, read_write> distances: array<f32>;
 
-// errors = |x - target|^2 and distances = |target - mean|^2, where sums = rows * mean: one workgroup a row.
+// errors = |x - target|^2 and distances = |target - mean|^2, where sums = rows * mean: one
+// workgroup a row.
 @compute @workgroup_size(256)
 fn measure(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
@@ -50,7 +52,8 @@ struct Params { rows: u32, width: u32, least: f32 }
 @group(0) @binding(4) var<storage, read_write> weights: array<f32>;
 @group(0) @binding(5) var<storage, read_write> loss: array<f32>;
 
-// weights = 1 / (rows * distance), or 0 for rows at the mean; loss = sum of weights * errors. One workgroup.
+// weights = 1 / (rows * distance), or 0 for rows at the mean; loss = sum of weights * errors. One
+// workgroup.
 @compute @workgroup_size(256)
 fn weigh(@builtin(local_invocation_index) lane: u32) {
     var part = 0.0;

@@ -12,9 +12,9 @@ struct Params { rows: u32, width: u32, segments: u32, has_bias: u32, workgroups:
 @group(0) @binding(5) var<storage, read> bias: array<f32>;
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 
-// 16 rows of x by 256 of its columns, four rows to a vector: exactly the 16 KiB that every device has. With 16 rows each
-// nonzero that is fetched serves 16 multiply-adds; vectors of the same rows lie together, so that neighbouring
-// invocations that fill the tile write neighbouring memory.
+// 16 rows of x by 256 of its columns, four rows to a vector: exactly the 16 KiB that every device
+// has. With 16 rows each nonzero that is fetched serves 16 multiply-adds; vectors of the same rows
+// lie together, so that neighbouring invocations that fill the tile write neighbouring memory.
 var<workgroup> tile: array<vec4<f32>, 1024>;
 
 fn x_at(row: u32, col: u32) -> f32 {
@@ -37,9 +37,9 @@ fn store_four(row: u32, segment: u32, value: vec4<f32>) {
     store(row + 3u, segment, value.w);
 }
 
-// out[r, s] = bias[s] + the sum over segment s of value * x[r, index], for x: (rows, width),
-// out: (rows, segments). A workgroup takes 16 rows and 256 segments, one an invocation; as indices ascend, a segment can be
-// followed through one tile of x after the other.
+// out[r, s] = bias[s] + the sum over segment s of value * x[r, index], for x: (rows, width), out:
+// (rows, segments). A workgroup takes 16 rows and 256 segments, one an invocation; as indices
+// ascend, a segment can be followed through one tile of x after the other.
 @compute @workgroup_size(256)
 fn product(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {

@@ -1,16 +1,19 @@
-// The `keep` entries of largest key in a whole matrix, in place. Keys are magnitude bits, with the sign bit set on
-// entries that min-alive protects. Passes, in the order of launch: protect; four times histogram and pick; count_ties;
-// locate; apply. All of it happens on bits, except for the decay.
+// The `keep` entries of largest key in a whole matrix, in place. Keys are magnitude bits, with the
+// sign bit set on entries that min-alive protects. Passes, in the order of launch: protect; four
+// times histogram and pick; count_ties; locate; apply. All of it happens on bits, except for the
+// decay.
 
 #include grid
 
 const MAGNITUDE: u32 = 0x7fffffffu;
 const PROTECTED: u32 = 0x80000000u;
 const NONE: u32 = 0xffffffffu;
-// Entries a workgroup: 16 a lane, so that emptying its bins into the global ones is small beside filling them.
+// Entries a workgroup: 16 a lane, so that adding its bins to the global ones takes little of the
+// time.
 const BLOCK: u32 = 4096u;
 
-// neurons: 0 none, 1 rows, 2 columns. `protect` entries of each are protected. `shift`: the radix digit of this pass.
+// neurons: 0 none, 1 rows, 2 columns. `protect` entries of each are protected. `shift`: the radix
+// digit of this pass.
 struct Params {
     n: u32,
     cols: u32,
@@ -28,16 +31,16 @@ struct Params {
 #kernel protect
 
 @group(0) @binding(1) var<storage, read> weight: array<u32>;
-// (neurons, 2): a neuron protects the magnitudes above the first number, and those equal to it at a position below the
-// second.
+// (neurons, 2): a neuron protects the magnitudes above the first number, and those equal to it at a
+// position below the second.
 @group(0) @binding(2) var<storage, read_write> cuts: array<u32>;
 
 var<workgroup> top: array<atomic<u32>, 16>;
 var<workgroup> top_at: array<atomic<u32>, 16>;
 
-// Finds each neuron's cut by taking its largest entry `protect` times. A workgroup handles one row, its lanes side by
-// side along it, or 16 neighbouring columns with 16 lanes each, so that either way neighbouring lanes read
-// neighbouring words.
+// Finds each neuron's cut by taking its largest entry `protect` times. A workgroup handles one row,
+// its lanes side by side along it, or 16 neighbouring columns with 16 lanes each, so that either
+// way neighbouring lanes read neighbouring words.
 @compute @workgroup_size(256)
 fn protect(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
@@ -97,8 +100,8 @@ fn protect(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
 #include weight_key
 
 @group(0) @binding(1) var<storage, read> weight: array<u32>;
-// state: the threshold's digits found so far; how many keys with these digits are still to be kept; after `locate`, one
-// past the flat index of the last kept key that equals the threshold.
+// state: the threshold's digits found so far; how many keys with these digits are still to be kept;
+// after `locate`, one past the flat index of the last kept key that equals the threshold.
 @group(0) @binding(3) var<storage, read> state: array<u32, 3>;
 @group(0) @binding(4) var<storage, read_write> bins: array<atomic<u32>, 256>;
 
@@ -140,8 +143,8 @@ fn histogram(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gri
 @group(0) @binding(1) var<storage, read_write> state: array<u32, 3>;
 @group(0) @binding(2) var<storage, read_write> bins: array<u32, 256>;
 
-// Walks down from the largest digit to the one in which the threshold lies, and empties the bins for the next pass.
-// One workgroup.
+// Walks down from the largest digit to the one in which the threshold lies, and empties the bins
+// for the next pass. One workgroup.
 @compute @workgroup_size(256)
 fn pick(@builtin(local_invocation_index) lane: u32) {
     let first = p.shift == 24u;
@@ -204,7 +207,8 @@ fn count_ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gr
 var<workgroup> found_block: u32;
 var<workgroup> found_remaining: u32;
 
-// Finds the block of the last key that equals the threshold and is kept, then its place in there. One workgroup.
+// Finds the block of the last key that equals the threshold and is kept, then its place in there.
+// One workgroup.
 @compute @workgroup_size(256)
 fn locate(@builtin(local_invocation_index) lane: u32) {
     let threshold = state[0];

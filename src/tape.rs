@@ -1,8 +1,9 @@
 //! Reverse-mode differentiation: which operations ran, and the backward pass through them.
 //!
-//! A [`Var`] is a tensor and, if it needs a gradient, its number on the [`Tape`]. Operations on constants are not recorded,
-//! so that inference keeps no activations. The backward pass consumes the recorded operations, and frees what each saved as
-//! soon as its gradient is done. Each operation adds its own method to [`Tape`], in its file in [`crate::ops`].
+//! A [`Var`] is a tensor and, if it needs a gradient, its number on the [`Tape`]. Operations on
+//! constants are not recorded, so that inference keeps no activations. The backward pass consumes
+//! the recorded operations, and frees what each saved as soon as its gradient is done. Each
+//! operation adds its own method to [`Tape`], in its file in [`crate::ops`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -75,7 +76,8 @@ impl Tape {
         self.keep.extend(var.id);
     }
 
-    /// Takes the gradient of `var` that the backward pass computed, if there is one: a second call returns nothing.
+    /// Takes the gradient of `var` that the backward pass computed, if there is one: a second call
+    /// returns nothing.
     pub fn take_gradient(&mut self, var: &Var) -> Option<Tensor> {
         self.gradients.remove(&var.id?)
     }
@@ -85,8 +87,9 @@ impl Tape {
         self.ids - 1
     }
 
-    /// Records that `outputs` were computed from `inputs`. `backward` gets the gradients of the outputs (of at least one)
-    /// and which inputs need one, and returns the gradients of the inputs in order.
+    /// Records that `outputs` were computed from `inputs`. `backward` gets the gradients of the
+    /// outputs (of at least one) and which inputs need one, and returns the gradients of the inputs
+    /// in order.
     pub fn record(
         &mut self,
         inputs: &[&Var],
@@ -120,7 +123,8 @@ impl Tape {
         vars.pop().ok_or_else(|| Error::Device("an operation without an output".into()))
     }
 
-    /// Computes the gradients of leaves and kept values, given that of `from`: `seed`, of the same shape.
+    /// Computes the gradients of leaves and kept values, given that of `from`: `seed`, of the same
+    /// shape.
     ///
     /// # Errors
     /// Those of the operations' gradient rules.
@@ -136,7 +140,8 @@ impl Tape {
         self.backward_while(seeds, || Ok(()))
     }
 
-    /// As [`Tape::backward_from`], with a call of `check` before every operation; its first error ends the pass.
+    /// As [`Tape::backward_from`], with a call of `check` before every operation; its first error
+    /// ends the pass.
     ///
     /// # Errors
     /// Those of the operations' gradient rules, and of `check`.
@@ -157,8 +162,9 @@ impl Tape {
         Ok(())
     }
 
-    /// As [`Tape::backward`], and calls `done` with the index and the gradient of each of `leaves` as soon as the gradient is
-    /// complete: those used last come first. Leaves that nothing depends on come at the end, without a gradient.
+    /// As [`Tape::backward`], and calls `done` with the index and the gradient of each of `leaves`
+    /// as soon as the gradient is complete: those used last come first. Leaves that nothing depends
+    /// on come at the end, without a gradient.
     ///
     /// # Errors
     /// Those of the operations' gradient rules, and of `done`.

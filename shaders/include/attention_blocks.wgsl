@@ -50,7 +50,8 @@ fn exists(c: u32) -> vec4<bool> {
     return vec4<u32>(4u * c, 4u * c + 1u, 4u * c + 2u, 4u * c + 3u) < vec4<u32>(D);
 }
 
-// Where those channels are in the row that begins at `row`, the last one standing in for those that do not exist.
+// Where those channels are in the row that begins at `row`, the last one standing in for those that
+// do not exist.
 fn indices(row: u32, c: u32) -> vec4<u32> {
     return min(row + vec4<u32>(4u * c, 4u * c + 1u, 4u * c + 2u, 4u * c + 3u), vec4<u32>(row + D - 1u));
 }

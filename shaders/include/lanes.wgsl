@@ -1,5 +1,5 @@
-// Sums and maxima over a workgroup of LANES invocations, a power of two that the shader defines. All of them must call; each receives
-// the result.
+// Sums and maxima over a workgroup of LANES invocations, a power of two that the shader defines.
+// All of them must call; each receives the result.
 
 var<workgroup> shared_lanes: array<f32, LANES>;
 

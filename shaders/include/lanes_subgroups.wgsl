@@ -1,5 +1,6 @@
-// As lanes.wgsl, with two barriers instead of ten: one subgroup, that of lane 0, does all of it. Nothing is assumed of how the driver
-// cuts the workgroup into subgroups, which need not even be of one size.
+// As lanes.wgsl, with two barriers instead of ten: one subgroup, that of lane 0, does all of it.
+// Nothing is assumed of how the driver cuts the workgroup into subgroups, which need not even be of
+// one size.
 
 var<workgroup> shared_lanes: array<f32, LANES>;
 // Apart from the lanes, so that the next call may begin while this one is still read.

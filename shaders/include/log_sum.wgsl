@@ -1,5 +1,6 @@
-// Of the row x[start], ..., x[start + v - 1]: its largest entry, and the logarithm of the sum of e^(x - largest). All invocations of a
-// workgroup must call; each receives the result. Needs `lanes`.
+// Of the row x[start], ..., x[start + v - 1]: its largest entry, and the logarithm of the sum of
+// e^(x - largest). All invocations of a workgroup must call; each receives the result. Needs
+// `lanes`.
 fn row_log_sum(lane: u32, start: u32, v: u32) -> vec2<f32> {
     // Lanes without an entry hold the first one: no infinities needed.
     var best = x[start];

@@ -1,5 +1,5 @@
-// The gradient of a norm's weight by blocks of rows. The shader defines `term(i, row)`, the gradient's share of entry i in that
-// row.
+// The gradient of a norm's weight by blocks of rows. The shader defines `term(i, row)`, the
+// gradient's share of entry i in that row.
 
 struct Params { rows: u32, width: u32, block: u32 }
 
@@ -7,8 +7,8 @@ struct Params { rows: u32, width: u32, block: u32 }
 
 var<workgroup> quarters: array<f32, 256>;
 
-// Column sums of the terms over blocks of `block` rows; partials: (blocks, width). A workgroup takes 64 columns, neighbours in
-// memory, and 4 interleaved shares of the block's rows.
+// Column sums of the terms over blocks of `block` rows; partials: (blocks, width). A workgroup
+// takes 64 columns, neighbours in memory, and 4 interleaved shares of the block's rows.
 @compute @workgroup_size(256)
 fn backward_weight(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
                    @builtin(local_invocation_index) lane: u32) {

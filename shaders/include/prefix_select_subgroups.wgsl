@@ -1,5 +1,5 @@
-// As prefix_select.wgsl with a barrier less: the subgroup of lane 0 does the whole search. It assumes nothing about how the
-// driver cuts the workgroup into subgroups; they may differ in size.
+// As prefix_select.wgsl with a barrier less: the subgroup of lane 0 does the whole search. It
+// assumes nothing about how the driver cuts the workgroup into subgroups; they may differ in size.
 
 var<workgroup> counts: array<atomic<u32>, 256>;
 var<workgroup> bin: u32;

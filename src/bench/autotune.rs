@@ -5,12 +5,12 @@ use crate::Result;
 use crate::device::{Device, Gpu};
 use crate::ops::linear::{self, OutputShape, Tile};
 
-/// How much faster than the tile in use another must be to take its place: less is noise.
+/// How much faster than the tile in use another must be to replace it: less is noise.
 const GAIN: f64 = 1.03;
 
-/// One output, all tiles, and the one that is used from now on.
+/// The times of all tiles for one shape of output, and the best tile.
 #[derive(Clone, Debug)]
-pub struct Choice {
+pub struct TileTimes {
     /// What was computed.
     pub output: OutputShape,
     /// Rows, columns and inner dimension.
@@ -21,12 +21,12 @@ pub struct Choice {
     pub best: Tile,
 }
 
-/// Times all tiles on an output of every kind, with `depth` steps along the inner dimension, and makes the best ones those of `gpu`.
-/// [`Gpu::save_tuning`] keeps them for later runs.
+/// Times all tiles on an output of every shape, with an inner dimension of `depth`, and sets the
+/// best ones on `gpu`. [`Gpu::save_tuning`] keeps them for later runs.
 ///
 /// # Errors
 /// Those of the operations.
-pub fn autotune(gpu: &Gpu, options: &Options, depth: usize, watch: &mut dyn FnMut(&Choice)) -> Result<()> {
+pub fn autotune(gpu: &Gpu, options: &Options, depth: usize, watch: &mut dyn FnMut(&TileTimes)) -> Result<()> {
     for output in OutputShape::ALL {
         let (m, n) = match output {
             OutputShape::Thin => (32, 1024),
@@ -43,7 +43,7 @@ pub fn autotune(gpu: &Gpu, options: &Options, depth: usize, watch: &mut dyn FnMu
         let fastest = seconds.iter().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(before, |(tile, _)| *tile);
         let best = if of(before) > of(fastest) * GAIN { fastest } else { before };
         linear::set_tile(gpu, output, best)?;
-        watch(&Choice { output, sizes: (m, n, depth), seconds, best });
+        watch(&TileTimes { output, sizes: (m, n, depth), seconds, best });
     }
     Ok(())
 }

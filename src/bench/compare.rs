@@ -1,28 +1,28 @@
-//! Reports side by side.
+//! Several reports, compared.
 
-use super::{Report, Row};
+use super::{BenchReport, Row};
 use crate::chart::{Bars, COLORS};
 
-/// What one report says of a piece of work, and how often as fast it is as the first report that has it.
+/// The speed of a piece of work in one report.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cell {
-    /// The rate, in words; nothing if it was not measured.
+pub struct Speed {
+    /// The rate with its unit; nothing if it was not measured.
     pub rate: Option<String>,
-    /// Its ratio to the first report that measured it.
+    /// The rate relative to that of the first report that measured it.
     pub ratio: Option<f64>,
 }
 
 /// A piece of work in all reports.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
+pub struct Comparison {
     /// Kind and sizes.
     pub work: String,
     /// In the order of the reports.
-    pub cells: Vec<Cell>,
+    pub speeds: Vec<Speed>,
 }
 
-/// Sets the reports side by side: every piece of work that any of them has, in the order of first mention.
-pub fn lines(reports: &[Report]) -> Vec<Line> {
+/// Every piece of work that any of the reports has, in order of first occurrence.
+pub fn lines(reports: &[BenchReport]) -> Vec<Comparison> {
     let mut kinds: Vec<(&str, &str)> = Vec::new();
     for row in reports.iter().flat_map(|report| &report.rows) {
         if !kinds.contains(&(&row.name, &row.shape)) {
@@ -30,23 +30,23 @@ pub fn lines(reports: &[Report]) -> Vec<Line> {
         }
     }
     let line = |(name, shape): (&str, &str)| {
-        let of = |report: &Report| -> Option<Row> {
+        let of = |report: &BenchReport| -> Option<Row> {
             report.rows.iter().find(|row| row.name == name && row.shape == shape && row.seconds.is_some()).cloned()
         };
         let rows: Vec<Option<Row>> = reports.iter().map(of).collect();
         let base = rows.iter().flatten().next().map(Row::rate);
-        let cell = |row: &Option<Row>| Cell {
+        let cell = |row: &Option<Row>| Speed {
             rate: row.as_ref().map(Row::rate_text),
             ratio: row.as_ref().zip(base).map(|(row, base)| row.rate() / base),
         };
-        Line { work: format!("{name}: {shape}"), cells: rows.iter().map(cell).collect() }
+        Comparison { work: format!("{name}: {shape}"), speeds: rows.iter().map(cell).collect() }
     };
     kinds.into_iter().map(line).collect()
 }
 
-/// What a report is called among others: its device, and its driver where two devices have one name.
-pub fn names(reports: &[Report]) -> Vec<String> {
-    let full = |report: &Report| {
+/// A name for each report: its device, and its driver where two devices have one name.
+pub fn names(reports: &[BenchReport]) -> Vec<String> {
+    let full = |report: &BenchReport| {
         let device = &report.device;
         let mut name = format!("{} ({})", device.name, device.backend);
         if reports
@@ -63,7 +63,7 @@ pub fn names(reports: &[Report]) -> Vec<String> {
 }
 
 /// The ratios as bars.
-pub fn picture(reports: &[Report]) -> Bars {
+pub fn bars(reports: &[BenchReport]) -> Bars {
     let lines = lines(reports);
     Bars {
         title: "Speed, as a multiple of the first device's".into(),
@@ -71,7 +71,7 @@ pub fn picture(reports: &[Report]) -> Bars {
         colors: COLORS.iter().copied().cycle().take(reports.len()).collect(),
         groups: lines
             .into_iter()
-            .map(|line| (line.work, line.cells.into_iter().map(|cell| cell.ratio).collect()))
+            .map(|line| (line.work, line.speeds.into_iter().map(|speed| speed.ratio).collect()))
             .collect(),
     }
 }

@@ -1,7 +1,9 @@
-//! How fast is this device? The same work on every device, so that results of different machines stand side by side.
+//! How fast is this device? Every device does the same work, so that the results of different
+//! machines can be compared.
 //!
-//! [`run()`] first lets the golden cases agree, then times each of the `workloads`: a warm-up, then runs until the time for it is spent, inputs
-//! rotated past the caches. A [`Report`] is its JSON file, [`compare`] sets several beside each other.
+//! [`run()`] first checks the golden cases, then times each of the `workloads`: a warm-up, then
+//! runs until its time budget is spent, with inputs that rotate through more memory than the
+//! caches. A [`BenchReport`] is its JSON file, [`compare`] compares several.
 
 mod autotune;
 pub mod compare;
@@ -10,8 +12,8 @@ mod workloads;
 
 use std::time::{Duration, Instant};
 
-pub use autotune::{Choice, autotune};
-pub use report::{DeviceInfo, Machine, Report, Row, Seconds, Unit, VERSION};
+pub use autotune::{TileTimes, autotune};
+pub use report::{BenchReport, DeviceInfo, Machine, Row, Seconds, Unit, VERSION};
 
 use crate::check;
 use crate::device::Device;
@@ -23,9 +25,10 @@ use workloads::Workload;
 pub struct Options {
     /// Time for each piece of work.
     pub budget: Duration,
-    /// Work that would take longer than this once, as a smaller piece of its kind foretells, is left out.
+    /// Work that would take longer than this once, estimated from a smaller piece of its kind, is
+    /// skipped.
     pub longest: Duration,
-    /// Runs at least.
+    /// Least number of runs.
     pub runs: usize,
 }
 
@@ -41,17 +44,17 @@ impl Options {
     }
 }
 
-/// A timed run that is shorter than this is repeated within the measurement.
-const SHORTEST: f64 = 0.004;
+/// Seconds: a shorter run is repeated within one measurement.
+const MIN_SECONDS: f64 = 0.004;
 
-/// Runs kept at most.
-const MOST_RUNS: usize = 200;
+/// Most runs of one piece of work.
+const MAX_RUNS: usize = 200;
 
-/// Checks the device, then measures it; `watch` sees every row as it is done.
+/// Checks the device, then measures it, and calls `watch` with every row when it is done.
 ///
 /// # Errors
-/// [`Error::Device`] naming the golden case that fails: the speed of wrong numbers is of no interest. Otherwise those of the operations.
-pub fn run(device: &Device, options: &Options, watch: &mut dyn FnMut(&Row)) -> Result<Report> {
+/// [`Error::Device`] naming the golden case that fails; otherwise those of the operations.
+pub fn run(device: &Device, options: &Options, watch: &mut dyn FnMut(&Row)) -> Result<BenchReport> {
     let cases = check::built_in();
     for case in &cases {
         let verdicts = check::run(case, device)?;
@@ -73,15 +76,15 @@ pub fn run(device: &Device, options: &Options, watch: &mut dyn FnMut(&Row)) -> R
         watch(&row);
         rows.push(row);
     }
-    Ok(Report::new(device, cases.len(), rows))
+    Ok(BenchReport::new(device, cases.len(), rows))
 }
 
 /// Times one piece of work; `before` is a smaller piece of its kind.
 fn measure(device: &Device, options: &Options, work: Workload, before: Option<&Row>) -> Result<Row> {
     let mut row = Row::new(work.name, work.shape, work.amount, work.unit);
-    let foretold = before.map_or(0.0, |before| work.amount / before.rate().max(f64::MIN_POSITIVE));
-    if foretold > options.longest.as_secs_f64() || before.is_some_and(|before| before.seconds.is_none()) {
-        row.skipped = Some(match foretold {
+    let estimated = before.map_or(0.0, |before| work.amount / before.rate().max(f64::MIN_POSITIVE));
+    if estimated > options.longest.as_secs_f64() || before.is_some_and(|before| before.seconds.is_none()) {
+        row.skipped = Some(match estimated {
             seconds if seconds.is_finite() && seconds < 1e6 => format!("would take about {seconds:.0} s"),
             _ => "would take too long".into(),
         });
@@ -99,7 +102,7 @@ fn measure(device: &Device, options: &Options, work: Workload, before: Option<&R
     Ok(row)
 }
 
-/// Times `job`, which is told how often it has run.
+/// Times `job`, which gets the number of its earlier runs.
 fn timed(device: &Device, options: &Options, job: &mut dyn FnMut(usize) -> Result<()>) -> Result<Seconds> {
     let mut round = 0;
     let mut time = |times: usize| -> Result<f64> {
@@ -114,10 +117,10 @@ fn timed(device: &Device, options: &Options, job: &mut dyn FnMut(usize) -> Resul
     // The first run compiles and allocates, the second tells how long one takes.
     time(1)?;
     let once = time(1)?;
-    let times = (SHORTEST / once.max(1e-9)).ceil().clamp(1.0, 1000.0) as usize;
+    let times = (MIN_SECONDS / once.max(1e-9)).ceil().clamp(1.0, 1000.0) as usize;
     let mut seconds = Vec::new();
     let start = Instant::now();
-    while seconds.len() < options.runs || (start.elapsed() < options.budget && seconds.len() < MOST_RUNS) {
+    while seconds.len() < options.runs || (start.elapsed() < options.budget && seconds.len() < MAX_RUNS) {
         seconds.push(time(times)?);
     }
     Ok(Seconds::of(seconds))

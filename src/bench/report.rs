@@ -1,4 +1,4 @@
-//! What a benchmark says, and its file.
+//! The results of a benchmark, and their file.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,29 +11,30 @@ use crate::files::{read_unmarked, write_atomic};
 use crate::ops::linear::{self, OutputShape};
 use crate::{Error, Result};
 
-/// The version of the file. Raised whenever a piece of work changes, since its numbers no longer compare.
+/// The version of the file. Raised whenever a piece of work changes, since its numbers no longer
+/// compare.
 pub const VERSION: u32 = 1;
 
 /// One device's numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct BenchReport {
     /// [`VERSION`].
     pub version: u32,
-    /// Of this program.
+    /// The version of this program.
     pub gossamer: String,
     /// When it was measured, in seconds since 1970.
     pub time: u64,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
-    /// On what.
+    /// The device.
     pub device: DeviceInfo,
-    /// How many golden cases agreed before.
+    /// How many golden cases passed before.
     pub golden_cases: usize,
     /// What was measured.
     pub rows: Vec<Row>,
 }
 
-/// The machine around the device.
+/// The machine of a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// Operating system and architecture.
@@ -46,7 +47,7 @@ pub struct Machine {
     pub memory: u64,
 }
 
-/// The device.
+/// A device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeviceInfo {
     /// Its name.
@@ -55,12 +56,13 @@ pub struct DeviceInfo {
     pub backend: String,
     /// The driver and its version; nothing for the CPU.
     pub driver: String,
-    /// Cpu, DiscreteGpu, IntegratedGpu, VirtualGpu or Other; software adapters say Cpu, with a backend of their own.
+    /// Cpu, DiscreteGpu, IntegratedGpu, VirtualGpu or Other; software adapters say Cpu, with a
+    /// backend of their own.
     pub kind: String,
     /// Whether its kernels use subgroup operations.
     #[serde(default)]
     pub subgroups: bool,
-    /// The tiles of its dense product, for narrow, few and many (see [`Output`]); nothing for the CPU.
+    /// The tiles of its dense product, for each [`OutputShape`] in order; nothing for the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<[(usize, usize); 3]>,
 }
@@ -76,9 +78,9 @@ pub struct Row {
     pub amount: f64,
     /// The unit.
     pub unit: Unit,
-    /// How long one run took; nothing if it was left out.
+    /// How long one run took; nothing if it was skipped.
     pub seconds: Option<Seconds>,
-    /// Why it was left out.
+    /// Why it was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
 }
@@ -89,9 +91,10 @@ pub struct Row {
 pub enum Unit {
     /// Bytes read and written.
     Bytes,
-    /// Additions and multiplications, of the dense operation where a sparse one does the same with fewer.
+    /// Additions and multiplications, of the dense operation where a sparse one does the same with
+    /// fewer.
     Flops,
-    /// Numbers gone through.
+    /// Entries of a tensor.
     Entries,
     /// Tokens.
     Tokens,
@@ -129,12 +132,12 @@ impl Row {
         Self { name: name.into(), shape, amount, unit, seconds: None, skipped: None }
     }
 
-    /// Units a second by the median; 0 if it was left out.
+    /// Units a second by the median; 0 if it was skipped.
     pub fn rate(&self) -> f64 {
         self.seconds.map_or(0.0, |seconds| self.amount / seconds.median)
     }
 
-    /// [`Row::rate`] for people.
+    /// [`Row::rate`] with its unit.
     pub fn rate_text(&self) -> String {
         let (rate, unit) = match self.unit {
             Unit::Bytes => (self.rate() / 1e9, "GB/s"),
@@ -150,7 +153,7 @@ impl Row {
     }
 }
 
-impl Report {
+impl BenchReport {
     pub(super) fn new(device: &Device, golden_cases: usize, rows: Vec<Row>) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
@@ -187,7 +190,7 @@ impl Report {
             !(row.amount > 0.0 && row.amount.is_finite() && seconds.iter().all(|s| *s > 0.0 && s.is_finite()))
         });
         match bad {
-            Some(row) => Err(wrong(format!("the numbers of {} {} cannot be", row.name, row.shape))),
+            Some(row) => Err(wrong(format!("the numbers of {} {} are impossible", row.name, row.shape))),
             None => Ok(report),
         }
     }
@@ -204,10 +207,10 @@ impl Report {
 
 impl Machine {
     fn this() -> Self {
-        let wanted = RefreshKind::nothing()
+        let requested = RefreshKind::nothing()
             .with_cpu(CpuRefreshKind::nothing())
             .with_memory(MemoryRefreshKind::nothing().with_ram());
-        let system = System::new_with_specifics(wanted).ok();
+        let system = System::new_with_specifics(requested).ok();
         let processor = system.as_ref().and_then(|s| s.cpus().first()).map(|cpu| cpu.brand().trim().to_string());
         Self {
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),

@@ -50,7 +50,7 @@ pub(super) fn all() -> Vec<Workload> {
     list.push(abs_topk());
     list.push(weight_topk());
     list.extend([attention(false), attention(true)]);
-    // A small batch first, which foretells how long a slow device would take for the others.
+    // A small batch first: from its time that of the others is estimated.
     let steps = [("quickstart", Some(2)), ("quickstart", None), ("small", None)];
     list.extend(steps.map(|(preset, batch)| step("training step, dense", preset, batch, true)));
     list.extend(steps.map(|(preset, batch)| step("training step, sparse", preset, batch, false)));
@@ -105,7 +105,7 @@ fn matmul(n: usize) -> Workload {
     }
 }
 
-/// A weight of which one entry in `every` is left; 1: the dense product.
+/// A weight of which one entry in `every` is not zero; 1: the dense product.
 fn sparse(every: usize) -> Workload {
     let prepare = move |device: &Device| {
         let x = rotated(device, &[ROWS, WIDTH], 0.25)?;
@@ -159,7 +159,7 @@ fn weight_topk() -> Workload {
     let count = shape[0] * shape[1];
     let prepare = move |device: &Device| {
         let mut weight = numbers(device, 99, &shape, 1.0)?;
-        // Nothing is removed, so that every run has the same to do: the selection is what takes time.
+        // Nothing is removed, so that every run does the same work: the selection takes the time.
         let rule = Rule { keep: count - 1, min_alive: 4, neurons: Some(Neurons::Rows), decay: 0.0 };
         Ok(Box::new(move |_| weight_topk::apply(&mut weight, &rule)) as Job)
     };
@@ -196,10 +196,11 @@ fn attention(back: bool) -> Workload {
     }
 }
 
-/// A preset's training as it is at the start, or once all is at the target density.
+/// A preset's training at the start, or at the target density.
 fn trainer(config: Result<RunConfig>, dense: bool, device: &Device) -> Result<(RunConfig, Trainer)> {
     let mut config = config?;
-    // An anneal that has just begun, so that the weights' top-k has work, or one that was over before it began.
+    // Densities that have just begun to fall, so that weight top-k has work, or that are at their
+    // targets.
     config.train.steps = 1_000_000;
     config.sparsity.anneal_start_frac = 0.0;
     config.sparsity.anneal_stop_frac = if dense { 1.0 } else { 0.0 };
@@ -215,7 +216,7 @@ fn preset(name: &str, batch: Option<usize>) -> Result<RunConfig> {
     Ok(config)
 }
 
-/// The sizes of a preset, for people.
+/// The sizes of a preset as text.
 fn sizes(name: &str, batch: Option<usize>) -> (String, f64) {
     match preset(name, batch) {
         Ok(config) => {
@@ -262,7 +263,7 @@ fn generation(base: &'static str) -> Workload {
             let sampling = Sampling { max_new_tokens: GENERATED, temperature: 0.0, ..Sampling::default() };
             let mut generator = Generator::new(&model, &[round as u32 % 97], sampling)?;
             for _ in 0..GENERATED {
-                generator.next_token()?.ok_or_else(|| Error::Text("generation ended early".into()))?;
+                generator.next_token()?.ok_or_else(|| Error::Data("generation ended early".into()))?;
             }
             Ok(())
         };
@@ -278,7 +279,7 @@ fn generation(base: &'static str) -> Workload {
     }
 }
 
-/// A token for position `i`; small ones are frequent, as in text.
+/// A token for position `i`. Small ones are frequent, as in text.
 fn skewed(i: u64, vocab: u64) -> u32 {
     let bits = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let unit = (bits ^ (bits >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;

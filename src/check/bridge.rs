@@ -1,9 +1,10 @@
-//! The objective of bridges between two models: every term of every site, the models' logits, and the gradients of the total, both with
-//! targets that learn, of which there are golden numbers, and with constant ones, as bridges are trained.
+//! The objective of bridges between two models: every term of every site, the models' logits, and
+//! the gradients of the total, both with targets that learn, which the golden numbers have, and
+//! with constant ones, as bridges are trained.
 
 use super::golden::Case;
-use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, largest, relative_norm};
-use crate::bridges::{Bridges, Objective};
+use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, relative_largest, relative_norm};
+use crate::bridges::{Bridges, Objective, Terms};
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Kind, Model, NoHooks, Weights};
 use crate::tape::Tape;
@@ -23,15 +24,17 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let coefficients = Coefficients::default();
     let objective = Objective {
         coefficients,
-        // The notes of the golden run say that the encoders' targets are constants. Its numbers are those of targets that learn.
+        // The golden numbers are those of targets that learn, other than the notes of the golden
+        // run say.
         draw_sparse: true,
         ..Objective::new(&dense, &dense_weights, &sparse, &bridges)
     };
     let trained = |kind| kind != Kind::LogitsBias;
     let (terms, gradients) = objective.gradients(&tokens, sequences, 1.0, &trained)?;
     let terms = terms.read()?;
-    // As bridges are trained: the same terms and the same gradients of the bridges. Those of the sparse model are what targets that learn
-    // would give if the encoders' errors counted nothing.
+    // As bridges are trained: the same terms, and the same gradients of the bridges. The gradients
+    // of the sparse model are those of targets that learn when the encoders' errors have the
+    // coefficient 0.
     let (default_terms, default) =
         Objective { draw_sparse: false, ..objective }.gradients(&tokens, sequences, 1.0, &trained)?;
     let default_terms = default_terms.read()?;
@@ -39,23 +42,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let (_, without_encoders) =
         Objective { coefficients: without_encoders, ..objective }.gradients(&tokens, sequences, 1.0, &trained)?;
 
-    let mut losses = Worst::new("terms of every site", LOSS);
-    let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
-    losses.see("total", Ok(relative(terms.total(&coefficients), number("total")?)));
-    losses.see("total, constant targets", Ok(relative(default_terms.total(&coefficients), number("total")?)));
-    losses.see("cross_entropy", Ok(relative(terms.cross_entropy, number("cross_entropy")?)));
-    for (name, got, _) in terms.by_site(&coefficients) {
-        let want: Vec<f64> =
-            meta["per_site"][name].as_array().into_iter().flatten().filter_map(|v| v.as_f64()).collect();
-        if want.len() != got.len() {
-            return Err(case.error(format!("per_site.{name} has {} numbers for {} sites", want.len(), got.len())));
-        }
-        got.iter()
-            .zip(want)
-            .enumerate()
-            .for_each(|(i, (&g, w))| losses.see(&format!("{name}/{i}"), Ok(relative(g, w))));
-    }
-
+    let losses = compare_terms(case, &terms, &default_terms, &coefficients)?;
     let mut logits = Worst::new("logits", ACTIVATION);
     let mut of_sparse = Worst::new("gradients, sparse model", GRADIENT);
     let mut of_bridges = Worst::new("gradients, bridges", GRADIENT);
@@ -66,12 +53,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     };
     for (name, want) in &case.tensors("expected.safetensors")? {
         let gradient = |tensor| relative_norm(&read(tensor)?, &want.data);
-        let forward = |model: &Model| -> Result<_> {
-            let batch = Batch::new(device, &model.config, &tokens, sequences)?;
-            let got = model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut NoHooks)?;
-            let got = got.value().read()?;
-            Ok(largest(&got, &want.data).map(|(difference, scale)| difference / (1.0 + scale)))
-        };
+        let forward = |model| Ok::<_, Error>(relative_largest(&logits_of(model, &tokens, sequences)?, &want.data));
         if let Some(parameter) = name.strip_prefix("grad/sparse/") {
             let at = sparse.parameters.position(parameter);
             of_sparse.see(parameter, gradient(at.and_then(|at| gradients.sparse[at].as_ref())));
@@ -93,4 +75,37 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     }
     of_sparse.note("(with the encoders' targets learning, as the golden run had them)".into());
     Ok([losses, logits, of_sparse, of_bridges, constant_targets].map(Worst::verdict).into())
+}
+
+fn logits_of(model: &Model, tokens: &[u32], sequences: usize) -> Result<Vec<f32>> {
+    let batch = Batch::new(&model.device, &model.config, tokens, sequences)?;
+    model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut NoHooks)?.value().read()
+}
+
+/// The golden terms of every site, with targets that learn, and the total with constant ones.
+fn compare_terms(
+    case: &Case,
+    terms: &Terms<f64, Vec<f64>>,
+    default_terms: &Terms<f64, Vec<f64>>,
+    coefficients: &Coefficients,
+) -> Result<Worst> {
+    let meta = case.meta()?;
+    let number = |name: &str| meta[name].as_f64().ok_or_else(|| case.error(format!("lacks the number {name}")));
+    let mut losses = Worst::new("terms of every site", LOSS);
+    let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
+    losses.see("total", Ok(relative(terms.total(coefficients), number("total")?)));
+    losses.see("total, constant targets", Ok(relative(default_terms.total(coefficients), number("total")?)));
+    losses.see("cross_entropy", Ok(relative(terms.cross_entropy, number("cross_entropy")?)));
+    for (name, got, _) in terms.by_site(coefficients) {
+        let want: Vec<f64> =
+            meta["per_site"][name].as_array().into_iter().flatten().filter_map(|v| v.as_f64()).collect();
+        if want.len() != got.len() {
+            return Err(case.error(format!("per_site.{name} has {} numbers for {} sites", want.len(), got.len())));
+        }
+        got.iter()
+            .zip(want)
+            .enumerate()
+            .for_each(|(i, (&g, w))| losses.see(&format!("{name}/{i}"), Ok(relative(g, w))));
+    }
+    Ok(losses)
 }

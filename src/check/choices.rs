@@ -1,12 +1,13 @@
-//! What the golden runs chose among equals, where the method leaves the choice open.
+//! Which of several equals the golden runs selected, where the method does not say which.
 //!
-//! Two such choices exist. Where min-alive protects more weights than may survive, someone must go: the product lets the
-//! smallest go, the golden runs whichever their library's selection left behind. Where a row has fewer nonzero entries
-//! than AbsTopK keeps, some zeros are kept, and gradient flows through them: the product keeps the first ones, the golden
-//! runs whichever. To be comparable to the last step, a case carries its choices in `choices.safetensors`:
-//! `<step>/<parameter>` the flat indices of the surviving weights, `<step>/<layer>.<place>` those of the kept zeros. They
-//! come from a float64 replay of the golden runs that matches them to the last bit. Every other selection, and every
-//! number, is the device's own.
+//! There are two such cases. Where min-alive protects more weights than may survive, this library
+//! removes the smallest of them; the golden runs removed arbitrary ones. Where a row has fewer
+//! nonzero entries than AbsTopK keeps, some zeros are kept, and gradient flows through them: here
+//! the first ones, in the golden runs arbitrary ones. To be comparable in every step, a case has
+//! these selections in `choices.safetensors`: `<step>/<parameter>` the flat indices of the
+//! surviving weights, `<step>/<layer>.<site>` those of the kept zeros. They come from a float64
+//! replay of the golden runs that matches them to the last bit. Every other selection, and every
+//! number, is computed by the device.
 
 use std::collections::HashMap;
 
@@ -35,7 +36,7 @@ impl Choices {
         Ok(Self(known))
     }
 
-    /// A line for the reader, if there are any.
+    /// A remark, if there are any.
     pub(super) fn describe(&self) -> String {
         match self.0.len() {
             0 => String::new(),
@@ -43,12 +44,14 @@ impl Choices {
         }
     }
 
-    /// Sees to it that AbsTopK at `step` keeps the zeros that the golden run kept; `inner` sees the sites.
+    /// Hooks with which AbsTopK at `step` keeps the zeros that the golden run kept; `inner` gets
+    /// the activations.
     pub(super) fn at<S: Hooks>(&self, step: u64, inner: S) -> KeptZeros<'_, S> {
         KeptZeros { choices: self, step, inner }
     }
 
-    /// As [`sparsity::apply_topk_and_decay`], but with the golden run's survivors in a matrix where more weights are protected than may survive.
+    /// As [`sparsity::apply_topk_and_decay`], but with the golden run's survivors in a matrix with
+    /// more protected weights than may survive.
     pub(super) fn apply_topk_and_decay(
         &self,
         p: &mut Parameter,
@@ -70,7 +73,7 @@ impl Choices {
         p.dense_mut()?.write(&after)
     }
 
-    /// The golden run's survivors, if which ones survive is a matter of choice.
+    /// The golden run's survivors, if the method does not say which they are.
     fn survivors(&self, p: &Parameter, schedule: &Schedule, at: (u64, u64)) -> Option<&Vec<u32>> {
         let (Kind::Hidden(neurons), &[rows, columns]) = (p.kind, &p.shape[..]) else { return None };
         let keep = (schedule.density(at.0, at.1) * p.len() as f64).floor() as usize;

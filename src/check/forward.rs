@@ -1,8 +1,9 @@
-//! One forward and backward pass: loss, logits, every site, and the gradients of all of them and of every parameter.
+//! One forward and backward pass: loss, logits, every site, and the gradients of all of them and of
+//! every parameter.
 
 use super::choices::Choices;
 use super::golden::Case;
-use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, largest, relative_norm};
+use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, largest, relative_largest, relative_norm};
 use crate::Result;
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Kind, Recorder, Weights};
@@ -32,10 +33,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
             Some(tensor) => Err(format!("shape {:?}, expected {:?}", tensor.shape(), want.shape)),
             None => Err("not computed".into()),
         };
-        let activation = |tensor| {
-            let (difference, scale) = largest(&read(tensor)?, &want.data)?;
-            Ok(difference / (1.0 + scale))
-        };
+        let activation = |tensor| relative_largest(&read(tensor)?, &want.data);
         let gradient = |tensor: Option<Tensor>| relative_norm(&read(tensor.as_ref())?, &want.data);
         match name.split_once('/') {
             None if name == "loss" => losses.see(

@@ -17,7 +17,7 @@ pub struct Case {
     kind: CaseKind,
 }
 
-/// What a case puts to the test.
+/// What a case checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaseKind {
     /// One forward and backward pass.
@@ -44,7 +44,7 @@ macro_rules! case {
     };
 }
 
-/// A case of one model, with what it has beside the usual files.
+/// A case of one model, and its further files.
 macro_rules! model_case {
     ($case:literal $(, $more:literal)*) => {
         case!(
@@ -91,7 +91,7 @@ pub fn built_in() -> Vec<Case> {
 }
 
 impl Case {
-    /// A case in a folder, of the kind that its `meta.json` tells.
+    /// A case in a folder. The fields of its `meta.json` tell its kind.
     pub(super) fn folder(path: &Path) -> Result<Self> {
         let (name, source) = (path.display().to_string(), Source::Folder(path.to_path_buf()));
         let mut case = Self { name, source, kind: CaseKind::Forward };
@@ -110,7 +110,7 @@ impl Case {
         Ok(case)
     }
 
-    /// What the case puts to the test.
+    /// What the case checks.
     pub fn kind(&self) -> CaseKind {
         self.kind
     }
@@ -166,7 +166,8 @@ impl Case {
         parse_ids(&self.path("inputs.safetensors"), &self.bytes("inputs.safetensors")?, name)
     }
 
-    /// The choices beside the case or, where there are none, those of the built-in case that expects the same numbers.
+    /// The selections of the case or, without them, those of the built-in case that expects the
+    /// same numbers.
     pub(super) fn choices(&self) -> Result<Option<(PathBuf, Cow<'static, [u8]>)>> {
         const FILE: &str = "choices.safetensors";
         let path = self.path(FILE);

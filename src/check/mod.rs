@@ -1,6 +1,7 @@
-//! Is this device right? Golden cases, computed in float64 by an independent implementation, against what the device
-//! computes; some are built into the library, more can be given as folders of the same format. And every operation by itself, against
-//! plain loops ([`operations`]).
+//! Does this device compute the right numbers? Golden cases, computed in float64 by an independent
+//! implementation, are compared with what the device computes; some are built into the library,
+//! others are folders of the same format. Each operation alone is compared with plain loops
+//! ([`operations`]).
 
 mod bridge;
 mod choices;
@@ -22,8 +23,8 @@ pub use ops::operations;
 pub struct Verdict {
     /// What was compared, such as `logits` or `gradients`.
     pub quantity: String,
-    /// The worst error found, in the measure of the tolerance. Infinite where numbers are not finite, missing, or of
-    /// another shape.
+    /// The worst error found, in the measure of the tolerance. Infinite where numbers are not
+    /// finite, missing, or of another shape.
     pub error: f64,
     /// What is allowed.
     pub tolerance: f64,
@@ -94,7 +95,7 @@ impl Worst {
         }
     }
 
-    /// Something the reader should know about how the numbers were compared.
+    /// A remark on how the numbers were compared.
     fn note(&mut self, note: String) {
         self.note = note;
     }
@@ -115,7 +116,13 @@ fn largest(got: &[f32], want: &[f32]) -> std::result::Result<(f64, f64), String>
     Ok((difference, want.iter().fold(0.0f64, |m, &w| m.max(f64::from(w).abs()))))
 }
 
-/// Norm of the difference over the norm of what is expected. Where nothing but zeros is expected, the norm itself.
+/// Largest difference over 1 + the largest expected magnitude.
+fn relative_largest(got: &[f32], want: &[f32]) -> std::result::Result<f64, String> {
+    largest(got, want).map(|(difference, scale)| difference / (1.0 + scale))
+}
+
+/// Norm of the difference over the norm of what is expected. Where only zeros are expected, the
+/// norm of the difference.
 fn relative_norm(got: &[f32], want: &[f32]) -> std::result::Result<f64, String> {
     comparable(got, want)?;
     let square = |x: f64| x * x;

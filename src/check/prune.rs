@@ -1,4 +1,5 @@
-//! One step of pruning: the task loss through the gates, the nodes they keep, and the gradient of every tau.
+//! One step of pruning: the task loss through the gates, the nodes they keep, and the gradient of
+//! every tau.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! A short training run: every step's loss, learning rate, densities, gradient and nonzero count, and the weights at the
-//! end with exactly the expected zeros.
+//! A short training run: loss, learning rate, densities, gradient and nonzero count of every step,
+//! and the final weights with exactly the expected zeros.
 
 use serde::Deserialize;
 
@@ -49,6 +49,36 @@ struct Logged {
     nonzero_matrix_weights: u64,
 }
 
+impl Hyperparameters {
+    fn optimizer(&self, batch: usize) -> OptimizerConfig {
+        OptimizerConfig {
+            steps: self.total_steps,
+            batch_size: batch,
+            accumulate: 1,
+            lr: self.lr,
+            warmup_frac: self.warmup_frac,
+            sharkfin: self.sharkfin,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+            grad_rms: self.grad_rms,
+            train_positions: false,
+        }
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            target_density: self.target_density,
+            embed_target_density: self.embed_target_density,
+            anneal_start_frac: self.anneal_start_frac,
+            anneal_stop_frac: self.anneal_stop_frac,
+            min_alive: self.min_alive,
+            sparse_biases: self.sparse_biases,
+        }
+    }
+}
+
 pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let meta: Meta = serde_json::from_value(case.meta()?).map_err(|e| case.error(e.to_string()))?;
     let h = meta.hyperparameters;
@@ -56,29 +86,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let &[steps, batch, _] = shape.as_slice() else {
         return Err(case.error(format!("tokens are {shape:?}, expected (steps, B, T)")));
     };
-    let optimizer = OptimizerConfig {
-        steps: h.total_steps,
-        batch_size: batch,
-        accumulate: 1,
-        lr: h.lr,
-        warmup_frac: h.warmup_frac,
-        sharkfin: h.sharkfin,
-        beta1: h.beta1,
-        beta2: h.beta2,
-        eps: h.eps,
-        weight_decay: h.weight_decay,
-        grad_rms: h.grad_rms,
-        train_positions: false,
-    };
-    let schedule = Schedule {
-        target_density: h.target_density,
-        embed_target_density: h.embed_target_density,
-        anneal_start_frac: h.anneal_start_frac,
-        anneal_stop_frac: h.anneal_stop_frac,
-        min_alive: h.min_alive,
-        sparse_biases: h.sparse_biases,
-    };
-    let mut trainer = Trainer::new(case.model(device)?, optimizer, schedule)?;
+    let mut trainer = Trainer::new(case.model(device)?, h.optimizer(batch), h.schedule())?;
     let mut losses = Worst::new("losses", LOSS);
     let mut scales = Worst::new("gradient rms", LOSS);
     let mut schedules = Worst::new("lr, densities", 1e-12);
@@ -105,6 +113,13 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         counts.see(&at, Ok(nonzeros.abs_diff(want.nonzero_matrix_weights) as f64));
     }
 
+    let [weights, mut zeros] = compare_weights(case, &trainer)?;
+    zeros.note(choices.describe());
+    Ok([losses, scales, schedules, counts, weights, zeros].map(Worst::verdict).into())
+}
+
+/// The weights at the end, and which of them are zero.
+fn compare_weights(case: &Case, trainer: &Trainer) -> Result<[Worst; 2]> {
     let expected = case.tensors("expected.safetensors")?;
     let got = trainer.model.parameters.to_host()?;
     let mut weights = Worst::new("weights at the end", WEIGHT);
@@ -118,6 +133,5 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         let differ = got.data.iter().zip(&want.data).filter(|(g, w)| (**g == 0.0) != (**w == 0.0)).count();
         zeros.see(name, Ok(differ as f64));
     }
-    zeros.note(choices.describe());
-    Ok([losses, scales, schedules, counts, weights, zeros].map(Worst::verdict).into())
+    Ok([weights, zeros])
 }

@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use super::tensor::Element;
 use crate::{Error, Result};
 
-/// The CPU. Tensors are plain vectors, reused by length so that a training step allocates nothing new.
+/// The CPU. Tensors are plain vectors, reused by length so that a training step allocates nothing
+/// new.
 #[derive(Clone)]
 pub struct Cpu {
     shared: Arc<Shared>,
@@ -40,10 +41,11 @@ impl<T> Pool<T> {
     }
 }
 
-/// Takes the smallest item of at least `size` out of a store, unless it is more than twice as large.
+/// Takes the smallest item of at least `size` out of a store, unless it is more than twice as
+/// large.
 ///
-/// The tolerance is for what shrinks step by step, as sparse weights while the density falls: without it every step would leave
-/// buffers that no later step can use.
+/// The tolerance is for what shrinks step by step, as sparse weights while the density falls:
+/// without it every step would leave buffers that no later step can use.
 pub(super) fn take_fitting<K, I>(free: &mut BTreeMap<K, Vec<I>>, size: K) -> Option<I>
 where
     K: Ord + Copy + std::ops::Add<Output = K>,
@@ -134,8 +136,8 @@ impl<T: Element> Drop for Buffer<T> {
     }
 }
 
-/// Gives the CPU device `count` threads, unless `RAYON_NUM_THREADS` is set. For programs that share the processors. Only the
-/// first call has an effect, and only before anything was computed.
+/// Gives the CPU device `count` threads, unless `RAYON_NUM_THREADS` is set. For programs that share
+/// the processors. Only the first call has an effect, and only before anything was computed.
 pub fn use_threads(count: usize) {
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         // It fails only where there are threads already.
@@ -145,23 +147,25 @@ pub fn use_threads(count: usize) {
 
 /// Runs `f` on one of the CPU device's threads.
 ///
-/// An operation that another thread calls wakes one of them and sleeps until it is done. A training step calls hundreds, and that
-/// would take a good part of a small model's time.
+/// An operation that another thread calls wakes one of them and sleeps until it is done. A training
+/// step calls hundreds, and that would take a good part of a small model's time.
 pub fn on_worker<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
-/// Runs `f` compiled for the widest vectors this processor has. `f` and what it calls must be `#[inline(always)]`
-/// to profit.
+/// Runs `f` compiled for the widest vectors this processor has. `f` and what it calls must be
+/// `#[inline(always)]` to profit.
 #[inline]
 pub fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
-/// Evaluates an expression compiled for the widest vectors this processor has. What it calls must be `#[inline(always)]`.
+/// Evaluates an expression compiled for the widest vectors this processor has. What it calls must
+/// be `#[inline(always)]`.
 ///
-/// Prefer this to the function [`simd`] for all but the smallest loops: the function calls its closure twice, with and without
-/// wide vectors, and the compiler tends to keep only the copy without them.
+/// Prefer this to the function [`simd`] for all but the smallest loops: the function calls its
+/// closure twice, with and without wide vectors, and the compiler tends to keep only the copy
+/// without them.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 macro_rules! vectorised {
     ($body:expr) => {
@@ -182,7 +186,8 @@ macro_rules! vectorised {
 
 pub(crate) use vectorised;
 
-/// Calls `f(first_row, rows)` in parallel on consecutive blocks of `out`'s rows (`width` entries each), vectorised.
+/// Calls `f(first_row, rows)` in parallel on consecutive blocks of `out`'s rows (`width` entries
+/// each), vectorised.
 ///
 /// Blocks depend on the shape alone, so that results never depend on the number of threads.
 pub fn for_row_blocks<T: Element>(

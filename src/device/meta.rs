@@ -1,5 +1,5 @@
-//! The device that computes nothing: its tensors have shapes and no data. It counts what a computation allocates, by the
-//! same rules of reuse as the device that it stands for.
+//! The device that computes nothing: its tensors have shapes and no data. It counts what a
+//! computation allocates, by the same rules of reuse as the device that it stands for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,9 @@
-//! Where tensors live and operations run: pick a device, allocate, upload, launch, read back. Knows nothing of models.
+//! Where tensors live and operations run: pick a device, allocate, upload, launch, read back. Knows
+//! nothing of models.
 //!
-//! [`Gpu`] runs hand-written WGSL through wgpu; [`Cpu`] runs the same operations natively; [`Meta`] runs none and counts
-//! what they would allocate. An operation asks its tensors for their backend; nothing above [`crate::ops`] needs to know it.
+//! [`Gpu`] runs hand-written WGSL through wgpu; [`Cpu`] runs the same operations natively; [`Meta`]
+//! runs none and counts what they would allocate. An operation asks its tensors for their backend;
+//! nothing above [`crate::ops`] needs to know it.
 
 mod adapters;
 pub mod cpu;
@@ -60,18 +62,21 @@ impl fmt::Debug for Device {
 }
 
 impl Device {
-    /// Opens a device by its command-line name: `auto`, `cpu`, `gpu`, or `gpu:<index or part of a name>`.
+    /// Opens a device by its command-line name: `auto`, `cpu`, `gpu`, or `gpu:<index or part of a
+    /// name>`.
     ///
-    /// `auto` takes the first hardware GPU and otherwise the CPU; [`Device::describe`] says which it was.
+    /// `auto` takes the first hardware GPU and otherwise the CPU; [`Device::describe`] says which
+    /// it was.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name of another form, [`Error::Device`] if a GPU was asked for and none answers.
+    /// [`Error::Config`] for a name of another form, [`Error::Device`] if a GPU was asked for and
+    /// none answers.
     pub fn open(name: &str) -> Result<Self> {
         Self::open_nth(name, 0)
     }
 
-    /// As [`Device::open`], for process number `nth`, counted from 0, of several on this machine: `auto` deals its hardware
-    /// GPUs out to them.
+    /// As [`Device::open`], for process number `nth`, counted from 0, of several on this machine:
+    /// `auto` deals its hardware GPUs out to them.
     ///
     /// # Errors
     /// As [`Device::open`].
@@ -142,11 +147,12 @@ impl Device {
         }
     }
 
-    /// A tensor of `shape` whose contents are unspecified; the operation that asked for it writes all of it.
+    /// A tensor of `shape` whose contents are unspecified; the operation that asked for it writes
+    /// all of it.
     ///
     /// # Errors
-    /// [`Error::Limit`] if the device cannot bind a tensor that large, [`Error::Memory`] if it has not enough memory;
-    /// both name the tensor by `name`.
+    /// [`Error::Limit`] if the device cannot bind a tensor that large, [`Error::Memory`] if it has
+    /// not enough memory; both name the tensor by `name`.
     pub fn empty<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Tensor<T>> {
         Tensor::empty(self, name, shape)
     }
@@ -166,7 +172,8 @@ impl Device {
         Ok(tensor)
     }
 
-    /// A tensor of `shape` whose entries, zeros at first, `fill` writes: on a meta device nothing. Errors as [`Device::empty`].
+    /// A tensor of `shape` whose entries, zeros at first, `fill` writes: on a meta device nothing.
+    /// Errors as [`Device::empty`].
     pub(crate) fn upload_with(&self, name: &str, shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
         let mut tensor = self.empty(name, shape)?;
         if !matches!(self, Self::Meta(_)) {
@@ -197,8 +204,8 @@ impl Device {
         }
     }
 
-    /// Fills the memory kept for reuse with set bits, which are NaN as floats. It makes an operation that leaves a part of its
-    /// result unwritten fail its check. Waits for the device.
+    /// Fills the memory kept for reuse with set bits, which are NaN as floats. It makes an
+    /// operation that leaves a part of its result unwritten fail its check. Waits for the device.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.

@@ -38,7 +38,8 @@ impl Element for u32 {
     const POOL: usize = 1;
 }
 
-/// A row-major array on a device. Clones share their storage: do not write to a tensor that was cloned.
+/// A row-major array on a device. Clones share their storage: do not write to a tensor that was
+/// cloned.
 #[derive(Clone)]
 pub struct Tensor<T: Element = f32> {
     shape: Vec<usize>,
@@ -212,10 +213,12 @@ impl<T: Element> Tensor<T> {
         }
     }
 
-    /// Overwrites all entries with those of `source`, which has equally many and lives on the same device.
+    /// Overwrites all entries with those of `source`, which has equally many and lives on the same
+    /// device.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the devices do, or if the tensor has clones.
+    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the devices do, or if the
+    /// tensor has clones.
     pub fn copy_from(&mut self, source: &Self) -> Result<()> {
         if source.len() != self.len() {
             return Err(Error::shape("copy", format!("{:?} into {:?}", source.shape, self.shape)));

@@ -1,14 +1,15 @@
 //! AbsTopK: the `k` entries of largest magnitude in each row stay, the others become zero.
 //!
-//! Magnitudes are ordered as `bits & 0x7fff_ffff`, which agrees with `|x|`, gives -0.0 magnitude zero and puts NaN
-//! above all numbers. Equal magnitudes: the lowest index stays. So exactly `min(k, C)` entries stay in every row, on
-//! every device the same ones.
+//! Magnitudes are ordered as `bits & 0x7fff_ffff`, which agrees with `|x|`, gives -0.0 magnitude
+//! zero and puts NaN above all numbers. Equal magnitudes: the lowest index stays. So exactly
+//! `min(k, C)` entries stay in every row, on every device the same ones.
 //!
-//! Gradient: `dx = dout` at kept entries, 0 elsewhere. What was kept is read off `y`, helped by one word a row. If the
-//! smallest kept magnitude of a row is not zero, exactly its nonzero `y` were kept, and `zeros[row] = 0`. If it is zero,
-//! all nonzero `x` were kept (they are larger) and of the zeros the first few by index; `zeros[row]` is one past the
-//! last of them. All zeros before it were kept, all from it on were dropped. So entry `i` was kept if and only if `y[i]`
-//! has nonzero magnitude or `i < zeros[row]`.
+//! Gradient: `dx = dout` at kept entries, 0 elsewhere. What was kept is read off `y`, helped by one
+//! word a row. If the smallest kept magnitude of a row is not zero, exactly its nonzero `y` were
+//! kept, and `zeros[row] = 0`. If it is zero, all nonzero `x` were kept (they are larger) and of
+//! the zeros the first few by index; `zeros[row]` is one past the last of them. All zeros before it
+//! were kept, all from it on were dropped. So entry `i` was kept if and only if `y[i]` has nonzero
+//! magnitude or `i < zeros[row]`.
 
 use rayon::prelude::*;
 
@@ -40,7 +41,8 @@ pub struct Forward {
 /// Keeps the `k` largest magnitudes in each row of `x: (.., C)`. `k >= C` keeps all, `k = 0` none.
 ///
 /// # Errors
-/// [`crate::Error::Limit`] and [`crate::Error::Memory`] if the device has not enough memory for the result.
+/// [`crate::Error::Limit`] and [`crate::Error::Memory`] if the device has not enough memory for the
+/// result.
 pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
     let (rows, cols) = x.rows_cols();
     let k = k.min(cols);
@@ -131,8 +133,8 @@ fn keep_rows(x: &[f32], y: &mut [f32], zeros: &mut [u32], cols: usize, k: usize)
     }
 }
 
-/// Where a row's kept entries part from the dropped ones: kept are the magnitudes above `magnitude`, and those equal to
-/// it at an index below `bound`.
+/// Where a row's kept entries part from the dropped ones: kept are the magnitudes above
+/// `magnitude`, and those equal to it at an index below `bound`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cut {
     pub(super) magnitude: u32,
@@ -140,10 +142,11 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// The cut that keeps exactly `k` entries of `row` (1 <= k <= its length). A search on the magnitude bits in which each step is
-    /// one vectorised count over a row that stays in the first-level cache; it ends as soon as a cut between two neighbouring
-    /// magnitudes is found. `guess` is where it begins: any magnitude does, a near one (that of the row before) saves half of the
-    /// steps. Which entries stay does not depend on it.
+    /// The cut that keeps exactly `k` entries of `row` (1 <= k <= its length). A search on the
+    /// magnitude bits in which each step is one vectorised count over a row that stays in the
+    /// first-level cache; it ends as soon as a cut between two neighbouring magnitudes is found.
+    /// `guess` is where it begins: any magnitude does, a near one (that of the row before) saves
+    /// half of the steps. Which entries stay does not depend on it.
     #[inline(always)]
     pub(super) fn find(row: &[f32], k: usize, guess: u32) -> Self {
         let k = k as u32;
@@ -174,7 +177,8 @@ impl Cut {
             } else if high > MAGNITUDE {
                 low.saturating_add(stride)
             } else {
-                // Where a straight line between both counts would have it, and every third time half-way: lines can deceive.
+                // Where a straight line between both counts would have it, and every third time
+                // half-way: lines can deceive.
                 steps += 1;
                 let line = u64::from(high - low) * u64::from(many - k) / u64::from(many - few);
                 low + if steps % 3 == 0 { (high - low) / 2 } else { line as u32 }

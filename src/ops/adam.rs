@@ -87,12 +87,13 @@ impl Settings {
     }
 }
 
-/// Updates `weight` and its moments `m` and `v` from `grad`, all of one shape. The gradient is multiplied by
-/// `factor[0]` first, if there is a `factor`: it stays on the device, so that nothing waits for its value.
+/// Updates `weight` and its moments `m` and `v` from `grad`, all of one shape. The gradient is
+/// multiplied by `factor[0]` first, if there is a `factor`: it stays on the device, so that nothing
+/// waits for its value.
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes differ or `factor` is empty, [`Error::Config`] for a β outside [0, 1) or step 0,
-/// [`Error::Device`] if one of the three written tensors has clones.
+/// [`Error::Shape`] if the shapes differ or `factor` is empty, [`Error::Config`] for a β outside
+/// [0, 1) or step 0, [`Error::Device`] if one of the three written tensors has clones.
 pub fn apply(
     weight: &mut Tensor,
     grad: &Tensor,

@@ -1,14 +1,16 @@
 //! Causal multi-head attention, heads next to each other in the last dimension.
 //!
-//! q, k, v, y: (B, T, H·D); head h has the channels `h D .. (h + 1) D`. For every batch entry and head
-//! `y[t] = sum over j <= t of p[t, j] v[j]`, where `p[t, j] = e^(q[t]·k[j] / sqrt(D) - lse[t])` and `lse[t]` is the logarithm of the
-//! sum of those exponentials. A sink, (H), is one more logit per head whose value is zero: `e^sink[h]` joins the sum.
+//! q, k, v, y: (B, T, H·D); head h has the channels `h D .. (h + 1) D`. For every batch entry and
+//! head `y[t] = sum over j <= t of p[t, j] v[j]`, where `p[t, j] = e^(q[t]·k[j] / sqrt(D) -
+//! lse[t])` and `lse[t]` is the logarithm of the sum of those exponentials. A sink, (H), is one
+//! more logit per head whose value is zero: `e^sink[h]` joins the sum.
 //!
 //! Gradient, with `delta[t] = dout[t]·y[t]` and `ds[t, j] = p[t, j] (dout[t]·v[j] - delta[t])`:
-//! `dv[j] = sum of p[t, j] dout[t]`, `dq[t] = sum of ds[t, j] k[j] / sqrt(D)`, `dk[j] = sum of ds[t, j] q[t] / sqrt(D)`, and
-//! `dsink = - sum over b and t of e^(sink - lse[t]) delta[t]`.
+//! `dv[j] = sum of p[t, j] dout[t]`, `dq[t] = sum of ds[t, j] k[j] / sqrt(D)`, `dk[j] = sum of
+//! ds[t, j] q[t] / sqrt(D)`, and `dsink = - sum over b and t of e^(sink - lse[t]) delta[t]`.
 //!
-//! Memory: the backward pass needs the inputs, the output and `lse`, (B, H, T); the probabilities are recomputed from it. No device ever holds a T×T matrix.
+//! Memory: the backward pass needs the inputs, the output and `lse`, (B, H, T); the probabilities
+//! are recomputed from it. No device ever holds a T×T matrix.
 
 mod native;
 
@@ -56,7 +58,8 @@ pub struct Gradients {
 /// Attends: q, k, v: (B, T, H·D) with H = `n_head`, sink: (H).
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes do not fit, and on a GPU for heads wider than [`GPU_WIDTH_LIMIT`].
+/// [`Error::Shape`] if the shapes do not fit, and on a GPU for heads wider than
+/// [`GPU_WIDTH_LIMIT`].
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usize) -> Result<Forward> {
     let heads = check(q, k, v, sink, n_head)?;
     let device = q.device();
@@ -132,7 +135,8 @@ fn packed(device: &Device, name: &str, len: usize) -> Result<Tensor> {
     device.empty(name, &[if device.is_cpu() { len } else { 0 }])
 }
 
-/// Three passes instead of one with atomic additions, so that every sum has a fixed order: by query, by key and by head.
+/// Three passes instead of one with atomic additions, so that every sum has a fixed order: by
+/// query, by key and by head.
 fn gpu_backward(
     queue: Queue,
     heads: Heads,
@@ -198,7 +202,8 @@ fn blocks(heads: Heads, kernel: &'static str, has_sink: bool) -> Result<Launch> 
     Ok(Launch::new(&SHADER, kernel, params)
         .constant("D", heads.width as f64)
         .constant("QUADS", quads as f64)
-        // Two tiles of 480 quads fill the 16 KiB that every adapter has, together with two rows of statistics.
+        // Two tiles of 480 quads fill the 16 KiB that every adapter has, together with two rows of
+        // statistics.
         .constant("TILE", (480 / quads).min(BLOCK) as f64)
         .workgroups(workgroups)
         .cost((heads.batch * heads.count * heads.width * 4).saturating_mul(heads.time.saturating_mul(heads.time))))
@@ -220,8 +225,8 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usiz
 }
 
 impl Tape {
-    /// Causal attention of `n_head` heads; `q`, `k`, `v`: `(B, T, H·dh)`, `sink`: `(H)`. Saves its inputs, its output and one
-    /// number for each query of each head.
+    /// Causal attention of `n_head` heads; `q`, `k`, `v`: `(B, T, H·dh)`, `sink`: `(H)`. Saves its
+    /// inputs, its output and one number for each query of each head.
     pub fn attention(&mut self, q: &Var, k: &Var, v: &Var, sink: Option<&Var>, n_head: usize) -> Result<Var> {
         let forward = forward(q.value(), k.value(), v.value(), sink.map(Var::value), n_head)?;
         let (qv, kv, vv) = (q.value().clone(), k.value().clone(), v.value().clone());

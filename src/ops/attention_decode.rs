@@ -1,7 +1,9 @@
-//! Attention of one new query a sequence over keys and values kept from before: generation, token by token.
+//! Attention of one new query a sequence over keys and values kept from before: generation, token
+//! by token.
 //!
-//! q: (B, 1, H·D); keys, values: (B, capacity, H·D), of which the first `length` times hold something. The formula is
-//! [`super::attention`]'s, where the query is the last of its sequence. No gradient: what generates does not learn.
+//! q: (B, 1, H·D); keys, values: (B, capacity, H·D), of which the first `length` times hold
+//! something. The formula is [`super::attention`]'s, where the query is the last of its sequence.
+//! No gradient: what generates does not learn.
 
 use rayon::prelude::*;
 
@@ -34,7 +36,8 @@ pub fn append(rows: &Tensor, store: &mut Tensor, at: usize) -> Result<()> {
     concat::write(rows, store, 1, at)
 }
 
-/// The heads' outputs, (B, 1, H·D), of queries that see the first `length` times of `keys` and `values`.
+/// The heads' outputs, (B, 1, H·D), of queries that see the first `length` times of `keys` and
+/// `values`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit.

@@ -1,8 +1,9 @@
 //! A weight matrix as its nonzeros, by row (CSR) and by column (CSC), made on the device.
 //!
-//! The product with the input uses CSR, the product with the output's gradient CSC ([`super::sparse_linear`]). Both are made
-//! again whenever the surviving weights change. Nothing is read back to the host: the caller knows how many survive. Not
-//! differentiable: gradients of weights are dense.
+//! The product with the input uses CSR, the product with the output's gradient CSC
+//! ([`super::sparse_linear`]). Both are made again whenever the surviving weights change. Nothing
+//! is read back to the host: the caller knows how many survive. Not differentiable: gradients of
+//! weights are dense.
 
 use rayon::prelude::*;
 
@@ -29,7 +30,8 @@ pub(super) const SHADER: Shader = Shader::new("compress", include_str!("../../sh
 /// Entries of a segment that one invocation handles, as in the shader.
 const PIECE: usize = 64;
 
-/// A matrix `(out, in)` as its nonzeros, in two orders. Made by [`forward`]; what uses it trusts its indices.
+/// A matrix `(out, in)` as its nonzeros, in two orders. Made by [`forward`]; what uses it trusts
+/// its indices.
 #[derive(Clone, Debug)]
 pub struct SparseMatrix {
     pub(super) shape: (usize, usize),
@@ -100,11 +102,13 @@ impl Nonzeros {
     }
 }
 
-/// Compresses `weight: (out, in)`, which has at most `capacity` nonzeros; zeros of either sign are dropped.
+/// Compresses `weight: (out, in)`, which has at most `capacity` nonzeros; zeros of either sign are
+/// dropped.
 ///
 /// # Errors
-/// [`Error::Shape`] if `weight` is not a matrix, and, on the CPU, if there are more nonzeros than `capacity`. A GPU
-/// could not report it without a readback: it drops the last ones that do not fit, in each order.
+/// [`Error::Shape`] if `weight` is not a matrix, and, on the CPU, if there are more nonzeros than
+/// `capacity`. A GPU could not report it without a readback: it drops the last ones that do not
+/// fit, in each order.
 pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
     let &[outputs, inputs] = weight.shape() else {
         return Err(Error::shape("compress", format!("weight is {:?}, expected (out, in)", weight.shape())));
@@ -203,8 +207,8 @@ impl SparseMatrix {
     }
 }
 
-/// Fills `nonzeros` from `weight`: `count` segments from `length` entries each, with the given strides between segments and
-/// between entries of a segment.
+/// Fills `nonzeros` from `weight`: `count` segments from `length` entries each, with the given
+/// strides between segments and between entries of a segment.
 fn gather_nonzeros(
     queue: Queue,
     weight: &Tensor,
@@ -320,8 +324,8 @@ fn native_columns(rows: &Nonzeros, columns: &mut Nonzeros) -> Result<()> {
     let values = columns.values.as_mut_slice()?;
     let total = row_offsets.last().map_or(0, |&n| n as usize);
     offsets.fill(0);
-    // Counts are shifted by one: after the prefix sum `offsets[i + 1]` is the start of segment `i`. Every entry then advances
-    // it by one, so that it is the end.
+    // Counts are shifted by one: after the prefix sum `offsets[i + 1]` is the start of segment `i`.
+    // Every entry then advances it by one, so that it is the end.
     for &i in &row_indices[..total] {
         if let Some(count) = offsets.get_mut(i as usize + 2) {
             *count += 1;

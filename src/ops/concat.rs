@@ -60,7 +60,8 @@ pub fn forward(parts: &[&Tensor], dim: usize) -> Result<Tensor> {
     Ok(out)
 }
 
-/// Writes `part` over positions `start..` of dimension `dim` of `out`. The caller has checked that it fits.
+/// Writes `part` over positions `start..` of dimension `dim` of `out`. The caller has checked that
+/// it fits.
 pub(super) fn write(part: &Tensor, out: &mut Tensor, dim: usize, start: usize) -> Result<()> {
     let inner = inner(out, dim);
     let runs = Runs { part: part.shape()[dim] * inner, whole: out.shape()[dim] * inner, start: start * inner };

@@ -12,7 +12,8 @@ use crate::device::{Backend, Launch, Shader, Tensor};
 
 pub(super) const SHADER: Shader = Shader::new("count_nonzero", include_str!("../../shaders/count_nonzero.wgsl"));
 
-/// Entries that one workgroup counts: 16 an invocation, so that few workgroups meet at the one result.
+/// Entries that one workgroup counts: 16 an invocation, so that few workgroups meet at the one
+/// result.
 const BLOCK: usize = 4096;
 
 /// The number of nonzero entries of `x`, as a tensor of shape (1).

@@ -1,11 +1,11 @@
 //! Cross-entropy of next-token predictions: the mean, over the rows that have a target, of
 //! `-log softmax(logits)[target]`, in nats.
 //!
-//! logits: (.., V), taken as (rows, V); targets: rows of them, in any shape. With `lse` the logarithm of a row's sum of
-//! `e^logit`, the row's loss is `lse - logits[target]`.
+//! logits: (.., V), taken as (rows, V); targets: rows of them, in any shape. With `lse` the
+//! logarithm of a row's sum of `e^logit`, the row's loss is `lse - logits[target]`.
 //!
-//! Gradient: `dlogits = (softmax(logits) - onehot(target)) dloss/count`, rows without a target zero. The softmax is
-//! recomputed from `lse`, so that nothing of the size of the logits is kept.
+//! Gradient: `dlogits = (softmax(logits) - onehot(target)) dloss/count`, rows without a target
+//! zero. The softmax is recomputed from `lse`, so that nothing of the size of the logits is kept.
 
 use rayon::prelude::*;
 
@@ -42,12 +42,14 @@ pub struct Forward {
     pub count: usize,
 }
 
-/// The mean loss. `count` is the number of targets other than [`IGNORE`]; the caller knows it, so that no device has to
-/// be asked. (A batch cut into pieces may pass the count of the whole batch: the pieces' losses and gradients then add up.)
+/// The mean loss. `count` is the number of targets other than [`IGNORE`]; the caller knows it, so
+/// that no device has to be asked. (A batch cut into pieces may pass the count of the whole batch:
+/// the pieces' losses and gradients then add up.)
 ///
 /// # Errors
-/// [`Error::Shape`] if there are not as many targets as rows, if V or `count` is 0, and, on the CPU, for a target that is
-/// neither below V nor [`IGNORE`]. A GPU takes such a target for [`IGNORE`].
+/// [`Error::Shape`] if there are not as many targets as rows, if V or `count` is 0, and, on the
+/// CPU, for a target that is neither below V nor [`IGNORE`]. A GPU takes such a target for
+/// [`IGNORE`].
 pub fn forward(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<Forward> {
     let (rows, vocab) = check(logits, targets, count)?;
     let device = logits.device();
@@ -80,7 +82,8 @@ pub fn forward(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<F
     Ok(Forward { loss, losses, lse, count })
 }
 
-/// Chunked sums of `terms` divided by `divisor`, one for each entry of `sums`. A single sum takes all terms.
+/// Chunked sums of `terms` divided by `divisor`, one for each entry of `sums`. A single sum takes
+/// all terms.
 fn sum(queue: Queue, terms: &Tensor, sums: &Tensor, divisor: usize) -> Result<()> {
     let chunk = if sums.len() == 1 { terms.len() } else { CHUNK };
     Launch::new(
@@ -196,8 +199,9 @@ fn check(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<(usize,
 }
 
 impl Tape {
-    /// Mean cross-entropy over the `count` rows that have a target; `logits: (.., V)`. Returns it, in shape `(1)`, and the losses
-    /// of the rows, which have no gradient. Saves the logits and one number a row.
+    /// Mean cross-entropy over the `count` rows that have a target; `logits: (.., V)`. Returns it,
+    /// in shape `(1)`, and the losses of the rows, which have no gradient. Saves the logits and one
+    /// number a row.
     pub fn cross_entropy(&mut self, logits: &Var, targets: &Tensor<u32>, count: usize) -> Result<(Var, Tensor)> {
         let forward = forward(logits.value(), targets, count)?;
         let (loss, losses) = (forward.loss.clone(), forward.losses.clone());

@@ -8,7 +8,8 @@ use crate::device::{Backend, Launch, Shader, Tensor, params};
 params! {
     /// Of a kernel that handles one of `n` entries in each thread.
     struct Entries { n: u32 }
-    /// Of a kernel that handles one entry of `rows` of `width` in each thread, or one row in each workgroup.
+    /// Of a kernel that handles one entry of `rows` of `width` in each thread, or one row in each
+    /// workgroup.
     struct Rows { rows: u32, width: u32 }
 }
 

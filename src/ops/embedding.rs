@@ -1,8 +1,8 @@
 //! Rows of a table, picked by id: token embeddings, positions, and the bigram table.
 //!
-//! Gradient: row `v` of the table receives the sum of `dy` over the positions where `id = v`, in ascending order. The
-//! inverse index that lists those positions is made on the host together with the ids, so that the scatter needs no
-//! atomics and always gives the same bits.
+//! Gradient: row `v` of the table receives the sum of `dy` over the positions where `id = v`, in
+//! ascending order. The inverse index that lists those positions is made on the host together with
+//! the ids, so that the scatter needs no atomics and always gives the same bits.
 
 use std::rc::Rc;
 

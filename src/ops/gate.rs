@@ -1,9 +1,12 @@
-//! Gates over channels: `y = x` where a channel's `tau ≥ 0`, and its mean elsewhere (method: section 4).
+//! Gates over channels: `y = x` where a channel's `tau ≥ 0`, and its mean elsewhere (method:
+//! section 4).
 //!
-//! `y[r, c] = h[c] x[r, c] + (1 − h[c]) mean[c]` with `h = H(tau)`, the Heaviside step; x: (.., C), tau, mean: (C).
+//! `y[r, c] = h[c] x[r, c] + (1 − h[c]) mean[c]` with `h = H(tau)`, the Heaviside step; x: (.., C),
+//! tau, mean: (C).
 //!
-//! Gradients: `dx = h dy`; for tau, straight through the step as if it were a sigmoid of temperature T:
-//! `dtau[c] = s(1 − s) / T · Σ_r dy[r, c] (x[r, c] − mean[c])` with `s = sigmoid(tau[c] / T)`.
+//! Gradients: `dx = h dy`; for tau, straight through the step as if it were a sigmoid of
+//! temperature T: `dtau[c] = s(1 − s) / T · Σ_r dy[r, c] (x[r, c] − mean[c])` with `s =
+//! sigmoid(tau[c] / T)`.
 
 use super::elementwise::Rows;
 use super::{expect_same, expect_shape};
@@ -115,7 +118,8 @@ pub fn backward_tau(dout: &Tensor, x: &Tensor, tau: &Tensor, mean: &Tensor, temp
     Ok(dtau)
 }
 
-/// `sums[c] = Σ_r dout[r, c] (x[r, c] − mean[c])`, by blocks of rows as on a GPU, which loses fewer digits than one long sum.
+/// `sums[c] = Σ_r dout[r, c] (x[r, c] − mean[c])`, by blocks of rows as on a GPU, which loses fewer
+/// digits than one long sum.
 #[inline(always)]
 fn sum_rows(dout: &[f32], x: &[f32], mean: &[f32], sums: &mut [f32]) {
     let width = sums.len();
@@ -146,7 +150,8 @@ fn check(x: &Tensor, tau: &Tensor, mean: &Tensor) -> Result<usize> {
 }
 
 impl Tape {
-    /// Gates over channels: x where `tau ≥ 0`, `mean` elsewhere; tau learns through a sigmoid of `temperature`.
+    /// Gates over channels: x where `tau ≥ 0`, `mean` elsewhere; tau learns through a sigmoid of
+    /// `temperature`.
     pub fn gate(&mut self, x: &Var, tau: &Var, mean: &Tensor, temperature: f32) -> Result<Var> {
         let out = forward(x.value(), tau.value(), mean)?;
         let (xv, tv, mean) = (x.value().clone(), tau.value().clone(), mean.clone());

@@ -1,4 +1,5 @@
-//! The exact Gaussian error linear unit: `y = x P(x)`, where `P(x) = (1 + erf(x/sqrt 2))/2`, entry by entry.
+//! The exact Gaussian error linear unit: `y = x P(x)`, where `P(x) = (1 + erf(x/sqrt 2))/2`, entry
+//! by entry.
 //!
 //! Gradient: `dx = dout (P(x) + x e^(-x^2/2)/sqrt(2 pi))`.
 

@@ -1,8 +1,10 @@
-//! The root-mean-square of all gradients together, and the factor that scales them by it (section 2 of the method: the
-//! authors' code always divides by the root-mean-square, the paper clips it to 1).
+//! The root-mean-square of all gradients together, and the factor that scales them by it (section 2
+//! of the method: the authors' code always divides by the root-mean-square, the paper clips it to
+//! 1).
 //!
-//! [`square_sum`] runs once a tensor and leaves its number in a slot; [`factor`] joins the slots. Nothing is read back:
-//! the optimizer takes the factor from the device. No gradient: it is about gradients.
+//! [`square_sum`] runs once a tensor and leaves its number in a slot; [`factor`] joins the slots.
+//! Nothing is read back: the optimizer takes the factor from the device. No gradient: it is about
+//! gradients.
 
 use rayon::prelude::*;
 
@@ -35,10 +37,12 @@ pub enum Rule {
     None,
 }
 
-/// `sums[slot] = Σ x²`, in a fixed order. An entry that is not finite makes a sum that is not finite.
+/// `sums[slot] = Σ x²`, in a fixed order. An entry that is not finite makes a sum that is not
+/// finite.
 ///
 /// # Errors
-/// [`Error::Shape`] if `sums: (n)` is no vector or has no such slot; [`Error::Device`] if it has clones.
+/// [`Error::Shape`] if `sums: (n)` is no vector or has no such slot; [`Error::Device`] if it has
+/// clones.
 pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
     if sums.shape().len() != 1 || slot >= sums.len() {
         return Err(Error::shape("grad_rms", format!("sums {:?} has no slot {slot}", sums.shape())));

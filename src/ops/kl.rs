@@ -1,11 +1,11 @@
-//! How far predictions are from those of another model: `KL(p ‖ q) = Σ_v p_v (log p_v − log q_v)`, in nats, with p the softmax
-//! of the target logits and q that of the logits.
+//! How far predictions are from those of another model: `KL(p ‖ q) = Σ_v p_v (log p_v − log q_v)`,
+//! in nats, with p the softmax of the target logits and q that of the logits.
 //!
-//! target: (.., V), taken as (M, V); logits: (.., V), taken as n blocks of M rows each, which are all compared with the same
-//! target. `loss[b]` is the mean over the rows of block b: (n).
+//! target: (.., V), taken as (M, V); logits: (.., V), taken as n blocks of M rows each, which are
+//! all compared with the same target. `loss[b]` is the mean over the rows of block b: (n).
 //!
-//! Gradient: `dlogits = (q − p) dloss[b] / M`. The target is a constant. Both softmaxes are recomputed from the rows'
-//! log-sum-exps, so that nothing of the size of the logits is kept.
+//! Gradient: `dlogits = (q − p) dloss[b] / M`. The target is a constant. Both softmaxes are
+//! recomputed from the rows' log-sum-exps, so that nothing of the size of the logits is kept.
 
 use super::elementwise::Rows;
 use super::expect_shape;
@@ -36,7 +36,8 @@ pub struct Forward {
 /// The mean divergence of every block.
 ///
 /// # Errors
-/// [`Error::Shape`] if V or M is 0, the vocabularies differ, or the logits' rows are no multiple of the target's.
+/// [`Error::Shape`] if V or M is 0, the vocabularies differ, or the logits' rows are no multiple of
+/// the target's.
 pub fn forward(logits: &Tensor, target: &Tensor) -> Result<Forward> {
     let Shape { rows, vocab, block } = Shape::of(logits, target)?;
     let device = logits.device();
@@ -210,8 +211,8 @@ impl Shape {
 }
 
 impl Tape {
-    /// Mean divergence from the constant `target: (.., V)` of each block of `logits` with as many rows: `(n)`. Saves both and
-    /// one number for each of their rows.
+    /// Mean divergence from the constant `target: (.., V)` of each block of `logits` with as many
+    /// rows: `(n)`. Saves both and one number for each of their rows.
     pub fn kl(&mut self, logits: &Var, target: &Tensor) -> Result<Var> {
         let forward = forward(logits.value(), target)?;
         let (loss, x, target) = (forward.loss.clone(), logits.value().clone(), target.clone());

@@ -1,8 +1,9 @@
-//! LayerNorm over the last dimension: `y = x̂ · w (+ b)` with `x̂ = (x − mean) · rstd` and
-//! `rstd = 1 / sqrt(variance + eps)`, the variance being the biased one (Ba, Kiros and Hinton 2016).
+//! LayerNorm over the last dimension: `y = x̂ · w (+ b)` with `x̂ = (x − mean) · rstd` and `rstd =
+//! 1 / sqrt(variance + eps)`, the variance being the biased one (Ba, Kiros and Hinton 2016).
 //!
-//! Gradient, with `g = dy · w` and means over the row: `dx = rstd · (g − mean(g) − x̂ · mean(g · x̂))`, and `dw` = the
-//! sum over rows of `dy · x̂`. The bias's gradient is the sum over rows of `dy`: [`super::linear`] has it.
+//! Gradient, with `g = dy · w` and means over the row: `dx = rstd · (g − mean(g) − x̂ · mean(g ·
+//! x̂))`, and `dw` = the sum over rows of `dy · x̂`. The bias's gradient is the sum over rows of
+//! `dy`: [`super::linear`] has it.
 
 use super::linear;
 use super::norm::{self, scale_of, sums};
@@ -23,8 +24,8 @@ pub struct Forward {
     pub rstd: Tensor,
 }
 
-/// `(x − mean) · rstd · weight (+ bias)`, for `x: (.., C)`, `weight` and `bias`: `(C)`. A row whose squares overflow is not
-/// finite.
+/// `(x − mean) · rstd · weight (+ bias)`, for `x: (.., C)`, `weight` and `bias`: `(C)`. A row whose
+/// squares overflow is not finite.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the widths differ or are 0.
@@ -51,7 +52,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> 
     Ok(Forward { y, mean, rstd })
 }
 
-/// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)`, and the forward pass's `mean` and `rstd`: `(rows)`.
+/// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)`, and the forward pass's `mean`
+/// and `rstd`: `(rows)`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes do not fit together.
@@ -73,7 +75,8 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, mean: &Tensor,
     )
 }
 
-/// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `mean` and `rstd`: `(rows)`.
+/// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `mean`
+/// and `rstd`: `(rows)`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes do not fit together.

@@ -1,14 +1,16 @@
 //! Dense linear maps: `y = x Wᵀ + b` with `x: (N, in)`, `W: (out, in)`, `b: (out)`, `y: (N, out)`.
 //!
-//! Gradients, for `dy: (N, out)`: `dx = dy W`, `dW = dyᵀ x`, `db = Σ_n dy_n`. All three products are the one matrix
-//! product below, reading its factors through strides.
+//! Gradients, for `dy: (N, out)`: `dx = dy W`, `dW = dyᵀ x`, `db = Σ_n dy_n`. All three products
+//! are the one matrix product below, reading its factors through strides.
 //!
-//! On the CPU a product skips the zeros of a factor that is mostly zeros, as AbsTopK leaves them (method: section 2): `x` and `dy` where the
-//! weight is large, either factor of `dW`. Zero times infinity is zero there.
+//! On the CPU a product skips the zeros of a factor that is mostly zeros, as AbsTopK leaves them
+//! (method: section 2): `x` and `dy` where the weight is large, either factor of `dW`. Zero times
+//! infinity is zero there.
 //!
-//! Every result is the same bits for the same inputs on the same machine, whatever the number of threads: on the CPU
-//! the inner dimension is cut by cache sizes and shapes alone and each entry is summed by one thread in one order, on
-//! the GPU in an order that depends on the shapes alone, and partial products are added in order.
+//! Every result is the same bits for the same inputs on the same machine, whatever the number of
+//! threads: on the CPU the inner dimension is cut by cache sizes and shapes alone and each entry is
+//! summed by one thread in one order, on the GPU in an order that depends on the shapes alone, and
+//! partial products are added in order.
 
 mod zeros;
 
@@ -44,8 +46,9 @@ pub const SHADER: Shader = Shader::new("linear", include_str!("../../shaders/lin
 
 /// Rows that one partial column sum covers, as in the shader.
 const CHUNK: usize = 64;
-/// With fewer tiles of the middle shape than this, a product is also cut along its inner dimension to occupy the GPU. The
-/// same cut whatever the shape: with it, the order of the additions is the same.
+/// With fewer tiles of the middle shape than this, a product is also cut along its inner dimension
+/// to occupy the GPU. The same cut whatever the shape: with it, the order of the additions is the
+/// same.
 const SPLIT_K_BELOW_TILES: usize = 128;
 
 /// What one workgroup computes of a product, see the shader.
@@ -131,12 +134,13 @@ impl OutputShape {
     }
 }
 
-/// Adapters, by a part of their name, that measurements have shown to do better with other tiles for some outputs.
+/// Adapters, by a part of their name, that measurements have shown to do better with other tiles
+/// for some outputs.
 const TILE_OVERRIDES: &[(&str, OutputShape, Tile)] =
     &[("llvmpipe", OutputShape::Small, Tile::Large), ("llvmpipe", OutputShape::Large, Tile::Large)];
 
-/// The tile for such an output: the one set on this GPU, or found by an earlier `gossamer bench --autotune`, or known from
-/// measurements, or else a portable one.
+/// The tile for such an output: the one set on this GPU, or found by an earlier `gossamer bench
+/// --autotune`, or known from measurements, or else a portable one.
 ///
 /// # Errors
 /// [`Error::Device`] if another thread failed while using the GPU.
@@ -148,8 +152,9 @@ pub fn tile(gpu: &Gpu, output: OutputShape) -> Result<Tile> {
     Ok(known.map_or(output.portable(), |(_, _, tile)| *tile))
 }
 
-/// Sets the tile for such outputs, on this GPU until it is closed. Results differ at most in the last bits, where a driver
-/// contracts multiplications and additions in one shape and not in another.
+/// Sets the tile for such outputs, on this GPU until it is closed. Results differ at most in the
+/// last bits, where a driver contracts multiplications and additions in one shape and not in
+/// another.
 ///
 /// # Errors
 /// As [`tile`].
@@ -186,7 +191,8 @@ pub fn backward_input(dout: &Tensor, weight: &Tensor) -> Result<Tensor> {
     product(&with_last(dout.0, inputs), (n, inputs, outputs), dout, weight, None)
 }
 
-/// The gradient of the weight: `doutᵀ x`, with `dout: (.., out)`, `x: (.., in)`, result `(out, in)`.
+/// The gradient of the weight: `doutᵀ x`, with `dout: (.., out)`, `x: (.., in)`, result `(out,
+/// in)`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `dout` and `x` have not the same rows.
@@ -222,7 +228,8 @@ pub fn backward_bias(dout: &Tensor) -> Result<Tensor> {
     Ok(sum)
 }
 
-/// A matrix factor: the tensor, and how far apart neighbours are along its rows' and its columns' index.
+/// A matrix factor: the tensor, and how far apart neighbours are along its rows' and its columns'
+/// index.
 struct Factor<'a>(&'a Tensor, (usize, usize));
 
 /// `a b + bias` as a tensor of `shape`; `a: (m, k)`, `b: (k, n)`, `bias: (n)`.
@@ -301,7 +308,8 @@ fn gpu_product(
     }
 }
 
-/// `sum = Σ_r x_r` for `x: (rows, sum.len())`, by partial sums of up to [`CHUNK`] rows until one row remains.
+/// `sum = Σ_r x_r` for `x: (rows, sum.len())`, by partial sums of up to [`CHUNK`] rows until one
+/// row remains.
 fn column_sums(queue: Queue, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()> {
     let cols = sum.len();
     let chunks = rows.div_ceil(CHUNK);
@@ -347,8 +355,8 @@ fn native_column_sums(x: &[f32], cols: usize, sum: &mut [f32]) {
     }
 }
 
-/// `out = a b`, or `out += a b`: `out: (m, n)` row-major, `a: (m, k)` and `b: (k, n)` with the given distances
-/// between neighbouring rows and columns.
+/// `out = a b`, or `out += a b`: `out: (m, n)` row-major, `a: (m, k)` and `b: (k, n)` with the
+/// given distances between neighbouring rows and columns.
 ///
 /// # Errors
 /// [`Error::Shape`] if a matrix does not lie within its slice.
@@ -372,11 +380,12 @@ fn matmul(
         let message = format!("({m}, {k}) by ({k}, {n}) in slices of {} and {}", a.len(), b.len());
         return Err(Error::shape("linear", message));
     }
-    // A slice has at most isize::MAX bytes and the strides lie within it, unless there is no second row or column
-    // to step to; then their value is irrelevant.
+    // A slice has at most isize::MAX bytes and the strides lie within it, unless there is no second
+    // row or column to step to; then their value is irrelevant.
     let step = |stride: usize| isize::try_from(stride).unwrap_or(0);
-    // SAFETY: `fits` has shown that every entry (i, j) of each matrix, i * down + j * right at most `last`, lies within
-    // its slice; `out` is borrowed exclusively, so that it overlaps neither factor; all entries are initialised.
+    // SAFETY: `fits` has shown that every entry (i, j) of each matrix, i * down + j * right at most
+    // `last`, lies within its slice; `out` is borrowed exclusively, so that it overlaps neither
+    // factor; all entries are initialised.
     unsafe {
         gemm::gemm(
             m,
@@ -427,8 +436,8 @@ pub(super) fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
 pub enum Weight {
     /// Dense.
     Dense(Var),
-    /// As its nonzeros, which the forward pass and the gradient of the input use. The gradient of the matrix is dense; it goes
-    /// to `dense`, the same numbers, where there is one.
+    /// As its nonzeros, which the forward pass and the gradient of the input use. The gradient of
+    /// the matrix is dense; it goes to `dense`, the same numbers, where there is one.
     Sparse {
         /// The nonzeros.
         matrix: Arc<SparseMatrix>,
@@ -438,7 +447,8 @@ pub enum Weight {
 }
 
 impl Tape {
-    /// `x Wᵀ + b`, with `x: (.., in)`, `W: (out, in)`, `b: (out)`. Saves `x` if the matrix is trained.
+    /// `x Wᵀ + b`, with `x: (.., in)`, `W: (out, in)`, `b: (out)`. Saves `x` if the matrix is
+    /// trained.
     pub fn linear(&mut self, x: &Var, weight: &Weight, bias: Option<&Var>) -> Result<Var> {
         let b = bias.map(Var::value);
         let (out, dense) = match weight {

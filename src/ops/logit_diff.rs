@@ -1,10 +1,11 @@
-//! Logit differences, and the task loss that they give (method: section 3): minus log softmax over {right, wrong} at one
-//! position.
+//! Logit differences, and the task loss that they give (method: section 3): minus log softmax over
+//! {right, wrong} at one position.
 //!
-//! logits: (B, T, V); for sequence b `z[b] = logits[b, at[b], right[b]] − logits[b, at[b], wrong[b]]` and
-//! `loss = mean over b of log(1 + e^(−z[b]))`.
+//! logits: (B, T, V); for sequence b `z[b] = logits[b, at[b], right[b]] − logits[b, at[b],
+//! wrong[b]]` and `loss = mean over b of log(1 + e^(−z[b]))`.
 //!
-//! Gradient: `dz[b] = −sigmoid(−z[b]) / B`, which goes to the right token's logit, and its negative to the wrong one's.
+//! Gradient: `dz[b] = −sigmoid(−z[b]) / B`, which goes to the right token's logit, and its negative
+//! to the wrong one's.
 
 use super::elementwise::Entries;
 use super::expect_shape;
@@ -23,7 +24,8 @@ pub struct TokenPairs {
 }
 
 impl TokenPairs {
-    /// For logits of `shape` (B, T, V): the position and the two tokens of each sequence, `(at, right, wrong)`.
+    /// For logits of `shape` (B, T, V): the position and the two tokens of each sequence, `(at,
+    /// right, wrong)`.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not one pair a sequence, or one is outside the logits.

@@ -6,10 +6,11 @@ use std::f32::consts::LOG2_E;
 /// Lanes that reductions keep apart: two of the widest vectors in common use.
 pub(super) const LANES: usize = 16;
 
-/// `e^x`, with a relative error below 1.5e-7. For softmax: below -87 it is exactly 0, above 88 it stays at `e^88`
-/// instead of overflowing. NaN stays NaN.
+/// `e^x`, with a relative error below 1.5e-7. For softmax: below -87 it is exactly 0, above 88 it
+/// stays at `e^88` instead of overflowing. NaN stays NaN.
 ///
-/// `x = n ln 2 + r` with `|r| <= ln(2)/2`; the polynomial interpolates `(e^r - 1 - r)/r^2` at Chebyshev nodes.
+/// `x = n ln 2 + r` with `|r| <= ln(2)/2`; the polynomial interpolates `(e^r - 1 - r)/r^2` at
+/// Chebyshev nodes.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer, which then sits in the low bits of the sum.
@@ -30,12 +31,12 @@ pub(super) fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { fraction * power }
 }
 
-/// The normal distribution function `(1 + erf(x/sqrt 2))/2` and the bell `e^(-x^2/2)`, for every finite `x`. Their absolute
-/// errors are below 1e-7; far out they are exactly 0 and 1.
+/// The normal distribution function `(1 + erf(x/sqrt 2))/2` and the bell `e^(-x^2/2)`, for every
+/// finite `x`. Their absolute errors are below 1e-7; far out they are exactly 0 and 1.
 ///
-/// The tail beyond `|x|` is `e^(-x^2/2) R(s)` with `s = |x|/(|x| + 2)`: the smooth factor of Abramowitz and Stegun's formula 7.1.26
-/// in a variable that loses no digits near 0. `R` interpolates `R(0) = 1/2` and Chebyshev nodes up to `|x| = 6`; it is within
-/// 1.5e-9 of the tail.
+/// The tail beyond `|x|` is `e^(-x^2/2) R(s)` with `s = |x|/(|x| + 2)`: the smooth factor of
+/// Abramowitz and Stegun's formula 7.1.26 in a variable that loses no digits near 0. `R`
+/// interpolates `R(0) = 1/2` and Chebyshev nodes up to `|x| = 6`; it is within 1.5e-9 of the tail.
 #[inline(always)]
 pub(super) fn normal_cdf(x: f32) -> (f32, f32) {
     let bell = exp(-0.5 * x * x);

@@ -1,8 +1,9 @@
 //! What can be computed: one file per operation, named as its shader in `shaders/`.
 //!
-//! Each file holds the operation's shapes and errors, its method of [`crate::tape::Tape`] with its gradient rule and what it saves,
-//! the parameters and launches of its WGSL kernels, and the same computation for the CPU. Every function runs on the device
-//! of its tensors. Reductions accumulate in a fixed order, so that the same inputs on the same device give the same bits.
+//! Each file holds the operation's shapes and errors, its method of [`crate::tape::Tape`] with its
+//! gradient rule and what it saves, the parameters and launches of its WGSL kernels, and the same
+//! computation for the CPU. Every function runs on the device of its tensors. Reductions accumulate
+//! in a fixed order, so that the same inputs on the same device give the same bits.
 //!
 //! Shapes are written as in `x: (N, C)`; "rows" are all dimensions but the last taken together.
 

@@ -1,11 +1,12 @@
 //! The normalised mean squared error of a prediction (method: section 5): the mean over rows of
 //! `|x_r − t_r|² / |t_r − mean(t)|²`, with the mean of the target taken over all rows.
 //!
-//! x, t: (.., C). A row whose target lies at the mean has no scale to measure its error by, and counts nothing: one whose
-//! squared distance is not above [`LEAST`] times the mean of `|t_r|²`.
+//! x, t: (.., C). A row whose target lies at the mean has no scale to measure its error by, and
+//! counts nothing: one whose squared distance is not above [`LEAST`] times the mean of `|t_r|²`.
 //!
-//! Gradient: `dx_r = 2 (x_r − t_r) w_r dloss` with `w_r = 1 / (rows · |t_r − mean(t)|²)`. The scale `w_r` is a constant, so that
-//! a target that learns, too, has the gradient `−dx_r`: that of the two exchanged.
+//! Gradient: `dx_r = 2 (x_r − t_r) w_r dloss` with `w_r = 1 / (rows · |t_r − mean(t)|²)`. The scale
+//! `w_r` is a constant, so that a target that learns, too, has the gradient `−dx_r`: that of the
+//! two exchanged.
 
 use super::elementwise::Rows;
 use super::{expect_same, expect_shape, linear};
@@ -20,8 +21,8 @@ params! {
 
 pub(super) const SHADER: Shader = Shader::new("nmse", include_str!("../../shaders/nmse.wgsl"));
 
-/// The squared distance from the mean, relative to the targets' mean square, up to which a target counts as being there. What
-/// rounding makes of no distance at all is far less.
+/// The squared distance from the mean, relative to the targets' mean square, up to which a target
+/// counts as being there. What rounding makes of no distance at all is far less.
 pub const LEAST: f32 = 1e-10;
 
 /// What [`forward`] gives, and [`backward`] needs again.
@@ -174,8 +175,8 @@ fn check(x: &Tensor, target: &Tensor) -> Result<(usize, usize)> {
 }
 
 impl Tape {
-    /// Normalised mean squared error of `x` against `target`, both `(.., C)`: `(1)`. The scale that normalises it is a constant.
-    /// Saves both and one number a row.
+    /// Normalised mean squared error of `x` against `target`, both `(.., C)`: `(1)`. The scale that
+    /// normalises it is a constant. Saves both and one number a row.
     pub fn nmse(&mut self, x: &Var, target: &Var) -> Result<Var> {
         let Forward { loss, weights } = forward(x.value(), target.value())?;
         let (xv, tv) = (x.value().clone(), target.value().clone());

@@ -1,4 +1,5 @@
-//! What normalising the rows of a tensor shares: shapes, reductions, and the walk over rows on both devices.
+//! What normalising the rows of a tensor shares: shapes, reductions, and the walk over rows on both
+//! devices.
 //!
 //! `N` is the number of statistics of a row that the backward pass needs.
 
@@ -25,7 +26,8 @@ pub(super) fn dimensions(op: &'static str, x: &Tensor, weight: &Tensor) -> Resul
     Ok((rows, width))
 }
 
-/// How many lanes of a workgroup share a row of `width` entries; 256 divided by it are the rows of a workgroup.
+/// How many lanes of a workgroup share a row of `width` entries; 256 divided by it are the rows of
+/// a workgroup.
 fn lanes(width: usize) -> u32 {
     match width {
         0..=64 => 16,
@@ -34,8 +36,8 @@ fn lanes(width: usize) -> u32 {
     }
 }
 
-/// The normalised rows of `x`, and their statistics, `(rows)` each. `row` writes one row, from that of `x`, weight and bias, and
-/// returns its statistics.
+/// The normalised rows of `x`, and their statistics, `(rows)` each. `row` writes one row, from that
+/// of `x`, weight and bias, and returns its statistics.
 #[inline(always)]
 pub(super) fn forward<const N: usize>(
     (shader, kernel): (&'static Shader, &'static str),
@@ -94,7 +96,8 @@ fn forward_block<const N: usize>(
     }
 }
 
-/// The gradient of `x: (.., C)`. `row` writes that of one row, from those of `dout` and `x`, the weight, and the row's statistics.
+/// The gradient of `x: (.., C)`. `row` writes that of one row, from those of `dout` and `x`, the
+/// weight, and the row's statistics.
 #[inline(always)]
 pub(super) fn backward_input<const N: usize>(
     shader: &'static Shader,
@@ -146,7 +149,8 @@ fn backward_block<const N: usize>(
     }
 }
 
-/// The gradient `(C)` of the weight: the sum over rows of `term` of an entry of `dout`, one of `x`, and the row's statistics.
+/// The gradient `(C)` of the weight: the sum over rows of `term` of an entry of `dout`, one of `x`,
+/// and the row's statistics.
 #[inline(always)]
 pub(super) fn backward_weight<const N: usize>(
     shader: &'static Shader,
@@ -254,8 +258,8 @@ fn slices<const N: usize>(tensors: [&Tensor; N]) -> Result<[&[f32]; N]> {
     Ok(slices)
 }
 
-/// `1 / sqrt(squares / width + eps)`. Where the squares overflow it is infinite, too: a scale of 0 would make zeros of large
-/// numbers.
+/// `1 / sqrt(squares / width + eps)`. Where the squares overflow it is infinite, too: a scale of 0
+/// would make zeros of large numbers.
 #[inline(always)]
 pub(super) fn scale_of(squares: f32, width: usize, eps: f32) -> f32 {
     match 1.0 / (squares / width as f32 + eps).sqrt() {
@@ -264,7 +268,8 @@ pub(super) fn scale_of(squares: f32, width: usize, eps: f32) -> f32 {
     }
 }
 
-/// `K` sums of `f` over three slices of equal length, each in 32 interleaved partial sums that are then folded in half.
+/// `K` sums of `f` over three slices of equal length, each in 32 interleaved partial sums that are
+/// then folded in half.
 #[inline(always)]
 pub(super) fn sums<const K: usize>(a: &[f32], b: &[f32], c: &[f32], f: impl Fn(f32, f32, f32) -> [f32; K]) -> [f32; K] {
     let mut total = [[0.0; 32]; K];

@@ -1,7 +1,7 @@
 //! The rectifier: `y = max(x, 0)`, entry by entry.
 //!
-//! Gradient: `dx = dout` where `x > 0`, else 0. The backward pass may use the output `y` instead of `x`: one is positive
-//! exactly where the other is. So the input need not be saved.
+//! Gradient: `dx = dout` where `x > 0`, else 0. The backward pass may use the output `y` instead of
+//! `x`: one is positive exactly where the other is. So the input need not be saved.
 
 use super::elementwise::Map;
 use crate::Result;

@@ -1,7 +1,8 @@
-//! RMSNorm over the last dimension: `y = x · rstd · w` with `rstd = 1 / sqrt(mean(x²) + eps)` (Zhang and Sennrich 2019).
+//! RMSNorm over the last dimension: `y = x · rstd · w` with `rstd = 1 / sqrt(mean(x²) + eps)`
+//! (Zhang and Sennrich 2019).
 //!
-//! Gradient, with `g = dy · w` and means over the row: `dx = rstd · (g − x̂ · mean(g · x̂))` where `x̂ = x · rstd`, and
-//! `dw` = the sum over rows of `dy · x̂`.
+//! Gradient, with `g = dy · w` and means over the row: `dx = rstd · (g − x̂ · mean(g · x̂))` where
+//! `x̂ = x · rstd`, and `dw` = the sum over rows of `dy · x̂`.
 
 use super::norm::{self, scale_of, sums};
 use crate::Result;
@@ -19,8 +20,8 @@ pub struct Forward {
     pub rstd: Tensor,
 }
 
-/// `x · rstd · weight`, for `x: (.., C)` and `weight: (C)`. Rows of zeros stay zeros; a row whose squares overflow is not
-/// finite.
+/// `x · rstd · weight`, for `x: (.., C)` and `weight: (C)`. Rows of zeros stay zeros; a row whose
+/// squares overflow is not finite.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the widths differ or are 0.
@@ -44,7 +45,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Forward> {
     Ok(Forward { y, rstd })
 }
 
-/// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)` and the forward pass's `rstd: (rows)`.
+/// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)` and the forward pass's `rstd:
+/// (rows)`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes do not fit together.
@@ -66,7 +68,8 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor)
     )
 }
 
-/// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `rstd: (rows)`.
+/// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `rstd:
+/// (rows)`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the shapes do not fit together.

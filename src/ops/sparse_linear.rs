@@ -1,11 +1,14 @@
-//! Linear maps with sparse weights: `y = x Wᵀ + b` with `x: (N, in)`, `W: (out, in)` as a [`SparseMatrix`].
+//! Linear maps with sparse weights: `y = x Wᵀ + b` with `x: (N, in)`, `W: (out, in)` as a
+//! [`SparseMatrix`].
 //!
-//! Gradient of the input, for `dy: (N, out)`: `dx = dy W`, the same product with CSC. The gradients of
-//! weight and bias are dense: [`super::linear::backward_weight`] and [`super::linear::backward_bias`].
+//! Gradient of the input, for `dy: (N, out)`: `dx = dy W`, the same product with CSC. The gradients
+//! of weight and bias are dense: [`super::linear::backward_weight`] and
+//! [`super::linear::backward_bias`].
 //!
-//! Every entry of a result starts as its bias and adds its nonzeros in ascending order, so that it depends neither on the
-//! number of threads nor, on the CPU, on the other rows. (A single row skips the zeros of `x`: its sum can only differ in the
-//! sign of a zero, or where zero meets an infinite weight.)
+//! Every entry of a result starts as its bias and adds its nonzeros in ascending order, so that it
+//! depends neither on the number of threads nor, on the CPU, on the other rows. (A single row skips
+//! the zeros of `x`: its sum can only differ in the sign of a zero, or where zero meets an infinite
+//! weight.)
 
 use rayon::prelude::*;
 
@@ -21,29 +24,33 @@ params! {
 
 pub(super) const SHADER: Shader = Shader::new("sparse_linear", include_str!("../../shaders/sparse_linear.wgsl"));
 
-/// Up to this density the sparse product is clearly faster than the dense one on the CPU. Measured with AVX2 at 2,048
-/// rows, compression included, as dense time over sparse time (256 → 256, 1024 → 1024): 1.5 and 1.1
-/// at 1/4, 2.5 and 2.3 at 1/8, 3.5 and 3.7 at 1/16, 7 and 11 at 1/64; the two meet near 0.3.
+/// Up to this density the sparse product is clearly faster than the dense one on the CPU. Measured
+/// with AVX2 at 2,048 rows, compression included, as dense time over sparse time (256 → 256, 1024 →
+/// 1024): 1.5 and 1.1 at 1/4, 2.5 and 2.3 at 1/8, 3.5 and 3.7 at 1/16, 7 and 11 at 1/64; the two
+/// meet near 0.3.
 const MAX_DENSITY_CPU: f64 = 0.25;
-/// The same where the dense product skips the zeros of activations, which halves its time where AbsTopK keeps a quarter. Read
-/// off the numbers above, between 1/4 and 1/8.
+/// The same where the dense product skips the zeros of activations, which halves its time where
+/// AbsTopK keeps a quarter. Read off the numbers above, between 1/4 and 1/8.
 const MAX_DENSITY_AFTER_TOPK: f64 = 0.14;
-/// The same for a GPU, where the dense product is faster. Not measured on hardware: a careful guess.
+/// The same for a GPU, where the dense product is faster. Not measured on hardware: a careful
+/// guess.
 const MAX_DENSITY_GPU: f64 = 1.0 / 16.0;
 
-/// Whether products with a weight of this density are faster sparse than dense. Coarse: it ignores shapes.
+/// Whether products with a weight of this density are faster sparse than dense. Coarse: it ignores
+/// shapes.
 pub fn prefer_sparse(device: &Device, density: f64) -> bool {
     density <= if device.is_cpu() { MAX_DENSITY_CPU } else { MAX_DENSITY_GPU }
 }
 
-/// The same for a weight of shape (out, in) that multiplies the output of AbsTopK, which is mostly zeros.
+/// The same for a weight of shape (out, in) that multiplies the output of AbsTopK, which is mostly
+/// zeros.
 pub fn prefer_sparse_after_topk(device: &Device, (outputs, inputs): (usize, usize), density: f64) -> bool {
     let skips = device.is_cpu() && linear::skips_zero_activations(inputs, outputs);
     prefer_sparse(device, density) && (!skips || density <= MAX_DENSITY_AFTER_TOPK)
 }
 
-/// The densities below which training uses sparse matrices on the CPU, or else on a GPU: of all weights, and of those that
-/// multiply the output of AbsTopK.
+/// The densities below which training uses sparse matrices on the CPU, or else on a GPU: of all
+/// weights, and of those that multiply the output of AbsTopK.
 pub(crate) fn sparse_densities(cpu: bool) -> [f64; 2] {
     if cpu { [MAX_DENSITY_CPU, MAX_DENSITY_AFTER_TOPK] } else { [MAX_DENSITY_GPU; 2] }
 }
@@ -68,8 +75,8 @@ pub fn backward_input(dout: &Tensor, weight: &SparseMatrix) -> Result<Tensor> {
     product("dout", dout, [&weight.csc, &weight.csr], weight.shape, None)
 }
 
-/// `y[n, s] = bias[s] + Σ_j values_j x[n, indices_j]` over segment `s`; `x: (N, width)`, `y: (N, count)`. `transposed` are the same
-/// nonzeros in the other order.
+/// `y[n, s] = bias[s] + Σ_j values_j x[n, indices_j]` over segment `s`; `x: (N, width)`, `y: (N,
+/// count)`. `transposed` are the same nonzeros in the other order.
 fn product(
     name: &str,
     x: &Tensor,
@@ -100,7 +107,8 @@ fn product(
                 .bind(&nonzeros.offsets)
                 .bind(&nonzeros.indices)
                 .bind(&nonzeros.values)
-                // A kernel's bindings are fixed: without a bias, something readable takes its place.
+                // A kernel's bindings are fixed: without a bias, something readable takes its
+                // place.
                 .bind(bias.unwrap_or(&nonzeros.values))
                 .bind(&out)
                 .workgroups(workgroups)
@@ -167,8 +175,8 @@ fn multiply(x: &[f32], width: usize, weight: &Native, out: &mut [f32]) {
     });
 }
 
-/// A block of rows to multiply. A type of its own rather than a closure, because a closure of this size is not
-/// inlined into the function that may use vectors, and then has none.
+/// A block of rows to multiply. A type of its own rather than a closure, because a closure of this
+/// size is not inlined into the function that may use vectors, and then has none.
 struct Block<'a> {
     x: &'a [f32],
     width: usize,
@@ -180,14 +188,16 @@ struct Block<'a> {
 impl pulp::WithSimd for Block<'_> {
     type Output = ();
 
-    /// Goes through the rows in the widest groups that they fill. A vector holds the same column of several rows, so that
-    /// one weight multiplies them all. A few remaining rows are cheaper one by one than as a vector that is mostly empty.
+    /// Goes through the rows in the widest groups that they fill. A vector holds the same column of
+    /// several rows, so that one weight multiplies them all. A few remaining rows are cheaper one
+    /// by one than as a vector that is mostly empty.
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(mut self, simd: S) {
         let count = self.weight.nonzeros.len();
         while !self.out.is_empty() {
             let remaining = self.out.len() / count;
-            // With 32 rows of eight-lane vectors, 256 columns stay in a first-level cache of 32 KiB.
+            // With 32 rows of eight-lane vectors, 256 columns stay in a first-level cache of 32
+            // KiB.
             match remaining / S::F32_LANES {
                 4.. => self.group::<S, 4>(simd),
                 0 if remaining < 4 => self.row::<S>(),
@@ -219,7 +229,8 @@ impl<'a> Block<'a> {
         let rows = out.len() / count;
         self.scratch.resize((width + SEGMENTS) * size, 0.0);
         let (turned, results) = self.scratch.split_at_mut(width * size);
-        // Sixteen columns at a time: a cache line of every row, and sixteen rows of the transpose, stay at hand.
+        // Sixteen columns at a time: a cache line of every row, and sixteen rows of the transpose,
+        // stay at hand.
         for (c, columns) in turned.chunks_mut(16 * size).enumerate() {
             for r in 0..rows {
                 let source = &x[r * width + c * 16..][..columns.len() / size];
@@ -247,7 +258,8 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The next row: of its inputs only those that are not zero, each given to the outputs that read it.
+    /// The next row: of its inputs only those that are not zero, each given to the outputs that
+    /// read it.
     #[inline(always)]
     fn row<S: pulp::Simd>(&mut self) {
         let (x, out) = self.next(1);
@@ -258,7 +270,8 @@ impl<'a> Block<'a> {
         for (i, &x) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
             for (&o, &value) in self.weight.transposed.entries(i) {
                 let y = &mut out[o as usize];
-                // As vectors do it: without them there is no fused instruction either, only a slow function.
+                // As vectors do it: without them there is no fused instruction either, only a slow
+                // function.
                 *y = if S::IS_SCALAR { value * x + *y } else { value.mul_add(x, *y) };
             }
         }

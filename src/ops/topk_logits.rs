@@ -1,7 +1,9 @@
-//! The `n` largest logits of each row: they stay, unless their probability is zero in float32, and the others become so small that
-//! the softmax of the result is that of the logits over these entries alone.
+//! The `n` largest logits of each row: they stay, unless their probability is zero in float32, and
+//! the others become so small that the softmax of the result is that of the logits over these
+//! entries alone.
 //!
-//! x: (.., V); the result has the same shape. Of equally probable entries the lowest index stays. No gradient: the result is a target.
+//! x: (.., V); the result has the same shape. Of equally probable entries the lowest index stays.
+//! No gradient: the result is a target.
 
 use super::elementwise::Rows;
 use super::math::exp;
@@ -16,7 +18,8 @@ params! {
 
 pub(super) const SHADER: Shader = Shader::new("topk_logits", include_str!("../../shaders/topk_logits.wgsl"));
 
-/// How far below a row's log-sum-exp the other entries lie: `e^-200` is zero in float32, while no difference of logits overflows.
+/// How far below a row's log-sum-exp the other entries lie: `e^-200` is zero in float32, while no
+/// difference of logits overflows.
 const DEPTH: f32 = 200.0;
 
 /// Keeps the `n` most probable entries of each row.

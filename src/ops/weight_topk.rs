@@ -1,15 +1,18 @@
-//! Weight top-k: exactly `keep` entries of a matrix survive, with a minimum per neuron, and then decay. In place.
+//! Weight top-k: exactly `keep` entries of a matrix survive, with a minimum per neuron, and then
+//! decay. In place.
 //!
-//! Every entry has a key, a `u32`: its magnitude bits (see [`super::abs_topk`] for their order), and as highest bit
-//! whether it is protected. The `min_alive` largest entries of each neuron are protected (equal ones: the lowest index
-//! first). The `keep` largest keys survive (equal ones: the lowest flat index first). So protected entries go first,
-//! and if they are more than `keep`, the largest of *them* survive and nothing else.
+//! Every entry has a key, a `u32`: its magnitude bits (see [`super::abs_topk`] for their order),
+//! and as highest bit whether it is protected. The `min_alive` largest entries of each neuron are
+//! protected (equal ones: the lowest index first). The `keep` largest keys survive (equal ones: the
+//! lowest flat index first). So protected entries go first, and if they are more than `keep`, the
+//! largest of *them* survive and nothing else.
 //!
-//! The protected entries are never stored: a neuron's are told from the others by two numbers, its cut, and keys are
-//! computed from the weights whenever they are needed. The `keep`-th largest key is found by a radix search.
+//! The protected entries are never stored: a neuron's are told from the others by two numbers, its
+//! cut, and keys are computed from the weights whenever they are needed. The `keep`-th largest key
+//! is found by a radix search.
 //!
-//! Decay multiplies by `1 − decay`, rounded once, rather than subtract a product, which some GPUs would fuse and some
-//! not: all devices give the same bits.
+//! Decay multiplies by `1 − decay`, rounded once, rather than subtract a product, which some GPUs
+//! would fuse and some not: all devices give the same bits.
 //!
 //! No gradient: it follows the optimizer's step.
 
@@ -70,7 +73,8 @@ impl Rule {
     }
 }
 
-/// Zeroes all entries of `weight: (R, C)`, or `(C)` as one row, but those that `rule` keeps, and decays these.
+/// Zeroes all entries of `weight: (R, C)`, or `(C)` as one row, but those that `rule` keeps, and
+/// decays these.
 ///
 /// # Errors
 /// [`Error::Shape`] for a tensor of more dimensions; [`Error::Device`] if `weight` has clones.
@@ -196,12 +200,15 @@ fn survive(w: &mut [f32], keys: &[u32], least: u32, factor: Option<f32>) {
     }
 }
 
-/// The key's leading bits by which [`threshold`] first sorts all entries: protection, exponent, and five bits more.
+/// The key's leading bits by which [`threshold`] first sorts all entries: protection, exponent, and
+/// five bits more.
 const DIGIT: u32 = 14;
 
-/// The `keep`-th largest key (1 <= keep < length), and one past the flat index of the last survivor that equals it.
+/// The `keep`-th largest key (1 <= keep < length), and one past the flat index of the last survivor
+/// that equals it.
 ///
-/// Most entries are told from the threshold by the leading digit; the few that share it are gathered and searched.
+/// Most entries are told from the threshold by the leading digit; the few that share it are
+/// gathered and searched.
 fn threshold(weight: &[f32], keys: &Keys, keep: usize) -> (u32, usize) {
     let bins = keys.histogram(weight);
     let mut remaining = keep;
@@ -339,7 +346,8 @@ impl Keys {
                     for piece in self.pieces(block) {
                         let mut n = 0;
                         for &key in self.fill(piece, start, &mut buffer) {
-                            // Written in any case: a branch here would be mispredicted all the time.
+                            // Written in any case: a branch here would be mispredicted all the
+                            // time.
                             found[n] = key;
                             n += usize::from(key >> (32 - DIGIT) == digit);
                         }
@@ -404,7 +412,8 @@ fn key(w: &f32, cut: u32, bound: u32, position: u32) -> u32 {
     magnitude | if safe { PROTECTED } else { 0 }
 }
 
-/// The cuts that keep `k` entries (1 <= k < rows) of some neighbouring columns; `weight` begins at the first of them.
+/// The cuts that keep `k` entries (1 <= k < rows) of some neighbouring columns; `weight` begins at
+/// the first of them.
 #[inline(always)]
 fn cut_columns(weight: &[f32], cols: usize, k: usize, magnitudes: &mut [u32], bounds: &mut [u32]) {
     let width = magnitudes.len();

@@ -1,4 +1,5 @@
-//! The rules of weight sparsity: how dense at which step, which entries survive, and when sparse matrices are faster.
+//! The rules of weight sparsity: how dense at which step, which entries survive, and when sparse
+//! matrices are faster.
 
 mod schedule;
 mod select;

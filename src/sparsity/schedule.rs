@@ -43,7 +43,8 @@ pub const SPARSITY_SETTINGS: &[Setting<Schedule>] = &[
     Setting::other("sparse_biases", Takes::Flag, "biases are made sparse too"),
 ];
 
-/// The learning rate: linear warm-up, linear decay to 0, and the factor √(target density / current density).
+/// The learning rate: linear warm-up, linear decay to 0, and the factor √(target density / current
+/// density).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sharkfin {
     /// Peak learning rate.
@@ -94,7 +95,8 @@ impl Schedule {
     }
 }
 
-/// From 1 to `target`, and exactly there at the end: 1 − (1 − target) may be a rounding less, and cost a weight.
+/// From 1 to `target`, and exactly there at the end: 1 − (1 − target) may be a rounding less, and
+/// cost a weight.
 fn fallen(target: f64, progress: f64) -> f64 {
     (1.0 - progress) + target * progress
 }

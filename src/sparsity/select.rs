@@ -10,8 +10,8 @@ use crate::ops::{compress as compress_op, sparse_linear};
 
 use super::Schedule;
 
-/// How many entries of a parameter of `numel` survive at the given densities, if the rules limit them at all:
-/// `floor(density · numel)`.
+/// How many entries of a parameter of `numel` survive at the given densities, if the rules limit
+/// them at all: `floor(density · numel)`.
 fn keep(kind: Kind, numel: usize, density: f64, embed_density: f64, sparse_biases: bool) -> Option<usize> {
     let density = match kind {
         Kind::Hidden(_) => density,
@@ -22,13 +22,15 @@ fn keep(kind: Kind, numel: usize, density: f64, embed_density: f64, sparse_biase
     Some((density * numel as f64).floor() as usize)
 }
 
-/// How many entries of a parameter survive the update of `step` of `steps`, if the rules limit them at all.
+/// How many entries of a parameter survive the update of `step` of `steps`, if the rules limit them
+/// at all.
 pub fn kept(p: &Parameter, schedule: &Schedule, (step, steps): (u64, u64)) -> Option<usize> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
     keep(p.kind, p.len(), density, embed_density, schedule.sparse_biases)
 }
 
-/// For each of `shapes`, how many entries survive at the schedule's targets (all, where the rules do not reach).
+/// For each of `shapes`, how many entries survive at the schedule's targets (all, where the rules
+/// do not reach).
 pub fn keep_counts(shapes: &[(String, Kind, Vec<usize>)], schedule: &Schedule) -> Vec<usize> {
     shapes
         .iter()
@@ -40,8 +42,8 @@ pub fn keep_counts(shapes: &[(String, Kind, Vec<usize>)], schedule: &Schedule) -
         .collect()
 }
 
-/// Keeps the largest weights of a parameter at the densities of `step`, zeroes the others, and decays the kept entries of a weight
-/// matrix: `w -= weight_decay · lr · w`.
+/// Keeps the largest weights of a parameter at the densities of `step`, zeroes the others, and
+/// decays the kept entries of a weight matrix: `w -= weight_decay · lr · w`.
 ///
 /// # Errors
 /// Those of [`weight_topk::apply`].
@@ -65,8 +67,8 @@ pub fn apply_topk_and_decay(
     }
 }
 
-/// The sparse form of a matrix at the densities of `step`, if `requested`, or by default where it makes linear layers faster on its
-/// device; otherwise nothing.
+/// The sparse form of a matrix at the densities of `step`, if `requested`, or by default where it
+/// makes linear layers faster on its device; otherwise nothing.
 ///
 /// # Errors
 /// Those of [`compress_op::forward`].

@@ -17,11 +17,13 @@ pub struct Estimate {
     pub parameters: u64,
     /// Parameters that are not zero once the target density is reached.
     pub nonzeros: u64,
-    /// Bytes on the device for weights, gradients, Adam's two moments, and the weights' nonzeros once products use them.
+    /// Bytes on the device for weights, gradients, Adam's two moments, and the weights' nonzeros
+    /// once products use them.
     pub state_bytes: u64,
-    /// Bytes on the device for all else: the sequences, and one micro-batch's activations and logits with their gradients.
+    /// Bytes on the device for all else: the sequences, and one micro-batch's activations and
+    /// logits with their gradients.
     pub activation_bytes: u64,
-    /// Bytes on the host beside that: a checkpoint on its way to the disk, and a step's sequences.
+    /// Further bytes on the host: for the next checkpoint, and a step's sequences.
     pub host_bytes: u64,
     /// Processes on this machine that need as much each.
     pub on_host: u64,
@@ -94,7 +96,8 @@ impl Estimate {
         let nonzeros = sum(&mut keep_counts(&shapes, &config.sparsity).iter().map(|&k| k as u64));
         let m = &config.model;
         let tokens = (config.train.batch_size as u64).saturating_mul(m.block_size as u64);
-        // In bytes and saturating, since settings beyond any machine must be refused, not wrapped around.
+        // In bytes and saturating, since settings beyond any machine must be refused, not wrapped
+        // around.
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
         let DeviceBytes { state, total } = needed(config, cpu);
         let mut estimate = Self {
@@ -122,7 +125,8 @@ impl Estimate {
         estimate
     }
 
-    /// What each of `ranks` needs, if this is what its share of the batch needs: gradients travel by way of the host.
+    /// What each of `ranks` needs, if this is what its share of the batch needs: gradients travel
+    /// by way of the host.
     ///
     /// # Errors
     /// [`Error::Ranks`].
@@ -188,11 +192,12 @@ pub(crate) struct DeviceBytes {
 /// Micro-batches of a step after which another one allocates nothing new.
 const MICRO_BATCHES: usize = 2;
 
-/// Most tokens of a micro-batch that an estimate runs with: the rest of a larger one adds in proportion.
+/// Most tokens of a micro-batch that an estimate runs with: further tokens add in proportion.
 const MAX_TOKENS: usize = 1 << 20;
 
-/// What training on one device allocates: `prepare` makes what trains on a meta device, `trainer` gives its trainer, and `step` does
-/// a step. It runs with dense weights first, then at the densities at which sparse ones come to be used.
+/// What training on one device allocates: `prepare` makes what trains on a meta device, `trainer`
+/// gives its trainer, and `step` does a step. It runs with dense weights first, then at the
+/// densities at which sparse ones come to be used.
 ///
 /// # Errors
 /// Those of the run; of tensors that no machine can hold, [`Error::Limit`].

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use gossamer::bench::Report;
+use gossamer::bench::BenchReport;
 use serde_json::json;
 use tempfile::tempdir;
 
@@ -27,7 +27,7 @@ fn the_cpu_is_measured_and_compared_with_itself() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("cpu.json");
     let said = succeeds(&mut gossamer(&["bench", "--quick", "--device", "cpu", "--out", text(&file)]));
-    let read = Report::load(&file).unwrap();
+    let read = BenchReport::load(&file).unwrap();
     for kind in [
         "memory",
         "matmul",

@@ -7,7 +7,7 @@ pub mod stored_zip;
 
 use std::path::Path;
 
-use gossamer::bench::{Report, compare};
+use gossamer::bench::{BenchReport, compare};
 use gossamer::bridges::{BridgeFile, Recipe};
 use gossamer::circuits::tasks::{Split, Task};
 use gossamer::circuits::{Binary, Circuit, MEANS, Statistics, dot, json, residual_paths, show, stored_means, svg};
@@ -233,9 +233,9 @@ pub fn token_cache(data: &[u8]) {
 /// Reports of `gossamer bench`.
 pub fn report(data: &[u8]) {
     in_folder("report.json", data, |path| {
-        let Some(report) = or_names(path, Report::load(path)) else { return };
+        let Some(report) = or_names(path, BenchReport::load(path)) else { return };
         let twice = [report.clone(), report];
-        let _ = (compare::lines(&twice), compare::names(&twice), compare::picture(&twice));
+        let _ = (compare::lines(&twice), compare::names(&twice), compare::bars(&twice));
     });
 }
 

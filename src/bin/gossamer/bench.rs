@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use gossamer::bench::{self, Choice, Options, Report, Row, compare};
+use gossamer::bench::{self, BenchReport, Options, Row, TileTimes, compare};
 use gossamer::device::{Device, adapters};
 use gossamer::files::{check_output, is_stdout};
 use gossamer::ops::linear::Tile;
@@ -146,7 +146,7 @@ fn tune(device: &str, options: &Options, quick: bool) -> Result<()> {
     Ok(())
 }
 
-fn choice_line(choice: &Choice) -> String {
+fn choice_line(choice: &TileTimes) -> String {
     let shape = |tile: Tile| format!("{} × {}", tile.shape().0, tile.shape().1);
     let times: Vec<_> =
         choice.seconds.iter().map(|(tile, seconds)| format!("{} {:.3} ms", shape(*tile), seconds * 1e3)).collect();
@@ -169,7 +169,7 @@ fn line(row: &Row) -> String {
 
 fn side_by_side(paths: &[PathBuf], png: Option<&Path>) -> Result<()> {
     png.map_or(Ok(()), check_output)?;
-    let reports = paths.iter().map(|path| Report::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let reports = paths.iter().map(|path| BenchReport::load(path)).collect::<Result<Vec<_>, _>>()?;
     let mut out = screen(&[png])?;
     for (number, (name, report)) in compare::names(&reports).iter().zip(&reports).enumerate() {
         let machine = &report.machine;
@@ -184,8 +184,8 @@ fn side_by_side(paths: &[PathBuf], png: Option<&Path>) -> Result<()> {
     writeln!(out)?;
     for line in &lines {
         write!(out, "{:width$}", line.work)?;
-        for cell in &line.cells {
-            let text = match (&cell.rate, cell.ratio) {
+        for speed in &line.speeds {
+            let text = match (&speed.rate, speed.ratio) {
                 (Some(rate), Some(ratio)) => format!("{rate} ×{ratio:.2}"),
                 _ => "–".into(),
             };
@@ -194,7 +194,7 @@ fn side_by_side(paths: &[PathBuf], png: Option<&Path>) -> Result<()> {
         writeln!(out)?;
     }
     if let Some(png) = png {
-        compare::picture(&reports).save(png).with_context(|| format!("drawing {}", png.display()))?;
+        compare::bars(&reports).save(png).with_context(|| format!("drawing {}", png.display()))?;
         writeln!(out, "\n{}", png.display())?;
     }
     Ok(())

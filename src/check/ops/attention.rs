@@ -76,7 +76,8 @@ fn right(s: Shape, [q, k, v, dout]: [&[f64]; 4], sink: Option<&[f64]>) -> Right 
 
 pub(super) fn attention(b: &mut Bench) -> Result<()> {
     let shape = |(batch, time, heads, width)| Shape { batch, time, heads, width };
-    // Widths for full and for smaller tiles, with and without channels left over; times around blocks of 64.
+    // Widths for full and for smaller tiles, with and without channels left over; times around
+    // blocks of 64.
     let shapes = [(1, 1, 1, 5), (2, 5, 3, 5), (1, 131, 2, 5), (9, 65, 1, 2), (1, 66, 1, 39), (1, 67, 1, 128)];
     // Only the sink's gradient has a form without subgroups.
     let shapes = if b.without_subgroups { &shapes[1..4] } else { &shapes[..] };
@@ -101,7 +102,8 @@ pub(super) fn attention(b: &mut Bench) -> Result<()> {
             ("keys", &got.k, &want.gradients[1]),
             ("values", &got.v, &want.gradients[2]),
         ] {
-            // Where there is one key, the gradients of its query and of itself are 0 up to rounding.
+            // Where there is one key, the gradients of its query and of itself are 0 up to
+            // rounding.
             if s.time > 1 || name == "values" {
                 b.close(&at(&format!("gradient of {name}")), got, want)?;
             }
@@ -113,7 +115,8 @@ pub(super) fn attention(b: &mut Bench) -> Result<()> {
     large_scores(b)
 }
 
-/// Scores that grow from key to key, so far that their exponentials overflow unless the largest one met so far is taken out.
+/// Scores that grow from key to key, so far that their exponentials overflow unless the largest one
+/// met so far is taken out.
 fn large_scores(b: &mut Bench) -> Result<()> {
     let s = Shape { batch: 1, time: 70, heads: 1, width: 5 };
     let q = vec![8.0; s.len()];
@@ -139,7 +142,8 @@ pub(super) fn attention_decode(b: &mut Bench) -> Result<()> {
             let rows = x.chunks(capacity * channels).flat_map(|x| &x[from * channels..to * channels]);
             rows.copied().collect()
         };
-        // Positions one by one at first, as they are generated; then the rest at once, as a prompt is read.
+        // Positions one by one at first, as they are generated; then the others at once, as a
+        // prompt is read.
         let (mut keys, mut values) = (b.device.zeros("keys", &kept)?, b.device.zeros("values", &kept)?);
         let mut lengths: Vec<usize> =
             [1, 2, 3, capacity / 2, capacity].into_iter().filter(|&l| l <= capacity && l > 0).collect();
@@ -153,7 +157,8 @@ pub(super) fn attention_decode(b: &mut Bench) -> Result<()> {
             }
             before = length;
             let q: Vec<f32> = b.numbers(batch * channels).iter().map(|q| 2.0 * q).collect();
-            // Of either order: the sink's logit or a score is the largest. Beside another head's, its exponential would overflow.
+            // Of either order: the sink's logit or a score is the largest. Beside another head's,
+            // its exponential would overflow.
             let sink: Vec<f32> = (0..heads)
                 .map(|h| match (h % 2, heads) {
                     (0, 1) => 3.0,

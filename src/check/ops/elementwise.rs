@@ -51,7 +51,8 @@ pub(super) fn relu(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The normal distribution function: a series of positive terms, and far out a continued fraction for the tail.
+/// The normal distribution function: a series of positive terms, and far out a continued fraction
+/// for the tail.
 fn normal_cdf(x: f64) -> f64 {
     let bell = (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
     let a = x.abs();
@@ -70,7 +71,7 @@ fn normal_cdf(x: f64) -> f64 {
 }
 
 pub(super) fn gelu(b: &mut Bench) -> Result<()> {
-    // Each range is compared by itself, so that its small numbers count.
+    // Each range is compared alone, so that its small numbers count.
     for (first, last) in
         [(-0.01, 0.01), (-1.0, 1.0), (-3.0, -1.0), (-5.0, -3.0), (1.0, 12.5), (12.9, 20.0), (-1e20, 1e20)]
     {
@@ -197,7 +198,7 @@ pub(super) fn grad_rms(b: &mut Bench) -> Result<()> {
         let sums = wide(&sums.read()?);
         let got = b.put(&[1], &[sums[1] as f32])?;
         b.close(&format!("square_sum of {n}"), &got, &[sum])?;
-        b.same("slots beside it", &[sums[0] as u32, sums[2] as u32], &[1, 3]);
+        b.same("other slots", &[sums[0] as u32, sums[2] as u32], &[1, 3]);
     }
     use grad_rms::Rule;
     // More sums than a workgroup takes in one, four, and eight rounds.

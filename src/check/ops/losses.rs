@@ -4,7 +4,8 @@ use super::{Bench, wide};
 use crate::Result;
 use crate::ops::{cross_entropy, kl, logit_diff, nmse};
 
-/// Logits whose exponentials would overflow, unless the largest is taken out first, be it a single one.
+/// Logits whose exponentials would overflow, unless the largest is taken out first, be it a single
+/// one.
 fn logits(b: &mut Bench, rows: usize, v: usize) -> Vec<f32> {
     let offsets: Vec<f32> = (0..rows).map(|r| [0.0, 90.0, -200.0][r % 3]).collect();
     let mut x: Vec<f32> = b.numbers(rows * v).iter().enumerate().map(|(i, x)| 3.0 * x + offsets[i / v]).collect();
@@ -122,7 +123,7 @@ pub(super) fn nmse(b: &mut Bench) -> Result<()> {
     at_the_limit(b)
 }
 
-/// Targets near their mean beside others, further down, that are far from it.
+/// Targets near their mean, followed by others that are far from it.
 fn far_below(b: &mut Bench) -> Result<()> {
     let (rows, width) = (600, 3);
     let size = |r: usize| if r < 256 { 1e-3f64 } else { 1e3 };
@@ -135,7 +136,7 @@ fn far_below(b: &mut Bench) -> Result<()> {
     let (x, target) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &target)?);
     b.fresh()?;
     let want: Vec<f64> = (0..rows).map(weight).collect();
-    b.close("weights near the mean beside others far from it", &nmse::forward(&x, &target)?.weights, &want)
+    b.close("weights near the mean and far from it", &nmse::forward(&x, &target)?.weights, &want)
 }
 
 /// Targets about as far from their mean as counts at least, the mean itself being far from 0.

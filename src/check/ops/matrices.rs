@@ -129,7 +129,8 @@ pub(super) fn compress(b: &mut Bench) -> Result<()> {
             }
         }
     }
-    // More workgroups than one dimension of the grid takes, and one more than two equal rows of them hold.
+    // More workgroups than one dimension of the grid takes, and one more than two equal rows of
+    // them hold.
     let (rows, cols) = (65_537, 2);
     let w: Vec<f32> = (0..rows * cols).map(|i| if i % 3 == 0 { i as f32 } else { 0.0 }).collect();
     let compressed = compress::from_host(b.device, (rows, cols), &w)?;

@@ -1,7 +1,9 @@
-//! Every operation by itself, on inputs that show an error: ties, zeros of both signs, widths that no tile or workgroup divides, more rows
-//! than a workgroup has invocations, large numbers. What is right is said by plain loops in float64.
+//! Every operation alone, on inputs that show an error: ties, zeros of both signs, widths that no
+//! tile or workgroup divides, more rows than a workgroup has invocations, large numbers. What is
+//! right is said by plain loops in float64.
 //!
-//! A new operation needs a row in [`OPERATIONS`]: a test compares the kernels launched here with those there are.
+//! A new operation needs a row in [`OPERATIONS`]: a test compares the kernels launched here with
+//! those there are.
 
 mod attention;
 mod elementwise;
@@ -58,11 +60,12 @@ const OPERATIONS: &[Operation] = operations![
     selection::weight_topk,
 ];
 
-/// Runs every operation on `device`, or those named in `only`, and where the device has subgroup operations those that use them once more
-/// without. One verdict an operation, the worst.
+/// Runs every operation on `device`, or those named in `only`, and where the device has subgroup
+/// operations those that use them once more without. One verdict an operation, the worst.
 ///
 /// # Errors
-/// [`Error::Config`] for a name that is none; otherwise if the device fails. Wrong numbers are verdicts, not errors.
+/// [`Error::Config`] for a name that is none; otherwise if the device fails. Wrong numbers are
+/// verdicts, not errors.
 pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Verdict>> {
     let chosen = choose(only)?;
     let mut verdicts = run(device, &chosen, false)?;
@@ -109,10 +112,11 @@ fn run(device: &Device, operations: &[Operation], without_subgroups: bool) -> Re
     operations.iter().map(verdict).collect()
 }
 
-/// Sums of float32 numbers, and functions that a driver may compute to a few units in the last place: relative to the largest number.
+/// Sums of float32 numbers, and functions that a driver may compute to a few units in the last
+/// place: relative to the largest number.
 const CLOSE: f64 = 2e-5;
 
-/// Makes inputs, compares results, and remembers the worst.
+/// Makes inputs, compares results, and keeps the worst comparison.
 struct Bench<'a> {
     device: &'a Device,
     /// Whether this is the second run, for the kernels that have such a form.
@@ -135,7 +139,8 @@ impl<'a> Bench<'a> {
         (0..n).map(number).collect()
     }
 
-    /// `n` numbers of which most have others of the same magnitude, and some are zeros of either sign.
+    /// `n` numbers of which most have others of the same magnitude, and some are zeros of either
+    /// sign.
     fn ties(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3e38, -2.0][self.rng.random_range(0..8)]).collect()
     }
@@ -159,12 +164,13 @@ impl<'a> Bench<'a> {
         self.device.upload("check", shape, data)
     }
 
-    /// Sees to it that what an operation leaves unwritten shows. Before every operation.
+    /// Makes an operation that leaves a part of its result unwritten fail. To be called before
+    /// every operation.
     fn fresh(&self) -> Result<()> {
         self.device.poison_free_memory()
     }
 
-    /// Compares with what is right up to rounding, relative to the largest number.
+    /// Compares up to rounding, relative to the largest number.
     fn close(&mut self, what: &str, got: &Tensor, want: &[f64]) -> Result<()> {
         self.within(CLOSE, what, got, want)
     }
@@ -191,18 +197,17 @@ impl<'a> Bench<'a> {
     }
 
     fn same(&mut self, what: &str, got: &[u32], want: &[u32]) {
-        let (error, reason) = match got.len() == want.len() {
-            true => {
-                let differ = got.iter().zip(want).filter(|(got, want)| got != want).count();
-                (differ as f64 / want.len().max(1) as f64, None)
-            }
-            false => (f64::INFINITY, Some(format!("{} numbers, expected {}", got.len(), want.len()))),
+        let (error, reason) = if got.len() == want.len() {
+            let differ = got.iter().zip(want).filter(|(got, want)| got != want).count();
+            (differ as f64 / want.len().max(1) as f64, None)
+        } else {
+            (f64::INFINITY, Some(format!("{} numbers, expected {}", got.len(), want.len())))
         };
         self.see(0.0, what, error, reason);
     }
 
     fn see(&mut self, tolerance: f64, what: &str, error: f64, reason: Option<String>) {
-        // In shares of what is allowed, and where nothing is, of very little.
+        // Relative to the tolerance, or to a tiny one where the tolerance is 0.
         let badness = |error: f64, tolerance: f64| error / tolerance.max(1e-12);
         if self.worst.as_ref().is_none_or(|worst| badness(error, tolerance) > badness(worst.error, worst.tolerance)) {
             let at = reason.map_or(what.to_string(), |reason| format!("{what}: {reason}"));

@@ -4,8 +4,8 @@ use super::Bench;
 use crate::Result;
 use crate::ops::{layer_norm, rms_norm};
 
-/// Rows and widths for every number of invocations that share a row, with rows left over in the last workgroup, and with more rows than one
-/// partial sum of the weight's gradient takes.
+/// Rows and widths for every number of invocations that share a row, with rows left over in the
+/// last workgroup, and with more rows than one partial sum of the weight's gradient takes.
 const SHAPES: [(usize, usize); 10] =
     [(1, 1), (70, 3), (33, 12), (17, 31), (9, 40), (200, 66), (5, 100), (3, 300), (2, 600), (3, 1100)];
 
@@ -27,7 +27,7 @@ impl Inputs {
     }
 }
 
-/// Not small beside what it is added to.
+/// Not small compared with what it is added to.
 const EPS: f32 = 1.0;
 
 pub(super) fn layer_norm(b: &mut Bench) -> Result<()> {

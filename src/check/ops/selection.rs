@@ -83,8 +83,8 @@ pub(super) fn count_nonzero(b: &mut Bench) -> Result<()> {
 
 pub(super) fn topk_logits(b: &mut Bench) -> Result<()> {
     for (rows, v, n) in [(1, 1, 1), (3, 100, 1), (4, 300, 7), (2, 300, 300)] {
-        // Steps of a half, so that no two logits differ by little, with ties, and some whose probability is 0 in float32. With another
-        // row's sum, exponentials would overflow.
+        // Steps of a half, so that no two logits differ by little, with ties, and some whose
+        // probability is 0 in float32. With another row's sum, exponentials would overflow.
         let mut logit = |i: usize| {
             let offset = [0.0, 150.0, -150.0][i / v % 3];
             offset + if i % v == 5 { -190.0 } else { b.below(40) as f32 * 0.5 - 3.0 }

@@ -1,7 +1,8 @@
-//! Compiled kernels on the disk, so that a driver which can export them (as those of Vulkan) need not compile them in every run.
+//! Compiled kernels on the disk, so that a driver which can export them (as those of Vulkan) need
+//! not compile them in every run.
 //!
-//! A file that cannot be read, is damaged, or is another version's or driver's counts as none; one that cannot be written is
-//! given up without an error.
+//! A file that cannot be read, is damaged, or is another version's or driver's counts as none; one
+//! that cannot be written is given up without an error.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,13 +12,15 @@ use crate::Result;
 use crate::error::Error;
 use crate::files::{create_folder, write_atomic};
 
-/// The first line of the file. Another version has other kernels; to keep them, too, would make the file grow with every version.
+/// The first line of the file. Another version has other kernels; to keep them, too, would make the
+/// file grow with every version.
 const MAGIC: &str = concat!("kernels of gossamer ", env!("CARGO_PKG_VERSION"), "\n");
 
 /// Most bytes: kernels take a few MiB. A longer file is replaced.
 const MAX_BYTES: usize = 1 << 28;
 
-/// The cache folder: the one that `GOSSAMER_CACHE` names, none if that is empty, otherwise the user's.
+/// The cache folder: the one that `GOSSAMER_CACHE` names, none if that is empty, otherwise the
+/// user's.
 pub(super) fn folder(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     if let Some(named) = get("GOSSAMER_CACHE") {
         return Some(PathBuf::from(named)).filter(|folder| !folder.as_os_str().is_empty());
@@ -42,7 +45,8 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// The cache with what `folder` holds for this adapter; nothing if the backend has no such cache.
+    /// The cache with what `folder` holds for this adapter; nothing if the backend has no such
+    /// cache.
     pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
@@ -78,9 +82,10 @@ fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCa
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("kernels"), data, fallback: true };
     let scopes =
         [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation].map(|filter| device.push_error_scope(filter));
-    // SAFETY: the data was returned by `get_data` to a program of this version, as the first line of the file says, and has not
-    // changed since, as its checksum says: `read` checks both. wgpu checks the adapter, and wgpu and the driver check the driver's
-    // version. This does not protect against a forged file, for which an attacker must be able to write to the user's folders.
+    // SAFETY: the data was returned by `get_data` to a program of this version, as the first line
+    // of the file says, and has not changed since, as its checksum says: `read` checks both. wgpu
+    // checks the adapter, and wgpu and the driver check the driver's version. This does not protect
+    // against a forged file, for which an attacker must be able to write to the user's folders.
     // Tests: those in tests/device.rs that damage and exchange the file.
     let raw = unsafe { device.create_pipeline_cache(&descriptor) };
     let mut failed = false;

@@ -81,8 +81,9 @@ impl Shader {
         Ok(false)
     }
 
-    /// The complete WGSL text for `kernel`, for devices with or without subgroup operations: includes are resolved, and of
-    /// the sections that lines `#kernel <names>` begin, only its own is there.
+    /// The complete WGSL text for `kernel`, for devices with or without subgroup operations:
+    /// includes are resolved, and of the sections that lines `#kernel <names>` begin, only its own
+    /// is there.
     ///
     /// # Errors
     /// [`Error::Device`] for an include that does not exist.
@@ -90,7 +91,8 @@ impl Shader {
         self.wgsl_from(None, kernel, subgroups)
     }
 
-    /// As [`Shader::wgsl`], with the files of `folder`, laid out as `shaders/`, instead of the built-in ones.
+    /// As [`Shader::wgsl`], with the files of `folder`, laid out as `shaders/`, instead of the
+    /// built-in ones.
     ///
     /// # Errors
     /// As [`Shader::wgsl`], and [`Error::Io`] for a file that cannot be read.
@@ -134,8 +136,8 @@ fn text(folder: Option<&Path>, file: &str, built_in: &'static str) -> Result<Cow
 
 /// One kernel launch, built up and then run.
 ///
-/// In the WGSL, group 0 binding 0 is the uniform struct of the parameters, and bindings 1, 2, … are the tensors in the order
-/// of [`Launch::bind`].
+/// In the WGSL, group 0 binding 0 is the uniform struct of the parameters, and bindings 1, 2, … are
+/// the tensors in the order of [`Launch::bind`].
 pub(crate) struct Launch {
     shader: &'static Shader,
     kernel: &'static str,
@@ -174,8 +176,9 @@ impl Launch {
         self
     }
 
-    /// How many workgroups. Past 65,535 they are folded into two dimensions: kernels get their flat number from
-    /// `flat_group` of `include/grid.wgsl` and return if it is not below the number they were told in a parameter.
+    /// How many workgroups. Past 65,535 they are folded into two dimensions: kernels get their flat
+    /// number from `flat_group` of `include/grid.wgsl` and return if it is not below the number
+    /// they were told in a parameter.
     pub(crate) fn workgroups(mut self, workgroups: usize) -> Self {
         self.workgroups = workgroups as u64;
         self

@@ -23,23 +23,26 @@ use tuning::Tuning;
 /// How to open a GPU, whichever it is.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
-    /// The folder that keeps compiled kernels and tuned choices for later runs; without one, nothing is kept.
+    /// The folder that keeps compiled kernels and tuned choices for later runs; without one,
+    /// nothing is kept.
     pub cache: Option<PathBuf>,
-    /// Whether kernels use subgroup operations, if the adapter has them. Selections do not depend on it; sums of floats differ in
-    /// the order of the terms.
+    /// Whether kernels use subgroup operations, if the adapter has them. Selections do not depend
+    /// on it; sums of floats differ in the order of the terms.
     pub subgroups: bool,
-    /// Whether kernels check every index and bound every loop while they run, as wgpu does by default. Results do not depend on it.
-    /// It takes time, and keeps a mistake in a kernel from reaching other memory.
+    /// Whether kernels check every index and bound every loop while they run, as wgpu does by
+    /// default. Results do not depend on it. It takes time, and keeps a mistake in a kernel from
+    /// reaching other memory.
     pub checked: bool,
-    /// For work on kernels: a folder laid out as `shaders/`, whose files replace the built-in ones. Such kernels are always checked,
-    /// and neither they nor tuned choices are kept.
+    /// For work on kernels: a folder laid out as `shaders/`, whose files replace the built-in ones.
+    /// Such kernels are always checked, and neither they nor tuned choices are kept.
     pub shaders: Option<PathBuf>,
 }
 
 impl GpuOptions {
-    /// Options from the environment. `GOSSAMER_CACHE` names the folder for the cache: empty, there is none; unset, it is the user's
-    /// cache folder. `GOSSAMER_SUBGROUPS=0` turns subgroup operations off, `GOSSAMER_CHECKED=1` turns checks on, `GOSSAMER_SHADERS`
-    /// names a folder of kernels.
+    /// Options from the environment. `GOSSAMER_CACHE` names the folder for the cache: empty, there
+    /// is none; unset, it is the user's cache folder. `GOSSAMER_SUBGROUPS=0` turns subgroup
+    /// operations off, `GOSSAMER_CHECKED=1` turns checks on, `GOSSAMER_SHADERS` names a folder of
+    /// kernels.
     pub fn from_env() -> Self {
         Self {
             cache: cache::folder(|name| std::env::var_os(name)),
@@ -50,7 +53,8 @@ impl GpuOptions {
     }
 }
 
-/// Most bytes of a buffer, whatever the adapter grants: kernels index its words in 32 bits, and some compute indices past its end.
+/// Most bytes of a buffer, whatever the adapter grants: kernels index its words in 32 bits, and
+/// some compute indices past its end.
 const MAX_BUFFER_BYTES: u64 = 1 << 33;
 
 /// A graphics adapter with its queue.
@@ -96,7 +100,8 @@ impl Drop for Buffer {
     }
 }
 
-/// All adapters of this machine in the order of their indices: those of GL last, and within both groups hardware first.
+/// All adapters of this machine in the order of their indices: those of GL last, and within both
+/// groups hardware first.
 pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = enumerate_without_gl();
     adapters.extend(adapters_of(wgpu::Backends::GL));
@@ -119,7 +124,8 @@ fn find<T>(mut select: impl FnMut(&[wgpu::Adapter]) -> Option<T>) -> (Option<T>,
     (found, adapters)
 }
 
-/// The adapters of those of `backends` that `WGPU_BACKEND` allows, hardware first, in a stable order.
+/// The adapters of those of `backends` that `WGPU_BACKEND` allows, hardware first, in a stable
+/// order.
 fn adapters_of(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
     descriptor.flags.remove(wgpu::InstanceFlags::VALIDATION | wgpu::InstanceFlags::DEBUG);
@@ -140,7 +146,8 @@ fn adapters_of(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     adapters
 }
 
-/// Hardware adapter number `nth`, counted in a circle, of those that can compute; or why there is none.
+/// Hardware adapter number `nth`, counted in a circle, of those that can compute; or why there is
+/// none.
 pub(super) fn hardware_adapter(nth: usize) -> std::result::Result<wgpu::Adapter, String> {
     let (mut software, mut hardware): (_, Vec<wgpu::Adapter>) = (None, Vec::new());
     let (_, adapters) = find(|adapters| adapters.iter().position(computes));
@@ -187,11 +194,12 @@ fn limits_of(adapter: &wgpu::Adapter) -> wgpu::Limits {
 }
 
 impl Gpu {
-    /// Opens the first adapter, or the one that `which` names: an index as `gossamer devices` lists them, or a part
-    /// of the adapter's name, driver or backend in any case.
+    /// Opens the first adapter, or the one that `which` names: an index as `gossamer devices` lists
+    /// them, or a part of the adapter's name, driver or backend in any case.
     ///
     /// # Errors
-    /// [`Error::Device`] if there is no such adapter or it cannot compute; the message lists those there are.
+    /// [`Error::Device`] if there is no such adapter or it cannot compute; the message lists those
+    /// there are.
     pub fn open(which: Option<&str>) -> Result<Self> {
         Self::open_with(which, &GpuOptions::from_env())
     }
@@ -294,8 +302,8 @@ impl Gpu {
         Ok(lock(&self.shared.pipelines)?.names())
     }
 
-    /// One line of text: adapter, backend and driver, whether kernels use subgroup operations, and their folder if they are not
-    /// built in.
+    /// One line of text: adapter, backend and driver, whether kernels use subgroup operations, and
+    /// their folder if they are not built in.
     pub fn describe(&self) -> String {
         let info = &self.shared.info;
         let subgroups = if self.subgroups() { "with subgroups" } else { "without subgroups" };

@@ -2,7 +2,8 @@
 
 use wgpu::naga;
 
-/// A kernel's parameters, laid out as the WGSL struct of its uniform at binding 0. Declared by [`params!`].
+/// A kernel's parameters, laid out as the WGSL struct of its uniform at binding 0. Declared by
+/// [`params!`].
 pub(crate) trait Params: bytemuck::Pod {
     /// The struct's fields in order.
     const FIELDS: &'static [Field];
@@ -19,7 +20,8 @@ pub(crate) struct Field {
     pub(crate) offset: u32,
 }
 
-/// Declares structs of kernel parameters. A kernel is not compiled unless the fields of its WGSL struct are the same.
+/// Declares structs of kernel parameters. A kernel is not compiled unless the fields of its WGSL
+/// struct are the same.
 macro_rules! params {
     ($($(#[$meta:meta])* struct $name:ident { $($field:ident: $ty:ident),* $(,)? })*) => { $(
         $(#[$meta])*

@@ -116,10 +116,11 @@ impl Pipelines {
         let raw = if gpu.shared.options.checked || folder.is_some() {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: the text is one of this crate's own shaders; those of a folder, which a user may have written, take the branch
-            // above. Each shader guards its indices by the shapes that its launch was given, every loop counts up to an end, no divisor
-            // is zero, and workgroup memory is written before it is read. Only this crate makes the indices of sparse matrices.
-            // Tests run every kernel both ways.
+            // SAFETY: the text is one of this crate's own shaders; those of a folder, which a user
+            // may have written, take the branch above. Each shader guards its indices by the shapes
+            // that its launch was given, every loop counts up to an end, no divisor is zero, and
+            // workgroup memory is written before it is read. Only this crate makes the indices of
+            // sparse matrices. Tests run every kernel both ways.
             unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         if let Some(error) = pollster::block_on(scope.pop()) {
@@ -131,7 +132,8 @@ impl Pipelines {
     }
 }
 
-/// The bind group layout of an entry point: the parameters at binding 0, and the storage buffers that it uses.
+/// The bind group layout of an entry point: the parameters at binding 0, and the storage buffers
+/// that it uses.
 fn layout_entries(module: &naga::Module, uses: &naga::valid::FunctionInfo) -> Vec<wgpu::BindGroupLayoutEntry> {
     let buffer = |binding, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
         binding,

@@ -4,7 +4,8 @@ use super::{Buffer, Gpu, lock};
 use crate::device::Element;
 use crate::{Error, Result};
 
-/// Bytes between the parameters of two launches: the largest alignment WebGPU allows a device to ask for.
+/// Bytes between the parameters of two launches: the largest alignment WebGPU allows a device to
+/// ask for.
 pub(super) const PARAMS_STRIDE: usize = 256;
 /// Most launches in one submission.
 const MAX_LAUNCHES: usize = 256;
@@ -113,7 +114,8 @@ impl Gpu {
         if bytes.is_empty() {
             return Ok(());
         }
-        // The queue runs writes before the next submission, so that what was recorded earlier must go first.
+        // The queue runs writes before the next submission, so that what was recorded earlier must
+        // go first.
         let mut pending = lock(&self.shared.pending)?;
         self.submit(&mut pending)?;
         self.shared.queue.write_buffer(buffer.raw()?, 0, bytes);

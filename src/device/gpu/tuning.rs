@@ -1,5 +1,5 @@
-//! What is fastest on this adapter with this driver: tuned choices by name, which may be kept in the cache folder. They change how
-//! fast a result is computed, never what it means.
+//! What is fastest on this adapter with this driver: tuned choices by name, which may be kept in
+//! the cache folder. They change how fast a result is computed, never what it means.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,8 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
-    /// What `folder` holds for this adapter. A file that cannot be read, or is for another, counts as none.
+    /// What `folder` holds for this adapter. A file that cannot be read, or is for another, counts
+    /// as none.
     pub(super) fn open(info: &wgpu::AdapterInfo, folder: Option<&Path>) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         let wgpu::AdapterInfo { name, backend, driver, driver_info, .. } = info;
@@ -49,7 +50,8 @@ impl Gpu {
         Ok(lock(&self.shared.tuning)?.choices.get(name).copied())
     }
 
-    /// Sets the choice for `name`. It lasts until this GPU is closed, or for good after [`Gpu::save_tuning`].
+    /// Sets the choice for `name`. It lasts until this GPU is closed, or for good after
+    /// [`Gpu::save_tuning`].
     ///
     /// # Errors
     /// As [`Gpu::tuned`].
@@ -58,7 +60,8 @@ impl Gpu {
         Ok(())
     }
 
-    /// Writes all choices to the cache folder for later runs and returns the file's path; without such a folder, nothing.
+    /// Writes all choices to the cache folder for later runs and returns the file's path; without
+    /// such a folder, nothing.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -1,8 +1,9 @@
 //! Attention on the CPU: one head at a time in parallel, four queries at a time within it.
 //!
-//! Everything is made of one small product of four rows with a matrix, kept in registers. Heads are first packed so that what it
-//! loads is contiguous: keys and values transposed, (D, T), where its columns are keys, and as rows, (T, D), where they are
-//! channels; the contiguous dimension is padded with zeros to whole vectors.
+//! Everything is made of one small product of four rows with a matrix, kept in registers. Heads are
+//! first packed so that what it loads is contiguous: keys and values transposed, (D, T), where its
+//! columns are keys, and as rows, (T, D), where they are channels; the contiguous dimension is
+//! padded with zeros to whole vectors.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -32,7 +33,8 @@ impl Heads {
         self.time * self.width
     }
 
-    /// The channels of head `at % count` of batch entry `at / count`, time by time, in `x`: (B, T, H·D).
+    /// The channels of head `at % count` of batch entry `at / count`, time by time, in `x`: (B, T,
+    /// H·D).
     #[inline(always)]
     fn rows(self, x: &[f32], at: usize) -> impl Iterator<Item = &[f32]> {
         let (b, h) = (at / self.count, at % self.count);
@@ -81,7 +83,8 @@ fn product<S: Simd>(simd: S, a: [&[f32]; ROWS], b: &[f32], stride: usize) -> Blo
     sums
 }
 
-/// `out[j] += sum over r of a[r][j] b[r]` for all j: [`columns`] of `out`, whose rows are `stride` apart.
+/// `out[j] += sum over r of a[r][j] b[r]` for all j: [`columns`] of `out`, whose rows are `stride`
+/// apart.
 #[inline(always)]
 fn add_outer<S: Simd>(simd: S, out: &mut [f32], stride: usize, a: [&[f32]; ROWS], b: Block<S>) {
     let n = a[0].len();
@@ -109,8 +112,8 @@ fn load_four<S: Simd>(x: &[f32], stride: usize) -> Block<S> {
     [load::<S>(x), load::<S>(&x[stride..]), load::<S>(&x[2 * stride..]), load::<S>(&x[3 * stride..])]
 }
 
-/// Writes the first entries of four rows of sums, times a factor each, into consecutive rows of `out` from `column` on. Rows that `out`
-/// does not have and columns past its `width` are padding.
+/// Writes the first entries of four rows of sums, times a factor each, into consecutive rows of
+/// `out` from `column` on. Rows that `out` does not have and columns past its `width` are padding.
 #[inline(always)]
 fn store_part<S: Simd>(out: &mut [f32], width: usize, column: usize, sums: Block<S>, factors: [f32; ROWS]) {
     for (r, out) in out.chunks_exact_mut(width).take(ROWS).enumerate() {
@@ -162,7 +165,8 @@ fn transpose<'a>(out: &mut Vec<f32>, rows: impl Iterator<Item = &'a [f32]>, widt
     }
 }
 
-/// One head's extents, padded: queries to whole blocks, channels and keys to whole products and vectors.
+/// One head's extents, padded: queries to whole blocks, channels and keys to whole products and
+/// vectors.
 struct Padded {
     queries: usize,
     channels: usize,
@@ -257,7 +261,8 @@ fn exp_in_place(x: &mut [f32], top: f32) -> f32 {
     lanes.iter().sum()
 }
 
-/// Writes the gradients of q, k and v of every head, packed as (B, H, 3, T, D), and returns the sink's: (H).
+/// Writes the gradients of q, k and v of every head, packed as (B, H, 3, T, D), and returns the
+/// sink's: (H).
 ///
 /// The inputs are q, k, v, dout and y.
 pub(super) fn backward(
@@ -362,7 +367,8 @@ impl WithSimd for HeadBackward<'_> {
     }
 }
 
-/// Puts part `part` of `parts` of every head, packed as (B, H, parts, T, D), into `out`: (B, T, H·D).
+/// Puts part `part` of `parts` of every head, packed as (B, H, parts, T, D), into `out`: (B, T,
+/// H·D).
 pub(super) fn unpack(heads: Heads, packed: &[f32], parts: usize, part: usize, out: &mut [f32]) {
     let Heads { time, count, width, .. } = heads;
     let row = count * width;

@@ -1,8 +1,8 @@
-//! Products on the CPU of which one factor is mostly zeros, as AbsTopK leaves activations and their gradients: an entry of the result takes up
-//! only what the nonzeros of its row name.
+//! Products on the CPU of which one factor is mostly zeros, as AbsTopK leaves activations and their
+//! gradients: an entry of the result takes up only what the nonzeros of its row name.
 //!
-//! It sums over the inner dimension in ascending order, in groups of [`ROWS`] whose sums are then added: the result depends neither on the
-//! number of threads nor on how wide the vectors are.
+//! It sums over the inner dimension in ascending order, in groups of [`ROWS`] whose sums are then
+//! added: the result depends neither on the number of threads nor on how wide the vectors are.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -12,16 +12,19 @@ use crate::Result;
 use crate::device::Tensor;
 use crate::device::cpu::{rows_per_block, vectorised};
 
-/// Up to this share of nonzeros the others are skipped. Measured with AVX2 at 1,024 rows (1,024 → 1,024 and 4,096 → 1,024), as dense time over
-/// this: 1.8 to 2.1 at 1/4. An earlier, slower version had 1.2 at 1/3 and met the dense product near 1/2.
+/// Up to this share of nonzeros the others are skipped. Measured with AVX2 at 1,024 rows (1,024 →
+/// 1,024 and 4,096 → 1,024), as dense time over this: 1.8 to 2.1 at 1/4. An earlier, slower version
+/// had 1.2 at 1/3 and met the dense product near 1/2.
 const MAX_DENSITY: f64 = 0.4;
 
-/// Least sides of a dense weight that activations with zeros come to this way. Smaller ones would gain too (1.4 times at 128, 1.6 at 256); they
-/// stay dense so that small models train to the bits that they always had.
+/// Least sides of a dense weight that activations with zeros come to this way. Smaller ones would
+/// gain too (1.4 times at 128, 1.6 at 256); they stay dense so that small models train to the bits
+/// that they always had.
 const SIDE: usize = 512;
 
-/// Least rows of activations for which it pays to copy a weight into panels: that takes 0.6 ms for 1,024 × 1,024, and the
-/// dense product with 64 rows would by count take 1.1 ms. Where between 64 and 1,024 rows the two meet was not measured.
+/// Least rows of activations for which it pays to copy a weight into panels: that takes 0.6 ms for
+/// 1,024 × 1,024, and the dense product with 64 rows would by count take 1.1 ms. Where between 64
+/// and 1,024 rows the two meet was not measured.
 const LEAST: usize = 256;
 
 /// Rows of the second factor that are summed at a time, as many as a word has bits.
@@ -30,22 +33,26 @@ const ROWS: usize = 64;
 /// Outputs that are computed at a time.
 const OUTPUTS: usize = 64;
 
-/// Columns that are computed at a time, in as many vectors as they fill: with eight lanes, eight sums in registers. A group of rows of that
-/// width is 16 KiB and stays in the first-level cache while all outputs take from it; their sums pass by, as much again.
+/// Columns that are computed at a time, in as many vectors as they fill: with eight lanes, eight
+/// sums in registers. A group of rows of that width is 16 KiB and stays in the first-level cache
+/// while all outputs take from it; their sums pass by, as much again.
 const WIDTH: usize = 64;
 
-/// Groups of rows that serve all of a thread's outputs before the next ones come: 128 KiB, which stay in the second-level cache.
+/// Groups of rows that serve all of a thread's outputs before the next ones come: 128 KiB, which
+/// stay in the second-level cache.
 const GROUPS: usize = 8;
 
 /// Entries in a cache line. A vector that lies across two takes twice as long to load.
 const LINE: usize = 16;
 
-/// Whether the zeros of activations are skipped on the way through a dense weight of these sides, if they are many.
+/// Whether the zeros of activations are skipped on the way through a dense weight of these sides,
+/// if they are many.
 pub(in crate::ops) fn skips_zero_activations(inputs: usize, outputs: usize) -> bool {
     inputs.min(outputs) >= SIDE
 }
 
-/// `out = a b`, or `out += a b`, with `a: (m, k)` and `b: (k, n)`, if `a` has zeros enough for this to be the faster way; whether it was.
+/// `out = a b`, or `out += a b`, with `a: (m, k)` and `b: (k, n)`, if `a` has zeros enough for this
+/// to be the faster way; whether it was.
 pub(super) fn product(
     out: &mut Tensor,
     (m, n, k): (usize, usize, usize),
@@ -60,8 +67,8 @@ pub(super) fn product(
     Ok(skip)
 }
 
-/// `out = dyᵀ x` with `dy: (.., outputs)`, `x: (.., inputs)`, `out: (outputs, inputs)`, if either factor has zeros enough for this
-/// to be faster; whether it was.
+/// `out = dyᵀ x` with `dy: (.., outputs)`, `x: (.., inputs)`, `out: (outputs, inputs)`, if either
+/// factor has zeros enough for this to be faster; whether it was.
 pub(super) fn weight_gradient(dy: &Tensor, x: &Tensor, out: &mut Tensor) -> Result<bool> {
     let ((n, outputs), inputs) = (dy.rows_cols(), x.rows_cols().1);
     if dy.is_empty() || x.is_empty() {
@@ -87,7 +94,8 @@ fn share(x: &[f32]) -> f64 {
     x.par_chunks(1 << 14).map(count).sum::<u32>() as f64 / x.len() as f64
 }
 
-/// `out = a b`, or `out += a b`, with `a: (m, k)` mostly zeros and `b: (k, n)`. Each lies in its tensor by rows or by columns, without gaps.
+/// `out = a b`, or `out += a b`, with `a: (m, k)` mostly zeros and `b: (k, n)`. Each lies in its
+/// tensor by rows or by columns, without gaps.
 fn multiply(
     out: &mut Tensor,
     (m, n, k): (usize, usize, usize),
@@ -101,7 +109,8 @@ fn multiply(
     let start = packed.as_slice()?.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
     pack(b.0.as_slice()?, b.1, (k, n), &mut packed.as_mut_slice()?[start..start + len]);
     let (a, strides, packed) = (a.0.as_slice()?, a.1, &packed.as_slice()?[start..start + len]);
-    // The more outputs a thread takes, the less often it reads `b`; but all threads shall have some.
+    // The more outputs a thread takes, the less often it reads `b`; but all threads shall have
+    // some.
     let task = (m / (2 * rayon::current_num_threads())).next_multiple_of(OUTPUTS).clamp(OUTPUTS, 8 * OUTPUTS);
     out.as_mut_slice()?.par_chunks_mut(task * n).enumerate().for_each(|(number, out)| {
         let blocks = (0..out.len() / n).step_by(OUTPUTS).map(|block| number * task + block);
@@ -117,8 +126,8 @@ fn multiply(
     Ok(())
 }
 
-/// `b: (k, n)`, with the given distances between rows and columns, in panels of [`WIDTH`] columns, (panels, k, WIDTH), with zeros to fill up the
-/// last panel and the last group of rows.
+/// `b: (k, n)`, with the given distances between rows and columns, in panels of [`WIDTH`] columns,
+/// (panels, k, WIDTH), with zeros to fill up the last panel and the last group of rows.
 fn pack(b: &[f32], (down, right): (usize, usize), (k, n): (usize, usize), packed: &mut [f32]) {
     let padded = k.next_multiple_of(ROWS) * WIDTH;
     let rows = rows_per_block(WIDTH);
@@ -160,7 +169,8 @@ struct RowNonzeros {
 }
 
 impl RowNonzeros {
-    /// Takes rows `first..first + outputs` of `a: (m, k)`, with the given distances between rows and columns.
+    /// Takes rows `first..first + outputs` of `a: (m, k)`, with the given distances between rows
+    /// and columns.
     #[inline(always)]
     fn fill(&mut self, a: &[f32], (down, right): (usize, usize), k: usize, first: usize, outputs: usize) {
         self.outputs = outputs;
@@ -251,7 +261,8 @@ impl Outputs<'_> {
 }
 
 impl RowNonzeros {
-    /// Adds to `sums`, (outputs, [`WIDTH`]), what comes of some groups of rows, (groups · [`ROWS`], WIDTH), the first of which is number `first`.
+    /// Adds to `sums`, (outputs, [`WIDTH`]), what comes of some groups of rows, (groups · [`ROWS`],
+    /// WIDTH), the first of which is number `first`.
     #[inline(always)]
     fn multiply<S: Simd, const V: usize>(&self, simd: S, first: usize, rows: &[f32], sums: &mut [f32]) {
         let outputs = self.outputs;
