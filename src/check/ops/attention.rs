@@ -1,8 +1,10 @@
 //! Attention over whole sequences, and of one query a sequence over what is kept.
 
-use super::{Bench, wide};
+use super::{Bench, Operation, wide};
 use crate::Result;
 use crate::ops::{attention, attention_decode};
+
+pub(super) const OPERATIONS: &[Operation] = operations![attention, attention_decode];
 
 /// Sequences, times, heads, and channels of a head.
 #[derive(Clone, Copy)]
@@ -74,7 +76,7 @@ fn right(s: Shape, [q, k, v, dout]: [&[f64]; 4], sink: Option<&[f64]>) -> Right 
     r
 }
 
-pub(super) fn attention(b: &mut Bench) -> Result<()> {
+fn attention(b: &mut Bench) -> Result<()> {
     let shape = |(batch, time, heads, width)| Shape { batch, time, heads, width };
     // Widths for full and for smaller tiles, with and without channels left over; times around
     // blocks of 64.
@@ -132,7 +134,7 @@ fn large_scores(b: &mut Bench) -> Result<()> {
     b.close("lse, large scores", &forward.lse, &want.lse)
 }
 
-pub(super) fn attention_decode(b: &mut Bench) -> Result<()> {
+fn attention_decode(b: &mut Bench) -> Result<()> {
     for (batch, capacity, heads, width) in [(1, 1, 1, 1), (2, 9, 3, 5), (3, 140, 2, 16), (1, 70, 1, 70)] {
         let s = Shape { batch, time: capacity, heads, width };
         let channels = heads * width;

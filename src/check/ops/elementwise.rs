@@ -1,8 +1,11 @@
 //! What goes entry by entry, moves entries, or adds them up.
 
-use super::{Bench, wide};
+use super::{Bench, Operation, wide};
 use crate::Result;
 use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, grad_rms, relu};
+
+pub(super) const OPERATIONS: &[Operation] =
+    operations![adam, add, affine, concat, embedding, gate, gelu, grad_rms, relu];
 
 /// Around the 256 entries of a workgroup.
 const LENGTHS: [usize; 4] = [1, 255, 257, 1000];
@@ -11,7 +14,7 @@ fn pairs(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     a.iter().zip(b).map(|(&a, &b)| f(a.into(), b.into())).collect()
 }
 
-pub(super) fn add(b: &mut Bench) -> Result<()> {
+fn add(b: &mut Bench) -> Result<()> {
     for n in LENGTHS {
         let (x, y) = (b.numbers(n), b.numbers(n));
         let want = pairs(&x, &y, |x, y| x + y);
@@ -24,7 +27,7 @@ pub(super) fn add(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn affine(b: &mut Bench) -> Result<()> {
+fn affine(b: &mut Bench) -> Result<()> {
     for n in LENGTHS {
         let (x, scale, shift) = (b.numbers(n), b.numbers(n), b.numbers(n));
         let product = pairs(&x, &scale, |x, scale| x * scale);
@@ -37,7 +40,7 @@ pub(super) fn affine(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn relu(b: &mut Bench) -> Result<()> {
+fn relu(b: &mut Bench) -> Result<()> {
     for n in LENGTHS {
         let (mut x, dout) = (b.numbers(n), b.numbers(n));
         x.iter_mut().step_by(5).for_each(|x| *x = 0.0);
@@ -70,7 +73,7 @@ fn normal_cdf(x: f64) -> f64 {
     if x < 0.0 { tail } else { 1.0 - tail }
 }
 
-pub(super) fn gelu(b: &mut Bench) -> Result<()> {
+fn gelu(b: &mut Bench) -> Result<()> {
     // Each range is compared alone, so that its small numbers count.
     for (first, last) in
         [(-0.01, 0.01), (-1.0, 1.0), (-3.0, -1.0), (-5.0, -3.0), (1.0, 12.5), (12.9, 20.0), (-1e20, 1e20)]
@@ -91,7 +94,7 @@ pub(super) fn gelu(b: &mut Bench) -> Result<()> {
     b.within(0.0, "backward, far below 0", &gelu::backward(&dout, &x)?, &[0.0; 4])
 }
 
-pub(super) fn adam(b: &mut Bench) -> Result<()> {
+fn adam(b: &mut Bench) -> Result<()> {
     for (n, factor, decay) in [(1, None, 0.0), (257, Some(0.3f32), 0.02), (1000, None, 0.01)] {
         let (w, grad, m) = (b.numbers(n), b.numbers(n), b.numbers(n));
         let v: Vec<f32> = b.numbers(n).iter().map(|v| v * v).collect();
@@ -118,7 +121,7 @@ pub(super) fn adam(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn gate(b: &mut Bench) -> Result<()> {
+fn gate(b: &mut Bench) -> Result<()> {
     for (rows, width) in [(1, 1), (3, 70), (130, 5), (200, 65)] {
         let n = rows * width;
         let (x, dout, mut tau, mean) = (b.numbers(n), b.numbers(n), b.numbers(width), b.numbers(width));
@@ -151,7 +154,7 @@ pub(super) fn gate(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn concat(b: &mut Bench) -> Result<()> {
+fn concat(b: &mut Bench) -> Result<()> {
     for (before, left, right, after) in [(1, 1, 1, 1), (5, 70, 3, 1), (90, 7, 13, 1), (1, 3, 2, 100), (3, 40, 9, 7)] {
         let (x, y) = (b.numbers(before * left * after), b.numbers(before * right * after));
         let runs = x.chunks(left * after).zip(y.chunks(right * after));
@@ -166,7 +169,7 @@ pub(super) fn concat(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn embedding(b: &mut Bench) -> Result<()> {
+fn embedding(b: &mut Bench) -> Result<()> {
     for (vocab, width, positions) in [(1, 1, 1), (10, 60, 40), (300, 3, 700)] {
         let table = b.numbers(vocab * width);
         // Some ids many times, some never.
@@ -188,7 +191,7 @@ pub(super) fn embedding(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn grad_rms(b: &mut Bench) -> Result<()> {
+fn grad_rms(b: &mut Bench) -> Result<()> {
     for n in [1, 255, 300, 600, 900, 4095, 4096, 4097, 9000] {
         let x = b.numbers(n);
         let sum: f64 = wide(&x).iter().map(|x| x * x).sum();

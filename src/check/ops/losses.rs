@@ -1,8 +1,10 @@
 //! Losses, and the logit difference.
 
-use super::{Bench, wide};
+use super::{Bench, Operation, wide};
 use crate::Result;
 use crate::ops::{cross_entropy, kl, logit_diff, nmse};
+
+pub(super) const OPERATIONS: &[Operation] = operations![cross_entropy, kl, logit_diff, nmse];
 
 /// Logits whose exponentials would overflow, unless the largest is taken out first, be it a single
 /// one.
@@ -21,7 +23,7 @@ fn log_sum_exp(row: &[f64]) -> f64 {
     top + row.iter().map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
-pub(super) fn cross_entropy(b: &mut Bench) -> Result<()> {
+fn cross_entropy(b: &mut Bench) -> Result<()> {
     for (rows, v) in [(1, 1), (7, 255), (5, 300), (3, 1100), (4200, 2), (9000, 3)] {
         let x = logits(b, rows, v);
         let targets: Vec<u32> = (0..rows)
@@ -57,7 +59,7 @@ pub(super) fn cross_entropy(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn kl(b: &mut Bench) -> Result<()> {
+fn kl(b: &mut Bench) -> Result<()> {
     for (blocks, rows, v) in [(1, 1, 2), (3, 5, 300), (2, 300, 7), (2, 3, 1100)] {
         let (x, target) = (logits(b, blocks * rows, v), logits(b, rows, v));
         let dloss = b.numbers(blocks);
@@ -90,7 +92,7 @@ pub(super) fn kl(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn nmse(b: &mut Bench) -> Result<()> {
+fn nmse(b: &mut Bench) -> Result<()> {
     for (rows, width, all_at_mean) in [(2, 1, false), (5, 300, false), (300, 7, false), (600, 260, false), (4, 5, true)]
     {
         let (x, mut target) = (b.numbers(rows * width), b.numbers(rows * width));
@@ -155,7 +157,7 @@ fn at_the_limit(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn logit_diff(b: &mut Bench) -> Result<()> {
+fn logit_diff(b: &mut Bench) -> Result<()> {
     for (batch, time, vocab) in [(1, 1, 1), (3, 4, 5), (70, 2, 9)] {
         let n = batch * time * vocab;
         let logits = b.numbers(n);

@@ -1,10 +1,12 @@
 //! Products of matrices, dense and compressed.
 
-use super::{Bench, wide};
+use super::{Bench, Operation, wide};
 use crate::Result;
 use crate::device::Tensor;
 use crate::ops::linear::{OutputShape, Tile};
 use crate::ops::{compress, linear, sparse_linear};
+
+pub(super) const OPERATIONS: &[Operation] = operations![compress, linear, sparse_linear];
 
 /// `a b` with `a: (m, k)`, `b: (k, n)`.
 fn product(a: &[f64], b: &[f64], (m, n, k): (usize, usize, usize)) -> Vec<f64> {
@@ -25,7 +27,7 @@ fn column_sums(x: &[f64], cols: usize) -> Vec<f64> {
     (0..cols).map(|c| x.iter().skip(c).step_by(cols).sum()).collect()
 }
 
-pub(super) fn linear(b: &mut Bench) -> Result<()> {
+fn linear(b: &mut Bench) -> Result<()> {
     // Rows, inputs, outputs. Ragged; then one that is cut along its inner dimension.
     let shapes = [(1, 1, 1), (33, 21, 70), (130, 5, 140), (67, 130, 9), (3, 600, 5), (40, 515, 35)];
     let Some(gpu) = b.gpu() else {
@@ -102,7 +104,7 @@ fn lists(w: &[f32], cols: usize, capacity: usize) -> (Vec<u32>, Vec<u32>, Vec<f3
     (offsets, indices, values)
 }
 
-pub(super) fn compress(b: &mut Bench) -> Result<()> {
+fn compress(b: &mut Bench) -> Result<()> {
     for (rows, cols) in [(1, 1), (3, 70), (65, 129), (45, 1700)] {
         let w = sparse(b, rows, cols);
         let across: Vec<f32> = (0..cols).flat_map(|c| w.iter().skip(c).step_by(cols).copied()).collect();
@@ -138,7 +140,7 @@ pub(super) fn compress(b: &mut Bench) -> Result<()> {
     b.exact("decompress, a folded grid", &compressed.to_dense()?, &w)
 }
 
-pub(super) fn sparse_linear(b: &mut Bench) -> Result<()> {
+fn sparse_linear(b: &mut Bench) -> Result<()> {
     // Rows, inputs, outputs.
     for (rows, inputs, outputs) in [(1, 1, 1), (17, 300, 5), (3, 5, 300), (40, 513, 260)] {
         let w = sparse(b, outputs, inputs);

@@ -2,8 +2,14 @@
 //! tile or workgroup divides, more rows than a workgroup has invocations, large numbers. What is
 //! right is said by plain loops in float64.
 //!
-//! A new operation needs a row in [`OPERATIONS`]: a test compares the kernels launched here with
-//! those there are.
+//! Each module lists its operations in `OPERATIONS`. A test fails if they do not launch every kernel.
+
+/// Operations that are functions of their names.
+macro_rules! operations {
+    ($($name:ident),* $(,)?) => {
+        &[$($crate::check::ops::Operation { name: stringify!($name), run: $name }),*]
+    };
+}
 
 mod attention;
 mod elementwise;
@@ -27,38 +33,20 @@ struct Operation {
     run: fn(&mut Bench) -> Result<()>,
 }
 
-macro_rules! operations {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        &[$(Operation { name: stringify!($name), run: $module::$name }),*]
-    };
+/// All operations, by name.
+fn all() -> Vec<Operation> {
+    let modules = [
+        attention::OPERATIONS,
+        elementwise::OPERATIONS,
+        losses::OPERATIONS,
+        matrices::OPERATIONS,
+        norms::OPERATIONS,
+        selection::OPERATIONS,
+    ];
+    let mut all = modules.concat();
+    all.sort_by_key(|operation| operation.name);
+    all
 }
-
-const OPERATIONS: &[Operation] = operations![
-    selection::abs_topk,
-    elementwise::adam,
-    elementwise::add,
-    elementwise::affine,
-    attention::attention,
-    attention::attention_decode,
-    matrices::compress,
-    elementwise::concat,
-    losses::logit_diff,
-    selection::count_nonzero,
-    losses::cross_entropy,
-    elementwise::embedding,
-    elementwise::gate,
-    elementwise::gelu,
-    elementwise::grad_rms,
-    losses::kl,
-    norms::layer_norm,
-    matrices::linear,
-    selection::topk_logits,
-    losses::nmse,
-    elementwise::relu,
-    norms::rms_norm,
-    matrices::sparse_linear,
-    selection::weight_topk,
-];
 
 /// Runs every operation on `device`, or those named in `only`, and where the device has subgroup
 /// operations those that use them once more without. One verdict an operation, the worst.
@@ -67,15 +55,15 @@ const OPERATIONS: &[Operation] = operations![
 /// [`Error::Config`] for a name that is none; otherwise if the device fails. Wrong numbers are
 /// verdicts, not errors.
 pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Verdict>> {
-    let chosen = choose(only)?;
-    let mut verdicts = run(device, &chosen, false)?;
+    let selected = select(only)?;
+    let mut verdicts = run(device, &selected, false)?;
     if let Device::Gpu(gpu) = device
         && gpu.subgroups()
     {
         let options = GpuOptions { subgroups: false, ..gpu.options().clone() };
         let without = Device::Gpu(gpu.reopen(&options)?);
         let mut differ = Vec::new();
-        for operation in chosen {
+        for operation in selected {
             if uses_subgroups(operation.name)? {
                 differ.push(operation);
             }
@@ -85,16 +73,15 @@ pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Verdict>> {
     Ok(verdicts)
 }
 
-fn choose(only: &[String]) -> Result<Vec<Operation>> {
-    let named = |name: &String| OPERATIONS.iter().find(|operation| operation.name == name);
-    if let Some(unknown) = only.iter().find(|name| named(name).is_none()) {
-        let names: Vec<_> = OPERATIONS.iter().map(|operation| operation.name).collect();
+fn select(only: &[String]) -> Result<Vec<Operation>> {
+    let all = all();
+    if let Some(unknown) = only.iter().find(|name| all.iter().all(|operation| operation.name != *name)) {
+        let names: Vec<_> = all.iter().map(|operation| operation.name).collect();
         return Err(Error::config("only", format!("`{unknown}` is no operation; there are {}", names.join(", "))));
     }
-    Ok(match only {
-        [] => OPERATIONS.to_vec(),
-        only => only.iter().filter_map(named).copied().collect(),
-    })
+    let selected =
+        all.into_iter().filter(|operation| only.is_empty() || only.iter().any(|name| name == operation.name));
+    Ok(selected.collect())
 }
 
 /// Whether an operation's kernels have another form for devices with subgroup operations.

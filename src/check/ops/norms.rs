@@ -1,8 +1,10 @@
 //! Norms over the last dimension.
 
-use super::Bench;
+use super::{Bench, Operation};
 use crate::Result;
 use crate::ops::{layer_norm, rms_norm};
+
+pub(super) const OPERATIONS: &[Operation] = operations![layer_norm, rms_norm];
 
 /// Rows and widths for every number of invocations that share a row, with rows left over in the
 /// last workgroup, and with more rows than one partial sum of the weight's gradient takes.
@@ -30,11 +32,11 @@ impl Inputs {
 /// Not small compared with what it is added to.
 const EPS: f32 = 1.0;
 
-pub(super) fn layer_norm(b: &mut Bench) -> Result<()> {
+fn layer_norm(b: &mut Bench) -> Result<()> {
     norm(b, true)
 }
 
-pub(super) fn rms_norm(b: &mut Bench) -> Result<()> {
+fn rms_norm(b: &mut Bench) -> Result<()> {
     norm(b, false)
 }
 

@@ -2,10 +2,12 @@
 
 use std::cmp::Reverse;
 
-use super::{Bench, wide};
+use super::{Bench, Operation, wide};
 use crate::Result;
 use crate::ops::weight_topk::{Neurons, Rule};
 use crate::ops::{abs_topk, count_nonzero, topk_logits, weight_topk};
+
+pub(super) const OPERATIONS: &[Operation] = operations![abs_topk, count_nonzero, topk_logits, weight_topk];
 
 fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
@@ -27,7 +29,7 @@ fn marks(n: usize, kept: &[usize]) -> Vec<bool> {
     marks
 }
 
-pub(super) fn abs_topk(b: &mut Bench) -> Result<()> {
+fn abs_topk(b: &mut Bench) -> Result<()> {
     let fill = |b: &mut Bench, kind: usize, n: usize| match kind {
         0 => b.numbers(n),
         1 => b.ties(n),
@@ -68,7 +70,7 @@ pub(super) fn abs_topk(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn count_nonzero(b: &mut Bench) -> Result<()> {
+fn count_nonzero(b: &mut Bench) -> Result<()> {
     for n in [1, 255, 257, 4095, 4097, 10_000] {
         let mut x = b.ties(n);
         // The smallest number there is, whose bits no driver may take for a zero.
@@ -81,7 +83,7 @@ pub(super) fn count_nonzero(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn topk_logits(b: &mut Bench) -> Result<()> {
+fn topk_logits(b: &mut Bench) -> Result<()> {
     for (rows, v, n) in [(1, 1, 1), (3, 100, 1), (4, 300, 7), (2, 300, 300)] {
         // Steps of a half, so that no two logits differ by little, with ties, and some whose
         // probability is 0 in float32. With another row's sum, exponentials would overflow.
@@ -131,7 +133,7 @@ fn survivors(w: &[f32], cols: usize, rule: &Rule) -> Vec<f32> {
     w.iter().zip(kept).map(|(&w, kept)| if kept { w * factor } else { 0.0 }).collect()
 }
 
-pub(super) fn weight_topk(b: &mut Bench) -> Result<()> {
+fn weight_topk(b: &mut Bench) -> Result<()> {
     let both = [None, Some(Neurons::Rows), Some(Neurons::Columns)];
     for (rows, cols) in [(1, 1), (1, 40), (5, 3), (40, 33), (70, 130), (19, 500)] {
         for (kind, neurons) in [0, 1].into_iter().flat_map(|kind| both.map(|neurons| (kind, neurons))) {
