@@ -56,9 +56,7 @@ pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
     match x.backend() {
         Backend::Gpu(queue) => {
             Launch::new(&SHADER, "forward", KeepParams { rows: rows as u32, width: cols as u32, k: k as u32 })
-                .bind(x)
-                .bind(&y)
-                .bind(&zeros)
+                .bind(&[x, &y, &zeros])
                 .workgroups(rows)
                 .cost(8 * x.len())
                 .run(queue)?
@@ -88,10 +86,7 @@ pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor
     let mut dx = y.device().empty("abs_topk gradient", y.shape())?;
     match y.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Rows::of(y))
-            .bind(dout)
-            .bind(y)
-            .bind(zeros)
-            .bind(&dx)
+            .bind(&[dout, y, zeros, &dx])
             .threads(y.len(), 256)
             .cost(y.len())
             .run(queue)?,

@@ -126,11 +126,7 @@ pub fn apply(
                 keep: c.keep,
             },
         )
-        .bind(grad)
-        .bind(factor.unwrap_or(grad))
-        .bind(weight)
-        .bind(m)
-        .bind(v)
+        .bind(&[grad, factor.unwrap_or(grad), weight, m, v])
         .threads(weight.len(), 256)
         .cost(16 * weight.len())
         .run(queue),

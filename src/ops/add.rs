@@ -35,8 +35,7 @@ pub fn accumulate(sum: &mut Tensor, a: &Tensor) -> Result<()> {
     }
     match a.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "accumulate", Entries::of(a))
-            .bind(a)
-            .bind(sum)
+            .bind(&[a, sum])
             .threads(a.len(), 256)
             .cost(a.len())
             .run(queue),

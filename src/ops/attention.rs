@@ -68,13 +68,8 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head
     let mut packed = packed(device, "attention by heads", q.len())?;
     match q.backend() {
         Backend::Gpu(queue) => blocks(heads, "forward", sink.is_some())?
-            .bind(q)
-            .bind(k)
-            .bind(v)
             // Something must be bound; it is not read without a sink.
-            .bind(sink.unwrap_or(q))
-            .bind(&y)
-            .bind(&lse)
+            .bind(&[q, k, v, sink.unwrap_or(q), &y, &lse])
             .run(queue)?,
         Backend::Cpu => {
             let sink = sink.map(Tensor::as_slice).transpose()?;
@@ -154,27 +149,20 @@ fn gpu_backward(
         DeltaParams { t: heads.time as u32, heads: heads.count as u32, n: delta.len() as u32 },
     )
     .constant("D", heads.width as f64)
-    .bind(dout)
-    .bind(&forward.y)
-    .bind(&delta)
+    .bind(&[dout, &forward.y, &delta])
     .threads(delta.len(), 256)
     .cost(q.len().saturating_mul(2))
     .run(queue)?;
-    let inputs = |kernel| {
-        Ok::<_, Error>(blocks(heads, kernel, sink.is_some())?.bind(q).bind(k).bind(v).bind(dout).bind(lse).bind(&delta))
-    };
-    inputs("backward_query")?.bind(&grads.q).run(queue)?;
-    inputs("backward_key")?.bind(&grads.k).bind(&grads.v).run(queue)?;
+    let inputs = |kernel| Ok::<_, Error>(blocks(heads, kernel, sink.is_some())?.bind(&[q, k, v, dout, lse, &delta]));
+    inputs("backward_query")?.bind(&[&grads.q]).run(queue)?;
+    inputs("backward_key")?.bind(&[&grads.k, &grads.v]).run(queue)?;
     match (sink, &grads.sink) {
         (Some(sink), Some(dsink)) => Launch::new(
             &SHADER,
             "backward_sink",
             SinkParams { t: heads.time as u32, heads: heads.count as u32, batch: heads.batch as u32 },
         )
-        .bind(sink)
-        .bind(lse)
-        .bind(&delta)
-        .bind(dsink)
+        .bind(&[sink, lse, &delta, dsink])
         .workgroups(heads.count)
         .cost(lse.len().saturating_mul(4))
         .run(queue),

@@ -70,19 +70,14 @@ pub fn forward(
             let scores: Tensor = q.device().empty("attention scores", &[batch, n_head, length])?;
             let [n, length, capacity, heads, width] = [scores.len(), length, capacity, n_head, width].map(|n| n as u32);
             Launch::new(&SHADER, "score", ScoreParams { n, length, capacity, heads, width, scale })
-                .bind(q)
-                .bind(keys)
-                .bind(&scores)
+                .bind(&[q, keys, &scores])
                 .threads(scores.len(), 64)
                 .cost(scores.len() * width as usize)
                 .run(queue)?;
             let has_sink = u32::from(sink.is_some());
             Launch::new(&SHADER, "mix", MixParams { n, length, capacity, heads, width, has_sink })
-                .bind(&scores)
-                .bind(values)
                 // Something must be bound; it is not read without a sink.
-                .bind(sink.unwrap_or(q))
-                .bind(&y)
+                .bind(&[&scores, values, sink.unwrap_or(q), &y])
                 .workgroups(batch * n_head)
                 .cost(scores.len() * width as usize)
                 .run(queue)?;

@@ -184,10 +184,7 @@ impl SparseMatrix {
         let mut dense: Tensor = self.device().zeros("decompressed", &[outputs, inputs])?;
         match dense.backend() {
             Backend::Gpu(queue) => Launch::new(&SHADER, "decompress", Rows::of(&dense))
-                .bind(offsets)
-                .bind(indices)
-                .bind(values)
-                .bind(&dense)
+                .bind(&[offsets, indices, values, &dense])
                 .workgroups(outputs)
                 .cost(values.len())
                 .run(queue)?,
@@ -229,11 +226,11 @@ fn gather_nonzeros(
     };
     let launch = |kernel| {
         let launch = Launch::new(&SHADER, kernel, params).threads(starts.len(), 64).cost(weight.len());
-        launch.bind(weight).bind(&starts)
+        launch.bind(&[weight, &starts])
     };
     launch("count").run(queue)?;
     exclusive_sums(queue, &starts)?;
-    launch("fill").bind(&nonzeros.offsets).bind(&nonzeros.indices).bind(&nonzeros.values).run(queue)
+    launch("fill").bind(&[&nonzeros.offsets, &nonzeros.indices, &nonzeros.values]).run(queue)
 }
 
 /// Replaces each entry by the sum of those before it.
@@ -241,7 +238,7 @@ fn exclusive_sums(queue: Queue, sums: &Tensor<u32>) -> Result<()> {
     let blocks = sums.len().div_ceil(1024);
     let totals: Tensor<u32> = sums.device().empty("prefix totals", &[blocks])?;
     let params = ScanParams { n: sums.len() as u32, workgroups: blocks as u32 };
-    let launch = |kernel| Launch::new(&SHADER, kernel, params).bind(sums).bind(&totals).cost(sums.len());
+    let launch = |kernel| Launch::new(&SHADER, kernel, params).bind(&[sums, &totals]).cost(sums.len());
     launch("scan").workgroups(blocks).run(queue)?;
     if blocks == 1 {
         return Ok(());

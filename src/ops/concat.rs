@@ -88,8 +88,7 @@ fn copy(kernel: &'static str, source: &Tensor, dest: &mut Tensor, runs: Runs) ->
             kernel,
             CopyParams { n: n as u32, part: part as u32, whole: whole as u32, start: start as u32 },
         )
-        .bind(source)
-        .bind(dest)
+        .bind(&[source, dest])
         .threads(n, 256)
         .cost(n)
         .run(queue),

@@ -24,8 +24,7 @@ pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
     let mut out = x.device().zeros("count_nonzero", &[1])?;
     match x.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "forward", Entries::of(x))
-            .bind(x)
-            .bind(&out)
+            .bind(&[x, &out])
             .threads(x.len(), BLOCK)
             .cost(x.len())
             .run(queue)?,

@@ -59,10 +59,7 @@ pub fn forward(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<F
     match logits.backend() {
         Backend::Gpu(queue) => {
             Launch::new(&SHADER, "forward", Rows::of(logits))
-                .bind(logits)
-                .bind(targets)
-                .bind(&losses)
-                .bind(&lse)
+                .bind(&[logits, targets, &losses, &lse])
                 .workgroups(rows)
                 .cost(logits.len().saturating_mul(8))
                 .run(queue)?;
@@ -96,8 +93,7 @@ fn sum(queue: Queue, terms: &Tensor, sums: &Tensor, divisor: usize) -> Result<()
             divisor: divisor as f32,
         },
     )
-    .bind(terms)
-    .bind(sums)
+    .bind(&[terms, sums])
     .workgroups(sums.len())
     .cost(terms.len())
     .run(queue)
@@ -136,11 +132,7 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, targets: &Tensor<u32>, forward:
             "backward",
             BackwardParams { rows: rows as u32, width: vocab as u32, count: forward.count as f32 },
         )
-        .bind(dloss)
-        .bind(logits)
-        .bind(targets)
-        .bind(&forward.lse)
-        .bind(&dlogits)
+        .bind(&[dloss, logits, targets, &forward.lse, &dlogits])
         .threads(logits.len(), 256)
         .cost(logits.len().saturating_mul(8))
         .run(queue)?,
@@ -193,7 +185,7 @@ fn check(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<(usize,
         return Err(Error::shape("cross_entropy", message));
     }
     if count == 0 {
-        return Err(Error::shape("cross_entropy", "no row has a target"));
+        return Err(Error::shape("cross_entropy", "no row has a target: the mean loss is undefined"));
     }
     Ok((rows, vocab))
 }

@@ -51,10 +51,9 @@ impl Map {
         inputs[1..].iter().try_for_each(|other| expect_same(self.shader.name, x, other))?;
         let mut out = x.device().empty(self.name, x.shape())?;
         match x.backend() {
-            Backend::Gpu(queue) => inputs
-                .into_iter()
-                .fold(Launch::new(self.shader, self.kernel, Entries::of(x)), Launch::bind)
-                .bind(&out)
+            Backend::Gpu(queue) => Launch::new(self.shader, self.kernel, Entries::of(x))
+                .bind_all(inputs)
+                .bind(&[&out])
                 .threads(x.len(), 256)
                 .cost(x.len().saturating_mul(self.cost))
                 .run(queue)?,

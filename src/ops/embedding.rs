@@ -91,9 +91,7 @@ pub fn forward(table: &Tensor, index: &Index) -> Result<Tensor> {
     let mut out = table.device().empty("embedding", &[index.len(), width])?;
     match table.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "forward", Rows::of(&out))
-            .bind(table)
-            .bind(&index.ids)
-            .bind(&out)
+            .bind(&[table, &index.ids, &out])
             .threads(out.len(), 256)
             .cost(out.len())
             .run(queue)?,
@@ -126,10 +124,7 @@ pub fn backward(dout: &Tensor, index: &Index) -> Result<Tensor> {
     let mut dtable = dout.device().empty("embedding gradient", &[index.vocab, width])?;
     match dout.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Rows::of(&dtable))
-            .bind(dout)
-            .bind(&index.offsets)
-            .bind(&index.order)
-            .bind(&dtable)
+            .bind(&[dout, &index.offsets, &index.order, &dtable])
             .threads(dtable.len(), 256)
             .cost(dtable.len() + dout.len())
             .run(queue)?,

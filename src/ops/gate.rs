@@ -47,8 +47,7 @@ fn select(kernel: &'static str, x: &Tensor, tau: &Tensor, mean: Option<&Tensor>)
     let mut out = x.device().empty("gate", x.shape())?;
     match x.backend() {
         Backend::Gpu(queue) => {
-            let launch = Launch::new(&SHADER, kernel, Rows::of(x)).bind(x).bind(tau);
-            let launch = mean.into_iter().fold(launch, Launch::bind).bind(&out);
+            let launch = Launch::new(&SHADER, kernel, Rows::of(x)).bind(&[x, tau]).bind_all(mean).bind(&[&out]);
             launch.threads(x.len(), 256).cost(x.len()).run(queue)?;
         }
         Backend::Cpu => {
@@ -89,17 +88,12 @@ pub fn backward_tau(dout: &Tensor, x: &Tensor, tau: &Tensor, mean: &Tensor, temp
             let sums: Tensor = device.empty("partial tau gradient", &[chunks, width])?;
             let (rows, width) = (rows as u32, width as u32);
             Launch::new(&SHADER, "partial_sums", SumParams { rows, width, chunks: chunks as u32 })
-                .bind(x)
-                .bind(mean)
-                .bind(dout)
-                .bind(&sums)
+                .bind(&[x, mean, dout, &sums])
                 .threads(sums.len(), 64)
                 .cost(x.len() * 2)
                 .run(queue)?;
             Launch::new(&SHADER, "backward_tau", TauParams { chunks: chunks as u32, width, temperature })
-                .bind(&sums)
-                .bind(tau)
-                .bind(&dtau)
+                .bind(&[&sums, tau, &dtau])
                 .threads(tau.len(), 64)
                 .cost(sums.len())
                 .run(queue)?;

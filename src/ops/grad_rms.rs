@@ -52,14 +52,12 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
             let blocks = x.len().div_ceil(BLOCK);
             let partial = x.device().empty::<f32>("grad_rms partial sums", &[blocks])?;
             Launch::new(&SHADER, "square_sum_blocks", Entries::of(x))
-                .bind(x)
-                .bind(&partial)
+                .bind(&[x, &partial])
                 .workgroups(blocks)
                 .cost(2 * x.len())
                 .run(queue)?;
             Launch::new(&SHADER, "square_sum_join", JoinParams { n: blocks as u32, slot: slot as u32 })
-                .bind(&partial)
-                .bind(sums)
+                .bind(&[&partial, sums])
                 .workgroups(1)
                 .cost(blocks)
                 .run(queue)
@@ -102,8 +100,7 @@ pub fn factor(sums: &Tensor, numel: u64, rule: Rule) -> Result<Tensor> {
                 eps: EPS,
             },
         )
-        .bind(sums)
-        .bind(&out)
+        .bind(&[sums, &out])
         .workgroups(1)
         .cost(sums.len())
         .run(queue)?,

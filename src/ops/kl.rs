@@ -51,17 +51,12 @@ pub fn forward(logits: &Tensor, target: &Tensor) -> Result<Forward> {
                 "divergence",
                 BlockParams { rows: rows as u32, width: vocab as u32, block: block as u32 },
             )
-            .bind(logits)
-            .bind(target)
-            .bind(&lse)
-            .bind(&target_lse)
-            .bind(&losses)
+            .bind(&[logits, target, &lse, &target_lse, &losses])
             .workgroups(rows)
             .cost(logits.len().saturating_mul(8))
             .run(queue)?;
             Launch::new(&SHADER, "mean", MeanParams { blocks: (rows / block) as u32, block: block as u32 })
-                .bind(&losses)
-                .bind(&loss)
+                .bind(&[&losses, &loss])
                 .workgroups(rows / block)
                 .cost(rows)
                 .run(queue)?;
@@ -107,12 +102,7 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, target: &Tensor, forward: &Forw
             "backward",
             BlockParams { rows: rows as u32, width: vocab as u32, block: block as u32 },
         )
-        .bind(logits)
-        .bind(target)
-        .bind(&forward.lse)
-        .bind(&forward.target_lse)
-        .bind(dloss)
-        .bind(&dlogits)
+        .bind(&[logits, target, &forward.lse, &forward.target_lse, dloss, &dlogits])
         .threads(logits.len(), 256)
         .cost(logits.len().saturating_mul(16))
         .run(queue)?,
@@ -148,8 +138,7 @@ pub(super) fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
     let mut lse = x.device().empty("log-sum-exp of the logits", &[rows])?;
     match x.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "log_sum_exp", Rows::of(x))
-            .bind(x)
-            .bind(&lse)
+            .bind(&[x, &lse])
             .workgroups(rows)
             .cost(x.len().saturating_mul(8))
             .run(queue)?,

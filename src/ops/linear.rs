@@ -294,11 +294,8 @@ fn gpu_product(
     tile.constants()
         .into_iter()
         .fold(Launch::new(&SHADER, "product", params), |launch, (name, value)| launch.constant(name, value))
-        .bind(a.0)
-        .bind(b.0)
         // A kernel's bindings are fixed: without a bias, something readable takes its place.
-        .bind(bias.unwrap_or(b.0))
-        .bind(partial.as_ref().unwrap_or(out))
+        .bind(&[a.0, b.0, bias.unwrap_or(b.0), partial.as_ref().unwrap_or(out)])
         .workgroups(workgroups)
         .cost(m.saturating_mul(n).saturating_mul(2 * k))
         .run(queue)?;
@@ -323,8 +320,7 @@ fn column_sums(queue: Queue, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()
         "column_sums",
         SumParams { rows: rows as u32, cols: cols as u32, workgroups: workgroups as u32 },
     )
-    .bind(x)
-    .bind(partial.as_ref().unwrap_or(sum))
+    .bind(&[x, partial.as_ref().unwrap_or(sum)])
     .workgroups(workgroups)
     .cost(rows * cols)
     .run(queue)?;

@@ -57,9 +57,7 @@ pub fn forward(logits: &Tensor, pairs: &TokenPairs) -> Result<Tensor> {
     let mut z = logits.device().empty("logit_diff", &[batch])?;
     match logits.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "forward", Entries::of(&z))
-            .bind(logits)
-            .bind(&pairs.positions)
-            .bind(&z)
+            .bind(&[logits, &pairs.positions, &z])
             .threads(batch, 64)
             .cost(batch)
             .run(queue)?,
@@ -84,9 +82,7 @@ pub fn backward(dz: &Tensor, pairs: &TokenPairs) -> Result<Tensor> {
     let mut dlogits: Tensor = dz.device().zeros("logit_diff gradient", &pairs.shape)?;
     match dz.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Entries::of(dz))
-            .bind(dz)
-            .bind(&pairs.positions)
-            .bind(&dlogits)
+            .bind(&[dz, &pairs.positions, &dlogits])
             .threads(batch, 64)
             .cost(batch)
             .run(queue)?,

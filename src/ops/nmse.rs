@@ -49,20 +49,12 @@ pub fn forward(x: &Tensor, target: &Tensor) -> Result<Forward> {
             let errors: Tensor = device.empty("squared errors", &[rows])?;
             let distances: Tensor = device.empty("squared distances", &[rows])?;
             Launch::new(&SHADER, "measure", Rows::of(x))
-                .bind(x)
-                .bind(target)
-                .bind(&sums)
-                .bind(&errors)
-                .bind(&distances)
+                .bind(&[x, target, &sums, &errors, &distances])
                 .workgroups(rows)
                 .cost(x.len().saturating_mul(8))
                 .run(queue)?;
             Launch::new(&SHADER, "weigh", WeighParams { rows: rows as u32, width: width as u32, least: LEAST })
-                .bind(&errors)
-                .bind(&distances)
-                .bind(&sums)
-                .bind(&weights)
-                .bind(&loss)
+                .bind(&[&errors, &distances, &sums, &weights, &loss])
                 .workgroups(1)
                 .cost(rows.saturating_mul(8))
                 .run(queue)?;
@@ -119,11 +111,7 @@ pub fn backward(dloss: &Tensor, x: &Tensor, target: &Tensor, weights: &Tensor) -
     let mut dx = x.device().empty("nmse gradient", x.shape())?;
     match x.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "backward", Rows::of(x))
-            .bind(x)
-            .bind(target)
-            .bind(weights)
-            .bind(dloss)
-            .bind(&dx)
+            .bind(&[x, target, weights, dloss, &dx])
             .threads(x.len(), 256)
             .cost(x.len().saturating_mul(4))
             .run(queue)?,

@@ -60,9 +60,8 @@ pub(super) fn forward<const N: usize>(
     match x.backend() {
         Backend::Gpu(queue) => {
             let params = ForwardParams { rows: rows as u32, width: width as u32, eps };
-            let launch =
-                Launch::new(shader, kernel, params).constant("LANES", lanes(width)).bind(x).bind(weight).bind(&y);
-            let launch = statistics.iter().chain(bias).fold(launch, Launch::bind);
+            let launch = Launch::new(shader, kernel, params).constant("LANES", lanes(width)).bind(&[x, weight, &y]);
+            let launch = launch.bind_all(&statistics).bind_all(bias);
             launch.threads(rows, 256 / lanes(width) as usize).cost(8 * x.len()).run(queue)?;
         }
         Backend::Cpu => {
@@ -113,7 +112,7 @@ pub(super) fn backward_input<const N: usize>(
     match x.backend() {
         Backend::Gpu(queue) => {
             let launch = Launch::new(shader, "backward_input", Rows::of(x)).constant("LANES", lanes(width));
-            let launch = statistics.into_iter().fold(launch.bind(dout).bind(x).bind(weight), Launch::bind).bind(&dx);
+            let launch = launch.bind(&[dout, x, weight]).bind_all(statistics).bind(&[&dx]);
             launch.threads(rows, 256 / lanes(width) as usize).cost(12 * x.len()).run(queue)?;
         }
         Backend::Cpu => {
@@ -168,8 +167,8 @@ pub(super) fn backward_weight<const N: usize>(
     match x.backend() {
         Backend::Gpu(queue) => {
             let params = WeightParams { rows: rows as u32, width: width as u32, block: block as u32 };
-            let launch = Launch::new(shader, "backward_weight", params).bind(dout).bind(x);
-            let launch = statistics.into_iter().fold(launch, Launch::bind).bind(&partials);
+            let launch = Launch::new(shader, "backward_weight", params).bind(&[dout, x]);
+            let launch = launch.bind_all(statistics).bind(&[&partials]);
             launch.workgroups(blocks * width.div_ceil(64)).cost(4 * x.len()).run(queue)?;
         }
         Backend::Cpu => {
@@ -215,8 +214,7 @@ fn sum_partials(partials: &Tensor) -> Result<Tensor> {
     let mut sum = partials.device().empty("norm weight gradient", &[width])?;
     match partials.backend() {
         Backend::Gpu(queue) => Launch::new(&super::rms_norm::SHADER, "sum_partials", Rows::of(partials))
-            .bind(partials)
-            .bind(&sum)
+            .bind(&[partials, &sum])
             .threads(width, 256)
             .cost(partials.len())
             .run(queue)?,
@@ -247,7 +245,8 @@ fn expect_fitting<const N: usize>(
     statistics: [&Tensor; N],
 ) -> Result<()> {
     expect_shape(shader.name, "dout", dout, x.shape())?;
-    statistics.iter().try_for_each(|s| expect_shape(shader.name, "statistics", s, &[x.rows_cols().0]))
+    let names = ["mean", "rstd"].into_iter().skip(2 - N);
+    names.zip(statistics).try_for_each(|(name, s)| expect_shape(shader.name, name, s, &[x.rows_cols().0]))
 }
 
 fn slices<const N: usize>(tensors: [&Tensor; N]) -> Result<[&[f32]; N]> {

@@ -103,14 +103,16 @@ fn product(
                 workgroups: workgroups as u32,
             };
             Launch::new(&SHADER, "product", params)
-                .bind(x)
-                .bind(&nonzeros.offsets)
-                .bind(&nonzeros.indices)
-                .bind(&nonzeros.values)
                 // A kernel's bindings are fixed: without a bias, something readable takes its
                 // place.
-                .bind(bias.unwrap_or(&nonzeros.values))
-                .bind(&out)
+                .bind(&[
+                    x,
+                    &nonzeros.offsets,
+                    &nonzeros.indices,
+                    &nonzeros.values,
+                    bias.unwrap_or(&nonzeros.values),
+                    &out,
+                ])
                 .workgroups(workgroups)
                 .cost(2 * rows * nonzeros.values.len())
                 .run(queue)?;

@@ -42,9 +42,7 @@ fn probabilities(x: &Tensor, lse: &Tensor) -> Result<Tensor> {
     let mut probability = x.device().empty("probabilities", x.shape())?;
     match x.backend() {
         Backend::Gpu(queue) => Launch::new(&SHADER, "probabilities", Rows::of(x))
-            .bind(x)
-            .bind(lse)
-            .bind(&probability)
+            .bind(&[x, lse, &probability])
             .threads(x.len(), 256)
             .cost(x.len().saturating_mul(8))
             .run(queue)?,
@@ -75,10 +73,7 @@ fn cut(x: &Tensor, lse: &Tensor, kept: &Tensor) -> Result<Tensor> {
     match x.backend() {
         Backend::Gpu(queue) => {
             Launch::new(&SHADER, "cut", CutParams { rows: rows as u32, width: vocab as u32, depth: DEPTH })
-                .bind(x)
-                .bind(lse)
-                .bind(kept)
-                .bind(&y)
+                .bind(&[x, lse, kept, &y])
                 .threads(x.len(), 256)
                 .cost(x.len())
                 .run(queue)?

@@ -127,7 +127,7 @@ fn select_gpu(queue: Queue, weight: &Tensor, neurons: Option<Neurons>, rule: &Ru
         if rule.decay == 0.0 {
             return Ok(());
         }
-        return kernel("decay", 0).bind(weight).threads(n, 256).cost(n).run(queue);
+        return kernel("decay", 0).bind(&[weight]).threads(n, 256).cost(n).run(queue);
     }
     // How many neurons there are, and how many of them one workgroup handles.
     let (count, across) = match neurons {
@@ -140,18 +140,18 @@ fn select_gpu(queue: Queue, weight: &Tensor, neurons: Option<Neurons>, rule: &Ru
     let state = device.empty::<u32>("weight_topk state", &[3])?;
     let bins = device.zeros::<u32>("weight_topk bins", &[256])?;
     let ties = device.empty::<u32>("weight_topk ties", &[blocks])?;
-    let protect = kernel("protect", 0).bind(weight).bind(&cuts).threads(count, across);
+    let protect = kernel("protect", 0).bind(&[weight, &cuts]).threads(count, across);
     protect.cost(4 * rule.min_alive * n).run(queue)?;
     for shift in [24, 16, 8, 0] {
-        let histogram = kernel("histogram", shift).bind(weight).bind(&cuts).bind(&state).bind(&bins);
+        let histogram = kernel("histogram", shift).bind(&[weight, &cuts, &state, &bins]);
         histogram.workgroups(blocks).cost(8 * n).run(queue)?;
-        kernel("pick", shift).bind(&state).bind(&bins).workgroups(1).cost(BLOCK).run(queue)?;
+        kernel("pick", shift).bind(&[&state, &bins]).workgroups(1).cost(BLOCK).run(queue)?;
     }
-    let count_ties = kernel("count_ties", 0).bind(weight).bind(&cuts).bind(&state).bind(&ties);
+    let count_ties = kernel("count_ties", 0).bind(&[weight, &cuts, &state, &ties]);
     count_ties.workgroups(blocks).cost(8 * n).run(queue)?;
-    let locate = kernel("locate", 0).bind(weight).bind(&cuts).bind(&ties).bind(&state);
+    let locate = kernel("locate", 0).bind(&[weight, &cuts, &ties, &state]);
     locate.workgroups(1).cost(BLOCK + blocks).run(queue)?;
-    kernel("apply", 0).bind(weight).bind(&cuts).bind(&state).threads(n, 256).cost(8 * n).run(queue)
+    kernel("apply", 0).bind(&[weight, &cuts, &state]).threads(n, 256).cost(8 * n).run(queue)
 }
 
 fn select_cpu(weight: &mut [f32], cols: usize, neurons: Option<Neurons>, rule: &Rule) {

@@ -221,13 +221,11 @@ pub(crate) fn rehearse<T>(
     let others = batch.len().saturating_mul(6).saturating_mul(accumulate - config.train.accumulate);
     let others = device.empty::<u32>("batches", &[others])?;
     let batches = vec![batch; config.train.accumulate];
-    let [most, fewer] = sparse_linear::sparse_densities(cpu);
     let mut nonzeros = 0;
-    for density in [1.0, most, fewer, fewer] {
-        let Schedule { target_density, embed_target_density, .. } = config.sparsity;
+    for at in telling_steps(&config, cpu) {
         trainer(&mut trained).schedule = Schedule {
-            target_density: density.max(target_density),
-            embed_target_density: density.max(embed_target_density),
+            target_density: config.sparsity.density(at, config.train.steps),
+            embed_target_density: config.sparsity.embed_density(at, config.train.steps),
             anneal_start_frac: 0.0,
             anneal_stop_frac: 0.0,
             ..config.sparsity.clone()
@@ -241,6 +239,26 @@ pub(crate) fn rehearse<T>(
     // Activations are in proportion to the batch.
     let activations = u128::from(device.allocated() - state) * batch_size as u128 / config.train.batch_size as u128;
     Ok(DeviceBytes { state, total: state.saturating_add(u64::try_from(activations).unwrap_or(u64::MAX)) })
+}
+
+/// The steps at which products begin to use sparse matrices, between the first and the last one.
+fn telling_steps(config: &RunConfig, cpu: bool) -> Vec<u64> {
+    let (schedule, steps) = (&config.sparsity, config.train.steps);
+    let first = |density: &dyn Fn(u64) -> f64, threshold: f64| {
+        let (mut low, mut high) = (0, steps);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if density(middle) > threshold { low = middle + 1 } else { high = middle }
+        }
+        low
+    };
+    let [all, after_topk] = sparse_linear::sparse_densities(cpu);
+    let mut at = vec![0];
+    at.extend([all, after_topk].map(|threshold| first(&|step| schedule.density(step, steps), threshold)));
+    at.push(first(&|step| schedule.embed_density(step, steps), all));
+    at.sort_unstable();
+    at.push(steps);
+    at
 }
 
 /// What training a model allocates. What no machine can hold counts as all there is.

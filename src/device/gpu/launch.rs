@@ -30,22 +30,29 @@ struct Snippet {
     subgroups: Option<&'static str>,
 }
 
-/// All there are, and with them all variants in which a shader comes.
+macro_rules! snippet {
+    ($name:literal) => {
+        Snippet { subgroups: None, ..snippet!($name, $name) }
+    };
+    ($name:literal, $subgroups:literal) => {
+        Snippet {
+            name: $name,
+            text: include_str!(concat!("../../../shaders/include/", $name, ".wgsl")),
+            subgroups: Some(include_str!(concat!("../../../shaders/include/", $subgroups, ".wgsl"))),
+        }
+    };
+}
+
+/// All snippets, and with them all variants of shaders.
 const INCLUDES: &[Snippet] = &[
-    Snippet { name: "grid", text: include_str!("../../../shaders/include/grid.wgsl"), subgroups: None },
-    Snippet {
-        name: "lanes",
-        text: include_str!("../../../shaders/include/lanes.wgsl"),
-        subgroups: Some(include_str!("../../../shaders/include/lanes_subgroups.wgsl")),
-    },
-    Snippet { name: "norm", text: include_str!("../../../shaders/include/norm.wgsl"), subgroups: None },
-    Snippet { name: "norm_weight", text: include_str!("../../../shaders/include/norm_weight.wgsl"), subgroups: None },
-    Snippet { name: "log_sum", text: include_str!("../../../shaders/include/log_sum.wgsl"), subgroups: None },
-    Snippet {
-        name: "prefix_select",
-        text: include_str!("../../../shaders/include/prefix_select.wgsl"),
-        subgroups: Some(include_str!("../../../shaders/include/prefix_select_subgroups.wgsl")),
-    },
+    snippet!("attention_blocks"),
+    snippet!("grid"),
+    snippet!("lanes", "lanes_subgroups"),
+    snippet!("log_sum"),
+    snippet!("norm"),
+    snippet!("norm_weight"),
+    snippet!("prefix_select", "prefix_select_subgroups"),
+    snippet!("weight_key"),
 ];
 
 /// Begins a section of a shader that belongs to the kernels named after it.
@@ -134,6 +141,17 @@ fn text(folder: Option<&Path>, file: &str, built_in: &'static str) -> Result<Cow
     }
 }
 
+/// What a kernel can bind.
+pub(crate) trait Bind {
+    fn storage(&self) -> Result<&Arc<Buffer>>;
+}
+
+impl<T: Element> Bind for Tensor<T> {
+    fn storage(&self) -> Result<&Arc<Buffer>> {
+        self.buffer()
+    }
+}
+
 /// One kernel launch, built up and then run.
 ///
 /// In the WGSL, group 0 binding 0 is the uniform struct of the parameters, and bindings 1, 2, … are
@@ -170,10 +188,15 @@ impl Launch {
         self
     }
 
-    /// Binds the next tensor. A tensor that the kernel writes must not be bound twice.
-    pub(crate) fn bind<T: Element>(mut self, tensor: &Tensor<T>) -> Self {
-        self.buffers.push(tensor.buffer().cloned());
+    /// Binds the next tensors. A tensor that the kernel writes must not be bound twice.
+    pub(crate) fn bind(mut self, tensors: &[&dyn Bind]) -> Self {
+        self.buffers.extend(tensors.iter().map(|tensor| tensor.storage().cloned()));
         self
+    }
+
+    /// As [`Launch::bind`], for tensors of one type.
+    pub(crate) fn bind_all<'a>(self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Self {
+        tensors.into_iter().fold(self, |launch, tensor| launch.bind(&[tensor]))
     }
 
     /// How many workgroups. Past 65,535 they are folded into two dimensions: kernels get their flat

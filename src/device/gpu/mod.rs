@@ -80,7 +80,7 @@ struct Shared {
 }
 
 /// A storage buffer of a device, which reuses it once it is dropped.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     raw: Option<wgpu::Buffer>,
     home: Gpu,
 }
