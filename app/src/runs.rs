@@ -16,7 +16,7 @@ use gossamer::device::Device;
 use gossamer::error::explain;
 use gossamer::files::create_folder;
 use gossamer::formats::ModelFiles;
-use gossamer::model::Hold;
+use gossamer::model::WeightFormat;
 use gossamer::observer::{Observer, Stage};
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::config::RunConfig;
@@ -268,7 +268,7 @@ fn find(
     let tokenizer =
         files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it beside the weights")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
-    let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
+    let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
     // Whether the tokenizer can write the answers is known at once; the means take longer.
     let task = tasks::find(task)?.fitted(&tokenizer)?;
     let file = circuit_file(path, &task.name);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::Bridges;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, Pass, Weights};
+use crate::model::{Batch, Kind, Model, NoHooks, Pass, Weights};
 use crate::observer::Observer;
 use crate::ops::compress::Compressed;
 use crate::ops::{add, most_probable};
@@ -304,8 +304,8 @@ impl Objective<'_> {
 
     /// The sparse model's cross-entropy.
     pub(super) fn own(&self, tape: &mut Tape, weights: &Weights, batches: &Batches, logits: Var) -> Result<Var> {
-        let mut nobody = ();
-        let mut pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut nobody);
+        let mut hooks = NoHooks;
+        let mut pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut hooks);
         Ok(pass.cross_entropy(&logits)?.0)
     }
 

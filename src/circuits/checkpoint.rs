@@ -7,7 +7,7 @@ use super::find::{Finder, Found};
 use super::means::measured;
 use super::tasks::{self, Split};
 use super::{Calibration, Circuit, Layout, Nodes, Questions};
-use crate::model::{Model, Weights};
+use crate::model::{Model, NoHooks, Weights};
 use crate::observer::Observer;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -88,7 +88,7 @@ pub fn scores(model: &Model, tokenizer: &Tokenizer, pairs: usize, stop: &AtomicB
         let Ok(batch) = tasks::batch(&task, Split::Test, 0, 0, pairs, tokenizer, model.config.block_size) else {
             continue;
         };
-        let answers = Questions::new(model, &batch.tokens)?.answers(model, &weights, &mut ())?;
+        let answers = Questions::new(model, &batch.tokens)?.answers(model, &weights, &mut NoHooks)?;
         let plain = Calibration::default();
         scores.push(Score { task: task.name, loss: answers.loss(plain), accuracy: answers.accuracy(plain) });
     }

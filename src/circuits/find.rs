@@ -6,7 +6,7 @@ use super::polish::polish;
 use super::prune::{self, Judge, Progress, Settings};
 use super::tasks::{self, Split, Task};
 use super::{Answers, Calibration, LossSet, Nodes, Questions};
-use crate::model::{Model, Weights};
+use crate::model::{Model, NoHooks, Weights};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -211,7 +211,7 @@ impl Finder<'_> {
         let weights = self.weights();
         let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions };
         let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
-        let whole = questions.answers(self.model, &weights, &mut ())?;
+        let whole = questions.answers(self.model, &weights, &mut NoHooks)?;
         let [circuit, ablated]: [Answers; 2] = [judge.answers(keep)?, judge.answers(&rest)?];
         // The rest is calibrated too: a constant preference for one answer is no sign that the circuit is needed.
         let (plain, rest) = (Calibration::default(), ablated.calibrate());

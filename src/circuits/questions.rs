@@ -8,7 +8,7 @@ use argmin::solver::quasinewton::LBFGS;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::Tokens;
-use crate::model::{Batch, Model, Places, Sites, Weights};
+use crate::model::{Batch, Hooks, Model, QueryPositions, Weights};
 use crate::ops::contrast::{Choices, loss};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -26,7 +26,7 @@ pub struct Questions {
 /// Some of the prompts.
 struct Part {
     batch: Batch,
-    places: Places,
+    places: QueryPositions,
     choices: Choices,
     /// Which ones, by their numbers among all.
     numbers: Vec<usize>,
@@ -80,7 +80,7 @@ impl Questions {
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
-    pub fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Sites) -> Result<Var> {
+    pub fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
         self.whole.ask(model, weights, tape, sites)
     }
 
@@ -94,7 +94,7 @@ impl Questions {
         (what, values): (&str, &[f32]),
         model: &Model,
         weights: &Weights,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<()> {
         model.check_finite((what, values), weights, &self.whole.batch, sites)
     }
@@ -103,7 +103,7 @@ impl Questions {
     ///
     /// # Errors
     /// [`Error::NonFiniteSite`] where an answer is not finite; those of the forward pass and of `sites`.
-    pub fn answers(&self, model: &Model, weights: &Weights, sites: &mut dyn Sites) -> Result<Answers> {
+    pub fn answers(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<Answers> {
         Ok(self.answers_while(model, weights, sites, |_| true)?.unwrap_or_default())
     }
 
@@ -115,7 +115,7 @@ impl Questions {
         &self,
         model: &Model,
         weights: &Weights,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
         mut go_on: impl FnMut(&Answers) -> bool,
     ) -> Result<Option<Answers>> {
         let parts = if self.parts.is_empty() { std::slice::from_ref(&self.whole) } else { &self.parts[..] };
@@ -141,7 +141,7 @@ impl Questions {
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
-    pub fn answers_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Sites) -> Result<Answers> {
+    pub fn answers_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<Answers> {
         let z = self.ask(model, weights, &mut Tape::new(), sites)?.value().read()?;
         self.check_finite((DIFFERENCE, &z), model, weights, sites)?;
         let wide = |z: &[f32]| z.iter().map(|&z| f64::from(z)).collect();
@@ -161,12 +161,12 @@ impl Part {
             choices.push((0, right, wrong));
         }
         let batch = Batch::new(&model.device, &model.config, &tokens, numbers.len())?;
-        let places = Places::new(&model.device, &batch, &ends)?;
+        let places = QueryPositions::new(&model.device, &batch, &ends)?;
         let choices = Choices::new(&model.device, [numbers.len(), 1, model.config.vocab_size], &choices)?;
         Ok(Self { batch, places, choices, numbers })
     }
 
-    fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Sites) -> Result<Var> {
+    fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
         let logits = model.forward_at(tape, weights, &self.batch, &self.places, sites)?;
         tape.contrast(&logits, &self.choices)
     }

@@ -8,7 +8,7 @@ use gossamer::circuits::tasks::Tokens;
 use gossamer::circuits::{Answers, Calibration, Cut, Layout, Node, NodeKind, Nodes, Questions, graph};
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
-use gossamer::model::{Batch, Model, ModelConfig, Parameters, Weights, means, site_pattern};
+use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Parameters, Weights, means, site_pattern};
 use rand::RngExt;
 
 use crate::common::{devices, normal, rng};
@@ -294,7 +294,7 @@ fn prompts_in_parts_have_the_same_answers_and_losses_beyond_the_limit_are_known_
         assert!(reached[0] >= 5 && reached[1] >= 5, "{reached:?}");
         // Given up after the first part, where there are parts.
         let mut asked = 0;
-        let some = questions.answers_while(&model, &weights, &mut (), |some| {
+        let some = questions.answers_while(&model, &weights, &mut NoHooks, |some| {
             asked += 1;
             assert!((1..400).contains(&(some.positive.len() + some.negative.len())));
             false
