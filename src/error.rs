@@ -164,6 +164,12 @@ pub enum Error {
     /// The work was asked to stop before it was done.
     #[error("stopped before it was done")]
     Stopped,
+    /// A job of a sweep was asked to stop, but not the sweep.
+    #[error("{job}: it was asked to stop; the same command continues with it")]
+    JobStopped {
+        /// The job's name.
+        job: String,
+    },
     /// Processes that train together do not agree, or cannot talk.
     #[error("{0}")]
     Ranks(String),

@@ -22,6 +22,7 @@ mod collect;
 mod job;
 mod program;
 mod results;
+mod run;
 mod shard;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,9 +32,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Value;
 
-pub use collect::{circuits, collect};
-pub use job::Done;
+pub use collect::{Collected, circuits, collect, collect_into_files};
+pub use job::JobOutcome;
 pub use results::Results;
+pub use run::SweepResult;
 pub use shard::Shard;
 
 use crate::files::{hex, read_text};

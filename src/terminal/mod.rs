@@ -64,8 +64,16 @@ pub fn parse<C: Parser>(advice: impl FnOnce(&clap::Error) -> Option<String>) -> 
     })
 }
 
-/// Ends a command whose result goes to standard output: what is buffered of it is written, and what went wrong is said.
+/// Ends a command whose result goes to standard output: writes what is buffered, and prints an error. After a signal, the exit
+/// code is 128 plus the signal's number.
 pub fn finish(result: anyhow::Result<()>) -> ExitCode {
+    if let Some(code) = signals::exit_code() {
+        let stopped = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(crate::Error::Stopped));
+        if let Some(error) = result.err().filter(|error| !stopped(error)) {
+            say(format_args!("error: {}", crate::error::explain(error.as_ref())));
+        }
+        return ExitCode::from(code);
+    }
     match result.and_then(|()| Ok(io::stdout().flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         // One that nobody says more about is that of a `writeln!`.

@@ -12,8 +12,8 @@ use gossamer::settings::count;
 use gossamer::terminal::Progress;
 
 use crate::bridged::{Bridged, BridgedArgs};
-use crate::open::SourceArgs;
-use crate::output::screen;
+use crate::open::{SourceArgs, screen};
+
 
 #[derive(clap::Args)]
 pub struct Args {

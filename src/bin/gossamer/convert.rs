@@ -35,10 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
     check_output_folder(&args.out)?;
     let progress = Progress::new();
     progress.stage("opening the model");
-    let mut files = args.source.files()?;
-    if let Some(path) = &args.source.tokenizer {
-        files.tokenizer = Some(path.clone());
-    }
+    let files = args.source.files()?;
     let float = args.dtype.map(|dtype| match dtype {
         Dtype::F32 => FloatType::F32,
         Dtype::F16 => FloatType::F16,

@@ -23,8 +23,8 @@ use gossamer::terminal::{Progress, say};
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
-use crate::open::SourceArgs;
-use crate::output::screen;
+use crate::open::{SourceArgs, screen};
+
 use crate::tasks::named;
 
 #[derive(clap::Args)]
