@@ -17,4 +17,4 @@ pub use evaluate::evaluation_report;
 pub use inspect::{Inspection, inspect};
 pub use predict::{PredictRequest, Prediction, predict};
 pub use record::{RecordRequest, Recording, record};
-pub use tokens::{TextStream, Tokens};
+pub use tokens::{TextStream, TokenSource};

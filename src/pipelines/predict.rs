@@ -3,7 +3,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Tokens;
+use super::TokenSource;
 use crate::files::{HostTensor, load_metadata, load_tensors};
 use crate::formats::Pretrained;
 use crate::model::{
@@ -13,7 +13,7 @@ use crate::report::{Cell, Column, Report, Table};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
-/// Tokens of generated text that means are taken over, unless a file has them.
+/// TokenSource of generated text that means are taken over, unless a file has them.
 const MEAN_TOKENS: usize = 16_384;
 
 /// A prompt, and the interventions to compare with.
@@ -89,7 +89,7 @@ impl PredictRequest<'_> {
             Some(path) => load_means(path, &model.model)?,
             None => {
                 tracing::info!("means are taken over {MEAN_TOKENS} tokens of generated Python; --means names others");
-                let sequences = Tokens::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
+                let sequences = TokenSource::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
                 let model = &model.model;
                 let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
                 means(model, batches, &site_pattern(".")?)?

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::Tokens;
+use super::TokenSource;
 use crate::files::{HostIds, HostTensor, save_arrays};
 use crate::formats::Pretrained;
 use crate::model::{Batch, NotFinite, Pass, Recorder, Weights, means_unchecked, site_pattern};
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug)]
 pub struct RecordRequest<'a> {
     /// What the model is run on.
-    pub tokens: Tokens<'a>,
+    pub tokens: TokenSource<'a>,
     /// A regular expression over the names of sites.
     pub sites: &'a str,
     /// Whether to record the mean of every channel over all positions instead of the values.

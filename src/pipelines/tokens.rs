@@ -7,7 +7,7 @@ use crate::text::tokenizer::Tokenizer;
 
 /// The tokens that a model is run on.
 #[derive(Clone, Copy, Debug)]
-pub enum Tokens<'a> {
+pub enum TokenSource<'a> {
     /// A prompt, in which special tokens are read as such if `special`.
     Prompt {
         /// The prompt.
@@ -21,12 +21,12 @@ pub enum Tokens<'a> {
     Text {
         /// Files and folders; generated Python if there are none.
         data: &'a [PathBuf],
-        /// Tokens at most, but at least one sequence.
+        /// TokenSource at most, but at least one sequence.
         max_tokens: usize,
     },
 }
 
-impl Tokens<'_> {
+impl TokenSource<'_> {
     /// The sequences, for `model`.
     ///
     /// # Errors
@@ -46,9 +46,9 @@ impl Pretrained {
     /// Sequences of the model's `block_size`, of files and folders, or of generated Python if there are none.
     ///
     /// # Errors
-    /// Returns the errors of [`Tokens::sequences`].
+    /// Returns the errors of [`TokenSource::sequences`].
     pub fn sequences(&self, data: &[PathBuf], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
-        Tokens::Text { data, max_tokens }.sequences(self)
+        TokenSource::Text { data, max_tokens }.sequences(self)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use gossamer::files::check_output;
 use gossamer::model::evaluate;
-use gossamer::pipelines::{Tokens, evaluation_report};
+use gossamer::pipelines::{TokenSource, evaluation_report};
 use gossamer::settings::count;
 use gossamer::terminal::Progress;
 
@@ -19,10 +19,10 @@ pub struct Args {
     /// repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
-    /// Tokens instead of text: a safetensors file with a tensor `tokens`, (B, T)
+    /// TokenSource instead of text: a safetensors file with a tensor `tokens`, (B, T)
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     tokens: Option<PathBuf>,
-    /// Tokens of text to read at most, but at least a sequence
+    /// TokenSource of text to read at most, but at least a sequence
     #[arg(long, default_value_t = 65_536, conflicts_with = "tokens", value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
     /// Sequences that run at once
@@ -45,8 +45,8 @@ pub fn run(args: &Args) -> Result<()> {
     progress.stage("opening the model");
     let opened = args.model.open()?;
     progress.stage("reading text");
-    let text = Tokens::Text { data: &args.data, max_tokens: args.max_tokens };
-    let sequences = args.tokens.as_deref().map_or(text, Tokens::File).sequences(&opened)?;
+    let text = TokenSource::Text { data: &args.data, max_tokens: args.max_tokens };
+    let sequences = args.tokens.as_deref().map_or(text, TokenSource::File).sequences(&opened)?;
     if sequences.iter().all(|sequence| sequence.len() < 2) {
         let count = sequences.len();
         bail!("nothing to evaluate on: all {count} sequences have a single token, after which none follows");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use gossamer::files::check_output;
 use gossamer::model::site_pattern;
-use gossamer::pipelines::{RecordRequest, Tokens, record};
+use gossamer::pipelines::{RecordRequest, TokenSource, record};
 use gossamer::settings::count;
 use gossamer::terminal::Progress;
 
@@ -36,7 +36,7 @@ pub struct Args {
     /// Files and folders of text to take means over [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "mean")]
     data: Vec<PathBuf>,
-    /// Tokens of --data to read at most
+    /// TokenSource of --data to read at most
     #[arg(long, default_value_t = 65_536, conflicts_with_all = ["prompt", "tokens"], value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
 }
@@ -49,9 +49,9 @@ pub fn run(args: &Args) -> Result<()> {
     let opened = args.model.open()?;
     progress.stage("recording");
     let tokens = match (&args.prompt, &args.tokens) {
-        (Some(text), _) => Tokens::Prompt { text, special: args.special },
-        (None, Some(path)) => Tokens::File(path),
-        (None, None) => Tokens::Text { data: &args.data, max_tokens: args.max_tokens },
+        (Some(text), _) => TokenSource::Prompt { text, special: args.special },
+        (None, Some(path)) => TokenSource::File(path),
+        (None, None) => TokenSource::Text { data: &args.data, max_tokens: args.max_tokens },
     };
     let request = RecordRequest { tokens, sites: &args.sites, mean: args.mean };
     let recording = record(&opened, &request, &progress.observer())?;

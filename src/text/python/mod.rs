@@ -6,12 +6,11 @@
 //! of every contrast, in many surface forms. Every document is valid Python 3, ASCII, indented by four spaces, and ends
 //! with one newline.
 //!
-//! The rooms: `dice` (random choices), `words` (what programs talk about), `scope` (what is defined), `writer` (the text
+//! The rooms: `sampler` (random choices), `words` (what programs talk about), `scope` (what is defined), `writer` (the text
 //! so far), `literals` and `expressions` (values), `statements`, `extras`, `loops`, `functions`, `classes`, `idioms` (the tasks),
 //! `document` (the layout).
 
 mod classes;
-pub(crate) mod dice;
 mod document;
 mod expressions;
 mod extras;
@@ -19,13 +18,14 @@ mod functions;
 mod idioms;
 mod literals;
 mod loops;
+pub(crate) mod sampler;
 mod scope;
 mod statements;
 pub(crate) mod words;
 mod writer;
 
-use dice::Dice;
-use writer::Writer;
+use sampler::Sampler;
+use writer::PythonWriter;
 
 /// The version of the stream: the same version, seed and index give the same document, on every machine. Whatever changes
 /// what a seed produces must raise it.
@@ -36,7 +36,7 @@ pub const IDIOMS: [&str; 20] = idioms::NAMES;
 
 /// Document `index` of the stream `seed`. It costs the same for every index.
 pub fn document(seed: u64, index: u64) -> String {
-    document::write(Dice::new(seed, index))
+    document::write(Sampler::new(seed, index))
 }
 
 /// The documents of the stream `seed`, from index 0 on, without end.
@@ -46,6 +46,6 @@ pub fn documents(seed: u64) -> impl Iterator<Item = String> + Send {
 
 /// One idiom alone, with the lines that define what it mentions; `None` if there is none of that name.
 pub fn snippet(idiom: &str, seed: u64, index: u64) -> Option<String> {
-    let mut writer = Writer::new(Dice::new(seed, index), 400);
+    let mut writer = PythonWriter::new(Sampler::new(seed, index), 400);
     idioms::idiom(idiom, &mut writer).then(|| document::assemble(writer))
 }

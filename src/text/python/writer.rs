@@ -1,7 +1,7 @@
 //! The writer: the text so far, where we are in it, and names in scope.
 
-use super::dice::Dice;
 use super::loops;
+use super::sampler::Sampler;
 use super::scope::{Kind, Name, Scope};
 use super::words::{self, Domain};
 
@@ -18,8 +18,8 @@ pub(super) use line;
 const DEEPEST: usize = 4;
 
 /// A program being written.
-pub(super) struct Writer {
-    pub(super) dice: Dice,
+pub(super) struct PythonWriter {
+    pub(super) sampler: Sampler,
     pub(super) scope: Scope,
     /// What this document is about.
     pub(super) domain: &'static Domain,
@@ -39,13 +39,13 @@ pub(super) struct Writer {
     imports: Vec<&'static str>,
 }
 
-impl Writer {
+impl PythonWriter {
     /// An empty program that should stop growing at about `limit` bytes.
-    pub(super) fn new(mut dice: Dice, limit: usize) -> Self {
-        let domain = &words::DOMAINS[dice.below(words::DOMAINS.len())];
-        let hints = dice.chance(20);
-        Writer {
-            dice,
+    pub(super) fn new(mut sampler: Sampler, limit: usize) -> Self {
+        let domain = &words::DOMAINS[sampler.below(words::DOMAINS.len())];
+        let hints = sampler.chance(20);
+        PythonWriter {
+            sampler,
             scope: Scope::default(),
             domain,
             hints,
@@ -97,7 +97,7 @@ impl Writer {
         self.out.push_str(text);
         self.out.push('\n');
         self.left = ["return", "break", "continue", "raise"].iter().any(|word| text.starts_with(word));
-        self.quote = if self.dice.chance(50) { '"' } else { '\'' };
+        self.quote = if self.sampler.chance(50) { '"' } else { '\'' };
     }
 
     /// Writes empty lines.
@@ -109,7 +109,7 @@ impl Writer {
 
     /// Writes `body` one step further in; what it defines is read there if nothing did, and forgotten afterwards. An empty
     /// body becomes `pass`.
-    pub(super) fn block(&mut self, body: impl FnOnce(&mut Writer)) {
+    pub(super) fn block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         let known = self.scope.vars.len();
         self.open_block(|w| {
             body(w);
@@ -118,8 +118,8 @@ impl Writer {
         self.scope.vars.truncate(known);
     }
 
-    /// As [`Writer::block`], but what it defines stays known: for blocks that always run.
-    pub(super) fn open_block(&mut self, body: impl FnOnce(&mut Writer)) {
+    /// As [`PythonWriter::block`], but what it defines stays known: for blocks that always run.
+    pub(super) fn open_block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         let start = self.out.len();
         self.indent += 1;
         body(self);
@@ -130,8 +130,8 @@ impl Writer {
         self.left = false;
     }
 
-    /// As [`Writer::block`], inside a loop.
-    pub(super) fn loop_block(&mut self, body: impl FnOnce(&mut Writer)) {
+    /// As [`PythonWriter::block`], inside a loop.
+    pub(super) fn loop_block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         self.loops += 1;
         self.block(body);
         self.loops -= 1;
@@ -163,7 +163,7 @@ impl Writer {
         self.choose(kind, false)
     }
 
-    /// As [`Writer::var`], but one that the program may assign to.
+    /// As [`PythonWriter::var`], but one that the program may assign to.
     pub(super) fn target(&mut self, kind: Kind) -> Option<Name> {
         self.choose(kind, true)
     }
@@ -174,8 +174,8 @@ impl Writer {
         if count == 0 {
             return None;
         }
-        let index = self.dice.below(count);
-        let fresh = self.dice.chance(60);
+        let index = self.sampler.below(count);
+        let fresh = self.sampler.chance(60);
         let mut found = None;
         for (i, var) in self.scope.vars.iter_mut().filter(fits).enumerate() {
             if i == index || (fresh && !var.used) {
@@ -216,24 +216,24 @@ impl Writer {
             Kind::Thing | Kind::Instance(_) => return Name::plain(self.thing()),
             Kind::Things => {
                 let things = self.things();
-                let head = if self.dice.chance(30) { self.dice.pick(words::LIST_HEADS) } else { "" };
+                let head = if self.sampler.chance(30) { self.sampler.pick(words::LIST_HEADS) } else { "" };
                 return Name::joined(head, things);
             }
         };
-        match self.dice.weighted(&[60, 18, 22]) {
-            0 => Name::plain(self.dice.pick(pool)),
-            1 => Name::plain(self.dice.pick(own)),
-            _ => Name::joined(self.dice.pick(heads), self.dice.pick(own)),
+        match self.sampler.weighted(&[60, 18, 22]) {
+            0 => Name::plain(self.sampler.pick(pool)),
+            1 => Name::plain(self.sampler.pick(own)),
+            _ => Name::joined(self.sampler.pick(heads), self.sampler.pick(own)),
         }
     }
 
     /// One of the domain's things, singular.
     pub(super) fn thing(&mut self) -> &'static str {
-        self.dice.pick(self.domain.things).0
+        self.sampler.pick(self.domain.things).0
     }
 
     /// One of the domain's things, plural.
     pub(super) fn things(&mut self) -> &'static str {
-        self.dice.pick(self.domain.things).1
+        self.sampler.pick(self.domain.things).1
     }
 }

@@ -7,11 +7,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// A seeded source of small choices.
-pub(crate) struct Dice {
+pub(crate) struct Sampler {
     rng: ChaCha8Rng,
 }
 
-impl Dice {
+impl Sampler {
     /// The choices of document `index` under `seed`: independent streams of one cipher.
     pub(crate) fn new(seed: u64, index: u64) -> Self {
         let mut key = [0u8; 32];
@@ -24,7 +24,7 @@ impl Dice {
     pub(crate) fn keyed(key: [u8; 32], index: u64) -> Self {
         let mut rng = ChaCha8Rng::from_seed(key);
         rng.set_stream(index);
-        Dice { rng }
+        Sampler { rng }
     }
 
     /// Uniform in `0..n` (0 for `n` = 0), by the high half of a 32 x 32-bit product; the bias, below n / 2^32, is nothing here.
