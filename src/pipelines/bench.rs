@@ -69,7 +69,7 @@ pub fn tune(device: &str, quick: bool, print: &mut dyn FnMut(&str)) -> Result<()
     };
     let depth = if quick { 64 } else { 1024 };
     bench::autotune(&gpu, &options(quick), depth, &mut |choice| print(&choice_line(choice)))?;
-    let path = gpu.keep_choices()?;
+    let path = gpu.save_tuning()?;
     print(&path.map_or("not kept: GOSSAMER_CACHE names no folder".into(), |path| path.display().to_string()));
     Ok(())
 }
