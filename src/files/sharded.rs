@@ -137,7 +137,7 @@ fn shard_of_each(path: &Path) -> Result<BTreeMap<String, String>> {
     let mut names = BTreeMap::new();
     for (name, file) in index.weight_map.0 {
         if !is_plain(&file) {
-            return Err(error(format!("tensor `{name}` is said to be in `{file}`, which is not a plain file name")));
+            return Err(error(format!("tensor `{name}` has the file `{file}`, which is not a plain file name")));
         }
         if names.contains_key(&name) {
             return Err(error(format!("names tensor `{name}` twice")));

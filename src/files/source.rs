@@ -28,6 +28,12 @@ impl FloatType {
         }
     }
 
+    /// The type with this name in safetensors files, in upper or lower case.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::F32, Self::F16, Self::BF16, Self::F64];
+        all.into_iter().find(|float| float.safetensors_name().eq_ignore_ascii_case(name))
+    }
+
     /// The name in safetensors files.
     pub fn safetensors_name(self) -> &'static str {
         match self {

@@ -10,8 +10,9 @@ use crate::circuits::Circuit;
 use crate::report::Cell;
 use crate::{Error, Result};
 
-/// The results of the finished jobs, and the number of unfinished ones. A training run gives its last line of metrics,
-/// a circuit search a row for each circuit, any other command the numbers of the JSON that it printed.
+/// The results of the finished jobs, and the number of unfinished ones. The results of a training run are
+/// those of its last line of metrics, of a circuit search a row for each circuit, of any other command the numbers of the
+/// JSON that it printed.
 ///
 /// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same table, however they
 /// were split.

@@ -56,7 +56,7 @@ impl Job {
         // A command that failed before it wrote anything may be replaced.
         if mark.command != self.command && (mark.done || self.out.exists()) {
             let message = format!(
-                "was begun with another command, {:?}; to do it anew, remove this file and the folder {}, or give the sweep \
+                "was started with another command, {:?}; to run it again, remove this file and the folder {}, or give the sweep \
                  another `folder`",
                 mark.command,
                 self.out.display()
@@ -83,7 +83,7 @@ impl Job {
         let words = match at {
             Some(at) if settings.exists() => {
                 if !self.file("json").exists() {
-                    let message = "belongs to a run that this sweep did not begin; remove its folder, or give the sweep another `folder`";
+                    let message = "belongs to a run that this sweep did not start; remove its folder, or give the sweep another `folder`";
                     return Err(Error::file(&settings, message));
                 }
                 let out = self.out.to_str().map(String::from);

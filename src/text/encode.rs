@@ -201,11 +201,10 @@ impl Encoder<'_> {
         sink(&ids, bytes)
     }
 
-    /// Encodes one word of many bytes, window by window.
-    ///
-    /// A sequence of tokens is what BPE makes of their bytes if and only if the same holds for every two neighbors: merges within one part of
-    /// a text do not depend on the rest until one crosses into it, and the first one to cross would do so with the two neighbors alone. So
-    /// a window may begin with any token of the window before: if it begins with that token again, both together are right.
+    /// Encodes a word window by window. Merges inside one part of a text do not depend on other
+    /// parts until one crosses the boundary, and the first one that does would also happen with the
+    /// two neighboring tokens alone. So a window may begin with any token of the previous one: if
+    /// its first token is the same, both together are right.
     fn long_word(&self, word: &[u8], sink: Sink) -> Result<()> {
         let (mut start, mut size) = (0, WINDOW);
         let mut tokens = self.window(word, start, size)?;
@@ -229,7 +228,8 @@ impl Encoder<'_> {
         }
     }
 
-    /// How many tokens of a window to keep, and the window after them, which begins with the next of them.
+    /// How many tokens of a window to keep, and the next window, which begins with the token after
+    /// them.
     fn next_window(&self, word: &[u8], start: usize, tokens: &[(u32, usize)]) -> Result<Option<(usize, Window)>> {
         let backwards = std::iter::successors(Some(2), |&back| Some(8 * back));
         for back in backwards.take_while(|&back| back < tokens.len()) {
@@ -243,8 +243,9 @@ impl Encoder<'_> {
         Ok(None)
     }
 
-    /// The tokens of `size` bytes from `start` on, or of all that are left if that is not twice as many, and the bytes of each: never fewer
-    /// bytes than a token has at most, which is taken for a token without any merge by some tokenizers.
+    /// The tokens of `size` bytes from `start`, or of all remaining bytes if those are less than
+    /// twice as many, and the bytes of each. Never fewer bytes than the longest token, since some
+    /// tokenizers look up a word as a token before they merge.
     fn window(&self, word: &[u8], start: usize, size: usize) -> Result<Window> {
         let rest = &word[start..];
         let bytes = if rest.len() <= 2 * size { rest } else { &rest[..size] };

@@ -267,8 +267,8 @@ impl Skipped {
             (no_text, "have no string `text`"),
             (surrogates, "have half of a surrogate pair"),
         ];
-        let some = all.into_iter().filter(|&(count, _)| count > 0);
-        some.map(|(count, reason)| format!("{count} skipped that {reason}")).collect::<Vec<_>>().join(", ")
+        let nonzero = all.into_iter().filter(|&(count, _)| count > 0);
+        nonzero.map(|(count, reason)| format!("{count} skipped that {reason}")).collect::<Vec<_>>().join(", ")
     }
 }
 

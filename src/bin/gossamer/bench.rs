@@ -6,9 +6,8 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use gossamer::files::{check_output, is_stdout};
 use gossamer::pipelines::bench::{all_devices, compare_reports, measure, numbered, tune};
-use gossamer::terminal::{Progress, say};
+use gossamer::terminal::{Lines, Progress, say, screen};
 
-use crate::open::{Lines, screen};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -9,10 +9,10 @@ use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::files::check_output;
 use gossamer::model::Weights;
 use gossamer::settings::count;
-use gossamer::terminal::Progress;
+use gossamer::terminal::{Progress, screen};
 
 use crate::bridged::{Bridged, BridgedArgs};
-use crate::open::{SourceArgs, screen};
+use crate::open::SourceArgs;
 
 
 #[derive(clap::Args)]

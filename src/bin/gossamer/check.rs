@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use gossamer::device::Device;
 use gossamer::pipelines::check;
-use gossamer::terminal::Progress;
+use gossamer::terminal::{Lines, Progress};
 
-use crate::open::Lines;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -1,11 +1,8 @@
 //! `gossamer generate`.
 
-use std::io::Write;
-use std::time::Instant;
-
-use anyhow::{Result, bail};
-use gossamer::model::{Generator, Sampling};
-use gossamer::pipelines::TextStream;
+use anyhow::Result;
+use gossamer::model::Sampling;
+use gossamer::pipelines::{GenerateRequest, generate};
 use gossamer::settings::{above, count, number, within};
 use gossamer::terminal::Progress;
 
@@ -50,37 +47,14 @@ pub fn run(args: &Args) -> Result<()> {
         top_k: args.top_k,
         top_p: args.top_p,
         max_new_tokens: args.max_new_tokens,
+        seed: args.seed,
         ..Sampling::default()
     };
-    sampling.validate()?;
-    if sampling.temperature == 0.0 && (args.top_p.is_some() || args.top_k.is_some()) {
-        bail!(
-            "a temperature of 0 takes the most probable token, so that --top-p and --top-k change nothing: leave them away"
-        );
-    }
+    let request = GenerateRequest { prompt: &args.prompt, special: args.special, sampling, samples: args.num_samples };
+    request.validate()?;
     let progress = Progress::new();
     progress.stage("opening the model");
     let opened = args.model.open()?;
     drop(progress);
-    let tokenizer = opened.tokenizer()?;
-    let prompt = opened.encode(&args.prompt, args.special)?;
-    let mut out = std::io::stdout().lock();
-    for sample in 0..args.num_samples {
-        if args.num_samples > 1 {
-            writeln!(out, "--- {} ---", sample + 1)?;
-        }
-        write!(out, "{}", args.prompt)?;
-        out.flush()?;
-        let (seed, end_of_text) = (args.seed.wrapping_add(sample), tokenizer.end_of_text());
-        let (start, mut count, mut text) = (Instant::now(), 0, TextStream::new(tokenizer));
-        let mut generator = Generator::new(&opened.model, &prompt, Sampling { seed, end_of_text, ..sampling })?;
-        while let Some(token) = generator.next_token()? {
-            count += 1;
-            write!(out, "{}", text.push(token))?;
-            out.flush()?;
-        }
-        writeln!(out, "{}", text.finish())?;
-        tracing::info!("{count} tokens, {:.1} tokens/s", f64::from(count) / start.elapsed().as_secs_f64());
-    }
-    Ok(())
+    Ok(generate(&opened, &request, &mut std::io::stdout().lock())?)
 }

@@ -1,14 +1,11 @@
-//! What the commands share: naming a model, its tokenizer and a device, and where results are printed.
+//! The arguments that name a model, its tokenizer and a device.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use gossamer::device::Device;
-use gossamer::files::is_stdout;
 use gossamer::formats::{FindOptions, ModelFiles, Pretrained};
 use gossamer::model::WeightFormat;
-use gossamer::terminal::Progress;
 
 /// Tokens of text at most: all are held in memory.
 pub const MAX_TOKENS: u64 = 1_000_000_000;
@@ -50,39 +47,5 @@ impl SourceArgs {
 impl ModelArgs {
     pub fn open(&self) -> Result<Pretrained> {
         Ok(self.source.files()?.pretrained(WeightFormat::Sparse, &Device::open(&self.device)?)?)
-    }
-}
-
-/// Standard output, or standard error if one of the `files` is standard output, which must then hold nothing else.
-pub fn screen(files: &[Option<&Path>]) -> Result<Box<dyn Write>> {
-    match files.iter().flatten().filter(|file| is_stdout(file)).count() {
-        0 => Ok(Box::new(io::stdout())),
-        1 => Ok(Box::new(io::stderr())),
-        n => bail!("{n} files are to be standard output, which can be only one: name the others"),
-    }
-}
-
-/// Prints lines while work is shown as progress. Work continues where they cannot be written.
-pub struct Lines<'a> {
-    progress: &'a Progress,
-    out: Box<dyn Write>,
-    result: io::Result<()>,
-}
-
-impl<'a> Lines<'a> {
-    pub fn new(progress: &'a Progress, out: Box<dyn Write>) -> Self {
-        Self { progress, out, result: Ok(()) }
-    }
-
-    pub fn print(&mut self, line: &str) {
-        let written = self.progress.aside(|| writeln!(self.out, "{line}"));
-        if self.result.is_ok() {
-            self.result = written;
-        }
-    }
-
-    /// The first error of writing a line.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.result.and_then(|()| self.out.flush())
     }
 }

@@ -7,9 +7,9 @@ use gossamer::files::check_output;
 use gossamer::model::site_pattern;
 use gossamer::pipelines::{RecordRequest, TokenSource, record};
 use gossamer::settings::count;
-use gossamer::terminal::Progress;
+use gossamer::terminal::{Progress, screen};
 
-use crate::open::{MAX_TOKENS, ModelArgs, screen};
+use crate::open::{MAX_TOKENS, ModelArgs};
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -13,11 +13,11 @@ use gossamer::files::check_output;
 use gossamer::formats::Pretrained;
 use gossamer::model::{NoHooks, Weights};
 use gossamer::settings::count as bounded;
-use gossamer::terminal::Progress;
+use gossamer::terminal::{Progress, screen};
 use gossamer::text::notation::token;
 use serde_json::json;
 
-use crate::open::{ModelArgs, screen};
+use crate::open::ModelArgs;
 
 
 #[derive(clap::Args)]

@@ -1,6 +1,6 @@
 //! Class definitions.
 
-use super::functions::{self, Given};
+use super::functions::{self, SignatureParam};
 use super::loops;
 use super::scope::{Class, Function, Kind, Name, Param};
 use super::writer::{PythonWriter, line};
@@ -33,11 +33,12 @@ pub(super) fn class(w: &mut PythonWriter) {
     w.scope.classes.push(class);
 }
 
-/// `__init__`: the parent's part, a field for every own parameter, then fields that start empty.
+/// `__init__`: the parent's part, a field for every parameter of the class, then fields that start empty.
 fn init(w: &mut PythonWriter, class: &mut Class, parent: Option<&Class>) {
     let inherited: Vec<Param> =
         parent.map_or(Vec::new(), |parent| parent.params.iter().copied().filter(|param| !param.optional).collect());
-    let mut given: Vec<Given> = inherited.iter().map(|&param| Given { param, default: None }).collect();
+    let mut given: Vec<SignatureParam> =
+        inherited.iter().map(|&param| SignatureParam { param, default: None }).collect();
     fields(w, &mut given);
     w.signature(Name::plain("__init__"), Some("self"), &given, None);
     let mut made: Vec<Param> = parent.map_or(Vec::new(), |parent| parent.fields.clone());
@@ -46,14 +47,14 @@ fn init(w: &mut PythonWriter, class: &mut Class, parent: Option<&Class>) {
             let names: Vec<String> = inherited.iter().map(|param| param.name.to_string()).collect();
             line!(w, "super().__init__({})", names.join(", "));
         }
-        for Given { param, default } in &given[inherited.len()..] {
+        for SignatureParam { param, default } in &given[inherited.len()..] {
             match default.as_deref() {
                 Some("None") if param.kind == Kind::Strs => line!(w, "self.{0} = {0} or []", param.name),
                 _ => line!(w, "self.{0} = {0}", param.name),
             }
             made.push(*param);
         }
-        for Given { param, .. } in &given {
+        for SignatureParam { param, .. } in &given {
             w.scope.mark_used(param.name);
         }
         for _ in 0..w.sampler.weighted(&[40, 35, 25]) + usize::from(made.is_empty()) {
@@ -79,7 +80,7 @@ fn init(w: &mut PythonWriter, class: &mut Class, parent: Option<&Class>) {
 }
 
 /// Adds parameters of `__init__`, named as attributes of the domain or as anything.
-fn fields(w: &mut PythonWriter, given: &mut Vec<Given>) {
+fn fields(w: &mut PythonWriter, given: &mut Vec<SignatureParam>) {
     let count = w.sampler.weighted(&[0, 10, 26, 28, 20, 10, 6]);
     let defaults = if w.sampler.chance(30) { w.sampler.range(1, 2) } else { 0 };
     for i in 0..count {
@@ -98,7 +99,7 @@ fn fields(w: &mut PythonWriter, given: &mut Vec<Given>) {
             _ if w.sampler.chance(45) => Some("None".to_string()),
             _ => Some(w.literal(kind)),
         };
-        given.push(Given { param: Param { name, kind, optional }, default });
+        given.push(SignatureParam { param: Param { name, kind, optional }, default });
     }
 }
 
@@ -123,7 +124,7 @@ fn in_method(
     w: &mut PythonWriter,
     class: &Class,
     name: Name,
-    given: &[Given],
+    given: &[SignatureParam],
     returns: Option<Kind>,
     body: impl FnOnce(&mut PythonWriter),
 ) {
@@ -131,9 +132,9 @@ fn in_method(
     let fields = &class.fields;
     w.function_body(given, returns, |w| {
         for field in fields {
-            let own = Name::joined("self.", field.name.tail);
-            w.scope.declare(own, field.kind);
-            w.scope.mark_used(own);
+            let attribute = Name::joined("self.", field.name.tail);
+            w.scope.declare(attribute, field.kind);
+            w.scope.mark_used(attribute);
         }
         body(w);
     });
@@ -197,7 +198,7 @@ fn setter(w: &mut PythonWriter, class: &mut Class) -> bool {
         return false;
     }
     let value = loops::free_name(w, &["value", "item", "new", "entry", "x"]);
-    let given = [Given { param: Param { name: value, kind, optional: false }, default: None }];
+    let given = [SignatureParam { param: Param { name: value, kind, optional: false }, default: None }];
     w.blank(1);
     in_method(w, class, name, &given, None, |w| {
         if w.sampler.chance(25) {

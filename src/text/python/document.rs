@@ -5,7 +5,7 @@ use super::scope::Name;
 use super::writer::{PythonWriter, line};
 use super::{classes, functions, idioms, literals};
 
-/// What a document consists of.
+/// The parts of a document.
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
     /// Statements alone.
@@ -52,7 +52,7 @@ pub(super) fn write(mut sampler: Sampler) -> String {
     assemble(w)
 }
 
-/// Definitions up to a size: `class_share` in a hundred are classes, some of the rest are task idioms.
+/// Definitions up to a size: `class_share` percent are classes, some others are task idioms.
 fn definitions(w: &mut PythonWriter, size: usize, class_share: usize) {
     let mut first = true;
     while first || w.len() < size {
@@ -86,7 +86,7 @@ fn program(w: &mut PythonWriter) {
     }
 }
 
-/// A statement of the main program; early ones make objects of the document's classes.
+/// A statement of the main program; early ones construct objects of the document's classes.
 fn step(w: &mut PythonWriter) {
     if !w.scope.classes.is_empty() && w.sampler.chance(30) {
         classes::construct(w);

@@ -1,4 +1,4 @@
-//! Expressions of each kind, from what is in scope. They never write lines of their own.
+//! Expressions of each kind, from the names in scope. They write no lines.
 
 use super::scope::{Function, Kind, Name};
 use super::writer::PythonWriter;
@@ -355,7 +355,7 @@ impl PythonWriter {
     }
 }
 
-/// What to call an element of the list `list`: its singular where it has one, else `other`.
+/// The name of an element of the list `list`: its singular if it has one, otherwise `other`.
 pub(super) fn element_name(list: Name, other: &'static str) -> &'static str {
     match list.tail.strip_suffix('s') {
         Some(one) if !matches!(one, "id" | "co" | "proces" | "los" | "ye") && list.tail != "status" => one,

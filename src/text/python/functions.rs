@@ -21,16 +21,16 @@ const TAKEN: [Kind; 12] = [
     Kind::Bool,
 ];
 
-/// A parameter with what stands after `=`, if anything.
-pub(super) struct Given {
+/// A parameter of a signature, with its default value, if it has one.
+pub(super) struct SignatureParam {
     pub(super) param: Param,
     pub(super) default: Option<String>,
 }
 
 impl PythonWriter {
     /// `count` new parameters; `defaults` of the last ones may be left out by callers, and are `None` if `nones`.
-    pub(super) fn parameters(&mut self, count: usize, defaults: usize, nones: bool) -> Vec<Given> {
-        let mut given: Vec<Given> = Vec::with_capacity(count);
+    pub(super) fn parameters(&mut self, count: usize, defaults: usize, nones: bool) -> Vec<SignatureParam> {
+        let mut given: Vec<SignatureParam> = Vec::with_capacity(count);
         for i in 0..count {
             let optional = i + defaults >= count;
             let mut kind = self.sampler.pick(&TAKEN);
@@ -48,16 +48,22 @@ impl PythonWriter {
                 continue;
             }
             let default = optional.then(|| if nones { "None".to_string() } else { self.literal(kind) });
-            given.push(Given { param: Param { name, kind, optional }, default });
+            given.push(SignatureParam { param: Param { name, kind, optional }, default });
         }
         given
     }
 
     /// Writes `def name(first, parameters):` and brings the parameters into scope.
-    pub(super) fn signature(&mut self, name: Name, first: Option<&str>, given: &[Given], returns: Option<Kind>) {
+    pub(super) fn signature(
+        &mut self,
+        name: Name,
+        first: Option<&str>,
+        given: &[SignatureParam],
+        returns: Option<Kind>,
+    ) {
         let hints = self.hints;
         let mut list: Vec<String> = first.into_iter().map(str::to_string).collect();
-        for Given { param, default } in given {
+        for SignatureParam { param, default } in given {
             let hint = if hints { format!(": {}", param.kind.hint()) } else { String::new() };
             list.push(match default {
                 Some(value) if hints && value == "None" => format!("{}{hint} | None = None", param.name),
@@ -77,7 +83,7 @@ impl PythonWriter {
     /// Writes the body of a function: `body` runs in a scope of the parameters and the constants alone.
     pub(super) fn function_body(
         &mut self,
-        given: &[Given],
+        given: &[SignatureParam],
         returns: Option<Kind>,
         body: impl FnOnce(&mut PythonWriter),
     ) {
@@ -85,7 +91,7 @@ impl PythonWriter {
         let outer = std::mem::replace(&mut self.scope.vars, constants);
         let outer_returns = self.returns.replace(returns);
         let outer_loops = std::mem::take(&mut self.loops);
-        for Given { param, .. } in given {
+        for SignatureParam { param, .. } in given {
             self.scope.declare(param.name, param.kind);
         }
         self.block(body);
@@ -102,8 +108,8 @@ impl PythonWriter {
     }
 
     /// Gives every optional parameter that is `None` a value.
-    pub(super) fn fill_defaults(&mut self, given: &[Given]) {
-        for Given { param, default } in given {
+    pub(super) fn fill_defaults(&mut self, given: &[SignatureParam]) {
+        for SignatureParam { param, default } in given {
             let known = !matches!(param.kind, Kind::Thing | Kind::Instance(_));
             if known && default.as_deref() == Some("None") && self.sampler.chance(70) {
                 line!(self, "if {} is None:", param.name);
@@ -113,8 +119,8 @@ impl PythonWriter {
     }
 
     /// Reads every parameter that nothing has read yet.
-    pub(super) fn use_rest(&mut self, given: &[Given]) {
-        for Given { param, .. } in given {
+    pub(super) fn use_rest(&mut self, given: &[SignatureParam]) {
+        for SignatureParam { param, .. } in given {
             if self.scope.vars.iter().any(|var| var.name == param.name && !var.used) {
                 loops::use_value(self, param.name, param.kind);
             }
@@ -154,7 +160,7 @@ impl PythonWriter {
     }
 }
 
-/// A function of an ordinary sort, at the current indentation.
+/// An ordinary function, at the current indentation.
 pub(super) fn function(w: &mut PythonWriter) {
     let returns = w.sampler.pick(&[
         Some(Kind::Int),
@@ -178,7 +184,7 @@ pub(super) fn function(w: &mut PythonWriter) {
 pub(super) fn define(
     w: &mut PythonWriter,
     name: Name,
-    given: &[Given],
+    given: &[SignatureParam],
     returns: Option<Kind>,
     body: impl FnOnce(&mut PythonWriter),
 ) {
@@ -193,8 +199,8 @@ pub(super) fn define(
     w.scope.functions.push(Function { name, params, returns });
 }
 
-/// The usual inside of a function: read the parameters, do something, return.
-pub(super) fn body(w: &mut PythonWriter, given: &[Given], returns: Option<Kind>) {
+/// The usual body of a function: read the parameters, do something, return.
+pub(super) fn body(w: &mut PythonWriter, given: &[SignatureParam], returns: Option<Kind>) {
     w.fill_defaults(given);
     match (w.sampler.below(10), returns) {
         (0..4, Some(kind @ (Kind::Int | Kind::Str | Kind::Ints | Kind::Strs | Kind::Counts))) => gather(w, given, kind),
@@ -216,8 +222,8 @@ pub(super) fn body(w: &mut PythonWriter, given: &[Given], returns: Option<Kind>)
     }
 }
 
-/// Builds up a result in a loop over one of the parameters.
-fn gather(w: &mut PythonWriter, given: &[Given], kind: Kind) {
+/// Accumulates a result in a loop over one of the parameters.
+fn gather(w: &mut PythonWriter, given: &[SignatureParam], kind: Kind) {
     let start = match kind {
         Kind::Int => "0".to_string(),
         Kind::Str => w.quoted(""),
@@ -251,12 +257,12 @@ pub(super) fn finish(w: &mut PythonWriter, returns: Option<Kind>) {
     }
 }
 
-/// One of a few functions that everybody has written, with names of its own.
+/// One of a few well-known functions, with names of its own.
 pub(super) fn classic(w: &mut PythonWriter) {
     let kind = Some(Kind::Int);
     let pick = |w: &mut PythonWriter, names: &[&'static str]| loops::free_name(w, names);
     let n = pick(w, &["n", "number", "num", "value", "x", "k", "limit"]);
-    let param = |name| Given { param: Param { name, kind: Kind::Int, optional: false }, default: None };
+    let param = |name| SignatureParam { param: Param { name, kind: Kind::Int, optional: false }, default: None };
     match w.sampler.below(5) {
         0 => {
             let name = pick(w, &["factorial", "fact", "product_up_to"]);
@@ -284,20 +290,7 @@ pub(super) fn classic(w: &mut PythonWriter) {
                 line!(w, "return {a}");
             });
         }
-        3 => {
-            let name = pick(w, &["is_prime", "prime", "check_prime"]);
-            define(w, name, &[param(n)], Some(Kind::Bool), |w| {
-                line!(w, "if {n} < 2:");
-                w.block(|w| w.line("return False"));
-                let i = w.sampler.pick(&["i", "d", "divisor"]);
-                line!(w, "for {i} in range(2, {n}):");
-                w.block(|w| {
-                    line!(w, "if {n} % {i} == 0:");
-                    w.block(|w| w.line("return False"));
-                });
-                w.line("return True");
-            });
-        }
+        3 => primality(w, param(n), n),
         _ => {
             let name = pick(w, &["digit_sum", "sum_digits", "add_digits"]);
             define(w, name, &[param(n)], kind, |w| {
@@ -312,4 +305,20 @@ pub(super) fn classic(w: &mut PythonWriter) {
             });
         }
     }
+}
+
+/// A test whether a number is prime.
+fn primality(w: &mut PythonWriter, parameter: SignatureParam, n: Name) {
+    let name = loops::free_name(w, &["is_prime", "prime", "check_prime"]);
+    define(w, name, &[parameter], Some(Kind::Bool), |w| {
+        line!(w, "if {n} < 2:");
+        w.block(|w| w.line("return False"));
+        let i = w.sampler.pick(&["i", "d", "divisor"]);
+        line!(w, "for {i} in range(2, {n}):");
+        w.block(|w| {
+            line!(w, "if {n} % {i} == 0:");
+            w.block(|w| w.line("return False"));
+        });
+        w.line("return True");
+    });
 }

@@ -230,7 +230,7 @@ impl PythonWriter {
     }
 }
 
-/// The text with its first letter made large.
+/// The text with its first letter in upper case.
 pub(super) fn capitalised(text: &str) -> String {
     let mut text = text.to_string();
     if let Some(first) = text.get_mut(..1) {

@@ -1,4 +1,4 @@
-//! Loops, and what is done with one value.
+//! Loops, and statements that use one value.
 
 use super::expressions::{element_name, spare_element};
 use super::scope::{Kind, Name};
@@ -74,7 +74,7 @@ fn over_letters(w: &mut PythonWriter) {
     body(w, Some(text), &[(letter, Kind::Str)]);
 }
 
-/// The body of a loop: each loop variable is used, then perhaps another statement. It leaves alone what is looped over.
+/// The body of a loop: each loop variable is used, then perhaps another statement. It does not change what is looped over.
 pub(super) fn body(w: &mut PythonWriter, source: Option<Name>, variables: &[(Name, Kind)]) {
     let held = source.and_then(|name| w.scope.vars.iter().position(|var| var.name == name));
     let was_fixed = held.is_some_and(|at| std::mem::replace(&mut w.scope.vars[at].fixed, true));
@@ -204,11 +204,11 @@ fn use_thing(w: &mut PythonWriter, name: Name) {
     }
 }
 
-/// Reads the variables from number `known` on that nothing has read, as far as the block goes on here.
+/// Reads the variables from number `known` that nothing has read, unless the block has ended.
 pub(super) fn settle(w: &mut PythonWriter, known: usize) {
     for at in known..w.scope.vars.len() {
         let var = w.scope.vars[at];
-        if !var.used && !var.fixed && !w.left() && w.sampler.chance(80) {
+        if !var.used && !var.fixed && !w.ended() && w.sampler.chance(80) {
             w.scope.mark_used(var.name);
             read(w, var.name, var.kind);
         }

@@ -101,7 +101,7 @@ impl PythonWriter {
         }
     }
 
-    /// Changes some variable in the way of its kind.
+    /// Changes some variable.
     pub(super) fn update(&mut self) {
         let kind = self.sampler.pick(&DEFINED);
         match self.target(kind) {
@@ -112,7 +112,7 @@ impl PythonWriter {
         }
     }
 
-    /// Changes the variable `name` in the way of its kind.
+    /// Changes the variable `name` as its kind allows.
     pub(super) fn change(&mut self, name: Name, kind: Kind) {
         match kind {
             Kind::Int => match self.sampler.below(4) {
@@ -214,7 +214,7 @@ impl PythonWriter {
         }
     }
 
-    /// Leaves the loop or the function, in the way that fits here; at module level, goes on.
+    /// Leaves the loop or the function; at module level, writes another statement.
     pub(super) fn leave(&mut self) {
         if self.loops > 0 && self.sampler.chance(60) {
             line!(self, "if {}:", self.condition());
@@ -275,7 +275,7 @@ impl PythonWriter {
         }
     }
 
-    /// Something that may fail, and what happens then.
+    /// A `try` statement.
     fn try_statement(&mut self) {
         let error = match self.sampler.below(3) {
             0 => {

@@ -1,4 +1,4 @@
-//! The writer: the text so far, where we are in it, and names in scope.
+//! The text so far, the current position in it, and the names in scope.
 
 use super::loops;
 use super::sampler::Sampler;
@@ -14,25 +14,25 @@ macro_rules! line {
 }
 pub(super) use line;
 
-/// How deep statements may nest, in units of indentation.
+/// The deepest nesting of statements, in units of indentation.
 const DEEPEST: usize = 4;
 
 /// A program being written.
 pub(super) struct PythonWriter {
     pub(super) sampler: Sampler,
     pub(super) scope: Scope,
-    /// What this document is about.
+    /// The subject area of this document.
     pub(super) domain: &'static Domain,
     /// Type hints on parameters.
     pub(super) hints: bool,
     /// Inside a function: what it returns (`Some(None)`: nothing).
     pub(super) returns: Option<Option<Kind>>,
-    /// How many loops surround the current line within the function.
+    /// The number of loops around the current line in the function.
     pub(super) loops: usize,
     /// The quote character of the current line.
     quote: char,
-    /// Whether the last line left its block, so that nothing may follow it there.
-    left: bool,
+    /// Whether the last line ended its block, as `return` does.
+    ended: bool,
     out: String,
     indent: usize,
     limit: usize,
@@ -52,7 +52,7 @@ impl PythonWriter {
             returns: None,
             loops: 0,
             quote: '"',
-            left: false,
+            ended: false,
             out: String::with_capacity(limit + 512),
             indent: 0,
             limit,
@@ -76,9 +76,9 @@ impl PythonWriter {
         self.out.len() >= self.limit
     }
 
-    /// Whether the last line left its block.
-    pub(super) fn left(&self) -> bool {
-        self.left
+    /// Whether the last line ended its block.
+    pub(super) fn ended(&self) -> bool {
+        self.ended
     }
 
     /// Units of indentation at the current line.
@@ -86,7 +86,7 @@ impl PythonWriter {
         self.indent
     }
 
-    /// Whether there is no more room for a nested block.
+    /// Whether blocks must not nest deeper.
     pub(super) fn deep(&self) -> bool {
         self.indent >= DEEPEST || self.full()
     }
@@ -96,7 +96,7 @@ impl PythonWriter {
         self.out.push_str(&"                                "[..4 * self.indent.min(8)]);
         self.out.push_str(text);
         self.out.push('\n');
-        self.left = ["return", "break", "continue", "raise"].iter().any(|word| text.starts_with(word));
+        self.ended = ["return", "break", "continue", "raise"].iter().any(|word| text.starts_with(word));
         self.quote = if self.sampler.chance(50) { '"' } else { '\'' };
     }
 
@@ -107,8 +107,8 @@ impl PythonWriter {
         }
     }
 
-    /// Writes `body` one step further in; what it defines is read there if nothing did, and forgotten afterwards. An empty
-    /// body becomes `pass`.
+    /// Writes `body` one level deeper. Reads the variables defined there that nothing has read, and forgets them
+    /// afterwards. An empty body becomes `pass`.
     pub(super) fn block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         let known = self.scope.vars.len();
         self.open_block(|w| {
@@ -127,7 +127,7 @@ impl PythonWriter {
             self.line("pass");
         }
         self.indent -= 1;
-        self.left = false;
+        self.ended = false;
     }
 
     /// As [`PythonWriter::block`], inside a loop.
@@ -137,7 +137,7 @@ impl PythonWriter {
         self.loops -= 1;
     }
 
-    /// A line break inside a literal, `more` steps further in than the line it is on.
+    /// A line break inside a literal, `more` levels deeper than the line it is on.
     pub(super) fn break_at(&self, more: usize) -> String {
         format!("\n{}", " ".repeat(4 * (self.indent + more)))
     }
@@ -151,7 +151,7 @@ impl PythonWriter {
         literal
     }
 
-    /// Notes that the program needs this import line.
+    /// Adds an import line.
     pub(super) fn import(&mut self, import: &'static str) {
         if !self.imports.contains(&import) {
             self.imports.push(import);
@@ -202,7 +202,7 @@ impl PythonWriter {
     }
 
     fn candidate(&mut self, kind: Kind) -> Name {
-        let (pool, own, heads): (&[&str], &[&str], &[&str]) = match kind {
+        let (pool, names, heads): (&[&str], &[&str], &[&str]) = match kind {
             Kind::Int => (words::INTS, self.domain.ints, words::INT_HEADS),
             Kind::Float => (words::FLOATS, self.domain.floats, words::INT_HEADS),
             Kind::Str => (words::STRS, self.domain.strs, words::STR_HEADS),
@@ -222,8 +222,8 @@ impl PythonWriter {
         };
         match self.sampler.weighted(&[60, 18, 22]) {
             0 => Name::plain(self.sampler.pick(pool)),
-            1 => Name::plain(self.sampler.pick(own)),
-            _ => Name::joined(self.sampler.pick(heads), self.sampler.pick(own)),
+            1 => Name::plain(self.sampler.pick(names)),
+            _ => Name::joined(self.sampler.pick(heads), self.sampler.pick(names)),
         }
     }
 

@@ -39,11 +39,9 @@ const OPERATIONS: [&str; 10] =
 /// `lambda x:` against `def name(`.
 pub(super) fn lambda_func(w: &mut PythonWriter) {
     let x = loops::free_name(w, &VARIABLES);
-    // What a function is called must not tell what came before its name.
-    let name = match w.sampler.chance(60) {
-        true => loops::free_name(w, &OPERATIONS),
-        false => loops::free_name(w, &VARIABLES),
-    };
+    // The name of a function must not reveal whether `def` or `lambda` defines it.
+    let operation = w.sampler.chance(60);
+    let name = loops::free_name(w, if operation { &OPERATIONS[..] } else { &VARIABLES });
     let name = if name == x { loops::free_name(w, &OPERATIONS) } else { name };
     let body = match w.sampler.below(5) {
         0 => format!("{x} * {x}"),
@@ -134,7 +132,7 @@ fn forever(w: &mut PythonWriter) {
     });
 }
 
-/// A function that says yes or no.
+/// A function that returns True or False.
 fn predicate(w: &mut PythonWriter) {
     let name = w.function_name(Some(Kind::Bool));
     let count = w.sampler.range(1, 2);

@@ -1,4 +1,4 @@
-//! Brackets, braces, and two variables that change places.
+//! Brackets, braces, and two variables that are exchanged.
 
 use crate::text::python::loops::free_name;
 use crate::text::python::scope::{Kind, Name};

@@ -1,5 +1,6 @@
-//! The idioms behind the twenty tasks, one small function each, named as the task. Every function writes either side of
-//! its task's contrast, in one of several surface forms, with names from the program around it.
+//! The idioms behind the twenty tasks, one small function each, named as the task. Every function
+//! writes one of the two sides of its task's contrast, in one of several surface forms, with names
+//! from the program around it.
 
 mod definitions;
 mod files;
@@ -57,7 +58,7 @@ pub(super) const NAMES: [&str; 20] = {
     names
 };
 
-/// Writes the idiom of that name at the current place; false if there is none.
+/// Writes the idiom of that name at the current position; false if there is none.
 pub(super) fn idiom(name: &str, w: &mut PythonWriter) -> bool {
     let found = TABLE.iter().find(|entry| entry.0 == name);
     if let Some((_, write, ..)) = found {
@@ -71,7 +72,7 @@ pub(super) fn some(w: &mut PythonWriter) {
     write_one(w, Block);
 }
 
-/// Writes one of the idioms that stand between definitions.
+/// Writes one of the idioms for between definitions.
 pub(super) fn some_definition(w: &mut PythonWriter) {
     write_one(w, Top);
 }

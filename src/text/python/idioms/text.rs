@@ -39,7 +39,7 @@ pub(super) fn single_double_quote(w: &mut PythonWriter) {
     }
 }
 
-/// A variable that starts as `set()` takes `.add`; one that starts as an empty string takes `+=`.
+/// `.add` for a variable that starts as `set()`, `+=` for one that starts as an empty string.
 pub(super) fn set_or_string(w: &mut PythonWriter) {
     let kind = w.sampler.pick(&[Kind::Set, Kind::Str]);
     let name = w.fresh(kind);
@@ -108,7 +108,7 @@ fn grow(w: &mut PythonWriter, name: Name, kind: Kind) {
     }
 }
 
-/// A second variable of the other kind, started beside the first.
+/// A second variable of the other kind, initialized next to the first.
 fn start_companion(w: &mut PythonWriter, name: Name, kind: Kind) -> (Name, Kind) {
     let kind = if kind == Kind::Set { Kind::Str } else { Kind::Set };
     let mut other = w.fresh(kind);
