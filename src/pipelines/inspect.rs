@@ -22,7 +22,8 @@ pub struct Inspection<'a> {
     files: &'a ModelFiles,
 }
 
-/// Reads all parameters of a model, and loads it onto the device named, if one is. Lists the `largest` entries of each.
+/// Reads all parameters of a model, and loads it onto the device named, if one is. Lists the
+/// `largest` entries of each.
 ///
 /// # Errors
 /// Returns the errors of reading, and those of the device.

@@ -45,8 +45,9 @@ pub struct Prediction {
 /// Predicts the next token of a prompt, with and without interventions.
 ///
 /// # Errors
-/// Returns [`Error::Request`] for a prompt or means that no intervention uses, [`Error::OtherModel`] for means of another
-/// model, and the errors of encoding, of [`Interventions::new`] and of the forward pass.
+/// Returns [`Error::Request`] for a prompt or means that no intervention uses,
+/// [`Error::OtherModel`] for means of another model, and the errors of encoding, of
+/// [`Interventions::new`] and of the forward pass.
 pub fn predict(model: &Pretrained, request: &PredictRequest) -> Result<Prediction> {
     request.validate()?;
     let tokens = model.encode(request.prompt, request.special)?;

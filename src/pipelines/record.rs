@@ -26,7 +26,8 @@ pub struct RecordRequest<'a> {
 pub struct Recording {
     /// The number of sites.
     pub sites: usize,
-    /// By site, `(B, T, width)`, or `(width)` for means; and `logits` `(B, T, V)`, except with means.
+    /// By site, `(B, T, width)`, or `(width)` for means; and `logits` `(B, T, V)`, except with
+    /// means.
     pub floats: BTreeMap<String, HostTensor>,
     /// `tokens` `(B, T)`; nothing with means.
     pub ids: BTreeMap<String, HostIds>,
@@ -39,8 +40,8 @@ pub struct Recording {
 /// Records logits and activations, or the means of activations.
 ///
 /// # Errors
-/// Returns [`Error::Unknown`] if no site matches, [`Error::Config`] if `sites` is no regular expression, and the errors of
-/// reading the tokens and of the forward pass.
+/// Returns [`Error::Unknown`] if no site matches, [`Error::Config`] if `sites` is no regular
+/// expression, and the errors of reading the tokens and of the forward pass.
 pub fn record(model: &Pretrained, request: &RecordRequest, observer: &Observer) -> Result<Recording> {
     let pattern = site_pattern(request.sites)?;
     let names: Vec<String> = model.model.config.sites().into_iter().map(|(name, _)| name).collect();

@@ -42,7 +42,8 @@ impl TokenSource<'_> {
 }
 
 impl Pretrained {
-    /// Sequences of the model's `block_size`, of files and folders, or of generated Python if there are none.
+    /// Sequences of the model's `block_size`, of files and folders, or of generated Python if there
+    /// are none.
     ///
     /// # Errors
     /// Returns the errors of [`TokenSource::sequences`].

@@ -134,7 +134,8 @@ impl Column {
         Self { unit: Some(unit.into()), ..self }
     }
 
-    /// The width in characters, where rows are printed before all are known; wider cells make the column wider.
+    /// The width in characters, where rows are printed before all are known; wider cells make the
+    /// column wider.
     #[must_use]
     pub fn width(self, width: usize) -> Self {
         Self { width, ..self }
@@ -239,7 +240,8 @@ impl Table {
         at.ok_or_else(|| Error::Unknown { kind: "column", name: name.into(), known: known() })
     }
 
-    /// A chart of the columns `ys` over the column `x`, one line each; the legend has their headings.
+    /// A chart of the columns `ys` over the column `x`, one line each; the legend has their
+    /// headings.
     ///
     /// # Errors
     /// Returns [`Error::Unknown`] if there is no such column.

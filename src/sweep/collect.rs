@@ -1,21 +1,21 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::results::{Row, value};
 use super::{Job, Results, Sweep};
 use crate::circuits::Circuit;
-use crate::report::Cell;
+use crate::report::{Cell, Report};
 use crate::{Error, Result};
 
-/// The results of the finished jobs, and the number of unfinished ones. The results of a training run are
-/// those of its last line of metrics, of a circuit search a row for each circuit, of any other command the numbers of the
-/// JSON that it printed.
+/// The results of the finished jobs, and the number of unfinished ones. The results of a training
+/// run are those of its last line of metrics, of a circuit search a row for each circuit, of any
+/// other command the numbers of the JSON that it printed.
 ///
-/// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same table, however they
-/// were split.
+/// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same
+/// table, however they were split.
 ///
 /// # Errors
 /// Returns [`Error::Io`], and [`Error::File`] naming a damaged file.
@@ -39,45 +39,38 @@ pub fn circuits(folder: &Path) -> Result<Results> {
     Ok(Results::new(&circuit_rows(&BTreeMap::new(), folder, |path| Circuit::load(path).map(Some))?))
 }
 
-/// Results, and the files that hold them.
-#[derive(Clone, Debug)]
-pub struct Collected {
-    /// The results.
-    pub results: Results,
-    /// The number of jobs; 0 for a folder of circuits.
-    pub jobs: usize,
-    /// The number of unfinished jobs.
-    pub missing: usize,
-    /// The table as CSV and the charts; none if no job is finished.
-    pub files: Vec<PathBuf>,
-}
-
-/// Collects the results of a sweep's file or of a folder of circuits, and writes into its folder `table.csv` and a chart of
-/// each column in `plot`, or of the main one.
+/// Collects the results of a sweep's file or of a folder of circuits, and writes into its folder
+/// `table.csv` and a chart of each column in `plot`, or of the main one. Logs how many jobs are not
+/// done.
 ///
 /// # Errors
-/// Returns the errors of reading, [`Error::Unknown`] for a column that does not exist, and [`Error::Io`].
-pub fn collect_into_files(from: &Path, plot: &[String]) -> Result<Collected> {
-    let (results, folder, jobs, missing) = if from.is_dir() {
-        (circuits(from)?, from.to_path_buf(), 0, 0)
+/// Returns the errors of reading, [`Error::Data`] if no job is done, [`Error::Unknown`] for a
+/// column that does not exist, and [`Error::Io`].
+pub fn collect_report(from: &Path, plot: &[String]) -> Result<Report> {
+    let (results, folder) = if from.is_dir() {
+        (circuits(from)?, from.to_path_buf())
     } else {
         let sweep = Sweep::load(from)?;
         let (results, missing) = collect(&sweep)?;
-        (results, sweep.folder, sweep.jobs.len(), missing)
-    };
-    let mut files = Vec::new();
-    if !results.table.rows().is_empty() {
-        let default: Vec<_> = results.main_column().into_iter().collect();
-        let plot = if plot.is_empty() { default } else { plot.iter().map(String::as_str).collect() };
-        files.push(folder.join("table.csv"));
-        results.table.save_csv(&files[0])?;
-        for column in plot {
-            let path = folder.join(format!("{}.png", column.replace(['/', '\\'], "-")));
-            results.chart(column)?.save(&path)?;
-            files.push(path);
+        if missing > 0 {
+            let jobs = sweep.jobs.len();
+            tracing::info!("{missing} of {jobs} jobs are not done yet: `gossamer sweep` does them");
         }
+        (results, sweep.folder)
+    };
+    if results.table.rows().is_empty() {
+        return Err(Error::Data(format!("{}: nothing is done yet", from.display())));
     }
-    Ok(Collected { results, jobs, missing, files })
+    let default: Vec<_> = results.main_column().into_iter().collect();
+    let plot = if plot.is_empty() { default } else { plot.iter().map(String::as_str).collect() };
+    let mut files = vec![folder.join("table.csv")];
+    results.table.save_csv(&files[0])?;
+    for column in plot {
+        files.push(folder.join(format!("{}.png", column.replace(['/', '\\'], "-"))));
+        results.chart(column)?.save(&files[files.len() - 1])?;
+    }
+    let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    Ok(Report::new().table(results.table).paragraph(files.join("\n")))
 }
 
 fn job_rows(job: &Job) -> Result<Vec<Row>> {

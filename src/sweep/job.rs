@@ -66,13 +66,15 @@ impl Job {
         Ok(mark.done)
     }
 
-    /// Runs the job, unless it is done. The programs `train` and `gossamer` are taken from the folder `programs` if they are
-    /// there. An interrupted training run continues from its last checkpoint, under a launcher too. If another process runs
-    /// the job, waits for it. `wait` receives the job's process.
+    /// Runs the job, unless it is done. The programs `train` and `gossamer` are taken from the
+    /// folder `programs` if they are there. An interrupted training run continues from its last
+    /// checkpoint, under a launcher too. If another process runs the job, waits for it. `wait`
+    /// receives the job's process.
     ///
     /// # Errors
-    /// Returns [`Error::Io`] naming the program that does not start or the file that cannot be written, [`Error::File`] for a
-    /// run in the job's folder that the sweep did not start, and the errors of [`Job::is_done`].
+    /// Returns [`Error::Io`] naming the program that does not start or the file that cannot be
+    /// written, [`Error::File`] for a run in the job's folder that the sweep did not start, and the
+    /// errors of [`Job::is_done`].
     pub fn run(&self, programs: &Path, wait: impl FnOnce(Child) -> io::Result<ExitStatus>) -> Result<JobOutcome> {
         create_folder(&self.jobs)?;
         let lock = self.lock()?;
@@ -97,7 +99,8 @@ impl Job {
         // Earlier errors may explain a later one.
         let log = OpenOptions::new().create(true).append(true).open(&stderr).map_err(|e| Error::io(&stderr, e))?;
         self.mark(false)?;
-        // The command's standard input is the lock: while it outlives this process, it keeps the lock.
+        // The command's standard input is the lock: while it outlives this process, it keeps the
+        // lock.
         command.stdin(Stdio::from(lock)).stdout(printed).stderr(log).env(FORWARDED, "1");
         let status = command.spawn().and_then(wait).map_err(|e| Error::io(&self.command[0], e))?;
         if !status.success() {
@@ -121,7 +124,8 @@ impl Job {
         write_atomic(&path, |out| writeln!(out, "{mark}").map_err(|e| Error::io(&path, e)))
     }
 
-    /// The job's lock, held until the file is closed in all processes. Waits for another process that holds it.
+    /// The job's lock, held until the file is closed in all processes. Waits for another process
+    /// that holds it.
     fn lock(&self) -> Result<File> {
         let path = self.file("lock");
         // As standard input of the command it must be empty.

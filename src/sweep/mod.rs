@@ -34,7 +34,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Value;
 
-pub use collect::{Collected, circuits, collect, collect_into_files};
+pub use collect::{circuits, collect, collect_report};
 pub use job::JobOutcome;
 pub use results::Results;
 pub use run::SweepResult;

@@ -29,7 +29,8 @@ pub(super) fn value(text: &str) -> Cell {
 }
 
 impl Results {
-    /// Columns are in the order of their names. An output with the name of an input is called `result.NAME`.
+    /// Columns are in the order of their names. An output with the name of an input is called
+    /// `result.NAME`.
     pub(super) fn new(rows: &[Row]) -> Self {
         let inputs: BTreeSet<&String> = rows.iter().flat_map(|row| row.inputs.keys()).collect();
         let outputs: BTreeSet<&String> = rows.iter().flat_map(|row| row.outputs.keys()).collect();
@@ -55,7 +56,8 @@ impl Results {
         preferred.or(all.first().copied())
     }
 
-    /// A chart of the output `name` over the numeric input with most values, one line for each combination of the other inputs.
+    /// A chart of the output `name` over the numeric input with most values, one line for each
+    /// combination of the other inputs.
     ///
     /// # Errors
     /// Returns [`Error::Unknown`] if there is no such output.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Part `index` of `count` equal parts, written `index/count` and counted from 0, as array jobs count.
+/// Part `index` of `count` equal parts, written `index/count` and counted from 0, as array jobs
+/// count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: usize,

@@ -8,11 +8,12 @@ use crate::{Error, Result};
 /// Up to this vocabulary the counts are a dense table (64 MiB); beyond it a map.
 const DENSE: usize = 4096;
 
-/// An interpolated Kneser-Ney bigram model (Kneser and Ney 1995; interpolation as in Chen and Goodman 1999).
+/// An interpolated Kneser-Ney bigram model (Kneser and Ney 1995; interpolation as in Chen and
+/// Goodman 1999).
 ///
-/// With `c(a,b)` the count of token `b` right after `a`, `c(a)` the sum of that over `b`, `t(a)` the number of different
-/// tokens seen after `a`, `s(b)` the number of different tokens seen before `b`, `T` the number of different pairs and `V` the
-/// vocabulary:
+/// With `c(a,b)` the count of token `b` right after `a`, `c(a)` the sum of that over `b`, `t(a)`
+/// the number of different tokens seen after `a`, `s(b)` the number of different tokens seen before
+/// `b`, `T` the number of different pairs and `V` the vocabulary:
 ///
 /// ```text
 /// p(b | a) = max(c(a,b) - D, 0) / c(a) + D t(a) / c(a) q(b)      (q(b) if c(a) = 0)

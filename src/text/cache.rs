@@ -118,9 +118,10 @@ impl Tokens {
         if file.metadata().map_err(|source| Error::io(path, source))?.len() < HEADER as u64 {
             return Ok(None);
         }
-        // SAFETY: only the cache writes this file: under a temporary name, renamed once complete, and never
-        // changed in place afterwards. Rebuilding renames a new file over it, which does not affect maps of the old
-        // one: see the tests in tests/text/corpus.rs that rebuild a cache while it is mapped.
+        // SAFETY: only the cache writes this file: under a temporary name, renamed once complete,
+        // and never changed in place afterwards. Rebuilding renames a new file over it, which does
+        // not affect maps of the old one: see the tests in tests/text/corpus.rs that rebuild a
+        // cache while it is mapped.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
         let tokens = Self::check(map);
         if tokens.is_none() {

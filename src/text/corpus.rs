@@ -237,7 +237,8 @@ impl<'a> Cache<'a> {
             if chunk.is_empty() {
                 return Ok(splits);
             }
-            // The tokens of a large document may not fit into memory. It is always the last of a chunk.
+            // The tokens of a large document may not fit into memory. It is always the last of a
+            // chunk.
             let large = chunk.pop_if(|last| last.len() >= CHUNK);
             let encoded: Vec<(u64, Vec<u32>)> = chunk
                 .par_iter()

@@ -84,7 +84,8 @@ impl Tokenizer {
     fn parse(json: &str) -> Result<Self, String> {
         let value: serde_json::Value = serde_json::from_str(json).map_err(|error| format!("not JSON: {error}"))?;
         check(&value)?;
-        // Not from the text itself: of a duplicate key, one value may have been checked and the other be used.
+        // Not from the text itself: of a duplicate key, one value may have been checked and the
+        // other be used.
         let checked = value.to_string();
         let inner: tokenizers::Tokenizer = checked.parse().map_err(|error| format!("not a tokenizer: {error}"))?;
         Self::wrap(inner)
@@ -165,7 +166,8 @@ impl Tokenizer {
         Ok(all)
     }
 
-    /// As [`Self::encode`], but special tokens spelled out in `text`, such as [`END_OF_TEXT`], become those tokens.
+    /// As [`Self::encode`], but special tokens spelled out in `text`, such as [`END_OF_TEXT`],
+    /// become those tokens.
     pub fn encode_special(&self, text: &str) -> Result<Vec<u32>> {
         let mut inner = self.inner.clone();
         inner.set_encode_special_tokens(false);

@@ -1,4 +1,5 @@
-//! `gossamer circuit stats` and `binarise` on a circuit of a tiny run. That run does no task; the circuit's nodes are put in by hand.
+//! `gossamer circuit stats` and `binarise` on a circuit of a tiny run. That run does no task; the
+//! circuit's nodes are put in by hand.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! One list of settings, one way to write them, ranges for all numbers, and nothing that would be without effect.
+//! One list of settings, one way to write them, ranges for all numbers, and nothing that would be
+//! without effect.
 
 use std::fs;
 use std::path::Path;

@@ -27,7 +27,8 @@ pub struct Args {
     /// Which sites: a regular expression over names such as 3.mlp.post_act or final_resid
     #[arg(long, value_name = "REGEX", default_value = ".")]
     sites: String,
-    /// The safetensors file to write: `tokens`, `logits` (B, T, V), and each site (B, T, width) under its name
+    /// The safetensors file to write: `tokens`, `logits` (B, T, V), and each site (B, T, width)
+    /// under its name
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Write instead the mean of every channel over all positions, (width) for each site

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use gossamer::report::Report;
-use gossamer::sweep::{Shard, Sweep, collect_into_files};
+use gossamer::sweep::{Shard, Sweep, collect_report};
 use gossamer::terminal::{print, say, signals};
 
 #[derive(clap::Args)]
@@ -36,17 +35,7 @@ enum Command {
 pub fn run(args: &Args) -> Result<()> {
     match (&args.command, &args.file) {
         (Some(Command::Collect { from, plot }), _) => {
-            let collected = collect_into_files(from, plot)?;
-            if collected.missing > 0 {
-                let (missing, jobs) = (collected.missing, collected.jobs);
-                say(format_args!("{missing} of {jobs} jobs are not done yet: `gossamer sweep` does them"));
-            }
-            if collected.results.table.rows().is_empty() {
-                bail!("{}: nothing is done yet", from.display());
-            }
-            let paths: Vec<_> = collected.files.iter().map(|path| path.display().to_string()).collect();
-            let report = Report::new().table(collected.results.table).paragraph(paths.join("\n"));
-            Ok(report.write(&mut std::io::stdout(), false)?)
+            Ok(collect_report(from, plot)?.write(&mut std::io::stdout(), false)?)
         }
         (None, Some(file)) => sweep(file, args.shard.unwrap_or(Shard::WHOLE)),
         (None, None) => bail!("which sweep?"),

@@ -33,7 +33,8 @@ pub(super) fn class(w: &mut PythonWriter) {
     w.scope.classes.push(class);
 }
 
-/// `__init__`: the parent's part, a field for every parameter of the class, then fields that start empty.
+/// `__init__`: the parent's part, a field for every parameter of the class, then fields that start
+/// empty.
 fn init(w: &mut PythonWriter, class: &mut Class, parent: Option<&Class>) {
     let inherited: Vec<Param> =
         parent.map_or(Vec::new(), |parent| parent.params.iter().copied().filter(|param| !param.optional).collect());

@@ -28,7 +28,8 @@ pub(super) struct SignatureParam {
 }
 
 impl PythonWriter {
-    /// `count` new parameters; `defaults` of the last ones may be left out by callers, and are `None` if `nones`.
+    /// `count` new parameters; `defaults` of the last ones may be left out by callers, and are
+    /// `None` if `nones`.
     pub(super) fn parameters(&mut self, count: usize, defaults: usize, nones: bool) -> Vec<SignatureParam> {
         let mut given: Vec<SignatureParam> = Vec::with_capacity(count);
         for i in 0..count {
@@ -80,7 +81,8 @@ impl PythonWriter {
         line!(self, "def {name}({}){arrow}:", list.join(", "));
     }
 
-    /// Writes the body of a function: `body` runs in a scope of the parameters and the constants alone.
+    /// Writes the body of a function: `body` runs in a scope of the parameters and the constants
+    /// alone.
     pub(super) fn function_body(
         &mut self,
         given: &[SignatureParam],

@@ -74,7 +74,8 @@ fn over_letters(w: &mut PythonWriter) {
     body(w, Some(text), &[(letter, Kind::Str)]);
 }
 
-/// The body of a loop: each loop variable is used, then perhaps another statement. It does not change what is looped over.
+/// The body of a loop: each loop variable is used, then perhaps another statement. It does not
+/// change what is looped over.
 pub(super) fn body(w: &mut PythonWriter, source: Option<Name>, variables: &[(Name, Kind)]) {
     let held = source.and_then(|name| w.scope.vars.iter().position(|var| var.name == name));
     let was_fixed = held.is_some_and(|at| std::mem::replace(&mut w.scope.vars[at].fixed, true));

@@ -91,7 +91,8 @@ impl PythonWriter {
         self.indent >= DEEPEST || self.full()
     }
 
-    /// Writes one logical line at the current indentation, then draws the quote character of the next.
+    /// Writes one logical line at the current indentation, then draws the quote character of the
+    /// next.
     pub(super) fn line(&mut self, text: &str) {
         self.out.push_str(&"                                "[..4 * self.indent.min(8)]);
         self.out.push_str(text);
@@ -107,8 +108,8 @@ impl PythonWriter {
         }
     }
 
-    /// Writes `body` one level deeper. Reads the variables defined there that nothing has read, and forgets them
-    /// afterwards. An empty body becomes `pass`.
+    /// Writes `body` one level deeper. Reads the variables defined there that nothing has read, and
+    /// forgets them afterwards. An empty body becomes `pass`.
     pub(super) fn block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         let known = self.scope.vars.len();
         self.open_block(|w| {
@@ -158,7 +159,8 @@ impl PythonWriter {
         }
     }
 
-    /// A variable of that kind, if there is one; one that nothing has read yet is preferred. Counts as read.
+    /// A variable of that kind, if there is one; one that nothing has read yet is preferred. Counts
+    /// as read.
     pub(super) fn var(&mut self, kind: Kind) -> Option<Name> {
         self.choose(kind, false)
     }

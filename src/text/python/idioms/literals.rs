@@ -10,7 +10,8 @@ const NEUTRAL: [&str; 16] = [
     "items", "entries", "groups", "known",
 ];
 
-/// Defines a variable of that kind. The name of half of them does not say which kind, so that the brackets must.
+/// Defines a variable of that kind. The name of half of them does not say which kind, so that the
+/// brackets must.
 fn define(w: &mut PythonWriter, kind: Kind, literal: &str) {
     if w.sampler.chance(50) {
         w.define_as(kind, literal);

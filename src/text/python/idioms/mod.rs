@@ -10,8 +10,8 @@ mod text;
 
 use super::writer::PythonWriter;
 
-/// One idiom: the task's name, its writer, where it fits, and how often it comes among those that fit there. The weights
-/// are larger where ordinary code seldom shows one side of the contrast.
+/// One idiom: the task's name, its writer, where it fits, and how often it comes among those that
+/// fit there. The weights are larger where ordinary code seldom shows one side of the contrast.
 type Idiom = (&'static str, fn(&mut PythonWriter), Place, u32);
 
 /// Where an idiom fits.
