@@ -268,7 +268,7 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
 
 /// Whether it says that the task has no circuit. Any other error says nothing about the task.
 fn is_answer(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::OutOfReach { .. } | Error::NoQuestion { .. }))
+    matches!(error.downcast_ref(), Some(Error::UnreachableTarget { .. } | Error::UnsuitableTask { .. }))
 }
 
 /// A task's circuits at all target losses, with and without clean-up: of all prices of a node the smallest.
@@ -296,7 +296,7 @@ fn task_rows(args: &Args, (name, ranking): Kind, search: &CircuitSearch, task: &
             for clean in [false, true] {
                 let settings = SearchSettings { target_loss: target, ..settings.clone() };
                 let found = match search.choose(&task, &settings, scores.clone(), clean) {
-                    Err(Error::OutOfReach { .. }) => continue,
+                    Err(Error::UnreachableTarget { .. }) => continue,
                     found => found?,
                 };
                 let row = Row {
