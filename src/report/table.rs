@@ -68,7 +68,7 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
 
 /// How text shows the numbers of a column. CSV and JSON have all digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum NumberFormat {
     /// Four decimals, or an exponent for less than 0.001; whole numbers without decimals.
     Auto,
     /// This many decimals.
@@ -77,7 +77,7 @@ pub enum Format {
     Percent(usize),
 }
 
-impl Format {
+impl NumberFormat {
     fn show(self, cell: &Cell) -> String {
         match (cell, self) {
             (Cell::Number(n), Self::Decimals(digits)) => format!("{n:.digits$}"),
@@ -96,7 +96,7 @@ pub struct Column {
     pub name: String,
     title: Option<String>,
     unit: Option<String>,
-    format: Format,
+    format: NumberFormat,
     left: bool,
     width: usize,
 }
@@ -109,17 +109,17 @@ impl Column {
 
     /// A column of numbers of any size.
     pub fn number(name: impl Into<String>) -> Self {
-        Self { name: name.into(), title: None, unit: None, format: Format::Auto, left: false, width: 0 }
+        Self { name: name.into(), title: None, unit: None, format: NumberFormat::Auto, left: false, width: 0 }
     }
 
     /// A column of numbers with this many decimals.
     pub fn decimals(name: impl Into<String>, decimals: usize) -> Self {
-        Self { format: Format::Decimals(decimals), ..Self::number(name) }
+        Self { format: NumberFormat::Decimals(decimals), ..Self::number(name) }
     }
 
     /// A column of shares of 1, shown as percent with one decimal.
     pub fn percent(name: impl Into<String>) -> Self {
-        Self { format: Format::Percent(1), ..Self::number(name) }
+        Self { format: NumberFormat::Percent(1), ..Self::number(name) }
     }
 
     /// The heading in text.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::results::{Row, value};
-use super::{Job, Results, Sweep};
+use super::results::{ResultRow, value};
+use super::{Results, Sweep, SweepJob};
 use crate::circuits::Circuit;
 use crate::report::{Cell, Report};
 use crate::{Error, Result};
@@ -73,7 +73,7 @@ pub fn collect_report(from: &Path, plot: &[String]) -> Result<Report> {
     Ok(Report::new().table(results.table).paragraph(files.join("\n")))
 }
 
-fn job_rows(job: &Job) -> Result<Vec<Row>> {
+fn job_rows(job: &SweepJob) -> Result<Vec<ResultRow>> {
     let inputs: BTreeMap<_, _> = job.values.iter().map(|(name, text)| (name.clone(), value(text))).collect();
     let metrics = job.out.join("metrics.jsonl");
     if metrics.exists() {
@@ -83,7 +83,7 @@ fn job_rows(job: &Job) -> Result<Vec<Row>> {
         let last = text.split_inclusive('\n').rfind(whole);
         let last = serde_json::from_str(last.unwrap_or("{}"));
         let outputs = numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?);
-        return Ok(vec![Row { inputs, outputs }]);
+        return Ok(vec![ResultRow { inputs, outputs }]);
     }
     // A job may write any JSON.
     let circuits = circuit_rows(&inputs, &job.out, |path| match Circuit::load(path) {
@@ -96,14 +96,14 @@ fn job_rows(job: &Job) -> Result<Vec<Row>> {
     let printed = job.file("stdout");
     let text = fs::read_to_string(&printed).map_err(|e| Error::io(&printed, e))?;
     let outputs = serde_json::from_str(&text).map_or_else(|_| BTreeMap::new(), |json| numbers(&json));
-    Ok(vec![Row { inputs, outputs }])
+    Ok(vec![ResultRow { inputs, outputs }])
 }
 
 fn circuit_rows(
     inputs: &BTreeMap<String, Cell>,
     folder: &Path,
     load: impl Fn(&Path) -> Result<Option<Circuit>>,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<ResultRow>> {
     let mut rows = Vec::new();
     if !folder.is_dir() {
         return Ok(rows);
@@ -135,7 +135,7 @@ fn circuit_rows(
             ("accuracy_of_circuit", losses.accuracy_circuit),
         ];
         let outputs = outputs.map(|(name, number)| (name.to_string(), Cell::Number(number))).into();
-        rows.push(Row { inputs, outputs });
+        rows.push(ResultRow { inputs, outputs });
     }
     Ok(rows)
 }

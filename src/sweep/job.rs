@@ -5,7 +5,7 @@ use std::process::{Child, ExitStatus, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, program};
+use super::{SweepJob, program};
 use crate::files::{create_folder, read_text, write_atomic};
 use crate::terminal::signals::FORWARDED;
 use crate::train::checkpoint;
@@ -27,7 +27,7 @@ pub enum JobOutcome {
 
 /// The job's file `json`, written before it starts and again when it is done.
 #[derive(Serialize, Deserialize)]
-struct Mark {
+struct JobState {
     command: Vec<String>,
     done: bool,
 }
@@ -41,7 +41,7 @@ fn was_signalled(status: ExitStatus) -> bool {
     matches!(status.code(), Some(129 | 130 | 143))
 }
 
-impl Job {
+impl SweepJob {
     /// Whether it is done.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Job {
             return Ok(false);
         }
         let text = read_text(&path)?;
-        let mark: Mark = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
+        let mark: JobState = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
         // A command that failed before it wrote anything may be replaced.
         if mark.command != self.command && (mark.done || self.out.exists()) {
             let message = format!(
@@ -74,7 +74,7 @@ impl Job {
     /// # Errors
     /// Returns [`Error::Io`] naming the program that does not start or the file that cannot be
     /// written, [`Error::File`] for a run in the job's folder that the sweep did not start, and the
-    /// errors of [`Job::is_done`].
+    /// errors of [`SweepJob::is_done`].
     pub fn run(&self, programs: &Path, wait: impl FnOnce(Child) -> io::Result<ExitStatus>) -> Result<JobOutcome> {
         create_folder(&self.jobs)?;
         let lock = self.lock()?;
@@ -119,7 +119,7 @@ impl Job {
 
     fn mark(&self, done: bool) -> Result<()> {
         let path = self.file("json");
-        let mark = serde_json::to_string_pretty(&Mark { command: self.command.clone(), done });
+        let mark = serde_json::to_string_pretty(&JobState { command: self.command.clone(), done });
         let mark = mark.map_err(|e| Error::file(&path, e.to_string()))?;
         write_atomic(&path, |out| writeln!(out, "{mark}").map_err(|e| Error::io(&path, e)))
     }

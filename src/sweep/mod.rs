@@ -54,12 +54,12 @@ pub struct Sweep {
     /// The folder for all results.
     pub folder: PathBuf,
     /// The jobs, in an order that depends only on the file.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<SweepJob>,
 }
 
 /// One command line.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct SweepJob {
     /// The values, as a file name.
     pub name: String,
     /// The folder that the command writes.
@@ -129,7 +129,7 @@ impl Sweep {
         if all.iter().any(|values| values.contains_key("out")) {
             return Err("a value cannot be called out: {out} is the job's folder".into());
         }
-        let jobs = all.into_iter().map(|values| Job::new(&file, values)).collect::<Result<Vec<_>, _>>()?;
+        let jobs = all.into_iter().map(|values| SweepJob::new(&file, values)).collect::<Result<Vec<_>, _>>()?;
         let mut names = BTreeSet::new();
         match jobs.iter().find(|job| !names.insert(&job.name)) {
             Some(twice) => Err(format!("two jobs would be called {}", twice.name)),
@@ -138,7 +138,7 @@ impl Sweep {
     }
 }
 
-impl Job {
+impl SweepJob {
     fn new(file: &File, values: BTreeMap<String, String>) -> std::result::Result<Self, String> {
         let (name, jobs) = (name(&values), file.folder.join("jobs"));
         let out = file.folder.join(&name);

@@ -18,7 +18,7 @@ pub struct Results {
 
 /// A row of [`Results`], by the names of the columns.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Row {
+pub(super) struct ResultRow {
     pub inputs: BTreeMap<String, Cell>,
     pub outputs: BTreeMap<String, Cell>,
 }
@@ -31,7 +31,7 @@ pub(super) fn value(text: &str) -> Cell {
 impl Results {
     /// Columns are in the order of their names. An output with the name of an input is called
     /// `result.NAME`.
-    pub(super) fn new(rows: &[Row]) -> Self {
+    pub(super) fn new(rows: &[ResultRow]) -> Self {
         let inputs: BTreeSet<&String> = rows.iter().flat_map(|row| row.inputs.keys()).collect();
         let outputs: BTreeSet<&String> = rows.iter().flat_map(|row| row.outputs.keys()).collect();
         let unique = |name: &&String| if inputs.contains(*name) { format!("result.{name}") } else { name.to_string() };
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn results() -> Results {
-        let row = |inputs: &[(&str, &str)], outputs: &[(&str, f64)]| Row {
+        let row = |inputs: &[(&str, &str)], outputs: &[(&str, f64)]| ResultRow {
             inputs: inputs.iter().map(|(name, text)| (name.to_string(), value(text))).collect(),
             outputs: outputs.iter().map(|(name, number)| (name.to_string(), Cell::Number(*number))).collect(),
         };

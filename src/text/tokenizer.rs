@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::bpe::{WordCounts, count_words, learn_merges};
-use super::encode::{BYTE_CHARS, Cuts, Encoder, Sink};
+use super::encode::{BYTE_CHARS, CutPoints, Encoder, Sink};
 use super::notation;
 use super::words::Words;
 use crate::files::{hex, read_text, write_atomic};
@@ -51,7 +51,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: String,
     vocab_size: usize,
-    cuts: Cuts,
+    cuts: CutPoints,
 }
 
 impl Tokenizer {
@@ -99,7 +99,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(failed)?.with_padding(None);
         let json = inner.to_string(true).map_err(failed)?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        let cuts = Cuts::of(&inner);
+        let cuts = CutPoints::of(&inner);
         Ok(Self { inner, json, vocab_size, cuts })
     }
 
