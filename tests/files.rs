@@ -438,3 +438,49 @@ proptest! {
         let _ = load_ids(&path, "a");
     }
 }
+
+#[test]
+fn unwritable_targets_are_errors_and_nothing_is_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("file"), "kept").unwrap();
+    for bad in [dir.path().to_path_buf(), at("no/file"), at("file/x"), at("new/"), "".into()] {
+        assert!(check_output(&bad).is_err(), "{}", bad.display());
+    }
+    for good in [at("file"), at("new"), "-".into()] {
+        check_output(&good).unwrap();
+    }
+    for bad in [at("file"), at("file/x"), "".into()] {
+        assert!(check_output_folder(&bad).is_err(), "{}", bad.display());
+    }
+    for good in [dir.path().to_path_buf(), at("a/b/c"), "relative".into()] {
+        check_output_folder(&good).unwrap();
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(at("file")).unwrap(), b"kept");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn devices_are_accepted() {
+    check_output("/dev/null").unwrap();
+    check_output("/dev/stdout").unwrap();
+    assert!(check_output("/proc/no-such-file").is_err());
+}
+
+#[test]
+fn marks_are_skipped_and_other_encodings_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    let read = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        read_text(&path).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(b"\xef\xbb\xbfa\xef\xbb\xbf").unwrap(), "a\u{feff}");
+    assert_eq!(read(b"").unwrap(), "");
+    for utf16 in [&b"\xff\xfea\0"[..], b"\xfe\xff\0a"] {
+        assert!(read(utf16).unwrap_err().contains("UTF-16"));
+    }
+    assert!(read(b"ab\xffc").unwrap_err().contains("byte 2"));
+    assert_eq!((without_mark(b"\xef\xbb\xbfa"), without_mark(b"a")), (&b"a"[..], &b"a"[..]));
+}

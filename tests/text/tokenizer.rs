@@ -3,6 +3,7 @@ use std::fs;
 
 use gossamer::Error;
 use gossamer::observer::Observer;
+use gossamer::text::notation::{lossless, token, unknown};
 use gossamer::text::tokenizer::{END_OF_TEXT, Tokenizer};
 use proptest::prelude::*;
 use serde_json::json;
@@ -291,4 +292,14 @@ fn loaded_tokenizers_never_truncate_or_pad() {
     let text = "def alpha_0(x): return 12";
     assert_eq!(loaded.encode(text).unwrap(), tokenizer().encode(text).unwrap());
     assert_eq!(loaded.hash(), tokenizer().hash());
+}
+
+#[test]
+fn invisible_characters_are_escaped() {
+    assert_eq!(token(" a"), "` a`");
+    assert_eq!(token("\n\t\r\0"), r"`\n\t\r\u{0}`");
+    assert_eq!(token("\u{a0}\u{200b}\u{feff}\u{2028}"), r"`\u{a0}\u{200b}\u{feff}\u{2028}`");
+    assert_eq!(token("é中"), "`é中`");
+    assert_eq!(lossless(b"a\xc3b\xff"), "a<0xC3>b<0xFF>");
+    assert_eq!(unknown(512), "<512>");
 }
