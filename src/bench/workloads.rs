@@ -250,7 +250,11 @@ fn generation(base: &'static str) -> Workload {
     let prepare = move |device: &Device| {
         let (config, mut trainer) = trainer(preset(base, None), false, device)?;
         let at = (1, config.train.steps);
-        trainer.model.parameters.iter_mut().try_for_each(|p| sparsity::enforce(p, &config.sparsity, at, 0.0))?;
+        trainer
+            .model
+            .parameters
+            .iter_mut()
+            .try_for_each(|p| sparsity::apply_topk_and_decay(p, &config.sparsity, at, 0.0))?;
         let host = InMemory::from(trainer.model.parameters.to_host()?);
         let parameters = Parameters::load(&config.model, &host, WeightFormat::Sparse, device)?;
         let model = Model { config: config.model.clone(), parameters, device: device.clone() };

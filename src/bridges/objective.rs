@@ -19,8 +19,8 @@ use super::Bridges;
 use crate::device::Tensor;
 use crate::model::{Batch, Kind, Model, NoHooks, Pass, Weights};
 use crate::observer::Observer;
-use crate::ops::compress::Compressed;
-use crate::ops::{add, most_probable};
+use crate::ops::compress::SparseMatrix;
+use crate::ops::{add, topk_logits};
 use crate::tape::{Tape, Var};
 use crate::train::bridge::Coefficients;
 use crate::{Error, Result};
@@ -115,7 +115,7 @@ pub struct Objective<'a> {
     /// The sparse model.
     pub sparse: &'a Model,
     /// For each parameter of the sparse model its nonzeros, where linear layers shall use them; it may be empty.
-    pub compressed: &'a [Option<Arc<Compressed>>],
+    pub compressed: &'a [Option<Arc<SparseMatrix>>],
     /// What joins them.
     pub bridges: &'a Bridges,
     /// What each term counts.
@@ -299,7 +299,7 @@ impl Objective<'_> {
 
     /// What the hybrids shall predict, `(B, T, V)`.
     fn wanted(&self, dense: &Dense) -> Result<Tensor> {
-        self.kl_top.map_or(Ok(dense.logits.clone()), |n| most_probable::forward(&dense.logits, n))
+        self.kl_top.map_or(Ok(dense.logits.clone()), |n| topk_logits::forward(&dense.logits, n))
     }
 
     /// The sparse model's cross-entropy.
@@ -380,7 +380,7 @@ fn hybrids(mut pass: Pass, entries: Vec<Var>) -> Result<Var> {
             None => entry,
             Some(earlier) => {
                 let arrived = pass.advance(earlier, site - 1..site)?;
-                pass.tape.stack(&[&arrived, &entry])?
+                pass.tape.concat(&[&arrived, &entry], 0)?
             }
         });
     }

@@ -386,7 +386,7 @@ impl<'a> Steering<'a> {
         let mut pass = pass.checked(checked);
         let x = pass.embed()?;
         let x = pass.advance(x, 0..first)?;
-        let x = pass.tape.stack(&vec![&x; changes.len()])?;
+        let x = pass.tape.concat(&vec![&x; changes.len()], 0)?;
         let x = pass.advance(x, first..end)?;
         let logits = pass.unembed(x)?.value().read()?;
         let vocab = config.vocab_size;

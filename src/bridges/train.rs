@@ -177,7 +177,7 @@ impl Learner for BridgeTrainer {
             decay: 0.0,
         };
         let own: Vec<Tensor> = terms.iter().map(|losses| losses.cross_entropy.clone()).collect();
-        let record = self.sparse.update(own, gradients.sparse, sparsity::enforce)?;
+        let record = self.sparse.update(own, gradients.sparse, sparsity::apply_topk_and_decay)?;
         for ((map, Moments { m, v }), gradient) in
             self.bridges.list.iter_mut().zip(&mut self.moments).zip(&gradients.bridges)
         {

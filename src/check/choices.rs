@@ -48,8 +48,8 @@ impl Choices {
         KeptZeros { choices: self, step, inner }
     }
 
-    /// As [`sparsity::enforce`], but with the golden run's survivors in a matrix where more weights are protected than may survive.
-    pub(super) fn enforce(
+    /// As [`sparsity::apply_topk_and_decay`], but with the golden run's survivors in a matrix where more weights are protected than may survive.
+    pub(super) fn apply_topk_and_decay(
         &self,
         p: &mut Parameter,
         schedule: &Schedule,
@@ -58,7 +58,7 @@ impl Choices {
     ) -> Result<()> {
         let chosen = self.survivors(p, schedule, at);
         let before = chosen.map(|survivors| Ok::<_, Error>((survivors, p.dense()?.read()?))).transpose()?;
-        sparsity::enforce(p, schedule, at, weight_decay_lr)?;
+        sparsity::apply_topk_and_decay(p, schedule, at, weight_decay_lr)?;
         let Some((survivors, before)) = before else { return Ok(()) };
         let mut after = vec![0.0; before.len()];
         for &i in survivors {

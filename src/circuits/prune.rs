@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::questions::DIFFERENCE;
 use super::{Answers, Calibration, Nodes, Questions};
 use crate::model::{Model, Weights, first_not_finite};
-use crate::ops::contrast::loss;
+use crate::ops::logit_diff::loss;
 use crate::settings::{self, Row, Setting, Takes, above, below, within};
 use crate::tape::Tape;
 use crate::{Error, Result};

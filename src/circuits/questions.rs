@@ -8,8 +8,8 @@ use argmin::solver::quasinewton::LBFGS;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::Tokens;
-use crate::model::{Batch, Hooks, Model, QueryPositions, Weights};
-use crate::ops::contrast::{Choices, loss};
+use crate::model::{Batch, Model, QueryPositions, Hooks, Weights};
+use crate::ops::logit_diff::{TokenPairs, loss};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -27,7 +27,7 @@ pub struct Questions {
 struct Part {
     batch: Batch,
     places: QueryPositions,
-    choices: Choices,
+    choices: TokenPairs,
     /// Which ones, by their numbers among all.
     numbers: Vec<usize>,
 }
@@ -162,13 +162,13 @@ impl Part {
         }
         let batch = Batch::new(&model.device, &model.config, &tokens, numbers.len())?;
         let places = QueryPositions::new(&model.device, &batch, &ends)?;
-        let choices = Choices::new(&model.device, [numbers.len(), 1, model.config.vocab_size], &choices)?;
+        let choices = TokenPairs::new(&model.device, [numbers.len(), 1, model.config.vocab_size], &choices)?;
         Ok(Self { batch, places, choices, numbers })
     }
 
     fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
         let logits = model.forward_at(tape, weights, &self.batch, &self.places, sites)?;
-        tape.contrast(&logits, &self.choices)
+        tape.logit_diff(&logits, &self.choices)
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn all_finite(x: &Tensor) -> Result<bool> {
         return Ok(true);
     }
     if x.gpu().is_none() {
-        return Ok(first_not_finite(x.native()?).is_none());
+        return Ok(first_not_finite(x.as_slice()?).is_none());
     }
     let mut sum = x.device().empty("sum of squares", &[1])?;
     grad_rms::square_sum(x, &mut sum, 0)?;

@@ -276,12 +276,12 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// `x: (B, ..)` as often as wanted, one copy after the other.
+    /// `x: (B, ..)` repeated along its first dimension.
     fn repeat(&mut self, x: &Var, copies: usize) -> Result<Var> {
         if copies == 1 {
             return Ok(x.clone());
         }
-        self.tape.stack(&vec![x; copies])
+        self.tape.concat(&vec![x; copies], 0)
     }
 
     fn positions(&mut self) -> Result<Var> {
@@ -341,7 +341,7 @@ impl<'a> Pass<'a> {
     fn matrix(&mut self, name: &str, x: &Var, bias: Option<&Var>) -> Result<Var> {
         let position = self.model.parameters.position(name);
         let weight = match position.and_then(|i| self.weights.lists[i].clone()) {
-            Some(lists) => Weight::Compressed { lists, dense: self.find(name).cloned() },
+            Some(matrix) => Weight::Sparse { matrix, dense: self.find(name).cloned() },
             None => Weight::Dense(self.parameter(name)?),
         };
         self.tape.linear(x, &weight, bias)
@@ -355,7 +355,8 @@ impl<'a> Pass<'a> {
             let p = self.norm(&format!("transformer.h.{i}.ln_p{norm}"), &positions)?;
             let copies = self.copies(x)?;
             let p = self.repeat(&p, copies)?;
-            h = self.tape.concat(&h, &p)?;
+            let last = h.value().shape().len() - 1;
+            h = self.tape.concat(&[&h, &p], last)?;
         }
         self.sparse(i, if norm == 1 { "attn_in" } else { "mlp_in" }, h)
     }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{ModelConfig, NotFinite, check_tied, check_weights};
 use crate::device::{Device, Tensor};
 use crate::files::{HostTensor, InMemory, TensorSource};
-use crate::ops::compress::{self, Compressed};
+use crate::ops::compress::{self, SparseMatrix};
 use crate::ops::sparse_linear;
 use crate::ops::weight_topk::Neurons;
 use crate::{Error, Result};
@@ -50,7 +50,7 @@ pub enum Value {
     /// All of them.
     Dense(Tensor),
     /// A matrix as the lists of its nonzeros.
-    Compressed(Arc<Compressed>),
+    Compressed(Arc<SparseMatrix>),
 }
 
 /// One parameter.
@@ -109,7 +109,7 @@ impl Parameter {
     pub fn read(&self) -> Result<HostTensor> {
         let data = match &self.value {
             Value::Dense(tensor) => tensor.read()?,
-            Value::Compressed(lists) => lists.decompress()?.read()?,
+            Value::Compressed(matrix) => matrix.to_dense()?.read()?,
         };
         Ok(HostTensor { shape: self.shape.clone(), data })
     }
@@ -202,9 +202,9 @@ fn slots(config: &ModelConfig) -> Vec<Slot> {
     slots
 }
 
-fn worthwhile(device: &Device, data: &[f32]) -> bool {
+fn prefer_sparse(device: &Device, data: &[f32]) -> bool {
     let nonzeros = data.par_iter().filter(|v| **v != 0.0).count();
-    sparse_linear::worthwhile(device, nonzeros as f64 / data.len().max(1) as f64)
+    sparse_linear::prefer_sparse(device, nonzeros as f64 / data.len().max(1) as f64)
 }
 
 /// The random numbers of one stream of a seed.
@@ -284,7 +284,7 @@ impl Parameters {
             // Products with nonzeros skip activations of 0 too, and 0 times NaN is not 0.
             let sparse = format == WeightFormat::Sparse && not_finite.is_none();
             list.push(match slot.shape[..] {
-                [out, input] if linear && sparse && worthwhile(device, &host.data) => Parameter {
+                [out, input] if linear && sparse && prefer_sparse(device, &host.data) => Parameter {
                     value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
                     name: slot.name,
                     kind: slot.kind,

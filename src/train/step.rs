@@ -8,7 +8,7 @@ use super::ranks::buckets::Buckets;
 use crate::device::Tensor;
 use crate::model::{Batch, Hooks, Kind, Model, ModelConfig, NoHooks, Parameter, Weights};
 use crate::observer::Observer;
-use crate::ops::compress::Compressed;
+use crate::ops::compress::SparseMatrix;
 use crate::ops::{adam, add, grad_rms};
 use crate::sparsity::{self, Schedule};
 use crate::tape::Tape;
@@ -28,7 +28,7 @@ pub struct Trainer {
     ranks: Ranks,
     step: u64,
     moments: Vec<Option<Moments>>,
-    compressed: Vec<Option<Arc<Compressed>>>,
+    compressed: Vec<Option<Arc<SparseMatrix>>>,
     /// How many there were after the last step.
     sparse_products: usize,
     /// The gradient that every micro-batch's loss starts from: its share of the step.
@@ -173,7 +173,7 @@ impl Trainer {
     }
 
     /// Nonzeros of the parameters in their compressed form, where linear layers use it; for evaluation.
-    pub fn compressed(&self) -> &[Option<Arc<Compressed>>] {
+    pub fn compressed(&self) -> &[Option<Arc<SparseMatrix>>] {
         &self.compressed
     }
 
@@ -209,7 +209,7 @@ impl Trainer {
     /// Those of the operations. Numbers that are not finite are not looked for here but in [`Trainer::numbers`], since
     /// that waits for the device.
     pub fn step(&mut self, batches: &[Batch]) -> Result<StepRecord> {
-        self.step_with(batches, &mut NoHooks, sparsity::enforce)
+        self.step_with(batches, &mut NoHooks, sparsity::apply_topk_and_decay)
     }
 
     /// As [`Trainer::step`], given up with [`Error::Stopped`] once it is to stop; the model is then as it was before.
@@ -218,19 +218,19 @@ impl Trainer {
     /// Those of [`Trainer::step`], and [`Error::Stopped`].
     pub fn step_observed(&mut self, batches: &[Batch], observer: &Observer) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, &mut { *observer }, observer)?;
-        self.update(losses, gradients, sparsity::enforce)
+        self.update(losses, gradients, sparsity::apply_topk_and_decay)
     }
 
-    /// As [`Trainer::step`], with someone at the forward pass's sites, and another hand than [`sparsity::enforce`] to keep
+    /// As [`Trainer::step`], with someone at the forward pass's sites, and another hand than [`sparsity::apply_topk_and_decay`] to keep
     /// and decay weights.
     pub(crate) fn step_with(
         &mut self,
         batches: &[Batch],
         sites: &mut dyn Hooks,
-        enforce: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
+        apply_rules: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, sites, &Observer::default())?;
-        self.update(losses, gradients, enforce)
+        self.update(losses, gradients, apply_rules)
     }
 
     /// Does one step along `gradients`, one for each parameter that is trained. `losses` are the model's own on each
@@ -242,7 +242,7 @@ impl Trainer {
         &mut self,
         losses: Vec<Tensor>,
         gradients: Vec<Option<Tensor>>,
-        mut enforce: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
+        mut apply_rules: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (step, steps) = (self.step, self.optimizer.steps);
         let lr = self.optimizer.lr_at(step, &self.schedule);
@@ -270,7 +270,7 @@ impl Trainer {
             if let (Some(Moments { m, v }), Some(gradient)) = (moments, gradient) {
                 adam::apply(p.dense_mut()?, &gradient, m, v, Some(&factor), &settings)?;
             }
-            enforce(p, &self.schedule, at, decay)?;
+            apply_rules(p, &self.schedule, at, decay)?;
             self.compressed.push(sparsity::compress(p, &self.schedule, at, self.use_compressed)?);
         }
         self.step += 1;

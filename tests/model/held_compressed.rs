@@ -7,7 +7,7 @@ use gossamer::files::{HostTensor, InMemory, TensorInfo, TensorSource};
 use gossamer::model::{
     Batch, Kind, Model, ModelConfig, NoHooks, Parameters, Value, WeightFormat, Weights, check_shapes,
 };
-use gossamer::ops::compress::{self, Lists};
+use gossamer::ops::compress::{self, Nonzeros};
 use gossamer::sparsity::Schedule;
 use gossamer::tape::Tape;
 use gossamer::train::config::{GradRms, Optimizer};
@@ -214,10 +214,10 @@ fn what_older_files_lack_is_zero() {
 }
 
 #[track_caller]
-fn assert_same(got: &Lists, want: &Lists) {
+fn assert_same(got: &Nonzeros, want: &Nonzeros) {
     assert_eq!(got.offsets().read().unwrap(), want.offsets().read().unwrap());
     assert_eq!(got.indices().read().unwrap(), want.indices().read().unwrap());
-    let bits = |lists: &Lists| lists.values().read().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let bits = |lists: &Nonzeros| lists.values().read().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(got), bits(want));
 }
 
@@ -232,12 +232,12 @@ fn lists_made_on_the_host_are_those_made_on_the_device() {
                 let nonzeros = data.iter().filter(|v| **v != 0.0).count();
                 let got = compress::from_host(&device, shape, &data).unwrap();
                 let want = compress::forward(&put(&device, &[shape.0, shape.1], &data), nonzeros).unwrap();
-                assert_eq!((got.shape(), got.rows().values().len()), (shape, nonzeros));
-                assert!(got.device().same(&device) && got.columns().values().device().same(&device));
-                assert_same(got.rows(), want.rows());
-                assert_same(got.columns(), want.columns());
+                assert_eq!((got.shape(), got.csr().values().len()), (shape, nonzeros));
+                assert!(got.device().same(&device) && got.csc().values().device().same(&device));
+                assert_same(got.csr(), want.csr());
+                assert_same(got.csc(), want.csc());
                 let positive: Vec<f32> = data.iter().map(|v| v + 0.0).collect();
-                assert_eq!(got.decompress().unwrap().read().unwrap(), positive);
+                assert_eq!(got.to_dense().unwrap().read().unwrap(), positive);
             }
         }
         for wrong in [0, 5, 7] {

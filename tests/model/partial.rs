@@ -69,7 +69,7 @@ fn hybrids_go_through_layers_together() {
             }
             let together = with_pass(&model, |pass| {
                 let first = pass.advance(entry(0), 1..2).unwrap();
-                let both = pass.tape.stack(&[&first, &entry(1)]).unwrap();
+                let both = pass.tape.concat(&[&first, &entry(1)], 0).unwrap();
                 let both = pass.advance(both, 2..last).unwrap();
                 pass.unembed(both).unwrap().value().clone()
             });

@@ -39,7 +39,7 @@ fn devices_follow_each_other_for_twenty_steps() {
     // They did learn, and ended with compressed weights on both.
     assert!(want[19] < want[0] - 0.1, "{want:?}");
     for trainer in [on_cpu, on_gpu] {
-        assert!(sparse_linear::worthwhile(&trainer.model.device, schedule().target_density));
+        assert!(sparse_linear::prefer_sparse(&trainer.model.device, schedule().target_density));
         assert!(trainer.compressed().iter().flatten().count() >= 8);
     }
 }

@@ -51,7 +51,7 @@ impl<'a> Buckets<'a> {
     fn read(&mut self) -> Result<()> {
         for gradient in std::mem::take(&mut self.unread) {
             match gradient.gpu() {
-                None => self.append(gradient.native()?)?,
+                None => self.append(gradient.as_slice()?)?,
                 Some(_) => self.append(&gradient.read()?)?,
             }
         }

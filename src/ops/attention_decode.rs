@@ -6,13 +6,13 @@
 use rayon::prelude::*;
 
 use super::math::{exp, largest};
-use super::{expect_same, expect_shape};
+use super::{concat, expect_same, expect_shape};
 use crate::device::cpu::vectorised;
 use crate::device::{Launch, Shader, Tensor};
 use crate::{Error, Result};
 
 /// The kernels.
-pub const SHADER: Shader = Shader::new("attention_step", include_str!("../../shaders/attention_step.wgsl"));
+pub const SHADER: Shader = Shader::new("attention_decode", include_str!("../../shaders/attention_decode.wgsl"));
 
 /// Copies `rows: (B, T, C)` into `store: (B, capacity, C)`, from time `at` on.
 ///
@@ -21,31 +21,13 @@ pub const SHADER: Shader = Shader::new("attention_step", include_str!("../../sha
 pub fn append(rows: &Tensor, store: &mut Tensor, at: usize) -> Result<()> {
     let (&[batch, time, width], &[entries, capacity, channels]) = (rows.shape(), store.shape()) else {
         let message = format!("rows {:?} and store {:?}, expected (B, T, C)", rows.shape(), store.shape());
-        return Err(Error::shape("attention_step", message));
+        return Err(Error::shape("attention_decode", message));
     };
     if (batch, width) != (entries, channels) || at.checked_add(time).is_none_or(|end| end > capacity) {
         let message = format!("rows {:?} do not fit into {:?} at time {at}", rows.shape(), store.shape());
-        return Err(Error::shape("attention_step", message));
+        return Err(Error::shape("attention_decode", message));
     }
-    match rows.gpu() {
-        Some(gpu) => Launch::new(&SHADER, "append")
-            .bind(rows)
-            .bind(store)
-            .word(rows.len())
-            .word(time * width)
-            .word(capacity * width)
-            .word(at * width)
-            .items(rows.len(), 256)
-            .work(rows.len())
-            .run(gpu),
-        None => {
-            let rows = rows.native()?.chunks_exact(time * width);
-            for (entry, rows) in store.native_mut()?.chunks_exact_mut(capacity * width).zip(rows) {
-                entry[at * width..][..time * width].copy_from_slice(rows);
-            }
-            Ok(())
-        }
-    }
+    concat::write(rows, store, 1, at)
 }
 
 /// The heads' outputs, (B, 1, H·D), of queries that see the first `length` times of `keys` and `values`.
@@ -62,24 +44,24 @@ pub fn forward(
 ) -> Result<Tensor> {
     let (&[batch, 1, channels], &[_, capacity, _]) = (q.shape(), keys.shape()) else {
         let message = format!("q is {:?} and keys {:?}, expected (B, 1, H·D)", q.shape(), keys.shape());
-        return Err(Error::shape("attention_step", message));
+        return Err(Error::shape("attention_decode", message));
     };
-    expect_shape("attention_step", "keys", keys, &[batch, capacity, channels])?;
-    expect_same("attention_step", keys, values)?;
+    expect_shape("attention_decode", "keys", keys, &[batch, capacity, channels])?;
+    expect_same("attention_decode", keys, values)?;
     if n_head == 0 || channels % n_head != 0 || !(1..=capacity).contains(&length) {
         let message = format!("{n_head} heads of {channels} channels, {length} of {capacity} times");
-        return Err(Error::shape("attention_step", message));
+        return Err(Error::shape("attention_decode", message));
     }
     if let Some(sink) = sink {
-        expect_shape("attention_step", "sink", sink, &[n_head])?;
+        expect_shape("attention_decode", "sink", sink, &[n_head])?;
     }
     let width = channels / n_head;
     let scale = 1.0 / (width as f32).sqrt();
     let mut y = q.device().empty("attention", q.shape())?;
     let Some(gpu) = q.gpu() else {
-        let (q, keys, values) = (q.native()?, keys.native()?, values.native()?);
-        let sink = sink.map(Tensor::native).transpose()?;
-        y.native_mut()?.par_chunks_exact_mut(width).enumerate().for_each_init(Vec::new, |scores, (at, y)| {
+        let (q, keys, values) = (q.as_slice()?, keys.as_slice()?, values.as_slice()?);
+        let sink = sink.map(Tensor::as_slice).transpose()?;
+        y.as_mut_slice()?.par_chunks_exact_mut(width).enumerate().for_each_init(Vec::new, |scores, (at, y)| {
             let start = at / n_head * capacity * channels + at % n_head * width;
             let rows = [keys, values].map(|x| x[start..].chunks(channels).take(length));
             let sink = sink.map(|sink| sink[at % n_head]);

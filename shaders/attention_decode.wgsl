@@ -3,22 +3,6 @@
 #include grid
 #include lanes
 
-struct AppendParams { n: u32, entry: u32, capacity: u32, start: u32 }
-
-@group(0) @binding(0) var<uniform> a: AppendParams;
-@group(0) @binding(1) var<storage, read> rows: array<f32>;
-@group(0) @binding(2) var<storage, read_write> store: array<f32>;
-
-// Copies rows, `entry` numbers a sequence, into each sequence's `capacity` numbers from `start` on.
-@compute @workgroup_size(256)
-fn append(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
-          @builtin(local_invocation_index) lane: u32) {
-    let i = flat_group(wid, grid) * 256u + lane;
-    if i < a.n {
-        store[i / a.entry * a.capacity + a.start + i % a.entry] = rows[i];
-    }
-}
-
 struct Params {
     // B · H · length
     n: u32,

@@ -10,7 +10,7 @@ use crate::device::{Launch, Shader, Tensor};
 use crate::{Error, Result};
 
 /// The kernels.
-pub const SHADER: Shader = Shader::new("most_probable", include_str!("../../shaders/most_probable.wgsl"));
+pub const SHADER: Shader = Shader::new("topk_logits", include_str!("../../shaders/topk_logits.wgsl"));
 
 /// How far below a row's log-sum-exp impossible entries lie: `e^-200` is zero in float32, while no difference of logits overflows.
 const DEPTH: f32 = 200.0;
@@ -22,7 +22,7 @@ const DEPTH: f32 = 200.0;
 pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
     let (rows, vocab) = x.rows_cols();
     if n == 0 || vocab == 0 {
-        return Err(Error::shape("most_probable", format!("{n} entries of logits {:?}", x.shape())));
+        return Err(Error::shape("topk_logits", format!("{n} entries of logits {:?}", x.shape())));
     }
     let device = x.device();
     let lse = kl::log_sum_exp(x)?;
@@ -39,9 +39,9 @@ pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
             .work(x.len().saturating_mul(8))
             .run(gpu)?,
         None => {
-            let (x, lse) = (x.native()?, lse.native()?);
+            let (x, lse) = (x.as_slice()?, lse.as_slice()?);
             for_row_blocks(
-                probability.native_mut()?,
+                probability.as_mut_slice()?,
                 vocab,
                 rows_per_block(vocab),
                 #[inline(always)]
@@ -68,9 +68,9 @@ pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
             .work(x.len())
             .run(gpu)?,
         None => {
-            let (x, lse, kept) = (x.native()?, lse.native()?, kept.native()?);
+            let (x, lse, kept) = (x.as_slice()?, lse.as_slice()?, kept.as_slice()?);
             for_row_blocks(
-                y.native_mut()?,
+                y.as_mut_slice()?,
                 vocab,
                 rows_per_block(vocab),
                 #[inline(always)]

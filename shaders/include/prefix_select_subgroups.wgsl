@@ -1,12 +1,12 @@
-// As reach.wgsl, with a barrier less and most of the walk side by side: one subgroup, that of lane 0, does all of it. Nothing is assumed
-// of how the driver cuts the workgroup into subgroups, which need not even be of one size.
+// As prefix_select.wgsl with a barrier less: the subgroup of lane 0 does the whole search. It assumes nothing about how the
+// driver cuts the workgroup into subgroups; they may differ in size.
 
 var<workgroup> counts: array<atomic<u32>, 256>;
-var<workgroup> place: u32;
-var<workgroup> missing: u32;
-var<workgroup> reached: u32;
+var<workgroup> bin: u32;
+var<workgroup> remainder: u32;
+var<workgroup> bin_count: u32;
 
-fn reach(lane: u32, number: u32) {
+fn prefix_select(lane: u32, number: u32) {
     workgroupBarrier();
     if subgroupAny(lane == 0u) {
         let size = subgroupAdd(1u);
@@ -19,15 +19,15 @@ fn reach(lane: u32, number: u32) {
         }
         let before = subgroupExclusiveAdd(sum);
         if before < number && number <= before + sum {
-            var left = number - before;
+            var remaining = number - before;
             var i = first;
-            while i + 1u < end && left > atomicLoad(&counts[i]) {
-                left -= atomicLoad(&counts[i]);
+            while i + 1u < end && remaining > atomicLoad(&counts[i]) {
+                remaining -= atomicLoad(&counts[i]);
                 i++;
             }
-            place = i;
-            missing = left;
-            reached = atomicLoad(&counts[i]);
+            bin = i;
+            remainder = remaining;
+            bin_count = atomicLoad(&counts[i]);
         }
     }
     workgroupBarrier();

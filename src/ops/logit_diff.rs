@@ -10,17 +10,17 @@ use crate::device::{Device, Launch, Shader, Tensor};
 use crate::{Error, Result};
 
 /// The kernels.
-pub const SHADER: Shader = Shader::new("contrast", include_str!("../../shaders/contrast.wgsl"));
+pub const SHADER: Shader = Shader::new("logit_diff", include_str!("../../shaders/logit_diff.wgsl"));
 
 /// The choices of a batch, on its device.
 #[derive(Clone, Debug)]
-pub struct Choices {
+pub struct TokenPairs {
     /// Where in the flat logits the right and the wrong token's logit of each sequence stand: (B, 2).
     places: Tensor<u32>,
     shape: [usize; 3],
 }
 
-impl Choices {
+impl TokenPairs {
     /// For logits of `shape` (B, T, V): at which position each sequence chooses between which tokens, `(at, right, wrong)`.
     ///
     /// # Errors
@@ -28,13 +28,13 @@ impl Choices {
     pub fn new(device: &Device, shape: [usize; 3], choices: &[(usize, u32, u32)]) -> Result<Self> {
         let [batch, time, vocab] = shape;
         if choices.len() != batch || batch == 0 || batch * time * vocab > u32::MAX as usize {
-            return Err(Error::shape("contrast", format!("{} choices for logits {shape:?}", choices.len())));
+            return Err(Error::shape("logit_diff", format!("{} choices for logits {shape:?}", choices.len())));
         }
         let mut places = Vec::with_capacity(2 * batch);
         for (b, &(at, right, wrong)) in choices.iter().enumerate() {
             if at >= time || right as usize >= vocab || wrong as usize >= vocab {
                 let message = format!("tokens {right} and {wrong} at position {at} are not in logits {shape:?}");
-                return Err(Error::shape("contrast", message));
+                return Err(Error::shape("logit_diff", message));
             }
             let row = (b * time + at) * vocab;
             places.extend([(row + right as usize) as u32, (row + wrong as usize) as u32]);
@@ -47,10 +47,10 @@ impl Choices {
 ///
 /// # Errors
 /// [`Error::Shape`] if the logits have another shape than the choices were made for.
-pub fn forward(logits: &Tensor, choices: &Choices) -> Result<Tensor> {
-    expect_shape("contrast", "logits", logits, &choices.shape)?;
+pub fn forward(logits: &Tensor, choices: &TokenPairs) -> Result<Tensor> {
+    expect_shape("logit_diff", "logits", logits, &choices.shape)?;
     let batch = choices.shape[0];
-    let mut z = logits.device().empty("contrast", &[batch])?;
+    let mut z = logits.device().empty("logit_diff", &[batch])?;
     match logits.gpu() {
         Some(gpu) => Launch::new(&SHADER, "forward")
             .bind(logits)
@@ -61,8 +61,8 @@ pub fn forward(logits: &Tensor, choices: &Choices) -> Result<Tensor> {
             .work(batch)
             .run(gpu)?,
         None => {
-            let (logits, places) = (logits.native()?, choices.places.native()?);
-            for (z, place) in z.native_mut()?.iter_mut().zip(places.chunks_exact(2)) {
+            let (logits, places) = (logits.as_slice()?, choices.places.as_slice()?);
+            for (z, place) in z.as_mut_slice()?.iter_mut().zip(places.chunks_exact(2)) {
                 *z = logits[place[0] as usize] - logits[place[1] as usize];
             }
         }
@@ -74,10 +74,10 @@ pub fn forward(logits: &Tensor, choices: &Choices) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit.
-pub fn backward(dz: &Tensor, choices: &Choices) -> Result<Tensor> {
+pub fn backward(dz: &Tensor, choices: &TokenPairs) -> Result<Tensor> {
     let batch = choices.shape[0];
-    expect_shape("contrast", "gradient", dz, &[batch])?;
-    let mut dlogits: Tensor = dz.device().zeros("contrast gradient", &choices.shape)?;
+    expect_shape("logit_diff", "gradient", dz, &[batch])?;
+    let mut dlogits: Tensor = dz.device().zeros("logit_diff gradient", &choices.shape)?;
     match dz.gpu() {
         Some(gpu) => Launch::new(&SHADER, "backward")
             .bind(dz)
@@ -88,8 +88,8 @@ pub fn backward(dz: &Tensor, choices: &Choices) -> Result<Tensor> {
             .work(batch)
             .run(gpu)?,
         None => {
-            let (dz, places) = (dz.native()?, choices.places.native()?);
-            let out = dlogits.native_mut()?;
+            let (dz, places) = (dz.as_slice()?, choices.places.as_slice()?);
+            let out = dlogits.as_mut_slice()?;
             for (dz, place) in dz.iter().zip(places.chunks_exact(2)) {
                 out[place[0] as usize] += dz;
                 out[place[1] as usize] -= dz;

@@ -1,5 +1,5 @@
 use crate::common::{assert_close, dot, kernels, normal, put, rng, wide};
-use gossamer::ops::attention_step as step;
+use gossamer::ops::attention_decode as step;
 
 /// Batch, heads, width, capacity, length.
 const SIZES: [[usize; 5]; 6] =

@@ -1,5 +1,5 @@
 use crate::common::{assert_close, kernels, normal, put, rng, wide};
-use gossamer::ops::{kl, most_probable};
+use gossamer::ops::{kl, topk_logits};
 
 /// `Σ p (log p − log q)` over the `n` largest target logits of one row, with p the softmax over these and q that of all logits.
 fn oracle(logits: &[f64], target: &[f64], n: usize) -> f64 {
@@ -24,7 +24,7 @@ fn divergences_from_the_most_probable_agree_with_the_oracle() {
         {
             let logits = |rng: &mut _| -> Vec<f32> { normal(rng, rows * vocab).iter().map(|v| 4.0 * v).collect() };
             let (x, target) = (logits(&mut rng), logits(&mut rng));
-            let wanted = most_probable::forward(&put(&device, &[1, rows, vocab], &target), n).unwrap();
+            let wanted = topk_logits::forward(&put(&device, &[1, rows, vocab], &target), n).unwrap();
             assert_eq!(wanted.shape(), [1, rows, vocab]);
             let kept = wanted.read().unwrap();
             for (kept, target) in kept.chunks(vocab).zip(target.chunks(vocab)) {
@@ -45,13 +45,13 @@ fn divergences_from_the_most_probable_agree_with_the_oracle() {
 fn ties_large_logits_and_what_is_refused() {
     for device in kernels() {
         let x = put(&device, &[2, 4], &[3.0, 5.0, 5.0, 5.0, 1e4, -1e4, 1e4 - 1.0, 0.0]);
-        let y = most_probable::forward(&x, 2).unwrap().read().unwrap();
+        let y = topk_logits::forward(&x, 2).unwrap().read().unwrap();
         let kept: Vec<bool> = y.iter().zip(x.read().unwrap()).map(|(y, x)| *y == x).collect();
         assert_eq!(kept, [false, true, true, false, true, false, true, false]);
         assert!(y.iter().all(|y| y.is_finite()));
-        assert!(most_probable::forward(&x, 0).is_err());
-        assert!(most_probable::forward(&put(&device, &[2, 0], &[]), 1).is_err());
-        let none = most_probable::forward(&put(&device, &[0, 3], &[]), 1).unwrap();
+        assert!(topk_logits::forward(&x, 0).is_err());
+        assert!(topk_logits::forward(&put(&device, &[2, 0], &[]), 1).is_err());
+        let none = topk_logits::forward(&put(&device, &[0, 3], &[]), 1).unwrap();
         assert_eq!(none.shape(), [0, 3]);
     }
 }

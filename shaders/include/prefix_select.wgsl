@@ -1,16 +1,17 @@
 // Where the running sum of 256 counts reaches a number. For workgroups of 256.
 
 var<workgroup> counts: array<atomic<u32>, 256>;
-// The first count with which the sum reaches the number; what is missing without it, from 1 to the count; the count.
-var<workgroup> place: u32;
-var<workgroup> missing: u32;
-var<workgroup> reached: u32;
+// The first bin with which the running sum reaches the number; what the bins before it lack of the number (from 1 to the
+// bin's count); the bin's count.
+var<workgroup> bin: u32;
+var<workgroup> remainder: u32;
+var<workgroup> bin_count: u32;
 
 var<workgroup> sums: array<u32, 16>;
 
 // All invocations call it, after each has stored its count or added to others, with the same number, from 1 to the sum of all (with
 // another, what is found means nothing). What is found stays until the next call.
-fn reach(lane: u32, number: u32) {
+fn prefix_select(lane: u32, number: u32) {
     workgroupBarrier();
     if lane < 16u {
         var sum = 0u;
@@ -21,20 +22,20 @@ fn reach(lane: u32, number: u32) {
     }
     workgroupBarrier();
     if lane == 0u {
-        var left = number;
+        var remaining = number;
         var g = 0u;
-        while g < 15u && left > sums[g] {
-            left -= sums[g];
+        while g < 15u && remaining > sums[g] {
+            remaining -= sums[g];
             g++;
         }
         var i = g * 16u;
-        while i < g * 16u + 15u && left > atomicLoad(&counts[i]) {
-            left -= atomicLoad(&counts[i]);
+        while i < g * 16u + 15u && remaining > atomicLoad(&counts[i]) {
+            remaining -= atomicLoad(&counts[i]);
             i++;
         }
-        place = i;
-        missing = left;
-        reached = atomicLoad(&counts[i]);
+        bin = i;
+        remainder = remaining;
+        bin_count = atomicLoad(&counts[i]);
     }
     workgroupBarrier();
 }
