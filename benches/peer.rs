@@ -47,7 +47,7 @@ fn main() -> Result<()> {
 }
 
 fn size(text: &str) -> Result<usize> {
-    text.parse().map_err(|_| Error::Text(format!("`{text}` is no size")))
+    text.parse().map_err(|_| Error::Request(format!("`{text}` is no size")))
 }
 
 /// What `run` measured on a device, the CPU unless named, as one line, with the device's name.
@@ -118,7 +118,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             let peak =
                 status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
             let peak: u64 =
-                peak.ok_or_else(|| Error::Text("this system does not tell the process's peak memory".into()))?;
+                peak.ok_or_else(|| Error::Device("this system does not tell the process's peak memory".into()))?;
             let estimate = Estimate::new(&config);
             Ok(json!({ "bytes": peak * 1024, "state": estimate.state_bytes, "activations": estimate.activation_bytes }))
         }
@@ -141,7 +141,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             run()?;
             Ok(json!({ "seconds": seconds(device, &mut run)? }))
         }
-        other => Err(Error::Text(format!("`{other}` is not loss, step, memory, evaluate or generate"))),
+        other => Err(Error::Request(format!("`{other}` is not loss, step, memory, evaluate or generate"))),
     }
 }
 
@@ -172,7 +172,7 @@ fn sparse((m, k, n): (usize, usize, usize), every: usize, device: &Device) -> Re
     let nonzeros = compress::from_host(device, (n, k), &weight)?;
     let (a, b) = (sparse_linear::forward(&x, &nonzeros, None)?.read()?, linear::forward(&x, &dense, None)?.read()?);
     if let Some((a, b)) = a.iter().zip(&b).find(|(a, b)| (*a - *b).abs() > 1e-4 * (1.0 + b.abs())) {
-        return Err(Error::Text(format!("the products differ: {a} and {b}")));
+        return Err(Error::Mismatch(format!("the products differ: {a} and {b}")));
     }
     let by_nonzeros = seconds(device, &mut || sparse_linear::forward(&x, &nonzeros, None).map(drop))?;
     let as_dense = seconds(device, &mut || linear::forward(&x, &dense, None).map(drop))?;

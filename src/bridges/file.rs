@@ -101,12 +101,8 @@ impl BridgeFile {
         }
         let path = folder.join(TENSORS);
         let tensors = load_tensors(&path)?;
-        Bridges::from_host(&dense.config, &sparse.config, self.encoder_afrac, &tensors, &sparse.device).map_err(|e| {
-            match e {
-                Error::Text(message) => Error::file(&path, message),
-                other => other,
-            }
-        })
+        Bridges::from_host(&dense.config, &sparse.config, self.encoder_afrac, &tensors, &sparse.device)
+            .map_err(|error| error.in_file(&path, ""))
     }
 }
 

@@ -8,7 +8,7 @@ use argmin::solver::quasinewton::LBFGS;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::Tokens;
-use crate::model::{Batch, Model, QueryPositions, Hooks, Weights};
+use crate::model::{Batch, Hooks, Model, QueryPositions, Weights};
 use crate::ops::logit_diff::{TokenPairs, loss};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};

@@ -118,12 +118,8 @@ impl ModelFiles {
 
     /// The same result, its error with the names of both files.
     fn misfit<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|e| match e {
-            Error::Text(message) => {
-                Error::file(&self.weights_path, format!("does not fit {}: {message}", self.config_path.display()))
-            }
-            other => other,
-        })
+        let prefix = format!("does not fit {}: ", self.config_path.display());
+        result.map_err(|error| error.in_file(&self.weights_path, &prefix))
     }
 
     /// Reads the weights onto a device, one tensor at a time.

@@ -19,10 +19,7 @@ impl Model {
         let config = parse_config(&path, &read_unmarked(&path)?)?;
         let weights = folder.join("model.safetensors");
         let parameters = Parameters::load(&config, &SafetensorsFile::open(&weights)?, WeightFormat::Dense, device)
-            .map_err(|e| match e {
-                Error::Text(message) => Error::file(&weights, message),
-                other => other,
-            })?;
+            .map_err(|error| error.in_file(&weights, ""))?;
         Ok(Self { config, parameters, device: device.clone() })
     }
 

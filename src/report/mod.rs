@@ -21,6 +21,7 @@ pub struct Report {
 #[derive(Clone, Debug)]
 enum Block {
     Note(String),
+    Paragraph(String),
     Fact { name: String, value: Cell, text: String },
     Table(Table),
 }
@@ -40,10 +41,17 @@ impl Report {
         Ok(Self { blocks: Vec::new(), json: Some(json) })
     }
 
-    /// Adds a paragraph, which JSON leaves out.
+    /// Adds a line of text, which JSON leaves out.
     #[must_use]
     pub fn note(mut self, text: impl Into<String>) -> Self {
         self.blocks.push(Block::Note(text.into()));
+        self
+    }
+
+    /// As [`Report::note`], after an empty line.
+    #[must_use]
+    pub fn paragraph(mut self, text: impl Into<String>) -> Self {
+        self.blocks.push(Block::Paragraph(text.into()));
         self
     }
 
@@ -70,7 +78,7 @@ impl Report {
                 text.push('\n');
             }
             match block {
-                Block::Note(note) => text += note,
+                Block::Note(note) | Block::Paragraph(note) => text += note,
                 Block::Fact { name, text: value, .. } => {
                     text += &format!("{name:width$}  {value}", width = self.width())
                 }
@@ -96,7 +104,7 @@ impl Report {
     pub fn json(&self) -> String {
         self.json.clone().unwrap_or_else(|| {
             let entries = self.blocks.iter().filter_map(|block| match block {
-                Block::Note(_) => None,
+                Block::Note(_) | Block::Paragraph(_) => None,
                 Block::Fact { name, value, .. } => Some((name.clone(), value.json())),
                 Block::Table(table) => Some((table.name.clone(), table.json())),
             });
@@ -116,7 +124,11 @@ impl Report {
 impl Block {
     /// Whether no empty line separates it from the block `before`.
     fn joins(&self, before: &Self) -> bool {
-        matches!((before, self), (Self::Note(_), Self::Note(_)) | (Self::Fact { .. }, Self::Fact { .. }))
+        match self {
+            Self::Note(_) => matches!(before, Self::Note(_) | Self::Paragraph(_)),
+            Self::Fact { .. } => matches!(before, Self::Fact { .. }),
+            Self::Paragraph(_) | Self::Table(_) => false,
+        }
     }
 }
 

@@ -1,178 +1,117 @@
-//! A table of texts and numbers: as CSV, for people, and as charts.
-
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chart::{Axis, COLORS, Chart, Series};
-use crate::files::write_atomic;
+use crate::report::{Cell, Column, Table};
 use crate::{Error, Result};
 
-/// More lines than a legend has room for.
+/// A legend has room for this many lines.
 const LEGEND: usize = 12;
 
-/// What stands in a place of a table.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Cell {
-    /// A text.
-    Text(String),
-    /// A number.
-    Number(f64),
-}
-
-impl Cell {
-    /// A number if `text` is one.
-    pub fn parse(text: &str) -> Self {
-        match text.parse::<f64>() {
-            Ok(number) if number.is_finite() => Self::Number(number),
-            _ => Self::Text(text.into()),
-        }
-    }
-
-    fn number(&self) -> Option<f64> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Text(_) => None,
-        }
-    }
-}
-
-impl std::fmt::Display for Cell {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Text(text) => f.pad(text),
-            Self::Number(number) => f.pad(&number.to_string()),
-        }
-    }
-}
-
-/// Rows with named places, some of them empty.
+/// What the jobs of a sweep gave: a table whose first columns are the values tried, and whose others are what came of them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Table {
-    /// How many of the columns say what was tried; the others say what came out.
-    pub tried: usize,
-    /// What the columns are called.
-    pub columns: Vec<String>,
+pub struct Results {
+    /// The number of columns with values that were tried.
+    pub inputs: usize,
     /// A row for each job, or for each circuit of a job.
-    pub rows: Vec<Vec<Option<Cell>>>,
+    pub table: Table,
 }
 
-impl Table {
-    /// A table of rows, each in two parts: what was tried and what came out. Columns of each part are in the order of their
-    /// names; what came out under the name of something tried is called `result.NAME`.
-    pub fn new(rows: Vec<(BTreeMap<String, Cell>, BTreeMap<String, Cell>)>) -> Self {
-        let mut parts = [BTreeMap::new(), BTreeMap::new()];
-        for (tried, came_out) in &rows {
-            parts[0].extend(tried.keys().map(|name| (name.clone(), ())));
-            parts[1].extend(came_out.keys().map(|name| (name.clone(), ())));
-        }
-        let [tried, came_out] = parts.map(|names| names.into_keys().collect::<Vec<_>>());
-        let told_apart = |name: &String| if tried.contains(name) { format!("result.{name}") } else { name.clone() };
-        let titles = [tried.clone(), came_out.iter().map(told_apart).collect()].concat();
-        let row = |(a, b): &(BTreeMap<String, Cell>, BTreeMap<String, Cell>)| {
-            let of = |names: &[String], cells: &BTreeMap<String, Cell>| -> Vec<_> {
-                names.iter().map(|name| cells.get(name).cloned()).collect()
+/// A row of [`Results`], by the names of the columns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row {
+    pub inputs: BTreeMap<String, Cell>,
+    pub outputs: BTreeMap<String, Cell>,
+}
+
+/// The value of a setting: a number if `text` is one.
+pub(super) fn value(text: &str) -> Cell {
+    text.parse().ok().filter(|number: &f64| number.is_finite()).map_or_else(|| text.into(), Cell::Number)
+}
+
+impl Results {
+    /// Columns are in the order of their names. An output with the name of an input is called `result.NAME`.
+    pub(super) fn new(rows: &[Row]) -> Self {
+        let inputs: BTreeSet<&String> = rows.iter().flat_map(|row| row.inputs.keys()).collect();
+        let outputs: BTreeSet<&String> = rows.iter().flat_map(|row| row.outputs.keys()).collect();
+        let unique = |name: &&String| if inputs.contains(*name) { format!("result.{name}") } else { name.to_string() };
+        let names = inputs.iter().map(ToString::to_string).chain(outputs.iter().map(unique));
+        let mut table = Table::new("results", names.map(Column::number));
+        for row in rows {
+            let cells = |names: &BTreeSet<&String>, cells: &BTreeMap<String, Cell>| -> Vec<Cell> {
+                names.iter().map(|name| cells.get(*name).cloned().unwrap_or_default()).collect()
             };
-            [of(&tried, a), of(&came_out, b)].concat()
-        };
-        let rows = rows.iter().map(row).collect();
-        Self { tried: tried.len(), columns: titles, rows }
+            table.push([cells(&inputs, &row.inputs), cells(&outputs, &row.outputs)].concat());
+        }
+        Self { inputs: inputs.len(), table }
     }
 
-    /// As comma-separated values, the columns' names first.
-    pub fn csv(&self) -> String {
-        let quoted = |text: String| match text.contains([',', '"', '\n']) {
-            true => format!("\"{}\"", text.replace('"', "\"\"")),
-            false => text,
-        };
-        let line = |cells: Vec<String>| cells.into_iter().map(quoted).collect::<Vec<_>>().join(",") + "\n";
-        let cell = |cell: &Option<Cell>| cell.as_ref().map_or(String::new(), Cell::to_string);
-        let rows = self.rows.iter().map(|row| line(row.iter().map(cell).collect()));
-        std::iter::once(line(self.columns.clone())).chain(rows).collect()
-    }
-
-    /// In columns of equal width.
-    pub fn text(&self) -> String {
-        let short = |cell: &Option<Cell>| match cell {
-            None => String::new(),
-            Some(Cell::Number(n)) if n.fract() != 0.0 && n.abs() >= 1e-3 => format!("{n:.4}"),
-            Some(Cell::Number(n)) if n.fract() != 0.0 => format!("{n:.3e}"),
-            Some(cell) => cell.to_string(),
-        };
-        let mut lines = vec![self.columns.clone()];
-        lines.extend(self.rows.iter().map(|row| row.iter().map(short).collect()));
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<_> = (0..self.columns.len()).map(width).collect();
-        let line = |line: &Vec<String>| {
-            let cells = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}"));
-            cells.collect::<Vec<_>>().join("  ") + "\n"
-        };
-        lines.iter().map(line).collect()
-    }
-
-    /// Writes the file at `path` as CSV.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
-        write_atomic(path, |out| out.write_all(self.csv().as_bytes()).map_err(|e| Error::io(path, e)))
-    }
-
-    /// The column that a chart is about if nobody says which: a loss, or a size, or the first one of numbers.
+    /// The column to draw unless another is named: a loss, a size, or the first one with numbers.
     pub fn main_column(&self) -> Option<&str> {
-        let numbers =
-            |&column: &usize| self.rows.iter().any(|row| row[column].as_ref().is_some_and(|c| c.number().is_some()));
-        let all: Vec<_> = (self.tried..self.columns.len()).filter(numbers).map(|c| self.columns[c].as_str()).collect();
-        let liked = ["validation_loss", "loss", "edges"].into_iter().find(|name| all.contains(name));
-        liked.or(all.first().copied())
+        let has_numbers = |&at: &usize| self.table.rows().iter().any(|row| row[at].number().is_some());
+        let names =
+            (self.inputs..self.table.columns.len()).filter(has_numbers).map(|at| self.table.columns[at].name.as_str());
+        let all: Vec<_> = names.collect();
+        let preferred = ["validation_loss", "loss", "edges"].into_iter().find(|name| all.contains(name));
+        preferred.or(all.first().copied())
     }
 
-    /// A chart of the column `name` over the number of which most values were tried, a line for each combination of everything
-    /// else.
+    /// A chart of the output `name` over the numeric input with most values, one line for each combination of the other inputs.
     ///
     /// # Errors
-    /// [`Error::Text`] if there is no such column.
+    /// Returns [`Error::Unknown`] if there is no such output.
     pub fn chart(&self, name: &str) -> Result<Chart> {
-        let y = self.columns.iter().skip(self.tried).position(|column| column == name).map(|at| at + self.tried);
-        let y = y.ok_or_else(|| {
-            let columns = self.columns[self.tried..].join(", ");
-            Error::Text(format!("no column is called {name}; there are: {columns}"))
-        })?;
-        let number = |row: &Vec<Option<Cell>>, column: usize| row[column].as_ref().and_then(Cell::number);
-        let values = |column: usize| -> Option<Vec<f64>> {
-            let mut all = self.rows.iter().map(|row| number(row, column)).collect::<Option<Vec<_>>>()?;
-            all.sort_by(f64::total_cmp);
-            all.dedup();
-            (all.len() > 1).then_some(all)
-        };
-        let x = (0..self.tried).rev().filter_map(|column| Some((column, values(column)?))).max_by_key(|x| x.1.len());
-        let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-        for (at, row) in self.rows.iter().enumerate() {
-            let others = (0..self.tried).filter(|&column| Some(column) != x.as_ref().map(|x| x.0));
-            let said = |column: usize| row[column].as_ref().map(|cell| format!("{} {cell}", self.columns[column]));
-            let key = others.filter(|&column| self.differs(column)).filter_map(said).collect::<Vec<_>>().join(", ");
-            let place = x.as_ref().map_or(Some(at as f64), |(column, _)| number(row, *column));
-            if let (Some(x), Some(y)) = (place, number(row, y)) {
-                series.entry(key).or_default().push((x, y));
+        let y = self.output(name)?;
+        let x =
+            (0..self.inputs).rev().filter_map(|at| Some((at, self.values(at)?))).max_by_key(|(_, values)| values.len());
+        let x_column = x.as_ref().map(|(at, _)| *at);
+        let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+        for (at, row) in self.table.rows().iter().enumerate() {
+            let x = x_column.map_or(Some(at as f64), |column| row[column].number());
+            if let Some(point) = x.zip(row[y].number()) {
+                lines.entry(self.line_name(row, x_column)).or_default().push(point);
             }
         }
-        let named = series.len() <= LEGEND;
-        let series = series.into_iter().enumerate().map(|(at, (key, mut points))| {
+        let named = lines.len() <= LEGEND;
+        let series = lines.into_iter().enumerate().map(|(at, (name, mut points))| {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let name = if named { key } else { String::new() };
+            let name = if named { name } else { String::new() };
             Series { name, color: COLORS[at % COLORS.len()], line: x.is_some(), points }
         });
-        // Numbers that were tried in steps of factors.
+        // Values that span a factor were tried in steps of a factor.
         let log = x.as_ref().is_some_and(|(_, all)| all[0] > 0.0 && all[all.len() - 1] / all[0] >= 8.0);
+        let x_label = x_column.map_or("job".into(), |at| self.table.columns[at].name.clone());
         Ok(Chart {
             title: name.into(),
-            x: Axis { label: x.as_ref().map_or("job".into(), |(column, _)| self.columns[*column].clone()), log },
+            x: Axis { label: x_label, log },
             y: Axis { label: name.into(), log: false },
             series: series.collect(),
         })
     }
 
-    fn differs(&self, column: usize) -> bool {
-        self.rows.iter().any(|row| row[column] != self.rows[0][column])
+    fn output(&self, name: &str) -> Result<usize> {
+        let outputs = &self.table.columns[self.inputs..];
+        let known = || outputs.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let at = outputs.iter().position(|column| column.name == name);
+        at.map(|at| at + self.inputs).ok_or_else(|| Error::Unknown {
+            kind: "column",
+            name: name.into(),
+            known: known(),
+        })
+    }
+
+    /// The different numbers of a column in rising order, if it has only numbers and at least two.
+    fn values(&self, column: usize) -> Option<Vec<f64>> {
+        let mut all = self.table.rows().iter().map(|row| row[column].number()).collect::<Option<Vec<_>>>()?;
+        all.sort_by(f64::total_cmp);
+        all.dedup();
+        (all.len() > 1).then_some(all)
+    }
+
+    /// The inputs of a row that vary, except the one on the x axis.
+    fn line_name(&self, row: &[Cell], x: Option<usize>) -> String {
+        let varies = |&at: &usize| self.table.rows().iter().any(|other| other[at] != self.table.rows()[0][at]);
+        let others = (0..self.inputs).filter(|&at| Some(at) != x && row[at] != Cell::Empty).filter(varies);
+        others.map(|at| format!("{} {}", self.table.columns[at].name, row[at])).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -180,15 +119,12 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn row(tried: &[(&str, &str)], came_out: &[(&str, f64)]) -> (BTreeMap<String, Cell>, BTreeMap<String, Cell>) {
-        (
-            tried.iter().map(|(name, text)| (name.to_string(), Cell::parse(text))).collect(),
-            came_out.iter().map(|(name, number)| (name.to_string(), Cell::Number(*number))).collect(),
-        )
-    }
-
-    fn table() -> Table {
-        Table::new(vec![
+    fn results() -> Results {
+        let row = |inputs: &[(&str, &str)], outputs: &[(&str, f64)]| Row {
+            inputs: inputs.iter().map(|(name, text)| (name.to_string(), value(text))).collect(),
+            outputs: outputs.iter().map(|(name, number)| (name.to_string(), Cell::Number(*number))).collect(),
+        };
+        Results::new(&[
             row(&[("lr", "0.1"), ("preset", "a,b")], &[("loss", 2.0), ("lr", 0.0)]),
             row(&[("lr", "0.01"), ("preset", "a,b")], &[("loss", 3.5)]),
             row(&[("lr", "0.1"), ("preset", "c")], &[("loss", 1e-9), ("nodes", 4.0)]),
@@ -198,22 +134,18 @@ mod tests {
     #[test]
     fn a_table_keeps_every_cell_in_its_column() {
         let want = "lr,preset,loss,result.lr,nodes\n0.1,\"a,b\",2,0,\n0.01,\"a,b\",3.5,,\n0.1,c,0.000000001,,4\n";
-        assert_eq!(table().csv(), want);
-        let text = table().text();
-        assert!(
-            text.lines().all(|line| line.chars().count() == text.lines().next().unwrap().chars().count()),
-            "{text}"
-        );
+        assert_eq!(results().table.csv(), want);
+        let text = results().table.text();
         assert!(text.contains("0.0100") && text.contains("1.000e-9"), "{text}");
     }
 
     #[test]
-    fn a_chart_has_a_line_for_each_combination_of_the_rest() {
-        let chart = table().chart(table().main_column().unwrap()).unwrap();
+    fn a_chart_has_a_line_for_each_combination_of_the_other_inputs() {
+        let chart = results().chart(results().main_column().unwrap()).unwrap();
         let lines: Vec<_> = chart.series.iter().map(|s| (s.name.as_str(), s.points.as_slice())).collect();
         assert_eq!(lines, [("preset a,b", [(0.01, 3.5), (0.1, 2.0)].as_slice()), ("preset c", &[(0.1, 1e-9)])]);
         assert!(chart.x.log && chart.x.label == "lr" && chart.y.label == "loss");
-        let said = table().chart("lr").unwrap_err().to_string();
-        assert!(said.contains("loss, result.lr, nodes"), "{said}");
+        let message = results().chart("lr").unwrap_err().to_string();
+        assert!(message.contains("loss, result.lr, nodes"), "{message}");
     }
 }
