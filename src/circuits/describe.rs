@@ -42,7 +42,7 @@ impl Finder<'_> {
             let head = node.kind.has_heads().then(|| self.model.config.head_width());
             let [positive, negative] = ranges[&n];
             nodes.push(NodeEntry {
-                site: format!("{}.{}", node.layer, node.kind.site()),
+                site: node.site().to_string(),
                 layer: node.layer,
                 kind: node.kind,
                 index: node.index,
@@ -109,12 +109,17 @@ impl Finder<'_> {
         let mut sites = (self.nodes.keep(keep)?, Recorder::default());
         questions.ask(self.model, &self.weights(), &mut Tape::new(), &mut sites)?;
         let mut ranges = BTreeMap::new();
-        for (site, value) in &sites.1.sites {
+        for (&site, value) in &sites.1.values {
             let Some(slot) = self.nodes.layout.slot(site).filter(|slot| keep[slot.range()].contains(&true)) else {
                 continue;
             };
             let values = value.value().read()?;
-            questions.check_finite((site, &values), self.model, &self.weights(), &mut self.nodes.keep(keep)?)?;
+            questions.check_finite(
+                (&site.to_string(), &values),
+                self.model,
+                &self.weights(),
+                &mut self.nodes.keep(keep)?,
+            )?;
             let padded = values.len() / (questions.lengths().len() * slot.width).max(1);
             for n in slot.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {

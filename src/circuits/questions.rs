@@ -96,7 +96,7 @@ impl Questions {
         weights: &Weights,
         sites: &mut dyn Hooks,
     ) -> Result<()> {
-        model.check_finite((what, values), weights, &self.whole.batch, sites)
+        model.check_finite(what, values, weights, &self.whole.batch, sites)
     }
 
     /// The model's answers, without a way back. `sites` may see a few prompts at a time.
@@ -131,7 +131,7 @@ impl Questions {
                 return Ok(None);
             }
             let z = part.ask(model, weights, &mut Tape::new(), sites)?.value().read()?;
-            model.check_finite((DIFFERENCE, &z), weights, &part.batch, sites)?;
+            model.check_finite(DIFFERENCE, &z, weights, &part.batch, sites)?;
             part.numbers.iter().zip(z).for_each(|(&number, z)| answers[number] = Some(f64::from(z)));
         }
         Ok(Some(collect(&answers)))
