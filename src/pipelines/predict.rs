@@ -7,7 +7,7 @@ use super::TokenSource;
 use crate::files::{HostTensor, load_metadata, load_tensors};
 use crate::formats::Pretrained;
 use crate::model::{
-    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Weights, expect_model, means, ranked, site_pattern,
+    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Site, Weights, expect_model, means, ranked,
 };
 use crate::report::{Cell, Column, Report, Table};
 use crate::tape::Tape;
@@ -92,7 +92,7 @@ impl PredictRequest<'_> {
                 let sequences = TokenSource::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
                 let model = &model.model;
                 let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
-                means(model, batches, &site_pattern(".")?)?
+                means(model, batches, &model.config.sites())?
             }
         };
         Interventions::new(&model.model.config, self.edits, means, donor)
@@ -100,23 +100,23 @@ impl PredictRequest<'_> {
 }
 
 /// The activations `(1, T, width)` of every site.
-fn activations(model: &Model, tokens: &[u32]) -> Result<BTreeMap<String, HostTensor>> {
+fn activations(model: &Model, tokens: &[u32]) -> Result<BTreeMap<Site, HostTensor>> {
     let batch = Batch::new(&model.device, &model.config, tokens, 1)?;
     let mut recorder = Recorder::default();
     model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut recorder)?;
     let host = |var: crate::tape::Var| -> Result<HostTensor> {
         Ok(HostTensor { shape: var.value().shape().to_vec(), data: var.value().read()? })
     };
-    recorder.sites.into_iter().map(|(site, var)| Ok((site, host(var)?))).collect()
+    recorder.values.into_iter().map(|(site, var)| Ok((site, host(var)?))).collect()
 }
 
 /// The means in a file, after a check that they are of this model.
-fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<String, Vec<f32>>> {
+fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<Site, Vec<f32>>> {
     match load_metadata(path)?.get("model") {
         Some(hash) => expect_model(path.display().to_string(), "model", hash, &model.hash()?)?,
         None => tracing::warn!("{} does not say which model its means are of", path.display()),
     }
-    Ok(load_tensors(path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect())
+    load_tensors(path)?.into_iter().map(|(site, tensor)| Ok((site.parse()?, tensor.data))).collect()
 }
 
 #[derive(Serialize)]
