@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
-use gossamer::circuits::checkpoint::{Look, Score, scores};
-use gossamer::circuits::paint::Widths;
+use gossamer::circuits::checkpoint::{CheckpointEvalConfig, Score, scores};
+use gossamer::circuits::color::Widths;
 use gossamer::circuits::{Circuit, EdgeEntry, Node, TokenWeights};
 use gossamer::device::Device;
 use gossamer::model::Model;
@@ -198,7 +198,7 @@ fn read(run: &Path, circuit: &Circuit, stop: &Arc<AtomicBool>, tell: &dyn Fn(New
     let tokenizer = Tokenizer::load(run.join("tokenizer.json"))?;
     let device = Device::open("auto")?;
     for (step, path) in checkpoints.into_iter().rev() {
-        let look = Look::default();
+        let look = CheckpointEvalConfig::default();
         let moment = match Model::load(&path, &device).map_err(|e| e.to_string()) {
             // The others may be whole.
             Err(why) => Moment { step, circuit: Err(why.clone()), scores: Err(why) },

@@ -8,7 +8,7 @@ use super::golden::Case;
 use super::{LOSS, Verdict, WEIGHT, Worst, largest};
 use crate::Result;
 use crate::device::Device;
-use crate::model::Batch;
+use crate::model::{Batch, NoHooks};
 use crate::ops::count_nonzero;
 use crate::sparsity::Schedule;
 use crate::train::config::{GradRms, OptimizerConfig};
@@ -87,7 +87,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let relative = |got: f64, want: f64| if want == 0.0 { got.abs() } else { ((got - want) / want).abs() };
     for (want, tokens) in meta.log.iter().zip(tokens.chunks(tokens.len() / steps.max(1))) {
         let batch = Batch::new(device, &trainer.model.config, tokens, batch)?;
-        let mut sites = choices.at(trainer.steps_done(), ());
+        let mut sites = choices.at(trainer.steps_done(), NoHooks);
         let record = trainer.step_with(&[batch], &mut sites, |p, schedule, at, decay| {
             choices.apply_topk_and_decay(p, schedule, at, decay)
         })?;

@@ -1,7 +1,7 @@
 //! Where a run's settings start from.
 
 use super::config::{DataConfig, GradRms, OptimizerConfig, RunConfig, RuntimeConfig};
-use crate::model::{ModelConfig, SparsePlaces};
+use crate::model::{ModelConfig, TopkSites};
 use crate::sparsity::Schedule;
 use crate::{Error, Result};
 
@@ -90,7 +90,7 @@ impl RunConfig {
                 d_mlp: None,
                 rms_norm: true,
                 afrac: Some(0.25),
-                afrac_loctypes: SparsePlaces::all_sublayer(),
+                afrac_loctypes: TopkSites::all_sublayer(),
                 tied_unembed: false,
                 enable_bigram_table: true,
                 learnable_bigram_table: true,

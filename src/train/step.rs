@@ -6,7 +6,7 @@ use super::communicator::Communicator;
 use super::communicator::buckets::Buckets;
 use super::config::OptimizerConfig;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, ModelConfig, Parameter, Sites, Weights};
+use crate::model::{Batch, Hooks, Kind, Model, ModelConfig, NoHooks, Parameter, Weights};
 use crate::observer::Observer;
 use crate::ops::compress::SparseMatrix;
 use crate::ops::{adam, add, grad_rms};
@@ -209,7 +209,7 @@ impl Trainer {
     /// Those of the operations. Numbers that are not finite are not looked for here but in [`Trainer::numbers`], since
     /// that waits for the device.
     pub fn step(&mut self, batches: &[Batch]) -> Result<StepRecord> {
-        self.step_with(batches, &mut (), sparsity::apply_topk_and_decay)
+        self.step_with(batches, &mut NoHooks, sparsity::apply_topk_and_decay)
     }
 
     /// As [`Trainer::step`], given up with [`Error::Stopped`] once it is to stop; the model is then as it was before.
@@ -226,7 +226,7 @@ impl Trainer {
     pub(crate) fn step_with(
         &mut self,
         batches: &[Batch],
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
         apply_rules: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, sites, &Observer::default())?;
@@ -291,7 +291,7 @@ impl Trainer {
     fn gradients(
         &self,
         batches: &[Batch],
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
         observer: &Observer,
     ) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
         if batches.len() != self.optimizer.accumulate {

@@ -1,7 +1,7 @@
 //! A model small enough to be trained on a software GPU, and something to learn.
 
 use gossamer::device::Device;
-use gossamer::model::{Batch, Model, ModelConfig, SparsePlaces};
+use gossamer::model::{Batch, Model, ModelConfig, TopkSites};
 use gossamer::sparsity::Schedule;
 use gossamer::train::config::{GradRms, OptimizerConfig};
 use gossamer::train::step::{StepNumbers, Trainer};
@@ -19,7 +19,7 @@ pub fn model() -> ModelConfig {
         d_model: 32,
         rms_norm: true,
         afrac: Some(0.25),
-        afrac_loctypes: SparsePlaces::all_sublayer(),
+        afrac_loctypes: TopkSites::all_sublayer(),
         tied_unembed: false,
         enable_bigram_table: true,
         learnable_bigram_table: true,

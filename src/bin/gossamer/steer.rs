@@ -168,7 +168,7 @@ pub fn run(args: &Args) -> Result<()> {
     progress.stage("opening the models");
     let bridged = args.bridged.open(&args.sparse)?;
     if let (Some(path), Some(circuit)) = (&args.circuit, &circuit) {
-        circuit.belongs_to(&bridged.sparse.hash()?).with_context(|| path.display().to_string())?;
+        circuit.check_model(&bridged.sparse.hash()?).with_context(|| path.display().to_string())?;
     }
     let recipe = recipe(args, &bridged)?;
     let ratio = recipe.as_ref().map_or(args.ratio.into(), |recipe| recipe.ratio);
@@ -244,10 +244,11 @@ fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Resul
     }
     // Few pairs have answers of their own, and all of the vocabulary is looked through for each.
     let mut known = BTreeMap::new();
-    let question = |pair: tasks::Tokens| {
+    let question = |pair: tasks::TokenPair| {
         let key = [pair.target, pair.alternative];
-        let [target, alternative] = known.entry(key).or_insert_with(|| tasks::alike(&bridged.tokenizer, key)).clone();
-        let mut sides = [(pair.positive, target), (pair.negative, alternative)];
+        let [target, alternative] =
+            known.entry(key).or_insert_with(|| tasks::tokens_sharing_prefix(&bridged.tokenizer, key)).clone();
+        let mut sides = [(pair.clean, target), (pair.counterfactual, alternative)];
         if args.reverse {
             sides.reverse();
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use gossamer::bridges::{BridgeTrainer, estimate_on};
 use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::{Hold, Model, ModelConfig};
+use gossamer::model::{Model, ModelConfig, WeightFormat};
 use gossamer::terminal::print;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::bridge::BridgeConfig;
@@ -101,7 +101,7 @@ pub fn execute(args: &RunArgs, mut config: RunConfig, communicator: &Communicato
     let mut screen = Screen::new(&progress);
     let seed = run.config.run.seed;
     let trainee = |trainer, checkpoint: Option<&Path>| {
-        let dense = dense.load(Hold::Compressed, &run.device)?;
+        let dense = dense.load(WeightFormat::Sparse, &run.device)?;
         BridgeTrainer::new(trainer, dense, bridge.clone(), seed, checkpoint)
     };
     let watch = &mut |event: gossamer::train::run::Event<'_>| screen.show(&run, event);
@@ -127,6 +127,6 @@ fn fresh(run: &Run, bridge: &BridgeConfig) -> gossamer::Result<Model> {
             format!("is set otherwise than in {name}, which training goes on from"),
         ));
     }
-    let model = files.load(Hold::Dense, &run.device)?;
+    let model = files.load(WeightFormat::Dense, &run.device)?;
     Ok(Model { config: run.config.model.clone(), ..model })
 }

@@ -21,7 +21,7 @@ pub fn print(config: &RunConfig) -> Result<()> {
     )?;
     section(&mut out, &rows(), toml::Table::try_from(&shown)?)?;
     writeln!(out, "\n`train circuit --set KEY=VALUE`")?;
-    section(&mut out, &prune::Settings::rows(), toml::Table::try_from(prune::Settings::default())?)
+    section(&mut out, &prune::SearchSettings::rows(), toml::Table::try_from(prune::SearchSettings::default())?)
 }
 
 fn section(out: &mut impl Write, rows: &[SettingRow], table: toml::Table) -> Result<()> {
