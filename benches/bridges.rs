@@ -14,7 +14,7 @@ use gossamer::observer::Observer;
 use gossamer::tape::{Tape, Var};
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
-use gossamer::train::run::Learner;
+use gossamer::train::run::Trainable;
 use gossamer::train::step::Trainer;
 
 /// Runs of each kind, after one to warm up; the median counts.

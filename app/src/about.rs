@@ -1,7 +1,7 @@
 //! What is told about a whole document: a circuit, a published circuit, or a model that has no circuit yet.
 
 use eframe::egui::{RichText, Ui};
-use gossamer::circuits::wording::{count, signed, token};
+use gossamer::circuits::labels::{count, signed, token};
 use gossamer::formats::Payload;
 use gossamer::model::WeightReport;
 
@@ -36,7 +36,7 @@ fn found(ui: &mut Ui, document: &Document) {
     let circuit = &document.circuit;
     let (task, losses) = (&circuit.task, &circuit.losses.test);
     for (side, prompt, answer) in
-        [("positive", &task.positive, &task.target), ("negative", &task.negative, &task.alternative)]
+        [("positive", &task.clean, &task.target), ("negative", &task.counterfactual, &task.alternative)]
     {
         ui.weak(format!("a {side} prompt, followed by {}", token(&answer.text)));
         ui.label(RichText::new(prompt).monospace().small());

@@ -2,10 +2,10 @@
 
 use eframe::egui::text::{LayoutJob, TextFormat};
 use eframe::egui::{Color32, FontId, Rect, RichText, Role, Sense, Slider, TextEdit, Ui, WidgetInfo, pos2, vec2};
-use gossamer::circuits::paint::sign;
-use gossamer::circuits::picture::Meaning;
+use gossamer::circuits::color::sign;
+use gossamer::circuits::labels::{signed, token, visible};
+use gossamer::circuits::layout::LineKind;
 use gossamer::circuits::statistics::{Activations, NodeStatistics, Snippet};
-use gossamer::circuits::wording::{signed, token, visible};
 
 use crate::about;
 use crate::document::Document;
@@ -39,8 +39,8 @@ impl Set {
     fn of(self, node: &NodeStatistics) -> Option<&Activations> {
         match self {
             Self::Corpus => Some(&node.corpus),
-            Self::Positive => Some(&node.positive),
-            Self::Negative => Some(&node.negative),
+            Self::Positive => Some(&node.clean),
+            Self::Negative => Some(&node.counterfactual),
             Self::Difference => node.difference.as_ref(),
         }
     }
@@ -137,9 +137,9 @@ fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View) {
         ui.separator();
         ui.weak(name);
         for (line, other) in lines {
-            let said = match scene.picture.lines[line].meaning {
-                Meaning::Channel(channel) => RichText::new(format!("{other}   along residual channel {channel}")),
-                Meaning::Edge(i) => {
+            let said = match scene.picture.lines[line].kind {
+                LineKind::Channel(channel) => RichText::new(format!("{other}   along residual channel {channel}")),
+                LineKind::Edge(i) => {
                     let edge = &scene.circuit.edges[i];
                     let said = format!("{other}   {}", text::numbers(edge));
                     RichText::new(said).color(on_background(ui, edge.weight))

@@ -5,9 +5,9 @@ use eframe::egui::{
     Align2, Color32, FontId, Id, Key, Painter, Pos2, Rect, Response, Role, Sense, Shape, Stroke, StrokeKind, Ui, Vec2,
     WidgetInfo, vec2,
 };
-use gossamer::circuits::paint::{RESIDUAL, contrast, sign};
-use gossamer::circuits::picture::{GROUP_LABEL, GROUP_PAD, Meaning, TOKEN_BOX, TOKEN_LINE, TOKENS, What};
-use gossamer::circuits::wording::{clipped, visible};
+use gossamer::circuits::color::{RESIDUAL, separation, sign};
+use gossamer::circuits::labels::{clipped, visible};
+use gossamer::circuits::layout::{BoxContent, GROUP_LABEL, GROUP_PAD, LineKind, TOKEN_BOX, TOKEN_LINE, TOKENS};
 use gossamer::circuits::{Circuit, NodeKind, TokenWeight};
 
 use crate::item::Item;
@@ -280,18 +280,18 @@ impl Drawing<'_> {
         // What matters most is drawn last.
         order.sort_by(|&a, &b| {
             let rank = |line: usize| {
-                (self.shown.lines[line], matches!(self.scene.picture.lines[line].meaning, Meaning::Edge(_)))
+                (self.shown.lines[line], matches!(self.scene.picture.lines[line].kind, LineKind::Edge(_)))
             };
             rank(a).cmp(&rank(b)).then(self.scene.shares[a].total_cmp(&self.scene.shares[b]))
         });
         let thickness = self.to_window.scaling.clamp(0.35, 1.5);
         let shapes = order.into_iter().filter_map(|line| {
-            let (colour, width) = match self.scene.picture.lines[line].meaning {
-                Meaning::Edge(i) => {
+            let (colour, width) = match self.scene.picture.lines[line].kind {
+                LineKind::Edge(i) => {
                     let edge = &circuit.edges[i];
                     (self.palette.line(sign(edge.weight)), 1.0 + 4.5 * self.scene.widths.of(edge) as f32)
                 }
-                Meaning::Channel(_) => (self.palette.line(RESIDUAL), 1.0),
+                LineKind::Channel(_) => (self.palette.line(RESIDUAL), 1.0),
             };
             let opacity = if self.shown.lines[line] == Emphasis::Faint { 0.1 } else { 0.85 };
             let stroke = Stroke::new(width * thickness, colour.gamma_multiply(opacity));
@@ -305,7 +305,7 @@ impl Drawing<'_> {
     /// A line in the window; of `many`, its ends only and where it passes rows.
     fn points(&self, line: usize, many: bool) -> Vec<Pos2> {
         let curve = &self.scene.curves[line];
-        let step = if many { curve.len() / (self.scene.picture.lines[line].spots.len() - 1).max(1) - 1 } else { 1 };
+        let step = if many { curve.len() / (self.scene.picture.lines[line].boxes.len() - 1).max(1) - 1 } else { 1 };
         curve.iter().step_by(step.max(1)).map(|&point| self.to_window * point).collect()
     }
 
@@ -324,9 +324,9 @@ impl Drawing<'_> {
 
     /// What a line is.
     fn say(&self, line: usize) -> String {
-        match self.scene.picture.lines[line].meaning {
-            Meaning::Channel(channel) => format!("residual channel {channel}"),
-            Meaning::Edge(i) => {
+        match self.scene.picture.lines[line].kind {
+            LineKind::Channel(channel) => format!("residual channel {channel}"),
+            LineKind::Edge(i) => {
                 let edge = &self.circuit().edges[i];
                 format!("{} → {}\n{}", edge.from, edge.to, text::numbers(edge))
             }
@@ -353,13 +353,15 @@ impl Drawing<'_> {
             }
             let outline = self.outline(item, selected, response.hovered() || response.has_focus());
             let opacity = if emphasis == Emphasis::Faint { 0.3 } else { 1.0 };
-            match self.scene.picture.spots[spot].what {
-                What::Node(i) => self.node(i, rect, outline, opacity),
-                What::Embedding(i) => self.tokens(&self.circuit().embeddings[i].tokens, item, rect, outline, opacity),
-                What::Unembedding(i) => {
+            match self.scene.picture.boxes[spot].content {
+                BoxContent::Node(i) => self.node(i, rect, outline, opacity),
+                BoxContent::Embedding(i) => {
+                    self.tokens(&self.circuit().embeddings[i].tokens, item, rect, outline, opacity)
+                }
+                BoxContent::Unembedding(i) => {
                     self.tokens(&self.circuit().unembeddings[i].tokens, item, rect, outline, opacity)
                 }
-                What::Bend => {}
+                BoxContent::Bend => {}
             }
             if let Some(label) = label {
                 self.write(
@@ -390,7 +392,7 @@ impl Drawing<'_> {
 
     fn node(&self, number: usize, rect: Rect, outline: Stroke, opacity: f32) {
         let entry = &self.circuit().nodes[number];
-        let fill = self.palette.shade(contrast(entry)).gamma_multiply(opacity);
+        let fill = self.palette.shade(separation(entry)).gamma_multiply(opacity);
         let outline = Stroke::new(outline.width, outline.color.gamma_multiply(opacity));
         self.painter.rect(rect, self.scaled(6.0), fill, outline, StrokeKind::Middle);
         if let Some(bias) = self.circuit().biases.iter().find(|bias| bias.node == entry.node()) {

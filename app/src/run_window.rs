@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use eframe::egui::{Button, ComboBox, Context, DragValue, ProgressBar, TextEdit, Ui, Window};
-use gossamer::circuits::prune::Settings;
+use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::tasks;
 use gossamer::train::lock::free;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct Choices {
 
 impl Default for Choices {
     fn default() -> Self {
-        let Settings { target_loss, steps, .. } = Settings::default();
+        let SearchSettings { target_loss, steps, .. } = SearchSettings::default();
         Self {
             preset: "quickstart".into(),
             changes: String::new(),
@@ -133,7 +133,7 @@ impl Runs {
                     .show(ctx, |ui| {
                         if ask_for_circuit(ui, choices, model, busy) {
                             let (target_loss, steps) = (choices.target_loss, choices.steps);
-                            let settings = Settings { target_loss, steps, ..Settings::default() };
+                            let settings = SearchSettings { target_loss, steps, ..SearchSettings::default() };
                             order = Some(Ok(Order::Find {
                                 model: PathBuf::from(model.trim()),
                                 task: choices.task.clone(),

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gossamer::circuits::find::{Finder, Ranking};
-use gossamer::circuits::prune::Settings;
+use gossamer::circuits::prune::SearchSettings;
+use gossamer::circuits::search::{CircuitSearch, Ranking};
 use gossamer::circuits::{Layout, Nodes, lock, tasks, text_means};
 use gossamer::device::Device;
 use gossamer::error::explain;
@@ -19,9 +19,9 @@ use gossamer::formats::ModelFiles;
 use gossamer::model::WeightFormat;
 use gossamer::observer::{Observer, Stage};
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::lock::claim;
-use gossamer::train::ranks::Ranks;
 use gossamer::train::run::{Event, Run};
 
 use crate::jobs::{Last, with_own_threads};
@@ -42,7 +42,7 @@ pub enum Order {
         /// The task's name.
         task: String,
         /// How.
-        settings: Box<Settings>,
+        settings: Box<SearchSettings>,
     },
 }
 
@@ -212,8 +212,14 @@ fn train(
     told(Progress { all, said: "reading the data, and its tokenizer".into(), ..Progress::default() });
     let report = |stage: &Stage| told(Progress { all, said: of(stage), ..Progress::default() });
     let observer = Observer::stopped_by(stop).with_report(&report);
-    let run =
-        Run { config, cache: above.join("cache"), device, observer, ranks: Ranks::alone(), folder: folder.clone() };
+    let run = Run {
+        config,
+        cache: above.join("cache"),
+        device,
+        observer,
+        communicator: Communicator::single(),
+        folder: folder.clone(),
+    };
     let mut done = 0;
     let outcome = run.execute(resume, &mut |event| match event {
         Event::Step(progress) => {
@@ -257,7 +263,7 @@ fn of(stage: &Stage) -> String {
 fn find(
     path: &Path,
     task: &str,
-    settings: &Settings,
+    settings: &SearchSettings,
     stop: &Arc<AtomicBool>,
     told: &(dyn Fn(Progress) + Sync),
 ) -> Result<(PathBuf, String)> {
@@ -270,7 +276,7 @@ fn find(
     let tokenizer = Tokenizer::load(tokenizer)?;
     let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
     // Whether the tokenizer can write the answers is known at once; the means take longer.
-    let task = tasks::find(task)?.fitted(&tokenizer)?;
+    let task = tasks::find(task)?.for_tokenizer(&tokenizer)?;
     let file = circuit_file(path, &task.name);
     let folder = file.parent().unwrap_or(path);
     create_folder(folder)?;
@@ -283,15 +289,15 @@ fn find(
     let means = text_means(&model, &tokenizer, &[], MEAN_TOKENS, &folder.join("means.safetensors"), &observer)?;
     let mut nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     nodes.stop = stop.clone();
-    let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
-    let found = finder.find(&task, settings, Ranking::Learned, true, &|progress| {
+    let search = CircuitSearch { model: &model, nodes, tokenizer: &tokenizer };
+    let found = search.run(&task, settings, Ranking::Learned, true, &|progress| {
         let said = match progress.step == all {
             true => "choosing the smallest circuit that is good enough".into(),
             false => format!("task loss {:.3}, {} nodes", progress.loss, progress.kept),
         };
         told(Progress { done: progress.step, all, said, loss: Some(progress.loss) });
     })?;
-    let circuit = finder.describe(&task, &found, settings, &path.display().to_string(), &model.hash()?)?;
+    let circuit = search.describe(&task, &found, settings, &path.display().to_string(), &model.hash()?)?;
     circuit.save(&file)?;
     let (counts, test) = (&circuit.counts, &circuit.losses.test);
     Ok((file, format!("{} nodes, {} edges; task loss on new pairs {:.3}", counts.nodes, counts.edges, test.circuit)))

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use eframe::egui::{Pos2, Rect, Vec2, pos2, vec2};
-use gossamer::circuits::paint::Widths;
-use gossamer::circuits::picture::{BOX, Line, Meaning, Picture, Spot, TOKEN_BOX, What};
+use gossamer::circuits::color::Widths;
+use gossamer::circuits::layout::{BOX, BoxContent, CircuitLayout, Connector, LineKind, NodeBox, TOKEN_BOX};
 use gossamer::circuits::{Circuit, Counts};
 
 use crate::item::Item;
@@ -15,7 +15,7 @@ pub struct Scene {
     /// What is shown of the circuit, its lists in order.
     pub circuit: Circuit,
     /// The places.
-    pub picture: Picture,
+    pub picture: CircuitLayout,
     /// How wide edges are drawn.
     pub widths: Widths,
     /// What is at each of the picture's spots; nothing where lines only pass.
@@ -60,19 +60,19 @@ impl Scene {
             circuit.embeddings.clear();
             circuit.unembeddings.clear();
         }
-        let picture = Picture::new(&circuit);
+        let picture = CircuitLayout::new(&circuit);
         let widths = Widths::new(&circuit);
-        let item = |spot: &Spot| match spot.what {
-            What::Node(i) => Some(Item::Node(circuit.nodes[i].node())),
-            What::Embedding(i) => Some(Item::Embedding(circuit.embeddings[i].channel)),
-            What::Unembedding(i) => Some(Item::Unembedding(circuit.unembeddings[i].channel)),
-            What::Bend => None,
+        let item = |spot: &NodeBox| match spot.content {
+            BoxContent::Node(i) => Some(Item::Node(circuit.nodes[i].node())),
+            BoxContent::Embedding(i) => Some(Item::Embedding(circuit.embeddings[i].channel)),
+            BoxContent::Unembedding(i) => Some(Item::Unembedding(circuit.unembeddings[i].channel)),
+            BoxContent::Bend => None,
         };
-        let items: Vec<_> = picture.spots.iter().map(item).collect();
+        let items: Vec<_> = picture.boxes.iter().map(item).collect();
         let spots = items.iter().enumerate().filter_map(|(spot, item)| Some(((*item)?, spot))).collect();
-        let share = |line: &Line| match line.meaning {
-            Meaning::Edge(i) => widths.of(&circuit.edges[i]).powi(2),
-            Meaning::Channel(_) => 1.0,
+        let share = |line: &Connector| match line.kind {
+            LineKind::Edge(i) => widths.of(&circuit.edges[i]).powi(2),
+            LineKind::Channel(_) => 1.0,
         };
         let shares = picture.lines.iter().map(share).collect();
         let curves = picture.lines.iter().map(|line| curve(line, &picture)).collect();
@@ -91,11 +91,11 @@ impl Scene {
 
     /// The box of a spot.
     pub fn rect(&self, spot: usize) -> Rect {
-        let Spot { what, x, top, bottom, .. } = &self.picture.spots[spot];
-        let width = match what {
-            What::Node(_) => BOX.0,
-            What::Embedding(_) | What::Unembedding(_) => TOKEN_BOX.0,
-            What::Bend => 0.0,
+        let NodeBox { content, x, top, bottom, .. } = &self.picture.boxes[spot];
+        let width = match content {
+            BoxContent::Node(_) => BOX.0,
+            BoxContent::Embedding(_) | BoxContent::Unembedding(_) => TOKEN_BOX.0,
+            BoxContent::Bend => 0.0,
         };
         let half = width / 2.0;
         Rect::from_min_max(point(x - half, *top), point(x + half, *bottom))
@@ -124,7 +124,7 @@ impl Scene {
     /// The same with other widths, such as those of several circuits that are compared.
     pub fn with_widths(mut self, widths: Widths) -> Self {
         for (share, line) in self.shares.iter_mut().zip(&self.picture.lines) {
-            if let Meaning::Edge(i) = line.meaning {
+            if let LineKind::Edge(i) = line.kind {
                 *share = widths.of(&self.circuit.edges[i]).powi(2);
             }
         }
@@ -133,12 +133,12 @@ impl Scene {
 
     /// What a line joins; nothing for an edge of weight 0, which is not there (yet).
     pub fn ends(&self, line: usize) -> Option<(Item, Item)> {
-        if let Meaning::Edge(i) = self.picture.lines[line].meaning
+        if let LineKind::Edge(i) = self.picture.lines[line].kind
             && self.circuit.edges[i].weight == 0.0
         {
             return None;
         }
-        let spots = &self.picture.lines[line].spots;
+        let spots = &self.picture.lines[line].boxes;
         let item = |spot: Option<&usize>| self.items.get(*spot?).copied().flatten();
         Some((item(spots.first())?, item(spots.last())?))
     }
@@ -148,7 +148,7 @@ impl Scene {
         let shown = self.shown(&View { selected: None, ..view.clone() });
         let lines = self.picture.lines.iter().zip(&shown.lines).filter(|(_, line)| **line != Emphasis::Hidden);
         let kept: HashSet<_> =
-            lines.filter_map(|(line, _)| if let Meaning::Edge(i) = line.meaning { Some(i) } else { None }).collect();
+            lines.filter_map(|(line, _)| if let LineKind::Edge(i) = line.kind { Some(i) } else { None }).collect();
         let hidden = |item: Item| view.edits.hidden.contains(&item);
         let mut circuit = self.circuit.clone();
         let mut number = 0..;
@@ -236,9 +236,9 @@ fn vec(x: f64, y: f64) -> Vec2 {
 }
 
 /// A line upwards from the top of each spot to the bottom of the next: Bézier curves that leave and arrive upright, in straight pieces.
-fn curve(line: &Line, picture: &Picture) -> Vec<Pos2> {
+fn curve(line: &Connector, picture: &CircuitLayout) -> Vec<Pos2> {
     const PIECES: usize = 12;
-    let spots: Vec<_> = line.spots.iter().map(|&spot| &picture.spots[spot]).collect();
+    let spots: Vec<_> = line.boxes.iter().map(|&spot| &picture.boxes[spot]).collect();
     let mut points = Vec::with_capacity(spots.len() * (PIECES + 1));
     for pair in spots.windows(2) {
         let (start, end) = (point(pair[0].x, pair[0].top), point(pair[1].x, pair[1].bottom));

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
-use gossamer::circuits::checkpoint::{Look, Score, scores};
-use gossamer::circuits::paint::Widths;
+use gossamer::circuits::checkpoint::{CheckpointEvalConfig, Score, scores};
+use gossamer::circuits::color::Widths;
 use gossamer::circuits::{Circuit, EdgeEntry, Node, TokenWeights};
 use gossamer::device::Device;
 use gossamer::model::Model;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::checkpoint;
-use gossamer::train::metrics::{self, Logged};
+use gossamer::train::metrics::{self, MetricsLine};
 
 use crate::jobs::with_own_threads;
 
@@ -29,7 +29,7 @@ pub struct Moment {
 }
 
 enum News {
-    Read(Vec<Logged>, Vec<u64>),
+    Read(Vec<MetricsLine>, Vec<u64>),
     Moment(Box<Moment>),
     Trouble(String),
 }
@@ -39,7 +39,7 @@ pub struct Timeline {
     /// The run's folder.
     pub run: PathBuf,
     /// What it logged.
-    pub logged: Vec<Logged>,
+    pub logged: Vec<MetricsLine>,
     /// The steps of its checkpoints.
     pub steps: Vec<u64>,
     /// What went wrong with all of it.
@@ -198,7 +198,7 @@ fn read(run: &Path, circuit: &Circuit, stop: &Arc<AtomicBool>, tell: &dyn Fn(New
     let tokenizer = Tokenizer::load(run.join("tokenizer.json"))?;
     let device = Device::open("auto")?;
     for (step, path) in checkpoints.into_iter().rev() {
-        let look = Look::default();
+        let look = CheckpointEvalConfig::default();
         let moment = match Model::load(&path, &device).map_err(|e| e.to_string()) {
             // The others may be whole.
             Err(why) => Moment { step, circuit: Err(why.clone()), scores: Err(why) },

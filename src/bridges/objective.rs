@@ -99,7 +99,7 @@ impl Terms<f64, Vec<f64>> {
 }
 
 /// The gradients of the objective.
-pub struct Gradients {
+pub struct BridgeGradients {
     /// For every parameter of the sparse model, in order, that is trained.
     pub sparse: Vec<Option<Tensor>>,
     /// For every tensor of the bridges, in order.
@@ -213,7 +213,7 @@ impl Objective<'_> {
         sequences: usize,
         share: f32,
         wanted: &dyn Fn(Kind) -> bool,
-    ) -> Result<(Losses, Gradients)> {
+    ) -> Result<(Losses, BridgeGradients)> {
         let c = &self.coefficients;
         let batches = self.batches(tokens, sequences)?;
         let dense = self.run_dense(&batches)?;
@@ -270,7 +270,7 @@ impl Objective<'_> {
             Some(gradient) => Ok(gradient),
             None => self.sparse.device.zeros(&map.name, map.value.shape()),
         });
-        let gradients = Gradients { sparse: of_sparse, bridges: of_bridges.collect::<Result<_>>()? };
+        let gradients = BridgeGradients { sparse: of_sparse, bridges: of_bridges.collect::<Result<_>>()? };
         Ok((losses(&cross_entropy, &encoded.errors, &decoded.errors, &kl_d2s, &kl_s2d), gradients))
     }
 

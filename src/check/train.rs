@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::model::{Batch, NoHooks};
 use crate::ops::count_nonzero;
 use crate::sparsity::Schedule;
-use crate::train::config::{GradRms, Optimizer};
+use crate::train::config::{GradRms, OptimizerConfig};
 use crate::train::step::Trainer;
 
 #[derive(Deserialize)]
@@ -56,7 +56,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let &[steps, batch, _] = shape.as_slice() else {
         return Err(case.error(format!("tokens are {shape:?}, expected (steps, B, T)")));
     };
-    let optimizer = Optimizer {
+    let optimizer = OptimizerConfig {
         steps: h.total_steps,
         batch_size: batch,
         accumulate: 1,

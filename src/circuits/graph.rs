@@ -29,7 +29,7 @@ pub struct Graph {
 }
 
 /// The linear layer that makes a node: its name within a layer, the kind of nodes it reads, and which row the node is.
-fn maker(node: Node, attention_width: usize) -> Option<(LinearLayer, NodeKind, usize)> {
+fn producer(node: Node, attention_width: usize) -> Option<(LinearLayer, NodeKind, usize)> {
     let row = node.index;
     match node.kind {
         NodeKind::AttnQ => Some((LinearLayer::AttnIn, NodeKind::AttnIn, row)),
@@ -51,7 +51,7 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
     let mut read: HashMap<String, Option<HostTensor>> = HashMap::new();
     let mut result = Graph::default();
     for &to in &kept {
-        let Some((layer, kind, row)) = maker(to, model.config.attention_width()) else { continue };
+        let Some((layer, kind, row)) = producer(to, model.config.attention_width()) else { continue };
         let mut tensor = |part: &str| -> Result<Option<HostTensor>> {
             let name = format!("transformer.h.{}.{}.{part}", to.layer, layer.name());
             if !read.contains_key(&name) {
@@ -78,7 +78,7 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
 }
 
 /// A forward pass through gates in which one edge carries nothing but the mean of what it would carry.
-pub struct Cut<'a> {
+pub struct EdgeAblation<'a> {
     gates: Gates<'a>,
     layer: usize,
     linear: LinearLayer,
@@ -87,15 +87,15 @@ pub struct Cut<'a> {
     weight: f32,
 }
 
-impl<'a> Cut<'a> {
+impl<'a> EdgeAblation<'a> {
     /// Cuts `edge` of `model` beside what `gates` do.
     pub fn new(model: &Model, gates: Gates<'a>, edge: Edge) -> Option<Self> {
-        let (linear, _, row) = maker(edge.to, model.config.attention_width())?;
+        let (linear, _, row) = producer(edge.to, model.config.attention_width())?;
         Some(Self { gates, layer: edge.to.layer, linear, row, column: edge.from.index, weight: edge.weight })
     }
 }
 
-impl Hooks for Cut<'_> {
+impl Hooks for EdgeAblation<'_> {
     fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
         self.gates.on_activation(tape, site, value)
     }

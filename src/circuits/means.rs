@@ -125,7 +125,7 @@ impl Circuit {
     ///
     /// # Errors
     /// [`Error::Text`] naming a node whose mean is another one.
-    pub fn stands_at(&self, means: &BTreeMap<Site, Vec<f32>>) -> Result<()> {
+    pub fn check_means(&self, means: &BTreeMap<Site, Vec<f32>>) -> Result<()> {
         for entry in &self.nodes {
             let mean =
                 means.get(&entry.node().site()).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));

@@ -10,7 +10,7 @@ use gossamer::model::{
 use gossamer::ops::compress::{self, Nonzeros};
 use gossamer::sparsity::Schedule;
 use gossamer::tape::Tape;
-use gossamer::train::config::{GradRms, Optimizer};
+use gossamer::train::config::{GradRms, OptimizerConfig};
 use gossamer::train::step::Trainer;
 use gossamer::{Error, Result};
 use rand::RngExt;
@@ -115,7 +115,7 @@ fn compressed_models_need_less_memory() {
 #[test]
 fn what_is_held_compressed_is_not_trained() {
     let config = config(SHAPES);
-    let optimizer = Optimizer {
+    let optimizer = OptimizerConfig {
         steps: 10,
         batch_size: 3,
         accumulate: 1,

@@ -3,7 +3,7 @@
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model, ModelConfig, TopkSites};
 use gossamer::sparsity::Schedule;
-use gossamer::train::config::{GradRms, Optimizer};
+use gossamer::train::config::{GradRms, OptimizerConfig};
 use gossamer::train::step::{StepNumbers, Trainer};
 use rand::RngExt;
 
@@ -29,8 +29,8 @@ pub fn model() -> ModelConfig {
 }
 
 /// Steps of batches of four.
-pub fn optimizer(steps: u64) -> Optimizer {
-    Optimizer {
+pub fn optimizer(steps: u64) -> OptimizerConfig {
+    OptimizerConfig {
         steps,
         batch_size: 4,
         accumulate: 1,
@@ -59,7 +59,7 @@ pub fn schedule() -> Schedule {
 }
 
 /// Training of a fresh model.
-pub fn trainer(device: &Device, config: ModelConfig, optimizer: Optimizer, schedule: Schedule) -> Trainer {
+pub fn trainer(device: &Device, config: ModelConfig, optimizer: OptimizerConfig, schedule: Schedule) -> Trainer {
     Trainer::new(Model::new(config, 7, device).unwrap(), optimizer, schedule).unwrap()
 }
 

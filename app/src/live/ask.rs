@@ -66,13 +66,13 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     let start = Instant::now();
     if known.as_ref().is_none_or(|(prompt, ..)| *prompt != question.prompt) {
         let tokens = encode(opened, "prompt", &question.prompt, opened.model.config.block_size)?;
-        let response = Arc::new(probe.ask(&tokens, &[])?);
+        let response = Arc::new(probe.run(&tokens, &[])?);
         *known = Some((question.prompt.clone(), tokens, response));
     }
     let Some((_, tokens, plain)) = known else { anyhow::bail!("write a prompt") };
     let edited = match question.edits.is_empty() {
         true => None,
-        false => Some(probe.ask(tokens, &question.edits)?),
+        false => Some(probe.run(tokens, &question.edits)?),
     };
     let sites = &edited.as_ref().unwrap_or(plain).sites;
     let pattern = question.head.and_then(|(layer, head)| {
@@ -83,7 +83,7 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     let text = |&id: &u32| opened.tokenizer.token_text(id);
     let tokens = tokens.iter().map(text).collect();
     let responses = std::iter::once(&**plain).chain(&edited);
-    let all: Vec<&[f64]> = responses.flat_map(|said| [&said.model[..], &said.circuit, &said.rest]).collect();
+    let all: Vec<&[f64]> = responses.flat_map(|said| [&said.model[..], &said.circuit, &said.complement]).collect();
     let shown = shown(opened, &all);
     Ok(Answer { question, tokens, plain: plain.clone(), shown, edited, pattern, took: start.elapsed() })
 }

@@ -87,7 +87,7 @@ fn how(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
     match steer.by {
         By::Counterfactual => {
             let task = &document.circuit.task;
-            let sides = [("negative", task.negative.as_str()), ("positive", task.positive.as_str())];
+            let sides = [("negative", task.counterfactual.as_str()), ("positive", task.clean.as_str())];
             if let Some(text) = panel::code(ui, "counterfactual", counterfactual(document, view), &sides) {
                 view.edits.live.steer.counterfactual = Some(text);
             }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use eframe::egui::Context;
 use gossamer::bridges::{Channel, ModelName, Recipe, residual_channels};
-use gossamer::circuits::wording::signed;
+use gossamer::circuits::labels::signed;
 use gossamer::circuits::{Node, NodeEntry};
 use gossamer::model::Site;
 
@@ -201,7 +201,7 @@ impl Live {
 
     fn activation(&self, answer: &Answer, node: Node, at: usize) -> Option<String> {
         let (plain, edited) = answer.activations(node)?;
-        let token = gossamer::circuits::wording::token(answer.tokens.get(at)?);
+        let token = gossamer::circuits::labels::token(answer.tokens.get(at)?);
         let before = *plain.get(at)?;
         Some(match edited.and_then(|edited| edited.get(at).copied()).filter(|&now| now != before) {
             Some(now) => {
@@ -214,12 +214,12 @@ impl Live {
 
 /// The prompt of both tabs.
 fn prompt<'a>(document: &'a Document, view: &'a View) -> &'a str {
-    view.edits.live.prompt.as_deref().unwrap_or(&document.circuit.task.positive)
+    view.edits.live.prompt.as_deref().unwrap_or(&document.circuit.task.clean)
 }
 
 /// The prompt that steering goes towards.
 fn counterfactual<'a>(document: &'a Document, view: &'a View) -> &'a str {
-    view.edits.live.steer.counterfactual.as_deref().unwrap_or(&document.circuit.task.negative)
+    view.edits.live.steer.counterfactual.as_deref().unwrap_or(&document.circuit.task.counterfactual)
 }
 
 /// The channels that may steer by what the circuit says: those that it reads itself, and where else its channels of the stream are read.

@@ -81,7 +81,7 @@ impl Opened {
         let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
         let hash = model.hash()?;
         if !circuit.model.hash.is_empty() {
-            circuit.belongs_to(&hash).with_context(|| path.display().to_string())?;
+            circuit.check_model(&hash).with_context(|| path.display().to_string())?;
         }
         let means = means(file, circuit, (&model, &hash), &tokenizer).map_err(|e| format!("{e:#}"));
         let folder = files.weights_path.parent().unwrap_or(Path::new("")).to_path_buf();
@@ -112,7 +112,7 @@ fn means(
         }
     };
     if !circuit.model.hash.is_empty() {
-        circuit.stands_at(&means).context("put the means.safetensors of the circuit's folder beside it")?;
+        circuit.check_means(&means).context("put the means.safetensors of the circuit's folder beside it")?;
     }
     Ok(means)
 }

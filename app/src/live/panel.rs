@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use eframe::egui::{Color32, Panel, RichText, Role, TextEdit, TextStyle, Ui, WidgetInfo};
-use gossamer::circuits::paint::sign;
-use gossamer::circuits::wording::{self, visible};
+use gossamer::circuits::color::sign;
+use gossamer::circuits::labels::{self, visible};
 
 use super::{Live, Tab, bridge, prompt};
 use crate::document::Document;
@@ -85,7 +85,7 @@ impl Live {
 /// The prompt, which both tabs have.
 pub fn prompt_text(ui: &mut Ui, document: &Document, view: &mut View) {
     let task = &document.circuit.task;
-    let sides = [("positive", task.positive.as_str()), ("negative", task.negative.as_str())];
+    let sides = [("positive", task.clean.as_str()), ("negative", task.counterfactual.as_str())];
     if let Some(text) = code(ui, "prompt", super::prompt(document, view), &sides) {
         view.edits.live.prompt = Some(text);
     }
@@ -128,7 +128,7 @@ pub fn tokens(ui: &mut Ui, tokens: &[String], activations: Option<&[f32]>, chose
             }
             let said = format!("token {at}, {activation:+.3}");
             let button = ui.selectable_label(chosen == Some(at), text).on_hover_text(said);
-            let name = format!("token {at}, {}", wording::token(token));
+            let name = format!("token {at}, {}", labels::token(token));
             button.widget_info(|| WidgetInfo::selected(Role::Button, true, chosen == Some(at), &name));
             if button.clicked() {
                 clicked = Some(at);

@@ -2,7 +2,7 @@
 
 use eframe::egui::{CentralPanel, ComboBox, Panel, ScrollArea, Ui};
 use gossamer::circuits::Node;
-use gossamer::circuits::wording::signed;
+use gossamer::circuits::labels::signed;
 use gossamer::model::Site;
 
 use super::ask::{Answer, answers};
@@ -113,7 +113,7 @@ fn said(ui: &mut Ui, live: &Live, document: &Document) {
     let mut columns = vec![
         Column { name: "whole model", plain: &plain.model, edited: edited.map(|e| &e.model[..]) },
         Column { name: "circuit alone", plain: &plain.circuit, edited: edited.map(|e| &e.circuit[..]) },
-        Column { name: "all but circuit", plain: &plain.rest, edited: edited.map(|e| &e.rest[..]) },
+        Column { name: "all but circuit", plain: &plain.complement, edited: edited.map(|e| &e.complement[..]) },
     ];
     if document.circuit.nodes.is_empty() {
         columns.truncate(1);

@@ -1,7 +1,7 @@
 //! Probabilities of next tokens, side by side.
 
 use eframe::egui::{Align2, Color32, FontId, Grid, Rect, RichText, Role, Sense, StrokeKind, Ui, WidgetInfo, vec2};
-use gossamer::circuits::wording::{clipped, token};
+use gossamer::circuits::labels::{clipped, token};
 
 /// A column: its name, and probabilities by token id; where something was edited, before it too.
 pub struct Column<'a> {

@@ -1,13 +1,13 @@
 //! A circuit for people and for other programs: as text, as a picture, as a Graphviz graph, as JSON with its residual paths.
 
+pub mod color;
 mod dot;
 mod json;
-pub mod paint;
-pub mod picture;
+pub mod labels;
+pub mod layout;
 mod residual;
 mod show;
 mod svg;
-pub mod wording;
 
 pub use dot::dot;
 pub use json::json;

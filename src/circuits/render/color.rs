@@ -28,10 +28,10 @@ pub fn shade(value: f64) -> [u8; 3] {
 }
 
 /// How well a node tells the prompts apart, from -1 to 1: the difference of its means over the whole range of its activations.
-pub fn contrast(entry: &NodeEntry) -> f64 {
-    let span = entry.positive.max.max(entry.negative.max) - entry.positive.min.min(entry.negative.min);
-    let contrast = (entry.positive.mean - entry.negative.mean) / span;
-    if contrast.is_finite() { contrast.clamp(-1.0, 1.0) } else { 0.0 }
+pub fn separation(entry: &NodeEntry) -> f64 {
+    let span = entry.clean.max.max(entry.counterfactual.max) - entry.clean.min.min(entry.counterfactual.min);
+    let separation = (entry.clean.mean - entry.counterfactual.mean) / span;
+    if separation.is_finite() { separation.clamp(-1.0, 1.0) } else { 0.0 }
 }
 
 /// How wide edges are drawn.

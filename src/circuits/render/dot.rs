@@ -1,8 +1,8 @@
 //! A circuit as a Graphviz graph.
 
-use super::paint::{RESIDUAL, Widths, contrast, hex, shade, sign};
+use super::color::{RESIDUAL, Widths, hex, separation, shade, sign};
+use super::labels::{signed, token};
 use super::residual::{Reader, Writer, residual_paths};
-use super::wording::{signed, token};
 use crate::circuits::file::{Circuit, NodeEntry};
 use crate::circuits::nodes::NodeKind;
 
@@ -92,15 +92,15 @@ fn drawn(entry: &NodeEntry) -> String {
     let tooltip = format!(
         "mean {}, positive {}, negative {}, loss without it {}",
         signed(entry.mean),
-        signed(entry.positive.mean),
-        signed(entry.negative.mean),
+        signed(entry.clean.mean),
+        signed(entry.counterfactual.mean),
         signed(entry.ablation_delta)
     );
     format!(
         "      {} [label={}, fillcolor=\"{}\", tooltip={}];",
         quoted(&entry.node().to_string()),
         quoted(&label),
-        hex(shade(contrast(entry))),
+        hex(shade(separation(entry))),
         quoted(&tooltip)
     )
 }

@@ -1,7 +1,7 @@
 //! What a circuit file says about how it was found, taken up again: the same nodes, the same pairs.
 
-use super::find::{CHOOSING, JUDGING};
-use super::prune::Settings;
+use super::prune::SearchSettings;
+use super::search::{TEST_STREAM, TRAIN_STREAM};
 use super::tasks::{self, Split, Task};
 use super::{Circuit, Layout};
 use crate::model::expect_model;
@@ -13,7 +13,7 @@ impl Circuit {
     ///
     /// # Errors
     /// [`Error::OtherModel`] with both hashes; [`Error::Text`] if the circuit does not say which model it is a part of.
-    pub fn belongs_to(&self, hash: &str) -> Result<()> {
+    pub fn check_model(&self, hash: &str) -> Result<()> {
         if self.model.hash.is_empty() {
             return Err(Error::Text(format!(
                 "the circuit of {} has no hash that says which model it is a part of: find it anew in this one",
@@ -27,8 +27,8 @@ impl Circuit {
     ///
     /// # Errors
     /// [`Error::Text`] if they are not those of pruning.
-    pub fn pruning(&self) -> Result<Settings> {
-        let settings: Settings = serde_json::from_value(self.settings.clone())
+    pub fn search_settings(&self) -> Result<SearchSettings> {
+        let settings: SearchSettings = serde_json::from_value(self.settings.clone())
             .map_err(|e| Error::Text(format!("the circuit's settings are not those of pruning: {e}")))?;
         settings.validate()?;
         Ok(settings)
@@ -38,8 +38,8 @@ impl Circuit {
     ///
     /// # Errors
     /// [`Error::Text`] where the built-in pairs or the tokenizer are not those it was found with, and those of [`tasks::batch`].
-    pub fn pairs(&self, task: Option<Task>, tokenizer: &Tokenizer, longest: usize) -> Result<tasks::Batch> {
-        let [train, _] = self.pairs_of_both_splits(task, tokenizer, longest)?;
+    pub fn pairs(&self, task: Option<Task>, tokenizer: &Tokenizer, longest: usize) -> Result<tasks::PairBatch> {
+        let [train, _] = self.pairs_by_split(task, tokenizer, longest)?;
         Ok(train)
     }
 
@@ -47,24 +47,24 @@ impl Circuit {
     ///
     /// # Errors
     /// Those of [`Circuit::pairs`].
-    pub fn pairs_of_both_splits(
+    pub fn pairs_by_split(
         &self,
         task: Option<Task>,
         tokenizer: &Tokenizer,
         longest: usize,
-    ) -> Result<[tasks::Batch; 2]> {
-        let (task, settings) = (self.question(task, tokenizer)?, self.pruning()?);
+    ) -> Result<[tasks::PairBatch; 2]> {
+        let (task, settings) = (self.resolve_task(task, tokenizer)?, self.search_settings()?);
         let longest = longest.min(settings.max_length);
         let batch =
             |split, seed| tasks::batch(&task, split, settings.seed ^ seed, 0, settings.eval_pairs, tokenizer, longest);
-        Ok([batch(Split::Train, CHOOSING)?, batch(Split::Test, JUDGING)?])
+        Ok([batch(Split::Train, TRAIN_STREAM)?, batch(Split::Test, TEST_STREAM)?])
     }
 
     /// Its task, with the answers that it was found with. `task` as for [`Circuit::pairs`].
     ///
     /// # Errors
     /// Those of [`Circuit::pairs`].
-    pub fn question(&self, task: Option<Task>, tokenizer: &Tokenizer) -> Result<Task> {
+    pub fn resolve_task(&self, task: Option<Task>, tokenizer: &Tokenizer) -> Result<Task> {
         let built_in = task.is_none();
         let task = match task {
             Some(task) => task,
@@ -84,7 +84,7 @@ impl Circuit {
                 self.task.variant
             )));
         }
-        task.fitted(tokenizer)
+        task.for_tokenizer(tokenizer)
     }
 
     /// Which of a model's nodes it keeps, by number.

@@ -7,7 +7,7 @@ use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 use serde::{Deserialize, Serialize};
 
-use super::tasks::Tokens;
+use super::tasks::TokenPair;
 use crate::model::{Batch, Hooks, Model, QueryPositions, Weights};
 use crate::ops::logit_diff::{TokenPairs, loss};
 use crate::tape::{Tape, Var};
@@ -15,16 +15,16 @@ use crate::{Error, Result};
 
 /// Pairs on a device: first all positive prompts, then all negative ones, padded on the right to equal length. What comes
 /// after a prompt does not change what a causal model says at its end.
-pub struct Questions {
-    whole: Part,
+pub struct TaskBatch {
+    whole: SubBatch,
     /// The same prompts in parts of like length; none if they are few.
-    parts: Vec<Part>,
+    parts: Vec<SubBatch>,
     lengths: Vec<usize>,
     pairs: usize,
 }
 
 /// Some of the prompts.
-struct Part {
+struct SubBatch {
     batch: Batch,
     places: QueryPositions,
     choices: TokenPairs,
@@ -35,23 +35,23 @@ struct Part {
 /// A prompt, the right and the wrong token after it.
 type Prompt<'a> = (&'a [u32], u32, u32);
 
-/// What [`Questions::ask`] gives, where it is not finite.
-pub(super) const DIFFERENCE: &str = "the difference between the answers' logits";
+/// What [`TaskBatch::logit_diffs_on_tape`] gives, where it is not finite.
+pub(super) const LOGIT_DIFF: &str = "the difference between the answers' logits";
 
 /// Tokens of a part on the CPU: their activations stay in its caches.
 const PART: usize = 1024;
 
-impl Questions {
+impl TaskBatch {
     /// Puts pairs on the model's device.
     ///
     /// # Errors
     /// [`Error::Shape`] for no pairs, empty prompts or prompts longer than the model reads, and the device's limits.
-    pub fn new(model: &Model, pairs: &[Tokens]) -> Result<Self> {
-        let positive = pairs.iter().map(|p| (&p.positive[..], p.target, p.alternative));
-        let negative = pairs.iter().map(|p| (&p.negative[..], p.alternative, p.target));
-        let prompts: Vec<Prompt> = positive.chain(negative).collect();
+    pub fn new(model: &Model, pairs: &[TokenPair]) -> Result<Self> {
+        let clean = pairs.iter().map(|p| (&p.clean[..], p.target, p.alternative));
+        let counterfactual = pairs.iter().map(|p| (&p.counterfactual[..], p.alternative, p.target));
+        let prompts: Vec<Prompt> = clean.chain(counterfactual).collect();
         let lengths: Vec<usize> = prompts.iter().map(|(prompt, ..)| prompt.len()).collect();
-        let whole = Part::new(model, &prompts, (0..prompts.len()).collect())?;
+        let whole = SubBatch::new(model, &prompts, (0..prompts.len()).collect())?;
         let mut parts = Vec::new();
         if model.device.is_cpu() && prompts.len() * whole.batch.shape().1 > PART {
             let mut order: Vec<usize> = (0..prompts.len()).collect();
@@ -59,7 +59,7 @@ impl Questions {
             let mut rest = &order[..];
             while let Some(&longest) = rest.last() {
                 let (before, part) = rest.split_at(rest.len().saturating_sub((PART / lengths[longest]).max(1)));
-                parts.push(Part::new(model, &prompts, part.to_vec())?);
+                parts.push(SubBatch::new(model, &prompts, part.to_vec())?);
                 rest = before;
             }
         }
@@ -80,8 +80,14 @@ impl Questions {
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
-    pub fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
-        self.whole.ask(model, weights, tape, sites)
+    pub fn logit_diffs_on_tape(
+        &self,
+        model: &Model,
+        weights: &Weights,
+        tape: &mut Tape,
+        sites: &mut dyn Hooks,
+    ) -> Result<Var> {
+        self.whole.logit_diffs_on_tape(model, weights, tape, sites)
     }
 
     /// Returns an error unless all of `values` are finite, which were computed, as `what` says, from a forward pass of all prompts with
@@ -103,53 +109,53 @@ impl Questions {
     ///
     /// # Errors
     /// [`Error::NonFiniteSite`] where an answer is not finite; those of the forward pass and of `sites`.
-    pub fn answers(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<Answers> {
-        Ok(self.answers_while(model, weights, sites, |_| true)?.unwrap_or_default())
+    pub fn logit_diffs(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
+        Ok(self.logit_diffs_while(model, weights, sites, |_| true)?.unwrap_or_default())
     }
 
-    /// As [`Questions::answers`], given up as soon as `go_on` says no to the answers so far.
+    /// As [`TaskBatch::logit_diffs`], given up as soon as `go_on` says no to the answers so far.
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
-    pub fn answers_while(
+    pub fn logit_diffs_while(
         &self,
         model: &Model,
         weights: &Weights,
         sites: &mut dyn Hooks,
-        mut go_on: impl FnMut(&Answers) -> bool,
-    ) -> Result<Option<Answers>> {
+        mut go_on: impl FnMut(&LogitDiffs) -> bool,
+    ) -> Result<Option<LogitDiffs>> {
         let parts = if self.parts.is_empty() { std::slice::from_ref(&self.whole) } else { &self.parts[..] };
         // By their numbers, so that the order of the parts leaves no trace in the sums.
-        let mut answers: Vec<Option<f64>> = vec![None; self.lengths.len()];
-        let collect = |answers: &[Option<f64>]| {
-            let (positive, negative) = answers.split_at(self.pairs);
-            let [positive, negative] = [positive, negative].map(|side| side.iter().flatten().copied().collect());
-            Answers { positive, negative }
+        let mut diffs: Vec<Option<f64>> = vec![None; self.lengths.len()];
+        let collect = |diffs: &[Option<f64>]| {
+            let (clean, counterfactual) = diffs.split_at(self.pairs);
+            let [clean, counterfactual] = [clean, counterfactual].map(|side| side.iter().flatten().copied().collect());
+            LogitDiffs { clean, counterfactual }
         };
         for (done, part) in parts.iter().enumerate() {
-            if done > 0 && !go_on(&collect(&answers)) {
+            if done > 0 && !go_on(&collect(&diffs)) {
                 return Ok(None);
             }
-            let z = part.ask(model, weights, &mut Tape::new(), sites)?.value().read()?;
-            model.check_finite(DIFFERENCE, &z, weights, &part.batch, sites)?;
-            part.numbers.iter().zip(z).for_each(|(&number, z)| answers[number] = Some(f64::from(z)));
+            let z = part.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
+            model.check_finite(LOGIT_DIFF, &z, weights, &part.batch, sites)?;
+            part.numbers.iter().zip(z).for_each(|(&number, z)| diffs[number] = Some(f64::from(z)));
         }
-        Ok(Some(collect(&answers)))
+        Ok(Some(collect(&diffs)))
     }
 
-    /// As [`Questions::answers`], with all prompts in one batch: for `sites` that look at all of them.
+    /// As [`TaskBatch::logit_diffs`], with all prompts in one batch: for `sites` that look at all of them.
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
-    pub fn answers_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<Answers> {
-        let z = self.ask(model, weights, &mut Tape::new(), sites)?.value().read()?;
-        self.check_finite((DIFFERENCE, &z), model, weights, sites)?;
+    pub fn logit_diffs_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
+        let z = self.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
+        self.check_finite((LOGIT_DIFF, &z), model, weights, sites)?;
         let wide = |z: &[f32]| z.iter().map(|&z| f64::from(z)).collect();
-        Ok(Answers { positive: wide(&z[..self.pairs]), negative: wide(&z[self.pairs..]) })
+        Ok(LogitDiffs { clean: wide(&z[..self.pairs]), counterfactual: wide(&z[self.pairs..]) })
     }
 }
 
-impl Part {
+impl SubBatch {
     fn new(model: &Model, all: &[Prompt], numbers: Vec<usize>) -> Result<Self> {
         let prompts = || numbers.iter().map(|&number| all[number]);
         let longest = prompts().map(|(prompt, ..)| prompt.len()).max().unwrap_or(0);
@@ -166,7 +172,13 @@ impl Part {
         Ok(Self { batch, places, choices, numbers })
     }
 
-    fn ask(&self, model: &Model, weights: &Weights, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
+    fn logit_diffs_on_tape(
+        &self,
+        model: &Model,
+        weights: &Weights,
+        tape: &mut Tape,
+        sites: &mut dyn Hooks,
+    ) -> Result<Var> {
         let logits = model.forward_at(tape, weights, &self.batch, &self.places, sites)?;
         tape.logit_diff(&logits, &self.choices)
     }
@@ -174,11 +186,11 @@ impl Part {
 
 /// How sure a model is of the right answers: the right one's logit minus the wrong one's.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answers {
+pub struct LogitDiffs {
     /// Of the positive prompts.
-    pub positive: Vec<f64>,
+    pub clean: Vec<f64>,
     /// Of the negative prompts.
-    pub negative: Vec<f64>,
+    pub counterfactual: Vec<f64>,
 }
 
 /// A scale and a shift of the two answers' logits (method: section 4). The shift favours the target.
@@ -196,15 +208,15 @@ impl Default for Calibration {
     }
 }
 
-impl Answers {
+impl LogitDiffs {
     fn calibrated(&self, c: Calibration) -> impl Iterator<Item = f64> + '_ {
-        let positive = self.positive.iter().map(move |z| c.scale * z + c.shift);
-        positive.chain(self.negative.iter().map(move |z| c.scale * z - c.shift))
+        let clean = self.clean.iter().map(move |z| c.scale * z + c.shift);
+        clean.chain(self.counterfactual.iter().map(move |z| c.scale * z - c.shift))
     }
 
     /// How many answers there are.
     pub(super) fn len(&self) -> usize {
-        self.positive.len() + self.negative.len()
+        self.clean.len() + self.counterfactual.len()
     }
 
     /// The task loss: minus log softmax over the two answers, averaged over both members of all pairs.
@@ -225,7 +237,7 @@ impl Answers {
         let start = Calibration::default();
         let line = MoreThuenteLineSearch::new();
         let solver = LBFGS::new(line, 7);
-        let problem = Problem { answers: self, left: Cell::new(EVALUATIONS) };
+        let problem = CalibrationProblem { diffs: self, left: Cell::new(EVALUATIONS) };
         let run = Executor::new(problem, solver).configure(|state| state.param(vec![1.0, 0.0]).max_iters(16)).run();
         let best = run.ok().and_then(|run| run.state.best_param);
         let found = best.as_deref().map(|p| Calibration { scale: p[0], shift: p[1] });
@@ -239,12 +251,12 @@ impl Answers {
 const EVALUATIONS: u32 = 1000;
 
 /// What calibration minimises.
-struct Problem<'a> {
-    answers: &'a Answers,
+struct CalibrationProblem<'a> {
+    diffs: &'a LogitDiffs,
     left: Cell<u32>,
 }
 
-impl Problem<'_> {
+impl CalibrationProblem<'_> {
     /// Ends the search where a number is not finite or it takes too long.
     fn look(&self, numbers: &[f64]) -> Result<(), argmin::core::Error> {
         self.left.set(self.left.get().saturating_sub(1));
@@ -255,27 +267,27 @@ impl Problem<'_> {
     }
 }
 
-impl CostFunction for Problem<'_> {
+impl CostFunction for CalibrationProblem<'_> {
     type Param = Vec<f64>;
     type Output = f64;
 
     fn cost(&self, p: &Vec<f64>) -> Result<f64, argmin::core::Error> {
-        let loss = self.answers.loss(Calibration { scale: p[0], shift: p[1] });
+        let loss = self.diffs.loss(Calibration { scale: p[0], shift: p[1] });
         self.look(&[loss, p[0], p[1]])?;
         Ok(loss)
     }
 }
 
-impl Gradient for Problem<'_> {
+impl Gradient for CalibrationProblem<'_> {
     type Param = Vec<f64>;
     type Gradient = Vec<f64>;
 
     fn gradient(&self, p: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
         let (scale, shift) = (p[0], p[1]);
-        let count = self.answers.len().max(1) as f64;
+        let count = self.diffs.len().max(1) as f64;
         let mut gradient = vec![0.0; 2];
-        for (answers, sign) in [(&self.answers.positive, 1.0), (&self.answers.negative, -1.0)] {
-            for z in answers {
+        for (diffs, sign) in [(&self.diffs.clean, 1.0), (&self.diffs.counterfactual, -1.0)] {
+            for z in diffs {
                 let slope = loss(scale * z + sign * shift).1;
                 gradient[0] -= slope * z / count;
                 gradient[1] -= slope * sign / count;

@@ -60,7 +60,7 @@ impl RowKey {
 
 /// What is at a place; the numbers are positions in the circuit's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum BoxContent {
     /// One of the circuit's nodes.
     Node(usize),
     /// A residual channel that the embedding writes.
@@ -73,9 +73,9 @@ pub enum What {
 
 /// A place in the drawing; heights count downwards.
 #[derive(Clone, Debug)]
-pub struct Spot {
+pub struct NodeBox {
     /// What is there.
-    pub what: What,
+    pub content: BoxContent,
     /// Its centre.
     pub x: f64,
     /// Where it begins.
@@ -90,7 +90,7 @@ pub struct Spot {
 
 /// What a line stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum LineKind {
     /// A weight: a position in the circuit's edges.
     Edge(usize),
     /// A residual channel.
@@ -99,16 +99,16 @@ pub enum Meaning {
 
 /// A line through some spots, upwards.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct Connector {
     /// What it stands for.
-    pub meaning: Meaning,
+    pub kind: LineKind,
     /// Where it passes: positions in [`Picture::spots`].
-    pub spots: Vec<usize>,
+    pub boxes: Vec<usize>,
 }
 
 /// A row's place.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct SiteRow {
     /// What is in it.
     pub key: RowKey,
     /// Where it begins.
@@ -119,7 +119,7 @@ pub struct Row {
 
 /// The frame around the queries, keys and values of one head.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub struct HeadFrame {
     /// The head's number.
     pub head: usize,
     /// Where it begins.
@@ -132,68 +132,79 @@ pub struct Frame {
 
 /// A laid out circuit: left and top are at 0.
 #[derive(Clone, Debug, Default)]
-pub struct Picture {
+pub struct CircuitLayout {
     /// How wide it is.
     pub width: f64,
     /// How high it is.
     pub height: f64,
     /// From the bottom to the top.
-    pub rows: Vec<Row>,
+    pub rows: Vec<SiteRow>,
     /// All that has a place.
-    pub spots: Vec<Spot>,
+    pub boxes: Vec<NodeBox>,
     /// All that joins places.
-    pub lines: Vec<Line>,
+    pub lines: Vec<Connector>,
     /// Around the nodes of heads.
-    pub frames: Vec<Frame>,
+    pub frames: Vec<HeadFrame>,
 }
 
-impl Picture {
+impl CircuitLayout {
     /// Lays out a circuit whose lists are in order ([`Circuit::normalised`]).
     pub fn new(circuit: &Circuit) -> Self {
-        let mut picture = Self::default();
-        picture.place_boxes(circuit);
-        picture.draw_lines(circuit);
-        picture.arrange();
-        picture.stack();
-        picture.frame();
-        picture
+        let mut layout = Self::default();
+        layout.place_boxes(circuit);
+        layout.draw_lines(circuit);
+        layout.arrange();
+        layout.stack();
+        layout.frame();
+        layout
     }
 
     fn place_boxes(&mut self, circuit: &Circuit) {
-        let boxes = |list: usize, key, what: fn(usize) -> What| (0..list).map(move |i| (key, what(i), None));
+        let boxes =
+            |list: usize, key, content: fn(usize) -> BoxContent| (0..list).map(move |i| (key, content(i), None));
         let nodes = circuit.nodes.iter().enumerate().map(|(i, entry)| {
             let head = entry.head.map(|head| (head, entry.kind));
-            (row_of(entry.node()), What::Node(i), head)
+            (row_of(entry.node()), BoxContent::Node(i), head)
         });
-        let mut all: Vec<_> = boxes(circuit.embeddings.len(), RowKey::Embedding, What::Embedding)
+        let mut all: Vec<_> = boxes(circuit.embeddings.len(), RowKey::Embedding, BoxContent::Embedding)
             .chain(nodes)
-            .chain(boxes(circuit.unembeddings.len(), RowKey::Unembedding, What::Unembedding))
+            .chain(boxes(circuit.unembeddings.len(), RowKey::Unembedding, BoxContent::Unembedding))
             .collect();
         all.sort_by_key(|&(key, _, _)| key);
-        for (key, what, head) in all {
+        for (key, content, head) in all {
             if self.rows.last().is_none_or(|row| row.key != key) {
-                self.rows.push(Row { key, top: 0.0, bottom: 0.0 });
+                self.rows.push(SiteRow { key, top: 0.0, bottom: 0.0 });
             }
-            self.spots.push(Spot { what, x: 0.0, top: 0.0, bottom: 0.0, row: self.rows.len() - 1, head, level: 0 });
+            self.boxes.push(NodeBox {
+                content,
+                x: 0.0,
+                top: 0.0,
+                bottom: 0.0,
+                row: self.rows.len() - 1,
+                head,
+                level: 0,
+            });
         }
     }
 
     fn draw_lines(&mut self, circuit: &Circuit) {
         let mut nodes = HashMap::new();
         let mut channels = HashMap::new();
-        for (spot, Spot { what, .. }) in self.spots.iter().enumerate() {
-            match *what {
-                What::Node(i) => drop(nodes.insert(circuit.nodes[i].node(), spot)),
-                What::Embedding(i) => drop(channels.insert((User::Embedding, circuit.embeddings[i].channel), spot)),
-                What::Unembedding(i) => {
-                    channels.insert((User::Unembedding, circuit.unembeddings[i].channel), spot);
+        for (node_box, NodeBox { content, .. }) in self.boxes.iter().enumerate() {
+            match *content {
+                BoxContent::Node(i) => drop(nodes.insert(circuit.nodes[i].node(), node_box)),
+                BoxContent::Embedding(i) => {
+                    drop(channels.insert((User::Embedding, circuit.embeddings[i].channel), node_box))
                 }
-                What::Bend => {}
+                BoxContent::Unembedding(i) => {
+                    channels.insert((User::Unembedding, circuit.unembeddings[i].channel), node_box);
+                }
+                BoxContent::Bend => {}
             }
         }
         for (i, edge) in circuit.edges.iter().enumerate() {
             if let (Some(&from), Some(&to)) = (nodes.get(&edge.from), nodes.get(&edge.to)) {
-                self.lines.push(Line { meaning: Meaning::Edge(i), spots: vec![from, to] });
+                self.lines.push(Connector { kind: LineKind::Edge(i), boxes: vec![from, to] });
             }
         }
         for (channel, from, to) in threads(circuit) {
@@ -202,30 +213,38 @@ impl Picture {
                 tokens => channels.get(&(tokens, channel)).copied(),
             };
             let (Some(from), Some(to)) = (find(from), find(to)) else { continue };
-            let mut spots = vec![from];
-            for row in self.spots[from].row + 1..self.spots[to].row {
-                spots.push(self.spots.len());
-                self.spots.push(Spot { what: What::Bend, x: 0.0, top: 0.0, bottom: 0.0, row, head: None, level: 0 });
+            let mut boxes = vec![from];
+            for row in self.boxes[from].row + 1..self.boxes[to].row {
+                boxes.push(self.boxes.len());
+                self.boxes.push(NodeBox {
+                    content: BoxContent::Bend,
+                    x: 0.0,
+                    top: 0.0,
+                    bottom: 0.0,
+                    row,
+                    head: None,
+                    level: 0,
+                });
             }
-            spots.push(to);
-            self.lines.push(Line { meaning: Meaning::Channel(channel), spots });
+            boxes.push(to);
+            self.lines.push(Connector { kind: LineKind::Channel(channel), boxes });
         }
     }
 
     /// Finds the `x` of every spot.
     fn arrange(&mut self) {
         let mut members = vec![Vec::new(); self.rows.len()];
-        for (i, spot) in self.spots.iter().enumerate() {
-            members[spot.row].push(i);
+        for (i, node_box) in self.boxes.iter().enumerate() {
+            members[node_box.row].push(i);
         }
-        let (mut below, mut above) = (vec![Vec::new(); self.spots.len()], vec![Vec::new(); self.spots.len()]);
-        for pair in self.lines.iter().flat_map(|line| line.spots.windows(2)) {
+        let (mut below, mut above) = (vec![Vec::new(); self.boxes.len()], vec![Vec::new(); self.boxes.len()]);
+        for pair in self.lines.iter().flat_map(|line| line.boxes.windows(2)) {
             below[pair[1]].push(pair[0]);
             above[pair[0]].push(pair[1]);
         }
         for row in &members {
             for (position, &i) in row.iter().enumerate() {
-                self.spots[i].x = (position as f64 - row.len() as f64 / 2.0) * (BOX.0 + GAP);
+                self.boxes[i].x = (position as f64 - row.len() as f64 / 2.0) * (BOX.0 + GAP);
             }
             self.arrange_row(row);
         }
@@ -239,40 +258,40 @@ impl Picture {
                     let (near, far) = if upwards { (&below[i], &above[i]) } else { (&above[i], &below[i]) };
                     let pulls: Vec<_> = near.iter().chain(far.iter().filter(|_| last)).collect();
                     if !pulls.is_empty() {
-                        self.spots[i].x = pulls.iter().map(|&&j| self.spots[j].x).sum::<f64>() / pulls.len() as f64;
+                        self.boxes[i].x = pulls.iter().map(|&&j| self.boxes[j].x).sum::<f64>() / pulls.len() as f64;
                     }
                 }
                 self.arrange_row(row);
             }
         }
-        let half = |spot: &Spot| breadth(spot) / 2.0 + GROUP_PAD;
-        let left = self.spots.iter().map(|spot| spot.x - half(spot)).fold(f64::INFINITY, f64::min);
-        self.spots.iter_mut().for_each(|spot| spot.x -= left);
-        self.width = self.spots.iter().map(|spot| spot.x + half(spot)).fold(0.0, f64::max);
+        let half = |node_box: &NodeBox| breadth(node_box) / 2.0 + GROUP_PAD;
+        let left = self.boxes.iter().map(|node_box| node_box.x - half(node_box)).fold(f64::INFINITY, f64::min);
+        self.boxes.iter_mut().for_each(|node_box| node_box.x -= left);
+        self.width = self.boxes.iter().map(|node_box| node_box.x + half(node_box)).fold(0.0, f64::max);
     }
 
     /// Moves the members of a row apart, as little as can be, in the order of where they want to be. Nodes of one head stay together.
     fn arrange_row(&mut self, row: &[usize]) {
-        let boxes = row.iter().filter(|&&i| self.spots[i].what != What::Bend).count();
+        let boxes = row.iter().filter(|&&i| self.boxes[i].content != BoxContent::Bend).count();
         let levels = boxes.div_ceil(COLUMNS).max(1);
         let mut wanted = row.to_vec();
-        wanted.sort_by(|&a, &b| self.spots[a].x.total_cmp(&self.spots[b].x).then(a.cmp(&b)));
+        wanted.sort_by(|&a, &b| self.boxes[a].x.total_cmp(&self.boxes[b].x).then(a.cmp(&b)));
 
         // Blocks of columns that move together: a bend, a column of boxes, or a head with its queries, keys and values.
         let mut blocks: Vec<Vec<Vec<usize>>> = Vec::new();
         let mut heads: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut loose = Vec::new();
         for i in wanted {
-            match (self.spots[i].what, self.spots[i].head) {
-                (What::Bend, _) => blocks.push(vec![vec![i]]),
+            match (self.boxes[i].content, self.boxes[i].head) {
+                (BoxContent::Bend, _) => blocks.push(vec![vec![i]]),
                 (_, Some((head, _))) => heads.entry(head).or_default().push(i),
                 (_, None) => loose.push(i),
             }
         }
         blocks.extend(loose.chunks(levels).map(|column| vec![column.to_vec()]));
         for mut members in heads.into_values() {
-            members.sort_by_key(|&i| self.spots[i].head);
-            let kinds = members.chunk_by(|&a, &b| self.spots[a].head == self.spots[b].head);
+            members.sort_by_key(|&i| self.boxes[i].head);
+            let kinds = members.chunk_by(|&a, &b| self.boxes[a].head == self.boxes[b].head);
             blocks.push(kinds.flat_map(|kind| kind.chunks(levels)).map(<[usize]>::to_vec).collect());
         }
 
@@ -280,10 +299,10 @@ impl Picture {
             .into_iter()
             .map(|columns| {
                 let members = columns.iter().map(Vec::len).sum::<usize>() as f64;
-                let wanted = columns.iter().flatten().map(|&i| self.spots[i].x).sum::<f64>() / members;
-                let first = &self.spots[columns[0][0]];
+                let wanted = columns.iter().flatten().map(|&i| self.boxes[i].x).sum::<f64>() / members;
+                let first = &self.boxes[columns[0][0]];
                 let pad = if first.head.is_some() { 2.0 * GROUP_PAD } else { 0.0 };
-                let column = breadth(first) + if first.what == What::Bend { 0.0 } else { GAP };
+                let column = breadth(first) + if first.content == BoxContent::Bend { 0.0 } else { GAP };
                 (wanted, column * columns.len() as f64 + pad, column, columns)
             })
             .collect();
@@ -293,8 +312,8 @@ impl Picture {
             let left = centre - column * (columns.len() as f64 - 1.0) / 2.0;
             for (place, members) in columns.iter().enumerate() {
                 for (level, &i) in members.iter().enumerate() {
-                    self.spots[i].x = left + column * place as f64;
-                    self.spots[i].level = level;
+                    self.boxes[i].x = left + column * place as f64;
+                    self.boxes[i].level = level;
                 }
             }
         }
@@ -303,8 +322,8 @@ impl Picture {
     /// Finds the heights, from the top row down.
     fn stack(&mut self) {
         let mut levels = vec![1; self.rows.len()];
-        for spot in &self.spots {
-            levels[spot.row] = levels[spot.row].max(spot.level + 1);
+        for node_box in &self.boxes {
+            levels[node_box.row] = levels[node_box.row].max(node_box.level + 1);
         }
         let mut y = 0.0;
         for (row, &levels) in self.rows.iter_mut().zip(&levels).rev() {
@@ -314,13 +333,13 @@ impl Picture {
             y = row.bottom + ROW_GAP;
         }
         self.height = (y - ROW_GAP).max(0.0);
-        for spot in &mut self.spots {
-            let row = &self.rows[spot.row];
+        for node_box in &mut self.boxes {
+            let row = &self.rows[node_box.row];
             let level = level_height(row.key);
-            (spot.top, spot.bottom) = match spot.what {
-                What::Bend => (row.top, row.bottom),
+            (node_box.top, node_box.bottom) = match node_box.content {
+                BoxContent::Bend => (row.top, row.bottom),
                 _ => {
-                    let top = row.top + label_height(row.key) + (level + LEVEL_GAP) * spot.level as f64;
+                    let top = row.top + label_height(row.key) + (level + LEVEL_GAP) * node_box.level as f64;
                     (top, top + level)
                 }
             };
@@ -328,12 +347,12 @@ impl Picture {
     }
 
     fn frame(&mut self) {
-        for spot in &self.spots {
-            let Some((head, _)) = spot.head else { continue };
-            let (left, right) = (spot.x - BOX.0 / 2.0 - GROUP_PAD, spot.x + BOX.0 / 2.0 + GROUP_PAD);
-            match self.frames.iter_mut().find(|frame| (frame.row, frame.head) == (spot.row, head)) {
+        for node_box in &self.boxes {
+            let Some((head, _)) = node_box.head else { continue };
+            let (left, right) = (node_box.x - BOX.0 / 2.0 - GROUP_PAD, node_box.x + BOX.0 / 2.0 + GROUP_PAD);
+            match self.frames.iter_mut().find(|frame| (frame.row, frame.head) == (node_box.row, head)) {
                 Some(frame) => (frame.left, frame.right) = (frame.left.min(left), frame.right.max(right)),
-                None => self.frames.push(Frame { head, left, right, row: spot.row }),
+                None => self.frames.push(HeadFrame { head, left, right, row: node_box.row }),
             }
         }
     }
@@ -345,11 +364,11 @@ fn row_of(node: Node) -> RowKey {
     RowKey::Site(node.layer, kind)
 }
 
-fn breadth(spot: &Spot) -> f64 {
-    match spot.what {
-        What::Node(_) => BOX.0,
-        What::Embedding(_) | What::Unembedding(_) => TOKEN_BOX.0,
-        What::Bend => BEND,
+fn breadth(node_box: &NodeBox) -> f64 {
+    match node_box.content {
+        BoxContent::Node(_) => BOX.0,
+        BoxContent::Embedding(_) | BoxContent::Unembedding(_) => TOKEN_BOX.0,
+        BoxContent::Bend => BEND,
     }
 }
 

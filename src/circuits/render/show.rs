@@ -1,8 +1,8 @@
 //! A circuit as text: the task, how well and how cheaply it is done, then every node and every edge from the embedding to the logits.
 
+use super::labels::{count, signed, token, visible};
 use super::residual::{Reader, ResidualPath, Writer, residual_paths};
-use super::wording::{count, signed, token, visible};
-use crate::circuits::file::{Circuit, LossSet, NodeEntry, Range, TokenWeights};
+use crate::circuits::file::{ActivationRange, Circuit, LossSet, NodeEntry, TokenWeights};
 use crate::circuits::nodes::{Node, NodeKind};
 
 /// Lines of text are at most about this long, where what they say can be cut.
@@ -42,7 +42,7 @@ fn header(circuit: &Circuit, lines: &mut Vec<String>) {
     let (task, model, counts) = (&circuit.task, &circuit.model, &circuit.counts);
     lines.push(format!("{}: {}", visible(&task.name), visible(&task.description)));
     for (side, prompt, answer) in
-        [("positive", &task.positive, &task.target), ("negative", &task.negative, &task.alternative)]
+        [("positive", &task.clean, &task.target), ("negative", &task.counterfactual, &task.alternative)]
     {
         lines.push(format!("\n  {side}, then {} (id {})", token(&answer.text), answer.id));
         let all: Vec<_> = prompt.split('\n').collect();
@@ -126,15 +126,15 @@ fn layer(circuit: &Circuit, paths: &[ResidualPath], number: usize, lines: &mut V
         for (place, entry) in entries.enumerate() {
             if place == 0 {
                 let columns = ["mean", "in positive prompts", "in negative prompts", "task loss rises by"];
-                let [mean, positive, negative, ablated] = columns;
-                lines.push(format!("  {:22}{mean:>9}   {positive:26}{negative:26}{ablated}", kind.site()));
+                let [mean, clean, counterfactual, ablated] = columns;
+                lines.push(format!("  {:22}{mean:>9}   {clean:26}{counterfactual:26}{ablated}", kind.site()));
             }
             lines.push(format!(
                 "    {:20}{:>9}   {:26}{:26}{}",
                 name(entry),
                 signed(entry.mean),
-                range(entry.positive),
-                range(entry.negative),
+                range(entry.clean),
+                range(entry.counterfactual),
                 signed(entry.ablation_delta)
             ));
             lines.extend(connections(circuit, paths, entry));
@@ -213,7 +213,7 @@ fn name(entry: &NodeEntry) -> String {
     }
 }
 
-fn range(range: Range) -> String {
+fn range(range: ActivationRange) -> String {
     format!("{} ({}…{})", signed(range.mean), signed(range.min), signed(range.max))
 }
 

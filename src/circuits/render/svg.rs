@@ -1,10 +1,11 @@
 //! A circuit drawn: the embedding at the bottom, layers above it, a row for each site, the unembedding at the top.
 
-use super::paint::{NEGATIVE, POSITIVE, RESIDUAL, Widths, contrast, hex, shade, sign};
-use super::picture::{
-    BOX, Frame, GROUP_LABEL, GROUP_PAD, Line, Meaning, Picture, Spot, TOKEN_BOX, TOKEN_LINE, TOKENS, What,
+use super::color::{NEGATIVE, POSITIVE, RESIDUAL, Widths, hex, separation, shade, sign};
+use super::labels::{clipped, count, signed, token, visible};
+use super::layout::{
+    BOX, BoxContent, CircuitLayout, Connector, GROUP_LABEL, GROUP_PAD, HeadFrame, LineKind, NodeBox, TOKEN_BOX,
+    TOKEN_LINE, TOKENS,
 };
-use super::wording::{clipped, count, signed, token, visible};
 use crate::circuits::file::{Circuit, NodeEntry, TokenWeight, TokenWeights};
 use crate::circuits::nodes::NodeKind;
 
@@ -24,10 +25,10 @@ const QUIET: &str = "#636c76";
 /// is negative, wider where cutting the edge costs more; grey threads are residual channels.
 pub fn svg(circuit: &Circuit) -> String {
     let circuit = circuit.clone().normalised();
-    let picture = Picture::new(&circuit);
-    let width = (LEFT + picture.width + RIGHT).max(NARROWEST);
-    let height = HEADER + picture.height + LEGEND;
-    let left = ((width - picture.width) / 2.0).max(LEFT);
+    let layout = CircuitLayout::new(&circuit);
+    let width = (LEFT + layout.width + RIGHT).max(NARROWEST);
+    let height = HEADER + layout.height + LEGEND;
+    let left = ((width - layout.width) / 2.0).max(LEFT);
     let widths = Widths::new(&circuit);
     let mut out = vec![
         format!(
@@ -38,23 +39,23 @@ pub fn svg(circuit: &Circuit) -> String {
         format!("<rect width=\"{width:.0}\" height=\"{height:.0}\" fill=\"#ffffff\"/>"),
     ];
     header(&circuit, width, &mut out);
-    bands(&picture, width, &mut out);
+    bands(&layout, width, &mut out);
     out.push(format!("<g transform=\"translate({left:.1} {HEADER:.1})\">"));
-    out.extend(picture.frames.iter().map(|frame| framed(frame, &picture)));
+    out.extend(layout.frames.iter().map(|frame| framed(frame, &layout)));
     for edges in [false, true] {
-        let lines = picture.lines.iter().filter(|line| matches!(line.meaning, Meaning::Edge(_)) == edges);
-        out.extend(lines.map(|line| drawn(line, &picture, &circuit, &widths)));
+        let lines = layout.lines.iter().filter(|line| matches!(line.kind, LineKind::Edge(_)) == edges);
+        out.extend(lines.map(|line| drawn(line, &layout, &circuit, &widths)));
     }
-    for spot in &picture.spots {
-        match spot.what {
-            What::Node(i) => out.push(node(spot, &circuit.nodes[i], &circuit)),
-            What::Embedding(i) => out.push(tokens(spot, &circuit.embeddings[i], "embedding", &circuit)),
-            What::Unembedding(i) => out.push(tokens(spot, &circuit.unembeddings[i], "unembedding", &circuit)),
-            What::Bend => {}
+    for node_box in &layout.boxes {
+        match node_box.content {
+            BoxContent::Node(i) => out.push(node(node_box, &circuit.nodes[i], &circuit)),
+            BoxContent::Embedding(i) => out.push(tokens(node_box, &circuit.embeddings[i], "embedding", &circuit)),
+            BoxContent::Unembedding(i) => out.push(tokens(node_box, &circuit.unembeddings[i], "unembedding", &circuit)),
+            BoxContent::Bend => {}
         }
     }
     out.push("</g>".into());
-    legend(&widths, width, HEADER + picture.height, &mut out);
+    legend(&widths, width, HEADER + layout.height, &mut out);
     out.push("</svg>\n".into());
     out.join("\n")
 }
@@ -95,8 +96,8 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
 }
 
 /// The layers' backgrounds, and what each row is.
-fn bands(picture: &Picture, width: f64, out: &mut Vec<String>) {
-    for rows in picture.rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
+fn bands(layout: &CircuitLayout, width: f64, out: &mut Vec<String>) {
+    for rows in layout.rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
         if let (Some(layer), Some(top), Some(bottom)) = (rows[0].key.layer(), rows.last(), rows.first()) {
             let (y, height) = (HEADER + top.top - 15.0, bottom.bottom - top.top + 30.0);
             let wide = width - 48.0;
@@ -114,9 +115,9 @@ fn bands(picture: &Picture, width: f64, out: &mut Vec<String>) {
     }
 }
 
-fn framed(frame: &Frame, picture: &Picture) -> String {
-    let Frame { head, left, right, row } = *frame;
-    let row = &picture.rows[row];
+fn framed(frame: &HeadFrame, layout: &CircuitLayout) -> String {
+    let HeadFrame { head, left, right, row } = *frame;
+    let row = &layout.rows[row];
     // At the left, where no line leaves a box.
     format!(
         "<rect x=\"{left:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"8\" fill=\"#e6eaef\"/>\
@@ -130,18 +131,18 @@ fn framed(frame: &Frame, picture: &Picture) -> String {
 }
 
 /// A line upwards from the top of its first spot to the bottom of its last.
-fn drawn(line: &Line, picture: &Picture, circuit: &Circuit, widths: &Widths) -> String {
-    let spots: Vec<_> = line.spots.iter().map(|&i| &picture.spots[i]).collect();
+fn drawn(line: &Connector, layout: &CircuitLayout, circuit: &Circuit, widths: &Widths) -> String {
+    let boxes: Vec<_> = line.boxes.iter().map(|&i| &layout.boxes[i]).collect();
     let mut path = String::new();
-    for pair in spots.windows(2) {
+    for pair in boxes.windows(2) {
         let ((x, y), (to_x, to_y)) = ((pair[0].x, pair[0].top), (pair[1].x, pair[1].bottom));
         let pull = ((y - to_y) * 0.5).max(12.0);
         let (start, out, into) = (format!("{x:.1} {y:.1}"), y - pull, to_y + pull);
         path.push_str(&if path.is_empty() { format!("M{start}") } else { format!(" L{start}") });
         path.push_str(&format!(" C{x:.1} {out:.1} {to_x:.1} {into:.1} {to_x:.1} {to_y:.1}"));
     }
-    match line.meaning {
-        Meaning::Edge(i) => {
+    match line.kind {
+        LineKind::Edge(i) => {
             let edge = &circuit.edges[i];
             let title = format!(
                 "{} → {}\nweight {}, effect when cut {}",
@@ -159,7 +160,7 @@ fn drawn(line: &Line, picture: &Picture, circuit: &Circuit, widths: &Widths) -> 
                 1.0 + 4.5 * widths.of(edge)
             )
         }
-        Meaning::Channel(channel) => format!(
+        LineKind::Channel(channel) => format!(
             "<path class=\"residual\" d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1\">\
              <title>residual channel {channel}</title></path>",
             hex(RESIDUAL)
@@ -167,7 +168,7 @@ fn drawn(line: &Line, picture: &Picture, circuit: &Circuit, widths: &Widths) -> 
     }
 }
 
-fn node(spot: &Spot, entry: &NodeEntry, circuit: &Circuit) -> String {
+fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit) -> String {
     let node = entry.node();
     let bias = circuit.biases.iter().find(|bias| bias.node == node);
     let head = entry.head.zip(entry.channel).map(|(head, channel)| format!(" (head {head}, channel {channel})"));
@@ -175,15 +176,15 @@ fn node(spot: &Spot, entry: &NodeEntry, circuit: &Circuit) -> String {
         "{node}{}\nmean {}\npositive prompts {} ({} to {})\nnegative prompts {} ({} to {})\ntask loss without it {}",
         head.unwrap_or_default(),
         signed(entry.mean),
-        signed(entry.positive.mean),
-        signed(entry.positive.min),
-        signed(entry.positive.max),
-        signed(entry.negative.mean),
-        signed(entry.negative.min),
-        signed(entry.negative.max),
+        signed(entry.clean.mean),
+        signed(entry.clean.min),
+        signed(entry.clean.max),
+        signed(entry.counterfactual.mean),
+        signed(entry.counterfactual.min),
+        signed(entry.counterfactual.max),
         signed(entry.ablation_delta)
     );
-    let (left, top) = (spot.x - BOX.0 / 2.0, spot.top);
+    let (left, top) = (node_box.x - BOX.0 / 2.0, node_box.top);
     let dot = bias.map(|bias| {
         title.push_str(&format!("\nbias {}", signed(bias.value)));
         let (x, y, colour) = (left + BOX.0 - 6.0, top + 6.0, hex(sign(bias.value)));
@@ -195,9 +196,9 @@ fn node(spot: &Spot, entry: &NodeEntry, circuit: &Circuit) -> String {
          font-weight=\"500\">{}</text></g>",
         BOX.0,
         BOX.1,
-        hex(shade(contrast(entry))),
+        hex(shade(separation(entry))),
         dot.unwrap_or_default(),
-        spot.x,
+        node_box.x,
         top + BOX.1 / 2.0 + 4.0,
         match entry.kind {
             NodeKind::AttnQ => format!("q {}", entry.index),
@@ -209,7 +210,7 @@ fn node(spot: &Spot, entry: &NodeEntry, circuit: &Circuit) -> String {
 }
 
 /// A residual channel at the embedding or unembedding, with the tokens that matter most for it.
-fn tokens(spot: &Spot, entry: &TokenWeights, side: &str, circuit: &Circuit) -> String {
+fn tokens(node_box: &NodeBox, entry: &TokenWeights, side: &str, circuit: &Circuit) -> String {
     let answers = [circuit.task.target.id, circuit.task.alternative.id];
     let above = side == "unembedding";
     let mut listed: Vec<&TokenWeight> = entry.tokens.iter().collect();
@@ -218,10 +219,13 @@ fn tokens(spot: &Spot, entry: &TokenWeights, side: &str, circuit: &Circuit) -> S
         listed.sort_by_key(|t| answers.iter().position(|&id| id == t.id).unwrap_or(answers.len()));
     }
     listed.truncate(TOKENS);
-    let below = spot.top + TOKEN_BOX.1;
+    let below = node_box.top + TOKEN_BOX.1;
     let (y, mut baseline) = match above {
-        true => (spot.bottom - TOKEN_BOX.1, spot.bottom - TOKEN_BOX.1 - 5.0 - TOKEN_LINE * (listed.len() as f64 - 1.0)),
-        false => (spot.top, below + 12.0),
+        true => (
+            node_box.bottom - TOKEN_BOX.1,
+            node_box.bottom - TOKEN_BOX.1 - 5.0 - TOKEN_LINE * (listed.len() as f64 - 1.0),
+        ),
+        false => (node_box.top, below + 12.0),
     };
     let mut lines = String::new();
     for t in listed {
@@ -232,8 +236,8 @@ fn tokens(spot: &Spot, entry: &TokenWeights, side: &str, circuit: &Circuit) -> S
         lines.push_str(&format!(
             "<text x=\"{:.1}\" text-anchor=\"end\" font-family=\"monospace\" {style}>{text}</text>\
              <text x=\"{:.1}\" {style}>{:+.2}</text>",
-            spot.x + 2.0,
-            spot.x + 9.0,
+            node_box.x + 2.0,
+            node_box.x + 9.0,
             t.weight
         ));
         baseline += TOKEN_LINE;
@@ -245,11 +249,11 @@ fn tokens(spot: &Spot, entry: &TokenWeights, side: &str, circuit: &Circuit) -> S
         "<g class=\"{side}\"><title>{title}</title><rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{wide}\" height=\"{}\" rx=\"{}\" \
          fill=\"#ffffff\" stroke=\"{}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"{QUIET}\">{}</text>\
          {lines}</g>",
-        spot.x - wide / 2.0,
+        node_box.x - wide / 2.0,
         TOKEN_BOX.1,
         TOKEN_BOX.1 / 2.0,
         hex(RESIDUAL),
-        spot.x,
+        node_box.x,
         y + TOKEN_BOX.1 / 2.0 + 4.0,
         entry.channel
     )

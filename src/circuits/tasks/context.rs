@@ -1,7 +1,7 @@
 //! The words and lines that stand around a task, as in the built-in generator's programs.
 
 use super::Split;
-use super::template::Fill;
+use super::template::Filler;
 use crate::text::python::words::{self, FILE_ENDS};
 
 /// Names short enough that small tokenizers have many of them as one token, the shortest twice.
@@ -81,11 +81,11 @@ const AROUND: &[&str] = &[
 
 /// `template` with up to two lines or blocks before it, sometimes inside a function, a condition or a loop: a circuit that held only for what begins at
 /// the left margin would not be the task's.
-pub(super) fn around(fill: &mut Fill, template: &str) -> String {
+pub(super) fn around(filler: &mut Filler, template: &str) -> String {
     let definition = template.starts_with("def ") || template.starts_with("class ");
     let mut code = String::new();
-    for number in 7..7 + fill.dice.weighted(&[45, 35, 20]) {
-        code.push_str(&fill.dice.pick(BEFORE).replace('#', &number.to_string()));
+    for number in 7..7 + filler.dice.weighted(&[45, 35, 20]) {
+        code.push_str(&filler.dice.pick(BEFORE).replace('#', &number.to_string()));
         code.push('\n');
     }
     if definition && !code.is_empty() {
@@ -95,7 +95,7 @@ pub(super) fn around(fill: &mut Fill, template: &str) -> String {
     if definition {
         return code;
     }
-    match fill.dice.weighted(&[40, 18, 7, 7, 7, 7, 7, 7]) {
+    match filler.dice.weighted(&[40, 18, 7, 7, 7, 7, 7, 7]) {
         0 => code,
         // A line break inside a template always belongs to both sides, so that indenting every line keeps them alike.
         at => format!("{}\n    {}", AROUND[at - 1], code.replace('\n', "\n    ")),
@@ -103,77 +103,77 @@ pub(super) fn around(fill: &mut Fill, template: &str) -> String {
 }
 
 /// A word of that kind. Unknown kinds stand for themselves, which the tests look for.
-pub(super) fn word(fill: &mut Fill, kind: &str) -> String {
-    let domain = fill.domain;
-    let one = |fill: &mut Fill, pool: &[&str]| pick(fill, pool).to_string();
+pub(super) fn word(filler: &mut Filler, kind: &str) -> String {
+    let domain = filler.domain;
+    let one = |filler: &mut Filler, pool: &[&str]| pick(filler, pool).to_string();
     // Most names are general, some the domain's.
-    let either = |fill: &mut Fill, pool: &[&'static str], own: &[&'static str]| {
-        if fill.dice.chance(70) { pick(fill, pool).to_string() } else { pick(fill, own).to_string() }
+    let either = |filler: &mut Filler, pool: &[&'static str], own: &[&'static str]| {
+        if filler.dice.chance(70) { pick(filler, pool).to_string() } else { pick(filler, own).to_string() }
     };
     match kind {
-        "a" | "b" | "c" => one(fill, COPIED),
-        "int" => either(fill, words::INTS, domain.ints),
-        "str" => either(fill, words::STRS, domain.strs),
-        "flag" => either(fill, words::BOOLS, domain.flags),
-        "ints" => one(fill, words::INT_LISTS),
-        "strs" => one(fill, words::STR_LISTS),
-        "set" => one(fill, words::SETS),
-        "things" => domain.things[fill.dice.below(domain.things.len())].1.to_string(),
-        "thing" => domain.things[fill.dice.below(domain.things.len())].0.to_string(),
-        "attr" => one(fill, domain.ints),
-        "class" => one(fill, domain.classes),
-        "grow" => one(fill, GROWING),
-        "coll" => one(fill, COLLECTIONS),
-        "elem" => one(fill, ELEMENTS),
-        "either" => one(fill, EITHER),
-        "idx" => one(fill, INDICES),
-        "handle" => one(fill, HANDLES),
-        "param" => one(fill, PARAMETERS),
-        "called" => one(fill, CALLED),
-        "next" => fill.dice.pick(NEXT).to_string(),
-        "read" => one(fill, words::FILE_STEMS_READ),
-        "write" => one(fill, words::FILE_STEMS_WRITE),
-        "ext" => fill.dice.pick(FILE_ENDS).to_string(),
-        "label" | "labelx" => one(fill, domain.labels),
-        "num" | "numx" | "numy" => fill.dice.number().to_string(),
-        "q" => fill.dice.pick(&["'", "\""]).to_string(),
-        "func" => function(fill),
-        "text" => text(fill),
+        "a" | "b" | "c" => one(filler, COPIED),
+        "int" => either(filler, words::INTS, domain.ints),
+        "str" => either(filler, words::STRS, domain.strs),
+        "flag" => either(filler, words::BOOLS, domain.flags),
+        "ints" => one(filler, words::INT_LISTS),
+        "strs" => one(filler, words::STR_LISTS),
+        "set" => one(filler, words::SETS),
+        "things" => domain.things[filler.dice.below(domain.things.len())].1.to_string(),
+        "thing" => domain.things[filler.dice.below(domain.things.len())].0.to_string(),
+        "attr" => one(filler, domain.ints),
+        "class" => one(filler, domain.classes),
+        "grow" => one(filler, GROWING),
+        "coll" => one(filler, COLLECTIONS),
+        "elem" => one(filler, ELEMENTS),
+        "either" => one(filler, EITHER),
+        "idx" => one(filler, INDICES),
+        "handle" => one(filler, HANDLES),
+        "param" => one(filler, PARAMETERS),
+        "called" => one(filler, CALLED),
+        "next" => filler.dice.pick(NEXT).to_string(),
+        "read" => one(filler, words::FILE_STEMS_READ),
+        "write" => one(filler, words::FILE_STEMS_WRITE),
+        "ext" => filler.dice.pick(FILE_ENDS).to_string(),
+        "label" | "labelx" => one(filler, domain.labels),
+        "num" | "numx" | "numy" => filler.dice.number().to_string(),
+        "q" => filler.dice.pick(&["'", "\""]).to_string(),
+        "func" => function(filler),
+        "text" => text(filler),
         _ => format!("{{{kind}}}"),
     }
 }
 
-fn function(fill: &mut Fill) -> String {
-    let thing = fill.domain.things[fill.dice.below(fill.domain.things.len())].0;
-    match fill.dice.chance(50) {
-        true => format!("{}{thing}", pick(fill, fill.domain.verbs)),
-        false => format!("{}_{thing}", pick(fill, words::PLAIN_VERBS)),
+fn function(filler: &mut Filler) -> String {
+    let thing = filler.domain.things[filler.dice.below(filler.domain.things.len())].0;
+    match filler.dice.chance(50) {
+        true => format!("{}{thing}", pick(filler, filler.domain.verbs)),
+        false => format!("{}_{thing}", pick(filler, words::PLAIN_VERBS)),
     }
 }
 
 /// What a program says: a few words without quotes or punctuation.
-fn text(fill: &mut Fill) -> String {
-    let thing = fill.domain.things[fill.dice.below(fill.domain.things.len())].0;
-    match fill.dice.weighted(&[30, 20, 20, 15, 15]) {
-        0 => pick(fill, fill.domain.labels).to_string(),
-        1 => format!("{} {thing}", pick(fill, words::ADJECTIVES)),
-        2 => format!("{} the {thing}", pick(fill, words::PLAIN_VERBS)),
-        3 => format!("{} {}", pick(fill, fill.domain.labels), pick(fill, fill.domain.labels)),
-        _ => format!("{thing} {} is {}", pick(fill, fill.domain.labels), pick(fill, words::ADJECTIVES)),
+fn text(filler: &mut Filler) -> String {
+    let thing = filler.domain.things[filler.dice.below(filler.domain.things.len())].0;
+    match filler.dice.weighted(&[30, 20, 20, 15, 15]) {
+        0 => pick(filler, filler.domain.labels).to_string(),
+        1 => format!("{} {thing}", pick(filler, words::ADJECTIVES)),
+        2 => format!("{} the {thing}", pick(filler, words::PLAIN_VERBS)),
+        3 => format!("{} {}", pick(filler, filler.domain.labels), pick(filler, filler.domain.labels)),
+        _ => format!("{thing} {} is {}", pick(filler, filler.domain.labels), pick(filler, words::ADJECTIVES)),
     }
 }
 
 /// One of `pool`. Every fourth word of a pool of eight or more is kept for tests, which draw half their words from those.
-fn pick<'p>(fill: &mut Fill, pool: &[&'p str]) -> &'p str {
-    let index = fill.dice.below(pool.len());
+fn pick<'p>(filler: &mut Filler, pool: &[&'p str]) -> &'p str {
+    let index = filler.dice.below(pool.len());
     let kept = |index: usize| index % 4 == 3;
     if pool.len() < 8 {
         return pool[index];
     }
     let first = index - index % 4;
-    match fill.split {
-        Split::Train if kept(index) => pool[first + fill.dice.below(3)],
-        Split::Test if fill.dice.chance(50) => pool[(first + 3).min(pool.len() / 4 * 4 - 1)],
+    match filler.split {
+        Split::Train if kept(index) => pool[first + filler.dice.below(3)],
+        Split::Test if filler.dice.chance(50) => pool[(first + 3).min(pool.len() / 4 * 4 - 1)],
         _ => pool[index],
     }
 }
