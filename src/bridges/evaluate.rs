@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::objective::{Batches, Objective};
 use crate::chart::Axis;
 use crate::device::{Device, Tensor};
-use crate::model::{Batch, Model, Weights, first_not_finite, means, site_pattern};
+use crate::model::{Batch, Model, Weights, first_not_finite, means};
 use crate::observer::Stage;
 use crate::ops::concat;
 use crate::report::{Column, Report, Table};
@@ -81,9 +81,7 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
             return Err(objective.sparse.not_finite(name, value as f32, None));
         }
         let weight = chunk.len() as f64 / sequences.len() as f64;
-        for (name, values) in measured {
-            let sums = total.entry(name).or_insert_with(|| vec![0.0; values.len()]);
-            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
+ for (name, values) in measured { let sums = total.entry(name).or_insert_with(|| vec![0.0; values.len()]).to_string(); sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value); 
         }
     }
     let mut whole = |name: &str| total.remove(name).into_iter().flatten().sum();
@@ -229,8 +227,9 @@ fn site_means<'a>(
         objective.observer.check()?;
         Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
     });
-    let mut means = means(model, batches, &site_pattern(r"(resid_in|resid_mid|final_resid)$")?)?;
-    let sites = (0..model.config.residual_sites()).map(|site| means.remove(&model.config.residual_site(site)));
+    let sites: Vec<_> = (0..model.config.residual_sites()).map(|site| model.config.residual_site(site)).collect();
+    let mut means = means(model, batches, &sites)?;
+    let sites = sites.iter().map(|site| means.remove(site));
     let sites = sites.collect::<Option<Vec<_>>>();
     sites.ok_or_else(|| Error::shape("bridges", "a site was not visited"))
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Entry, LayerReport, Report, WeightFormat, inspect};
+use gossamer::model::{Entry, LayerReport, WeightFormat, WeightReport, inspect};
 use gossamer::settings::count;
 use gossamer::train::memory::human_bytes;
 use serde_json::json;
@@ -100,7 +100,7 @@ fn vocabulary_verdict(tokenizer: Option<usize>, model: usize) -> String {
     }
 }
 
-fn write_tensors(report: &Report, out: &mut impl Write) -> Result<()> {
+fn write_tensors(report: &WeightReport, out: &mut impl Write) -> Result<()> {
     let width = report.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
     writeln!(
         out,

@@ -10,6 +10,7 @@ use gossamer::circuits::statistics::{QUANTILES, Snippet};
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
 use gossamer::files::check_output;
+use gossamer::model::Site;
 use gossamer::settings::count;
 use gossamer::terminal::Progress;
 use gossamer::text::notation::visible;
@@ -191,7 +192,7 @@ fn means_of(
     circuit: &Circuit,
     opened: &Opened,
     progress: &Progress,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     let model = &opened.model;
     let folder = args.circuit.file.parent().unwrap_or(Path::new(""));
     let stored = if args.data.is_empty() { stored_means(folder, &circuit.model.hash)? } else { None };

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use gossamer::files::{HostIds, HostTensor, check_output, save_arrays};
-use gossamer::model::{Batch, NotFinite, Pass, Recorder, Weights, means_unchecked, site_pattern};
+use gossamer::model::{Batch, NotFinite, Pass, Recorder, Site, Weights, means_unchecked};
 use gossamer::settings::count;
 use gossamer::tape::Tape;
 use gossamer::terminal::Progress;
@@ -45,7 +45,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let pattern = site_pattern(&args.sites)?;
     check_output(&args.out)?;
     let progress = Progress::new();
     progress.stage("opening the model");
@@ -56,12 +55,8 @@ pub fn run(args: &Args) -> Result<()> {
         (None, Some(path)) => token_file(path)?,
         (None, None) => opened.sequences(&args.data, args.max_tokens)?,
     };
-    let sites = opened.model.config.sites();
-    let matching = sites.iter().filter(|(name, _)| pattern.is_match(name)).count();
-    if matching == 0 {
-        let names: Vec<_> = sites.iter().map(|(name, _)| name.as_str()).collect();
-        bail!("no site matches `{}`; there are {}", args.sites, names.join(", "));
-    }
+    let sites = opened.model.config.sites_matching(&args.sites)?;
+    let matching = sites.len();
     // Whoever takes means must know of which model they are.
     let about = match args.mean {
         true => Some(HashMap::from([("model".to_string(), opened.model.hash()?)])),
@@ -75,17 +70,18 @@ pub fn run(args: &Args) -> Result<()> {
                 progress.at(done as u64, sequences.len() as u64, "sequences".into());
                 Batch::new(&model.device, &model.config, sequence, 1)
             });
-            let means = means_unchecked(model, batches, &pattern)?;
+            let means = means_unchecked(model, batches, &sites)?;
             let tensor = |data: Vec<f32>| HostTensor { shape: vec![data.len()], data };
-            (means.into_iter().map(|(site, mean)| (site, tensor(mean))).collect(), BTreeMap::new())
+            (means.into_iter().map(|(site, mean)| (site.to_string(), tensor(mean))).collect(), BTreeMap::new())
         }
-        false => record(&opened, &sequences, pattern)?,
+        false => record(&opened, &sequences, &sites)?,
     };
     save_arrays(&args.out, &floats, &ids, about)?;
     drop(progress);
     let mut out = screen(&[Some(&args.out)])?;
     writeln!(out, "{matching} sites in {}", args.out.display())?;
-    say_not_finite(sites.iter().map(|(name, _)| name.as_str()).chain(["logits"]), &floats, &mut out)
+    let names: Vec<String> = sites.iter().map(Site::to_string).collect();
+    say_not_finite(names.iter().map(String::as_str).chain(["logits"]), &floats, &mut out)
 }
 
 /// Says which of the recorded sites are not finite, in the order of the forward pass.
@@ -105,17 +101,18 @@ fn say_not_finite<'a>(
 
 type Arrays = (BTreeMap<String, HostTensor>, BTreeMap<String, HostIds>);
 
-fn record(opened: &Opened, sequences: &[Vec<u32>], pattern: regex::Regex) -> Result<Arrays> {
+fn record(opened: &Opened, sequences: &[Vec<u32>], sites: &[Site]) -> Result<Arrays> {
     let model = &opened.model;
     let tokens = sequences.concat();
     let batch = Batch::new(&model.device, &model.config, &tokens, sequences.len())?;
-    let mut recorder = Recorder::matching(pattern);
+    let mut recorder = Recorder::of(sites.iter().copied());
     let weights = Weights::constant(model, &[]);
     let logits = Pass::new(model, &weights, &batch, &mut Tape::new(), &mut recorder).unchecked().logits()?;
     let mut floats = BTreeMap::new();
-    for (name, var) in recorder.sites.iter().map(|(name, var)| (name.as_str(), var)).chain([("logits", &logits)]) {
+    let recorded = recorder.values.into_iter().map(|(site, var)| (site.to_string(), var));
+    for (name, var) in recorded.chain([("logits".to_string(), logits)]) {
         let (shape, data) = (var.value().shape().to_vec(), var.value().read()?);
-        floats.insert(name.to_string(), HostTensor { shape, data });
+        floats.insert(name, HostTensor { shape, data });
     }
     let ids = HostIds { shape: vec![sequences.len(), tokens.len() / sequences.len()], data: tokens };
     Ok((floats, BTreeMap::from([("tokens".to_string(), ids)])))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use gossamer::files::{HostTensor, load_metadata, load_tensors};
 use gossamer::model::{
-    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Weights, expect_model, means, ranked, site_pattern,
+    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Site, Weights, expect_model, means, ranked,
 };
 use gossamer::settings::count;
 use gossamer::tape::Tape;
@@ -103,12 +103,12 @@ fn shown(before: &[f64], after: Option<&[f64]>, top: usize) -> Vec<u32> {
 }
 
 /// The means in a file, which is checked to be of this model.
-fn means_of(path: &Path, model: &Model) -> Result<BTreeMap<String, Vec<f32>>> {
+fn means_of(path: &Path, model: &Model) -> Result<BTreeMap<Site, Vec<f32>>> {
     match load_metadata(path)?.get("model") {
         Some(hash) => expect_model(path.display().to_string(), "model", hash, &model.hash()?)?,
         None => tracing::warn!("{} does not say which model its means are of", path.display()),
     }
-    Ok(load_tensors(path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect())
+    load_tensors(path)?.into_iter().map(|(site, tensor)| Ok((site.parse()?, tensor.data))).collect()
 }
 
 fn interventions(args: &Args, opened: &Opened) -> Result<Interventions> {
@@ -123,7 +123,7 @@ fn interventions(args: &Args, opened: &Opened) -> Result<Interventions> {
             let host = |value: &gossamer::device::Tensor| -> Result<HostTensor> {
                 Ok(HostTensor { shape: value.shape().to_vec(), data: value.read()? })
             };
-            recorder.sites.into_iter().map(|(site, var)| Ok((site, host(var.value())?))).collect::<Result<_>>()?
+            recorder.values.into_iter().map(|(site, var)| Ok((site, host(var.value())?))).collect::<Result<_>>()?
         }
     };
     let wanted = args.set.iter().any(|edit| edit.action == Action::Mean);
@@ -134,7 +134,7 @@ fn interventions(args: &Args, opened: &Opened) -> Result<Interventions> {
             tracing::info!("means are taken over {MEAN_TOKENS} tokens of generated Python; --means names others");
             let sequences = opened.sequences(&[], MEAN_TOKENS)?;
             let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
-            means(model, batches, &site_pattern(".")?)?
+            means(model, batches, &model.config.sites())?
         }
     };
     Ok(Interventions::new(&model.config, &args.set, means, donor)?)
