@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub struct Batch {
     pub(super) tokens: Rc<Index>,
     pub(super) positions: Rc<Index>,
-    pub(super) targets: Tensor<u32>,
+    pub(crate) targets: Tensor<u32>,
     /// Of each sequence without its padding.
     lengths: Vec<usize>,
     /// With padding.

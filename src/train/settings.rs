@@ -1,6 +1,7 @@
 //! All settings of a run: what each may be, and what they mean together.
 
-use super::bridge::{BridgeConfig, Coefficients};
+use super::bridge::BridgeConfig;
+use super::bridge_loss::Coefficients;
 use super::config::{DataConfig, OptimizerConfig, RunConfig, RuntimeConfig};
 use crate::model::{Kind, MODEL_SETTINGS, Parameters, SiteKind};
 use crate::ops::weight_topk::Neurons;
@@ -73,18 +74,10 @@ const BRIDGE: &[Setting<BridgeConfig>] = &[
     }),
     Setting::number("lr", above(0.0, 1e3), "peak learning rate of the bridges", |b| b.lr.into()),
     Setting::number("eps", within(TINY, 1e3), "epsilon of the bridges' Adam", |b| b.eps.into()),
-    Setting::other("draw_sparse", Takes::Flag, "encoders' errors move the sparse model, too"),
+    Setting::other("detach_target", Takes::Flag, "encoders' errors leave the sparse model alone"),
     Setting::maybe_number("kl_top", Takes::Count(1, 1 << 24), "most probable tokens compared; none: all", |b| {
         b.kl_top.into()
     }),
-];
-
-const COEFFICIENTS: &[Setting<Coefficients>] = &[
-    Setting::number("cross_entropy", within(0.0, 1e6), "of the sparse model's own loss", |c| c.cross_entropy.into()),
-    Setting::number("nmse_enc", within(0.0, 1e6), "of the encoders' errors", |c| c.nmse_enc.into()),
-    Setting::number("nmse_dec", within(0.0, 1e6), "of the decoders' errors", |c| c.nmse_dec.into()),
-    Setting::number("kl_d2s", within(0.0, 1e6), "of dense streams continued by the sparse model", |c| c.kl_d2s.into()),
-    Setting::number("kl_s2d", within(0.0, 1e6), "of sparse streams continued by the dense model", |c| c.kl_s2d.into()),
 ];
 
 /// All settings by their full names, those of bridges last. Where two have one short name, the first is meant by it.
@@ -95,7 +88,7 @@ pub fn rows() -> Vec<SettingRow> {
     all.extend(settings::rows("data", DATA));
     all.extend(settings::rows("run", RUN));
     all.extend(settings::rows("bridge", BRIDGE));
-    all.extend(settings::rows("bridge.coefficients", COEFFICIENTS));
+    all.extend(Coefficients::rows());
     all
 }
 
@@ -106,7 +99,7 @@ pub(crate) fn check_bridge(bridge: &BridgeConfig) -> Result<()> {
         return Err(Error::config("bridge.dense", message));
     }
     settings::check("bridge", BRIDGE, bridge)?;
-    settings::check("bridge.coefficients", COEFFICIENTS, &bridge.coefficients)
+    bridge.coefficients.validate()
 }
 
 /// Returns an error unless a run can be made of these settings.
