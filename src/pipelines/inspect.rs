@@ -15,7 +15,7 @@ const SHOWN: usize = 12;
 pub struct Inspection<'a> {
     config: &'a ModelConfig,
     tokenizer_vocab_size: Option<usize>,
-    report: model::Report,
+    report: model::WeightReport,
     /// What the model takes on a device, if it was loaded onto one.
     device: Option<String>,
     #[serde(skip)]
@@ -105,7 +105,7 @@ impl Inspection<'_> {
                 t.largest.iter().map(|e| format!("{:+.3} [{}]", e.value, join(&e.index, ","))).collect();
             let mut largest = largest.join("  ");
             if let Some(Entry { index, value }) = &t.first_not_finite {
-                let index = join(index, ",");
+                let index = join(&index, ",");
                 largest =
                     format!("not finite: {} entries, the first of them {value} [{index}]  {largest}", t.not_finite);
             }

@@ -1,19 +1,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
+use serde_json::json;
 
 use super::TokenSource;
 use crate::files::{HostTensor, load_metadata, load_tensors};
 use crate::formats::Pretrained;
 use crate::model::{
-    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Weights, expect_model, means, ranked, site_pattern,
+    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Site, Weights, expect_model, means, ranked,
 };
 use crate::report::{Cell, Column, Report, Table};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
-/// TokenSource of generated text that means are taken over, unless a file has them.
+/// Tokens of generated text that means are taken over, unless a file has them.
 const MEAN_TOKENS: usize = 16_384;
 
 /// A prompt, and the interventions to compare with.
@@ -93,7 +93,7 @@ impl PredictRequest<'_> {
                 let sequences = TokenSource::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
                 let model = &model.model;
                 let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
-                means(model, batches, &site_pattern(".")?)?
+                means(model, batches, &model.config.sites())?
             }
         };
         Interventions::new(&model.model.config, self.edits, means, donor)
@@ -101,38 +101,23 @@ impl PredictRequest<'_> {
 }
 
 /// The activations `(1, T, width)` of every site.
-fn activations(model: &Model, tokens: &[u32]) -> Result<BTreeMap<String, HostTensor>> {
+fn activations(model: &Model, tokens: &[u32]) -> Result<BTreeMap<Site, HostTensor>> {
     let batch = Batch::new(&model.device, &model.config, tokens, 1)?;
     let mut recorder = Recorder::default();
     model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut recorder)?;
     let host = |var: crate::tape::Var| -> Result<HostTensor> {
         Ok(HostTensor { shape: var.value().shape().to_vec(), data: var.value().read()? })
     };
-    recorder.sites.into_iter().map(|(site, var)| Ok((site, host(var)?))).collect()
+    recorder.values.into_iter().map(|(site, var)| Ok((site, host(var)?))).collect()
 }
 
 /// The means in a file, after a check that they are of this model.
-fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<String, Vec<f32>>> {
+fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<Site, Vec<f32>>> {
     match load_metadata(path)?.get("model") {
         Some(hash) => expect_model(path.display().to_string(), "model", hash, &model.hash()?)?,
         None => tracing::warn!("{} does not say which model its means are of", path.display()),
     }
-    Ok(load_tensors(path)?.into_iter().map(|(site, tensor)| (site, tensor.data)).collect())
-}
-
-#[derive(Serialize)]
-struct PredictionJson {
-    tokens: Vec<u32>,
-    texts: Vec<String>,
-    next: Vec<NextToken>,
-}
-
-#[derive(Serialize)]
-struct NextToken {
-    token: u32,
-    text: String,
-    before: f64,
-    after: Option<f64>,
+    load_tensors(path)?.into_iter().map(|(site, tensor)| Ok((site.parse()?, tensor.data))).collect()
 }
 
 impl Prediction {
@@ -153,15 +138,13 @@ impl Prediction {
     pub fn report(&self, top: usize, model: &Pretrained) -> Result<Report> {
         let after = |id: u32| self.after.as_ref().map(|after| after[id as usize]);
         let shown = self.shown(top);
-        let next = |&id: &u32| NextToken {
-            token: id,
-            text: model.token_text(id),
-            before: self.before[id as usize],
-            after: after(id),
+        let next = |&id: &u32| {
+            let before = self.before[id as usize];
+            json!({ "token": id, "text": model.token_text(id), "before": before, "after": after(id) })
         };
-        let texts = self.tokens.iter().map(|&id| model.token_text(id)).collect();
-        let next = shown.iter().map(next).collect();
-        let json = PredictionJson { tokens: self.tokens.clone(), texts, next };
+        let texts: Vec<_> = self.tokens.iter().map(|&id| model.token_text(id)).collect();
+        let next: Vec<_> = shown.iter().map(next).collect();
+        let json = json!({ "tokens": self.tokens, "texts": texts, "next": next });
         let numbers = if self.after.is_some() { vec!["before", "after"] } else { vec!["probability"] };
         let columns = numbers.iter().map(|name| Column::decimals(*name, 4)).chain([Column::text("next token")]);
         let mut table = Table::new("next", columns);

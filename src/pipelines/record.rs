@@ -2,13 +2,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::TokenSource;
+use crate::Result;
 use crate::files::{HostIds, HostTensor, save_arrays};
 use crate::formats::Pretrained;
-use crate::model::{Batch, NotFinite, Pass, Recorder, Weights, means_unchecked, site_pattern};
+use crate::model::{Batch, NotFinite, Pass, Recorder, Site, Weights, means_unchecked};
 use crate::observer::{Observer, Stage};
 use crate::report::Report;
 use crate::tape::Tape;
-use crate::{Error, Result};
 
 /// What to record.
 #[derive(Clone, Copy, Debug)]
@@ -40,32 +40,28 @@ pub struct Recording {
 /// Records logits and activations, or the means of activations.
 ///
 /// # Errors
-/// Returns [`Error::Unknown`] if no site matches, [`Error::Config`] if `sites` is no regular
-/// expression, and the errors of reading the tokens and of the forward pass.
+/// Returns [`crate::Error::Unknown`] if no site matches, [`crate::Error::Config`] if `sites` is no
+/// regular expression, and the errors of reading the tokens and of the forward pass.
 pub fn record(model: &Pretrained, request: &RecordRequest, observer: &Observer) -> Result<Recording> {
-    let pattern = site_pattern(request.sites)?;
-    let names: Vec<String> = model.model.config.sites().into_iter().map(|(name, _)| name).collect();
-    let sites = names.iter().filter(|name| pattern.is_match(name)).count();
-    if sites == 0 {
-        return Err(Error::Unknown { kind: "site", name: request.sites.into(), known: names.join(", ") });
-    }
+    let sites = model.model.config.sites_matching(request.sites)?;
     let sequences = request.tokens.sequences(model)?;
     let (floats, ids) = if request.mean {
-        (record_means(model, &sequences, &pattern, observer)?, BTreeMap::new())
+        (record_means(model, &sequences, &sites, observer)?, BTreeMap::new())
     } else {
-        record_values(model, &sequences, pattern)?
+        record_values(model, &sequences, &sites)?
     };
     // Means are used later: only with the model that they are of.
     let metadata = request.mean.then(|| Ok(HashMap::from([("model".to_string(), model.model.hash()?)]))).transpose()?;
+    let names: Vec<String> = sites.iter().map(Site::to_string).collect();
     let of = |site: &str| floats.get(site).and_then(|tensor| NotFinite::find(site, &tensor.shape, &tensor.data));
     let not_finite = names.iter().map(String::as_str).chain(["logits"]).filter_map(of).collect();
-    Ok(Recording { sites, floats, ids, metadata, not_finite })
+    Ok(Recording { sites: sites.len(), floats, ids, metadata, not_finite })
 }
 
 fn record_means(
     Pretrained { model, .. }: &Pretrained,
     sequences: &[Vec<u32>],
-    pattern: &regex::Regex,
+    sites: &[Site],
     observer: &Observer,
 ) -> Result<BTreeMap<String, HostTensor>> {
     let batches = sequences.iter().enumerate().map(|(done, sequence)| {
@@ -73,23 +69,24 @@ fn record_means(
         observer.advance(&Stage { name: "recording", done: done as u64, total, unit: "sequences" })?;
         Batch::new(&model.device, &model.config, sequence, 1)
     });
-    let means = means_unchecked(model, batches, pattern)?;
+    let means = means_unchecked(model, batches, sites)?;
     let tensor = |data: Vec<f32>| HostTensor { shape: vec![data.len()], data };
-    Ok(means.into_iter().map(|(site, mean)| (site, tensor(mean))).collect())
+    Ok(means.into_iter().map(|(site, mean)| (site.to_string(), tensor(mean))).collect())
 }
 
 fn record_values(
     Pretrained { model, .. }: &Pretrained,
     sequences: &[Vec<u32>],
-    pattern: regex::Regex,
+    sites: &[Site],
 ) -> Result<(BTreeMap<String, HostTensor>, BTreeMap<String, HostIds>)> {
     let tokens = sequences.concat();
     let batch = Batch::new(&model.device, &model.config, &tokens, sequences.len())?;
-    let mut recorder = Recorder::matching(pattern);
+    let mut recorder = Recorder::of(sites.iter().copied());
     let weights = Weights::constant(model, &[]);
     let logits = Pass::new(model, &weights, &batch, &mut Tape::new(), &mut recorder).unchecked().logits()?;
     let mut floats = BTreeMap::new();
-    for (name, var) in recorder.sites.into_iter().chain([("logits".to_string(), logits)]) {
+    let recorded = recorder.values.into_iter().map(|(site, var)| (site.to_string(), var));
+    for (name, var) in recorded.chain([("logits".to_string(), logits)]) {
         floats.insert(name, HostTensor { shape: var.value().shape().to_vec(), data: var.value().read()? });
     }
     let ids = HostIds { shape: vec![sequences.len(), tokens.len() / sequences.len()], data: tokens };
@@ -100,7 +97,7 @@ impl Recording {
     /// Writes a safetensors file.
     ///
     /// # Errors
-    /// Returns [`Error::Io`] if it cannot be written.
+    /// Returns [`crate::Error::Io`] if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         save_arrays(path, &self.floats, &self.ids, self.metadata.clone())
     }

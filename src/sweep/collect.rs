@@ -16,10 +16,7 @@ use crate::{Error, Result};
 ///
 /// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same
 /// table, however they were split.
-///
-/// # Errors
-/// Returns [`Error::Io`], and [`Error::File`] naming a damaged file.
-pub fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
+fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
     let (mut rows, mut missing) = (Vec::new(), 0);
     for job in &sweep.jobs {
         if job.is_done()? {
@@ -32,10 +29,7 @@ pub fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
 }
 
 /// The circuits in a folder, a row each.
-///
-/// # Errors
-/// Returns the errors of reading them.
-pub fn circuits(folder: &Path) -> Result<Results> {
+fn circuits(folder: &Path) -> Result<Results> {
     Ok(Results::new(&circuit_rows(&BTreeMap::new(), folder, |path| Circuit::load(path).map(Some))?))
 }
 

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobOutcome {
+pub(super) enum JobOutcome {
     /// It was already done.
     DoneBefore,
     /// It is done now.
@@ -43,10 +43,7 @@ fn was_signalled(status: ExitStatus) -> bool {
 
 impl SweepJob {
     /// Whether it is done.
-    ///
-    /// # Errors
-    /// Returns [`Error::File`] if another job was started in its folder, and [`Error::Io`].
-    pub fn is_done(&self) -> Result<bool> {
+    pub(super) fn is_done(&self) -> Result<bool> {
         let path = self.file("json");
         if !path.exists() {
             return Ok(false);
@@ -70,12 +67,11 @@ impl SweepJob {
     /// folder `programs` if they are there. An interrupted training run continues from its last
     /// checkpoint, under a launcher too. If another process runs the job, waits for it. `wait`
     /// receives the job's process.
-    ///
-    /// # Errors
-    /// Returns [`Error::Io`] naming the program that does not start or the file that cannot be
-    /// written, [`Error::File`] for a run in the job's folder that the sweep did not start, and the
-    /// errors of [`SweepJob::is_done`].
-    pub fn run(&self, programs: &Path, wait: impl FnOnce(Child) -> io::Result<ExitStatus>) -> Result<JobOutcome> {
+    pub(super) fn run(
+        &self,
+        programs: &Path,
+        wait: impl FnOnce(Child) -> io::Result<ExitStatus>,
+    ) -> Result<JobOutcome> {
         create_folder(&self.jobs)?;
         let lock = self.lock()?;
         if self.is_done()? {

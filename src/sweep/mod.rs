@@ -34,9 +34,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Value;
 
-pub use collect::{circuits, collect, collect_report};
-pub use job::JobOutcome;
-pub use results::Results;
+pub use collect::collect_report;
+use job::JobOutcome;
+use results::Results;
 pub use run::SweepResult;
 pub use shard::Shard;
 

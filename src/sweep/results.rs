@@ -9,11 +9,11 @@ const LEGEND: usize = 12;
 
 /// The results of a sweep: a table whose first columns are the values tried.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Results {
+pub(super) struct Results {
     /// The number of columns with values that were tried.
-    pub inputs: usize,
+    pub(super) inputs: usize,
     /// A row for each job, or for each circuit of a job.
-    pub table: Table,
+    pub(super) table: Table,
 }
 
 /// A row of [`Results`], by the names of the columns.
@@ -47,7 +47,7 @@ impl Results {
     }
 
     /// The column to draw unless another is named: a loss, a size, or the first one with numbers.
-    pub fn main_column(&self) -> Option<&str> {
+    pub(super) fn main_column(&self) -> Option<&str> {
         let has_numbers = |&at: &usize| self.table.rows().iter().any(|row| row[at].number().is_some());
         let names =
             (self.inputs..self.table.columns.len()).filter(has_numbers).map(|at| self.table.columns[at].name.as_str());
@@ -58,10 +58,7 @@ impl Results {
 
     /// A chart of the output `name` over the numeric input with most values, one line for each
     /// combination of the other inputs.
-    ///
-    /// # Errors
-    /// Returns [`Error::Unknown`] if there is no such output.
-    pub fn chart(&self, name: &str) -> Result<Chart> {
+    pub(super) fn chart(&self, name: &str) -> Result<Chart> {
         let y = self.output(name)?;
         let x =
             (0..self.inputs).rev().filter_map(|at| Some((at, self.values(at)?))).max_by_key(|(_, values)| values.len());

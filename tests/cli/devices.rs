@@ -174,7 +174,7 @@ fn kernels_can_come_from_a_folder() {
         }
     }
     let check = || {
-        let mut check = gossamer(&["check", "--device", "gpu", "--only", "relu,columns"]);
+        let mut check = gossamer(&["check", "--device", "gpu", "--only", "relu,concat"]);
         check.env("GOSSAMER_SHADERS", &shaders);
         check
     };

@@ -11,6 +11,7 @@ use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
 use gossamer::files::check_output;
 use gossamer::formats::Pretrained;
+use gossamer::model::Site;
 use gossamer::settings::count;
 use gossamer::terminal::Progress;
 use gossamer::text::notation::visible;
@@ -192,7 +193,7 @@ fn means_of(
     circuit: &Circuit,
     opened: &Pretrained,
     progress: &Progress,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     let model = &opened.model;
     let folder = args.circuit.file.parent().unwrap_or(Path::new(""));
     let stored = if args.data.is_empty() { stored_means(folder, &circuit.model.hash)? } else { None };

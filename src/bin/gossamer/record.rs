@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use gossamer::files::check_output;
-use gossamer::model::site_pattern;
 use gossamer::pipelines::{RecordRequest, TokenSource, record};
 use gossamer::settings::count;
 use gossamer::terminal::{Progress, screen};
@@ -43,7 +42,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    site_pattern(&args.sites)?;
     check_output(&args.out)?;
     let progress = Progress::new();
     progress.stage("opening the model");
