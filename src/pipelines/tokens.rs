@@ -20,7 +20,7 @@ pub enum TokenSource<'a> {
     Text {
         /// Files and folders; generated Python if there are none.
         data: &'a [PathBuf],
-        /// TokenSource at most, but at least one sequence.
+        /// Tokens at most, but at least one sequence.
         max_tokens: usize,
     },
 }

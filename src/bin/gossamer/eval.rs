@@ -18,10 +18,10 @@ pub struct Args {
     /// block_size; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
-    /// TokenSource instead of text: a safetensors file with a tensor `tokens`, (B, T)
+    /// Tokens instead of text: a safetensors file with a tensor `tokens`, (B, T)
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     tokens: Option<PathBuf>,
-    /// TokenSource of text to read at most, but at least a sequence
+    /// Tokens of text to read at most, but at least a sequence
     #[arg(long, default_value_t = 65_536, conflicts_with = "tokens", value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
     /// Sequences that run at once

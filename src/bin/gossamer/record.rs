@@ -36,7 +36,7 @@ pub struct Args {
     /// Files and folders of text to take means over [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "mean")]
     data: Vec<PathBuf>,
-    /// TokenSource of --data to read at most
+    /// Tokens of --data to read at most
     #[arg(long, default_value_t = 65_536, conflicts_with_all = ["prompt", "tokens"], value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
 }
