@@ -82,7 +82,7 @@ pub struct Score {
 pub fn scores(model: &Model, tokenizer: &Tokenizer, pairs: usize, stop: &AtomicBool) -> Result<Vec<Score>> {
     let weights = Weights::constant(model, &[]);
     let mut scores = Vec::new();
-    for task in tasks::all() {
+    for task in tasks::all()? {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }

@@ -102,7 +102,8 @@ impl CircuitSearch<'_> {
         Ok(TaskRef {
             name: task.name.clone(),
             description: task.description.clone(),
-            version: tasks::VERSION,
+            version: task.version,
+            hash: task.hash.clone(),
             clean: pair.clean.clone(),
             counterfactual: pair.counterfactual.clone(),
             target: token(tokens.target),

@@ -79,8 +79,11 @@ pub struct TaskRef {
     pub name: String,
     /// What the model must choose, in a sentence.
     pub description: String,
-    /// The version of the built-in pairs ([`super::tasks::VERSION`]).
+    /// The version of the task's pairs.
     pub version: u32,
+    /// The hash of what decides the pairs ([`super::tasks::Task::hash`]); empty in files of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hash: String,
     /// A prompt that [`TaskRef::target`] follows.
     #[serde(rename = "positive")]
     pub clean: String,

@@ -65,21 +65,20 @@ impl Circuit {
     /// # Errors
     /// Those of [`Circuit::pairs`].
     pub fn resolve_task(&self, task: Option<Task>, tokenizer: &Tokenizer) -> Result<Task> {
-        let built_in = task.is_none();
-        let task = match task {
-            Some(task) => task,
-            None => tasks::find(&self.task.name)?,
-        };
-        if built_in && self.task.version != tasks::VERSION {
-            return Err(Error::Text(format!(
-                "the circuit was found with version {} of the tasks' pairs; this program has version {}",
-                self.task.version,
-                tasks::VERSION
+        let given = task.is_some();
+        let task = task.map_or_else(|| tasks::find(&self.task.name), Ok)?;
+        // Files of earlier versions have no hash, and their version says nothing of a task that was given.
+        let (own, found) = (&self.task, &task);
+        let same = if own.hash.is_empty() { given || own.version == found.version } else { own.hash == found.hash };
+        if !same {
+            return Err(Error::Mismatch(format!(
+                "the circuit was found with other pairs of {}: version {} of the task, {}; this one is version {}, {}",
+                own.name, own.version, own.hash, found.version, found.hash
             )));
         }
         let variant = tasks::choose_variant(&task, tokenizer)?;
         if variant != self.task.variant {
-            return Err(Error::Text(format!(
+            return Err(Error::Mismatch(format!(
                 "the circuit was found with another tokenizer: it chose variant {} of the answers, this one {variant}",
                 self.task.variant
             )));

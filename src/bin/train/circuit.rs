@@ -90,9 +90,8 @@ impl Args {
         let mut list = Vec::new();
         for name in &self.task {
             match name.as_str() {
-                "all" => list.extend(tasks::all()),
-                file if file.ends_with(".jsonl") => list.push(Task::from_file(Path::new(file))?),
-                name => list.push(tasks::find(name)?),
+                "all" => list.extend(tasks::all()?),
+                name => list.push(tasks::open(name)?),
             }
         }
         let mut names: Vec<_> = list.iter().map(|task| &task.name).collect();
@@ -114,7 +113,6 @@ impl Args {
             "clean_up": !self.no_clean_up,
             "data": self.data,
             "mean_tokens": self.mean_tokens,
-            "tasks": tasks::VERSION,
         })
     }
 

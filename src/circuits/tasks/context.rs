@@ -10,9 +10,6 @@ const COPIED: &[&str] = &[
     "old", "name", "value", "size", "key", "line", "path", "text", "data", "count", "label", "index", "last", "row",
     "title", "node",
 ];
-/// Names for a set as well as for a string.
-const GROWING: &[&str] =
-    &["current", "result", "output", "names", "letters", "words", "seen", "found", "unique", "used", "known", "buffer"];
 /// Names for a dict as well as for a list.
 const COLLECTIONS: &[&str] = &[
     "data", "values", "table", "names", "scores", "results", "colors", "totals", "counts", "config", "keys", "labels",
@@ -21,29 +18,8 @@ const COLLECTIONS: &[&str] = &[
 const ELEMENTS: &[&str] = &[
     "x", "n", "item", "value", "name", "word", "line", "row", "key", "number", "entry", "v", "element", "part", "text",
 ];
-/// Names that a `for` binds as well as a `while` tests.
-const EITHER: &[&str] = &[
-    "item", "value", "count", "n", "x", "line", "row", "word", "number", "node", "text", "queue", "data", "found",
-    "size",
-];
 const INDICES: &[&str] = &["i", "j", "index", "n", "k", "position", "number", "row"];
 const HANDLES: &[&str] = &["f", "file", "handle", "fh", "stream", "f", "document", "source"];
-const PARAMETERS: &[&str] =
-    &["x", "y", "k", "left", "right", "values", "words", "key", "text", "rows", "a", "b", "total", "width", "index"];
-const CALLED: &[&str] = &[
-    "double",
-    "square",
-    "increment",
-    "shift",
-    "half",
-    "transform",
-    "convert",
-    "cube",
-    "negate",
-    "value",
-    "item",
-    "total",
-];
 /// What comes on the line after; no part of any prompt.
 const NEXT: &[&str] = &["print(result)", "total += 1", "done = True", "count = 0"];
 
@@ -102,15 +78,18 @@ pub(super) fn around(filler: &mut Filler, template: &str) -> String {
     }
 }
 
-/// A word of that kind. Unknown kinds stand for themselves, which the tests look for.
-pub(super) fn word(filler: &mut Filler, kind: &str) -> String {
-    let domain = filler.domain;
+/// A word of that kind, of the task's own words first; nothing for a kind that does not exist.
+pub(super) fn word(filler: &mut Filler, kind: &str) -> Option<String> {
+    let (domain, own) = (filler.domain, filler.words);
+    if let Some(words) = own.get(kind) {
+        return Some(pick(filler, words.get_ref()).to_string());
+    }
     let one = |filler: &mut Filler, pool: &[&str]| pick(filler, pool).to_string();
     // Most names are general, some the domain's.
     let either = |filler: &mut Filler, pool: &[&'static str], own: &[&'static str]| {
         if filler.dice.chance(70) { pick(filler, pool).to_string() } else { pick(filler, own).to_string() }
     };
-    match kind {
+    Some(match kind {
         "a" | "b" | "c" => one(filler, COPIED),
         "int" => either(filler, words::INTS, domain.ints),
         "str" => either(filler, words::STRS, domain.strs),
@@ -122,14 +101,10 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> String {
         "thing" => domain.things[filler.dice.below(domain.things.len())].0.to_string(),
         "attr" => one(filler, domain.ints),
         "class" => one(filler, domain.classes),
-        "grow" => one(filler, GROWING),
         "coll" => one(filler, COLLECTIONS),
         "elem" => one(filler, ELEMENTS),
-        "either" => one(filler, EITHER),
         "idx" => one(filler, INDICES),
         "handle" => one(filler, HANDLES),
-        "param" => one(filler, PARAMETERS),
-        "called" => one(filler, CALLED),
         "next" => filler.dice.pick(NEXT).to_string(),
         "read" => one(filler, words::FILE_STEMS_READ),
         "write" => one(filler, words::FILE_STEMS_WRITE),
@@ -139,8 +114,8 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> String {
         "q" => filler.dice.pick(&["'", "\""]).to_string(),
         "func" => function(filler),
         "text" => text(filler),
-        _ => format!("{{{kind}}}"),
-    }
+        _ => return None,
+    })
 }
 
 fn function(filler: &mut Filler) -> String {
@@ -164,16 +139,15 @@ fn text(filler: &mut Filler) -> String {
 }
 
 /// One of `pool`. Every fourth word of a pool of eight or more is kept for tests, which draw half their words from those.
-fn pick<'p>(filler: &mut Filler, pool: &[&'p str]) -> &'p str {
+fn pick<'p, W: AsRef<str>>(filler: &mut Filler, pool: &'p [W]) -> &'p str {
     let index = filler.dice.below(pool.len());
     let kept = |index: usize| index % 4 == 3;
-    if pool.len() < 8 {
-        return pool[index];
-    }
     let first = index - index % 4;
-    match filler.split {
-        Split::Train if kept(index) => pool[first + filler.dice.below(3)],
-        Split::Test if filler.dice.chance(50) => pool[(first + 3).min(pool.len() / 4 * 4 - 1)],
-        _ => pool[index],
-    }
+    let index = match filler.split {
+        _ if pool.len() < 8 => index,
+        Split::Train if kept(index) => first + filler.dice.below(3),
+        Split::Test if filler.dice.chance(50) => (first + 3).min(pool.len() / 4 * 4 - 1),
+        _ => index,
+    };
+    pool[index].as_ref()
 }

@@ -1,12 +1,13 @@
-//! Tasks from `.jsonl`: a line per pair, `{"positive": …, "negative": …, "target": …, "alternative": …}`; see `docs/tasks.md`.
+//! Lists of pairs, one a line: `{"positive": …, "negative": …, "target": …, "alternative": …}`; see `docs/tasks.md`.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::{Pair, PairSource, Split, Task};
-use crate::files::{open_input, utf16, without_mark, write_atomic};
+use super::{Pair, Split, Task};
+use crate::files::{hex, open_input, utf16, without_mark, write_atomic};
 use crate::{Error, Result};
 
 /// A longer line is taken for a mistake.
@@ -27,63 +28,62 @@ struct PairLine {
     #[serde(rename = "negative_after", default, skip_serializing_if = "String::is_empty")]
     counterfactual_after: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    split: Option<SplitName>,
+    split: Option<Split>,
 }
 
-#[derive(Serialize, Deserialize, Clone, Copy, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum SplitName {
-    Train,
-    Test,
+/// The train and the test pairs of a file.
+pub(super) fn read(path: &Path) -> Result<(Vec<Pair>, Vec<Pair>)> {
+    let mut reader = BufReader::new(open_input(path)?);
+    let (mut train, mut test) = (Vec::new(), Vec::new());
+    for number in 1.. {
+        let mut bytes = Vec::new();
+        let read = reader.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut bytes);
+        if read.map_err(|error| Error::io(path, error))? == 0 {
+            break;
+        }
+        let wrong = |message: String| Error::file(path, format!("line {number}: {message}"));
+        if bytes.len() as u64 > LONGEST_LINE {
+            return Err(wrong(format!("longer than {LONGEST_LINE} bytes")));
+        }
+        if number == 1 {
+            if let Some(message) = utf16(&bytes) {
+                return Err(Error::file(path, message));
+            }
+            bytes.drain(..bytes.len() - without_mark(&bytes).len());
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|error| wrong(format!("not UTF-8: {error}")))?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let line: PairLine = serde_json::from_str(text).map_err(|error| wrong(format!("not a pair: {error}")))?;
+        let split = line.split.unwrap_or(if number % 5 == 0 { Split::Test } else { Split::Train });
+        let pair = pair(line, number).map_err(wrong)?;
+        if split == Split::Train { train.push(pair) } else { test.push(pair) }
+    }
+    for (pairs, split) in [(&train, "train"), (&test, "test")] {
+        if pairs.is_empty() {
+            let message = format!("no pair is of the {split} split: give at least five lines, or name the `split`");
+            return Err(Error::file(path, message));
+        }
+    }
+    Ok((train, test))
+}
+
+/// `sha256:…` over all pairs.
+pub(super) fn hash(train: &[Pair], test: &[Pair]) -> String {
+    let mut hash = Sha256::new();
+    for (split, pair) in [(0, train), (1, test)].into_iter().flat_map(|(n, list)| list.iter().map(move |p| (n, p))) {
+        hash.update([split]);
+        let texts = [&pair.clean, &pair.counterfactual, &pair.target, &pair.alternative];
+        for text in texts.into_iter().chain(&pair.after) {
+            hash.update(text.len().to_le_bytes());
+            hash.update(text);
+        }
+    }
+    format!("sha256:{}", hex(&hash.finalize()))
 }
 
 impl Task {
-    /// A task from a `.jsonl` file; it is called as the file's stem. Lines that name no split go to test if their number (from 1) divides by
-    /// five, to train otherwise. Empty lines are skipped.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when it cannot be read; [`Error::File`] with the line's number when a line is no such pair, has an empty prompt or
-    /// answer, equal prompts or equal answers, is longer than 1 MiB or is not UTF-8; and when a split has no pairs.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let mut reader = BufReader::new(open_input(path)?);
-        let (mut train, mut test) = (Vec::new(), Vec::new());
-        for number in 1.. {
-            let mut bytes = Vec::new();
-            let read = reader.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut bytes);
-            if read.map_err(|error| Error::io(path, error))? == 0 {
-                break;
-            }
-            let wrong = |message: String| Error::file(path, format!("line {number}: {message}"));
-            if bytes.len() as u64 > LONGEST_LINE {
-                return Err(wrong(format!("longer than {LONGEST_LINE} bytes")));
-            }
-            if number == 1 {
-                if let Some(message) = utf16(&bytes) {
-                    return Err(Error::file(path, message));
-                }
-                bytes.drain(..bytes.len() - without_mark(&bytes).len());
-            }
-            let text = std::str::from_utf8(&bytes).map_err(|error| wrong(format!("not UTF-8: {error}")))?;
-            if text.trim().is_empty() {
-                continue;
-            }
-            let line: PairLine = serde_json::from_str(text).map_err(|error| wrong(format!("not a pair: {error}")))?;
-            let part = line.split.unwrap_or(if number % 5 == 0 { SplitName::Test } else { SplitName::Train });
-            let pair = pair(line, number).map_err(wrong)?;
-            if part == SplitName::Train { train.push(pair) } else { test.push(pair) }
-        }
-        for (pairs, split) in [(&train, "train"), (&test, "test")] {
-            if pairs.is_empty() {
-                let message = format!("no pair is of the {split} split: give at least five lines, or name the `split`");
-                return Err(Error::file(path, message));
-            }
-        }
-        let name = path.file_stem().map_or_else(|| "task".into(), |stem| stem.to_string_lossy().into_owned());
-        let description = format!("pairs from {}", path.display());
-        Ok(Self { name, description, same_length: false, variant: None, source: PairSource::File { train, test } })
-    }
-
     /// Writes the first `count` pairs of each split of the stream `seed`, with the answers in variant `variant`, as a file that
     /// [`Task::from_file`] reads; whole or not at all.
     ///
@@ -92,7 +92,7 @@ impl Task {
     pub fn save(&self, path: impl AsRef<Path>, variant: usize, seed: u64, count: u64) -> Result<()> {
         let path = path.as_ref();
         write_atomic(path, |out| {
-            for (split, part) in [(Split::Train, SplitName::Train), (Split::Test, SplitName::Test)] {
+            for split in [Split::Train, Split::Test] {
                 for index in 0..count {
                     let Pair {
                         clean,
@@ -102,7 +102,7 @@ impl Task {
                         after: [clean_after, counterfactual_after],
                         ..
                     } = self.pair_in(variant, split, seed, index);
-                    let split = Some(part);
+                    let split = Some(split);
                     let line = PairLine {
                         clean,
                         counterfactual,
