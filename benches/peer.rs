@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use gossamer::device::{Device, on_worker};
 use gossamer::files::InMemory;
-use gossamer::model::{Batch, Generator, Hold, Model, Parameters, Sampling, Weights, evaluate};
+use gossamer::model::{Batch, Generator, Model, NoHooks, Parameters, Sampling, WeightFormat, Weights, evaluate};
 use gossamer::observer::Observer;
 use gossamer::ops::{compress, linear, sparse_linear};
 use gossamer::sparsity;
@@ -90,20 +90,20 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let tokens: Vec<u32> = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
     let batch = || Batch::new(device, &config.model, &tokens, config.train.batch_size);
-    let load = |hold| -> Result<Model> {
+    let load = |format| -> Result<Model> {
         let host = InMemory::from(gossamer::files::load_tensors(folder.join("model.safetensors"))?);
-        let parameters = Parameters::load(&config.model, &host, hold, device)?;
+        let parameters = Parameters::load(&config.model, &host, format, device)?;
         Ok(Model { config: config.model.clone(), parameters, device: device.clone() })
     };
     match what {
         "loss" => {
-            let model = load(Hold::Dense)?;
+            let model = load(WeightFormat::Dense)?;
             let weights = Weights::constant(&model, &[]);
-            let (loss, losses, _) = model.loss(&mut Tape::new(), &weights, &batch()?, &mut ())?;
+            let (loss, losses, _) = model.loss(&mut Tape::new(), &weights, &batch()?, &mut NoHooks)?;
             Ok(json!({ "loss": loss.value().read()?[0], "losses": losses.read()? }))
         }
         "step" => {
-            let mut trainer = Trainer::new(load(Hold::Dense)?, config.train.clone(), config.sparsity.clone())?;
+            let mut trainer = Trainer::new(load(WeightFormat::Dense)?, config.train.clone(), config.sparsity.clone())?;
             // The first step finds the compressed forms missing, the second allocates what is left to allocate.
             let first = trainer.step(&[batch()?])?;
             let loss = trainer.numbers(&first)?.loss;
@@ -112,7 +112,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             Ok(json!({ "loss": loss, "seconds": seconds(device, &mut step)? }))
         }
         "memory" => {
-            let mut trainer = Trainer::new(load(Hold::Dense)?, config.train.clone(), config.sparsity.clone())?;
+            let mut trainer = Trainer::new(load(WeightFormat::Dense)?, config.train.clone(), config.sparsity.clone())?;
             (0..3).try_for_each(|_| trainer.step(&[batch()?]).map(drop))?;
             let status = std::fs::read_to_string("/proc/self/status").map_err(|e| Error::io("/proc/self/status", e))?;
             let peak =
@@ -123,7 +123,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             Ok(json!({ "bytes": peak * 1024, "state": estimate.state_bytes, "activations": estimate.activation_bytes }))
         }
         "evaluate" => {
-            let model = load(Hold::Compressed)?;
+            let model = load(WeightFormat::Sparse)?;
             let sequences: Vec<Vec<u32>> = tokens.chunks(config.model.block_size).map(<[u32]>::to_vec).collect();
             let mut run =
                 || evaluate(&model, &sequences, config.train.batch_size, false, &Observer::default()).map(drop);
@@ -131,7 +131,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             Ok(json!({ "seconds": seconds(device, &mut run)? }))
         }
         "generate" => {
-            let model = load(Hold::Compressed)?;
+            let model = load(WeightFormat::Sparse)?;
             let mut run = || -> Result<()> {
                 let sampling = Sampling { max_new_tokens: GENERATED, temperature: 0.0, ..Sampling::default() };
                 let mut generator = Generator::new(&model, &tokens[..GENERATED], sampling)?;

@@ -25,13 +25,13 @@ use gossamer::circuits::{Layout, Nodes, graph, parallel, tasks};
 use gossamer::device::{Device, on_worker};
 use gossamer::files::{create_folder, write_atomic};
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Batch, Hold, Model, evaluate, means, site_pattern};
+use gossamer::model::{Batch, Model, WeightFormat, evaluate, means, site_pattern};
 use gossamer::observer::Observer;
 use gossamer::terminal::print;
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::{RunData, batches, held_out, prepare};
-use gossamer::train::ranks::Ranks;
 use gossamer::train::run::Run;
 use gossamer::train::step::Trainer;
 
@@ -101,7 +101,7 @@ fn run(args: &Args) -> Result<()> {
     let (config, folder) = sparse_run(args, &device)?;
     let tokenizer = Tokenizer::load(folder.join("tokenizer.json"))?;
     let data = prepare(&config, tokenizer.clone(), &args.out.join("cache"), &Observer::default())?;
-    let sparse = ModelFiles::open(&folder)?.load(Hold::Compressed, &device)?;
+    let sparse = ModelFiles::open(&folder)?.load(WeightFormat::Sparse, &device)?;
     let sequences = held_out(&config, &data.corpus.validation)?;
     let loss = evaluate(&sparse, &sequences, config.train.batch_size, false, &Observer::default())?.loss;
     print(format_args!("sparse: validation loss {loss:.4}"));
@@ -159,7 +159,7 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
         cache: args.out.join("cache"),
         device: device.clone(),
         observer: Observer::default(),
-        ranks: Ranks::alone(),
+        communicator: Communicator::single(),
     };
     run.execute(resume, &mut |_| {}).context("training the sparse model")?;
     Ok((run.config, folder))
@@ -172,7 +172,7 @@ fn dense_twin(args: &Args, config: &RunConfig, data: &RunData, sparse: &Model, g
     let kind = if args.keep_afrac { "dense twin with AbsTopK" } else { "dense twin" };
     let (twin, about) = (folder.join("twin.txt"), format!("{kind} of {}\n", sparse.hash()?));
     if std::fs::read_to_string(&twin).is_ok_and(|kept| kept == about) {
-        return Ok(ModelFiles::open(&folder)?.load(Hold::Dense, &sparse.device)?);
+        return Ok(ModelFiles::open(&folder)?.load(WeightFormat::Dense, &sparse.device)?);
     }
     let mut config = config.clone();
     // The sparse model's learning rate while it was dense.

@@ -16,12 +16,12 @@ use gossamer::device::Device;
 use gossamer::error::explain;
 use gossamer::files::create_folder;
 use gossamer::formats::ModelFiles;
-use gossamer::model::Hold;
+use gossamer::model::WeightFormat;
 use gossamer::observer::{Observer, Stage};
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::lock::claim;
-use gossamer::train::ranks::Ranks;
 use gossamer::train::run::{Event, Run};
 
 use crate::jobs::{Last, with_own_threads};
@@ -212,8 +212,14 @@ fn train(
     told(Progress { all, said: "reading the data, and its tokenizer".into(), ..Progress::default() });
     let report = |stage: &Stage| told(Progress { all, said: of(stage), ..Progress::default() });
     let observer = Observer::stopped_by(stop).with_report(&report);
-    let run =
-        Run { config, cache: above.join("cache"), device, observer, ranks: Ranks::alone(), folder: folder.clone() };
+    let run = Run {
+        config,
+        cache: above.join("cache"),
+        device,
+        observer,
+        communicator: Communicator::single(),
+        folder: folder.clone(),
+    };
     let mut done = 0;
     let outcome = run.execute(resume, &mut |event| match event {
         Event::Step(progress) => {
@@ -268,7 +274,7 @@ fn find(
     let tokenizer =
         files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it beside the weights")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
-    let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
+    let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
     // Whether the tokenizer can write the answers is known at once; the means take longer.
     let task = tasks::find(task)?.for_tokenizer(&tokenizer)?;
     let file = circuit_file(path, &task.name);

@@ -14,7 +14,7 @@ use gossamer::device::Device;
 use gossamer::model::Model;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::checkpoint;
-use gossamer::train::metrics::{self, Logged};
+use gossamer::train::metrics::{self, MetricsLine};
 
 use crate::jobs::with_own_threads;
 
@@ -29,7 +29,7 @@ pub struct Moment {
 }
 
 enum News {
-    Read(Vec<Logged>, Vec<u64>),
+    Read(Vec<MetricsLine>, Vec<u64>),
     Moment(Box<Moment>),
     Trouble(String),
 }
@@ -39,7 +39,7 @@ pub struct Timeline {
     /// The run's folder.
     pub run: PathBuf,
     /// What it logged.
-    pub logged: Vec<Logged>,
+    pub logged: Vec<MetricsLine>,
     /// The steps of its checkpoints.
     pub steps: Vec<u64>,
     /// What went wrong with all of it.

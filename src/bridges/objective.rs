@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::Bridges;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, Pass, Weights};
+use crate::model::{Batch, Kind, Model, NoHooks, Pass, Weights};
 use crate::observer::Observer;
 use crate::ops::compress::SparseMatrix;
 use crate::ops::{add, topk_logits};
@@ -99,7 +99,7 @@ impl Terms<f64, Vec<f64>> {
 }
 
 /// The gradients of the objective.
-pub struct Gradients {
+pub struct BridgeGradients {
     /// For every parameter of the sparse model, in order, that is trained.
     pub sparse: Vec<Option<Tensor>>,
     /// For every tensor of the bridges, in order.
@@ -213,7 +213,7 @@ impl Objective<'_> {
         sequences: usize,
         share: f32,
         wanted: &dyn Fn(Kind) -> bool,
-    ) -> Result<(Losses, Gradients)> {
+    ) -> Result<(Losses, BridgeGradients)> {
         let c = &self.coefficients;
         let batches = self.batches(tokens, sequences)?;
         let dense = self.run_dense(&batches)?;
@@ -270,7 +270,7 @@ impl Objective<'_> {
             Some(gradient) => Ok(gradient),
             None => self.sparse.device.zeros(&map.name, map.value.shape()),
         });
-        let gradients = Gradients { sparse: of_sparse, bridges: of_bridges.collect::<Result<_>>()? };
+        let gradients = BridgeGradients { sparse: of_sparse, bridges: of_bridges.collect::<Result<_>>()? };
         Ok((losses(&cross_entropy, &encoded.errors, &decoded.errors, &kl_d2s, &kl_s2d), gradients))
     }
 
@@ -304,8 +304,8 @@ impl Objective<'_> {
 
     /// The sparse model's cross-entropy.
     pub(super) fn own(&self, tape: &mut Tape, weights: &Weights, batches: &Batches, logits: Var) -> Result<Var> {
-        let mut nobody = ();
-        let mut pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut nobody);
+        let mut hooks = NoHooks;
+        let mut pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut hooks);
         Ok(pass.cross_entropy(&logits)?.0)
     }
 

@@ -20,7 +20,7 @@ use super::search::{CircuitSearch, TEST_STREAM};
 use super::tasks::{Split, Task};
 use super::{Calibration, Circuit, LogitDiffs, Node};
 use crate::files::versioned::{self, Versioned, finite};
-use crate::model::{Recorder, Sites};
+use crate::model::{Hooks, Recorder};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -90,9 +90,9 @@ impl BinarySteps {
     }
 }
 
-impl Sites for BinarySteps {
+impl Hooks for BinarySteps {
     /// The value goes through the host; there is no way back.
-    fn visit(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
+    fn on_activation(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
         let Some(steps) = self.0.get(name) else { return Ok(value) };
         let tensor = value.value();
         let mut values = tensor.read()?;

@@ -7,7 +7,7 @@ use super::means::measured;
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split};
 use super::{Calibration, Circuit, Layout, Nodes, TaskBatch};
-use crate::model::{Model, Weights};
+use crate::model::{Model, NoHooks, Weights};
 use crate::observer::Observer;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -89,7 +89,7 @@ pub fn scores(model: &Model, tokenizer: &Tokenizer, pairs: usize, stop: &AtomicB
         let Ok(batch) = tasks::batch(&task, Split::Test, 0, 0, pairs, tokenizer, model.config.block_size) else {
             continue;
         };
-        let diffs = TaskBatch::new(model, &batch.tokens)?.logit_diffs(model, &weights, &mut ())?;
+        let diffs = TaskBatch::new(model, &batch.tokens)?.logit_diffs(model, &weights, &mut NoHooks)?;
         let plain = Calibration::default();
         scores.push(Score { task: task.name, loss: diffs.loss(plain), accuracy: diffs.accuracy(plain) });
     }

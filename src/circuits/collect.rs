@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::statistics::{Activations, BINS, End, NodeStatistics, QUANTILES, SNIPPETS, Snippet, WINDOW};
 use super::{Layout, Node};
-use crate::model::{Batch, Model, Recorder, Weights, site_pattern};
+use crate::model::{Batch, Model, NoHooks, Recorder, Weights, site_pattern};
 use crate::observer::{Observer, Stage};
 use crate::tape::Tape;
 use crate::{Error, Result};
@@ -157,7 +157,7 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], visit: &mut Visit, obser
         model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
         for (name, value) in recorder.sites {
             let values = value.value().read()?;
-            model.check_finite((&name, &values), &weights, &batch, &mut ())?;
+            model.check_finite((&name, &values), &weights, &batch, &mut NoHooks)?;
             let width = values.len() / (chunk.len() * longest).max(1);
             for (n, node) in nodes.iter().enumerate().filter(|(_, node)| site(node) == name) {
                 for (b, sequence) in chunk.iter().enumerate() {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Layout, SiteBlock};
 use crate::device::{Device, Tensor};
-use crate::model::{Sites, first_not_finite};
+use crate::model::{Hooks, first_not_finite};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -116,8 +116,8 @@ impl Gates<'_> {
     }
 }
 
-impl Sites for Gates<'_> {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+impl Hooks for Gates<'_> {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
         let place = self.nodes.layout.blocks().iter().position(|block| block.site == name);
         match place.and_then(|at| Some((self.gates[at].as_ref()?, &self.nodes.tensors[at]))) {
             Some((tau, mean)) => tape.gate(&value, tau, mean, self.temperature),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Gates, Layout, Node, NodeKind};
 use crate::Result;
 use crate::files::HostTensor;
-use crate::model::{Model, Sites};
+use crate::model::{Hooks, Model};
 use crate::tape::{Tape, Var};
 
 /// A weight between two nodes.
@@ -95,13 +95,13 @@ impl<'a> EdgeAblation<'a> {
     }
 }
 
-impl Sites for EdgeAblation<'_> {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        self.gates.visit(tape, name, value)
+impl Hooks for EdgeAblation<'_> {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        self.gates.on_activation(tape, name, value)
     }
 
     /// For values, what an edge carries is what attention made of them.
-    fn project(&mut self, _: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
+    fn on_linear(&mut self, _: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
         if name != self.layer {
             return Ok(output);
         }

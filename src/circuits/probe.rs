@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Circuit, Layout, Nodes};
 use crate::files::HostTensor;
-use crate::model::{Batch, Edit, Interventions, Model, Places, Recorder, Sites, Weights, probabilities};
+use crate::model::{Batch, Edit, Hooks, Interventions, Model, QueryPositions, Recorder, Weights, probabilities};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -67,8 +67,8 @@ impl<'a> Probe<'a> {
         let config = &self.model.config;
         let mut edits = Interventions::new(config, edits, self.means.clone(), BTreeMap::new())?;
         let batch = Batch::new(&self.model.device, config, prompt, 1)?;
-        let places = Places::new(&self.model.device, &batch, &[prompt.len() - 1])?;
-        let run = |sites: &mut dyn Sites| {
+        let places = QueryPositions::new(&self.model.device, &batch, &[prompt.len() - 1])?;
+        let run = |sites: &mut dyn Hooks| {
             let logits =
                 self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?.value().read()?;
             self.model.check_finite(("logits", &logits), &self.weights, &batch, sites)?;

@@ -10,7 +10,7 @@ use super::task_batch::LOGIT_DIFF;
 use super::{Calibration, LogitDiffs, Nodes, TaskBatch};
 use crate::model::{Model, Weights, first_not_finite};
 use crate::ops::logit_diff::loss;
-use crate::settings::{self, Row, Setting, Takes, above, below, within};
+use crate::settings::{self, Setting, SettingRow, Takes, above, below, within};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -108,7 +108,7 @@ impl SearchSettings {
     }
 
     /// All settings by name.
-    pub fn rows() -> Vec<Row> {
+    pub fn rows() -> Vec<SettingRow> {
         settings::rows("", SEARCH_SETTINGS)
     }
 }

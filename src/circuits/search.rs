@@ -6,7 +6,7 @@ use super::local_search::local_search;
 use super::prune::{self, CircuitScorer, PruningStep, SearchSettings};
 use super::tasks::{self, Split, Task};
 use super::{Calibration, LogitDiffs, LossSet, Nodes, TaskBatch};
-use crate::model::{Model, Weights};
+use crate::model::{Model, NoHooks, Weights};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -228,7 +228,7 @@ impl CircuitSearch<'_> {
         let weights = self.weights();
         let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch };
         let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
-        let whole = task_batch.logit_diffs(self.model, &weights, &mut ())?;
+        let whole = task_batch.logit_diffs(self.model, &weights, &mut NoHooks)?;
         let [circuit, ablated]: [LogitDiffs; 2] = [scorer.logit_diffs(keep)?, scorer.logit_diffs(&rest)?];
         // The rest is calibrated too: a constant preference for one answer is no sign that the circuit is needed.
         let (plain, rest) = (Calibration::default(), ablated.calibrate());

@@ -8,7 +8,7 @@ use argmin::solver::quasinewton::LBFGS;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::TokenPair;
-use crate::model::{Batch, Model, Places, Sites, Weights};
+use crate::model::{Batch, Hooks, Model, QueryPositions, Weights};
 use crate::ops::logit_diff::{TokenPairs, loss};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -26,7 +26,7 @@ pub struct TaskBatch {
 /// Some of the prompts.
 struct SubBatch {
     batch: Batch,
-    places: Places,
+    places: QueryPositions,
     choices: TokenPairs,
     /// Which ones, by their numbers among all.
     numbers: Vec<usize>,
@@ -85,7 +85,7 @@ impl TaskBatch {
         model: &Model,
         weights: &Weights,
         tape: &mut Tape,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<Var> {
         self.whole.logit_diffs_on_tape(model, weights, tape, sites)
     }
@@ -100,7 +100,7 @@ impl TaskBatch {
         (what, values): (&str, &[f32]),
         model: &Model,
         weights: &Weights,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<()> {
         model.check_finite((what, values), weights, &self.whole.batch, sites)
     }
@@ -109,7 +109,7 @@ impl TaskBatch {
     ///
     /// # Errors
     /// [`Error::NonFiniteSite`] where an answer is not finite; those of the forward pass and of `sites`.
-    pub fn logit_diffs(&self, model: &Model, weights: &Weights, sites: &mut dyn Sites) -> Result<LogitDiffs> {
+    pub fn logit_diffs(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
         Ok(self.logit_diffs_while(model, weights, sites, |_| true)?.unwrap_or_default())
     }
 
@@ -121,7 +121,7 @@ impl TaskBatch {
         &self,
         model: &Model,
         weights: &Weights,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
         mut go_on: impl FnMut(&LogitDiffs) -> bool,
     ) -> Result<Option<LogitDiffs>> {
         let parts = if self.parts.is_empty() { std::slice::from_ref(&self.whole) } else { &self.parts[..] };
@@ -147,7 +147,7 @@ impl TaskBatch {
     ///
     /// # Errors
     /// Those of the forward pass and of `sites`.
-    pub fn logit_diffs_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Sites) -> Result<LogitDiffs> {
+    pub fn logit_diffs_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
         let z = self.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
         self.check_finite((LOGIT_DIFF, &z), model, weights, sites)?;
         let wide = |z: &[f32]| z.iter().map(|&z| f64::from(z)).collect();
@@ -167,7 +167,7 @@ impl SubBatch {
             choices.push((0, right, wrong));
         }
         let batch = Batch::new(&model.device, &model.config, &tokens, numbers.len())?;
-        let places = Places::new(&model.device, &batch, &ends)?;
+        let places = QueryPositions::new(&model.device, &batch, &ends)?;
         let choices = TokenPairs::new(&model.device, [numbers.len(), 1, model.config.vocab_size], &choices)?;
         Ok(Self { batch, places, choices, numbers })
     }
@@ -177,7 +177,7 @@ impl SubBatch {
         model: &Model,
         weights: &Weights,
         tape: &mut Tape,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<Var> {
         let logits = model.forward_at(tape, weights, &self.batch, &self.places, sites)?;
         tape.logit_diff(&logits, &self.choices)

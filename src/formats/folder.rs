@@ -8,7 +8,7 @@ use super::names::{BEEG_CONFIG, CONFIG, INDEX, Naming, TOKENIZER, TORCH, WEIGHTS
 use super::torch::TorchStateDict;
 use crate::device::Device;
 use crate::files::{Renamed, SafetensorsFile, ShardedSafetensors, TensorSource, open_input};
-use crate::model::{Hold, Model, ModelConfig, Parameters, check_tied, check_weights};
+use crate::model::{Model, ModelConfig, Parameters, WeightFormat, check_tied, check_weights};
 use crate::{Error, Result};
 
 /// How to look for a model.
@@ -121,8 +121,8 @@ impl ModelFiles {
     ///
     /// # Errors
     /// Those of reading the weights, naming the file, and the device's limits.
-    pub fn load(&self, hold: Hold, device: &Device) -> Result<Model> {
-        let parameters = self.misfit(Parameters::load(&self.config, self.weights.as_ref(), hold, device))?;
+    pub fn load(&self, format: WeightFormat, device: &Device) -> Result<Model> {
+        let parameters = self.misfit(Parameters::load(&self.config, self.weights.as_ref(), format, device))?;
         Ok(Model { config: self.config.clone(), parameters, device: device.clone() })
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use super::{Batch, Model, Parameters, Pass, Sites, Weights};
+use super::{Batch, Hooks, Model, Parameters, Pass, Weights};
 use crate::device::Tensor;
 use crate::ops::grad_rms;
 use crate::tape::Tape;
@@ -116,7 +116,7 @@ impl Model {
         (what, values): (&str, &[f32]),
         weights: &Weights,
         batch: &Batch,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<()> {
         match first_not_finite(values) {
             None => Ok(()),

@@ -119,13 +119,13 @@ fn only_compressed(name: &str) -> Error {
     Error::Text(format!("{name} is held compressed, and needed dense: load the model for training"))
 }
 
-/// How a model that is loaded holds its matrices.
+/// In which form a loaded model keeps its matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum WeightFormat {
     /// Dense, as training needs them.
     Dense,
-    /// As lists of nonzeros where linear layers are faster with them; they then need less memory too.
-    Compressed,
+    /// As sparse matrices where linear layers are faster with them; they then need less memory too.
+    Sparse,
 }
 
 /// All parameters of a model, in a fixed order.
@@ -261,7 +261,12 @@ impl Parameters {
     ///
     /// # Errors
     /// Those of [`check_weights`] and [`check_tied`], before any number is read; then those of the source and the device.
-    pub fn load(config: &ModelConfig, source: &dyn TensorSource, hold: Hold, device: &Device) -> Result<Self> {
+    pub fn load(
+        config: &ModelConfig,
+        source: &dyn TensorSource,
+        format: WeightFormat,
+        device: &Device,
+    ) -> Result<Self> {
         check_weights(config, source)?;
         check_tied(config, source)?;
         let (mut list, mut loaded_not_finite) = (Vec::new(), false);
@@ -277,7 +282,7 @@ impl Parameters {
             }
             let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == "lm_head.weight";
             // Products with nonzeros skip activations of 0 too, and 0 times NaN is not 0.
-            let sparse = hold == Hold::Compressed && not_finite.is_none();
+            let sparse = format == WeightFormat::Sparse && not_finite.is_none();
             list.push(match slot.shape[..] {
                 [out, input] if linear && sparse && prefer_sparse(device, &host.data) => Parameter {
                     value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
@@ -304,7 +309,7 @@ impl Parameters {
     /// # Errors
     /// Those of [`Parameters::load`].
     pub fn from_host(config: &ModelConfig, tensors: BTreeMap<String, HostTensor>, device: &Device) -> Result<Self> {
-        Self::load(config, &InMemory::from(tensors), Hold::Dense, device)
+        Self::load(config, &InMemory::from(tensors), WeightFormat::Dense, device)
     }
 
     /// Copies all parameters to the host, by name; a tied unembedding is written out as the published files do.

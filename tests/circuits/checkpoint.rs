@@ -10,7 +10,7 @@ use gossamer::circuits::search::{CircuitSearch, SearchResult};
 use gossamer::circuits::tasks::{self, Split};
 use gossamer::circuits::{Circuit, Layout, Node, Nodes, channel_tokens, text_means};
 use gossamer::device::Device;
-use gossamer::model::{Batch, Model, ModelConfig, Weights};
+use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Weights};
 use gossamer::observer::Observer;
 use gossamer::tape::Tape;
 use gossamer::text::python;
@@ -119,7 +119,7 @@ fn scores_are_those_of_the_logits() {
     let weights = Weights::constant(&model, &[]);
     let margin = |prompt: &[u32], right: u32, wrong: u32| {
         let input = Batch::new(&model.device, &model.config, prompt, 1).unwrap();
-        let logits = model.forward(&mut Tape::new(), &weights, &input, &mut ()).unwrap().value().read().unwrap();
+        let logits = model.forward(&mut Tape::new(), &weights, &input, &mut NoHooks).unwrap().value().read().unwrap();
         let last = &logits[logits.len() - model.config.vocab_size..];
         f64::from(last[right as usize]) - f64::from(last[wrong as usize])
     };

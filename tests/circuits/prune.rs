@@ -8,7 +8,7 @@ use gossamer::circuits::tasks::TokenPair;
 use gossamer::circuits::{Calibration, EdgeAblation, Layout, LogitDiffs, Node, NodeKind, Nodes, TaskBatch, graph};
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
-use gossamer::model::{Batch, Model, ModelConfig, Parameters, Weights, means, site_pattern};
+use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Parameters, Weights, means, site_pattern};
 use rand::RngExt;
 
 use crate::common::{devices, normal, rng};
@@ -299,7 +299,7 @@ fn prompts_in_parts_have_the_same_answers_and_losses_beyond_the_limit_are_known_
         assert!(reached[0] >= 5 && reached[1] >= 5, "{reached:?}");
         // Given up after the first part, where there are parts.
         let mut asked = 0;
-        let some = task_batch.logit_diffs_while(&model, &weights, &mut (), |some| {
+        let some = task_batch.logit_diffs_while(&model, &weights, &mut NoHooks, |some| {
             asked += 1;
             assert!((1..400).contains(&(some.clean.len() + some.counterfactual.len())));
             false

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use gossamer::circuits::{Circuit, ModelRef, mean_activations, stored_means};
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Hold, Model};
+use gossamer::model::{Model, WeightFormat};
 use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
@@ -78,7 +78,7 @@ impl Opened {
             format!("{} comes without a tokenizer.json: put the model's tokenizer beside its weights", path.display())
         })?;
         let tokenizer = Tokenizer::load(tokenizer)?;
-        let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
+        let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
         let hash = model.hash()?;
         if !circuit.model.hash.is_empty() {
             circuit.check_model(&hash).with_context(|| path.display().to_string())?;

@@ -12,7 +12,7 @@ use gossamer::circuits::search::{CircuitSearch, SearchResult};
 use gossamer::circuits::{Layout, Nodes, tasks, text_means};
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
-use gossamer::model::Hold;
+use gossamer::model::WeightFormat;
 use gossamer::observer::Observer;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::run::Run;
@@ -73,7 +73,7 @@ pub fn train(folder: &Path) -> PathBuf {
         cache: folder.join("cache"),
         device: Device::cpu(),
         observer: Observer::default(),
-        ranks: gossamer::train::ranks::Ranks::alone(),
+        communicator: gossamer::train::communicator::Communicator::single(),
     };
     assert!(run_.execute(false, &mut |_| ()).unwrap().finished);
     run
@@ -82,7 +82,7 @@ pub fn train(folder: &Path) -> PathBuf {
 /// A circuit of a few of the run's nodes, whatever it is good for, in the run's folder.
 pub fn circuit(run: &Path) -> PathBuf {
     let files = ModelFiles::open(run).unwrap();
-    let model = files.load(Hold::Dense, &Device::cpu()).unwrap();
+    let model = files.load(WeightFormat::Dense, &Device::cpu()).unwrap();
     let tokenizer = Tokenizer::load(run.join("tokenizer.json")).unwrap();
     let layout = Layout::new(&model.config);
     let mut keep = vec![false; layout.len()];

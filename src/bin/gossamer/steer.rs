@@ -9,7 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use gossamer::bridges::{
-    Change, Channel, Effect, MAX_DRAWS, MAX_STRENGTH, ModelName, Question, Ratio, Recipe, Steering, Sweep,
+    Change, Channel, Effect, MAX_DRAWS, MAX_STRENGTH, ModelName, PromptPair, Ratio, Recipe, Steering, StrengthSweep,
     residual_channels,
 };
 use gossamer::chart::{Axis, COLORS, Chart, Series};
@@ -235,7 +235,7 @@ fn task(args: &Args, circuit: Option<&Circuit>) -> Result<Option<(Task, Option<V
     Ok(Some((task, Some(channels))))
 }
 
-fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Result<Vec<Question>> {
+fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Result<Vec<PromptPair>> {
     let longest = bridged.sparse.config.block_size.min(bridged.dense.config.block_size);
     let batch = tasks::batch(task, split, args.seed, 0, args.pairs, &bridged.tokenizer, longest)?;
     if let Some(notes) = batch.notes() {
@@ -252,7 +252,7 @@ fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Resul
             sides.reverse();
         }
         let [(prompt, answer), (counterfactual, other)] = sides;
-        Question { prompt, counterfactual, answer, other }
+        PromptPair { prompt, counterfactual, answer, other }
     };
     Ok(batch.tokens.into_iter().map(question).collect())
 }
@@ -262,7 +262,7 @@ fn rank(
     args: &Args,
     (steering, progress): (&Steering, &Progress),
     channels: &[Channel],
-    questions: &[Question],
+    questions: &[PromptPair],
 ) -> Result<Vec<Channel>> {
     progress.stage("trying channels");
     let (before, ranked) = steering.candidates(channels, questions)?;
@@ -290,7 +290,7 @@ fn sweep(
     args: &Args,
     (steering, progress): (&Steering, &Progress),
     node: &[Channel],
-    questions: &[Question],
+    questions: &[PromptPair],
 ) -> Result<()> {
     progress.stage("steering");
     let strengths = args.strength.clone().unwrap_or_default().0;
@@ -326,7 +326,7 @@ fn sweep(
     Ok(())
 }
 
-fn sweep_picture(by: &str, sweep: &Sweep) -> Chart {
+fn sweep_picture(by: &str, sweep: &StrengthSweep) -> Chart {
     let points = |effects: &[Effect], value: fn(&Effect) -> f64| {
         sweep.strengths.iter().copied().zip(effects.iter().map(value)).collect::<Vec<_>>()
     };

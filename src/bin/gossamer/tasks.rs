@@ -10,7 +10,7 @@ use gossamer::circuits::prune::MAX_PAIRS;
 use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::circuits::{Calibration, TaskBatch};
 use gossamer::files::check_output;
-use gossamer::model::Weights;
+use gossamer::model::{NoHooks, Weights};
 use gossamer::settings::count as bounded;
 use gossamer::terminal::Progress;
 use gossamer::text::notation::token;
@@ -184,7 +184,7 @@ fn one(args: &EvalArgs, opened: &Opened, task: Task) -> Result<[Score; 2]> {
     let batches = [batch(Split::Train)?, batch(Split::Test)?];
     let score = |batch: &tasks::PairBatch| -> Result<Score> {
         let task_batch = TaskBatch::new(model, &batch.tokens)?;
-        let got = task_batch.logit_diffs(model, &Weights::constant(model, &[]), &mut ())?;
+        let got = task_batch.logit_diffs(model, &Weights::constant(model, &[]), &mut NoHooks)?;
         let plain = Calibration::default();
         Ok(Score {
             loss: got.loss(plain),

@@ -17,7 +17,7 @@ use gossamer::circuits::{Layout, MEANS, Nodes, lock, parallel, text_means};
 use gossamer::device::Device;
 use gossamer::files::{check_output_folder, create_folder};
 use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::Hold;
+use gossamer::model::WeightFormat;
 use gossamer::settings::{count, split};
 use gossamer::sweep::Shard;
 use gossamer::terminal::{Progress, print, signals};
@@ -143,7 +143,7 @@ pub fn run(args: &Args) -> Result<()> {
     let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
     let device = Device::open(&args.device)?;
-    let model = files.load(Hold::Compressed, &device)?;
+    let model = files.load(WeightFormat::Sparse, &device)?;
     create_folder(&folder)?;
     let hash = model.hash()?;
     let longest = settings.max_length.min(model.config.block_size);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::Ranks;
+use super::Communicator;
 use crate::Result;
 
 /// What launchers tell a process about how many it is one of: Open MPI, MPICH and Intel MPI, MVAPICH, Slurm's srun.
@@ -25,20 +25,20 @@ pub fn forget_launcher(command: &mut Command) {
 ///
 /// # Errors
 /// [`crate::Error::Ranks`] if there are others, and no way to talk to them.
-pub fn start() -> Result<Ranks> {
+pub fn start() -> Result<Communicator> {
     match launched() {
-        0 | 1 => Ok(Ranks::alone()),
+        0 | 1 => Ok(Communicator::single()),
         count => connect(count),
     }
 }
 
 #[cfg(feature = "mpi")]
-fn connect(count: usize) -> Result<Ranks> {
+fn connect(count: usize) -> Result<Communicator> {
     super::mpi::connect(count)
 }
 
 #[cfg(not(feature = "mpi"))]
-fn connect(count: usize) -> Result<Ranks> {
+fn connect(count: usize) -> Result<Communicator> {
     Err(crate::Error::Ranks(format!(
         "started as one of {count} processes, but built without MPI: build it with `--features mpi`, or start it once"
     )))

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use mpi::Threading;
 use mpi::collective::CommunicatorCollectives;
 use mpi::request::{Request, Scope, scope};
-use mpi::topology::{Communicator, SimpleCommunicator};
+use mpi::topology::{Communicator as _, SimpleCommunicator};
 
-use super::{Peers, Ranks};
+use super::{Communicator, Transport};
 use crate::{Error, Result};
 
 /// How long an abort may take before the process just ends, which launchers notice too.
@@ -40,7 +40,7 @@ struct Mpi {
 ///
 /// # Errors
 /// [`Error::Ranks`] if MPI sees another number of them: they were started by another MPI's launcher.
-pub(super) fn connect(count: usize) -> Result<Ranks> {
+pub(super) fn connect(count: usize) -> Result<Communicator> {
     let (tasks, inbox) = channel();
     let (send_sums, sums) = channel();
     let (send_gathered, gathered) = channel();
@@ -84,7 +84,7 @@ pub(super) fn connect(count: usize) -> Result<Ranks> {
              than this program was built with"
         )));
     }
-    Ok(Ranks::new(Arc::new(mpi)))
+    Ok(Communicator::new(Arc::new(mpi)))
 }
 
 /// Adds up `numbers` of all ranks: each gets a part of everybody's, adds those up in the order of ranks, and gives the sum to
@@ -134,7 +134,7 @@ fn gone() -> Error {
     Error::Ranks("the thread that talks to MPI ended".into())
 }
 
-impl Peers for Mpi {
+impl Transport for Mpi {
     fn rank(&self) -> usize {
         self.rank
     }

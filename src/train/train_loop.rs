@@ -6,9 +6,9 @@ use super::checkpoint;
 use super::config::RunConfig;
 use super::data::{self, RunData};
 use super::metrics::{self, Metrics};
-use super::run::{Event, Learner, Progress, Run, nonzeros};
+use super::run::{Event, Run, StepProgress, Trainable, nonzeros};
 use super::step::{StepNumbers, Trainer};
-use crate::model::{Batch, Weights};
+use crate::model::{Batch, NoHooks, Weights};
 use crate::observer::Observer;
 use crate::tape::Tape;
 use crate::{Error, Result};
@@ -21,7 +21,7 @@ const VALIDATION: &str = "validation_loss";
 /// The numbers of a step, and further ones by name.
 type Numbers = (StepNumbers, Vec<(String, f64)>);
 
-pub(super) struct Looping<'a> {
+pub(super) struct TrainLoop<'a> {
     pub(super) run: &'a Run<'a>,
     /// This rank's share.
     pub(super) own: &'a RunConfig,
@@ -29,43 +29,43 @@ pub(super) struct Looping<'a> {
     pub(super) held_out: &'a [Vec<u32>],
 }
 
-impl Looping<'_> {
+impl TrainLoop<'_> {
     /// Trains until all is done or someone wants to stop, logs, evaluates and saves. Without `metrics`, for ranks that only
     /// compute, it only trains. Returns the time spent in steps.
-    pub(super) fn until_done<L: Learner>(
+    pub(super) fn run<L: Trainable>(
         &self,
-        learner: &mut L,
+        trainee: &mut L,
         mut metrics: Option<&mut Metrics>,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Duration> {
         let config = &self.run.config;
         let (steps, run) = (config.train.steps, &config.run);
-        let mut saved = learner.trainer().steps_done();
+        let mut saved = trainee.trainer().steps_done();
         let (mut spent, mut logged) = (Duration::ZERO, (saved, Duration::ZERO));
         let mut pending = Vec::new();
         let mut last: Option<Numbers> = None;
         let mut validation = None;
         if let Some(metrics) = metrics.as_deref_mut() {
-            validation = self.make_up(learner.trainer(), metrics)?;
+            validation = self.make_up(trainee.trainer(), metrics)?;
         }
-        while learner.trainer().steps_done() < steps {
+        while trainee.trainer().steps_done() < steps {
             let started = Instant::now();
-            let batches = data::batches(config, &self.data.corpus.train, learner.trainer().steps_done())?;
-            let record = match learner.step(&self.run.ranks.deal(batches, self.own), &self.observer()) {
+            let batches = data::batches(config, &self.data.corpus.train, trainee.trainer().steps_done())?;
+            let record = match trainee.step(&self.run.communicator.scatter(batches, self.own), &self.observer()) {
                 Ok(record) => record,
                 Err(Error::Stopped) => {
                     for record in pending.drain(..) {
-                        learner.numbers(&record)?;
+                        trainee.numbers(&record)?;
                     }
-                    if learner.trainer().steps_done() > saved {
-                        self.save(learner, watch)?;
+                    if trainee.trainer().steps_done() > saved {
+                        self.save(trainee, watch)?;
                     }
                     break;
                 }
                 Err(error) => return Err(error),
             };
             pending.push(record);
-            let done = learner.trainer().steps_done();
+            let done = trainee.trainer().steps_done();
             let mut stop = self.run.observer.check().is_err();
             let due = |every: u64| self.due(every, done);
             if due(run.log_every)
@@ -73,22 +73,22 @@ impl Looping<'_> {
                 || due(run.eval_every)
                 || stop
                 || self.run.device.is_cpu()
-                || self.run.ranks.size() > 1
+                || self.run.communicator.size() > 1
             {
                 // Reading waits for the device, which is why it is put off; but nothing is saved unseen.
                 for record in pending.drain(..) {
-                    let numbers = learner.numbers(&record)?;
+                    let numbers = trainee.numbers(&record)?;
                     last = Some(self.average(numbers, &mut stop)?);
                 }
             }
             spent += started.elapsed();
             if due(run.checkpoint_every) || stop || due(COMPARE_EVERY) {
-                self.compare(learner)?;
+                self.compare(trainee)?;
             }
             let Some(metrics) = metrics.as_deref_mut() else { if stop { break } else { continue } };
             let mut evaluated = None;
             if due(run.eval_every) {
-                match evaluate(learner.trainer(), self.own, self.held_out, &self.observer()) {
+                match evaluate(trainee.trainer(), self.own, self.held_out, &self.observer()) {
                     Ok(loss) => evaluated = Some(loss),
                     // Made up for when the run goes on.
                     Err(Error::Stopped) => stop = true,
@@ -97,7 +97,7 @@ impl Looping<'_> {
                 validation = evaluated.or(validation);
             }
             if let (Some((numbers, more)), true) = (&last, due(run.log_every) || due(run.eval_every)) {
-                let progress = self.progress(learner.trainer(), *numbers, validation, (spent, logged))?;
+                let progress = self.progress(trainee.trainer(), *numbers, validation, (spent, logged))?;
                 logged = (done, spent);
                 let mut values = vec![
                     ("loss", numbers.loss),
@@ -115,7 +115,7 @@ impl Looping<'_> {
                 watch(Event::Step(&progress));
             }
             if due(run.checkpoint_every) || stop {
-                self.save(learner, watch)?;
+                self.save(trainee, watch)?;
                 saved = done;
             }
             if stop {
@@ -132,7 +132,7 @@ impl Looping<'_> {
 
     /// Who may stop this rank in the middle of something. Of several, none can: the others would wait for it.
     fn observer(&self) -> Observer<'_> {
-        if self.run.ranks.size() == 1 { self.run.observer } else { Observer::default() }
+        if self.run.communicator.size() == 1 { self.run.observer } else { Observer::default() }
     }
 
     /// The evaluation after the last step that was logged, if it was cut off when the run was stopped.
@@ -156,10 +156,10 @@ impl Looping<'_> {
         }
     }
 
-    fn save(&self, learner: &impl Learner, watch: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        self.check_sound(learner.trainer())?;
+    fn save(&self, trainee: &impl Trainable, watch: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.check_sound(trainee.trainer())?;
         let (corpus, tokenizer) = (&self.data.corpus.key, self.data.tokenizer.hash());
-        let path = checkpoint::save(&self.run.folder, learner, (corpus, &tokenizer), &self.run.config)?;
+        let path = checkpoint::save(&self.run.folder, trainee, (corpus, &tokenizer), &self.run.config)?;
         watch(Event::Saved(&path));
         Ok(())
     }
@@ -169,18 +169,19 @@ impl Looping<'_> {
         let (mut numbers, mut more) = own;
         let mut all = vec![f64::from(u8::from(*stop)), numbers.loss];
         all.extend(more.iter().map(|(_, value)| value));
-        let mean = self.run.ranks.mean(&all)?;
+        let mean = self.run.communicator.mean(&all)?;
         (*stop, numbers.loss) = (mean[0] > 0.0, mean[1]);
         more.iter_mut().zip(&mean[2..]).for_each(|((_, value), mean)| *value = *mean);
         Ok((numbers, more))
     }
 
     /// Complains if not all ranks have the same weights.
-    pub(super) fn compare(&self, learner: &impl Learner) -> Result<()> {
-        let ranks = &self.run.ranks;
-        match ranks.size() {
+    pub(super) fn compare(&self, trainee: &impl Trainable) -> Result<()> {
+        let communicator = &self.run.communicator;
+        match communicator.size() {
             1 => Ok(()),
-            _ => ranks.agree(&format!("weights after step {}", learner.trainer().steps_done()), &learner.hash()?),
+            _ => communicator
+                .assert_all_equal(&format!("weights after step {}", trainee.trainer().steps_done()), &trainee.hash()?),
         }
     }
 
@@ -196,10 +197,10 @@ impl Looping<'_> {
         numbers: StepNumbers,
         validation: Option<f64>,
         (spent, logged): (Duration, (u64, Duration)),
-    ) -> Result<Progress> {
+    ) -> Result<StepProgress> {
         let (step, steps) = (trainer.steps_done(), self.run.config.train.steps);
         let seconds = (spent - logged.1).as_secs_f64().max(1e-9) / (step - logged.0).max(1) as f64;
-        Ok(Progress {
+        Ok(StepProgress {
             step,
             steps,
             numbers,
@@ -226,7 +227,7 @@ pub(super) fn evaluate(
         let batch = Batch::new(&model.device, &config.model, &chunk.concat(), chunk.len())?;
         let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch, &mut { *observer })?;
         let loss = loss.value().read()?;
-        let finite = model.check_finite(("loss", &loss), &weights, &batch, &mut ());
+        let finite = model.check_finite(("loss", &loss), &weights, &batch, &mut NoHooks);
         finite.map_err(|error| of_held_out(error, trainer.steps_done()))?;
         sum += loss.iter().map(|&loss| f64::from(loss)).sum::<f64>() * batch.predictions() as f64;
         predictions += batch.predictions();

@@ -1,6 +1,6 @@
 //! Sums of a step's gradients over all ranks, begun while the backward pass goes on.
 
-use super::Ranks;
+use super::Communicator;
 use crate::Result;
 use crate::device::Tensor;
 
@@ -10,8 +10,8 @@ const NUMBERS: usize = 1 << 20;
 const PART: usize = 1 << 13;
 
 /// Puts in each place the sum of what all ranks have there.
-pub(crate) fn sum(ranks: &Ranks, places: &mut [Option<Tensor>]) -> Result<()> {
-    let mut buckets = Buckets::new(ranks);
+pub(crate) fn sum(communicator: &Communicator, places: &mut [Option<Tensor>]) -> Result<()> {
+    let mut buckets = Buckets::new(communicator);
     for (slot, gradient) in places.iter().enumerate() {
         gradient.as_ref().map_or(Ok(()), |gradient| buckets.give(slot, gradient))?;
     }
@@ -21,7 +21,7 @@ pub(crate) fn sum(ranks: &Ranks, places: &mut [Option<Tensor>]) -> Result<()> {
 /// Gradients on their way. They are laid end to end in the order they are given, which must be the same on all ranks, and
 /// leave whenever there are enough for a bucket.
 pub(crate) struct Buckets<'a> {
-    ranks: &'a Ranks,
+    communicator: &'a Communicator,
     size: usize,
     /// Given, but not read back from the device yet: reading waits for it.
     unread: Vec<Tensor>,
@@ -32,14 +32,14 @@ pub(crate) struct Buckets<'a> {
 }
 
 impl<'a> Buckets<'a> {
-    pub(crate) fn new(ranks: &'a Ranks) -> Self {
-        let size = NUMBERS.max(PART * ranks.size());
-        Self { ranks, size, unread: Vec::new(), open: Vec::new(), given: Vec::new(), started: 0 }
+    pub(crate) fn new(communicator: &'a Communicator) -> Self {
+        let size = NUMBERS.max(PART * communicator.size());
+        Self { communicator, size, unread: Vec::new(), open: Vec::new(), given: Vec::new(), started: 0 }
     }
 
     /// Takes over a gradient whose sum goes to `slot`.
     pub(crate) fn give(&mut self, slot: usize, gradient: &Tensor) -> Result<()> {
-        if self.ranks.size() == 1 {
+        if self.communicator.size() == 1 {
             return Ok(());
         }
         self.given.push(slot);
@@ -73,7 +73,7 @@ impl<'a> Buckets<'a> {
     fn leave(&mut self) -> Result<()> {
         let next = Vec::with_capacity(self.size);
         self.started += 1;
-        self.ranks.start_sum(std::mem::replace(&mut self.open, next))
+        self.communicator.start_sum(std::mem::replace(&mut self.open, next))
     }
 
     /// Waits for the sums and puts each in its slot.
@@ -86,7 +86,7 @@ impl<'a> Buckets<'a> {
         for slot in self.given {
             let Some(gradient) = slots[slot].as_mut() else { continue };
             while arrived.len() < gradient.len() {
-                arrived.extend(self.ranks.finish_sum()?);
+                arrived.extend(self.communicator.finish_sum()?);
             }
             let rest = arrived.split_off(gradient.len());
             gradient.write(&arrived)?;
@@ -102,7 +102,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use super::super::Peers;
+    use super::super::Transport;
     use super::*;
     use crate::device::Device;
 
@@ -113,7 +113,7 @@ mod tests {
         lengths: Mutex<Vec<usize>>,
     }
 
-    impl Peers for Twin {
+    impl Transport for Twin {
         fn rank(&self) -> usize {
             0
         }
@@ -142,8 +142,8 @@ mod tests {
         let device = Device::cpu();
         for size in [1, 2, 5, 7, 100] {
             let twin = Arc::new(Twin::default());
-            let ranks = Ranks::new(twin.clone());
-            let mut buckets = Buckets { size, ..Buckets::new(&ranks) };
+            let communicator = Communicator::new(twin.clone());
+            let mut buckets = Buckets { size, ..Buckets::new(&communicator) };
             let numbers =
                 |slot: usize| -> Vec<f32> { (0..[6, 1, 9, 3][slot]).map(|i| (100 * slot + i) as f32).collect() };
             let mut slots: Vec<_> = (0..5)

@@ -1,7 +1,7 @@
 //! Processes that train one model together: each computes the gradient of its share of the batch, all add them up, and all
 //! do the same update.
 //!
-//! Nothing here knows how the processes talk: that is [`Peers`], of which `mpi` (behind the feature of that name) is the one
+//! Nothing here knows how the processes talk: that is [`Transport`], of which `mpi` (behind the feature of that name) is the one
 //! for clusters. A process by itself is its own only rank and pays nothing.
 
 pub(crate) mod buckets;
@@ -23,7 +23,7 @@ use crate::files::hex;
 use crate::{Error, Result};
 
 /// How processes talk. All of them call the same things in the same order.
-pub trait Peers: Send + Sync {
+pub trait Transport: Send + Sync {
     /// Which of the processes this is, from 0.
     fn rank(&self) -> usize;
 
@@ -58,15 +58,15 @@ pub trait Peers: Send + Sync {
 
 /// The processes of a run, as one of them sees them.
 #[derive(Clone, Default)]
-pub struct Ranks {
+pub struct Communicator {
     /// None: this process is alone.
-    peers: Option<Arc<dyn Peers>>,
+    peers: Option<Arc<dyn Transport>>,
     waited: Arc<AtomicU64>,
 }
 
 /// Where a rank runs, beside which others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Topology {
     /// Which of the host's ranks it is, from 0.
     pub local: usize,
     /// Ranks on the host.
@@ -93,14 +93,14 @@ impl Communication {
     }
 }
 
-impl Ranks {
+impl Communicator {
     /// A process by itself.
-    pub fn alone() -> Self {
+    pub fn single() -> Self {
         Self::default()
     }
 
     /// The process at this end of `peers`.
-    pub fn new(peers: Arc<dyn Peers>) -> Self {
+    pub fn new(peers: Arc<dyn Transport>) -> Self {
         Self { peers: Some(peers), waited: Arc::default() }
     }
 
@@ -115,7 +115,7 @@ impl Ranks {
     }
 
     /// Whether this is the one that logs, evaluates and writes.
-    pub fn first(&self) -> bool {
+    pub fn is_root(&self) -> bool {
         self.rank() == 0
     }
 
@@ -134,7 +134,7 @@ impl Ranks {
         }
     }
 
-    fn peers(&self) -> Result<&Arc<dyn Peers>> {
+    fn peers(&self) -> Result<&Arc<dyn Transport>> {
         self.peers.as_ref().ok_or_else(|| Error::Ranks("a process by itself has no sums to wait for".into()))
     }
 
@@ -168,7 +168,7 @@ impl Ranks {
     ///
     /// # Errors
     /// [`Error::Ranks`].
-    pub fn meet(&self) -> Result<()> {
+    pub fn barrier(&self) -> Result<()> {
         self.gather(&[0]).map(drop)
     }
 
@@ -176,7 +176,7 @@ impl Ranks {
     ///
     /// # Errors
     /// [`Error::Ranks`].
-    pub fn first_says(&self, text: &str) -> Result<String> {
+    pub fn broadcast(&self, text: &str) -> Result<String> {
         let lengths = self.gather(&(text.len() as u64).to_le_bytes())?;
         let length = lengths.iter().filter_map(|bytes| Some(u64::from_le_bytes(*bytes.first_chunk()?))).max();
         let (own, first_length) = (text.as_bytes(), lengths.first().and_then(|bytes| bytes.first_chunk().copied()));
@@ -192,7 +192,7 @@ impl Ranks {
     ///
     /// # Errors
     /// [`Error::Ranks`].
-    pub fn agree(&self, what: &str, text: &str) -> Result<()> {
+    pub fn assert_all_equal(&self, what: &str, text: &str) -> Result<()> {
         if self.size() == 1 {
             return Ok(());
         }
@@ -214,7 +214,7 @@ impl Ranks {
     ///
     /// # Errors
     /// [`Error::Ranks`].
-    pub fn place(&self) -> Result<Place> {
+    pub fn topology(&self) -> Result<Topology> {
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let host = sysinfo::System::host_name().unwrap_or_default();
         // Ranks pinned to processors of their own have masks of their own.
@@ -225,7 +225,7 @@ impl Ranks {
         let all = self.gather(own.as_bytes())?;
         let on_my_host: Vec<_> = (0..all.len()).filter(|&rank| all[rank].starts_with(of(&host).as_bytes())).collect();
         let same_processors = all.iter().filter(|other| *other == own.as_bytes()).count();
-        Ok(Place {
+        Ok(Topology {
             local: on_my_host.iter().position(|&rank| rank == self.rank()).unwrap_or(0),
             on_host: on_my_host.len(),
             threads: (available / same_processors.max(1)).max(1),
@@ -278,8 +278,8 @@ impl Ranks {
         }
     }
 
-    /// Of the whole step's passes, sequences one after the other, those that are this rank's; `own` is its [`Ranks::share`].
-    pub fn deal(&self, passes: Vec<Vec<u32>>, own: &RunConfig) -> Vec<Vec<u32>> {
+    /// Of the whole step's passes, sequences one after the other, those that are this rank's; `own` is its [`Communicator::share`].
+    pub fn scatter(&self, passes: Vec<Vec<u32>>, own: &RunConfig) -> Vec<Vec<u32>> {
         let lanes = passes.len() / own.train.accumulate.max(1);
         let in_a_lane = (self.size() / lanes.max(1)).max(1);
         let (lane, part) = (self.rank() / in_a_lane, self.rank() % in_a_lane);
@@ -289,7 +289,7 @@ impl Ranks {
     }
 }
 
-impl fmt::Debug for Ranks {
+impl fmt::Debug for Communicator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rank {} of {}", self.rank(), self.size())
     }
