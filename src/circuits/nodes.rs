@@ -1,4 +1,5 @@
-//! The nodes that circuits are made of: single channels at eight places of every layer (method: section 4).
+//! The nodes that circuits are made of: single channels of eight sites of every layer (method:
+//! section 4).
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::model::ModelConfig;
 use crate::{Error, Result};
 
-/// Where in a layer a node is.
+/// The site of a node within its layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeKind {
@@ -71,7 +72,7 @@ impl NodeKind {
         }
     }
 
-    /// How many channels a layer of `config` has there.
+    /// The width of the site in models of `config`.
     pub fn width(self, config: &ModelConfig) -> usize {
         match self {
             Self::AttnIn | Self::MlpIn => config.input_width(),
@@ -87,12 +88,12 @@ impl NodeKind {
     }
 }
 
-/// One channel of one place. Its text form is `3.mlp.post_act[17]`.
+/// One channel of one site. Its text form is `3.mlp.post_act[17]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Node {
     /// The layer, from 0.
     pub layer: usize,
-    /// The place in the layer.
+    /// The site within the layer.
     pub kind: NodeKind,
     /// The channel, from 0.
     pub index: usize,
@@ -116,7 +117,7 @@ impl FromStr for Node {
             let node = Self { layer: layer.parse().ok()?, kind, index: index.parse().ok()? };
             (node.to_string() == text).then_some(node)
         };
-        parse().ok_or_else(|| Error::Text(format!("`{text}` is no node; one is written like 3.mlp.post_act[17]")))
+        parse().ok_or_else(|| Error::Data(format!("`{text}` is no node; one is written like 3.mlp.post_act[17]")))
     }
 }
 
@@ -132,12 +133,12 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-/// All nodes of one place: consecutive in the [`Layout`]'s numbering.
+/// All nodes of one site: consecutive in the [`Layout`]'s numbering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteBlock {
     /// The layer.
     pub layer: usize,
-    /// The place in the layer.
+    /// The site within the layer.
     pub kind: NodeKind,
     /// The site's full name, `3.mlp.post_act`.
     pub site: String,
@@ -175,7 +176,7 @@ impl Layout {
         Self { blocks, len }
     }
 
-    /// The places, in order.
+    /// The sites' nodes, in order.
     pub fn blocks(&self) -> &[SiteBlock] {
         &self.blocks
     }
@@ -190,7 +191,7 @@ impl Layout {
         self.len == 0
     }
 
-    /// The place that a site's name names, if it holds nodes.
+    /// The nodes of the site of that name, if it has any.
     pub fn block(&self, site: &str) -> Option<&SiteBlock> {
         self.blocks.iter().find(|block| block.site == site)
     }

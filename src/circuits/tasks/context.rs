@@ -1,10 +1,10 @@
-//! The words and lines that stand around a task, as in the built-in generator's programs.
+//! The words of templates and the lines around them, as in the built-in generator's programs.
 
 use super::Split;
 use super::template::Filler;
 use crate::text::python::words::{self, FILE_ENDS};
 
-/// Names short enough that small tokenizers have many of them as one token, the shortest twice.
+/// Names short enough that many are one token in small tokenizers, the shortest twice.
 const COPIED: &[&str] = &[
     "a", "b", "m", "n", "s", "item", "total", "old", "new", "x", "y", "k", "a", "b", "m", "n", "s", "item", "total",
     "old", "name", "value", "size", "key", "line", "path", "text", "data", "count", "label", "index", "last", "row",
@@ -20,11 +20,11 @@ const ELEMENTS: &[&str] = &[
 ];
 const INDICES: &[&str] = &["i", "j", "index", "n", "k", "position", "number", "row"];
 const HANDLES: &[&str] = &["f", "file", "handle", "fh", "stream", "f", "document", "source"];
-/// What comes on the line after; no part of any prompt.
+/// The next line, which is part of no prompt.
 const NEXT: &[&str] = &["print(result)", "total += 1", "done = True", "count = 0"];
 
-/// What may stand before a task; `#` becomes its number. The blocks hold the words that other tasks turn on, so that a circuit cannot go by
-/// whether the prompt has them anywhere.
+/// What may come before a template; `#` becomes its number. The blocks have the words that other
+/// tasks depend on, so that a circuit cannot rely on their mere presence.
 const BEFORE: &[&str] = &[
     "{int#} = {num#}",
     "{str#} = '{label#}'",
@@ -44,7 +44,7 @@ const BEFORE: &[&str] = &[
     "for {elem#} in {strs#}:\n    print({elem#})",
 ];
 
-/// What a task may stand in, most often nothing.
+/// The block around a template; most often there is none.
 const AROUND: &[&str] = &[
     "def {func9}({int9}):",
     "if {flag9}:",
@@ -55,8 +55,8 @@ const AROUND: &[&str] = &[
     "while {int9} > {num9}:",
 ];
 
-/// `template` with up to two lines or blocks before it, sometimes inside a function, a condition or a loop: a circuit that held only for what begins at
-/// the left margin would not be the task's.
+/// `template` with up to two lines or blocks before it, sometimes inside a function, a condition or
+/// a loop: a circuit must not depend on the left margin.
 pub(super) fn around(filler: &mut Filler, template: &str) -> String {
     let definition = template.starts_with("def ") || template.starts_with("class ");
     let mut code = String::new();
@@ -73,7 +73,8 @@ pub(super) fn around(filler: &mut Filler, template: &str) -> String {
     }
     match filler.dice.weighted(&[40, 18, 7, 7, 7, 7, 7, 7]) {
         0 => code,
-        // A line break inside a template always belongs to both sides, so that indenting every line keeps them alike.
+        // A line break inside a template always belongs to both classes, so that indenting every
+        // line keeps them similar.
         at => format!("{}\n    {}", AROUND[at - 1], code.replace('\n', "\n    ")),
     }
 }
@@ -85,7 +86,7 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> Option<String> {
         return Some(pick(filler, words.get_ref()).to_string());
     }
     let one = |filler: &mut Filler, pool: &[&str]| pick(filler, pool).to_string();
-    // Most names are general, some the domain's.
+    // Most names are general, some specific to the domain.
     let either = |filler: &mut Filler, pool: &[&'static str], own: &[&'static str]| {
         if filler.dice.chance(70) { pick(filler, pool).to_string() } else { pick(filler, own).to_string() }
     };
@@ -126,7 +127,7 @@ fn function(filler: &mut Filler) -> String {
     }
 }
 
-/// What a program says: a few words without quotes or punctuation.
+/// The text of a string: a few words without quotes or punctuation.
 fn text(filler: &mut Filler) -> String {
     let thing = filler.domain.things[filler.dice.below(filler.domain.things.len())].0;
     match filler.dice.weighted(&[30, 20, 20, 15, 15]) {
@@ -138,7 +139,8 @@ fn text(filler: &mut Filler) -> String {
     }
 }
 
-/// One of `pool`. Every fourth word of a pool of eight or more is kept for tests, which draw half their words from those.
+/// One of `pool`. Every fourth word of a pool of eight or more is kept for test pairs, which draw
+/// half their words from those.
 fn pick<'p, W: AsRef<str>>(filler: &mut Filler, pool: &'p [W]) -> &'p str {
     let index = filler.dice.below(pool.len());
     let kept = |index: usize| index % 4 == 3;

@@ -1,4 +1,5 @@
-//! Lists of pairs, one a line: `{"positive": …, "negative": …, "target": …, "alternative": …}`; see `docs/tasks.md`.
+//! Lists of pairs, one a line: `{"positive": …, "negative": …, "target": …, "alternative": …}`; see
+//! `docs/tasks.md`.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -10,7 +11,7 @@ use super::{Pair, Split, Task};
 use crate::files::{hex, open_input, utf16, without_mark, write_atomic};
 use crate::{Error, Result};
 
-/// A longer line is taken for a mistake.
+/// The longest line, in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
 
 /// A line of the file.
@@ -84,8 +85,8 @@ pub(super) fn hash(train: &[Pair], test: &[Pair]) -> String {
 }
 
 impl Task {
-    /// Writes the first `count` pairs of each split of the stream `seed`, with the answers in variant `variant`, as a file that
-    /// [`Task::from_file`] reads; whole or not at all.
+    /// Writes the first `count` pairs of each split of the stream `seed`, with the answers in
+    /// variant `variant`, as a file that [`Task::from_file`] reads; whole or not at all.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
@@ -144,7 +145,8 @@ fn pair(line: PairLine, number: usize) -> Result<Pair, String> {
     })
 }
 
-/// Which of `len` pairs comes at `index`: a walk in steps that share no divisor with `len` meets each once in `len`.
+/// Which of `len` pairs comes at `index`: a walk in steps that share no divisor with `len` meets
+/// each once in `len`.
 pub(super) fn order(len: usize, seed: u64, index: u64) -> usize {
     let len = len.max(1) as u64;
     let mixed = (seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,17 +1,21 @@
-//! Binary next-token tasks over Python code: those of Gao et al. 2025, table 1, and tasks of the user's own.
+//! Binary next-token tasks over Python code: those of Gao et al. 2025, table 1, and tasks of the
+//! user's own.
 //!
-//! A task is a seeded supply of [`Pair`]s: a clean prompt whose correct next token is the target, and a
-//! counterfactual prompt, differing as little as possible, whose correct next token is the alternative. The
-//! built-in tasks are the files in `tasks/`, one each; their pairs have no end. They use the names and idioms of
-//! the built-in generator of Python, so that a model trained on it can solve them.
+//! A task is a seeded supply of [`Pair`]s: a clean prompt whose correct next token is the target,
+//! and a counterfactual prompt, differing as little as possible, whose correct next token is the
+//! alternative. The built-in tasks are the files in `tasks/`, one each; their pairs have no end.
+//! They use the names and idioms of the built-in generator of Python, so that a model trained on it
+//! can solve them.
 //!
-//! Where a prompt ends depends on the tokenizer: after `print('hello` one writes `')` and the end of the line as
-//! two tokens, another as one, a third needs three. A model only knows what its own tokenizer writes, so each
-//! task lists its answers in several *variants*, best first, and [`batch`] uses the first one that the tokenizer
-//! can write (see [`tokenize`]), the same for all pairs.
+//! Where a prompt ends depends on the tokenizer: after `print('hello` one writes `')` and the end
+//! of the line as two tokens, another as one, a third needs three. A model only knows what its own
+//! tokenizer writes, so each task lists its answers in several *variants*, best first, and
+//! [`batch`] uses the first one that the tokenizer can write (see [`tokenize`]), the same for all
+//! pairs.
 //!
-//! `spec` reads a task's file, `template` its notation, `context` has the words and lines around it, `tokens`
-//! makes pairs into tokens, `jsonl` reads and writes lists of pairs. `docs/tasks.md` has an example of each task.
+//! `spec` reads a task's file, `template` its notation, `context` has the words and lines around
+//! it, `tokens` makes pairs into tokens, `jsonl` reads and writes lists of pairs. `docs/tasks.md`
+//! has an example of each task.
 
 mod context;
 mod jsonl;
@@ -73,12 +77,13 @@ pub struct Task {
     pub name: String,
     /// What the model must choose, in a sentence.
     pub description: String,
-    /// The version of its pairs: the same task, version, split, seed and index give the same pair, on every machine.
+    /// The version of its pairs: the same task, version, split, seed and index give the same pair,
+    /// on every machine.
     pub version: u32,
     /// `sha256:…` over everything that decides its pairs.
     pub hash: String,
-    /// Whether both prompts of every pair have the same number of tokens. Pairs for which a tokenizer breaks that
-    /// are skipped.
+    /// Whether both prompts of every pair have the same number of tokens. Pairs for which a
+    /// tokenizer breaks that are skipped.
     pub same_length: bool,
     /// Set by [`Task::for_tokenizer`].
     variant: Option<usize>,
@@ -158,13 +163,14 @@ impl Task {
         })
     }
 
-    /// The task in a file, called as the file's stem: templates in a `.toml` file, pairs in any other (one a line,
-    /// as `.jsonl`). A line that names no split goes to test if its number (from 1) divides by five, to train
-    /// otherwise. Empty lines are skipped. `docs/tasks.md` describes both.
+    /// The task in a file, called as the file's stem: templates in a `.toml` file, pairs in any
+    /// other (one a line, as `.jsonl`). A line that names no split goes to test if its number (from
+    /// 1) divides by five, to train otherwise. Empty lines are skipped. `docs/tasks.md` describes
+    /// both.
     ///
     /// # Errors
-    /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] with the line's number for what is wrong in
-    /// it, or if a split has no pairs.
+    /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] with the line's number for
+    /// what is wrong in it, or if a split has no pairs.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let name = path.file_stem().map_or_else(|| "task".into(), |stem| stem.to_string_lossy());
@@ -183,7 +189,8 @@ impl Task {
         })
     }
 
-    /// The task with its answers settled to the variant that [`choose_variant`] takes for `tokenizer`, so that it is chosen once.
+    /// The task with its answers settled to the variant that [`choose_variant`] takes for
+    /// `tokenizer`, so that it is chosen once.
     ///
     /// # Errors
     /// Those of [`choose_variant`].
@@ -192,13 +199,15 @@ impl Task {
         Ok(self)
     }
 
-    /// Pair `index` of the stream `seed`, with its answers in the first variant or the one it is [`Task::for_tokenizer`] to. Depends on nothing but
-    /// its arguments. A task from a file visits its pairs in an order of the seed, and starts over after the last.
+    /// Pair `index` of the stream `seed`, with its answers in the first variant or the one it is
+    /// [`Task::for_tokenizer`] to. Depends on nothing but its arguments. A task from a file visits
+    /// its pairs in an order of the seed, and starts over after the last.
     pub fn pair(&self, split: Split, seed: u64, index: u64) -> Pair {
         self.pair_in(self.variant.unwrap_or(0), split, seed, index)
     }
 
-    /// As [`Task::pair`], with the answers in variant `variant` (the last one if there are fewer; see [`Task::variants`]).
+    /// As [`Task::pair`], with the answers in variant `variant` (the last one if there are fewer;
+    /// see [`Task::variants`]).
     pub fn pair_in(&self, variant: usize, split: Split, seed: u64, index: u64) -> Pair {
         match &self.source {
             PairSource::Templates(spec) => spec.pair(&self.name, variant, split, seed, index),
@@ -226,7 +235,8 @@ impl Task {
         }
     }
 
-    /// The templates of a split, as [`Pair::template`] numbers them from 0; none for a list of pairs.
+    /// The templates of a split, as [`Pair::template`] numbers them from 0; none for a list of
+    /// pairs.
     pub fn templates(&self, split: Split) -> Vec<&str> {
         match &self.source {
             PairSource::Templates(spec) => spec.templates(split).iter().map(|text| text.get_ref().as_str()).collect(),

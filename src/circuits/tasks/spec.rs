@@ -1,4 +1,5 @@
-//! A task as a file: one of those in `tasks/`, or one of the user's own. `docs/tasks.md` describes the fields.
+//! A task as a file: one of those in `tasks/`, or one of the user's own. `docs/tasks.md` describes
+//! the fields.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! The notation of templates.
 //!
-//! A template is code of both classes at once: `«this|that»` is `this` in the clean code and `that` in the
-//! counterfactual code, and `▮` is where the prompts end and the completions begin. `{kind}` or `{kind2}` is a
-//! word of that kind: the same word wherever the same placeholder stands, another word for another number. Any
-//! other brace stands for itself.
+//! A template is code of both classes at once: `«this|that»` is `this` in the clean code and `that`
+//! in the counterfactual code, and `▮` is where the prompts end and the completions begin. `{kind}`
+//! or `{kind2}` is a word of that kind: the same word wherever the same placeholder stands, another
+//! word for another number. Any other brace stands for itself.
 
 use super::Split;
 use super::context;
