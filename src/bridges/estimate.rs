@@ -2,6 +2,7 @@
 
 use crate::device::Device;
 use crate::model::ModelConfig;
+use crate::train::bridge_loss::{Inputs, allocate};
 use crate::train::config::RunConfig;
 use crate::train::estimate::{Estimate, MICRO_BATCHES};
 use crate::train::plan::{Memory, Plan, Tape, Tensor, Var, Weights, batch};
@@ -50,7 +51,7 @@ struct Pair<'a> {
     tokens: u64,
     dense_weights: Weights,
     sparse_weights: Weights,
-    /// Encoders and decoders in turn, weights and biases.
+    /// Of each site weight and bias of the encoder, then of the decoder.
     maps: Vec<Tensor>,
 }
 
@@ -90,42 +91,18 @@ fn needed(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> u64 {
 }
 
 impl Pair<'_> {
-    /// As [`super::Objective::gradients`].
+    /// The allocations of [`super::Objective::gradients`].
     fn gradients(&self) -> Option<Vec<Tensor>> {
         let (sparse, memory, tokens) = (&self.config.model, &self.memory, self.tokens);
-        let bridge = self.config.bridge.as_ref();
+        let (kl_top, detach_target) =
+            self.config.bridge.as_ref().map_or((None, true), |bridge| (bridge.kl_top, bridge.detach_target));
         let trained = |kind| trains(sparse, &self.config.train, kind);
         let batches = [self.dense, sparse].map(|model| batch(memory, model, tokens));
-        let mut nothing = Tape::new(memory);
-        let frozen = self.dense_weights.vars(&mut nothing, |_| false);
-        let (dense_sites, dense_logits) =
-            Plan::new(self.dense, &self.dense_weights, &frozen, tokens).run(&mut nothing)?;
-
-        let mut tape = Tape::new(memory);
-        let vars = self.sparse_weights.vars(&mut tape, trained);
-        let maps: Vec<_> = self.maps.iter().map(|map| tape.leaf(map)).collect();
-        let (sites, logits) = Plan::new(sparse, &self.sparse_weights, &vars, tokens).run(&mut tape)?;
-        let cross_entropy = tape.cross_entropy(&logits, tokens);
-        drop(logits);
-        let mut seeds = vec![(cross_entropy, memory.floats(1))];
-        let mut errors = Vec::new();
-        let mut streams = Vec::new();
-        for ((h, target), map) in dense_sites.iter().zip(&sites).zip(maps.chunks(4)) {
-            let x = tape.linear(h, &map[0], Some(&map[1]), target.tensor.len());
-            let stream = tape.abs_topk(&x, sparse.d_model as u64);
-            let constant = Var::constant(target.tensor.clone());
-            let draws = bridge.is_some_and(|bridge| bridge.draw_sparse);
-            errors.push(tape.nmse(&stream, if draws { target } else { &constant }, tokens));
-            streams.push(stream);
-        }
-
-        let mut aside = Tape::new(memory);
-        let vars_aside = self.sparse_weights.vars(&mut aside, trained);
-        let entries: Vec<_> = streams.iter().map(|stream| aside.leaf(&stream.tensor)).collect();
-        let rows = tokens.saturating_mul(entries.len() as u64);
-        let plan = Plan::new(sparse, &self.sparse_weights, &vars_aside, tokens);
-        let logits = hybrids(plan, &mut aside, entries.clone())?;
-        let predicted = match bridge.and_then(|bridge| bridge.kl_top) {
+        let mut dense_tape = Tape::new(memory);
+        let frozen = self.dense_weights.vars(&mut dense_tape, |_| false);
+        let mut plan = Plan::new(self.dense, &self.dense_weights, &frozen, tokens);
+        let (dense_sites, dense_logits) = plan.run(&mut dense_tape)?;
+        let target = &match kl_top {
             Some(_) => {
                 let len = dense_logits.tensor.len();
                 let [_probability, y, _kept] = [len; 3].map(|len| memory.floats(len));
@@ -133,32 +110,36 @@ impl Pair<'_> {
             }
             None => dense_logits.tensor.clone(),
         };
-        let kl = aside.kl(&logits, &predicted, rows, tokens);
-        drop(logits);
-        aside.backward_from(vec![(kl, memory.floats(entries.len() as u64))]);
-        for (stream, entry) in streams.into_iter().zip(&entries) {
-            if let Some(gradient) = aside.take_gradient(entry) {
-                seeds.push((stream, gradient));
-            }
-        }
 
-        let mut streams = Vec::new();
-        for ((h, target), map) in sites.iter().zip(&dense_sites).zip(maps.chunks(4)) {
-            let stream = tape.linear(h, &map[2], Some(&map[3]), target.tensor.len());
-            errors.push(tape.nmse(&stream, target, tokens));
-            streams.push(stream);
-        }
-        let logits = hybrids(Plan::new(self.dense, &self.dense_weights, &frozen, tokens), &mut tape, streams)?;
-        let kl = tape.kl(&logits, &predicted, rows, tokens);
+        let mut tape = Tape::new(memory);
+        let vars = self.sparse_weights.vars(&mut tape, trained);
+        let maps: Vec<_> = self.maps.iter().map(|map| tape.leaf(map)).collect();
+        let (sites, logits) = Plan::new(sparse, &self.sparse_weights, &vars, tokens).run(&mut tape)?;
+        let mut seeds = allocate(&mut tape, memory, tokens, &Inputs::Model { logits: &logits });
         drop(logits);
-        seeds.push((kl, memory.floats(entries.len() as u64)));
-        seeds.extend(errors.into_iter().map(|error| (error, memory.floats(1))));
-        drop(sites);
+        let streams: Vec<_> = self.map(&mut tape, &dense_sites, &maps, &sites, 0);
+        let streams: Vec<_> = streams.iter().map(|x| tape.abs_topk(x, sparse.d_model as u64)).collect();
+        let constants: Vec<_> = sites.iter().map(|site| Var::constant(site.tensor.clone())).collect();
+        let targets = if detach_target { &constants } else { &sites };
+        seeds.extend(allocate(&mut tape, memory, tokens, &Inputs::Encoder { streams: &streams, targets }));
+
+        let (mut hybrid_tape, hybrid_vars) = self.sparse_hybrids(streams, target, &mut seeds)?;
+
+        let streams = self.map(&mut tape, &sites, &maps, &dense_sites, 2);
+        seeds.extend(allocate(
+            &mut tape,
+            memory,
+            tokens,
+            &Inputs::Decoder { streams: &streams, targets: &dense_sites },
+        ));
+        let logits = hybrids(Plan::new(self.dense, &self.dense_weights, &frozen, tokens), &mut tape, streams)?;
+        seeds.extend(allocate(&mut tape, memory, tokens, &Inputs::DenseHybrid { logits: &logits, target }));
+        drop((logits, sites, constants));
         tape.backward_from(seeds);
 
         let mut all = Vec::new();
-        for (var, var_aside) in vars.iter().zip(&vars_aside) {
-            match (tape.take_gradient(var), aside.take_gradient(var_aside)) {
+        for (var, hybrid) in vars.iter().zip(&hybrid_vars) {
+            match (tape.take_gradient(var), hybrid_tape.take_gradient(hybrid)) {
                 (Some(a), Some(_b)) => all.push(memory.floats(a.len())),
                 (one, other) => all.extend(one.or(other)),
             }
@@ -166,6 +147,34 @@ impl Pair<'_> {
         all.extend(maps.iter().filter_map(|map| tape.take_gradient(map)));
         drop(batches);
         Some(all)
+    }
+
+    /// Encoders (the first map of a site is 0) or decoders (2) at every site.
+    fn map(&self, tape: &mut Tape, from: &[Var], maps: &[Var], to: &[Var], first: usize) -> Vec<Var> {
+        let sites = from.iter().zip(to).zip(maps.chunks(4));
+        sites.map(|((h, to), map)| tape.linear(h, &map[first], Some(&map[first + 1]), to.tensor.len())).collect()
+    }
+
+    /// The sparse hybrids forward and backward. The gradients of `streams` are added to `seeds`.
+    fn sparse_hybrids(
+        &self,
+        streams: Vec<Var>,
+        target: &Tensor,
+        seeds: &mut Vec<(Var, Tensor)>,
+    ) -> Option<(Tape, Vec<Var>)> {
+        let sparse = &self.config.model;
+        let mut tape = Tape::new(&self.memory);
+        let vars = self.sparse_weights.vars(&mut tape, |kind| trains(sparse, &self.config.train, kind));
+        let entries: Vec<_> = streams.iter().map(|stream| tape.leaf(&stream.tensor)).collect();
+        let plan = Plan::new(sparse, &self.sparse_weights, &vars, self.tokens);
+        let logits = hybrids(plan, &mut tape, entries.clone())?;
+        let of_terms =
+            allocate(&mut tape, &self.memory, self.tokens, &Inputs::SparseHybrid { logits: &logits, target });
+        drop(logits);
+        tape.backward_from(of_terms);
+        let gradients = streams.into_iter().zip(&entries);
+        seeds.extend(gradients.filter_map(|(stream, entry)| Some((stream, tape.take_gradient(entry)?))));
+        Some((tape, vars))
     }
 }
 

@@ -204,7 +204,7 @@ impl Run<'_> {
         }
         match found {
             Ok(files) => TaskOutcome::Found(files),
-            Err(error @ (Error::OutOfReach { .. } | Error::NoQuestion { .. })) => TaskOutcome::None(error),
+            Err(error @ (Error::UnreachableTarget { .. } | Error::UnsuitableTask { .. })) => TaskOutcome::None(error),
             Err(error) => TaskOutcome::Failed(error),
         }
     }
@@ -220,7 +220,7 @@ impl Run<'_> {
         let found = search.and_then(|search| self.circuits(search, task));
         let none = match &found {
             Ok(_) => None,
-            Err(error @ (Error::OutOfReach { .. } | Error::NoQuestion { .. })) => {
+            Err(error @ (Error::UnreachableTarget { .. } | Error::UnsuitableTask { .. })) => {
                 self.remove(name, 1)?;
                 Some(error.to_string())
             }
@@ -238,7 +238,7 @@ impl Run<'_> {
             let name = &circuit_name(&task.name, number);
             let keep = match self.circuit(&remaining, task, name) {
                 Ok(keep) => keep,
-                Err(error @ Error::OutOfReach { .. }) if number > 1 => {
+                Err(error @ Error::UnreachableTarget { .. }) if number > 1 => {
                     (self.observer.on_event)(SearchEvent::NotFound { name, further: true, error: &error });
                     break;
                 }

@@ -110,7 +110,7 @@ impl CircuitSearch<'_> {
     /// A score for every node: the larger, the more the task needs it.
     ///
     /// # Errors
-    /// Returns [`Error::OutOfReach`] if not even all nodes reach the target loss; those of the
+    /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of the
     /// pairs and of the forward pass.
     pub fn rank(&self, task: &Task, settings: &SearchSettings, ranking: Ranking, on_step: &OnStep) -> Result<Vec<f32>> {
         settings.validate()?;
@@ -118,7 +118,7 @@ impl CircuitSearch<'_> {
         let weights = self.weights();
         let (all, _) = self.scorer(&weights, &train).loss(&vec![true; self.nodes.layout.len()])?;
         if all.is_nan() || all > settings.target_loss {
-            return Err(Error::OutOfReach { loss: all, target: settings.target_loss });
+            return Err(Error::UnreachableTarget { loss: all, target: settings.target_loss });
         }
         let mut scores = match ranking {
             Ranking::Learned => self.learn(task, settings, on_step)?,
@@ -136,7 +136,7 @@ impl CircuitSearch<'_> {
     /// its losses on held-out pairs. `clean_up` removes nodes without which it still does.
     ///
     /// # Errors
-    /// Returns [`Error::OutOfReach`] if not even all nodes reach the target loss; those of the
+    /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of the
     /// pairs and of the forward pass.
     pub fn choose(
         &self,
@@ -151,7 +151,7 @@ impl CircuitSearch<'_> {
         let order = prune::order(&scores);
         let Some(k) = prune::bisect(&scorer, &order, settings.target_loss)? else {
             let (loss, _) = scorer.loss(&vec![true; order.len()])?;
-            return Err(Error::OutOfReach { loss, target: settings.target_loss });
+            return Err(Error::UnreachableTarget { loss, target: settings.target_loss });
         };
         let mut keep = prune::first(&order, k);
         if clean_up {

@@ -105,7 +105,7 @@ impl TaskBatch {
         weights: &Weights,
         sites: &mut dyn Hooks,
     ) -> Result<()> {
-        model.check_finite((what, values), weights, &self.whole.batch, sites)
+        model.check_finite(what, values, weights, &self.whole.batch, sites)
     }
 
     /// The logit differences, without gradients. The hooks may be called for a few prompts at a
@@ -143,7 +143,7 @@ impl TaskBatch {
                 return Ok(None);
             }
             let z = part.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
-            model.check_finite((LOGIT_DIFF, &z), weights, &part.batch, sites)?;
+            model.check_finite(LOGIT_DIFF, &z, weights, &part.batch, sites)?;
             part.numbers.iter().zip(z).for_each(|(&number, z)| diffs[number] = Some(f64::from(z)));
         }
         Ok(Some(collect(&diffs)))

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// A trial depends on the seed and its number alone.
 ///
 /// # Errors
-/// Returns [`Error::OutOfReach`] if no trial succeeds, [`Error::Request`] for another ranking than
+/// Returns [`Error::UnreachableTarget`] if no trial succeeds, [`Error::Request`] for another ranking than
 /// by learned gates; those of [`CircuitSearch::run`].
 pub fn tune(search: &CircuitSearch, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
     plan.validate()?;
@@ -42,7 +42,7 @@ pub fn tune(search: &CircuitSearch, task: &Task, plan: &SearchPlan, on_step: &On
         match result {
             Ok(trial) => done.push(trial),
             // Other settings may find what these did not.
-            Err(error @ Error::OutOfReach { .. }) => failure = Some(error),
+            Err(error @ Error::UnreachableTarget { .. }) => failure = Some(error),
             Err(error) => return Err(error),
         }
     }

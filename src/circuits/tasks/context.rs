@@ -60,8 +60,8 @@ const AROUND: &[&str] = &[
 pub(super) fn around(filler: &mut Filler, template: &str) -> String {
     let definition = template.starts_with("def ") || template.starts_with("class ");
     let mut code = String::new();
-    for number in 7..7 + filler.dice.weighted(&[45, 35, 20]) {
-        code.push_str(&filler.dice.pick(BEFORE).replace('#', &number.to_string()));
+    for number in 7..7 + filler.sampler.weighted(&[45, 35, 20]) {
+        code.push_str(&filler.sampler.pick(BEFORE).replace('#', &number.to_string()));
         code.push('\n');
     }
     if definition && !code.is_empty() {
@@ -71,7 +71,7 @@ pub(super) fn around(filler: &mut Filler, template: &str) -> String {
     if definition {
         return code;
     }
-    match filler.dice.weighted(&[40, 18, 7, 7, 7, 7, 7, 7]) {
+    match filler.sampler.weighted(&[40, 18, 7, 7, 7, 7, 7, 7]) {
         0 => code,
         // A line break inside a template always belongs to both classes, so that indenting every
         // line keeps them similar.
@@ -88,7 +88,7 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> Option<String> {
     let one = |filler: &mut Filler, pool: &[&str]| pick(filler, pool).to_string();
     // Most names are general, some specific to the domain.
     let either = |filler: &mut Filler, pool: &[&'static str], own: &[&'static str]| {
-        if filler.dice.chance(70) { pick(filler, pool).to_string() } else { pick(filler, own).to_string() }
+        if filler.sampler.chance(70) { pick(filler, pool).to_string() } else { pick(filler, own).to_string() }
     };
     Some(match kind {
         "a" | "b" | "c" => one(filler, COPIED),
@@ -98,21 +98,21 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> Option<String> {
         "ints" => one(filler, words::INT_LISTS),
         "strs" => one(filler, words::STR_LISTS),
         "set" => one(filler, words::SETS),
-        "things" => domain.things[filler.dice.below(domain.things.len())].1.to_string(),
-        "thing" => domain.things[filler.dice.below(domain.things.len())].0.to_string(),
+        "things" => domain.things[filler.sampler.below(domain.things.len())].1.to_string(),
+        "thing" => domain.things[filler.sampler.below(domain.things.len())].0.to_string(),
         "attr" => one(filler, domain.ints),
         "class" => one(filler, domain.classes),
         "coll" => one(filler, COLLECTIONS),
         "elem" => one(filler, ELEMENTS),
         "idx" => one(filler, INDICES),
         "handle" => one(filler, HANDLES),
-        "next" => filler.dice.pick(NEXT).to_string(),
+        "next" => filler.sampler.pick(NEXT).to_string(),
         "read" => one(filler, words::FILE_STEMS_READ),
         "write" => one(filler, words::FILE_STEMS_WRITE),
-        "ext" => filler.dice.pick(FILE_ENDS).to_string(),
+        "ext" => filler.sampler.pick(FILE_ENDS).to_string(),
         "label" | "labelx" => one(filler, domain.labels),
-        "num" | "numx" | "numy" => filler.dice.number().to_string(),
-        "q" => filler.dice.pick(&["'", "\""]).to_string(),
+        "num" | "numx" | "numy" => filler.sampler.number().to_string(),
+        "q" => filler.sampler.pick(&["'", "\""]).to_string(),
         "func" => function(filler),
         "text" => text(filler),
         _ => return None,
@@ -120,8 +120,8 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> Option<String> {
 }
 
 fn function(filler: &mut Filler) -> String {
-    let thing = filler.domain.things[filler.dice.below(filler.domain.things.len())].0;
-    match filler.dice.chance(50) {
+    let thing = filler.domain.things[filler.sampler.below(filler.domain.things.len())].0;
+    match filler.sampler.chance(50) {
         true => format!("{}{thing}", pick(filler, filler.domain.verbs)),
         false => format!("{}_{thing}", pick(filler, words::PLAIN_VERBS)),
     }
@@ -129,8 +129,8 @@ fn function(filler: &mut Filler) -> String {
 
 /// The text of a string: a few words without quotes or punctuation.
 fn text(filler: &mut Filler) -> String {
-    let thing = filler.domain.things[filler.dice.below(filler.domain.things.len())].0;
-    match filler.dice.weighted(&[30, 20, 20, 15, 15]) {
+    let thing = filler.domain.things[filler.sampler.below(filler.domain.things.len())].0;
+    match filler.sampler.weighted(&[30, 20, 20, 15, 15]) {
         0 => pick(filler, filler.domain.labels).to_string(),
         1 => format!("{} {thing}", pick(filler, words::ADJECTIVES)),
         2 => format!("{} the {thing}", pick(filler, words::PLAIN_VERBS)),
@@ -142,13 +142,13 @@ fn text(filler: &mut Filler) -> String {
 /// One of `pool`. Every fourth word of a pool of eight or more is kept for test pairs, which draw
 /// half their words from those.
 fn pick<'p, W: AsRef<str>>(filler: &mut Filler, pool: &'p [W]) -> &'p str {
-    let index = filler.dice.below(pool.len());
+    let index = filler.sampler.below(pool.len());
     let kept = |index: usize| index % 4 == 3;
     let first = index - index % 4;
     let index = match filler.split {
         _ if pool.len() < 8 => index,
-        Split::Train if kept(index) => first + filler.dice.below(3),
-        Split::Test if filler.dice.chance(50) => (first + 3).min(pool.len() / 4 * 4 - 1),
+        Split::Train if kept(index) => first + filler.sampler.below(3),
+        Split::Test if filler.sampler.chance(50) => (first + 3).min(pool.len() / 4 * 4 - 1),
         _ => index,
     };
     pool[index].as_ref()

@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::template::{self, Filler};
 use super::{Pair, Split, context};
 use crate::files::hex;
-use crate::text::python::dice::Dice;
+use crate::text::python::sampler::Sampler;
 use crate::{Error, Result};
 
 /// Name and text of each file in `tasks/`, by name.
@@ -94,8 +94,8 @@ impl TaskSpec {
     }
 
     fn check_placeholders(&self, text: &str) -> Result<(), String> {
-        let mut dice = Dice::keyed([0; 32], 0);
-        let mut filler = Filler::new(&mut dice, Split::Train, &self.words);
+        let mut sampler = Sampler::keyed([0; 32], 0);
+        let mut filler = Filler::new(&mut sampler, Split::Train, &self.words);
         let unknown = |key: &&str| context::word(&mut filler, template::kind(key)).is_none();
         match template::placeholders(text).find(unknown) {
             Some(key) => Err(format!("{{{key}}}: no such words; list them under [words]")),
@@ -123,9 +123,9 @@ impl TaskSpec {
         });
         key[16..24].copy_from_slice(&name.to_le_bytes());
         let templates = self.templates(split);
-        let mut dice = Dice::keyed(key, index);
-        let template = dice.below(templates.len());
-        let mut filler = Filler::new(&mut dice, split, &self.words);
+        let mut sampler = Sampler::keyed(key, index);
+        let template = sampler.below(templates.len());
+        let mut filler = Filler::new(&mut sampler, split, &self.words);
         let body = context::around(&mut filler, templates[template].get_ref());
         let AnswerVariant { skip, target, alternative } = self.answers[variant.min(self.answers.len() - 1)].get_ref();
         let [skip, target, alternative] = [skip, target, alternative].map(|answer| filler.expand(answer));

@@ -8,12 +8,12 @@
 use super::Split;
 use super::context;
 use super::spec::Words;
-use crate::text::python::dice::Dice;
+use crate::text::python::sampler::Sampler;
 use crate::text::python::words::{DOMAINS, Domain};
 
 /// The words chosen so far for one pair.
 pub(super) struct Filler<'a> {
-    pub(super) dice: &'a mut Dice,
+    pub(super) sampler: &'a mut Sampler,
     pub(super) split: Split,
     /// What the pair's code is about.
     pub(super) domain: &'static Domain,
@@ -23,12 +23,12 @@ pub(super) struct Filler<'a> {
 }
 
 impl<'a> Filler<'a> {
-    pub(super) fn new(dice: &'a mut Dice, split: Split, words: &'a Words) -> Self {
-        let domain = &DOMAINS[dice.below(DOMAINS.len())];
+    pub(super) fn new(sampler: &'a mut Sampler, split: Split, words: &'a Words) -> Self {
+        let domain = &DOMAINS[sampler.below(DOMAINS.len())];
         // A kind of one word is known from the start, so that no other placeholder takes that word.
         let only = |words: &[String]| if let [word] = words { Some(word.clone()) } else { None };
         let chosen = words.iter().filter_map(|(kind, words)| Some((kind.clone(), only(words.get_ref())?))).collect();
-        Self { dice, split, domain, words, chosen }
+        Self { sampler, split, domain, words, chosen }
     }
 
     /// `text` with its placeholders replaced.
