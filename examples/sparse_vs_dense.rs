@@ -254,7 +254,7 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
     let means = means(model, batches, &model.config.sites())?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     let search = CircuitSearch { model, nodes, tokenizer };
-    let tasks = tasks::all();
+    let tasks = tasks::all()?;
     let done = parallel::map(&model.device, tasks.len(), |at| match task_rows(args, kind, &search, &tasks[at]) {
         Ok(found) => rows.add(found),
         Err(error) if is_answer(&error) => {

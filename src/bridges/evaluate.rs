@@ -78,7 +78,7 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         let named = measured.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, *value)));
         if let Some((name, value)) = named.into_iter().find(|(_, value)| !value.is_finite()) {
             objective.measure(&tokens, chunk.len(), means, true)?;
-            return Err(objective.sparse.not_finite(name.to_string(), value as f32, None));
+            return Err(objective.sparse.not_finite(name.clone(), value as f32, None));
         }
         let weight = chunk.len() as f64 / sequences.len() as f64;
         for (name, values) in measured {

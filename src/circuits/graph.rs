@@ -11,9 +11,9 @@ use crate::tape::{Tape, Var};
 /// A weight between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Edge {
-    /// Where it comes from.
+    /// The node that is read.
     pub from: Node,
-    /// Where it goes.
+    /// The node that is written.
     pub to: Node,
     /// The weight.
     pub weight: f32,
@@ -22,13 +22,14 @@ pub struct Edge {
 /// The edges among nodes, and the nonzero biases of nodes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
-    /// In the order of their ends, then of their beginnings.
+    /// In the order of the nodes written, then of those read.
     pub edges: Vec<Edge>,
     /// In the nodes' order.
     pub biases: Vec<(Node, f32)>,
 }
 
-/// The linear layer that makes a node: its name within a layer, the kind of nodes it reads, and which row the node is.
+/// The linear layer that computes a node: its name within a layer, the kind of nodes it reads, and
+/// the node's row.
 fn producer(node: Node, attention_width: usize) -> Option<(LinearLayer, NodeKind, usize)> {
     let row = node.index;
     match node.kind {
@@ -77,7 +78,8 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
     Ok(result)
 }
 
-/// A forward pass through gates in which one edge carries nothing but the mean of what it would carry.
+/// A forward pass through gates in which one edge carries nothing but the mean of what it would
+/// carry.
 pub struct EdgeAblation<'a> {
     gates: Gates<'a>,
     layer: usize,
@@ -88,7 +90,7 @@ pub struct EdgeAblation<'a> {
 }
 
 impl<'a> EdgeAblation<'a> {
-    /// Cuts `edge` of `model` beside what `gates` do.
+    /// Ablates `edge` of `model` in addition to the gates.
     pub fn new(model: &Model, gates: Gates<'a>, edge: Edge) -> Option<Self> {
         let (linear, _, row) = producer(edge.to, model.config.attention_width())?;
         Some(Self { gates, layer: edge.to.layer, linear, row, column: edge.from.index, weight: edge.weight })

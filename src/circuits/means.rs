@@ -1,4 +1,5 @@
-//! The mean activations that nodes stand at where they are ablated: taken over text, and kept beside the circuits that were found with them.
+//! The mean activations that replace ablated nodes: measured over text, and kept next to the
+//! circuits that were found with them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -14,13 +15,14 @@ use crate::text::sequences::sequences;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-/// The name of the file beside circuits.
+/// The name of the file next to circuits.
 pub const MEANS: &str = "means.safetensors";
 
 /// Sequences that run at once.
 const BATCH: usize = 8;
 
-/// The mean activation of every channel that is a node, by site, over all positions of `sequences`, which are equally long.
+/// The mean activation of every channel that is a node, by site, over all positions of `sequences`,
+/// which are equally long.
 ///
 /// # Errors
 /// Those of the forward pass, and [`Error::Stopped`].
@@ -38,8 +40,9 @@ pub fn mean_activations(
     means(model, batches, &model.config.sites_of(&NodeKind::ALL.map(NodeKind::site)))
 }
 
-/// For every site with nodes the means of its channels over `tokens` tokens of the text in `data`, or of generated Python if that names no
-/// files. They are kept in the file `kept`, and read from it if it has those of the same model and text.
+/// For every site with nodes the means of its channels over `tokens` tokens of the text in `data`,
+/// or of generated Python if that names no files. They are kept in the file `kept`, and read from
+/// it if it has those of the same model and text.
 ///
 /// # Errors
 /// Those of reading the text, of the forward pass, and of writing the file, and [`Error::Stopped`].
@@ -51,7 +54,7 @@ pub fn text_means(
     kept: &Path,
     observer: &Observer,
 ) -> Result<BTreeMap<Site, Vec<f32>>> {
-    // By what is in the files: their names stay when they are edited.
+    // By the contents of the files: an edited file keeps its name.
     let text = match data.is_empty() {
         true => format!("generated Python, version {}", python::VERSION),
         false => fingerprint(&Source::new(data).files()?, observer)?,
@@ -96,7 +99,8 @@ pub(super) fn measured(
     mean_activations(model, &sequences, observer)
 }
 
-/// The mean activations that are kept in `folder`, if they are those of the model of that [hash](Model::hash).
+/// The mean activations that are kept in `folder`, if they are those of the model of that
+/// [hash](Model::hash).
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Io`] naming the file, where it is damaged.
@@ -121,10 +125,10 @@ fn read(path: &Path) -> Result<BTreeMap<Site, Vec<f32>>> {
 }
 
 impl Circuit {
-    /// Complains unless these are the mean activations that it was found with.
+    /// Returns an error if these are not the mean activations that it was found with.
     ///
     /// # Errors
-    /// [`Error::Text`] naming a node whose mean is another one.
+    /// [`Error::Mismatch`] naming a node whose mean is another one.
     pub fn check_means(&self, means: &BTreeMap<Site, Vec<f32>>) -> Result<()> {
         for entry in &self.nodes {
             let mean =
@@ -132,7 +136,7 @@ impl Circuit {
             let near = |mean: f64| (mean - entry.mean).abs() <= 1e-3 * (1.0 + entry.mean.abs());
             if !mean.is_some_and(near) {
                 let found = mean.map_or("none".into(), |mean| mean.to_string());
-                return Err(Error::Text(format!(
+                return Err(Error::Mismatch(format!(
                     "the mean activations are not those that the circuit was found with: {} has {found}, not {}",
                     entry.node(),
                     entry.mean

@@ -1,4 +1,5 @@
-//! The nodes that circuits are made of: single channels at eight places of every layer (method: section 4).
+//! The nodes that circuits are made of: single channels of eight sites of every layer (method:
+//! section 4).
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::model::{ModelConfig, Site, SiteKind};
 use crate::{Error, Result};
 
-/// Where in a layer a node is.
+/// The site of a node within its layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeKind {
@@ -62,7 +63,7 @@ impl NodeKind {
         self.site().topk_name().unwrap_or_default()
     }
 
-    /// How many channels a layer of `config` has there.
+    /// The width of the site in models of `config`.
     pub fn width(self, config: &ModelConfig) -> usize {
         self.site().width(config)
     }
@@ -73,12 +74,12 @@ impl NodeKind {
     }
 }
 
-/// One channel of one place. Its text form is `3.mlp.post_act[17]`.
+/// One channel of one site. Its text form is `3.mlp.post_act[17]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Node {
     /// The layer, from 0.
     pub layer: usize,
-    /// The place in the layer.
+    /// The site within the layer.
     pub kind: NodeKind,
     /// The channel, from 0.
     pub index: usize,
@@ -109,7 +110,7 @@ impl FromStr for Node {
             let node = Self { layer: layer.parse().ok()?, kind, index: index.parse().ok()? };
             (node.to_string() == text).then_some(node)
         };
-        parse().ok_or_else(|| Error::Text(format!("`{text}` is no node; one is written like 3.mlp.post_act[17]")))
+        parse().ok_or_else(|| Error::Data(format!("`{text}` is no node; one is written like 3.mlp.post_act[17]")))
     }
 }
 
@@ -125,12 +126,12 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-/// All nodes of one place: consecutive in the [`Layout`]'s numbering.
+/// All nodes of one site: consecutive in the [`Layout`]'s numbering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteBlock {
     /// The layer.
     pub layer: usize,
-    /// The place in the layer.
+    /// The site within the layer.
     pub kind: NodeKind,
     /// The site.
     pub site: Site,
@@ -168,7 +169,7 @@ impl Layout {
         Self { blocks, len }
     }
 
-    /// The places, in order.
+    /// The sites' nodes, in order.
     pub fn blocks(&self) -> &[SiteBlock] {
         &self.blocks
     }
@@ -183,7 +184,7 @@ impl Layout {
         self.len == 0
     }
 
-    /// The slot of a site, if it holds nodes.
+    /// The nodes of the site of that name, if it has any.
     pub fn block(&self, site: Site) -> Option<&SiteBlock> {
         self.blocks.iter().find(|block| block.site == site)
     }

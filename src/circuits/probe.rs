@@ -1,4 +1,4 @@
-//! One prompt at a time, put to a model, to a circuit of it alone, and to everything but the circuit, with edits of any node.
+//! Single prompts, run through a model, a circuit alone and its complement, with edits of any node.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,15 @@ pub struct Probe<'a> {
     means: BTreeMap<Site, Vec<f32>>,
 }
 
-/// What is said of the token after a prompt: probabilities by id, uncalibrated.
+/// The probabilities of the next token by id, uncalibrated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
-    /// By the whole model.
+    /// Of the whole model.
     pub model: Vec<f64>,
-    /// By the circuit alone: every other node stands at its mean.
+    /// Of the circuit alone: every other node is mean-ablated.
     pub circuit: Vec<f64>,
-    /// By everything but the circuit, whose nodes stand at their means. Nodes that the circuit was not allowed to keep stand there in both.
+    /// Of the complement, without the circuit's nodes. Nodes that the circuit was not allowed to
+    /// keep are ablated in both.
     pub complement: Vec<f64>,
     /// The activations in the whole model, `(1, T, width)` each, by site.
     pub sites: BTreeMap<Site, HostTensor>,
@@ -34,10 +35,10 @@ impl<'a> Probe<'a> {
     /// `means`: the mean activations of every channel that is a node, by site.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if the circuit is a part of another model, [`Error::Text`] if the model lacks a node of the circuit, or `means` the
-    /// mean of a node; otherwise the device's.
+    /// [`Error::OtherModel`] if the circuit is a part of another model, [`Error::Mismatch`] if the
+    /// model lacks a node of the circuit, or `means` the mean of a node; otherwise the device's.
     pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<Site, Vec<f32>>) -> Result<Self> {
-        // One that others published has none.
+        // A published circuit has no hash.
         if !circuit.model.hash.is_empty() {
             circuit.check_model(&model.hash()?)?;
         }
@@ -57,12 +58,13 @@ impl<'a> Probe<'a> {
         self.model
     }
 
-    /// Runs a prompt. `edits` hold everywhere: where the whole model runs, and, over the gates, in the circuit and in the rest. `=mean` takes
-    /// the mean of a node; there is nothing to `=patch` from.
+    /// Runs a prompt. `edits` hold in the whole model and, over the gates, in the circuit and its
+    /// complement. `=mean` is the mean of a node; there is nothing to `=patch` from.
     ///
     /// # Errors
-    /// [`Error::Config`] for an edit that cannot be made, [`Error::Shape`] for a prompt that the model cannot read,
-    /// [`Error::NonFiniteSite`] where a number is not finite; otherwise the device's.
+    /// [`Error::Config`] for an edit that cannot be made, [`Error::Shape`] for a prompt that the
+    /// model cannot read, [`Error::NonFiniteSite`] where a number is not finite; otherwise the
+    /// device's.
     pub fn run(&self, prompt: &[u32], edits: &[Edit]) -> Result<Response> {
         let config = &self.model.config;
         let mut edits = Interventions::new(config, edits, self.means.clone(), BTreeMap::new())?;

@@ -73,22 +73,15 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::List => list(),
         Command::Show { task, count, test, seed, save } => {
-            show(&named(task)?, *count, if *test { Split::Test } else { Split::Train }, *seed, save.as_deref())
+            show(&tasks::open(task)?, *count, if *test { Split::Test } else { Split::Train }, *seed, save.as_deref())
         }
         Command::Eval(args) => eval(args),
     }
 }
 
-pub fn named(name: &str) -> Result<Task> {
-    Ok(match name.ends_with(".jsonl") {
-        true => Task::from_file(Path::new(name))?,
-        false => tasks::find(name)?,
-    })
-}
-
 fn list() -> Result<()> {
     let mut out = std::io::stdout().lock();
-    for task in tasks::all() {
+    for task in tasks::all()? {
         writeln!(out, "{:28} {}", task.name, task.description)?;
     }
     Ok(())
@@ -116,8 +109,8 @@ fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -
 
 fn eval(args: &EvalArgs) -> Result<()> {
     let list = match args.task.is_empty() {
-        true => tasks::all(),
-        false => args.task.iter().map(|name| named(name)).collect::<Result<_>>()?,
+        true => tasks::all()?,
+        false => args.task.iter().map(|name| Ok(tasks::open(name)?)).collect::<Result<_>>()?,
     };
     let progress = Progress::new();
     progress.stage("opening the model");

@@ -1,4 +1,5 @@
-//! A circuit for people and for other programs: as text, as a picture, as a Graphviz graph, as JSON with its residual paths.
+//! A circuit rendered for people and for other programs: as text, picture, Graphviz graph, or JSON
+//! with residual paths.
 
 pub mod color;
 mod dot;
