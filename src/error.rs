@@ -98,9 +98,6 @@ pub enum Error {
     /// A picture cannot be drawn or encoded.
     #[error("{0}")]
     Drawing(String),
-    /// Superseded by the variants above.
-    #[error("{0}")]
-    Text(String),
     /// A model does not do a task well enough to search for a circuit.
     #[error("its loss is {loss:.3} at best, above the target {target}: there is no circuit to be found")]
     UnreachableTarget {
@@ -260,8 +257,7 @@ impl Error {
             | Self::SparseParameter { .. }
             | Self::Mismatch(_)
             | Self::Tokenizer(_)
-            | Self::Data(_)
-            | Self::Text(_) => Self::file(path, format!("{prefix}{self}")),
+            | Self::Data(_) => Self::file(path, format!("{prefix}{self}")),
             other => other,
         }
     }
