@@ -4,13 +4,10 @@ use std::path::Path;
 use serde_json::json;
 
 use super::TokenSource;
-use crate::files::{HostTensor, load_metadata, load_tensors};
+use crate::files::{load_metadata, load_tensors};
 use crate::formats::Pretrained;
-use crate::model::{
-    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Site, Weights, expect_model, means, ranked,
-};
+use crate::model::{Action, Batch, Edit, Interventions, Model, NoHooks, Site, expect_model, means, ranked};
 use crate::report::{Cell, Column, Report, Table};
-use crate::tape::Tape;
 use crate::{Error, Result};
 
 /// Tokens of generated text that means are taken over, unless a file has them.
@@ -31,15 +28,12 @@ pub struct PredictRequest<'a> {
     pub means: Option<&'a Path>,
 }
 
-/// The probabilities of the next token, by id.
+/// The probabilities of the next token, by id, without and with interventions.
 #[derive(Clone, Debug)]
 pub struct Prediction {
-    /// The prompt's tokens.
-    pub tokens: Vec<u32>,
-    /// Without interventions.
-    pub before: Vec<f64>,
-    /// With them, if there are any.
-    pub after: Option<Vec<f64>>,
+    tokens: Vec<u32>,
+    before: Vec<f64>,
+    after: Option<Vec<f64>>,
 }
 
 /// Predicts the next token of a prompt, with and without interventions.
@@ -83,7 +77,11 @@ impl PredictRequest<'_> {
     fn interventions(&self, model: &Pretrained) -> Result<Interventions> {
         let donor = match self.patch_from {
             None => BTreeMap::new(),
-            Some(prompt) => activations(&model.model, &model.encode(prompt, self.special)?)?,
+            Some(prompt) => {
+                let (model, tokens) = (&model.model, model.encode(prompt, self.special)?);
+                let cache = model.run_with_cache(&tokens, &model.config.sites())?.cache;
+                cache.sites().map(|site| Ok((site, cache.get(site)?.read()?))).collect::<Result<_>>()?
+            }
         };
         let means = match self.means {
             _ if !self.uses(Action::Mean) => BTreeMap::new(),
@@ -98,17 +96,6 @@ impl PredictRequest<'_> {
         };
         Interventions::new(&model.model.config, self.edits, means, donor)
     }
-}
-
-/// The activations `(1, T, width)` of every site.
-fn activations(model: &Model, tokens: &[u32]) -> Result<BTreeMap<Site, HostTensor>> {
-    let batch = Batch::new(&model.device, &model.config, tokens, 1)?;
-    let mut recorder = Recorder::default();
-    model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut recorder)?;
-    let host = |var: crate::tape::Var| -> Result<HostTensor> {
-        Ok(HostTensor { shape: var.value().shape().to_vec(), data: var.value().read()? })
-    };
-    recorder.values.into_iter().map(|(site, var)| Ok((site, host(var)?))).collect()
 }
 
 /// The means in a file, after a check that they are of this model.

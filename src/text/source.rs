@@ -326,16 +326,6 @@ impl<'a> Documents<'a> {
         self.skipped
     }
 
-    /// The number of documents skipped so far because they are not UTF-8.
-    pub fn not_utf8(&self) -> u64 {
-        self.skipped.not_utf8
-    }
-
-    /// The number of documents skipped so far because they have no text.
-    pub fn empty(&self) -> u64 {
-        self.skipped.empty
-    }
-
     /// The number of [`END_OF_TEXT`] so far that separated documents.
     pub fn separators(&self) -> u64 {
         self.separators

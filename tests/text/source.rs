@@ -33,7 +33,7 @@ fn folders_are_walked_in_order() {
     let mut documents = Source::new([folder.path()]).documents().unwrap();
     let texts: Vec<String> = documents.by_ref().map(Result::unwrap).collect();
     assert_eq!(texts, ["a/z.TXT", "a.txt", "b.py", "one", "two"]);
-    assert_eq!((documents.empty(), documents.not_utf8()), (1, 0));
+    assert_eq!((documents.skipped().empty, documents.skipped().not_utf8), (1, 0));
     // Named, a folder or file is read whatever it is called, and in the order named.
     let named = Source::new([folder.path().join("site-packages"), folder.path().join(".hidden.py")]);
     let texts: Vec<String> = named.documents().unwrap().map(Result::unwrap).collect();
