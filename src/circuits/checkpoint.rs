@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::means::measured;
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split};
-use super::{Calibration, Circuit, Layout, Nodes, TaskBatch};
-use crate::model::{Model, NoHooks, Weights};
+use super::{Circuit, Layout, Nodes, SplitScore, score};
+use crate::model::Model;
 use crate::observer::Observer;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -68,7 +68,7 @@ impl Circuit {
 
 /// The scores of a model in a task, on held-out pairs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Score {
+pub struct TaskScore {
     /// The task's name.
     pub task: String,
     /// Mean loss of the choice between the two answers, in nats; chance is log 2.
@@ -82,19 +82,17 @@ pub struct Score {
 ///
 /// # Errors
 /// Those of the forward pass.
-pub fn scores(model: &Model, tokenizer: &Tokenizer, pairs: usize, stop: &AtomicBool) -> Result<Vec<Score>> {
-    let weights = Weights::constant(model, &[]);
+pub fn scores(model: &Model, tokenizer: &Tokenizer, pairs: usize, stop: &AtomicBool) -> Result<Vec<TaskScore>> {
     let mut scores = Vec::new();
     for task in tasks::all()? {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let Ok(batch) = tasks::batch(&task, Split::Test, 0, 0, pairs, tokenizer, model.config.block_size) else {
-            continue;
-        };
-        let diffs = TaskBatch::new(model, &batch.tokens)?.logit_diffs(model, &weights, &mut NoHooks)?;
-        let plain = Calibration::default();
-        scores.push(Score { task: task.name, loss: diffs.loss(plain), accuracy: diffs.accuracy(plain) });
+        match score(model, tokenizer, &task, Split::Test, 0, pairs) {
+            Ok(SplitScore { loss, accuracy, .. }) => scores.push(TaskScore { task: task.name, loss, accuracy }),
+            Err(Error::UnsuitableTask { .. } | Error::Data(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(scores)
 }

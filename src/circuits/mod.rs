@@ -18,6 +18,7 @@ mod check;
 pub mod checkpoint;
 pub mod collect;
 mod describe;
+mod evaluate;
 mod file;
 mod finished;
 mod gates;
@@ -41,6 +42,7 @@ mod vocabulary;
 
 pub use binarise::Binary;
 pub(crate) use check::has_matrix;
+pub use evaluate::{SplitScore, score};
 pub use file::{
     ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, TaskRef,
     TokenRef, TokenWeight, TokenWeights, VERSION,
@@ -51,7 +53,9 @@ pub use lock::lock;
 pub use means::{MEANS, mean_activations, stored_means, text_means};
 pub use nodes::{Layout, Node, NodeKind, SiteBlock};
 pub use probe::{Probe, Response};
-pub use render::{Reader, ResidualPath, Writer, color, dot, json, labels, layout, residual_paths, show, svg};
+pub use render::{
+    CircuitFormat, FORMATS, Reader, ResidualPath, Writer, color, dot, json, labels, layout, residual_paths, show, svg,
+};
 pub use statistics::Statistics;
 pub use task_batch::{Calibration, LogitDiffs, TaskBatch};
 pub use vocabulary::channel_tokens;

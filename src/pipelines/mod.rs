@@ -4,19 +4,23 @@
 
 pub mod bench;
 mod check;
+mod circuits;
 mod devices;
 mod evaluate;
 mod generate;
 mod inspect;
 mod predict;
 mod record;
+mod tasks;
 mod tokens;
 
 pub use check::{CheckResult, check};
+pub use circuits::{CircuitRequest, binarise_circuit, circuit_statistics, statistics_report};
 pub use devices::devices;
 pub use evaluate::{EvaluateRequest, evaluate};
 pub use generate::{GenerateRequest, generate};
 pub use inspect::{Inspection, inspect};
 pub use predict::{PredictRequest, Prediction, predict};
 pub use record::{RecordRequest, Recording, record};
+pub use tasks::{TaskEvaluation, TokenName, evaluate_task};
 pub use tokens::TokenSource;

@@ -16,7 +16,7 @@ fn tasks_are_listed_shown_saved_and_evaluated() {
     let list = succeeds(&mut gossamer(&["tasks", "list"]));
     assert_eq!(list.lines().count(), 20, "{list}");
     let shown = succeeds(&mut gossamer(&["tasks", "show", "single_double_quote", "--count", "2"]));
-    assert_eq!(shown.matches("--- positive").count(), 2, "{shown}");
+    assert_eq!(shown.matches("--- clean").count(), 2, "{shown}");
     let file = folder.path().join("mine.jsonl");
     succeeds(&mut gossamer(&["tasks", "show", "var_if", "--count", "12", "--save", text(&file)]));
     let eval = |task: &str| {

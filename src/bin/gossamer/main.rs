@@ -2,7 +2,6 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod bridged;
-mod measure;
 mod open;
 
 use std::process::ExitCode;
@@ -56,7 +55,7 @@ commands! {
     Steer: steer,
     /// Write any model as a folder in Hugging Face's layout, under the published names
     Convert: convert,
-    /// The twenty tasks: their prompts, and how well a model does them
+    /// Tasks: their pairs, and how well a model does them
     Tasks: tasks,
     /// Check that a device computes correctly, by golden cases and operations
     Check: check,

@@ -17,7 +17,6 @@ use gossamer::report::{Column, Table};
 use gossamer::settings::{count, split};
 use gossamer::sweep::Shard;
 use gossamer::terminal::{Progress, print, signals};
-use gossamer::text::tokenizer::Tokenizer;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -122,11 +121,9 @@ pub fn run(args: &Args) -> Result<()> {
     request.tasks.retain(|_| args.shard.is_none_or(|shard| at.next().is_some_and(|at| shard.has(at))));
     let progress = Progress::new();
     progress.stage("opening the model");
-    let files = ModelFiles::find(&args.model, &FindOptions { offline: args.offline, ..FindOptions::default() })?;
-    let tokenizer = args.tokenizer.as_ref().or(files.tokenizer.as_ref());
-    let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;
-    let tokenizer = Tokenizer::load(tokenizer)?;
-    let model = files.load(WeightFormat::Sparse, &Device::open(&args.device)?)?;
+    let options = FindOptions { offline: args.offline, tokenizer: args.tokenizer.clone(), ..FindOptions::default() };
+    let model =
+        ModelFiles::find(&args.model, &options)?.pretrained(WeightFormat::Sparse, &Device::open(&args.device)?)?;
     progress.stage("measuring mean activations");
 
     let columns = ["loss", "circuit", "ablated"].map(|name| Column::decimals(name, 4).width(8));
@@ -172,7 +169,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let observer = SearchObserver { stop: signals::stop().clone(), on_event: &on_event };
-    let outcomes = search_circuits(&model, &tokenizer, &request, &observer)?;
+    let outcomes = search_circuits(&model.model, model.tokenizer()?, &request, &observer)?;
     conclude(args, &request, &progress, outcomes)
 }
 
