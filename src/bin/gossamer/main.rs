@@ -61,8 +61,7 @@ commands! {
     Check: check,
     /// Measure the speed of a device, and compare it with others
     Bench: bench,
-    /// One command with many settings, whole or a part of an array job; `sweep collect`: the
-    /// results
+    /// One command with many settings, whole or a part of an array job, and its results
     Sweep: sweep,
     /// List the graphics adapters that `--device gpu:…` can name
     Devices: devices,
