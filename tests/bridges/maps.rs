@@ -47,7 +47,7 @@ fn models_and_tensors_that_do_not_fit_are_refused() {
     assert_eq!(from(&host), None);
     let mut short = host.clone();
     short.remove("dec.3.bias");
-    assert!(from(&short).unwrap().contains("lack dec.3.bias [12]"));
+    assert!(from(&short).unwrap().contains("lacks dec.3.bias [12]"));
     let mut long = host.clone();
     long.insert("enc.5.bias".into(), host["enc.4.bias"].clone());
     assert!(from(&long).unwrap().contains("enc.5.bias is no part"));
