@@ -53,7 +53,7 @@ fn models_and_tensors_that_do_not_fit_are_refused() {
     assert!(from(&long).unwrap().contains("enc.5.bias is no part"));
     let mut turned = host;
     turned.get_mut("enc.0.weight").unwrap().shape = vec![12, 20];
-    assert!(from(&turned).unwrap().contains("lack enc.0.weight [20, 12]"));
+    assert!(from(&turned).unwrap().contains("lacks enc.0.weight [20, 12]"));
 
     let bridges = Bridges::new(&dense, &sparse, AFRAC, 0, &device).unwrap();
     let h: Tensor = put(&device, &[1, 20], &[0.0; 20]);
