@@ -3,7 +3,7 @@
 use eframe::egui::{RichText, Ui};
 use gossamer::circuits::labels::{count, signed, token};
 use gossamer::formats::Payload;
-use gossamer::model::Report;
+use gossamer::model::WeightReport;
 
 use crate::curves::{self, Series};
 use crate::document::Document;
@@ -15,7 +15,7 @@ pub enum About {
     /// A published circuit. Its statistics are those of the document.
     Published(Box<Payload>),
     /// A model without circuits; the document's circuit is empty.
-    Model(Box<Report>),
+    Model(Box<WeightReport>),
 }
 
 /// Shows it. Whether the way to find a circuit was asked for.
@@ -97,7 +97,7 @@ fn published(ui: &mut Ui, document: &Document, payload: &Payload) {
     layers(ui, document);
 }
 
-fn model(ui: &mut Ui, document: &Document, report: &Report) -> bool {
+fn model(ui: &mut Ui, document: &Document, report: &WeightReport) -> bool {
     let sizes = &document.circuit.model;
     ui.label(format!(
         "{}, {} of {}, width {}, {}",

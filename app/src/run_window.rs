@@ -224,10 +224,11 @@ fn ask_for_circuit(ui: &mut Ui, choices: &mut Choices, model: &mut String, busy:
     ui.label("Finds the fewest channels with which the model does a task. It is kept in the folder `circuits` beside the model.");
     field(ui, "model", model, "a run, a checkpoint or the folder of a model");
     ComboBox::from_label("task").selected_text(&choices.task).show_ui(ui, |ui| {
-        for task in tasks::all() {
-            let chosen = choices.task == task.name;
-            if ui.selectable_label(chosen, &task.name).on_hover_text(&task.description).clicked() {
-                choices.task = task.name;
+        for name in tasks::names() {
+            let label = ui.selectable_label(choices.task == name, name);
+            let label = label.on_hover_ui(|ui| drop(tasks::find(name).map(|task| ui.label(task.description))));
+            if label.clicked() {
+                choices.task = name.into();
             }
         }
     });

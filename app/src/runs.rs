@@ -2,19 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use gossamer::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
 use gossamer::circuits::prune::SearchSettings;
-use gossamer::circuits::search::{CircuitSearch, Ranking};
-use gossamer::circuits::{Layout, Nodes, lock, tasks, text_means};
+use gossamer::circuits::search::SearchPlan;
+use gossamer::circuits::tasks;
 use gossamer::device::Device;
 use gossamer::error::explain;
-use gossamer::files::create_folder;
 use gossamer::formats::ModelFiles;
 use gossamer::model::WeightFormat;
 use gossamer::observer::{Observer, Stage};
@@ -275,30 +275,39 @@ fn find(
         files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it beside the weights")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
     let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
-    // Whether the tokenizer can write the answers is known at once; the means take longer.
-    let task = tasks::find(task)?.for_tokenizer(&tokenizer)?;
-    let file = circuit_file(path, &task.name);
-    let folder = file.parent().unwrap_or(path);
-    create_folder(folder)?;
-    let _lock = lock(folder, &task.name)?;
-    say("measuring mean activations");
-    /// As `train circuit` takes them, so that both can use one file.
-    const MEAN_TOKENS: usize = 65_536;
-    let report = |stage: &Stage| say(&of(stage));
-    let observer = Observer::stopped_by(stop).with_report(&report);
-    let means = text_means(&model, &tokenizer, &[], MEAN_TOKENS, &folder.join("means.safetensors"), &observer)?;
-    let mut nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
-    nodes.stop = stop.clone();
-    let search = CircuitSearch { model: &model, nodes, tokenizer: &tokenizer };
-    let found = search.run(&task, settings, Ranking::Learned, true, &|progress| {
-        let said = match progress.step == all {
-            true => "choosing the smallest circuit that is good enough".into(),
-            false => format!("task loss {:.3}, {} nodes", progress.loss, progress.kept),
-        };
-        told(Progress { done: progress.step, all, said, loss: Some(progress.loss) });
-    })?;
-    let circuit = search.describe(&task, &found, settings, &path.display().to_string(), &model.hash()?)?;
-    circuit.save(&file)?;
-    let (counts, test) = (&circuit.counts, &circuit.losses.test);
-    Ok((file, format!("{} nodes, {} edges; task loss on new pairs {:.3}", counts.nodes, counts.edges, test.circuit)))
+    let file = circuit_file(path, task);
+    let request = SearchRequest {
+        tasks: vec![tasks::find(task)?],
+        plan: SearchPlan { settings: settings.clone(), ..SearchPlan::default() },
+        disjoint: 1,
+        data: Vec::new(),
+        mean_tokens: SearchRequest::MEAN_TOKENS,
+        folder: file.parent().unwrap_or(path).to_path_buf(),
+        model_path: path.display().to_string(),
+        skip_finished: false,
+    };
+    let found = Mutex::new(String::new());
+    let on_event = |event: SearchEvent<'_>| match event {
+        SearchEvent::Means(stage) => say(&of(stage)),
+        SearchEvent::Step { done, step: Some(step), .. } => {
+            let said = match done == all {
+                true => "choosing the smallest circuit that is good enough".into(),
+                false => format!("task loss {:.3}, {} nodes", step.loss, step.kept),
+            };
+            told(Progress { done, all, said, loss: Some(step.loss) });
+        }
+        SearchEvent::Found { circuit, .. } => {
+            let (counts, test) = (&circuit.counts, &circuit.losses.test);
+            *found.lock().unwrap_or_else(PoisonError::into_inner) =
+                format!("{} nodes, {} edges; task loss on new pairs {:.3}", counts.nodes, counts.edges, test.circuit);
+        }
+        _ => {}
+    };
+    let observer = SearchObserver { stop: stop.clone(), on_event: &on_event };
+    for outcome in search_circuits(&model, &tokenizer, &request, &observer)? {
+        if let TaskOutcome::None(error) | TaskOutcome::Failed(error) = outcome {
+            return Err(error.into());
+        }
+    }
+    Ok((file, found.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
-use gossamer::circuits::checkpoint::{CheckpointEvalConfig, Score, scores};
+use gossamer::circuits::checkpoint::{CheckpointEvalConfig, TaskScore, scores};
 use gossamer::circuits::color::Widths;
 use gossamer::circuits::{Circuit, EdgeEntry, Node, TokenWeights};
 use gossamer::device::Device;
@@ -25,7 +25,7 @@ pub struct Moment {
     /// The circuit's nodes there, with the weights that join them and all that is measured of them, or why that is not known.
     pub circuit: Result<Circuit, String>,
     /// How well the tasks are done, or why that is not known.
-    pub scores: Result<Vec<Score>, String>,
+    pub scores: Result<Vec<TaskScore>, String>,
 }
 
 enum News {

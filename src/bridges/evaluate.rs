@@ -1,45 +1,42 @@
-//! How well bridges bridge: errors at every site, and what a model says that goes on from the other side, beside what it says
-//! that goes on from nothing but the mean.
+//! How well bridges work: the terms of the objective at every site, and what models predict that continue across a
+//! bridge, compared with models that continue from the mean of their own stream.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::objective::{Batches, Objective};
+use crate::chart::Axis;
 use crate::device::{Device, Tensor};
-use crate::model::{Batch, Model, Weights, first_not_finite, means, site_pattern};
+use crate::model::{Batch, Model, Weights, first_not_finite, means};
 use crate::observer::Stage;
 use crate::ops::concat;
+use crate::report::{Column, Report, Table};
 use crate::tape::{Tape, Var};
+use crate::train::bridge_loss::{Inputs, Terms, cross_entropy};
 use crate::{Error, Result};
 
-/// A model continued at a site.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Hybrid {
-    /// Mean divergence of its predictions from the dense model's, in nats.
-    pub kl: f64,
-    /// Mean cross-entropy of its predictions, in nats.
-    pub loss: f64,
-    /// The divergence if it goes on from the mean of its own stream over all tokens instead: what no bridge at all gives.
-    pub mean_kl: f64,
-}
+/// Numbers by name.
+pub type Numbers = BTreeMap<String, f64>;
 
-/// One site.
+/// The evaluation of one site.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SiteEvaluation {
     /// Its number: `2i` before attention `i`, `2i + 1` before MLP `i`.
     pub site: usize,
     /// Its name, such as `3.resid_mid`.
     pub name: String,
-    /// Normalised squared error of the encoder.
-    pub nmse_enc: f64,
-    /// Normalised squared error of the decoder.
-    pub nmse_dec: f64,
-    /// The sparse model continued from the encoded dense stream.
-    pub d2s: Hybrid,
-    /// The dense model continued from the decoded sparse stream.
-    pub s2d: Hybrid,
+    /// The terms of its encoder and its decoder, such as `nmse_enc`.
+    #[serde(flatten)]
+    pub terms: Numbers,
+    /// The sparse model continued from the encoded dense stream: the terms of the hybrid (`kl`), its cross-entropy
+    /// (`loss`), and its divergence from the dense model if it continues from its own mean stream (`mean_kl`), in nats.
+    pub d2s: Numbers,
+    /// The same of the dense model continued from the decoded sparse stream.
+    pub s2d: Numbers,
 }
 
-/// All sites, and the models by themselves.
+/// The evaluation of all sites, and of the models alone.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct BridgeEvaluation {
     /// Tokens it was measured on.
@@ -54,177 +51,167 @@ pub struct BridgeEvaluation {
     pub sites: Vec<SiteEvaluation>,
 }
 
-/// Measures bridges on `sequences` of equal length, `batch_size` at a time. Normalised errors are relative to the targets'
-/// spread within a batch, as in training.
+/// What was measured, by name: one number, or one for each site. Names that end in `_d2s` and `_s2d` are of hybrids.
+type Measured = BTreeMap<String, Vec<f64>>;
+
+/// Measures bridges on `sequences` of equal length, `batch_size` at a time. Normalised errors are relative to the
+/// targets' variance within a batch, as in training.
 ///
 /// # Errors
-/// [`Error::Text`] without sequences, [`Error::NonFiniteSite`] where a number is not finite; otherwise those of [`Objective::losses`].
+/// [`Error::Data`] without sequences, [`Error::NonFiniteSite`] where a number is not finite; otherwise those of
+/// [`Objective::losses`].
 pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize) -> Result<BridgeEvaluation> {
     let length = sequences.first().map_or(0, Vec::len);
     let sequences: Vec<&[u32]> = sequences.iter().filter(|s| s.len() == length).map(Vec::as_slice).collect();
     if length < 2 {
-        return Err(Error::Text("no sequences to measure the bridges on".into()));
+        return Err(Error::Data("no sequences to measure the bridges on".into()));
     }
     let chunks = || sequences.chunks(batch_size.max(1));
     let dense_means = site_means(objective, objective.dense, chunks()).map_err(|e| e.in_model("dense"))?;
     let sparse_means = site_means(objective, objective.sparse, chunks()).map_err(|e| e.in_model("sparse"))?;
-    let mut total =
-        BridgeEvaluation { sites: vec![SiteEvaluation::default(); dense_means.len()], ..Default::default() };
+    let mut total = Measured::new();
     for (done, chunk) in chunks().enumerate() {
         let (done, of) = (done as u64, Some(chunks().len() as u64));
         objective.observer.advance(&Stage { name: "evaluating", done, total: of, unit: "batches" })?;
         let (tokens, means) = (chunk.concat(), (&dense_means[..], &sparse_means[..]));
-        let spliced = objective.splice(&tokens, chunk.len(), means, false)?;
-        if let Some((name, value)) = spliced.not_finite() {
-            objective.splice(&tokens, chunk.len(), means, true)?;
-            return Err(objective.sparse.not_finite(name, value as f32, None));
+        let measured = objective.measure(&tokens, chunk.len(), means, false)?;
+        let named = measured.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, *value)));
+        if let Some((name, value)) = named.into_iter().find(|(_, value)| !value.is_finite()) {
+            objective.measure(&tokens, chunk.len(), means, true)?;
+            return Err(objective.sparse.not_finite(name.clone(), value as f32, None));
         }
         let weight = chunk.len() as f64 / sequences.len() as f64;
-        total.tokens += (chunk.len() * length) as u64;
-        total.dense_loss += weight * spliced.dense_loss;
-        total.sparse_loss += weight * spliced.sparse_loss;
-        total.sparse_kl += weight * spliced.sparse_kl;
-        for (site, (sum, part)) in total.sites.iter_mut().zip(&spliced.sites).enumerate() {
-            sum.site = site;
-            sum.name = objective.sparse.config.residual_site(site);
-            sum.nmse_enc += weight * part.nmse_enc;
-            sum.nmse_dec += weight * part.nmse_dec;
-            for (sum, part) in [(&mut sum.d2s, part.d2s), (&mut sum.s2d, part.s2d)] {
-                sum.kl += weight * part.kl;
-                sum.loss += weight * part.loss;
-                sum.mean_kl += weight * part.mean_kl;
-            }
+        for (name, values) in measured {
+            let sums = total.entry(name).or_insert_with(|| vec![0.0; values.len()]);
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
         }
     }
-    Ok(total)
+    let mut whole = |name: &str| total.remove(name).into_iter().flatten().sum();
+    let (dense_loss, sparse_loss, sparse_kl) = (whole("dense_loss"), whole("sparse_loss"), whole("sparse_kl"));
+    let site = |site: usize| {
+        let (mut terms, mut d2s, mut s2d) = (Numbers::new(), Numbers::new(), Numbers::new());
+        for (name, values) in &total {
+            match (name.strip_suffix("_d2s"), name.strip_suffix("_s2d")) {
+                (Some(name), _) => d2s.insert(name.into(), values[site]),
+                (_, Some(name)) => s2d.insert(name.into(), values[site]),
+                _ => terms.insert(name.clone(), values[site]),
+            };
+        }
+        SiteEvaluation { site, name: objective.sparse.config.residual_site(site).to_string(), terms, d2s, s2d }
+    };
+    let sites = (0..dense_means.len()).map(site).collect();
+    Ok(BridgeEvaluation { tokens: (sequences.len() * length) as u64, dense_loss, sparse_loss, sparse_kl, sites })
 }
 
 impl BridgeEvaluation {
-    /// The first of its numbers that is not finite, with its name.
-    fn not_finite(&self) -> Option<(String, f64)> {
-        let whole = [
-            ("the dense model's loss", self.dense_loss),
-            ("the sparse model's loss", self.sparse_loss),
-            ("the divergence of the sparse model", self.sparse_kl),
-        ];
-        let whole = whole.into_iter().map(|(name, value)| (name.to_string(), value));
-        let of_site = |at: &SiteEvaluation| {
-            let site = at.site;
-            [
-                (format!("the encoder's error at site {site}"), at.nmse_enc),
-                (format!("the decoder's error at site {site}"), at.nmse_dec),
-                (format!("the divergence continued sparse from site {site}"), at.d2s.kl),
-                (format!("the loss continued sparse from site {site}"), at.d2s.loss),
-                (format!("the divergence continued sparse from the mean at site {site}"), at.d2s.mean_kl),
-                (format!("the divergence continued dense from site {site}"), at.s2d.kl),
-                (format!("the loss continued dense from site {site}"), at.s2d.loss),
-                (format!("the divergence continued dense from the mean at site {site}"), at.s2d.mean_kl),
-            ]
+    /// The evaluation as text, JSON and a table of the sites.
+    ///
+    /// # Errors
+    /// Those of [`Report::of`].
+    pub fn report(&self) -> Result<Report> {
+        let note = format!(
+            "over {} tokens, in nats a token\ndense model   loss {:.3}\nsparse model  loss {:.3}, {:.3} from the dense one",
+            self.tokens, self.dense_loss, self.sparse_loss, self.sparse_kl
+        );
+        Ok(Report::of(self)?.note(note).table(self.table()))
+    }
+
+    /// A row for each site.
+    pub fn table(&self) -> Table {
+        let first = self.sites.first();
+        let numbers = |numbers: Option<&Numbers>, end: &str| -> Vec<Column> {
+            let names = numbers.into_iter().flat_map(BTreeMap::keys);
+            names.map(|name| Column::decimals(format!("{name}{end}"), 3)).collect()
         };
-        whole.chain(self.sites.iter().flat_map(of_site)).find(|(_, value)| !value.is_finite())
+        let mut columns = vec![Column::number("number"), Column::text("site")];
+        columns.extend(numbers(first.map(|site| &site.terms), ""));
+        columns.extend(numbers(first.map(|site| &site.d2s), "_d2s"));
+        columns.extend(numbers(first.map(|site| &site.s2d), "_s2d"));
+        columns.push(Column::decimals("sparse_kl", 3));
+        let mut table = Table::new("sites", columns);
+        for at in &self.sites {
+            let values = at.terms.values().chain(at.d2s.values()).chain(at.s2d.values()).chain([&self.sparse_kl]);
+            table.push([at.site.into(), at.name.clone().into()].into_iter().chain(values.map(|&v| v.into())));
+        }
+        table
+    }
+
+    /// A chart of the hybrids' divergences over the sites, next to those without a bridge.
+    ///
+    /// # Errors
+    /// Those of [`Table::chart`].
+    pub fn chart(&self) -> Result<crate::chart::Chart> {
+        let title = "Divergence from the dense model, continued across a bridge";
+        let series = ["mean_kl_d2s", "mean_kl_s2d", "sparse_kl", "kl_d2s", "kl_s2d"];
+        self.table().chart(title, "number", &series, Axis::log("nats a token"))
     }
 }
 
 impl Objective<'_> {
-    /// What [`evaluate`] says of one batch; means are those of the dense and of the sparse stream. If it is checked, it ends at the first site
-    /// that is not finite.
-    fn splice(
+    /// The measurements of one batch; means are those of the dense and of the sparse stream. If it is checked, it ends
+    /// at the first site that is not finite.
+    fn measure(
         &self,
         tokens: &[u32],
         sequences: usize,
-        means: (&Means, &Means),
+        means: (&[Vec<f32>], &[Vec<f32>]),
         checked: bool,
-    ) -> Result<BridgeEvaluation> {
+    ) -> Result<Measured> {
         let batches = Batches { checked, ..self.batches(tokens, sequences)? };
-        let dense = self.run_dense(&batches)?;
-        let (mut tape, maps) = (Tape::new(), self.bridges.constants());
+        let (dense, batch) = (self.run_dense(&batches)?, &batches.sparse);
+        let (mut tape, maps, mut terms) = (Tape::new(), self.bridges.constants(), Terms::default());
         let weights = Weights::constant(self.sparse, self.compressed);
         let sparse = self.run_sparse(&mut tape, &weights, &batches)?;
-        let encoded = self.encode(&mut tape, &maps, &dense, &sparse)?;
-        let decoded = self.decode(&mut tape, &maps, &dense, &sparse)?;
+        let encoded = self.encode(&mut tape, &maps, &dense.sites)?;
+        let decoded = self.decode(&mut tape, &maps, &sparse.sites)?;
+        terms.compute(&mut tape, batch, &Inputs::Encoder { streams: &encoded, targets: &sparse.sites })?;
+        terms.compute(&mut tape, batch, &Inputs::Decoder { streams: &decoded, targets: &dense.sites })?;
         if checked {
-            for (name, mapped) in [("encoder", &encoded), ("decoder", &decoded)] {
-                for (site, stream) in mapped.streams.iter().enumerate() {
-                    if let Some((_, value)) = first_not_finite(&stream.value().read()?) {
-                        return Err(self.sparse.not_finite(
-                            format!("what the {name} gives at site {site}"),
-                            value,
-                            None,
-                        ));
-                    }
-                }
+            self.check_streams("encoder", &encoded)?;
+            self.check_streams("decoder", &decoded)?;
+        }
+        let target = dense.logits.value();
+        let from_means = |means: &[Vec<f32>]| streams(&self.sparse.device, means, batch.shape());
+        let d2s = self.continue_sparse(&mut tape, &weights, &batches, encoded)?;
+        terms.compute(&mut tape, batch, &Inputs::SparseHybrid { logits: &d2s, target })?;
+        let d2s_mean = self.continue_sparse(&mut tape, &weights, &batches, from_means(means.1)?)?;
+        let s2d = self.continue_dense(&mut tape, &batches, decoded)?;
+        terms.compute(&mut tape, batch, &Inputs::DenseHybrid { logits: &s2d, target })?;
+        let s2d_mean = self.continue_dense(&mut tape, &batches, from_means(means.0)?)?;
+
+        let numbers = |var: Var| Ok::<_, Error>(var.value().read()?.into_iter().map(f64::from).collect::<Vec<f64>>());
+        let loss = |logits: &Tensor| numbers(cross_entropy(&mut Tape::new(), &Var::constant(logits.clone()), batch)?);
+        let kl = |logits: &Var| numbers(Tape::new().kl(logits, target)?);
+        let losses = |logits: &Var| {
+            let site = |site| loss(&concat::narrow(logits.value(), 0, site * sequences, sequences)?);
+            Ok::<_, Error>((0..dense.sites.len()).map(site).collect::<Result<Vec<_>>>()?.concat())
+        };
+        let mut measured: Measured =
+            terms.values().read()?.by_site().map(|(name, values)| (name.to_string(), values.to_vec())).collect();
+        measured.extend([
+            ("dense_loss".into(), loss(target)?),
+            ("sparse_loss".into(), loss(sparse.logits.value())?),
+            ("sparse_kl".into(), kl(&sparse.logits)?),
+            ("loss_d2s".into(), losses(&d2s)?),
+            ("mean_kl_d2s".into(), kl(&d2s_mean)?),
+            ("loss_s2d".into(), losses(&s2d)?),
+            ("mean_kl_s2d".into(), kl(&s2d_mean)?),
+        ]);
+        Ok(measured)
+    }
+
+    fn check_streams(&self, map: &str, streams: &[Var]) -> Result<()> {
+        for (site, stream) in streams.iter().enumerate() {
+            if let Some((_, value)) = first_not_finite(&stream.value().read()?) {
+                return Err(self.sparse.not_finite(format!("what the {map} gives at site {site}"), value, None));
             }
         }
-
-        let judge = Judge { objective: self, batches: &batches, weights: &weights, target: &dense.logits };
-        let shape = batches.sparse.shape();
-        let from_means = |means: &Means| streams(&self.sparse.device, means, shape);
-        let d2s = self.continue_sparse(&mut tape, &weights, &batches, encoded.streams)?;
-        let d2s_mean = self.continue_sparse(&mut tape, &weights, &batches, from_means(means.1)?)?;
-        let d2s = judge.hybrids(&d2s, &d2s_mean)?;
-        let s2d = self.continue_dense(&mut tape, &batches, decoded.streams)?;
-        let s2d_mean = self.continue_dense(&mut tape, &batches, from_means(means.0)?)?;
-        let s2d = judge.hybrids(&s2d, &s2d_mean)?;
-
-        let mut sites = Vec::with_capacity(d2s.len());
-        for (site, (d2s, s2d)) in d2s.into_iter().zip(s2d).enumerate() {
-            let (nmse_enc, nmse_dec) = (first(&encoded.errors[site])?, first(&decoded.errors[site])?);
-            sites.push(SiteEvaluation { site, nmse_enc, nmse_dec, d2s, s2d, ..SiteEvaluation::default() });
-        }
-        Ok(BridgeEvaluation {
-            tokens: tokens.len() as u64,
-            dense_loss: judge.cross_entropy(&dense.logits)?,
-            sparse_loss: judge.cross_entropy(sparse.logits.value())?,
-            sparse_kl: judge.divergences(&sparse.logits)?.iter().sum(),
-            sites,
-        })
+        Ok(())
     }
 }
 
-/// Puts logits beside the dense model's and beside the right answers.
-struct Judge<'a> {
-    objective: &'a Objective<'a>,
-    batches: &'a Batches,
-    weights: &'a Weights,
-    /// The dense model's logits, `(B, T, V)`.
-    target: &'a Tensor,
-}
-
-impl Judge<'_> {
-    /// Of the logits `(sites · B, T, V)` of hybrids, and of those that went on from the mean.
-    fn hybrids(&self, logits: &Var, from_mean: &Var) -> Result<Vec<Hybrid>> {
-        let sequences = self.target.shape()[0];
-        let divergences = self.divergences(logits)?.into_iter().zip(self.divergences(from_mean)?);
-        let mut hybrids = Vec::new();
-        for (site, (kl, mean_kl)) in divergences.enumerate() {
-            let loss = self.cross_entropy(&concat::narrow(logits.value(), 0, site * sequences, sequences)?)?;
-            hybrids.push(Hybrid { kl, loss, mean_kl });
-        }
-        Ok(hybrids)
-    }
-
-    /// Mean divergences of as many predictions as the logits hold of the batch.
-    fn divergences(&self, logits: &Var) -> Result<Vec<f64>> {
-        let kl = Tape::new().kl(logits, self.target)?;
-        Ok(kl.value().read()?.into_iter().map(f64::from).collect())
-    }
-
-    fn cross_entropy(&self, logits: &Tensor) -> Result<f64> {
-        let logits = Var::constant(logits.clone());
-        first(&self.objective.own(&mut Tape::new(), self.weights, self.batches, logits)?)
-    }
-}
-
-fn first(number: &Var) -> Result<f64> {
-    let read = number.value().read()?;
-    read.first().map(|&v| f64::from(v)).ok_or_else(|| Error::shape("bridges", "no number"))
-}
-
-/// For every site the mean of the residual stream.
-type Means = [Vec<f32>];
-
-/// Streams `(B, T, d_model)` that are `means` everywhere.
-fn streams(device: &Device, means: &Means, (sequences, length): (usize, usize)) -> Result<Vec<Var>> {
+/// Streams `(B, T, d_model)` that are the site's mean everywhere.
+fn streams(device: &Device, means: &[Vec<f32>], (sequences, length): (usize, usize)) -> Result<Vec<Var>> {
     let stream = |mean: &Vec<f32>| {
         let shape = [sequences, length, mean.len()];
         Ok(Var::constant(device.upload("mean stream", &shape, &mean.repeat(sequences * length))?))
@@ -242,8 +229,9 @@ fn site_means<'a>(
         objective.observer.check()?;
         Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
     });
-    let mut means = means(model, batches, &site_pattern(r"(resid_in|resid_mid|final_resid)$")?)?;
-    let sites = (0..model.config.residual_sites()).map(|site| means.remove(&model.config.residual_site(site)));
+    let sites: Vec<_> = (0..model.config.residual_sites()).map(|site| model.config.residual_site(site)).collect();
+    let mut means = means(model, batches, &sites)?;
+    let sites = sites.iter().map(|site| means.remove(site));
     let sites = sites.collect::<Option<Vec<_>>>();
     sites.ok_or_else(|| Error::shape("bridges", "a site was not visited"))
 }

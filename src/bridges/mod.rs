@@ -2,7 +2,7 @@
 //! the dense stream to the sparse one, and a decoder back, so that the one model can continue what the other has begun.
 //!
 //! * [`Bridges`] are the encoders and decoders;
-//! * [`Objective`] is what they and the sparse model are trained for, [`Terms`] what it is made of;
+//! * [`Objective`] is what they and the sparse model are trained for, [`Terms`](crate::train::bridge_loss::Terms) what it is made of;
 //! * [`BridgeTrainer`] trains them, [`estimate()`] says what that needs, [`BridgeFile`] names the models they join;
 //! * [`evaluate()`] says how well they do;
 //! * [`Steering`] makes the dense model do what a channel of the sparse one says, [`Recipe`] how, as a file and as a command.
@@ -19,10 +19,10 @@ mod train;
 
 pub use candidates::{Effect, PromptPair, RandomChannels, RankedChannel, StrengthSweep, residual_channels};
 pub use estimate::{estimate, estimate_on};
-pub use evaluate::{BridgeEvaluation, Hybrid, SiteEvaluation, evaluate};
+pub use evaluate::{BridgeEvaluation, Numbers, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};
 pub use maps::{BridgeTensor, Bridges};
-pub use objective::{BridgeGradients, Losses, Objective, Terms};
+pub use objective::{BridgeGradients, Objective};
 pub use recipe::{Comparison, MAX_DRAWS, MAX_STRENGTH, Recipe};
 pub use steer::{Change, Channel, Ratio, Reading, Scale, Steering};
 pub use train::{BridgeStepRecord, BridgeTrainer};

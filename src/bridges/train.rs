@@ -5,13 +5,14 @@ use std::path::Path;
 
 use super::file::{BridgeFile, load_moments, save_moments};
 use super::maps::shapes;
-use super::{BridgeGradients, Bridges, Losses, Objective, Terms};
+use super::{BridgeGradients, Bridges, Objective};
 use crate::device::Tensor;
 use crate::model::{Model, ModelConfig, Weights};
 use crate::observer::Observer;
 use crate::ops::{adam, add};
 use crate::sparsity::{self, Sharkfin};
 use crate::train::bridge::BridgeConfig;
+use crate::train::bridge_loss::Terms;
 use crate::train::communicator::buckets;
 use crate::train::run::Trainable;
 use crate::train::step::{AdamMoments, StepNumbers, StepRecord, Trainer};
@@ -34,7 +35,7 @@ pub struct BridgeTrainer {
 pub struct BridgeStepRecord {
     step: StepRecord,
     /// Of each micro-batch.
-    terms: Vec<Losses>,
+    terms: Vec<Terms<Tensor>>,
 }
 
 impl BridgeTrainer {
@@ -42,7 +43,7 @@ impl BridgeTrainer {
     /// from where it left them.
     ///
     /// # Errors
-    /// [`Error::Text`] if the models do not fit together, [`Error::Config`] for impossible settings, the device's limits; of a
+    /// [`Error::Mismatch`] if the models do not fit together, [`Error::Config`] for impossible settings, the device's limits; of a
     /// checkpoint, [`Error::Io`] and [`Error::File`] naming what is missing, damaged, or belongs to other models.
     pub fn new(
         sparse: Trainer,
@@ -86,7 +87,7 @@ impl BridgeTrainer {
     /// Complains about models between which no bridges can be trained.
     ///
     /// # Errors
-    /// [`Error::Text`] if they have not equally many layers and tokens, [`Error::Config`] if the dense one reads less.
+    /// [`Error::Mismatch`] if they have not equally many layers and tokens, [`Error::Config`] if the dense one reads less.
     pub fn fits(dense: &ModelConfig, sparse: &ModelConfig) -> Result<()> {
         shapes(dense, sparse)?;
         match sparse.block_size > dense.block_size {
@@ -99,7 +100,7 @@ impl BridgeTrainer {
     }
 
     /// The terms of each micro-batch, and the average of the gradients over all ranks.
-    fn gradients(&self, batches: &[Vec<u32>], observer: Observer) -> Result<(Vec<Losses>, BridgeGradients)> {
+    fn gradients(&self, batches: &[Vec<u32>], observer: Observer) -> Result<(Vec<Terms<Tensor>>, BridgeGradients)> {
         let optimizer = &self.sparse.optimizer;
         let dense_weights = Weights::constant(&self.dense, &[]);
         let objective = Objective {
@@ -109,15 +110,15 @@ impl BridgeTrainer {
             compressed: self.sparse.compressed(),
             bridges: &self.bridges,
             coefficients: self.settings.coefficients,
-            draw_sparse: self.settings.draw_sparse,
+            detach_target: self.settings.detach_target,
             kl_top: self.settings.kl_top,
             observer,
         };
         let share = self.sparse.share();
         let (mut terms, mut total) = (Vec::with_capacity(batches.len()), None);
         for tokens in batches {
-            let wanted = |kind| self.sparse.trains(kind);
-            let (losses, gradients) = objective.gradients(tokens, optimizer.batch_size, share, &wanted)?;
+            let trained = |kind| self.sparse.trains(kind);
+            let (losses, gradients) = objective.gradients(tokens, optimizer.batch_size, share, &trained)?;
             terms.push(losses);
             match &mut total {
                 None => total = Some(gradients),
@@ -140,12 +141,12 @@ impl BridgeTrainer {
     }
 
     /// Mean terms over the micro-batches, waiting for the device.
-    fn terms(&self, record: &BridgeStepRecord) -> Result<Terms<f64, Vec<f64>>> {
+    fn terms(&self, record: &BridgeStepRecord) -> Result<Terms<f64>> {
         let mut mean = Terms::default();
         for losses in &record.terms {
             mean.add(&losses.read()?, 1.0 / record.terms.len() as f64);
         }
-        for (name, terms, _) in mean.by_site(&self.settings.coefficients) {
+        for (name, terms) in mean.by_site() {
             if let Some(site) = terms.iter().position(|term| !term.is_finite()) {
                 let tensor = format!("{name}/{site}");
                 return Err(Error::NonFinite { step: record.step.step, tensor, value: terms[site] as f32 });
@@ -183,8 +184,8 @@ impl Trainable for BridgeTrainer {
             step: step + 1,
             decay: 0.0,
         };
-        let own: Vec<Tensor> = terms.iter().map(|losses| losses.cross_entropy.clone()).collect();
-        let record = self.sparse.update(own, gradients.sparse, sparsity::apply_topk_and_decay)?;
+        let losses = terms.iter().flat_map(|terms| terms.get("cross_entropy")).cloned().collect();
+        let record = self.sparse.update(losses, gradients.sparse, sparsity::apply_topk_and_decay)?;
         for ((map, AdamMoments { m, v }), gradient) in
             self.bridges.list.iter_mut().zip(&mut self.moments).zip(&gradients.bridges)
         {
@@ -200,7 +201,7 @@ impl Trainable for BridgeTrainer {
             ("objective".to_string(), terms.total(coefficients)),
             ("bridge_lr".to_string(), self.lr_at(record.step.step)),
         ];
-        for (name, terms, _) in terms.by_site(coefficients) {
+        for (name, terms) in terms.by_site() {
             more.extend(terms.iter().enumerate().map(|(site, &term)| (format!("{name}/{site}"), term)));
         }
         Ok((numbers, more))

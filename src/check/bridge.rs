@@ -4,11 +4,11 @@
 
 use super::golden::Case;
 use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, relative_largest, relative_norm};
-use crate::bridges::{Bridges, Objective, Terms};
+use crate::bridges::{Bridges, Objective};
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Kind, Model, NoHooks, Weights};
 use crate::tape::Tape;
-use crate::train::bridge::Coefficients;
+use crate::train::bridge_loss::{Coefficients, Terms};
 use crate::{Error, Result};
 
 pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
@@ -26,7 +26,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         coefficients,
         // The golden numbers are those of targets that learn, other than the notes of the golden
         // run say.
-        draw_sparse: true,
+        detach_target: false,
         ..Objective::new(&dense, &dense_weights, &sparse, &bridges)
     };
     let trained = |kind| kind != Kind::LogitsBias;
@@ -36,9 +36,9 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     // of the sparse model are those of targets that learn when the encoders' errors have the
     // coefficient 0.
     let (default_terms, default) =
-        Objective { draw_sparse: false, ..objective }.gradients(&tokens, sequences, 1.0, &trained)?;
+        Objective { detach_target: true, ..objective }.gradients(&tokens, sequences, 1.0, &trained)?;
     let default_terms = default_terms.read()?;
-    let without_encoders = Coefficients { nmse_enc: 0.0, ..coefficients };
+    let without_encoders = coefficients.with("nmse_enc", 0.0)?;
     let (_, without_encoders) =
         Objective { coefficients: without_encoders, ..objective }.gradients(&tokens, sequences, 1.0, &trained)?;
 
@@ -85,8 +85,8 @@ fn logits_of(model: &Model, tokens: &[u32], sequences: usize) -> Result<Vec<f32>
 /// The golden terms of every site, with targets that learn, and the total with constant ones.
 fn compare_terms(
     case: &Case,
-    terms: &Terms<f64, Vec<f64>>,
-    default_terms: &Terms<f64, Vec<f64>>,
+    terms: &Terms<f64>,
+    default_terms: &Terms<f64>,
     coefficients: &Coefficients,
 ) -> Result<Worst> {
     let meta = case.meta()?;
@@ -95,17 +95,16 @@ fn compare_terms(
     let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
     losses.see("total", Ok(relative(terms.total(coefficients), number("total")?)));
     losses.see("total, constant targets", Ok(relative(default_terms.total(coefficients), number("total")?)));
-    losses.see("cross_entropy", Ok(relative(terms.cross_entropy, number("cross_entropy")?)));
-    for (name, got, _) in terms.by_site(coefficients) {
+    let cross_entropy = terms.get("cross_entropy").iter().sum();
+    losses.see("cross_entropy", Ok(relative(cross_entropy, number("cross_entropy")?)));
+    for (name, got) in terms.by_site() {
         let want: Vec<f64> =
             meta["per_site"][name].as_array().into_iter().flatten().filter_map(|v| v.as_f64()).collect();
         if want.len() != got.len() {
             return Err(case.error(format!("per_site.{name} has {} numbers for {} sites", want.len(), got.len())));
         }
-        got.iter()
-            .zip(want)
-            .enumerate()
-            .for_each(|(i, (&g, w))| losses.see(&format!("{name}/{i}"), Ok(relative(g, w))));
+        let pairs = got.iter().zip(want).enumerate();
+        pairs.for_each(|(i, (&g, w))| losses.see(&format!("{name}/{i}"), Ok(relative(g, w))));
     }
     Ok(losses)
 }

@@ -1,14 +1,18 @@
-//! Binarisation: how well a circuit does its task when every node can only be in one of two states (method: section 4).
+//! Binarisation: a circuit whose nodes each have two states only, and its losses (method: section
+//! 4).
 //!
-//! A node's activation x becomes `high` where x ≥ threshold and `low` elsewhere, at every position, after the gates. Thresholds lie at a
-//! quarter, a half or three quarters of the way between two levels. The published method trains them through annealed sigmoids; here
-//! they are chosen, which needs no gradients: node by node in the order of the forward pass, the step with the least calibrated task loss
-//! is taken, with the earlier nodes binarised already and the later ones as they are.
+//! A node's activation x becomes `high` where x ≥ threshold and `low` elsewhere, at every position,
+//! after the gates. Thresholds lie at a quarter, a half or three quarters of the way between two
+//! levels. The published method trains them through annealed sigmoids; this one chooses them, which
+//! needs no gradients: node by node in the order of the forward pass, it takes the step with the
+//! least calibrated task loss, with the earlier nodes already binarised and the later ones
+//! unchanged.
 //!
-//! The levels to choose from are the ends of the range of the node's activations, as they arrive with the earlier nodes binarised: those over
-//! all positions of the pairs, and those at the prompts' last positions, where the answer is read. Where such a range has zero within it,
-//! its two halves from and to zero are levels too: zero is what AbsTopK leaves of a node that is off, and a node of either sign that is
-//! mostly off would otherwise be on, one way or the other, everywhere. Every node still has two states.
+//! The levels to choose from are the ends of the range of the node's activations, as they arrive
+//! with the earlier nodes binarised: those over all positions of the pairs, and those at the
+//! prompts' last positions, where the answer is read. If such a range contains zero, its two halves
+//! from and to zero are levels too: AbsTopK sets a node that is off to zero, and a node of either
+//! sign that is mostly off would otherwise be on everywhere. Every node still has two states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,11 +20,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::prune::CircuitScorer;
-use super::search::{CircuitSearch, TEST_STREAM};
+use super::search::CircuitSearch;
 use super::tasks::{Split, Task};
 use super::{Calibration, Circuit, LogitDiffs, Node};
 use crate::files::versioned::{self, Versioned, finite};
-use crate::model::{Hooks, Recorder};
+use crate::model::{Hooks, Recorder, Site};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -29,7 +33,7 @@ pub const VERSION: u32 = 1;
 /// Where thresholds lie between the levels; of equally good ones the first is taken.
 pub const FRACTIONS: [f64; 3] = [0.5, 0.25, 0.75];
 
-/// What a node is replaced by.
+/// The step function that replaces a node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BinaryStep {
     /// The node.
@@ -38,7 +42,7 @@ pub struct BinaryStep {
     pub low: f32,
     /// What it becomes from the threshold on.
     pub high: f32,
-    /// Where it steps.
+    /// The threshold.
     pub threshold: f32,
     /// Where between the levels that is: one of [`FRACTIONS`].
     pub fraction: f64,
@@ -55,7 +59,7 @@ pub struct Binary {
     pub task: String,
     /// The nodes' steps, in the order of the forward pass.
     pub steps: Vec<BinaryStep>,
-    /// For each step the task loss of the circuit when it alone is made, calibrated anew.
+    /// For each step the task loss of the circuit with this step alone, calibrated anew.
     pub alone: Vec<f64>,
     /// The calibration of the binary circuit.
     pub calibration: Calibration,
@@ -65,40 +69,41 @@ pub struct Binary {
     pub test: BinaryLoss,
 }
 
-/// Task losses and accuracies (0 to 1) of a circuit and of its binary counterpart, each with its own calibration from the train pairs.
+/// Task losses and accuracies (0 to 1) of a circuit and of its binary counterpart, each with its
+/// own calibration from the train pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BinaryLoss {
     /// The loss of the circuit.
     pub circuit: f64,
     /// The loss of the binary circuit.
     pub binary: f64,
-    /// The share of right choices of the circuit.
+    /// The accuracy of the circuit.
     pub accuracy_circuit: f64,
     /// That of the binary circuit.
     pub accuracy_binary: f64,
 }
 
-/// Makes steps while a model runs.
-pub struct BinarySteps(BTreeMap<String, Vec<BinaryStep>>);
+/// Hooks that apply steps while a model runs.
+pub struct BinarySteps(BTreeMap<Site, Vec<BinaryStep>>);
 
 impl BinarySteps {
-    /// Makes `steps`, of different nodes.
+    /// Hooks that apply `steps`, of different nodes.
     pub fn new(steps: &[BinaryStep]) -> Self {
         let mut sites: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        steps.iter().for_each(|step| sites.entry(site(step.node)).or_default().push(*step));
+        steps.iter().for_each(|step| sites.entry(step.node.site()).or_default().push(*step));
         Self(sites)
     }
 }
 
 impl Hooks for BinarySteps {
-    /// The value goes through the host; there is no way back.
-    fn on_activation(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        let Some(steps) = self.0.get(name) else { return Ok(value) };
+    /// The value goes through the host, without gradients.
+    fn on_activation(&mut self, _: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        let Some(steps) = self.0.get(&site) else { return Ok(value) };
         let tensor = value.value();
         let mut values = tensor.read()?;
         let width = tensor.shape().last().copied().unwrap_or(1).max(1);
         if let Some(step) = steps.iter().find(|step| step.node.index >= width) {
-            return Err(Error::Text(format!("the model has no node {}", step.node)));
+            return Err(Error::Mismatch(format!("the model has no node {}", step.node)));
         }
         for row in values.chunks_exact_mut(width) {
             for step in steps {
@@ -110,12 +115,8 @@ impl Hooks for BinarySteps {
     }
 }
 
-fn site(node: Node) -> String {
-    format!("{}.{}", node.layer, node.kind.site())
-}
-
 impl CircuitScorer<'_> {
-    /// The answers of the nodes in `keep` alone, with `steps` made.
+    /// The answers of the nodes in `keep` alone, with `steps` applied.
     ///
     /// # Errors
     /// Those of the forward pass.
@@ -147,17 +148,17 @@ impl CircuitScorer<'_> {
         Ok(steps)
     }
 
-    /// The ranges of a node's activations over all positions and over the prompts' last positions, with `steps` made before it.
+    /// The ranges of a node's activations over all positions and over the prompts' last positions,
+    /// with `steps` applied before it.
     fn ranges_of(&self, node: Node, keep: &[bool], steps: &[BinaryStep]) -> Result<[(f32, f32); 2]> {
         let (model, weights) = self.model;
-        let mut sites = ((self.nodes.keep(keep)?, BinarySteps::new(steps)), Recorder::default());
-        sites.1.pattern = Some(crate::model::site_pattern(&format!("^{}$", site(node).replace('.', r"\.")))?);
+        let mut sites = ((self.nodes.keep(keep)?, BinarySteps::new(steps)), Recorder::of([node.site()]));
         self.task_batch.logit_diffs_on_tape(model, weights, &mut Tape::new(), &mut sites)?;
-        let missing = || Error::Text(format!("the model has no node {node}"));
-        let (_, value) = sites.1.sites.first().ok_or_else(missing)?;
+        let missing = || Error::Mismatch(format!("the model has no node {node}"));
+        let value = sites.1.values.get(&node.site()).ok_or_else(missing)?;
         let values = value.value().read()?;
         let mut again = (self.nodes.keep(keep)?, BinarySteps::new(steps));
-        self.task_batch.check_finite((&site(node), &values), model, weights, &mut again)?;
+        self.task_batch.check_finite((&node.site().to_string(), &values), model, weights, &mut again)?;
         let &[_, padded, width] = value.value().shape() else { return Err(missing()) };
         let mut ranges = [(f32::MAX, f32::MIN); 2];
         for (b, &length) in self.task_batch.lengths().iter().enumerate() {
@@ -190,22 +191,21 @@ fn candidates(node: Node, ranges: &[(f32, f32)]) -> Vec<BinaryStep> {
 }
 
 impl CircuitSearch<'_> {
-    /// Binarises a circuit on the pairs that it was chosen by, and judges it on those and on held-out ones. `task` is the circuit's task,
-    /// where that is not one of the twenty.
+    /// Binarises a circuit on the pairs that it was chosen by, and evaluates it on those and on
+    /// held-out ones. `task` is the circuit's task, if that is not built in.
     ///
     /// # Errors
-    /// [`Error::Text`] if the circuit is not a part of the model or its pairs are not to be had, and those of the forward pass.
+    /// [`Error::Mismatch`] if the circuit is not a part of the model, or its pairs differ from
+    /// those that it was found with; those of the forward pass.
     pub fn binarise(&self, circuit: &Circuit, task: Option<Task>) -> Result<Binary> {
         let hash = self.model.hash()?;
         circuit.check_model(&hash)?;
         let (keep, settings) = (circuit.keep(&self.nodes.layout)?, circuit.search_settings()?);
         let task = circuit.resolve_task(task, self.tokenizer)?;
-        let (_, choosing) = self.train_pairs(&task, &settings)?;
-        let held_out = (settings.seed ^ TEST_STREAM, 0);
-        let (_, held_out) = self.pairs(&task, Split::Test, held_out, settings.eval_pairs, settings.max_length)?;
+        let (_, train) = self.eval_pairs(&task, Split::Train, &settings)?;
+        let (_, test) = self.eval_pairs(&task, Split::Test, &settings)?;
         let weights = self.weights();
-        let scorer = |task_batch| CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch };
-        let (choosing, held_out) = (scorer(&choosing), scorer(&held_out));
+        let (choosing, held_out) = (self.scorer(&weights, &train), self.scorer(&weights, &test));
 
         let steps = choosing.binarise(&keep)?;
         let mut alone = Vec::new();
@@ -242,7 +242,7 @@ impl Binary {
     /// Writes the file whole or not at all. The same content gives the same bytes.
     ///
     /// # Errors
-    /// [`Error::File`] for what [`Binary::load`] would refuse, [`Error::Io`] where the system refuses.
+    /// [`Error::File`] for what [`Binary::load`] rejects, [`Error::Io`] if it cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         versioned::save(self, path.as_ref())
     }

@@ -1,14 +1,15 @@
-//! What a circuit must hold to be read: nodes that the model has, edges between nodes of the circuit, finite numbers.
+//! The checks of a circuit file: nodes that the model has, edges between nodes of the circuit,
+//! finite numbers.
 
 use std::collections::HashSet;
 
 use super::file::{Circuit, Counts, EdgeEntry, LossSet, NodeEntry, TokenWeights, VERSION};
 use super::nodes::{Node, NodeKind};
 
-/// More than any model has; keeps damaged numbers from asking for memory.
+/// More than any model has; damaged numbers must not allocate memory.
 const MAX_LAYERS: usize = 10_000;
 
-/// What is wrong with a circuit, if anything is.
+/// Returns what is wrong with a circuit, if anything is.
 pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
     if circuit.version != VERSION {
         return Err(format!("circuit of version {}; this program writes version {VERSION}", circuit.version));
@@ -51,7 +52,7 @@ fn check_node(circuit: &Circuit, entry: &NodeEntry) -> Result<(), String> {
     if node.index >= model.width(node.kind) {
         return Err(format!("node {node}: the site has {} channels", model.width(node.kind)));
     }
-    let site = format!("{}.{}", node.layer, node.kind.site());
+    let site = node.site().to_string();
     if entry.site != site {
         return Err(format!("node {node}: its `site` is `{}`, not `{site}`", entry.site));
     }
@@ -96,7 +97,7 @@ fn check_edges(circuit: &Circuit, nodes: &HashSet<Node>) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a layer has a matrix from one place to the other.
+/// Whether a layer has a matrix from one site to the other.
 pub(crate) fn has_matrix(from: NodeKind, to: NodeKind) -> bool {
     use NodeKind::{AttnIn, AttnK, AttnOut, AttnQ, AttnV, MlpIn, MlpNeuron, MlpOut};
     matches!((from, to), (AttnIn, AttnQ | AttnK | AttnV) | (AttnV, AttnOut) | (MlpIn, MlpNeuron) | (MlpNeuron, MlpOut))

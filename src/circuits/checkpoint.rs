@@ -1,4 +1,4 @@
-//! What a circuit and the tasks are like in another checkpoint of a model, so that one can watch them form.
+//! A circuit and the tasks in another checkpoint of a model, to watch them form.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::means::measured;
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split};
-use super::{Calibration, Circuit, Layout, Nodes, TaskBatch};
-use crate::model::{Model, NoHooks, Weights};
+use super::{Circuit, Layout, Nodes, SplitScore, score};
+use crate::model::Model;
 use crate::observer::Observer;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-/// How closely one looks.
+/// How much data to evaluate on.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointEvalConfig {
     /// Pairs that every loss is measured on.
@@ -29,11 +29,13 @@ impl Default for CheckpointEvalConfig {
 }
 
 impl Circuit {
-    /// The circuit of the same nodes in another checkpoint: its edges are the weights that join them there, and all that is measured is measured
-    /// anew, with a calibration of its own, in nats and shares as in the file. Ends with [`Error::Stopped`] once `stop` is set.
+    /// The circuit of the same nodes in another checkpoint: its edges are the weights between them
+    /// there, and its losses, calibration and activations are measured there. Ends with
+    /// [`Error::Stopped`] once `stop` is set.
     ///
     /// # Errors
-    /// [`Error::Text`] if the model does not have the nodes, or the task is not built in; those of the forward pass.
+    /// [`Error::Mismatch`] if the model does not have the nodes, or the task is not built in; those
+    /// of the forward pass.
     pub fn at_checkpoint(
         &self,
         model: &Model,
@@ -56,42 +58,41 @@ impl Circuit {
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         nodes.stop = stop;
         let search = CircuitSearch { model, nodes, tokenizer };
-        let (_, choosing) = search.train_pairs(&task, &settings)?;
-        let result =
-            search.evaluate(&task, &settings, &choosing, SearchResult { keep, scores, ..SearchResult::default() })?;
-        let circuit = search.describe(&task, &result, &settings, &self.model.path, &model.hash()?)?;
+        let (_, train) = search.eval_pairs(&task, Split::Train, &settings)?;
+        let result = SearchResult { settings, keep, scores, ..SearchResult::default() };
+        let result = search.evaluate(&task, &train, result)?;
+        let circuit = search.describe(&task, &result, &self.model.path, &model.hash()?)?;
         Ok(Self { excluded: self.excluded.clone(), ..circuit })
     }
 }
 
-/// How well a model does a task on held-out pairs.
+/// The scores of a model in a task, on held-out pairs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Score {
+pub struct TaskScore {
     /// The task's name.
     pub task: String,
     /// Mean loss of the choice between the two answers, in nats; chance is log 2.
     pub loss: f64,
-    /// The share of right choices, 0 to 1.
+    /// The accuracy, 0 to 1.
     pub accuracy: f64,
 }
 
-/// How well a model does the built-in tasks whose answers its tokenizer can write, on `pairs` held-out pairs each.
+/// The scores of a model in the built-in tasks whose answers its tokenizer can write, on `pairs`
+/// held-out pairs each.
 ///
 /// # Errors
 /// Those of the forward pass.
-pub fn scores(model: &Model, tokenizer: &Tokenizer, pairs: usize, stop: &AtomicBool) -> Result<Vec<Score>> {
-    let weights = Weights::constant(model, &[]);
+pub fn scores(model: &Model, tokenizer: &Tokenizer, pairs: usize, stop: &AtomicBool) -> Result<Vec<TaskScore>> {
     let mut scores = Vec::new();
-    for task in tasks::all() {
+    for task in tasks::all()? {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let Ok(batch) = tasks::batch(&task, Split::Test, 0, 0, pairs, tokenizer, model.config.block_size) else {
-            continue;
-        };
-        let diffs = TaskBatch::new(model, &batch.tokens)?.logit_diffs(model, &weights, &mut NoHooks)?;
-        let plain = Calibration::default();
-        scores.push(Score { task: task.name, loss: diffs.loss(plain), accuracy: diffs.accuracy(plain) });
+        match score(model, tokenizer, &task, Split::Test, 0, pairs) {
+            Ok(SplitScore { loss, accuracy, .. }) => scores.push(TaskScore { task: task.name, loss, accuracy }),
+            Err(Error::UnsuitableTask { .. } | Error::Data(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(scores)
 }

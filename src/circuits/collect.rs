@@ -1,25 +1,28 @@
-//! Gathers [activation statistics](super::statistics) in two passes over the sequences: moments and quantiles, then histograms and snippets.
+//! Gathers [activation statistics](super::statistics) in two passes over the sequences: moments and
+//! quantiles, then histograms and snippets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::statistics::{Activations, BINS, End, NodeStatistics, QUANTILES, SNIPPETS, Snippet, WINDOW};
 use super::{Layout, Node};
-use crate::model::{Batch, Model, NoHooks, Recorder, Weights, site_pattern};
+use crate::model::{Batch, Model, NoHooks, Recorder, Site, Weights};
 use crate::observer::{Observer, Stage};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
 /// Values of a node that are kept to find quantiles among.
 pub const RESERVOIR: usize = 1 << 16;
-/// Pairs of prompts whose differences are taken, at most: the activations of their negative prompts are held in memory.
+/// Pairs of prompts whose differences are measured, at most: the activations of their
+/// counterfactual prompts are held in memory.
 pub const PAIRS: usize = 256;
 /// Sequences that run at once.
 const BATCH: usize = 8;
 
-/// The statistics of `nodes` in the whole model, over a corpus, positive and negative prompts (see [`super::Statistics::measure`]).
+/// The statistics of `nodes` in the whole model, over a corpus, clean and counterfactual prompts
+/// (see [`super::Statistics::measure`]).
 ///
 /// # Errors
 /// Those of [`super::Statistics::measure`].
@@ -42,19 +45,20 @@ pub(super) fn observed_statistics(
 ) -> Result<Vec<NodeStatistics>> {
     let layout = Layout::new(&model.config);
     if let Some(node) = nodes.iter().find(|node| layout.number(**node).is_none()) {
-        return Err(Error::Text(format!("the model has no node {node}")));
+        return Err(Error::Mismatch(format!("the model has no node {node}")));
     }
     gather(nodes, sets, seed, &|which, visit| run(model, nodes, sets[which], visit, observer))
 }
 
-/// Is shown a node's activations in a sequence: the node's place in the list of nodes, the sequence's number, the values `(T)`.
+/// Called with a node's activations in a sequence: the node's position in the list, the sequence's
+/// number, the values `(T)`.
 pub(crate) type Visit<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
-/// Shows all of one of the three sets, by its number.
+/// Visits all activations of one of the three sets, by its number.
 pub(crate) type VisitSet<'a> = dyn Fn(usize, &mut Visit) -> Result<()> + 'a;
 
-/// The statistics of `nodes` whose activations `show` knows: asked for one of the three sets by its number, it shows all of that set. It is asked
-/// twice, and twice more for the prompts. A node that is never shown has empty statistics.
+/// The statistics of `nodes` from the activations that `show` visits: twice for each of the three
+/// sets, and twice more for the prompts. A node that is never visited has empty statistics.
 ///
 /// # Errors
 /// Those of `show`.
@@ -93,7 +97,8 @@ pub(crate) fn gather(
     Ok(nodes.iter().zip(ranges).map(entry).collect())
 }
 
-/// The statistics of how much more each node is in positive prompts than in the negative ones of the same pairs; empty without pairs.
+/// The statistics of each node's activations in clean prompts minus those in the counterfactual
+/// prompts of the same pairs; empty without pairs.
 fn differences(
     nodes: &[Node],
     [clean, counterfactual]: [&[Vec<u32>]; 2],
@@ -103,7 +108,7 @@ fn differences(
     if clean.is_empty() || counterfactual.is_empty() {
         return Ok(Vec::new());
     }
-    // Prompts of different lengths meet at their ends.
+    // Prompts of different lengths are aligned at their ends.
     let left_out = |(clean, counterfactual): (&Vec<u32>, &Vec<u32>)| clean.len().saturating_sub(counterfactual.len());
     let left_out: Vec<usize> = clean.iter().zip(counterfactual).take(PAIRS).map(left_out).collect();
     let pairs: Vec<Vec<u32>> = clean.iter().zip(&left_out).map(|(prompt, &start)| prompt[start..].to_vec()).collect();
@@ -132,20 +137,19 @@ fn differences(
     Ok(differences)
 }
 
-/// Runs the model over all sequences and shows `see` each node's activations in each. Negative zeros are shown as zeros.
+/// Runs the model over all sequences and calls `visit` with each node's activations in each.
+/// Negative zeros become zeros.
 fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], visit: &mut Visit, observer: &Observer) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
-    let site = |node: &Node| format!("{}.{}", node.layer, node.kind.site());
-    let names: Vec<String> = nodes.iter().map(|node| site(node).replace('.', r"\.")).collect();
-    let pattern = site_pattern(&format!("^(?:{})$", names.join("|")))?;
+    let sites: BTreeSet<Site> = nodes.iter().map(Node::site).collect();
     let weights = Weights::constant(model, &[]);
     for (at, chunk) in set.chunks(BATCH).enumerate() {
         let (done, total) = ((at * BATCH) as u64, Some(set.len() as u64));
         observer.advance(&Stage { name: "measuring activations", done, total, unit: "sequences of this pass" })?;
         let longest = chunk.iter().map(Vec::len).max().unwrap_or(0);
-        // What comes after a sequence does not change what a causal model does within it.
+        // In a causal model, padding after a sequence does not change activations within it.
         let padded = |sequence: &Vec<u32>| {
             let mut tokens = sequence.clone();
             tokens.resize(longest, 0);
@@ -153,13 +157,13 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], visit: &mut Visit, obser
         };
         let tokens: Vec<u32> = chunk.iter().flat_map(padded).collect();
         let batch = Batch::new(&model.device, &model.config, &tokens, chunk.len())?;
-        let mut recorder = Recorder::matching(pattern.clone());
+        let mut recorder = Recorder::of(sites.iter().copied());
         model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
-        for (name, value) in recorder.sites {
+        for (recorded, value) in recorder.values {
             let values = value.value().read()?;
-            model.check_finite((&name, &values), &weights, &batch, &mut NoHooks)?;
+            model.check_finite(recorded, &values, &weights, &batch, &mut NoHooks)?;
             let width = values.len() / (chunk.len() * longest).max(1);
-            for (n, node) in nodes.iter().enumerate().filter(|(_, node)| site(node) == name) {
+            for (n, node) in nodes.iter().enumerate().filter(|(_, node)| node.site() == recorded) {
                 for (b, sequence) in chunk.iter().enumerate() {
                     let rows = (b * longest)..(b * longest + sequence.len());
                     let column: Vec<f32> = rows.map(|row| values[row * width + node.index] + 0.0).collect();
@@ -171,7 +175,7 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], visit: &mut Visit, obser
     Ok(())
 }
 
-/// What the first pass learns of a node.
+/// What the first pass gathers about a node.
 #[derive(Clone, Default)]
 struct RunningMoments {
     count: u64,
@@ -207,7 +211,7 @@ impl RunningMoments {
     }
 }
 
-/// Where each sequence begins, were they one after the other.
+/// Where each sequence begins in their concatenation.
 fn offsets(set: &[Vec<u32>]) -> (Vec<usize>, usize) {
     let (mut starts, mut total) = (Vec::with_capacity(set.len()), 0);
     for sequence in set {
@@ -217,7 +221,7 @@ fn offsets(set: &[Vec<u32>]) -> (Vec<usize>, usize) {
     (starts, total)
 }
 
-/// Shows everything of one set.
+/// Visits everything of one set.
 type VisitAll<'a> = dyn Fn(&mut Visit) -> Result<()> + 'a;
 
 fn first_pass(nodes: &[Node], set: &[Vec<u32>], seed: u64, show: &VisitAll) -> Result<Vec<RunningMoments>> {
@@ -239,7 +243,7 @@ fn first_pass(nodes: &[Node], set: &[Vec<u32>], seed: u64, show: &VisitAll) -> R
     Ok(moments)
 }
 
-/// A position near a quantile, and how it ranks: by distance, then by hash.
+/// A position near a quantile, ranked by distance, then by hash.
 #[derive(Clone)]
 struct Candidate {
     distance: f32,
@@ -304,7 +308,8 @@ fn bin(value: f32, (low, high): (f32, f32)) -> usize {
     (place as usize).min(BINS - 1)
 }
 
-/// The position of a sequence whose value is closest to `goal`, with its distance and hash: of equals the one with the least hash.
+/// The position of a sequence whose value is closest to `goal`, with its distance and hash: of
+/// equals the one with the least hash.
 fn closest(values: &[f32], goal: f32, hash: impl Fn(usize) -> u64) -> Option<(f32, u64, usize)> {
     let mut best: Option<(f32, u64, usize)> = None;
     for (t, value) in values.iter().enumerate() {
@@ -319,7 +324,7 @@ fn closest(values: &[f32], goal: f32, hash: impl Fn(usize) -> u64) -> Option<(f3
     best
 }
 
-/// Puts a position into the list, if it is among the nearest.
+/// Inserts a position into the list, if it is among the nearest.
 fn insert(list: &mut Vec<Candidate>, (distance, hash): (f32, u64), snippet: impl FnOnce() -> Snippet) {
     let at = list.partition_point(|near| (near.distance, near.hash) < (distance, hash));
     if at < SNIPPETS {

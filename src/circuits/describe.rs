@@ -1,4 +1,5 @@
-//! From a set of nodes to the circuit file: what each node and edge does, and which tokens are involved.
+//! From a set of nodes to the circuit file: what each node and edge does, and which tokens are
+//! involved.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +7,10 @@ use super::file::{
     ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, Losses, ModelRef, NodeEntry, TaskRef, TokenRef,
     TokenWeight, TokenWeights, VERSION,
 };
-use super::prune::{CircuitScorer, SearchSettings};
+use super::prune::CircuitScorer;
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split, Task};
-use super::{EdgeAblation, NodeKind, TaskBatch, graph};
+use super::{Edge, EdgeAblation, NodeKind, TaskBatch, graph};
 use crate::files::HostTensor;
 use crate::model::Recorder;
 use crate::tape::Tape;
@@ -19,69 +20,31 @@ use crate::{Error, Result};
 const TOKENS: usize = 12;
 
 impl CircuitSearch<'_> {
-    /// Describes a circuit on the pairs that it was chosen by. `path` and `hash` say which model it is a part of.
+    /// Describes a circuit on the train pairs. `path` and `hash` say which model it is a part of.
     ///
     /// # Errors
-    /// Those of the pairs and of the forward pass; [`Error::NonFiniteSite`] where an activation is not finite.
-    pub fn describe(
-        &self,
-        task: &Task,
-        result: &SearchResult,
-        settings: &SearchSettings,
-        path: &str,
-        hash: &str,
-    ) -> Result<Circuit> {
+    /// Those of the pairs and of the forward pass; [`Error::NonFiniteSite`] where an activation is
+    /// not finite.
+    pub fn describe(&self, task: &Task, result: &SearchResult, path: &str, hash: &str) -> Result<Circuit> {
         let task = &task.clone().for_tokenizer(self.tokenizer)?;
-        let (batch, task_batch) = self.train_pairs(task, settings)?;
-        let weights = self.weights();
-        let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch: &task_batch };
-        let loss = scorer.logit_diffs(&result.keep)?.loss(result.calibration);
+        let (pairs, task_batch) = self.eval_pairs(task, Split::Train, &result.settings)?;
         let layout = &self.nodes.layout;
         let graph = graph(self.model, layout, &result.keep)?;
-
-        let ranges = self.ranges(&task_batch, &result.keep)?;
-        let mut nodes = Vec::new();
-        for n in (0..layout.len()).filter(|&n| result.keep[n]) {
-            let Some(node) = layout.node(n) else { continue };
-            let mut without = result.keep.clone();
-            without[n] = false;
-            let delta = scorer.logit_diffs(&without)?.loss(result.calibration) - loss;
-            let head = node.kind.has_heads().then(|| self.model.config.head_width());
-            let [clean, counterfactual] = ranges[&n];
-            nodes.push(NodeEntry {
-                site: format!("{}.{}", node.layer, node.kind.site()),
-                layer: node.layer,
-                kind: node.kind,
-                index: node.index,
-                head: head.map(|width| node.index / width),
-                channel: head.map(|width| node.index % width),
-                mean: self.nodes.means[n].into(),
-                tau: result.scores[n].into(),
-                ablation_delta: delta,
-                clean,
-                counterfactual,
-            });
-        }
-        let mut edges = Vec::new();
-        for edge in &graph.edges {
-            let gates = self.nodes.keep(&result.keep)?;
-            let effect = match EdgeAblation::new(self.model, gates, *edge) {
-                Some(mut cut) => {
-                    task_batch.logit_diffs_at_once(self.model, &weights, &mut cut)?.loss(result.calibration) - loss
-                }
-                None => 0.0,
-            };
-            edges.push(EdgeEntry { from: edge.from, to: edge.to, weight: edge.weight.into(), effect });
-        }
+        let model = ModelRef::new(path, hash, &self.model.config);
+        let weights = self.weights();
+        let scorer = self.scorer(&weights, &task_batch);
+        let loss = scorer.logit_diffs(&result.keep)?.loss(result.calibration);
+        let nodes = self.node_entries(result, &scorer, loss, &model)?;
+        let edges = self.edge_entries(result, &scorer, loss, &graph.edges)?;
         let biases: Vec<_> =
             graph.biases.iter().map(|&(node, value)| BiasEntry { node, value: value.into() }).collect();
-        let (embeddings, unembeddings) = self.vocabulary(&nodes, &batch)?;
-        let counts = Counts::of(self.model.config.n_layer, &nodes, &edges, &biases);
+        let (embeddings, unembeddings) = self.vocabulary(&nodes, &pairs)?;
         let circuit = Circuit {
             version: VERSION,
-            model: ModelRef::new(path, hash, &self.model.config),
-            task: self.task(task, &batch)?,
-            settings: serde_json::to_value(settings).map_err(|e| Error::Text(e.to_string()))?,
+            counts: Counts::of(model.n_layer, &nodes, &edges, &biases),
+            model,
+            task: self.task(task, &pairs)?,
+            settings: serde_json::to_value(&result.settings).map_err(|e| Error::Data(e.to_string()))?,
             nodes,
             excluded: (0..layout.len()).filter(|&n| self.nodes.excluded[n]).filter_map(|n| layout.node(n)).collect(),
             edges,
@@ -90,19 +53,66 @@ impl CircuitSearch<'_> {
             unembeddings,
             losses: Losses { train: result.train, test: result.test },
             calibration: result.calibration,
-            counts,
         };
         Ok(circuit.normalised())
     }
 
+    fn node_entries(
+        &self,
+        result: &SearchResult,
+        scorer: &CircuitScorer,
+        loss: f64,
+        model: &ModelRef,
+    ) -> Result<Vec<NodeEntry>> {
+        let ranges = self.ranges(scorer.task_batch, &result.keep)?;
+        let mut entries = Vec::new();
+        for (n, [clean, counterfactual]) in ranges {
+            let Some(node) = self.nodes.layout.node(n) else { continue };
+            let mut ablated = result.keep.clone();
+            ablated[n] = false;
+            entries.push(NodeEntry {
+                mean: self.nodes.means[n].into(),
+                tau: result.scores[n].into(),
+                ablation_delta: scorer.logit_diffs(&ablated)?.loss(result.calibration) - loss,
+                clean,
+                counterfactual,
+                ..NodeEntry::new(node, model)
+            });
+        }
+        Ok(entries)
+    }
+
+    fn edge_entries(
+        &self,
+        result: &SearchResult,
+        scorer: &CircuitScorer,
+        loss: f64,
+        edges: &[Edge],
+    ) -> Result<Vec<EdgeEntry>> {
+        let (model, weights) = scorer.model;
+        let entry = |edge: &Edge| {
+            let gates = self.nodes.keep(&result.keep)?;
+            let effect = match EdgeAblation::new(model, gates, *edge) {
+                Some(mut ablation) => {
+                    let diffs = scorer.task_batch.logit_diffs_at_once(model, weights, &mut ablation)?;
+                    diffs.loss(result.calibration) - loss
+                }
+                None => 0.0,
+            };
+            Ok(EdgeEntry { from: edge.from, to: edge.to, weight: edge.weight.into(), effect })
+        };
+        edges.iter().map(entry).collect()
+    }
+
     fn task(&self, task: &Task, batch: &tasks::PairBatch) -> Result<TaskRef> {
-        let nothing = || Error::Text(format!("{}: no pairs", task.name));
+        let nothing = || Error::Data(format!("{}: no pairs", task.name));
         let (pair, tokens) = batch.pairs.first().zip(batch.tokens.first()).ok_or_else(nothing)?;
         let token = |id: u32| TokenRef { id, text: self.tokenizer.token_text(id) };
         Ok(TaskRef {
             name: task.name.clone(),
             description: task.description.clone(),
-            version: tasks::VERSION,
+            version: task.version,
+            hash: task.hash.clone(),
             clean: pair.clean.clone(),
             counterfactual: pair.counterfactual.clone(),
             target: token(tokens.target),
@@ -111,17 +121,23 @@ impl CircuitSearch<'_> {
         })
     }
 
-    /// The activations of kept nodes within the circuit, over all positions of positive and of negative prompts.
+    /// The activations of kept nodes within the circuit, over all positions of the clean and of the
+    /// counterfactual prompts.
     fn ranges(&self, task_batch: &TaskBatch, keep: &[bool]) -> Result<BTreeMap<usize, [ActivationRange; 2]>> {
         let mut sites = (self.nodes.keep(keep)?, Recorder::default());
         task_batch.logit_diffs_on_tape(self.model, &self.weights(), &mut Tape::new(), &mut sites)?;
         let mut ranges = BTreeMap::new();
-        for (site, value) in &sites.1.sites {
+        for (&site, value) in &sites.1.values {
             let Some(block) = self.nodes.layout.block(site).filter(|block| keep[block.range()].contains(&true)) else {
                 continue;
             };
             let values = value.value().read()?;
-            task_batch.check_finite((site, &values), self.model, &self.weights(), &mut self.nodes.keep(keep)?)?;
+            task_batch.check_finite(
+                (&site.to_string(), &values),
+                self.model,
+                &self.weights(),
+                &mut self.nodes.keep(keep)?,
+            )?;
             let padded = values.len() / (task_batch.lengths().len() * block.width).max(1);
             for n in block.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {
@@ -135,8 +151,9 @@ impl CircuitSearch<'_> {
         Ok(ranges)
     }
 
-    /// The embedding weights into channels that the circuit reads, of tokens that occur in the pairs, and the unembedding
-    /// weights out of channels that it writes, of the answers and of the tokens they favour most.
+    /// The embedding weights into channels that the circuit reads, of tokens that occur in the
+    /// pairs, and the unembedding weights out of channels that it writes, of the answers and of the
+    /// tokens they favour most.
     fn vocabulary(
         &self,
         nodes: &[NodeEntry],
@@ -157,7 +174,7 @@ impl CircuitSearch<'_> {
         let all: Vec<u32> = (0..self.model.config.vocab_size as u32).collect();
         let read = |name: &str| -> Result<HostTensor> {
             let parameter = self.model.parameters.get(name);
-            parameter.ok_or_else(|| Error::Text(format!("the model lacks {name}")))?.read()
+            parameter.ok_or_else(|| Error::MissingTensor { holder: "the model".into(), name: name.into() })?.read()
         };
         let list = |table: &HostTensor, channels: &[usize], tokens: &[u32], always: &[u32]| -> Vec<TokenWeights> {
             let entry = |&channel: &usize| {
@@ -184,12 +201,6 @@ impl CircuitSearch<'_> {
         let answers: Vec<u32> = batch.tokens.first().map(|p| vec![p.target, p.alternative]).unwrap_or_default();
         let written = channels([NodeKind::AttnOut, NodeKind::MlpOut]);
         Ok((embeddings, list(&unembedding, &written, &all, &answers)))
-    }
-
-    /// The pairs that circuits of a task are chosen by.
-    pub(super) fn train_pairs(&self, task: &Task, settings: &SearchSettings) -> Result<(tasks::PairBatch, TaskBatch)> {
-        let seed = settings.seed ^ super::search::TRAIN_STREAM;
-        self.pairs(task, Split::Train, (seed, 0), settings.eval_pairs, settings.max_length)
     }
 }
 

@@ -1,7 +1,8 @@
-//! The circuit file: everything that was found about one task in one model, as versioned JSON.
+//! The circuit file: a task's circuit in one model, with its measurements, as versioned JSON.
 //!
-//! `schema/circuit.schema.json` is its published schema and `docs/circuits.md` explains it. Floats are written with the fewest digits that read
-//! back as the same number, so that a file read and written again is the same, byte for byte.
+//! `schema/circuit.schema.json` is its published schema and `docs/circuits.md` explains it. Floats
+//! are written with the fewest digits that read back as the same number, so that a file read and
+//! written again is the same, byte for byte.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,21 +16,22 @@ use crate::error::{Error, Result};
 use crate::files::{read_unmarked, write_atomic};
 use crate::model::ModelConfig;
 
-/// The version of the file that this code writes, and the only one it reads. Fields that it does not know are passed over.
+/// The version of the file that this code writes, and the only one it reads. It ignores unknown
+/// fields.
 pub const VERSION: u32 = 1;
 
-/// The few parts of a model that answer one question about code.
+/// The few parts of a model that do one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Circuit {
     /// [`VERSION`].
     pub version: u32,
     /// The model that it is a part of.
     pub model: ModelRef,
-    /// The question.
+    /// The task.
     pub task: TaskRef,
-    /// The settings it was found with, seeds included.
+    /// The settings of the search, seeds included.
     pub settings: serde_json::Value,
-    /// The channels it keeps; all others stand at their means.
+    /// The channels it keeps; all others are mean-ablated.
     pub nodes: Vec<NodeEntry>,
     /// Channels that it was not allowed to keep: those of circuits found before it.
     #[serde(rename = "absent", default, skip_serializing_if = "Vec::is_empty")]
@@ -38,25 +40,27 @@ pub struct Circuit {
     pub edges: Vec<EdgeEntry>,
     /// The nonzero biases of kept nodes.
     pub biases: Vec<BiasEntry>,
-    /// What tokens write into residual channels that the circuit reads: the largest, largest first.
+    /// The embedding's largest weights into residual channels that the circuit reads, largest
+    /// first.
     pub embeddings: Vec<TokenWeights>,
-    /// How residual channels that the circuit writes speak for and against tokens: the largest, largest first.
+    /// The unembedding's largest weights from residual channels that the circuit writes, largest
+    /// first.
     pub unembeddings: Vec<TokenWeights>,
-    /// How well it does the task.
+    /// Its losses and accuracies.
     pub losses: Losses,
-    /// What its logits go through.
+    /// The calibration of its logits.
     pub calibration: Calibration,
-    /// How large it is: what [`Counts::of`] says of the lists above.
+    /// Its size: [`Counts::of`] the lists above.
     pub counts: Counts,
 }
 
-/// Which model, and the sizes that make sense of the nodes' numbers.
+/// Which model, and the sizes that give the nodes' numbers their meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelRef {
     /// Where it was.
     pub path: String,
-    /// A hash of its weights, with the name of the hash: `sha256:…`. Empty in a circuit that [others found](crate::formats::viz): nothing
-    /// was measured then but what they say of it.
+    /// A hash of its weights, with the name of the hash: `sha256:…`. Empty in a
+    /// [published](crate::formats::viz) circuit, whose measurements are only those published.
     pub hash: String,
     /// Layers.
     pub n_layer: usize,
@@ -68,28 +72,33 @@ pub struct ModelRef {
     pub d_model: usize,
     /// Neurons of a layer.
     pub d_mlp: usize,
-    /// Position channels that sites `act_in` have after those of the residual stream; 0 where positions are added to the stream.
+    /// Position channels that sites `act_in` have after those of the residual stream; 0 where
+    /// positions are added to the stream.
     pub d_pos_emb: usize,
 }
 
-/// The question, with one pair of prompts.
+/// The task, with one pair of prompts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRef {
-    /// What commands call it.
+    /// Its name in commands.
     pub name: String,
     /// What the model must choose, in a sentence.
     pub description: String,
-    /// The version of the built-in pairs ([`super::tasks::VERSION`]).
+    /// The version of the task's pairs.
     pub version: u32,
+    /// The hash of what decides the pairs ([`super::tasks::Task::hash`]); empty in files of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hash: String,
     /// A prompt that [`TaskRef::target`] follows.
     #[serde(rename = "positive")]
     pub clean: String,
-    /// The prompt beside it, which [`TaskRef::alternative`] follows.
+    /// A similar prompt that [`TaskRef::alternative`] follows.
     #[serde(rename = "negative")]
     pub counterfactual: String,
-    /// What follows the positive prompt.
+    /// What follows the clean prompt.
     pub target: TokenRef,
-    /// What follows the negative prompt.
+    /// What follows the counterfactual prompt.
     pub alternative: TokenRef,
     /// Which of the task's answers the model's tokenizer takes, from 0.
     pub variant: usize,
@@ -100,18 +109,18 @@ pub struct TaskRef {
 pub struct TokenRef {
     /// Its number in the vocabulary.
     pub id: u32,
-    /// What it stands for.
+    /// What it represents.
     pub text: String,
 }
 
-/// A kept channel, and what it does in the circuit.
+/// A kept channel, with its role in the circuit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeEntry {
     /// The site, `0.attn.q`.
     pub site: String,
     /// The layer, from 0.
     pub layer: usize,
-    /// The place in the layer.
+    /// The site within the layer.
     pub kind: NodeKind,
     /// The channel of the site, from 0.
     pub index: usize,
@@ -119,21 +128,21 @@ pub struct NodeEntry {
     pub head: Option<usize>,
     /// The channel within that head.
     pub channel: Option<usize>,
-    /// Its mean over pretraining data: what it is set to where it is ablated.
+    /// Its mean over pretraining data, which replaces it when it is ablated.
     pub mean: f64,
     /// Its parameter when pruning ended.
     pub tau: f64,
     /// How much the task loss rises when this node alone is taken out of the circuit.
     pub ablation_delta: f64,
-    /// Its activations in positive prompts, within the circuit.
+    /// Its activations in clean prompts, within the circuit.
     #[serde(rename = "positive")]
     pub clean: ActivationRange,
-    /// Its activations in negative prompts, within the circuit.
+    /// Its activations in counterfactual prompts, within the circuit.
     #[serde(rename = "negative")]
     pub counterfactual: ActivationRange,
 }
 
-/// How far activations go.
+/// The range of activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ActivationRange {
     /// The smallest.
@@ -180,13 +189,13 @@ pub struct TokenWeights {
 pub struct TokenWeight {
     /// The token's number.
     pub id: u32,
-    /// What it stands for.
+    /// What it represents.
     pub text: String,
     /// The weight.
     pub weight: f64,
 }
 
-/// How well the circuit does the task, on the pairs it was found with and on others.
+/// Losses and accuracies on the pairs it was found with and on others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Losses {
     /// On the pairs it was found with.
@@ -200,27 +209,28 @@ pub struct Losses {
 pub struct LossSet {
     /// The loss of the whole model.
     pub model: f64,
-    /// The loss of the circuit: every other node at its mean.
+    /// The loss of the circuit: every other node is mean-ablated.
     pub circuit: f64,
     /// The same before calibration.
     pub circuit_uncalibrated: f64,
-    /// The loss of the model without the circuit: the circuit's nodes and those of [`Circuit::excluded`] at their means, with
-    /// [`LossSet::ablated_calibration`]. Chance is log 2.
+    /// The loss of the model without the circuit: the circuit's nodes and those of
+    /// [`Circuit::excluded`] at their means, with [`LossSet::ablated_calibration`]. Chance is log
+    /// 2.
     pub ablated: f64,
-    /// What the logits of the model without the circuit go through before [`LossSet::ablated`] and [`LossSet::accuracy_ablated`] are
-    /// measured: fitted on the same pairs that these are measured on, so that a constant preference for one answer does not count as a need
-    /// for the circuit. Nothing in files of earlier versions of this program, which did not write it down.
+    /// The calibration of the complement's logits for [`LossSet::ablated`] and
+    /// [`LossSet::accuracy_ablated`], fitted on the same pairs, so that a constant preference for
+    /// one answer does not count as a need for the circuit. Nothing in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ablated_calibration: Option<Calibration>,
-    /// The share of right choices of the whole model.
+    /// The accuracy of the whole model.
     pub accuracy_model: f64,
     /// That of the circuit.
     pub accuracy_circuit: f64,
-    /// That of the model without the circuit.
+    /// That of the complement.
     pub accuracy_ablated: f64,
 }
 
-/// How large a circuit is.
+/// The size of a circuit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Kept nodes.
@@ -233,24 +243,25 @@ pub struct Counts {
     pub layers: Vec<LayerCounts>,
 }
 
-/// How large a circuit is in one layer.
+/// The size of a circuit in one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerCounts {
     /// The layer.
     pub layer: usize,
-    /// Kept nodes at each of the eight places.
+    /// Kept nodes of each kind.
     pub nodes: BTreeMap<NodeKind, usize>,
     /// Weights within the layer.
     pub edges: usize,
 }
 
 impl Circuit {
-    /// Reads the file at `path` and checks that it makes sense: nodes that the model has, edges between nodes of the circuit, finite numbers.
+    /// Reads the file at `path` and checks it: nodes that the model has, edges between nodes of the
+    /// circuit, finite numbers.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming what is wrong in it: not JSON, another version, a missing field, a node,
-    /// an edge or a number that cannot be.
+    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming what is wrong in it: not JSON,
+    /// another version, a missing field, a node, an edge or a number that cannot be.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::from_json(&read_unmarked(path)?).map_err(|message| Error::file(path, message))
@@ -266,7 +277,7 @@ impl Circuit {
         struct Versioned {
             version: Option<u64>,
         }
-        // The version first: another version's fields may differ, which would be the lesser news.
+        // The version first: the fields of another version may differ.
         let wrong = |e: serde_json::Error| format!("not a circuit file: {e}");
         let Versioned { version } = serde_json::from_slice(bytes).map_err(wrong)?;
         match version {
@@ -285,7 +296,7 @@ impl Circuit {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] for what [`Circuit::load`] would refuse, [`Error::Io`] where the system refuses.
+    /// [`Error::File`] for what [`Circuit::load`] rejects, [`Error::Io`] if it cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         self.check().map_err(|message| Error::file(path, message))?;
@@ -300,8 +311,8 @@ impl Circuit {
         text
     }
 
-    /// The circuit with its lists in order: nodes, edges and biases as the forward pass meets them, channels by number, tokens by size of
-    /// their weights.
+    /// The circuit with its lists in order: nodes, edges and biases as the forward pass meets them,
+    /// channels by number, tokens by size of their weights.
     pub fn normalised(mut self) -> Self {
         self.nodes.sort_by_key(NodeEntry::node);
         self.edges.sort_by_key(|edge| (edge.from, edge.to));
@@ -337,7 +348,7 @@ impl ModelRef {
         }
     }
 
-    /// How many channels a layer has at that place.
+    /// The width of that site.
     pub fn width(&self, kind: NodeKind) -> usize {
         match kind {
             NodeKind::AttnIn | NodeKind::MlpIn => self.d_model.saturating_add(self.d_pos_emb),
@@ -347,12 +358,14 @@ impl ModelRef {
         }
     }
 
-    /// The head that a node belongs to and its channel there; nothing for nodes that belong to none.
+    /// The head that a node belongs to and its channel there; nothing for nodes that belong to
+    /// none.
     pub fn head(&self, node: Node) -> Option<(usize, usize)> {
         (node.kind.has_heads() && self.d_head > 0).then(|| (node.index / self.d_head, node.index % self.d_head))
     }
 
-    /// The residual channel that a node reads or writes; nothing for nodes within attention or the MLP and for position channels.
+    /// The residual channel that a node reads or writes; nothing for nodes within attention or the
+    /// MLP and for position channels.
     pub fn residual_channel(&self, node: Node) -> Option<usize> {
         let touches = matches!(node.kind, NodeKind::AttnIn | NodeKind::AttnOut | NodeKind::MlpIn | NodeKind::MlpOut);
         (touches && node.index < self.d_model).then_some(node.index)
@@ -364,7 +377,7 @@ impl NodeEntry {
     pub fn new(node: Node, model: &ModelRef) -> Self {
         let head = model.head(node);
         Self {
-            site: format!("{}.{}", node.layer, node.kind.site()),
+            site: node.site().to_string(),
             layer: node.layer,
             kind: node.kind,
             index: node.index,

@@ -1,4 +1,5 @@
-//! Gates at the nodes while a model runs: what is kept passes, the rest becomes its mean (method: section 4).
+//! Gates at the nodes while a model runs: kept nodes pass, all others become their means (method:
+//! section 4).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Layout, SiteBlock};
 use crate::device::{Device, Tensor};
-use crate::model::{Hooks, first_not_finite};
+use crate::model::{Hooks, Site, first_not_finite};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -17,9 +18,10 @@ pub struct Nodes {
     pub layout: Layout,
     /// Their mean activations, by number.
     pub means: Vec<f32>,
-    /// Nodes that are never kept, by number: at first none. A circuit found without the nodes of another one shares none with it.
+    /// Nodes that are never kept, by number: none at first. A circuit found without the nodes of
+    /// another one shares none with it.
     pub excluded: Vec<bool>,
-    /// Set from outside to end whatever is done with gates, by [`Error::Stopped`] before the next forward pass.
+    /// Once set, the next forward pass with gates returns [`Error::Stopped`].
     pub stop: Arc<AtomicBool>,
     tensors: Vec<Tensor>,
     device: Device,
@@ -29,15 +31,15 @@ impl Nodes {
     /// `means`: for every site with nodes, the mean of each of its channels.
     ///
     /// # Errors
-    /// [`Error::Text`] naming a site whose means are missing, not one a channel or not finite.
-    pub fn new(layout: Layout, means: &BTreeMap<String, Vec<f32>>, device: &Device) -> Result<Self> {
+    /// [`Error::Mismatch`] naming a site whose means are missing, of another width or not finite.
+    pub fn new(layout: Layout, means: &BTreeMap<Site, Vec<f32>>, device: &Device) -> Result<Self> {
         let (mut flat, mut tensors) = (Vec::with_capacity(layout.len()), Vec::new());
         for SiteBlock { site, width, .. } in layout.blocks() {
             let Some(mean) = means.get(site).filter(|mean| mean.len() == *width) else {
-                return Err(Error::Text(format!("the mean activations of {site} ({width}) are missing")));
+                return Err(Error::Mismatch(format!("the mean activations of {site} ({width}) are missing")));
             };
             if let Some((index, value)) = first_not_finite(mean) {
-                return Err(Error::Text(format!("the mean activation of {site}[{index}] is {value}")));
+                return Err(Error::Mismatch(format!("the mean activation of {site}[{index}] is {value}")));
             }
             tensors.push(device.upload("means", &[*width], mean)?);
             flat.extend_from_slice(mean);
@@ -52,7 +54,8 @@ impl Nodes {
         Self { excluded, ..self.clone() }
     }
 
-    /// Gates that learn: node n is kept where `tau[n] ≥ 0`. Their gradients are in [`Gates::gradient`] after the way back.
+    /// Gates that learn: node n is kept where `tau[n] ≥ 0`. Their gradients are in
+    /// [`Gates::gradient`] after the backward pass.
     ///
     /// # Errors
     /// Those of the device, and [`Error::Stopped`].
@@ -101,7 +104,7 @@ pub struct Gates<'a> {
 }
 
 impl Gates<'_> {
-    /// The gradient of every tau, by the nodes' numbers. To be taken once.
+    /// The gradient of every tau, by the nodes' numbers. It can be taken once.
     ///
     /// # Errors
     /// Those of the device.
@@ -117,8 +120,8 @@ impl Gates<'_> {
 }
 
 impl Hooks for Gates<'_> {
-    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        let place = self.nodes.layout.blocks().iter().position(|block| block.site == name);
+    fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        let place = self.nodes.layout.blocks().iter().position(|block| block.site == site);
         match place.and_then(|at| Some((self.gates[at].as_ref()?, &self.nodes.tensors[at]))) {
             Some((tau, mean)) => tape.gate(&value, tau, mean, self.temperature),
             None => Ok(value),

@@ -1,11 +1,12 @@
-//! The last steps towards the smallest circuit: moves that removals one by one do not find.
+//! The last steps towards the smallest circuit: moves that single removals do not find.
 
 use super::prune::{CircuitScorer, count, greedy_prune};
 use super::{Edge, NodeKind, graph};
 use crate::Result;
 
-/// Makes a circuit smaller, by nodes and edges together, and its loss lower where it stays as small: nodes of `pool` take the place of one or
-/// of two that are kept, and what the loss does not miss then goes. Ends where no such move is left.
+/// Makes a circuit smaller, counting nodes and edges, or lowers its loss at the same size: nodes of
+/// `pool` replace one or two kept nodes, and [`greedy_prune`] follows. Ends when no such move
+/// remains.
 ///
 /// # Errors
 /// Those of the forward pass.
@@ -27,7 +28,7 @@ pub fn local_search(scorer: &CircuitScorer, keep: &mut [bool], pool: &[usize], l
     }
 }
 
-/// What is known of circuits without asking the model.
+/// Sizes of circuits, without a forward pass.
 struct Shape {
     /// The edges' ends.
     edges: Vec<(usize, usize)>,
@@ -35,7 +36,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// Of circuits that are parts of `all`.
+    /// For circuits that are parts of `all`.
     fn new(scorer: &CircuitScorer, all: &[bool]) -> Result<Self> {
         let layout = &scorer.nodes.layout;
         let ends = |edge: &Edge| Some((layout.number(edge.from)?, layout.number(edge.to)?));
@@ -49,7 +50,7 @@ impl Shape {
         (nodes + self.edges.iter().filter(|&&(from, to)| keep[from] && keep[to]).count(), nodes)
     }
 
-    /// How many nodes know nothing, since none that they read is kept, or say it to nobody.
+    /// How many nodes read no kept node, or have no kept node that reads them.
     fn dangling(&self, keep: &[bool]) -> usize {
         let (mut read, mut reads) = (vec![false; keep.len()], vec![false; keep.len()]);
         for &(from, to) in self.edges.iter().filter(|&&(from, to)| keep[from] && keep[to]) {
@@ -64,11 +65,13 @@ impl Shape {
     }
 }
 
-/// By how much an swap_move must lower the loss of a circuit that it makes no smaller: less is not worth another round.
+/// By how much an swap_move must lower the loss of a circuit that it makes no smaller: less is not
+/// worth another round.
 const GAIN: f64 = 0.98;
 
-/// Puts nodes of `pool` in the place of kept ones, one by one, wherever that makes the circuit smaller, or its loss lower and the circuit no
-/// larger. Circuits for which `size` has none are not tried. Tells whether there were any.
+/// Replaces kept nodes by nodes of `pool`, one at a time, wherever that makes the circuit smaller,
+/// or lowers the loss of one no larger. Circuits without a `size` are not tried. Returns whether a
+/// node was replaced.
 ///
 /// # Errors
 /// Those of the forward pass.
@@ -100,8 +103,8 @@ pub fn replace_move<S: Ord>(
     Ok(moved)
 }
 
-/// Looks for two nodes that one of `pool` can stand in for, of which there is none after [`greedy_prune`] alone, and exchanges them if `allowed` lets
-/// the result pass. Tells whether there were any.
+/// Replaces two kept nodes, neither of which can be removed alone, by one of `pool`, if `allowed`
+/// accepts the result. Returns whether it did.
 ///
 /// # Errors
 /// Those of the forward pass.
@@ -125,7 +128,7 @@ pub fn swap_move(
                 }
                 keep[second] = true;
             }
-            // Few do for the first alone, and only for these the others are tried.
+            // Few can replace the first alone; only for these the second is tried.
             if !seconds.is_empty() && scorer.within(keep, limit)?.is_some() {
                 for second in seconds {
                     keep[second] = false;

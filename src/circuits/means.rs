@@ -1,11 +1,13 @@
-//! The mean activations that nodes stand at where they are ablated: taken over text, and kept beside the circuits that were found with them.
+//! The mean activations that replace ablated nodes: measured over text, and kept next to the
+//! circuits that were found with them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::Circuit;
+use super::NodeKind;
 use crate::files::{HostTensor, load_metadata, load_tensors, save_tensors};
-use crate::model::{Batch, Model, NotFinite, means, site_pattern};
+use crate::model::{Batch, Model, NotFinite, Site, means};
 use crate::observer::{Observer, Stage};
 use crate::text::corpus::{Source, fingerprint};
 use crate::text::python;
@@ -13,13 +15,14 @@ use crate::text::sequences::sequences;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-/// The name of the file beside circuits.
+/// The name of the file next to circuits.
 pub const MEANS: &str = "means.safetensors";
 
 /// Sequences that run at once.
 const BATCH: usize = 8;
 
-/// The mean activation of every channel that is a node, by site, over all positions of `sequences`, which are equally long.
+/// The mean activation of every channel that is a node, by site, over all positions of `sequences`,
+/// which are equally long.
 ///
 /// # Errors
 /// Those of the forward pass, and [`Error::Stopped`].
@@ -27,18 +30,19 @@ pub fn mean_activations(
     model: &Model,
     sequences: &[Vec<u32>],
     observer: &Observer,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     let batch = |(at, chunk): (usize, &[Vec<u32>])| {
         let (done, total) = ((at * BATCH) as u64, Some(sequences.len() as u64));
         observer.advance(&Stage { name: "measuring mean activations", done, total, unit: "sequences" })?;
         Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
     };
     let batches = sequences.chunks(BATCH).enumerate().map(batch);
-    means(model, batches, &site_pattern(r"\.(act_in|q|k|v|resid_delta|post_act)$")?)
+    means(model, batches, &model.config.sites_of(&NodeKind::ALL.map(NodeKind::site)))
 }
 
-/// For every site with nodes the means of its channels over `tokens` tokens of the text in `data`, or of generated Python if that names no
-/// files. They are kept in the file `kept`, and read from it if it has those of the same model and text.
+/// For every site with nodes the means of its channels over `tokens` tokens of the text in `data`,
+/// or of generated Python if that names no files. They are kept in the file `kept`, and read from
+/// it if it has those of the same model and text.
 ///
 /// # Errors
 /// Those of reading the text, of the forward pass, and of writing the file, and [`Error::Stopped`].
@@ -49,8 +53,8 @@ pub fn text_means(
     tokens: usize,
     kept: &Path,
     observer: &Observer,
-) -> Result<BTreeMap<String, Vec<f32>>> {
-    // By what is in the files: their names stay when they are edited.
+) -> Result<BTreeMap<Site, Vec<f32>>> {
+    // By the contents of the files: an edited file keeps its name.
     let text = match data.is_empty() {
         true => format!("generated Python, version {}", python::VERSION),
         false => fingerprint(&Source::new(data).files()?, observer)?,
@@ -66,7 +70,7 @@ pub fn text_means(
     }
     let means = measured(model, tokenizer, data, tokens, observer)?;
     let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
-    let tensors = means.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
+    let tensors = means.iter().map(|(site, mean)| (site.to_string(), tensor(mean))).collect();
     save_tensors(kept, &tensors, Some(about))?;
     Ok(means)
 }
@@ -78,7 +82,7 @@ pub(super) fn measured(
     data: &[PathBuf],
     tokens: usize,
     observer: &Observer,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     let length = model.config.block_size;
     let sequences = match data.is_empty() {
         true => sequences(python::documents(0).map(Ok), tokenizer, length, tokens)?,
@@ -95,11 +99,12 @@ pub(super) fn measured(
     mean_activations(model, &sequences, observer)
 }
 
-/// The mean activations that are kept in `folder`, if they are those of the model of that [hash](Model::hash).
+/// The mean activations that are kept in `folder`, if they are those of the model of that
+/// [hash](Model::hash).
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Io`] naming the file, where it is damaged.
-pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<String, Vec<f32>>>> {
+pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<Site, Vec<f32>>>> {
     let path = folder.join(MEANS);
     match load_metadata(&path).is_ok_and(|about| about.get("model").is_some_and(|found| found == hash)) {
         true => read(&path).map(Some),
@@ -107,29 +112,31 @@ pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<String,
     }
 }
 
-fn read(path: &Path) -> Result<BTreeMap<String, Vec<f32>>> {
+fn read(path: &Path) -> Result<BTreeMap<Site, Vec<f32>>> {
     let mut means = BTreeMap::new();
     for (site, tensor) in load_tensors(path)? {
         if let Some(found) = NotFinite::find(&site, &tensor.shape, &tensor.data) {
             return Err(Error::file(path, format!("{found}: remove the file, and the means are taken anew")));
         }
+        let site = site.parse().map_err(|e: Error| Error::file(path, e.to_string()))?;
         means.insert(site, tensor.data);
     }
     Ok(means)
 }
 
 impl Circuit {
-    /// Complains unless these are the mean activations that it was found with.
+    /// Returns an error if these are not the mean activations that it was found with.
     ///
     /// # Errors
-    /// [`Error::Text`] naming a node whose mean is another one.
-    pub fn check_means(&self, means: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+    /// [`Error::Mismatch`] naming a node whose mean is another one.
+    pub fn check_means(&self, means: &BTreeMap<Site, Vec<f32>>) -> Result<()> {
         for entry in &self.nodes {
-            let mean = means.get(&entry.site).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
+            let mean =
+                means.get(&entry.node().site()).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
             let near = |mean: f64| (mean - entry.mean).abs() <= 1e-3 * (1.0 + entry.mean.abs());
             if !mean.is_some_and(near) {
                 let found = mean.map_or("none".into(), |mean| mean.to_string());
-                return Err(Error::Text(format!(
+                return Err(Error::Mismatch(format!(
                     "the mean activations are not those that the circuit was found with: {} has {found}, not {}",
                     entry.node(),
                     entry.mean

@@ -1,20 +1,26 @@
-//! Circuits: which few parts of a model answer one question about code (method: sections 3 and 4).
+//! Circuits: the few parts of a model that do one task on code (method: sections 3 and 4).
 //!
-//! * [`tasks`] asks the questions, [`TaskBatch`] puts them to a model;
-//! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`polish`] exchanges some, [`find`] goes all the way to the smallest circuit,
-//!   [`tune`] tries other settings, [`parallel`] searches for several circuits at once;
-//! * [`Probe`] puts any prompt to the model, to a circuit alone and to the rest, with edits of nodes;
-//! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files beside it;
-//! * [`checkpoint`] looks at a circuit's nodes, and at all tasks, in other checkpoints of the model; [`channel_tokens()`] at its vocabulary;
-//! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] write it for people and programs,
-//!   [`picture`] says where everything goes in a drawing, [`paint`] in which colours, [`wording`] in which words.
+//! * [`tasks`] makes pairs of prompts, [`TaskBatch`] runs them through a model;
+//! * [`Nodes`] gates a model's channels, [`prune`] learns which gates to keep, [`local_search`]
+//!   swaps some, [`search`] goes all the way to the smallest circuit, [`tune`] tries other
+//!   settings, [`parallel`] runs several searches at once, [`pipeline`] searches for the circuits
+//!   of many tasks and writes them;
+//! * [`Probe`] runs any prompt through the model, the circuit alone and its complement, with edits
+//!   of nodes;
+//! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files next to it;
+//! * [`checkpoint`] evaluates a circuit's nodes, and all tasks, in other checkpoints;
+//!   [`channel_tokens()`] reads the vocabulary;
+//! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] render it for people
+//!   and programs, with [`layout`], [`color`] and [`labels`].
 
 pub mod binarise;
 mod check;
 pub mod checkpoint;
 pub mod collect;
 mod describe;
+mod evaluate;
 mod file;
+mod finished;
 mod gates;
 mod graph;
 pub mod local_search;
@@ -22,6 +28,7 @@ mod lock;
 mod means;
 mod nodes;
 pub mod parallel;
+pub mod pipeline;
 mod probe;
 mod provenance;
 pub mod prune;
@@ -35,6 +42,7 @@ mod vocabulary;
 
 pub use binarise::Binary;
 pub(crate) use check::has_matrix;
+pub use evaluate::{SplitScore, score};
 pub use file::{
     ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, TaskRef,
     TokenRef, TokenWeight, TokenWeights, VERSION,
@@ -45,7 +53,9 @@ pub use lock::lock;
 pub use means::{MEANS, mean_activations, stored_means, text_means};
 pub use nodes::{Layout, Node, NodeKind, SiteBlock};
 pub use probe::{Probe, Response};
-pub use render::{Reader, ResidualPath, Writer, color, dot, json, labels, layout, residual_paths, show, svg};
+pub use render::{
+    CircuitFormat, FORMATS, Reader, ResidualPath, Writer, color, dot, json, labels, layout, residual_paths, show, svg,
+};
 pub use statistics::Statistics;
 pub use task_batch::{Calibration, LogitDiffs, TaskBatch};
 pub use vocabulary::channel_tokens;

@@ -1,4 +1,4 @@
-//! Independent searches side by side.
+//! Independent searches in parallel.
 
 use std::panic::resume_unwind;
 use std::sync::Mutex;
@@ -10,12 +10,13 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::device::Device;
 use crate::{Error, Result};
 
-/// Does the jobs `0..count` and returns what they return, in order. On the CPU the threads are shared out among them: a search is made of
-/// operations too small to occupy several threads well. A GPU takes one job after the other. A job's result must not depend on the number of
-/// threads, and no operation's does.
+/// Runs the jobs `0..count` and returns their results, in order. On the CPU the threads are divided
+/// among them: the operations of a search are too small to occupy several threads well. A GPU runs
+/// one job after the other. A job's result must not depend on the number of threads, and no
+/// operation's does.
 ///
 /// # Errors
-/// [`Error::Text`] if no thread can be started. A job that fails says so in its own result.
+/// [`Error::Memory`] if no thread can be started.
 pub fn map<T: Send>(device: &Device, count: usize, job: impl Fn(usize) -> T + Sync) -> Result<Vec<T>> {
     let threads = rayon::current_num_threads();
     let workers = if device.is_cpu() { threads.min(count) } else { 1 };
@@ -24,7 +25,7 @@ pub fn map<T: Send>(device: &Device, count: usize, job: impl Fn(usize) -> T + Sy
     }
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, T)>> = Mutex::new(Vec::new());
-    let failed = |error: &dyn std::fmt::Display| Error::Text(format!("a thread could not be started: {error}"));
+    let failed = |error: &dyn std::fmt::Display| Error::Memory(format!("a thread could not be started: {error}"));
     let pools = (0..workers)
         .map(|w| ThreadPoolBuilder::new().num_threads(threads / workers + usize::from(w < threads % workers)).build())
         .collect::<Result<Vec<_>, _>>()
@@ -65,7 +66,7 @@ pub fn map<T: Send>(device: &Device, count: usize, job: impl Fn(usize) -> T + Sy
 mod tests {
     use super::*;
 
-    /// Runs `f` where four threads are to be shared out, whatever the machine has.
+    /// Runs `f` with four threads to divide, whatever the machine has.
     fn with_four_threads<T: Send>(f: impl FnOnce() -> T + Send) -> T {
         ThreadPoolBuilder::new().num_threads(4).build().unwrap().install(f)
     }
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(threads(2), [2, 2]);
         assert!(threads(3).iter().all(|n| [1, 2].contains(n)));
         assert_eq!(threads(9), [1; 9]);
-        // Jobs within jobs have what their job has.
+        // Jobs within jobs divide the threads of their job.
         let nested = |_| map(&Device::cpu(), 3, |_| rayon::current_num_threads()).unwrap();
         assert_eq!(with_four_threads(|| map(&Device::cpu(), 4, nested)).unwrap(), vec![vec![1; 3]; 4]);
     }

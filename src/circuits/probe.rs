@@ -1,10 +1,10 @@
-//! One prompt at a time, put to a model, to a circuit of it alone, and to everything but the circuit, with edits of any node.
+//! Single prompts, run through a model, a circuit alone and its complement, with edits of any node.
 
 use std::collections::BTreeMap;
 
 use super::{Circuit, Layout, Nodes};
 use crate::files::HostTensor;
-use crate::model::{Batch, Edit, Hooks, Interventions, Model, QueryPositions, Recorder, Weights, probabilities};
+use crate::model::{Batch, Edit, Hooks, Interventions, Model, QueryPositions, Recorder, Site, Weights, probabilities};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -14,30 +14,31 @@ pub struct Probe<'a> {
     weights: Weights,
     nodes: Nodes,
     keep: Vec<bool>,
-    means: BTreeMap<String, Vec<f32>>,
+    means: BTreeMap<Site, Vec<f32>>,
 }
 
-/// What is said of the token after a prompt: probabilities by id, uncalibrated.
+/// The probabilities of the next token by id, uncalibrated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
-    /// By the whole model.
+    /// Of the whole model.
     pub model: Vec<f64>,
-    /// By the circuit alone: every other node stands at its mean.
+    /// Of the circuit alone: every other node is mean-ablated.
     pub circuit: Vec<f64>,
-    /// By everything but the circuit, whose nodes stand at their means. Nodes that the circuit was not allowed to keep stand there in both.
+    /// Of the complement, without the circuit's nodes. Nodes that the circuit was not allowed to
+    /// keep are ablated in both.
     pub complement: Vec<f64>,
     /// The activations in the whole model, `(1, T, width)` each, by site.
-    pub sites: BTreeMap<String, HostTensor>,
+    pub sites: BTreeMap<Site, HostTensor>,
 }
 
 impl<'a> Probe<'a> {
     /// `means`: the mean activations of every channel that is a node, by site.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if the circuit is a part of another model, [`Error::Text`] if the model lacks a node of the circuit, or `means` the
-    /// mean of a node; otherwise the device's.
-    pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<String, Vec<f32>>) -> Result<Self> {
-        // One that others published has none.
+    /// [`Error::OtherModel`] if the circuit is a part of another model, [`Error::Mismatch`] if the
+    /// model lacks a node of the circuit, or `means` the mean of a node; otherwise the device's.
+    pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<Site, Vec<f32>>) -> Result<Self> {
+        // A published circuit has no hash.
         if !circuit.model.hash.is_empty() {
             circuit.check_model(&model.hash()?)?;
         }
@@ -57,12 +58,13 @@ impl<'a> Probe<'a> {
         self.model
     }
 
-    /// Runs a prompt. `edits` hold everywhere: where the whole model runs, and, over the gates, in the circuit and in the rest. `=mean` takes
-    /// the mean of a node; there is nothing to `=patch` from.
+    /// Runs a prompt. `edits` hold in the whole model and, over the gates, in the circuit and its
+    /// complement. `=mean` is the mean of a node; there is nothing to `=patch` from.
     ///
     /// # Errors
-    /// [`Error::Config`] for an edit that cannot be made, [`Error::Shape`] for a prompt that the model cannot read,
-    /// [`Error::NonFiniteSite`] where a number is not finite; otherwise the device's.
+    /// [`Error::Config`] for an edit that cannot be made, [`Error::Shape`] for a prompt that the
+    /// model cannot read, [`Error::NonFiniteSite`] where a number is not finite; otherwise the
+    /// device's.
     pub fn run(&self, prompt: &[u32], edits: &[Edit]) -> Result<Response> {
         let config = &self.model.config;
         let mut edits = Interventions::new(config, edits, self.means.clone(), BTreeMap::new())?;
@@ -71,7 +73,7 @@ impl<'a> Probe<'a> {
         let run = |sites: &mut dyn Hooks| {
             let logits =
                 self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?.value().read()?;
-            self.model.check_finite(("logits", &logits), &self.weights, &batch, sites)?;
+            self.model.check_finite("logits", &logits, &self.weights, &batch, sites)?;
             Ok::<_, Error>(probabilities(&logits))
         };
         let mut recorder = Recorder::default();
@@ -79,12 +81,12 @@ impl<'a> Probe<'a> {
         let complement: Vec<bool> = self.keep.iter().map(|kept| !kept).collect();
         let circuit = run(&mut (self.nodes.keep(&self.keep)?, &mut edits))?;
         let complement = run(&mut (self.nodes.keep(&complement)?, &mut edits))?;
-        let mut host = |(site, var): (String, Var)| {
+        let mut host = |(site, var): (Site, Var)| {
             let data = var.value().read()?;
-            self.model.check_finite((&site, &data), &self.weights, &batch, &mut edits)?;
+            self.model.check_finite(site, &data, &self.weights, &batch, &mut edits)?;
             Ok((site, HostTensor { shape: var.value().shape().to_vec(), data }))
         };
-        let sites = recorder.sites.into_iter().map(&mut host).collect::<Result<_>>()?;
+        let sites = recorder.values.into_iter().map(&mut host).collect::<Result<_>>()?;
         Ok(Response { model, circuit, complement, sites })
     }
 }

@@ -1,4 +1,5 @@
-//! Pruning: gates learned by gradient, then the smallest circuit that reaches the target (method: section 4).
+//! Pruning: gates learned by gradient, then the smallest circuit that reaches the target (method:
+//! section 4).
 
 use std::ops::Bound;
 
@@ -7,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::task_batch::LOGIT_DIFF;
+use super::tasks::Split;
 use super::{Calibration, LogitDiffs, Nodes, TaskBatch};
 use crate::model::{Model, Weights, first_not_finite};
 use crate::ops::logit_diff::loss;
@@ -14,8 +16,8 @@ use crate::settings::{self, Setting, SettingRow, Takes, above, below, within};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
-/// The hyper-parameters of pruning. The default is for models of a few million parameters or less, where it finds smaller circuits
-/// faster than [`SearchSettings::published`].
+/// The hyper-parameters of pruning. The default is for models of a few million parameters or less,
+/// where it finds smaller circuits faster than [`SearchSettings::published`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SearchSettings {
@@ -27,7 +29,7 @@ pub struct SearchSettings {
     pub eval_pairs: usize,
     /// Learning rate at the start; it falls linearly to 0.
     pub lr: f64,
-    /// Price of a kept node.
+    /// Penalty on each kept node.
     pub k_coef: f64,
     /// AdamW's decoupled decay.
     pub weight_decay: f64,
@@ -39,13 +41,14 @@ pub struct SearchSettings {
     pub eps: f64,
     /// The gradient's norm is at most this.
     pub clip: f64,
-    /// Of the sigmoid that stands for the step on the way back.
+    /// Of the sigmoid that replaces the step in the backward pass.
     pub temperature: f64,
     /// Mean and standard deviation of tau at the start.
     pub start: (f64, f64),
     /// The task loss to reach.
     pub target_loss: f64,
-    /// Up to how many nodes a circuit has that is [polished](super::local_search) after the clean-up.
+    /// A [local search](super::local_search) follows the clean-up of circuits of up to this many
+    /// nodes. Called `polish` in files and settings.
     #[serde(rename = "polish")]
     pub local_search_max: usize,
     /// The longest prompt, in tokens; longer ones are cropped from the left.
@@ -78,12 +81,13 @@ impl Default for SearchSettings {
 }
 
 impl SearchSettings {
-    /// The published search centre (method: section 4), for models of hundreds of millions of parameters.
+    /// The published search centre (method: section 4), for models of hundreds of millions of
+    /// parameters.
     pub fn published() -> Self {
         Self { steps: 500, pairs: 64, lr: 3e-3, k_coef: 1e-4, ..Self::default() }
     }
 
-    /// Complains about impossible values, naming the setting.
+    /// Returns an error naming a setting with an impossible value.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -98,13 +102,19 @@ impl SearchSettings {
     /// Sets one setting from `key=value`. Values are those of TOML, or text without quotes.
     ///
     /// # Errors
-    /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose value is impossible.
+    /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or
+    /// whose value is impossible.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         let bad = |e: String| Error::config(assignment, e.lines().next().unwrap_or_default().to_string());
         let mut table = toml::Table::try_from(&*self).map_err(|e| bad(e.to_string()))?;
         settings::assign(&mut table, &Self::rows(), assignment)?;
         *self = table.try_into().map_err(|e: toml::de::Error| bad(e.to_string()))?;
         Ok(())
+    }
+
+    /// Train and test pairs come from streams other than those that gates are learned with.
+    pub(super) fn eval_seed(&self, split: Split) -> u64 {
+        self.seed ^ if split == Split::Train { 0x5eed_0001 } else { 0x5eed_0002 }
     }
 
     /// All settings by name.
@@ -169,7 +179,7 @@ pub struct GateGradient {
 /// Task loss and gradient of gates `tau` on some pairs.
 ///
 /// # Errors
-/// [`Error::NonFiniteSite`] where an answer is not finite; those of the forward pass.
+/// [`Error::NonFiniteSite`] if a difference is not finite; those of the forward pass.
 pub fn step(
     (model, weights): (&Model, &Weights),
     nodes: &Nodes,
@@ -202,10 +212,12 @@ pub fn step(
     Ok(GateGradient { loss: losses.iter().map(|(loss, _)| loss).sum::<f64>() / count, gradient })
 }
 
-/// Learns a tau for every node: the larger, the more the task needs it. `questions` gives the pairs of a step.
+/// Learns a tau for every node: the larger, the more the task needs it. `task_batch` gives the
+/// pairs of a step.
 ///
 /// # Errors
-/// Those of the forward pass and of `questions`; [`Error::NonFiniteSite`] where an answer or the gradient is not finite.
+/// Those of the forward pass and of `task_batch`; [`Error::NonFiniteSite`] if a difference or the
+/// gradient is not finite.
 pub fn learn(
     model: (&Model, &Weights),
     nodes: &Nodes,
@@ -247,7 +259,7 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
 
-/// Puts circuits to the test on the same pairs, and remembers nothing else.
+/// Evaluates circuits on the same pairs.
 pub struct CircuitScorer<'a> {
     /// The model and its weights.
     pub model: (&'a Model, &'a Weights),
@@ -258,7 +270,7 @@ pub struct CircuitScorer<'a> {
 }
 
 impl CircuitScorer<'_> {
-    /// The answers of the nodes in `keep` alone.
+    /// The logit differences of the nodes in `keep` alone.
     ///
     /// # Errors
     /// Those of the forward pass.
@@ -277,16 +289,17 @@ impl CircuitScorer<'_> {
         Ok((diffs.loss(calibration), calibration))
     }
 
-    /// The least loss that calibration gives the nodes in `keep`, if it is at most `limit`. Most sets that are worse are told so by the first
-    /// few prompts.
+    /// The least loss that calibration gives the nodes in `keep`, if it is at most `limit`. The
+    /// first few prompts are enough to reject most worse sets.
     ///
     /// # Errors
     /// Those of the forward pass.
     pub fn within(&self, keep: &[bool], limit: f64) -> Result<Option<f64>> {
         let (model, weights) = self.model;
         let all = self.task_batch.lengths().len() as f64;
-        // No prompt's loss is negative, and no calibration of all is better for some of them than their own: what these cost at least, all
-        // cost. A twentieth is for the optimiser, which stops short of the optimum.
+        // No prompt's loss is negative, and no calibration of all prompts is better for some of
+        // them than their own, so the loss of some, calibrated, is a lower bound for all. The
+        // twentieth is for the optimiser, which stops short of the optimum.
         let go_on = |some: &LogitDiffs| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
         let diffs = self.task_batch.logit_diffs_while(model, weights, &mut self.nodes.keep(keep)?, go_on)?;
         Ok(diffs.map(|diffs| diffs.loss(diffs.calibrate())).filter(|loss| *loss <= limit))
@@ -312,7 +325,8 @@ pub fn first(order: &[usize], k: usize) -> Vec<bool> {
     keep
 }
 
-/// The smallest k, as bisection finds it, with which the first k nodes of `order` reach `target`; nothing if not even all do.
+/// The smallest k, as bisection finds it, with which the first k nodes of `order` reach `target`;
+/// nothing if not even all do.
 ///
 /// # Errors
 /// Those of the forward pass.
@@ -333,7 +347,8 @@ pub fn bisect(scorer: &CircuitScorer, order: &[usize], target: f64) -> Result<Op
     Ok(Some(high))
 }
 
-/// Removes nodes, those that the loss misses least first, as long as it stays within `limit`. Of what is left, no single node can go.
+/// Removes nodes, those with the least effect on the loss first, as long as it stays within
+/// `limit`. No single one of the remaining nodes can be removed.
 ///
 /// # Errors
 /// Those of the forward pass.
@@ -349,8 +364,8 @@ pub fn greedy_prune(scorer: &CircuitScorer, keep: &mut [bool], limit: f64) -> Re
             candidates.extend(loss.map(|loss| (loss, n)));
         }
         candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        // The best ones are tried again, since each removal changes what the next one costs: many at once as long as that works,
-        // fewer where it does not.
+        // The best ones are tried again, since each removal changes the effect of the next: many at
+        // once as long as that works, fewer where it does not.
         let (mut at, mut size) = (0, candidates.len());
         while at < candidates.len() {
             let tried = &candidates[at..candidates.len().min(at + size)];
@@ -364,7 +379,8 @@ pub fn greedy_prune(scorer: &CircuitScorer, keep: &mut [bool], limit: f64) -> Re
                 size = (tried.len() / 2).max(1);
             }
         }
-        // What could go before others went is measured anew, and at last once more all that is left.
+        // Nodes that could be removed before others were are measured again, and in the end all
+        // remaining ones.
         let all = pool == kept(keep);
         pool = match candidates.iter().all(|&(_, n)| keep[n]) {
             true if all => return Ok(()),

@@ -1,38 +1,77 @@
-//! From a task to its circuit: pairs, learned gates, the smallest circuit, clean-up, and the verdict on held-out pairs.
+//! From a task to its circuit: pairs, learned gates, the smallest circuit, clean-up, and its losses
+//! on held-out pairs.
 
 use serde::{Deserialize, Serialize};
 
 use super::local_search::local_search;
 use super::prune::{self, CircuitScorer, PruningStep, SearchSettings};
-use super::tasks::{self, Split, Task};
+use super::tasks::{self, PairBatch, Split, Task};
+use super::tune::tune;
 use super::{Calibration, LogitDiffs, LossSet, Nodes, TaskBatch};
 use crate::model::{Model, NoHooks, Weights};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-/// How the nodes are ranked before the smallest circuit is sought.
+/// How nodes are ranked before the smallest circuit is searched for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ranking {
     /// By gates learned with gradient descent.
     #[default]
     Learned,
-    /// By attribution: the size of gradient × (activation − mean), summed over positions and pairs. The baseline.
+    /// By attribution: the size of gradient × (activation − mean), summed over positions and pairs.
+    /// The baseline.
     Attribution,
+}
+
+/// How the circuit of a task is searched for.
+#[derive(Clone, Debug)]
+pub struct SearchPlan {
+    /// The hyper-parameters.
+    pub settings: SearchSettings,
+    /// How nodes are ranked.
+    pub ranking: Ranking,
+    /// Whether nodes are removed without which the loss stays at the target.
+    pub clean_up: bool,
+    /// Random settings to try around the given ones ([`tune`]).
+    pub trials: u64,
+}
+
+impl Default for SearchPlan {
+    fn default() -> Self {
+        Self { settings: SearchSettings::default(), ranking: Ranking::Learned, clean_up: true, trials: 0 }
+    }
+}
+
+impl SearchPlan {
+    /// Returns an error if it contradicts itself, or a setting is impossible.
+    ///
+    /// # Errors
+    /// Returns [`Error::Request`] or [`Error::Config`].
+    pub fn validate(&self) -> Result<()> {
+        if self.trials > 0 && self.ranking == Ranking::Attribution {
+            let message = "random settings (--tune) are those of learned gates, which --ranking attribution does not \
+                           have: leave one of them out";
+            return Err(Error::Request(message.into()));
+        }
+        self.settings.validate()
+    }
 }
 
 /// A circuit as a set of nodes.
 #[derive(Clone, Debug, Default)]
 pub struct SearchResult {
+    /// The settings it was found with.
+    pub settings: SearchSettings,
     /// The nodes' scores: learned taus, or attributions.
     pub scores: Vec<f32>,
     /// Which nodes are kept, by number.
     pub keep: Vec<bool>,
     /// How many nodes bisection kept, before the clean-up.
     pub bisected_len: usize,
-    /// The calibration found on the pairs that the circuit was chosen by.
+    /// The calibration found on the train pairs.
     pub calibration: Calibration,
-    /// On the pairs that the circuit was chosen by.
+    /// On the train pairs, which the circuit was chosen by.
     pub train: LossSet,
     /// On pairs of the test split.
     pub test: LossSet,
@@ -48,68 +87,42 @@ pub struct CircuitSearch<'a> {
     pub tokenizer: &'a Tokenizer,
 }
 
-/// Of how many nodes, those with the largest scores, the polish may take some that bisection did not keep.
+/// The local search may add nodes from this many with the largest scores.
 const POOL: usize = 128;
 
-/// Told of every step of pruning, from whichever thread.
+/// Called after every step of pruning, from any thread.
 pub type OnStep<'a> = dyn Fn(PruningStep) + Sync + 'a;
 
-/// Seeds beside the run's own, so that no two streams of pairs are the same.
-pub(super) const TRAIN_STREAM: u64 = 0x5eed_0001;
-pub(super) const TEST_STREAM: u64 = 0x5eed_0002;
-
 impl CircuitSearch<'_> {
-    /// `count` pairs of a task from `index` on, and the index to go on from.
+    /// Searches for the circuit of a task.
     ///
     /// # Errors
-    /// Those of [`tasks::batch`] and [`TaskBatch::new`].
-    pub fn pairs(
-        &self,
-        task: &Task,
-        split: Split,
-        (seed, index): (u64, u64),
-        count: usize,
-        max_length: usize,
-    ) -> Result<(tasks::PairBatch, TaskBatch)> {
-        let longest = max_length.min(self.model.config.block_size);
-        let batch = tasks::batch(task, split, seed, index, count, self.tokenizer, longest)?;
-        let task_batch = TaskBatch::new(self.model, &batch.tokens)?;
-        Ok((batch, task_batch))
-    }
-
-    /// Finds the circuit of a task. `clean` removes nodes that the loss does not miss.
-    ///
-    /// # Errors
-    /// Those of [`CircuitSearch::rank`] and [`CircuitSearch::choose`].
-    pub fn run(
-        &self,
-        task: &Task,
-        settings: &SearchSettings,
-        ranking: Ranking,
-        clean_up: bool,
-        watch: &OnStep,
-    ) -> Result<SearchResult> {
+    /// Those of [`CircuitSearch::rank`], [`CircuitSearch::choose`] and [`tune`].
+    pub fn run(&self, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
         let task = &task.clone().for_tokenizer(self.tokenizer)?;
-        let scores = self.rank(task, settings, ranking, watch)?;
-        self.choose(task, settings, scores, clean_up)
+        if plan.trials > 0 {
+            return tune(self, task, plan, on_step);
+        }
+        let scores = self.rank(task, &plan.settings, plan.ranking, on_step)?;
+        self.choose(task, &plan.settings, scores, plan.clean_up)
     }
 
     /// A score for every node: the larger, the more the task needs it.
     ///
     /// # Errors
-    /// [`Error::OutOfReach`] if not even all nodes reach the target loss; those of the pairs and of the forward pass.
-    pub fn rank(&self, task: &Task, settings: &SearchSettings, ranking: Ranking, watch: &OnStep) -> Result<Vec<f32>> {
+    /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of the
+    /// pairs and of the forward pass.
+    pub fn rank(&self, task: &Task, settings: &SearchSettings, ranking: Ranking, on_step: &OnStep) -> Result<Vec<f32>> {
         settings.validate()?;
-        let (_, choosing) = self.train_pairs(task, settings)?;
+        let (_, train) = self.eval_pairs(task, Split::Train, settings)?;
         let weights = self.weights();
-        let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch: &choosing };
-        let (whole, _) = scorer.loss(&vec![true; self.nodes.layout.len()])?;
-        if whole.is_nan() || whole > settings.target_loss {
-            return Err(Error::OutOfReach { loss: whole, target: settings.target_loss });
+        let (all, _) = self.scorer(&weights, &train).loss(&vec![true; self.nodes.layout.len()])?;
+        if all.is_nan() || all > settings.target_loss {
+            return Err(Error::UnreachableTarget { loss: all, target: settings.target_loss });
         }
         let mut scores = match ranking {
-            Ranking::Learned => self.learn(task, settings, watch)?,
-            Ranking::Attribution => self.attribute(&choosing, settings)?,
+            Ranking::Learned => self.learn(task, settings, on_step)?,
+            Ranking::Attribution => self.attribute(&train, settings)?,
         };
         for (score, excluded) in scores.iter_mut().zip(&self.nodes.excluded) {
             if *excluded {
@@ -119,11 +132,12 @@ impl CircuitSearch<'_> {
         Ok(scores)
     }
 
-    /// The smallest circuit of the nodes with the largest scores that reaches the target loss, without the nodes that it does
-    /// not miss if `clean` is set, and the verdict on held-out pairs.
+    /// The smallest circuit of the nodes with the largest scores that reaches the target loss, and
+    /// its losses on held-out pairs. `clean_up` removes nodes without which it still does.
     ///
     /// # Errors
-    /// [`Error::OutOfReach`] if not even all nodes reach the target loss; those of the pairs and of the forward pass.
+    /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of the
+    /// pairs and of the forward pass.
     pub fn choose(
         &self,
         task: &Task,
@@ -131,13 +145,13 @@ impl CircuitSearch<'_> {
         scores: Vec<f32>,
         clean_up: bool,
     ) -> Result<SearchResult> {
-        let (_, choosing) = self.train_pairs(task, settings)?;
+        let (_, train) = self.eval_pairs(task, Split::Train, settings)?;
         let weights = self.weights();
-        let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch: &choosing };
+        let scorer = self.scorer(&weights, &train);
         let order = prune::order(&scores);
         let Some(k) = prune::bisect(&scorer, &order, settings.target_loss)? else {
             let (loss, _) = scorer.loss(&vec![true; order.len()])?;
-            return Err(Error::OutOfReach { loss, target: settings.target_loss });
+            return Err(Error::UnreachableTarget { loss, target: settings.target_loss });
         };
         let mut keep = prune::first(&order, k);
         if clean_up {
@@ -146,52 +160,60 @@ impl CircuitSearch<'_> {
                 local_search(&scorer, &mut keep, &order[..order.len().min(k.max(POOL))], settings.target_loss)?;
             }
         }
-        self.evaluate(
-            task,
-            settings,
-            &choosing,
-            SearchResult { scores, keep, bisected_len: k, ..SearchResult::default() },
-        )
+        let settings = settings.clone();
+        self.evaluate(task, &train, SearchResult { settings, scores, keep, bisected_len: k, ..SearchResult::default() })
     }
 
-    /// A circuit that is small enough for it [refined](super::local_search) with nodes of `pool`.
+    /// The result after a [local search](super::local_search) with nodes of `pool`, if the circuit
+    /// is small enough.
     ///
     /// # Errors
     /// Those of the pairs and of the forward pass.
-    pub fn local_search(
-        &self,
-        task: &Task,
-        settings: &SearchSettings,
-        mut result: SearchResult,
-        pool: &[usize],
-    ) -> Result<SearchResult> {
-        if prune::count(&result.keep) > settings.local_search_max {
+    pub(super) fn local_search(&self, task: &Task, mut result: SearchResult, pool: &[usize]) -> Result<SearchResult> {
+        if prune::count(&result.keep) > result.settings.local_search_max {
             return Ok(result);
         }
-        let task = &task.clone().for_tokenizer(self.tokenizer)?;
-        let (_, choosing) = self.train_pairs(task, settings)?;
+        let (_, train) = self.eval_pairs(task, Split::Train, &result.settings)?;
         let weights = self.weights();
-        let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch: &choosing };
-        local_search(&scorer, &mut result.keep, pool, settings.target_loss)?;
-        self.evaluate(task, settings, &choosing, result)
+        local_search(&self.scorer(&weights, &train), &mut result.keep, pool, result.settings.target_loss)?;
+        self.evaluate(task, &train, result)
     }
 
     /// Calibration and losses of a circuit whose nodes are chosen.
-    pub(super) fn evaluate(
+    pub(super) fn evaluate(&self, task: &Task, train: &TaskBatch, result: SearchResult) -> Result<SearchResult> {
+        let weights = self.weights();
+        let (_, calibration) = self.scorer(&weights, train).loss(&result.keep)?;
+        let (_, test) = self.eval_pairs(task, Split::Test, &result.settings)?;
+        let losses = |batch| self.losses(batch, &result.keep, calibration);
+        Ok(SearchResult { calibration, train: losses(train)?, test: losses(&test)?, ..result })
+    }
+
+    /// The pairs that circuits of a task are chosen by, or evaluated on.
+    ///
+    /// # Errors
+    /// Those of [`tasks::batch`] and [`TaskBatch::new`].
+    pub(super) fn eval_pairs(
         &self,
         task: &Task,
+        split: Split,
         settings: &SearchSettings,
-        choosing: &TaskBatch,
-        result: SearchResult,
-    ) -> Result<SearchResult> {
-        let weights = self.weights();
-        let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch: choosing };
-        let (_, calibration) = scorer.loss(&result.keep)?;
-        let train = self.losses(choosing, &result.keep, calibration)?;
-        let (judged, longest) = (settings.eval_pairs, settings.max_length);
-        let (_, held_out) = self.pairs(task, Split::Test, (settings.seed ^ TEST_STREAM, 0), judged, longest)?;
-        let test = self.losses(&held_out, &result.keep, calibration)?;
-        Ok(SearchResult { calibration, train, test, ..result })
+    ) -> Result<(PairBatch, TaskBatch)> {
+        self.pairs(task, split, settings.eval_seed(split), 0, settings.eval_pairs, settings.max_length)
+    }
+
+    fn pairs(
+        &self,
+        task: &Task,
+        split: Split,
+        seed: u64,
+        first: u64,
+        count: usize,
+        max_length: usize,
+    ) -> Result<(PairBatch, TaskBatch)> {
+        let max_length = max_length.min(self.model.config.block_size);
+        let pairs = tasks::batch(task, split, seed, first, count, self.tokenizer, max_length)?;
+        let batch = TaskBatch::new(self.model, &pairs.tokens)?;
+        Ok((pairs, batch))
     }
 
     /// The model's weights, for one thread.
@@ -199,48 +221,53 @@ impl CircuitSearch<'_> {
         Weights::constant(self.model, &[])
     }
 
-    fn learn(&self, task: &Task, settings: &SearchSettings, watch: &OnStep) -> Result<Vec<f32>> {
+    pub(super) fn scorer<'s>(&'s self, weights: &'s Weights, task_batch: &'s TaskBatch) -> CircuitScorer<'s> {
+        CircuitScorer { model: (self.model, weights), nodes: &self.nodes, task_batch }
+    }
+
+    fn learn(&self, task: &Task, settings: &SearchSettings, on_step: &OnStep) -> Result<Vec<f32>> {
         let mut index = 0;
-        let mut task_batch = |_| {
-            let at = (settings.seed, index);
-            let (batch, task_batch) = self.pairs(task, Split::Train, at, settings.pairs, settings.max_length)?;
-            index = batch.next_index;
-            Ok(task_batch)
+        let mut batches = |_| {
+            let SearchSettings { seed, pairs, max_length, .. } = *settings;
+            let (pairs, batch) = self.pairs(task, Split::Train, seed, index, pairs, max_length)?;
+            index = pairs.next_index;
+            Ok(batch)
         };
-        prune::learn((self.model, &self.weights()), &self.nodes, settings, &mut task_batch, &mut |progress| {
-            watch(progress)
-        })
+        let weights = self.weights();
+        prune::learn((self.model, &weights), &self.nodes, settings, &mut batches, &mut |step| on_step(step))
     }
 
     fn attribute(&self, task_batch: &TaskBatch, settings: &SearchSettings) -> Result<Vec<f32>> {
         let free = SearchSettings { k_coef: 0.0, ..settings.clone() };
-        // With all gates open and equal, the gradient of tau is gradient × (activation − mean) but for a constant.
+        // With all gates open and equal, the gradient of tau is gradient × (activation − mean) but
+        // for a constant.
         let open = vec![1.0; self.nodes.layout.len()];
         let step = prune::step((self.model, &self.weights()), &self.nodes, task_batch, &open, &free)?;
         Ok(step.gradient.iter().map(|g| g.abs() as f32).collect())
     }
 
-    /// What the circuit, its complement and the whole model make of some pairs.
+    /// The losses of the circuit, of its complement and of the whole model.
     ///
     /// # Errors
     /// Those of the forward pass.
     pub fn losses(&self, task_batch: &TaskBatch, keep: &[bool], calibration: Calibration) -> Result<LossSet> {
         let weights = self.weights();
-        let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch };
-        let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
-        let whole = task_batch.logit_diffs(self.model, &weights, &mut NoHooks)?;
-        let [circuit, ablated]: [LogitDiffs; 2] = [scorer.logit_diffs(keep)?, scorer.logit_diffs(&rest)?];
-        // The rest is calibrated too: a constant preference for one answer is no sign that the circuit is needed.
-        let (plain, rest) = (Calibration::default(), ablated.calibrate());
+        let scorer = self.scorer(&weights, task_batch);
+        let complement: Vec<bool> = keep.iter().map(|kept| !kept).collect();
+        let model = task_batch.logit_diffs(self.model, &weights, &mut NoHooks)?;
+        let [circuit, ablated]: [LogitDiffs; 2] = [scorer.logit_diffs(keep)?, scorer.logit_diffs(&complement)?];
+        // The complement is calibrated too: a constant preference for one answer is no sign that
+        // the circuit is needed.
+        let (plain, own) = (Calibration::default(), ablated.calibrate());
         Ok(LossSet {
-            model: whole.loss(plain),
+            model: model.loss(plain),
             circuit: circuit.loss(calibration),
             circuit_uncalibrated: circuit.loss(plain),
-            ablated: ablated.loss(rest),
-            ablated_calibration: Some(rest),
-            accuracy_model: whole.accuracy(plain),
+            ablated: ablated.loss(own),
+            ablated_calibration: Some(own),
+            accuracy_model: model.accuracy(plain),
             accuracy_circuit: circuit.accuracy(calibration),
-            accuracy_ablated: ablated.accuracy(rest),
+            accuracy_ablated: ablated.accuracy(own),
         })
     }
 }

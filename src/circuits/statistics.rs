@@ -1,14 +1,16 @@
-//! Activation statistics of a circuit's nodes, and the file that keeps them beside the circuit.
+//! Activation statistics of a circuit's nodes, and their file next to the circuit's.
 //!
-//! They describe the whole model: nothing is ablated. For every node there are three sets of activations: those over a corpus, over the
-//! positive and over the negative prompts that the circuit was chosen by; and a fourth, how much more it is in each positive prompt than in the
-//! negative one of the same pair, position by position. Of each set the file has the moments, a histogram, and snippets of
-//! text: where the activation is at the top, and where at the bottom, at each of [`QUANTILES`].
+//! They describe the whole model: nothing is ablated. For every node there are four sets of
+//! activations: those over a corpus, over the clean and over the counterfactual prompts that the
+//! circuit was chosen by, and the difference between the two prompts of each pair, position by
+//! position. The file has the moments and a histogram of each set, and snippets of text at the top
+//! and at the bottom of each of [`QUANTILES`].
 //!
-//! *At the top q* means: with the n values in order, the value with `floor(q · (n − 1))` values above it is the quantile; the snippets are
-//! the positions whose values are nearest to it, going outward from it to both sides, at most one of each sequence. *At the bottom q* is the
-//! same from below. Of values that are equally near, such as the many zeros that AbsTopK leaves, a hash of position and seed decides, so
-//! that they come from all over the corpus.
+//! *At the top q* means: with the n values in order, the value with `floor(q · (n − 1))` values
+//! above it is the quantile; the snippets are the positions whose values are nearest to it, going
+//! outward from it to both sides, at most one of each sequence. *At the bottom q* is the same from
+//! below. Of values that are equally near, such as the many zeros that AbsTopK leaves, a hash of
+//! position and seed decides, so that they come from all over the corpus.
 
 use std::path::Path;
 
@@ -52,21 +54,23 @@ pub struct Statistics {
 pub struct NodeStatistics {
     /// The node.
     pub node: Node,
-    /// Where the first bin of its three histograms begins: its smallest activation in all three sets.
+    /// Where the first bin of its three histograms begins: its smallest activation in all three
+    /// sets.
     pub low: f32,
     /// Where the last bin ends: its largest activation.
     pub high: f32,
     /// Over the corpus.
     pub corpus: Activations,
-    /// Over all positions of the positive prompts.
+    /// Over all positions of the clean prompts.
     #[serde(rename = "positive")]
     pub clean: Activations,
-    /// Over all positions of the negative prompts.
+    /// Over all positions of the counterfactual prompts.
     #[serde(rename = "negative")]
     pub counterfactual: Activations,
-    /// The activations in each positive prompt less those in its negative one. Prompts of different lengths meet at their ends, where the
-    /// question is asked; what the longer one has more is left out. Of the first [`PAIRS`](super::collect::PAIRS) pairs. The snippets have the
-    /// positive prompt's tokens. Nothing where there are no pairs, and in files of earlier versions.
+    /// The activations in each clean prompt minus those in its counterfactual one, for the first
+    /// [`PAIRS`](super::collect::PAIRS) pairs. Prompts of different lengths are aligned at their
+    /// ends. The snippets have the clean prompt's tokens. Nothing if there are no pairs, and in
+    /// files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<Activations>,
 }
@@ -86,8 +90,9 @@ pub struct Activations {
     pub mean: f64,
     /// The standard deviation (that of a population), zeros included.
     pub std: f64,
-    /// The nonzero ones counted in [`BINS`] equal bins from [`NodeStatistics::low`] to [`NodeStatistics::high`], those of
-    /// [`NodeStatistics::difference`] from `min` to `max`; a value on the border of two is in the upper one, the largest in the last.
+    /// The nonzero ones counted in [`BINS`] equal bins from [`NodeStatistics::low`] to
+    /// [`NodeStatistics::high`], those of [`NodeStatistics::difference`] from `min` to `max`; a
+    /// value on the border of two is in the upper one, the largest in the last.
     pub histogram: Vec<u64>,
     /// Snippets at each of [`QUANTILES`].
     pub quantiles: Vec<Quantile>,
@@ -136,14 +141,17 @@ impl Activations {
 }
 
 impl Statistics {
-    /// Runs the whole model over the three sets of sequences, twice, and twice more over the prompts for their differences, eight sequences at a
-    /// time. What is kept of a node in between is bounded: its values in [`collect::PAIRS`](super::collect::PAIRS) negative prompts, and all up
-    /// to [`collect::RESERVOIR`](super::collect::RESERVOIR) of a set; of larger sets that many, drawn by `seed`, stand for all where quantiles
-    /// are found (and there alone).
+    /// Runs the whole model over the three sets of sequences (corpus, clean prompts, counterfactual
+    /// prompts), twice, and twice more over the prompts for their differences, eight sequences at a
+    /// time. Memory is bounded: of each node, its values in
+    /// [`collect::PAIRS`](super::collect::PAIRS) counterfactual prompts, and up to
+    /// [`collect::RESERVOIR`](super::collect::RESERVOIR) values of a set; quantiles of larger sets
+    /// come from that many, drawn by `seed`.
     ///
     /// # Errors
-    /// [`crate::Error::OtherModel`] if the circuit is not a part of `model`, [`crate::Error::NonFiniteSite`] where an activation is not
-    /// finite, [`crate::Error::Shape`] for sequences that the model does not take, the device's, and [`crate::Error::Stopped`].
+    /// [`crate::Error::OtherModel`] if the circuit is not a part of `model`,
+    /// [`crate::Error::NonFiniteSite`] where an activation is not finite, [`crate::Error::Shape`]
+    /// for sequences that the model does not take, the device's, and [`crate::Error::Stopped`].
     pub fn measure(
         model: &Model,
         circuit: &Circuit,
@@ -161,7 +169,8 @@ impl Statistics {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] where it cannot be read, [`crate::Error::File`] naming what is wrong in it.
+    /// [`crate::Error::Io`] where it cannot be read, [`crate::Error::File`] naming what is wrong in
+    /// it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         versioned::load(path.as_ref())
     }
@@ -169,7 +178,8 @@ impl Statistics {
     /// Writes the file whole or not at all. The same statistics give the same bytes.
     ///
     /// # Errors
-    /// [`crate::Error::File`] for what [`Statistics::load`] would refuse, [`crate::Error::Io`] where the system refuses.
+    /// [`crate::Error::File`] for what [`Statistics::load`] rejects, [`crate::Error::Io`] if it
+    /// cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         versioned::save(self, path.as_ref())
     }

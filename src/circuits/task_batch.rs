@@ -1,4 +1,5 @@
-//! Pairs of a task put to a model: both prompts of every pair in one batch, and how sure it is of the right answers.
+//! Pairs of a task run through a model: both prompts of every pair in one batch, and the logit
+//! differences of the answers.
 
 use std::cell::Cell;
 
@@ -13,39 +14,40 @@ use crate::ops::logit_diff::{TokenPairs, loss};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
-/// Pairs on a device: first all positive prompts, then all negative ones, padded on the right to equal length. What comes
-/// after a prompt does not change what a causal model says at its end.
+/// Pairs on a device: first all clean prompts, then all counterfactual ones, padded on the right to
+/// equal length. In a causal model, what follows a prompt does not change the logits at its end.
 pub struct TaskBatch {
     whole: SubBatch,
-    /// The same prompts in parts of like length; none if they are few.
+    /// The same prompts in batches of similar length; none if they are few.
     parts: Vec<SubBatch>,
     lengths: Vec<usize>,
     pairs: usize,
 }
 
-/// Some of the prompts.
+/// A batch with some of the prompts.
 struct SubBatch {
     batch: Batch,
     places: QueryPositions,
     choices: TokenPairs,
-    /// Which ones, by their numbers among all.
+    /// The prompts' numbers.
     numbers: Vec<usize>,
 }
 
-/// A prompt, the right and the wrong token after it.
+/// A prompt, the correct and the incorrect token after it.
 type Prompt<'a> = (&'a [u32], u32, u32);
 
 /// What [`TaskBatch::logit_diffs_on_tape`] gives, where it is not finite.
 pub(super) const LOGIT_DIFF: &str = "the difference between the answers' logits";
 
-/// Tokens of a part on the CPU: their activations stay in its caches.
+/// Tokens of a batch on the CPU: few enough that their activations stay in its caches.
 const PART: usize = 1024;
 
 impl TaskBatch {
     /// Puts pairs on the model's device.
     ///
     /// # Errors
-    /// [`Error::Shape`] for no pairs, empty prompts or prompts longer than the model reads, and the device's limits.
+    /// [`Error::Shape`] for no pairs, empty prompts or prompts longer than the model reads, and the
+    /// device's limits.
     pub fn new(model: &Model, pairs: &[TokenPair]) -> Result<Self> {
         let clean = pairs.iter().map(|p| (&p.clean[..], p.target, p.alternative));
         let counterfactual = pairs.iter().map(|p| (&p.counterfactual[..], p.alternative, p.target));
@@ -66,20 +68,21 @@ impl TaskBatch {
         Ok(Self { whole, parts, lengths, pairs: pairs.len() })
     }
 
-    /// How many pairs there are.
+    /// The number of pairs.
     pub fn pairs(&self) -> usize {
         self.pairs
     }
 
-    /// The lengths of the prompts, the positive ones first; sequences are padded to the longest.
+    /// The lengths of the prompts, the clean ones first; sequences are padded to the longest.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
     }
 
-    /// For every prompt the right answer's logit minus the wrong one's, `(2 · pairs)`.
+    /// For every prompt the correct answer's logit minus the other's, `(2 · pairs)`, recorded on
+    /// `tape`.
     ///
     /// # Errors
-    /// Those of the forward pass and of `sites`.
+    /// Those of the forward pass and of the hooks.
     pub fn logit_diffs_on_tape(
         &self,
         model: &Model,
@@ -90,11 +93,11 @@ impl TaskBatch {
         self.whole.logit_diffs_on_tape(model, weights, tape, sites)
     }
 
-    /// Returns an error unless all of `values` are finite, which were computed, as `what` says, from a forward pass of all prompts with
-    /// `sites`.
+    /// Returns an error if one of `values` is not finite, which were computed, as `what` says, from
+    /// a forward pass of all prompts with these hooks.
     ///
     /// # Errors
-    /// [`Error::NonFiniteSite`]; those of the forward pass and of `sites`.
+    /// [`Error::NonFiniteSite`]; those of the forward pass and of the hooks.
     pub fn check_finite(
         &self,
         (what, values): (&str, &[f32]),
@@ -102,21 +105,24 @@ impl TaskBatch {
         weights: &Weights,
         sites: &mut dyn Hooks,
     ) -> Result<()> {
-        model.check_finite((what, values), weights, &self.whole.batch, sites)
+        model.check_finite(what, values, weights, &self.whole.batch, sites)
     }
 
-    /// The model's answers, without a way back. `sites` may see a few prompts at a time.
+    /// The logit differences, without gradients. The hooks may be called for a few prompts at a
+    /// time.
     ///
     /// # Errors
-    /// [`Error::NonFiniteSite`] where an answer is not finite; those of the forward pass and of `sites`.
+    /// [`Error::NonFiniteSite`] if a difference is not finite; those of the forward pass and of the
+    /// hooks.
     pub fn logit_diffs(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
         Ok(self.logit_diffs_while(model, weights, sites, |_| true)?.unwrap_or_default())
     }
 
-    /// As [`TaskBatch::logit_diffs`], given up as soon as `go_on` says no to the answers so far.
+    /// As [`TaskBatch::logit_diffs`], but returns nothing as soon as `go_on` returns false for the
+    /// differences so far.
     ///
     /// # Errors
-    /// Those of the forward pass and of `sites`.
+    /// Those of the forward pass and of the hooks.
     pub fn logit_diffs_while(
         &self,
         model: &Model,
@@ -125,7 +131,7 @@ impl TaskBatch {
         mut go_on: impl FnMut(&LogitDiffs) -> bool,
     ) -> Result<Option<LogitDiffs>> {
         let parts = if self.parts.is_empty() { std::slice::from_ref(&self.whole) } else { &self.parts[..] };
-        // By their numbers, so that the order of the parts leaves no trace in the sums.
+        // In the order of the prompts, so that sums do not depend on the order of the batches.
         let mut diffs: Vec<Option<f64>> = vec![None; self.lengths.len()];
         let collect = |diffs: &[Option<f64>]| {
             let (clean, counterfactual) = diffs.split_at(self.pairs);
@@ -137,16 +143,16 @@ impl TaskBatch {
                 return Ok(None);
             }
             let z = part.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
-            model.check_finite((LOGIT_DIFF, &z), weights, &part.batch, sites)?;
+            model.check_finite(LOGIT_DIFF, &z, weights, &part.batch, sites)?;
             part.numbers.iter().zip(z).for_each(|(&number, z)| diffs[number] = Some(f64::from(z)));
         }
         Ok(Some(collect(&diffs)))
     }
 
-    /// As [`TaskBatch::logit_diffs`], with all prompts in one batch: for `sites` that look at all of them.
+    /// As [`TaskBatch::logit_diffs`], with all prompts in one batch.
     ///
     /// # Errors
-    /// Those of the forward pass and of `sites`.
+    /// Those of the forward pass and of the hooks.
     pub fn logit_diffs_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
         let z = self.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
         self.check_finite((LOGIT_DIFF, &z), model, weights, sites)?;
@@ -184,16 +190,17 @@ impl SubBatch {
     }
 }
 
-/// How sure a model is of the right answers: the right one's logit minus the wrong one's.
+/// The correct answer's logit minus the other's, for every prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogitDiffs {
-    /// Of the positive prompts.
+    /// Of the clean prompts.
     pub clean: Vec<f64>,
-    /// Of the negative prompts.
+    /// Of the counterfactual prompts.
     pub counterfactual: Vec<f64>,
 }
 
-/// A scale and a shift of the two answers' logits (method: section 4). The shift favours the target.
+/// A scale and a shift of the two answers' logits (method: section 4). The shift favours the
+/// target.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Multiplies the difference of the logits.
@@ -214,25 +221,26 @@ impl LogitDiffs {
         clean.chain(self.counterfactual.iter().map(move |z| c.scale * z - c.shift))
     }
 
-    /// How many answers there are.
+    /// The number of prompts.
     pub(super) fn len(&self) -> usize {
         self.clean.len() + self.counterfactual.len()
     }
 
-    /// The task loss: minus log softmax over the two answers, averaged over both members of all pairs.
+    /// The task loss: minus log softmax over the two answers, averaged over both members of all
+    /// pairs.
     pub fn loss(&self, calibration: Calibration) -> f64 {
         let count = self.len().max(1);
         self.calibrated(calibration).map(|z| loss(z).0).sum::<f64>() / count as f64
     }
 
-    /// The share of prompts whose right answer is the more probable one.
+    /// The share of prompts whose correct answer is the more probable one.
     pub fn accuracy(&self, calibration: Calibration) -> f64 {
         let count = self.len().max(1);
         self.calibrated(calibration).filter(|z| *z > 0.0).count() as f64 / count as f64
     }
 
-    /// The calibration with the least loss that 16 steps of L-BFGS find; the neutral one where they find none better, and for answers
-    /// that are not finite.
+    /// The calibration with the least loss that 16 steps of L-BFGS find; the neutral one where they
+    /// find none better, and for differences that are not finite.
     pub fn calibrate(&self) -> Calibration {
         let start = Calibration::default();
         let line = MoreThuenteLineSearch::new();
@@ -246,18 +254,18 @@ impl LogitDiffs {
     }
 }
 
-/// How often calibration looks at the loss at most. Sixteen steps of a line search that converges take a few looks each; one that
-/// meets numbers that are not finite would go on for ever.
+/// Evaluations of the loss in a calibration, at most. Each of sixteen line searches takes a few if
+/// it converges; one that meets numbers that are not finite would never end.
 const EVALUATIONS: u32 = 1000;
 
-/// What calibration minimises.
+/// The loss that calibration minimises.
 struct CalibrationProblem<'a> {
     diffs: &'a LogitDiffs,
     left: Cell<u32>,
 }
 
 impl CalibrationProblem<'_> {
-    /// Ends the search where a number is not finite or it takes too long.
+    /// Ends the calibration if a number is not finite or there were too many evaluations.
     fn look(&self, numbers: &[f64]) -> Result<(), argmin::core::Error> {
         self.left.set(self.left.get().saturating_sub(1));
         match self.left.get() > 0 && numbers.iter().all(|number| number.is_finite()) {

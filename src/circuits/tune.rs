@@ -6,80 +6,74 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::prune::{self, SearchSettings};
-use super::search::{CircuitSearch, OnStep, Ranking, SearchResult};
+use super::search::{CircuitSearch, OnStep, Ranking, SearchPlan, SearchResult};
 use super::tasks::Task;
 use super::{graph, parallel};
 use crate::{Error, Result};
 
-/// Prunes with the given settings and with `trials` random ones, and returns the smallest circuit with its settings: the one
-/// with the fewest nodes and edges together, of equals the one with the lower held-in loss. With `clean`,
-/// the best trials' circuits are [refined](super::local_search) with the nodes of all trials' circuits to choose from.
+/// Prunes with the settings of `plan` and with `plan.trials` random ones, and returns the smallest
+/// circuit: the one with the fewest nodes and edges together, of equals the one with the lower loss
+/// on the train pairs. With `plan.clean_up`, a [local search](super::local_search) with the nodes
+/// of all trials' circuits follows for the best trials.
 ///
-/// Each trial multiplies lr, k_coef and weight_decay by random factors, log-uniform between 1/10 and 10 (lr: 1/4 and 4), draws
-/// the mean of tau at the start from (0, 0.5), and takes another seed. Trials depend on the seed and their number alone.
+/// Each trial multiplies lr, k_coef and weight_decay by random factors, log-uniform between 1/10
+/// and 10 (lr: 1/4 and 4), draws the mean of tau at the start from (0, 0.5), and uses another seed.
+/// A trial depends on the seed and its number alone.
 ///
 /// # Errors
-/// Those of [`CircuitSearch::find`], [`Error::Stopped`] among them; [`Error::OutOfReach`] only if no trial succeeds.
-pub fn tune(
-    search: &CircuitSearch,
-    task: &Task,
-    centre: &SearchSettings,
-    trials: u64,
-    clean_up: bool,
-    watch: &OnStep,
-) -> Result<(SearchResult, SearchSettings)> {
-    let count = usize::try_from(trials.saturating_add(1)).unwrap_or(usize::MAX);
+/// Returns [`Error::UnreachableTarget`] if no trial succeeds, [`Error::Request`] for another ranking than
+/// by learned gates; those of [`CircuitSearch::run`].
+pub fn tune(search: &CircuitSearch, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
+    plan.validate()?;
+    let count = usize::try_from(plan.trials.saturating_add(1)).unwrap_or(usize::MAX);
     let device = &search.model.device;
     let results = parallel::map(device, count, |trial| {
-        let settings = around(centre, trial as u64);
-        let plain = SearchSettings { local_search_max: 0, ..settings.clone() };
-        let result = search.run(task, &plain, Ranking::Learned, clean_up, watch)?;
-        let trial = Trial::new(search, result, settings)?;
-        tracing::debug!("{}: {} nodes and edges, {:?}", task.name, trial.size, trial.settings);
+        let settings = around(&plan.settings, trial as u64);
+        // The local search comes last, with the nodes of all trials.
+        let first = SearchSettings { local_search_max: 0, ..settings.clone() };
+        let scores = search.rank(task, &first, Ranking::Learned, on_step)?;
+        let result = search.choose(task, &first, scores, plan.clean_up)?;
+        let trial = Trial::new(search, SearchResult { settings, ..result })?;
+        tracing::debug!("{}: {} nodes and edges, {:?}", task.name, trial.size, trial.result.settings);
         Ok(trial)
     })?;
     let (mut done, mut failure) = (Vec::new(), None);
     for result in results {
         match result {
             Ok(trial) => done.push(trial),
-            // Other settings may find what these did not. Any other error is no answer.
-            Err(error @ Error::OutOfReach { .. }) => failure = Some(error),
+            // Other settings may find what these did not.
+            Err(error @ Error::UnreachableTarget { .. }) => failure = Some(error),
             Err(error) => return Err(error),
         }
     }
     done.sort_by(Trial::compare);
     let in_some = |n: &usize| done.iter().any(|trial| trial.result.keep[*n]);
     let pool: Vec<usize> = (0..search.nodes.layout.len()).filter(in_some).collect();
-    done.truncate(if clean_up { REFINED } else { 1 });
+    done.truncate(if plan.clean_up { REFINED } else { 1 });
     let refined = parallel::map(device, done.len(), |at| {
-        let Trial { result, settings, .. } = &done[at];
-        let result =
-            if clean_up { search.local_search(task, settings, result.clone(), &pool)? } else { result.clone() };
-        Trial::new(search, result, settings.clone())
+        let result = done[at].result.clone();
+        Trial::new(search, if plan.clean_up { search.local_search(task, result, &pool)? } else { result })
     })?;
-    match (refined.into_iter().collect::<Result<Vec<_>>>()?.into_iter().min_by(Trial::compare), failure) {
-        (Some(best), _) => Ok((best.result, best.settings)),
-        (None, Some(error)) => Err(error),
-        (None, None) => Err(Error::Text(format!("{}: no trial", task.name))),
-    }
+    let best = refined.into_iter().collect::<Result<Vec<_>>>()?.into_iter().min_by(Trial::compare);
+    // Without a trial that succeeded, at least one has failed.
+    best.map(|best| best.result).ok_or_else(|| failure.unwrap_or(Error::Stopped))
 }
 
 /// How many of the trials' circuits are refined.
 const REFINED: usize = 4;
 
-/// A circuit, how large it is, and what it was found with.
+/// A circuit and how large it is.
 struct Trial {
     /// Nodes and edges.
     size: usize,
     result: SearchResult,
-    settings: SearchSettings,
 }
 
 impl Trial {
-    fn new(search: &CircuitSearch, result: SearchResult, settings: SearchSettings) -> Result<Self> {
+    fn new(search: &CircuitSearch, result: SearchResult) -> Result<Self> {
         let edges = graph(search.model, &search.nodes.layout, &result.keep)?.edges.len();
         let size = prune::count(&result.keep) + edges;
-        Ok(Self { size, result, settings })
+        Ok(Self { size, result })
     }
 
     /// The smaller one first, of equals the one with the lower held-in loss.

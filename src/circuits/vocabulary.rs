@@ -1,4 +1,4 @@
-//! Which tokens a residual channel has to do with, straight from a model's tables.
+//! The tokens with the largest embedding and unembedding weights of a residual channel.
 
 use super::{TokenWeight, TokenWeights};
 use crate::Result;
@@ -7,8 +7,9 @@ use crate::model::ModelConfig;
 use crate::text::notation;
 use crate::text::tokenizer::Tokenizer;
 
-/// Of the embedding and of the unembedding, both (V, d_model), the column `channel`: the `count` largest weights that are not zero, largest
-/// first. A token that the tokenizer does not know has its number for a text.
+/// Of the embedding and of the unembedding, both (V, d_model), the column `channel`: the `count`
+/// largest weights that are not zero, largest first. The text of a token that the tokenizer does
+/// not know is its number.
 ///
 /// # Errors
 /// Those of reading the tables; [`crate::Error::Shape`] if there is no such channel.

@@ -1,4 +1,4 @@
-//! What is to be written is looked at before the work whose result it is.
+//! Checks that a result can be written, before the work that computes it.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use super::target::{Target, follow};
 use super::temporary::Temporary;
 use crate::error::{Error, Result};
 
-/// Returns an error unless a file can be written at `path`, which is left as it is. What is no regular file, such as `-`, a pipe or a
-/// device, is taken as it comes.
+/// Returns an error if no file can be written at `path`; changes nothing there. Accepts what is no
+/// regular file, such as `-`, a pipe or a device.
 ///
 /// # Errors
-/// [`Error::Io`] for a folder in its place, a folder that is missing, or where the system refuses.
+/// Returns [`Error::Io`] for a folder, a missing parent, or where the system refuses.
 pub fn check_output(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     match Target::of(path)? {
@@ -20,16 +20,16 @@ pub fn check_output(path: impl AsRef<Path>) -> Result<()> {
     }
 }
 
-/// Returns an error unless the folder `path` can be made or written into. Nothing is left behind.
+/// Returns an error if the folder `path` cannot be created or written into. Leaves nothing behind.
 ///
 /// # Errors
-/// [`Error::File`] where a file is in the way; [`Error::Io`] where the system refuses.
+/// Returns [`Error::File`] if a file is in the way, and [`Error::Io`] where the system refuses.
 pub fn check_output_folder(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     if path.as_os_str().is_empty() {
         return Err(Error::File { path: path.into(), message: "an empty name; name a folder".into() });
     }
-    // Of a link, the folder that it leads to is made.
+    // For a link, the folder that it leads to is created.
     let real = follow(path)?;
     let existing = real.ancestors().find(|above| above.symlink_metadata().is_ok());
     let existing = existing.unwrap_or(Path::new("."));
@@ -37,39 +37,5 @@ pub fn check_output_folder(path: impl AsRef<Path>) -> Result<()> {
         Ok(found) if found.is_dir() => Temporary::create(existing.join("probe"), path).map(drop),
         Ok(_) => Err(Error::file(path, format!("{} is in the way: it is no folder", existing.display()))),
         Err(e) => Err(Error::io(existing, e)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_written_is_told_and_nothing_is_left() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::write(at("file"), "kept").unwrap();
-        for bad in [dir.path().to_path_buf(), at("no/file"), at("file/x"), at("new/"), "".into()] {
-            assert!(check_output(&bad).is_err(), "{}", bad.display());
-        }
-        for good in [at("file"), at("new"), "-".into()] {
-            check_output(&good).unwrap();
-        }
-        for bad in [at("file"), at("file/x"), "".into()] {
-            assert!(check_output_folder(&bad).is_err(), "{}", bad.display());
-        }
-        for good in [dir.path().to_path_buf(), at("a/b/c"), "relative".into()] {
-            check_output_folder(&good).unwrap();
-        }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(fs::read(at("file")).unwrap(), b"kept");
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn devices_are_taken_as_they_come() {
-        check_output("/dev/null").unwrap();
-        check_output("/dev/stdout").unwrap();
-        assert!(check_output("/proc/no-such-file").is_err());
     }
 }

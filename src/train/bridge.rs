@@ -3,29 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bridge_loss::Coefficients;
 use crate::Result;
-
-/// What each term of the objective counts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Coefficients {
-    /// Of the sparse model's own cross-entropy.
-    pub cross_entropy: f64,
-    /// Of the encoders' normalised squared errors.
-    pub nmse_enc: f64,
-    /// Of the decoders' normalised squared errors.
-    pub nmse_dec: f64,
-    /// Of the divergences of the sparse model continued from encoded dense streams.
-    pub kl_d2s: f64,
-    /// Of the divergences of the dense model continued from decoded sparse streams.
-    pub kl_s2d: f64,
-}
-
-impl Default for Coefficients {
-    fn default() -> Self {
-        Self { cross_entropy: 1.0, nmse_enc: 1.0, nmse_dec: 1.0, kl_d2s: 1.0, kl_s2d: 1.0 }
-    }
-}
 
 /// The dense model, and how the bridges to it are trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,11 +20,12 @@ pub struct BridgeConfig {
     pub lr: f64,
     /// Epsilon of the bridges' Adam.
     pub eps: f64,
-    /// Whether the encoders' errors draw the sparse stream to what the encoders give, too; the method holds it constant.
-    pub draw_sparse: bool,
+    /// Whether the sparse streams are constants in the encoders' errors, as in the method; otherwise these errors move
+    /// the sparse model as well.
+    pub detach_target: bool,
     /// The divergences are from only so many most probable tokens of the dense model, an approximation; none: from all.
     pub kl_top: Option<usize>,
-    /// What each term of the objective counts.
+    /// What each term of the objective is multiplied by.
     pub coefficients: Coefficients,
 }
 
@@ -57,7 +37,7 @@ impl Default for BridgeConfig {
             encoder_afrac: 0.25,
             lr: 1e-3,
             eps: 1e-8,
-            draw_sparse: false,
+            detach_target: true,
             kl_top: None,
             coefficients: Coefficients::default(),
         }

@@ -136,7 +136,11 @@ impl RunConfig {
     /// [`Error::Io`], or [`Error::File`] saying where it is wrong.
     pub fn load(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
-        let config: Self = toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
+        let failed = |e: toml::de::Error| Error::file(path, e.to_string());
+        let mut table: Table = text.parse().map_err(failed)?;
+        // Errors of the text know the line.
+        let config = if modernize(&mut table) { table.try_into() } else { toml::from_str::<Self>(&text) };
+        let config = config.map_err(failed)?;
         config.validate()?;
         Ok(config)
     }
@@ -144,9 +148,9 @@ impl RunConfig {
     /// The text of `config.toml`.
     ///
     /// # Errors
-    /// [`Error::Text`] if a value cannot be written, which no valid configuration has.
+    /// [`Error::Request`] if a value cannot be written, which no valid configuration has.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string_pretty(self).map_err(|e| Error::Text(format!("config.toml: {e}")))
+        toml::to_string_pretty(self).map_err(|e| Error::Request(format!("config.toml: {e}")))
     }
 
     /// Overlays the settings of a TOML file, complete or not, and returns the full names of what it sets. One that is complete, as a run's
@@ -155,7 +159,9 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
     pub fn overlay_file(&mut self, path: &Path) -> Result<Vec<String>> {
-        let table: Table = read_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
+        let mut table: Table =
+            read_text(path)?.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string()))?;
+        modernize(&mut table);
         if let Some(whole) = Self::written_whole(&table) {
             *self = whole;
             return Ok(leaves(table).into_iter().map(|(key, _)| key).collect());
@@ -201,6 +207,10 @@ impl RunConfig {
 
     fn set_value(&mut self, key: &str, value: Value) -> Result<()> {
         let row = self.row(key)?;
+        let value = match value {
+            Value::Boolean(flag) if key.ends_with(DRAW_SPARSE) => Value::Boolean(!flag),
+            value => value,
+        };
         let bad = |e: String| Error::config(&row.key, e.lines().next().unwrap_or_default().to_string());
         let mut table = Table::try_from(&*self).map_err(|e| bad(e.to_string()))?;
         settings::put(&mut table, &row, value)?;
@@ -211,8 +221,12 @@ impl RunConfig {
     /// The setting of that full or short name. Those of bridges have no short names where there are none.
     fn row(&self, key: &str) -> Result<SettingRow> {
         let mut rows = super::settings::rows();
-        // Older files say n_mlp.
-        let key = if matches!(key, "n_mlp" | "model.n_mlp") { "model.d_mlp" } else { key };
+        // Names of earlier versions.
+        let key = match key.strip_prefix("bridge.").or(key.strip_prefix("model.")).unwrap_or(key) {
+            "n_mlp" => "model.d_mlp",
+            DRAW_SPARSE => "bridge.detach_target",
+            _ => key,
+        };
         let full = rows.iter().position(|row| row.key == key);
         let short = |row: &SettingRow| match row.key.strip_prefix("bridge.") {
             Some(name) => self.bridge.is_some() && name.strip_prefix("coefficients.").unwrap_or(name) == key,
@@ -229,7 +243,7 @@ impl RunConfig {
     /// in its own configuration.
     ///
     /// # Errors
-    /// [`Error::Text`] if a value cannot be written, which no valid configuration has.
+    /// [`Error::Request`] if a value cannot be written, which no valid configuration has.
     pub fn step_settings(&self) -> Result<BTreeMap<String, serde_json::Value>> {
         let sections = [
             ("train", serde_json::to_value(&self.train)),
@@ -238,7 +252,7 @@ impl RunConfig {
         ];
         let mut settings = BTreeMap::from([("run.seed".to_string(), self.run.seed.into())]);
         for (section, fields) in sections {
-            let fields = fields.map_err(|e| Error::Text(format!("{section}: {e}")))?;
+            let fields = fields.map_err(|e| Error::Request(format!("{section}: {e}")))?;
             if let serde_json::Value::Object(fields) = fields {
                 settings.extend(fields.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
             }
@@ -288,6 +302,17 @@ pub(crate) fn other_vocabulary(vocabulary: usize, entries: usize) -> Error {
             "is {vocabulary}, but the tokenizer has {entries} entries; `--set model.vocab_size={entries}` matches it"
         ),
     )
+}
+
+/// The opposite of `bridge.detach_target` in settings of earlier versions.
+const DRAW_SPARSE: &str = "draw_sparse";
+
+/// Replaces settings of earlier versions; returns whether there were any.
+fn modernize(table: &mut Table) -> bool {
+    let Some(bridge) = table.get_mut("bridge").and_then(Value::as_table_mut) else { return false };
+    let Some(flag) = bridge.remove(DRAW_SPARSE) else { return false };
+    bridge.insert("detach_target".into(), flag.as_bool().map_or(flag, |flag| Value::Boolean(!flag)));
+    true
 }
 
 /// All values that are no sections, by their full names.

@@ -129,7 +129,7 @@ impl Estimate {
     /// by way of the host.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     pub fn on_each_of(mut self, communicator: &Communicator) -> Result<Self> {
         if communicator.size() > 1 {
             self.on_host = communicator.topology()?.on_host as u64;

@@ -1,6 +1,7 @@
 //! Training: the step, the loop around it, and what a run reads and writes.
 
 pub mod bridge;
+pub mod bridge_loss;
 pub mod checkpoint;
 pub mod communicator;
 pub mod config;

@@ -1,8 +1,9 @@
 //! All settings of a run: what each may be, and what they mean together.
 
-use super::bridge::{BridgeConfig, Coefficients};
+use super::bridge::BridgeConfig;
+use super::bridge_loss::Coefficients;
 use super::config::{DataConfig, OptimizerConfig, RunConfig, RuntimeConfig};
-use crate::model::{Kind, MODEL_SETTINGS, Parameters};
+use crate::model::{Kind, MODEL_SETTINGS, Parameters, SiteKind};
 use crate::ops::weight_topk::Neurons;
 use crate::settings::{self, Setting, SettingRow, Takes, above, below, between, grouped, within};
 use crate::sparsity::{SPARSITY_SETTINGS, keep_counts};
@@ -73,18 +74,10 @@ const BRIDGE: &[Setting<BridgeConfig>] = &[
     }),
     Setting::number("lr", above(0.0, 1e3), "peak learning rate of the bridges", |b| b.lr.into()),
     Setting::number("eps", within(TINY, 1e3), "epsilon of the bridges' Adam", |b| b.eps.into()),
-    Setting::other("draw_sparse", Takes::Flag, "encoders' errors move the sparse model, too"),
+    Setting::other("detach_target", Takes::Flag, "encoders' errors leave the sparse model alone"),
     Setting::maybe_number("kl_top", Takes::Count(1, 1 << 24), "most probable tokens compared; none: all", |b| {
         b.kl_top.into()
     }),
-];
-
-const COEFFICIENTS: &[Setting<Coefficients>] = &[
-    Setting::number("cross_entropy", within(0.0, 1e6), "of the sparse model's own loss", |c| c.cross_entropy.into()),
-    Setting::number("nmse_enc", within(0.0, 1e6), "of the encoders' errors", |c| c.nmse_enc.into()),
-    Setting::number("nmse_dec", within(0.0, 1e6), "of the decoders' errors", |c| c.nmse_dec.into()),
-    Setting::number("kl_d2s", within(0.0, 1e6), "of dense streams continued by the sparse model", |c| c.kl_d2s.into()),
-    Setting::number("kl_s2d", within(0.0, 1e6), "of sparse streams continued by the dense model", |c| c.kl_s2d.into()),
 ];
 
 /// All settings by their full names, those of bridges last. Where two have one short name, the first is meant by it.
@@ -95,7 +88,7 @@ pub fn rows() -> Vec<SettingRow> {
     all.extend(settings::rows("data", DATA));
     all.extend(settings::rows("run", RUN));
     all.extend(settings::rows("bridge", BRIDGE));
-    all.extend(settings::rows("bridge.coefficients", COEFFICIENTS));
+    all.extend(Coefficients::rows());
     all
 }
 
@@ -106,7 +99,7 @@ pub(crate) fn check_bridge(bridge: &BridgeConfig) -> Result<()> {
         return Err(Error::config("bridge.dense", message));
     }
     settings::check("bridge", BRIDGE, bridge)?;
-    settings::check("bridge.coefficients", COEFFICIENTS, &bridge.coefficients)
+    bridge.coefficients.validate()
 }
 
 /// Returns an error unless a run can be made of these settings.
@@ -181,15 +174,11 @@ fn dead_neurons(config: &RunConfig) -> Option<String> {
 /// What is left with nothing at all.
 fn emptied(config: &RunConfig) -> Vec<String> {
     let model = &config.model;
-    let (d, heads) = (model.d_model, model.attention_width());
-    let widths = [("attn_in", d), ("attn_q", heads), ("attn_k", heads), ("attn_v", heads), ("attn_out", d)];
-    let more = [("mlp_in", d), ("mlp_neuron", model.mlp_width()), ("mlp_out", d)];
-    let residual = [("resid_post_attn", d), ("resid_post_mlp", d)];
-    let all = widths.into_iter().chain(more).chain(residual);
-    let mut notes: Vec<String> = all
-        .filter(|&(site, width)| model.kept(site, width) == Some(0))
-        .map(|(site, width)| {
-            let afrac = model.afrac.unwrap_or_default();
+    let mut notes: Vec<String> = SiteKind::all()
+        .filter(|&kind| model.topk(kind) == Some(0))
+        .map(|kind| {
+            let (afrac, width) = (model.afrac.unwrap_or_default(), kind.width(model));
+            let site = kind.topk_name().unwrap_or_default();
             format!("model.afrac = {afrac} keeps none of the {width} entries at {site}: nothing passes there")
         })
         .collect();
@@ -203,7 +192,7 @@ fn emptied(config: &RunConfig) -> Vec<String> {
 /// Settings that are on and have no effect beside others.
 fn idle(config: &RunConfig) -> Vec<String> {
     let RunConfig { model, train, sparsity, .. } = config;
-    let places = model.afrac_loctypes.0.split(',').filter(|place| !place.trim().is_empty()).count();
+    let places = model.afrac_loctypes.names().count();
     let all = [
         (model.afrac.is_some() && places == 0, "model.afrac has no effect: model.afrac_loctypes names no site"),
         (sparsity.sparse_biases && !model.bias, "sparsity.sparse_biases has no effect: model.bias is false"),

@@ -2,35 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use gossamer::bridges::{BridgeGradients, Objective, Terms};
+use gossamer::bridges::{BridgeGradients, Objective};
 use gossamer::device::Device;
 use gossamer::model::{Kind, ModelConfig, Weights};
-use gossamer::train::bridge::Coefficients;
+use gossamer::train::bridge_loss::{Coefficients, Terms};
 
 use crate::common::{devices, normal, rng};
 use crate::pair::{Pair, STEP, State};
 use crate::variants::{SURE, as_published, config};
 
 /// All different, so that no term can be taken for another.
-const COEFFICIENTS: Coefficients =
-    Coefficients { cross_entropy: 0.7, nmse_enc: 1.3, nmse_dec: 0.4, kl_d2s: 0.9, kl_s2d: 1.6 };
-
-/// The terms, and their gradients by name: `sparse/` and `bridge/`.
-fn run(pair: &Pair, device: &Device, coefficients: Coefficients) -> (Terms<f64, Vec<f64>>, BTreeMap<String, Vec<f32>>) {
-    run_drawing(pair, device, coefficients, false)
+fn coefficients() -> Coefficients {
+    let all = [("cross_entropy", 0.7), ("nmse_enc", 1.3), ("nmse_dec", 0.4), ("kl_d2s", 0.9), ("kl_s2d", 1.6)];
+    all.iter().fold(Coefficients::zero(), |all, (name, value)| all.with(name, *value).unwrap())
 }
 
-/// As [`run`], and whether the encoders' errors draw the sparse stream.
-fn run_drawing(
+/// The terms, and their gradients by name: `sparse/` and `bridge/`.
+fn run(pair: &Pair, device: &Device, coefficients: Coefficients) -> (Terms<f64>, BTreeMap<String, Vec<f32>>) {
+    run_with(pair, device, coefficients, true)
+}
+
+/// As [`run`], and whether the sparse stream is a constant in the encoders' errors.
+fn run_with(
     pair: &Pair,
     device: &Device,
     coefficients: Coefficients,
-    draw_sparse: bool,
-) -> (Terms<f64, Vec<f64>>, BTreeMap<String, Vec<f32>>) {
+    detach_target: bool,
+) -> (Terms<f64>, BTreeMap<String, Vec<f32>>) {
     let (dense, sparse, bridges) = pair.models(device);
     let dense_weights = Weights::constant(&dense, &[]);
     let objective =
-        Objective { coefficients, draw_sparse, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
+        Objective { coefficients, detach_target, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
     let wanted = |kind| kind != Kind::LogitsBias;
     let (losses, gradients) = objective.gradients(&pair.tokens, pair.sequences, 1.0, &wanted).unwrap();
     let terms = losses.read().unwrap();
@@ -67,17 +69,17 @@ fn terms_agree_with_the_oracle() {
         let pair = clear(&dense, &sparse);
         let (want, ..) = pair.terms(None, false);
         for device in devices() {
-            let (got, _) = run(&pair, &device, COEFFICIENTS);
+            let (got, _) = run(&pair, &device, coefficients());
             let close = |got: f64, want: f64, what: &str| {
                 assert!((got - want).abs() <= 1e-5 * want.abs(), "{what} is {got} instead of {want}");
             };
-            close(got.cross_entropy, want.cross_entropy, "cross-entropy");
-            let named = |terms: &Terms<f64, Vec<f64>>| terms.by_site(&COEFFICIENTS).map(|(n, t, _)| (n, t.to_vec()));
+            close(got.get("cross_entropy")[0], want.get("cross_entropy")[0], "cross-entropy");
+            let named = |terms: &Terms<f64>| terms.by_site().map(|(n, t)| (n, t.to_vec())).collect::<Vec<_>>();
             for ((name, got), (_, want)) in named(&got).into_iter().zip(named(&want)) {
                 assert_eq!((got.len(), want.len()), (5, 5));
                 got.iter().zip(&want).enumerate().for_each(|(i, (g, w))| close(*g, *w, &format!("{name}/{i}")));
             }
-            close(got.total(&COEFFICIENTS), want.total(&COEFFICIENTS), "total");
+            close(got.total(&coefficients()), want.total(&coefficients()), "total");
         }
     }
 }
@@ -97,9 +99,12 @@ fn divergences_from_the_most_probable_tokens() {
         };
         let (all, vocab, one) = (terms(None), terms(Some(dense.config.vocab_size)), terms(Some(1)));
         assert_eq!(all, vocab, "all tokens are the most probable ones");
-        assert_eq!((&all.nmse_dec, all.cross_entropy), (&one.nmse_dec, one.cross_entropy));
+        for name in ["nmse_dec", "cross_entropy"] {
+            assert_eq!(all.get(name), one.get(name));
+        }
         // One token alone costs more than a whole prediction that is nearly right.
-        assert!(all.kl_s2d.iter().zip(&one.kl_s2d).all(|(all, one)| one > all), "{all:?} {one:?}");
+        let (all, one) = (all.get("kl_s2d"), one.get("kl_s2d"));
+        assert!(all.iter().zip(one).all(|(all, one)| one > all), "{all:?} {one:?}");
     }
 }
 
@@ -127,7 +132,7 @@ fn objections(gradients: &BTreeMap<String, Vec<f32>>, draw: bool) -> (Vec<String
             pair
         };
         let (mut up, mut down) = (moved(STEP), moved(-STEP));
-        let total = |pair: &Pair| pair.terms(Some(&frozen), draw).0.total(&COEFFICIENTS);
+        let total = |pair: &Pair| pair.terms(Some(&frozen), draw).0.total(&coefficients());
         let difference = total(&up) - total(&down);
         // The moves as float32 has them, not as they were meant.
         let moves =
@@ -144,7 +149,7 @@ fn objections(gradients: &BTreeMap<String, Vec<f32>>, draw: bool) -> (Vec<String
 
 #[test]
 fn gradients_match_central_differences() {
-    let (_, gradients) = run(&Pair::smooth(), &Device::cpu(), COEFFICIENTS);
+    let (_, gradients) = run(&Pair::smooth(), &Device::cpu(), coefficients());
     let (objections, telling) = objections(&gradients, false);
     assert!(objections.is_empty(), "{objections:#?}");
     assert_eq!(telling, gradients.len());
@@ -152,8 +157,8 @@ fn gradients_match_central_differences() {
 
 #[test]
 fn gradients_match_central_differences_where_targets_learn() {
-    let (_, constant) = run(&Pair::smooth(), &Device::cpu(), COEFFICIENTS);
-    let (_, drawn) = run_drawing(&Pair::smooth(), &Device::cpu(), COEFFICIENTS, true);
+    let (_, constant) = run(&Pair::smooth(), &Device::cpu(), coefficients());
+    let (_, drawn) = run_with(&Pair::smooth(), &Device::cpu(), coefficients(), false);
     let (objections, telling) = objections(&drawn, true);
     assert!(objections.is_empty(), "{objections:#?}");
     assert_eq!(telling, drawn.len());
@@ -166,7 +171,7 @@ fn gradients_match_central_differences_where_targets_learn() {
 
 #[test]
 fn central_differences_see_planted_errors() {
-    let (_, gradients) = run(&Pair::smooth(), &Device::cpu(), COEFFICIENTS);
+    let (_, gradients) = run(&Pair::smooth(), &Device::cpu(), coefficients());
     for name in ["sparse/transformer.wte.weight", "sparse/bigram_table", "bridge/enc.3.weight", "bridge/dec.0.bias"] {
         let mut planted = gradients.clone();
         planted.get_mut(name).unwrap().iter_mut().for_each(|g| *g *= 1.01);
@@ -178,8 +183,8 @@ fn central_differences_see_planted_errors() {
 #[test]
 fn devices_agree_on_gradients() {
     let [cpu, gpu] = &devices()[..] else { panic!("two devices") };
-    let (_, cpu) = run(&Pair::smooth(), cpu, COEFFICIENTS);
-    let (_, gpu) = run(&Pair::smooth(), gpu, COEFFICIENTS);
+    let (_, cpu) = run(&Pair::smooth(), cpu, coefficients());
+    let (_, gpu) = run(&Pair::smooth(), gpu, coefficients());
     for (name, want) in &cpu {
         let square = |x: f32| f64::from(x).powi(2);
         let norm = want.iter().map(|w| square(*w)).sum::<f64>().sqrt();
@@ -192,10 +197,10 @@ fn devices_agree_on_gradients() {
 #[test]
 fn coefficients_and_shares_scale_gradients() {
     let (pair, device) = (Pair::smooth(), Device::cpu());
-    let none = Coefficients { cross_entropy: 0.0, nmse_enc: 0.0, nmse_dec: 0.0, kl_d2s: 0.0, kl_s2d: 0.0 };
+    let none = Coefficients::zero();
     let (_, nothing) = run(&pair, &device, none);
     assert!(nothing.values().flatten().all(|g| *g == 0.0));
-    let (_, only) = run(&pair, &device, Coefficients { nmse_dec: 1.0, ..none });
+    let (_, only) = run(&pair, &device, none.with("nmse_dec", 1.0).unwrap());
     for (name, gradient) in &only {
         let reached = name.starts_with("bridge/dec") || (name.starts_with("sparse/") && !name.contains("ln_f"));
         let reached = reached && !name.contains("lm_head") && !name.contains("bigram");
@@ -204,10 +209,10 @@ fn coefficients_and_shares_scale_gradients() {
     let (dense, sparse, bridges) = pair.models(&device);
     let dense_weights = Weights::constant(&dense, &[]);
     let objective =
-        Objective { coefficients: COEFFICIENTS, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
+        Objective { coefficients: coefficients(), ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
     let (_, quarter) = objective.gradients(&pair.tokens, 3, 0.25, &|_| false).unwrap();
     assert!(quarter.sparse.iter().all(Option::is_none));
-    let (_, whole) = run(&pair, &device, COEFFICIENTS);
+    let (_, whole) = run(&pair, &device, coefficients());
     for (map, gradient) in bridges.list.iter().zip(&quarter.bridges) {
         let want = &whole[&format!("bridge/{}", map.name)];
         let off = |(g, w): (&f32, &f32)| (4.0 * g - w).abs() > 1e-5 * (1.0 + w.abs());
@@ -220,7 +225,7 @@ fn tokens_that_do_not_fit_are_refused() {
     let (dense, sparse, bridges) = Pair::smooth().models(&Device::cpu());
     let dense_weights = Weights::constant(&dense, &[]);
     let objective =
-        Objective { coefficients: COEFFICIENTS, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
+        Objective { coefficients: coefficients(), ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
     // The sparse model reads nine tokens, the dense one seven.
     assert!(objective.losses(&[1; 8], 1).unwrap_err().to_string().contains("block_size is 7"));
     assert!(objective.losses(&[19, 1], 1).is_err());

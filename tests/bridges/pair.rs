@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use gossamer::bridges::{Bridges, Terms};
+use gossamer::bridges::Bridges;
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
 use gossamer::model::{Model, ModelConfig, Parameters};
+use gossamer::train::bridge_loss::Terms;
 
 use crate::common::{normal, rng};
 use crate::oracle;
@@ -67,22 +68,22 @@ impl Pair {
     /// The terms in float64. The encoders' targets, or with `draw` only the scales of their errors, are those of `frozen`, the sparse
     /// streams of another call; without, those of this one. Beside the terms: the sparse streams, and by how much the closest choice of
     /// any AbsTopK was decided.
-    pub fn terms(&self, frozen: Option<&[Vec<f64>]>, draw: bool) -> (Terms<f64, Vec<f64>>, Vec<Vec<f64>>, f64) {
+    pub fn terms(&self, frozen: Option<&[Vec<f64>]>, draw: bool) -> (Terms<f64>, Vec<Vec<f64>>, f64) {
         let (d, s) = (Runs::of(&self.dense, self), Runs::of(&self.sparse, self));
         let mut margin = d.margin.min(s.margin);
         let scales = frozen.unwrap_or(&s.sites);
         let targets = if draw { &s.sites } else { scales };
-        let mut terms: Terms<f64, Vec<f64>> =
-            Terms { cross_entropy: self.cross_entropy(&s.logits), ..Terms::default() };
+        let mut terms = Terms::default();
+        terms.push("cross_entropy", self.cross_entropy(&s.logits));
         let k = (AFRAC * self.sparse.0.d_model as f64).floor() as usize;
         for site in 0..d.sites.len() {
             let (encoded, close) = keep(self.affine(&format!("enc.{site}"), &d.sites[site]), self.sparse.0.d_model, k);
             let decoded = self.affine(&format!("dec.{site}"), &s.sites[site]);
-            terms.nmse_enc.push(nmse(&encoded, &targets[site], &scales[site], self.sparse.0.d_model));
-            terms.nmse_dec.push(nmse(&decoded, &d.sites[site], &d.sites[site], self.dense.0.d_model));
+            terms.push("nmse_enc", nmse(&encoded, &targets[site], &scales[site], self.sparse.0.d_model));
+            terms.push("nmse_dec", nmse(&decoded, &d.sites[site], &d.sites[site], self.dense.0.d_model));
             let (d2s, s2d) = (self.spliced(&self.sparse, site, &encoded), self.spliced(&self.dense, site, &decoded));
-            terms.kl_d2s.push(kl(&d.logits, &d2s.logits, self.dense.0.vocab_size));
-            terms.kl_s2d.push(kl(&d.logits, &s2d.logits, self.dense.0.vocab_size));
+            terms.push("kl_d2s", kl(&d.logits, &d2s.logits, self.dense.0.vocab_size));
+            terms.push("kl_s2d", kl(&d.logits, &s2d.logits, self.dense.0.vocab_size));
             margin = margin.min(close).min(d2s.margin).min(s2d.margin);
         }
         (terms, s.sites, margin)

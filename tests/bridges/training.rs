@@ -6,7 +6,8 @@ use gossamer::files::load_tensors;
 use gossamer::model::{Model, ModelConfig};
 use gossamer::observer::Observer;
 use gossamer::sparsity::Schedule;
-use gossamer::train::bridge::{BridgeConfig, Coefficients};
+use gossamer::train::bridge::BridgeConfig;
+use gossamer::train::bridge_loss::Coefficients;
 use gossamer::train::config::{OptimizerConfig, RunConfig};
 use gossamer::train::run::Trainable;
 use gossamer::train::step::Trainer;
@@ -52,7 +53,7 @@ fn batches(step: u64, accumulate: usize) -> Vec<Vec<u32>> {
 /// Without the terms of the bridges, the sparse model is trained as it is alone, to the last bit.
 #[test]
 fn the_sparse_recipe_is_unchanged() {
-    let none = Coefficients { nmse_enc: 0.0, nmse_dec: 0.0, kl_d2s: 0.0, kl_s2d: 0.0, cross_entropy: 1.0 };
+    let none = Coefficients::zero().with("cross_entropy", 1.0).unwrap();
     let device = Device::cpu();
     let mut alone = trainer_of(&device, optimizer(12, 2));
     let mut beside = bridged(&device, optimizer(12, 2), none);
@@ -131,6 +132,6 @@ fn settings_that_do_not_fit_are_refused() {
     assert!(new(config(r#""n_layer": 1"#), fine()).contains("equally many"));
     assert!(new(config(""), BridgeConfig { lr: 0.0, ..fine() }).contains("bridge.lr"));
     assert!(new(config(""), BridgeConfig { encoder_afrac: f64::NAN, ..fine() }).contains("bridge.encoder_afrac"));
-    let coefficients = Coefficients { kl_s2d: -1.0, ..Coefficients::default() };
+    let coefficients = Coefficients::default().with("kl_s2d", -1.0).unwrap();
     assert!(new(config(""), settings(coefficients)).contains("bridge.coefficients.kl_s2d"));
 }

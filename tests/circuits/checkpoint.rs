@@ -68,8 +68,7 @@ pub(crate) fn circuit(model: &Model, tokenizer: &Tokenizer) -> Circuit {
     search
         .describe(
             &task,
-            &SearchResult { keep, scores, ..SearchResult::default() },
-            &settings,
+            &SearchResult { settings, keep, scores, ..SearchResult::default() },
             "a run",
             &model.hash().unwrap(),
         )

@@ -24,7 +24,7 @@ fn quickstart() -> &'static Tokenizer {
 }
 
 /// The answers of each task's first pair in each of [`SIZES`]; empty: no question for that tokenizer. Names change from pair to pair.
-const ANSWERS: [(&str, [(&str, &str); 3]); 20] = [
+const ANSWERS: &[(&str, [(&str, &str); 3])] = &[
     ("single_double_quote", [("'", "\""), ("')\n", "\")\n"), ("')\n", "\")\n")]),
     ("final_kwarg", [("=", "):\n"), ("=None", "):\n"), ("=None", "):\n")]),
     ("set_or_string", [(".", " "), (".", " +="), (".add", " +=")]),
@@ -68,10 +68,14 @@ fn code(pair: &Pair) -> [String; 2] {
     ]
 }
 
+fn all() -> Vec<Task> {
+    tasks::all().unwrap()
+}
+
 #[test]
-fn the_tasks_are_the_idioms_of_the_corpus() {
-    let names: Vec<String> = tasks::all().into_iter().map(|task| task.name).collect();
-    assert_eq!(names, python::IDIOMS);
+fn the_idioms_of_the_corpus_are_tasks() {
+    let names: Vec<&str> = tasks::names().collect();
+    assert!(python::IDIOMS.iter().all(|idiom| names.contains(idiom)) && names.is_sorted(), "{names:?}");
     let Err(Error::Config { message, .. }) = tasks::find("bracket_count") else { panic!("found") };
     assert!(message.contains("bracket_counting"), "{message}");
     assert!(tasks::find("x".repeat(1 << 16).as_str()).is_err());
@@ -80,7 +84,8 @@ fn the_tasks_are_the_idioms_of_the_corpus() {
 /// Every task, three tokenizers, both splits: single-token answers where they really stand, equal lengths where claimed.
 #[test]
 fn pairs_are_well_formed_for_every_tokenizer() {
-    for (task, (name, expected)) in tasks::all().into_iter().zip(ANSWERS) {
+    for &(name, expected) in ANSWERS {
+        let task = tasks::find(name).unwrap();
         for (tokenizer, (target, alternative)) in TOKENIZERS.iter().zip(expected) {
             let size = tokenizer.vocab_size();
             let Ok(task) = task.clone().for_tokenizer(tokenizer) else {
@@ -113,7 +118,7 @@ fn pairs_are_well_formed_for_every_tokenizer() {
 
 #[test]
 fn prompts_fit_the_quickstart_model_and_tell_the_sides_apart() {
-    for task in tasks::all() {
+    for task in all() {
         let batch = batch(&task, Split::Train, 0, 0, 200, quickstart(), 1000).unwrap();
         let short =
             batch.tokens.iter().filter(|tokens| tokens.clean.len().max(tokens.counterfactual.len()) < 60).count();
@@ -142,7 +147,7 @@ fn prompts_fit_the_quickstart_model_and_tell_the_sides_apart() {
 
 #[test]
 fn test_pairs_are_not_trained_on() {
-    for task in tasks::all() {
+    for task in all() {
         let [train, test] = [Split::Train, Split::Test].map(|split| task.templates(split));
         assert!(train.len() >= 4 && test.len() >= 2, "{}", task.name);
         assert!(test.iter().all(|template| !train.contains(template)), "{}", task.name);
@@ -208,10 +213,10 @@ fn pairs_hash(task: &Task) -> u64 {
 #[test]
 fn pairs_are_frozen() {
     let mut found = Vec::new();
-    for task in tasks::all() {
+    for task in all() {
         assert_eq!(task.pair(Split::Test, 7, u64::MAX), task.pair(Split::Test, 7, u64::MAX));
         assert_ne!(task.pair(Split::Train, 7, 1), task.pair(Split::Train, 8, 1), "{}", task.name);
-        found.push((task.name.clone(), tasks::VERSION, pairs_hash(&task)));
+        found.push((task.name.clone(), task.version, pairs_hash(&task)));
     }
     for (name, version, hash) in FROZEN {
         let same = found.iter().any(|found| (found.0.as_str(), &found.1, &found.2) == (*name, version, hash));
@@ -380,6 +385,61 @@ fn bad_task_files_are_refused_with_their_line() {
     assert!(Task::from_file(folder.path()).is_err());
 }
 
+/// A task's file like those in `tasks/`.
+const TEMPLATES: &str = r#"version = 1
+description = "close what was opened"
+answers = [{ target = ")", alternative = "]" }]
+train = ["{name} = «(|[»{num}▮«)|]»\n{next}"]
+test = ["print(«(|[»{name}▮«)|]»)"]
+[words]
+name = ["left", "right"]
+"#;
+
+#[test]
+fn a_file_of_templates_is_a_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    fs::write(&path, TEMPLATES).unwrap();
+    let task = tasks::open(path.to_str().unwrap()).unwrap();
+    assert_eq!((task.name.as_str(), task.version, task.len(Split::Train)), ("mine", 1, None));
+    let pair = task.pair(Split::Test, 0, 0);
+    assert!(pair.clean.ends_with("print((left") || pair.clean.ends_with("print((right"), "{pair:?}");
+    assert_eq!((pair.target.as_str(), pair.alternative.as_str(), pair.after), (")", "]", [")".into(), ")".into()]));
+    let hash = |text: &str| {
+        fs::write(&path, text).unwrap();
+        Task::from_file(&path).unwrap().hash
+    };
+    assert_eq!(
+        hash(&TEMPLATES.replace("close what", "close\twhat").replace('\n', "\r\n")),
+        task.hash,
+        "the same pairs"
+    );
+    assert_ne!(hash(&TEMPLATES.replace("left", "centre")), task.hash);
+    assert_eq!(all().into_iter().map(|task| task.hash).collect::<HashSet<_>>().len(), all().len());
+}
+
+#[test]
+fn bad_files_of_templates_are_refused_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    for (old, new, line, what) in [
+        ("description", "descriptoin", 2, "unknown field"),
+        ("train", "test", 5, "duplicate key"),
+        ("\"]\"", "\")\"", 3, "answers are equal"),
+        ("{ target = \")\", alternative = \"]\" }", "", 1, "`answers` is empty"),
+        ("▮«)|]»\\n", "«)|]»\\n", 4, "0 times"),
+        ("«)|]»\\n", "«)]»\\n", 4, "«this|that»"),
+        ("{num}", "{nmu}", 4, "{nmu}: no such words"),
+        ("\"left\", \"right\"", "", 7, "at least one word"),
+        ("print(«(|[»{name}▮«)|]»)", "{name} = «(|[»{num}▮«)|]»\\n{next}", 5, "also in `train`"),
+    ] {
+        assert!(TEMPLATES.contains(old), "{old}");
+        fs::write(&path, TEMPLATES.replacen(old, new, 1)).unwrap();
+        let message = complaint(&path);
+        assert!(message.contains(&format!("mine.toml: line {line}: ")) && message.contains(what), "{message}");
+    }
+}
+
 fn complaint(path: &Path) -> String {
     match Task::from_file(path) {
         Err(error @ Error::File { .. }) => error.to_string(),
@@ -393,7 +453,7 @@ const MARK: &str = "<!-- written by tests/circuits/tasks.rs -->\n";
 #[test]
 fn the_documented_examples_are_current() {
     let mut written = String::new();
-    for task in tasks::all() {
+    for task in all() {
         let templates = task.templates(Split::Train);
         let pair = (0..).map(|index| task.pair(Split::Train, 0, index)).filter(|pair| pair.template == 0);
         // The shortest of a few: the one with no lines around it.

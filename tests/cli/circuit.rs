@@ -16,7 +16,12 @@ fn a_circuit_is_shown_edge_by_edge() {
 #[test]
 fn a_circuit_is_exported_to_the_output_and_to_files() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (format, start) in [("svg", "<svg "), ("dot", "digraph circuit {"), ("json", "{\n  \"version\": 1")] {
+    for (format, start) in [
+        ("svg", "<svg "),
+        ("dot", "digraph circuit {"),
+        ("json", "{\n  \"version\": 1"),
+        ("txt", "single_double_quote: "),
+    ] {
         let export = ["circuit", "export", EXAMPLE, "--format", format];
         let printed = succeeds(&mut gossamer(&export));
         assert!(printed.starts_with(start), "{printed}");

@@ -26,11 +26,11 @@ fn devices_are_listed() {
     let list = adapters();
     assert!(!list.is_empty(), "the tests need an adapter; scripts/test installs one");
     let said = succeeds(&mut gossamer(&["devices"]));
-    assert!(said.contains("cpu     CPU, "), "{said}");
+    assert!(said.contains("cpu    CPU, "), "{said}");
     for (index, adapter) in list.iter().enumerate() {
         assert_eq!(adapter["index"], index);
         let name = adapter["name"].as_str().unwrap();
-        assert!(said.contains(&format!("gpu:{index}   {name}")), "{said}");
+        assert!(said.contains(&format!("gpu:{index}  {name}")), "{said}");
         assert!(adapter["largest_binding"].as_u64().unwrap() >= 1 << 27);
         for key in ["backend", "driver", "kind", "computes", "features", "subgroup", "workgroup_memory"] {
             assert!(!adapter[key].is_null(), "{key}: {adapter}");
@@ -161,7 +161,8 @@ fn drivers_do_not_complain_where_there_is_no_desktop() {
     assert!(!without(&["tasks", "list"]).contains(COMPLAINT));
 }
 
-/// Kernels from a folder take the place of the built-in ones, and what is wrong in them makes `check` fail.
+/// Kernels from a folder take the place of the built-in ones, and what is wrong in them makes
+/// `check` fail.
 #[test]
 fn kernels_can_come_from_a_folder() {
     let dir = tempdir().unwrap();
@@ -173,7 +174,7 @@ fn kernels_can_come_from_a_folder() {
         }
     }
     let check = || {
-        let mut check = gossamer(&["check", "--device", "gpu", "--only", "relu,columns"]);
+        let mut check = gossamer(&["check", "--device", "gpu", "--only", "relu,concat"]);
         check.env("GOSSAMER_SHADERS", &shaders);
         check
     };

@@ -1,4 +1,5 @@
-//! The commands that open models: recorded numbers against the golden ones, conversions, generation, interventions.
+//! The commands that open models: recorded numbers against the golden ones, conversions,
+//! generation, interventions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -175,7 +176,8 @@ fn a_run_can_be_generated_from_looked_into_and_converted() {
     let (a, b) = (blank("a = 1"), blank("total = 1"));
     assert_eq!(probabilities(&a, "after"), probabilities(&b, "after"));
     assert_ne!(probabilities(&a, "before"), probabilities(&a, "after"));
-    // Patched from itself, nothing changes; from another prompt, the last position becomes the other's.
+    // Patched from itself, nothing changes; from another prompt, the last position becomes the
+    // other's.
     let patch = |from| json("a = 1", &["--set", "final_resid@-1=patch", "--patch-from", from])["next"].clone();
     let itself = patch("a = 1");
     assert_eq!(probabilities(&itself, "before"), probabilities(&itself, "after"));
@@ -187,7 +189,7 @@ fn a_run_can_be_generated_from_looked_into_and_converted() {
     let ablate = ["--set", "*.mlp.post_act=mean"];
     assert_eq!(json("def f(", &ablate), json("def f(", &[&ablate[..], &["--means", text(&means)]].concat()));
     let table = with("run", &["--prompt", "def f(", "--set", "0.attn.q[h1.3]@-1*=2"]);
-    assert!(table.contains("before    after  next token"), "{table}");
+    assert!(table.contains("before   after  next token"), "{table}");
 
     let report: Value = serde_json::from_str(&with_source("inspect", &run, &["--json"])).unwrap();
     assert_eq!(report["tokenizer_vocab_size"], 300);

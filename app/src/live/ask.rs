@@ -7,7 +7,7 @@ use anyhow::Result;
 use gossamer::circuits::{Circuit, Node, Probe, Response};
 use gossamer::device::on_worker;
 use gossamer::files::HostTensor;
-use gossamer::model::{Edit, ranked};
+use gossamer::model::{Edit, Site, SiteKind, ranked};
 
 use super::model::Opened;
 use super::worker::Inbox;
@@ -76,8 +76,8 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     };
     let sites = &edited.as_ref().unwrap_or(plain).sites;
     let pattern = question.head.and_then(|(layer, head)| {
-        let site = |name: &str| sites.get(&format!("{layer}.attn.{name}"));
-        Some(opened.model.attention_pattern(layer, head, site("q")?, site("k")?))
+        let site = |kind: SiteKind| sites.get(&kind.at(layer));
+        Some(opened.model.attention_pattern(layer, head, site(SiteKind::AttnQ)?, site(SiteKind::AttnK)?))
     });
     let pattern = pattern.transpose()?;
     let text = |&id: &u32| opened.tokenizer.token_text(id);
@@ -105,15 +105,15 @@ pub fn shown(opened: &Opened, distributions: &[&[f64]]) -> Vec<u32> {
 impl Answer {
     /// A node's activations at all tokens, without and with the edits.
     pub fn activations(&self, node: Node) -> Option<(Vec<f32>, Option<Vec<f32>>)> {
-        let site = format!("{}.{}", node.layer, node.kind.site());
+        let site = node.site();
         let of = |response: &Response| column(response.sites.get(&site)?, node.index);
         Some((of(&self.plain)?, self.edited.as_ref().and_then(of)))
     }
 
     /// The channels of a site with the largest activations at a token, the largest first: with the edits, and without if they differ.
-    pub fn largest(&self, site: &str, at: usize, count: usize) -> Vec<(usize, f32, Option<f32>)> {
+    pub fn largest(&self, site: Site, at: usize, count: usize) -> Vec<(usize, f32, Option<f32>)> {
         let row = |response: &Response| -> Option<Vec<f32>> {
-            let values = response.sites.get(site)?;
+            let values = response.sites.get(&site)?;
             let width = *values.shape.last()?;
             Some(values.data.get(at * width..(at + 1) * width)?.to_vec())
         };

@@ -24,6 +24,7 @@ use eframe::egui::Context;
 use gossamer::bridges::{Channel, ModelName, Recipe, residual_channels};
 use gossamer::circuits::labels::signed;
 use gossamer::circuits::{Node, NodeEntry};
+use gossamer::model::Site;
 
 use crate::document::Document;
 use crate::item::Item;
@@ -64,7 +65,7 @@ struct Shelf {
     /// The chosen token; the last if none.
     at: Option<usize>,
     /// The chosen site.
-    site: String,
+    site: Option<Site>,
     /// The node that is set by hand, as it is written, and the selection that it was taken from.
     node: (String, Option<Item>),
     /// Where the recipe is kept.

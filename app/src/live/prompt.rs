@@ -3,6 +3,7 @@
 use eframe::egui::{CentralPanel, ComboBox, Panel, ScrollArea, Ui};
 use gossamer::circuits::Node;
 use gossamer::circuits::labels::signed;
+use gossamer::model::Site;
 
 use super::ask::{Answer, answers};
 use super::table::{self, Column};
@@ -74,23 +75,22 @@ fn seen(ui: &mut Ui, live: &mut Live, document: &Document, view: &mut View) {
     ui.separator();
     let Some(at) = at else { return };
     let sites = live.opened().map(|opened| opened.model.config.sites()).unwrap_or_default();
-    let site = &mut live.shelf.site;
-    if !answer.plain.sites.contains_key(site) {
-        *site = document.circuit.nodes.first().map(|entry| entry.site.clone()).unwrap_or_else(|| "final_resid".into());
-    }
+    let first = || document.circuit.nodes.first().map_or(Site::FinalResid, |entry| entry.node().site());
+    let mut site = live.shelf.site.filter(|site| answer.plain.sites.contains_key(site)).unwrap_or_else(first);
     ui.horizontal(|ui| {
-        ComboBox::from_label("site").selected_text(site.clone()).show_ui(ui, |ui| {
-            for (name, _) in sites {
-                ui.selectable_value(site, name.clone(), name);
+        ComboBox::from_label("site").selected_text(site.to_string()).show_ui(ui, |ui| {
+            for other in sites {
+                ui.selectable_value(&mut site, other, other.to_string());
             }
         });
         ui.weak(format!("the largest activations at token {at}"));
     });
+    live.shelf.site = Some(site);
     channels(ui, &answer, site, at, view);
 }
 
 /// The largest activations of a site; a click on one that is a node chooses it.
-fn channels(ui: &mut Ui, answer: &Answer, site: &str, at: usize, view: &mut View) {
+fn channels(ui: &mut Ui, answer: &Answer, site: Site, at: usize, view: &mut View) {
     ui.horizontal_wrapped(|ui| {
         for (channel, now, before) in answer.largest(site, at, CHANNELS) {
             let before = before.map(|before| format!(" (was {})", signed(before.into()))).unwrap_or_default();

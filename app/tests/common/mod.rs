@@ -97,11 +97,11 @@ pub fn circuit(run: &Path) -> PathBuf {
         text_means(&model, &tokenizer, &[], 512, &folder.join("means.safetensors"), &Observer::default()).unwrap();
     let nodes = Nodes::new(layout, &means, &model.device).unwrap();
     let search = CircuitSearch { model: &model, nodes, tokenizer: &tokenizer };
-    let found = SearchResult { scores: vec![0.0; keep.len()], keep, ..SearchResult::default() };
     let settings = SearchSettings { eval_pairs: 4, ..SearchSettings::default() };
+    let found = SearchResult { settings, scores: vec![0.0; keep.len()], keep, ..SearchResult::default() };
     let task = tasks::find("single_double_quote").unwrap();
     let hash = model.hash().unwrap();
-    let circuit = search.describe(&task, &found, &settings, &run.display().to_string(), &hash).unwrap();
+    let circuit = search.describe(&task, &found, &run.display().to_string(), &hash).unwrap();
     let path = folder.join("single_double_quote.json");
     circuit.save(&path).unwrap();
     path

@@ -19,13 +19,12 @@ use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::files::{check_output, write_atomic};
 use gossamer::model::{Edit, expect_model, ranked};
 use gossamer::settings::{count, grouped};
-use gossamer::terminal::{Progress, say};
+use gossamer::terminal::{Progress, say, screen};
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
-use crate::output::screen;
-use crate::tasks::named;
+ 
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -226,9 +225,9 @@ fn recipe(args: &Args, bridged: &Bridged) -> Result<Option<Recipe>> {
 /// The task, and the channels to rank if it came with a circuit.
 fn task(args: &Args, circuit: Option<&Circuit>) -> Result<Option<(Task, Option<Vec<Channel>>)>> {
     let (Some(path), Some(circuit)) = (&args.circuit, circuit) else {
-        return args.task.as_deref().map(|name| Ok((named(name)?, None))).transpose();
+        return args.task.as_deref().map(|name| Ok((tasks::open(name)?, None))).transpose();
     };
-    let task = named(args.task.as_deref().unwrap_or(&circuit.task.name))?;
+    let task = tasks::open(args.task.as_deref().unwrap_or(&circuit.task.name))?;
     let channels = residual_channels(circuit);
     if channels.is_empty() {
         bail!("{}: no node of the circuit reads or writes the residual stream", path.display());

@@ -3,7 +3,6 @@
 
 mod bridges;
 mod circuit;
-mod finished;
 mod list;
 
 use std::io::IsTerminal;

@@ -1,10 +1,10 @@
-//! Colours and widths that the drawings share. Blue and vermilion can be told apart by the colour-blind, too.
+//! Colors and widths that the drawings share. Blue and vermilion differ for the color-blind, too.
 
 use crate::circuits::file::{Circuit, EdgeEntry, NodeEntry};
 
-/// Of positive weights, and of nodes that are higher in positive prompts.
+/// Of positive weights, and of nodes that are higher in clean prompts.
 pub const POSITIVE: [u8; 3] = [0x00, 0x6d, 0xb6];
-/// Of negative ones.
+/// Of negative weights, and of nodes that are higher in counterfactual prompts.
 pub const NEGATIVE: [u8; 3] = [0xd5, 0x5e, 0x00];
 /// Of residual channels.
 pub const RESIDUAL: [u8; 3] = [0xa9, 0xb0, 0xb8];
@@ -15,19 +15,20 @@ pub fn hex(colour: [u8; 3]) -> String {
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 
-/// The colour of a number's sign.
+/// The color of a number's sign.
 pub fn sign(value: f64) -> [u8; 3] {
     if value < 0.0 { NEGATIVE } else { POSITIVE }
 }
 
-/// A shade between white at 0 and most of a colour at 1 and -1: dark text stays legible on it.
+/// A shade between white at 0 and most of a color at 1 and -1: dark text stays legible on it.
 pub fn shade(value: f64) -> [u8; 3] {
     const DEEPEST: f64 = 0.55;
     let amount = value.abs().min(1.0) * DEEPEST;
     sign(value).map(|part| (255.0 + (f64::from(part) - 255.0) * amount).round() as u8)
 }
 
-/// How well a node tells the prompts apart, from -1 to 1: the difference of its means over the whole range of its activations.
+/// How well a node separates the classes of prompts, from -1 to 1: the difference of its means over
+/// the whole range of its activations.
 pub fn separation(entry: &NodeEntry) -> f64 {
     let span = entry.clean.max.max(entry.counterfactual.max) - entry.clean.min.min(entry.counterfactual.min);
     let separation = (entry.clean.mean - entry.counterfactual.mean) / span;
@@ -47,7 +48,7 @@ impl Widths {
         Self::over(circuit.edges.iter())
     }
 
-    /// For edges that shall be compared with each other.
+    /// For edges to compare with each other.
     pub fn over<'a>(edges: impl Iterator<Item = &'a EdgeEntry> + Clone) -> Self {
         let largest = |of: fn(&EdgeEntry) -> f64| edges.clone().map(|e| of(e).abs()).fold(0.0, f64::max);
         match largest(|edge| edge.effect) {
@@ -56,7 +57,7 @@ impl Widths {
         }
     }
 
-    /// From 0 to 1. Its square is in proportion, so that small ones can still be told from none.
+    /// From 0 to 1. Its square is in proportion, so that small ones are still visible.
     pub fn of(&self, edge: &EdgeEntry) -> f64 {
         let size = if self.by_effect { edge.effect } else { edge.weight };
         if self.largest > 0.0 { (size.abs() / self.largest).sqrt() } else { 0.0 }

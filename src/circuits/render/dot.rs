@@ -6,8 +6,8 @@ use super::residual::{Reader, Writer, residual_paths};
 use crate::circuits::file::{Circuit, NodeEntry};
 use crate::circuits::nodes::NodeKind;
 
-/// The circuit in Graphviz's language, for `dot -Tsvg`: layers from the bottom to the top, a rank for each site. Solid edges are weights, dashed
-/// ones residual channels.
+/// The circuit as a Graphviz graph, for `dot -Tsvg`: layers from the bottom to the top, a rank for
+/// each site. Solid edges are weights, dashed ones residual channels.
 pub fn dot(circuit: &Circuit) -> String {
     let circuit = circuit.clone().normalised();
     let mut lines = vec![
@@ -105,7 +105,7 @@ fn drawn(entry: &NodeEntry) -> String {
     )
 }
 
-/// A string of Graphviz's language; line ends become its own.
+/// A quoted string for Graphviz, with its escape for line ends.
 fn quoted(text: &str) -> String {
     let plain = text.replace('\0', "").replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{}\"", plain.replace('\r', "").replace('\n', "\\n"))

@@ -1,4 +1,4 @@
-//! Numbers and tokens as readers of circuits see them.
+//! Numbers and tokens as text.
 
 /// A number with its sign: three decimals where that says enough, powers of ten where not.
 pub fn signed(value: f64) -> String {

@@ -1,7 +1,9 @@
-//! Where everything goes in a circuit's drawing: a row for each site, the embedding below, the unembedding above.
+//! Where everything goes in a circuit's drawing: a row for each site, the embedding below, the
+//! unembedding above.
 //!
-//! Residual channels that pass a row get a place in it, a bend, so that their lines run between the boxes. Places are found in sweeps: each row
-//! wants its members where their neighbours in the rows before are, and gets the nearest arrangement in that order without overlaps.
+//! Residual channels that pass a row get a bend in it, so that their lines run between the boxes.
+//! Positions are found in sweeps: the targets of a row's members are the means of their neighbours
+//! in the rows before, and the row gets the nearest arrangement in that order without overlaps.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +21,7 @@ pub const TOKENS: usize = 3;
 pub const TOKEN_LINE: f64 = 13.0;
 /// A head's label, above its nodes.
 pub const GROUP_LABEL: f64 = 15.0;
-/// What a head's frame leaves around its nodes.
+/// The padding between a head's frame and its nodes.
 pub const GROUP_PAD: f64 = 6.0;
 
 const GAP: f64 = 12.0;
@@ -33,11 +35,11 @@ const SWEEPS: usize = 16;
 /// A row of the drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RowKey {
-    /// What tokens write.
+    /// The embedding, through which tokens write channels.
     Embedding,
-    /// The layer, and the first of the sites beside each other there.
+    /// The layer, and the first of the sites that share the row.
     Site(usize, NodeKind),
-    /// What tokens are written by.
+    /// The unembedding, which channels write tokens through.
     Unembedding,
 }
 
@@ -47,7 +49,7 @@ impl RowKey {
         match self {
             Self::Embedding => "embedding",
             Self::Site(_, NodeKind::AttnQ) => "attn.q, k, v",
-            Self::Site(_, kind) => kind.site(),
+            Self::Site(_, kind) => kind.site().name(),
             Self::Unembedding => "unembedding",
         }
     }
@@ -58,7 +60,7 @@ impl RowKey {
     }
 }
 
-/// What is at a place; the numbers are positions in the circuit's lists.
+/// What a box holds; the numbers are positions in the circuit's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoxContent {
     /// One of the circuit's nodes.
@@ -71,7 +73,7 @@ pub enum BoxContent {
     Bend,
 }
 
-/// A place in the drawing; heights count downwards.
+/// A box in the drawing; y grows downwards.
 #[derive(Clone, Debug)]
 pub struct NodeBox {
     /// What is there.
@@ -88,7 +90,7 @@ pub struct NodeBox {
     level: usize,
 }
 
-/// What a line stands for.
+/// What a line represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineKind {
     /// A weight: a position in the circuit's edges.
@@ -97,16 +99,16 @@ pub enum LineKind {
     Channel(usize),
 }
 
-/// A line through some spots, upwards.
+/// A line through some boxes, upwards.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    /// What it stands for.
+    /// What it represents.
     pub kind: LineKind,
-    /// Where it passes: positions in [`Picture::spots`].
+    /// Where it passes: positions in [`CircuitLayout::boxes`].
     pub boxes: Vec<usize>,
 }
 
-/// A row's place.
+/// A row of boxes.
 #[derive(Clone, Debug)]
 pub struct SiteRow {
     /// What is in it.
@@ -126,7 +128,7 @@ pub struct HeadFrame {
     pub left: f64,
     /// Where it ends.
     pub right: f64,
-    /// The position in [`Picture::rows`] of the row that it is as high as.
+    /// The position of its row in [`CircuitLayout::rows`].
     pub row: usize,
 }
 
@@ -139,9 +141,9 @@ pub struct CircuitLayout {
     pub height: f64,
     /// From the bottom to the top.
     pub rows: Vec<SiteRow>,
-    /// All that has a place.
+    /// Nodes, channels and bends.
     pub boxes: Vec<NodeBox>,
-    /// All that joins places.
+    /// Edges and residual channels.
     pub lines: Vec<Connector>,
     /// Around the nodes of heads.
     pub frames: Vec<HeadFrame>,
@@ -194,7 +196,7 @@ impl CircuitLayout {
             match *content {
                 BoxContent::Node(i) => drop(nodes.insert(circuit.nodes[i].node(), node_box)),
                 BoxContent::Embedding(i) => {
-                    drop(channels.insert((User::Embedding, circuit.embeddings[i].channel), node_box))
+                    _ = channels.insert((User::Embedding, circuit.embeddings[i].channel), node_box)
                 }
                 BoxContent::Unembedding(i) => {
                     channels.insert((User::Unembedding, circuit.unembeddings[i].channel), node_box);
@@ -231,7 +233,7 @@ impl CircuitLayout {
         }
     }
 
-    /// Finds the `x` of every spot.
+    /// Finds the `x` of every box.
     fn arrange(&mut self) {
         let mut members = vec![Vec::new(); self.rows.len()];
         for (i, node_box) in self.boxes.iter().enumerate() {
@@ -250,7 +252,8 @@ impl CircuitLayout {
         }
         for sweep in 0..SWEEPS {
             let upwards = sweep % 2 == 0;
-            // In the end all neighbours pull, which straightens what the order has settled.
+            // In the last sweeps the neighbours on both sides count, which straightens lines once
+            // the order is settled.
             let last = sweep + 4 >= SWEEPS;
             for step in 0..members.len() {
                 let row = &members[if upwards { step } else { members.len() - 1 - step }];
@@ -270,14 +273,16 @@ impl CircuitLayout {
         self.width = self.boxes.iter().map(|node_box| node_box.x + half(node_box)).fold(0.0, f64::max);
     }
 
-    /// Moves the members of a row apart, as little as can be, in the order of where they want to be. Nodes of one head stay together.
+    /// Moves the members of a row apart, as little as possible, in the order of their targets.
+    /// Nodes of one head stay together.
     fn arrange_row(&mut self, row: &[usize]) {
         let boxes = row.iter().filter(|&&i| self.boxes[i].content != BoxContent::Bend).count();
         let levels = boxes.div_ceil(COLUMNS).max(1);
         let mut wanted = row.to_vec();
         wanted.sort_by(|&a, &b| self.boxes[a].x.total_cmp(&self.boxes[b].x).then(a.cmp(&b)));
 
-        // Blocks of columns that move together: a bend, a column of boxes, or a head with its queries, keys and values.
+        // Blocks of columns that move together: a bend, a column of boxes, or a head with its
+        // queries, keys and values.
         let mut blocks: Vec<Vec<Vec<usize>>> = Vec::new();
         let mut heads: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut loose = Vec::new();
@@ -383,10 +388,10 @@ fn label_height(key: RowKey) -> f64 {
     if matches!(key, RowKey::Site(_, NodeKind::AttnQ)) { GROUP_LABEL } else { 0.0 }
 }
 
-/// Centres for things of (wanted centre, width) beside each other in this order: those nearest to the wanted, in squares (isotonic regression
-/// by pooling adjacent violators).
+/// Centres for items of (target centre, width) in this order without overlaps: those with the least
+/// squared distance from the targets (isotonic regression by pooling adjacent violators).
 fn without_overlaps(things: &[(f64, f64)]) -> Vec<f64> {
-    // Measured from where each would be if all stood packed, centres must not decrease.
+    // Measured from their positions when packed, centres must not decrease.
     let mut packed = Vec::with_capacity(things.len());
     let mut left = 0.0;
     for &(_, width) in things {
@@ -417,7 +422,7 @@ mod tests {
     fn things_stay_where_they_want_to_be_unless_they_overlap() {
         assert!(without_overlaps(&[]).is_empty());
         assert_eq!(without_overlaps(&[(0.0, 10.0), (30.0, 20.0)]), [0.0, 30.0]);
-        // Two of width 10 that want the same place share the way; a third is pushed along.
+        // Two of width 10 with one target share the distance; a third is pushed along.
         assert_eq!(without_overlaps(&[(5.0, 10.0), (5.0, 10.0)]), [0.0, 10.0]);
         assert_eq!(without_overlaps(&[(5.0, 10.0), (5.0, 10.0), (5.0, 10.0), (90.0, 4.0)]), [-5.0, 5.0, 15.0, 90.0]);
     }

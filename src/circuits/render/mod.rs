@@ -1,4 +1,4 @@
-//! A circuit for people and for other programs: as text, as a picture, as a Graphviz graph, as JSON with its residual paths.
+//! A circuit rendered for people and for other programs, in one of [`FORMATS`].
 
 pub mod color;
 mod dot;
@@ -9,8 +9,60 @@ mod residual;
 mod show;
 mod svg;
 
+use std::path::Path;
+
 pub use dot::dot;
 pub use json::json;
 pub use residual::{Reader, ResidualPath, Writer, residual_paths};
 pub use show::show;
 pub use svg::svg;
+
+use super::Circuit;
+use crate::files::write_atomic;
+use crate::{Error, Result};
+
+/// A format of circuits.
+pub struct CircuitFormat {
+    /// Its name in commands and menus, and the extension of its files.
+    pub name: &'static str,
+    /// What it is, for help texts.
+    pub about: &'static str,
+    /// Renders a circuit.
+    pub write: fn(&Circuit) -> String,
+    /// Reads a circuit from a file's contents; nothing for formats that only render it.
+    pub read: Option<fn(&[u8]) -> Result<Circuit, String>>,
+}
+
+/// All formats.
+pub const FORMATS: &[CircuitFormat] = &[
+    CircuitFormat { name: "svg", about: "a picture", write: svg, read: None },
+    CircuitFormat { name: "dot", about: "a Graphviz graph", write: dot, read: None },
+    CircuitFormat {
+        name: "json",
+        about: "the circuit file, with its residual paths spelled out",
+        write: json,
+        read: Some(Circuit::from_json),
+    },
+    CircuitFormat { name: "txt", about: "text, node by node and edge by edge", write: show, read: None },
+];
+
+impl CircuitFormat {
+    /// The format of that name.
+    ///
+    /// # Errors
+    /// Returns [`Error::Unknown`] with all names if there is none.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        let known = || FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ");
+        let found = FORMATS.iter().find(|format| format.name == name);
+        found.ok_or_else(|| Error::Unknown { kind: "circuit format", name: name.into(), known: known() })
+    }
+
+    /// Writes a circuit whole or not at all.
+    ///
+    /// # Errors
+    /// Returns [`Error::Io`] if it cannot be written.
+    pub fn save(&self, circuit: &Circuit, path: &Path) -> Result<()> {
+        let text = (self.write)(circuit);
+        write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(path, e)))
+    }
+}

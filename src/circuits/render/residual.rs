@@ -1,4 +1,5 @@
-//! The connections of a circuit that cost nothing: what is written into a residual channel is there for every later reader of it.
+//! The connections of a circuit through the residual stream: every later reader of a channel sees
+//! what is written into it.
 
 use serde::{Serialize, Serializer};
 
@@ -52,8 +53,8 @@ impl Serialize for Reader {
     }
 }
 
-/// All residual paths of a circuit, by channel, writer and reader. The embedding writes the channels that the circuit lists it for, as the
-/// unembedding reads those that it is listed for.
+/// All residual paths of a circuit, by channel, writer and reader. The embedding writes the
+/// channels that the circuit lists it for, as the unembedding reads those that it is listed for.
 pub fn residual_paths(circuit: &Circuit) -> Vec<ResidualPath> {
     let mut paths = Vec::new();
     for channel in channels(circuit) {
@@ -67,7 +68,7 @@ pub fn residual_paths(circuit: &Circuit) -> Vec<ResidualPath> {
     paths
 }
 
-/// Something at a residual channel, in the order of the forward pass.
+/// A reader or writer of a residual channel, in the order of the forward pass.
 #[derive(Hash, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum User {
     Embedding,
@@ -114,7 +115,8 @@ fn users(circuit: &Circuit, channel: usize) -> Vec<User> {
     users
 }
 
-/// A thread along each channel, from its first writer to its last reader: each pair of neighbours on it.
+/// A thread along each channel, from its first writer to its last reader: each pair of neighbours
+/// on it.
 pub(super) fn threads(circuit: &Circuit) -> Vec<(usize, User, User)> {
     let mut links = Vec::new();
     for channel in channels(circuit) {

@@ -1,4 +1,5 @@
-//! A circuit as text: the task, how well and how cheaply it is done, then every node and every edge from the embedding to the logits.
+//! A circuit as text: the task, losses and sizes, then every node and every edge from the embedding
+//! to the logits.
 
 use super::labels::{count, signed, token, visible};
 use super::residual::{Reader, ResidualPath, Writer, residual_paths};
@@ -12,7 +13,8 @@ const PROMPT_LINES: usize = 8;
 
 /// The circuit, edge by edge, about 100 columns wide.
 ///
-/// An edge is written `from --(weight, effect)--> to`, where the effect is how much the task loss rises when the edge alone is cut.
+/// An edge is written `from --(weight, effect)--> to`, where the effect is how much the task loss
+/// rises when the edge alone is cut.
 pub fn show(circuit: &Circuit) -> String {
     let circuit = circuit.clone().normalised();
     let paths = residual_paths(&circuit);
@@ -217,7 +219,8 @@ fn range(range: ActivationRange) -> String {
     format!("{} ({}…{})", signed(range.mean), signed(range.min), signed(range.max))
 }
 
-/// The items with commas between, on as many lines as they need; those after the first are indented by as much as `start`.
+/// The items with commas between, on as many lines as they need; those after the first are indented
+/// by as much as `start`.
 fn wrapped(start: &str, items: &[String], end: &str) -> Vec<String> {
     let indent = " ".repeat(start.chars().count());
     let mut lines = vec![start.to_string()];

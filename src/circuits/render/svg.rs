@@ -1,4 +1,5 @@
-//! A circuit drawn: the embedding at the bottom, layers above it, a row for each site, the unembedding at the top.
+//! A circuit drawn: the embedding at the bottom, layers above it, a row for each site, the
+//! unembedding at the top.
 
 use super::color::{NEGATIVE, POSITIVE, RESIDUAL, Widths, hex, separation, shade, sign};
 use super::labels::{clipped, count, signed, token, visible};
@@ -13,16 +14,17 @@ const LEFT: f64 = 132.0;
 const RIGHT: f64 = 36.0;
 const HEADER: f64 = 132.0;
 const LEGEND: f64 = 92.0;
-/// The room of an answer with what it answers.
+/// The width of an answer with its label.
 const ANSWER: f64 = 320.0;
 const NARROWEST: f64 = 860.0;
 const INK: &str = "#1f2328";
 const QUIET: &str = "#636c76";
 
-/// The circuit as a picture that needs nothing beside it. Boxes and lines explain themselves when pointed at.
+/// The circuit as a self-contained picture. Boxes and lines have tooltips.
 ///
-/// Fill: whether a node is higher in positive (blue) or in negative prompts (orange). Lines: blue where the weight is positive, orange where it
-/// is negative, wider where cutting the edge costs more; grey threads are residual channels.
+/// Fill: whether a node is higher in clean (blue) or in counterfactual prompts (orange). Lines:
+/// blue where the weight is positive, orange where it is negative, wider where cutting the edge
+/// costs more; grey threads are residual channels.
 pub fn svg(circuit: &Circuit) -> String {
     let circuit = circuit.clone().normalised();
     let layout = CircuitLayout::new(&circuit);

@@ -1,18 +1,15 @@
-//! The words and lines that stand around a task, as in the built-in generator's programs.
+//! The words of templates and the lines around them, as in the built-in generator's programs.
 
 use super::Split;
 use super::template::Filler;
 use crate::text::python::words::{self, FILE_ENDS};
 
-/// Names short enough that small tokenizers have many of them as one token, the shortest twice.
+/// Names short enough that many are one token in small tokenizers, the shortest twice.
 const COPIED: &[&str] = &[
     "a", "b", "m", "n", "s", "item", "total", "old", "new", "x", "y", "k", "a", "b", "m", "n", "s", "item", "total",
     "old", "name", "value", "size", "key", "line", "path", "text", "data", "count", "label", "index", "last", "row",
     "title", "node",
 ];
-/// Names for a set as well as for a string.
-const GROWING: &[&str] =
-    &["current", "result", "output", "names", "letters", "words", "seen", "found", "unique", "used", "known", "buffer"];
 /// Names for a dict as well as for a list.
 const COLLECTIONS: &[&str] = &[
     "data", "values", "table", "names", "scores", "results", "colors", "totals", "counts", "config", "keys", "labels",
@@ -21,34 +18,13 @@ const COLLECTIONS: &[&str] = &[
 const ELEMENTS: &[&str] = &[
     "x", "n", "item", "value", "name", "word", "line", "row", "key", "number", "entry", "v", "element", "part", "text",
 ];
-/// Names that a `for` binds as well as a `while` tests.
-const EITHER: &[&str] = &[
-    "item", "value", "count", "n", "x", "line", "row", "word", "number", "node", "text", "queue", "data", "found",
-    "size",
-];
 const INDICES: &[&str] = &["i", "j", "index", "n", "k", "position", "number", "row"];
 const HANDLES: &[&str] = &["f", "file", "handle", "fh", "stream", "f", "document", "source"];
-const PARAMETERS: &[&str] =
-    &["x", "y", "k", "left", "right", "values", "words", "key", "text", "rows", "a", "b", "total", "width", "index"];
-const CALLED: &[&str] = &[
-    "double",
-    "square",
-    "increment",
-    "shift",
-    "half",
-    "transform",
-    "convert",
-    "cube",
-    "negate",
-    "value",
-    "item",
-    "total",
-];
-/// What comes on the line after; no part of any prompt.
+/// The next line, which is part of no prompt.
 const NEXT: &[&str] = &["print(result)", "total += 1", "done = True", "count = 0"];
 
-/// What may stand before a task; `#` becomes its number. The blocks hold the words that other tasks turn on, so that a circuit cannot go by
-/// whether the prompt has them anywhere.
+/// What may come before a template; `#` becomes its number. The blocks have the words that other
+/// tasks depend on, so that a circuit cannot rely on their mere presence.
 const BEFORE: &[&str] = &[
     "{int#} = {num#}",
     "{str#} = '{label#}'",
@@ -68,7 +44,7 @@ const BEFORE: &[&str] = &[
     "for {elem#} in {strs#}:\n    print({elem#})",
 ];
 
-/// What a task may stand in, most often nothing.
+/// The block around a template; most often there is none.
 const AROUND: &[&str] = &[
     "def {func9}({int9}):",
     "if {flag9}:",
@@ -79,13 +55,13 @@ const AROUND: &[&str] = &[
     "while {int9} > {num9}:",
 ];
 
-/// `template` with up to two lines or blocks before it, sometimes inside a function, a condition or a loop: a circuit that held only for what begins at
-/// the left margin would not be the task's.
+/// `template` with up to two lines or blocks before it, sometimes inside a function, a condition or
+/// a loop: a circuit must not depend on the left margin.
 pub(super) fn around(filler: &mut Filler, template: &str) -> String {
     let definition = template.starts_with("def ") || template.starts_with("class ");
     let mut code = String::new();
-    for number in 7..7 + filler.dice.weighted(&[45, 35, 20]) {
-        code.push_str(&filler.dice.pick(BEFORE).replace('#', &number.to_string()));
+    for number in 7..7 + filler.sampler.weighted(&[45, 35, 20]) {
+        code.push_str(&filler.sampler.pick(BEFORE).replace('#', &number.to_string()));
         code.push('\n');
     }
     if definition && !code.is_empty() {
@@ -95,22 +71,26 @@ pub(super) fn around(filler: &mut Filler, template: &str) -> String {
     if definition {
         return code;
     }
-    match filler.dice.weighted(&[40, 18, 7, 7, 7, 7, 7, 7]) {
+    match filler.sampler.weighted(&[40, 18, 7, 7, 7, 7, 7, 7]) {
         0 => code,
-        // A line break inside a template always belongs to both sides, so that indenting every line keeps them alike.
+        // A line break inside a template always belongs to both classes, so that indenting every
+        // line keeps them similar.
         at => format!("{}\n    {}", AROUND[at - 1], code.replace('\n', "\n    ")),
     }
 }
 
-/// A word of that kind. Unknown kinds stand for themselves, which the tests look for.
-pub(super) fn word(filler: &mut Filler, kind: &str) -> String {
-    let domain = filler.domain;
+/// A word of that kind, of the task's own words first; nothing for a kind that does not exist.
+pub(super) fn word(filler: &mut Filler, kind: &str) -> Option<String> {
+    let (domain, own) = (filler.domain, filler.words);
+    if let Some(words) = own.get(kind) {
+        return Some(pick(filler, words.get_ref()).to_string());
+    }
     let one = |filler: &mut Filler, pool: &[&str]| pick(filler, pool).to_string();
-    // Most names are general, some the domain's.
+    // Most names are general, some specific to the domain.
     let either = |filler: &mut Filler, pool: &[&'static str], own: &[&'static str]| {
-        if filler.dice.chance(70) { pick(filler, pool).to_string() } else { pick(filler, own).to_string() }
+        if filler.sampler.chance(70) { pick(filler, pool).to_string() } else { pick(filler, own).to_string() }
     };
-    match kind {
+    Some(match kind {
         "a" | "b" | "c" => one(filler, COPIED),
         "int" => either(filler, words::INTS, domain.ints),
         "str" => either(filler, words::STRS, domain.strs),
@@ -118,43 +98,39 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> String {
         "ints" => one(filler, words::INT_LISTS),
         "strs" => one(filler, words::STR_LISTS),
         "set" => one(filler, words::SETS),
-        "things" => domain.things[filler.dice.below(domain.things.len())].1.to_string(),
-        "thing" => domain.things[filler.dice.below(domain.things.len())].0.to_string(),
+        "things" => domain.things[filler.sampler.below(domain.things.len())].1.to_string(),
+        "thing" => domain.things[filler.sampler.below(domain.things.len())].0.to_string(),
         "attr" => one(filler, domain.ints),
         "class" => one(filler, domain.classes),
-        "grow" => one(filler, GROWING),
         "coll" => one(filler, COLLECTIONS),
         "elem" => one(filler, ELEMENTS),
-        "either" => one(filler, EITHER),
         "idx" => one(filler, INDICES),
         "handle" => one(filler, HANDLES),
-        "param" => one(filler, PARAMETERS),
-        "called" => one(filler, CALLED),
-        "next" => filler.dice.pick(NEXT).to_string(),
+        "next" => filler.sampler.pick(NEXT).to_string(),
         "read" => one(filler, words::FILE_STEMS_READ),
         "write" => one(filler, words::FILE_STEMS_WRITE),
-        "ext" => filler.dice.pick(FILE_ENDS).to_string(),
+        "ext" => filler.sampler.pick(FILE_ENDS).to_string(),
         "label" | "labelx" => one(filler, domain.labels),
-        "num" | "numx" | "numy" => filler.dice.number().to_string(),
-        "q" => filler.dice.pick(&["'", "\""]).to_string(),
+        "num" | "numx" | "numy" => filler.sampler.number().to_string(),
+        "q" => filler.sampler.pick(&["'", "\""]).to_string(),
         "func" => function(filler),
         "text" => text(filler),
-        _ => format!("{{{kind}}}"),
-    }
+        _ => return None,
+    })
 }
 
 fn function(filler: &mut Filler) -> String {
-    let thing = filler.domain.things[filler.dice.below(filler.domain.things.len())].0;
-    match filler.dice.chance(50) {
+    let thing = filler.domain.things[filler.sampler.below(filler.domain.things.len())].0;
+    match filler.sampler.chance(50) {
         true => format!("{}{thing}", pick(filler, filler.domain.verbs)),
         false => format!("{}_{thing}", pick(filler, words::PLAIN_VERBS)),
     }
 }
 
-/// What a program says: a few words without quotes or punctuation.
+/// The text of a string: a few words without quotes or punctuation.
 fn text(filler: &mut Filler) -> String {
-    let thing = filler.domain.things[filler.dice.below(filler.domain.things.len())].0;
-    match filler.dice.weighted(&[30, 20, 20, 15, 15]) {
+    let thing = filler.domain.things[filler.sampler.below(filler.domain.things.len())].0;
+    match filler.sampler.weighted(&[30, 20, 20, 15, 15]) {
         0 => pick(filler, filler.domain.labels).to_string(),
         1 => format!("{} {thing}", pick(filler, words::ADJECTIVES)),
         2 => format!("{} the {thing}", pick(filler, words::PLAIN_VERBS)),
@@ -163,17 +139,17 @@ fn text(filler: &mut Filler) -> String {
     }
 }
 
-/// One of `pool`. Every fourth word of a pool of eight or more is kept for tests, which draw half their words from those.
-fn pick<'p>(filler: &mut Filler, pool: &[&'p str]) -> &'p str {
-    let index = filler.dice.below(pool.len());
+/// One of `pool`. Every fourth word of a pool of eight or more is kept for test pairs, which draw
+/// half their words from those.
+fn pick<'p, W: AsRef<str>>(filler: &mut Filler, pool: &'p [W]) -> &'p str {
+    let index = filler.sampler.below(pool.len());
     let kept = |index: usize| index % 4 == 3;
-    if pool.len() < 8 {
-        return pool[index];
-    }
     let first = index - index % 4;
-    match filler.split {
-        Split::Train if kept(index) => pool[first + filler.dice.below(3)],
-        Split::Test if filler.dice.chance(50) => pool[(first + 3).min(pool.len() / 4 * 4 - 1)],
-        _ => pool[index],
-    }
+    let index = match filler.split {
+        _ if pool.len() < 8 => index,
+        Split::Train if kept(index) => first + filler.sampler.below(3),
+        Split::Test if filler.sampler.chance(50) => (first + 3).min(pool.len() / 4 * 4 - 1),
+        _ => index,
+    };
+    pool[index].as_ref()
 }

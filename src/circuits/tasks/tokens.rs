@@ -14,9 +14,9 @@ pub struct TokenPair {
     pub clean: Vec<u32>,
     /// The negative prompt.
     pub counterfactual: Vec<u32>,
-    /// What follows the positive prompt.
+    /// What follows the clean prompt.
     pub target: u32,
-    /// What follows the negative prompt.
+    /// What follows the counterfactual prompt.
     pub alternative: u32,
 }
 
@@ -38,7 +38,7 @@ impl PromptClass {
     }
 }
 
-/// Why a pair cannot be asked of a model with this tokenizer.
+/// Why a pair cannot be used with this tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PairProblem {
     /// An answer is not one token.
@@ -50,27 +50,29 @@ pub enum PairProblem {
         /// The tokens it splits into, as text to show.
         pieces: Vec<String>,
     },
-    /// An answer is one token, but in its place the tokenizer cuts the code otherwise, so that a model never saw it there.
+    /// An answer is one token, but the tokenizer cuts the code there differently, so that a model
+    /// never saw it there.
     Boundary {
         /// Whose answer.
         side: PromptClass,
         /// The answer.
         answer: String,
-        /// The tokens of the prompt's end and the answer, as text, as the tokenizer writes them there.
+        /// The tokens of the prompt's end and the answer, as text, as the tokenizer writes them
+        /// there.
         written: Vec<String>,
     },
     /// Both answers are the same token.
     SameAnswer(String),
-    /// The prompts have different lengths in tokens, where the task claims that they have not.
+    /// The prompts differ in their number of tokens, although the task requires the same.
     Lengths(usize, usize),
-    /// Cropping to the longest allowed prompt took away all that the two prompts differ in.
+    /// Cropping to the longest allowed prompt removed the difference between the prompts.
     Cropped,
     /// The tokenizer failed.
     Tokenizer(String),
 }
 
 impl PairProblem {
-    /// The kind of problem, in words: what pairs skipped are counted by.
+    /// The kind of problem, in words. Skipped pairs are counted by it.
     pub fn reason(&self) -> &'static str {
         match self {
             PairProblem::NotSingle { .. } => "an answer is not a single token",
@@ -119,8 +121,8 @@ fn quoted(pieces: &[String]) -> String {
     pieces.iter().map(|piece| token(piece)).collect::<Vec<_>>().join(" ")
 }
 
-/// A pair in tokens, if a model with this tokenizer can be asked it: each answer is one token, the tokens of prompt, answer and what comes
-/// after it ([`Pair::after`]) begin with the prompt's tokens and the answer, and the answers differ.
+/// A pair in tokens: each answer is one token, the tokens of prompt, answer and the code after it
+/// ([`Pair::after`]) begin with the prompt's tokens and the answer, and the answers differ.
 ///
 /// # Errors
 /// The first [`PairProblem`] met.
@@ -177,7 +179,7 @@ fn prompt(
     Ok(tokens)
 }
 
-/// Some pairs of a task in tokens, and what was left out.
+/// Some pairs of a task in tokens, and how many were skipped.
 #[derive(Debug, Clone)]
 pub struct PairBatch {
     /// The pairs, as text; not cropped.
@@ -186,9 +188,9 @@ pub struct PairBatch {
     pub tokens: Vec<TokenPair>,
     /// The variant that the answers are given in.
     pub variant: usize,
-    /// The index to go on from.
+    /// The index of the next pair.
     pub next_index: u64,
-    /// How many pairs were asked for.
+    /// How many pairs were requested.
     pub wanted: usize,
     /// The split that they are from.
     pub split: Split,
@@ -212,7 +214,8 @@ pub struct Skipped {
 }
 
 impl PairBatch {
-    /// What whoever uses the pairs should know: that they are fewer than wanted, and why; that prompts were cropped. Nothing if neither is so.
+    /// Whether there are fewer pairs than requested, and why, and whether prompts were cropped.
+    /// Nothing if neither is so.
     pub fn notes(&self) -> Option<String> {
         let (pairs, split) = (self.tokens.len(), self.split);
         let fewer = (pairs < self.wanted).then(|| {
@@ -242,15 +245,16 @@ fn listed(skipped: &[Skipped]) -> String {
     parts.collect::<Vec<_>>().join("; ")
 }
 
-/// How many pairs the variants are tried on.
+/// How many pairs each variant is tried on.
 const PROBES: u64 = 64;
 
-/// The first variant of the task's answers that holds for this tokenizer in half of the pairs tried, or else the one that holds most often
-/// (tasks whose answers are names have many pairs with names of several tokens). The same for every seed and split. A task that is
+/// The first variant of the task's answers that holds for this tokenizer in half of the pairs
+/// tried, or the one that holds most often (tasks whose answers are names have many pairs with
+/// names of several tokens). The same for every seed and split. A task that is
 /// [`Task::for_tokenizer`] keeps its variant.
 ///
 /// # Errors
-/// [`Error::NoQuestion`] with the reasons if none ever holds.
+/// [`Error::UnsuitableTask`] with the reasons if none ever holds.
 pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
     if let Some(variant) = task.variant {
         return Ok(variant);
@@ -276,7 +280,7 @@ pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
         reasons.push_str(&format!("\n  {}", listed(&skipped)));
     }
     if best.1 == 0 {
-        return Err(Error::NoQuestion { task: task.name.clone(), reasons });
+        return Err(Error::UnsuitableTask { task: task.name.clone(), reasons });
     }
     Ok(best.0)
 }
@@ -290,13 +294,14 @@ fn usable(task: &Task, pair: &Pair, tokenizer: &Tokenizer) -> Result<TokenPair, 
     Ok(tokens)
 }
 
-/// `count` pairs in tokens from index `first_index` on, the answers in the variant of [`choose_variant`]; of each prompt the last
-/// `max_length` tokens. Pairs that this tokenizer cannot take are skipped and counted. A file's pairs come round again in the next
-/// batch, never twice in one: of a file with fewer pairs than `count`, all that can be used (see [`PairBatch::notes`]).
+/// `count` pairs in tokens from index `first_index` on, the answers in the variant of
+/// [`choose_variant`]; of each prompt the last `max_length` tokens. Pairs that this tokenizer
+/// cannot write are skipped and counted. A list's pairs repeat in the next batch, never within one:
+/// a list with fewer pairs than `count` gives all that can be used (see [`PairBatch::notes`]).
 ///
 /// # Errors
-/// [`Error::Config`] for a `max_length` of 0; [`Error::Text`] with the reasons if no pair can be used, or too few of a built-in task, of
-/// which there is no end.
+/// [`Error::Config`] for a `max_length` of 0; [`Error::Data`] with the reasons if no pair can be
+/// used, or too few of a task without end.
 pub fn batch(
     task: &Task,
     split: Split,
@@ -337,7 +342,7 @@ pub fn batch(
             task.name,
             batch.tokens.len(),
         );
-        return Err(Error::Text(message));
+        return Err(Error::Data(message));
     }
     Ok(batch)
 }
@@ -355,4 +360,17 @@ fn crop(mut tokens: TokenPair, max_length: usize) -> Result<(TokenPair, u64), Pa
         return Err(PairProblem::Cropped);
     }
     Ok((tokens, cropped))
+}
+
+/// The tokens that give each of two answers: those that begin as it does, up to the first byte in
+/// which the two differ. `')` against `")` is also given by `',` and by `'` alone, `:` by `:\n`. An
+/// answer that the other one begins with has only itself.
+pub fn tokens_sharing_prefix(tokenizer: &Tokenizer, answers: [u32; 2]) -> [Vec<u32>; 2] {
+    let text = |id| tokenizer.token_bytes(id).unwrap_or_default();
+    let texts = answers.map(text);
+    let common = texts[0].iter().zip(&texts[1]).take_while(|(a, b)| a == b).count();
+    [0, 1].map(|i| match texts[i].get(..=common) {
+        Some(start) => (0..tokenizer.vocab_size() as u32).filter(|&id| text(id).starts_with(start)).collect(),
+        None => vec![answers[i]],
+    })
 }

@@ -92,6 +92,7 @@ impl Payload {
                 name: place.task,
                 description: place.description,
                 version: 0,
+                hash: String::new(),
                 clean: String::new(),
                 counterfactual: String::new(),
                 target: unknown.clone(),

@@ -1,55 +1,55 @@
-//! Which tasks have been answered to which question, for calls that share the work out with `--shard`.
+//! Which tasks an earlier search has finished, for searches that share the work (`--shard`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gossamer::files::{create_folder, write_atomic};
-use gossamer::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A task's answer: `finished/TASK.json` in the folder of the circuits.
+use crate::files::{create_folder, write_atomic};
+use crate::{Error, Result};
+
+/// What came of a task: `finished/TASK.json` in the folder of the circuits.
 #[derive(Serialize, Deserialize)]
 struct Mark {
-    /// Everything that the answer depends on.
+    /// Everything that the outcome depends on.
     question: Value,
     /// Why there is no circuit, if there is none.
     without: Option<String>,
 }
 
-/// The marks of a folder of circuits.
-pub struct Finished {
+/// The marks in a folder of circuits.
+pub(super) struct Finished {
     circuits: PathBuf,
     folder: PathBuf,
-    question: Value,
 }
 
 impl Finished {
-    pub fn new(circuits: &Path, question: Value) -> Result<Self> {
+    pub(super) fn new(circuits: &Path) -> Result<Self> {
         let folder = circuits.join("finished");
         create_folder(&folder)?;
-        Ok(Self { circuits: circuits.into(), folder, question })
+        Ok(Self { circuits: circuits.into(), folder })
     }
 
-    /// Whether the task was answered, and the answer is there.
-    pub fn has(&self, task: &str) -> bool {
+    /// Whether the task is finished under this key, and its circuit is there.
+    pub(super) fn has(&self, task: &str, key: &Value) -> bool {
         let mark = fs::read(self.path(task)).ok().and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
         let there = |mark: &Mark| mark.without.is_some() || self.circuits.join(format!("{task}.json")).is_file();
-        mark.is_some_and(|mark| mark.question == self.question && there(&mark))
+        mark.is_some_and(|mark| mark.question == *key && there(&mark))
     }
 
-    /// Forgets the answer, before another one is written.
-    pub fn forget(&self, task: &str) -> Result<()> {
+    /// Removes the mark, before a search.
+    pub(super) fn forget(&self, task: &str) -> Result<()> {
         match fs::remove_file(self.path(task)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(self.path(task), e)),
             _ => Ok(()),
         }
     }
 
-    /// Remembers the answer: a circuit, or that there is none.
-    pub fn mark(&self, task: &str, without: Option<String>) -> Result<()> {
+    /// Marks the task as finished; `without` says why there is no circuit.
+    pub(super) fn mark(&self, task: &str, key: Value, without: Option<String>) -> Result<()> {
         let path = self.path(task);
-        let mark = serde_json::to_string_pretty(&Mark { question: self.question.clone(), without });
+        let mark = serde_json::to_string_pretty(&Mark { question: key, without });
         let mark = mark.map_err(|e| Error::file(&path, e.to_string()))?;
         write_atomic(&path, |out| writeln!(out, "{mark}").map_err(|e| Error::io(&path, e)))
     }

@@ -1,0 +1,26 @@
+//! What the command line and the explorer do with a model: for each verb a request, an observer for
+//! progress, and a result that describes itself as a [`Report`](crate::report::Report). Training,
+//! circuit search, bridges and conversion have theirs in their own modules.
+
+pub mod bench;
+mod check;
+mod circuits;
+mod devices;
+mod evaluate;
+mod generate;
+mod inspect;
+mod predict;
+mod record;
+mod tasks;
+mod tokens;
+
+pub use check::{CheckResult, check};
+pub use circuits::{CircuitRequest, binarise_circuit, circuit_statistics, statistics_report};
+pub use devices::devices;
+pub use evaluate::{EvaluateRequest, evaluate};
+pub use generate::{GenerateRequest, generate};
+pub use inspect::{Inspection, inspect};
+pub use predict::{PredictRequest, Prediction, predict};
+pub use record::{RecordRequest, Recording, record};
+pub use tasks::{TaskEvaluation, TokenName, evaluate_task};
+pub use tokens::TokenSource;
