@@ -49,7 +49,8 @@ struct Operation {
     backward: Backward,
 }
 
-/// The record of a computation.
+/// The record of a computation. Its methods return the errors of the operations and of their gradient
+/// rules.
 #[derive(Default)]
 pub struct Tape {
     operations: Vec<Operation>,
@@ -125,17 +126,11 @@ impl Tape {
 
     /// Computes the gradients of leaves and kept values, given that of `from`: `seed`, of the same
     /// shape.
-    ///
-    /// # Errors
-    /// Those of the operations' gradient rules.
     pub fn backward(&mut self, from: &Var, seed: Tensor) -> Result<()> {
         self.backward_from([(from.clone(), seed)])
     }
 
     /// As [`Tape::backward`], from several values at once.
-    ///
-    /// # Errors
-    /// Those of the operations' gradient rules.
     pub fn backward_from(&mut self, seeds: impl IntoIterator<Item = (Var, Tensor)>) -> Result<()> {
         self.backward_while(seeds, || Ok(()))
     }

@@ -1,4 +1,5 @@
-//! What a device does beside computing: compiled kernels, and choices of what is fastest, that are kept from one run to the next.
+//! What a device does apart from computing: compiled kernels, and choices of what is fastest, that are
+//! kept from one run to the next.
 
 mod common;
 
@@ -10,7 +11,8 @@ use gossamer::device::{Device, Gpu, GpuOptions};
 use gossamer::ops::{abs_topk, linear};
 use tempfile::tempdir;
 
-/// Opens a GPU that keeps its kernels in `cache`, and returns the bits of what some kernels compute on it.
+/// Opens a GPU that keeps its kernels in `cache`, and returns the bits of what some kernels compute
+/// on it.
 fn compute(cache: Option<&Path>) -> Vec<u32> {
     let device = Device::Gpu(gpu(cache));
     let mut rng = rng(3);
@@ -72,7 +74,8 @@ fn a_damaged_or_foreign_file_stops_nothing() {
     damaged.push([b"kernels of gossamer 0.0.9".as_slice(), &sound[first_line..]].concat());
     damaged.push(vec![0x5a; 1 << 16]);
     damaged.push([sound.clone(), vec![0]].concat());
-    // Whole, and of this version, but of no adapter: `checksum` finds the four bytes that the reader expects.
+    // Whole, and of this version, but of no adapter: `checksum` finds the four bytes that the
+    // reader expects.
     let head = &sound[..=first_line];
     for foreign in [b"".as_slice(), b"WGPUPLCH", &[0; 200], &altered(&sound[head.len() + 4..])] {
         damaged.push([head, &crc32c::crc32c(foreign).to_le_bytes(), foreign].concat());
@@ -88,7 +91,8 @@ fn a_damaged_or_foreign_file_stops_nothing() {
     assert!(fs::metadata(&file).unwrap().len() < 1 << 30);
 }
 
-/// wgpu's data as another adapter's: its key is what follows magic, two numbers and the backend's byte.
+/// wgpu's data as another adapter's: its key is what follows magic, two numbers and the backend's
+/// byte.
 fn altered(data: &[u8]) -> Vec<u8> {
     let mut data = data.to_vec();
     data[17] ^= 0x55;

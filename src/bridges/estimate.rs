@@ -8,7 +8,8 @@ use crate::train::config::RunConfig;
 use crate::train::estimate::{DeviceBytes, Estimate, rehearse};
 use crate::train::run::Trainable;
 
-/// Estimates a run on the CPU device that trains a sparse model together with bridges to a dense one, as [`Estimate::new`] does.
+/// Estimates a run on the CPU device that trains a sparse model together with bridges to a dense
+/// one, as [`Estimate::new`] does.
 pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
     estimate_for(config, dense, true)
 }

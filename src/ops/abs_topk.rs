@@ -76,9 +76,6 @@ pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
 }
 
 /// The gradient of `x` from that of `y`, `dout: (.., C)`, and from what [`forward`] returned.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not belong together.
 pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor> {
     expect_same("abs_topk", dout, y)?;
     let (rows, cols) = y.rows_cols();

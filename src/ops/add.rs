@@ -12,9 +12,6 @@ use crate::{Error, Result};
 pub(super) const SHADER: Shader = Shader::new("add", include_str!("../../shaders/add.wgsl"));
 
 /// `a + b`.
-///
-/// # Errors
-/// [`Error::Shape`] if the shapes differ.
 pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "forward", name: "add", cost: 1 };
     map.apply(

@@ -10,9 +10,6 @@ use crate::tape::{Tape, Var};
 pub(super) const SHADER: Shader = Shader::new("affine", include_str!("../../shaders/affine.wgsl"));
 
 /// `scale ⊙ x + shift`, all of one shape.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes differ.
 pub fn forward(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "forward", name: "affine", cost: 1 };
     map.apply(
@@ -23,9 +20,6 @@ pub fn forward(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
 }
 
 /// The gradient of x: `scale ⊙ dout`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes differ.
 pub fn backward(dout: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "backward", name: "affine gradient", cost: 1 };
     map.apply(

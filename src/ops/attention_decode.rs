@@ -38,9 +38,6 @@ pub fn append(rows: &Tensor, store: &mut Tensor, at: usize) -> Result<()> {
 
 /// The heads' outputs, (B, 1, H·D), of queries that see the first `length` times of `keys` and
 /// `values`.
-///
-/// # Errors
-/// [`Error::Shape`] if the shapes do not fit.
 pub fn forward(
     q: &Tensor,
     keys: &Tensor,

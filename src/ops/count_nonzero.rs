@@ -17,9 +17,6 @@ pub(super) const SHADER: Shader = Shader::new("count_nonzero", include_str!("../
 const BLOCK: usize = 4096;
 
 /// The number of nonzero entries of `x`, as a tensor of shape (1).
-///
-/// # Errors
-/// [`crate::Error::Device`] if the device fails.
 pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
     let mut out = x.device().zeros("count_nonzero", &[1])?;
     match x.backend() {

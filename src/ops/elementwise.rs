@@ -38,9 +38,6 @@ pub(super) struct Map {
 
 impl Map {
     /// `f` of the entries of `inputs`, which have equal shapes. `f` must be `#[inline(always)]`.
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] if the shapes differ.
     #[inline(always)]
     pub(super) fn apply<const N: usize>(
         self,

@@ -26,17 +26,11 @@ pub(super) const SHADER: Shader = Shader::new("gate", include_str!("../../shader
 const ROWS: usize = 64;
 
 /// The gated values: x: (.., C), tau, mean: (C).
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not fit.
 pub fn forward(x: &Tensor, tau: &Tensor, mean: &Tensor) -> Result<Tensor> {
     select("forward", x, tau, Some(mean))
 }
 
 /// The gradient of x: (.., C).
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not fit.
 pub fn backward_input(dout: &Tensor, tau: &Tensor) -> Result<Tensor> {
     select("backward_input", dout, tau, None)
 }
@@ -73,9 +67,6 @@ fn select(kernel: &'static str, x: &Tensor, tau: &Tensor, mean: Option<&Tensor>)
 }
 
 /// The gradient of tau: (C), with the step taken for a sigmoid of `temperature`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not fit.
 pub fn backward_tau(dout: &Tensor, x: &Tensor, tau: &Tensor, mean: &Tensor, temperature: f32) -> Result<Tensor> {
     let width = check(x, tau, mean)?;
     expect_same("gate", dout, x)?;

@@ -15,9 +15,6 @@ pub(super) const SHADER: Shader = Shader::new("gelu", include_str!("../../shader
 const BELL_HEIGHT: f32 = 0.398_942_3;
 
 /// `x P(x)`, in the shape of `x`. `P` is within 1e-7 of its true value for every finite `x`.
-///
-/// # Errors
-/// Those of [`crate::device::Device::empty`] and of the device.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "forward", name: "gelu", cost: 32 };
     map.apply(
@@ -28,9 +25,6 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The gradient of `x`, given that of the output.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes differ.
 pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "backward", name: "gelu gradient", cost: 32 };
     map.apply(

@@ -54,9 +54,6 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> 
 
 /// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)`, and the forward pass's `mean`
 /// and `rstd`: `(rows)`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not fit together.
 pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, mean: &Tensor, rstd: &Tensor) -> Result<Tensor> {
     norm::backward_input(
         &SHADER,
@@ -77,9 +74,6 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, mean: &Tensor,
 
 /// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `mean`
 /// and `rstd`: `(rows)`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not fit together.
 pub fn backward_weight(dout: &Tensor, x: &Tensor, mean: &Tensor, rstd: &Tensor) -> Result<Tensor> {
     norm::backward_weight(
         &SHADER,

@@ -164,9 +164,6 @@ pub fn set_tile(gpu: &Gpu, output: OutputShape, tile: Tile) -> Result<()> {
 }
 
 /// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.
-///
-/// # Errors
-/// [`Error::Shape`] if the shapes do not fit.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let ((n, inputs), (outputs, columns)) = (x.rows_cols(), matrix(weight)?);
     if inputs != columns {
@@ -180,9 +177,6 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 }
 
 /// The gradient of `x`: `dout W`, with `dout: (.., out)`, `weight: (out, in)`, result `(.., in)`.
-///
-/// # Errors
-/// [`Error::Shape`] if the shapes do not fit.
 pub fn backward_input(dout: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((n, outputs), (rows, inputs)) = (dout.rows_cols(), matrix(weight)?);
     if outputs != rows {
@@ -215,9 +209,6 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
 }
 
 /// The gradient of the bias: the column sums of `dout: (.., out)`, result `(out)`.
-///
-/// # Errors
-/// As [`crate::device::Device::empty`].
 pub fn backward_bias(dout: &Tensor) -> Result<Tensor> {
     let (n, outputs) = dout.rows_cols();
     let mut sum = dout.device().empty("linear bias gradient", &[outputs])?;

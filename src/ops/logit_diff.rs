@@ -73,9 +73,6 @@ pub fn forward(logits: &Tensor, pairs: &TokenPairs) -> Result<Tensor> {
 }
 
 /// The gradient of the logits, given that of `z`: (B).
-///
-/// # Errors
-/// [`Error::Shape`] if the shapes do not fit.
 pub fn backward(dz: &Tensor, pairs: &TokenPairs) -> Result<Tensor> {
     let batch = pairs.shape[0];
     expect_shape("logit_diff", "gradient", dz, &[batch])?;

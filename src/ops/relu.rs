@@ -11,9 +11,6 @@ use crate::tape::{Tape, Var};
 pub(super) const SHADER: Shader = Shader::new("relu", include_str!("../../shaders/relu.wgsl"));
 
 /// `max(x, 0)`, in the shape of `x`. NaN stays NaN.
-///
-/// # Errors
-/// Those of [`crate::device::Device::empty`] and of the device.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "forward", name: "relu", cost: 1 };
     // `x > 0` would make 0 of NaN.
@@ -25,9 +22,6 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The gradient of `x`, given that of the output. `x` may equally be the output.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes differ.
 pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "backward", name: "relu gradient", cost: 1 };
     map.apply(

@@ -47,9 +47,6 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Forward> {
 
 /// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)` and the forward pass's `rstd:
 /// (rows)`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not fit together.
 pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor) -> Result<Tensor> {
     norm::backward_input(
         &SHADER,
@@ -70,9 +67,6 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor)
 
 /// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `rstd:
 /// (rows)`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the shapes do not fit together.
 pub fn backward_weight(dout: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tensor> {
     norm::backward_weight(
         &SHADER,

@@ -56,9 +56,6 @@ pub(crate) fn sparse_densities(cpu: bool) -> [f64; 2] {
 }
 
 /// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.
-///
-/// # Errors
-/// [`Error::Shape`] if the shapes do not fit.
 pub fn forward(x: &Tensor, weight: &SparseMatrix, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.shape;
     if let Some(bias) = bias {
@@ -68,9 +65,6 @@ pub fn forward(x: &Tensor, weight: &SparseMatrix, bias: Option<&Tensor>) -> Resu
 }
 
 /// The gradient of `x`: `dout W`, with `dout: (.., out)`, `weight: (out, in)`, result `(.., in)`.
-///
-/// # Errors
-/// [`Error::Shape`] if the shapes do not fit.
 pub fn backward_input(dout: &Tensor, weight: &SparseMatrix) -> Result<Tensor> {
     product("dout", dout, [&weight.csc, &weight.csr], weight.shape, None)
 }

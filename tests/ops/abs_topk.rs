@@ -20,7 +20,8 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Checks forward and backward against the sorted oracle, bit for bit, and returns the bits of `y` and `zeros`.
+/// Checks forward and backward against the sorted oracle, bit for bit, and returns the bits of `y`
+/// and `zeros`.
 fn check(device: &Device, x: &[f32], cols: usize, k: usize) -> (Vec<u32>, Vec<u32>) {
     let shape = [x.len() / cols, cols];
     let kept = kept(x, cols, k);
@@ -31,7 +32,8 @@ fn check(device: &Device, x: &[f32], cols: usize, k: usize) -> (Vec<u32>, Vec<u3
     let want: Vec<u32> = x.iter().zip(&kept).map(|(x, &kept)| if kept { x.to_bits() } else { 0 }).collect();
     let what = format!("{} {shape:?} k {k}", device.describe());
     assert!(got == want, "{what}: forward differs at {:?}", got.iter().zip(&want).position(|(a, b)| a != b));
-    // Every gradient differs from zero, so that the gradient's pattern is the kept set, zeros included.
+    // Every gradient differs from zero, so that the gradient's pattern is the kept set, zeros
+    // included.
     let dout: Vec<f32> = (0..x.len()).map(|i| 1.0 + i as f32).collect();
     let dx = abs_topk::backward(&put(device, &shape, &dout), &y, &zeros).unwrap().read().unwrap();
     let want: Vec<f32> = dout.iter().zip(&kept).map(|(&d, &kept)| if kept { d } else { 0.0 }).collect();

@@ -36,7 +36,8 @@ fn check(device: &Device, (outputs, inputs): (usize, usize), w: &[f32], spare: u
     assert_lists(&format!("columns of {what}"), made.csc(), &oracle(inputs, outputs, |i, e| w[e * inputs + i]));
     let back = made.to_dense().unwrap();
     assert_eq!(back.shape(), [outputs, inputs]);
-    // Adding zero turns the negative zeros that compression drops into the positive ones that come back.
+    // Adding zero turns the negative zeros that compression drops into the positive ones that come
+    // back.
     let same = back.read().unwrap().iter().zip(w).all(|(b, w)| b.to_bits() == (w + 0.0).to_bits());
     assert!(same && !w.is_empty(), "{what}: the dense matrix again");
 }

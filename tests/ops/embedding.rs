@@ -33,7 +33,8 @@ fn rows_out_and_gradients_back() {
                 assert_eq!(out.shape(), [n, width]);
                 assert_close("rows", &out.read().unwrap(), &gather(&wide(&table), width, &ids), 0.0);
 
-                // What the table's memory held before must not show through in rows that no id named.
+                // What the table's memory held before must not show through in rows that no id
+                // named.
                 drop(put(device, &[vocab, width], &vec![f32::NAN; vocab * width]));
                 let dout_there = put(device, &[n, width], &dout);
                 let got = embedding::backward(&dout_there, &index).unwrap();
@@ -49,7 +50,8 @@ fn rows_out_and_gradients_back() {
 
 #[test]
 fn sums_run_in_ascending_position_order() {
-    // In f32, 1 + 2^24 - 2^24 is 0 from the left and 1 in any order that lets the large ones meet first.
+    // In f32, 1 + 2^24 - 2^24 is 0 from the left and 1 in any order that lets the large ones meet
+    // first.
     let large = 16_777_216.0;
     for device in kernels() {
         let index = Index::new(&device, &[1, 0, 1, 1], 2).unwrap();

@@ -34,7 +34,8 @@ fn values_and_gradients_of_every_size() {
     }
 }
 
-/// The rule for tau is the true gradient of the soft gate `s x + (1 − s) mean`, taken with hard values elsewhere.
+/// The rule for tau is the true gradient of the soft gate `s x + (1 − s) mean`, taken with hard
+/// values elsewhere.
 #[test]
 fn the_rule_for_tau_is_that_of_the_soft_gate() {
     let mut rng = rng(4);

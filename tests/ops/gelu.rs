@@ -2,7 +2,8 @@ use crate::common::{assert_close, central_differences, dot, kernels, normal, put
 use gossamer::ops::gelu;
 use std::f64::consts::{PI, SQRT_2};
 
-/// The error function, from its power series near zero and from the continued fraction of its complement far out.
+/// The error function, from its power series near zero and from the continued fraction of its
+/// complement far out.
 fn erf(x: f64) -> f64 {
     if x.abs() < 2.5 {
         let (mut term, mut sum) = (x, x);

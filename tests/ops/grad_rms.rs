@@ -17,7 +17,7 @@ fn sums_of_squares_fill_their_slots() {
         for (got, want) in got.iter().zip(&want) {
             assert!((f64::from(*got) / want - 1.0).abs() < 5e-7, "{got} against {want}");
         }
-        assert_eq!(got[6], 7.0, "the last slot was nobody's");
+        assert_eq!(got[6], 7.0, "no tensor used the last slot");
     }
 }
 

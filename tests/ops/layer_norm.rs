@@ -100,7 +100,8 @@ fn gradients_are_those_of_central_differences() {
 
 #[test]
 fn a_large_mean_does_not_cancel_the_variance() {
-    // 1000 and 1001 in turn: variance 1/4. In f32, mean(x^2) - mean(x)^2 would be off by whole units.
+    // 1000 and 1001 alternately: variance 1/4. In f32, mean(x^2) - mean(x)^2 would be off by whole
+    // units.
     let x: Vec<f32> = (0..512).map(|i| 1000.0 + (i % 2) as f32).collect();
     for device in kernels() {
         let got =

@@ -128,7 +128,8 @@ fn the_weights_gradient_with_zeros_in_either_factor() {
 #[test]
 fn activations_with_zeros_by_a_dense_weight() {
     let mut rng = rng(44);
-    // Around the least sides and rows that are skipped through, and below, at and above its groups, blocks and panels.
+    // Around the least sides and rows that are skipped through, and below, at and above its groups,
+    // blocks and panels.
     let shapes = [(3, 511, 512), (1, 512, 512), (255, 512, 513), (256, 576, 640), (257, 513, 600), (300, 700, 515)];
     for device in tiles() {
         // The GPU multiplies everything.

@@ -1,5 +1,7 @@
-//! Every shader parses, validates without optional capabilities, translates to what the drivers of all backends eat,
-//! and keeps to the limits that every adapter grants; its form for subgroups likewise, on the backends that have them. The rules are those that [`gossamer::device::Launch`] relies on.
+//! Every shader parses, validates without optional capabilities, translates to what the drivers of
+//! all backends eat, and keeps to the limits that every adapter grants; its form for subgroups
+//! likewise, on the backends that have them. The rules are those that [`gossamer::device::Launch`]
+//! relies on.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +18,8 @@ const WORKGROUP_BYTES: u32 = 16 * 1024;
 const STORAGE_BUFFERS: usize = 8;
 const PARAMETER_WORDS: usize = 64;
 
-/// The names of the entry points of a shader that keeps all the rules, or the first rule that it breaks.
+/// The names of the entry points of a shader that keeps all the rules, or the first rule that it
+/// breaks.
 fn check(wgsl: &str) -> Result<Vec<String>, String> {
     check_form(wgsl, false)
 }
@@ -60,7 +63,8 @@ fn check_entry(
     translate(&module, &info, name, subgroups)
 }
 
-/// Workgroup memory, and bindings: parameters of plain scalars at 0, storage buffers at 1, 2, … without a gap.
+/// Workgroup memory, and bindings: parameters of plain scalars at 0, storage buffers at 1, 2, …
+/// without a gap.
 fn check_globals(module: &Module, info: &ModuleInfo, entry: usize) -> Result<(), String> {
     let mut layouts = naga::proc::Layouter::default();
     layouts.update(module.to_ctx()).map_err(|e| e.to_string())?;

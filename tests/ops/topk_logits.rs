@@ -1,7 +1,8 @@
 use crate::common::{assert_close, kernels, normal, put, rng, wide};
 use gossamer::ops::{kl, topk_logits};
 
-/// `Σ p (log p − log q)` over the `n` largest target logits of one row, with p the softmax over these and q that of all logits.
+/// `Σ p (log p − log q)` over the `n` largest target logits of one row, with p the softmax over
+/// these and q that of all logits.
 fn oracle(logits: &[f64], target: &[f64], n: usize) -> f64 {
     let lse = |row: &[f64]| row.iter().map(|v| v.exp()).sum::<f64>().ln();
     let mut order: Vec<usize> = (0..target.len()).collect();

@@ -5,7 +5,8 @@ use rand::{Rng, RngExt};
 
 const MAGNITUDE: u32 = 0x7fff_ffff;
 
-/// The survivors by sorting: first each neuron's entries for protection, then all by (protected, magnitude, index).
+/// The survivors by sorting: first each neuron's entries for protection, then all by (protected,
+/// magnitude, index).
 fn survivors(w: &[f32], cols: usize, rule: &Rule) -> Vec<bool> {
     let magnitude = |i: &usize| std::cmp::Reverse(w[*i].to_bits() & MAGNITUDE);
     let mut protected = vec![false; w.len()];

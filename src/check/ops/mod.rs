@@ -2,7 +2,8 @@
 //! tile or workgroup divides, more rows than a workgroup has invocations, large numbers. What is
 //! right is said by plain loops in float64.
 //!
-//! Each module lists its operations in `OPERATIONS`. A test fails if they do not launch every kernel.
+//! Each module lists its operations in `OPERATIONS`. A test fails if they do not launch every
+//! kernel.
 
 /// Operations that are functions of their names.
 macro_rules! operations {
