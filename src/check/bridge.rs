@@ -47,10 +47,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let mut of_sparse = Worst::new("gradients, sparse model", GRADIENT);
     let mut of_bridges = Worst::new("gradients, bridges", GRADIENT);
     let mut constant_targets = Worst::new("gradients, constant targets", GRADIENT);
-    let read = |tensor: Option<&Tensor>| match tensor {
-        Some(tensor) => tensor.read().map_err(|e| e.to_string()),
-        None => Err("not computed".into()),
-    };
+    let read = |tensor: Option<&Tensor>| tensor.ok_or("not computed")?.read().map_err(|e| e.to_string());
     for (name, want) in &case.tensors("expected.safetensors")? {
         let gradient = |tensor| relative_norm(&read(tensor)?, &want.data);
         let forward = |model| Ok::<_, Error>(relative_largest(&logits_of(model, &tokens, sequences)?, &want.data));
