@@ -134,6 +134,14 @@ pub fn open(name: &str) -> Result<Task> {
     if is_file { Task::from_file(name) } else { find(name) }
 }
 
+/// All built-in tasks for `all`, otherwise the one that [`open`] opens.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_all(name: &str) -> Result<Vec<Task>> {
+    if name == "all" { all() } else { Ok(vec![open(name)?]) }
+}
+
 /// How many letters must change to get from one name to the other (Levenshtein's distance).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
