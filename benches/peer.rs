@@ -1,9 +1,12 @@
-//! Our side of what is in `benches/peers`: training steps, evaluation and generation of one model, and products.
+//! The gossamer side of `benches/peers`: training steps, evaluation and generation of one model, and
+//! products.
 //!
-//! `cargo bench --bench peer -- prepare FOLDER KEY=VALUE…` makes the model (settings as for `train`, from the preset `paper`) at its target
-//! density, and tokens for it. `measure FOLDER WHAT [DEVICE]` prints one JSON line; WHAT is `loss`, `step`, `memory`, `evaluate` or `generate`.
-//! `product M K N [DEVICE]` multiplies two dense matrices; `sparse M K N EVERY [DEVICE]` one by a weight with one nonzero in EVERY entries, by
-//! its nonzeros and as if it were dense. DEVICE is the CPU unless given.
+//! `cargo bench --bench peer -- prepare FOLDER KEY=VALUE…` makes the model (settings as for
+//! `train`, from the preset `paper`) at its target density, and tokens for it. `measure FOLDER WHAT
+//! [DEVICE]` prints one JSON line; WHAT is `loss`, `step`, `memory`, `evaluate` or `generate`.
+//! `product M K N [DEVICE]` multiplies two dense matrices; `sparse M K N EVERY [DEVICE]` one by a
+//! weight with one nonzero in EVERY entries, by its nonzeros and as if it were dense. DEVICE is the
+//! CPU unless given.
 
 use std::path::Path;
 use std::time::Instant;
@@ -24,7 +27,7 @@ use gossamer::{Error, Result};
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-/// Tokens that are generated after a prompt of as many.
+/// Tokens of the prompt, and tokens generated after it.
 const GENERATED: usize = 16;
 
 fn main() -> Result<()> {
@@ -43,16 +46,16 @@ fn main() -> Result<()> {
             let every = size(every)?.max(1);
             print(device, |device| sparse(sizes, every, device))
         }
-        // Among all other benches there is nothing to do.
+        // Nothing to do among all other benchmarks.
         _ => Ok(()),
     }
 }
 
 fn size(text: &str) -> Result<usize> {
-    text.parse().map_err(|_| Error::Request(format!("`{text}` is no size")))
+    text.parse().map_err(|_| Error::Request(format!("`{text}` is not a size")))
 }
 
-/// What `run` measured on a device, the CPU unless named, as one line, with the device's name.
+/// Prints the result of `run` on a device, by default the CPU, as one line with the device's name.
 fn print(name: &[&str], run: impl FnOnce(&Device) -> Result<Value> + Send) -> Result<()> {
     let device = Device::open(name.first().copied().unwrap_or("cpu"))?;
     on_worker(|| {
@@ -107,7 +110,8 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
         }
         "step" => {
             let mut trainer = Trainer::new(load(WeightFormat::Dense)?, config.train.clone(), config.sparsity.clone())?;
-            // The first step finds the compressed forms missing, the second allocates what is left to allocate.
+            // The first step builds the sparse matrices, the second allocates the remaining
+            // to allocate.
             let first = trainer.step(&[batch()?])?;
             let loss = trainer.numbers(&first)?.loss;
             let mut step = || trainer.step(&[batch()?]).map(drop);
@@ -121,7 +125,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             let peak =
                 status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
             let peak: u64 =
-                peak.ok_or_else(|| Error::Device("this system does not tell the process's peak memory".into()))?;
+                peak.ok_or_else(|| Error::Device("the system does not report the peak memory of this process".into()))?;
             let estimate = Estimate::new(&config);
             Ok(json!({ "bytes": peak * 1024, "state": estimate.state_bytes, "activations": estimate.activation_bytes }))
         }
@@ -148,7 +152,8 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
     }
 }
 
-/// `(m, k)` by `(k, n)`. The second factor lies transposed, as a weight does here; its numbers are the same as on the other side.
+/// `(m, k)` by `(k, n)`. The second factor lies transposed, as a weight does here; its numbers are
+/// the same as on the other side.
 fn product((m, k, n): (usize, usize, usize), device: &Device) -> Result<Value> {
     let entry = |i: usize, seed: usize| ((i * 7919 + seed) % 1009) as f32 / 504.0 - 1.0;
     let x: Vec<f32> = (0..m * k).map(|i| entry(i, 1)).collect();
@@ -159,13 +164,14 @@ fn product((m, k, n): (usize, usize, usize), device: &Device) -> Result<Value> {
     run()?;
     let seconds = seconds(device, &mut run)?;
     let out = out.read()?;
-    // Weighted by place, so that no entry can stand in for another.
+    // Weighted by position, so that exchanged entries change the sum.
     let checksum: f64 = out.iter().enumerate().map(|(i, v)| f64::from(*v) * f64::from(entry(i, 3))).sum();
     let scale: f64 = out.iter().map(|v| f64::from(v.abs())).sum();
     Ok(json!({ "seconds": seconds, "checksum": checksum, "scale": scale }))
 }
 
-/// `(m, k)` by a weight `(n, k)` of which one entry in `every` is not zero, by its nonzeros and as if it were dense.
+/// `(m, k)` by a weight `(n, k)` of which one entry in `every` is not zero, by its nonzeros and as
+/// if it were dense.
 fn sparse((m, k, n): (usize, usize, usize), every: usize, device: &Device) -> Result<Value> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
     let x: Vec<f32> = (0..m * k).map(|_| rng.random_range(-1.0..1.0)).collect();

@@ -156,7 +156,8 @@ impl Bars {
     /// The bytes of a PNG file.
     ///
     /// # Errors
-    /// Returns [`Error::Request`] for more bars than fit into 10,000 pixels, and [`Error::Drawing`].
+    /// Returns [`Error::Request`] for more bars than fit into 10,000 pixels, and
+    /// [`Error::Drawing`].
     pub fn png(&self) -> Result<Vec<u8>> {
         let group = self.names.len().max(1) as i32 * BAR + GAP;
         let height = HEAD + 20 * self.names.len() as i32 + group * self.groups.len() as i32 + 40;

@@ -98,9 +98,6 @@ pub enum Error {
     /// A picture cannot be drawn or encoded.
     #[error("{0}")]
     Drawing(String),
-    /// Superseded by the variants above.
-    #[error("{0}")]
-    Text(String),
     /// A model does not do a task well enough to search for a circuit.
     #[error("its loss is {loss:.3} at best, above the target {target}: there is no circuit to be found")]
     UnreachableTarget {
@@ -130,12 +127,14 @@ pub enum Error {
     /// A number in a model's forward pass is not finite.
     #[error("{}", not_finite(site, *value, *at, weights.as_deref()))]
     NonFiniteSite {
-        /// The first site in the order of the forward pass with such a number, such as `0.attn.act_in`; `logits`; the
-        /// parameter that holds it; or what was computed from finite logits.
+        /// The first site in the order of the forward pass with such a number, such as
+        /// `0.attn.act_in`; `logits`; the parameter that holds it; or what was computed from finite
+        /// logits.
         site: String,
         /// The first such number there.
         value: f32,
-        /// Where it is in a site `(B, T, width)`: sequence, position and channel, from 0. Nothing for what is no site.
+        /// Where it is in a site `(B, T, width)`: sequence, position and channel, from 0. Nothing
+        /// for what is no site.
         at: Option<[usize; 3]>,
         /// Which of the model's weights are not finite, in words; nothing if all are.
         weights: Option<String>,
@@ -258,8 +257,7 @@ impl Error {
             | Self::SparseParameter { .. }
             | Self::Mismatch(_)
             | Self::Tokenizer(_)
-            | Self::Data(_)
-            | Self::Text(_) => Self::file(path, format!("{prefix}{self}")),
+            | Self::Data(_) => Self::file(path, format!("{prefix}{self}")),
             other => other,
         }
     }

@@ -234,7 +234,8 @@ fn sync_tree(folder: &Path) -> Result<()> {
         if kind.is_dir() {
             sync_tree(&path)?;
         } else if kind.is_file() {
-            // Windows syncs only files open for writing; other systems would refuse a read-only file then.
+            // Windows syncs only files open for writing; other systems would refuse a read-only
+            // file then.
             let file = OpenOptions::new().read(true).write(cfg!(windows)).open(&path);
             file.and_then(|file| file.sync_all()).map_err(|e| Error::io(&path, e))?;
         }

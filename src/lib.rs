@@ -11,6 +11,8 @@
 //! * [`formats`]: models as other programs and the Hugging Face Hub keep them.
 //! * [`train`]: batches, optimizer, the loop, checkpoints.
 //! * [`circuits`]: the tasks that ask a model one question each, and what in it answers.
+//! * [`pipelines`]: what the command line and the explorer do with a model, a request and a result
+//!   for each verb.
 //! * [`report`]: a result as text, CSV, JSON or a chart.
 //! * [`sweep`]: one command with many settings, and a table of what came out.
 //! * [`terminal`]: what the binaries share: messages, signals, progress.

@@ -1,6 +1,10 @@
 //! Charts, read back as pixels.
 
+use std::collections::BTreeMap;
+
 use gossamer::chart::{Axis, Bars, Chart, Series};
+use gossamer::report::{Cell, Column, Report, Table};
+use serde_json::{Value, json};
 
 fn chart(log: bool, points: Vec<(f64, f64)>) -> Chart {
     let axis = if log { Axis::log("across") } else { Axis::linear("across") };
@@ -114,4 +118,39 @@ fn bars_reach_to_their_ratios() {
     let ((a, b), (c, d)) = (ends(&more), ends(&less));
     assert!(b - a > 350 && (b - a).abs_diff(d - c) <= 2, "{a} {b} {c} {d}");
     assert!(bars(vec![None]).is_empty() && bars(vec![Some(f64::NAN)]).is_empty());
+}
+
+fn table() -> Table {
+    let mut table = Table::new("sites", [Column::text("site"), Column::decimals("nmse", 3).unit("nats")]);
+    table.push(["0.mlp".into(), 0.25.into()]);
+    table.push(["final, or last".into(), Cell::Empty]);
+    table
+}
+
+#[test]
+fn text_csv_and_json_hold_the_same_cells() {
+    let facts = Report::new().note("over 12 tokens").fact("tokens", 12usize, "12").fact("loss", 1.5, "1.500 nats");
+    let report = facts.table(table()).paragraph("at the end");
+    let want = "over 12 tokens\n\ntokens  12\nloss    1.500 nats\n\nsite            nmse (nats)\n\
+                0.mlp                 0.250\nfinal, or last\n\nat the end\n";
+    assert_eq!(report.text(), want);
+    let json: Value = serde_json::from_str(&report.json()).expect("JSON");
+    let rows = json!([{ "site": "0.mlp", "nmse": 0.25 }, { "site": "final, or last", "nmse": null }]);
+    assert_eq!(json, json!({ "tokens": 12, "loss": 1.5, "sites": rows }));
+    assert_eq!(table().csv(), "site,nmse\n0.mlp,0.25\n\"final, or last\",\n");
+}
+
+#[test]
+fn a_result_keeps_its_own_json() {
+    let report = Report::of(&BTreeMap::from([("loss", 0.1f32)])).expect("JSON").note("loss 0.1");
+    assert_eq!((report.json().as_str(), report.text().as_str()), ("{\n  \"loss\": 0.1\n}", "loss 0.1\n"));
+}
+
+#[test]
+fn a_table_is_drawn_as_a_line_for_each_column() {
+    let mut table = Table::new("steps", ["step", "loss"].map(Column::number));
+    [(1.0, 3.0), (2.0, 2.5)].into_iter().for_each(|(x, y)| table.push([x.into(), y.into()]));
+    let chart = table.chart("Loss", "step", &["loss"], Axis::log("nats")).expect("a chart");
+    assert_eq!(chart.series[0].points, [(1.0, 3.0), (2.0, 2.5)]);
+    assert!(table.chart("Loss", "step", &["kl"], Axis::log("nats")).is_err());
 }

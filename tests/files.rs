@@ -50,7 +50,8 @@ fn where_nothing_can_be_written_the_error_names_the_path() {
     let dir = tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    // A folder that is a file, a folder that does not exist, and a target that is a folder: no permission helps against these.
+    // A folder that is a file, a folder that does not exist, and a target that is a folder: no
+    // permission helps against these.
     fs::create_dir(dir.path().join("folder")).unwrap();
     for path in [file.join("a"), dir.path().join("none/a"), dir.path().join("folder")] {
         let Err(Error::Io { path: named, .. }) = write_atomic(&path, put(&path, "text")) else { panic!() };
@@ -113,7 +114,8 @@ fn a_failed_folder_leaves_the_old_one_and_no_litter() {
     assert_eq!(listing(dir.path()), ["step-8"]);
 }
 
-/// The states a kill can leave: while building, between the two renames, and before the old folder is gone.
+/// The states a kill can leave: while building, between the two renames, and before the old folder
+/// is gone.
 #[test]
 fn after_a_kill_at_any_instant_old_or_new_is_whole() {
     let killed = |names: &[(&str, &str)]| -> TempDir {
@@ -320,9 +322,11 @@ fn bytes_of<const N: usize>(values: impl IntoIterator<Item = [u8; N]>) -> Vec<u8
 #[test]
 fn every_float_type_gives_its_known_values() {
     let dir = tempdir().unwrap();
-    // IEEE half: 1, -2, the largest (65504), the smallest subnormal (2^-24), one third, -0, infinity.
+    // IEEE half: 1, -2, the largest (65504), the smallest subnormal (2^-24), one third, -0,
+    // infinity.
     let halves = [0x3c00u16, 0xc000, 0x7bff, 0x0001, 0x3555, 0x8000, 0x7c00];
-    // bfloat16 is the upper half of an f32: 1, -2, pi cut to 8 bits, the smallest subnormal (2^-133), -0.
+    // bfloat16 is the upper half of an f32: 1, -2, pi cut to 8 bits, the smallest subnormal
+    // (2^-133), -0.
     let brains = [0x3f80u16, 0xc000, 0x4049, 0x0001, 0x8000];
     let doubles = [0.1, -1e-50, 3.0f64];
     let path = raw(
@@ -415,7 +419,8 @@ fn foreign_files_are_errors() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
-    /// Flipped bytes give an error or other numbers, never a panic, and never numbers that do not fit their shape.
+    /// Flipped bytes give an error or other numbers, never a panic, and never numbers that do not
+    /// fit their shape.
     #[test]
     fn flipped_bytes_never_panic(flips in prop::collection::vec((any::<prop::sample::Index>(), 1..=255u8), 1..4)) {
         let dir = tempdir().unwrap();
@@ -432,4 +437,50 @@ proptest! {
         }
         let _ = load_ids(&path, "a");
     }
+}
+
+#[test]
+fn unwritable_targets_are_errors_and_nothing_is_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("file"), "kept").unwrap();
+    for bad in [dir.path().to_path_buf(), at("no/file"), at("file/x"), at("new/"), "".into()] {
+        assert!(check_output(&bad).is_err(), "{}", bad.display());
+    }
+    for good in [at("file"), at("new"), "-".into()] {
+        check_output(&good).unwrap();
+    }
+    for bad in [at("file"), at("file/x"), "".into()] {
+        assert!(check_output_folder(&bad).is_err(), "{}", bad.display());
+    }
+    for good in [dir.path().to_path_buf(), at("a/b/c"), "relative".into()] {
+        check_output_folder(&good).unwrap();
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(at("file")).unwrap(), b"kept");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn devices_are_accepted() {
+    check_output("/dev/null").unwrap();
+    check_output("/dev/stdout").unwrap();
+    assert!(check_output("/proc/no-such-file").is_err());
+}
+
+#[test]
+fn marks_are_skipped_and_other_encodings_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    let read = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        read_text(&path).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(b"\xef\xbb\xbfa\xef\xbb\xbf").unwrap(), "a\u{feff}");
+    assert_eq!(read(b"").unwrap(), "");
+    for utf16 in [&b"\xff\xfea\0"[..], b"\xfe\xff\0a"] {
+        assert!(read(utf16).unwrap_err().contains("UTF-16"));
+    }
+    assert!(read(b"ab\xffc").unwrap_err().contains("byte 2"));
+    assert_eq!((without_mark(b"\xef\xbb\xbfa"), without_mark(b"a")), (&b"a"[..], &b"a"[..]));
 }

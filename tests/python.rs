@@ -46,7 +46,8 @@ fn documents_are_small_and_all_different() {
     assert!(share > 0.9, "only {share:.3} of the long lines are distinct");
 }
 
-/// Brackets, quotes and indentation of one document, without a Python at hand. The error says what is wrong.
+/// Brackets, quotes and indentation of one document, without a Python at hand. The error says what
+/// is wrong.
 fn check_layout(text: &str) -> Result<(), String> {
     if !text.is_ascii() || text.contains(['\t', '\r', '\\']) {
         return Err("a character that does not belong".into());
@@ -88,7 +89,8 @@ fn check_layout(text: &str) -> Result<(), String> {
     if open.is_empty() && !expects_block { Ok(()) } else { Err("ends inside a bracket or before a block".into()) }
 }
 
-/// Follows one line's quotes and brackets; gives its last character outside of strings and comments.
+/// Follows one line's quotes and brackets; gives its last character outside of strings and
+/// comments.
 fn scan(line: &str, open: &mut Vec<char>) -> Result<char, String> {
     let mut quote = None;
     let mut last = ' ';
@@ -169,7 +171,8 @@ fn later(lines: &[&str], name: &str, rest: &str) -> bool {
     lines.iter().any(|line| line.strip_prefix(name).is_some_and(|tail| tail.starts_with(rest)))
 }
 
-/// The sides of the contrast of `task` that the line at `at` shows: how often the first, how often the second.
+/// The sides of the contrast of `task` that the line at `at` shows: how often the first, how often
+/// the second.
 fn sides(task: &str, lines: &[&str], at: usize) -> (bool, bool) {
     let line = lines[at];
     let has = |part: &str| line.contains(part);

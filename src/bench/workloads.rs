@@ -262,7 +262,7 @@ fn generation(base: &'static str) -> Workload {
             let sampling = Sampling { max_new_tokens: GENERATED, temperature: 0.0, ..Sampling::default() };
             let mut generator = Generator::new(&model, &[round as u32 % 97], sampling)?;
             for _ in 0..GENERATED {
-                generator.next_token()?.ok_or_else(|| Error::Text("generation ended early".into()))?;
+                generator.next_token()?.ok_or_else(|| Error::Device("generation ended early".into()))?;
             }
             Ok(())
         };

@@ -84,7 +84,7 @@ impl Steering<'_> {
     /// none.
     ///
     /// # Errors
-    /// [`Error::Text`] without questions; otherwise those of [`Steering::probabilities`].
+    /// [`Error::Request`] without questions; otherwise those of [`Steering::probabilities`].
     pub fn candidates(&self, channels: &[Channel], questions: &[PromptPair]) -> Result<(Effect, Vec<RankedChannel>)> {
         let effects = self.effects(questions, channels.len() + 1, |question| {
             let (here, there) = (self.read(&question.prompt)?, self.read(&question.counterfactual)?);
@@ -104,7 +104,7 @@ impl Steering<'_> {
     /// The effect of some channels together at each strength, and of `controls` draws of random channels in their places.
     ///
     /// # Errors
-    /// [`Error::Text`] without questions; otherwise those of [`Steering::probabilities`].
+    /// [`Error::Request`] without questions; otherwise those of [`Steering::probabilities`].
     pub fn sweep(
         &self,
         channels: &[Channel],
@@ -150,7 +150,7 @@ impl Steering<'_> {
         changes: impl Fn(&PromptPair) -> Result<Vec<Change>>,
     ) -> Result<Vec<Effect>> {
         if questions.is_empty() {
-            return Err(Error::Text("there are no questions to steer by".into()));
+            return Err(Error::Request("there are no questions to steer by".into()));
         }
         let mut pairs = vec![Vec::with_capacity(questions.len()); count];
         for (done, question) in questions.iter().enumerate() {

@@ -35,7 +35,7 @@ impl Bridges {
     /// of the sparse stream.
     ///
     /// # Errors
-    /// [`Error::Text`] if the models do not fit together, [`Error::Config`] if nothing would be kept, and the device's limits.
+    /// [`Error::Mismatch`] if the models do not fit together, [`Error::Config`] if nothing would be kept, and the device's limits.
     pub fn new(dense: &ModelConfig, sparse: &ModelConfig, afrac: f64, seed: u64, device: &Device) -> Result<Self> {
         let tensors = shapes(dense, sparse)?.into_iter().enumerate().map(|(stream, (name, shape))| {
             let mut data = vec![0.0; shape.iter().product()];
@@ -59,7 +59,7 @@ impl Bridges {
     /// Bridges from named tensors.
     ///
     /// # Errors
-    /// [`Error::Text`] naming a tensor that is missing, of another shape, not finite, or not one of theirs; otherwise those of
+    /// [`Error::Mismatch`] naming a tensor that is missing, of another shape, not finite, or not one of theirs; otherwise those of
     /// [`Bridges::new`].
     pub fn from_host(
         dense: &ModelConfig,
@@ -78,14 +78,15 @@ impl Bridges {
         }
         let shapes = shapes(dense, sparse)?;
         if let Some(name) = tensors.keys().find(|name| shapes.iter().all(|(known, _)| known != *name)) {
-            return Err(Error::Text(format!("{name} is no part of bridges between these models")));
+            return Err(Error::Mismatch(format!("{name} is no part of bridges between these models")));
         }
         let mut list = Vec::with_capacity(shapes.len());
+        let missing = |name| Error::MissingTensor { holder: "the file of bridges".into(), name };
         for (name, shape) in shapes {
             let host = tensors.get(&name).filter(|host| host.shape == shape);
-            let host = host.ok_or_else(|| Error::Text(format!("the bridges lack {name} {shape:?}")))?;
+            let host = host.ok_or_else(|| missing(format!("{name} {shape:?}")))?;
             if let Some(found) = NotFinite::find(&name, &shape, &host.data) {
-                return Err(Error::Text(format!(
+                return Err(Error::Mismatch(format!(
                     "the bridges' {found}: train them anew, or from an earlier checkpoint"
                 )));
             }
@@ -154,14 +155,14 @@ fn affine(tape: &mut Tape, maps: &[Var], at: usize, h: &Var) -> Result<Var> {
 /// Names and shapes of the tensors between two models, in order.
 ///
 /// # Errors
-/// [`Error::Text`] if the models do not fit together.
+/// [`Error::Mismatch`] if the models do not fit together.
 pub(super) fn shapes(dense: &ModelConfig, sparse: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>> {
     for (what, dense, sparse) in
         [("layers", dense.n_layer, sparse.n_layer), ("tokens", dense.vocab_size, sparse.vocab_size)]
     {
         if dense != sparse {
             let message = format!("the dense model has {dense} {what} and the sparse one {sparse}");
-            return Err(Error::Text(format!("{message}: bridges join models that have equally many")));
+            return Err(Error::Mismatch(format!("{message}: bridges join models that have equally many")));
         }
     }
     let (d, s) = (dense.d_model, sparse.d_model);

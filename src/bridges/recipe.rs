@@ -80,7 +80,7 @@ impl Recipe {
     /// What it changes at full strength.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if it is for another sparse model, [`Error::Text`] if there is nothing to steer by; otherwise those of [`Steering::edited`] and [`Steering::read`].
+    /// [`Error::OtherModel`] if it is for another sparse model, [`Error::Request`] if there is nothing to steer by; otherwise those of [`Steering::edited`] and [`Steering::read`].
     pub fn change(&self, steering: &Steering, tokenizer: &Tokenizer) -> Result<Change> {
         // One that was not read from a file may say nothing.
         if !self.sparse.hash.is_empty() {
@@ -89,7 +89,7 @@ impl Recipe {
         }
         let tokens = tokenizer.encode(&self.prompt)?;
         if tokens.is_empty() {
-            return Err(Error::Text("the prompt is empty".into()));
+            return Err(Error::Request("the prompt is empty".into()));
         }
         let other = self.counterfactual.as_ref().map(|text| tokenizer.encode(text)).transpose()?;
         match (&self.edits[..], &other) {
@@ -100,7 +100,7 @@ impl Recipe {
                 self.nodes.iter().for_each(|&channel| change.merge(here.towards(&there, channel)));
                 Ok(change)
             }
-            _ => Err(Error::Text(
+            _ => Err(Error::Request(
                 "say what to steer by: nodes (--node) with a --counterfactual, or edits (--set)".into(),
             )),
         }

@@ -222,7 +222,7 @@ impl<'a> Steering<'a> {
     /// Measures the scales on `reference`, sequences that both models can read.
     ///
     /// # Errors
-    /// [`Error::Text`] if the reference is empty or a stream is zero on all of it, [`Error::NonFiniteSite`] where one is not finite;
+    /// [`Error::Data`] if the reference is empty or a stream is zero on all of it, [`Error::NonFiniteSite`] where one is not finite;
     /// otherwise those of the models.
     pub fn new(
         dense: &'a Model,
@@ -241,7 +241,7 @@ impl<'a> Steering<'a> {
         for (site, scale) in scales.iter().enumerate() {
             let ratio = scale.ratio(ratio);
             if !ratio.is_finite() || ratio == 0.0 {
-                return Err(Error::Text(format!("the residual stream at site {site} is zero on all reference text")));
+                return Err(Error::Data(format!("the residual stream at site {site} is zero on all reference text")));
             }
             let weight = bridges.decoder(site)?.read()?;
             let entry = |i: usize| (ratio * f64::from(weight[i % d * s + i / d])) as f32;
@@ -474,7 +474,7 @@ fn root_mean_squares(model: &Model, weights: &Weights, reference: &[Vec<u32>]) -
         tokens += sequence.len();
     }
     if tokens == 0 {
-        return Err(Error::Text("there is no reference text to measure the streams' scales on".into()));
+        return Err(Error::Data("there is no reference text to measure the streams' scales on".into()));
     }
     Ok(sums.into_iter().map(|sum| sum / tokens as f64).collect())
 }

@@ -43,7 +43,7 @@ impl BridgeTrainer {
     /// from where it left them.
     ///
     /// # Errors
-    /// [`Error::Text`] if the models do not fit together, [`Error::Config`] for impossible settings, the device's limits; of a
+    /// [`Error::Mismatch`] if the models do not fit together, [`Error::Config`] for impossible settings, the device's limits; of a
     /// checkpoint, [`Error::Io`] and [`Error::File`] naming what is missing, damaged, or belongs to other models.
     pub fn new(
         sparse: Trainer,
@@ -80,7 +80,7 @@ impl BridgeTrainer {
     /// Complains about models between which no bridges can be trained.
     ///
     /// # Errors
-    /// [`Error::Text`] if they have not equally many layers and tokens, [`Error::Config`] if the dense one reads less.
+    /// [`Error::Mismatch`] if they have not equally many layers and tokens, [`Error::Config`] if the dense one reads less.
     pub fn fits(dense: &ModelConfig, sparse: &ModelConfig) -> Result<()> {
         shapes(dense, sparse)?;
         match sparse.block_size > dense.block_size {

@@ -39,37 +39,3 @@ pub fn check_output_folder(path: impl AsRef<Path>) -> Result<()> {
         Err(e) => Err(Error::io(existing, e)),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unwritable_targets_are_errors_and_nothing_is_left_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::write(at("file"), "kept").unwrap();
-        for bad in [dir.path().to_path_buf(), at("no/file"), at("file/x"), at("new/"), "".into()] {
-            assert!(check_output(&bad).is_err(), "{}", bad.display());
-        }
-        for good in [at("file"), at("new"), "-".into()] {
-            check_output(&good).unwrap();
-        }
-        for bad in [at("file"), at("file/x"), "".into()] {
-            assert!(check_output_folder(&bad).is_err(), "{}", bad.display());
-        }
-        for good in [dir.path().to_path_buf(), at("a/b/c"), "relative".into()] {
-            check_output_folder(&good).unwrap();
-        }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(fs::read(at("file")).unwrap(), b"kept");
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn devices_are_accepted() {
-        check_output("/dev/null").unwrap();
-        check_output("/dev/stdout").unwrap();
-        assert!(check_output("/proc/no-such-file").is_err());
-    }
-}

@@ -12,29 +12,29 @@ use crate::error::{Error, Result};
 
 /// The part of `model.safetensors.index.json` that is read.
 #[derive(Deserialize)]
-struct Index {
-    weight_map: Pairs,
+struct ShardIndex {
+    weight_map: JsonPairs,
 }
 
 /// All pairs of a JSON object of strings, including pairs with equal keys.
-struct Pairs(Vec<(String, String)>);
+struct JsonPairs(Vec<(String, String)>);
 
-impl<'de> Deserialize<'de> for Pairs {
+impl<'de> Deserialize<'de> for JsonPairs {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Collect;
         impl<'de> Visitor<'de> for Collect {
-            type Value = Pairs;
+            type Value = JsonPairs;
 
             fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
                 out.write_str("an object from tensor names to file names")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonPairs, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some(pair) = map.next_entry()? {
                     pairs.push(pair);
                 }
-                Ok(Pairs(pairs))
+                Ok(JsonPairs(pairs))
             }
         }
         deserializer.deserialize_map(Collect)
@@ -132,7 +132,7 @@ impl TensorSource for ShardedSafetensors {
 /// The file of every tensor in the index at `path`, each a plain name.
 fn shard_of_each(path: &Path) -> Result<BTreeMap<String, String>> {
     let error = |message: String| Error::file(path, message);
-    let index: Index = serde_json::from_slice(&read_unmarked(path)?)
+    let index: ShardIndex = serde_json::from_slice(&read_unmarked(path)?)
         .map_err(|e| error(format!("not an index of safetensors files: {e}")))?;
     let mut names = BTreeMap::new();
     for (name, file) in index.weight_map.0 {

@@ -210,7 +210,8 @@ fn remove_abandoned(path: &Path) {
         Err(_) => Err(TryLockError::Error(io::ErrorKind::Unsupported.into())),
     };
     match locked {
-        // Locked during the removal, so that only one process does it. The name may have been reused since it was opened.
+        // Locked during the removal, so that only one process does it. The name may have been
+        // reused since it was opened.
         Ok(()) if opened.as_ref().is_ok_and(|file| is_at(file, path)) => drop(remove(path)),
         Err(TryLockError::Error(_)) if is_old(&found) => drop(remove(path)),
         _ => {}

@@ -94,9 +94,10 @@ pub fn load_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>>
 
 pub(super) fn map(path: &Path) -> Result<Mmap> {
     let file = open_input(path)?;
-    // SAFETY: the mapping is read-only and stays in the modules that read safetensors files; every access is
-    // inside its slice. Another process may still change the file: the reading functions and `SafetensorsFile`
-    // document that. This crate replaces such files only by renaming, which does not change a mapped one.
+    // SAFETY: the mapping is read-only and stays in the modules that read safetensors files; every
+    // access is inside its slice. Another process may still change the file: the reading functions
+    // and `SafetensorsFile` document that. This crate replaces such files only by renaming, which
+    // does not change a mapped one.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
 }
 

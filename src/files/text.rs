@@ -44,25 +44,3 @@ pub fn utf16(bytes: &[u8]) -> Option<&'static str> {
     let marked = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
     marked.then_some("is UTF-16, not UTF-8: save it as UTF-8")
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_are_skipped_and_other_encodings_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.txt");
-        let read = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).unwrap();
-            read_text(&path).map_err(|error| error.to_string())
-        };
-        assert_eq!(read(b"\xef\xbb\xbfa\xef\xbb\xbf").unwrap(), "a\u{feff}");
-        assert_eq!(read(b"").unwrap(), "");
-        for utf16 in [&b"\xff\xfea\0"[..], b"\xfe\xff\0a"] {
-            assert!(read(utf16).unwrap_err().contains("UTF-16"));
-        }
-        assert!(read(b"ab\xffc").unwrap_err().contains("byte 2"));
-        assert_eq!((without_mark(b"\xef\xbb\xbfa"), without_mark(b"a")), (&b"a"[..], &b"a"[..]));
-    }
-}

@@ -99,7 +99,7 @@ impl Hub {
     /// standard error.
     ///
     /// # Errors
-    /// [`Error::Text`] saying what to do, if the Hub cannot be reached or falls silent, if it has no such model, if the model is
+    /// [`Error::Hub`] saying what to do, if the Hub cannot be reached or falls silent, if it has no such model, if the model is
     /// not in the cache though it would have to be, or if this program cannot download; [`Error::Io`] if the cache cannot be written.
     pub fn fetch(&self, id: &HubId, offline: bool, progress: bool) -> Result<PathBuf> {
         let cached = self.cached(id);
@@ -115,7 +115,7 @@ impl Hub {
                 None => "is not in the cache".into(),
             };
             let cache = self.cache.display();
-            return Err(Error::Text(format!(
+            return Err(Error::Hub(format!(
                 "{id} is no file or folder, and as a model of the Hugging Face Hub it {found} ({cache}), while downloads are \
                  switched off: open it once with network, or give the folder of a copy"
             )));
@@ -131,7 +131,7 @@ impl Hub {
 
     #[cfg(not(feature = "hub"))]
     fn download(&self, id: &HubId, _progress: bool) -> Result<PathBuf> {
-        Err(Error::Text(format!(
+        Err(Error::Hub(format!(
             "{id} is no file or folder; it may be a model of the Hugging Face Hub, but this program was built without \
              downloads. Build it with `--features hub`, or fetch the model with `hf download {}` and try again",
             id.repository

@@ -90,7 +90,7 @@ struct Used {
 /// Reads all parameters of a model, one at a time; `largest` entries of each are listed.
 ///
 /// # Errors
-/// [`crate::Error::Text`] if the tensors are not those of `config`, and those of reading.
+/// [`crate::Error::Mismatch`] if the tensors are not those of `config`, and those of reading.
 pub fn inspect(config: &ModelConfig, source: &dyn TensorSource, largest: usize) -> Result<WeightReport> {
     check_weights(config, source)?;
     let mut report = WeightReport {

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// unembedding of a model that ties it, and what [`is_buffer`] knows.
 ///
 /// # Errors
-/// [`Error::Text`] naming the first parameter, in the model's order, that is missing or of another shape, or a tensor that no such model has.
+/// [`Error::Mismatch`] naming the first parameter, in the model's order, that is missing or of another shape, or a tensor that no such model has.
 pub fn check_shapes(config: &ModelConfig, entries: &BTreeMap<String, TensorInfo>) -> Result<()> {
     check(config, entries, &BTreeMap::new())
 }
@@ -34,7 +34,7 @@ fn check(
     // A layer has more than one parameter, so that this bounds what a wrong configuration can make us list below.
     if config.n_layer > entries.len() {
         let (layers, held) = (config.n_layer, entries.len());
-        return Err(Error::Text(format!(
+        return Err(Error::Mismatch(format!(
             "the configuration says {layers} layers, but the weights hold only {held} tensors"
         )));
     }
@@ -47,22 +47,25 @@ fn check(
             Some(info) if &info.shape != shape => {
                 let found = &info.shape;
                 let message = format!("{name} has shape {found:?}, but the configuration says {shape:?}");
-                return Err(Error::Text(message));
+                return Err(Error::Mismatch(message));
             }
             Some(_) => {}
             None if others.contains_key(name) => {
                 let found = others.get(name).map_or("", String::as_str);
-                return Err(Error::Text(format!(
+                return Err(Error::Mismatch(format!(
                     "{name} is of the wrong type ({found}): floats of 16, 32 or 64 bits are wanted"
                 )));
             }
             None if may_be_absent(name, *kind) => {}
-            None => return Err(Error::Text(format!("the weights lack {name} {shape:?}"))),
+            None => {
+                let name = format!("{name} {shape:?}");
+                return Err(Error::MissingTensor { holder: "the file of weights".into(), name });
+            }
         }
     }
     let known: std::collections::HashSet<&str> = shapes.iter().map(|(name, _, _)| name.as_str()).collect();
     match entries.keys().find(|name| !known.contains(name.as_str()) && !is_buffer(name)) {
-        Some(name) => Err(Error::Text(format!("the weights hold {name}, which this configuration does not have"))),
+        Some(name) => Err(Error::Mismatch(format!("the weights hold {name}, which this configuration does not have"))),
         None => Ok(()),
     }
 }
@@ -73,7 +76,7 @@ pub(super) const UNEMBEDDING: &str = "lm_head.weight";
 /// Returns an error if the configuration says that the unembedding is the embedding, and `source` holds two that differ. Reads both.
 ///
 /// # Errors
-/// [`Error::Text`] naming both, and those of reading.
+/// [`Error::Mismatch`] naming both, and those of reading.
 pub fn check_tied(config: &ModelConfig, source: &dyn TensorSource) -> Result<()> {
     let both = [EMBEDDING, UNEMBEDDING].iter().all(|name| source.entries().contains_key(*name));
     if !config.tied_unembed || !both {
@@ -84,7 +87,7 @@ pub fn check_tied(config: &ModelConfig, source: &dyn TensorSource) -> Result<()>
     let differing = embedding.data.iter().zip(&unembedding.data).filter(|pair| !same(*pair)).count();
     match differing {
         0 => Ok(()),
-        n => Err(Error::Text(format!(
+        n => Err(Error::Mismatch(format!(
             "tied_unembed is true, but {UNEMBEDDING} differs from {EMBEDDING} in {n} of {} numbers: set tied_unembed to \
              false if the model has an unembedding of its own, or remove {UNEMBEDDING}",
             embedding.data.len()

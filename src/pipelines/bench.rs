@@ -2,29 +2,73 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Result;
 use crate::bench::{self, Choice, Options, Row, compare};
 use crate::device::{Device, adapters};
+use crate::files::{check_output, is_stdout};
 use crate::ops::linear::Tile;
 use crate::report::{Cell, Column, Report, Table};
+use crate::{Error, Result};
 
-/// The names of the CPU and of every usable graphics adapter.
-pub fn all_devices() -> Vec<String> {
+/// What to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct BenchRequest<'a> {
+    /// The device.
+    pub device: &'a str,
+    /// The CPU and every usable graphics adapter instead.
+    pub all: bool,
+    /// Fewer runs, and no large sizes on slow devices.
+    pub quick: bool,
+    /// Only find the fastest tiles of the dense product, and keep them for later runs.
+    pub autotune: bool,
+    /// The file to write; with `all`, `FILE-1.json` and so on.
+    pub out: Option<&'a Path>,
+}
+
+/// Measures devices. `print` receives each line as soon as it is known.
+///
+/// # Errors
+/// Returns [`Error::Request`] if `out` cannot hold all reports, and the errors of the device and of
+/// writing. With `all`, logs the errors of a device and continues with the next one.
+pub fn run(request: &BenchRequest, print: &mut dyn FnMut(&str)) -> Result<()> {
+    let BenchRequest { device, all, quick, autotune, out } = *request;
+    let devices = if all { all_devices() } else { vec![device.to_string()] };
+    if all && out.is_some_and(is_stdout) {
+        let message =
+            "--all writes a report for each device, which standard output cannot hold: name a file with --out";
+        return Err(Error::Request(message.into()));
+    }
+    let file = |at: usize| out.map(|path| if all { numbered(path, at + 1) } else { path.into() });
+    // Minutes of measuring come before the file is written.
+    (0..devices.len()).filter_map(file).try_for_each(check_output)?;
+    let mut failed = 0;
+    for (at, name) in devices.iter().enumerate() {
+        let result = if autotune { tune(name, quick, print) } else { measure(name, quick, file(at).as_deref(), print) };
+        match result {
+            Err(error) if all => {
+                failed += 1;
+                tracing::error!("{name}: {error}");
+            }
+            result => result?,
+        }
+    }
+    if failed > 0 {
+        return Err(Error::Device(format!("{failed} of {} could not be measured", devices.len())));
+    }
+    Ok(())
+}
+
+fn all_devices() -> Vec<String> {
     let gpus = adapters().into_iter().filter(|adapter| adapter.computes);
     std::iter::once("cpu".to_string()).chain(gpus.map(|adapter| format!("gpu:{}", adapter.index))).collect()
 }
 
 /// `a/b.json` as `a/b-2.json`, for the second device.
-pub fn numbered(path: &Path, number: usize) -> PathBuf {
+fn numbered(path: &Path, number: usize) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{stem}-{number}.json"))
 }
 
-/// Measures a device and writes the numbers to `file`, if there is one. `print` receives each line as soon as it is known.
-///
-/// # Errors
-/// Returns the errors of [`bench::run`] and of writing.
-pub fn measure(device: &str, quick: bool, file: Option<&Path>, print: &mut dyn FnMut(&str)) -> Result<()> {
+fn measure(device: &str, quick: bool, file: Option<&Path>, print: &mut dyn FnMut(&str)) -> Result<()> {
     let device = Device::open(device)?;
     print(&device.describe());
     let numbers = ["median", "fastest", "slowest", "rate"].map(|name| Column::number(name).width(10));
@@ -56,11 +100,7 @@ fn cells(row: &Row) -> Vec<Cell> {
     cells
 }
 
-/// Measures which tiles of the dense product are fastest on a GPU, and keeps them for later runs.
-///
-/// # Errors
-/// Returns the errors of the device and of writing its cache.
-pub fn tune(device: &str, quick: bool, print: &mut dyn FnMut(&str)) -> Result<()> {
+fn tune(device: &str, quick: bool, print: &mut dyn FnMut(&str)) -> Result<()> {
     let device = Device::open(device)?;
     print(&device.describe());
     let Device::Gpu(gpu) = device else {

@@ -16,8 +16,9 @@ pub struct CheckResult {
     pub failures: usize,
 }
 
-/// Compares every operation, the golden cases that are built in, and those in `folders` with their expected numbers; given
-/// `only`, these operations alone. `print` receives each line as soon as it is known.
+/// Compares every operation, the golden cases that are built in, and those in `folders` with their
+/// expected numbers; given `only`, these operations alone. `print` receives each line as soon as it
+/// is known.
 ///
 /// # Errors
 /// Returns an error if a case cannot be read or the device fails.

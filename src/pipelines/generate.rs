@@ -24,7 +24,8 @@ impl GenerateRequest<'_> {
     /// Checks the settings.
     ///
     /// # Errors
-    /// Returns [`Error::Config`] for an invalid setting, and [`Error::Request`] for one without effect.
+    /// Returns [`Error::Config`] for an invalid setting, and [`Error::Request`] for one without
+    /// effect.
     pub fn validate(&self) -> Result<()> {
         self.sampling.validate()?;
         let limited = self.sampling.top_p.is_some() || self.sampling.top_k.is_some();
@@ -37,10 +38,12 @@ impl GenerateRequest<'_> {
     }
 }
 
-/// Writes the prompt and its continuation to `out` as it is generated, for each sample, and logs the speed.
+/// Writes the prompt and its continuation to `out` as it is generated, for each sample, and logs
+/// the speed.
 ///
 /// # Errors
-/// Returns the errors of encoding and of the forward pass, and [`Error::Io`] if `out` cannot be written.
+/// Returns the errors of encoding and of the forward pass, and [`Error::Io`] if `out` cannot be
+/// written.
 pub fn generate(model: &Pretrained, request: &GenerateRequest, out: &mut dyn Write) -> Result<()> {
     let tokenizer = model.tokenizer()?;
     let prompt = model.encode(request.prompt, request.special)?;
@@ -78,7 +81,8 @@ impl<'a> TextStream<'a> {
         Self { tokenizer, pending: Vec::new() }
     }
 
-    /// The characters that `token` completes. Bytes that cannot become a character give replacement characters.
+    /// The characters that `token` completes. Bytes that cannot become a character give replacement
+    /// characters.
     fn push(&mut self, token: u32) -> String {
         let bytes = self.tokenizer.token_bytes(token);
         self.pending.extend(bytes.unwrap_or_else(|| self.tokenizer.token_text(token).into_bytes()));

@@ -22,7 +22,8 @@ pub struct Inspection<'a> {
     files: &'a ModelFiles,
 }
 
-/// Reads all parameters of a model, and loads it onto the device named, if one is. Lists the `largest` entries of each.
+/// Reads all parameters of a model, and loads it onto the device named, if one is. Lists the
+/// `largest` entries of each.
 ///
 /// # Errors
 /// Returns the errors of reading, and those of the device.
@@ -104,7 +105,7 @@ impl Inspection<'_> {
                 t.largest.iter().map(|e| format!("{:+.3} [{}]", e.value, join(&e.index, ","))).collect();
             let mut largest = largest.join("  ");
             if let Some(Entry { index, value }) = &t.first_not_finite {
-                let index = join(&index, ",");
+                let index = join(index, ",");
                 largest =
                     format!("not finite: {} entries, the first of them {value} [{index}]  {largest}", t.not_finite);
             }

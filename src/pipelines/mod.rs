@@ -1,6 +1,6 @@
-//! What the command line and the explorer do with a model: for each verb a request, an observer for progress, and a result
-//! that describes itself as a [`Report`](crate::report::Report). Training, circuit search, bridges and conversion have
-//! theirs in their own modules.
+//! What the command line and the explorer do with a model: for each verb a request, an observer for
+//! progress, and a result that describes itself as a [`Report`](crate::report::Report). Training,
+//! circuit search, bridges and conversion have theirs in their own modules.
 
 pub mod bench;
 mod check;
@@ -17,7 +17,7 @@ mod tokens;
 pub use check::{CheckResult, check};
 pub use circuits::{CircuitRequest, binarise_circuit, circuit_statistics, search_row, search_table, statistics_report};
 pub use devices::devices;
-pub use evaluate::evaluation_report;
+pub use evaluate::{EvaluateRequest, evaluate};
 pub use generate::{GenerateRequest, generate};
 pub use inspect::{Inspection, inspect};
 pub use predict::{PredictRequest, Prediction, predict};

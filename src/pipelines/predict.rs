@@ -1,19 +1,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
+use serde_json::json;
 
 use super::TokenSource;
-use crate::files::{HostTensor, load_metadata, load_tensors};
+use crate::files::{load_metadata, load_tensors};
 use crate::formats::Pretrained;
-use crate::model::{
-    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Site, Weights, expect_model, means, ranked,
-};
+use crate::model::{Action, Batch, Edit, Interventions, Model, NoHooks, Site, expect_model, means, ranked};
 use crate::report::{Cell, Column, Report, Table};
-use crate::tape::Tape;
 use crate::{Error, Result};
 
-/// TokenSource of generated text that means are taken over, unless a file has them.
+/// Tokens of generated text that means are taken over, unless a file has them.
 const MEAN_TOKENS: usize = 16_384;
 
 /// A prompt, and the interventions to compare with.
@@ -31,22 +28,20 @@ pub struct PredictRequest<'a> {
     pub means: Option<&'a Path>,
 }
 
-/// The probabilities of the next token, by id.
+/// The probabilities of the next token, by id, without and with interventions.
 #[derive(Clone, Debug)]
 pub struct Prediction {
-    /// The prompt's tokens.
-    pub tokens: Vec<u32>,
-    /// Without interventions.
-    pub before: Vec<f64>,
-    /// With them, if there are any.
-    pub after: Option<Vec<f64>>,
+    tokens: Vec<u32>,
+    before: Vec<f64>,
+    after: Option<Vec<f64>>,
 }
 
 /// Predicts the next token of a prompt, with and without interventions.
 ///
 /// # Errors
-/// Returns [`Error::Request`] for a prompt or means that no intervention uses, [`Error::OtherModel`] for means of another
-/// model, and the errors of encoding, of [`Interventions::new`] and of the forward pass.
+/// Returns [`Error::Request`] for a prompt or means that no intervention uses,
+/// [`Error::OtherModel`] for means of another model, and the errors of encoding, of
+/// [`Interventions::new`] and of the forward pass.
 pub fn predict(model: &Pretrained, request: &PredictRequest) -> Result<Prediction> {
     request.validate()?;
     let tokens = model.encode(request.prompt, request.special)?;
@@ -82,7 +77,11 @@ impl PredictRequest<'_> {
     fn interventions(&self, model: &Pretrained) -> Result<Interventions> {
         let donor = match self.patch_from {
             None => BTreeMap::new(),
-            Some(prompt) => activations(&model.model, &model.encode(prompt, self.special)?)?,
+            Some(prompt) => {
+                let (model, tokens) = (&model.model, model.encode(prompt, self.special)?);
+                let cache = model.run_with_cache(&tokens, &model.config.sites())?.cache;
+                cache.sites().map(|site| Ok((site, cache.get(site)?.read()?))).collect::<Result<_>>()?
+            }
         };
         let means = match self.means {
             _ if !self.uses(Action::Mean) => BTreeMap::new(),
@@ -99,17 +98,6 @@ impl PredictRequest<'_> {
     }
 }
 
-/// The activations `(1, T, width)` of every site.
-fn activations(model: &Model, tokens: &[u32]) -> Result<BTreeMap<Site, HostTensor>> {
-    let batch = Batch::new(&model.device, &model.config, tokens, 1)?;
-    let mut recorder = Recorder::default();
-    model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut recorder)?;
-    let host = |var: crate::tape::Var| -> Result<HostTensor> {
-        Ok(HostTensor { shape: var.value().shape().to_vec(), data: var.value().read()? })
-    };
-    recorder.values.into_iter().map(|(site, var)| Ok((site, host(var)?))).collect()
-}
-
 /// The means in a file, after a check that they are of this model.
 fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<Site, Vec<f32>>> {
     match load_metadata(path)?.get("model") {
@@ -117,21 +105,6 @@ fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<Site, Vec<f32>>> {
         None => tracing::warn!("{} does not say which model its means are of", path.display()),
     }
     load_tensors(path)?.into_iter().map(|(site, tensor)| Ok((site.parse()?, tensor.data))).collect()
-}
-
-#[derive(Serialize)]
-struct PredictionJson {
-    tokens: Vec<u32>,
-    texts: Vec<String>,
-    next: Vec<NextToken>,
-}
-
-#[derive(Serialize)]
-struct NextToken {
-    token: u32,
-    text: String,
-    before: f64,
-    after: Option<f64>,
 }
 
 impl Prediction {
@@ -152,15 +125,13 @@ impl Prediction {
     pub fn report(&self, top: usize, model: &Pretrained) -> Result<Report> {
         let after = |id: u32| self.after.as_ref().map(|after| after[id as usize]);
         let shown = self.shown(top);
-        let next = |&id: &u32| NextToken {
-            token: id,
-            text: model.token_text(id),
-            before: self.before[id as usize],
-            after: after(id),
+        let next = |&id: &u32| {
+            let before = self.before[id as usize];
+            json!({ "token": id, "text": model.token_text(id), "before": before, "after": after(id) })
         };
-        let texts = self.tokens.iter().map(|&id| model.token_text(id)).collect();
-        let next = shown.iter().map(next).collect();
-        let json = PredictionJson { tokens: self.tokens.clone(), texts, next };
+        let texts: Vec<_> = self.tokens.iter().map(|&id| model.token_text(id)).collect();
+        let next: Vec<_> = shown.iter().map(next).collect();
+        let json = json!({ "tokens": self.tokens, "texts": texts, "next": next });
         let numbers = if self.after.is_some() { vec!["before", "after"] } else { vec!["probability"] };
         let columns = numbers.iter().map(|name| Column::decimals(*name, 4)).chain([Column::text("next token")]);
         let mut table = Table::new("next", columns);

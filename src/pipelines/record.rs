@@ -21,26 +21,23 @@ pub struct RecordRequest<'a> {
     pub mean: bool,
 }
 
-/// Recorded activations.
+/// Recorded activations: `tokens` `(B, T)`, `logits` and sites, or means and the model's hash.
 #[derive(Debug)]
 pub struct Recording {
-    /// The number of sites.
-    pub sites: usize,
+    sites: usize,
     /// By site, `(B, T, width)`, or `(width)` for means; and `logits` `(B, T, V)`, except with means.
-    pub floats: BTreeMap<String, HostTensor>,
-    /// `tokens` `(B, T)`; nothing with means.
-    pub ids: BTreeMap<String, HostIds>,
-    /// The model's hash, with means.
-    pub metadata: Option<HashMap<String, String>>,
-    /// The recorded tensors with numbers that are not finite, in the order of the forward pass.
-    pub not_finite: Vec<NotFinite>,
+    floats: BTreeMap<String, HostTensor>,
+    ids: BTreeMap<String, HostIds>,
+    metadata: Option<HashMap<String, String>>,
+    /// In the order of the forward pass.
+    not_finite: Vec<NotFinite>,
 }
 
 /// Records logits and activations, or the means of activations.
 ///
 /// # Errors
-/// Returns [`crate::Error::Unknown`] if no site matches, [`crate::Error::Config`] if `sites` is no regular expression, and the errors of
-/// reading the tokens and of the forward pass.
+/// Returns [`crate::Error::Unknown`] if no site matches, [`crate::Error::Config`] if `sites` is no
+/// regular expression, and the errors of reading the tokens and of the forward pass.
 pub fn record(model: &Pretrained, request: &RecordRequest, observer: &Observer) -> Result<Recording> {
     let sites = model.model.config.sites_matching(request.sites)?;
     let sequences = request.tokens.sequences(model)?;

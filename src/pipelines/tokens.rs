@@ -20,7 +20,7 @@ pub enum TokenSource<'a> {
     Text {
         /// Files and folders; generated Python if there are none.
         data: &'a [PathBuf],
-        /// TokenSource at most, but at least one sequence.
+        /// Tokens at most, but at least one sequence.
         max_tokens: usize,
     },
 }
@@ -42,7 +42,8 @@ impl TokenSource<'_> {
 }
 
 impl Pretrained {
-    /// Sequences of the model's `block_size`, of files and folders, or of generated Python if there are none.
+    /// Sequences of the model's `block_size`, of files and folders, or of generated Python if there
+    /// are none.
     ///
     /// # Errors
     /// Returns the errors of [`TokenSource::sequences`].

@@ -68,7 +68,7 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
 
 /// How text shows the numbers of a column. CSV and JSON have all digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum NumberFormat {
     /// Four decimals, or an exponent for less than 0.001; whole numbers without decimals.
     Auto,
     /// This many decimals.
@@ -77,7 +77,7 @@ pub enum Format {
     Percent(usize),
 }
 
-impl Format {
+impl NumberFormat {
     fn show(self, cell: &Cell) -> String {
         match (cell, self) {
             (Cell::Number(n), Self::Decimals(digits)) => format!("{n:.digits$}"),
@@ -96,7 +96,7 @@ pub struct Column {
     pub name: String,
     title: Option<String>,
     unit: Option<String>,
-    format: Format,
+    format: NumberFormat,
     left: bool,
     width: usize,
 }
@@ -109,17 +109,17 @@ impl Column {
 
     /// A column of numbers of any size.
     pub fn number(name: impl Into<String>) -> Self {
-        Self { name: name.into(), title: None, unit: None, format: Format::Auto, left: false, width: 0 }
+        Self { name: name.into(), title: None, unit: None, format: NumberFormat::Auto, left: false, width: 0 }
     }
 
     /// A column of numbers with this many decimals.
     pub fn decimals(name: impl Into<String>, decimals: usize) -> Self {
-        Self { format: Format::Decimals(decimals), ..Self::number(name) }
+        Self { format: NumberFormat::Decimals(decimals), ..Self::number(name) }
     }
 
     /// A column of shares of 1, shown as percent with one decimal.
     pub fn percent(name: impl Into<String>) -> Self {
-        Self { format: Format::Percent(1), ..Self::number(name) }
+        Self { format: NumberFormat::Percent(1), ..Self::number(name) }
     }
 
     /// The heading in text.
@@ -134,7 +134,8 @@ impl Column {
         Self { unit: Some(unit.into()), ..self }
     }
 
-    /// The width in characters, where rows are printed before all are known; wider cells make the column wider.
+    /// The width in characters, where rows are printed before all are known; wider cells make the
+    /// column wider.
     #[must_use]
     pub fn width(self, width: usize) -> Self {
         Self { width, ..self }
@@ -239,7 +240,8 @@ impl Table {
         at.ok_or_else(|| Error::Unknown { kind: "column", name: name.into(), known: known() })
     }
 
-    /// A chart of the columns `ys` over the column `x`, one line each; the legend has their headings.
+    /// A chart of the columns `ys` over the column `x`, one line each; the legend has their
+    /// headings.
     ///
     /// # Errors
     /// Returns [`Error::Unknown`] if there is no such column.

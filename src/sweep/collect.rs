@@ -1,25 +1,22 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
-use super::results::{Row, value};
-use super::{Job, Results, Sweep};
+use super::results::{ResultRow, value};
+use super::{Results, Sweep, SweepJob};
 use crate::circuits::Circuit;
-use crate::report::Cell;
+use crate::report::{Cell, Report};
 use crate::{Error, Result};
 
-/// The results of the finished jobs, and the number of unfinished ones. The results of a training run are
-/// those of its last line of metrics, of a circuit search a row for each circuit, of any other command the numbers of the
-/// JSON that it printed.
+/// The results of the finished jobs, and the number of unfinished ones. The results of a training
+/// run are those of its last line of metrics, of a circuit search a row for each circuit, of any
+/// other command the numbers of the JSON that it printed.
 ///
-/// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same table, however they
-/// were split.
-///
-/// # Errors
-/// Returns [`Error::Io`], and [`Error::File`] naming a damaged file.
-pub fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
+/// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same
+/// table, however they were split.
+fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
     let (mut rows, mut missing) = (Vec::new(), 0);
     for job in &sweep.jobs {
         if job.is_done()? {
@@ -32,55 +29,45 @@ pub fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
 }
 
 /// The circuits in a folder, a row each.
-///
-/// # Errors
-/// Returns the errors of reading them.
-pub fn circuits(folder: &Path) -> Result<Results> {
+fn circuits(folder: &Path) -> Result<Results> {
     Ok(Results::new(&circuit_rows(&BTreeMap::new(), folder, |path| Circuit::load(path).map(Some))?))
 }
 
-/// Results, and the files that hold them.
-#[derive(Clone, Debug)]
-pub struct Collected {
-    /// The results.
-    pub results: Results,
-    /// The number of jobs; 0 for a folder of circuits.
-    pub jobs: usize,
-    /// The number of unfinished jobs.
-    pub missing: usize,
-    /// The table as CSV and the charts; none if no job is finished.
-    pub files: Vec<PathBuf>,
-}
-
-/// Collects the results of a sweep's file or of a folder of circuits, and writes into its folder `table.csv` and a chart of
-/// each column in `plot`, or of the main one.
+/// Collects the results of a sweep's file or of a folder of circuits, and writes into its folder
+/// `table.csv` and a chart of each column in `plot`, or of the main one. Logs how many jobs are not
+/// done.
 ///
 /// # Errors
-/// Returns the errors of reading, [`Error::Unknown`] for a column that does not exist, and [`Error::Io`].
-pub fn collect_into_files(from: &Path, plot: &[String]) -> Result<Collected> {
-    let (results, folder, jobs, missing) = if from.is_dir() {
-        (circuits(from)?, from.to_path_buf(), 0, 0)
+/// Returns the errors of reading, [`Error::Data`] if no job is done, [`Error::Unknown`] for a
+/// column that does not exist, and [`Error::Io`].
+pub fn collect_report(from: &Path, plot: &[String]) -> Result<Report> {
+    let (results, folder) = if from.is_dir() {
+        (circuits(from)?, from.to_path_buf())
     } else {
         let sweep = Sweep::load(from)?;
         let (results, missing) = collect(&sweep)?;
-        (results, sweep.folder, sweep.jobs.len(), missing)
-    };
-    let mut files = Vec::new();
-    if !results.table.rows().is_empty() {
-        let default: Vec<_> = results.main_column().into_iter().collect();
-        let plot = if plot.is_empty() { default } else { plot.iter().map(String::as_str).collect() };
-        files.push(folder.join("table.csv"));
-        results.table.save_csv(&files[0])?;
-        for column in plot {
-            let path = folder.join(format!("{}.png", column.replace(['/', '\\'], "-")));
-            results.chart(column)?.save(&path)?;
-            files.push(path);
+        if missing > 0 {
+            let jobs = sweep.jobs.len();
+            tracing::info!("{missing} of {jobs} jobs are not done yet: `gossamer sweep` does them");
         }
+        (results, sweep.folder)
+    };
+    if results.table.rows().is_empty() {
+        return Err(Error::Data(format!("{}: nothing is done yet", from.display())));
     }
-    Ok(Collected { results, jobs, missing, files })
+    let default: Vec<_> = results.main_column().into_iter().collect();
+    let plot = if plot.is_empty() { default } else { plot.iter().map(String::as_str).collect() };
+    let mut files = vec![folder.join("table.csv")];
+    results.table.save_csv(&files[0])?;
+    for column in plot {
+        files.push(folder.join(format!("{}.png", column.replace(['/', '\\'], "-"))));
+        results.chart(column)?.save(&files[files.len() - 1])?;
+    }
+    let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    Ok(Report::new().table(results.table).paragraph(files.join("\n")))
 }
 
-fn job_rows(job: &Job) -> Result<Vec<Row>> {
+fn job_rows(job: &SweepJob) -> Result<Vec<ResultRow>> {
     let inputs: BTreeMap<_, _> = job.values.iter().map(|(name, text)| (name.clone(), value(text))).collect();
     let metrics = job.out.join("metrics.jsonl");
     if metrics.exists() {
@@ -90,7 +77,7 @@ fn job_rows(job: &Job) -> Result<Vec<Row>> {
         let last = text.split_inclusive('\n').rfind(whole);
         let last = serde_json::from_str(last.unwrap_or("{}"));
         let outputs = numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?);
-        return Ok(vec![Row { inputs, outputs }]);
+        return Ok(vec![ResultRow { inputs, outputs }]);
     }
     // A job may write any JSON.
     let circuits = circuit_rows(&inputs, &job.out, |path| match Circuit::load(path) {
@@ -103,14 +90,14 @@ fn job_rows(job: &Job) -> Result<Vec<Row>> {
     let printed = job.file("stdout");
     let text = fs::read_to_string(&printed).map_err(|e| Error::io(&printed, e))?;
     let outputs = serde_json::from_str(&text).map_or_else(|_| BTreeMap::new(), |json| numbers(&json));
-    Ok(vec![Row { inputs, outputs }])
+    Ok(vec![ResultRow { inputs, outputs }])
 }
 
 fn circuit_rows(
     inputs: &BTreeMap<String, Cell>,
     folder: &Path,
     load: impl Fn(&Path) -> Result<Option<Circuit>>,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<ResultRow>> {
     let mut rows = Vec::new();
     if !folder.is_dir() {
         return Ok(rows);
@@ -142,7 +129,7 @@ fn circuit_rows(
             ("accuracy_of_circuit", losses.accuracy_circuit),
         ];
         let outputs = outputs.map(|(name, number)| (name.to_string(), Cell::Number(number))).into();
-        rows.push(Row { inputs, outputs });
+        rows.push(ResultRow { inputs, outputs });
     }
     Ok(rows)
 }

@@ -5,7 +5,7 @@ use std::process::{Child, ExitStatus, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, program};
+use super::{SweepJob, program};
 use crate::files::{create_folder, read_text, write_atomic};
 use crate::terminal::signals::FORWARDED;
 use crate::train::checkpoint;
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobOutcome {
+pub(super) enum JobOutcome {
     /// It was already done.
     DoneBefore,
     /// It is done now.
@@ -27,7 +27,7 @@ pub enum JobOutcome {
 
 /// The job's file `json`, written before it starts and again when it is done.
 #[derive(Serialize, Deserialize)]
-struct Mark {
+struct JobState {
     command: Vec<String>,
     done: bool,
 }
@@ -41,18 +41,15 @@ fn was_signalled(status: ExitStatus) -> bool {
     matches!(status.code(), Some(129 | 130 | 143))
 }
 
-impl Job {
+impl SweepJob {
     /// Whether it is done.
-    ///
-    /// # Errors
-    /// Returns [`Error::File`] if another job was started in its folder, and [`Error::Io`].
-    pub fn is_done(&self) -> Result<bool> {
+    pub(super) fn is_done(&self) -> Result<bool> {
         let path = self.file("json");
         if !path.exists() {
             return Ok(false);
         }
         let text = read_text(&path)?;
-        let mark: Mark = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
+        let mark: JobState = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
         // A command that failed before it wrote anything may be replaced.
         if mark.command != self.command && (mark.done || self.out.exists()) {
             let message = format!(
@@ -66,14 +63,15 @@ impl Job {
         Ok(mark.done)
     }
 
-    /// Runs the job, unless it is done. The programs `train` and `gossamer` are taken from the folder `programs` if they are
-    /// there. An interrupted training run continues from its last checkpoint, under a launcher too. If another process runs
-    /// the job, waits for it. `wait` receives the job's process.
-    ///
-    /// # Errors
-    /// Returns [`Error::Io`] naming the program that does not start or the file that cannot be written, [`Error::File`] for a
-    /// run in the job's folder that the sweep did not start, and the errors of [`Job::is_done`].
-    pub fn run(&self, programs: &Path, wait: impl FnOnce(Child) -> io::Result<ExitStatus>) -> Result<JobOutcome> {
+    /// Runs the job, unless it is done. The programs `train` and `gossamer` are taken from the
+    /// folder `programs` if they are there. An interrupted training run continues from its last
+    /// checkpoint, under a launcher too. If another process runs the job, waits for it. `wait`
+    /// receives the job's process.
+    pub(super) fn run(
+        &self,
+        programs: &Path,
+        wait: impl FnOnce(Child) -> io::Result<ExitStatus>,
+    ) -> Result<JobOutcome> {
         create_folder(&self.jobs)?;
         let lock = self.lock()?;
         if self.is_done()? {
@@ -97,7 +95,8 @@ impl Job {
         // Earlier errors may explain a later one.
         let log = OpenOptions::new().create(true).append(true).open(&stderr).map_err(|e| Error::io(&stderr, e))?;
         self.mark(false)?;
-        // The command's standard input is the lock: while it outlives this process, it keeps the lock.
+        // The command's standard input is the lock: while it outlives this process, it keeps the
+        // lock.
         command.stdin(Stdio::from(lock)).stdout(printed).stderr(log).env(FORWARDED, "1");
         let status = command.spawn().and_then(wait).map_err(|e| Error::io(&self.command[0], e))?;
         if !status.success() {
@@ -116,12 +115,13 @@ impl Job {
 
     fn mark(&self, done: bool) -> Result<()> {
         let path = self.file("json");
-        let mark = serde_json::to_string_pretty(&Mark { command: self.command.clone(), done });
+        let mark = serde_json::to_string_pretty(&JobState { command: self.command.clone(), done });
         let mark = mark.map_err(|e| Error::file(&path, e.to_string()))?;
         write_atomic(&path, |out| writeln!(out, "{mark}").map_err(|e| Error::io(&path, e)))
     }
 
-    /// The job's lock, held until the file is closed in all processes. Waits for another process that holds it.
+    /// The job's lock, held until the file is closed in all processes. Waits for another process
+    /// that holds it.
     fn lock(&self) -> Result<File> {
         let path = self.file("lock");
         // As standard input of the command it must be empty.

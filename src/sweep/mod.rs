@@ -34,9 +34,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Value;
 
-pub use collect::{Collected, circuits, collect, collect_into_files};
-pub use job::JobOutcome;
-pub use results::Results;
+pub use collect::collect_report;
+use job::JobOutcome;
+use results::Results;
 pub use run::SweepResult;
 pub use shard::Shard;
 
@@ -54,12 +54,12 @@ pub struct Sweep {
     /// The folder for all results.
     pub folder: PathBuf,
     /// The jobs, in an order that depends only on the file.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<SweepJob>,
 }
 
 /// One command line.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct SweepJob {
     /// The values, as a file name.
     pub name: String,
     /// The folder that the command writes.
@@ -129,7 +129,7 @@ impl Sweep {
         if all.iter().any(|values| values.contains_key("out")) {
             return Err("a value cannot be called out: {out} is the job's folder".into());
         }
-        let jobs = all.into_iter().map(|values| Job::new(&file, values)).collect::<Result<Vec<_>, _>>()?;
+        let jobs = all.into_iter().map(|values| SweepJob::new(&file, values)).collect::<Result<Vec<_>, _>>()?;
         let mut names = BTreeSet::new();
         match jobs.iter().find(|job| !names.insert(&job.name)) {
             Some(twice) => Err(format!("two jobs would be called {}", twice.name)),
@@ -138,7 +138,7 @@ impl Sweep {
     }
 }
 
-impl Job {
+impl SweepJob {
     fn new(file: &File, values: BTreeMap<String, String>) -> std::result::Result<Self, String> {
         let (name, jobs) = (name(&values), file.folder.join("jobs"));
         let out = file.folder.join(&name);
@@ -210,56 +210,4 @@ fn name(values: &BTreeMap<String, String>) -> String {
     }
     let start: String = clean.chars().take(NAME_LENGTH).collect();
     format!("{start}-{}", hex(&Sha256::digest(whole.as_bytes())[..4]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sweep(text: &str) -> std::result::Result<Sweep, String> {
-        Sweep::new(toml::from_str(text).map_err(|e| e.to_string())?)
-    }
-
-    #[test]
-    fn products_and_lists_fill_the_command() {
-        let sweep = sweep(
-            "command = ['train', '--set', 'lr={lr}', '--seed={seed}', '--out', '{out}']\nfolder = 'runs/a'\n\
-             [product]\nseed = [3, 4]\nlr = [0.1, 1e-3]\n[[list]]\nlr = 1\nseed = 'x/y'",
-        )
-        .unwrap();
-        let commands: Vec<_> = sweep.jobs.iter().map(|job| job.command[2..4].join(" ")).collect();
-        let want = ["lr=0.1 --seed=3", "lr=0.1 --seed=4", "lr=0.001 --seed=3", "lr=0.001 --seed=4", "lr=1 --seed=x/y"];
-        assert_eq!(commands, want);
-        assert_eq!(sweep.jobs[1].out, Path::new("runs/a/lr=0.1,seed=4"));
-        assert_eq!(sweep.jobs[1].file("log"), Path::new("runs/a/jobs/lr=0.1,seed=4.log"));
-        assert_eq!(sweep.jobs[1].command[5], "runs/a/lr=0.1,seed=4");
-        let cleaned = &sweep.jobs[4].name;
-        assert!(cleaned.starts_with("lr=1,seed=x_y-") && cleaned.len() == "lr=1,seed=x_y-".len() + 8, "{cleaned}");
-    }
-
-    #[test]
-    fn doubled_braces_are_braces() {
-        let text = "command = ['echo', '{{\"lr\": {lr}}}', '{{{lr}}}']\nfolder = 'a'\n[product]\nlr = [1]";
-        assert_eq!(sweep(text).unwrap().jobs[0].command[1..], ["{\"lr\": 1}", "{1}"]);
-    }
-
-    #[test]
-    fn inconsistent_sweeps_are_errors() {
-        for (text, culprit) in [
-            ("command = ['train']\nfolder = 'a'", "no job"),
-            ("command = ['echo']\nfolder = 'a'\n[product]\nlr = [1]", "does not use lr"),
-            ("command = ['train', '{lr}{x}']\nfolder = 'a'\n[product]\nlr = [1]", "called x"),
-            ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [1, 1]", "two jobs"),
-            ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [[1]]", "expected a text"),
-            ("command = ['echo', '{lr}']\nfolder = 'a'\nproducts = 1", "products"),
-            ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [1]\n[[list]]", "is empty"),
-            ("command = ['echo', '{out}']\nfolder = 'a'\n[product]\nout = [1]", "called out"),
-            ("command = ['echo', '{lr}}']\nfolder = 'a'\n[product]\nlr = [1]", "unmatched"),
-            ("command = ['echo', '{lr']\nfolder = 'a'\n[product]\nlr = [1]", "unmatched"),
-            ("command = ['mpirun', 'train', '{lr}']\nfolder = 'a'\n[product]\nlr = [1]", "{out}"),
-        ] {
-            let message = sweep(text).unwrap_err();
-            assert!(message.contains(culprit), "{message}");
-        }
-    }
 }

@@ -9,16 +9,16 @@ const LEGEND: usize = 12;
 
 /// The results of a sweep: a table whose first columns are the values tried.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Results {
+pub(super) struct Results {
     /// The number of columns with values that were tried.
-    pub inputs: usize,
+    pub(super) inputs: usize,
     /// A row for each job, or for each circuit of a job.
-    pub table: Table,
+    pub(super) table: Table,
 }
 
 /// A row of [`Results`], by the names of the columns.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Row {
+pub(super) struct ResultRow {
     pub inputs: BTreeMap<String, Cell>,
     pub outputs: BTreeMap<String, Cell>,
 }
@@ -29,8 +29,9 @@ pub(super) fn value(text: &str) -> Cell {
 }
 
 impl Results {
-    /// Columns are in the order of their names. An output with the name of an input is called `result.NAME`.
-    pub(super) fn new(rows: &[Row]) -> Self {
+    /// Columns are in the order of their names. An output with the name of an input is called
+    /// `result.NAME`.
+    pub(super) fn new(rows: &[ResultRow]) -> Self {
         let inputs: BTreeSet<&String> = rows.iter().flat_map(|row| row.inputs.keys()).collect();
         let outputs: BTreeSet<&String> = rows.iter().flat_map(|row| row.outputs.keys()).collect();
         let unique = |name: &&String| if inputs.contains(*name) { format!("result.{name}") } else { name.to_string() };
@@ -46,7 +47,7 @@ impl Results {
     }
 
     /// The column to draw unless another is named: a loss, a size, or the first one with numbers.
-    pub fn main_column(&self) -> Option<&str> {
+    pub(super) fn main_column(&self) -> Option<&str> {
         let has_numbers = |&at: &usize| self.table.rows().iter().any(|row| row[at].number().is_some());
         let names =
             (self.inputs..self.table.columns.len()).filter(has_numbers).map(|at| self.table.columns[at].name.as_str());
@@ -55,11 +56,9 @@ impl Results {
         preferred.or(all.first().copied())
     }
 
-    /// A chart of the output `name` over the numeric input with most values, one line for each combination of the other inputs.
-    ///
-    /// # Errors
-    /// Returns [`Error::Unknown`] if there is no such output.
-    pub fn chart(&self, name: &str) -> Result<Chart> {
+    /// A chart of the output `name` over the numeric input with most values, one line for each
+    /// combination of the other inputs.
+    pub(super) fn chart(&self, name: &str) -> Result<Chart> {
         let y = self.output(name)?;
         let x =
             (0..self.inputs).rev().filter_map(|at| Some((at, self.values(at)?))).max_by_key(|(_, values)| values.len());
@@ -120,7 +119,7 @@ mod tests {
     use super::*;
 
     fn results() -> Results {
-        let row = |inputs: &[(&str, &str)], outputs: &[(&str, f64)]| Row {
+        let row = |inputs: &[(&str, &str)], outputs: &[(&str, f64)]| ResultRow {
             inputs: inputs.iter().map(|(name, text)| (name.to_string(), value(text))).collect(),
             outputs: outputs.iter().map(|(name, number)| (name.to_string(), Cell::Number(*number))).collect(),
         };

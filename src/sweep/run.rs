@@ -18,11 +18,13 @@ pub struct SweepResult {
 }
 
 impl Sweep {
-    /// Runs the jobs of `shard` that are not done yet, one after the other, until `stop` is true. `programs` is the folder of
-    /// `train` and `gossamer`, `wait` waits for a job's process, and `print` receives a line for each job.
+    /// Runs the jobs of `shard` that are not done yet, one after the other, until `stop` is true.
+    /// `programs` is the folder of `train` and `gossamer`, `wait` waits for a job's process, and
+    /// `print` receives a line for each job.
     ///
     /// # Errors
-    /// Returns [`Error::JobStopped`] if a job was asked to stop but not the sweep, and the errors of [`super::Job::run`].
+    /// Returns [`Error::JobStopped`] if a job was asked to stop but not the sweep, and the errors
+    /// of [`super::SweepJob::run`].
     pub fn run(
         &self,
         shard: Shard,

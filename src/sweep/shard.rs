@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Part `index` of `count` equal parts, written `index/count` and counted from 0, as array jobs count.
+/// Part `index` of `count` equal parts, written `index/count` and counted from 0, as array jobs
+/// count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: usize,
@@ -35,24 +36,5 @@ impl FromStr for Shard {
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.index, self.count)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_disjoint_and_whole() {
-        for count in 1..6 {
-            let shards: Vec<Shard> = (0..count).map(|i| format!("{i}/{count}").parse().unwrap()).collect();
-            for position in 0..20 {
-                assert_eq!(shards.iter().filter(|shard| shard.has(position)).count(), 1);
-            }
-        }
-        assert!((0..9).all(|position| Shard::WHOLE.has(position)));
-        for bad in ["3/3", "0/0", "1", "a/2", "-1/2", ""] {
-            assert!(bad.parse::<Shard>().is_err(), "{bad}");
-        }
     }
 }

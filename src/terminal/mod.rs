@@ -66,8 +66,8 @@ pub fn parse<C: Parser>(advice: impl FnOnce(&clap::Error) -> Option<String>) -> 
     })
 }
 
-/// Ends a command whose result goes to standard output: writes what is buffered, and prints an error. After a signal, the exit
-/// code is 128 plus the signal's number.
+/// Ends a command whose result goes to standard output: writes what is buffered, and prints an
+/// error. After a signal, the exit code is 128 plus the signal's number.
 pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     if let Some(code) = signals::exit_code() {
         let stopped = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(crate::Error::Stopped));

@@ -5,7 +5,8 @@ use super::Progress;
 use crate::files::is_stdout;
 use crate::{Error, Result};
 
-/// Standard output, or standard error if one of the `files` is standard output, which must then hold nothing else.
+/// Standard output, or standard error if one of the `files` is standard output, which must then
+/// hold nothing else.
 ///
 /// # Errors
 /// Returns [`Error::Request`] if two of the files are standard output.

@@ -25,12 +25,12 @@ const NAMED: usize = 4;
 
 /// Shows the progress of this process until it is dropped.
 pub struct Progress {
-    shared: Arc<Shared>,
+    shared: Arc<ProgressShared>,
     report: Box<dyn Fn(&Stage<'_>) + Send + Sync>,
     ticker: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+struct ProgressShared {
     /// The bars, on a terminal.
     bars: Option<MultiProgress>,
     interval: Duration,
@@ -57,7 +57,7 @@ struct WorkItem {
     bar: Option<ProgressBar>,
 }
 
-impl Shared {
+impl ProgressShared {
     fn state(&self) -> MutexGuard<'_, ProgressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,7 +84,7 @@ impl Progress {
 
     fn with(bars: Option<MultiProgress>, interval: Duration) -> Self {
         let state = ProgressState { work: Vec::new(), numbers: 0, last_line: Instant::now(), over: false };
-        let shared = Arc::new(Shared { bars, interval, state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(ProgressShared { bars, interval, state: Mutex::new(state), changed: Condvar::new() });
         let watched = shared.clone();
         let report = Box::new(move |stage: &Stage<'_>| watched.state().main(stage.name).at(stage));
         let shown = shared.bars.is_some() || !interval.is_zero();
@@ -160,7 +160,7 @@ impl Drop for Progress {
 
 /// The progress of one of several parallel work items.
 pub struct PartProgress<'a> {
-    shared: &'a Shared,
+    shared: &'a ProgressShared,
     number: usize,
 }
 
@@ -250,7 +250,7 @@ impl WorkItem {
     }
 }
 
-impl Shared {
+impl ProgressShared {
     /// Fails only on a terminal that has closed.
     fn clear(&self) {
         let _ = self.bars.as_ref().map(MultiProgress::clear);
@@ -283,7 +283,7 @@ impl Shared {
 }
 
 /// Draws bars, or writes a line now and then, until it is over.
-fn tick(shared: &Shared) {
+fn tick(shared: &ProgressShared) {
     let mut state = shared.state();
     while !state.over {
         let pause = if shared.bars.is_some() {

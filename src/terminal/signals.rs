@@ -114,8 +114,8 @@ fn end_after_grace(signal: i32) {
     exit(signal);
 }
 
-/// Handles signals from now on. Calls `on_first` at the first one, with whether the process is [saving](Saving). An ignored
-/// SIGHUP, as under `nohup`, stays ignored.
+/// Handles signals from now on. Calls `on_first` at the first one, with whether the process is
+/// [saving](Saving). An ignored SIGHUP, as under `nohup`, stays ignored.
 ///
 /// # Errors
 /// Returns the errors of the system.
@@ -134,7 +134,8 @@ pub fn listen(on_first: impl Fn(bool) + Send + 'static) -> io::Result<()> {
 
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
-    // SAFETY: without a new action, it only writes the current one, which is plain data, to `action`.
+    // SAFETY: without a new action, it only writes the current one, which is plain data, to
+    // `action`.
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
         libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
@@ -158,8 +159,8 @@ fn exit(signal: i32) -> ! {
     signal_hook::low_level::exit(i32::from(code(signal).unwrap_or(1)))
 }
 
-/// Handles Ctrl-C and the closing of the window from now on. Calls `on_first` at the first one, with whether the process is
-/// [saving](Saving).
+/// Handles Ctrl-C and the closing of the window from now on. Calls `on_first` at the first one,
+/// with whether the process is [saving](Saving).
 ///
 /// # Errors
 /// Returns the errors of the system.

@@ -8,11 +8,12 @@ use crate::{Error, Result};
 /// Up to this vocabulary the counts are a dense table (64 MiB); beyond it a map.
 const DENSE: usize = 4096;
 
-/// An interpolated Kneser-Ney bigram model (Kneser and Ney 1995; interpolation as in Chen and Goodman 1999).
+/// An interpolated Kneser-Ney bigram model (Kneser and Ney 1995; interpolation as in Chen and
+/// Goodman 1999).
 ///
-/// With `c(a,b)` the count of token `b` right after `a`, `c(a)` the sum of that over `b`, `t(a)` the number of different
-/// tokens seen after `a`, `s(b)` the number of different tokens seen before `b`, `T` the number of different pairs and `V` the
-/// vocabulary:
+/// With `c(a,b)` the count of token `b` right after `a`, `c(a)` the sum of that over `b`, `t(a)`
+/// the number of different tokens seen after `a`, `s(b)` the number of different tokens seen before
+/// `b`, `T` the number of different pairs and `V` the vocabulary:
 ///
 /// ```text
 /// p(b | a) = max(c(a,b) - D, 0) / c(a) + D t(a) / c(a) q(b)      (q(b) if c(a) = 0)
@@ -25,7 +26,7 @@ const DENSE: usize = 4096;
 pub struct Bigram {
     vocab_size: usize,
     discount: f64,
-    counts: Counts,
+    counts: PairCounts,
     /// (V): c(a)
     totals: Vec<u64>,
     /// (V): t(a)
@@ -35,30 +36,30 @@ pub struct Bigram {
 }
 
 #[derive(Debug, Clone)]
-enum Counts {
+enum PairCounts {
     /// (V,V), row = context
     Dense(Vec<u32>),
     Sparse(HashMap<(u32, u32), u32>),
 }
 
 impl Bigram {
-    /// Counts the pairs of `tokens`, end-of-text tokens included.
+    /// PairCounts the pairs of `tokens`, end-of-text tokens included.
     ///
     /// # Errors
     /// Returns [`Error::Data`] if a token is `vocab_size` or more.
     pub fn fit(tokens: &Tokens, vocab_size: usize) -> Result<Self> {
         check(tokens, vocab_size)?;
         let mut counts = if vocab_size <= DENSE {
-            Counts::Dense(vec![0; vocab_size * vocab_size])
+            PairCounts::Dense(vec![0; vocab_size * vocab_size])
         } else {
-            Counts::Sparse(HashMap::new())
+            PairCounts::Sparse(HashMap::new())
         };
         let mut previous = None;
         for token in tokens.iter() {
             if let Some(context) = previous.replace(token) {
                 let count = match &mut counts {
-                    Counts::Dense(table) => &mut table[context as usize * vocab_size + token as usize],
-                    Counts::Sparse(map) => map.entry((context, token)).or_default(),
+                    PairCounts::Dense(table) => &mut table[context as usize * vocab_size + token as usize],
+                    PairCounts::Sparse(map) => map.entry((context, token)).or_default(),
                 };
                 *count = count.saturating_add(1);
             }
@@ -87,12 +88,12 @@ impl Bigram {
             twice += u64::from(count == 2);
         };
         match &self.counts {
-            Counts::Dense(table) => {
+            PairCounts::Dense(table) => {
                 for (index, &count) in table.iter().enumerate().filter(|&(_, &count)| count > 0) {
                     visit(index / self.vocab_size, index % self.vocab_size, count);
                 }
             }
-            Counts::Sparse(map) => {
+            PairCounts::Sparse(map) => {
                 for (&(context, token), &count) in map {
                     visit(context as usize, token as usize, count);
                 }
@@ -120,8 +121,8 @@ impl Bigram {
             return self.backoff[b];
         }
         let count = match &self.counts {
-            Counts::Dense(table) => table[a * self.vocab_size + b],
-            Counts::Sparse(map) => map.get(&(context, token)).copied().unwrap_or(0),
+            PairCounts::Dense(table) => table[a * self.vocab_size + b],
+            PairCounts::Sparse(map) => map.get(&(context, token)).copied().unwrap_or(0),
         };
         let kept = (f64::from(count) - self.discount).max(0.0);
         (kept + self.discount * f64::from(self.followers[a]) * self.backoff[b]) / self.totals[a] as f64

@@ -14,7 +14,7 @@ use crate::Result;
 use crate::observer::{Observer, Stage};
 
 /// Two adjacent tokens.
-pub(super) type Pair = (u32, u32);
+pub(super) type MergePair = (u32, u32);
 
 /// The number of occurrences of each word.
 pub(super) type WordCounts = HashMap<Box<str>, u64>;
@@ -60,7 +60,7 @@ pub(super) fn learn_merges(
     symbols: &[u32; 256],
     vocab_size: usize,
     observer: &Observer,
-) -> Result<(Vec<Pair>, Vec<Vec<u8>>)> {
+) -> Result<(Vec<MergePair>, Vec<Vec<u8>>)> {
     let mut tokens = vec![Vec::new(); 256];
     (0..=255u8).for_each(|byte| tokens[symbols[usize::from(byte)] as usize] = vec![byte]);
     let mut known: HashMap<Vec<u8>, u32> = tokens.iter().cloned().zip(0..).collect();
@@ -102,13 +102,13 @@ const MAX_TOKEN: usize = 1 << 13;
 /// lowest.
 struct MergeCandidate {
     count: u64,
-    pair: Pair,
+    pair: MergePair,
     /// Positions of its first token. Some may have been merged with other tokens since.
     positions: Vec<u32>,
 }
 
 impl MergeCandidate {
-    fn key(&self) -> (u64, Reverse<Pair>) {
+    fn key(&self) -> (u64, Reverse<MergePair>) {
         (self.count, Reverse(self.pair))
     }
 }
@@ -143,7 +143,7 @@ struct Text {
     lengths: Vec<u32>,
     /// The positions of words, ascending, and their counts.
     words: Vec<(u32, u64)>,
-    pair_counts: HashMap<Pair, i64>,
+    pair_counts: HashMap<MergePair, i64>,
 }
 
 impl Text {
@@ -162,7 +162,7 @@ impl Text {
 
     /// All pairs of single bytes.
     fn pairs(&mut self, observer: &Observer) -> Result<BinaryHeap<MergeCandidate>> {
-        let mut positions: HashMap<Pair, Vec<u32>> = HashMap::new();
+        let mut positions: HashMap<MergePair, Vec<u32>> = HashMap::new();
         for &(start, count) in &self.words {
             let word = self.starts[start as usize..].iter().take_while(|&&token| token != NONE);
             for (at, pair) in (start..).zip(word.clone().zip(word.skip(1))) {
@@ -177,7 +177,7 @@ impl Text {
         Ok(self.candidates(positions).into())
     }
 
-    fn candidates(&self, positions: HashMap<Pair, Vec<u32>>) -> Vec<MergeCandidate> {
+    fn candidates(&self, positions: HashMap<MergePair, Vec<u32>>) -> Vec<MergeCandidate> {
         let candidate =
             |(pair, positions)| MergeCandidate { count: self.pair_counts[&pair].max(0) as u64, pair, positions };
         positions.into_iter().map(candidate).filter(|candidate| candidate.count > 0).collect()
@@ -189,7 +189,7 @@ impl Text {
         let MergeCandidate { pair: (left, right), mut positions, .. } = pair;
         positions.sort_unstable();
         let (left_length, right_length) = (self.lengths[left as usize], self.lengths[right as usize]);
-        let mut new: HashMap<Pair, Vec<u32>> = HashMap::new();
+        let mut new: HashMap<MergePair, Vec<u32>> = HashMap::new();
         for (index, at) in positions.into_iter().enumerate() {
             if index.is_multiple_of(MERGES_PER_CHECK) {
                 observer.check()?;

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::corpus::Statistics;
-use super::source::Skipped;
+use super::corpus::CorpusStatistics;
+use super::source::SkippedDocuments;
 use crate::files::Temporary;
 use crate::{Error, Result};
 
@@ -109,7 +109,7 @@ impl Tokens {
     ///
     /// # Errors
     /// Returns [`Error::Io`] if it cannot be read.
-    pub fn open(path: &Path) -> Result<Option<(Self, Statistics)>> {
+    pub fn open(path: &Path) -> Result<Option<(Self, CorpusStatistics)>> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -118,9 +118,10 @@ impl Tokens {
         if file.metadata().map_err(|source| Error::io(path, source))?.len() < HEADER as u64 {
             return Ok(None);
         }
-        // SAFETY: only the cache writes this file: under a temporary name, renamed once complete, and never
-        // changed in place afterwards. Rebuilding renames a new file over it, which does not affect maps of the old
-        // one: see the tests in tests/text/corpus.rs that rebuild a cache while it is mapped.
+        // SAFETY: only the cache writes this file: under a temporary name, renamed once complete,
+        // and never changed in place afterwards. Rebuilding renames a new file over it, which does
+        // not affect maps of the old one: see the tests in tests/text/corpus.rs that rebuild a
+        // cache while it is mapped.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
         let tokens = Self::check(map);
         if tokens.is_none() {
@@ -129,7 +130,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    fn check(map: Mmap) -> Option<(Self, Statistics)> {
+    fn check(map: Mmap) -> Option<(Self, CorpusStatistics)> {
         let (header, tokens) = map.split_at_checked(HEADER)?;
         let mut fields = [0; FIELDS];
         for (field, bytes) in fields.iter_mut().zip(header[8..].chunks_exact(8)) {
@@ -158,8 +159,8 @@ impl Tokens {
         if !whole {
             return None;
         }
-        let skipped = Skipped { not_utf8, empty, not_json, no_text, surrogates };
-        let statistics = Statistics { documents, bytes, tokens: len, skipped, separators };
+        let skipped = SkippedDocuments { not_utf8, empty, not_json, no_text, surrogates };
+        let statistics = CorpusStatistics { documents, bytes, tokens: len, skipped, separators };
         let (width, len) = (width as usize, len as usize);
         Some((Self { width, len, max_id: u32::try_from(max_id).ok()?, store: Store::Mapped(map) }, statistics))
     }
@@ -229,9 +230,9 @@ impl TokenWriter {
     }
 
     /// Completes the file with the `statistics` of the whole corpus, and publishes it.
-    pub fn finish(self, statistics: &Statistics) -> Result<()> {
-        let Statistics { documents, bytes, skipped, separators, .. } = *statistics;
-        let Skipped { not_utf8, empty, not_json, no_text, surrogates } = skipped;
+    pub fn finish(self, statistics: &CorpusStatistics) -> Result<()> {
+        let CorpusStatistics { documents, bytes, skipped, separators, .. } = *statistics;
+        let SkippedDocuments { not_utf8, empty, not_json, no_text, surrogates } = skipped;
         let fields = [VERSION, self.width as u64, self.len, self.max_id.into(), documents, bytes];
         let fields = fields.into_iter().chain([not_utf8, empty, not_json, no_text, surrogates, separators]);
         let mut header = MAGIC.to_vec();

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{TokenWriter, Tokens, VERSION};
 pub(crate) use super::source::fingerprint;
-pub use super::source::{Documents, Skipped, Source};
+pub use super::source::{Documents, SkippedDocuments, Source};
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::files::{Lock, create_folder, hex, lock_name, sweep_own};
 use crate::observer::{Observer, Stage};
@@ -28,7 +28,7 @@ pub struct Corpus {
     /// The tokens to evaluate on.
     pub validation: Tokens,
     /// Counts of what was read.
-    pub statistics: Statistics,
+    pub statistics: CorpusStatistics,
     /// Whether the corpus came from the cache.
     pub cached: bool,
     /// Identifies documents, tokenizer and split: the same key means the same tokens.
@@ -37,15 +37,15 @@ pub struct Corpus {
 
 /// The contents of a corpus.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub struct CorpusStatistics {
     /// Documents that were tokenized.
     pub documents: u64,
     /// Their size in bytes of UTF-8.
     pub bytes: u64,
     /// Tokens of both sides, with one end-of-text token per document.
     pub tokens: u64,
-    /// Skipped documents by reason.
-    pub skipped: Skipped,
+    /// SkippedDocuments documents by reason.
+    pub skipped: SkippedDocuments,
     /// Occurrences of [`END_OF_TEXT`] that separated documents in the files.
     pub separators: u64,
 }
@@ -72,7 +72,7 @@ impl Corpus {
     ) -> Result<Self> {
         let files = source.files()?;
         let contents = fingerprint(&files, observer)?;
-        let cache = Cache::new(cache_dir.as_ref(), ["files", &contents], tokenizer, val_fraction)?;
+        let cache = CorpusCache::new(cache_dir.as_ref(), ["files", &contents], tokenizer, val_fraction)?;
         cache.open_or(observer, || {
             let size = files.iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum();
             let mut documents = Documents::of(files, *observer);
@@ -103,7 +103,7 @@ impl Corpus {
         key: &str,
         observer: &Observer,
     ) -> Result<Self> {
-        let cache = Cache::new(cache_dir.as_ref(), ["documents", key], tokenizer, val_fraction)?;
+        let cache = CorpusCache::new(cache_dir.as_ref(), ["documents", key], tokenizer, val_fraction)?;
         cache.open_or(observer, || {
             let mut empty = 0;
             let mut documents =
@@ -120,7 +120,7 @@ impl Corpus {
 }
 
 /// The files of one corpus in the cache.
-struct Cache<'a> {
+struct CorpusCache<'a> {
     folder: &'a Path,
     tokenizer: &'a Tokenizer,
     end_of_text: u32,
@@ -133,7 +133,7 @@ struct Splits {
     writers: [TokenWriter; 2],
     /// The hash and the number of tokens of every document.
     documents: [Vec<(u64, u64)>; 2],
-    statistics: Statistics,
+    statistics: CorpusStatistics,
     /// The approximate number of bytes, if it is known.
     total: Option<u64>,
 }
@@ -157,7 +157,7 @@ fn hash_of(text: &str) -> u64 {
     Sha256::digest(text).iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
 }
 
-impl<'a> Cache<'a> {
+impl<'a> CorpusCache<'a> {
     fn new(folder: &'a Path, contents: [&str; 2], tokenizer: &'a Tokenizer, val_fraction: f64) -> Result<Self> {
         if !(val_fraction > 0.0 && val_fraction < 1.0) {
             let message = format!("is {val_fraction}, must be above 0 and below 1");
@@ -223,7 +223,7 @@ impl<'a> Cache<'a> {
         total: Option<u64>,
         observer: &Observer,
     ) -> Result<Splits> {
-        let (documents_of, statistics) = ([Vec::new(), Vec::new()], Statistics::default());
+        let (documents_of, statistics) = ([Vec::new(), Vec::new()], CorpusStatistics::default());
         let mut splits = Splits { writers: self.writers()?, documents: documents_of, statistics, total };
         loop {
             let (mut chunk, mut size) = (Vec::new(), 0);
@@ -237,7 +237,8 @@ impl<'a> Cache<'a> {
             if chunk.is_empty() {
                 return Ok(splits);
             }
-            // The tokens of a large document may not fit into memory. It is always the last of a chunk.
+            // The tokens of a large document may not fit into memory. It is always the last of a
+            // chunk.
             let large = chunk.pop_if(|last| last.len() >= CHUNK);
             let encoded: Vec<(u64, Vec<u32>)> = chunk
                 .par_iter()

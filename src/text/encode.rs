@@ -28,7 +28,7 @@ const MAX_UNCUT: usize = 1 << 24;
 
 /// Where a text can be cut so that the parts have the tokens of the whole.
 #[derive(Debug, Clone)]
-pub(super) enum Cuts {
+pub(super) enum CutPoints {
     /// Between all words, which are encoded one by one.
     Words(Box<Words>),
     /// Before a single blank that follows an ASCII letter or digit.
@@ -37,7 +37,7 @@ pub(super) enum Cuts {
     Nowhere,
 }
 
-impl Cuts {
+impl CutPoints {
     pub fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
         // Added tokens that are not special are found in a text before it is split into words.
         let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder().values();
@@ -111,7 +111,7 @@ pub(super) static BYTE_CHARS: LazyLock<[char; 256]> = LazyLock::new(|| {
 /// A tokenizer, and where texts can be cut for it.
 pub(super) struct Encoder<'a> {
     pub tokenizer: &'a tokenizers::Tokenizer,
-    pub cuts: &'a Cuts,
+    pub cuts: &'a CutPoints,
 }
 
 /// Receives tokens part by part, with the number of bytes that they are; its error ends the
@@ -122,9 +122,9 @@ impl Encoder<'_> {
     /// Passes the tokens of `text` to `sink`, in order.
     pub fn encode(&self, text: &str, sink: Sink) -> Result<()> {
         match self.cuts {
-            Cuts::Words(words) => self.pieces(&mut words.pieces(text, PIECE), sink),
-            Cuts::Blanks => self.pieces(&mut blank_pieces(text), sink),
-            Cuts::Nowhere => sink(&self.piece(text)?, text.len()),
+            CutPoints::Words(words) => self.pieces(&mut words.pieces(text, PIECE), sink),
+            CutPoints::Blanks => self.pieces(&mut blank_pieces(text), sink),
+            CutPoints::Nowhere => sink(&self.piece(text)?, text.len()),
         }
     }
 
@@ -133,7 +133,7 @@ impl Encoder<'_> {
         while let Some(first) = pieces.next() {
             if first.len() > 8 * PIECE {
                 match self.cuts {
-                    Cuts::Words(words) => self.words(words, first, sink)?,
+                    CutPoints::Words(words) => self.words(words, first, sink)?,
                     _ => sink(&self.piece(first)?, first.len())?,
                 }
                 continue;
@@ -153,7 +153,7 @@ impl Encoder<'_> {
     }
 
     fn piece(&self, text: &str) -> Result<Vec<u32>> {
-        if let Cuts::Words(words) = self.cuts {
+        if let CutPoints::Words(words) = self.cuts {
             let mut all = Vec::new();
             let mut sink = |ids: &[u32], _| {
                 all.extend(ids);
@@ -270,7 +270,7 @@ fn failed(error: tokenizers::Error) -> Error {
     Error::Tokenizer(format!("encoding: {error}"))
 }
 
-/// Cuts `text` into pieces of [`PIECE`] bytes or more, as [`Cuts::Blanks`] allows.
+/// CutPoints `text` into pieces of [`PIECE`] bytes or more, as [`CutPoints::Blanks`] allows.
 fn blank_pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

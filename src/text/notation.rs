@@ -44,18 +44,3 @@ pub fn lossless(bytes: &[u8]) -> String {
 pub fn unknown(id: u32) -> String {
     format!("<{id}>")
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn invisible_characters_are_escaped() {
-        assert_eq!(token(" a"), "` a`");
-        assert_eq!(token("\n\t\r\0"), r"`\n\t\r\u{0}`");
-        assert_eq!(token("\u{a0}\u{200b}\u{feff}\u{2028}"), r"`\u{a0}\u{200b}\u{feff}\u{2028}`");
-        assert_eq!(token("é中"), "`é中`");
-        assert_eq!(lossless(b"a\xc3b\xff"), "a<0xC3>b<0xFF>");
-        assert_eq!(unknown(512), "<512>");
-    }
-}

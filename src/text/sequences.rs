@@ -8,12 +8,13 @@ use super::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::files::load_ids;
 use crate::{Error, Result};
 
-/// The tokens of all documents, each document followed by the end-of-text token, cut into sequences of `length`, up to
-/// `max_tokens`. Tokens that do not fill a sequence are dropped, unless there are no others.
+/// The tokens of all documents, each document followed by the end-of-text token, cut into sequences
+/// of `length`, up to `max_tokens`. Tokens that do not fill a sequence are dropped, unless there
+/// are no others.
 ///
 /// # Errors
-/// Returns the errors of the documents and of encoding, [`Error::Data`] for fewer than two tokens, and
-/// [`Error::Tokenizer`] if there is no end-of-text token.
+/// Returns the errors of the documents and of encoding, [`Error::Data`] for fewer than two tokens,
+/// and [`Error::Tokenizer`] if there is no end-of-text token.
 pub fn sequences(
     documents: impl IntoIterator<Item = Result<String>>,
     tokenizer: &Tokenizer,
@@ -47,8 +48,8 @@ pub fn sequences(
     Ok(tokens.chunks_exact(length).map(<[u32]>::to_vec).collect())
 }
 
-/// [`sequences`] of the documents in files and folders, or of generated Python if there are none. Logs how many documents
-/// were skipped.
+/// [`sequences`] of the documents in files and folders, or of generated Python if there are none.
+/// Logs how many documents were skipped.
 ///
 /// # Errors
 /// Returns the errors of [`Source::documents`] and of [`sequences`].

@@ -23,7 +23,7 @@ pub const SKIPPED_FOLDERS: [&str; 3] = ["site-packages", "__pycache__", "node_mo
 /// recursively, sorted by name, without hidden entries (`.name`), [`SKIPPED_FOLDERS`] and files
 /// with other extensions; a folder that several symbolic links lead to is read once. A byte order
 /// mark is no part of a text. Documents that cannot be used are skipped and counted (see
-/// [`Skipped`]).
+/// [`SkippedDocuments`]).
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     /// Files and folders.
@@ -111,7 +111,7 @@ impl Source {
 
 impl Source {
     /// The error message if there are no documents.
-    pub(crate) fn no_documents(&self, skipped: &Skipped) -> String {
+    pub(crate) fn no_documents(&self, skipped: &SkippedDocuments) -> String {
         let paths: Vec<_> = self.paths.iter().map(|path| path.display().to_string()).collect();
         let listed = skipped.listed();
         let reasons = if listed.is_empty() { listed } else { format!("; {listed}") };
@@ -242,7 +242,7 @@ pub(crate) fn fingerprint(files: &[PathBuf], observer: &Observer) -> Result<Stri
 
 /// Numbers of skipped documents by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedDocuments {
     /// Documents, or lines of `.jsonl` files, that are not UTF-8.
     pub not_utf8: u64,
     /// Documents without text.
@@ -255,7 +255,7 @@ pub struct Skipped {
     pub surrogates: u64,
 }
 
-impl Skipped {
+impl SkippedDocuments {
     /// All numbers with their reasons, such as `2 skipped that are not UTF-8`; empty if nothing was
     /// skipped.
     pub fn listed(&self) -> String {
@@ -278,7 +278,7 @@ pub struct Documents<'a> {
     open: Option<OpenFile>,
     /// The text of a line with several documents, and the start of the next one.
     line: Option<(String, usize)>,
-    skipped: Skipped,
+    skipped: SkippedDocuments,
     separators: u64,
     /// Bytes read.
     read: u64,
@@ -308,7 +308,7 @@ struct Part {
 
 impl<'a> Documents<'a> {
     pub(crate) fn of(files: Vec<PathBuf>, observer: Observer<'a>) -> Self {
-        let (skipped, fingerprint) = (Skipped::default(), Fingerprint::default());
+        let (skipped, fingerprint) = (SkippedDocuments::default(), Fingerprint::default());
         Self {
             files: files.into_iter(),
             open: None,
@@ -322,18 +322,8 @@ impl<'a> Documents<'a> {
     }
 
     /// The documents skipped so far.
-    pub fn skipped(&self) -> Skipped {
+    pub fn skipped(&self) -> SkippedDocuments {
         self.skipped
-    }
-
-    /// The number of documents skipped so far because they are not UTF-8.
-    pub fn not_utf8(&self) -> u64 {
-        self.skipped.not_utf8
-    }
-
-    /// The number of documents skipped so far because they have no text.
-    pub fn empty(&self) -> u64 {
-        self.skipped.empty
     }
 
     /// The number of [`END_OF_TEXT`] so far that separated documents.
@@ -505,14 +495,14 @@ enum Problem {
 /// The field `text` of a line.
 fn parse(line: &str) -> Result<String, Problem> {
     #[derive(serde::Deserialize)]
-    struct Line {
+    struct JsonLine {
         text: String,
     }
     // The derived parser would accept an array of one string.
     if !line.trim_start().starts_with('{') {
         return Err(Problem::NotJson);
     }
-    serde_json::from_str::<Line>(line).map(|line| line.text).map_err(|error| {
+    serde_json::from_str::<JsonLine>(line).map(|line| line.text).map_err(|error| {
         if error.is_data() {
             return Problem::NoText;
         }

@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::bpe::{WordCounts, count_words, learn_merges};
-use super::encode::{BYTE_CHARS, Cuts, Encoder, Sink};
+use super::encode::{BYTE_CHARS, CutPoints, Encoder, Sink};
 use super::notation;
 use super::words::Words;
 use crate::files::{hex, read_text, write_atomic};
@@ -51,7 +51,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: String,
     vocab_size: usize,
-    cuts: Cuts,
+    cuts: CutPoints,
 }
 
 impl Tokenizer {
@@ -84,7 +84,8 @@ impl Tokenizer {
     fn parse(json: &str) -> Result<Self, String> {
         let value: serde_json::Value = serde_json::from_str(json).map_err(|error| format!("not JSON: {error}"))?;
         check(&value)?;
-        // Not from the text itself: of a duplicate key, one value may have been checked and the other be used.
+        // Not from the text itself: of a duplicate key, one value may have been checked and the
+        // other be used.
         let checked = value.to_string();
         let inner: tokenizers::Tokenizer = checked.parse().map_err(|error| format!("not a tokenizer: {error}"))?;
         Self::wrap(inner)
@@ -98,7 +99,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(failed)?.with_padding(None);
         let json = inner.to_string(true).map_err(failed)?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        let cuts = Cuts::of(&inner);
+        let cuts = CutPoints::of(&inner);
         Ok(Self { inner, json, vocab_size, cuts })
     }
 
@@ -165,7 +166,8 @@ impl Tokenizer {
         Ok(all)
     }
 
-    /// As [`Self::encode`], but special tokens spelled out in `text`, such as [`END_OF_TEXT`], become those tokens.
+    /// As [`Self::encode`], but special tokens spelled out in `text`, such as [`END_OF_TEXT`],
+    /// become those tokens.
     pub fn encode_special(&self, text: &str) -> Result<Vec<u32>> {
         let mut inner = self.inner.clone();
         inner.set_encode_special_tokens(false);

@@ -85,7 +85,8 @@ impl Words {
         if self.head.is_match(text) {
             return (end, true);
         }
-        // `\s+(?!\S)`: the last character belongs to a word that follows, unless it is the only one.
+        // `\s+(?!\S)`: the last character belongs to a word that follows, unless it is the only
+        // one.
         let shorter = end - last.len_utf8();
         (if end == text.len() || shorter == 0 { end } else { shorter }, false)
     }

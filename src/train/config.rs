@@ -148,9 +148,9 @@ impl RunConfig {
     /// The text of `config.toml`.
     ///
     /// # Errors
-    /// [`Error::Text`] if a value cannot be written, which no valid configuration has.
+    /// [`Error::Request`] if a value cannot be written, which no valid configuration has.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string_pretty(self).map_err(|e| Error::Text(format!("config.toml: {e}")))
+        toml::to_string_pretty(self).map_err(|e| Error::Request(format!("config.toml: {e}")))
     }
 
     /// Overlays the settings of a TOML file, complete or not, and returns the full names of what it sets. One that is complete, as a run's
@@ -243,7 +243,7 @@ impl RunConfig {
     /// in its own configuration.
     ///
     /// # Errors
-    /// [`Error::Text`] if a value cannot be written, which no valid configuration has.
+    /// [`Error::Request`] if a value cannot be written, which no valid configuration has.
     pub fn step_settings(&self) -> Result<BTreeMap<String, serde_json::Value>> {
         let sections = [
             ("train", serde_json::to_value(&self.train)),
@@ -252,7 +252,7 @@ impl RunConfig {
         ];
         let mut settings = BTreeMap::from([("run.seed".to_string(), self.run.seed.into())]);
         for (section, fields) in sections {
-            let fields = fields.map_err(|e| Error::Text(format!("{section}: {e}")))?;
+            let fields = fields.map_err(|e| Error::Request(format!("{section}: {e}")))?;
             if let serde_json::Value::Object(fields) = fields {
                 settings.extend(fields.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
             }

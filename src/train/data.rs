@@ -55,7 +55,7 @@ pub fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Tokenizer> {
 /// Documents of about `max_bytes` to train a tokenizer on, spread evenly over `source`.
 ///
 /// # Errors
-/// Those of reading, [`Error::Text`] naming the places where no document is, and [`Error::Stopped`].
+/// Those of reading, [`Error::Data`] naming the places where no document is, and [`Error::Stopped`].
 pub fn sample(source: &Source, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
     source.sample(max_bytes, observer)
 }

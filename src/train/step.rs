@@ -90,7 +90,7 @@ impl Trainer {
     /// Training of `model` from the start.
     ///
     /// # Errors
-    /// The device's limits, naming the tensor; [`Error::Text`] naming a parameter that is held compressed, and
+    /// The device's limits, naming the tensor; [`Error::SparseParameter`] naming a parameter that is held compressed, and
     /// [`Error::NonFiniteSite`] naming one that was loaded with numbers that are not finite.
     pub fn new(model: Model, optimizer: OptimizerConfig, schedule: Schedule) -> Result<Self> {
         schedule.validate()?;

@@ -47,13 +47,13 @@ fn models_and_tensors_that_do_not_fit_are_refused() {
     assert_eq!(from(&host), None);
     let mut short = host.clone();
     short.remove("dec.3.bias");
-    assert!(from(&short).unwrap().contains("lack dec.3.bias [12]"));
+    assert!(from(&short).unwrap().contains("lacks dec.3.bias [12]"));
     let mut long = host.clone();
     long.insert("enc.5.bias".into(), host["enc.4.bias"].clone());
     assert!(from(&long).unwrap().contains("enc.5.bias is no part"));
     let mut turned = host;
     turned.get_mut("enc.0.weight").unwrap().shape = vec![12, 20];
-    assert!(from(&turned).unwrap().contains("lack enc.0.weight [20, 12]"));
+    assert!(from(&turned).unwrap().contains("lacks enc.0.weight [20, 12]"));
 
     let bridges = Bridges::new(&dense, &sparse, AFRAC, 0, &device).unwrap();
     let h: Tensor = put(&device, &[1, 20], &[0.0; 20]);

@@ -76,7 +76,8 @@ fn a_damaged_newest_checkpoint_names_the_newest_whole_one_and_the_way_on() {
     let (dir, run) = run(&[]);
     let whole = dir.path().join("whole");
     succeeds(&mut tiny(&whole, &["keep_checkpoints=0"]));
-    // Two that are damaged: one cut off, one with a single bit turned over, which still reads as a number.
+    // Two that are damaged: one cut off, one with a single bit turned over, which still reads as a
+    // number.
     let cut = step(&run, 40).join("optimizer.safetensors");
     let bytes = fs::read(&cut).expect("a file");
     fs::write(&cut, &bytes[..bytes.len() / 2]).expect("written");
@@ -131,7 +132,8 @@ fn a_checkpoint_without_checksums_is_checked_by_its_numbers() {
     let newest = step(&run, 40);
     made_earlier(&newest);
     let before = results(&run, 40);
-    // The first of these may be a zero that damage made another number, or a density that was lowered.
+    // The first of these may be a zero that damage made another number, or a density that was
+    // lowered.
     edit(&run.join("config.toml"), "\ntarget_density = 0.25", "\ntarget_density = 0.125");
     let hidden = ["model.safetensors", "transformer.h.0.attn.c_attn.weight", "sparsity.target_density", "config.toml"];
     fails(&mut resume(&run), &hidden);

@@ -127,7 +127,8 @@ fn numbers_that_are_not_finite_stop_the_run_and_keep_the_last_good_checkpoint() 
     for device in ["cpu", "gpu"] {
         let dir = tempdir().unwrap();
         let run = dir.path().join("run");
-        // The first step's rate is 0, and its checkpoint good; the second's ruins the weights, which must not displace it.
+        // The first step's rate is 0, and its checkpoint good; the second's ruins the weights,
+        // which must not displace it.
         let settings = ["lr=1e30", "warmup_frac=0.5", "checkpoint_every=1", "keep_checkpoints=1"];
         let said = fails(tiny(&run, &settings).args(["--device", device]), &["not finite", "last good checkpoint"]);
         assert!(said.contains("error: step 2: loss") || said.contains("error: step 2: the gradient of "), "{said}");

@@ -161,7 +161,8 @@ fn drivers_do_not_complain_where_there_is_no_desktop() {
     assert!(!without(&["tasks", "list"]).contains(COMPLAINT));
 }
 
-/// Kernels from a folder take the place of the built-in ones, and what is wrong in them makes `check` fail.
+/// Kernels from a folder take the place of the built-in ones, and what is wrong in them makes
+/// `check` fail.
 #[test]
 fn kernels_can_come_from_a_folder() {
     let dir = tempdir().unwrap();
@@ -173,7 +174,7 @@ fn kernels_can_come_from_a_folder() {
         }
     }
     let check = || {
-        let mut check = gossamer(&["check", "--device", "gpu", "--only", "relu,columns"]);
+        let mut check = gossamer(&["check", "--device", "gpu", "--only", "relu,concat"]);
         check.env("GOSSAMER_SHADERS", &shaders);
         check
     };

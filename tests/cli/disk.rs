@@ -24,7 +24,8 @@ fn an_output_that_cannot_be_a_folder_is_named() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
 }
 
-/// A write that the system refuses half-way, by a limit on the size of files: what was saved before stays and goes on.
+/// A write that the system refuses half-way, by a limit on the size of files: what was saved before
+/// stays and goes on.
 #[cfg(unix)]
 #[test]
 fn a_write_refused_half_way_loses_nothing() {
@@ -34,7 +35,8 @@ fn a_write_refused_half_way_loses_nothing() {
     super::succeeds(&mut tiny(&whole, &settings));
     let limited = |command: &Command| {
         let mut shell = Command::new("sh");
-        // Units of 512 or 1024 bytes, whichever shell this is; the optimizer's file is larger, all before it is smaller.
+        // Units of 512 or 1024 bytes, whichever shell this is; the optimizer's file is larger, all
+        // before it is smaller.
         shell.args(["-c", "trap '' XFSZ; ulimit -f 2200; exec \"$0\" \"$@\""]).arg(command.get_program());
         shell.args(command.get_args());
         shell

@@ -90,7 +90,8 @@ mod signals {
 
         let mut rng = ChaCha8Rng::seed_from_u64(20);
         let (mut kills, mut resumed, mut anew) = (0, 0, 0);
-        // How long a run takes depends on what else the machine does: on until there were enough kills.
+        // How long a run takes depends on what else the machine does: on until there were enough
+        // kills.
         for index in 0..60 {
             if kills >= 20 && resumed >= 10 {
                 break;

@@ -1,4 +1,5 @@
-//! The binaries from end to end, as users meet them: on tiny models, with everything that can go wrong.
+//! The binaries from end to end, as users meet them: on tiny models, with everything that can go
+//! wrong.
 
 mod bench;
 mod bridges;
@@ -123,7 +124,8 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// What a run of `steps` steps must leave behind, byte for byte: its last checkpoint and its tokenizer.
+/// What a run of `steps` steps must leave behind, byte for byte: its last checkpoint and its
+/// tokenizer.
 #[track_caller]
 fn results(run: &Path, steps: u64) -> Vec<(&'static str, Vec<u8>)> {
     let checkpoint = run.join(format!("checkpoints/step-{steps}"));

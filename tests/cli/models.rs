@@ -1,4 +1,5 @@
-//! The commands that open models: recorded numbers against the golden ones, conversions, generation, interventions.
+//! The commands that open models: recorded numbers against the golden ones, conversions,
+//! generation, interventions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -175,7 +176,8 @@ fn a_run_can_be_generated_from_looked_into_and_converted() {
     let (a, b) = (blank("a = 1"), blank("total = 1"));
     assert_eq!(probabilities(&a, "after"), probabilities(&b, "after"));
     assert_ne!(probabilities(&a, "before"), probabilities(&a, "after"));
-    // Patched from itself, nothing changes; from another prompt, the last position becomes the other's.
+    // Patched from itself, nothing changes; from another prompt, the last position becomes the
+    // other's.
     let patch = |from| json("a = 1", &["--set", "final_resid@-1=patch", "--patch-from", from])["next"].clone();
     let itself = patch("a = 1");
     assert_eq!(probabilities(&itself, "before"), probabilities(&itself, "after"));

@@ -1,5 +1,5 @@
-//! Models with numbers that are not finite: every answer is refused with the first site that is not finite, and what helps to find
-//! out why still works.
+//! Models with numbers that are not finite: every answer is refused with the first site that is not
+//! finite, and what helps to find out why still works.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP, at every stage: what there is to save is saved, and the exit code tells.
+//! SIGINT, SIGTERM and SIGHUP, at every stage: what there is to save is saved, and the exit code
+//! tells.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

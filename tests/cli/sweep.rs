@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gossamer::sweep::{Shard, Sweep};
 use tempfile::tempdir;
 
 use super::{TINY, fails, gossamer, succeeds, text, train};
@@ -249,4 +250,68 @@ fn circuits_found_in_shards_are_those_found_together() {
     // To a question without an answer there is no circuit left of another question.
     succeeds(&mut search(&split, Some("0/2"), "1e-9"));
     assert!(!circuit.exists());
+}
+
+fn load(text: &str) -> Result<Sweep, String> {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("sweep.toml");
+    fs::write(&path, text).unwrap();
+    Sweep::load(&path).map_err(|error| error.to_string())
+}
+
+#[test]
+fn products_and_lists_fill_the_command() {
+    let sweep = load(
+        "command = ['train', '--set', 'lr={lr}', '--seed={seed}', '--out', '{out}']\nfolder = 'runs/a'\n\
+         [product]\nseed = [3, 4]\nlr = [0.1, 1e-3]\n[[list]]\nlr = 1\nseed = 'x/y'",
+    )
+    .unwrap();
+    let commands: Vec<_> = sweep.jobs.iter().map(|job| job.command[2..4].join(" ")).collect();
+    let want = ["lr=0.1 --seed=3", "lr=0.1 --seed=4", "lr=0.001 --seed=3", "lr=0.001 --seed=4", "lr=1 --seed=x/y"];
+    assert_eq!(commands, want);
+    assert_eq!(sweep.jobs[1].out, Path::new("runs/a/lr=0.1,seed=4"));
+    assert_eq!(sweep.jobs[1].file("log"), Path::new("runs/a/jobs/lr=0.1,seed=4.log"));
+    assert_eq!(sweep.jobs[1].command[5], "runs/a/lr=0.1,seed=4");
+    let cleaned = &sweep.jobs[4].name;
+    assert!(cleaned.starts_with("lr=1,seed=x_y-") && cleaned.len() == "lr=1,seed=x_y-".len() + 8, "{cleaned}");
+}
+
+#[test]
+fn doubled_braces_are_braces() {
+    let text = "command = ['echo', '{{\"lr\": {lr}}}', '{{{lr}}}']\nfolder = 'a'\n[product]\nlr = [1]";
+    assert_eq!(load(text).unwrap().jobs[0].command[1..], ["{\"lr\": 1}", "{1}"]);
+}
+
+#[test]
+fn inconsistent_sweeps_are_errors() {
+    for (text, culprit) in [
+        ("command = ['train']\nfolder = 'a'", "no job"),
+        ("command = ['echo']\nfolder = 'a'\n[product]\nlr = [1]", "does not use lr"),
+        ("command = ['train', '{lr}{x}']\nfolder = 'a'\n[product]\nlr = [1]", "called x"),
+        ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [1, 1]", "two jobs"),
+        ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [[1]]", "expected a text"),
+        ("command = ['echo', '{lr}']\nfolder = 'a'\nproducts = 1", "products"),
+        ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [1]\n[[list]]", "is empty"),
+        ("command = ['echo', '{out}']\nfolder = 'a'\n[product]\nout = [1]", "called out"),
+        ("command = ['echo', '{lr}}']\nfolder = 'a'\n[product]\nlr = [1]", "unmatched"),
+        ("command = ['echo', '{lr']\nfolder = 'a'\n[product]\nlr = [1]", "unmatched"),
+        ("command = ['mpirun', 'train', '{lr}']\nfolder = 'a'\n[product]\nlr = [1]", "{out}"),
+    ] {
+        let message = load(text).unwrap_err();
+        assert!(message.contains(culprit), "{message}");
+    }
+}
+
+#[test]
+fn parts_are_disjoint_and_whole() {
+    for count in 1..6 {
+        let shards: Vec<Shard> = (0..count).map(|i| format!("{i}/{count}").parse().unwrap()).collect();
+        for position in 0..20 {
+            assert_eq!(shards.iter().filter(|shard| shard.has(position)).count(), 1);
+        }
+    }
+    assert!((0..9).all(|position| Shard::WHOLE.has(position)));
+    for bad in ["3/3", "0/0", "1", "a/2", "-1/2", ""] {
+        assert!(bad.parse::<Shard>().is_err(), "{bad}");
+    }
 }

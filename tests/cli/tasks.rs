@@ -1,4 +1,5 @@
-//! `gossamer tasks` and `train circuit` on a tiny run. It can do no task: what is tested is everything around that.
+//! `gossamer tasks` and `train circuit` on a tiny run. It can do no task: what is tested is
+//! everything around that.
 
 use std::fs;
 
@@ -68,7 +69,8 @@ fn the_same_circuit_file_twice_byte_for_byte() {
         let read = |threads: &str| fs::read(folder.path().join(threads).join(format!("{task}.json"))).unwrap();
         assert_eq!(read("1"), read("2"), "{task}");
     }
-    // Beside a circuit without nodes there is no other one, and what an earlier search left is gone.
+    // Beside a circuit without nodes there is no other one, and what an earlier search left is
+    // gone.
     let second = folder.path().join("2/var_if.2.json");
     assert!(!second.exists());
     fs::copy(folder.path().join("2/var_if.json"), &second).unwrap();

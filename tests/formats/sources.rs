@@ -109,7 +109,7 @@ fn wide_types_come_first_and_every_tensor_is_asked_for_once() {
     let entries = BTreeMap::from(entries);
     let short = |_: &str| Ok(Cow::Owned(HostTensor { shape: vec![2], data: vec![0.0; 2] }));
     assert_says(write_safetensors(&path, &entries, None, short), &["x.safetensors", "`b`", "[2]"]);
-    assert_says(write_safetensors(&path, &entries, None, |_| Err(Error::Text("no".into()))), &["no"]);
+    assert_says(write_safetensors(&path, &entries, None, |_| Err(Error::Data("no".into()))), &["no"]);
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

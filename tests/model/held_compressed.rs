@@ -141,7 +141,11 @@ fn what_is_held_compressed_is_not_trained() {
         let model = |format| load(&config, &sparse_state(&config, 0.02), format, &device);
         let refusal = Trainer::new(model(WeightFormat::Sparse), optimizer.clone(), schedule.clone()).err().unwrap();
         let message = refusal.to_string();
-        assert!(matches!(refusal, Error::Text(_)) && message.contains("c_attn.weight is held compressed"), "{message}");
+        assert!(
+            matches!(refusal, Error::SparseParameter { .. })
+                && message.contains("c_attn.weight is stored as a sparse matrix"),
+            "{message}"
+        );
         assert!(Trainer::new(model(WeightFormat::Dense), optimizer.clone(), schedule.clone()).is_ok());
         let mut model = model(WeightFormat::Sparse);
         let refused = |p: &mut gossamer::model::Parameter| p.dense_mut().is_err();
@@ -158,7 +162,7 @@ impl TensorSource for NamesOnly {
     }
 
     fn read(&self, name: &str) -> Result<HostTensor> {
-        Err(Error::Text(format!("{name} was read")))
+        Err(Error::Data(format!("{name} was read")))
     }
 }
 
@@ -180,7 +184,7 @@ fn misfits_are_named_before_anything_is_read() {
     };
     let name = "transformer.h.1.mlp.c_fc.weight";
     assert!(complaint(&|_| ()).ends_with("was read"));
-    assert_eq!(complaint(&|e| drop(e.remove(name))), format!("the weights lack {name} [20, 15]"));
+    assert_eq!(complaint(&|e| drop(e.remove(name))), format!("the file of weights lacks {name} [20, 15]"));
     let misshapen = complaint(&|e| e.get_mut(name).unwrap().shape = vec![15, 20]);
     assert_eq!(misshapen, format!("{name} has shape [15, 20], but the configuration says [20, 15]"));
     let extra = |e: &mut BTreeMap<String, TensorInfo>| drop(e.insert("bigram_table".into(), e[name].clone()));

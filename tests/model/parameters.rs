@@ -60,7 +60,7 @@ fn misfits_are_named() {
                 let made = Parameters::from_host(&config, state.clone(), &device).unwrap().to_host().unwrap();
                 assert_eq!(made[name].data, vec![0.0; shape[0]]);
             }
-            _ => assert!(complaint(state.clone()).unwrap().contains(&format!("lack {name} {shape:?}"))),
+            _ => assert!(complaint(state.clone()).unwrap().contains(&format!("lacks {name} {shape:?}"))),
         }
         let mut longer = missing.shape.clone();
         longer[0] += 1;

@@ -15,7 +15,8 @@ fn close(a: f64, b: f64) -> bool {
 
 #[test]
 fn a_bigram_worked_out_by_hand() {
-    // 0→1 twice, 1→0 twice, 0→2 once: n1 = 1, n2 = 2, D = 1/5; each token has one predecessor, so q = (1+1)/(3+3) = 1/3.
+    // 0→1 twice, 1→0 twice, 0→2 once: n1 = 1, n2 = 2, D = 1/5; each token has one predecessor, so q
+    // = (1+1)/(3+3) = 1/3.
     let tokens = Tokens::from_ids(&[0, 1, 0, 1, 0, 2]);
     let bigram = Bigram::fit(&tokens, 3).unwrap();
     assert!(close(bigram.discount(), 0.2));
@@ -89,7 +90,8 @@ fn bigrams_refuse_what_does_not_fit() {
     assert!(bigram.loss(&tokens, 2).is_err());
     assert!(bigram.loss(&Tokens::from_ids(&[0]), 8).is_err());
     assert!(bigram.loss(&Tokens::from_ids(&[0, 1]), 1).is_err());
-    // Never a probability of zero, so never an infinite loss: nothing seen, only pairs seen twice, only pairs seen once.
+    // Never a probability of zero, so never an infinite loss: nothing seen, only pairs seen twice,
+    // only pairs seen once.
     for ids in [&[][..], &[0, 1, 0, 1, 0], &[0, 1]] {
         let bigram = Bigram::fit(&Tokens::from_ids(ids), 2).unwrap();
         assert!(bigram.loss(&Tokens::from_ids(&[1, 1, 0, 0]), 4).unwrap().is_finite());

@@ -2,13 +2,13 @@ use std::path::Path;
 
 use gossamer::Error;
 use gossamer::observer::Observer;
-use gossamer::text::corpus::{Corpus, Skipped, Source};
+use gossamer::text::corpus::{Corpus, SkippedDocuments, Source};
 use tempfile::TempDir;
 
 use super::{documents, names, tokenizer, write};
 
 /// The documents of what is in `folder`, and what was said of them.
-fn read(folder: &TempDir) -> (Vec<String>, Skipped, u64) {
+fn read(folder: &TempDir) -> (Vec<String>, SkippedDocuments, u64) {
     let mut documents = Source::new([folder.path()]).documents().unwrap();
     let texts = documents.by_ref().map(Result::unwrap).collect();
     (texts, documents.skipped(), documents.separators())
@@ -33,7 +33,7 @@ fn folders_are_walked_in_order() {
     let mut documents = Source::new([folder.path()]).documents().unwrap();
     let texts: Vec<String> = documents.by_ref().map(Result::unwrap).collect();
     assert_eq!(texts, ["a/z.TXT", "a.txt", "b.py", "one", "two"]);
-    assert_eq!((documents.empty(), documents.not_utf8()), (1, 0));
+    assert_eq!((documents.skipped().empty, documents.skipped().not_utf8), (1, 0));
     // Named, a folder or file is read whatever it is called, and in the order named.
     let named = Source::new([folder.path().join("site-packages"), folder.path().join(".hidden.py")]);
     let texts: Vec<String> = named.documents().unwrap().map(Result::unwrap).collect();
@@ -120,7 +120,7 @@ fn ends_of_text_divide_documents_in_txt_and_text_fields() {
     let stories = ["One.\n", "Two <|b|> a>b.", "Three.\r\n", "Four.", "Five."];
     assert_eq!(texts, [&stories[..], &["x = '<|endoftext|>'\n", "Six.", "Seven.", "Eight."]].concat());
     // Nothing before the first in b.txt, and a blank between two.
-    assert_eq!((skipped, separators), (Skipped { empty: 2, ..Skipped::default() }, 8));
+    assert_eq!((skipped, separators), (SkippedDocuments { empty: 2, ..SkippedDocuments::default() }, 8));
 }
 
 #[test]
@@ -131,7 +131,10 @@ fn four_hundred_stories_are_four_hundred_documents() {
     let source = Source::new([path]);
     let corpus = Corpus::prepare(&source, tokenizer(), cache.path(), 0.2, &Observer::default()).unwrap();
     let statistics = corpus.statistics;
-    assert_eq!((statistics.documents, statistics.separators, statistics.skipped), (400, 400, Skipped::default()));
+    assert_eq!(
+        (statistics.documents, statistics.separators, statistics.skipped),
+        (400, 400, SkippedDocuments::default())
+    );
     let again = Corpus::prepare(&source, tokenizer(), cache.path(), 0.2, &Observer::default()).unwrap();
     assert!(again.cached && again.statistics == statistics);
     let mut read = [super::texts(&corpus.train), super::texts(&corpus.validation)].concat();
@@ -151,7 +154,7 @@ fn byte_order_marks_are_no_text() {
     write(&folder, "e.txt", b"\xff\xfea\0b\0");
     let (texts, skipped, _) = read(&folder);
     assert_eq!(texts, ["x = 1\n", "one", "\u{feff}two", "three", "four"]);
-    assert_eq!(skipped, Skipped { empty: 1, not_utf8: 1, ..Skipped::default() });
+    assert_eq!(skipped, SkippedDocuments { empty: 1, not_utf8: 1, ..SkippedDocuments::default() });
 }
 
 #[test]
@@ -171,7 +174,7 @@ fn lines_without_a_text_are_skipped_and_counted() {
     write(&folder, "lines.jsonl", lines.join(&b"\n"[..]));
     let (texts, skipped, _) = read(&folder);
     assert_eq!(texts, ["good", "fine"]);
-    assert_eq!(skipped, Skipped { not_utf8: 1, empty: 1, not_json: 1, no_text: 2, surrogates: 1 });
+    assert_eq!(skipped, SkippedDocuments { not_utf8: 1, empty: 1, not_json: 1, no_text: 2, surrogates: 1 });
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::fs;
 
 use gossamer::Error;
 use gossamer::observer::Observer;
+use gossamer::text::notation::{lossless, token, unknown};
 use gossamer::text::tokenizer::{END_OF_TEXT, Tokenizer};
 use proptest::prelude::*;
 use serde_json::json;
@@ -99,7 +100,8 @@ fn long_and_odd_texts_survive() {
     assert_eq!(tokenizer().encode(&code).unwrap(), reference.encode(code, false).unwrap().get_ids());
 }
 
-/// What the crate makes of a text in one go, with the settings of `json` and these changes to its parts.
+/// What the crate makes of a text in one go, with the settings of `json` and these changes to its
+/// parts.
 fn both(parts: &[(&str, serde_json::Value)], text: &str) -> [Vec<u32>; 2] {
     let mut json: serde_json::Value = serde_json::from_str(&tokenizer().to_json().unwrap()).unwrap();
     for (name, part) in parts {
@@ -135,7 +137,8 @@ fn one_long_line_has_the_tokens_of_the_whole() {
 
 #[test]
 fn what_follows_a_window_may_change_its_last_tokens() {
-    // The later two letters stand in the alphabet the sooner they are merged, so that one letter more changes the tokens of many before.
+    // The later two letters stand in the alphabet the sooner they are merged, so that one letter
+    // more changes the tokens of many before.
     let letters: Vec<String> = ('a'..='s').map(String::from).collect();
     let mut model: serde_json::Value = serde_json::from_str(&tokenizer().to_json().unwrap()).unwrap();
     let model = model["model"].as_object_mut().unwrap();
@@ -178,7 +181,8 @@ fn other_pre_tokenizers_and_normalizers_give_the_crates_tokens() {
 fn training_on_one_long_word_takes_no_longer_than_on_many() {
     let start = std::time::Instant::now();
     let letters = ["a".repeat(1 << 20)];
-    // Every merge doubles the longest token, up to the longest that is made: longer ones would need longer windows than texts are read in.
+    // Every merge doubles the longest token, up to the longest that is made: longer ones would need
+    // longer windows than texts are read in.
     let doubled = Tokenizer::train(letters.clone().into_iter(), 270, &Observer::default()).unwrap();
     assert_eq!(doubled.single_token(&"a".repeat(1 << 13)), Some(268));
     assert_eq!(doubled.encode(&letters[0]).unwrap(), [268; 128]);
@@ -288,4 +292,14 @@ fn loaded_tokenizers_never_truncate_or_pad() {
     let text = "def alpha_0(x): return 12";
     assert_eq!(loaded.encode(text).unwrap(), tokenizer().encode(text).unwrap());
     assert_eq!(loaded.hash(), tokenizer().hash());
+}
+
+#[test]
+fn invisible_characters_are_escaped() {
+    assert_eq!(token(" a"), "` a`");
+    assert_eq!(token("\n\t\r\0"), r"`\n\t\r\u{0}`");
+    assert_eq!(token("\u{a0}\u{200b}\u{feff}\u{2028}"), r"`\u{a0}\u{200b}\u{feff}\u{2028}`");
+    assert_eq!(token("é中"), "`é中`");
+    assert_eq!(lossless(b"a\xc3b\xff"), "a<0xC3>b<0xFF>");
+    assert_eq!(unknown(512), "<512>");
 }

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Subcommand;
-use gossamer::files::{check_output, is_stdout};
-use gossamer::pipelines::bench::{all_devices, compare_reports, measure, numbered, tune};
-use gossamer::terminal::{Lines, Progress, say, screen};
-
+use gossamer::files::check_output;
+use gossamer::pipelines::bench::{self, BenchRequest, compare_reports};
+use gossamer::terminal::{Lines, Progress, screen};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -45,45 +44,16 @@ enum Command {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let Some(Command::Compare { reports, png }) = &args.command else { return run_all(args) };
-    let mut out = screen(&[png.as_deref()])?;
-    png.as_ref().map_or(Ok(()), check_output)?;
-    Ok(compare_reports(reports, png.as_deref())?.write(&mut out, false)?)
-}
-
-fn run_all(args: &Args) -> Result<()> {
-    let devices = if args.all { all_devices() } else { vec![args.device.clone()] };
-    if args.all && args.out.as_ref().is_some_and(is_stdout) {
-        bail!("--all writes a report for each device, which standard output cannot hold: name a file with --out");
+    if let Some(Command::Compare { reports, png }) = &args.command {
+        png.as_ref().map_or(Ok(()), check_output)?;
+        let report = compare_reports(reports, png.as_deref())?;
+        return Ok(report.write(&mut screen(&[png.as_deref()])?, false)?);
     }
-    let out = |at: usize| args.out.as_ref().map(|path| if args.all { numbered(path, at + 1) } else { path.clone() });
-    // Minutes of measuring come before the file is written.
-    (0..devices.len()).filter_map(out).try_for_each(check_output)?;
-    let mut failed = 0;
-    for (at, name) in devices.iter().enumerate() {
-        match run_one(args, name, out(at)) {
-            Err(error) if args.all => {
-                failed += 1;
-                say(format_args!("{name}: {error:#}"));
-            }
-            result => result?,
-        }
-    }
-    if failed > 0 {
-        bail!("{failed} of {} devices could not be measured", devices.len());
-    }
-    Ok(())
-}
-
-fn run_one(args: &Args, device: &str, file: Option<PathBuf>) -> Result<()> {
+    let Args { all, quick, autotune, .. } = *args;
+    let request = BenchRequest { device: &args.device, all, quick, autotune, out: args.out.as_deref() };
     let progress = Progress::new();
-    // The measurement continues if nobody reads its lines any more: the file is still written.
-    let mut lines = Lines::new(&progress, screen(&[file.as_deref()])?);
+    let mut lines = Lines::new(&progress, screen(&[request.out])?);
     progress.stage("measuring");
-    if args.autotune {
-        tune(device, args.quick, &mut |line| lines.print(line))?;
-    } else {
-        measure(device, args.quick, file.as_deref(), &mut |line| lines.print(line))?;
-    }
+    bench::run(&request, &mut |line| lines.print(line))?;
     Ok(lines.finish()?)
 }

@@ -33,6 +33,5 @@ pub fn run(args: &Args) -> Result<()> {
     progress.stage("converting");
     convert(&files, &args.out, ConvertOptions { float, force: args.force })?;
     drop(progress);
-    writeln!(std::io::stdout(), "{}", args.out.display())?;
-    Ok(())
+    Ok(writeln!(std::io::stdout(), "{}", args.out.display())?)
 }

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use gossamer::files::check_output;
-use gossamer::model::evaluate;
-use gossamer::pipelines::{TokenSource, evaluation_report};
+use gossamer::pipelines::{EvaluateRequest, TokenSource, evaluate};
 use gossamer::settings::count;
 use gossamer::terminal::{Progress, screen};
 
@@ -15,14 +14,14 @@ use crate::open::{MAX_TOKENS, ModelArgs};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Files and folders of text (.py, .txt, .jsonl with a field `text`), cut into sequences of block_size; may be
-    /// repeated
+    /// Files and folders of text (.py, .txt, .jsonl with a field `text`), cut into sequences of
+    /// block_size; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
-    /// TokenSource instead of text: a safetensors file with a tensor `tokens`, (B, T)
+    /// Tokens instead of text: a safetensors file with a tensor `tokens`, (B, T)
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     tokens: Option<PathBuf>,
-    /// TokenSource of text to read at most, but at least a sequence
+    /// Tokens of text to read at most, but at least a sequence
     #[arg(long, default_value_t = 65_536, conflicts_with = "tokens", value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
     /// Sequences that run at once
@@ -46,14 +45,10 @@ pub fn run(args: &Args) -> Result<()> {
     let opened = args.model.open()?;
     progress.stage("reading text");
     let text = TokenSource::Text { data: &args.data, max_tokens: args.max_tokens };
-    let sequences = args.tokens.as_deref().map_or(text, TokenSource::File).sequences(&opened)?;
-    if sequences.iter().all(|sequence| sequence.len() < 2) {
-        let count = sequences.len();
-        bail!("nothing to evaluate on: all {count} sequences have a single token, after which none follows");
-    }
-    let keep = args.losses.is_some();
-    let result = evaluate(&opened.model, &sequences, args.batch_size, keep, &progress.observer())?;
+    let tokens = args.tokens.as_deref().map_or(text, TokenSource::File);
+    let request = EvaluateRequest { tokens, batch_size: args.batch_size, keep_losses: args.losses.is_some() };
+    let result = evaluate(&opened, &request, &progress.observer())?;
     drop(progress);
     args.losses.as_ref().map_or(Ok(()), |path| result.save_losses(path))?;
-    Ok(evaluation_report(&result)?.write(&mut screen(&[args.losses.as_deref()])?, args.json)?)
+    Ok(result.report()?.write(&mut screen(&[args.losses.as_deref()])?, args.json)?)
 }

@@ -13,8 +13,8 @@ pub struct Args {
     /// How many of the largest weights of each matrix to list
     #[arg(long, default_value_t = 3, value_parser = count::<usize>(0, 65_536))]
     largest: usize,
-    /// Load the model onto this device, too, and print its memory there: auto, cpu, gpu, gpu:INDEX or
-    /// gpu:PART-OF-A-NAME
+    /// Load the model onto this device, too, and print its memory there: auto, cpu, gpu, gpu:INDEX
+    /// or gpu:PART-OF-A-NAME
     #[arg(long)]
     device: Option<String>,
     /// As JSON, with everything

@@ -43,25 +43,25 @@ commands! {
     Run: run,
     /// Write logits and activations to a safetensors file
     Record: record,
-    /// What a model is made of: shapes, nonzeros, dead ends, largest weights
+    /// Shapes, nonzeros, dead ends and largest weights of a model
     Inspect: inspect,
     /// Loss on text or tokens
     Eval: eval,
-    /// Circuits: show them, draw them, measure them
+    /// Circuits: show, draw and measure them
     Circuit: circuit,
-    /// Bridges between a dense and a sparse model: measure them
+    /// Bridges between a dense and a sparse model: evaluate them
     Bridge: bridge,
-    /// Make a dense model do what a channel of the sparse one says, through bridges
+    /// Steer a dense model by channels of a sparse one, through bridges
     Steer: steer,
     /// Write any model as a folder in Hugging Face's layout, under the published names
     Convert: convert,
     /// Tasks: their pairs, and how well a model does them
     Tasks: tasks,
-    /// Is this device right? Runs golden cases and compares every number
+    /// Check that a device computes correctly, by golden cases and operations
     Check: check,
-    /// How fast is this device? Numbers to compare with other machines'
+    /// Measure the speed of a device, and compare it with others
     Bench: bench,
-    /// One command with many settings, whole or a part of an array job; `sweep collect`: the results
+    /// One command with many settings, whole or a part of an array job, and its results
     Sweep: sweep,
     /// List the graphics adapters that `--device gpu:…` can name
     Devices: devices,

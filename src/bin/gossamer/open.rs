@@ -13,8 +13,8 @@ pub const MAX_TOKENS: u64 = 1_000_000_000;
 /// Which model.
 #[derive(clap::Args)]
 pub struct SourceArgs {
-    /// A run, a checkpoint, a Hugging Face folder, a published folder, its .pt or .safetensors file, or a Hub id
-    /// such as openai/circuit-sparsity
+    /// A run, a checkpoint, a Hugging Face folder, a published folder, its .pt or .safetensors
+    /// file, or a Hub id such as openai/circuit-sparsity
     pub model: String,
     /// A tokenizer.json, if the model comes without one or with the wrong one
     #[arg(long, value_name = "FILE")]

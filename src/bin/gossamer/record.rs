@@ -26,7 +26,8 @@ pub struct Args {
     /// Which sites: a regular expression over names such as 3.mlp.post_act or final_resid
     #[arg(long, value_name = "REGEX", default_value = ".")]
     sites: String,
-    /// The safetensors file to write: `tokens`, `logits` (B, T, V), and each site (B, T, width) under its name
+    /// The safetensors file to write: `tokens`, `logits` (B, T, V), and each site (B, T, width)
+    /// under its name
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Write instead the mean of every channel over all positions, (width) for each site
@@ -35,7 +36,7 @@ pub struct Args {
     /// Files and folders of text to take means over [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "mean")]
     data: Vec<PathBuf>,
-    /// TokenSource of --data to read at most
+    /// Tokens of --data to read at most
     #[arg(long, default_value_t = 65_536, conflicts_with_all = ["prompt", "tokens"], value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
 }

@@ -20,15 +20,17 @@ pub struct Args {
     /// Read special tokens in prompts, such as <|endoftext|>, as those tokens, not as text
     #[arg(long)]
     special: bool,
-    /// An intervention: SITE[CHANNELS]@POSITIONS=VALUE, also += and *=, =mean and =patch; may be repeated. Channels
-    /// are numbers, ranges a:b, heads h2 and their channels h2.5; positions count from 0, or from the end below 0;
-    /// without either, all of them. `*.` in front stands for every layer
+    /// An intervention: SITE[CHANNELS]@POSITIONS=VALUE, also += and *=, =mean and =patch; may be
+    /// repeated. Channels are numbers, ranges a:b, heads h2 and their channels h2.5; positions
+    /// count from 0, or from the end below 0; without either, all of them. `*.` in front stands for
+    /// every layer
     #[arg(long = "set", value_name = "EDIT")]
     set: Vec<Edit>,
     /// The prompt whose run =patch takes from
     #[arg(long, value_name = "PROMPT")]
     patch_from: Option<String>,
-    /// Means for =mean, as `gossamer record --mean` writes them [default: those over generated Python]
+    /// Means for =mean, as `gossamer record --mean` writes them [default: those over generated
+    /// Python]
     #[arg(long, value_name = "FILE")]
     means: Option<PathBuf>,
     /// How many tokens to show

@@ -1,11 +1,11 @@
 //! `gossamer sweep`.
 
+use std::io::stdout;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use gossamer::report::Report;
-use gossamer::sweep::{Shard, Sweep, collect_into_files};
+use gossamer::sweep::{Shard, Sweep, collect_report};
 use gossamer::terminal::{print, say, signals};
 
 #[derive(clap::Args)]
@@ -35,19 +35,7 @@ enum Command {
 
 pub fn run(args: &Args) -> Result<()> {
     match (&args.command, &args.file) {
-        (Some(Command::Collect { from, plot }), _) => {
-            let collected = collect_into_files(from, plot)?;
-            if collected.missing > 0 {
-                let (missing, jobs) = (collected.missing, collected.jobs);
-                say(format_args!("{missing} of {jobs} jobs are not done yet: `gossamer sweep` does them"));
-            }
-            if collected.results.table.rows().is_empty() {
-                bail!("{}: nothing is done yet", from.display());
-            }
-            let paths: Vec<_> = collected.files.iter().map(|path| path.display().to_string()).collect();
-            let report = Report::new().table(collected.results.table).paragraph(paths.join("\n"));
-            Ok(report.write(&mut std::io::stdout(), false)?)
-        }
+        (Some(Command::Collect { from, plot }), _) => Ok(collect_report(from, plot)?.write(&mut stdout(), false)?),
         (None, Some(file)) => sweep(file, args.shard.unwrap_or(Shard::WHOLE)),
         (None, None) => bail!("which sweep?"),
     }
@@ -58,8 +46,7 @@ fn sweep(file: &Path, shard: Shard) -> Result<()> {
     let program = std::env::current_exe().context("where is this program?")?;
     let folder = program.parent().unwrap_or(Path::new("."));
     signals::listen(|_| ()).context("signals cannot be received")?;
-    let mut line = |line: &str| print(line);
-    let result = sweep.run(shard, folder, signals::stop(), signals::wait_forwarding, &mut line)?;
+    let result = sweep.run(shard, folder, signals::stop(), signals::wait_forwarding, &mut |line| print(line))?;
     match result.failed.first() {
         _ if result.jobs == 0 => say(format_args!("of {} jobs none belongs to shard {shard}", sweep.jobs.len())),
         _ if result.stopped => say("stopped; the same command continues with the remaining jobs"),

@@ -35,7 +35,7 @@ pub(super) fn download(hub: &Hub, id: &HubId, progress: bool) -> Result<PathBuf>
     let configs: Vec<_> = [CONFIG, BEEG_CONFIG].into_iter().filter(|name| offers(name)).collect();
     let weights = [WEIGHTS, INDEX, TORCH].into_iter().find(|name| offers(name));
     let (false, Some(weights)) = (configs.is_empty(), weights) else {
-        return Err(Error::Text(format!(
+        return Err(Error::Hub(format!(
             "{id} on {} is not such a model: it needs {CONFIG} or {BEEG_CONFIG}, and {WEIGHTS}, {INDEX} or {TORCH}",
             hub.endpoint
         )));
@@ -147,7 +147,7 @@ fn explain(hub: &Hub, id: &HubId, blobs: &Path, reason: &str) -> Error {
              {repository}` elsewhere and give the folder of the copy"
         )
     };
-    Error::Text(format!(
+    Error::Hub(format!(
         "{id} is no file or folder, and as a model of the Hugging Face Hub ({endpoint}) it could not be fetched: {reason}; \
          {advice}"
     ))

@@ -1,8 +1,8 @@
-//! Class definitions.
+//! PyClass definitions.
 
 use super::functions::{self, SignatureParam};
 use super::loops;
-use super::scope::{Class, Function, Kind, Name, Param};
+use super::scope::{Name, PyClass, PyFunction, PyKind, PyParam};
 use super::writer::{PythonWriter, line};
 
 /// A class with its `__init__` and a few methods; it joins the scope.
@@ -16,7 +16,7 @@ pub(super) fn class(w: &mut PythonWriter) {
         Some(parent) => line!(w, "class {name}({}):", parent.name),
         None => line!(w, "class {name}:"),
     }
-    let mut class = Class { name, params: Vec::new(), fields: Vec::new(), methods: Vec::new(), specials: Vec::new() };
+    let mut class = PyClass { name, params: Vec::new(), fields: Vec::new(), methods: Vec::new(), specials: Vec::new() };
     w.open_block(|w| {
         if w.sampler.chance(25) {
             w.docstring();
@@ -33,15 +33,16 @@ pub(super) fn class(w: &mut PythonWriter) {
     w.scope.classes.push(class);
 }
 
-/// `__init__`: the parent's part, a field for every parameter of the class, then fields that start empty.
-fn init(w: &mut PythonWriter, class: &mut Class, parent: Option<&Class>) {
-    let inherited: Vec<Param> =
+/// `__init__`: the parent's part, a field for every parameter of the class, then fields that start
+/// empty.
+fn init(w: &mut PythonWriter, class: &mut PyClass, parent: Option<&PyClass>) {
+    let inherited: Vec<PyParam> =
         parent.map_or(Vec::new(), |parent| parent.params.iter().copied().filter(|param| !param.optional).collect());
     let mut given: Vec<SignatureParam> =
         inherited.iter().map(|&param| SignatureParam { param, default: None }).collect();
     fields(w, &mut given);
     w.signature(Name::plain("__init__"), Some("self"), &given, None);
-    let mut made: Vec<Param> = parent.map_or(Vec::new(), |parent| parent.fields.clone());
+    let mut made: Vec<PyParam> = parent.map_or(Vec::new(), |parent| parent.fields.clone());
     w.function_body(&given, None, |w| {
         if parent.is_some() {
             let names: Vec<String> = inherited.iter().map(|param| param.name.to_string()).collect();
@@ -49,7 +50,7 @@ fn init(w: &mut PythonWriter, class: &mut Class, parent: Option<&Class>) {
         }
         for SignatureParam { param, default } in &given[inherited.len()..] {
             match default.as_deref() {
-                Some("None") if param.kind == Kind::Strs => line!(w, "self.{0} = {0} or []", param.name),
+                Some("None") if param.kind == PyKind::Strs => line!(w, "self.{0} = {0} or []", param.name),
                 _ => line!(w, "self.{0} = {0}", param.name),
             }
             made.push(*param);
@@ -58,21 +59,28 @@ fn init(w: &mut PythonWriter, class: &mut Class, parent: Option<&Class>) {
             w.scope.mark_used(param.name);
         }
         for _ in 0..w.sampler.weighted(&[40, 35, 25]) + usize::from(made.is_empty()) {
-            let kind =
-                w.sampler.pick(&[Kind::Ints, Kind::Strs, Kind::Int, Kind::Counts, Kind::Bool, Kind::Set, Kind::Things]);
+            let kind = w.sampler.pick(&[
+                PyKind::Ints,
+                PyKind::Strs,
+                PyKind::Int,
+                PyKind::Counts,
+                PyKind::Bool,
+                PyKind::Set,
+                PyKind::Things,
+            ]);
             let name = w.fresh(kind);
             if !name.head.is_empty() || made.iter().any(|field| field.name == name) {
                 continue;
             }
             let value = match kind {
-                Kind::Int => w.sampler.pick(&["0", "1", "0", "100"]).to_string(),
-                Kind::Counts => "{}".to_string(),
-                Kind::Bool => w.literal(Kind::Bool),
-                Kind::Set => "set()".to_string(),
+                PyKind::Int => w.sampler.pick(&["0", "1", "0", "100"]).to_string(),
+                PyKind::Counts => "{}".to_string(),
+                PyKind::Bool => w.literal(PyKind::Bool),
+                PyKind::Set => "set()".to_string(),
                 _ => "[]".to_string(),
             };
             line!(w, "self.{name} = {value}");
-            made.push(Param { name, kind, optional: false });
+            made.push(PyParam { name, kind, optional: false });
         }
     });
     class.params = given.into_iter().map(|given| given.param).collect();
@@ -84,7 +92,15 @@ fn fields(w: &mut PythonWriter, given: &mut Vec<SignatureParam>) {
     let count = w.sampler.weighted(&[0, 10, 26, 28, 20, 10, 6]);
     let defaults = if w.sampler.chance(30) { w.sampler.range(1, 2) } else { 0 };
     for i in 0..count {
-        let kind = w.sampler.pick(&[Kind::Str, Kind::Int, Kind::Int, Kind::Str, Kind::Float, Kind::Bool, Kind::Strs]);
+        let kind = w.sampler.pick(&[
+            PyKind::Str,
+            PyKind::Int,
+            PyKind::Int,
+            PyKind::Str,
+            PyKind::Float,
+            PyKind::Bool,
+            PyKind::Strs,
+        ]);
         let name = match w.fields_of_things(kind) {
             Some(fields) if w.sampler.chance(65) => Name::plain(w.sampler.pick(fields)),
             _ => w.fresh(kind),
@@ -95,16 +111,16 @@ fn fields(w: &mut PythonWriter, given: &mut Vec<SignatureParam>) {
         let optional = i + defaults >= count;
         let default = match kind {
             _ if !optional => None,
-            Kind::Strs => Some("None".to_string()),
+            PyKind::Strs => Some("None".to_string()),
             _ if w.sampler.chance(45) => Some("None".to_string()),
             _ => Some(w.literal(kind)),
         };
-        given.push(SignatureParam { param: Param { name, kind, optional }, default });
+        given.push(SignatureParam { param: PyParam { name, kind, optional }, default });
     }
 }
 
 /// One method that the class does not have yet, if one is found.
-fn method(w: &mut PythonWriter, class: &mut Class) {
+fn method(w: &mut PythonWriter, class: &mut PyClass) {
     for _ in 0..6 {
         let written = match w.sampler.weighted(&[50, 16, 12, 18, 6]) {
             0 => general(w, class),
@@ -122,10 +138,10 @@ fn method(w: &mut PythonWriter, class: &mut Class) {
 /// Runs `body` as a method's: the fields are in scope as `self.name`.
 fn in_method(
     w: &mut PythonWriter,
-    class: &Class,
+    class: &PyClass,
     name: Name,
     given: &[SignatureParam],
-    returns: Option<Kind>,
+    returns: Option<PyKind>,
     body: impl FnOnce(&mut PythonWriter),
 ) {
     w.signature(name, Some("self"), given, returns);
@@ -140,8 +156,8 @@ fn in_method(
     });
 }
 
-fn general(w: &mut PythonWriter, class: &mut Class) -> bool {
-    let returns = w.sampler.pick(&[None, None, Some(Kind::Int), Some(Kind::Bool), Some(Kind::Str)]);
+fn general(w: &mut PythonWriter, class: &mut PyClass) -> bool {
+    let returns = w.sampler.pick(&[None, None, Some(PyKind::Int), Some(PyKind::Bool), Some(PyKind::Str)]);
     let name = w.function_name(returns);
     let count = w.sampler.weighted(&[35, 50, 15]);
     if class.has(name) {
@@ -151,11 +167,11 @@ fn general(w: &mut PythonWriter, class: &mut Class) -> bool {
     w.blank(1);
     in_method(w, class, name, &given, returns, |w| functions::body(w, &given, returns));
     let params = given.iter().map(|given| given.param).collect();
-    class.methods.push(Function { name, params, returns });
+    class.methods.push(PyFunction { name, params, returns });
     true
 }
 
-fn text_of(w: &mut PythonWriter, class: &mut Class) -> bool {
+fn text_of(w: &mut PythonWriter, class: &mut PyClass) -> bool {
     let name = Name::plain(w.sampler.pick(&["__str__", "__repr__"]));
     if class.has(name) || class.fields.is_empty() {
         return false;
@@ -168,12 +184,12 @@ fn text_of(w: &mut PythonWriter, class: &mut Class) -> bool {
         }
     }
     w.blank(1);
-    in_method(w, class, name, &[], Some(Kind::Str), |w| line!(w, "return {}", w.f_string(&fields)));
+    in_method(w, class, name, &[], Some(PyKind::Str), |w| line!(w, "return {}", w.f_string(&fields)));
     class.specials.push(name);
     true
 }
 
-fn getter(w: &mut PythonWriter, class: &mut Class) -> bool {
+fn getter(w: &mut PythonWriter, class: &mut PyClass) -> bool {
     let Some(field) = some_field(w, class) else { return false };
     let name = Name::joined("get_", field.name.tail);
     if class.has(name) {
@@ -181,16 +197,16 @@ fn getter(w: &mut PythonWriter, class: &mut Class) -> bool {
     }
     w.blank(1);
     in_method(w, class, name, &[], Some(field.kind), |w| line!(w, "return self.{}", field.name));
-    class.methods.push(Function { name, params: Vec::new(), returns: Some(field.kind) });
+    class.methods.push(PyFunction { name, params: Vec::new(), returns: Some(field.kind) });
     true
 }
 
-fn setter(w: &mut PythonWriter, class: &mut Class) -> bool {
+fn setter(w: &mut PythonWriter, class: &mut PyClass) -> bool {
     let Some(field) = some_field(w, class) else { return false };
     let (head, kind) = match field.kind {
-        Kind::Strs | Kind::Set => ("add_", Kind::Str),
-        Kind::Ints => ("add_", Kind::Int),
-        Kind::Things => ("add_", Kind::Thing),
+        PyKind::Strs | PyKind::Set => ("add_", PyKind::Str),
+        PyKind::Ints => ("add_", PyKind::Int),
+        PyKind::Things => ("add_", PyKind::Thing),
         kind => ("set_", kind),
     };
     let name = Name::joined(head, field.name.tail);
@@ -198,7 +214,7 @@ fn setter(w: &mut PythonWriter, class: &mut Class) -> bool {
         return false;
     }
     let value = loops::free_name(w, &["value", "item", "new", "entry", "x"]);
-    let given = [SignatureParam { param: Param { name: value, kind, optional: false }, default: None }];
+    let given = [SignatureParam { param: PyParam { name: value, kind, optional: false }, default: None }];
     w.blank(1);
     in_method(w, class, name, &given, None, |w| {
         if w.sampler.chance(25) {
@@ -206,18 +222,18 @@ fn setter(w: &mut PythonWriter, class: &mut Class) -> bool {
         }
         w.scope.mark_used(value);
         match field.kind {
-            Kind::Strs | Kind::Ints | Kind::Things => line!(w, "self.{}.append({value})", field.name),
-            Kind::Set => line!(w, "self.{}.add({value})", field.name),
-            Kind::Int if w.sampler.chance(40) => line!(w, "self.{} += {value}", field.name),
+            PyKind::Strs | PyKind::Ints | PyKind::Things => line!(w, "self.{}.append({value})", field.name),
+            PyKind::Set => line!(w, "self.{}.add({value})", field.name),
+            PyKind::Int if w.sampler.chance(40) => line!(w, "self.{} += {value}", field.name),
             _ => line!(w, "self.{} = {value}", field.name),
         }
     });
-    class.methods.push(Function { name, params: vec![given[0].param], returns: None });
+    class.methods.push(PyFunction { name, params: vec![given[0].param], returns: None });
     true
 }
 
-fn property(w: &mut PythonWriter, class: &mut Class) -> bool {
-    let kind = w.sampler.pick(&[Kind::Int, Kind::Bool, Kind::Str]);
+fn property(w: &mut PythonWriter, class: &mut PyClass) -> bool {
+    let kind = w.sampler.pick(&[PyKind::Int, PyKind::Bool, PyKind::Str]);
     let name = w.fresh(kind);
     if class.has(name) {
         return false;
@@ -229,20 +245,20 @@ fn property(w: &mut PythonWriter, class: &mut Class) -> bool {
     true
 }
 
-fn some_field(w: &mut PythonWriter, class: &Class) -> Option<Param> {
+fn some_field(w: &mut PythonWriter, class: &PyClass) -> Option<PyParam> {
     if class.fields.is_empty() { None } else { Some(w.sampler.pick(&class.fields)) }
 }
 
-/// `name = Class(...)` for one of the document's classes.
+/// `name = PyClass(...)` for one of the document's classes.
 pub(super) fn construct(w: &mut PythonWriter) {
     if w.scope.classes.is_empty() {
         return w.update();
     }
     let number = w.sampler.below(w.scope.classes.len());
     let class = w.scope.classes[number].clone();
-    let kind = Kind::Instance(number as u8);
+    let kind = PyKind::Instance(number as u8);
     let name = w.fresh(kind);
-    let constructor = Function { name: Name::plain(class.name), params: class.params, returns: None };
+    let constructor = PyFunction { name: Name::plain(class.name), params: class.params, returns: None };
     let call = w.call(&constructor);
     line!(w, "{name} = {call}");
     w.scope.declare(name, kind);

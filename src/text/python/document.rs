@@ -7,7 +7,7 @@ use super::{classes, functions, idioms, literals};
 
 /// The parts of a document.
 #[derive(Clone, Copy, PartialEq)]
-enum Shape {
+enum DocumentShape {
     /// Statements alone.
     Script,
     /// Functions, then statements that call them.
@@ -18,22 +18,22 @@ enum Shape {
     Library,
 }
 
-const SHAPES: [Shape; 8] = [
-    Shape::Script,
-    Shape::Script,
-    Shape::Functions,
-    Shape::Functions,
-    Shape::Functions,
-    Shape::Classes,
-    Shape::Classes,
-    Shape::Library,
+const SHAPES: [DocumentShape; 8] = [
+    DocumentShape::Script,
+    DocumentShape::Script,
+    DocumentShape::Functions,
+    DocumentShape::Functions,
+    DocumentShape::Functions,
+    DocumentShape::Classes,
+    DocumentShape::Classes,
+    DocumentShape::Library,
 ];
 
 /// Writes one document.
 pub(super) fn write(mut sampler: Sampler) -> String {
     let shape = sampler.pick(&SHAPES);
     let limit = match shape {
-        Shape::Script => sampler.range(150, 700),
+        DocumentShape::Script => sampler.range(150, 700),
         _ => sampler.range(250, 1200),
     };
     let mut w = PythonWriter::new(sampler, limit);
@@ -41,10 +41,10 @@ pub(super) fn write(mut sampler: Sampler) -> String {
         w.constant();
     }
     match shape {
-        Shape::Script => program(&mut w),
-        Shape::Library => definitions(&mut w, limit, 25),
-        Shape::Functions | Shape::Classes => {
-            definitions(&mut w, limit * 6 / 10, if shape == Shape::Classes { 75 } else { 5 });
+        DocumentShape::Script => program(&mut w),
+        DocumentShape::Library => definitions(&mut w, limit, 25),
+        DocumentShape::Functions | DocumentShape::Classes => {
+            definitions(&mut w, limit * 6 / 10, if shape == DocumentShape::Classes { 75 } else { 5 });
             separate(&mut w);
             if w.sampler.chance(45) { main_guard(&mut w) } else { program(&mut w) }
         }

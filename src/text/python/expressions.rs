@@ -1,11 +1,11 @@
 //! Expressions of each kind, from the names in scope. They write no lines.
 
-use super::scope::{Function, Kind, Name};
+use super::scope::{Name, PyFunction, PyKind};
 use super::writer::PythonWriter;
 
 impl PythonWriter {
     /// A variable or a literal.
-    pub(super) fn atom(&mut self, kind: Kind) -> String {
+    pub(super) fn atom(&mut self, kind: PyKind) -> String {
         match if self.sampler.chance(80) { self.var(kind) } else { None } {
             Some(name) => name.to_string(),
             None => self.literal(kind),
@@ -13,30 +13,30 @@ impl PythonWriter {
     }
 
     /// An expression of that kind, seldom longer than one operation.
-    pub(super) fn expr(&mut self, kind: Kind) -> String {
+    pub(super) fn expr(&mut self, kind: PyKind) -> String {
         if self.sampler.chance(12)
             && let Some(call) = self.call_returning(kind)
         {
             return call;
         }
-        if matches!(kind, Kind::Int | Kind::Str) && self.sampler.chance(6) {
+        if matches!(kind, PyKind::Int | PyKind::Str) && self.sampler.chance(6) {
             return format!("{} if {} else {}", self.atom(kind), self.condition(), self.atom(kind));
         }
         let found = match kind {
-            Kind::Int => self.int(),
-            Kind::Float => self.float(),
-            Kind::Str => self.str(),
-            Kind::Bool => self.bool(),
-            Kind::Ints => self.ints(),
-            Kind::Strs => self.strs(),
-            Kind::Grid => self.grid_expr(),
-            Kind::Set => self.var(Kind::Strs).map(|names| format!("set({names})")),
-            Kind::Counts => self.var(Kind::Strs).map(|names| {
+            PyKind::Int => self.int(),
+            PyKind::Float => self.float(),
+            PyKind::Str => self.str(),
+            PyKind::Bool => self.bool(),
+            PyKind::Ints => self.ints(),
+            PyKind::Strs => self.strs(),
+            PyKind::Grid => self.grid_expr(),
+            PyKind::Set => self.var(PyKind::Strs).map(|names| format!("set({names})")),
+            PyKind::Counts => self.var(PyKind::Strs).map(|names| {
                 let name = element_name(names, "key");
                 format!("{{{name}: {} for {name} in {names}}}", self.sampler.below(2))
             }),
-            Kind::Texts | Kind::Thing | Kind::Instance(_) => None,
-            Kind::Things => self.things_expr(),
+            PyKind::Texts | PyKind::Thing | PyKind::Instance(_) => None,
+            PyKind::Things => self.things_expr(),
         };
         found.unwrap_or_else(|| self.atom(kind))
     }
@@ -44,40 +44,40 @@ impl PythonWriter {
     fn int(&mut self) -> Option<String> {
         Some(match self.sampler.weighted(&[30, 14, 14, 14, 10, 8, 10]) {
             0 => {
-                let name = self.var(Kind::Int)?;
+                let name = self.var(PyKind::Int)?;
                 let number = self.sampler.number().max(2);
                 format!("{name} {} {number}", self.sampler.pick(&["+", "-", "*", "//", "%", "+"]))
             }
             1 => {
-                let a = self.var(Kind::Int)?;
+                let a = self.var(PyKind::Int)?;
                 let b = self.other_int(a);
                 format!("{a} {} {b}", self.sampler.pick(&["+", "-", "*", "+"]))
             }
             2 => format!("len({})", self.collection()?),
             3 => {
-                let list = self.var(Kind::Ints)?;
+                let list = self.var(PyKind::Ints)?;
                 match self.sampler.below(4) {
                     0 => format!("{list}[{}]", self.sampler.pick(&["0", "-1", "1"])),
                     _ => format!("{}({list})", self.sampler.pick(&["sum", "max", "min"])),
                 }
             }
             4 => {
-                let counts = self.var(Kind::Counts)?;
-                let key = self.atom(Kind::Str);
+                let counts = self.var(PyKind::Counts)?;
+                let key = self.atom(PyKind::Str);
                 if self.sampler.chance(50) { format!("{counts}[{key}]") } else { format!("{counts}.get({key}, 0)") }
             }
             5 => {
-                let a = self.var(Kind::Int)?;
+                let a = self.var(PyKind::Int)?;
                 let b = self.other_int(a);
                 format!("{}({a}, {b})", self.sampler.pick(&["max", "min"]))
             }
-            _ => self.attribute(Kind::Int)?,
+            _ => self.attribute(PyKind::Int)?,
         })
     }
 
     /// A number, or a variable other than `first`.
     fn other_int(&mut self, first: Name) -> String {
-        match self.var(Kind::Int).filter(|&name| name != first) {
+        match self.var(PyKind::Int).filter(|&name| name != first) {
             Some(name) => name.to_string(),
             None => self.sampler.number().to_string(),
         }
@@ -85,14 +85,14 @@ impl PythonWriter {
 
     fn float(&mut self) -> Option<String> {
         Some(match self.sampler.below(5) {
-            0 => format!("{} * {}", self.var(Kind::Float)?, self.atom(Kind::Float)),
-            1 => format!("{} / {}", self.var(Kind::Int)?, self.sampler.range(2, 100)),
-            2 => format!("round({}, {})", self.var(Kind::Float)?, self.sampler.range(1, 3)),
+            0 => format!("{} * {}", self.var(PyKind::Float)?, self.atom(PyKind::Float)),
+            1 => format!("{} / {}", self.var(PyKind::Int)?, self.sampler.range(2, 100)),
+            2 => format!("round({}, {})", self.var(PyKind::Float)?, self.sampler.range(1, 3)),
             3 => {
-                let list = self.var(Kind::Ints)?;
+                let list = self.var(PyKind::Ints)?;
                 format!("sum({list}) / len({list})")
             }
-            _ => self.attribute(Kind::Float)?,
+            _ => self.attribute(PyKind::Float)?,
         })
     }
 
@@ -100,30 +100,30 @@ impl PythonWriter {
         Some(match self.sampler.weighted(&[20, 20, 10, 8, 8, 14, 8]) {
             0 => format!(
                 "{}.{}()",
-                self.var(Kind::Str)?,
+                self.var(PyKind::Str)?,
                 self.sampler.pick(&["strip", "lower", "upper", "title", "capitalize"])
             ),
             1 => {
                 let parts = vec![self.showable()?];
                 self.f_string(&parts)
             }
-            2 => format!("{}.replace({}, {})", self.var(Kind::Str)?, self.word(), self.word()),
+            2 => format!("{}.replace({}, {})", self.var(PyKind::Str)?, self.word(), self.word()),
             3 => {
                 let joint = self.sampler.pick(&[" ", ", ", "-", "", "/"]);
-                format!("{}.join({})", self.quoted(joint), self.var(Kind::Strs)?)
+                format!("{}.join({})", self.quoted(joint), self.var(PyKind::Strs)?)
             }
-            4 => format!("str({})", self.var(Kind::Int)?),
+            4 => format!("str({})", self.var(PyKind::Int)?),
             5 => {
-                let (a, b) = (self.var(Kind::Str)?, self.atom(Kind::Str));
+                let (a, b) = (self.var(PyKind::Str)?, self.atom(PyKind::Str));
                 format!("{a} + {b}")
             }
-            _ => self.attribute(Kind::Str)?,
+            _ => self.attribute(PyKind::Str)?,
         })
     }
 
     fn bool(&mut self) -> Option<String> {
         Some(match self.sampler.below(5) {
-            0 => format!("not {}", self.var(Kind::Bool)?),
+            0 => format!("not {}", self.var(PyKind::Bool)?),
             1 | 2 => self.comparison()?,
             _ => self.sampler.pick(&["True", "False"]).to_string(),
         })
@@ -132,7 +132,7 @@ impl PythonWriter {
     fn ints(&mut self) -> Option<String> {
         Some(match self.sampler.below(5) {
             0 => {
-                let list = self.var(Kind::Ints)?;
+                let list = self.var(PyKind::Ints)?;
                 let item = element_name(list, "x");
                 match self.sampler.below(3) {
                     0 => format!("[{item} * {} for {item} in {list}]", self.sampler.range(2, 10)),
@@ -141,18 +141,18 @@ impl PythonWriter {
                 }
             }
             1 => match self.sampler.below(2) {
-                0 => format!("sorted({})", self.var(Kind::Ints)?),
+                0 => format!("sorted({})", self.var(PyKind::Ints)?),
                 _ => format!(
                     "sorted({}, key=lambda {1}: {1} % {2})",
-                    self.var(Kind::Ints)?,
+                    self.var(PyKind::Ints)?,
                     self.sampler.pick(&["x", "n", "v"]),
                     self.sampler.range(2, 9)
                 ),
             },
-            2 => format!("list(range({}))", self.atom(Kind::Int)),
-            3 => format!("{}[{}]", self.var(Kind::Ints)?, self.sampler.pick(&["1:", ":-1", "::-1", ":3", "2:"])),
+            2 => format!("list(range({}))", self.atom(PyKind::Int)),
+            3 => format!("{}[{}]", self.var(PyKind::Ints)?, self.sampler.pick(&["1:", ":-1", "::-1", ":3", "2:"])),
             _ => {
-                let list = self.var(Kind::Strs)?;
+                let list = self.var(PyKind::Strs)?;
                 let item = element_name(list, "x");
                 format!("[len({item}) for {item} in {list}]")
             }
@@ -162,7 +162,7 @@ impl PythonWriter {
     fn strs(&mut self) -> Option<String> {
         Some(match self.sampler.below(5) {
             0 => {
-                let list = self.var(Kind::Strs)?;
+                let list = self.var(PyKind::Strs)?;
                 let item = element_name(list, "s");
                 format!("[{item}.{}() for {item} in {list}]", self.sampler.pick(&["strip", "lower", "upper"]))
             }
@@ -177,29 +177,29 @@ impl PythonWriter {
             },
             2 => {
                 let joint = self.sampler.pick(&[",", " ", ";", ":"]);
-                format!("{}.split({})", self.var(Kind::Str)?, self.quoted(joint))
+                format!("{}.split({})", self.var(PyKind::Str)?, self.quoted(joint))
             }
             3 => {
-                let things = self.var(Kind::Things)?;
+                let things = self.var(PyKind::Things)?;
                 let (item, field) = (self.element(things), self.sampler.pick(self.domain.strs));
                 format!("[{item}.{field} for {item} in {things}]")
             }
-            _ => format!("{}.split()", self.var(Kind::Str)?),
+            _ => format!("{}.split()", self.var(PyKind::Str)?),
         })
     }
 
     fn collection_of_strings(&mut self) -> Option<Name> {
-        let kind = self.sampler.pick(&[Kind::Strs, Kind::Set, Kind::Counts]);
-        self.var(kind).or_else(|| self.var(Kind::Strs))
+        let kind = self.sampler.pick(&[PyKind::Strs, PyKind::Set, PyKind::Counts]);
+        self.var(kind).or_else(|| self.var(PyKind::Strs))
     }
 
     fn grid_expr(&mut self) -> Option<String> {
-        let (rows, columns) = (self.atom(Kind::Int), self.sampler.range(2, 9));
+        let (rows, columns) = (self.atom(PyKind::Int), self.sampler.range(2, 9));
         Some(format!("[[0] * {columns} for _ in range({rows})]"))
     }
 
     fn things_expr(&mut self) -> Option<String> {
-        let things = self.var(Kind::Things)?;
+        let things = self.var(PyKind::Things)?;
         let item = self.element(things);
         let field = self.sampler.pick(self.domain.ints);
         Some(match self.sampler.below(3) {
@@ -215,13 +215,13 @@ impl PythonWriter {
     }
 
     /// An attribute of some thing or instance in scope.
-    pub(super) fn attribute(&mut self, kind: Kind) -> Option<String> {
-        if let Some(thing) = self.var(Kind::Thing) {
+    pub(super) fn attribute(&mut self, kind: PyKind) -> Option<String> {
+        if let Some(thing) = self.var(PyKind::Thing) {
             let fields = self.fields_of_things(kind)?;
             return Some(format!("{thing}.{}", self.sampler.pick(fields)));
         }
         let number = self.sampler.below(self.scope.classes.len());
-        let name = self.var(Kind::Instance(number as u8))?;
+        let name = self.var(PyKind::Instance(number as u8))?;
         let fields: Vec<Name> = self.scope.classes[number]
             .fields
             .iter()
@@ -232,18 +232,18 @@ impl PythonWriter {
     }
 
     /// The names of the attributes of that kind that things of the domain have.
-    pub(super) fn fields_of_things(&self, kind: Kind) -> Option<&'static [&'static str]> {
+    pub(super) fn fields_of_things(&self, kind: PyKind) -> Option<&'static [&'static str]> {
         match kind {
-            Kind::Int => Some(self.domain.ints),
-            Kind::Float => Some(self.domain.floats),
-            Kind::Str => Some(self.domain.strs),
-            Kind::Bool => Some(self.domain.flags),
+            PyKind::Int => Some(self.domain.ints),
+            PyKind::Float => Some(self.domain.floats),
+            PyKind::Str => Some(self.domain.strs),
+            PyKind::Bool => Some(self.domain.flags),
             _ => None,
         }
     }
 
     /// A call of some function of the document that returns that kind.
-    pub(super) fn call_returning(&mut self, kind: Kind) -> Option<String> {
+    pub(super) fn call_returning(&mut self, kind: PyKind) -> Option<String> {
         let fitting: Vec<usize> =
             (0..self.scope.functions.len()).filter(|&i| self.scope.functions[i].returns == Some(kind)).collect();
         if fitting.is_empty() {
@@ -254,7 +254,7 @@ impl PythonWriter {
     }
 
     /// A call with arguments from scope; some optional ones by keyword, some left out.
-    pub(super) fn call(&mut self, function: &Function) -> String {
+    pub(super) fn call(&mut self, function: &PyFunction) -> String {
         let mut arguments = Vec::with_capacity(function.params.len());
         let mut by_keyword = false;
         for param in &function.params {
@@ -284,7 +284,7 @@ impl PythonWriter {
         for _ in 0..4 {
             let found = match self.sampler.weighted(&[45, 14, 14, 12, 8, 7]) {
                 0 => self.comparison(),
-                1 => self.var(Kind::Bool).map(|flag| match self.sampler.below(4) {
+                1 => self.var(PyKind::Bool).map(|flag| match self.sampler.below(4) {
                     0 => format!("{flag} == {}", self.sampler.pick(&["True", "False", "True"])),
                     _ => self.perhaps_not(flag),
                 }),
@@ -293,9 +293,9 @@ impl PythonWriter {
                 4 => {
                     let part = self.word();
                     let method = self.sampler.pick(&["startswith", "endswith"]);
-                    self.var(Kind::Str).map(|name| format!("{name}.{method}({part})"))
+                    self.var(PyKind::Str).map(|name| format!("{name}.{method}({part})"))
                 }
-                _ => self.attribute(Kind::Bool),
+                _ => self.attribute(PyKind::Bool),
             };
             if let Some(condition) = found {
                 return condition;
@@ -312,9 +312,9 @@ impl PythonWriter {
     }
 
     fn membership(&mut self) -> Option<String> {
-        let kind = self.sampler.pick(&[Kind::Strs, Kind::Set, Kind::Counts, Kind::Texts]);
+        let kind = self.sampler.pick(&[PyKind::Strs, PyKind::Set, PyKind::Counts, PyKind::Texts]);
         let name = self.var(kind)?;
-        let item = self.atom(Kind::Str);
+        let item = self.atom(PyKind::Str);
         Some(format!("{item} {} {name}", self.sampler.pick(&["in", "not in", "in"])))
     }
 
@@ -322,16 +322,16 @@ impl PythonWriter {
     pub(super) fn comparison(&mut self) -> Option<String> {
         Some(match self.sampler.weighted(&[36, 12, 12, 14, 12, 14]) {
             0 => {
-                let (name, number) = (self.var(Kind::Int)?, self.sampler.number());
+                let (name, number) = (self.var(PyKind::Int)?, self.sampler.number());
                 format!("{name} {} {number}", self.operator())
             }
             1 => {
-                let a = self.var(Kind::Int)?;
+                let a = self.var(PyKind::Int)?;
                 let b = self.other_int(a);
                 format!("{a} {} {b}", self.operator())
             }
             2 => {
-                let name = self.var(Kind::Int)?;
+                let name = self.var(PyKind::Int)?;
                 let divisor = self.sampler.pick(&[2, 2, 3, 5, 10]);
                 format!("{name} % {divisor} {} 0", self.sampler.pick(&["==", "!="]))
             }
@@ -340,11 +340,11 @@ impl PythonWriter {
                 format!("len({name}) {} {number}", self.operator())
             }
             4 => {
-                let (name, word) = (self.var(Kind::Str)?, self.word());
+                let (name, word) = (self.var(PyKind::Str)?, self.word());
                 format!("{name} {} {word}", self.sampler.pick(&["==", "!="]))
             }
             _ => {
-                let (name, number) = (self.attribute(Kind::Int)?, self.sampler.number());
+                let (name, number) = (self.attribute(PyKind::Int)?, self.sampler.number());
                 format!("{name} {} {number}", self.operator())
             }
         })
@@ -364,11 +364,11 @@ pub(super) fn element_name(list: Name, other: &'static str) -> &'static str {
 }
 
 /// Names that loops give to the elements of lists without a singular.
-pub(super) fn spare_element(kind: Kind) -> &'static [&'static str] {
+pub(super) fn spare_element(kind: PyKind) -> &'static [&'static str] {
     match kind {
-        Kind::Ints => &["x", "n", "value", "number", "v", "num"],
-        Kind::Grid => &["row", "line", "pair", "group"],
-        Kind::Things => &["item", "entry", "one"],
+        PyKind::Ints => &["x", "n", "value", "number", "v", "num"],
+        PyKind::Grid => &["row", "line", "pair", "group"],
+        PyKind::Things => &["item", "entry", "one"],
         _ => &["item", "word", "name", "s", "entry", "key"],
     }
 }

@@ -1,41 +1,42 @@
-//! Function definitions: signatures, bodies, and their use.
+//! PyFunction definitions: signatures, bodies, and their use.
 
 use super::loops;
-use super::scope::{Function, Kind, Name, Param, Var};
+use super::scope::{Name, PyFunction, PyKind, PyParam, PyVar};
 use super::words;
 use super::writer::{PythonWriter, line};
 
 /// Kinds of parameters, most often first.
-const TAKEN: [Kind; 12] = [
-    Kind::Int,
-    Kind::Str,
-    Kind::Ints,
-    Kind::Things,
-    Kind::Strs,
-    Kind::Int,
-    Kind::Str,
-    Kind::Thing,
-    Kind::Float,
-    Kind::Counts,
-    Kind::Grid,
-    Kind::Bool,
+const TAKEN: [PyKind; 12] = [
+    PyKind::Int,
+    PyKind::Str,
+    PyKind::Ints,
+    PyKind::Things,
+    PyKind::Strs,
+    PyKind::Int,
+    PyKind::Str,
+    PyKind::Thing,
+    PyKind::Float,
+    PyKind::Counts,
+    PyKind::Grid,
+    PyKind::Bool,
 ];
 
 /// A parameter of a signature, with its default value, if it has one.
 pub(super) struct SignatureParam {
-    pub(super) param: Param,
+    pub(super) param: PyParam,
     pub(super) default: Option<String>,
 }
 
 impl PythonWriter {
-    /// `count` new parameters; `defaults` of the last ones may be left out by callers, and are `None` if `nones`.
+    /// `count` new parameters; `defaults` of the last ones may be left out by callers, and are
+    /// `None` if `nones`.
     pub(super) fn parameters(&mut self, count: usize, defaults: usize, nones: bool) -> Vec<SignatureParam> {
         let mut given: Vec<SignatureParam> = Vec::with_capacity(count);
         for i in 0..count {
             let optional = i + defaults >= count;
             let mut kind = self.sampler.pick(&TAKEN);
             if optional && !nones {
-                kind = self.sampler.pick(&[Kind::Int, Kind::Str, Kind::Float, Kind::Bool]);
+                kind = self.sampler.pick(&[PyKind::Int, PyKind::Str, PyKind::Float, PyKind::Bool]);
             }
             let mut name = self.fresh(kind);
             for _ in 0..20 {
@@ -48,7 +49,7 @@ impl PythonWriter {
                 continue;
             }
             let default = optional.then(|| if nones { "None".to_string() } else { self.literal(kind) });
-            given.push(SignatureParam { param: Param { name, kind, optional }, default });
+            given.push(SignatureParam { param: PyParam { name, kind, optional }, default });
         }
         given
     }
@@ -59,7 +60,7 @@ impl PythonWriter {
         name: Name,
         first: Option<&str>,
         given: &[SignatureParam],
-        returns: Option<Kind>,
+        returns: Option<PyKind>,
     ) {
         let hints = self.hints;
         let mut list: Vec<String> = first.into_iter().map(str::to_string).collect();
@@ -80,14 +81,15 @@ impl PythonWriter {
         line!(self, "def {name}({}){arrow}:", list.join(", "));
     }
 
-    /// Writes the body of a function: `body` runs in a scope of the parameters and the constants alone.
+    /// Writes the body of a function: `body` runs in a scope of the parameters and the constants
+    /// alone.
     pub(super) fn function_body(
         &mut self,
         given: &[SignatureParam],
-        returns: Option<Kind>,
+        returns: Option<PyKind>,
         body: impl FnOnce(&mut PythonWriter),
     ) {
-        let constants: Vec<Var> = self.scope.vars.iter().copied().filter(|var| var.fixed).collect();
+        let constants: Vec<PyVar> = self.scope.vars.iter().copied().filter(|var| var.fixed).collect();
         let outer = std::mem::replace(&mut self.scope.vars, constants);
         let outer_returns = self.returns.replace(returns);
         let outer_loops = std::mem::take(&mut self.loops);
@@ -110,7 +112,7 @@ impl PythonWriter {
     /// Gives every optional parameter that is `None` a value.
     pub(super) fn fill_defaults(&mut self, given: &[SignatureParam]) {
         for SignatureParam { param, default } in given {
-            let known = !matches!(param.kind, Kind::Thing | Kind::Instance(_));
+            let known = !matches!(param.kind, PyKind::Thing | PyKind::Instance(_));
             if known && default.as_deref() == Some("None") && self.sampler.chance(70) {
                 line!(self, "if {} is None:", param.name);
                 self.block(|w| line!(w, "{} = {}", param.name, w.literal(param.kind)));
@@ -128,7 +130,7 @@ impl PythonWriter {
     }
 
     /// A name for a function that returns that kind, new in the document.
-    pub(super) fn function_name(&mut self, returns: Option<Kind>) -> Name {
+    pub(super) fn function_name(&mut self, returns: Option<PyKind>) -> Name {
         let mut name = self.function_candidate(returns);
         for _ in 0..20 {
             if !self.scope.knows(name) {
@@ -139,11 +141,13 @@ impl PythonWriter {
         name
     }
 
-    fn function_candidate(&mut self, returns: Option<Kind>) -> Name {
+    fn function_candidate(&mut self, returns: Option<PyKind>) -> Name {
         let heads: &[&str] = match returns {
-            Some(Kind::Int | Kind::Float) => &["count_", "get_", "compute_", "total_", "find_", "calculate_", "sum_"],
-            Some(Kind::Bool) => &["is_", "has_", "check_", "can_", "validate_"],
-            Some(Kind::Str) => &["format_", "describe_", "get_", "build_", "make_", "clean_"],
+            Some(PyKind::Int | PyKind::Float) => {
+                &["count_", "get_", "compute_", "total_", "find_", "calculate_", "sum_"]
+            }
+            Some(PyKind::Bool) => &["is_", "has_", "check_", "can_", "validate_"],
+            Some(PyKind::Str) => &["format_", "describe_", "get_", "build_", "make_", "clean_"],
             Some(_) => &["get_", "filter_", "collect_", "load_", "find_", "make_", "select_", "group_"],
             None => &["print_", "show_", "update_", "process_", "add_", "save_", "handle_", "reset_"],
         };
@@ -163,13 +167,13 @@ impl PythonWriter {
 /// An ordinary function, at the current indentation.
 pub(super) fn function(w: &mut PythonWriter) {
     let returns = w.sampler.pick(&[
-        Some(Kind::Int),
-        Some(Kind::Str),
-        Some(Kind::Bool),
-        Some(Kind::Ints),
-        Some(Kind::Strs),
-        Some(Kind::Float),
-        Some(Kind::Counts),
+        Some(PyKind::Int),
+        Some(PyKind::Str),
+        Some(PyKind::Bool),
+        Some(PyKind::Ints),
+        Some(PyKind::Strs),
+        Some(PyKind::Float),
+        Some(PyKind::Counts),
         None,
         None,
     ]);
@@ -185,7 +189,7 @@ pub(super) fn define(
     w: &mut PythonWriter,
     name: Name,
     given: &[SignatureParam],
-    returns: Option<Kind>,
+    returns: Option<PyKind>,
     body: impl FnOnce(&mut PythonWriter),
 ) {
     w.signature(name, None, given, returns);
@@ -196,14 +200,16 @@ pub(super) fn define(
         body(w);
     });
     let params = given.iter().map(|given| given.param).collect();
-    w.scope.functions.push(Function { name, params, returns });
+    w.scope.functions.push(PyFunction { name, params, returns });
 }
 
 /// The usual body of a function: read the parameters, do something, return.
-pub(super) fn body(w: &mut PythonWriter, given: &[SignatureParam], returns: Option<Kind>) {
+pub(super) fn body(w: &mut PythonWriter, given: &[SignatureParam], returns: Option<PyKind>) {
     w.fill_defaults(given);
     match (w.sampler.below(10), returns) {
-        (0..4, Some(kind @ (Kind::Int | Kind::Str | Kind::Ints | Kind::Strs | Kind::Counts))) => gather(w, given, kind),
+        (0..4, Some(kind @ (PyKind::Int | PyKind::Str | PyKind::Ints | PyKind::Strs | PyKind::Counts))) => {
+            gather(w, given, kind)
+        }
         (4..6, Some(_)) => {
             w.use_rest(given);
             w.leave();
@@ -223,11 +229,11 @@ pub(super) fn body(w: &mut PythonWriter, given: &[SignatureParam], returns: Opti
 }
 
 /// Accumulates a result in a loop over one of the parameters.
-fn gather(w: &mut PythonWriter, given: &[SignatureParam], kind: Kind) {
+fn gather(w: &mut PythonWriter, given: &[SignatureParam], kind: PyKind) {
     let start = match kind {
-        Kind::Int => "0".to_string(),
-        Kind::Str => w.quoted(""),
-        Kind::Counts => "{}".to_string(),
+        PyKind::Int => "0".to_string(),
+        PyKind::Str => w.quoted(""),
+        PyKind::Counts => "{}".to_string(),
         _ => "[]".to_string(),
     };
     let result = w.define_as(kind, &start);
@@ -238,7 +244,7 @@ fn gather(w: &mut PythonWriter, given: &[SignatureParam], kind: Kind) {
 }
 
 /// The end of a function.
-pub(super) fn finish(w: &mut PythonWriter, returns: Option<Kind>) {
+pub(super) fn finish(w: &mut PythonWriter, returns: Option<PyKind>) {
     let unread = |w: &PythonWriter, kind| {
         w.scope.vars.iter().rev().find(|var| Some(var.kind) == kind && !var.used).map(|var| var.name)
     };
@@ -259,10 +265,10 @@ pub(super) fn finish(w: &mut PythonWriter, returns: Option<Kind>) {
 
 /// One of a few well-known functions, with names of its own.
 pub(super) fn classic(w: &mut PythonWriter) {
-    let kind = Some(Kind::Int);
+    let kind = Some(PyKind::Int);
     let pick = |w: &mut PythonWriter, names: &[&'static str]| loops::free_name(w, names);
     let n = pick(w, &["n", "number", "num", "value", "x", "k", "limit"]);
-    let param = |name| SignatureParam { param: Param { name, kind: Kind::Int, optional: false }, default: None };
+    let param = |name| SignatureParam { param: PyParam { name, kind: PyKind::Int, optional: false }, default: None };
     match w.sampler.below(5) {
         0 => {
             let name = pick(w, &["factorial", "fact", "product_up_to"]);
@@ -310,7 +316,7 @@ pub(super) fn classic(w: &mut PythonWriter) {
 /// A test whether a number is prime.
 fn primality(w: &mut PythonWriter, parameter: SignatureParam, n: Name) {
     let name = loops::free_name(w, &["is_prime", "prime", "check_prime"]);
-    define(w, name, &[parameter], Some(Kind::Bool), |w| {
+    define(w, name, &[parameter], Some(PyKind::Bool), |w| {
         line!(w, "if {n} < 2:");
         w.block(|w| w.line("return False"));
         let i = w.sampler.pick(&["i", "d", "divisor"]);

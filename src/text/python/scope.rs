@@ -30,7 +30,7 @@ impl fmt::Display for Name {
 
 /// The types that the programs know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum PyKind {
     Int,
     Float,
     Str,
@@ -55,31 +55,31 @@ pub(super) enum Kind {
     Instance(u8),
 }
 
-impl Kind {
+impl PyKind {
     /// Its type hint.
     pub(super) fn hint(self) -> &'static str {
         match self {
-            Kind::Int => "int",
-            Kind::Float => "float",
-            Kind::Str => "str",
-            Kind::Bool => "bool",
-            Kind::Ints => "list[int]",
-            Kind::Strs => "list[str]",
-            Kind::Grid => "list[list[int]]",
-            Kind::Set => "set[str]",
-            Kind::Counts => "dict[str, int]",
-            Kind::Texts => "dict[str, str]",
-            Kind::Thing | Kind::Instance(_) => "object",
-            Kind::Things => "list",
+            PyKind::Int => "int",
+            PyKind::Float => "float",
+            PyKind::Str => "str",
+            PyKind::Bool => "bool",
+            PyKind::Ints => "list[int]",
+            PyKind::Strs => "list[str]",
+            PyKind::Grid => "list[list[int]]",
+            PyKind::Set => "set[str]",
+            PyKind::Counts => "dict[str, int]",
+            PyKind::Texts => "dict[str, str]",
+            PyKind::Thing | PyKind::Instance(_) => "object",
+            PyKind::Things => "list",
         }
     }
 }
 
 /// A variable in scope.
 #[derive(Clone, Copy)]
-pub(super) struct Var {
+pub(super) struct PyVar {
     pub(super) name: Name,
-    pub(super) kind: Kind,
+    pub(super) kind: PyKind,
     /// Whether something has read it since it was defined.
     pub(super) used: bool,
     /// Loop variables and constants, which the program does not assign to.
@@ -88,34 +88,34 @@ pub(super) struct Var {
 
 /// A parameter as callers see it.
 #[derive(Clone, Copy)]
-pub(super) struct Param {
+pub(super) struct PyParam {
     pub(super) name: Name,
-    pub(super) kind: Kind,
+    pub(super) kind: PyKind,
     /// Callers may leave it out.
     pub(super) optional: bool,
 }
 
 /// A function or method as callers see it.
 #[derive(Clone)]
-pub(super) struct Function {
+pub(super) struct PyFunction {
     pub(super) name: Name,
-    pub(super) params: Vec<Param>,
+    pub(super) params: Vec<PyParam>,
     /// `None`: it returns nothing.
-    pub(super) returns: Option<Kind>,
+    pub(super) returns: Option<PyKind>,
 }
 
 /// A class as its users see it.
 #[derive(Clone)]
-pub(super) struct Class {
+pub(super) struct PyClass {
     pub(super) name: &'static str,
-    pub(super) params: Vec<Param>,
-    pub(super) fields: Vec<Param>,
-    pub(super) methods: Vec<Function>,
+    pub(super) params: Vec<PyParam>,
+    pub(super) fields: Vec<PyParam>,
+    pub(super) methods: Vec<PyFunction>,
     /// What its users do not call by name: special methods and properties.
     pub(super) specials: Vec<Name>,
 }
 
-impl Class {
+impl PyClass {
     /// Whether a method, property or field has that name.
     pub(super) fn has(&self, name: Name) -> bool {
         self.specials.contains(&name)
@@ -127,9 +127,9 @@ impl Class {
 /// Everything in scope, innermost last.
 #[derive(Default)]
 pub(super) struct Scope {
-    pub(super) vars: Vec<Var>,
-    pub(super) functions: Vec<Function>,
-    pub(super) classes: Vec<Class>,
+    pub(super) vars: Vec<PyVar>,
+    pub(super) functions: Vec<PyFunction>,
+    pub(super) classes: Vec<PyClass>,
 }
 
 impl Scope {
@@ -139,16 +139,16 @@ impl Scope {
     }
 
     /// Brings a variable into scope, or gives a known one a new kind.
-    pub(super) fn declare(&mut self, name: Name, kind: Kind) {
-        self.bring(Var { name, kind, used: false, fixed: false });
+    pub(super) fn declare(&mut self, name: Name, kind: PyKind) {
+        self.bring(PyVar { name, kind, used: false, fixed: false });
     }
 
     /// Brings a variable into scope that the program must not assign to.
-    pub(super) fn declare_fixed(&mut self, name: Name, kind: Kind) {
-        self.bring(Var { name, kind, used: false, fixed: true });
+    pub(super) fn declare_fixed(&mut self, name: Name, kind: PyKind) {
+        self.bring(PyVar { name, kind, used: false, fixed: true });
     }
 
-    fn bring(&mut self, new: Var) {
+    fn bring(&mut self, new: PyVar) {
         match self.vars.iter_mut().find(|var| var.name == new.name) {
             Some(var) => *var = new,
             None => self.vars.push(new),

@@ -1,6 +1,6 @@
 //! Ordinary statements: definitions, updates, prints, conditions, calls.
 
-use super::scope::{Kind, Name};
+use super::scope::{Name, PyKind};
 use super::words;
 use super::writer::{PythonWriter, line};
 use super::{extras, idioms, loops};
@@ -9,19 +9,19 @@ use super::{extras, idioms, loops};
 const IDIOM_SHARE: usize = 45;
 
 /// What a program defines, most often first.
-const DEFINED: [Kind; 12] = [
-    Kind::Int,
-    Kind::Str,
-    Kind::Ints,
-    Kind::Strs,
-    Kind::Int,
-    Kind::Str,
-    Kind::Counts,
-    Kind::Float,
-    Kind::Bool,
-    Kind::Texts,
-    Kind::Set,
-    Kind::Grid,
+const DEFINED: [PyKind; 12] = [
+    PyKind::Int,
+    PyKind::Str,
+    PyKind::Ints,
+    PyKind::Strs,
+    PyKind::Int,
+    PyKind::Str,
+    PyKind::Counts,
+    PyKind::Float,
+    PyKind::Bool,
+    PyKind::Texts,
+    PyKind::Set,
+    PyKind::Grid,
 ];
 
 impl PythonWriter {
@@ -69,7 +69,7 @@ impl PythonWriter {
     }
 
     /// A new variable of that kind, defined by an expression.
-    pub(super) fn define(&mut self, kind: Kind) -> Name {
+    pub(super) fn define(&mut self, kind: PyKind) -> Name {
         let name = self.fresh(kind);
         let value = if self.sampler.chance(45) { self.literal(kind) } else { self.expr(kind) };
         line!(self, "{name} = {value}");
@@ -78,7 +78,7 @@ impl PythonWriter {
     }
 
     /// A new variable of that kind that starts out as `value`.
-    pub(super) fn define_as(&mut self, kind: Kind, value: &str) -> Name {
+    pub(super) fn define_as(&mut self, kind: PyKind, value: &str) -> Name {
         let name = self.fresh(kind);
         line!(self, "{name} = {value}");
         self.scope.declare(name, kind);
@@ -86,7 +86,7 @@ impl PythonWriter {
     }
 
     /// A variable of that kind: one in scope, or a new one defined on a line before.
-    pub(super) fn need(&mut self, kind: Kind) -> Name {
+    pub(super) fn need(&mut self, kind: PyKind) -> Name {
         match self.var(kind) {
             Some(name) => name,
             None => self.define(kind),
@@ -94,7 +94,7 @@ impl PythonWriter {
     }
 
     /// As [`PythonWriter::need`], a variable that may be assigned to.
-    pub(super) fn need_target(&mut self, kind: Kind) -> Name {
+    pub(super) fn need_target(&mut self, kind: PyKind) -> Name {
         match self.target(kind) {
             Some(name) => name,
             None => self.define(kind),
@@ -113,53 +113,53 @@ impl PythonWriter {
     }
 
     /// Changes the variable `name` as its kind allows.
-    pub(super) fn change(&mut self, name: Name, kind: Kind) {
+    pub(super) fn change(&mut self, name: Name, kind: PyKind) {
         match kind {
-            Kind::Int => match self.sampler.below(4) {
-                0 => line!(self, "{name} = {}", self.expr(Kind::Int)),
+            PyKind::Int => match self.sampler.below(4) {
+                0 => line!(self, "{name} = {}", self.expr(PyKind::Int)),
                 _ => {
                     line!(self, "{name} {}= {}", self.sampler.pick(&["+", "+", "-", "*"]), self.sampler.number().max(1))
                 }
             },
-            Kind::Float => line!(self, "{name} {}= {}", self.sampler.pick(&["+", "*", "-"]), self.fraction()),
-            Kind::Str => match self.sampler.below(3) {
+            PyKind::Float => line!(self, "{name} {}= {}", self.sampler.pick(&["+", "*", "-"]), self.fraction()),
+            PyKind::Str => match self.sampler.below(3) {
                 0 => line!(self, "{name} = {name}.{}()", self.sampler.pick(&["strip", "lower", "upper", "title"])),
-                _ => line!(self, "{name} += {}", self.atom(Kind::Str)),
+                _ => line!(self, "{name} += {}", self.atom(PyKind::Str)),
             },
-            Kind::Bool => line!(self, "{name} = {}", self.sampler.pick(&["True", "False", "True"])),
-            Kind::Ints => match self.sampler.below(6) {
+            PyKind::Bool => line!(self, "{name} = {}", self.sampler.pick(&["True", "False", "True"])),
+            PyKind::Ints => match self.sampler.below(6) {
                 0 => line!(self, "{name}.{}()", self.sampler.pick(&["sort", "reverse", "pop"])),
-                1 => line!(self, "{name}[{}] = {}", self.sampler.below(3), self.atom(Kind::Int)),
-                _ => line!(self, "{name}.append({})", self.expr(Kind::Int)),
+                1 => line!(self, "{name}[{}] = {}", self.sampler.below(3), self.atom(PyKind::Int)),
+                _ => line!(self, "{name}.append({})", self.expr(PyKind::Int)),
             },
-            Kind::Strs => match self.sampler.below(6) {
+            PyKind::Strs => match self.sampler.below(6) {
                 0 => line!(self, "{name}.{}()", self.sampler.pick(&["sort", "reverse", "pop"])),
                 1 => line!(self, "{name}.extend([{}])", self.words(1, 3).join(", ")),
-                _ => line!(self, "{name}.append({})", self.atom(Kind::Str)),
+                _ => line!(self, "{name}.append({})", self.atom(PyKind::Str)),
             },
-            Kind::Grid => match self.sampler.below(2) {
+            PyKind::Grid => match self.sampler.below(2) {
                 0 => line!(self, "{name}.append([{}])", self.numbers(1, 4)),
                 _ => line!(
                     self,
                     "{name}[{}][{}] = {}",
                     self.sampler.below(3),
                     self.sampler.below(3),
-                    self.atom(Kind::Int)
+                    self.atom(PyKind::Int)
                 ),
             },
-            Kind::Set => match self.sampler.below(6) {
-                0 => line!(self, "{name}.discard({})", self.atom(Kind::Str)),
+            PyKind::Set => match self.sampler.below(6) {
+                0 => line!(self, "{name}.discard({})", self.atom(PyKind::Str)),
                 1 => line!(self, "{name}.update([{}])", self.words(1, 3).join(", ")),
-                _ => line!(self, "{name}.add({})", self.atom(Kind::Str)),
+                _ => line!(self, "{name}.add({})", self.atom(PyKind::Str)),
             },
-            Kind::Counts => match self.sampler.below(3) {
+            PyKind::Counts => match self.sampler.below(3) {
                 0 => line!(self, "{name}[{}] += {}", self.word(), self.sampler.range(1, 9)),
-                _ => line!(self, "{name}[{}] = {}", self.atom(Kind::Str), self.atom(Kind::Int)),
+                _ => line!(self, "{name}[{}] = {}", self.atom(PyKind::Str), self.atom(PyKind::Int)),
             },
-            Kind::Texts => line!(self, "{name}[{}] = {}", self.word(), self.atom(Kind::Str)),
-            Kind::Thing => line!(self, "{name}.{} = {}", self.sampler.pick(self.domain.ints), self.atom(Kind::Int)),
-            Kind::Things => line!(self, "{name}.reverse()"),
-            Kind::Instance(_) => line!(self, "print({name})"),
+            PyKind::Texts => line!(self, "{name}[{}] = {}", self.word(), self.atom(PyKind::Str)),
+            PyKind::Thing => line!(self, "{name}.{} = {}", self.sampler.pick(self.domain.ints), self.atom(PyKind::Int)),
+            PyKind::Things => line!(self, "{name}.reverse()"),
+            PyKind::Instance(_) => line!(self, "print({name})"),
         }
     }
 
@@ -177,14 +177,14 @@ impl PythonWriter {
             },
             2 => match self.collection() {
                 Some(name) => line!(self, "print({name})"),
-                None => line!(self, "print({})", self.atom(Kind::Int)),
+                None => line!(self, "print({})", self.atom(PyKind::Int)),
             },
             3 => {
-                let kind = self.sampler.pick(&[Kind::Int, Kind::Str, Kind::Float]);
+                let kind = self.sampler.pick(&[PyKind::Int, PyKind::Str, PyKind::Float]);
                 line!(self, "print({}, {})", self.text(), self.atom(kind));
             }
             _ => {
-                let kind = self.sampler.pick(&[Kind::Int, Kind::Str, Kind::Ints]);
+                let kind = self.sampler.pick(&[PyKind::Int, PyKind::Str, PyKind::Ints]);
                 line!(self, "print({})", self.expr(kind));
             }
         }
@@ -247,7 +247,7 @@ impl PythonWriter {
     /// A call of a function that returns nothing, or of a method; else an update.
     fn procedure_call(&mut self) {
         if let Some(class) = self.sampler.below(self.scope.classes.len() + 1).checked_sub(1)
-            && let Some(name) = self.var(Kind::Instance(class as u8))
+            && let Some(name) = self.var(PyKind::Instance(class as u8))
             && !self.scope.classes[class].methods.is_empty()
         {
             let number = self.sampler.below(self.scope.classes[class].methods.len());
@@ -279,13 +279,13 @@ impl PythonWriter {
     fn try_statement(&mut self) {
         let error = match self.sampler.below(3) {
             0 => {
-                let (target, text) = (self.need_target(Kind::Int), self.need(Kind::Str));
+                let (target, text) = (self.need_target(PyKind::Int), self.need(PyKind::Str));
                 self.line("try:");
                 self.block(|w| line!(w, "{target} = int({text})"));
                 "ValueError"
             }
             1 => {
-                let (target, counts) = (self.need_target(Kind::Int), self.need(Kind::Counts));
+                let (target, counts) = (self.need_target(PyKind::Int), self.need(PyKind::Counts));
                 self.line("try:");
                 self.block(|w| line!(w, "{target} = {counts}[{}]", w.word()));
                 "KeyError"
@@ -323,7 +323,7 @@ impl PythonWriter {
 
     /// Two variables defined at once.
     fn pair(&mut self) {
-        let kind = self.sampler.pick(&[Kind::Int, Kind::Int, Kind::Str]);
+        let kind = self.sampler.pick(&[PyKind::Int, PyKind::Int, PyKind::Str]);
         let first = self.fresh(kind);
         let second = self.fresh(kind);
         if first == second {
@@ -339,7 +339,7 @@ impl PythonWriter {
         let name = Name::plain(self.sampler.pick(words::CONSTANTS));
         if !self.scope.knows(name) {
             line!(self, "{name} = {}", self.sampler.number());
-            self.scope.declare_fixed(name, Kind::Int);
+            self.scope.declare_fixed(name, PyKind::Int);
         }
     }
 }

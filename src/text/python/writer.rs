@@ -2,7 +2,7 @@
 
 use super::loops;
 use super::sampler::Sampler;
-use super::scope::{Kind, Name, Scope};
+use super::scope::{Name, PyKind, Scope};
 use super::words::{self, Domain};
 
 /// Writes one line of the program from a format string; arguments may themselves use the writer.
@@ -26,7 +26,7 @@ pub(super) struct PythonWriter {
     /// Type hints on parameters.
     pub(super) hints: bool,
     /// Inside a function: what it returns (`Some(None)`: nothing).
-    pub(super) returns: Option<Option<Kind>>,
+    pub(super) returns: Option<Option<PyKind>>,
     /// The number of loops around the current line in the function.
     pub(super) loops: usize,
     /// The quote character of the current line.
@@ -91,7 +91,8 @@ impl PythonWriter {
         self.indent >= DEEPEST || self.full()
     }
 
-    /// Writes one logical line at the current indentation, then draws the quote character of the next.
+    /// Writes one logical line at the current indentation, then draws the quote character of the
+    /// next.
     pub(super) fn line(&mut self, text: &str) {
         self.out.push_str(&"                                "[..4 * self.indent.min(8)]);
         self.out.push_str(text);
@@ -107,8 +108,8 @@ impl PythonWriter {
         }
     }
 
-    /// Writes `body` one level deeper. Reads the variables defined there that nothing has read, and forgets them
-    /// afterwards. An empty body becomes `pass`.
+    /// Writes `body` one level deeper. Reads the variables defined there that nothing has read, and
+    /// forgets them afterwards. An empty body becomes `pass`.
     pub(super) fn block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         let known = self.scope.vars.len();
         self.open_block(|w| {
@@ -158,18 +159,19 @@ impl PythonWriter {
         }
     }
 
-    /// A variable of that kind, if there is one; one that nothing has read yet is preferred. Counts as read.
-    pub(super) fn var(&mut self, kind: Kind) -> Option<Name> {
+    /// A variable of that kind, if there is one; one that nothing has read yet is preferred. Counts
+    /// as read.
+    pub(super) fn var(&mut self, kind: PyKind) -> Option<Name> {
         self.choose(kind, false)
     }
 
     /// As [`PythonWriter::var`], but one that the program may assign to.
-    pub(super) fn target(&mut self, kind: Kind) -> Option<Name> {
+    pub(super) fn target(&mut self, kind: PyKind) -> Option<Name> {
         self.choose(kind, true)
     }
 
-    fn choose(&mut self, kind: Kind, assignable: bool) -> Option<Name> {
-        let fits = |var: &&mut super::scope::Var| var.kind == kind && !(assignable && var.fixed);
+    fn choose(&mut self, kind: PyKind, assignable: bool) -> Option<Name> {
+        let fits = |var: &&mut super::scope::PyVar| var.kind == kind && !(assignable && var.fixed);
         let count = self.scope.vars.iter_mut().filter(fits).count();
         if count == 0 {
             return None;
@@ -189,7 +191,7 @@ impl PythonWriter {
     }
 
     /// A name for a new variable of that kind that nothing in scope has.
-    pub(super) fn fresh(&mut self, kind: Kind) -> Name {
+    pub(super) fn fresh(&mut self, kind: PyKind) -> Name {
         for _ in 0..12 {
             let name = self.candidate(kind);
             if !self.scope.knows(name) {
@@ -201,20 +203,20 @@ impl PythonWriter {
         heads.iter().map(|&head| Name::joined(head, last.tail)).find(|&name| !self.scope.knows(name)).unwrap_or(last)
     }
 
-    fn candidate(&mut self, kind: Kind) -> Name {
+    fn candidate(&mut self, kind: PyKind) -> Name {
         let (pool, names, heads): (&[&str], &[&str], &[&str]) = match kind {
-            Kind::Int => (words::INTS, self.domain.ints, words::INT_HEADS),
-            Kind::Float => (words::FLOATS, self.domain.floats, words::INT_HEADS),
-            Kind::Str => (words::STRS, self.domain.strs, words::STR_HEADS),
-            Kind::Bool => (words::BOOLS, self.domain.flags, words::BOOL_HEADS),
-            Kind::Ints => (words::INT_LISTS, words::INT_LISTS, words::LIST_HEADS),
-            Kind::Strs => (words::STR_LISTS, words::STR_LISTS, words::LIST_HEADS),
-            Kind::Grid => (words::GRIDS, words::GRIDS, words::LIST_HEADS),
-            Kind::Set => (words::SETS, words::SETS, words::LIST_HEADS),
-            Kind::Counts => (words::DICTS, words::DICTS, words::LIST_HEADS),
-            Kind::Texts => (words::MAPS, words::MAPS, words::STR_HEADS),
-            Kind::Thing | Kind::Instance(_) => return Name::plain(self.thing()),
-            Kind::Things => {
+            PyKind::Int => (words::INTS, self.domain.ints, words::INT_HEADS),
+            PyKind::Float => (words::FLOATS, self.domain.floats, words::INT_HEADS),
+            PyKind::Str => (words::STRS, self.domain.strs, words::STR_HEADS),
+            PyKind::Bool => (words::BOOLS, self.domain.flags, words::BOOL_HEADS),
+            PyKind::Ints => (words::INT_LISTS, words::INT_LISTS, words::LIST_HEADS),
+            PyKind::Strs => (words::STR_LISTS, words::STR_LISTS, words::LIST_HEADS),
+            PyKind::Grid => (words::GRIDS, words::GRIDS, words::LIST_HEADS),
+            PyKind::Set => (words::SETS, words::SETS, words::LIST_HEADS),
+            PyKind::Counts => (words::DICTS, words::DICTS, words::LIST_HEADS),
+            PyKind::Texts => (words::MAPS, words::MAPS, words::STR_HEADS),
+            PyKind::Thing | PyKind::Instance(_) => return Name::plain(self.thing()),
+            PyKind::Things => {
                 let things = self.things();
                 let head = if self.sampler.chance(30) { self.sampler.pick(words::LIST_HEADS) } else { "" };
                 return Name::joined(head, things);

@@ -1,7 +1,7 @@
 //! Opening files.
 
 use crate::text::python::loops;
-use crate::text::python::scope::{Kind, Name};
+use crate::text::python::scope::{Name, PyKind};
 use crate::text::python::writer::{PythonWriter, line};
 
 const READERS: [&str; 8] = ["f", "file", "handle", "source", "fh", "infile", "reader", "stream"];
@@ -11,7 +11,7 @@ const WRITERS: [&str; 8] = ["f", "file", "handle", "out", "fh", "outfile", "writ
 pub(super) fn with_as(w: &mut PythonWriter) {
     let read = w.sampler.chance(75);
     let handle = loops::free_name(w, if read { &READERS } else { &WRITERS });
-    let path = match w.var(Kind::Str).filter(|_| w.sampler.chance(35)) {
+    let path = match w.var(PyKind::Str).filter(|_| w.sampler.chance(35)) {
         Some(name) => name.to_string(),
         None => w.file_name(read),
     };
@@ -47,7 +47,7 @@ pub(super) fn with_open(w: &mut PythonWriter) {
         };
         let name = loops::free_name(w, &stem);
         line!(w, "{name} = {file}");
-        w.scope.declare(name, Kind::Str);
+        w.scope.declare(name, PyKind::Str);
         w.scope.mark_used(name);
         name.to_string()
     } else {
@@ -70,20 +70,20 @@ fn contents(w: &mut PythonWriter, handle: Name, read: bool) {
         return write_to(w, handle);
     }
     let (kind, value) = match w.sampler.weighted(&[34, 22, 14, 30]) {
-        0 => (Kind::Str, format!("{handle}.read()")),
+        0 => (PyKind::Str, format!("{handle}.read()")),
         1 => (
-            Kind::Strs,
+            PyKind::Strs,
             format!("{handle}.{}", w.sampler.pick(&["readlines()", "read().split()", "read().splitlines()"])),
         ),
         2 => {
             w.import("import json");
-            (Kind::Texts, format!("json.load({handle})"))
+            (PyKind::Texts, format!("json.load({handle})"))
         }
-        _ if w.deep() => (Kind::Str, format!("{handle}.readline()")),
+        _ if w.deep() => (PyKind::Str, format!("{handle}.readline()")),
         _ => {
             let line = loops::free_name(w, &["line", "row", "text", "record", "entry"]);
             line!(w, "for {line} in {handle}:");
-            return loops::body(w, None, &[(line, Kind::Str)]);
+            return loops::body(w, None, &[(line, PyKind::Str)]);
         }
     };
     w.define_as(kind, &value);
@@ -91,9 +91,9 @@ fn contents(w: &mut PythonWriter, handle: Name, read: bool) {
 
 fn write_to(w: &mut PythonWriter, handle: Name) {
     match w.sampler.weighted(&[30, 20, 15, 15, 20]) {
-        0 => line!(w, "{handle}.write({})", w.atom(Kind::Str)),
+        0 => line!(w, "{handle}.write({})", w.atom(PyKind::Str)),
         1 => line!(w, "{handle}.write({})", w.text()),
-        2 => line!(w, "{handle}.write({})", w.expr(Kind::Str)),
+        2 => line!(w, "{handle}.write({})", w.expr(PyKind::Str)),
         3 => {
             w.import("import json");
             let data = match w.collection() {
@@ -102,14 +102,14 @@ fn write_to(w: &mut PythonWriter, handle: Name) {
             };
             line!(w, "json.dump({data}, {handle})");
         }
-        _ if w.deep() => line!(w, "{handle}.write(str({}))", w.atom(Kind::Int)),
-        _ => match w.var(Kind::Strs) {
+        _ if w.deep() => line!(w, "{handle}.write(str({}))", w.atom(PyKind::Int)),
+        _ => match w.var(PyKind::Strs) {
             Some(list) => {
-                let (item, _) = loops::loop_name(w, list, Kind::Strs);
+                let (item, _) = loops::loop_name(w, list, PyKind::Strs);
                 line!(w, "for {item} in {list}:");
                 w.block(|w| line!(w, "{handle}.write({item})"));
             }
-            None => line!(w, "{handle}.write(str({}))", w.atom(Kind::Int)),
+            None => line!(w, "{handle}.write(str({}))", w.atom(PyKind::Int)),
         },
     }
 }

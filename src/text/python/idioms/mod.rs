@@ -10,19 +10,19 @@ mod text;
 
 use super::writer::PythonWriter;
 
-/// One idiom: the task's name, its writer, where it fits, and how often it comes among those that fit there. The weights
-/// are larger where ordinary code seldom shows one side of the contrast.
-type Idiom = (&'static str, fn(&mut PythonWriter), Place, u32);
+/// One idiom: the task's name, its writer, where it fits, and how often it comes among those that
+/// fit there. The weights are larger where ordinary code seldom shows one side of the contrast.
+type Idiom = (&'static str, fn(&mut PythonWriter), IdiomPosition, u32);
 
 /// Where an idiom fits.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum IdiomPosition {
     /// Inside any block.
     Block,
     /// Between definitions at the top level.
     Top,
 }
-use Place::{Block, Top};
+use IdiomPosition::{Block, Top};
 
 const TABLE: [Idiom; 20] = [
     ("single_double_quote", text::single_double_quote, Block, 3),
@@ -77,7 +77,7 @@ pub(super) fn some_definition(w: &mut PythonWriter) {
     write_one(w, Top);
 }
 
-fn write_one(w: &mut PythonWriter, place: Place) {
+fn write_one(w: &mut PythonWriter, place: IdiomPosition) {
     let weights = TABLE.map(|(_, _, fits, weight)| if fits == place { weight } else { 0 });
     let (_, write, ..) = TABLE[w.sampler.weighted(&weights)];
     write(w);
