@@ -28,7 +28,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     for block in layout.blocks() {
         let mask = format!("{}.{}", block.layer, block.kind.mask());
         tau.extend(tensor(&format!("tau/{mask}"), block.width)?);
-        means.insert(block.site.clone(), tensor(&format!("mean/{mask}"), block.width)?);
+        means.insert(block.site, tensor(&format!("mean/{mask}"), block.width)?);
     }
     let nodes = Nodes::new(layout, &means, device)?;
     let task_batch = TaskBatch::new(&model, &pairs(case)?)?;

@@ -171,10 +171,8 @@ impl Task {
         })
     }
 
-    /// The task in a file, called as the file's stem: templates in a `.toml` file, pairs in any
-    /// other (one a line, as `.jsonl`). A line that names no split goes to test if its number (from
-    /// 1) divides by five, to train otherwise. Empty lines are skipped. `docs/tasks.md` describes
-    /// both.
+    /// The task in a file, called as the file's stem: templates in a `.toml` file, otherwise one pair
+    /// a line, as `.jsonl`. `docs/tasks.md` describes both.
     ///
     /// # Errors
     /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] with the line's number for
