@@ -171,8 +171,8 @@ impl Task {
         })
     }
 
-    /// The task in a file, called as the file's stem: templates in a `.toml` file, otherwise one pair
-    /// a line, as `.jsonl`. `docs/tasks.md` describes both.
+    /// The task in a file, called as the file's stem: templates in a `.toml` file, otherwise one
+    /// pair a line, as `.jsonl`. `docs/tasks.md` describes both.
     ///
     /// # Errors
     /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] with the line's number for
