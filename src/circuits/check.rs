@@ -56,8 +56,8 @@ fn check_node(circuit: &Circuit, entry: &NodeEntry) -> Result<(), String> {
     if entry.site != site {
         return Err(format!("node {node}: its `site` is `{}`, not `{site}`", entry.site));
     }
-    let place = entry.head.zip(entry.channel);
-    if place != model.head(node) || entry.head.is_some() != entry.channel.is_some() {
+    let head = entry.head.zip(entry.channel);
+    if head != model.head(node) || entry.head.is_some() != entry.channel.is_some() {
         let (got, want) = ((entry.head, entry.channel), model.head(node));
         return Err(format!("node {node}: head and channel are {got:?}; by its index they are {want:?}"));
     }
@@ -151,7 +151,7 @@ fn check_losses(name: &str, set: &LossSet) -> Result<(), String> {
     for (part, value) in values {
         finite(&format!("losses.{name}.{part}"), value)?;
         if part.starts_with("accuracy") && !(0.0..=1.0).contains(&value) {
-            return Err(format!("losses.{name}.{part} is {value}; a share is between 0 and 1"));
+            return Err(format!("losses.{name}.{part} is {value}; an accuracy is between 0 and 1"));
         }
     }
     if let Some(calibration) = set.ablated_calibration {

@@ -40,12 +40,12 @@ impl Circuit {
         &self,
         model: &Model,
         tokenizer: &Tokenizer,
-        look: CheckpointEvalConfig,
+        config: CheckpointEvalConfig,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         let task = self.resolve_task(None, tokenizer)?;
         let mut settings = self.search_settings()?;
-        settings.eval_pairs = look.pairs;
+        settings.eval_pairs = config.pairs;
         let layout = Layout::new(&model.config);
         let keep = self.keep(&layout)?;
         let mut scores = vec![0.0; layout.len()];
@@ -54,7 +54,7 @@ impl Circuit {
                 scores[number] = entry.tau as f32;
             }
         }
-        let means = measured(model, tokenizer, &[], look.mean_tokens, &Observer::stopped_by(&stop))?;
+        let means = measured(model, tokenizer, &[], config.mean_tokens, &Observer::stopped_by(&stop))?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         nodes.stop = stop;
         let search = CircuitSearch { model, nodes, tokenizer };

@@ -303,9 +303,9 @@ fn activations(
 /// The histogram's bin of a value in the range.
 fn bin(value: f32, (low, high): (f32, f32)) -> usize {
     let (value, low, high) = (f64::from(value), f64::from(low), f64::from(high));
-    let place = (value - low) / (high - low) * BINS as f64;
+    let position = (value - low) / (high - low) * BINS as f64;
     // A range of one value divides zero by zero; the cast makes that 0.
-    (place as usize).min(BINS - 1)
+    (position as usize).min(BINS - 1)
 }
 
 /// The position of a sequence whose value is closest to `goal`, with its distance and hash: of

@@ -13,9 +13,11 @@ use crate::{Error, Result};
 #[derive(Serialize, Deserialize)]
 struct Mark {
     /// Everything that the outcome depends on.
-    question: Value,
+    #[serde(rename = "question")]
+    key: Value,
     /// Why there is no circuit, if there is none.
-    without: Option<String>,
+    #[serde(rename = "without")]
+    reason: Option<String>,
 }
 
 /// The marks in a folder of circuits.
@@ -34,8 +36,8 @@ impl Finished {
     /// Whether the task is finished under this key, and its circuit is there.
     pub(super) fn has(&self, task: &str, key: &Value) -> bool {
         let mark = fs::read(self.path(task)).ok().and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
-        let there = |mark: &Mark| mark.without.is_some() || self.circuits.join(format!("{task}.json")).is_file();
-        mark.is_some_and(|mark| mark.question == *key && there(&mark))
+        let exists = |mark: &Mark| mark.reason.is_some() || self.circuits.join(format!("{task}.json")).is_file();
+        mark.is_some_and(|mark| mark.key == *key && exists(&mark))
     }
 
     /// Removes the mark, before a search.
@@ -46,10 +48,10 @@ impl Finished {
         }
     }
 
-    /// Marks the task as finished; `without` says why there is no circuit.
-    pub(super) fn mark(&self, task: &str, key: Value, without: Option<String>) -> Result<()> {
+    /// Marks the task as finished; `reason` says why there is no circuit.
+    pub(super) fn mark(&self, task: &str, key: Value, reason: Option<String>) -> Result<()> {
         let path = self.path(task);
-        let mark = serde_json::to_string_pretty(&Mark { question: key, without });
+        let mark = serde_json::to_string_pretty(&Mark { key, reason });
         let mark = mark.map_err(|e| Error::file(&path, e.to_string()))?;
         write_atomic(&path, |out| writeln!(out, "{mark}").map_err(|e| Error::io(&path, e)))
     }

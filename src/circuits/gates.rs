@@ -121,8 +121,8 @@ impl Gates<'_> {
 
 impl Hooks for Gates<'_> {
     fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
-        let place = self.nodes.layout.blocks().iter().position(|block| block.site == site);
-        match place.and_then(|at| Some((self.gates[at].as_ref()?, &self.nodes.tensors[at]))) {
+        let block = self.nodes.layout.blocks().iter().position(|block| block.site == site);
+        match block.and_then(|at| Some((self.gates[at].as_ref()?, &self.nodes.tensors[at]))) {
             Some((tau, mean)) => tape.gate(&value, tau, mean, self.temperature),
             None => Ok(value),
         }

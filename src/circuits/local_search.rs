@@ -84,8 +84,8 @@ pub fn replace_move<S: Ord>(
 ) -> Result<bool> {
     let (Some(mut least), (mut loss, _)) = (size(keep), scorer.loss(keep)?) else { return Ok(false) };
     let mut moved = false;
-    for place in (0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>() {
-        let mut at = place;
+    for kept in (0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>() {
+        let mut at = kept;
         for &new in pool {
             if keep[new] {
                 continue;

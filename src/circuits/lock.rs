@@ -14,7 +14,7 @@ use crate::{Error, Result};
 pub fn lock(folder: &Path, task: &str) -> Result<Lock> {
     Lock::acquire(folder.join(format!(".{task}.lock")))?.map_err(|holder| {
         let message = format!(
-            "{holder} is looking for this circuit: wait until it has ended, stop it, or choose another folder (--out)"
+            "{holder} is searching for this circuit: wait until it has ended, stop it, or choose another folder (--out)"
         );
         Error::file(folder.join(format!("{task}.json")), message)
     })

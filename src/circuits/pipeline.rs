@@ -134,11 +134,19 @@ pub enum TaskOutcome {
     Failed(Error),
 }
 
-/// Searches for the circuits of all tasks, side by side on the CPU's threads, and writes them into the folder. The outcomes
-/// are in the order of the tasks that no earlier call finished.
+impl TaskOutcome {
+    /// The error of a task that failed.
+    pub fn failure(self) -> Option<Error> {
+        if let Self::Failed(error) = self { Some(error) } else { None }
+    }
+}
+
+/// Searches for the circuits of all tasks, side by side on the CPU's threads, and writes them into
+/// the folder. The outcomes are in the order of the tasks that no earlier call finished.
 ///
 /// # Errors
-/// Those of [`SearchRequest::validate`], of the mean activations and of the folder; those of a task are in its outcome.
+/// Those of [`SearchRequest::validate`], of the mean activations and of the folder; those of a task
+/// are in its outcome.
 pub fn search_circuits(
     model: &Model,
     tokenizer: &Tokenizer,

@@ -69,10 +69,10 @@ impl<'a> Probe<'a> {
         let config = &self.model.config;
         let mut edits = Interventions::new(config, edits, self.means.clone(), BTreeMap::new())?;
         let batch = Batch::new(&self.model.device, config, prompt, 1)?;
-        let places = QueryPositions::new(&self.model.device, &batch, &[prompt.len() - 1])?;
+        let positions = QueryPositions::new(&self.model.device, &batch, &[prompt.len() - 1])?;
         let run = |sites: &mut dyn Hooks| {
             let logits =
-                self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?.value().read()?;
+                self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &positions, sites)?.value().read()?;
             self.model.check_finite("logits", &logits, &self.weights, &batch, sites)?;
             Ok::<_, Error>(probabilities(&logits))
         };

@@ -300,8 +300,8 @@ impl CircuitScorer<'_> {
         // No prompt's loss is negative, and no calibration of all prompts is better for some of
         // them than their own, so the loss of some, calibrated, is a lower bound for all. The
         // twentieth is for the optimiser, which stops short of the optimum.
-        let go_on = |some: &LogitDiffs| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
-        let diffs = self.task_batch.logit_diffs_while(model, weights, &mut self.nodes.keep(keep)?, go_on)?;
+        let continues = |some: &LogitDiffs| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
+        let diffs = self.task_batch.logit_diffs_while(model, weights, &mut self.nodes.keep(keep)?, continues)?;
         Ok(diffs.map(|diffs| diffs.loss(diffs.calibrate())).filter(|loss| *loss <= limit))
     }
 }

@@ -13,7 +13,7 @@ use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// How nodes are ranked before the smallest circuit is searched for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Ranking {
     /// By gates learned with gradient descent.
@@ -110,8 +110,8 @@ impl CircuitSearch<'_> {
     /// A score for every node: the larger, the more the task needs it.
     ///
     /// # Errors
-    /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of the
-    /// pairs and of the forward pass.
+    /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of
+    /// the pairs and of the forward pass.
     pub fn rank(&self, task: &Task, settings: &SearchSettings, ranking: Ranking, on_step: &OnStep) -> Result<Vec<f32>> {
         settings.validate()?;
         let (_, train) = self.eval_pairs(task, Split::Train, settings)?;
@@ -136,8 +136,8 @@ impl CircuitSearch<'_> {
     /// its losses on held-out pairs. `clean_up` removes nodes without which it still does.
     ///
     /// # Errors
-    /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of the
-    /// pairs and of the forward pass.
+    /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of
+    /// the pairs and of the forward pass.
     pub fn choose(
         &self,
         task: &Task,

@@ -27,7 +27,7 @@ pub struct TaskBatch {
 /// A batch with some of the prompts.
 struct SubBatch {
     batch: Batch,
-    places: QueryPositions,
+    positions: QueryPositions,
     choices: TokenPairs,
     /// The prompts' numbers.
     numbers: Vec<usize>,
@@ -118,8 +118,8 @@ impl TaskBatch {
         Ok(self.logit_diffs_while(model, weights, sites, |_| true)?.unwrap_or_default())
     }
 
-    /// As [`TaskBatch::logit_diffs`], but returns nothing as soon as `go_on` returns false for the
-    /// differences so far.
+    /// As [`TaskBatch::logit_diffs`], but returns nothing as soon as `continues` returns false for
+    /// the differences so far.
     ///
     /// # Errors
     /// Those of the forward pass and of the hooks.
@@ -128,7 +128,7 @@ impl TaskBatch {
         model: &Model,
         weights: &Weights,
         sites: &mut dyn Hooks,
-        mut go_on: impl FnMut(&LogitDiffs) -> bool,
+        mut continues: impl FnMut(&LogitDiffs) -> bool,
     ) -> Result<Option<LogitDiffs>> {
         let parts = if self.parts.is_empty() { std::slice::from_ref(&self.whole) } else { &self.parts[..] };
         // In the order of the prompts, so that sums do not depend on the order of the batches.
@@ -139,7 +139,7 @@ impl TaskBatch {
             LogitDiffs { clean, counterfactual }
         };
         for (done, part) in parts.iter().enumerate() {
-            if done > 0 && !go_on(&collect(&diffs)) {
+            if done > 0 && !continues(&collect(&diffs)) {
                 return Ok(None);
             }
             let z = part.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
@@ -167,15 +167,15 @@ impl SubBatch {
         let longest = prompts().map(|(prompt, ..)| prompt.len()).max().unwrap_or(0);
         let (mut tokens, mut choices, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for (prompt, right, wrong) in prompts() {
-            ends.push(prompt.len().checked_sub(1).ok_or_else(|| Error::shape("questions", "an empty prompt"))?);
+            ends.push(prompt.len().checked_sub(1).ok_or_else(|| Error::shape("task_batch", "an empty prompt"))?);
             tokens.extend_from_slice(prompt);
             tokens.resize(tokens.len() + longest - prompt.len(), 0);
             choices.push((0, right, wrong));
         }
         let batch = Batch::new(&model.device, &model.config, &tokens, numbers.len())?;
-        let places = QueryPositions::new(&model.device, &batch, &ends)?;
+        let positions = QueryPositions::new(&model.device, &batch, &ends)?;
         let choices = TokenPairs::new(&model.device, [numbers.len(), 1, model.config.vocab_size], &choices)?;
-        Ok(Self { batch, places, choices, numbers })
+        Ok(Self { batch, positions, choices, numbers })
     }
 
     fn logit_diffs_on_tape(
@@ -185,7 +185,7 @@ impl SubBatch {
         tape: &mut Tape,
         sites: &mut dyn Hooks,
     ) -> Result<Var> {
-        let logits = model.forward_at(tape, weights, &self.batch, &self.places, sites)?;
+        let logits = model.forward_at(tape, weights, &self.batch, &self.positions, sites)?;
         tape.logit_diff(&logits, &self.choices)
     }
 }
@@ -266,7 +266,7 @@ struct CalibrationProblem<'a> {
 
 impl CalibrationProblem<'_> {
     /// Ends the calibration if a number is not finite or there were too many evaluations.
-    fn look(&self, numbers: &[f64]) -> Result<(), argmin::core::Error> {
+    fn check(&self, numbers: &[f64]) -> Result<(), argmin::core::Error> {
         self.left.set(self.left.get().saturating_sub(1));
         match self.left.get() > 0 && numbers.iter().all(|number| number.is_finite()) {
             true => Ok(()),
@@ -281,7 +281,7 @@ impl CostFunction for CalibrationProblem<'_> {
 
     fn cost(&self, p: &Vec<f64>) -> Result<f64, argmin::core::Error> {
         let loss = self.diffs.loss(Calibration { scale: p[0], shift: p[1] });
-        self.look(&[loss, p[0], p[1]])?;
+        self.check(&[loss, p[0], p[1]])?;
         Ok(loss)
     }
 }
@@ -301,7 +301,7 @@ impl Gradient for CalibrationProblem<'_> {
                 gradient[1] -= slope * sign / count;
             }
         }
-        self.look(&gradient)?;
+        self.check(&gradient)?;
         Ok(gradient)
     }
 }

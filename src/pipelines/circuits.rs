@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::circuits::search::CircuitSearch;
 use crate::circuits::statistics::{QUANTILES, Snippet};
@@ -10,7 +11,7 @@ use crate::circuits::{Binary, Circuit, Layout, Nodes, Statistics, mean_activatio
 use crate::formats::Pretrained;
 use crate::model::Site;
 use crate::observer::Observer;
-use crate::report::{Column, Report, Table};
+use crate::report::{Cell, Column, Report, Table};
 use crate::text::notation::visible;
 use crate::{Error, Result};
 
@@ -28,11 +29,12 @@ pub struct CircuitRequest<'a> {
     pub max_tokens: usize,
 }
 
-/// Measures the activations of a circuit's nodes over text and over the pairs that it was chosen by.
+/// Measures the activations of a circuit's nodes over text and over the pairs that it was chosen
+/// by.
 ///
 /// # Errors
-/// Returns [`Error::OtherModel`] for another model, [`Error::Request`] for a circuit without nodes; those of the
-/// pairs, the text and the forward pass.
+/// Returns [`Error::OtherModel`] for another model, [`Error::Request`] for a circuit without nodes;
+/// those of the pairs, the text and the forward pass.
 pub fn circuit_statistics(
     model: &Pretrained,
     request: &CircuitRequest,
@@ -52,7 +54,8 @@ pub fn circuit_statistics(
 /// Gives every node of a circuit two states, and measures what that does to its losses.
 ///
 /// # Errors
-/// As [`circuit_statistics`], and [`Error::Mismatch`] if the mean activations are not those that it was found with.
+/// As [`circuit_statistics`], and [`Error::Mismatch`] if the mean activations are not those that it
+/// was found with.
 pub fn binarise_circuit(
     model: &Pretrained,
     request: &CircuitRequest,
@@ -78,7 +81,8 @@ impl CircuitRequest<'_> {
         Ok(self.circuit)
     }
 
-    /// The nodes' mean activations: those next to the circuit if they are this model's, otherwise measured anew.
+    /// The nodes' mean activations: those next to the circuit if they are this model's, otherwise
+    /// measured anew.
     fn means(&self, model: &Pretrained, observer: &Observer) -> Result<BTreeMap<Site, Vec<f32>>> {
         let folder = self.file.parent().unwrap_or(Path::new(""));
         let stored = if self.data.is_empty() { stored_means(folder, &self.circuit.model.hash)? } else { None };
@@ -89,6 +93,22 @@ impl CircuitRequest<'_> {
         self.circuit.check_means(&means)?;
         Ok(means)
     }
+}
+
+/// The table of circuits that a search finds, without rows.
+pub fn search_table() -> Table {
+    let losses = ["loss", "circuit", "ablated"].map(|name| Column::decimals(name, 4).width(8));
+    let sizes = ["nodes", "edges"].map(|name| Column::number(name).width(6));
+    let (first, last) = ([Column::text("task").width(28)], [Column::decimals("seconds", 1).width(8)]);
+    Table::new("circuits", first.into_iter().chain(losses).chain(sizes).chain(last))
+}
+
+/// The row of [`search_table`] of a circuit.
+pub fn search_row(name: &str, circuit: &Circuit, took: Duration) -> Vec<Cell> {
+    let (test, counts) = (&circuit.losses.test, &circuit.counts);
+    let losses = [test.model, test.circuit, test.ablated].map(Into::into);
+    let sizes = [counts.nodes.into(), counts.edges.into(), took.as_secs_f64().into()];
+    [&[name.into()], &losses[..], &sizes[..]].concat()
 }
 
 /// Snippets shown for a node.

@@ -15,7 +15,7 @@ mod tasks;
 mod tokens;
 
 pub use check::{CheckResult, check};
-pub use circuits::{CircuitRequest, binarise_circuit, circuit_statistics, statistics_report};
+pub use circuits::{CircuitRequest, binarise_circuit, circuit_statistics, search_row, search_table, statistics_report};
 pub use devices::devices;
 pub use evaluate::{EvaluateRequest, evaluate};
 pub use generate::{GenerateRequest, generate};

@@ -101,7 +101,7 @@ fn two_searches_for_one_circuit_are_not_mixed() {
     held.lock().expect("locked");
     fs::write(circuits.join(".single_double_quote.lock"), "4242 elsewhere\n").expect("signed");
     let search = ["circuit", text(&run), "--device", "cpu", "--mean-tokens", "64", "--task", "single_double_quote"];
-    let culprits = ["single_double_quote.json", "process 4242 on elsewhere is looking for this circuit"];
+    let culprits = ["single_double_quote.json", "process 4242 on elsewhere is searching for this circuit"];
     fails(&mut train(&search), &culprits);
 }
 

@@ -14,7 +14,7 @@ fn tasks_are_listed_shown_saved_and_evaluated() {
     let run = folder.path().join("run");
     succeeds(&mut tiny(&run, &[]));
     let list = succeeds(&mut gossamer(&["tasks", "list"]));
-    assert_eq!(list.lines().count(), 20, "{list}");
+    assert!(list.lines().count() >= 20 && list.contains("var_swap "), "{list}");
     let shown = succeeds(&mut gossamer(&["tasks", "show", "single_double_quote", "--count", "2"]));
     assert_eq!(shown.matches("--- clean").count(), 2, "{shown}");
     let file = folder.path().join("mine.jsonl");

@@ -40,7 +40,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Statistics of the nodes' activations in text: moments, histograms, snippets; written as FILE's .statistics.json
+    /// Statistics of the nodes' activations in text: moments, histograms, snippets; written as
+    /// FILE's .statistics.json
     Stats(StatsArgs),
     /// The losses of the circuit with two states a node; written as FILE's .binary.json
     Binarise(BinariseArgs),
@@ -51,7 +52,8 @@ enum Command {
 struct CircuitArgs {
     /// The circuit file
     file: PathBuf,
-    /// The model that it is a part of: a run, a checkpoint, a Hugging Face folder, a published folder, or a Hub id
+    /// The model that it is a part of: a run, a checkpoint, a Hugging Face folder, a published
+    /// folder, or a Hub id
     #[arg(long)]
     model: String,
     /// The circuit's task as a .toml or .jsonl file, if it is not built in
@@ -87,7 +89,8 @@ struct StatsArgs {
 struct BinariseArgs {
     #[command(flatten)]
     circuit: CircuitArgs,
-    /// Text to take mean activations over, if they are not next to the circuit [default: generated Python]
+    /// Text to take mean activations over, if they are not next to the circuit [default: generated
+    /// Python]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
     /// Tokens that mean activations are taken over

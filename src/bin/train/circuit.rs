@@ -9,11 +9,11 @@ use gossamer::Error;
 use gossamer::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
 use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::search::{Ranking, SearchPlan};
-use gossamer::circuits::tasks::{self, Task};
+use gossamer::circuits::tasks;
 use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::WeightFormat;
-use gossamer::report::{Column, Table};
+use gossamer::pipelines::{search_row, search_table};
 use gossamer::settings::{count, split};
 use gossamer::sweep::Shard;
 use gossamer::terminal::{Progress, print, signals};
@@ -28,7 +28,8 @@ pub struct Args {
     /// Where circuits go, as TASK.json [default: MODEL/circuits]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Settings of the search, such as k_coef=1e-3, with spaces between several (`train --settings`); may be repeated
+    /// Settings of the search, such as k_coef=1e-3, with spaces between several
+    /// (`train --settings`); may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// The task loss that a circuit must reach
@@ -37,12 +38,13 @@ pub struct Args {
     /// Try N random settings around the given ones and keep the smallest circuit
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<u64>(0, 100_000))]
     tune: u64,
-    /// Find up to N circuits of a task, each without the nodes of those before; they go to TASK.2.json and so on
+    /// Find up to N circuits of a task, each without the nodes of those before; they go to
+    /// TASK.2.json and so on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count::<u64>(1, 1_000_000))]
     disjoint: u64,
     /// How nodes are ranked: `learned` gates, or the `attribution` baseline
     #[arg(long, value_enum, default_value = "learned")]
-    ranking: RankingArg,
+    ranking: Ranking,
     /// Keep nodes that the loss would not miss
     #[arg(long)]
     no_clean_up: bool,
@@ -66,24 +68,14 @@ pub struct Args {
     offline: bool,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum RankingArg {
-    Learned,
-    Attribution,
-}
-
 impl Args {
     fn request(&self) -> Result<SearchRequest> {
         let mut settings = SearchSettings::default();
         self.set.iter().flat_map(|text| split(text)).try_for_each(|assignment| settings.set(&assignment))?;
         settings.target_loss = self.target_loss.unwrap_or(settings.target_loss);
-        let ranking = match self.ranking {
-            RankingArg::Learned => Ranking::Learned,
-            RankingArg::Attribution => Ranking::Attribution,
-        };
         Ok(SearchRequest {
-            tasks: self.tasks()?,
-            plan: SearchPlan { settings, ranking, clean_up: !self.no_clean_up, trials: self.tune },
+            tasks: self.task.iter().map(|name| tasks::open_all(name)).collect::<Result<Vec<_>, _>>()?.concat(),
+            plan: SearchPlan { settings, ranking: self.ranking, clean_up: !self.no_clean_up, trials: self.tune },
             disjoint: self.disjoint,
             data: self.data.clone(),
             mean_tokens: self.mean_tokens,
@@ -95,17 +87,6 @@ impl Args {
             model_path: self.model.clone(),
             skip_finished: self.is_part(),
         })
-    }
-
-    fn tasks(&self) -> Result<Vec<Task>> {
-        let mut list = Vec::new();
-        for name in &self.task {
-            match name.as_str() {
-                "all" => list.extend(tasks::all()?),
-                name => list.push(tasks::open(name)?),
-            }
-        }
-        Ok(list)
     }
 
     /// Whether it is one of several that share the tasks without talking to each other.
@@ -126,13 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
         ModelFiles::find(&args.model, &options)?.pretrained(WeightFormat::Sparse, &Device::open(&args.device)?)?;
     progress.stage("measuring mean activations");
 
-    let columns = ["loss", "circuit", "ablated"].map(|name| Column::decimals(name, 4).width(8));
-    let sizes = [Column::number("nodes").width(6), Column::number("edges").width(6)];
-    let names = [Column::text("task").width(28)];
-    let table = Table::new(
-        "circuits",
-        names.into_iter().chain(columns).chain(sizes).chain([Column::decimals("seconds", 1).width(8)]),
-    );
+    let table = search_table();
     let print = |line: String| progress.aside(|| print(line));
     let parts = Mutex::new(BTreeMap::new());
     let part = |name: &str| parts.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
@@ -154,10 +129,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         SearchEvent::Found { name, circuit, took } => {
             drop(part(name));
-            let (test, counts) = (&circuit.losses.test, &circuit.counts);
-            let losses = [test.model, test.circuit, test.ablated].map(Into::into);
-            let sizes = [counts.nodes.into(), counts.edges.into(), took.as_secs_f64().into()];
-            print(table.line(&[&[name.into()], &losses[..], &sizes[..]].concat()));
+            print(table.line(&search_row(name, circuit, took)));
         }
         SearchEvent::NotFound { name, further, error } => {
             drop(part(name));
@@ -186,19 +158,17 @@ fn conclude(args: &Args, request: &SearchRequest, progress: &Progress, outcomes:
         progress.say(format!("stopped before {stopped} of {all} tasks were done"));
         return Err(Error::Stopped.into());
     }
-    let (failed, none) = (
-        count(|outcome| matches!(outcome, TaskOutcome::Failed(_))),
-        count(|outcome| matches!(outcome, TaskOutcome::None(_))),
-    );
-    let error = outcomes
-        .into_iter()
-        .find_map(|outcome| if let TaskOutcome::Failed(error) = outcome { Some(error) } else { None });
-    match error {
-        Some(error) => return Err(error).context(format!("{failed} of {all} tasks could not be done")),
+    let none = count(|outcome| matches!(outcome, TaskOutcome::None(_)));
+    let mut errors: Vec<Error> = outcomes.into_iter().filter_map(TaskOutcome::failure).collect();
+    match errors.len() {
+        0 => {}
+        failed => return Err(errors.remove(0)).context(format!("{failed} of {all} tasks could not be done")),
+    }
+    match none {
         // A part of the tasks may well be those without a circuit.
-        None if none == all && none > 0 && args.shard.is_none() => bail!("no circuit was found"),
-        None if none > 0 => progress.say(format!("{none} of {all} tasks have no circuit")),
-        None => {}
+        1.. if none == all && args.shard.is_none() => bail!("no circuit was found"),
+        1.. => progress.say(format!("{none} of {all} tasks have no circuit")),
+        0 => {}
     }
     Ok(())
 }

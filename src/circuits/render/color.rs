@@ -10,8 +10,8 @@ pub const NEGATIVE: [u8; 3] = [0xd5, 0x5e, 0x00];
 pub const RESIDUAL: [u8; 3] = [0xa9, 0xb0, 0xb8];
 
 /// `#rrggbb`.
-pub fn hex(colour: [u8; 3]) -> String {
-    let [r, g, b] = colour;
+pub fn hex(color: [u8; 3]) -> String {
+    let [r, g, b] = color;
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 

@@ -72,8 +72,8 @@ fn cluster(circuit: &Circuit, layer: usize) -> Vec<String> {
         &[NodeKind::MlpOut],
     ];
     for rank in ranks {
-        let here = |entry: &&NodeEntry| entry.layer == layer && rank.contains(&entry.kind);
-        let nodes: Vec<_> = circuit.nodes.iter().filter(here).map(drawn).collect();
+        let in_rank = |entry: &&NodeEntry| entry.layer == layer && rank.contains(&entry.kind);
+        let nodes: Vec<_> = circuit.nodes.iter().filter(in_rank).map(drawn).collect();
         if !nodes.is_empty() {
             lines.push("    { rank=same;".into());
             lines.extend(nodes);
@@ -90,7 +90,7 @@ fn drawn(entry: &NodeEntry) -> String {
         label.push_str(&format!(" (h{head} c{channel})"));
     }
     let tooltip = format!(
-        "mean {}, positive {}, negative {}, loss without it {}",
+        "mean {}, clean {}, counterfactual {}, loss if ablated {}",
         signed(entry.mean),
         signed(entry.clean.mean),
         signed(entry.counterfactual.mean),

@@ -194,9 +194,11 @@ impl CircuitLayout {
         let mut channels = HashMap::new();
         for (node_box, NodeBox { content, .. }) in self.boxes.iter().enumerate() {
             match *content {
-                BoxContent::Node(i) => drop(nodes.insert(circuit.nodes[i].node(), node_box)),
+                BoxContent::Node(i) => {
+                    nodes.insert(circuit.nodes[i].node(), node_box);
+                }
                 BoxContent::Embedding(i) => {
-                    _ = channels.insert((User::Embedding, circuit.embeddings[i].channel), node_box)
+                    channels.insert((User::Embedding, circuit.embeddings[i].channel), node_box);
                 }
                 BoxContent::Unembedding(i) => {
                     channels.insert((User::Unembedding, circuit.unembeddings[i].channel), node_box);
@@ -278,15 +280,15 @@ impl CircuitLayout {
     fn arrange_row(&mut self, row: &[usize]) {
         let boxes = row.iter().filter(|&&i| self.boxes[i].content != BoxContent::Bend).count();
         let levels = boxes.div_ceil(COLUMNS).max(1);
-        let mut wanted = row.to_vec();
-        wanted.sort_by(|&a, &b| self.boxes[a].x.total_cmp(&self.boxes[b].x).then(a.cmp(&b)));
+        let mut target = row.to_vec();
+        target.sort_by(|&a, &b| self.boxes[a].x.total_cmp(&self.boxes[b].x).then(a.cmp(&b)));
 
         // Blocks of columns that move together: a bend, a column of boxes, or a head with its
         // queries, keys and values.
         let mut blocks: Vec<Vec<Vec<usize>>> = Vec::new();
         let mut heads: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut loose = Vec::new();
-        for i in wanted {
+        for i in target {
             match (self.boxes[i].content, self.boxes[i].head) {
                 (BoxContent::Bend, _) => blocks.push(vec![vec![i]]),
                 (_, Some((head, _))) => heads.entry(head).or_default().push(i),
@@ -304,15 +306,15 @@ impl CircuitLayout {
             .into_iter()
             .map(|columns| {
                 let members = columns.iter().map(Vec::len).sum::<usize>() as f64;
-                let wanted = columns.iter().flatten().map(|&i| self.boxes[i].x).sum::<f64>() / members;
+                let target = columns.iter().flatten().map(|&i| self.boxes[i].x).sum::<f64>() / members;
                 let first = &self.boxes[columns[0][0]];
                 let pad = if first.head.is_some() { 2.0 * GROUP_PAD } else { 0.0 };
                 let column = breadth(first) + if first.content == BoxContent::Bend { 0.0 } else { GAP };
-                (wanted, column * columns.len() as f64 + pad, column, columns)
+                (target, column * columns.len() as f64 + pad, column, columns)
             })
             .collect();
         targets.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let sizes: Vec<_> = targets.iter().map(|&(wanted, width, _, _)| (wanted, width)).collect();
+        let sizes: Vec<_> = targets.iter().map(|&(target, width, _, _)| (target, width)).collect();
         for (centre, (_, _, column, columns)) in without_overlaps(&sizes).into_iter().zip(&targets) {
             let left = centre - column * (columns.len() as f64 - 1.0) / 2.0;
             for (place, members) in columns.iter().enumerate() {
@@ -399,8 +401,8 @@ fn without_overlaps(things: &[(f64, f64)]) -> Vec<f64> {
         left += width;
     }
     let mut pools: Vec<(f64, usize)> = Vec::new();
-    for (&(wanted, _), packed) in things.iter().zip(&packed) {
-        let mut pool = (wanted - packed, 1);
+    for (&(target, _), packed) in things.iter().zip(&packed) {
+        let mut pool = (target - packed, 1);
         while let Some(&(mean, members)) = pools.last()
             && mean > pool.0
         {

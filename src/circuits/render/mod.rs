@@ -21,6 +21,9 @@ use super::Circuit;
 use crate::files::write_atomic;
 use crate::{Error, Result};
 
+/// Reads a circuit from a file's contents, or returns what is wrong with them.
+pub type ReadCircuit = fn(&[u8]) -> Result<Circuit, String>;
+
 /// A format of circuits.
 pub struct CircuitFormat {
     /// Its name in commands and menus, and the extension of its files.
@@ -30,7 +33,7 @@ pub struct CircuitFormat {
     /// Renders a circuit.
     pub write: fn(&Circuit) -> String,
     /// Reads a circuit from a file's contents; nothing for formats that only render it.
-    pub read: Option<fn(&[u8]) -> Result<Circuit, String>>,
+    pub read: Option<ReadCircuit>,
 }
 
 /// All formats.

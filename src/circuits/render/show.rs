@@ -24,9 +24,10 @@ pub fn show(circuit: &Circuit) -> String {
     if !circuit.nodes.is_empty() {
         lines.extend([
             String::new(),
-            "A node: its mean over pretraining data, its activations as mean (least…most), and by how much the".into(),
-            "task loss rises without it. An edge: from --(weight, rise of the task loss without it)--> to.".into(),
-            "Residual channels carry what is written into them to all later readers at no cost.".into(),
+            "A node: its mean over pretraining data, its activations as mean (least…most), and the change of the"
+                .into(),
+            "task loss if it is ablated. An edge: from --(weight, change of the task loss if ablated)--> to.".into(),
+            "Residual channels carry what is written into them to all later readers.".into(),
         ]);
     }
     embeddings(&circuit, &paths, &mut lines);
@@ -44,7 +45,7 @@ fn header(circuit: &Circuit, lines: &mut Vec<String>) {
     let (task, model, counts) = (&circuit.task, &circuit.model, &circuit.counts);
     lines.push(format!("{}: {}", visible(&task.name), visible(&task.description)));
     for (side, prompt, answer) in
-        [("positive", &task.clean, &task.target), ("negative", &task.counterfactual, &task.alternative)]
+        [("clean", &task.clean, &task.target), ("counterfactual", &task.counterfactual, &task.alternative)]
     {
         lines.push(format!("\n  {side}, then {} (id {})", token(&answer.text), answer.id));
         let all: Vec<_> = prompt.split('\n').collect();
@@ -77,9 +78,9 @@ fn header(circuit: &Circuit, lines: &mut Vec<String>) {
 fn performance(circuit: &Circuit, lines: &mut Vec<String>) {
     lines.push(format!(
         "\n{:22}{:>12}{:>12}{:>16}{:>22}",
-        "", "model", "circuit", "uncalibrated", "without the circuit"
+        "", "model", "circuit", "uncalibrated", "ablated (complement)"
     ));
-    for (name, set) in [("pairs to find it with", &circuit.losses.train), ("other pairs", &circuit.losses.test)] {
+    for (name, set) in [("train pairs", &circuit.losses.train), ("held-out pairs", &circuit.losses.test)] {
         let LossSet { model, circuit, circuit_uncalibrated, ablated, .. } = set;
         lines.push(format!(
             "{name}\n{:22}{model:>12.4}{circuit:>12.4}{circuit_uncalibrated:>16.4}{ablated:>22.4}",
@@ -87,7 +88,7 @@ fn performance(circuit: &Circuit, lines: &mut Vec<String>) {
         ));
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let [model, circuit, ablated] = [set.accuracy_model, set.accuracy_circuit, set.accuracy_ablated].map(percent);
-        lines.push(format!("{:22}{model:>12}{circuit:>12}{:>16}{ablated:>22}", "  right choices", ""));
+        lines.push(format!("{:22}{model:>12}{circuit:>12}{:>16}{ablated:>22}", "  accuracy", ""));
     }
     let calibration = &circuit.calibration;
     lines.push(format!("calibration: the circuit's logits × {:.4}, then {:+.4}", calibration.scale, calibration.shift));
@@ -127,7 +128,7 @@ fn layer(circuit: &Circuit, paths: &[ResidualPath], number: usize, lines: &mut V
         let entries = circuit.nodes.iter().filter(|entry| entry.layer == number && entry.kind == kind);
         for (place, entry) in entries.enumerate() {
             if place == 0 {
-                let columns = ["mean", "in positive prompts", "in negative prompts", "task loss rises by"];
+                let columns = ["mean", "in clean prompts", "in counterfactual prompts", "loss change if ablated"];
                 let [mean, clean, counterfactual, ablated] = columns;
                 lines.push(format!("  {:22}{mean:>9}   {clean:26}{counterfactual:26}{ablated}", kind.site()));
             }

@@ -15,7 +15,7 @@ const RIGHT: f64 = 36.0;
 const HEADER: f64 = 132.0;
 const LEGEND: f64 = 92.0;
 /// The width of an answer with its label.
-const ANSWER: f64 = 320.0;
+const ANSWER: f64 = 350.0;
 const NARROWEST: f64 = 860.0;
 const INK: &str = "#1f2328";
 const QUIET: &str = "#636c76";
@@ -81,17 +81,17 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
     );
     // Of a circuit that others published, it is not known.
     if !circuit.model.hash.is_empty() {
-        size.push_str(&format!(", without the circuit {:.3}", test.ablated));
+        size.push_str(&format!(", of the complement {:.3}", test.ablated));
     }
     out.push(line(85.0, &quiet, &size, characters));
     let answers =
-        [("in positive prompts", &task.target, POSITIVE), ("in negative prompts", &task.alternative, NEGATIVE)];
-    for (x, (side, answer, colour)) in [36.0, 36.0 + ANSWER].into_iter().zip(answers) {
+        [("in clean prompts", &task.target, POSITIVE), ("in counterfactual prompts", &task.alternative, NEGATIVE)];
+    for (x, (side, answer, color)) in [36.0, 36.0 + ANSWER].into_iter().zip(answers) {
         out.push(format!(
             "<text x=\"{x}\" y=\"106\" {quiet}>{side}</text><text x=\"{}\" y=\"106\" font-size=\"12\" font-family=\"monospace\" \
              font-weight=\"700\" fill=\"{}\">{}</text>",
-            x + 136.0,
-            hex(colour),
+            x + 164.0,
+            hex(color),
             escaped(&clipped(&token(&answer.text), 24))
         ));
     }
@@ -147,7 +147,7 @@ fn drawn(line: &Connector, layout: &CircuitLayout, circuit: &Circuit, widths: &W
         LineKind::Edge(i) => {
             let edge = &circuit.edges[i];
             let title = format!(
-                "{} → {}\nweight {}, effect when cut {}",
+                "{} → {}\nweight {}, effect when ablated {}",
                 edge.from,
                 edge.to,
                 signed(edge.weight),
@@ -175,7 +175,7 @@ fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit) -> String {
     let bias = circuit.biases.iter().find(|bias| bias.node == node);
     let head = entry.head.zip(entry.channel).map(|(head, channel)| format!(" (head {head}, channel {channel})"));
     let mut title = format!(
-        "{node}{}\nmean {}\npositive prompts {} ({} to {})\nnegative prompts {} ({} to {})\ntask loss without it {}",
+        "{node}{}\nmean {}\nclean prompts {} ({} to {})\ncounterfactual prompts {} ({} to {})\ntask loss if ablated {}",
         head.unwrap_or_default(),
         signed(entry.mean),
         signed(entry.clean.mean),
@@ -189,8 +189,8 @@ fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit) -> String {
     let (left, top) = (node_box.x - BOX.0 / 2.0, node_box.top);
     let dot = bias.map(|bias| {
         title.push_str(&format!("\nbias {}", signed(bias.value)));
-        let (x, y, colour) = (left + BOX.0 - 6.0, top + 6.0, hex(sign(bias.value)));
-        format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\" fill=\"{colour}\"/>")
+        let (x, y, color) = (left + BOX.0 - 6.0, top + 6.0, hex(sign(bias.value)));
+        format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\" fill=\"{color}\"/>")
     });
     format!(
         "<g class=\"node\" data-node=\"{node}\"><title>{title}</title><rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{}\" height=\"{}\" \
@@ -263,15 +263,15 @@ fn tokens(node_box: &NodeBox, entry: &TokenWeights, side: &str, circuit: &Circui
 
 fn legend(widths: &Widths, width: f64, top: f64, out: &mut Vec<String>) {
     let y = top + 44.0;
-    let measure = if widths.by_effect { "effect when cut" } else { "size of the weight" };
+    let measure = if widths.by_effect { "effect when ablated" } else { "size of the weight" };
     let shades: Vec<_> = (0..5)
         .map(|i| {
             let (x, fill) = (36 + 14 * i, hex(shade(f64::from(i) / 2.0 - 1.0)));
             format!("<rect x=\"{x}\" y=\"{:.1}\" width=\"14\" height=\"12\" fill=\"{fill}\"/>", y - 10.0)
         })
         .collect();
-    let stroke = |x: f64, y: f64, colour: &str, wide: f64| {
-        format!("<path d=\"M{x:.1} {y:.1} h26\" stroke=\"{colour}\" stroke-width=\"{wide}\" stroke-linecap=\"round\"/>")
+    let stroke = |x: f64, y: f64, color: &str, wide: f64| {
+        format!("<path d=\"M{x:.1} {y:.1} h26\" stroke=\"{color}\" stroke-width=\"{wide}\" stroke-linecap=\"round\"/>")
     };
     let text = |x: f64, y: f64, text: &str| format!("<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{QUIET}\">{text}</text>");
     let (edges, lower) = (424.0, y + 22.0);
@@ -280,7 +280,7 @@ fn legend(widths: &Widths, width: f64, top: f64, out: &mut Vec<String>) {
         "<rect x=\"36\" y=\"{:.1}\" width=\"70\" height=\"12\" fill=\"none\" stroke=\"#57606a\" stroke-width=\"0.7\"/>",
         y - 10.0
     ));
-    out.push(text(114.0, y, "higher in negative … in positive prompts"));
+    out.push(text(114.0, y, "higher in counterfactual … in clean prompts"));
     out.push(format!(
         "<circle cx=\"42\" cy=\"{:.1}\" r=\"2.6\" fill=\"{}\"/><circle cx=\"52\" cy=\"{:.1}\" r=\"2.6\" fill=\"{}\"/>{}",
         lower - 4.0,
@@ -292,7 +292,7 @@ fn legend(widths: &Widths, width: f64, top: f64, out: &mut Vec<String>) {
     out.push(stroke(edges, y - 4.0, &hex(NEGATIVE), 2.0) + &stroke(edges + 34.0, y - 4.0, &hex(POSITIVE), 5.0));
     out.push(text(edges + 74.0, y, &format!("negative, positive weight; width: {measure}")));
     out.push(stroke(edges, lower - 4.0, &hex(RESIDUAL), 1.0));
-    out.push(text(edges + 74.0, lower, "the same residual channel, at no cost"));
+    out.push(text(edges + 74.0, lower, "the same residual channel"));
 }
 
 /// Text for XML. Characters that XML has no way to write become U+FFFD.

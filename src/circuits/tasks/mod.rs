@@ -134,6 +134,14 @@ pub fn open(name: &str) -> Result<Task> {
     if is_file { Task::from_file(name) } else { find(name) }
 }
 
+/// All built-in tasks for `all`, otherwise the one that [`open`] opens.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_all(name: &str) -> Result<Vec<Task>> {
+    if name == "all" { all() } else { Ok(vec![open(name)?]) }
+}
+
 /// How many letters must change to get from one name to the other (Levenshtein's distance).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -163,10 +171,8 @@ impl Task {
         })
     }
 
-    /// The task in a file, called as the file's stem: templates in a `.toml` file, pairs in any
-    /// other (one a line, as `.jsonl`). A line that names no split goes to test if its number (from
-    /// 1) divides by five, to train otherwise. Empty lines are skipped. `docs/tasks.md` describes
-    /// both.
+    /// The task in a file, called as the file's stem: templates in a `.toml` file, otherwise one
+    /// pair a line, as `.jsonl`. `docs/tasks.md` describes both.
     ///
     /// # Errors
     /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] with the line's number for

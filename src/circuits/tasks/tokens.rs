@@ -191,7 +191,7 @@ pub struct PairBatch {
     /// The index of the next pair.
     pub next_index: u64,
     /// How many pairs were requested.
-    pub wanted: usize,
+    pub requested: usize,
     /// The split that they are from.
     pub split: Split,
     /// How many prompts were cropped.
@@ -218,9 +218,9 @@ impl PairBatch {
     /// Nothing if neither is so.
     pub fn notes(&self) -> Option<String> {
         let (pairs, split) = (self.tokens.len(), self.split);
-        let fewer = (pairs < self.wanted).then(|| {
+        let fewer = (pairs < self.requested).then(|| {
             let why = if self.skipped.is_empty() { "there are no more".into() } else { listed(&self.skipped) };
-            format!("all {pairs} {split} pairs instead of {}: {why}", self.wanted)
+            format!("all {pairs} {split} pairs instead of {}: {why}", self.requested)
         });
         let cropped = (self.cropped > 0).then(|| {
             let (cropped, all, longest) = (self.cropped, 2 * pairs, self.max_length);
@@ -316,8 +316,8 @@ pub fn batch(
     }
     let variant = choose_variant(task, tokenizer)?;
     let (pairs, tokens) = (Vec::with_capacity(count.min(1 << 16)), Vec::with_capacity(count.min(1 << 16)));
-    let (next_index, wanted, skipped) = (first_index, count, Vec::new());
-    let mut batch = PairBatch { pairs, tokens, variant, next_index, wanted, split, cropped: 0, max_length, skipped };
+    let (next_index, requested, skipped) = (first_index, count, Vec::new());
+    let mut batch = PairBatch { pairs, tokens, variant, next_index, requested, split, cropped: 0, max_length, skipped };
     let tries = task.len(split).unwrap_or(count.saturating_mul(200).saturating_add(2000));
     for _ in 0..tries {
         if batch.tokens.len() == count {
@@ -338,7 +338,7 @@ pub fn batch(
     if batch.tokens.len() < needed {
         let reasons = if batch.skipped.is_empty() { "there are no more".into() } else { listed(&batch.skipped) };
         let message = format!(
-            "task {}: only {} of the {count} {split} pairs wanted can be used, of {tries} tried: {reasons}",
+            "task {}: only {} of the {count} {split} pairs requested can be used, of {tries} tried: {reasons}",
             task.name,
             batch.tokens.len(),
         );
