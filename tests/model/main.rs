@@ -15,6 +15,7 @@ mod oracle;
 mod parameters;
 mod partial;
 mod pattern;
+mod run;
 mod sampling;
 mod sites;
 mod variants;
