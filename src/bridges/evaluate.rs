@@ -78,10 +78,12 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         let named = measured.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, *value)));
         if let Some((name, value)) = named.into_iter().find(|(_, value)| !value.is_finite()) {
             objective.measure(&tokens, chunk.len(), means, true)?;
-            return Err(objective.sparse.not_finite(name, value as f32, None));
+            return Err(objective.sparse.not_finite(name.clone(), value as f32, None));
         }
         let weight = chunk.len() as f64 / sequences.len() as f64;
- for (name, values) in measured { let sums = total.entry(name).or_insert_with(|| vec![0.0; values.len()]).to_string(); sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value); 
+        for (name, values) in measured {
+            let sums = total.entry(name).or_insert_with(|| vec![0.0; values.len()]);
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
         }
     }
     let mut whole = |name: &str| total.remove(name).into_iter().flatten().sum();
@@ -95,7 +97,7 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
                 _ => terms.insert(name.clone(), values[site]),
             };
         }
-        SiteEvaluation { site, name: objective.sparse.config.residual_site(site), terms, d2s, s2d }
+        SiteEvaluation { site, name: objective.sparse.config.residual_site(site).to_string(), terms, d2s, s2d }
     };
     let sites = (0..dense_means.len()).map(site).collect();
     Ok(BridgeEvaluation { tokens: (sequences.len() * length) as u64, dense_loss, sparse_loss, sparse_kl, sites })

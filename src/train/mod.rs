@@ -12,6 +12,7 @@ pub mod memory;
 pub mod metrics;
 pub(crate) mod plan;
 pub mod presets;
+pub mod request;
 pub mod run;
 pub mod settings;
 pub mod step;

@@ -3,7 +3,6 @@
 
 mod bench;
 mod bridge;
-mod bridged;
 mod check;
 mod circuit;
 mod convert;
