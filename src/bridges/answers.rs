@@ -43,7 +43,7 @@ pub enum SteerResult {
         /// The channels, or edits.
         by: String,
         /// The probabilities.
-        next: NextToken,
+        next: Box<NextToken>,
     },
     /// Of pairs of a task.
     Task {

@@ -203,7 +203,7 @@ fn next_token(pair: &ModelPair, recipe: &Recipe, strengths: Strengths, observer:
     let steered = lists.next().unwrap_or_default();
     let next =
         NextToken { strengths: strengths.0, steered, random: lists.collect(), tokenizer: pair.tokenizer.clone() };
-    Ok(SteerResult::NextToken { by, next })
+    Ok(SteerResult::NextToken { by, next: Box::new(next) })
 }
 
 fn names(channels: &[Channel]) -> String {
