@@ -7,22 +7,28 @@
 //! * [`evaluate()`] says how well they do;
 //! * [`Steering`] makes the dense model do what a channel of the sparse one says, [`Recipe`] how, as a file and as a command.
 
+mod answers;
 mod candidates;
 mod estimate;
 mod evaluate;
 mod file;
 mod maps;
 mod objective;
+mod pipeline;
 mod recipe;
+mod run;
 mod steer;
 mod train;
 
+pub use answers::{NextToken, Ranking, SteerResult};
 pub use candidates::{Effect, PromptPair, RandomChannels, RankedChannel, StrengthSweep, residual_channels};
 pub use estimate::{estimate, estimate_on};
 pub use evaluate::{BridgeEvaluation, Numbers, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};
 pub use maps::{BridgeTensor, Bridges};
 pub use objective::{BridgeGradients, Objective};
-pub use recipe::{Comparison, MAX_DRAWS, MAX_STRENGTH, Recipe};
+pub use pipeline::{ModelPair, PairRequest, SteerRequest, SteerTarget, TaskSteering};
+pub use recipe::{Comparison, MAX_DRAWS, MAX_STRENGTH, Recipe, Strengths};
+pub use run::{BridgeRequest, train_bridges};
 pub use steer::{Change, Channel, Ratio, Reading, Scale, Steering};
 pub use train::{BridgeStepRecord, BridgeTrainer};

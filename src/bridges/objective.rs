@@ -64,6 +64,14 @@ pub(super) struct Activations {
     pub(super) logits: Var,
 }
 
+/// The gradients of the sparse hybrids' terms.
+struct HybridGradients {
+    /// For every parameter of the sparse model, in order.
+    weights: Vec<Option<Tensor>>,
+    /// For the encoded streams.
+    streams: Vec<(Var, Tensor)>,
+}
+
 /// A batch as each model reads it; their longest sequences may differ.
 pub(super) struct Batches {
     pub(super) dense: Batch,
@@ -141,8 +149,8 @@ impl<'a> Objective<'a> {
         let targets = if self.detach_target { &sites.iter().map(constant).collect() } else { &sites };
         terms.compute(&mut tape, batch, &Inputs::Encoder { streams: &streams, targets })?;
 
-        let (hybrid_weights, mut seeds) =
-            self.backward_sparse(streams, &batches, &target, share, trained, &mut terms)?;
+        let hybrids = self.backward_sparse(streams, &batches, &target, share, trained, &mut terms)?;
+        let mut seeds = hybrids.streams;
 
         let streams = self.decode(&mut tape, &maps, &sites)?;
         terms.compute(&mut tape, batch, &Inputs::Decoder { streams: &streams, targets: &dense.sites })?;
@@ -154,7 +162,7 @@ impl<'a> Objective<'a> {
 
         let zeros = |name: &str, shape: &[usize]| self.sparse.device.zeros(name, shape);
         let mut sparse = Vec::with_capacity(self.sparse.parameters.len());
-        for ((p, var), hybrid) in self.sparse.parameters.iter().zip(weights.vars()).zip(hybrid_weights) {
+        for ((p, var), hybrid) in self.sparse.parameters.iter().zip(weights.vars()).zip(hybrids.weights) {
             let var = var.as_ref().filter(|var| var.needs_gradient());
             sparse.push(match var.map(|var| (tape.take_gradient(var), hybrid)) {
                 None => None,
@@ -171,7 +179,7 @@ impl<'a> Objective<'a> {
     }
 
     /// Computes the terms of the sparse hybrids, and their backward pass on a tape of its own: what it saves is freed
-    /// before the dense hybrids run. Returns the gradients of the sparse model's weights and of the `streams`.
+    /// before the dense hybrids run.
     fn backward_sparse(
         &self,
         streams: Vec<Var>,
@@ -180,7 +188,7 @@ impl<'a> Objective<'a> {
         share: f32,
         trained: &dyn Fn(Kind) -> bool,
         terms: &mut Terms<Var>,
-    ) -> Result<(Vec<Option<Tensor>>, Vec<(Var, Tensor)>)> {
+    ) -> Result<HybridGradients> {
         let mut tape = Tape::new();
         let weights = Weights::new(self.sparse, &mut tape, trained, self.compressed);
         let entries: Vec<Var> = streams.iter().map(|stream| tape.leaf(stream.value().clone())).collect();
@@ -192,7 +200,7 @@ impl<'a> Objective<'a> {
         let streams = streams.into_iter().zip(&entries);
         let streams = streams.filter_map(|(stream, entry)| Some((stream, tape.take_gradient(entry)?))).collect();
         let weights = weights.vars().iter().map(|var| tape.take_gradient(var.as_ref()?)).collect();
-        Ok((weights, streams))
+        Ok(HybridGradients { weights, streams })
     }
 
     pub(super) fn batches(&self, tokens: &[u32], sequences: usize) -> Result<Batches> {

@@ -1,6 +1,7 @@
 //! How a dense model is steered after one prompt: as a file, and as a command.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,45 @@ pub const MAX_DRAWS: u64 = 10_000;
 
 /// Strengths are at most this, either way.
 pub const MAX_STRENGTH: f64 = 1e6;
+
+/// Strengths of a change, in the order in which they are tried. The default is 0 to 1 in tenths.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strengths(pub Vec<f64>);
+
+impl Default for Strengths {
+    fn default() -> Self {
+        Self((0..=10).map(|tenth| f64::from(tenth) / 10.0).collect())
+    }
+}
+
+impl FromStr for Strengths {
+    type Err = String;
+
+    /// Reads `START:END:STEP`, or numbers with commas.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{text}` is neither START:END:STEP nor a list of numbers, each from -{MAX_STRENGTH} to {MAX_STRENGTH}"
+            )
+        };
+        let numbers = |separator: char| -> Result<Vec<f64>, String> {
+            let number = |part: &str| part.trim().parse().ok().filter(|v: &f64| v.abs() <= MAX_STRENGTH);
+            text.split(separator).map(number).collect::<Option<_>>().ok_or_else(wrong)
+        };
+        if !text.contains(':') {
+            return Ok(Self(numbers(',')?));
+        }
+        let &[start, end, step] = &numbers(':')?[..] else { return Err(wrong()) };
+        // A tenth of a tenth is not exact; the end is meant to be among the strengths.
+        let count = ((end - start) / step + 1e-9).floor();
+        if !(0.0..10_000.0).contains(&count) {
+            return Err(format!("`{text}` is no range of up to 10,000 strengths"));
+        }
+        // Multiples of a decimal step, rounded to what was meant.
+        let at = |i: u32| ((start + f64::from(i) * step) * 1e9).round() / 1e9;
+        Ok(Self((0..=count as u32).map(at).collect()))
+    }
+}
 
 /// What is done to a dense model through bridges.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -132,7 +132,7 @@ impl Estimate {
     /// [`Error::Communication`].
     pub fn on_each_of(mut self, communicator: &Communicator) -> Result<Self> {
         if communicator.size() > 1 {
-            self.on_host = communicator.topology()?.on_host as u64;
+            self.on_host = communicator.topology()?.local_size as u64;
             // As sent and as received.
             self.host_bytes = self.host_bytes.saturating_add(self.gradients.saturating_mul(8));
         }

@@ -11,6 +11,7 @@ pub mod lock;
 pub mod memory;
 pub mod metrics;
 pub mod presets;
+pub mod request;
 pub mod run;
 pub mod settings;
 pub mod step;

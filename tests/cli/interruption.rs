@@ -156,7 +156,7 @@ mod signals {
         assert_eq!(code, Some(130), "{said}");
         let stopped = logged(&run);
         assert!((7..1500).contains(&stopped), "stopped at {stopped}");
-        assert!(said.contains(&format!("stopped at step {stopped}; go on with: train --resume ")), "{said}");
+        assert!(said.contains(&format!("stopped at step {stopped}; continue with: train --resume ")), "{said}");
         assert!(run.join(format!("checkpoints/step-{stopped}/state.json")).exists());
         let said = succeeds(&mut resume(&run));
         assert!(said.contains(&format!("at step {stopped}")), "{said}");

@@ -64,7 +64,7 @@ fn a_training_saves_and_its_exit_code_names_the_signal() {
         assert_eq!(got, Some(code), "{said}");
         let steps = logged(&run);
         assert!(run.join(format!("checkpoints/step-{steps}/state.json")).exists(), "{said}");
-        assert!(said.contains(&format!("stopped at step {steps}; go on with: train --resume ")), "{said}");
+        assert!(said.contains(&format!("stopped at step {steps}; continue with: train --resume ")), "{said}");
     }
 }
 

@@ -199,7 +199,7 @@ fn ranks_hear_the_first_and_find_their_place() {
     });
     for (rank, (word, place)) in heard.iter().enumerate() {
         assert_eq!(word, "first");
-        assert_eq!((place.local, place.on_host), (rank, 3));
+        assert_eq!((place.local_rank, place.local_size), (rank, 3));
         let available = std::thread::available_parallelism().unwrap().get();
         assert_eq!(place.threads, (available / 3).max(1));
     }

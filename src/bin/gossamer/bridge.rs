@@ -1,17 +1,48 @@
-//! `gossamer bridge`.
+//! `gossamer bridge`, and the arguments that name a pair of models.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::bridges::{Objective, evaluate};
+use gossamer::bridges::PairRequest;
 use gossamer::files::check_output;
-use gossamer::model::Weights;
 use gossamer::settings::count;
 use gossamer::terminal::{Progress, screen};
 
-use crate::bridged::{Bridged, BridgedArgs};
-use crate::open::SourceArgs;
+use crate::open::{MAX_TOKENS, SourceArgs};
 
+/// A sparse model with bridges to a dense one.
+#[derive(clap::Args)]
+pub struct PairArgs {
+    /// The sparse model with its bridges: a run of `train bridges`, or one of its checkpoints
+    #[command(flatten)]
+    pub sparse: SourceArgs,
+    /// The dense model, if it is no longer where it was
+    #[arg(long, value_name = "MODEL")]
+    dense: Option<String>,
+    /// Files and folders of text (.py, .txt, .jsonl with a field `text`) [default: generated Python that no run trains on]
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Tokens of text to read at most, but at least a sequence
+    #[arg(long, default_value_t = 16_384, value_parser = count::<usize>(1, MAX_TOKENS))]
+    max_tokens: usize,
+    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+impl PairArgs {
+    pub fn request(&self) -> PairRequest {
+        PairRequest {
+            sparse: self.sparse.model.clone(),
+            dense: self.dense.clone(),
+            tokenizer: self.sparse.tokenizer.clone(),
+            offline: self.sparse.offline,
+            data: self.data.clone(),
+            max_tokens: self.max_tokens,
+            device: self.device.clone(),
+        }
+    }
+}
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,17 +52,14 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Errors of the bridges at every site, and how far models that go on across them stray from the dense model
+    /// Errors of the bridges at every site, and how far models that continue across them are from the dense model
     Eval(EvalArgs),
 }
 
 #[derive(clap::Args)]
 struct EvalArgs {
-    /// The sparse model: a run of `train bridges`, or one of its checkpoints
     #[command(flatten)]
-    sparse: SourceArgs,
-    #[command(flatten)]
-    bridged: BridgedArgs,
+    pair: PairArgs,
     /// Sequences that run at once; each goes through a model once for every site
     #[arg(long, default_value_t = 8, value_parser = count::<usize>(1, 65_536))]
     batch_size: usize,
@@ -44,21 +72,13 @@ struct EvalArgs {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    match &args.command {
-        Command::Eval(args) => eval(args),
-    }
-}
-
-fn eval(args: &EvalArgs) -> Result<()> {
+    let Command::Eval(args) = &args.command;
     args.png.as_ref().map_or(Ok(()), check_output)?;
     let progress = Progress::new();
     progress.stage("opening the models");
-    let Bridged { dense, sparse, bridges, sequences, .. } = args.bridged.open(&args.sparse)?;
-    let dense_weights = Weights::constant(&dense, &[]);
-    let observer = progress.observer();
-    let objective = Objective { observer, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
+    let pair = args.pair.request().open()?;
     progress.stage("measuring means");
-    let result = evaluate(&objective, &sequences, args.batch_size)?;
+    let result = pair.evaluate(args.batch_size, progress.observer())?;
     drop(progress);
     if let Some(path) = &args.png {
         result.chart()?.save(path)?;

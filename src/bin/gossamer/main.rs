@@ -1,7 +1,6 @@
 //! Every command but training.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod bridged;
 mod open;
 
 use std::process::ExitCode;

@@ -64,14 +64,14 @@ pub struct Communicator {
     waited: Arc<AtomicU64>,
 }
 
-/// Where a rank runs, beside which others.
+/// Where a rank runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// Which of the host's ranks it is, from 0.
-    pub local: usize,
+    /// Its number among the host's ranks, from 0.
+    pub local_rank: usize,
     /// Ranks on the host.
-    pub on_host: usize,
-    /// Threads for it: the processors that it may use, shared with those ranks that may use the same ones.
+    pub local_size: usize,
+    /// Threads for it: the processors that it may use, divided by the ranks that may use the same ones.
     pub threads: usize,
 }
 
@@ -228,8 +228,8 @@ impl Communicator {
         let on_my_host: Vec<_> = (0..all.len()).filter(|&rank| all[rank].starts_with(of(&host).as_bytes())).collect();
         let same_processors = all.iter().filter(|other| *other == own.as_bytes()).count();
         Ok(Topology {
-            local: on_my_host.iter().position(|&rank| rank == self.rank()).unwrap_or(0),
-            on_host: on_my_host.len(),
+            local_rank: on_my_host.iter().position(|&rank| rank == self.rank()).unwrap_or(0),
+            local_size: on_my_host.len(),
             threads: (available / same_processors.max(1)).max(1),
         })
     }

@@ -1,0 +1,202 @@
+//! What a user asks `train` for, as data: where the settings start, what replaces them, and where the run is.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint;
+use super::communicator::Communicator;
+use super::config::RunConfig;
+use super::data::sample;
+use super::lock::claim;
+use super::run::{Run, StartFrom};
+use crate::device::Device;
+use crate::files::check_output;
+use crate::observer::Observer;
+use crate::text::corpus::Source;
+use crate::text::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// A training run.
+#[derive(Clone, Debug, Default)]
+pub struct TrainRequest {
+    /// The preset whose settings are the start.
+    pub preset: String,
+    /// A TOML file whose settings replace those.
+    pub config: Option<PathBuf>,
+    /// Assignments `KEY=VALUE`, which replace those.
+    pub set: Vec<String>,
+    /// Files and folders to train on, instead of the settings'.
+    pub data: Vec<PathBuf>,
+    /// A `tokenizer.json` to use.
+    pub tokenizer: Option<PathBuf>,
+    /// The run's folder; none: `runs/NAME`, numbered if taken.
+    pub out: Option<PathBuf>,
+    /// The run to continue, or one of its checkpoints: all of the above is then its own.
+    pub resume: Option<PathBuf>,
+    /// Optimizer steps.
+    pub steps: Option<u64>,
+    /// Tokens to train on, instead of steps.
+    pub tokens: Option<u64>,
+    /// The device.
+    pub device: Option<String>,
+    /// The seed.
+    pub seed: Option<u64>,
+}
+
+/// A run that is ready to start.
+pub struct PreparedRun<'a> {
+    /// The run.
+    pub run: Run<'a>,
+    /// Whether its folder was created for it.
+    claimed: bool,
+}
+
+impl Drop for PreparedRun<'_> {
+    /// A run that failed before it wrote anything leaves no folder.
+    fn drop(&mut self) {
+        if self.claimed {
+            let _ = std::fs::remove_dir(&self.run.folder);
+        }
+    }
+}
+
+impl TrainRequest {
+    /// The settings. `adapt` changes the preset before anything else does.
+    ///
+    /// # Errors
+    /// Those of [`RunConfig::preset`], [`RunConfig::overlay_file`], [`RunConfig::set`] and
+    /// [`RunConfig::fit_vocabulary`]; [`Error::File`] if there is no run to resume, [`Error::Io`] for missing data.
+    pub fn settings(&self, adapt: impl FnOnce(&mut RunConfig)) -> Result<RunConfig> {
+        if let Some(folder) = self.resumed() {
+            let path = folder.join("config.toml");
+            if !path.exists() {
+                return Err(Error::file(folder, "holds no run to resume: it has no config.toml"));
+            }
+            return RunConfig::load(&path);
+        }
+        let mut config = RunConfig::preset(&self.preset)?;
+        adapt(&mut config);
+        let mut named = self.config.as_ref().map_or(Ok(Vec::new()), |path| config.overlay_file(path))?;
+        named.extend(config.set_all(&self.set)?);
+        let has = |key: &str| named.iter().any(|name| name == key);
+        if !self.data.is_empty() {
+            config.data.paths = self.data.clone();
+        }
+        if has("data.paths") || !self.data.is_empty() {
+            config.data.paths = config.data.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
+        }
+        if has("data.tokenizer") || self.tokenizer.is_some() {
+            let path = self.tokenizer.as_ref().or(config.data.tokenizer.as_ref());
+            config.data.tokenizer = path.map(|path| absolute(path)).transpose()?;
+        }
+        // Bridges join two models of one vocabulary, which is compared later.
+        if config.bridge.is_none() {
+            config.fit_vocabulary(has("model.vocab_size"))?;
+        }
+        config.run.seed = self.seed.unwrap_or(config.run.seed);
+        config.train.steps = self.steps.unwrap_or(config.train.steps);
+        if let Some(tokens) = self.tokens {
+            config.train.steps = tokens.div_ceil(config.tokens_per_step().max(1));
+        }
+        Ok(config)
+    }
+
+    /// Whether `resume` names a checkpoint, and not a run: the run's folder and the step.
+    fn checkpoint(&self) -> Option<(PathBuf, u64)> {
+        let path = self.resume.as_ref().filter(|path| !path.join("config.toml").exists())?;
+        checkpoint::run_and_step(path)
+    }
+
+    fn resumed(&self) -> Option<PathBuf> {
+        self.checkpoint().map(|(run, _)| run).or(self.resume.clone())
+    }
+
+    /// Where training starts.
+    pub fn start(&self) -> StartFrom {
+        match self.checkpoint() {
+            Some((_, step)) => StartFrom::Step(step),
+            None if self.resume.is_some() => StartFrom::Newest,
+            None => StartFrom::New,
+        }
+    }
+
+    /// Opens the device and the folder of a run with these settings, by default `runs/NAME`. All ranks share the folder;
+    /// corpora are kept next to it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings that cannot be trained with; those of [`Device::open`] and of the folder.
+    pub fn prepare<'a>(
+        &self,
+        mut config: RunConfig,
+        name: &str,
+        communicator: &Communicator,
+        observer: Observer<'a>,
+    ) -> Result<PreparedRun<'a>> {
+        config.run.device = self.device.clone().unwrap_or(config.run.device);
+        config.validate()?;
+        let device = Device::open_nth(&config.run.device, communicator.topology()?.local_rank)?;
+        let named = self.resumed().or(self.out.clone());
+        let claimed = named.is_none() && communicator.is_root();
+        let folder = match named {
+            Some(folder) => folder,
+            None if claimed => claim(&Path::new("runs").join(name))?,
+            // The root's is taken.
+            None => PathBuf::new(),
+        };
+        let folder = match (communicator.size(), folder.to_str()) {
+            (1, _) => folder,
+            (_, Some(text)) => PathBuf::from(communicator.broadcast(text)?),
+            (_, None) => {
+                let message = format!("{}: ranks can only share a folder whose name is UTF-8", folder.display());
+                return Err(Error::Communication(message));
+            }
+        };
+        let above = folder.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (cache, communicator) = (above.join("cache"), communicator.clone());
+        Ok(PreparedRun { run: Run { config, folder, cache, device, observer, communicator }, claimed })
+    }
+}
+
+/// The full path of existing data, so that a run can be resumed from anywhere. Links stay: each host of a cluster may
+/// have its own under one name.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    path.metadata().and_then(|_| std::path::absolute(path)).map_err(|e| Error::io(path, e))
+}
+
+/// A tokenizer to train.
+#[derive(Clone, Debug)]
+pub struct TokenizerRequest {
+    /// Files and folders to train on.
+    pub data: Vec<PathBuf>,
+    /// Entries.
+    pub vocab_size: usize,
+    /// Bytes of the data to read at most.
+    pub max_bytes: u64,
+    /// The file to write.
+    pub out: PathBuf,
+}
+
+/// What a tokenizer was trained on.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenizerSummary {
+    /// Entries.
+    pub vocab_size: usize,
+    /// Documents.
+    pub documents: usize,
+    /// Bytes of their text.
+    pub bytes: u64,
+}
+
+impl TokenizerRequest {
+    /// Trains the tokenizer and writes it.
+    ///
+    /// # Errors
+    /// Those of reading, training and writing; [`Error::Stopped`].
+    pub fn run(&self, observer: &Observer) -> Result<TokenizerSummary> {
+        check_output(&self.out)?;
+        let documents = sample(&Source::new(&self.data), self.max_bytes, observer)?;
+        let (count, bytes) = (documents.len(), documents.iter().map(|text| text.len() as u64).sum());
+        let tokenizer = Tokenizer::train(documents.into_iter(), self.vocab_size, observer)?;
+        tokenizer.save(&self.out)?;
+        Ok(TokenizerSummary { vocab_size: tokenizer.vocab_size(), documents: count, bytes })
+    }
+}
