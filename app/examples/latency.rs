@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use gossamer::bridges::ModelName;
 use gossamer::circuits::{Circuit, Node, NodeKind};
+use gossamer_explorer::jobs::{Job, Request};
 use gossamer_explorer::live::ask::{self, Question};
 use gossamer_explorer::live::choices::{Becomes, Choices, Setting, Steer};
 use gossamer_explorer::live::model::Opened;
 use gossamer_explorer::live::steer;
-use gossamer_explorer::live::worker::Worker;
 
 /// Edits that are timed.
 const EDITS: usize = 60;
@@ -32,22 +32,26 @@ fn main() -> anyhow::Result<()> {
 
     let (answered, heard) = channel();
     let shared = opened.clone();
-    let mut worker =
-        Worker::start(move |inbox| ask::serve(&shared, inbox), move || answered.send(()).unwrap_or_default());
+    let mut request = Request::new(Job::serve(
+        move || answered.send(()).unwrap_or_default(),
+        move |inbox| ask::serve(&shared, inbox),
+    ));
     let question = |channel: usize| {
         let mut choices = Choices::default();
         let node = Node { layer: 0, kind: NodeKind::MlpNeuron, index: channel };
         choices.settings.insert(node, Setting { becomes: Becomes::Mean, at: None });
         Question { prompt: prompt.clone(), edits: choices.edits(), head: Some((0, 0)) }
     };
-    report("an ablation, in the model, the circuit and the rest", &mut worker, &heard, &|i| {
+    report("an ablation, in the model, the circuit and the rest", &mut request, &heard, &|i| {
         question(i % config.mlp_width())
     })?;
 
     let (answered, heard) = channel();
     let (shared, sparse) = (opened.clone(), ModelName { path: String::new(), hash: String::new() });
-    let mut worker =
-        Worker::start(move |inbox| steer::serve(&shared, inbox), move || answered.send(()).unwrap_or_default());
+    let mut request = Request::new(Job::serve(
+        move || answered.send(()).unwrap_or_default(),
+        move |inbox| steer::serve(&shared, inbox),
+    ));
     let recipe = |channel: usize, strength: f64| {
         let channel = Some(format!("0.attn.act_in[{channel}]"));
         let counterfactual = Some(circuit.task.negative.clone());
@@ -55,32 +59,32 @@ fn main() -> anyhow::Result<()> {
         steer.recipe(&prompt, &sparse).unwrap_or_else(|e| unreachable!("{e}"))
     };
     let drag = |i: usize| recipe(0, i as f64 / EDITS as f64);
-    report("the strength dragged, with 8 random draws beside it", &mut worker, &heard, &drag)?;
+    report("the strength dragged, with 8 random draws beside it", &mut request, &heard, &drag)?;
     let node = |i: usize| recipe(i % config.d_model, 1.0);
-    report("another channel, from the sparse model on", &mut worker, &heard, &node)
+    report("another channel, from the sparse model on", &mut request, &heard, &node)
 }
 
 /// The median and the longest time until an answer is there, and until all of it is. Leaves out the first request, which opens things.
 fn report<Q, A>(
     what: &str,
-    worker: &mut Worker<Q, Result<A, String>>,
-    heard: &Receiver<()>,
-    request: &dyn Fn(usize) -> Q,
+    request: &mut Request<Q, A>,
+    wakes: &Receiver<()>,
+    nth: &dyn Fn(usize) -> Q,
 ) -> anyhow::Result<()>
 where
-    Q: Send + 'static,
+    Q: Clone + PartialEq + Send + 'static,
     A: Send + 'static,
 {
     let (mut soon, mut whole) = (Vec::new(), Vec::new());
     for i in 0..=EDITS {
         let start = Instant::now();
-        worker.ask(request(i));
+        request.send(nth(i));
         let mut times = Vec::new();
-        while worker.pending() {
-            heard.recv()?;
-            // Nothing, if an earlier look has already seen the answer of this call.
-            if let Some(answer) = worker.answer() {
-                answer.map_err(anyhow::Error::msg)?;
+        while request.pending() {
+            wakes.recv()?;
+            // An earlier poll may have received the answer already.
+            if request.poll() {
+                anyhow::ensure!(request.error.is_none(), "{}", request.error.as_deref().unwrap_or_default());
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
         }

@@ -11,7 +11,7 @@ use crate::curves::{self, Series};
 use crate::document::Document;
 use crate::item::Item;
 use crate::scene::Scene;
-use crate::timeline::{self, Timeline};
+use crate::timeline::{self, Revision, Timeline};
 use crate::view::{Sublayer, View};
 
 /// An open document's timeline.
@@ -20,7 +20,7 @@ pub struct Film {
     /// Nothing while it is not shown; otherwise it, or why there is none.
     timeline: Option<Result<Timeline, String>>,
     /// Where the drawing is.
-    frame: Option<(usize, u64)>,
+    frame: Option<Revision>,
     /// Since when the present checkpoint is shown, while they follow each other by themselves.
     since: Option<f64>,
 }
@@ -58,8 +58,8 @@ impl Film {
         }
     }
 
-    fn now(&self) -> Option<(usize, u64)> {
-        self.timeline.as_ref()?.as_ref().ok()?.frame()
+    fn now(&self) -> Option<Revision> {
+        self.timeline.as_ref()?.as_ref().ok()?.revision()
     }
 }
 
@@ -80,7 +80,7 @@ const PAUSE: f64 = 0.7;
 /// Shows the timeline; `selected` and `task` are what most is told about. Whether all shall be read again.
 fn show(ui: &mut Ui, timeline: &mut Timeline, since: &mut Option<f64>, selected: Option<Item>, task: &str) -> bool {
     let mut again = false;
-    timeline.listen();
+    timeline.poll();
     let last = timeline.steps.len().saturating_sub(1);
     ui.horizontal(|ui| {
         ui.strong("timeline");
@@ -88,28 +88,28 @@ fn show(ui: &mut Ui, timeline: &mut Timeline, since: &mut Option<f64>, selected:
         let now = ui.input(|input| input.time);
         if ui.button(if playing { "Pause" } else { "Play" }).clicked() {
             *since = (!playing).then_some(now);
-            if !playing && timeline.at() == last {
-                timeline.go(0);
+            if !playing && timeline.selected() == last {
+                timeline.select(0);
             }
         }
-        let mut at = timeline.at();
+        let mut at = timeline.selected();
         let steps = timeline.steps.clone();
         let shown = move |at: f64, _| steps.get(at as usize).map(|step| format!("step {step}")).unwrap_or_default();
         ui.spacing_mut().slider_width = 260.0;
         if ui.add(Slider::new(&mut at, 0..=last).text("checkpoint").custom_formatter(shown)).changed() {
-            timeline.go(at);
+            timeline.select(at);
         }
         play(ui, timeline, since, (last, now));
         again = ui.button("Read again").on_hover_text("a run that goes on has more by now").clicked();
-        let (done, all) = (timeline.looked_at(), timeline.steps.len());
-        if all == 0 && timeline.trouble.is_none() {
+        let (done, all) = (timeline.checkpoints().len(), timeline.steps.len());
+        if all == 0 && timeline.error.is_none() {
             ui.weak("no checkpoint yet");
         } else if done < all {
             ui.weak(format!("{done} of {all} checkpoints looked at"));
         }
     });
-    if let Some(trouble) = &timeline.trouble {
-        ui.colored_label(ui.visuals().warn_fg_color, trouble);
+    if let Some(error) = &timeline.error {
+        ui.colored_label(ui.visuals().warn_fg_color, error);
     }
     ui.label(told(timeline, task));
     let step = timeline.step().map(|step| step as f64);
@@ -124,7 +124,7 @@ fn show(ui: &mut Ui, timeline: &mut Timeline, since: &mut Option<f64>, selected:
     if let Some(step) = wanted {
         let distance = |at: &usize| (timeline.steps[*at] as f64 - step).abs();
         let nearest = (0..timeline.steps.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)));
-        nearest.into_iter().for_each(|at| timeline.go(at));
+        nearest.into_iter().for_each(|at| timeline.select(at));
     }
     again
 }
@@ -132,12 +132,12 @@ fn show(ui: &mut Ui, timeline: &mut Timeline, since: &mut Option<f64>, selected:
 /// Goes on to the next checkpoint when it is time.
 fn play(ui: &Ui, timeline: &mut Timeline, since: &mut Option<f64>, (last, now): (usize, f64)) {
     let Some(start) = *since else { return };
-    if timeline.at() >= last {
+    if timeline.selected() >= last {
         *since = None;
         return;
     }
     if now - start >= PAUSE {
-        timeline.go(timeline.at() + 1);
+        timeline.select(timeline.selected() + 1);
         *since = Some(now);
     }
     ui.ctx().request_repaint_after(Duration::from_secs_f64(PAUSE));
@@ -151,10 +151,10 @@ fn told(timeline: &Timeline, task: &str) -> String {
     for (what, name) in [("loss", "loss"), ("validation", "validation_loss"), ("density", "density")] {
         parts.extend(logged(name).map(|value| format!("{what} {value:.4}")));
     }
-    match timeline.moment() {
+    match timeline.checkpoint() {
         None => parts.push("not looked at yet".into()),
-        Some(moment) => {
-            match &moment.scores {
+        Some(data) => {
+            match &data.scores {
                 Ok(scores) => {
                     let good = scores.iter().filter(|score| score.accuracy >= 0.9).count();
                     parts.push(format!("{good} of {} tasks at least 90 % right", scores.len()));
@@ -163,12 +163,12 @@ fn told(timeline: &Timeline, task: &str) -> String {
                 }
                 Err(why) => parts.push(why.clone()),
             }
-            match &moment.circuit {
+            match &data.circuit {
                 Ok(circuit) => {
                     let (edges, loss) = (circuit.counts.edges, circuit.losses.test.circuit);
                     parts.push(format!("the circuit's nodes: {edges} edges, task loss {loss:.3}"));
                 }
-                Err(why) if moment.scores.as_ref().err() == Some(why) => {}
+                Err(why) if data.scores.as_ref().err() == Some(why) => {}
                 Err(why) => parts.push(why.clone()),
             }
         }
@@ -184,9 +184,9 @@ fn charts(timeline: &Timeline, selected: Option<Item>, task: &str) -> Vec<(Strin
         strong,
     };
     let mut tasks: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for moment in timeline.moments() {
-        for score in moment.scores.iter().flatten() {
-            tasks.entry(&score.task).or_default().push((moment.step as f64, score.accuracy));
+    for data in timeline.checkpoints() {
+        for score in data.scores.iter().flatten() {
+            tasks.entry(&score.task).or_default().push((data.step as f64, score.accuracy));
         }
     }
     let tasks = tasks.into_iter().map(|(name, points)| Series { name: name.into(), points, strong: name == task });

@@ -9,7 +9,7 @@ use gossamer::formats::ModelFiles;
 
 use crate::document::Document;
 use crate::item::Item;
-use crate::jobs::Jobs;
+use crate::jobs::Job;
 
 /// Tokens that are listed of a channel.
 const LISTED: usize = 16;
@@ -20,13 +20,13 @@ pub struct Vocabulary {
     known: BTreeMap<usize, Result<[TokenWeights; 2], String>>,
     wanted: Option<usize>,
     /// Columns of the embedding and the unembedding.
-    looking: Jobs<[TokenWeights; 2]>,
+    looking: Option<Job<Result<[TokenWeights; 2], String>>>,
 }
 
 impl Vocabulary {
     /// Shows the tokens of the item's channel, if it has one.
     pub fn show(&mut self, ui: &mut Ui, document: &Document, selected: Option<Item>) {
-        if let Some((channel, found)) = self.wanted.zip(self.looking.finished()) {
+        if let Some((channel, found)) = self.wanted.zip(Job::take_result(&mut self.looking)) {
             self.known.insert(channel, found);
         }
         let channel = match selected {
@@ -61,12 +61,12 @@ impl Vocabulary {
     fn look_up(&mut self, ui: &Ui, document: &Document, channel: usize) {
         let Some(path) = document.model_path() else { return };
         let (tokenizer, waker) = (document.tokenizer.clone(), ui.ctx().clone());
-        let work = move || {
+        let work = move |_: &_| {
             let found = ModelFiles::open(&path).and_then(|files| {
                 channel_tokens(&files.config, files.weights.as_ref(), tokenizer.as_ref(), channel, LISTED)
             });
             found.map_err(|e| e.to_string())
         };
-        self.looking.start(work, move || waker.request_repaint());
+        self.looking = Some(Job::run(move || waker.request_repaint(), work));
     }
 }

@@ -17,7 +17,7 @@ use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::lock::RunLock;
 use gossamer_explorer::document::Document;
 use gossamer_explorer::explorer::Explorer;
-use gossamer_explorer::runs::{Order, Work, settings};
+use gossamer_explorer::runs::{JobResult, JobSpec, RunJob, settings};
 use gossamer_explorer::timeline::{Timeline, run_of};
 
 #[test]
@@ -35,7 +35,7 @@ fn a_model_is_trained_stopped_and_opened_from_the_window() {
     click(&mut harness, "Stop");
     wait_for(&mut harness, "stopped at step");
     assert!(fs::read_dir(run.join("checkpoints")).unwrap().count() > 0);
-    click(&mut harness, "Open what was made");
+    click(&mut harness, "Open the result");
     wait_for(&mut harness, "a model without circuits");
     harness.run();
     harness.get_by_label("1 layer, 2 heads of 16, width 16, 64 neurons");
@@ -62,8 +62,8 @@ fn what_cannot_be_started_says_why() {
     harness.run();
 
     let folder = tempfile::tempdir().unwrap();
-    let order = Order::Find { model: folder.path().into(), task: "var_if".into(), settings: Box::default() };
-    let work = finished(Work::start(order, || ()));
+    let order = JobSpec::Find { model: folder.path().into(), task: "var_if".into(), settings: Box::default() };
+    let work = finished(RunJob::start(order, || ()));
     assert!(work.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains("no weights")));
 
     // A run with bridges goes on without them here: it must not go on at all.
@@ -72,8 +72,8 @@ fn what_cannot_be_started_says_why() {
     let run = folder.path().join("bridged");
     fs::create_dir(&run).unwrap();
     fs::write(run.join("config.toml"), config.to_toml().unwrap()).unwrap();
-    let order = Order::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
-    let work = finished(Work::start(order, || ()));
+    let order = JobSpec::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
+    let work = finished(RunJob::start(order, || ()));
     let told = format!("`train --resume {}`", run.display());
     assert!(work.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains(&told)), "{:?}", work.outcome);
     assert_eq!(fs::read_dir(&run).unwrap().count(), 1);
@@ -84,22 +84,22 @@ fn a_run_that_another_process_writes_in_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let lock = RunLock::take(&run).unwrap();
-    let order = || Order::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
-    let work = finished(Work::start(order(), || ()));
+    let order = || JobSpec::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
+    let work = finished(RunJob::start(order(), || ()));
     let why = work.outcome.as_ref().unwrap().as_ref().unwrap_err();
     assert!(why.contains(&format!("process {} is writing in this run", std::process::id())), "{why}");
     drop(lock);
-    let (made, _) = finished(Work::start(order(), || ())).outcome.take().unwrap().unwrap();
-    assert_eq!(made, run);
+    let made = finished(RunJob::start(order(), || ())).outcome.take().unwrap().unwrap();
+    assert_eq!(made.path, run);
 }
 
 /// Work that is done.
-fn finished(mut work: Work) -> Work {
+fn finished(mut work: RunJob) -> RunJob {
     let start = std::time::Instant::now();
     while work.outcome.is_none() {
         assert!(start.elapsed().as_secs() < 100, "{} does not end", work.title);
         std::thread::sleep(std::time::Duration::from_millis(20));
-        work.listen();
+        work.poll();
     }
     work
 }
@@ -110,19 +110,19 @@ fn circuits_are_found_and_the_search_can_be_stopped() {
     let run = train(folder.path());
     let order = |steps, target_loss| {
         let settings = Settings { steps, target_loss, pairs: 4, eval_pairs: 8, ..Settings::default() };
-        Order::Find { model: run.clone(), task: "single_double_quote".into(), settings: Box::new(settings) }
+        JobSpec::Find { model: run.clone(), task: "single_double_quote".into(), settings: Box::new(settings) }
     };
     // Chance is good enough, so that no node is needed.
-    let work = finished(Work::start(order(3, 0.7), || ()));
-    let (file, said) = work.outcome.as_ref().unwrap().as_ref().unwrap();
+    let work = finished(RunJob::start(order(3, 0.7), || ()));
+    let JobResult { path: file, message } = work.outcome.as_ref().unwrap().as_ref().unwrap();
     assert_eq!((file, work.curve.len()), (&run.join("circuits/single_double_quote.json"), 3));
-    assert!(said.starts_with("0 nodes, 0 edges"), "{said}");
+    assert!(message.starts_with("0 nodes, 0 edges"), "{message}");
     assert_eq!(Circuit::load(file).unwrap().settings["steps"], 3);
 
-    let mut work = Work::start(order(1_000_000, 0.7), || ());
+    let mut work = RunJob::start(order(1_000_000, 0.7), || ());
     while work.progress.done == 0 {
         std::thread::sleep(std::time::Duration::from_millis(5));
-        work.listen();
+        work.poll();
         assert!(work.outcome.is_none(), "{:?}", work.outcome);
     }
     work.stop();
@@ -308,17 +308,17 @@ fn an_edge_has_a_place_before_it_has_a_weight() {
     let last = Circuit::load(&file).unwrap();
     let mut timeline = Timeline::start(&run, last.clone(), || ());
     let start = std::time::Instant::now();
-    while timeline.looked_at() < 3 {
-        assert!(start.elapsed().as_secs() < 100 && timeline.trouble.is_none(), "{:?}", timeline.trouble);
+    while timeline.checkpoints().len() < 3 {
+        assert!(start.elapsed().as_secs() < 100 && timeline.error.is_none(), "{:?}", timeline.error);
         std::thread::sleep(std::time::Duration::from_millis(20));
-        timeline.listen();
+        timeline.poll();
     }
     assert_eq!((timeline.steps.as_slice(), timeline.step()), (&[2, 4, 6][..], Some(6)));
     assert_eq!(timeline.logged.iter().map(|line| line.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     let weights = |circuit: &Circuit| circuit.edges.iter().filter(|edge| edge.weight != 0.0).count();
     let mut sizes = Vec::new();
     for at in 0..3 {
-        timeline.go(at);
+        timeline.select(at);
         let now = timeline.circuit().unwrap();
         sizes.push((now.edges.len(), weights(&now), now.embeddings.len(), now.unembeddings.len()));
     }
@@ -352,12 +352,12 @@ fn a_damaged_checkpoint_does_not_end_the_timeline_and_one_that_is_named_is_it() 
     fs::write(checkpoint(4).join("model.safetensors"), "damaged").unwrap();
     let mut timeline = Timeline::start(&run, last, || ());
     let start = std::time::Instant::now();
-    while timeline.looked_at() < 3 {
-        assert!(start.elapsed().as_secs() < 100 && timeline.trouble.is_none(), "{:?}", timeline.trouble);
+    while timeline.checkpoints().len() < 3 {
+        assert!(start.elapsed().as_secs() < 100 && timeline.error.is_none(), "{:?}", timeline.error);
         std::thread::sleep(std::time::Duration::from_millis(20));
-        timeline.listen();
+        timeline.poll();
     }
-    let whole: Vec<bool> = timeline.moments().map(|m| m.circuit.is_ok() && m.scores.is_ok()).collect();
+    let whole: Vec<bool> = timeline.checkpoints().map(|m| m.circuit.is_ok() && m.scores.is_ok()).collect();
     assert_eq!(whole, [true, false, true]);
 }
 

@@ -116,7 +116,7 @@ impl Explorer {
             });
             self.runs.menu(ui, || self.open.as_ref().and_then(|open| open.document.model_path()));
             self.choose_circuit(ui);
-            if self.opening.pending() {
+            if self.opening.is_some() {
                 ui.weak("opening …");
             }
             ui.weak(&self.said);
@@ -148,7 +148,7 @@ impl Explorer {
             None => PathBuf::from(format!("{}.export.{extension}", open.document.file_stem())),
         };
         let text = match extension {
-            "png" => return self.snapshots.ask(path),
+            "png" => return self.snapshots.request(path),
             "svg" => svg(&open.scene.1.seen(&open.view)),
             _ => open.document.circuit.to_json(),
         };

@@ -18,9 +18,9 @@ use crate::film::Film;
 use crate::graph::{self, Camera};
 use crate::history::History;
 use crate::item::Item;
-use crate::jobs::Jobs;
+use crate::jobs::Job;
 use crate::live::Live;
-use crate::run_window::{Choices, Runs};
+use crate::run_window::{RunChoices, RunWindow};
 use crate::scene::Scene;
 use crate::snapshot::Snapshots;
 use crate::view::{Edits, Sublayer, View};
@@ -41,7 +41,7 @@ struct Session {
     order: Vec<String>,
     /// How models were trained and circuits sought last.
     #[serde(deserialize_with = "readable")]
-    runs: Choices,
+    runs: RunChoices,
 }
 
 /// What can be read of a part of the session: what cannot must not cost the rest.
@@ -59,7 +59,7 @@ fn each_readable<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, 
 pub struct Explorer {
     session: Session,
     open: Option<Open>,
-    opening: Jobs<Document>,
+    opening: Option<Job<Result<Document, String>>>,
     search: String,
     find: bool,
     /// Whether keys went to a text, a menu or the window that asks for a path when the frame before this one ended.
@@ -69,7 +69,7 @@ pub struct Explorer {
     /// What went wrong, until it was read.
     error: Option<String>,
     said: String,
-    runs: Runs,
+    runs: RunWindow,
     snapshots: Snapshots,
 }
 
@@ -111,11 +111,11 @@ impl Explorer {
     pub fn new(ctx: &Context, storage: Option<&dyn Storage>, path: Option<&Path>) -> Self {
         let saved = storage.and_then(|storage| storage.get_string("session"));
         let session: Session = saved.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        let runs = Runs::new(session.runs.clone());
+        let runs = RunWindow::new(session.runs.clone());
         let mut explorer = Self {
             session,
             open: None,
-            opening: Jobs::default(),
+            opening: None,
             search: String::new(),
             find: false,
             elsewhere: false,
@@ -138,7 +138,8 @@ impl Explorer {
         let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
         let ctx = ctx.clone();
         let open = move || path.map_or_else(Document::example, |path| Document::open(&path));
-        self.opening.start(move || open().map_err(|e| format!("{e:#}")), move || ctx.request_repaint());
+        let open = move |_: &_| open().map_err(|e| format!("{e:#}"));
+        self.opening = Some(Job::run(move || ctx.request_repaint(), open));
     }
 
     fn show_example(&mut self) {
@@ -214,7 +215,7 @@ impl Explorer {
         if let Some(path) = wanted.or(dropped).or(self.runs.show(ctx)) {
             self.start_opening(ctx, Some(&path));
         }
-        self.error = self.error.take().or(self.runs.trouble());
+        self.error = self.error.take().or(self.runs.error());
         match self.snapshots.finished() {
             Some(Ok(path)) => self.said = format!("saved {}", path.display()),
             Some(Err(error)) => self.error = Some(error),
@@ -251,7 +252,7 @@ fn key(document: &Document) -> String {
 
 impl App for Explorer {
     fn ui(&mut self, ui: &mut Ui, _: &mut Frame) {
-        match self.opening.finished() {
+        match Job::take_result(&mut self.opening) {
             Some(Ok(document)) => self.show_document(document),
             Some(Err(error)) => {
                 self.error = Some(error);
@@ -297,7 +298,7 @@ impl App for Explorer {
             CentralPanel::default().show(ui, |ui| ui.centered_and_justified(|ui| ui.weak("opening …")));
         }
         self.windows(&ui.ctx().clone());
-        self.snapshots.take(ui.ctx(), self.open.as_ref().and_then(|open| open.camera.window()));
+        self.snapshots.update(ui.ctx(), self.open.as_ref().and_then(|open| open.camera.window()));
         self.elsewhere = ui.ctx().text_edit_focused() || ui.ctx().any_popup_open() || self.path.is_some();
         if let (Some(before), Some(open)) = (before, &mut self.open) {
             // Dragging and writing are one edit each, however many frames they take.

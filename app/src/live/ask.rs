@@ -10,7 +10,7 @@ use gossamer::files::HostTensor;
 use gossamer::model::{Edit, ranked};
 
 use super::model::Opened;
-use super::worker::Inbox;
+use crate::jobs::Inbox;
 
 /// Tokens listed after a prompt.
 const TOKENS: usize = 10;
@@ -49,16 +49,16 @@ pub struct Answer {
 type Plain = (String, Vec<u32>, Arc<Response>);
 
 /// Answers questions about a model and its circuit.
-pub fn serve(opened: &Opened, mut inbox: Inbox<Question, Result<Answer, String>>) {
+pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Answer, String>, Question>) {
     let means = opened.means.clone();
     let probe = means.and_then(|means| Probe::new(&opened.model, &opened.circuit, means).map_err(|e| e.to_string()));
     let mut plain: Option<Plain> = None;
-    while let Some(question) = inbox.take() {
-        let said = probe
+    while let Some(question) = inbox.next() {
+        let answer = probe
             .as_ref()
             .map_err(Clone::clone)
             .and_then(|probe| on_worker(|| answer(opened, probe, &mut plain, question)).map_err(|e| format!("{e:#}")));
-        inbox.done(said);
+        inbox.reporter.finish(answer);
     }
 }
 

@@ -14,7 +14,6 @@ pub mod panel;
 mod prompt;
 pub mod steer;
 mod table;
-pub mod worker;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -27,13 +26,12 @@ use gossamer::circuits::{Node, NodeEntry};
 
 use crate::document::Document;
 use crate::item::Item;
-use crate::jobs::{Jobs, STOPPED};
+use crate::jobs::{Job, Request};
 use crate::view::View;
 use ask::{Answer, Question};
 use choices::Steer;
 use model::Opened;
 use steer::Steered;
-use worker::Worker;
 
 /// What is shown below the drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +46,13 @@ pub enum Tab {
 #[derive(Default)]
 pub struct Live {
     tab: Option<Tab>,
-    opening: Jobs<Opened>,
+    opening: Option<Job<Result<Opened, String>>>,
     /// The model, or why it is not there; nothing before it was asked for.
     model: Option<Result<Arc<Opened>, String>>,
     /// What is written where a model can be named.
     named: String,
-    asking: Option<Asking<Question, Answer>>,
-    steering: Option<Asking<Recipe, Steered>>,
+    asking: Option<Request<Question, Answer>>,
+    steering: Option<Request<Recipe, Steered>>,
     shelf: Shelf,
 }
 
@@ -73,39 +71,6 @@ struct Shelf {
     said: String,
 }
 
-/// Questions to a worker, and the newest answer.
-struct Asking<Q, A> {
-    worker: Worker<Q, Result<A, String>>,
-    asked: Option<Q>,
-    answer: Option<Arc<A>>,
-    /// Why there is no answer to what was asked last.
-    error: Option<String>,
-}
-
-impl<Q: Clone + PartialEq + Send + 'static, A: Send + 'static> Asking<Q, A> {
-    fn new(worker: Worker<Q, Result<A, String>>) -> Self {
-        Self { worker, asked: None, answer: None, error: None }
-    }
-
-    /// Takes what has come.
-    fn hear(&mut self) {
-        match self.worker.answer() {
-            Some(Ok(answer)) => (self.answer, self.error) = (Some(Arc::new(answer)), None),
-            Some(Err(error)) => self.error = Some(error),
-            None if self.worker.stopped() => self.error = Some(STOPPED.into()),
-            None => {}
-        }
-    }
-
-    /// Asks, if it is a new question.
-    fn ask(&mut self, question: Q) {
-        if self.asked.as_ref() != Some(&question) {
-            self.asked = Some(question.clone());
-            self.worker.ask(question);
-        }
-    }
-}
-
 impl Live {
     /// Nothing open yet but the tab, if it was open before.
     pub fn new(tab: Option<Tab>) -> Self {
@@ -122,19 +87,19 @@ impl Live {
         let (file, circuit, ctx) = (document.path.clone(), document.circuit.clone(), ctx.clone());
         (self.model, self.asking, self.steering) = (None, None, None);
         let known = document.model_path();
-        let find = move || {
+        let find = move |_: &_| {
             let found = Opened::find(file.as_deref(), &circuit, known.as_deref(), named.as_deref());
             found.map_err(|e| format!("{e:#}"))
         };
-        self.opening.start(find, move || ctx.request_repaint());
+        self.opening = Some(Job::run(move || ctx.request_repaint(), find));
     }
 
     /// Takes what has come from the workers, and asks them what is to be known now.
     fn update(&mut self, ctx: &Context, document: &Document, view: &View) {
-        if let Some(found) = self.opening.finished() {
+        if let Some(found) = Job::take_result(&mut self.opening) {
             self.model = Some(found.map(Arc::new));
         }
-        if self.tab.is_some() && self.model.is_none() && !self.opening.pending() {
+        if self.tab.is_some() && self.model.is_none() && self.opening.is_none() {
             self.open(ctx, document, None);
         }
         let Some(Ok(opened)) = &self.model else { return };
@@ -145,23 +110,23 @@ impl Live {
         let choices = &view.edits.live;
         let asking = self.asking.get_or_insert_with(|| {
             let opened = opened.clone();
-            Asking::new(Worker::start(move |inbox| ask::serve(&opened, inbox), wake()))
+            Request::new(Job::serve(wake(), move |inbox| ask::serve(&opened, inbox)))
         });
         let head = match view.selected {
             Some(Item::Node(node)) => document.circuit.model.head(node).map(|(head, _)| (node.layer, head)),
             _ => None,
         };
-        asking.hear();
-        asking.ask(Question { prompt: prompt(document, view).into(), edits: choices.edits(), head });
+        asking.poll();
+        asking.send(Question { prompt: prompt(document, view).into(), edits: choices.edits(), head });
         // Also while what is written now cannot be asked.
-        self.steering.iter_mut().for_each(Asking::hear);
+        self.steering.iter_mut().for_each(|steering| _ = steering.poll());
         let recipe = recipe(document, view, opened);
         if let (Some(Tab::Bridge), Ok(recipe)) = (self.tab, recipe) {
             let steering = self.steering.get_or_insert_with(|| {
                 let opened = opened.clone();
-                Asking::new(Worker::start(move |inbox| steer::serve(&opened, inbox), wake()))
+                Request::new(Job::serve(wake(), move |inbox| steer::serve(&opened, inbox)))
             });
-            steering.ask(recipe);
+            steering.send(recipe);
         }
     }
 
@@ -181,9 +146,9 @@ impl Live {
 
     /// Whether something is still being opened or computed.
     pub fn pending(&self) -> bool {
-        self.opening.pending()
-            || self.asking.as_ref().is_some_and(|asking| asking.worker.pending())
-            || self.steering.as_ref().is_some_and(|steering| steering.worker.pending())
+        self.opening.is_some()
+            || self.asking.as_ref().is_some_and(|asking| asking.pending())
+            || self.steering.as_ref().is_some_and(|steering| steering.pending())
     }
 
     /// The chosen token, by number, of the newest answer.

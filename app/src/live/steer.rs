@@ -12,7 +12,7 @@ use gossamer::text::sequences::sequences;
 
 use super::ask::{encode, shown};
 use super::model::Opened;
-use super::worker::Inbox;
+use crate::jobs::Inbox;
 
 /// Tokens of generated text that the streams' scales are measured on: as many as `gossamer steer` takes unless told otherwise.
 const REFERENCE_TOKENS: usize = 16_384;
@@ -61,20 +61,20 @@ impl Bridged {
 
 /// Answers recipes with the bridges beside a sparse model: soon with what the steered model says, and with the random channels, which take
 /// longer, unless something newer is wanted by then.
-pub fn serve(opened: &Opened, mut inbox: Inbox<Recipe, Result<Steered, String>>) {
+pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Steered, String>, Recipe>) {
     let bridged = Bridged::open(opened).map_err(|e| format!("{e:#}"));
     let mut desk = Desk::default();
-    while let Some(recipe) = inbox.take() {
+    while let Some(recipe) = inbox.next() {
         let bridged = bridged.as_ref().map_err(Clone::clone);
         let said = bridged.and_then(|bridged| desk.steered(opened, bridged, &recipe).map_err(|e| format!("{e:#}")));
         match said {
             Ok(said) if recipe.random > 0 => {
-                inbox.early(Ok(said));
+                inbox.reporter.update(Ok(said));
                 if !inbox.outdated() {
-                    inbox.done(desk.compared(&recipe).map_err(|e| format!("{e:#}")));
+                    inbox.reporter.finish(desk.compared(&recipe).map_err(|e| format!("{e:#}")));
                 }
             }
-            other => inbox.done(other),
+            other => inbox.reporter.finish(other),
         }
     }
 }
