@@ -4,12 +4,10 @@
 //!
 //! * [`item`]: what can be selected, and its name; [`view`]: a person's choices, which `history` undoes;
 //! * [`scene`]: the layout of a circuit, and what a [`view::View`] shows of it; `graph` draws it;
-//! * [`document`]: opening files, `about` describes them; [`jobs`]: background work;
+//! * [`document`]: opening files; `session`: what is kept between sessions; [`jobs`]: background work;
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
-//! * [`timeline`]: a run's checkpoints, shown by `film`; [`runs`]: training and circuit search, with their
-//!   windows in `run_window`;
-//! * [`explorer`]: the window; `details` describes the selection, `curves` draws charts, `text` formats,
-//!   `snapshot` saves a PNG, `vocabulary` looks up tokens of residual channels.
+//! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows in `run_window`;
+//! * [`explorer`]: the window; `commands`: menus and keys; `panels`: everything around the drawing.
 //!
 //! The library does the computing.
 #![warn(missing_docs)]
@@ -33,14 +31,12 @@ pub mod timeline;
 #[doc(hidden)]
 pub mod view;
 
-mod about;
-mod curves;
-mod details;
-mod film;
+mod commands;
 mod graph;
 mod history;
-mod number;
+mod panels;
 mod run_window;
+mod session;
 mod snapshot;
 mod text;
-mod vocabulary;
+mod widgets;

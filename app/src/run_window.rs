@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use eframe::egui::{Button, ComboBox, Context, DragValue, ProgressBar, TextEdit, Ui, Window};
+use eframe::egui::{Button, ComboBox, Context, ProgressBar, Ui, Window};
 use gossamer::circuits::prune::Settings;
 use gossamer::circuits::tasks;
 use gossamer::train::lock::free;
 use serde::{Deserialize, Serialize};
 
-use crate::curves::{self, Series};
-use crate::number::finite;
+use crate::panels::{Series, chart};
 use crate::runs::{self, JobSpec, RunJob};
+use crate::widgets::{finite, number_field, text_field};
 
 /// Where windows open: next to the controls, below the menus.
 const POSITION: [f32; 2] = [260.0, 60.0];
@@ -67,25 +67,13 @@ impl RunWindow {
         Self { choices, ..Self::default() }
     }
 
-    /// The menu. `model` is where the open document's model is.
-    pub fn menu(&mut self, ui: &mut Ui, model: impl FnOnce() -> Option<PathBuf>) {
-        ui.menu_button("Run", |ui| {
-            if ui.button("Train…").clicked() {
-                self.train();
-                ui.close();
-            }
-            if ui.button("Find a circuit…").clicked() {
-                self.find(model());
-                ui.close();
-            }
-            ui.add_enabled_ui(self.job.is_some(), |ui| {
-                if ui.button("Show the job").clicked() {
-                    self.shown = true;
-                    ui.close();
-                }
-            });
-        });
-        self.status(ui);
+    pub fn has_job(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// Shows the window of the job.
+    pub fn show_window(&mut self) {
+        self.shown = true;
     }
 
     /// Receives updates and shows a line about a running job.
@@ -173,7 +161,7 @@ impl RunWindow {
             ui.add(ProgressBar::new(share).text(format!("step {} of {}", job.progress.done, job.progress.all)));
             if job.curve.len() > 1 {
                 let line = Series { name: "loss".into(), points: job.curve.clone(), strong: true };
-                curves::show(ui, "loss", &[line], None, 90.0);
+                chart(ui, "loss", &[line], None, 90.0);
             }
             for note in &job.notes {
                 ui.weak(format!("note: {note}"));
@@ -218,15 +206,15 @@ fn train_form(ui: &mut Ui, choices: &mut RunChoices, folder: &mut String, runnin
             }
         }
     });
-    field(ui, "settings", &mut choices.changes, "such as steps=600 data.paths=[\"/path/to/code\"]");
-    field(ui, "folder", folder, "a new folder, or a run to continue");
+    text_field(ui, "settings", &mut choices.changes, "such as steps=600 data.paths=[\"/path/to/code\"]", 380.0);
+    text_field(ui, "folder", folder, "a new folder, or a run to continue", 380.0);
     start(ui, running, folder)
 }
 
 /// Returns whether to start.
 fn circuit_form(ui: &mut Ui, choices: &mut RunChoices, model: &mut String, running: bool) -> bool {
     ui.label("Finds the fewest channels with which the model does a task. The result is in the folder `circuits` next to the model.");
-    field(ui, "model", model, "a run, a checkpoint or the folder of a model");
+    text_field(ui, "model", model, "a run, a checkpoint or the folder of a model", 380.0);
     ComboBox::from_label("task").selected_text(&choices.task).show_ui(ui, |ui| {
         for task in tasks::all() {
             let chosen = choices.task == task.name;
@@ -236,26 +224,15 @@ fn circuit_form(ui: &mut Ui, choices: &mut RunChoices, model: &mut String, runni
         }
     });
     ui.horizontal(|ui| {
-        let name = ui.label("target loss");
         finite(&mut choices.target_loss, |value| {
-            ui.add(DragValue::new(value).speed(0.01).range(0.001..=0.69)).labelled_by(name.id)
-        });
+            number_field(ui, "target loss", value, |number| number.speed(0.01).range(0.001..=0.69))
+        })
     });
-    ui.horizontal(|ui| {
-        let name = ui.label("steps");
-        ui.add(DragValue::new(&mut choices.steps).range(1..=10_000)).labelled_by(name.id);
-    });
+    ui.horizontal(|ui| number_field(ui, "steps", &mut choices.steps, |number| number.range(1..=10_000)));
     if runs::circuit_file(Path::new(model.trim()), &choices.task).exists() {
         ui.weak("replaces the existing circuit of this task");
     }
     start(ui, running, model)
-}
-
-fn field(ui: &mut Ui, name: &str, text: &mut String, hint: &str) {
-    ui.horizontal(|ui| {
-        let name = ui.label(name);
-        ui.add(TextEdit::singleline(text).hint_text(hint).desired_width(380.0)).labelled_by(name.id);
-    });
 }
 
 fn start(ui: &mut Ui, running: bool, path: &str) -> bool {

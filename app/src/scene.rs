@@ -143,8 +143,8 @@ impl Scene {
         Some((item(spots.first())?, item(spots.last())?))
     }
 
-    /// What a view lets be seen of the circuit: without what it hides.
-    pub fn seen(&self, view: &View) -> Circuit {
+    /// The circuit without what the view hides.
+    pub fn visible(&self, view: &View) -> Circuit {
         let shown = self.shown(&View { selected: None, ..view.clone() });
         let lines = self.picture.lines.iter().zip(&shown.lines).filter(|(_, line)| **line != Emphasis::Hidden);
         let kept: HashSet<_> =

@@ -215,10 +215,10 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
         let want = run.ask(prompt, &[]);
         cell(harness, &run, "whole model", &want.model, None);
         cell(harness, &run, "circuit alone", &want.circuit, None);
-        cell(harness, &run, "all but circuit", &want.rest, None);
+        cell(harness, &run, "complement", &want.rest, None);
     };
     check(&harness, "x = ['a', 'b");
-    click(&mut harness, "negative");
+    click(&mut harness, "counterfactual prompt");
     check(&harness, "x = [\"a\", \"b");
     write(&mut harness, "prompt", "y = (7");
     check(&harness, "y = (7");
@@ -253,7 +253,7 @@ fn nodes_are_ablated_set_and_given_back() {
         for (column, p, before) in [
             ("whole model", &want.model, &plain.model),
             ("circuit alone", &want.circuit, &plain.circuit),
-            ("all but circuit", &want.rest, &plain.rest),
+            ("complement", &want.rest, &plain.rest),
         ] {
             cell(harness, &run, column, p, (!edits.is_empty()).then_some(before));
         }
@@ -326,7 +326,7 @@ fn a_node_tells_its_activation_and_where_its_head_looks() {
     let row = &pattern[(tokens.len() - 1) * tokens.len()..];
     let most = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
     let text = |at: usize| run.tokenizer.token_str(tokens[at]).unwrap();
-    let said = format!("`{}` takes from `{}` {:.2}", text(tokens.len() - 1), text(most), row[most]);
+    let said = format!("`{}` attends to `{}` {:.2}", text(tokens.len() - 1), text(most), row[most]);
     harness.get_by_label_contains(&said);
 }
 
@@ -398,7 +398,7 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
     write(&mut harness, "positions", "-2");
     write(&mut harness, "prompt", &"x ".repeat(200));
     harness.get_by_label_contains("but the model reads 96: shorten it");
-    click(&mut harness, "positive");
+    click(&mut harness, "clean prompt");
     number(&mut harness, "strength", "nan");
     number(&mut harness, "value", "1e400");
     check(&harness, &by_hand);
@@ -425,7 +425,7 @@ fn without_a_model_or_bridges_it_says_what_to_do() {
     let mut harness = harness(None);
     harness.run();
     click(&mut harness, "Prompt");
-    harness.get_by_label_contains("is not beside it");
+    harness.get_by_label_contains("is not next to it");
     for (named, told) in [(run.path.join("nowhere"), "nowhere"), (run.path.clone(), "other sizes")] {
         write(&mut harness, "model", &named.display().to_string());
         click(&mut harness, "Open model");
@@ -444,7 +444,7 @@ fn without_a_model_or_bridges_it_says_what_to_do() {
 
     fs::remove_file(run.path.join("bridges.json")).unwrap();
     let mut harness = window(&run, "Bridge");
-    harness.get_by_label_contains("has no bridges beside it");
+    harness.get_by_label_contains("has no bridges next to it");
     click(&mut harness, "Prompt");
     cell(&harness, &run, "whole model", &run.ask(&run.circuit.task.positive, &[]).model, None);
 }
@@ -457,7 +457,7 @@ fn a_model_without_circuits_answers_and_steers() {
     wait(&mut harness, "the model", |h| h.state().live().is_some());
     harness.run();
     click(&mut harness, "Prompt");
-    assert!(harness.query_by_label("positive").is_none(), "nothing of the example is left");
+    assert!(harness.query_by_label("clean prompt").is_none(), "nothing of the example is left");
     harness.get_by_label("write a prompt");
     write(&mut harness, "prompt", "y = (7");
     let want = run.ask("y = (7", &[]).model;
@@ -514,7 +514,7 @@ fn everything_that_can_be_used_has_a_name_and_fits() {
         }
         assert!(count > 30, "{tab}: only {count}");
         let window = harness.ctx.content_rect();
-        for name in ["Prompt", "Bridge", "positive", "prompt"] {
+        for name in ["Prompt", "Bridge", "clean prompt", "prompt"] {
             for node in harness.query_all_by_label(name) {
                 assert!(window.contains_rect(node.rect()), "{tab}: {name} is outside of the window");
             }

@@ -150,7 +150,7 @@ fn a_timeline_is_scrubbed_and_played() {
     };
     wait(&mut harness, "last checkpoint", known(6));
     harness.get_by_label_contains("density: ");
-    harness.get_by_label_contains("tasks, share right: ");
+    harness.get_by_label_contains("tasks, accuracy: ");
     harness.get_by_role_and_label(Role::Slider, "checkpoint").focus();
     // A slider keeps the arrow keys to itself from the frame on after the one in which it got the focus.
     harness.step();
