@@ -9,12 +9,12 @@ use std::time::Instant;
 use gossamer::Result;
 use gossamer::bridges::BridgeTrainer;
 use gossamer::device::{Device, on_worker};
-use gossamer::model::{Batch, Model, ModelConfig, Pass, Weights};
+use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Pass, Weights};
 use gossamer::observer::Observer;
 use gossamer::tape::{Tape, Var};
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
-use gossamer::train::run::Learner;
+use gossamer::train::run::Trainable;
 use gossamer::train::step::Trainer;
 
 /// Runs of each kind, after one to warm up; the median counts.
@@ -49,13 +49,13 @@ fn pair(layers: usize) -> Result<()> {
 
     // By themselves: the dense model forward, the sparse one both ways.
     let frozen = Weights::constant(dense, &[]);
-    let alone = || dense.forward(&mut Tape::new(), &frozen, &batch, &mut ());
+    let alone = || dense.forward(&mut Tape::new(), &frozen, &batch, &mut NoHooks);
     let predicted = alone()?.value().clone();
     add(seconds(|| alone().map(drop))?, multiplications(&dense.config, 0));
     let own = || {
         let mut tape = Tape::new();
         let weights = Weights::new(sparse, &mut tape, |kind| trainer.sparse.trains(kind), trainer.sparse.compressed());
-        let (loss, ..) = sparse.loss(&mut tape, &weights, &batch, &mut ())?;
+        let (loss, ..) = sparse.loss(&mut tape, &weights, &batch, &mut NoHooks)?;
         tape.backward(&loss, device.upload("seed", &[1], &[1.0])?)
     };
     add(seconds(own)?, 3.0 * multiplications(&sparse.config, 0));
@@ -90,8 +90,8 @@ fn pair(layers: usize) -> Result<()> {
                 let mut tape = Tape::new();
                 let weights = Weights::new(to, &mut tape, |kind| !back && trainer.sparse.trains(kind), compressed);
                 let entry = tape.leaf(target.clone());
-                let mut nobody = ();
-                let mut pass = Pass::new(to, &weights, &batch, &mut tape, &mut nobody);
+                let mut hooks = NoHooks;
+                let mut pass = Pass::new(to, &weights, &batch, &mut tape, &mut hooks);
                 let end = pass.advance(entry, site..sites - 1)?;
                 let logits = pass.unembed(end)?;
                 let divergence = tape.kl(&logits, &predicted)?;

@@ -8,7 +8,7 @@ use gossamer::Result;
 use gossamer::device::{Device, Tensor};
 use gossamer::ops::weight_topk::{self, Neurons};
 use gossamer::ops::{
-    abs_topk, adam, attention, attention_step, compress, cross_entropy, embedding, gelu, linear, rms_norm,
+    abs_topk, adam, attention, attention_decode, compress, cross_entropy, embedding, gelu, linear, rms_norm,
     sparse_linear,
 };
 use rand::{RngExt, SeedableRng};
@@ -120,7 +120,7 @@ impl Bench<'_> {
         let one = self.numbers(5, &[1, 1, WIDTH], 1.0)?;
         let (keys, values) = (self.numbers(6, &[1, time, WIDTH], 1.0)?, self.numbers(7, &[1, time, WIDTH], 1.0)?);
         self.time("attention, one token", "256 before it, 64 heads", heads * time, || {
-            attention_step::forward(&one, &keys, &values, time, Some(&sink), heads)
+            attention_decode::forward(&one, &keys, &values, time, Some(&sink), heads)
         })
     }
 

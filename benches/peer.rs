@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use gossamer::device::{Device, on_worker};
 use gossamer::files::InMemory;
-use gossamer::model::{Batch, Generator, Hold, Model, Parameters, Sampling, Weights, evaluate};
+use gossamer::model::{Batch, Generator, Model, NoHooks, Parameters, Sampling, WeightFormat, Weights, evaluate};
 use gossamer::observer::Observer;
 use gossamer::ops::{compress, linear, sparse_linear};
 use gossamer::sparsity;
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
 }
 
 fn size(text: &str) -> Result<usize> {
-    text.parse().map_err(|_| Error::Text(format!("`{text}` is no size")))
+    text.parse().map_err(|_| Error::Request(format!("`{text}` is no size")))
 }
 
 /// What `run` measured on a device, the CPU unless named, as one line, with the device's name.
@@ -72,7 +72,7 @@ fn prepare(folder: &Path, settings: &[&str]) -> Result<()> {
     config.validate()?;
     let mut model = Model::new(config.model.clone(), 0, &Device::cpu())?;
     let at = (1, config.train.steps);
-    model.parameters.iter_mut().try_for_each(|p| sparsity::enforce(p, &config.sparsity, at, 0.0))?;
+    model.parameters.iter_mut().try_for_each(|p| sparsity::apply_topk_and_decay(p, &config.sparsity, at, 0.0))?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     model.save(folder)?;
     let path = folder.join("run.toml");
@@ -90,20 +90,20 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let tokens: Vec<u32> = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
     let batch = || Batch::new(device, &config.model, &tokens, config.train.batch_size);
-    let load = |hold| -> Result<Model> {
+    let load = |format| -> Result<Model> {
         let host = InMemory::from(gossamer::files::load_tensors(folder.join("model.safetensors"))?);
-        let parameters = Parameters::load(&config.model, &host, hold, device)?;
+        let parameters = Parameters::load(&config.model, &host, format, device)?;
         Ok(Model { config: config.model.clone(), parameters, device: device.clone() })
     };
     match what {
         "loss" => {
-            let model = load(Hold::Dense)?;
+            let model = load(WeightFormat::Dense)?;
             let weights = Weights::constant(&model, &[]);
-            let (loss, losses, _) = model.loss(&mut Tape::new(), &weights, &batch()?, &mut ())?;
+            let (loss, losses, _) = model.loss(&mut Tape::new(), &weights, &batch()?, &mut NoHooks)?;
             Ok(json!({ "loss": loss.value().read()?[0], "losses": losses.read()? }))
         }
         "step" => {
-            let mut trainer = Trainer::new(load(Hold::Dense)?, config.train.clone(), config.sparsity.clone())?;
+            let mut trainer = Trainer::new(load(WeightFormat::Dense)?, config.train.clone(), config.sparsity.clone())?;
             // The first step finds the compressed forms missing, the second allocates what is left to allocate.
             let first = trainer.step(&[batch()?])?;
             let loss = trainer.numbers(&first)?.loss;
@@ -112,18 +112,18 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             Ok(json!({ "loss": loss, "seconds": seconds(device, &mut step)? }))
         }
         "memory" => {
-            let mut trainer = Trainer::new(load(Hold::Dense)?, config.train.clone(), config.sparsity.clone())?;
+            let mut trainer = Trainer::new(load(WeightFormat::Dense)?, config.train.clone(), config.sparsity.clone())?;
             (0..3).try_for_each(|_| trainer.step(&[batch()?]).map(drop))?;
             let status = std::fs::read_to_string("/proc/self/status").map_err(|e| Error::io("/proc/self/status", e))?;
             let peak =
                 status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
             let peak: u64 =
-                peak.ok_or_else(|| Error::Text("this system does not tell the process's peak memory".into()))?;
+                peak.ok_or_else(|| Error::Device("this system does not tell the process's peak memory".into()))?;
             let estimate = Estimate::new(&config);
             Ok(json!({ "bytes": peak * 1024, "state": estimate.state_bytes, "activations": estimate.activation_bytes }))
         }
         "evaluate" => {
-            let model = load(Hold::Compressed)?;
+            let model = load(WeightFormat::Sparse)?;
             let sequences: Vec<Vec<u32>> = tokens.chunks(config.model.block_size).map(<[u32]>::to_vec).collect();
             let mut run =
                 || evaluate(&model, &sequences, config.train.batch_size, false, &Observer::default()).map(drop);
@@ -131,7 +131,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             Ok(json!({ "seconds": seconds(device, &mut run)? }))
         }
         "generate" => {
-            let model = load(Hold::Compressed)?;
+            let model = load(WeightFormat::Sparse)?;
             let mut run = || -> Result<()> {
                 let sampling = Sampling { max_new_tokens: GENERATED, temperature: 0.0, ..Sampling::default() };
                 let mut generator = Generator::new(&model, &tokens[..GENERATED], sampling)?;
@@ -141,7 +141,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
             run()?;
             Ok(json!({ "seconds": seconds(device, &mut run)? }))
         }
-        other => Err(Error::Text(format!("`{other}` is not loss, step, memory, evaluate or generate"))),
+        other => Err(Error::Request(format!("`{other}` is not loss, step, memory, evaluate or generate"))),
     }
 }
 
@@ -172,7 +172,7 @@ fn sparse((m, k, n): (usize, usize, usize), every: usize, device: &Device) -> Re
     let nonzeros = compress::from_host(device, (n, k), &weight)?;
     let (a, b) = (sparse_linear::forward(&x, &nonzeros, None)?.read()?, linear::forward(&x, &dense, None)?.read()?);
     if let Some((a, b)) = a.iter().zip(&b).find(|(a, b)| (*a - *b).abs() > 1e-4 * (1.0 + b.abs())) {
-        return Err(Error::Text(format!("the products differ: {a} and {b}")));
+        return Err(Error::Mismatch(format!("the products differ: {a} and {b}")));
     }
     let by_nonzeros = seconds(device, &mut || sparse_linear::forward(&x, &nonzeros, None).map(drop))?;
     let as_dense = seconds(device, &mut || linear::forward(&x, &dense, None).map(drop))?;

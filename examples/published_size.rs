@@ -11,7 +11,7 @@ use std::time::Instant;
 use gossamer::device::Device;
 use gossamer::files::{FloatType, HostTensor, TensorInfo, write_safetensors};
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Generator, Hold, Kind, ModelConfig, Parameters, Sampling};
+use gossamer::model::{Generator, Kind, ModelConfig, Parameters, Sampling, WeightFormat};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -43,7 +43,7 @@ fn main() -> gossamer::Result<()> {
 
     let start = Instant::now();
     let device = Device::open("auto")?;
-    let model = ModelFiles::open(&folder)?.load(Hold::Compressed, &device)?;
+    let model = ModelFiles::open(&folder)?.load(WeightFormat::Sparse, &device)?;
     device.sync()?;
     let entries: usize = model.parameters.iter().map(|p| p.len()).sum();
     println!("{}", device.describe());

@@ -18,20 +18,20 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use gossamer::Error;
 use gossamer::chart::{Axis, COLORS, Chart, Series};
-use gossamer::circuits::find::{Finder, Ranking};
-use gossamer::circuits::prune::Settings;
+use gossamer::circuits::prune::SearchSettings;
+use gossamer::circuits::search::{CircuitSearch, Ranking};
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Layout, Nodes, graph, parallel, tasks};
 use gossamer::device::{Device, on_worker};
 use gossamer::files::{create_folder, write_atomic};
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Batch, Hold, Model, evaluate, means, site_pattern};
+use gossamer::model::{Batch, Model, WeightFormat, evaluate, means, site_pattern};
 use gossamer::observer::Observer;
 use gossamer::terminal::print;
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::{RunData, batches, held_out, prepare};
-use gossamer::train::ranks::Ranks;
 use gossamer::train::run::Run;
 use gossamer::train::step::Trainer;
 
@@ -101,7 +101,7 @@ fn run(args: &Args) -> Result<()> {
     let (config, folder) = sparse_run(args, &device)?;
     let tokenizer = Tokenizer::load(folder.join("tokenizer.json"))?;
     let data = prepare(&config, tokenizer.clone(), &args.out.join("cache"), &Observer::default())?;
-    let sparse = ModelFiles::open(&folder)?.load(Hold::Compressed, &device)?;
+    let sparse = ModelFiles::open(&folder)?.load(WeightFormat::Sparse, &device)?;
     let sequences = held_out(&config, &data.corpus.validation)?;
     let loss = evaluate(&sparse, &sequences, config.train.batch_size, false, &Observer::default())?.loss;
     print(format_args!("sparse: validation loss {loss:.4}"));
@@ -159,7 +159,7 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
         cache: args.out.join("cache"),
         device: device.clone(),
         observer: Observer::default(),
-        ranks: Ranks::alone(),
+        communicator: Communicator::single(),
     };
     run.execute(resume, &mut |_| {}).context("training the sparse model")?;
     Ok((run.config, folder))
@@ -172,7 +172,7 @@ fn dense_twin(args: &Args, config: &RunConfig, data: &RunData, sparse: &Model, g
     let kind = if args.keep_afrac { "dense twin with AbsTopK" } else { "dense twin" };
     let (twin, about) = (folder.join("twin.txt"), format!("{kind} of {}\n", sparse.hash()?));
     if std::fs::read_to_string(&twin).is_ok_and(|kept| kept == about) {
-        return Ok(ModelFiles::open(&folder)?.load(Hold::Dense, &sparse.device)?);
+        return Ok(ModelFiles::open(&folder)?.load(WeightFormat::Dense, &sparse.device)?);
     }
     let mut config = config.clone();
     // The sparse model's learning rate while it was dense.
@@ -253,9 +253,9 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
     let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
     let means = means(model, batches, &site_pattern(".")?)?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
-    let finder = Finder { model, nodes, tokenizer };
+    let search = CircuitSearch { model, nodes, tokenizer };
     let tasks = tasks::all();
-    let done = parallel::map(&model.device, tasks.len(), |at| match task_rows(args, kind, &finder, &tasks[at]) {
+    let done = parallel::map(&model.device, tasks.len(), |at| match task_rows(args, kind, &search, &tasks[at]) {
         Ok(found) => rows.add(found),
         Err(error) if is_answer(&error) => {
             print(format_args!("{}: {}: {error:#}", kind.0, tasks[at].name));
@@ -272,30 +272,30 @@ fn is_answer(error: &anyhow::Error) -> bool {
 }
 
 /// A task's circuits at all target losses, with and without clean-up: of all prices of a node the smallest.
-fn task_rows(args: &Args, (name, ranking): Kind, finder: &Finder, task: &Task) -> Result<Vec<Row>> {
-    let task = task.clone().fitted(finder.tokenizer)?;
+fn task_rows(args: &Args, (name, ranking): Kind, search: &CircuitSearch, task: &Task) -> Result<Vec<Row>> {
+    let task = task.clone().for_tokenizer(search.tokenizer)?;
     let loosest = args.targets.iter().copied().fold(f64::MIN, f64::max);
     let (steps, pairs) = if args.quick { (10, 8) } else { (args.steps, args.pairs) };
     // Exchanges are for small circuits only: they would favour one side.
-    let base = Settings {
+    let base = SearchSettings {
         steps,
         pairs,
         eval_pairs: 2 * pairs,
         lr: args.lr,
         target_loss: loosest,
-        polish: 0,
-        ..Settings::default()
+        local_search_max: 0,
+        ..SearchSettings::default()
     };
     let mut rows: Vec<Row> = Vec::new();
     // Attribution knows no price.
     let k_coefs: &[f64] = if ranking == Ranking::Learned { &args.k_coefs } else { &[0.0] };
     for &k_coef in k_coefs {
-        let settings = Settings { k_coef, ..base.clone() };
-        let scores = finder.rank(&task, &settings, ranking, &|_| {})?;
+        let settings = SearchSettings { k_coef, ..base.clone() };
+        let scores = search.rank(&task, &settings, ranking, &|_| {})?;
         for &target in &args.targets {
             for clean in [false, true] {
-                let settings = Settings { target_loss: target, ..settings.clone() };
-                let found = match finder.choose(&task, &settings, scores.clone(), clean) {
+                let settings = SearchSettings { target_loss: target, ..settings.clone() };
+                let found = match search.choose(&task, &settings, scores.clone(), clean) {
                     Err(Error::OutOfReach { .. }) => continue,
                     found => found?,
                 };
@@ -306,7 +306,7 @@ fn task_rows(args: &Args, (name, ranking): Kind, finder: &Finder, task: &Task) -
                     clean,
                     k_coef,
                     nodes: found.keep.iter().filter(|kept| **kept).count(),
-                    edges: graph(finder.model, &finder.nodes.layout, &found.keep)?.edges.len(),
+                    edges: graph(search.model, &search.nodes.layout, &found.keep)?.edges.len(),
                     loss: found.train.circuit,
                     held_out_loss: found.test.circuit,
                     ablated: found.test.ablated,

@@ -2,7 +2,7 @@
 // magnitudes, and no driver flushes or reorders what it takes for an integer.
 
 #include grid
-#include reach
+#include prefix_select
 
 // A row this short is read from global memory once and kept in 8 KiB of workgroup memory; a longer one is read again
 // in each pass.
@@ -42,8 +42,8 @@ fn narrow(row: u32, lane: u32, known: Search, shift: u32, above: u32, mask: u32)
             atomicAdd(&counts[mask - ((magnitude >> shift) & mask)], 1u);
         }
     }
-    reach(lane, known.need);
-    return Search(known.threshold | ((mask - place) << shift), missing);
+    prefix_select(lane, known.need);
+    return Search(known.threshold | ((mask - bin) << shift), remainder);
 }
 
 // x, y: (rows, cols); zeros: (rows). One workgroup a row; 1 <= k <= cols.
@@ -71,7 +71,7 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     // Of the entries equal to the threshold the first `need` stay: those below `bound`. Where all stay, the bound
     // matters only to say which zeros were kept.
     let t = search.threshold;
-    let partial = reached > search.need || t == 0u;
+    let partial = bin_count > search.need || t == 0u;
     let chunk = (p.cols + 255u) / 256u;
     let first = min(lane * chunk, p.cols);
     let end = min(first + chunk, p.cols);
@@ -82,12 +82,12 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         }
     }
     atomicStore(&counts[lane], mine);
-    reach(lane, search.need);
-    if partial && lane == place {
-        var left = missing;
+    prefix_select(lane, search.need);
+    if partial && lane == bin {
+        var remaining = remainder;
         var i = first;
-        while left > 0u && i < end {
-            left -= select(0u, 1u, (entry(row, i) & MAGNITUDE) == t);
+        while remaining > 0u && i < end {
+            remaining -= select(0u, 1u, (entry(row, i) & MAGNITUDE) == t);
             i++;
         }
         bound = i;

@@ -3,7 +3,7 @@
 // locate; apply. All of it happens on bits, except for the decay.
 
 #include grid
-#include reach
+#include prefix_select
 
 const MAGNITUDE: u32 = 0x7fffffffu;
 const PROTECTED: u32 = 0x80000000u;
@@ -152,10 +152,10 @@ fn pick(@builtin(local_invocation_index) lane: u32) {
     let first = p.shift == 24u;
     atomicStore(&counts[255u - lane], spent[lane]);
     spent[lane] = 0u;
-    reach(lane, select(picked[1], p.keep, first));
+    prefix_select(lane, select(picked[1], p.keep, first));
     if lane == 0u {
-        picked[0] = select(picked[0], 0u, first) | ((255u - place) << p.shift);
-        picked[1] = missing;
+        picked[0] = select(picked[0], 0u, first) | ((255u - bin) << p.shift);
+        picked[1] = remainder;
     }
 }
 
@@ -195,7 +195,7 @@ fn ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
 @group(0) @binding(4) var<storage, read_write> located: array<u32, 3>;
 
 var<workgroup> found_block: u32;
-var<workgroup> found_left: u32;
+var<workgroup> found_remaining: u32;
 
 // Finds the block of the last key that equals the threshold and is kept, then its place in there. One workgroup.
 @compute @workgroup_size(256)
@@ -210,16 +210,16 @@ fn locate(@builtin(local_invocation_index) lane: u32) {
         mine += block_ties[b];
     }
     atomicStore(&counts[lane], mine);
-    reach(lane, need);
-    if lane == place {
+    prefix_select(lane, need);
+    if lane == bin {
         var b = first;
-        var left = missing;
-        while b + 1u < end && left > block_ties[b] {
-            left -= block_ties[b];
+        var remaining = remainder;
+        while b + 1u < end && remaining > block_ties[b] {
+            remaining -= block_ties[b];
             b++;
         }
         found_block = b;
-        found_left = left;
+        found_remaining = remaining;
     }
     workgroupBarrier();
     let start = found_block * BLOCK + lane * 16u;
@@ -228,12 +228,12 @@ fn locate(@builtin(local_invocation_index) lane: u32) {
         mine += select(0u, 1u, key(i, w[i]) == threshold);
     }
     atomicStore(&counts[lane], mine);
-    reach(lane, found_left);
-    if lane == place {
+    prefix_select(lane, found_remaining);
+    if lane == bin {
         var i = start;
-        var left = missing;
-        while left > 0u && i < p.n {
-            left -= select(0u, 1u, key(i, w[i]) == threshold);
+        var remaining = remainder;
+        while remaining > 0u && i < p.n {
+            remaining -= select(0u, 1u, key(i, w[i]) == threshold);
             i++;
         }
         located[2] = i;

@@ -54,7 +54,7 @@ impl Chart {
     /// The chart as a PNG file's bytes, `width` by `height` pixels.
     ///
     /// # Errors
-    /// [`Error::Text`] for less than 100 or more than 10,000 pixels in either direction.
+    /// [`Error::Request`] for less than 100 or more than 10,000 pixels in either direction.
     pub fn png(&self, width: u32, height: u32) -> Result<Vec<u8>> {
         picture(width, height, |pixels, size| self.draw(pixels, size))
     }
@@ -145,7 +145,7 @@ impl Bars {
     /// Writes the picture to a PNG file, as high as it needs to be.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Text`] for more bars than 10,000 pixels have room for.
+    /// [`Error::Io`]; [`Error::Request`] for more bars than 10,000 pixels have room for.
     pub fn save(&self, path: &Path) -> Result<()> {
         let bytes = self.png()?;
         write_atomic(path, |out| out.write_all(&bytes).map_err(|e| Error::io(path, e)))
@@ -208,16 +208,16 @@ fn picture(
     draw: impl FnOnce(&mut [u8], (u32, u32)) -> Result<(), Box<dyn std::error::Error>>,
 ) -> Result<Vec<u8>> {
     if ![width, height].iter().all(|side| (100..=10_000).contains(side)) {
-        return Err(Error::Text(format!("a picture of {width} by {height} pixels: 100 to 10,000 are possible")));
+        return Err(Error::Request(format!("a picture of {width} by {height} pixels: 100 to 10,000 are possible")));
     }
     register();
     let mut pixels = vec![255; width as usize * height as usize * 3];
-    draw(&mut pixels, (width, height)).map_err(|e| Error::Text(format!("drawing: {e}")))?;
+    draw(&mut pixels, (width, height)).map_err(|e| Error::Drawing(format!("drawing: {e}")))?;
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Rgb);
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&pixels));
-    written.map_err(|e| Error::Text(format!("writing a PNG: {e}")))?;
+    written.map_err(|e| Error::Drawing(format!("writing a PNG: {e}")))?;
     Ok(bytes)
 }
 

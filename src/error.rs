@@ -93,6 +93,9 @@ pub enum Error {
     /// A request that contradicts itself, or leaves out what it needs.
     #[error("{0}")]
     Request(String),
+    /// A picture cannot be drawn or encoded.
+    #[error("{0}")]
+    Drawing(String),
     /// Superseded by the variants above.
     #[error("{0}")]
     Text(String),
@@ -233,6 +236,21 @@ impl Error {
         match self {
             Self::Io { source, .. } => Self::io(path, source),
             Self::File { message, .. } => Self::file(path, message),
+            other => other,
+        }
+    }
+
+    /// The same error as one of the contents of the file at `path`, with `prefix` before its message, unless it names a
+    /// file, a device or a setting itself.
+    #[must_use]
+    pub(crate) fn in_file(self, path: &Path, prefix: &str) -> Self {
+        match self {
+            Self::MissingTensor { .. }
+            | Self::HeldCompressed { .. }
+            | Self::Mismatch(_)
+            | Self::Tokenizer(_)
+            | Self::Data(_)
+            | Self::Text(_) => Self::file(path, format!("{prefix}{self}")),
             other => other,
         }
     }

@@ -11,6 +11,7 @@
 //! * [`formats`]: models as other programs and the Hugging Face Hub keep them.
 //! * [`train`]: batches, optimizer, the loop, checkpoints.
 //! * [`circuits`]: the tasks that ask a model one question each, and what in it answers.
+//! * [`report`]: a result as text, CSV, JSON or a chart.
 //! * [`sweep`]: one command with many settings, and a table of what came out.
 //! * [`terminal`]: what the binaries share: messages, signals, progress.
 //! * [`bridges`]: what joins a sparse model to a dense one, so that each can go on where the other stands.
@@ -30,6 +31,7 @@ pub mod formats;
 pub mod model;
 pub mod observer;
 pub mod ops;
+pub mod report;
 pub mod settings;
 pub mod sparsity;
 pub mod sweep;

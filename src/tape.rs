@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::device::Tensor;
-use crate::ops::compress::Compressed;
+use crate::ops::compress::SparseMatrix;
 use crate::ops::embedding::Index;
 use crate::ops::{
-    abs_topk, add, affine, attention, columns, contrast, cross_entropy, embedding, gate, gelu, kl, layer_norm, linear,
-    nmse, relu, rms_norm, rows, sparse_linear,
+    abs_topk, add, affine, attention, concat, cross_entropy, embedding, gate, gelu, kl, layer_norm, linear, logit_diff,
+    nmse, relu, rms_norm, sparse_linear,
 };
 use crate::{Error, Result};
 
@@ -66,9 +66,9 @@ pub enum Weight {
     Dense(Var),
     /// As the lists of its nonzeros, which forward and input gradient use. The matrix's own gradient is dense all the
     /// same: it goes to `dense`, the same numbers, where there is one.
-    Compressed {
+    Sparse {
         /// The nonzeros.
-        lists: Arc<Compressed>,
+        matrix: Arc<SparseMatrix>,
         /// The matrix that is trained.
         dense: Option<Var>,
     },
@@ -289,7 +289,7 @@ impl Tape {
         let b = bias.map(Var::value);
         let (out, dense) = match weight {
             Weight::Dense(dense) => (linear::forward(&x.value, &dense.value, b)?, Some(dense)),
-            Weight::Compressed { lists, dense } => (sparse_linear::forward(&x.value, lists, b)?, dense.as_ref()),
+            Weight::Sparse { matrix, dense } => (sparse_linear::forward(&x.value, matrix, b)?, dense.as_ref()),
         };
         // Only a matrix that learns needs to see its input again; a frozen model's activations are freed.
         let xv = dense.filter(|dense| dense.needs_gradient()).map(|_| x.value.clone());
@@ -301,7 +301,7 @@ impl Tape {
             let mut gradients = Vec::new();
             let input = || match &weight {
                 Weight::Dense(dense) => linear::backward_input(&dout, &dense.value),
-                Weight::Compressed { lists, .. } => sparse_linear::backward_input(&dout, lists),
+                Weight::Sparse { matrix, .. } => sparse_linear::backward_input(&dout, matrix),
             };
             let mut next = || needs.next().unwrap_or(false);
             gradients.push(next().then(input).transpose()?);
@@ -357,10 +357,10 @@ impl Tape {
     }
 
     /// The differences `(B)` between the logits of two tokens.
-    pub fn contrast(&mut self, logits: &Var, choices: &contrast::Choices) -> Result<Var> {
-        let out = contrast::forward(&logits.value, choices)?;
+    pub fn logit_diff(&mut self, logits: &Var, choices: &logit_diff::TokenPairs) -> Result<Var> {
+        let out = logit_diff::forward(&logits.value, choices)?;
         let choices = choices.clone();
-        self.record_one(&[logits], out, move |dz, _| Ok(vec![Some(contrast::backward(&dz, &choices)?)]))
+        self.record_one(&[logits], out, move |dz, _| Ok(vec![Some(logit_diff::backward(&dz, &choices)?)]))
     }
 
     /// Exact GELU.
@@ -379,14 +379,17 @@ impl Tape {
 
     /// Cuts the last dimension into parts of the given widths, which must add up to it.
     pub fn split(&mut self, x: &Var, widths: &[usize]) -> Result<Vec<Var>> {
+        let Some(last) = x.value.shape().len().checked_sub(1) else {
+            return Err(Error::shape("concat", "a single number cannot be split"));
+        };
         let mut outputs = Vec::with_capacity(widths.len());
         let mut start = 0;
         for &width in widths {
-            outputs.push(columns::slice(&x.value, start, width)?);
+            outputs.push(concat::narrow(&x.value, last, start, width)?);
             start += width;
         }
-        if start != x.value.rows_cols().1 {
-            return Err(Error::shape("columns", format!("parts {widths:?} of {:?}", x.value.shape())));
+        if start != x.value.shape()[last] {
+            return Err(Error::shape("concat", format!("parts {widths:?} of {:?}", x.value.shape())));
         }
         let shapes: Vec<_> = outputs.iter().map(|o| o.shape().to_vec()).collect();
         let device = x.value.device().clone();
@@ -396,31 +399,19 @@ impl Tape {
                 .zip(&shapes)
                 .map(|(part, shape)| part.map_or_else(|| device.zeros("gradient", shape), Ok))
                 .collect::<Result<Vec<_>>>()?;
-            Ok(vec![Some(columns::concat(&parts.iter().collect::<Vec<_>>())?)])
+            Ok(vec![Some(concat::forward(&parts.iter().collect::<Vec<_>>(), last)?)])
         }))
     }
 
-    /// Joins the last dimensions of `a` and `b`.
-    pub fn concat(&mut self, a: &Var, b: &Var) -> Result<Var> {
-        let out = columns::concat(&[&a.value, &b.value])?;
-        let (wa, wb) = (a.value.rows_cols().1, b.value.rows_cols().1);
-        self.record_one(&[a, b], out, move |dout, needs| {
-            Ok(vec![
-                needs[0].then(|| columns::slice(&dout, 0, wa)).transpose()?,
-                needs[1].then(|| columns::slice(&dout, wa, wb)).transpose()?,
-            ])
-        })
-    }
-
-    /// Lays `parts: (N_i, ..)` one after the other along their first dimension: `(ΣN_i, ..)`. A part may be there repeatedly.
-    pub fn stack(&mut self, parts: &[&Var]) -> Result<Var> {
-        let out = rows::concat(&parts.iter().map(|part| &part.value).collect::<Vec<_>>())?;
-        let counts: Vec<_> = parts.iter().map(|part| part.value.shape()[0]).collect();
+    /// Joins `parts` along dimension `dim`. A part may occur repeatedly.
+    pub fn concat(&mut self, parts: &[&Var], dim: usize) -> Result<Var> {
+        let out = concat::forward(&parts.iter().map(|part| &part.value).collect::<Vec<_>>(), dim)?;
+        let lengths: Vec<_> = parts.iter().map(|part| part.value.shape()[dim]).collect();
         self.record_one(parts, out, move |dout, needs| {
             let mut start = 0;
-            let slices = counts.iter().zip(needs).map(|(&count, &needed)| {
-                start += count;
-                needed.then(|| rows::slice(&dout, start - count, count)).transpose()
+            let slices = lengths.iter().zip(needs).map(|(&len, &needed)| {
+                start += len;
+                needed.then(|| concat::narrow(&dout, dim, start - len, len)).transpose()
             });
             slices.collect()
         })

@@ -153,29 +153,32 @@ fn choices_are_kept_when_asked_to() {
     let folder = tempdir().unwrap();
     let cache = folder.path().join("cache");
     let first = gpu(Some(&cache));
-    assert_eq!(first.choice("linear many").unwrap(), None);
-    first.choose("linear many", 2).unwrap();
-    first.choose("linear few", 0).unwrap();
-    first.choose("linear few", 1).unwrap();
-    assert_eq!(first.choice("linear few").unwrap(), Some(1));
-    assert_eq!(gpu(Some(&cache)).choice("linear many").unwrap(), None, "not kept yet");
-    let path = first.keep_choices().unwrap().expect("a file");
+    assert_eq!(first.tuned("linear large").unwrap(), None);
+    first.set_tuned("linear large", 2).unwrap();
+    first.set_tuned("linear small", 0).unwrap();
+    first.set_tuned("linear small", 1).unwrap();
+    assert_eq!(first.tuned("linear small").unwrap(), Some(1));
+    assert_eq!(gpu(Some(&cache)).tuned("linear large").unwrap(), None, "not kept yet");
+    let path = first.save_tuning().unwrap().expect("a file");
     assert_eq!(path.parent(), Some(&*cache));
     let again = gpu(Some(&cache));
-    assert_eq!(["linear many", "linear few", "else"].map(|name| again.choice(name).unwrap()), [Some(2), Some(1), None]);
-    assert_eq!(gpu(None).choice("linear many").unwrap(), None);
-    assert_eq!(gpu(None).keep_choices().unwrap(), None);
+    assert_eq!(
+        ["linear large", "linear small", "else"].map(|name| again.tuned(name).unwrap()),
+        [Some(2), Some(1), None]
+    );
+    assert_eq!(gpu(None).tuned("linear large").unwrap(), None);
+    assert_eq!(gpu(None).save_tuning().unwrap(), None);
 
     // Another adapter's, or damaged.
     let kept = fs::read_to_string(&path).unwrap();
     for wrong in ["", "{}", "[]", &kept.replace("gossamer", "gossamer 9"), &kept.replace('2', "-2"), &kept[..20]] {
         fs::write(&path, wrong).unwrap();
-        assert_eq!(gpu(Some(&cache)).choice("linear many").unwrap(), None, "{wrong}");
+        assert_eq!(gpu(Some(&cache)).tuned("linear large").unwrap(), None, "{wrong}");
     }
     // Asked for in words, so that it says when it cannot.
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    assert!(gpu(Some(&file)).keep_choices().unwrap_err().to_string().contains("file"));
+    assert!(gpu(Some(&file)).save_tuning().unwrap_err().to_string().contains("file"));
 }
 
 #[test]

@@ -106,9 +106,9 @@ fn a_failed_folder_leaves_the_old_one_and_no_litter() {
     replace_dir_atomic(&path, |folder| fill_folder(folder, "old")).unwrap();
     let failed = replace_dir_atomic(&path, |folder| {
         fill_folder(folder, "new")?;
-        Err(Error::Text("no".into()))
+        Err(Error::Data("no".into()))
     });
-    assert!(matches!(failed, Err(Error::Text(_))));
+    assert!(matches!(failed, Err(Error::Data(_))));
     assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "old");
     assert_eq!(listing(dir.path()), ["step-8"]);
 }
@@ -145,7 +145,7 @@ fn after_a_kill_at_any_instant_old_or_new_is_whole() {
         // Without cleaning, the next replacement copes as well.
         let dir = killed(names);
         let path = dir.path().join("step-8");
-        assert!(replace_dir_atomic(&path, |_| Err(Error::Text("no".into()))).is_err());
+        assert!(replace_dir_atomic(&path, |_| Err(Error::Data("no".into()))).is_err());
         assert_eq!(fs::read_to_string(path.join("a")).unwrap(), whole);
         replace_dir_atomic(&path, |folder| fill_folder(folder, "newest")).unwrap();
         assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "newest");

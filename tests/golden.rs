@@ -284,9 +284,9 @@ fn operations_pass_on_the_cpu_and_are_chosen_by_name() {
 #[test]
 fn errors_planted_in_kernels_are_seen() {
     for (operation, was, becomes) in [
-        ("attention_step", "+ j * p.heads * p.width + c", "+ j * p.width + c"),
+        ("attention_decode", "+ j * p.heads * p.width + c", "+ j * p.width + c"),
         ("abs_topk", "magnitude == t && i < bound", "magnitude == t"),
-        ("most_probable", "kept[i] > 0.0", "kept[i] >= 0.0"),
+        ("topk_logits", "kept[i] > 0.0", "kept[i] >= 0.0"),
         ("affine", "x[i] + shift[i]", "x[i] - shift[i]"),
     ] {
         let folder = tempfile::tempdir().unwrap();

@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
         "{} layers, width {}, {device}: medians (and most) until an answer, and all of it, is there",
         config.n_layer, config.d_model
     );
-    let prompt = circuit.task.positive.clone();
+    let prompt = circuit.task.clean.clone();
 
     let (answered, heard) = channel();
     let shared = opened.clone();
@@ -54,7 +54,7 @@ fn main() -> anyhow::Result<()> {
     ));
     let recipe = |channel: usize, strength: f64| {
         let channel = Some(format!("0.attn.act_in[{channel}]"));
-        let counterfactual = Some(circuit.task.negative.clone());
+        let counterfactual = Some(circuit.task.counterfactual.clone());
         let steer = Steer { channel, counterfactual, strength, ..Steer::default() };
         steer.recipe(&prompt, &sparse).unwrap_or_else(|e| unreachable!("{e}"))
     };

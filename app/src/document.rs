@@ -109,7 +109,7 @@ impl Document {
         // Nothing of the example remains.
         let nothing = TokenRef { id: 0, text: String::new() };
         (circuit.task.target, circuit.task.alternative) = (nothing.clone(), nothing);
-        (circuit.task.positive, circuit.task.negative) = Default::default();
+        (circuit.task.clean, circuit.task.counterfactual) = Default::default();
         circuit.losses = Losses { train: LossSet::default(), test: LossSet::default() };
         circuit.settings = serde_json::Value::Null;
         (circuit.nodes, circuit.edges, circuit.biases) = Default::default();

@@ -5,9 +5,9 @@ use eframe::egui::{
     Align2, Color32, FontId, Id, Painter, Pos2, Rect, Response, Role, Sense, Shape, Stroke, StrokeKind, Ui, Vec2,
     WidgetInfo, vec2,
 };
-use gossamer::circuits::paint::{RESIDUAL, contrast, sign};
-use gossamer::circuits::picture::{GROUP_LABEL, GROUP_PAD, Meaning, TOKEN_BOX, TOKEN_LINE, TOKENS, What};
-use gossamer::circuits::wording::{clipped, visible};
+use gossamer::circuits::color::{RESIDUAL, separation, sign};
+use gossamer::circuits::labels::{clipped, visible};
+use gossamer::circuits::layout::{BoxContent, GROUP_LABEL, GROUP_PAD, LineKind, TOKEN_BOX, TOKEN_LINE, TOKENS};
 use gossamer::circuits::{Circuit, NodeKind, TokenWeight};
 
 use crate::item::Item;
@@ -23,7 +23,7 @@ const LEGIBLE: f32 = 5.0;
 /// Which part of the drawing is in the window, at which size.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Camera {
-    /// From the picture to the window; nothing before the first drawing and when all shall be seen again.
+    /// From the layout to the window; nothing before the first drawing and when all shall be seen again.
     to_window: Option<TSTransform>,
     /// Where it was drawn last.
     window: Option<Rect>,
@@ -40,7 +40,7 @@ impl Camera {
         self.window
     }
 
-    /// Shows all of the picture with the next drawing.
+    /// Shows all of the layout with the next drawing.
     pub fn fit(&mut self) {
         (self.to_window, self.chosen) = (None, false);
     }
@@ -64,7 +64,7 @@ impl Camera {
         }
     }
 
-    /// Moves a point of the picture into the middle of the drawing.
+    /// Moves a point of the layout into the middle of the drawing.
     pub fn center(&mut self, at: Pos2) {
         if let (Some(camera), Some(window)) = (&mut self.to_window, self.window) {
             self.chosen = true;
@@ -72,16 +72,16 @@ impl Camera {
         }
     }
 
-    fn fitted(&mut self, picture: Rect, window: Rect) -> TSTransform {
+    fn fitted(&mut self, layout: Rect, window: Rect) -> TSTransform {
         const MARGIN: Vec2 = vec2(110.0, 28.0);
         if self.window.replace(window) != Some(window) && !self.chosen {
             self.to_window = None;
         }
         *self.to_window.get_or_insert_with(|| {
             let room = (window.size() - 2.0 * MARGIN).max(Vec2::splat(50.0));
-            let scale = (room.x / picture.width().max(1.0)).min(room.y / picture.height().max(1.0));
+            let scale = (room.x / layout.width().max(1.0)).min(room.y / layout.height().max(1.0));
             let scale = scale.clamp(Self::SMALLEST, 1.6);
-            TSTransform::new(window.center().to_vec2() - picture.center().to_vec2() * scale, scale)
+            TSTransform::new(window.center().to_vec2() - layout.center().to_vec2() * scale, scale)
         })
     }
 }
@@ -193,7 +193,7 @@ impl Drawing<'_> {
         size as f32 * self.to_window.scaling
     }
 
-    /// Text of a size in the picture's units, unless it is too small to be read.
+    /// Text of a size in the layout's units, unless it is too small to be read.
     fn write(&self, at: Pos2, anchor: Align2, size: f32, monospace: bool, color: Color32, text: &str) {
         // In half points: every size that is used fills the font's texture.
         let size = (size * self.to_window.scaling * 2.0).round() / 2.0;
@@ -205,7 +205,7 @@ impl Drawing<'_> {
 
     /// The layers' backgrounds, and what each row is.
     fn rows(&self) {
-        let rows = &self.scene.picture.rows;
+        let rows = &self.scene.layout.rows;
         let height = |y: f64| self.to_window.translation.y + self.scaled(y);
         for rows in rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
             let (Some(top), Some(bottom)) = (rows.last(), rows.first()) else { continue };
@@ -230,8 +230,8 @@ impl Drawing<'_> {
     }
 
     fn frames(&self) {
-        for frame in &self.scene.picture.frames {
-            let row = &self.scene.picture.rows[frame.row];
+        for frame in &self.scene.layout.frames {
+            let row = &self.scene.layout.rows[frame.row];
             let min = Pos2::new(frame.left as f32, row.top as f32 - 2.0);
             let rect = Rect::from_min_max(min, Pos2::new(frame.right as f32, row.bottom as f32 + 6.0));
             let rect = self.to_window * rect;
@@ -253,19 +253,18 @@ impl Drawing<'_> {
             (0..self.shown.lines.len()).filter(|&i| self.shown.lines[i] != Emphasis::Hidden).collect();
         // What matters most is drawn last.
         order.sort_by(|&a, &b| {
-            let rank = |line: usize| {
-                (self.shown.lines[line], matches!(self.scene.picture.lines[line].meaning, Meaning::Edge(_)))
-            };
+            let rank =
+                |line: usize| (self.shown.lines[line], matches!(self.scene.layout.lines[line].kind, LineKind::Edge(_)));
             rank(a).cmp(&rank(b)).then(self.scene.shares[a].total_cmp(&self.scene.shares[b]))
         });
         let thickness = self.to_window.scaling.clamp(0.35, 1.5);
         let shapes = order.into_iter().filter_map(|line| {
-            let (color, width) = match self.scene.picture.lines[line].meaning {
-                Meaning::Edge(i) => {
+            let (color, width) = match self.scene.layout.lines[line].kind {
+                LineKind::Edge(i) => {
                     let edge = &circuit.edges[i];
                     (self.palette.line(sign(edge.weight)), 1.0 + 4.5 * self.scene.widths.of(edge) as f32)
                 }
-                Meaning::Channel(_) => (self.palette.line(RESIDUAL), 1.0),
+                LineKind::Channel(_) => (self.palette.line(RESIDUAL), 1.0),
             };
             let opacity = if self.shown.lines[line] == Emphasis::Faint { 0.1 } else { 0.85 };
             let stroke = Stroke::new(width * thickness, color.gamma_multiply(opacity));
@@ -279,7 +278,7 @@ impl Drawing<'_> {
     /// A line in the window; of `many`, its ends only and where it passes rows.
     fn points(&self, line: usize, many: bool) -> Vec<Pos2> {
         let curve = &self.scene.curves[line];
-        let step = if many { curve.len() / (self.scene.picture.lines[line].spots.len() - 1).max(1) - 1 } else { 1 };
+        let step = if many { curve.len() / (self.scene.layout.lines[line].boxes.len() - 1).max(1) - 1 } else { 1 };
         curve.iter().step_by(step.max(1)).map(|&point| self.to_window * point).collect()
     }
 
@@ -297,9 +296,9 @@ impl Drawing<'_> {
     }
 
     fn line_text(&self, line: usize) -> String {
-        match self.scene.picture.lines[line].meaning {
-            Meaning::Channel(channel) => format!("residual channel {channel}"),
-            Meaning::Edge(i) => {
+        match self.scene.layout.lines[line].kind {
+            LineKind::Channel(channel) => format!("residual channel {channel}"),
+            LineKind::Edge(i) => {
                 let edge = &self.circuit().edges[i];
                 format!("{} → {}\n{}", edge.from, edge.to, text::numbers(edge))
             }
@@ -309,10 +308,10 @@ impl Drawing<'_> {
     /// Draws the boxes; gives the one that was clicked.
     fn boxes(&self, ui: &mut Ui, hint: &dyn Fn(Item) -> Option<String>) -> Option<Item> {
         let mut clicked = None;
-        for (spot, item) in self.scene.items.iter().enumerate() {
+        for (number, item) in self.scene.items.iter().enumerate() {
             let Some(item) = *item else { continue };
-            let rect = self.to_window * self.scene.rect(spot);
-            let emphasis = self.shown.spots[spot];
+            let rect = self.to_window * self.scene.rect(number);
+            let emphasis = self.shown.boxes[number];
             if emphasis == Emphasis::Hidden || !rect.intersects(self.window) {
                 continue;
             }
@@ -326,13 +325,15 @@ impl Drawing<'_> {
             }
             let outline = self.outline(item, selected, response.hovered() || response.has_focus());
             let opacity = if emphasis == Emphasis::Faint { 0.3 } else { 1.0 };
-            match self.scene.picture.spots[spot].what {
-                What::Node(i) => self.node(i, rect, outline, opacity),
-                What::Embedding(i) => self.tokens(&self.circuit().embeddings[i].tokens, item, rect, outline, opacity),
-                What::Unembedding(i) => {
+            match self.scene.layout.boxes[number].content {
+                BoxContent::Node(i) => self.node(i, rect, outline, opacity),
+                BoxContent::Embedding(i) => {
+                    self.tokens(&self.circuit().embeddings[i].tokens, item, rect, outline, opacity)
+                }
+                BoxContent::Unembedding(i) => {
                     self.tokens(&self.circuit().unembeddings[i].tokens, item, rect, outline, opacity)
                 }
-                What::Bend => {}
+                BoxContent::Bend => {}
             }
             if let Some(label) = label {
                 self.write(
@@ -363,7 +364,7 @@ impl Drawing<'_> {
 
     fn node(&self, number: usize, rect: Rect, outline: Stroke, opacity: f32) {
         let entry = &self.circuit().nodes[number];
-        let fill = self.palette.shade(contrast(entry)).gamma_multiply(opacity);
+        let fill = self.palette.shade(separation(entry)).gamma_multiply(opacity);
         let outline = Stroke::new(outline.width, outline.color.gamma_multiply(opacity));
         self.painter.rect(rect, self.scaled(6.0), fill, outline, StrokeKind::Middle);
         if let Some(bias) = self.circuit().biases.iter().find(|bias| bias.node == entry.node()) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use eframe::egui::{Button, ComboBox, Context, ProgressBar, Ui, Window};
-use gossamer::circuits::prune::Settings;
+use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::tasks;
 use gossamer::train::lock::free;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct RunChoices {
 
 impl Default for RunChoices {
     fn default() -> Self {
-        let Settings { target_loss, steps, .. } = Settings::default();
+        let SearchSettings { target_loss, steps, .. } = SearchSettings::default();
         Self {
             preset: "quickstart".into(),
             changes: String::new(),
@@ -127,7 +127,7 @@ impl RunWindow {
                     spec = Some(Ok(JobSpec::Find {
                         model: PathBuf::from(model.trim()),
                         task: choices.task.clone(),
-                        settings: Box::new(Settings { target_loss, steps, ..Settings::default() }),
+                        settings: Box::new(SearchSettings { target_loss, steps, ..SearchSettings::default() }),
                     }));
                 }
             }

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gossamer::circuits::find::{Finder, Ranking};
-use gossamer::circuits::prune::Settings;
+use gossamer::circuits::prune::SearchSettings;
+use gossamer::circuits::search::{CircuitSearch, Ranking};
 use gossamer::circuits::{Layout, Nodes, lock, tasks, text_means};
 use gossamer::device::Device;
 use gossamer::error::explain;
 use gossamer::files::create_folder;
 use gossamer::formats::ModelFiles;
-use gossamer::model::Hold;
+use gossamer::model::WeightFormat;
 use gossamer::observer::{Observer, Stage};
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::lock::claim;
-use gossamer::train::ranks::Ranks;
 use gossamer::train::run::{self, Event, Run};
 
 use crate::jobs::{Job, Reporter, with_own_threads};
@@ -27,7 +27,7 @@ pub enum JobSpec {
     /// To train in `folder`; a run that exists there continues with its own settings.
     Train { config: Box<RunConfig>, folder: PathBuf },
     /// To find the circuit of `task` in the model at `model`.
-    Find { model: PathBuf, task: String, settings: Box<Settings> },
+    Find { model: PathBuf, task: String, settings: Box<SearchSettings> },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -190,7 +190,7 @@ fn train(config: RunConfig, folder: PathBuf, reporter: &Reporter<JobUpdate>) -> 
     let report = |stage: &Stage| show(&mut at_start.clone(), stage_message(stage), None);
     let observer = Observer::stopped_by(&reporter.stop).with_report(&report);
     let cache = above.join("cache");
-    let run = Run { config, cache, device, observer, ranks: Ranks::alone(), folder: folder.clone() };
+    let run = Run { config, cache, device, observer, communicator: Communicator::single(), folder: folder.clone() };
     let outcome = run.execute(resume, &mut |event| match event {
         Event::Step(step) => {
             progress.done = step.step;
@@ -224,7 +224,7 @@ fn train(config: RunConfig, folder: PathBuf, reporter: &Reporter<JobUpdate>) -> 
     Ok(JobResult { path: folder, message })
 }
 
-fn step_message(step: &run::Progress) -> String {
+fn step_message(step: &run::StepProgress) -> String {
     let validation = step.validation.map(|v| format!(", validation {v:.3}")).unwrap_or_default();
     let (numbers, seconds) = (&step.numbers, step.left.as_secs());
     format!(
@@ -238,18 +238,18 @@ fn stage_message(stage: &Stage) -> String {
     format!("{}: {}{total} {}", stage.name, stage.done, stage.unit)
 }
 
-fn find(path: &Path, task: &str, settings: &Settings, reporter: &Reporter<JobUpdate>) -> Result<JobResult> {
+fn find(path: &Path, task: &str, settings: &SearchSettings, reporter: &Reporter<JobUpdate>) -> Result<JobResult> {
     let all = settings.steps;
     let show = |progress| _ = reporter.update(JobUpdate::Progress(progress));
     let say = |message: &str| show(JobProgress { all, message: message.into(), ..JobProgress::default() });
     say("opening the model");
     let files = ModelFiles::open(path)?;
     let tokenizer =
-        files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it beside the weights")?;
+        files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it next to the weights")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
-    let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
+    let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
     // Whether the tokenizer can write the answers is known at once; the means take longer.
-    let task = tasks::find(task)?.fitted(&tokenizer)?;
+    let task = tasks::find(task)?.for_tokenizer(&tokenizer)?;
     let file = circuit_file(path, &task.name);
     let folder = file.parent().unwrap_or(path);
     create_folder(folder)?;
@@ -262,8 +262,8 @@ fn find(path: &Path, task: &str, settings: &Settings, reporter: &Reporter<JobUpd
     let means = text_means(&model, &tokenizer, &[], MEAN_TOKENS, &folder.join("means.safetensors"), &observer)?;
     let mut nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     nodes.stop = reporter.stop.clone();
-    let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
-    let found = finder.find(&task, settings, Ranking::Learned, true, &|progress| {
+    let search = CircuitSearch { model: &model, nodes, tokenizer: &tokenizer };
+    let found = search.run(&task, settings, Ranking::Learned, true, &|progress| {
         let message = if progress.step == all {
             "choosing the smallest circuit that is good enough".into()
         } else {
@@ -271,7 +271,7 @@ fn find(path: &Path, task: &str, settings: &Settings, reporter: &Reporter<JobUpd
         };
         show(JobProgress { done: progress.step, all, message, loss: Some(progress.loss) });
     })?;
-    let circuit = finder.describe(&task, &found, settings, &path.display().to_string(), &model.hash()?)?;
+    let circuit = search.describe(&task, &found, settings, &path.display().to_string(), &model.hash()?)?;
     circuit.save(&file)?;
     let (counts, test) = (&circuit.counts, &circuit.losses.test);
     let message = format!("{} nodes, {} edges; task loss on new pairs {:.3}", counts.nodes, counts.edges, test.circuit);

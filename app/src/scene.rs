@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use eframe::egui::{Pos2, Rect, Vec2, pos2, vec2};
-use gossamer::circuits::paint::Widths;
-use gossamer::circuits::picture::{BOX, Line, Meaning, Picture, Spot, TOKEN_BOX, What};
+use gossamer::circuits::color::Widths;
+use gossamer::circuits::layout::{BOX, BoxContent, CircuitLayout, Connector, LineKind, NodeBox, TOKEN_BOX};
 use gossamer::circuits::{Circuit, Counts};
 
 use crate::item::Item;
@@ -15,16 +15,16 @@ pub struct Scene {
     /// What is shown of the circuit, its lists in order.
     pub circuit: Circuit,
     /// The places.
-    pub picture: Picture,
+    pub layout: CircuitLayout,
     /// How wide edges are drawn.
     pub widths: Widths,
-    /// What is at each of the picture's spots; nothing where lines only pass.
+    /// What is at each of the layout's boxes; nothing where lines only pass.
     pub items: Vec<Option<Item>>,
-    /// For each of the picture's lines the share of the largest effect; 1 for residual channels.
+    /// For each of the layout's lines the share of the largest effect; 1 for residual channels.
     pub shares: Vec<f64>,
-    /// For each of the picture's lines the curve, from its first spot to its last.
+    /// For each of the layout's lines the curve, from its first box to its last.
     pub curves: Vec<Vec<Pos2>>,
-    spots: HashMap<Item, usize>,
+    boxes: HashMap<Item, usize>,
 }
 
 /// How something is drawn.
@@ -43,9 +43,9 @@ pub enum Emphasis {
 /// How everything in a scene is drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// The picture's spots.
-    pub spots: Vec<Emphasis>,
-    /// The picture's lines.
+    /// The layout's boxes.
+    pub boxes: Vec<Emphasis>,
+    /// The layout's lines.
     pub lines: Vec<Emphasis>,
 }
 
@@ -60,23 +60,23 @@ impl Scene {
             circuit.embeddings.clear();
             circuit.unembeddings.clear();
         }
-        let picture = Picture::new(&circuit);
+        let layout = CircuitLayout::new(&circuit);
         let widths = Widths::new(&circuit);
-        let item = |spot: &Spot| match spot.what {
-            What::Node(i) => Some(Item::Node(circuit.nodes[i].node())),
-            What::Embedding(i) => Some(Item::Embedding(circuit.embeddings[i].channel)),
-            What::Unembedding(i) => Some(Item::Unembedding(circuit.unembeddings[i].channel)),
-            What::Bend => None,
+        let item = |node_box: &NodeBox| match node_box.content {
+            BoxContent::Node(i) => Some(Item::Node(circuit.nodes[i].node())),
+            BoxContent::Embedding(i) => Some(Item::Embedding(circuit.embeddings[i].channel)),
+            BoxContent::Unembedding(i) => Some(Item::Unembedding(circuit.unembeddings[i].channel)),
+            BoxContent::Bend => None,
         };
-        let items: Vec<_> = picture.spots.iter().map(item).collect();
-        let spots = items.iter().enumerate().filter_map(|(spot, item)| Some(((*item)?, spot))).collect();
-        let share = |line: &Line| match line.meaning {
-            Meaning::Edge(i) => widths.of(&circuit.edges[i]).powi(2),
-            Meaning::Channel(_) => 1.0,
+        let items: Vec<_> = layout.boxes.iter().map(item).collect();
+        let boxes = items.iter().enumerate().filter_map(|(number, item)| Some(((*item)?, number))).collect();
+        let share = |line: &Connector| match line.kind {
+            LineKind::Edge(i) => widths.of(&circuit.edges[i]).powi(2),
+            LineKind::Channel(_) => 1.0,
         };
-        let shares = picture.lines.iter().map(share).collect();
-        let curves = picture.lines.iter().map(|line| curve(line, &picture)).collect();
-        Self { circuit, picture, widths, items, shares, curves, spots }
+        let shares = layout.lines.iter().map(share).collect();
+        let curves = layout.lines.iter().map(|line| curve(line, &layout)).collect();
+        Self { circuit, layout, widths, items, shares, curves, boxes }
     }
 
     /// All items, from the bottom row to the top.
@@ -84,18 +84,18 @@ impl Scene {
         self.items.iter().flatten().copied()
     }
 
-    /// The spot of an item.
-    pub fn spot(&self, item: Item) -> Option<usize> {
-        self.spots.get(&item).copied()
+    /// The number of an item's box.
+    pub fn box_number(&self, item: Item) -> Option<usize> {
+        self.boxes.get(&item).copied()
     }
 
-    /// The box of a spot.
-    pub fn rect(&self, spot: usize) -> Rect {
-        let Spot { what, x, top, bottom, .. } = &self.picture.spots[spot];
-        let width = match what {
-            What::Node(_) => BOX.0,
-            What::Embedding(_) | What::Unembedding(_) => TOKEN_BOX.0,
-            What::Bend => 0.0,
+    /// The rectangle of a box.
+    pub fn rect(&self, number: usize) -> Rect {
+        let NodeBox { content, x, top, bottom, .. } = &self.layout.boxes[number];
+        let width = match content {
+            BoxContent::Node(_) => BOX.0,
+            BoxContent::Embedding(_) | BoxContent::Unembedding(_) => TOKEN_BOX.0,
+            BoxContent::Bend => 0.0,
         };
         let half = width / 2.0;
         Rect::from_min_max(point(x - half, *top), point(x + half, *bottom))
@@ -103,13 +103,13 @@ impl Scene {
 
     /// All of the picture.
     pub fn bounds(&self) -> Rect {
-        Rect::from_min_size(Pos2::ZERO, vec(self.picture.width, self.picture.height))
+        Rect::from_min_size(Pos2::ZERO, vec(self.layout.width, self.layout.height))
     }
 
     /// The lines that end at an item and those that begin there, with what is at their other ends.
     pub fn neighbours(&self, item: Item) -> [Vec<(usize, Item)>; 2] {
         let [mut before, mut after] = [Vec::new(), Vec::new()];
-        for line in 0..self.picture.lines.len() {
+        for line in 0..self.layout.lines.len() {
             let Some((from, to)) = self.ends(line) else { continue };
             if to == item {
                 before.push((line, from));
@@ -123,8 +123,8 @@ impl Scene {
 
     /// The same with other widths, such as those of several circuits that are compared.
     pub fn with_widths(mut self, widths: Widths) -> Self {
-        for (share, line) in self.shares.iter_mut().zip(&self.picture.lines) {
-            if let Meaning::Edge(i) = line.meaning {
+        for (share, line) in self.shares.iter_mut().zip(&self.layout.lines) {
+            if let LineKind::Edge(i) = line.kind {
                 *share = widths.of(&self.circuit.edges[i]).powi(2);
             }
         }
@@ -133,22 +133,22 @@ impl Scene {
 
     /// What a line joins; nothing for an edge of weight 0, which is not there (yet).
     pub fn ends(&self, line: usize) -> Option<(Item, Item)> {
-        if let Meaning::Edge(i) = self.picture.lines[line].meaning
+        if let LineKind::Edge(i) = self.layout.lines[line].kind
             && self.circuit.edges[i].weight == 0.0
         {
             return None;
         }
-        let spots = &self.picture.lines[line].spots;
-        let item = |spot: Option<&usize>| self.items.get(*spot?).copied().flatten();
-        Some((item(spots.first())?, item(spots.last())?))
+        let boxes = &self.layout.lines[line].boxes;
+        let item = |number: Option<&usize>| self.items.get(*number?).copied().flatten();
+        Some((item(boxes.first())?, item(boxes.last())?))
     }
 
     /// The circuit without what the view hides.
     pub fn visible(&self, view: &View) -> Circuit {
         let shown = self.shown(&View { selected: None, ..view.clone() });
-        let lines = self.picture.lines.iter().zip(&shown.lines).filter(|(_, line)| **line != Emphasis::Hidden);
+        let lines = self.layout.lines.iter().zip(&shown.lines).filter(|(_, line)| **line != Emphasis::Hidden);
         let kept: HashSet<_> =
-            lines.filter_map(|(line, _)| if let Meaning::Edge(i) = line.meaning { Some(i) } else { None }).collect();
+            lines.filter_map(|(line, _)| if let LineKind::Edge(i) = line.kind { Some(i) } else { None }).collect();
         let hidden = |item: Item| view.edits.hidden.contains(&item);
         let mut circuit = self.circuit.clone();
         let mut number = 0..;
@@ -164,7 +164,7 @@ impl Scene {
     /// How everything is drawn.
     pub fn shown(&self, view: &View) -> Shown {
         let hidden = |item: &Option<Item>| item.is_some_and(|item| view.edits.hidden.contains(&item));
-        let mut spots: Vec<_> =
+        let mut boxes: Vec<_> =
             self.items.iter().map(|item| if hidden(item) { Emphasis::Hidden } else { Emphasis::Plain }).collect();
         let visible = |line: usize| {
             let Some((from, to)) = self.ends(line) else { return false };
@@ -172,24 +172,24 @@ impl Scene {
             let gone = view.edits.hidden.contains(&from) || view.edits.hidden.contains(&to);
             !gone && (pinned || self.shares[line] >= view.threshold)
         };
-        let mut lines: Vec<_> = (0..self.picture.lines.len())
+        let mut lines: Vec<_> = (0..self.layout.lines.len())
             .map(|line| if visible(line) { Emphasis::Plain } else { Emphasis::Hidden })
             .collect();
-        if let Some(selected) = view.selected.filter(|&item| self.spot(item).is_some()) {
+        if let Some(selected) = view.selected.filter(|&item| self.box_number(item).is_some()) {
             let traced = self.trace(selected, view.trace, &lines);
-            let of = |spot: Emphasis, strong: bool| match spot {
+            let of = |emphasis: Emphasis, strong: bool| match emphasis {
                 Emphasis::Hidden => Emphasis::Hidden,
                 _ if strong => Emphasis::Strong,
                 _ => Emphasis::Faint,
             };
-            for (spot, item) in spots.iter_mut().zip(&self.items) {
-                *spot = of(*spot, item.is_some_and(|item| traced.items.contains(&item)));
+            for (shown, item) in boxes.iter_mut().zip(&self.items) {
+                *shown = of(*shown, item.is_some_and(|item| traced.items.contains(&item)));
             }
             for (number, line) in lines.iter_mut().enumerate() {
                 *line = of(*line, traced.lines.contains(&number));
             }
         }
-        Shown { spots, lines }
+        Shown { boxes, lines }
     }
 
     /// What is reached from `start` along visible lines.
@@ -235,12 +235,12 @@ fn vec(x: f64, y: f64) -> Vec2 {
     vec2(x as f32, y as f32)
 }
 
-/// A line upwards from the top of each spot to the bottom of the next: Bézier curves that leave and arrive upright, in straight pieces.
-fn curve(line: &Line, picture: &Picture) -> Vec<Pos2> {
+/// A line upwards from the top of each box to the bottom of the next: Bézier curves that leave and arrive upright, in straight pieces.
+fn curve(line: &Connector, layout: &CircuitLayout) -> Vec<Pos2> {
     const PIECES: usize = 12;
-    let spots: Vec<_> = line.spots.iter().map(|&spot| &picture.spots[spot]).collect();
-    let mut points = Vec::with_capacity(spots.len() * (PIECES + 1));
-    for pair in spots.windows(2) {
+    let boxes: Vec<_> = line.boxes.iter().map(|&number| &layout.boxes[number]).collect();
+    let mut points = Vec::with_capacity(boxes.len() * (PIECES + 1));
+    for pair in boxes.windows(2) {
         let (start, end) = (point(pair[0].x, pair[0].top), point(pair[1].x, pair[1].bottom));
         let pull = vec2(0.0, ((start.y - end.y) * 0.5).max(12.0));
         let control = [start, start - pull, end + pull, end];

@@ -1,7 +1,7 @@
 //! Items as text.
 
-use gossamer::circuits::wording::{signed, token};
-use gossamer::circuits::{Circuit, EdgeEntry, NodeEntry, Range, TokenWeights};
+use gossamer::circuits::labels::{signed, token};
+use gossamer::circuits::{ActivationRange, Circuit, EdgeEntry, NodeEntry, TokenWeights};
 
 use crate::item::Item;
 
@@ -39,8 +39,8 @@ pub fn summary(circuit: &Circuit, item: Item) -> Vec<String> {
         if !circuit.model.hash.is_empty() {
             lines.push(format!("mean over text {}", signed(entry.mean)));
         }
-        for (side, range) in [("clean", entry.positive), ("counterfactual", entry.negative)] {
-            if circuit.model.hash.is_empty() && range == Range::default() {
+        for (side, range) in [("clean", entry.clean), ("counterfactual", entry.counterfactual)] {
+            if circuit.model.hash.is_empty() && range == ActivationRange::default() {
                 continue;
             }
             let (mean, min, max) = (signed(range.mean), signed(range.min), signed(range.max));

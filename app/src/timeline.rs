@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gossamer::circuits::checkpoint::{Look, Score, scores};
-use gossamer::circuits::paint::Widths;
+use gossamer::circuits::checkpoint::{CheckpointEvalConfig, Score, scores};
+use gossamer::circuits::color::Widths;
 use gossamer::circuits::{Circuit, EdgeEntry, Node, TokenWeights};
 use gossamer::device::Device;
 use gossamer::model::Model;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::checkpoint;
-use gossamer::train::metrics::{self, Logged};
+use gossamer::train::metrics::{self, MetricsLine};
 
 use crate::jobs::{Job, Reporter, with_own_threads};
 
@@ -25,7 +25,7 @@ pub struct CheckpointData {
 }
 
 enum TimelineUpdate {
-    Run { logged: Vec<Logged>, steps: Vec<u64> },
+    Run { logged: Vec<MetricsLine>, steps: Vec<u64> },
     Checkpoint(Box<CheckpointData>),
     Done(Result<(), String>),
 }
@@ -41,7 +41,7 @@ pub struct Revision {
 pub struct Timeline {
     /// The run's folder.
     pub run: PathBuf,
-    pub logged: Vec<Logged>,
+    pub logged: Vec<MetricsLine>,
     /// The steps of its checkpoints.
     pub steps: Vec<u64>,
     /// Why the run could not be read.
@@ -191,7 +191,7 @@ fn evaluate(
     device: &Device,
     stop: &Arc<AtomicBool>,
 ) -> CheckpointData {
-    let look = Look::default();
+    let look = CheckpointEvalConfig::default();
     let model = match Model::load(path, device).map_err(|e| e.to_string()) {
         // Other checkpoints may be readable.
         Err(error) => return CheckpointData { step, circuit: Err(error.clone()), scores: Err(error) },

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use eframe::egui::{
     Button, Color32, DragValue, Key, Response, RichText, Role, TextEdit, TextStyle, Ui, WidgetInfo, emath::Numeric,
 };
-use gossamer::circuits::paint::sign;
-use gossamer::circuits::wording::{token, visible};
+use gossamer::circuits::color::sign;
+use gossamer::circuits::labels::{token, visible};
 
 /// Lets a finite number be chosen with the widget that `show` makes. Returns whether it was: text such as "nan" or
 /// "1e400" changes nothing.

@@ -10,7 +10,7 @@ use eframe::egui::{Key, Modifiers, OutputCommand, Theme};
 use egui_kittest::kittest::{NodeT, Queryable, by};
 use egui_kittest::{Harness, SnapshotOptions};
 use gossamer::bridges::{BridgeFile, Bridges, ModelName, Ratio, Recipe, Steering};
-use gossamer::circuits::wording::token;
+use gossamer::circuits::labels::token;
 use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, TokenRef, mean_activations};
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, load_tensors, save_tensors};
@@ -104,8 +104,8 @@ impl Run {
         (circuit.edges, circuit.biases) = (Vec::new(), Vec::new());
         (circuit.embeddings, circuit.unembeddings) = (Vec::new(), Vec::new());
         circuit.counts = Counts::of(2, &circuit.nodes, &[], &[]);
-        circuit.task.positive = "x = ['a', 'b".into();
-        circuit.task.negative = "x = [\"a\", \"b".into();
+        circuit.task.clean = "x = ['a', 'b".into();
+        circuit.task.counterfactual = "x = [\"a\", \"b".into();
         let answer = |text: &str| TokenRef { id: tokenizer.encode(text).unwrap()[0], text: text.into() };
         (circuit.task.target, circuit.task.alternative) = (answer("'"), answer("\""));
         circuit.save(circuits.join("quotes.json")).unwrap();
@@ -120,7 +120,7 @@ impl Run {
     fn ask(&self, prompt: &str, edits: &[&str]) -> Response {
         let edits: Vec<Edit> = edits.iter().map(|edit| edit.parse().unwrap()).collect();
         let probe = Probe::new(&self.model, &self.circuit, self.means.clone()).unwrap();
-        probe.ask(&self.tokenizer.encode(prompt).unwrap(), &edits).unwrap()
+        probe.run(&self.tokenizer.encode(prompt).unwrap(), &edits).unwrap()
     }
 
     /// What the library says to a recipe, steered and with random channels.
@@ -215,7 +215,7 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
         let want = run.ask(prompt, &[]);
         cell(harness, &run, "whole model", &want.model, None);
         cell(harness, &run, "circuit alone", &want.circuit, None);
-        cell(harness, &run, "complement", &want.rest, None);
+        cell(harness, &run, "complement", &want.complement, None);
     };
     check(&harness, "x = ['a', 'b");
     click(&mut harness, "counterfactual prompt");
@@ -246,14 +246,14 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
 fn nodes_are_ablated_set_and_given_back() {
     let run = Run::new();
     let mut harness = window(&run, "Prompt");
-    let prompt = run.circuit.task.positive.clone();
+    let prompt = run.circuit.task.clean.clone();
     let plain = run.ask(&prompt, &[]);
     let check = |harness: &Harness<'_, Explorer>, edits: &[&str]| {
         let want = run.ask(&prompt, edits);
         for (column, p, before) in [
             ("whole model", &want.model, &plain.model),
             ("circuit alone", &want.circuit, &plain.circuit),
-            ("complement", &want.rest, &plain.rest),
+            ("complement", &want.complement, &plain.complement),
         ] {
             cell(harness, &run, column, p, (!edits.is_empty()).then_some(before));
         }
@@ -308,8 +308,8 @@ fn a_node_tells_its_activation_and_where_its_head_looks() {
     let run = Run::new();
     let mut harness = window(&run, "Prompt");
     let task = &run.circuit.task;
-    let tokens = run.tokenizer.encode(&task.positive).unwrap();
-    let want = run.ask(&task.positive, &[]);
+    let tokens = run.tokenizer.encode(&task.clean).unwrap();
+    let want = run.ask(&task.clean, &[]);
     let last = (tokens.len() - 1) * 16 + 3;
     let said = format!(": {:+.3}", want.sites["0.attn.act_in"].data[last]);
     harness.get_by_label(NODES[0]).hover();
@@ -334,7 +334,7 @@ fn a_node_tells_its_activation_and_where_its_head_looks() {
 fn the_dense_model_is_steered_and_the_recipe_kept() {
     let run = Run::new();
     let mut harness = window(&run, "Bridge");
-    let (positive, negative) = (run.circuit.task.positive.clone(), run.circuit.task.negative.clone());
+    let (positive, negative) = (run.circuit.task.clean.clone(), run.circuit.task.counterfactual.clone());
     let mut recipe = Recipe {
         version: Recipe::VERSION,
         sparse: ModelName { path: run.path.display().to_string(), hash: run.model.hash().unwrap() },
@@ -446,7 +446,7 @@ fn without_a_model_or_bridges_it_says_what_to_do() {
     let mut harness = window(&run, "Bridge");
     harness.get_by_label_contains("has no bridges next to it");
     click(&mut harness, "Prompt");
-    cell(&harness, &run, "whole model", &run.ask(&run.circuit.task.positive, &[]).model, None);
+    cell(&harness, &run, "whole model", &run.ask(&run.circuit.task.clean, &[]).model, None);
 }
 
 #[test]

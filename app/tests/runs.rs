@@ -11,7 +11,7 @@ use eframe::egui::accesskit::Role;
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use gossamer::circuits::Circuit;
-use gossamer::circuits::prune::Settings;
+use gossamer::circuits::prune::SearchSettings;
 use gossamer::formats::ModelFiles;
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::lock::RunLock;
@@ -109,7 +109,7 @@ fn circuits_are_found_and_the_search_can_be_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let run = train(folder.path());
     let order = |steps, target_loss| {
-        let settings = Settings { steps, target_loss, pairs: 4, eval_pairs: 8, ..Settings::default() };
+        let settings = SearchSettings { steps, target_loss, pairs: 4, eval_pairs: 8, ..SearchSettings::default() };
         JobSpec::Find { model: run.clone(), task: "single_double_quote".into(), settings: Box::new(settings) }
     };
     // Chance is good enough, so that no node is needed.

@@ -248,8 +248,8 @@ fn traces_go_as_far_as_they_should() {
     let scene = Scene::new(&circuit, None);
     let strong = |selected: Item, trace: Trace| -> Vec<Item> {
         let shown = scene.shown(&View { selected: Some(selected), trace, ..View::default() });
-        let items = scene.items.iter().zip(&shown.spots);
-        items.filter(|(_, spot)| **spot == Emphasis::Strong).filter_map(|(item, _)| *item).collect()
+        let items = scene.items.iter().zip(&shown.boxes);
+        items.filter(|(_, shown)| **shown == Emphasis::Strong).filter_map(|(item, _)| *item).collect()
     };
     for item in scene.all() {
         let [before, after] = scene.neighbours(item);

@@ -3,7 +3,7 @@
 use super::{Options, Seconds, timed};
 use crate::Result;
 use crate::device::{Device, Gpu};
-use crate::ops::linear::{self, Output, Tile};
+use crate::ops::linear::{self, OutputShape, Tile};
 
 /// How much faster than the tile in use another must be to take its place: less is noise.
 const GAIN: f64 = 1.03;
@@ -12,7 +12,7 @@ const GAIN: f64 = 1.03;
 #[derive(Clone, Debug)]
 pub struct Choice {
     /// What was computed.
-    pub output: Output,
+    pub output: OutputShape,
     /// Rows, columns and inner dimension.
     pub sizes: (usize, usize, usize),
     /// How long each of [`Tile::ALL`] took.
@@ -22,16 +22,16 @@ pub struct Choice {
 }
 
 /// Times all tiles on an output of every kind, with `depth` steps along the inner dimension, and makes the best ones those of `gpu`.
-/// [`Gpu::keep_choices`] keeps them for later runs.
+/// [`Gpu::save_tuning`] keeps them for later runs.
 ///
 /// # Errors
 /// Those of the operations.
 pub fn autotune(gpu: &Gpu, options: &Options, depth: usize, watch: &mut dyn FnMut(&Choice)) -> Result<()> {
-    for output in Output::ALL {
+    for output in OutputShape::ALL {
         let (m, n) = match output {
-            Output::Narrow => (32, 1024),
-            Output::Few => (256, 512),
-            Output::Many => (1024, 1024),
+            OutputShape::Thin => (32, 1024),
+            OutputShape::Small => (256, 512),
+            OutputShape::Large => (1024, 1024),
         };
         let before = linear::tile(gpu, output)?;
         let mut seconds = Vec::new();

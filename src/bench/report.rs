@@ -8,7 +8,7 @@ use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::device::{Device, Gpu};
 use crate::files::{read_unmarked, write_atomic};
-use crate::ops::linear::{self, Output};
+use crate::ops::linear::{self, OutputShape};
 use crate::{Error, Result};
 
 /// The version of the file. Raised whenever a piece of work changes, since its numbers no longer compare.
@@ -250,7 +250,7 @@ impl DeviceInfo {
 
 fn tiles(gpu: &Gpu) -> Result<[(usize, usize); 3]> {
     let mut shapes = [(0, 0); 3];
-    for (shape, output) in shapes.iter_mut().zip(Output::ALL) {
+    for (shape, output) in shapes.iter_mut().zip(OutputShape::ALL) {
         *shape = linear::tile(gpu, output)?.shape();
     }
     Ok(shapes)

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::Unit;
 use crate::device::{Device, Tensor};
 use crate::files::InMemory;
-use crate::model::{Batch, Generator, Hold, Model, Parameters, Sampling};
+use crate::model::{Batch, Generator, Model, Parameters, Sampling, WeightFormat};
 use crate::ops::weight_topk::{self, Neurons, Rule};
 use crate::ops::{abs_topk, add, attention, compress, linear, sparse_linear};
 use crate::sparsity;
@@ -250,9 +250,13 @@ fn generation(base: &'static str) -> Workload {
     let prepare = move |device: &Device| {
         let (config, mut trainer) = trainer(preset(base, None), false, device)?;
         let at = (1, config.train.steps);
-        trainer.model.parameters.iter_mut().try_for_each(|p| sparsity::enforce(p, &config.sparsity, at, 0.0))?;
+        trainer
+            .model
+            .parameters
+            .iter_mut()
+            .try_for_each(|p| sparsity::apply_topk_and_decay(p, &config.sparsity, at, 0.0))?;
         let host = InMemory::from(trainer.model.parameters.to_host()?);
-        let parameters = Parameters::load(&config.model, &host, Hold::Compressed, device)?;
+        let parameters = Parameters::load(&config.model, &host, WeightFormat::Sparse, device)?;
         let model = Model { config: config.model.clone(), parameters, device: device.clone() };
         let job = move |round: usize| {
             let sampling = Sampling { max_new_tokens: GENERATED, temperature: 0.0, ..Sampling::default() };

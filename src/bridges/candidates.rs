@@ -24,7 +24,7 @@ pub fn residual_channels(circuit: &Circuit) -> Vec<Channel> {
 
 /// A prompt, what is right after it, and another prompt with another answer. An answer may be given in several ways, each a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct PromptPair {
     /// The prompt that the dense model reads.
     pub prompt: Vec<u32>,
     /// The prompt that it is steered towards.
@@ -61,7 +61,7 @@ impl Effect {
 
 /// A channel and what it does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Candidate {
+pub struct RankedChannel {
     /// Its name.
     pub channel: Channel,
     /// The answers at full strength.
@@ -70,7 +70,7 @@ pub struct Candidate {
 
 /// Answers at each of several strengths.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Sweep {
+pub struct StrengthSweep {
     /// The strengths.
     pub strengths: Vec<f64>,
     /// At each strength, steered.
@@ -85,15 +85,15 @@ impl Steering<'_> {
     ///
     /// # Errors
     /// [`Error::Text`] without questions; otherwise those of [`Steering::probabilities`].
-    pub fn candidates(&self, channels: &[Channel], questions: &[Question]) -> Result<(Effect, Vec<Candidate>)> {
+    pub fn candidates(&self, channels: &[Channel], questions: &[PromptPair]) -> Result<(Effect, Vec<RankedChannel>)> {
         let effects = self.effects(questions, channels.len() + 1, |question| {
             let (here, there) = (self.read(&question.prompt)?, self.read(&question.counterfactual)?);
             let steered = channels.iter().map(|&channel| here.towards(&there, channel));
             Ok(std::iter::once(Change::default()).chain(steered).collect())
         })?;
-        let mut ranked: Vec<Candidate> =
-            channels.iter().zip(&effects[1..]).map(|(&channel, &effect)| Candidate { channel, effect }).collect();
-        let key = |c: &Candidate| (c.effect.other, c.effect.log_odds);
+        let mut ranked: Vec<RankedChannel> =
+            channels.iter().zip(&effects[1..]).map(|(&channel, &effect)| RankedChannel { channel, effect }).collect();
+        let key = |c: &RankedChannel| (c.effect.other, c.effect.log_odds);
         ranked.sort_by(|a, b| {
             let ((p, odds), (q, others)) = (key(a), key(b));
             q.total_cmp(&p).then(others.total_cmp(&odds)).then(a.channel.cmp(&b.channel))
@@ -108,11 +108,11 @@ impl Steering<'_> {
     pub fn sweep(
         &self,
         channels: &[Channel],
-        questions: &[Question],
+        questions: &[PromptPair],
         strengths: &[f64],
         controls: usize,
         seed: u64,
-    ) -> Result<Sweep> {
+    ) -> Result<StrengthSweep> {
         let draws = self.controls(channels, controls, seed);
         let effects = self.effects(questions, strengths.len() * (1 + controls), |question| {
             let (here, there) = (self.read(&question.prompt)?, self.read(&question.counterfactual)?);
@@ -124,11 +124,11 @@ impl Steering<'_> {
         })?;
         let mut lists = effects.chunks(strengths.len().max(1)).map(<[Effect]>::to_vec);
         let steered = lists.next().unwrap_or_default();
-        Ok(Sweep { strengths: strengths.to_vec(), steered, random: lists.collect() })
+        Ok(StrengthSweep { strengths: strengths.to_vec(), steered, random: lists.collect() })
     }
 
     /// Draws of random channels to stand in for `channels`, `controls` of them.
-    pub fn controls(&self, channels: &[Channel], controls: usize, seed: u64) -> Vec<Control> {
+    pub fn controls(&self, channels: &[Channel], controls: usize, seed: u64) -> Vec<RandomChannels> {
         let width = self.sparse().config.d_model;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let draw = |rng: &mut ChaCha8Rng| {
@@ -137,7 +137,7 @@ impl Steering<'_> {
                 let order = sample(rng, width, width).into_iter();
                 (channel, order.into_iter().find(|index| !taken(index)).unwrap_or(channel.index))
             };
-            Control(channels.iter().map(|channel| pick(channel, rng)).collect())
+            RandomChannels(channels.iter().map(|channel| pick(channel, rng)).collect())
         };
         (0..controls).map(|_| draw(&mut rng)).collect()
     }
@@ -145,9 +145,9 @@ impl Steering<'_> {
     /// Over all questions the effect of each of the `count` changes that `changes` makes of a question.
     fn effects(
         &self,
-        questions: &[Question],
+        questions: &[PromptPair],
         count: usize,
-        changes: impl Fn(&Question) -> Result<Vec<Change>>,
+        changes: impl Fn(&PromptPair) -> Result<Vec<Change>>,
     ) -> Result<Vec<Effect>> {
         if questions.is_empty() {
             return Err(Error::Text("there are no questions to steer by".into()));
@@ -167,9 +167,9 @@ impl Steering<'_> {
 }
 
 /// Random channels in the place of others.
-pub struct Control(Vec<(Channel, usize)>);
+pub struct RandomChannels(Vec<(Channel, usize)>);
 
-impl Control {
+impl RandomChannels {
     /// The same amounts through the random channels.
     pub fn apply(&self, change: &Change) -> Change {
         let other = |channel: Channel| self.0.iter().find(|(from, _)| *from == channel).map(|(_, to)| *to);

@@ -7,7 +7,7 @@ use super::objective::{Batches, Objective};
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Model, Weights, first_not_finite, means, site_pattern};
 use crate::observer::Stage;
-use crate::ops::rows;
+use crate::ops::concat;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -197,7 +197,7 @@ impl Judge<'_> {
         let divergences = self.divergences(logits)?.into_iter().zip(self.divergences(from_mean)?);
         let mut hybrids = Vec::new();
         for (site, (kl, mean_kl)) in divergences.enumerate() {
-            let loss = self.cross_entropy(&rows::slice(logits.value(), site * sequences, sequences)?)?;
+            let loss = self.cross_entropy(&concat::narrow(logits.value(), 0, site * sequences, sequences)?)?;
             hybrids.push(Hybrid { kl, loss, mean_kl });
         }
         Ok(hybrids)

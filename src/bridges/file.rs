@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bridges, Map};
+use super::{BridgeTensor, Bridges};
 use crate::files::versioned::{self, Versioned};
 use crate::files::{HostTensor, load_tensors, save_tensors};
 use crate::model::{Model, expect_model};
 use crate::train::bridge::BridgeConfig;
-use crate::train::step::Moments;
+use crate::train::step::AdamMoments;
 use crate::{Error, Result};
 
 const ABOUT: &str = "bridges.json";
@@ -101,19 +101,15 @@ impl BridgeFile {
         }
         let path = folder.join(TENSORS);
         let tensors = load_tensors(&path)?;
-        Bridges::from_host(&dense.config, &sparse.config, self.encoder_afrac, &tensors, &sparse.device).map_err(|e| {
-            match e {
-                Error::Text(message) => Error::file(&path, message),
-                other => other,
-            }
-        })
+        Bridges::from_host(&dense.config, &sparse.config, self.encoder_afrac, &tensors, &sparse.device)
+            .map_err(|error| error.in_file(&path, ""))
     }
 }
 
 /// Writes Adam's moments of the bridges.
-pub(super) fn save_moments(folder: &Path, bridges: &Bridges, moments: &[Moments]) -> Result<()> {
+pub(super) fn save_moments(folder: &Path, bridges: &Bridges, moments: &[AdamMoments]) -> Result<()> {
     let mut tensors = BTreeMap::new();
-    for (Map { name, .. }, Moments { m, v }) in bridges.list.iter().zip(moments) {
+    for (BridgeTensor { name, .. }, AdamMoments { m, v }) in bridges.list.iter().zip(moments) {
         for (which, tensor) in [("m", m), ("v", v)] {
             let host = HostTensor { shape: tensor.shape().to_vec(), data: tensor.read()? };
             tensors.insert(format!("{which}.{name}"), host);
@@ -123,10 +119,10 @@ pub(super) fn save_moments(folder: &Path, bridges: &Bridges, moments: &[Moments]
 }
 
 /// Reads them back.
-pub(super) fn load_moments(folder: &Path, bridges: &Bridges) -> Result<Vec<Moments>> {
+pub(super) fn load_moments(folder: &Path, bridges: &Bridges) -> Result<Vec<AdamMoments>> {
     let path = folder.join(MOMENTS);
     let tensors = load_tensors(&path)?;
-    let moments = bridges.list.iter().map(|Map { name, value }| {
+    let moments = bridges.list.iter().map(|BridgeTensor { name, value }| {
         let take = |which: &str| {
             let name = format!("{which}.{name}");
             match tensors.get(&name) {
@@ -134,7 +130,7 @@ pub(super) fn load_moments(folder: &Path, bridges: &Bridges) -> Result<Vec<Momen
                 _ => Err(Error::file(&path, format!("lacks {name} {:?}", value.shape()))),
             }
         };
-        Ok(Moments { m: take("m")?, v: take("v")? })
+        Ok(AdamMoments { m: take("m")?, v: take("v")? })
     });
     moments.collect()
 }

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 const START: f32 = 0.02;
 
 /// One tensor of the bridges.
-pub struct Map {
+pub struct BridgeTensor {
     /// `enc.{site}.weight`, `enc.{site}.bias`, `dec.{site}.weight` or `dec.{site}.bias`.
     pub name: String,
     /// Its numbers: weights are `(out, in)`, biases `(out)`.
@@ -26,7 +26,7 @@ pub struct Map {
 /// Encoder: `f(h) = AbsTopK(W h + b)` from the dense stream to the sparse one; decoder: `g(h) = W h + b` back.
 pub struct Bridges {
     /// Their tensors: of each site in turn weight and bias of the encoder, then of the decoder.
-    pub list: Vec<Map>,
+    pub list: Vec<BridgeTensor>,
     kept: usize,
 }
 
@@ -89,7 +89,7 @@ impl Bridges {
                     "the bridges' {found}: train them anew, or from an earlier checkpoint"
                 )));
             }
-            list.push(Map { value: device.upload(&name, &shape, &host.data)?, name });
+            list.push(BridgeTensor { value: device.upload(&name, &shape, &host.data)?, name });
         }
         Ok(Self { list, kept })
     }
@@ -99,7 +99,7 @@ impl Bridges {
     /// # Errors
     /// Those of the device.
     pub fn to_host(&self) -> Result<BTreeMap<String, HostTensor>> {
-        let host = |map: &Map| Ok(HostTensor { shape: map.value.shape().to_vec(), data: map.value.read()? });
+        let host = |map: &BridgeTensor| Ok(HostTensor { shape: map.value.shape().to_vec(), data: map.value.read()? });
         self.list.iter().map(|map| Ok((map.name.clone(), host(map)?))).collect()
     }
 

@@ -17,12 +17,12 @@ mod recipe;
 mod steer;
 mod train;
 
-pub use candidates::{Candidate, Control, Effect, Question, Sweep, residual_channels};
+pub use candidates::{Effect, PromptPair, RandomChannels, RankedChannel, StrengthSweep, residual_channels};
 pub use estimate::{estimate, estimate_on};
 pub use evaluate::{BridgeEvaluation, Hybrid, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};
-pub use maps::{Bridges, Map};
-pub use objective::{Gradients, Losses, Objective, Terms};
+pub use maps::{BridgeTensor, Bridges};
+pub use objective::{BridgeGradients, Losses, Objective, Terms};
 pub use recipe::{Comparison, MAX_DRAWS, MAX_STRENGTH, Recipe};
 pub use steer::{Change, Channel, Ratio, Reading, Scale, Steering};
-pub use train::{BridgeTrainer, Record};
+pub use train::{BridgeStepRecord, BridgeTrainer};

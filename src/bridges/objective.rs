@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 use super::Bridges;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, Pass, Weights};
+use crate::model::{Batch, Kind, Model, NoHooks, Pass, Weights};
 use crate::observer::Observer;
-use crate::ops::compress::Compressed;
-use crate::ops::{add, most_probable};
+use crate::ops::compress::SparseMatrix;
+use crate::ops::{add, topk_logits};
 use crate::tape::{Tape, Var};
 use crate::train::bridge::Coefficients;
 use crate::{Error, Result};
@@ -99,7 +99,7 @@ impl Terms<f64, Vec<f64>> {
 }
 
 /// The gradients of the objective.
-pub struct Gradients {
+pub struct BridgeGradients {
     /// For every parameter of the sparse model, in order, that is trained.
     pub sparse: Vec<Option<Tensor>>,
     /// For every tensor of the bridges, in order.
@@ -115,7 +115,7 @@ pub struct Objective<'a> {
     /// The sparse model.
     pub sparse: &'a Model,
     /// For each parameter of the sparse model its nonzeros, where linear layers shall use them; it may be empty.
-    pub compressed: &'a [Option<Arc<Compressed>>],
+    pub compressed: &'a [Option<Arc<SparseMatrix>>],
     /// What joins them.
     pub bridges: &'a Bridges,
     /// What each term counts.
@@ -213,7 +213,7 @@ impl Objective<'_> {
         sequences: usize,
         share: f32,
         wanted: &dyn Fn(Kind) -> bool,
-    ) -> Result<(Losses, Gradients)> {
+    ) -> Result<(Losses, BridgeGradients)> {
         let c = &self.coefficients;
         let batches = self.batches(tokens, sequences)?;
         let dense = self.run_dense(&batches)?;
@@ -270,7 +270,7 @@ impl Objective<'_> {
             Some(gradient) => Ok(gradient),
             None => self.sparse.device.zeros(&map.name, map.value.shape()),
         });
-        let gradients = Gradients { sparse: of_sparse, bridges: of_bridges.collect::<Result<_>>()? };
+        let gradients = BridgeGradients { sparse: of_sparse, bridges: of_bridges.collect::<Result<_>>()? };
         Ok((losses(&cross_entropy, &encoded.errors, &decoded.errors, &kl_d2s, &kl_s2d), gradients))
     }
 
@@ -299,13 +299,13 @@ impl Objective<'_> {
 
     /// What the hybrids shall predict, `(B, T, V)`.
     fn wanted(&self, dense: &Dense) -> Result<Tensor> {
-        self.kl_top.map_or(Ok(dense.logits.clone()), |n| most_probable::forward(&dense.logits, n))
+        self.kl_top.map_or(Ok(dense.logits.clone()), |n| topk_logits::forward(&dense.logits, n))
     }
 
     /// The sparse model's cross-entropy.
     pub(super) fn own(&self, tape: &mut Tape, weights: &Weights, batches: &Batches, logits: Var) -> Result<Var> {
-        let mut nobody = ();
-        let mut pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut nobody);
+        let mut hooks = NoHooks;
+        let mut pass = Pass::new(self.sparse, weights, &batches.sparse, tape, &mut hooks);
         Ok(pass.cross_entropy(&logits)?.0)
     }
 
@@ -380,7 +380,7 @@ fn hybrids(mut pass: Pass, entries: Vec<Var>) -> Result<Var> {
             None => entry,
             Some(earlier) => {
                 let arrived = pass.advance(earlier, site - 1..site)?;
-                pass.tape.stack(&[&arrived, &entry])?
+                pass.tape.concat(&[&arrived, &entry], 0)?
             }
         });
     }

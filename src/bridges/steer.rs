@@ -15,8 +15,8 @@ use super::Bridges;
 use crate::device::Tensor;
 use crate::files::HostTensor;
 use crate::model::{
-    Batch, Edit, Interventions, Model, ModelConfig, Pass, Recorder, Sites, Weights, first_not_finite, probabilities,
-    site_pattern,
+    Batch, Edit, Hooks, Interventions, Model, ModelConfig, NoHooks, Pass, Recorder, Weights, first_not_finite,
+    probabilities, site_pattern,
 };
 use crate::observer::Observer;
 use crate::tape::{Tape, Var};
@@ -292,7 +292,7 @@ impl<'a> Steering<'a> {
         let batch = self.run_sparse(prompt, &mut recorder)?;
         let read = |(site, input): &(String, Var)| {
             let input = input.value().read()?;
-            self.check_sparse((site, &input), &batch, &mut ())?;
+            self.check_sparse((site, &input), &batch, &mut NoHooks)?;
             Ok(input)
         };
         let inputs = recorder.sites.iter().map(read).collect::<Result<_>>()?;
@@ -348,13 +348,13 @@ impl<'a> Steering<'a> {
         before.sites.iter().zip(&after.sites).map(&mut read).collect()
     }
 
-    fn run_sparse(&self, prompt: &[u32], sites: &mut dyn Sites) -> Result<Batch> {
+    fn run_sparse(&self, prompt: &[u32], sites: &mut dyn Hooks) -> Result<Batch> {
         let batch = Batch::new(&self.sparse.device, &self.sparse.config, prompt, 1)?;
         let logits = self.sparse.forward(&mut Tape::new(), &self.sparse_weights, &batch, sites);
         logits.map(|_| batch).map_err(|e| e.in_model("sparse"))
     }
 
-    fn check_sparse(&self, number: (&str, &[f32]), batch: &Batch, sites: &mut dyn Sites) -> Result<()> {
+    fn check_sparse(&self, number: (&str, &[f32]), batch: &Batch, sites: &mut dyn Hooks) -> Result<()> {
         self.sparse.check_finite(number, &self.sparse_weights, batch, sites).map_err(|e| e.in_model("sparse"))
     }
 
@@ -386,7 +386,7 @@ impl<'a> Steering<'a> {
         let mut pass = pass.checked(checked);
         let x = pass.embed()?;
         let x = pass.advance(x, 0..first)?;
-        let x = pass.tape.stack(&vec![&x; changes.len()])?;
+        let x = pass.tape.concat(&vec![&x; changes.len()], 0)?;
         let x = pass.advance(x, first..end)?;
         let logits = pass.unembed(x)?.value().read()?;
         let vocab = config.vocab_size;
@@ -438,8 +438,8 @@ impl Shifts {
     }
 }
 
-impl Sites for Shifts {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+impl Hooks for Shifts {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
         match self.0.get(name) {
             Some((_, shift)) => tape.add(&value, &Var::constant(shift.clone())),
             None => Ok(value),
@@ -462,7 +462,7 @@ fn root_mean_squares(model: &Model, weights: &Weights, reference: &[Vec<u32>]) -
         model.forward(&mut Tape::new(), weights, &batch, &mut recorder)?;
         for (sum, (site, stream)) in sums.iter_mut().zip(&recorder.sites) {
             let stream = stream.value().read()?;
-            model.check_finite((site, &stream), weights, &batch, &mut ())?;
+            model.check_finite((site, &stream), weights, &batch, &mut NoHooks)?;
             let rows = stream.chunks_exact(model.config.d_model);
             *sum += rows.map(|row| root_mean_square(row, !model.config.rms_norm)).sum::<f64>();
         }

@@ -5,16 +5,16 @@ use std::path::Path;
 
 use super::file::{BridgeFile, load_moments, save_moments};
 use super::maps::shapes;
-use super::{Bridges, Gradients, Losses, Objective, Terms};
+use super::{BridgeGradients, Bridges, Losses, Objective, Terms};
 use crate::device::Tensor;
 use crate::model::{Model, ModelConfig, Weights};
 use crate::observer::Observer;
 use crate::ops::{adam, add};
 use crate::sparsity::{self, Sharkfin};
 use crate::train::bridge::BridgeConfig;
-use crate::train::ranks::buckets;
-use crate::train::run::Learner;
-use crate::train::step::{Moments, StepNumbers, StepRecord, Trainer};
+use crate::train::communicator::buckets;
+use crate::train::run::Trainable;
+use crate::train::step::{AdamMoments, StepNumbers, StepRecord, Trainer};
 use crate::{Error, Result};
 
 /// A sparse model in training together with its bridges to a frozen dense one.
@@ -26,12 +26,12 @@ pub struct BridgeTrainer {
     /// The bridges.
     pub bridges: Bridges,
     settings: BridgeConfig,
-    moments: Vec<Moments>,
+    moments: Vec<AdamMoments>,
     dense_hash: String,
 }
 
 /// What one step leaves to be read back when convenient.
-pub struct Record {
+pub struct BridgeStepRecord {
     step: StepRecord,
     /// Of each micro-batch.
     terms: Vec<Losses>,
@@ -59,9 +59,9 @@ impl BridgeTrainer {
             None => {
                 let (dense, sparse) = (&dense.config, &sparse.model.config);
                 let bridges = Bridges::new(dense, sparse, settings.encoder_afrac, seed, &device)?;
-                let zeros = |map: &super::Map| {
+                let zeros = |map: &super::BridgeTensor| {
                     let zeros = |which: &str| device.zeros(&format!("{which}.{}", map.name), map.value.shape());
-                    Ok(Moments { m: zeros("m")?, v: zeros("v")? })
+                    Ok(AdamMoments { m: zeros("m")?, v: zeros("v")? })
                 };
                 let moments = bridges.list.iter().map(zeros).collect::<Result<_>>()?;
                 (bridges, moments)
@@ -92,7 +92,7 @@ impl BridgeTrainer {
     }
 
     /// The terms of each micro-batch, and the average of the gradients over all ranks.
-    fn gradients(&self, batches: &[Vec<u32>], observer: Observer) -> Result<(Vec<Losses>, Gradients)> {
+    fn gradients(&self, batches: &[Vec<u32>], observer: Observer) -> Result<(Vec<Losses>, BridgeGradients)> {
         let optimizer = &self.sparse.optimizer;
         let dense_weights = Weights::constant(&self.dense, &[]);
         let objective = Objective {
@@ -117,12 +117,12 @@ impl BridgeTrainer {
                 Some(total) => sum(total, gradients)?,
             }
         }
-        let Gradients { sparse, bridges } = total.ok_or_else(|| Error::shape("step", "no batches"))?;
+        let BridgeGradients { sparse, bridges } = total.ok_or_else(|| Error::shape("step", "no batches"))?;
         let of_sparse = sparse.len();
         let mut all: Vec<_> = sparse.into_iter().chain(bridges.into_iter().map(Some)).collect();
-        buckets::sum(self.sparse.ranks(), &mut all)?;
+        buckets::sum(self.sparse.communicator(), &mut all)?;
         let bridges = all.split_off(of_sparse).into_iter().flatten().collect();
-        Ok((terms, Gradients { sparse: all, bridges }))
+        Ok((terms, BridgeGradients { sparse: all, bridges }))
     }
 
     /// The bridges' learning rate at a step.
@@ -133,7 +133,7 @@ impl BridgeTrainer {
     }
 
     /// Mean terms over the micro-batches, waiting for the device.
-    fn terms(&self, record: &Record) -> Result<Terms<f64, Vec<f64>>> {
+    fn terms(&self, record: &BridgeStepRecord) -> Result<Terms<f64, Vec<f64>>> {
         let mut mean = Terms::default();
         for losses in &record.terms {
             mean.add(&losses.read()?, 1.0 / record.terms.len() as f64);
@@ -149,13 +149,13 @@ impl BridgeTrainer {
 }
 
 /// `total += gradients`.
-fn sum(total: &mut Gradients, gradients: Gradients) -> Result<()> {
+fn sum(total: &mut BridgeGradients, gradients: BridgeGradients) -> Result<()> {
     let pairs = total.sparse.iter_mut().flatten().zip(gradients.sparse.iter().flatten());
     pairs.chain(total.bridges.iter_mut().zip(&gradients.bridges)).try_for_each(|(sum, g)| add::accumulate(sum, g))
 }
 
-impl Learner for BridgeTrainer {
-    type Record = Record;
+impl Trainable for BridgeTrainer {
+    type Record = BridgeStepRecord;
 
     fn trainer(&self) -> &Trainer {
         &self.sparse
@@ -165,7 +165,7 @@ impl Learner for BridgeTrainer {
         self.sparse.model
     }
 
-    fn step(&mut self, batches: &[Vec<u32>], observer: &Observer) -> Result<Record> {
+    fn step(&mut self, batches: &[Vec<u32>], observer: &Observer) -> Result<BridgeStepRecord> {
         let (terms, gradients) = self.gradients(batches, *observer)?;
         let (step, optimizer) = (self.sparse.steps_done(), &self.sparse.optimizer);
         let settings = adam::Settings {
@@ -177,16 +177,16 @@ impl Learner for BridgeTrainer {
             decay: 0.0,
         };
         let own: Vec<Tensor> = terms.iter().map(|losses| losses.cross_entropy.clone()).collect();
-        let record = self.sparse.update(own, gradients.sparse, sparsity::enforce)?;
-        for ((map, Moments { m, v }), gradient) in
+        let record = self.sparse.update(own, gradients.sparse, sparsity::apply_topk_and_decay)?;
+        for ((map, AdamMoments { m, v }), gradient) in
             self.bridges.list.iter_mut().zip(&mut self.moments).zip(&gradients.bridges)
         {
             adam::apply(&mut map.value, gradient, m, v, None, &settings)?;
         }
-        Ok(Record { step: record, terms })
+        Ok(BridgeStepRecord { step: record, terms })
     }
 
-    fn numbers(&self, record: &Record) -> Result<(StepNumbers, Vec<(String, f64)>)> {
+    fn numbers(&self, record: &BridgeStepRecord) -> Result<(StepNumbers, Vec<(String, f64)>)> {
         let numbers = self.sparse.numbers(&record.step)?;
         let (terms, coefficients) = (self.terms(record)?, &self.settings.coefficients);
         let mut more = vec![

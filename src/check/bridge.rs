@@ -5,7 +5,7 @@ use super::golden::Case;
 use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, largest, relative_norm};
 use crate::bridges::{Bridges, Objective};
 use crate::device::{Device, Tensor};
-use crate::model::{Batch, Kind, Model, Weights};
+use crate::model::{Batch, Kind, Model, NoHooks, Weights};
 use crate::tape::Tape;
 use crate::train::bridge::Coefficients;
 use crate::{Error, Result};
@@ -68,7 +68,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         let gradient = |tensor| relative_norm(&read(tensor)?, &want.data);
         let forward = |model: &Model| -> Result<_> {
             let batch = Batch::new(device, &model.config, &tokens, sequences)?;
-            let got = model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut ())?;
+            let got = model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut NoHooks)?;
             let got = got.value().read()?;
             Ok(largest(&got, &want.data).map(|(difference, scale)| difference / (1.0 + scale)))
         };

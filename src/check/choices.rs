@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use super::golden::Case;
 use crate::files::{parse_ids, parse_names};
-use crate::model::{Kind, Parameter, Sites};
+use crate::model::{Hooks, Kind, Parameter};
 use crate::ops::abs_topk;
 use crate::ops::weight_topk::Neurons;
 use crate::sparsity::{self, Schedule};
@@ -44,12 +44,12 @@ impl Choices {
     }
 
     /// Sees to it that AbsTopK at `step` keeps the zeros that the golden run kept; `inner` sees the sites.
-    pub(super) fn at<S: Sites>(&self, step: u64, inner: S) -> KeptZeros<'_, S> {
+    pub(super) fn at<S: Hooks>(&self, step: u64, inner: S) -> KeptZeros<'_, S> {
         KeptZeros { choices: self, step, inner }
     }
 
-    /// As [`sparsity::enforce`], but with the golden run's survivors in a matrix where more weights are protected than may survive.
-    pub(super) fn enforce(
+    /// As [`sparsity::apply_topk_and_decay`], but with the golden run's survivors in a matrix where more weights are protected than may survive.
+    pub(super) fn apply_topk_and_decay(
         &self,
         p: &mut Parameter,
         schedule: &Schedule,
@@ -58,7 +58,7 @@ impl Choices {
     ) -> Result<()> {
         let chosen = self.survivors(p, schedule, at);
         let before = chosen.map(|survivors| Ok::<_, Error>((survivors, p.dense()?.read()?))).transpose()?;
-        sparsity::enforce(p, schedule, at, weight_decay_lr)?;
+        sparsity::apply_topk_and_decay(p, schedule, at, weight_decay_lr)?;
         let Some((survivors, before)) = before else { return Ok(()) };
         let mut after = vec![0.0; before.len()];
         for &i in survivors {
@@ -90,14 +90,14 @@ pub(super) struct KeptZeros<'a, S> {
     pub(super) inner: S,
 }
 
-impl<S: Sites> Sites for KeptZeros<'_, S> {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        self.inner.visit(tape, name, value)
+impl<S: Hooks> Hooks for KeptZeros<'_, S> {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        self.inner.on_activation(tape, name, value)
     }
 
-    fn select(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
+    fn on_topk(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
         let Some(zeros) = self.choices.0.get(&format!("{}/{place}", self.step)) else {
-            return self.inner.select(tape, place, x, k);
+            return self.inner.on_topk(tape, place, x, k);
         };
         let y = abs_topk::forward(x.value(), k)?.y;
         let mut kept: Vec<bool> = y.read()?.iter().map(|v| *v != 0.0).collect();

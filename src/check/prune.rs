@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::golden::Case;
 use super::{GRADIENT, LOSS, Verdict, Worst, relative_norm};
-use crate::circuits::prune::{Settings, Step, step};
-use crate::circuits::tasks::Tokens;
-use crate::circuits::{Layout, Nodes, Questions};
+use crate::circuits::prune::{GateGradient, SearchSettings, step};
+use crate::circuits::tasks::TokenPair;
+use crate::circuits::{Layout, Nodes, TaskBatch};
 use crate::device::Device;
 use crate::model::Weights;
 use crate::{Error, Result};
@@ -25,17 +25,20 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
             .ok_or_else(|| case.error(format!("inputs.safetensors lacks {name} ({width})")))
     };
     let (mut tau, mut means) = (Vec::new(), BTreeMap::new());
-    for slot in layout.slots() {
-        let mask = format!("{}.{}", slot.layer, slot.kind.mask());
-        tau.extend(tensor(&format!("tau/{mask}"), slot.width)?);
-        means.insert(slot.site.clone(), tensor(&format!("mean/{mask}"), slot.width)?);
+    for block in layout.blocks() {
+        let mask = format!("{}.{}", block.layer, block.kind.mask());
+        tau.extend(tensor(&format!("tau/{mask}"), block.width)?);
+        means.insert(block.site.clone(), tensor(&format!("mean/{mask}"), block.width)?);
     }
     let nodes = Nodes::new(layout, &means, device)?;
-    let questions = Questions::new(&model, &pairs(case)?)?;
-    let settings =
-        Settings { k_coef: number("k_coef")?, temperature: number("heaviside_temperature")?, ..Settings::default() };
+    let task_batch = TaskBatch::new(&model, &pairs(case)?)?;
+    let settings = SearchSettings {
+        k_coef: number("k_coef")?,
+        temperature: number("heaviside_temperature")?,
+        ..SearchSettings::default()
+    };
     let weights = Weights::constant(&model, &[]);
-    let Step { loss, gradient } = step((&model, &weights), &nodes, &questions, &tau, &settings)?;
+    let GateGradient { loss, gradient } = step((&model, &weights), &nodes, &task_batch, &tau, &settings)?;
 
     let mut losses = Worst::new("task loss, total", LOSS);
     let mut kept = Worst::new("kept nodes", 0.0);
@@ -46,9 +49,9 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     losses.see("total", Ok(relative(loss + settings.k_coef * active, number("total")?)));
     kept.see("all masks", Ok((active - number("active_nodes")?).abs()));
     let expected = case.tensors("expected.safetensors")?;
-    for slot in nodes.layout.slots() {
-        let mask = format!("{}.{}", slot.layer, slot.kind.mask());
-        let got: Vec<f32> = gradient[slot.range()].iter().map(|&g| g as f32).collect();
+    for block in nodes.layout.blocks() {
+        let mask = format!("{}.{}", block.layer, block.kind.mask());
+        let got: Vec<f32> = gradient[block.range()].iter().map(|&g| g as f32).collect();
         gradients.see(
             &mask,
             match expected.get(&format!("grad/{mask}")) {
@@ -60,16 +63,16 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     Ok(vec![losses.verdict(), kept.verdict(), gradients.verdict()])
 }
 
-fn pairs(case: &Case) -> Result<Vec<Tokens>> {
+fn pairs(case: &Case) -> Result<Vec<TokenPair>> {
     let ids = |name: &str| case.ids(name);
-    let ((shape, positive), (_, negative)) = (ids("positive")?, ids("negative")?);
+    let ((shape, clean), (_, counterfactual)) = (ids("positive")?, ids("negative")?);
     let ((_, targets), (_, alternatives)) = (ids("target")?, ids("alternative")?);
-    let length = shape.last().copied().filter(|&l| l > 0 && positive.len() == negative.len());
+    let length = shape.last().copied().filter(|&l| l > 0 && clean.len() == counterfactual.len());
     let length = length.ok_or_else(|| Error::shape("prune", format!("prompts {shape:?}")))?;
-    let prompts = positive.chunks_exact(length).zip(negative.chunks_exact(length));
+    let prompts = clean.chunks_exact(length).zip(counterfactual.chunks_exact(length));
     let mut pairs = Vec::new();
-    for ((positive, negative), (target, alternative)) in prompts.zip(targets.into_iter().zip(alternatives)) {
-        pairs.push(Tokens { positive: positive.to_vec(), negative: negative.to_vec(), target, alternative });
+    for ((clean, counterfactual), (target, alternative)) in prompts.zip(targets.into_iter().zip(alternatives)) {
+        pairs.push(TokenPair { clean: clean.to_vec(), counterfactual: counterfactual.to_vec(), target, alternative });
     }
     Ok(pairs)
 }

@@ -8,10 +8,10 @@ use super::golden::Case;
 use super::{LOSS, Verdict, WEIGHT, Worst, largest};
 use crate::Result;
 use crate::device::Device;
-use crate::model::Batch;
+use crate::model::{Batch, NoHooks};
 use crate::ops::count_nonzero;
 use crate::sparsity::Schedule;
-use crate::train::config::{GradRms, Optimizer};
+use crate::train::config::{GradRms, OptimizerConfig};
 use crate::train::step::Trainer;
 
 #[derive(Deserialize)]
@@ -56,7 +56,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let &[steps, batch, _] = shape.as_slice() else {
         return Err(case.error(format!("tokens are {shape:?}, expected (steps, B, T)")));
     };
-    let optimizer = Optimizer {
+    let optimizer = OptimizerConfig {
         steps: h.total_steps,
         batch_size: batch,
         accumulate: 1,
@@ -87,9 +87,10 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let relative = |got: f64, want: f64| if want == 0.0 { got.abs() } else { ((got - want) / want).abs() };
     for (want, tokens) in meta.log.iter().zip(tokens.chunks(tokens.len() / steps.max(1))) {
         let batch = Batch::new(device, &trainer.model.config, tokens, batch)?;
-        let mut sites = choices.at(trainer.steps_done(), ());
-        let record = trainer
-            .step_with(&[batch], &mut sites, |p, schedule, at, decay| choices.enforce(p, schedule, at, decay))?;
+        let mut sites = choices.at(trainer.steps_done(), NoHooks);
+        let record = trainer.step_with(&[batch], &mut sites, |p, schedule, at, decay| {
+            choices.apply_topk_and_decay(p, schedule, at, decay)
+        })?;
         let got = trainer.numbers(&record)?;
         let at = format!("step {}", got.step);
         losses.see(&at, Ok(relative(got.loss, want.loss)));

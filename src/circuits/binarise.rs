@@ -15,12 +15,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::find::{Finder, JUDGING};
-use super::prune::Judge;
+use super::prune::CircuitScorer;
+use super::search::{CircuitSearch, TEST_STREAM};
 use super::tasks::{Split, Task};
-use super::{Answers, Calibration, Circuit, Node};
+use super::{Calibration, Circuit, LogitDiffs, Node};
 use crate::files::versioned::{self, Versioned, finite};
-use crate::model::{Recorder, Sites};
+use crate::model::{Hooks, Recorder};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -31,7 +31,7 @@ pub const FRACTIONS: [f64; 3] = [0.5, 0.25, 0.75];
 
 /// What a node is replaced by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct BinaryStep {
     /// The node.
     pub node: Node,
     /// What it becomes below the threshold.
@@ -54,7 +54,7 @@ pub struct Binary {
     /// The circuit's task.
     pub task: String,
     /// The nodes' steps, in the order of the forward pass.
-    pub steps: Vec<Step>,
+    pub steps: Vec<BinaryStep>,
     /// For each step the task loss of the circuit when it alone is made, calibrated anew.
     pub alone: Vec<f64>,
     /// The calibration of the binary circuit.
@@ -79,20 +79,20 @@ pub struct BinaryLoss {
 }
 
 /// Makes steps while a model runs.
-pub struct Steps(BTreeMap<String, Vec<Step>>);
+pub struct BinarySteps(BTreeMap<String, Vec<BinaryStep>>);
 
-impl Steps {
+impl BinarySteps {
     /// Makes `steps`, of different nodes.
-    pub fn new(steps: &[Step]) -> Self {
+    pub fn new(steps: &[BinaryStep]) -> Self {
         let mut sites: BTreeMap<_, Vec<_>> = BTreeMap::new();
         steps.iter().for_each(|step| sites.entry(site(step.node)).or_default().push(*step));
         Self(sites)
     }
 }
 
-impl Sites for Steps {
+impl Hooks for BinarySteps {
     /// The value goes through the host; there is no way back.
-    fn visit(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
+    fn on_activation(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
         let Some(steps) = self.0.get(name) else { return Ok(value) };
         let tensor = value.value();
         let mut values = tensor.read()?;
@@ -114,30 +114,30 @@ fn site(node: Node) -> String {
     format!("{}.{}", node.layer, node.kind.site())
 }
 
-impl Judge<'_> {
+impl CircuitScorer<'_> {
     /// The answers of the nodes in `keep` alone, with `steps` made.
     ///
     /// # Errors
     /// Those of the forward pass.
-    pub fn stepped(&self, keep: &[bool], steps: &[Step]) -> Result<Answers> {
+    pub fn stepped(&self, keep: &[bool], steps: &[BinaryStep]) -> Result<LogitDiffs> {
         let (model, weights) = self.model;
-        self.questions.answers(model, weights, &mut (self.nodes.keep(keep)?, Steps::new(steps)))
+        self.task_batch.logit_diffs(model, weights, &mut (self.nodes.keep(keep)?, BinarySteps::new(steps)))
     }
 
     /// Chooses the steps of all nodes in `keep`.
     ///
     /// # Errors
     /// Those of the forward pass.
-    pub fn binarise(&self, keep: &[bool]) -> Result<Vec<Step>> {
+    pub fn binarise(&self, keep: &[bool]) -> Result<Vec<BinaryStep>> {
         let mut steps = Vec::new();
         for number in (0..keep.len()).filter(|&n| keep[n]) {
             let Some(node) = self.nodes.layout.node(number) else { continue };
-            let mut best: Option<(f64, Step)> = None;
+            let mut best: Option<(f64, BinaryStep)> = None;
             for step in candidates(node, &self.ranges_of(node, keep, &steps)?) {
                 steps.push(step);
-                let answers = self.stepped(keep, &steps)?;
+                let diffs = self.stepped(keep, &steps)?;
                 steps.pop();
-                let loss = answers.loss(answers.calibrate());
+                let loss = diffs.loss(diffs.calibrate());
                 if best.is_none_or(|(least, _)| loss < least) {
                     best = Some((loss, step));
                 }
@@ -148,19 +148,19 @@ impl Judge<'_> {
     }
 
     /// The ranges of a node's activations over all positions and over the prompts' last positions, with `steps` made before it.
-    fn ranges_of(&self, node: Node, keep: &[bool], steps: &[Step]) -> Result<[(f32, f32); 2]> {
+    fn ranges_of(&self, node: Node, keep: &[bool], steps: &[BinaryStep]) -> Result<[(f32, f32); 2]> {
         let (model, weights) = self.model;
-        let mut sites = ((self.nodes.keep(keep)?, Steps::new(steps)), Recorder::default());
+        let mut sites = ((self.nodes.keep(keep)?, BinarySteps::new(steps)), Recorder::default());
         sites.1.pattern = Some(crate::model::site_pattern(&format!("^{}$", site(node).replace('.', r"\.")))?);
-        self.questions.ask(model, weights, &mut Tape::new(), &mut sites)?;
+        self.task_batch.logit_diffs_on_tape(model, weights, &mut Tape::new(), &mut sites)?;
         let missing = || Error::Text(format!("the model has no node {node}"));
         let (_, value) = sites.1.sites.first().ok_or_else(missing)?;
         let values = value.value().read()?;
-        let mut again = (self.nodes.keep(keep)?, Steps::new(steps));
-        self.questions.check_finite((&site(node), &values), model, weights, &mut again)?;
+        let mut again = (self.nodes.keep(keep)?, BinarySteps::new(steps));
+        self.task_batch.check_finite((&site(node), &values), model, weights, &mut again)?;
         let &[_, padded, width] = value.value().shape() else { return Err(missing()) };
         let mut ranges = [(f32::MAX, f32::MIN); 2];
-        for (b, &length) in self.questions.lengths().iter().enumerate() {
+        for (b, &length) in self.task_batch.lengths().iter().enumerate() {
             for t in 0..length {
                 let x = values[(b * padded + t) * width + node.index] + 0.0;
                 let counts = if t + 1 == length { &mut ranges[..] } else { &mut ranges[..1] };
@@ -172,7 +172,7 @@ impl Judge<'_> {
 }
 
 /// All steps that a node may take, the simplest first.
-fn candidates(node: Node, ranges: &[(f32, f32)]) -> Vec<Step> {
+fn candidates(node: Node, ranges: &[(f32, f32)]) -> Vec<BinaryStep> {
     let (mut steps, mut seen) = (Vec::new(), BTreeSet::new());
     for &(low, high) in ranges {
         let halves = [(low, 0.0), (0.0, high)];
@@ -181,7 +181,7 @@ fn candidates(node: Node, ranges: &[(f32, f32)]) -> Vec<Step> {
             if seen.insert((low.to_bits(), high.to_bits())) {
                 steps.extend(FRACTIONS.map(|fraction| {
                     let threshold = f64::from(low) + fraction * (f64::from(high) - f64::from(low));
-                    Step { node, low, high, threshold: threshold as f32, fraction }
+                    BinaryStep { node, low, high, threshold: threshold as f32, fraction }
                 }));
             }
         }
@@ -189,7 +189,7 @@ fn candidates(node: Node, ranges: &[(f32, f32)]) -> Vec<Step> {
     steps
 }
 
-impl Finder<'_> {
+impl CircuitSearch<'_> {
     /// Binarises a circuit on the pairs that it was chosen by, and judges it on those and on held-out ones. `task` is the circuit's task,
     /// where that is not one of the twenty.
     ///
@@ -197,26 +197,26 @@ impl Finder<'_> {
     /// [`Error::Text`] if the circuit is not a part of the model or its pairs are not to be had, and those of the forward pass.
     pub fn binarise(&self, circuit: &Circuit, task: Option<Task>) -> Result<Binary> {
         let hash = self.model.hash()?;
-        circuit.belongs_to(&hash)?;
-        let (keep, settings) = (circuit.keep(&self.nodes.layout)?, circuit.pruning()?);
-        let task = circuit.question(task, self.tokenizer)?;
-        let (_, choosing) = self.choosing(&task, &settings)?;
-        let held_out = (settings.seed ^ JUDGING, 0);
+        circuit.check_model(&hash)?;
+        let (keep, settings) = (circuit.keep(&self.nodes.layout)?, circuit.search_settings()?);
+        let task = circuit.resolve_task(task, self.tokenizer)?;
+        let (_, choosing) = self.train_pairs(&task, &settings)?;
+        let held_out = (settings.seed ^ TEST_STREAM, 0);
         let (_, held_out) = self.pairs(&task, Split::Test, held_out, settings.eval_pairs, settings.max_length)?;
         let weights = self.weights();
-        let judge = |questions| Judge { model: (self.model, &weights), nodes: &self.nodes, questions };
-        let (choosing, held_out) = (judge(&choosing), judge(&held_out));
+        let scorer = |task_batch| CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch };
+        let (choosing, held_out) = (scorer(&choosing), scorer(&held_out));
 
         let steps = choosing.binarise(&keep)?;
         let mut alone = Vec::new();
         for step in &steps {
-            let answers = choosing.stepped(&keep, &[*step])?;
-            alone.push(answers.loss(answers.calibrate()));
+            let diffs = choosing.stepped(&keep, &[*step])?;
+            alone.push(diffs.loss(diffs.calibrate()));
         }
-        let plain = choosing.answers(&keep)?.calibrate();
+        let plain = choosing.logit_diffs(&keep)?.calibrate();
         let calibration = choosing.stepped(&keep, &steps)?.calibrate();
-        let losses = |judge: &Judge| -> Result<BinaryLoss> {
-            let (circuit, binary) = (judge.answers(&keep)?, judge.stepped(&keep, &steps)?);
+        let losses = |scorer: &CircuitScorer| -> Result<BinaryLoss> {
+            let (circuit, binary) = (scorer.logit_diffs(&keep)?, scorer.stepped(&keep, &steps)?);
             Ok(BinaryLoss {
                 circuit: circuit.loss(plain),
                 binary: binary.loss(calibration),

@@ -23,12 +23,12 @@ pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
             return Err(format!("node {} is listed twice", entry.node()));
         }
     }
-    for node in &circuit.absent {
+    for node in &circuit.excluded {
         if node.layer >= circuit.model.n_layer || node.index >= circuit.model.width(node.kind) {
-            return Err(format!("absent {node}: the model has no such node"));
+            return Err(format!("excluded {node}: the model has no such node"));
         }
         if nodes.contains(node) {
-            return Err(format!("node {node} is absent and kept"));
+            return Err(format!("node {node} is excluded and kept"));
         }
     }
     check_edges(circuit, &nodes)?;
@@ -63,7 +63,7 @@ fn check_node(circuit: &Circuit, entry: &NodeEntry) -> Result<(), String> {
     finite(&format!("node {node}: mean"), entry.mean)?;
     finite(&format!("node {node}: tau"), entry.tau)?;
     finite(&format!("node {node}: ablation_delta"), entry.ablation_delta)?;
-    for (name, range) in [("positive", entry.positive), ("negative", entry.negative)] {
+    for (name, range) in [("positive", entry.clean), ("negative", entry.counterfactual)] {
         for (part, value) in [("min", range.min), ("mean", range.mean), ("max", range.max)] {
             finite(&format!("node {node}: {name}.{part}"), value)?;
         }
@@ -84,7 +84,7 @@ fn check_edges(circuit: &Circuit, nodes: &HashSet<Node>) -> Result<(), String> {
                 return Err(format!("{name}: {end} is not among the nodes"));
             }
         }
-        if from.layer != to.layer || !joined(from.kind, to.kind) {
+        if from.layer != to.layer || !has_matrix(from.kind, to.kind) {
             return Err(format!("{name}: no weight joins these"));
         }
         if !seen.insert((*from, *to)) {
@@ -97,7 +97,7 @@ fn check_edges(circuit: &Circuit, nodes: &HashSet<Node>) -> Result<(), String> {
 }
 
 /// Whether a layer has a matrix from one place to the other.
-pub(crate) fn joined(from: NodeKind, to: NodeKind) -> bool {
+pub(crate) fn has_matrix(from: NodeKind, to: NodeKind) -> bool {
     use NodeKind::{AttnIn, AttnK, AttnOut, AttnQ, AttnV, MlpIn, MlpNeuron, MlpOut};
     matches!((from, to), (AttnIn, AttnQ | AttnK | AttnV) | (AttnV, AttnOut) | (MlpIn, MlpNeuron) | (MlpNeuron, MlpOut))
 }

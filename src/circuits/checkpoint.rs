@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::find::{Finder, Found};
 use super::means::measured;
+use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split};
-use super::{Calibration, Circuit, Layout, Nodes, Questions};
-use crate::model::{Model, Weights};
+use super::{Calibration, Circuit, Layout, Nodes, TaskBatch};
+use crate::model::{Model, NoHooks, Weights};
 use crate::observer::Observer;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// How closely one looks.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct CheckpointEvalConfig {
     /// Pairs that every loss is measured on.
     pub pairs: usize,
     /// Tokens of generated Python that mean activations are taken over.
@@ -22,7 +22,7 @@ pub struct Look {
 }
 
 /// Few of both, so that a small model takes seconds.
-impl Default for Look {
+impl Default for CheckpointEvalConfig {
     fn default() -> Self {
         Self { pairs: 32, mean_tokens: 8192 }
     }
@@ -38,11 +38,11 @@ impl Circuit {
         &self,
         model: &Model,
         tokenizer: &Tokenizer,
-        look: Look,
+        look: CheckpointEvalConfig,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
-        let task = self.question(None, tokenizer)?;
-        let mut settings = self.pruning()?;
+        let task = self.resolve_task(None, tokenizer)?;
+        let mut settings = self.search_settings()?;
         settings.eval_pairs = look.pairs;
         let layout = Layout::new(&model.config);
         let keep = self.keep(&layout)?;
@@ -55,11 +55,12 @@ impl Circuit {
         let means = measured(model, tokenizer, &[], look.mean_tokens, &Observer::stopped_by(&stop))?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         nodes.stop = stop;
-        let finder = Finder { model, nodes, tokenizer };
-        let (_, choosing) = finder.choosing(&task, &settings)?;
-        let found = finder.verdict(&task, &settings, &choosing, Found { keep, scores, ..Found::default() })?;
-        let circuit = finder.describe(&task, &found, &settings, &self.model.path, &model.hash()?)?;
-        Ok(Self { absent: self.absent.clone(), ..circuit })
+        let search = CircuitSearch { model, nodes, tokenizer };
+        let (_, choosing) = search.train_pairs(&task, &settings)?;
+        let result =
+            search.evaluate(&task, &settings, &choosing, SearchResult { keep, scores, ..SearchResult::default() })?;
+        let circuit = search.describe(&task, &result, &settings, &self.model.path, &model.hash()?)?;
+        Ok(Self { excluded: self.excluded.clone(), ..circuit })
     }
 }
 
@@ -88,9 +89,9 @@ pub fn scores(model: &Model, tokenizer: &Tokenizer, pairs: usize, stop: &AtomicB
         let Ok(batch) = tasks::batch(&task, Split::Test, 0, 0, pairs, tokenizer, model.config.block_size) else {
             continue;
         };
-        let answers = Questions::new(model, &batch.tokens)?.answers(model, &weights, &mut ())?;
+        let diffs = TaskBatch::new(model, &batch.tokens)?.logit_diffs(model, &weights, &mut NoHooks)?;
         let plain = Calibration::default();
-        scores.push(Score { task: task.name, loss: answers.loss(plain), accuracy: answers.accuracy(plain) });
+        scores.push(Score { task: task.name, loss: diffs.loss(plain), accuracy: diffs.accuracy(plain) });
     }
     Ok(scores)
 }

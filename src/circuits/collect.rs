@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::statistics::{Activations, BINS, End, NodeStatistics, QUANTILES, SNIPPETS, Snippet, WINDOW};
 use super::{Layout, Node};
-use crate::model::{Batch, Model, Recorder, Weights, site_pattern};
+use crate::model::{Batch, Model, NoHooks, Recorder, Weights, site_pattern};
 use crate::observer::{Observer, Stage};
 use crate::tape::Tape;
 use crate::{Error, Result};
@@ -44,24 +44,29 @@ pub(super) fn observed_statistics(
     if let Some(node) = nodes.iter().find(|node| layout.number(**node).is_none()) {
         return Err(Error::Text(format!("the model has no node {node}")));
     }
-    gather(nodes, sets, seed, &|which, see| run(model, nodes, sets[which], see, observer))
+    gather(nodes, sets, seed, &|which, visit| run(model, nodes, sets[which], visit, observer))
 }
 
 /// Is shown a node's activations in a sequence: the node's place in the list of nodes, the sequence's number, the values `(T)`.
-pub(crate) type See<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
+pub(crate) type Visit<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
 /// Shows all of one of the three sets, by its number.
-pub(crate) type Show<'a> = dyn Fn(usize, &mut See) -> Result<()> + 'a;
+pub(crate) type VisitSet<'a> = dyn Fn(usize, &mut Visit) -> Result<()> + 'a;
 
 /// The statistics of `nodes` whose activations `show` knows: asked for one of the three sets by its number, it shows all of that set. It is asked
 /// twice, and twice more for the prompts. A node that is never shown has empty statistics.
 ///
 /// # Errors
 /// Those of `show`.
-pub(crate) fn gather(nodes: &[Node], sets: [&[Vec<u32>]; 3], seed: u64, show: &Show) -> Result<Vec<NodeStatistics>> {
+pub(crate) fn gather(
+    nodes: &[Node],
+    sets: [&[Vec<u32>]; 3],
+    seed: u64,
+    show: &VisitSet,
+) -> Result<Vec<NodeStatistics>> {
     let mut moments = Vec::new();
     for (which, set) in sets.into_iter().enumerate() {
-        moments.push(first_pass(nodes, set, seed, &|see| show(which, see))?);
+        moments.push(first_pass(nodes, set, seed, &|visit| show(which, visit))?);
     }
     let mut differences = differences(nodes, [sets[1], sets[2]], seed, show)?.into_iter();
 
@@ -73,7 +78,7 @@ pub(crate) fn gather(nodes: &[Node], sets: [&[Vec<u32>]; 3], seed: u64, show: &S
     let ranges: Vec<(f32, f32)> = (0..nodes.len()).map(range).collect();
     let mut gathered = Vec::new();
     for (which, (set, moments)) in sets.into_iter().zip(moments).enumerate() {
-        gathered.push(second_pass(nodes, set, &ranges, moments, seed, &|see| show(which, see))?.into_iter());
+        gathered.push(second_pass(nodes, set, &ranges, moments, seed, &|visit| show(which, visit))?.into_iter());
     }
     let mut next = |set: usize| gathered[set].next().unwrap_or_default();
     let entry = |(&node, (low, high))| NodeStatistics {
@@ -81,8 +86,8 @@ pub(crate) fn gather(nodes: &[Node], sets: [&[Vec<u32>]; 3], seed: u64, show: &S
         low,
         high,
         corpus: next(0),
-        positive: next(1),
-        negative: next(2),
+        clean: next(1),
+        counterfactual: next(2),
         difference: differences.next(),
     };
     Ok(nodes.iter().zip(ranges).map(entry).collect())
@@ -91,19 +96,18 @@ pub(crate) fn gather(nodes: &[Node], sets: [&[Vec<u32>]; 3], seed: u64, show: &S
 /// The statistics of how much more each node is in positive prompts than in the negative ones of the same pairs; empty without pairs.
 fn differences(
     nodes: &[Node],
-    [positive, negative]: [&[Vec<u32>]; 2],
+    [clean, counterfactual]: [&[Vec<u32>]; 2],
     seed: u64,
-    show: &Show,
+    show: &VisitSet,
 ) -> Result<Vec<Activations>> {
-    if positive.is_empty() || negative.is_empty() {
+    if clean.is_empty() || counterfactual.is_empty() {
         return Ok(Vec::new());
     }
     // Prompts of different lengths meet at their ends.
-    let left_out = |(positive, negative): (&Vec<u32>, &Vec<u32>)| positive.len().saturating_sub(negative.len());
-    let left_out: Vec<usize> = positive.iter().zip(negative).take(PAIRS).map(left_out).collect();
-    let pairs: Vec<Vec<u32>> =
-        positive.iter().zip(&left_out).map(|(prompt, &start)| prompt[start..].to_vec()).collect();
-    let more = |see: &mut See| {
+    let left_out = |(clean, counterfactual): (&Vec<u32>, &Vec<u32>)| clean.len().saturating_sub(counterfactual.len());
+    let left_out: Vec<usize> = clean.iter().zip(counterfactual).take(PAIRS).map(left_out).collect();
+    let pairs: Vec<Vec<u32>> = clean.iter().zip(&left_out).map(|(prompt, &start)| prompt[start..].to_vec()).collect();
+    let more = |visit: &mut Visit| {
         let mut known: HashMap<(usize, usize), Vec<f32>> = HashMap::new();
         show(2, &mut |n, pair, values| {
             if pair < pairs.len() {
@@ -114,7 +118,7 @@ fn differences(
             let Some(other) = known.get(&(n, pair)) else { return };
             let shared = values.len().min(other.len());
             let ends = values[values.len() - shared..].iter().zip(&other[other.len() - shared..]);
-            see(n, pair, &ends.map(|(a, b)| a - b).collect::<Vec<f32>>());
+            visit(n, pair, &ends.map(|(a, b)| a - b).collect::<Vec<f32>>());
         })
     };
     let moments = first_pass(nodes, &pairs, seed, &more)?;
@@ -129,7 +133,7 @@ fn differences(
 }
 
 /// Runs the model over all sequences and shows `see` each node's activations in each. Negative zeros are shown as zeros.
-fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut See, observer: &Observer) -> Result<()> {
+fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], visit: &mut Visit, observer: &Observer) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
@@ -153,13 +157,13 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut See, observer:
         model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
         for (name, value) in recorder.sites {
             let values = value.value().read()?;
-            model.check_finite((&name, &values), &weights, &batch, &mut ())?;
+            model.check_finite((&name, &values), &weights, &batch, &mut NoHooks)?;
             let width = values.len() / (chunk.len() * longest).max(1);
             for (n, node) in nodes.iter().enumerate().filter(|(_, node)| site(node) == name) {
                 for (b, sequence) in chunk.iter().enumerate() {
                     let rows = (b * longest)..(b * longest + sequence.len());
                     let column: Vec<f32> = rows.map(|row| values[row * width + node.index] + 0.0).collect();
-                    see(n, at * BATCH + b, &column);
+                    visit(n, at * BATCH + b, &column);
                 }
             }
         }
@@ -169,18 +173,18 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], see: &mut See, observer:
 
 /// What the first pass learns of a node.
 #[derive(Clone, Default)]
-struct Moments {
+struct RunningMoments {
     count: u64,
     zeros: u64,
     min: f32,
     max: f32,
     mean: f64,
     /// The sum of squared distances from the mean (Welford's method).
-    spread: f64,
+    m2: f64,
     sample: Vec<f32>,
 }
 
-impl Moments {
+impl RunningMoments {
     fn add(&mut self, value: f32) {
         (self.min, self.max) = match self.count {
             0 => (value, value),
@@ -190,7 +194,7 @@ impl Moments {
         self.zeros += u64::from(value == 0.0);
         let from = f64::from(value) - self.mean;
         self.mean += from / self.count as f64;
-        self.spread += from * (f64::from(value) - self.mean);
+        self.m2 += from * (f64::from(value) - self.mean);
     }
 
     /// The value at each quantile, from below and from above.
@@ -214,16 +218,16 @@ fn offsets(set: &[Vec<u32>]) -> (Vec<usize>, usize) {
 }
 
 /// Shows everything of one set.
-type ShowAll<'a> = dyn Fn(&mut See) -> Result<()> + 'a;
+type VisitAll<'a> = dyn Fn(&mut Visit) -> Result<()> + 'a;
 
-fn first_pass(nodes: &[Node], set: &[Vec<u32>], seed: u64, show: &ShowAll) -> Result<Vec<Moments>> {
+fn first_pass(nodes: &[Node], set: &[Vec<u32>], seed: u64, show: &VisitAll) -> Result<Vec<RunningMoments>> {
     let (starts, total) = offsets(set);
     let mut sampled = vec![total <= RESERVOIR; total];
     if total > RESERVOIR {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rand::seq::index::sample(&mut rng, total, RESERVOIR).into_iter().for_each(|at| sampled[at] = true);
     }
-    let mut moments = vec![Moments::default(); nodes.len()];
+    let mut moments = vec![RunningMoments::default(); nodes.len()];
     show(&mut |n, sequence, values| {
         for (t, &value) in values.iter().enumerate() {
             moments[n].add(value);
@@ -237,7 +241,7 @@ fn first_pass(nodes: &[Node], set: &[Vec<u32>], seed: u64, show: &ShowAll) -> Re
 
 /// A position near a quantile, and how it ranks: by distance, then by hash.
 #[derive(Clone)]
-struct Near {
+struct Candidate {
     distance: f32,
     hash: u64,
     snippet: Snippet,
@@ -247,14 +251,14 @@ fn second_pass(
     nodes: &[Node],
     set: &[Vec<u32>],
     ranges: &[(f32, f32)],
-    mut moments: Vec<Moments>,
+    mut moments: Vec<RunningMoments>,
     seed: u64,
-    show: &ShowAll,
+    show: &VisitAll,
 ) -> Result<Vec<Activations>> {
     let (starts, _) = offsets(set);
-    let goals: Vec<Vec<[f32; 2]>> = moments.iter_mut().map(Moments::quantiles).collect();
+    let goals: Vec<Vec<[f32; 2]>> = moments.iter_mut().map(RunningMoments::quantiles).collect();
     let mut histograms = vec![vec![0u64; BINS]; nodes.len()];
-    let mut nearest: Vec<[[Vec<Near>; 2]; QUANTILES.len()]> = vec![Default::default(); nodes.len()];
+    let mut nearest: Vec<[[Vec<Candidate>; 2]; QUANTILES.len()]> = vec![Default::default(); nodes.len()];
     show(&mut |n, sequence, values| {
         values.iter().filter(|v| **v != 0.0).for_each(|&v| histograms[n][bin(v, ranges[n])] += 1);
         for (goals, lists) in goals[n].iter().zip(&mut nearest[n]) {
@@ -270,12 +274,13 @@ fn second_pass(
 }
 
 fn activations(
-    moments: &Moments,
+    moments: &RunningMoments,
     goals: &[[f32; 2]],
     histogram: Vec<u64>,
-    nearest: [[Vec<Near>; 2]; QUANTILES.len()],
+    nearest: [[Vec<Candidate>; 2]; QUANTILES.len()],
 ) -> Activations {
-    let end = |value, list: Vec<Near>| End { value, snippets: list.into_iter().map(|near| near.snippet).collect() };
+    let end =
+        |value, list: Vec<Candidate>| End { value, snippets: list.into_iter().map(|near| near.snippet).collect() };
     let quantiles = QUANTILES.iter().zip(goals.iter().zip(nearest)).map(|(&quantile, (goals, [bottom, top]))| {
         super::statistics::Quantile { quantile, bottom: end(goals[0], bottom), top: end(goals[1], top) }
     });
@@ -285,7 +290,7 @@ fn activations(
         min: moments.min,
         max: moments.max,
         mean: moments.mean,
-        std: (moments.spread / moments.count.max(1) as f64).sqrt(),
+        std: (moments.m2 / moments.count.max(1) as f64).sqrt(),
         histogram,
         quantiles: quantiles.collect(),
     }
@@ -315,10 +320,10 @@ fn closest(values: &[f32], goal: f32, hash: impl Fn(usize) -> u64) -> Option<(f3
 }
 
 /// Puts a position into the list, if it is among the nearest.
-fn insert(list: &mut Vec<Near>, (distance, hash): (f32, u64), snippet: impl FnOnce() -> Snippet) {
+fn insert(list: &mut Vec<Candidate>, (distance, hash): (f32, u64), snippet: impl FnOnce() -> Snippet) {
     let at = list.partition_point(|near| (near.distance, near.hash) < (distance, hash));
     if at < SNIPPETS {
-        list.insert(at, Near { distance, hash, snippet: snippet() });
+        list.insert(at, Candidate { distance, hash, snippet: snippet() });
         list.truncate(SNIPPETS);
     }
 }

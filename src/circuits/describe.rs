@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::file::{
-    BiasEntry, Circuit, Counts, EdgeEntry, Losses, ModelRef, NodeEntry, Range, TaskRef, TokenRef, TokenWeight,
-    TokenWeights, VERSION,
+    ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, Losses, ModelRef, NodeEntry, TaskRef, TokenRef,
+    TokenWeight, TokenWeights, VERSION,
 };
-use super::find::{Finder, Found};
-use super::prune::{Judge, Settings};
+use super::prune::{CircuitScorer, SearchSettings};
+use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split, Task};
-use super::{Cut, NodeKind, Questions, graph};
+use super::{EdgeAblation, NodeKind, TaskBatch, graph};
 use crate::files::HostTensor;
 use crate::model::Recorder;
 use crate::tape::Tape;
@@ -18,29 +18,36 @@ use crate::{Error, Result};
 /// Tokens listed for a channel at most.
 const TOKENS: usize = 12;
 
-impl Finder<'_> {
+impl CircuitSearch<'_> {
     /// Describes a circuit on the pairs that it was chosen by. `path` and `hash` say which model it is a part of.
     ///
     /// # Errors
     /// Those of the pairs and of the forward pass; [`Error::NonFiniteSite`] where an activation is not finite.
-    pub fn describe(&self, task: &Task, found: &Found, settings: &Settings, path: &str, hash: &str) -> Result<Circuit> {
-        let task = &task.clone().fitted(self.tokenizer)?;
-        let (batch, questions) = self.choosing(task, settings)?;
+    pub fn describe(
+        &self,
+        task: &Task,
+        result: &SearchResult,
+        settings: &SearchSettings,
+        path: &str,
+        hash: &str,
+    ) -> Result<Circuit> {
+        let task = &task.clone().for_tokenizer(self.tokenizer)?;
+        let (batch, task_batch) = self.train_pairs(task, settings)?;
         let weights = self.weights();
-        let judge = Judge { model: (self.model, &weights), nodes: &self.nodes, questions: &questions };
-        let loss = judge.answers(&found.keep)?.loss(found.calibration);
+        let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch: &task_batch };
+        let loss = scorer.logit_diffs(&result.keep)?.loss(result.calibration);
         let layout = &self.nodes.layout;
-        let graph = graph(self.model, layout, &found.keep)?;
+        let graph = graph(self.model, layout, &result.keep)?;
 
-        let ranges = self.ranges(&questions, &found.keep)?;
+        let ranges = self.ranges(&task_batch, &result.keep)?;
         let mut nodes = Vec::new();
-        for n in (0..layout.len()).filter(|&n| found.keep[n]) {
+        for n in (0..layout.len()).filter(|&n| result.keep[n]) {
             let Some(node) = layout.node(n) else { continue };
-            let mut without = found.keep.clone();
+            let mut without = result.keep.clone();
             without[n] = false;
-            let delta = judge.answers(&without)?.loss(found.calibration) - loss;
+            let delta = scorer.logit_diffs(&without)?.loss(result.calibration) - loss;
             let head = node.kind.has_heads().then(|| self.model.config.head_width());
-            let [positive, negative] = ranges[&n];
+            let [clean, counterfactual] = ranges[&n];
             nodes.push(NodeEntry {
                 site: format!("{}.{}", node.layer, node.kind.site()),
                 layer: node.layer,
@@ -49,18 +56,18 @@ impl Finder<'_> {
                 head: head.map(|width| node.index / width),
                 channel: head.map(|width| node.index % width),
                 mean: self.nodes.means[n].into(),
-                tau: found.scores[n].into(),
+                tau: result.scores[n].into(),
                 ablation_delta: delta,
-                positive,
-                negative,
+                clean,
+                counterfactual,
             });
         }
         let mut edges = Vec::new();
         for edge in &graph.edges {
-            let gates = self.nodes.keep(&found.keep)?;
-            let effect = match Cut::new(self.model, gates, *edge) {
+            let gates = self.nodes.keep(&result.keep)?;
+            let effect = match EdgeAblation::new(self.model, gates, *edge) {
                 Some(mut cut) => {
-                    questions.answers_at_once(self.model, &weights, &mut cut)?.loss(found.calibration) - loss
+                    task_batch.logit_diffs_at_once(self.model, &weights, &mut cut)?.loss(result.calibration) - loss
                 }
                 None => 0.0,
             };
@@ -76,19 +83,19 @@ impl Finder<'_> {
             task: self.task(task, &batch)?,
             settings: serde_json::to_value(settings).map_err(|e| Error::Text(e.to_string()))?,
             nodes,
-            absent: (0..layout.len()).filter(|&n| self.nodes.absent[n]).filter_map(|n| layout.node(n)).collect(),
+            excluded: (0..layout.len()).filter(|&n| self.nodes.excluded[n]).filter_map(|n| layout.node(n)).collect(),
             edges,
             biases,
             embeddings,
             unembeddings,
-            losses: Losses { train: found.train, test: found.test },
-            calibration: found.calibration,
+            losses: Losses { train: result.train, test: result.test },
+            calibration: result.calibration,
             counts,
         };
         Ok(circuit.normalised())
     }
 
-    fn task(&self, task: &Task, batch: &tasks::Batch) -> Result<TaskRef> {
+    fn task(&self, task: &Task, batch: &tasks::PairBatch) -> Result<TaskRef> {
         let nothing = || Error::Text(format!("{}: no pairs", task.name));
         let (pair, tokens) = batch.pairs.first().zip(batch.tokens.first()).ok_or_else(nothing)?;
         let token = |id: u32| TokenRef { id, text: self.tokenizer.token_text(id) };
@@ -96,8 +103,8 @@ impl Finder<'_> {
             name: task.name.clone(),
             description: task.description.clone(),
             version: tasks::VERSION,
-            positive: pair.positive.clone(),
-            negative: pair.negative.clone(),
+            clean: pair.clean.clone(),
+            counterfactual: pair.counterfactual.clone(),
             target: token(tokens.target),
             alternative: token(tokens.alternative),
             variant: batch.variant,
@@ -105,24 +112,24 @@ impl Finder<'_> {
     }
 
     /// The activations of kept nodes within the circuit, over all positions of positive and of negative prompts.
-    fn ranges(&self, questions: &Questions, keep: &[bool]) -> Result<BTreeMap<usize, [Range; 2]>> {
+    fn ranges(&self, task_batch: &TaskBatch, keep: &[bool]) -> Result<BTreeMap<usize, [ActivationRange; 2]>> {
         let mut sites = (self.nodes.keep(keep)?, Recorder::default());
-        questions.ask(self.model, &self.weights(), &mut Tape::new(), &mut sites)?;
+        task_batch.logit_diffs_on_tape(self.model, &self.weights(), &mut Tape::new(), &mut sites)?;
         let mut ranges = BTreeMap::new();
         for (site, value) in &sites.1.sites {
-            let Some(slot) = self.nodes.layout.slot(site).filter(|slot| keep[slot.range()].contains(&true)) else {
+            let Some(block) = self.nodes.layout.block(site).filter(|block| keep[block.range()].contains(&true)) else {
                 continue;
             };
             let values = value.value().read()?;
-            questions.check_finite((site, &values), self.model, &self.weights(), &mut self.nodes.keep(keep)?)?;
-            let padded = values.len() / (questions.lengths().len() * slot.width).max(1);
-            for n in slot.range().filter(|&n| keep[n]) {
+            task_batch.check_finite((site, &values), self.model, &self.weights(), &mut self.nodes.keep(keep)?)?;
+            let padded = values.len() / (task_batch.lengths().len() * block.width).max(1);
+            for n in block.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {
-                    let prompts = questions.lengths().iter().enumerate().skip(first).take(questions.pairs());
+                    let prompts = task_batch.lengths().iter().enumerate().skip(first).take(task_batch.pairs());
                     let rows = prompts.flat_map(|(b, &length)| (0..length).map(move |t| b * padded + t));
-                    range(rows.map(|row| values[row * slot.width + n - slot.start]))
+                    range(rows.map(|row| values[row * block.width + n - block.start]))
                 };
-                ranges.insert(n, [of(0), of(questions.pairs())]);
+                ranges.insert(n, [of(0), of(task_batch.pairs())]);
             }
         }
         Ok(ranges)
@@ -130,7 +137,11 @@ impl Finder<'_> {
 
     /// The embedding weights into channels that the circuit reads, of tokens that occur in the pairs, and the unembedding
     /// weights out of channels that it writes, of the answers and of the tokens they favour most.
-    fn vocabulary(&self, nodes: &[NodeEntry], batch: &tasks::Batch) -> Result<(Vec<TokenWeights>, Vec<TokenWeights>)> {
+    fn vocabulary(
+        &self,
+        nodes: &[NodeEntry],
+        batch: &tasks::PairBatch,
+    ) -> Result<(Vec<TokenWeights>, Vec<TokenWeights>)> {
         let d = self.model.config.d_model;
         let channels = |kinds: [NodeKind; 2]| {
             let mut list: Vec<usize> =
@@ -140,7 +151,7 @@ impl Finder<'_> {
             list
         };
         let mut seen: Vec<u32> = Vec::new();
-        batch.tokens.iter().for_each(|pair| seen.extend(pair.positive.iter().chain(&pair.negative)));
+        batch.tokens.iter().for_each(|pair| seen.extend(pair.clean.iter().chain(&pair.counterfactual)));
         seen.sort_unstable();
         seen.dedup();
         let all: Vec<u32> = (0..self.model.config.vocab_size as u32).collect();
@@ -176,14 +187,14 @@ impl Finder<'_> {
     }
 
     /// The pairs that circuits of a task are chosen by.
-    pub(super) fn choosing(&self, task: &Task, settings: &Settings) -> Result<(tasks::Batch, Questions)> {
-        let seed = settings.seed ^ super::find::CHOOSING;
+    pub(super) fn train_pairs(&self, task: &Task, settings: &SearchSettings) -> Result<(tasks::PairBatch, TaskBatch)> {
+        let seed = settings.seed ^ super::search::TRAIN_STREAM;
         self.pairs(task, Split::Train, (seed, 0), settings.eval_pairs, settings.max_length)
     }
 }
 
-fn range(values: impl Iterator<Item = f32>) -> Range {
-    let mut range = Range { min: f64::INFINITY, mean: 0.0, max: f64::NEG_INFINITY };
+fn range(values: impl Iterator<Item = f32>) -> ActivationRange {
+    let mut range = ActivationRange { min: f64::INFINITY, mean: 0.0, max: f64::NEG_INFINITY };
     let mut count = 0.0;
     for value in values.map(f64::from) {
         count += 1.0;
@@ -192,7 +203,7 @@ fn range(values: impl Iterator<Item = f32>) -> Range {
         range.mean += value;
     }
     match count {
-        0.0 => Range::default(),
-        count => Range { mean: range.mean / count, ..range },
+        0.0 => ActivationRange::default(),
+        count => ActivationRange { mean: range.mean / count, ..range },
     }
 }

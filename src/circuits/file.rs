@@ -32,8 +32,8 @@ pub struct Circuit {
     /// The channels it keeps; all others stand at their means.
     pub nodes: Vec<NodeEntry>,
     /// Channels that it was not allowed to keep: those of circuits found before it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub absent: Vec<Node>,
+    #[serde(rename = "absent", default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<Node>,
     /// The nonzero weights that join two kept nodes.
     pub edges: Vec<EdgeEntry>,
     /// The nonzero biases of kept nodes.
@@ -82,9 +82,11 @@ pub struct TaskRef {
     /// The version of the built-in pairs ([`super::tasks::VERSION`]).
     pub version: u32,
     /// A prompt that [`TaskRef::target`] follows.
-    pub positive: String,
+    #[serde(rename = "positive")]
+    pub clean: String,
     /// The prompt beside it, which [`TaskRef::alternative`] follows.
-    pub negative: String,
+    #[serde(rename = "negative")]
+    pub counterfactual: String,
     /// What follows the positive prompt.
     pub target: TokenRef,
     /// What follows the negative prompt.
@@ -124,14 +126,16 @@ pub struct NodeEntry {
     /// How much the task loss rises when this node alone is taken out of the circuit.
     pub ablation_delta: f64,
     /// Its activations in positive prompts, within the circuit.
-    pub positive: Range,
+    #[serde(rename = "positive")]
+    pub clean: ActivationRange,
     /// Its activations in negative prompts, within the circuit.
-    pub negative: Range,
+    #[serde(rename = "negative")]
+    pub counterfactual: ActivationRange,
 }
 
 /// How far activations go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Range {
+pub struct ActivationRange {
     /// The smallest.
     pub min: f64,
     /// The mean.
@@ -200,7 +204,7 @@ pub struct LossSet {
     pub circuit: f64,
     /// The same before calibration.
     pub circuit_uncalibrated: f64,
-    /// The loss of the model without the circuit: the circuit's nodes and those of [`Circuit::absent`] at their means, with
+    /// The loss of the model without the circuit: the circuit's nodes and those of [`Circuit::excluded`] at their means, with
     /// [`LossSet::ablated_calibration`]. Chance is log 2.
     pub ablated: f64,
     /// What the logits of the model without the circuit go through before [`LossSet::ablated`] and [`LossSet::accuracy_ablated`] are
@@ -302,7 +306,7 @@ impl Circuit {
         self.nodes.sort_by_key(NodeEntry::node);
         self.edges.sort_by_key(|edge| (edge.from, edge.to));
         self.biases.sort_by_key(|bias| bias.node);
-        self.absent.sort_unstable();
+        self.excluded.sort_unstable();
         for list in [&mut self.embeddings, &mut self.unembeddings] {
             list.sort_by_key(|entry| entry.channel);
             for entry in list {
@@ -369,8 +373,8 @@ impl NodeEntry {
             mean: 0.0,
             tau: 0.0,
             ablation_delta: 0.0,
-            positive: Range::default(),
-            negative: Range::default(),
+            clean: ActivationRange::default(),
+            counterfactual: ActivationRange::default(),
         }
     }
 

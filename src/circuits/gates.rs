@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Layout, Slot};
+use super::{Layout, SiteBlock};
 use crate::device::{Device, Tensor};
-use crate::model::{Sites, first_not_finite};
+use crate::model::{Hooks, first_not_finite};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -18,7 +18,7 @@ pub struct Nodes {
     /// Their mean activations, by number.
     pub means: Vec<f32>,
     /// Nodes that are never kept, by number: at first none. A circuit found without the nodes of another one shares none with it.
-    pub absent: Vec<bool>,
+    pub excluded: Vec<bool>,
     /// Set from outside to end whatever is done with gates, by [`Error::Stopped`] before the next forward pass.
     pub stop: Arc<AtomicBool>,
     tensors: Vec<Tensor>,
@@ -32,7 +32,7 @@ impl Nodes {
     /// [`Error::Text`] naming a site whose means are missing, not one a channel or not finite.
     pub fn new(layout: Layout, means: &BTreeMap<String, Vec<f32>>, device: &Device) -> Result<Self> {
         let (mut flat, mut tensors) = (Vec::with_capacity(layout.len()), Vec::new());
-        for Slot { site, width, .. } in layout.slots() {
+        for SiteBlock { site, width, .. } in layout.blocks() {
             let Some(mean) = means.get(site).filter(|mean| mean.len() == *width) else {
                 return Err(Error::Text(format!("the mean activations of {site} ({width}) are missing")));
             };
@@ -42,14 +42,14 @@ impl Nodes {
             tensors.push(device.upload("means", &[*width], mean)?);
             flat.extend_from_slice(mean);
         }
-        let absent = vec![false; flat.len()];
-        Ok(Self { layout, means: flat, absent, stop: Arc::default(), tensors, device: device.clone() })
+        let excluded = vec![false; flat.len()];
+        Ok(Self { layout, means: flat, excluded, stop: Arc::default(), tensors, device: device.clone() })
     }
 
-    /// The same nodes, those in `keep` [absent](Nodes::absent).
-    pub fn without(&self, keep: &[bool]) -> Self {
-        let absent = self.absent.iter().zip(keep).map(|(absent, kept)| *absent || *kept).collect();
-        Self { absent, ..self.clone() }
+    /// The same nodes, those in `keep` [excluded](Nodes::excluded).
+    pub fn excluding(&self, keep: &[bool]) -> Self {
+        let excluded = self.excluded.iter().zip(keep).map(|(excluded, kept)| *excluded || *kept).collect();
+        Self { excluded, ..self.clone() }
     }
 
     /// Gates that learn: node n is kept where `tau[n] ≥ 0`. Their gradients are in [`Gates::gradient`] after the way back.
@@ -57,12 +57,12 @@ impl Nodes {
     /// # Errors
     /// Those of the device, and [`Error::Stopped`].
     pub fn learn(&self, tape: &mut Tape, tau: &[f32], temperature: f32) -> Result<Gates<'_>> {
-        self.go_on()?;
+        self.check_stop()?;
         let mut gates = Vec::with_capacity(self.tensors.len());
         let tau: Vec<f32> =
-            tau.iter().zip(&self.absent).map(|(&tau, absent)| if *absent { -1.0 } else { tau }).collect();
-        for slot in self.layout.slots() {
-            gates.push(Some(tape.leaf(self.device.upload("tau", &[slot.width], &tau[slot.range()])?)));
+            tau.iter().zip(&self.excluded).map(|(&tau, excluded)| if *excluded { -1.0 } else { tau }).collect();
+        for block in self.layout.blocks() {
+            gates.push(Some(tape.leaf(self.device.upload("tau", &[block.width], &tau[block.range()])?)));
         }
         Ok(Gates { nodes: self, gates, temperature })
     }
@@ -72,22 +72,22 @@ impl Nodes {
     /// # Errors
     /// Those of the device, and [`Error::Stopped`].
     pub fn keep(&self, keep: &[bool]) -> Result<Gates<'_>> {
-        self.go_on()?;
+        self.check_stop()?;
         let mut gates = Vec::with_capacity(self.tensors.len());
-        for slot in self.layout.slots() {
-            let kept: Vec<bool> = slot.range().map(|n| keep[n] && !self.absent[n]).collect();
+        for block in self.layout.blocks() {
+            let kept: Vec<bool> = block.range().map(|n| keep[n] && !self.excluded[n]).collect();
             gates.push(match kept.iter().all(|kept| *kept) {
                 true => None,
                 false => {
                     let tau: Vec<f32> = kept.iter().map(|kept| if *kept { 1.0 } else { -1.0 }).collect();
-                    Some(Var::constant(self.device.upload("tau", &[slot.width], &tau)?))
+                    Some(Var::constant(self.device.upload("tau", &[block.width], &tau)?))
                 }
             });
         }
         Ok(Gates { nodes: self, gates, temperature: 1.0 })
     }
 
-    fn go_on(&self) -> Result<()> {
+    fn check_stop(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
     }
 }
@@ -95,7 +95,7 @@ impl Nodes {
 /// Gates of one forward pass.
 pub struct Gates<'a> {
     nodes: &'a Nodes,
-    /// For each slot its taus; nothing where all nodes are kept.
+    /// For each block its taus; nothing where all nodes are kept.
     gates: Vec<Option<Var>>,
     temperature: f32,
 }
@@ -107,18 +107,18 @@ impl Gates<'_> {
     /// Those of the device.
     pub fn gradient(&self, tape: &mut Tape) -> Result<Vec<f32>> {
         let mut gradient = vec![0.0; self.nodes.layout.len()];
-        for (slot, tau) in self.nodes.layout.slots().iter().zip(&self.gates) {
+        for (block, tau) in self.nodes.layout.blocks().iter().zip(&self.gates) {
             if let Some(part) = tau.as_ref().and_then(|tau| tape.take_gradient(tau)) {
-                gradient[slot.range()].copy_from_slice(&part.read()?);
+                gradient[block.range()].copy_from_slice(&part.read()?);
             }
         }
         Ok(gradient)
     }
 }
 
-impl Sites for Gates<'_> {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        let place = self.nodes.layout.slots().iter().position(|slot| slot.site == name);
+impl Hooks for Gates<'_> {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        let place = self.nodes.layout.blocks().iter().position(|block| block.site == name);
         match place.and_then(|at| Some((self.gates[at].as_ref()?, &self.nodes.tensors[at]))) {
             Some((tau, mean)) => tape.gate(&value, tau, mean, self.temperature),
             None => Ok(value),

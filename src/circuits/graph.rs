@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Gates, Layout, Node, NodeKind};
 use crate::Result;
 use crate::files::HostTensor;
-use crate::model::{Model, Sites};
+use crate::model::{Hooks, Model};
 use crate::tape::{Tape, Var};
 
 /// A weight between two nodes.
@@ -29,7 +29,7 @@ pub struct Graph {
 }
 
 /// The linear layer that makes a node: its name within a layer, the kind of nodes it reads, and which row the node is.
-fn maker(node: Node, attention_width: usize) -> Option<(&'static str, NodeKind, usize)> {
+fn producer(node: Node, attention_width: usize) -> Option<(&'static str, NodeKind, usize)> {
     let row = node.index;
     match node.kind {
         NodeKind::AttnQ => Some(("attn.c_attn", NodeKind::AttnIn, row)),
@@ -51,7 +51,7 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
     let mut read: HashMap<String, Option<HostTensor>> = HashMap::new();
     let mut result = Graph::default();
     for &to in &kept {
-        let Some((layer, kind, row)) = maker(to, model.config.attention_width()) else { continue };
+        let Some((layer, kind, row)) = producer(to, model.config.attention_width()) else { continue };
         let mut tensor = |part: &str| -> Result<Option<HostTensor>> {
             let name = format!("transformer.h.{}.{layer}.{part}", to.layer);
             if !read.contains_key(&name) {
@@ -78,7 +78,7 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
 }
 
 /// A forward pass through gates in which one edge carries nothing but the mean of what it would carry.
-pub struct Cut<'a> {
+pub struct EdgeAblation<'a> {
     gates: Gates<'a>,
     layer: String,
     row: usize,
@@ -86,22 +86,22 @@ pub struct Cut<'a> {
     weight: f32,
 }
 
-impl<'a> Cut<'a> {
+impl<'a> EdgeAblation<'a> {
     /// Cuts `edge` of `model` beside what `gates` do.
     pub fn new(model: &Model, gates: Gates<'a>, edge: Edge) -> Option<Self> {
-        let (layer, _, row) = maker(edge.to, model.config.attention_width())?;
+        let (layer, _, row) = producer(edge.to, model.config.attention_width())?;
         let layer = format!("{}.{layer}", edge.to.layer);
         Some(Self { gates, layer, row, column: edge.from.index, weight: edge.weight })
     }
 }
 
-impl Sites for Cut<'_> {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        self.gates.visit(tape, name, value)
+impl Hooks for EdgeAblation<'_> {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        self.gates.on_activation(tape, name, value)
     }
 
     /// For values, what an edge carries is what attention made of them.
-    fn project(&mut self, _: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
+    fn on_linear(&mut self, _: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
         if name != self.layer {
             return Ok(output);
         }

@@ -123,7 +123,7 @@ impl Circuit {
     ///
     /// # Errors
     /// [`Error::Text`] naming a node whose mean is another one.
-    pub fn stands_at(&self, means: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+    pub fn check_means(&self, means: &BTreeMap<String, Vec<f32>>) -> Result<()> {
         for entry in &self.nodes {
             let mean = means.get(&entry.site).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
             let near = |mean: f64| (mean - entry.mean).abs() <= 1e-3 * (1.0 + entry.mean.abs());

@@ -134,7 +134,7 @@ impl<'de> Deserialize<'de> for Node {
 
 /// All nodes of one place: consecutive in the [`Layout`]'s numbering.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct SiteBlock {
     /// The layer.
     pub layer: usize,
     /// The place in the layer.
@@ -147,7 +147,7 @@ pub struct Slot {
     pub width: usize,
 }
 
-impl Slot {
+impl SiteBlock {
     /// The numbers of its nodes.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.start..self.start + self.width
@@ -157,27 +157,27 @@ impl Slot {
 /// All nodes of a model, numbered in the order of the forward pass.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    slots: Vec<Slot>,
+    blocks: Vec<SiteBlock>,
     len: usize,
 }
 
 impl Layout {
     /// The nodes of models of `config`.
     pub fn new(config: &ModelConfig) -> Self {
-        let (mut slots, mut len) = (Vec::new(), 0);
+        let (mut blocks, mut len) = (Vec::new(), 0);
         for layer in 0..config.n_layer {
             for kind in NodeKind::ALL {
                 let width = kind.width(config);
-                slots.push(Slot { layer, kind, site: format!("{layer}.{}", kind.site()), start: len, width });
+                blocks.push(SiteBlock { layer, kind, site: format!("{layer}.{}", kind.site()), start: len, width });
                 len += width;
             }
         }
-        Self { slots, len }
+        Self { blocks, len }
     }
 
     /// The places, in order.
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
+    pub fn blocks(&self) -> &[SiteBlock] {
+        &self.blocks
     }
 
     /// How many nodes there are.
@@ -191,19 +191,19 @@ impl Layout {
     }
 
     /// The place that a site's name names, if it holds nodes.
-    pub fn slot(&self, site: &str) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.site == site)
+    pub fn block(&self, site: &str) -> Option<&SiteBlock> {
+        self.blocks.iter().find(|block| block.site == site)
     }
 
     /// The node of that number, if there is one.
     pub fn node(&self, number: usize) -> Option<Node> {
-        let slot = self.slots.iter().find(|slot| slot.range().contains(&number))?;
-        Some(Node { layer: slot.layer, kind: slot.kind, index: number - slot.start })
+        let block = self.blocks.iter().find(|block| block.range().contains(&number))?;
+        Some(Node { layer: block.layer, kind: block.kind, index: number - block.start })
     }
 
     /// The node's number, if the model has it.
     pub fn number(&self, node: Node) -> Option<usize> {
-        let slot = self.slots.iter().find(|slot| (slot.layer, slot.kind) == (node.layer, node.kind))?;
-        (node.index < slot.width).then_some(slot.start + node.index)
+        let block = self.blocks.iter().find(|block| (block.layer, block.kind) == (node.layer, node.kind))?;
+        (node.index < block.width).then_some(block.start + node.index)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Circuit, Layout, Nodes};
 use crate::files::HostTensor;
-use crate::model::{Batch, Edit, Interventions, Model, Places, Recorder, Sites, Weights, probabilities};
+use crate::model::{Batch, Edit, Hooks, Interventions, Model, QueryPositions, Recorder, Weights, probabilities};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -25,7 +25,7 @@ pub struct Response {
     /// By the circuit alone: every other node stands at its mean.
     pub circuit: Vec<f64>,
     /// By everything but the circuit, whose nodes stand at their means. Nodes that the circuit was not allowed to keep stand there in both.
-    pub rest: Vec<f64>,
+    pub complement: Vec<f64>,
     /// The activations in the whole model, `(1, T, width)` each, by site.
     pub sites: BTreeMap<String, HostTensor>,
 }
@@ -39,14 +39,14 @@ impl<'a> Probe<'a> {
     pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<String, Vec<f32>>) -> Result<Self> {
         // One that others published has none.
         if !circuit.model.hash.is_empty() {
-            circuit.belongs_to(&model.hash()?)?;
+            circuit.check_model(&model.hash()?)?;
         }
         let layout = Layout::new(&model.config);
         let keep = circuit.keep(&layout)?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
-        for &node in &circuit.absent {
+        for &node in &circuit.excluded {
             if let Some(number) = nodes.layout.number(node) {
-                nodes.absent[number] = true;
+                nodes.excluded[number] = true;
             }
         }
         Ok(Self { model, weights: Weights::constant(model, &[]), nodes, keep, means })
@@ -63,12 +63,12 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// [`Error::Config`] for an edit that cannot be made, [`Error::Shape`] for a prompt that the model cannot read,
     /// [`Error::NonFiniteSite`] where a number is not finite; otherwise the device's.
-    pub fn ask(&self, prompt: &[u32], edits: &[Edit]) -> Result<Response> {
+    pub fn run(&self, prompt: &[u32], edits: &[Edit]) -> Result<Response> {
         let config = &self.model.config;
         let mut edits = Interventions::new(config, edits, self.means.clone(), BTreeMap::new())?;
         let batch = Batch::new(&self.model.device, config, prompt, 1)?;
-        let places = Places::new(&self.model.device, &batch, &[prompt.len() - 1])?;
-        let run = |sites: &mut dyn Sites| {
+        let places = QueryPositions::new(&self.model.device, &batch, &[prompt.len() - 1])?;
+        let run = |sites: &mut dyn Hooks| {
             let logits =
                 self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?.value().read()?;
             self.model.check_finite(("logits", &logits), &self.weights, &batch, sites)?;
@@ -76,15 +76,15 @@ impl<'a> Probe<'a> {
         };
         let mut recorder = Recorder::default();
         let model = run(&mut (&mut edits, &mut recorder))?;
-        let rest: Vec<bool> = self.keep.iter().map(|kept| !kept).collect();
+        let complement: Vec<bool> = self.keep.iter().map(|kept| !kept).collect();
         let circuit = run(&mut (self.nodes.keep(&self.keep)?, &mut edits))?;
-        let rest = run(&mut (self.nodes.keep(&rest)?, &mut edits))?;
+        let complement = run(&mut (self.nodes.keep(&complement)?, &mut edits))?;
         let mut host = |(site, var): (String, Var)| {
             let data = var.value().read()?;
             self.model.check_finite((&site, &data), &self.weights, &batch, &mut edits)?;
             Ok((site, HostTensor { shape: var.value().shape().to_vec(), data }))
         };
         let sites = recorder.sites.into_iter().map(&mut host).collect::<Result<_>>()?;
-        Ok(Response { model, circuit, rest, sites })
+        Ok(Response { model, circuit, complement, sites })
     }
 }

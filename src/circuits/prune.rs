@@ -6,19 +6,19 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::questions::DIFFERENCE;
-use super::{Answers, Calibration, Nodes, Questions};
+use super::task_batch::LOGIT_DIFF;
+use super::{Calibration, LogitDiffs, Nodes, TaskBatch};
 use crate::model::{Model, Weights, first_not_finite};
-use crate::ops::contrast::loss;
-use crate::settings::{self, Row, Setting, Takes, above, below, within};
+use crate::ops::logit_diff::loss;
+use crate::settings::{self, Setting, SettingRow, Takes, above, below, within};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
 /// The hyper-parameters of pruning. The default is for models of a few million parameters or less, where it finds smaller circuits
-/// faster than [`Settings::published`].
+/// faster than [`SearchSettings::published`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct SearchSettings {
     /// Steps of gradient descent.
     pub steps: u64,
     /// Pairs a step.
@@ -45,15 +45,16 @@ pub struct Settings {
     pub start: (f64, f64),
     /// The task loss to reach.
     pub target_loss: f64,
-    /// Up to how many nodes a circuit has that is [polished](super::polish) after the clean-up.
-    pub polish: usize,
+    /// Up to how many nodes a circuit has that is [polished](super::local_search) after the clean-up.
+    #[serde(rename = "polish")]
+    pub local_search_max: usize,
     /// The longest prompt, in tokens; longer ones are cropped from the left.
     pub max_length: usize,
     /// Seed of the pairs and of tau.
     pub seed: u64,
 }
 
-impl Default for Settings {
+impl Default for SearchSettings {
     fn default() -> Self {
         Self {
             steps: 300,
@@ -69,14 +70,14 @@ impl Default for Settings {
             temperature: 1.0,
             start: (0.1, 0.01),
             target_loss: 0.15,
-            polish: 16,
+            local_search_max: 16,
             max_length: 256,
             seed: 0,
         }
     }
 }
 
-impl Settings {
+impl SearchSettings {
     /// The published search centre (method: section 4), for models of hundreds of millions of parameters.
     pub fn published() -> Self {
         Self { steps: 500, pairs: 64, lr: 3e-3, k_coef: 1e-4, ..Self::default() }
@@ -107,7 +108,7 @@ impl Settings {
     }
 
     /// All settings by name.
-    pub fn rows() -> Vec<Row> {
+    pub fn rows() -> Vec<SettingRow> {
         settings::rows("", SEARCH_SETTINGS)
     }
 }
@@ -116,7 +117,7 @@ impl Settings {
 pub const MAX_PAIRS: u64 = 65_536;
 
 /// What each setting may be.
-const SEARCH_SETTINGS: &[Setting<Settings>] = &[
+const SEARCH_SETTINGS: &[Setting<SearchSettings>] = &[
     Setting::number("steps", Takes::Count(0, 1_000_000_000), "steps of gradient descent", |s| s.steps.into()),
     Setting::number("pairs", Takes::Count(1, MAX_PAIRS), "pairs in a step", |s| s.pairs.into()),
     Setting::number("eval_pairs", Takes::Count(1, MAX_PAIRS), "pairs that circuits are chosen by", |s| {
@@ -138,7 +139,7 @@ const SEARCH_SETTINGS: &[Setting<Settings>] = &[
     ),
     Setting::number("target_loss", above(0.0, 1e3), "task loss to reach", |s| s.target_loss.into()),
     Setting::number("polish", Takes::Count(0, 1 << 24), "circuits of up to this many nodes are searched around", |s| {
-        s.polish.into()
+        s.local_search_max.into()
     }),
     Setting::number("max_length", Takes::Count(1, 1 << 24), "longest prompt; others are cropped from the left", |s| {
         s.max_length.into()
@@ -148,7 +149,7 @@ const SEARCH_SETTINGS: &[Setting<Settings>] = &[
 
 /// A step of pruning.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct PruningStep {
     /// Steps done.
     pub step: u64,
     /// The step's task loss.
@@ -158,7 +159,7 @@ pub struct Progress {
 }
 
 /// The gradient of one step: that of the task loss plus `k_coef` times the number of kept nodes.
-pub struct Step {
+pub struct GateGradient {
     /// The task loss.
     pub loss: f64,
     /// The gradient of every tau.
@@ -172,18 +173,18 @@ pub struct Step {
 pub fn step(
     (model, weights): (&Model, &Weights),
     nodes: &Nodes,
-    questions: &Questions,
+    task_batch: &TaskBatch,
     tau: &[f32],
-    settings: &Settings,
-) -> Result<Step> {
+    settings: &SearchSettings,
+) -> Result<GateGradient> {
     let mut tape = Tape::new();
     let mut gates = nodes.learn(&mut tape, tau, settings.temperature as f32)?;
-    let z = questions.ask(model, weights, &mut tape, &mut gates)?;
+    let z = task_batch.logit_diffs_on_tape(model, weights, &mut tape, &mut gates)?;
     let values = z.value().read()?;
     if first_not_finite(&values).is_some() {
         // Gates that learn belong to their tape.
         let kept: Vec<bool> = tau.iter().map(|&tau| tau >= 0.0).collect();
-        questions.check_finite((DIFFERENCE, &values), model, weights, &mut nodes.keep(&kept)?)?;
+        task_batch.check_finite((LOGIT_DIFF, &values), model, weights, &mut nodes.keep(&kept)?)?;
     }
     let count = values.len() as f64;
     let losses: Vec<(f64, f64)> = values.iter().map(|&z| loss(z.into())).collect();
@@ -195,10 +196,10 @@ pub fn step(
         s * (1.0 - s) / settings.temperature
     };
     let price = |(&g, &tau): (&f32, &f32)| f64::from(g) + settings.k_coef * slope(tau);
-    let absent = nodes.absent.iter();
+    let excluded = nodes.excluded.iter();
     let gradient =
-        task.iter().zip(tau).zip(absent).map(|(node, &absent)| if absent { 0.0 } else { price(node) }).collect();
-    Ok(Step { loss: losses.iter().map(|(loss, _)| loss).sum::<f64>() / count, gradient })
+        task.iter().zip(tau).zip(excluded).map(|(node, &excluded)| if excluded { 0.0 } else { price(node) }).collect();
+    Ok(GateGradient { loss: losses.iter().map(|(loss, _)| loss).sum::<f64>() / count, gradient })
 }
 
 /// Learns a tau for every node: the larger, the more the task needs it. `questions` gives the pairs of a step.
@@ -208,22 +209,22 @@ pub fn step(
 pub fn learn(
     model: (&Model, &Weights),
     nodes: &Nodes,
-    settings: &Settings,
-    questions: &mut dyn FnMut(u64) -> Result<Questions>,
-    watch: &mut dyn FnMut(Progress),
+    settings: &SearchSettings,
+    task_batch: &mut dyn FnMut(u64) -> Result<TaskBatch>,
+    watch: &mut dyn FnMut(PruningStep),
 ) -> Result<Vec<f32>> {
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
     let (mean, deviation) = settings.start;
     let mut tau: Vec<f32> = (0..nodes.layout.len()).map(|_| (mean + deviation * normal(&mut rng)) as f32).collect();
     let (mut m, mut v) = (vec![0.0; tau.len()], vec![0.0; tau.len()]);
     for i in 0..settings.steps {
-        let Step { loss, gradient } = step(model, nodes, &questions(i)?, &tau, settings)?;
+        let GateGradient { loss, gradient } = step(model, nodes, &task_batch(i)?, &tau, settings)?;
         let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
         if !norm.is_finite() {
             return Err(model.0.not_finite(format!("the gradient of the gates at step {i}"), norm as f32, None));
         }
-        let kept = tau.iter().zip(&nodes.absent).filter(|(tau, absent)| **tau >= 0.0 && !**absent).count();
-        watch(Progress { step: i + 1, loss, kept });
+        let kept = tau.iter().zip(&nodes.excluded).filter(|(tau, excluded)| **tau >= 0.0 && !**excluded).count();
+        watch(PruningStep { step: i + 1, loss, kept });
         let scale = (settings.clip / norm.max(settings.clip)).min(1.0);
         let lr = settings.lr * (1.0 - i as f64 / settings.steps as f64);
         let exponent = (i + 1) as f64;
@@ -247,23 +248,23 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 }
 
 /// Puts circuits to the test on the same pairs, and remembers nothing else.
-pub struct Judge<'a> {
+pub struct CircuitScorer<'a> {
     /// The model and its weights.
     pub model: (&'a Model, &'a Weights),
     /// Its nodes.
     pub nodes: &'a Nodes,
     /// The pairs.
-    pub questions: &'a Questions,
+    pub task_batch: &'a TaskBatch,
 }
 
-impl Judge<'_> {
+impl CircuitScorer<'_> {
     /// The answers of the nodes in `keep` alone.
     ///
     /// # Errors
     /// Those of the forward pass.
-    pub fn answers(&self, keep: &[bool]) -> Result<Answers> {
+    pub fn logit_diffs(&self, keep: &[bool]) -> Result<LogitDiffs> {
         let (model, weights) = self.model;
-        self.questions.answers(model, weights, &mut self.nodes.keep(keep)?)
+        self.task_batch.logit_diffs(model, weights, &mut self.nodes.keep(keep)?)
     }
 
     /// The least loss that calibration gives the nodes in `keep`, and the calibration.
@@ -271,9 +272,9 @@ impl Judge<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn loss(&self, keep: &[bool]) -> Result<(f64, Calibration)> {
-        let answers = self.answers(keep)?;
-        let calibration = answers.calibrate();
-        Ok((answers.loss(calibration), calibration))
+        let diffs = self.logit_diffs(keep)?;
+        let calibration = diffs.calibrate();
+        Ok((diffs.loss(calibration), calibration))
     }
 
     /// The least loss that calibration gives the nodes in `keep`, if it is at most `limit`. Most sets that are worse are told so by the first
@@ -283,12 +284,12 @@ impl Judge<'_> {
     /// Those of the forward pass.
     pub fn within(&self, keep: &[bool], limit: f64) -> Result<Option<f64>> {
         let (model, weights) = self.model;
-        let all = self.questions.lengths().len() as f64;
+        let all = self.task_batch.lengths().len() as f64;
         // No prompt's loss is negative, and no calibration of all is better for some of them than their own: what these cost at least, all
         // cost. A twentieth is for the optimiser, which stops short of the optimum.
-        let go_on = |some: &Answers| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
-        let answers = self.questions.answers_while(model, weights, &mut self.nodes.keep(keep)?, go_on)?;
-        Ok(answers.map(|answers| answers.loss(answers.calibrate())).filter(|loss| *loss <= limit))
+        let go_on = |some: &LogitDiffs| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
+        let diffs = self.task_batch.logit_diffs_while(model, weights, &mut self.nodes.keep(keep)?, go_on)?;
+        Ok(diffs.map(|diffs| diffs.loss(diffs.calibrate())).filter(|loss| *loss <= limit))
     }
 }
 
@@ -315,8 +316,8 @@ pub fn first(order: &[usize], k: usize) -> Vec<bool> {
 ///
 /// # Errors
 /// Those of the forward pass.
-pub fn bisect(judge: &Judge, order: &[usize], target: f64) -> Result<Option<usize>> {
-    let reaches = |k: usize| Ok::<_, Error>(judge.within(&first(order, k), target)?.is_some());
+pub fn bisect(scorer: &CircuitScorer, order: &[usize], target: f64) -> Result<Option<usize>> {
+    let reaches = |k: usize| Ok::<_, Error>(scorer.within(&first(order, k), target)?.is_some());
     let (mut low, mut high) = (0, order.len());
     if !reaches(high)? {
         return Ok(None);
@@ -336,14 +337,14 @@ pub fn bisect(judge: &Judge, order: &[usize], target: f64) -> Result<Option<usiz
 ///
 /// # Errors
 /// Those of the forward pass.
-pub fn clean(judge: &Judge, keep: &mut [bool], limit: f64) -> Result<()> {
+pub fn greedy_prune(scorer: &CircuitScorer, keep: &mut [bool], limit: f64) -> Result<()> {
     let kept = |keep: &[bool]| -> Vec<usize> { (0..keep.len()).filter(|&n| keep[n]).collect() };
     let mut pool = kept(keep);
     loop {
         let mut candidates = Vec::new();
         for &n in &pool {
             keep[n] = false;
-            let loss = judge.within(keep, limit)?;
+            let loss = scorer.within(keep, limit)?;
             keep[n] = true;
             candidates.extend(loss.map(|loss| (loss, n)));
         }
@@ -354,7 +355,7 @@ pub fn clean(judge: &Judge, keep: &mut [bool], limit: f64) -> Result<()> {
         while at < candidates.len() {
             let tried = &candidates[at..candidates.len().min(at + size)];
             tried.iter().for_each(|&(_, n)| keep[n] = false);
-            if judge.within(keep, limit)?.is_some() {
+            if scorer.within(keep, limit)?.is_some() {
                 at += tried.len();
                 size = 2 * tried.len();
             } else {

@@ -59,9 +59,11 @@ pub struct NodeStatistics {
     /// Over the corpus.
     pub corpus: Activations,
     /// Over all positions of the positive prompts.
-    pub positive: Activations,
+    #[serde(rename = "positive")]
+    pub clean: Activations,
     /// Over all positions of the negative prompts.
-    pub negative: Activations,
+    #[serde(rename = "negative")]
+    pub counterfactual: Activations,
     /// The activations in each positive prompt less those in its negative one. Prompts of different lengths meet at their ends, where the
     /// question is asked; what the longer one has more is left out. Of the first [`PAIRS`](super::collect::PAIRS) pairs. The snippets have the
     /// positive prompt's tokens. Nothing where there are no pairs, and in files of earlier versions.
@@ -150,7 +152,7 @@ impl Statistics {
         observer: &Observer,
     ) -> Result<Self> {
         let hash = model.hash()?;
-        circuit.belongs_to(&hash)?;
+        circuit.check_model(&hash)?;
         let nodes: Vec<Node> = circuit.nodes.iter().map(super::NodeEntry::node).collect();
         let nodes = observed_statistics(model, &nodes, sets, seed, observer)?;
         Ok(Self { version: VERSION, model: hash, task: circuit.task.name.clone(), seed, nodes })
@@ -179,7 +181,7 @@ impl Versioned for Statistics {
 
     fn check(&self) -> Result<(), String> {
         for entry in &self.nodes {
-            let sets = [("corpus", &entry.corpus), ("positive", &entry.positive), ("negative", &entry.negative)];
+            let sets = [("corpus", &entry.corpus), ("positive", &entry.clean), ("negative", &entry.counterfactual)];
             for (name, set) in sets.into_iter().chain(entry.difference.iter().map(|set| ("difference", set))) {
                 check_set(set).map_err(|what| format!("{}: {name}: {what}", entry.node))?;
             }

@@ -5,36 +5,36 @@ use std::cmp::Ordering;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::find::{Finder, Found, Ranking, Watch};
-use super::prune::{self, Settings};
+use super::prune::{self, SearchSettings};
+use super::search::{CircuitSearch, OnStep, Ranking, SearchResult};
 use super::tasks::Task;
 use super::{graph, parallel};
 use crate::{Error, Result};
 
 /// Prunes with the given settings and with `trials` random ones, and returns the smallest circuit with its settings: the one
 /// with the fewest nodes and edges together, of equals the one with the lower held-in loss. With `clean`,
-/// the best trials' circuits are [polished](super::polish) with the nodes of all trials' circuits to choose from.
+/// the best trials' circuits are [refined](super::local_search) with the nodes of all trials' circuits to choose from.
 ///
 /// Each trial multiplies lr, k_coef and weight_decay by random factors, log-uniform between 1/10 and 10 (lr: 1/4 and 4), draws
 /// the mean of tau at the start from (0, 0.5), and takes another seed. Trials depend on the seed and their number alone.
 ///
 /// # Errors
-/// Those of [`Finder::find`], [`Error::Stopped`] among them; [`Error::OutOfReach`] only if no trial succeeds.
+/// Those of [`CircuitSearch::find`], [`Error::Stopped`] among them; [`Error::OutOfReach`] only if no trial succeeds.
 pub fn tune(
-    finder: &Finder,
+    search: &CircuitSearch,
     task: &Task,
-    centre: &Settings,
+    centre: &SearchSettings,
     trials: u64,
-    clean: bool,
-    watch: &Watch,
-) -> Result<(Found, Settings)> {
+    clean_up: bool,
+    watch: &OnStep,
+) -> Result<(SearchResult, SearchSettings)> {
     let count = usize::try_from(trials.saturating_add(1)).unwrap_or(usize::MAX);
-    let device = &finder.model.device;
+    let device = &search.model.device;
     let results = parallel::map(device, count, |trial| {
         let settings = around(centre, trial as u64);
-        let plain = Settings { polish: 0, ..settings.clone() };
-        let found = finder.find(task, &plain, Ranking::Learned, clean, watch)?;
-        let trial = Trial::new(finder, found, settings)?;
+        let plain = SearchSettings { local_search_max: 0, ..settings.clone() };
+        let result = search.run(task, &plain, Ranking::Learned, clean_up, watch)?;
+        let trial = Trial::new(search, result, settings)?;
         tracing::debug!("{}: {} nodes and edges, {:?}", task.name, trial.size, trial.settings);
         Ok(trial)
     })?;
@@ -48,48 +48,49 @@ pub fn tune(
         }
     }
     done.sort_by(Trial::compare);
-    let in_some = |n: &usize| done.iter().any(|trial| trial.found.keep[*n]);
-    let pool: Vec<usize> = (0..finder.nodes.layout.len()).filter(in_some).collect();
-    done.truncate(if clean { POLISHED } else { 1 });
-    let polished = parallel::map(device, done.len(), |at| {
-        let Trial { found, settings, .. } = &done[at];
-        let found = if clean { finder.polish(task, settings, found.clone(), &pool)? } else { found.clone() };
-        Trial::new(finder, found, settings.clone())
+    let in_some = |n: &usize| done.iter().any(|trial| trial.result.keep[*n]);
+    let pool: Vec<usize> = (0..search.nodes.layout.len()).filter(in_some).collect();
+    done.truncate(if clean_up { REFINED } else { 1 });
+    let refined = parallel::map(device, done.len(), |at| {
+        let Trial { result, settings, .. } = &done[at];
+        let result =
+            if clean_up { search.local_search(task, settings, result.clone(), &pool)? } else { result.clone() };
+        Trial::new(search, result, settings.clone())
     })?;
-    match (polished.into_iter().collect::<Result<Vec<_>>>()?.into_iter().min_by(Trial::compare), failure) {
-        (Some(best), _) => Ok((best.found, best.settings)),
+    match (refined.into_iter().collect::<Result<Vec<_>>>()?.into_iter().min_by(Trial::compare), failure) {
+        (Some(best), _) => Ok((best.result, best.settings)),
         (None, Some(error)) => Err(error),
         (None, None) => Err(Error::Text(format!("{}: no trial", task.name))),
     }
 }
 
-/// How many of the trials' circuits are polished.
-const POLISHED: usize = 4;
+/// How many of the trials' circuits are refined.
+const REFINED: usize = 4;
 
 /// A circuit, how large it is, and what it was found with.
 struct Trial {
     /// Nodes and edges.
     size: usize,
-    found: Found,
-    settings: Settings,
+    result: SearchResult,
+    settings: SearchSettings,
 }
 
 impl Trial {
-    fn new(finder: &Finder, found: Found, settings: Settings) -> Result<Self> {
-        let edges = graph(finder.model, &finder.nodes.layout, &found.keep)?.edges.len();
-        let size = prune::count(&found.keep) + edges;
-        Ok(Self { size, found, settings })
+    fn new(search: &CircuitSearch, result: SearchResult, settings: SearchSettings) -> Result<Self> {
+        let edges = graph(search.model, &search.nodes.layout, &result.keep)?.edges.len();
+        let size = prune::count(&result.keep) + edges;
+        Ok(Self { size, result, settings })
     }
 
     /// The smaller one first, of equals the one with the lower held-in loss.
     fn compare(&self, other: &Self) -> Ordering {
-        let losses = self.found.train.circuit.total_cmp(&other.found.train.circuit);
+        let losses = self.result.train.circuit.total_cmp(&other.result.train.circuit);
         self.size.cmp(&other.size).then(losses)
     }
 }
 
 /// The settings of a trial; the first are the given ones.
-fn around(centre: &Settings, trial: u64) -> Settings {
+fn around(centre: &SearchSettings, trial: u64) -> SearchSettings {
     if trial == 0 {
         return centre.clone();
     }
@@ -97,7 +98,7 @@ fn around(centre: &Settings, trial: u64) -> Settings {
     rng.set_stream(trial);
     let mut factor = |top: f64| top.powf(rng.random_range(-1.0..1.0));
     let (lr, k_coef, weight_decay) = (factor(4.0), factor(10.0), factor(10.0));
-    Settings {
+    SearchSettings {
         lr: centre.lr * lr,
         k_coef: centre.k_coef * k_coef,
         weight_decay: centre.weight_decay * weight_decay,

@@ -87,7 +87,7 @@ impl Cpu {
     }
 
     /// A vector of `len` entries with unspecified (but initialised) contents.
-    pub(super) fn take<T: Element>(&self, name: &str, len: usize) -> Result<Buffer<T>> {
+    pub(super) fn alloc<T: Element>(&self, name: &str, len: usize) -> Result<Buffer<T>> {
         let data = match T::pool(&self.shared).take(len) {
             Some(mut data) => {
                 data.resize(len, T::default());
@@ -217,14 +217,14 @@ mod tests {
         let cpu = Cpu::new();
         let mut after_first = 0;
         for len in (501..1000).rev() {
-            drop((cpu.take::<f32>("values", len).unwrap(), cpu.take::<u32>("indices", len).unwrap()));
+            drop((cpu.alloc::<f32>("values", len).unwrap(), cpu.alloc::<u32>("indices", len).unwrap()));
             if after_first == 0 {
                 after_first = cpu.allocated();
             }
         }
         assert_eq!(cpu.allocated(), after_first);
-        assert_eq!(cpu.take::<f32>("values", 700).unwrap().data.len(), 700);
-        drop(cpu.take::<f32>("small", 10).unwrap());
+        assert_eq!(cpu.alloc::<f32>("values", 700).unwrap().data.len(), 700);
+        drop(cpu.alloc::<f32>("small", 10).unwrap());
         assert!(cpu.allocated() > after_first, "a large vector must not be wasted on a small tensor");
     }
 }

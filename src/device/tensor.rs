@@ -71,8 +71,8 @@ impl<T: Element> Tensor<T> {
             limit: format!("the shape {shape:?} overflows"),
         })?;
         let data = match device {
-            Device::Cpu(cpu) => Storage::Cpu(Arc::new(cpu.take(name, bytes / size_of::<T>())?)),
-            Device::Gpu(gpu) => Storage::Gpu(Arc::new(gpu.take(name, bytes as u64)?)),
+            Device::Cpu(cpu) => Storage::Cpu(Arc::new(cpu.alloc(name, bytes / size_of::<T>())?)),
+            Device::Gpu(gpu) => Storage::Gpu(Arc::new(gpu.alloc(name, bytes as u64)?)),
         };
         Ok(Self { shape: shape.to_vec(), device: device.clone(), data })
     }
@@ -121,10 +121,10 @@ impl<T: Element> Tensor<T> {
     ///
     /// # Errors
     /// [`Error::Device`] on a GPU tensor.
-    pub fn native(&self) -> Result<&[T]> {
+    pub fn as_slice(&self) -> Result<&[T]> {
         match &self.data {
             Storage::Cpu(buffer) => Ok(&buffer.data),
-            Storage::Gpu(_) => Err(elsewhere("CPU")),
+            Storage::Gpu(_) => Err(wrong_device("CPU")),
         }
     }
 
@@ -132,10 +132,10 @@ impl<T: Element> Tensor<T> {
     ///
     /// # Errors
     /// [`Error::Device`] on a GPU tensor, and if the tensor has clones.
-    pub fn native_mut(&mut self) -> Result<&mut [T]> {
+    pub fn as_mut_slice(&mut self) -> Result<&mut [T]> {
         match &mut self.data {
             Storage::Cpu(buffer) => Arc::get_mut(buffer).map(|buffer| &mut buffer.data[..]).ok_or_else(shared),
-            Storage::Gpu(_) => Err(elsewhere("CPU")),
+            Storage::Gpu(_) => Err(wrong_device("CPU")),
         }
     }
 
@@ -149,13 +149,13 @@ impl<T: Element> Tensor<T> {
 
     pub(super) fn buffer(&self) -> Result<&Arc<gpu::Buffer>> {
         match &self.data {
-            Storage::Cpu(_) => Err(elsewhere("GPU")),
+            Storage::Cpu(_) => Err(wrong_device("GPU")),
             Storage::Gpu(buffer) => Ok(buffer),
         }
     }
 
     /// As [`Tensor::buffer`], if nothing else reads it.
-    fn own_buffer(&self) -> Result<&Arc<gpu::Buffer>> {
+    fn unshared_buffer(&self) -> Result<&Arc<gpu::Buffer>> {
         if self.is_unique() { self.buffer() } else { Err(shared()) }
     }
 
@@ -167,7 +167,7 @@ impl<T: Element> Tensor<T> {
         match (&self.data, &self.device) {
             (Storage::Cpu(buffer), _) => Ok(buffer.data.clone()),
             (Storage::Gpu(buffer), Device::Gpu(gpu)) => gpu.read(buffer, self.len()),
-            _ => Err(elsewhere("GPU")),
+            _ => Err(wrong_device("GPU")),
         }
     }
 
@@ -180,9 +180,9 @@ impl<T: Element> Tensor<T> {
             return Err(Error::shape("write", format!("{} entries into {:?}", data.len(), self.shape)));
         }
         match self.gpu() {
-            Some(gpu) => gpu.write(self.own_buffer()?, bytemuck::cast_slice(data)),
+            Some(gpu) => gpu.write(self.unshared_buffer()?, bytemuck::cast_slice(data)),
             None => {
-                self.native_mut()?.copy_from_slice(data);
+                self.as_mut_slice()?.copy_from_slice(data);
                 Ok(())
             }
         }
@@ -194,9 +194,9 @@ impl<T: Element> Tensor<T> {
     /// [`Error::Device`] if the tensor has clones.
     pub fn clear(&mut self) -> Result<()> {
         match self.gpu() {
-            Some(gpu) => gpu.clear(self.own_buffer()?),
+            Some(gpu) => gpu.clear(self.unshared_buffer()?),
             None => {
-                self.native_mut()?.fill(T::default());
+                self.as_mut_slice()?.fill(T::default());
                 Ok(())
             }
         }
@@ -211,9 +211,9 @@ impl<T: Element> Tensor<T> {
             return Err(Error::shape("copy", format!("{:?} into {:?}", source.shape, self.shape)));
         }
         match self.gpu() {
-            Some(gpu) => gpu.copy(source.buffer()?, self.own_buffer()?, (self.len() * size_of::<T>()) as u64),
+            Some(gpu) => gpu.copy(source.buffer()?, self.unshared_buffer()?, (self.len() * size_of::<T>()) as u64),
             None => {
-                self.native_mut()?.copy_from_slice(source.native()?);
+                self.as_mut_slice()?.copy_from_slice(source.as_slice()?);
                 Ok(())
             }
         }
@@ -242,6 +242,6 @@ fn shared() -> Error {
     Error::Device("a tensor that others still read cannot be written".into())
 }
 
-fn elsewhere(wanted: &str) -> Error {
-    Error::Device(format!("a tensor was expected on the {wanted} device and lives on another"))
+fn wrong_device(expected: &str) -> Error {
+    Error::Device(format!("a tensor was expected on the {expected} device and lives on another"))
 }

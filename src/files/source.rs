@@ -84,6 +84,7 @@ impl TensorSource for InMemory {
     }
 
     fn read(&self, name: &str) -> Result<HostTensor> {
-        self.tensors.get(name).cloned().ok_or_else(|| Error::Text(format!("there is no tensor {name}")))
+        let missing = || Error::MissingTensor { holder: "the map of tensors".into(), name: name.into() };
+        self.tensors.get(name).cloned().ok_or_else(missing)
     }
 }

@@ -8,7 +8,7 @@ use super::names::{BEEG_CONFIG, CONFIG, INDEX, Naming, TOKENIZER, TORCH, WEIGHTS
 use super::torch::TorchStateDict;
 use crate::device::Device;
 use crate::files::{Renamed, SafetensorsFile, ShardedSafetensors, TensorSource, open_input};
-use crate::model::{Hold, Model, ModelConfig, Parameters, check_tied, check_weights};
+use crate::model::{Model, ModelConfig, Parameters, WeightFormat, check_tied, check_weights};
 use crate::{Error, Result};
 
 /// How to look for a model.
@@ -113,20 +113,16 @@ impl ModelFiles {
 
     /// The same result, its error with the names of both files.
     fn misfit<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|e| match e {
-            Error::Text(message) => {
-                Error::file(&self.weights_path, format!("does not fit {}: {message}", self.config_path.display()))
-            }
-            other => other,
-        })
+        let prefix = format!("does not fit {}: ", self.config_path.display());
+        result.map_err(|error| error.in_file(&self.weights_path, &prefix))
     }
 
     /// Reads the weights onto a device, one tensor at a time.
     ///
     /// # Errors
     /// Those of reading the weights, naming the file, and the device's limits.
-    pub fn load(&self, hold: Hold, device: &Device) -> Result<Model> {
-        let parameters = self.misfit(Parameters::load(&self.config, self.weights.as_ref(), hold, device))?;
+    pub fn load(&self, format: WeightFormat, device: &Device) -> Result<Model> {
+        let parameters = self.misfit(Parameters::load(&self.config, self.weights.as_ref(), format, device))?;
         Ok(Model { config: self.config.clone(), parameters, device: device.clone() })
     }
 }

@@ -70,12 +70,12 @@ impl Batch {
 }
 
 /// One position of every sequence of a batch, where alone the model's predictions are wanted.
-pub struct Places {
+pub struct QueryPositions {
     pub(super) rows: Rc<Index>,
     pub(super) tokens: Rc<Index>,
 }
 
-impl Places {
+impl QueryPositions {
     /// The position `at[b]` of sequence b.
     ///
     /// # Errors

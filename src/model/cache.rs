@@ -2,7 +2,7 @@
 
 use super::Model;
 use crate::device::Tensor;
-use crate::ops::{attention, attention_step};
+use crate::ops::{attention, attention_decode};
 use crate::{Error, Result};
 
 /// The keys and values of every layer for sequences that are read bit by bit with [`Model::extend`].
@@ -53,11 +53,11 @@ impl Cache {
     ) -> Result<Tensor> {
         let length = self.length;
         let [keys, values] = self.layers.get_mut(layer).ok_or_else(|| Error::shape("cache", "another model's"))?;
-        attention_step::append(k, keys, length)?;
-        attention_step::append(v, values, length)?;
+        attention_decode::append(k, keys, length)?;
+        attention_decode::append(v, values, length)?;
         match length {
             0 => Ok(attention::forward(q, k, v, sink, n_head)?.y),
-            _ => attention_step::forward(q, keys, values, length + 1, sink, n_head),
+            _ => attention_decode::forward(q, keys, values, length + 1, sink, n_head),
         }
     }
 }

@@ -28,7 +28,7 @@ pub enum ResidualActivation {
 }
 
 /// The names that `afrac_loctypes` may list.
-const PLACES: [&str; 10] = [
+const TOPK_SITES: [&str; 10] = [
     "attn_in",
     "attn_q",
     "attn_k",
@@ -44,16 +44,16 @@ const PLACES: [&str; 10] = [
 /// Where AbsTopK applies, as the comma-separated list of the published configurations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SparsePlaces(pub String);
+pub struct TopkSites(pub String);
 
-impl SparsePlaces {
+impl TopkSites {
     /// Whether `place` is listed.
     pub fn contains(&self, place: &str) -> bool {
         self.0.split(',').any(|p| p.trim() == place)
     }
 }
 
-impl SparsePlaces {
+impl TopkSites {
     /// All sites but those of the residual stream, which the presets use.
     pub fn all_sublayer() -> Self {
         Self("attn_in,attn_out,mlp_in,mlp_out,mlp_neuron,attn_v,attn_k,attn_q".into())
@@ -61,7 +61,7 @@ impl SparsePlaces {
 }
 
 /// The published default.
-impl Default for SparsePlaces {
+impl Default for TopkSites {
     fn default() -> Self {
         Self("attn_in,attn_out,mlp_in,mlp_out".into())
     }
@@ -139,7 +139,7 @@ pub struct ModelConfig {
     /// AbsTopK keeps `floor(afrac · width)` entries; absent: AbsTopK nowhere.
     pub afrac: Option<f64>,
     /// Where AbsTopK applies.
-    pub afrac_loctypes: SparsePlaces,
+    pub afrac_loctypes: TopkSites,
     /// `lm_head.weight` is `transformer.wte.weight`.
     pub tied_unembed: bool,
     /// A dense V×V table whose row of the current token is added to the logits.
@@ -184,7 +184,7 @@ impl Default for ModelConfig {
             activation_type: Activation::Gelu,
             residual_activation_type: ResidualActivation::Identity,
             afrac: None,
-            afrac_loctypes: SparsePlaces::default(),
+            afrac_loctypes: TopkSites::default(),
             tied_unembed: true,
             enable_bigram_table: false,
             learnable_bigram_table: false,
@@ -281,8 +281,11 @@ impl ModelConfig {
             ));
         }
         for place in self.afrac_loctypes.0.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            if !PLACES.contains(&place) {
-                return Err(Error::config("afrac_loctypes", format!("`{place}` is not one of {}", PLACES.join(", "))));
+            if !TOPK_SITES.contains(&place) {
+                return Err(Error::config(
+                    "afrac_loctypes",
+                    format!("`{place}` is not one of {}", TOPK_SITES.join(", ")),
+                ));
             }
         }
         if self.enable_bigram_table && self.vocab_size > 65_536 {

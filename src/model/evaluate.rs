@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Batch, Model, Recorder, Weights, all_finite, site_pattern};
+use super::{Batch, Model, NoHooks, Recorder, Weights, all_finite, site_pattern};
 use crate::Result;
 use crate::observer::{Observer, Stage};
 use crate::tape::Tape;
@@ -52,10 +52,10 @@ pub fn evaluate(
         let sites = &mut (&mut recorder, &mut { *observer });
         let (_, losses, logits) = model.loss(&mut Tape::new(), &weights, &batch, sites)?;
         let losses = losses.read()?;
-        model.check_finite(("the loss", &losses), &weights, &batch, &mut ())?;
+        model.check_finite(("the loss", &losses), &weights, &batch, &mut NoHooks)?;
         // A loss may be finite beside the logit of another token that is not.
         if !all_finite(logits.value())? {
-            model.check_finite(("logits", &logits.value().read()?), &weights, &batch, &mut ())?;
+            model.check_finite(("logits", &logits.value().read()?), &weights, &batch, &mut NoHooks)?;
         }
         for row in losses.chunks_exact(first.len()) {
             // The last position has nothing to predict.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use super::{Batch, Model, Parameters, Pass, Sites, Weights};
+use super::{Batch, Hooks, Model, Parameters, Pass, Weights};
 use crate::device::Tensor;
 use crate::ops::grad_rms;
 use crate::tape::Tape;
@@ -72,7 +72,7 @@ pub(crate) fn all_finite(x: &Tensor) -> Result<bool> {
         return Ok(true);
     }
     if x.gpu().is_none() {
-        return Ok(first_not_finite(x.native()?).is_none());
+        return Ok(first_not_finite(x.as_slice()?).is_none());
     }
     let mut sum = x.device().empty("sum of squares", &[1])?;
     grad_rms::square_sum(x, &mut sum, 0)?;
@@ -116,7 +116,7 @@ impl Model {
         (what, values): (&str, &[f32]),
         weights: &Weights,
         batch: &Batch,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<()> {
         match first_not_finite(values) {
             None => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ConfigFile, Hold, MODEL_SETTINGS, Model, ModelConfig, Parameters};
+use super::{ConfigFile, MODEL_SETTINGS, Model, ModelConfig, Parameters, WeightFormat};
 use crate::device::Device;
 use crate::files::{SafetensorsFile, read_unmarked, save_tensors, write_atomic};
 use crate::settings::suggestion;
@@ -18,11 +18,8 @@ impl Model {
         let path = names.iter().map(|n| folder.join(n)).find(|p| p.exists()).unwrap_or_else(|| folder.join(names[0]));
         let config = parse_config(&path, &read_unmarked(&path)?)?;
         let weights = folder.join("model.safetensors");
-        let parameters =
-            Parameters::load(&config, &SafetensorsFile::open(&weights)?, Hold::Dense, device).map_err(|e| match e {
-                Error::Text(message) => Error::file(&weights, message),
-                other => other,
-            })?;
+        let parameters = Parameters::load(&config, &SafetensorsFile::open(&weights)?, WeightFormat::Dense, device)
+            .map_err(|error| error.in_file(&weights, ""))?;
         Ok(Self { config, parameters, device: device.clone() })
     }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::finite::{first_not_finite, index_of};
-use super::{Activation, Batch, Cache, Model, ModelConfig, Places, ResidualActivation, Sites, Weights};
+use super::{Activation, Batch, Cache, Hooks, Model, ModelConfig, QueryPositions, ResidualActivation, Weights};
 use crate::device::Tensor;
 use crate::ops::embedding::Index;
 use crate::tape::{Tape, Var, Weight};
@@ -30,7 +30,7 @@ pub struct Pass<'a> {
     model: &'a Model,
     weights: &'a Weights,
     batch: &'a Batch,
-    sites: &'a mut dyn Sites,
+    sites: &'a mut dyn Hooks,
     cache: Option<&'a mut Cache>,
     /// The positions `(B, T, width)`, once they were needed.
     positions: Option<Var>,
@@ -58,7 +58,7 @@ impl Model {
     ///
     /// # Errors
     /// Those of the operations and of `sites`.
-    pub fn forward(&self, tape: &mut Tape, weights: &Weights, batch: &Batch, sites: &mut dyn Sites) -> Result<Var> {
+    pub fn forward(&self, tape: &mut Tape, weights: &Weights, batch: &Batch, sites: &mut dyn Hooks) -> Result<Var> {
         Pass::new(self, weights, batch, tape, sites).logits()
     }
 
@@ -71,8 +71,8 @@ impl Model {
         tape: &mut Tape,
         weights: &Weights,
         batch: &Batch,
-        places: &Places,
-        sites: &mut dyn Sites,
+        places: &QueryPositions,
+        sites: &mut dyn Hooks,
     ) -> Result<Var> {
         let mut pass = Pass::new(self, weights, batch, tape, sites);
         let x = pass.stream()?;
@@ -97,7 +97,7 @@ impl Model {
         cache: &mut Cache,
         tokens: &[u32],
         batch: usize,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<Tensor> {
         let batch = Batch::after(&self.device, &self.config, tokens, batch, cache.len())?;
         let mut tape = Tape::new();
@@ -117,7 +117,7 @@ impl Model {
         tape: &mut Tape,
         weights: &Weights,
         batch: &Batch,
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
     ) -> Result<(Var, Tensor, Var)> {
         let mut pass = Pass::new(self, weights, batch, tape, sites);
         let logits = pass.logits()?;
@@ -133,7 +133,7 @@ impl<'a> Pass<'a> {
         weights: &'a Weights,
         batch: &'a Batch,
         tape: &'a mut Tape,
-        sites: &'a mut dyn Sites,
+        sites: &'a mut dyn Hooks,
     ) -> Self {
         let checked = model.parameters.loaded_not_finite();
         Self { tape, model, weights, batch, sites, cache: None, positions: None, checked }
@@ -276,12 +276,12 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// `x: (B, ..)` as often as wanted, one copy after the other.
+    /// `x: (B, ..)` repeated along its first dimension.
     fn repeat(&mut self, x: &Var, copies: usize) -> Result<Var> {
         if copies == 1 {
             return Ok(x.clone());
         }
-        self.tape.stack(&vec![x; copies])
+        self.tape.concat(&vec![x; copies], 0)
     }
 
     fn positions(&mut self) -> Result<Var> {
@@ -309,7 +309,7 @@ impl<'a> Pass<'a> {
     }
 
     fn site(&mut self, name: &str, value: Var) -> Result<Var> {
-        let value = self.sites.visit(self.tape, name, value)?;
+        let value = self.sites.on_activation(self.tape, name, value)?;
         self.check(name, value.value())?;
         Ok(value)
     }
@@ -317,7 +317,7 @@ impl<'a> Pass<'a> {
     fn sparse(&mut self, i: usize, place: &str, x: Var) -> Result<Var> {
         let width = x.value().rows_cols().1;
         match self.config().kept(place, width) {
-            Some(k) => self.sites.select(self.tape, &format!("{i}.{place}"), &x, k),
+            Some(k) => self.sites.on_topk(self.tape, &format!("{i}.{place}"), &x, k),
             None => Ok(x),
         }
     }
@@ -335,13 +335,13 @@ impl<'a> Pass<'a> {
         let bias = self.find(&format!("{name}.bias")).cloned();
         let out = self.matrix(&format!("{name}.weight"), x, bias.as_ref())?;
         let name = name.strip_prefix("transformer.h.").unwrap_or(name);
-        self.sites.project(self.tape, name, x, out)
+        self.sites.on_linear(self.tape, name, x, out)
     }
 
     fn matrix(&mut self, name: &str, x: &Var, bias: Option<&Var>) -> Result<Var> {
         let position = self.model.parameters.position(name);
         let weight = match position.and_then(|i| self.weights.lists[i].clone()) {
-            Some(lists) => Weight::Compressed { lists, dense: self.find(name).cloned() },
+            Some(matrix) => Weight::Sparse { matrix, dense: self.find(name).cloned() },
             None => Weight::Dense(self.parameter(name)?),
         };
         self.tape.linear(x, &weight, bias)
@@ -355,7 +355,8 @@ impl<'a> Pass<'a> {
             let p = self.norm(&format!("transformer.h.{i}.ln_p{norm}"), &positions)?;
             let copies = self.copies(x)?;
             let p = self.repeat(&p, copies)?;
-            h = self.tape.concat(&h, &p)?;
+            let last = h.value().shape().len() - 1;
+            h = self.tape.concat(&[&h, &p], last)?;
         }
         self.sparse(i, if norm == 1 { "attn_in" } else { "mlp_in" }, h)
     }

@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Batch, Cache, Model, Sites, Weights, first_not_finite};
+use super::{Batch, Cache, Hooks, Model, NoHooks, Weights, first_not_finite};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -45,7 +45,7 @@ impl Model {
     /// # Errors
     /// [`Error::Shape`] for a prompt that the model cannot read, [`Error::NonFiniteSite`] where a logit is not finite; otherwise those of the
     /// forward pass and of `sites`.
-    pub fn next_token(&self, prompt: &[u32], sites: &mut dyn Sites) -> Result<Vec<f64>> {
+    pub fn next_token(&self, prompt: &[u32], sites: &mut dyn Hooks) -> Result<Vec<f64>> {
         let batch = Batch::new(&self.device, &self.config, prompt, 1)?;
         let weights = Weights::constant(self, &[]);
         let logits = self.forward(&mut Tape::new(), &weights, &batch, sites)?.value().read()?;
@@ -199,14 +199,14 @@ impl<'a> Generator<'a> {
         let logits = match &mut self.cache {
             Some(cache) if context.len() == self.tokens.len() => {
                 let new = &context[cache.len()..];
-                self.model.extend(&self.weights, cache, new, 1, &mut ())?
+                self.model.extend(&self.weights, cache, new, 1, &mut NoHooks)?
             }
-            _ => self.model.forward(&mut Tape::new(), &self.weights, &whole()?, &mut ())?.value().clone(),
+            _ => self.model.forward(&mut Tape::new(), &self.weights, &whole()?, &mut NoHooks)?.value().clone(),
         };
         let logits = logits.read()?;
         let last = logits[logits.len() - config.vocab_size..].to_vec();
         if first_not_finite(&last).is_some() {
-            self.model.check_finite(("logits", &last), &self.weights, &whole()?, &mut ())?;
+            self.model.check_finite(("logits", &last), &self.weights, &whole()?, &mut NoHooks)?;
         }
         Ok(last)
     }

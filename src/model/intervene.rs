@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ModelConfig, Sites};
+use super::{Hooks, ModelConfig};
 use crate::files::HostTensor;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -344,8 +344,8 @@ impl Interventions {
     }
 }
 
-impl Sites for Interventions {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+impl Hooks for Interventions {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
         let Some(edits) = self.edits.get(name) else { return Ok(value) };
         let shape = value.value().shape().to_vec();
         let &[batch, length, width] = &shape[..] else {

@@ -17,9 +17,9 @@ mod shapes;
 mod sites;
 mod weights;
 
-pub use batch::{Batch, Places};
+pub use batch::{Batch, QueryPositions};
 pub use cache::Cache;
-pub use config::{Activation, ConfigFile, MODEL_SETTINGS, ModelConfig, ResidualActivation, SparsePlaces};
+pub use config::{Activation, ConfigFile, MODEL_SETTINGS, ModelConfig, ResidualActivation, TopkSites};
 pub use evaluate::{Evaluation, evaluate};
 pub(crate) use finite::all_finite;
 pub use finite::{NotFinite, first_not_finite};
@@ -30,9 +30,9 @@ pub use hash::expect_model;
 pub use inspect::{Entry, LayerReport, Report, TensorReport, inspect};
 pub use intervene::{Action, Channels, Edit, Interventions, Positions};
 pub(crate) use parameters::fill_normal;
-pub use parameters::{Hold, Kind, Parameter, Parameters, Value};
+pub use parameters::{Kind, Parameter, Parameters, Value, WeightFormat};
 pub use shapes::{check_shapes, check_tied, check_weights, is_buffer};
-pub use sites::{Recorder, Sites, means, means_unchecked, site_pattern};
+pub use sites::{Hooks, NoHooks, Recorder, means, means_unchecked, site_pattern};
 pub use weights::Weights;
 
 use crate::Result;

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{ModelConfig, NotFinite, check_tied, check_weights};
 use crate::device::{Device, Tensor};
 use crate::files::{HostTensor, InMemory, TensorSource};
-use crate::ops::compress::{self, Compressed};
+use crate::ops::compress::{self, SparseMatrix};
 use crate::ops::sparse_linear;
 use crate::ops::weight_topk::Neurons;
 use crate::{Error, Result};
@@ -50,7 +50,7 @@ pub enum Value {
     /// All of them.
     Dense(Tensor),
     /// A matrix as the lists of its nonzeros.
-    Compressed(Arc<Compressed>),
+    Compressed(Arc<SparseMatrix>),
 }
 
 /// One parameter.
@@ -109,7 +109,7 @@ impl Parameter {
     pub fn read(&self) -> Result<HostTensor> {
         let data = match &self.value {
             Value::Dense(tensor) => tensor.read()?,
-            Value::Compressed(lists) => lists.decompress()?.read()?,
+            Value::Compressed(matrix) => matrix.to_dense()?.read()?,
         };
         Ok(HostTensor { shape: self.shape.clone(), data })
     }
@@ -119,13 +119,13 @@ fn only_compressed(name: &str) -> Error {
     Error::Text(format!("{name} is held compressed, and needed dense: load the model for training"))
 }
 
-/// How a model that is loaded holds its matrices.
+/// In which form a loaded model keeps its matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum WeightFormat {
     /// Dense, as training needs them.
     Dense,
-    /// As lists of nonzeros where linear layers are faster with them; they then need less memory too.
-    Compressed,
+    /// As sparse matrices where linear layers are faster with them; they then need less memory too.
+    Sparse,
 }
 
 /// All parameters of a model, in a fixed order.
@@ -202,9 +202,9 @@ fn slots(config: &ModelConfig) -> Vec<Slot> {
     slots
 }
 
-fn worthwhile(device: &Device, data: &[f32]) -> bool {
+fn prefer_sparse(device: &Device, data: &[f32]) -> bool {
     let nonzeros = data.par_iter().filter(|v| **v != 0.0).count();
-    sparse_linear::worthwhile(device, nonzeros as f64 / data.len().max(1) as f64)
+    sparse_linear::prefer_sparse(device, nonzeros as f64 / data.len().max(1) as f64)
 }
 
 /// The random numbers of one stream of a seed.
@@ -261,7 +261,12 @@ impl Parameters {
     ///
     /// # Errors
     /// Those of [`check_weights`] and [`check_tied`], before any number is read; then those of the source and the device.
-    pub fn load(config: &ModelConfig, source: &dyn TensorSource, hold: Hold, device: &Device) -> Result<Self> {
+    pub fn load(
+        config: &ModelConfig,
+        source: &dyn TensorSource,
+        format: WeightFormat,
+        device: &Device,
+    ) -> Result<Self> {
         check_weights(config, source)?;
         check_tied(config, source)?;
         let (mut list, mut loaded_not_finite) = (Vec::new(), false);
@@ -277,9 +282,9 @@ impl Parameters {
             }
             let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == "lm_head.weight";
             // Products with nonzeros skip activations of 0 too, and 0 times NaN is not 0.
-            let sparse = hold == Hold::Compressed && not_finite.is_none();
+            let sparse = format == WeightFormat::Sparse && not_finite.is_none();
             list.push(match slot.shape[..] {
-                [out, input] if linear && sparse && worthwhile(device, &host.data) => Parameter {
+                [out, input] if linear && sparse && prefer_sparse(device, &host.data) => Parameter {
                     value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
                     name: slot.name,
                     kind: slot.kind,
@@ -304,7 +309,7 @@ impl Parameters {
     /// # Errors
     /// Those of [`Parameters::load`].
     pub fn from_host(config: &ModelConfig, tensors: BTreeMap<String, HostTensor>, device: &Device) -> Result<Self> {
-        Self::load(config, &InMemory::from(tensors), Hold::Dense, device)
+        Self::load(config, &InMemory::from(tensors), WeightFormat::Dense, device)
     }
 
     /// Copies all parameters to the host, by name; a tied unembedding is written out as the published files do.

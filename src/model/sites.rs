@@ -11,18 +11,18 @@ use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
 /// Someone who sees, and may replace, the value at every named site of a forward pass.
-pub trait Sites {
+pub trait Hooks {
     /// Called with the site's published name, such as `3.mlp.post_act`, and its value `(B, T, width)`.
     ///
     /// # Errors
     /// Any; the forward pass ends with it.
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var>;
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var>;
 
     /// Called to apply AbsTopK at a place such as `3.mlp_neuron`, keeping `k` entries of each row of `x`.
     ///
     /// # Errors
     /// Any; the forward pass ends with it.
-    fn select(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
+    fn on_topk(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
         let _ = place;
         tape.abs_topk(x, k)
     }
@@ -32,58 +32,60 @@ pub trait Sites {
     ///
     /// # Errors
     /// Any; the forward pass ends with it.
-    fn project(&mut self, tape: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
+    fn on_linear(&mut self, tape: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
         let _ = (tape, name, input);
         Ok(output)
     }
 }
 
-/// Nobody looks.
-impl Sites for () {
-    fn visit(&mut self, _: &mut Tape, _: &str, value: Var) -> Result<Var> {
+/// Hooks that do nothing.
+pub struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn on_activation(&mut self, _: &mut Tape, _: &str, value: Var) -> Result<Var> {
         Ok(value)
     }
 }
 
 /// Ends the forward pass once it is to stop.
-impl Sites for Observer<'_> {
-    fn visit(&mut self, _: &mut Tape, _: &str, value: Var) -> Result<Var> {
+impl Hooks for Observer<'_> {
+    fn on_activation(&mut self, _: &mut Tape, _: &str, value: Var) -> Result<Var> {
         self.check().map(|()| value)
     }
 
-    fn project(&mut self, _: &mut Tape, _: &str, _: &Var, output: Var) -> Result<Var> {
+    fn on_linear(&mut self, _: &mut Tape, _: &str, _: &Var, output: Var) -> Result<Var> {
         self.check().map(|()| output)
     }
 }
 
 /// One after the other: the second sees what the first made of it. AbsTopK is the first one's.
-impl<A: Sites, B: Sites> Sites for (A, B) {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        let value = self.0.visit(tape, name, value)?;
-        self.1.visit(tape, name, value)
+impl<A: Hooks, B: Hooks> Hooks for (A, B) {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        let value = self.0.on_activation(tape, name, value)?;
+        self.1.on_activation(tape, name, value)
     }
 
-    fn select(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
-        self.0.select(tape, place, x, k)
+    fn on_topk(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
+        self.0.on_topk(tape, place, x, k)
     }
 
-    fn project(&mut self, tape: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
-        let output = self.0.project(tape, name, input, output)?;
-        self.1.project(tape, name, input, output)
+    fn on_linear(&mut self, tape: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
+        let output = self.0.on_linear(tape, name, input, output)?;
+        self.1.on_linear(tape, name, input, output)
     }
 }
 
-impl<S: Sites + ?Sized> Sites for &mut S {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        (**self).visit(tape, name, value)
+impl<S: Hooks + ?Sized> Hooks for &mut S {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+        (**self).on_activation(tape, name, value)
     }
 
-    fn select(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
-        (**self).select(tape, place, x, k)
+    fn on_topk(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
+        (**self).on_topk(tape, place, x, k)
     }
 
-    fn project(&mut self, tape: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
-        (**self).project(tape, name, input, output)
+    fn on_linear(&mut self, tape: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
+        (**self).on_linear(tape, name, input, output)
     }
 }
 
@@ -105,8 +107,8 @@ impl Recorder {
     }
 }
 
-impl Sites for Recorder {
-    fn visit(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
+impl Hooks for Recorder {
+    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
         if self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(name)) {
             if self.gradients {
                 tape.keep_gradient(&value);
@@ -189,7 +191,7 @@ fn take_means(
         for (site, value) in recorder.sites {
             let sum = linear::backward_bias(value.value())?.read()?;
             if finite {
-                model.check_finite((&format!("the sum over {site}"), &sum), &weights, &batch, &mut ())?;
+                model.check_finite((&format!("the sum over {site}"), &sum), &weights, &batch, &mut NoHooks)?;
             }
             let total = sums.entry(site).or_insert_with(|| vec![0.0; sum.len()]);
             total.iter_mut().zip(&sum).for_each(|(t, &s)| *t += f64::from(s));

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{Kind, Model, Value};
-use crate::ops::compress::Compressed;
+use crate::ops::compress::SparseMatrix;
 use crate::tape::{Tape, Var};
 
 /// A model's parameters as values on a tape, in the order of [`super::Parameters`].
 pub struct Weights {
     pub(super) dense: Vec<Option<Var>>,
-    pub(super) lists: Vec<Option<Arc<Compressed>>>,
+    pub(super) lists: Vec<Option<Arc<SparseMatrix>>>,
 }
 
 impl Weights {
@@ -19,7 +19,7 @@ impl Weights {
         model: &Model,
         tape: &mut Tape,
         wanted: impl Fn(Kind) -> bool,
-        compressed: &[Option<Arc<Compressed>>],
+        compressed: &[Option<Arc<SparseMatrix>>],
     ) -> Self {
         let mut lists = compressed.to_vec();
         lists.resize(model.parameters.len(), None);
@@ -38,7 +38,7 @@ impl Weights {
     }
 
     /// All parameters as constants: for inference.
-    pub fn constant(model: &Model, compressed: &[Option<Arc<Compressed>>]) -> Self {
+    pub fn constant(model: &Model, compressed: &[Option<Arc<SparseMatrix>>]) -> Self {
         Self::new(model, &mut Tape::new(), |_| false, compressed)
     }
 

@@ -58,9 +58,10 @@ pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
             .work(8 * x.len())
             .run(gpu)?,
         None => {
-            let x = x.native()?;
+            let x = x.as_slice()?;
             let block = rows_per_block(cols);
-            let blocks = y.native_mut()?.par_chunks_mut(block * cols).zip(zeros.native_mut()?.par_chunks_mut(block));
+            let blocks =
+                y.as_mut_slice()?.par_chunks_mut(block * cols).zip(zeros.as_mut_slice()?.par_chunks_mut(block));
             blocks
                 .zip(x.par_chunks(block * cols))
                 .for_each(|((y, zeros), x)| vectorised!(keep_rows(x, y, zeros, cols, k)));
@@ -90,9 +91,9 @@ pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor
             .work(y.len())
             .run(gpu)?,
         None => {
-            let (dout, y, zeros) = (dout.native()?, y.native()?, zeros.native()?);
+            let (dout, y, zeros) = (dout.as_slice()?, y.as_slice()?, zeros.as_slice()?);
             for_row_blocks(
-                dx.native_mut()?,
+                dx.as_mut_slice()?,
                 cols,
                 rows_per_block(cols),
                 #[inline(always)]

@@ -115,10 +115,10 @@ pub fn apply(
             .work(16 * weight.len())
             .run(gpu),
         None => {
-            let factor = factor.map_or(Ok(1.0), |f| f.native().map(|f| f[0]))?;
+            let factor = factor.map_or(Ok(1.0), |f| f.as_slice().map(|f| f[0]))?;
             let block = rows_per_block(1);
-            let state = weight.native_mut()?.par_chunks_mut(block).zip(m.native_mut()?.par_chunks_mut(block));
-            let state = state.zip(v.native_mut()?.par_chunks_mut(block)).zip(grad.native()?.par_chunks(block));
+            let state = weight.as_mut_slice()?.par_chunks_mut(block).zip(m.as_mut_slice()?.par_chunks_mut(block));
+            let state = state.zip(v.as_mut_slice()?.par_chunks_mut(block)).zip(grad.as_slice()?.par_chunks(block));
             state.for_each(|(((w, m), v), g)| {
                 simd(
                     #[inline(always)]

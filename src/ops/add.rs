@@ -27,9 +27,9 @@ pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             .work(a.len())
             .run(gpu)?,
         None => {
-            let (a, b) = (a.native()?, b.native()?);
+            let (a, b) = (a.as_slice()?, b.as_slice()?);
             for_row_blocks(
-                out.native_mut()?,
+                out.as_mut_slice()?,
                 1,
                 rows_per_block(1),
                 #[inline(always)]
@@ -62,9 +62,9 @@ pub fn accumulate(sum: &mut Tensor, a: &Tensor) -> Result<()> {
             .work(a.len())
             .run(gpu),
         None => {
-            let a = a.native()?;
+            let a = a.as_slice()?;
             for_row_blocks(
-                sum.native_mut()?,
+                sum.as_mut_slice()?,
                 1,
                 rows_per_block(1),
                 #[inline(always)]

@@ -29,9 +29,9 @@ pub fn forward(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
             .work(x.len())
             .run(gpu)?,
         None => {
-            let (x, scale, shift) = (x.native()?, scale.native()?, shift.native()?);
+            let (x, scale, shift) = (x.as_slice()?, scale.as_slice()?, shift.as_slice()?);
             for_row_blocks(
-                out.native_mut()?,
+                out.as_mut_slice()?,
                 1,
                 rows_per_block(1),
                 #[inline(always)]
@@ -63,9 +63,9 @@ pub fn backward(dout: &Tensor, scale: &Tensor) -> Result<Tensor> {
             .work(dout.len())
             .run(gpu)?,
         None => {
-            let (dout, scale) = (dout.native()?, scale.native()?);
+            let (dout, scale) = (dout.as_slice()?, scale.as_slice()?);
             for_row_blocks(
-                dx.native_mut()?,
+                dx.as_mut_slice()?,
                 1,
                 rows_per_block(1),
                 #[inline(always)]

@@ -70,10 +70,10 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head
             .run(gpu)?,
         None => {
             let mut packed = device.empty("attention by heads", q.shape())?;
-            let sink = sink.map(Tensor::native).transpose()?;
-            let inputs = [q.native()?, k.native()?, v.native()?];
-            native::forward(heads, inputs, sink, packed.native_mut()?, lse.native_mut()?);
-            native::unpack(heads, packed.native()?, 1, 0, y.native_mut()?);
+            let sink = sink.map(Tensor::as_slice).transpose()?;
+            let inputs = [q.as_slice()?, k.as_slice()?, v.as_slice()?];
+            native::forward(heads, inputs, sink, packed.as_mut_slice()?, lse.as_mut_slice()?);
+            native::unpack(heads, packed.as_slice()?, 1, 0, y.as_mut_slice()?);
         }
     }
     Ok(Forward { y, lse })
@@ -107,14 +107,14 @@ pub fn backward(
         Some(gpu) => gpu_backward(gpu, heads, dout, [q, k, v], sink, forward, &grads)?,
         None => {
             let mut packed = device.empty("attention gradients by heads", &[3, q.len()])?;
-            let native_sink = sink.map(Tensor::native).transpose()?;
-            let inputs = [q.native()?, k.native()?, v.native()?, dout.native()?, forward.y.native()?];
-            let dsink = native::backward(heads, inputs, native_sink, forward.lse.native()?, packed.native_mut()?);
+            let native_sink = sink.map(Tensor::as_slice).transpose()?;
+            let inputs = [q.as_slice()?, k.as_slice()?, v.as_slice()?, dout.as_slice()?, forward.y.as_slice()?];
+            let dsink = native::backward(heads, inputs, native_sink, forward.lse.as_slice()?, packed.as_mut_slice()?);
             for (part, out) in [&mut grads.q, &mut grads.k, &mut grads.v].into_iter().enumerate() {
-                native::unpack(heads, packed.native()?, 3, part, out.native_mut()?);
+                native::unpack(heads, packed.as_slice()?, 3, part, out.as_mut_slice()?);
             }
             if let Some(out) = &mut grads.sink {
-                out.native_mut()?.copy_from_slice(&dsink);
+                out.as_mut_slice()?.copy_from_slice(&dsink);
             }
         }
     }

@@ -18,38 +18,38 @@ const PIECE: usize = 64;
 
 /// A matrix `(out, in)` as the lists of its nonzeros, twice over. Made by [`forward`]; what uses it trusts the lists.
 #[derive(Clone, Debug)]
-pub struct Compressed {
+pub struct SparseMatrix {
     pub(super) shape: (usize, usize),
-    pub(super) rows: Lists,
-    pub(super) columns: Lists,
+    pub(super) csr: Nonzeros,
+    pub(super) csc: Nonzeros,
 }
 
-impl Compressed {
+impl SparseMatrix {
     /// Rows and columns: `(out, in)`.
     pub fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
     /// For every output the inputs it reads, ascending.
-    pub fn rows(&self) -> &Lists {
-        &self.rows
+    pub fn csr(&self) -> &Nonzeros {
+        &self.csr
     }
 
     /// For every input the outputs that read it, ascending.
-    pub fn columns(&self) -> &Lists {
-        &self.columns
+    pub fn csc(&self) -> &Nonzeros {
+        &self.csc
     }
 }
 
-/// Lists of nonzeros, one after the other.
+/// Nonzeros of nonzeros, one after the other.
 #[derive(Clone, Debug)]
-pub struct Lists {
+pub struct Nonzeros {
     pub(super) offsets: Tensor<u32>,
     pub(super) indices: Tensor<u32>,
     pub(super) values: Tensor,
 }
 
-impl Lists {
+impl Nonzeros {
     /// `(lists + 1)`: list `i` takes the places `offsets[i] .. offsets[i + 1]` of the other two.
     pub fn offsets(&self) -> &Tensor<u32> {
         &self.offsets
@@ -66,7 +66,7 @@ impl Lists {
     }
 }
 
-impl Lists {
+impl Nonzeros {
     fn empty(device: &Device, lists: usize, capacity: usize) -> Result<Self> {
         Ok(Self {
             offsets: device.empty("compressed offsets", &[lists + 1])?,
@@ -76,7 +76,7 @@ impl Lists {
     }
 }
 
-impl Lists {
+impl Nonzeros {
     /// The same lists on another device, or themselves.
     fn onto(self, device: &Device) -> Result<Self> {
         if self.values.device().same(device) {
@@ -84,9 +84,9 @@ impl Lists {
         }
         let Self { offsets, indices, values } = self;
         Ok(Self {
-            offsets: device.upload("compressed offsets", offsets.shape(), offsets.native()?)?,
-            indices: device.upload("compressed indices", indices.shape(), indices.native()?)?,
-            values: device.upload("compressed values", values.shape(), values.native()?)?,
+            offsets: device.upload("compressed offsets", offsets.shape(), offsets.as_slice()?)?,
+            indices: device.upload("compressed indices", indices.shape(), indices.as_slice()?)?,
+            values: device.upload("compressed values", values.shape(), values.as_slice()?)?,
         })
     }
 }
@@ -96,71 +96,71 @@ impl Lists {
 /// # Errors
 /// [`Error::Shape`] if `weight` is not a matrix, and, on the CPU, if there are more nonzeros than `capacity`. A GPU
 /// cannot say so without a readback: it drops those that no longer fit, the last ones of each kind of list.
-pub fn forward(weight: &Tensor, capacity: usize) -> Result<Compressed> {
+pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
     let &[outputs, inputs] = weight.shape() else {
         return Err(Error::shape("compress", format!("weight is {:?}, expected (out, in)", weight.shape())));
     };
     if weight.len() > u32::MAX as usize {
         return Err(Error::shape("compress", format!("{:?} has more entries than a 32-bit index", weight.shape())));
     }
-    let mut rows = Lists::empty(weight.device(), outputs, capacity)?;
-    let mut columns = Lists::empty(weight.device(), inputs, capacity)?;
+    let mut csr = Nonzeros::empty(weight.device(), outputs, capacity)?;
+    let mut csc = Nonzeros::empty(weight.device(), inputs, capacity)?;
     match weight.gpu() {
         _ if weight.is_empty() => {
-            rows.offsets.clear()?;
-            columns.offsets.clear()?;
+            csr.offsets.clear()?;
+            csc.offsets.clear()?;
         }
         Some(gpu) => {
-            list_nonzeros(gpu, weight, &rows, (outputs, inputs), (inputs, 1))?;
-            list_nonzeros(gpu, weight, &columns, (inputs, outputs), (1, inputs))?;
+            list_nonzeros(gpu, weight, &csr, (outputs, inputs), (inputs, 1))?;
+            list_nonzeros(gpu, weight, &csc, (inputs, outputs), (1, inputs))?;
         }
         None => {
-            native_rows(weight.native()?, inputs, &mut rows)?;
-            native_columns(&rows, &mut columns)?;
+            native_rows(weight.as_slice()?, inputs, &mut csr)?;
+            native_columns(&csr, &mut csc)?;
         }
     }
-    Ok(Compressed { shape: (outputs, inputs), rows, columns })
+    Ok(SparseMatrix { shape: (outputs, inputs), csr, csc })
 }
 
 /// Compresses the matrix `data: (out, in)`, which is in main memory, onto `device`, without ever holding it there whole.
 ///
 /// # Errors
 /// [`Error::Shape`] if `data` has not `out · in` entries; otherwise as [`Device::empty`].
-pub fn from_host(device: &Device, (outputs, inputs): (usize, usize), data: &[f32]) -> Result<Compressed> {
+pub fn from_host(device: &Device, (outputs, inputs): (usize, usize), data: &[f32]) -> Result<SparseMatrix> {
     if data.len() != outputs * inputs || data.len() > u32::MAX as usize {
         return Err(Error::shape("compress", format!("{} numbers as a matrix ({outputs}, {inputs})", data.len())));
     }
     let nonzeros = data.par_iter().filter(|v| **v != 0.0).count();
     let host = if device.is_cpu() { device.clone() } else { Device::cpu() };
-    let mut rows = Lists::empty(&host, outputs, nonzeros)?;
-    let mut columns = Lists::empty(&host, inputs, nonzeros)?;
-    rows.offsets.clear()?;
-    columns.offsets.clear()?;
+    let mut csr = Nonzeros::empty(&host, outputs, nonzeros)?;
+    let mut csc = Nonzeros::empty(&host, inputs, nonzeros)?;
+    csr.offsets.clear()?;
+    csc.offsets.clear()?;
     if !data.is_empty() {
-        native_rows(data, inputs, &mut rows)?;
-        native_columns(&rows, &mut columns)?;
+        native_rows(data, inputs, &mut csr)?;
+        native_columns(&csr, &mut csc)?;
     }
-    Ok(Compressed { shape: (outputs, inputs), rows: rows.onto(device)?, columns: columns.onto(device)? })
+    Ok(SparseMatrix { shape: (outputs, inputs), csr: csr.onto(device)?, csc: csc.onto(device)? })
 }
 
-impl Compressed {
+impl SparseMatrix {
     /// The share of entries that there is room for, of all `out · in`: the density if the capacity was exact.
     pub fn density(&self) -> f64 {
-        self.rows.values.len() as f64 / (self.shape.0 * self.shape.1).max(1) as f64
+        self.csr.values.len() as f64 / (self.shape.0 * self.shape.1).max(1) as f64
     }
 
     /// The device that holds it.
     pub fn device(&self) -> &Device {
-        self.rows.values.device()
+        self.csr.values.device()
     }
 
     /// The dense matrix `(out, in)` again.
     ///
     /// # Errors
     /// As [`Device::empty`].
-    pub fn decompress(&self) -> Result<Tensor> {
+    pub fn to_dense(&self) -> Result<Tensor> {
         let (outputs, inputs) = self.shape;
-        let Lists { offsets, indices, values } = &self.rows;
+        let Nonzeros { offsets, indices, values } = &self.csr;
         let mut dense: Tensor = self.device().zeros("decompressed", &[outputs, inputs])?;
         match dense.gpu() {
             Some(gpu) => Launch::new(&SHADER, "decompress")
@@ -175,8 +175,8 @@ impl Compressed {
                 .work(values.len())
                 .run(gpu)?,
             None => {
-                let (offsets, indices, values) = (offsets.native()?, indices.native()?, values.native()?);
-                let rows = dense.native_mut()?.chunks_exact_mut(inputs.max(1));
+                let (offsets, indices, values) = (offsets.as_slice()?, indices.as_slice()?, values.as_slice()?);
+                let rows = dense.as_mut_slice()?.chunks_exact_mut(inputs.max(1));
                 for (row, list) in rows.zip(offsets.windows(2)) {
                     let list = list[0] as usize..list[1] as usize;
                     for (&i, &value) in indices[list.clone()].iter().zip(&values[list]) {
@@ -194,7 +194,7 @@ impl Compressed {
 fn list_nonzeros(
     gpu: &Gpu,
     weight: &Tensor,
-    lists: &Lists,
+    lists: &Nonzeros,
     (count, length): (usize, usize),
     (list_step, entry_step): (usize, usize),
 ) -> Result<()> {
@@ -240,9 +240,9 @@ fn nonzero_bits(numbers: &[f32]) -> u32 {
     numbers.iter().enumerate().fold(0, |bits, (i, v)| bits | (u32::from(v.to_bits() << 1 != 0) << i))
 }
 
-fn native_rows(weight: &[f32], inputs: usize, lists: &mut Lists) -> Result<()> {
+fn native_rows(weight: &[f32], inputs: usize, lists: &mut Nonzeros) -> Result<()> {
     const BLOCK: usize = 16;
-    let (offsets, capacity) = (lists.offsets.native_mut()?, lists.values.len());
+    let (offsets, capacity) = (lists.offsets.as_mut_slice()?, lists.values.len());
     offsets.fill(0);
     let counts = &mut offsets[1..];
     counts.par_chunks_mut(BLOCK).zip(weight.par_chunks(BLOCK * inputs)).for_each(|(counts, rows)| {
@@ -263,7 +263,7 @@ fn native_rows(weight: &[f32], inputs: usize, lists: &mut Lists) -> Result<()> {
     if total as usize > capacity {
         return Err(Error::shape("compress", format!("{total} nonzeros do not fit into a capacity of {capacity}")));
     }
-    let (mut indices, mut values) = (lists.indices.native_mut()?, lists.values.native_mut()?);
+    let (mut indices, mut values) = (lists.indices.as_mut_slice()?, lists.values.as_mut_slice()?);
     let mut blocks = Vec::new();
     for (b, rows) in weight.chunks(BLOCK * inputs).enumerate() {
         let (first, end) = (b * BLOCK, b * BLOCK + rows.len() / inputs);
@@ -282,7 +282,7 @@ fn native_rows(weight: &[f32], inputs: usize, lists: &mut Lists) -> Result<()> {
     Ok(())
 }
 
-/// Lists the nonzeros of consecutive rows; there are exactly as many as `indices` has places.
+/// Nonzeros the nonzeros of consecutive rows; there are exactly as many as `indices` has places.
 #[inline(always)]
 fn fill_rows(rows: &[f32], inputs: usize, indices: &mut [u32], values: &mut [f32]) {
     let mut slots = indices.iter_mut().zip(values);
@@ -301,11 +301,11 @@ fn fill_rows(rows: &[f32], inputs: usize, indices: &mut [u32], values: &mut [f32
 }
 
 /// The lists by column from those by row. In one thread: it touches the nonzeros only.
-fn native_columns(rows: &Lists, columns: &mut Lists) -> Result<()> {
+fn native_columns(rows: &Nonzeros, columns: &mut Nonzeros) -> Result<()> {
     let (row_offsets, row_indices, row_values) =
-        (rows.offsets.native()?, rows.indices.native()?, rows.values.native()?);
-    let (offsets, indices) = (columns.offsets.native_mut()?, columns.indices.native_mut()?);
-    let values = columns.values.native_mut()?;
+        (rows.offsets.as_slice()?, rows.indices.as_slice()?, rows.values.as_slice()?);
+    let (offsets, indices) = (columns.offsets.as_mut_slice()?, columns.indices.as_mut_slice()?);
+    let values = columns.values.as_mut_slice()?;
     let total = row_offsets.last().map_or(0, |&n| n as usize);
     offsets.fill(0);
     // Counts go one place further than their sums: after the prefix sum `offsets[i + 1]` is where list `i` starts, and

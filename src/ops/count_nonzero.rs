@@ -30,8 +30,8 @@ pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
             .work(x.len())
             .run(gpu)?,
         None => {
-            out.native_mut()?[0] = x
-                .native()?
+            out.as_mut_slice()?[0] = x
+                .as_slice()?
                 .par_chunks(rows_per_block(1))
                 .map(|b| {
                     simd(

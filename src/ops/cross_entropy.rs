@@ -66,11 +66,11 @@ pub fn forward(logits: &Tensor, targets: &Tensor<u32>, count: usize) -> Result<F
             sum(gpu, &partials, &loss, count)?;
         }
         None => {
-            let (x, targets) = (logits.native()?, targets.native()?);
+            let (x, targets) = (logits.as_slice()?, targets.as_slice()?);
             known_targets(targets, vocab)?;
-            rows_forward(x, targets, losses.native_mut()?, lse.native_mut()?, vocab);
-            let total: f64 = losses.native()?.iter().map(|&l| f64::from(l)).sum();
-            loss.native_mut()?[0] = (total / count as f64) as f32;
+            rows_forward(x, targets, losses.as_mut_slice()?, lse.as_mut_slice()?, vocab);
+            let total: f64 = losses.as_slice()?.iter().map(|&l| f64::from(l)).sum();
+            loss.as_mut_slice()?[0] = (total / count as f64) as f32;
         }
     }
     Ok(Forward { loss, losses, lse, count })
@@ -132,11 +132,11 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, targets: &Tensor<u32>, forward:
             .work(logits.len().saturating_mul(8))
             .run(gpu)?,
         None => {
-            let scale = dloss.native()?[0] / forward.count as f32;
-            let (x, targets, lse) = (logits.native()?, targets.native()?, forward.lse.native()?);
+            let scale = dloss.as_slice()?[0] / forward.count as f32;
+            let (x, targets, lse) = (logits.as_slice()?, targets.as_slice()?, forward.lse.as_slice()?);
             known_targets(targets, vocab)?;
             for_row_blocks(
-                dlogits.native_mut()?,
+                dlogits.as_mut_slice()?,
                 vocab,
                 rows_per_block(vocab),
                 #[inline(always)]

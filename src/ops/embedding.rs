@@ -97,9 +97,9 @@ pub fn forward(table: &Tensor, index: &Index) -> Result<Tensor> {
             .work(out.len())
             .run(gpu)?,
         None => {
-            let (table, ids) = (table.native()?, index.ids.native()?);
+            let (table, ids) = (table.as_slice()?, index.ids.as_slice()?);
             for_row_blocks(
-                out.native_mut()?,
+                out.as_mut_slice()?,
                 width,
                 rows_per_block(width),
                 #[inline(always)]
@@ -134,9 +134,9 @@ pub fn backward(dout: &Tensor, index: &Index) -> Result<Tensor> {
             .work(dtable.len() + dout.len())
             .run(gpu)?,
         None => {
-            let (dout, offsets, order) = (dout.native()?, index.offsets.native()?, index.order.native()?);
+            let (dout, offsets, order) = (dout.as_slice()?, index.offsets.as_slice()?, index.order.as_slice()?);
             for_row_blocks(
-                dtable.native_mut()?,
+                dtable.as_mut_slice()?,
                 width,
                 rows_per_block(4 * width),
                 #[inline(always)]

@@ -26,9 +26,9 @@ pub fn forward(x: &Tensor, tau: &Tensor, mean: &Tensor) -> Result<Tensor> {
     match x.gpu() {
         Some(gpu) => launch("forward", x, tau, mean, &out).items(x.len(), 256).run(gpu)?,
         None => {
-            let (x, tau, mean) = (x.native()?, tau.native()?, mean.native()?);
+            let (x, tau, mean) = (x.as_slice()?, tau.as_slice()?, mean.as_slice()?);
             for_row_blocks(
-                out.native_mut()?,
+                out.as_mut_slice()?,
                 width,
                 rows_per_block(width),
                 #[inline(always)]
@@ -55,9 +55,9 @@ pub fn backward_input(dout: &Tensor, tau: &Tensor) -> Result<Tensor> {
     match dout.gpu() {
         Some(gpu) => launch("backward_input", dout, tau, tau, &dx).items(dout.len(), 256).run(gpu)?,
         None => {
-            let (dout, tau) = (dout.native()?, tau.native()?);
+            let (dout, tau) = (dout.as_slice()?, tau.as_slice()?);
             for_row_blocks(
-                dx.native_mut()?,
+                dx.as_mut_slice()?,
                 width,
                 rows_per_block(width),
                 #[inline(always)]
@@ -111,8 +111,8 @@ pub fn backward_tau(dout: &Tensor, x: &Tensor, tau: &Tensor, mean: &Tensor, temp
                 .run(gpu)?;
         }
         None => {
-            let (dout, x, tau, mean) = (dout.native()?, x.native()?, tau.native()?, mean.native()?);
-            let out = dtau.native_mut()?;
+            let (dout, x, tau, mean) = (dout.as_slice()?, x.as_slice()?, tau.as_slice()?, mean.as_slice()?);
+            let out = dtau.as_mut_slice()?;
             out.fill(0.0);
             vectorised!(sum_rows(dout, x, mean, out));
             for (sum, tau) in out.iter_mut().zip(tau) {

@@ -28,9 +28,9 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
             .work(x.len().saturating_mul(32))
             .run(gpu)?,
         None => {
-            let x = x.native()?;
+            let x = x.as_slice()?;
             for_row_blocks(
-                y.native_mut()?,
+                y.as_mut_slice()?,
                 1,
                 rows_per_block(1),
                 #[inline(always)]
@@ -63,9 +63,9 @@ pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
             .work(x.len().saturating_mul(32))
             .run(gpu)?,
         None => {
-            let (dout, x) = (dout.native()?, x.native()?);
+            let (dout, x) = (dout.as_slice()?, x.as_slice()?);
             for_row_blocks(
-                dx.native_mut()?,
+                dx.as_mut_slice()?,
                 1,
                 rows_per_block(1),
                 #[inline(always)]

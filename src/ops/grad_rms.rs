@@ -60,7 +60,7 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
         }
         None => {
             let blocks: Vec<f64> = x
-                .native()?
+                .as_slice()?
                 .par_chunks(rows_per_block(1))
                 .map(|b| {
                     simd(
@@ -69,7 +69,7 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
                     )
                 })
                 .collect();
-            sums.native_mut()?[slot] = blocks.iter().sum::<f64>() as f32;
+            sums.as_mut_slice()?[slot] = blocks.iter().sum::<f64>() as f32;
             Ok(())
         }
     }
@@ -96,14 +96,14 @@ pub fn factor(sums: &Tensor, numel: u64, rule: Rule) -> Result<Tensor> {
             .work(sums.len())
             .run(gpu)?,
         None => {
-            let total: f64 = sums.native()?.iter().copied().map(f64::from).sum();
+            let total: f64 = sums.as_slice()?.iter().copied().map(f64::from).sum();
             let rms = (total / numel as f64).sqrt() as f32;
             let factor = match rule {
                 Rule::Normalize => 1.0 / (rms + EPS),
                 Rule::Clip if rms > 1.0 => 1.0 / rms,
                 Rule::Clip | Rule::None => 1.0,
             };
-            out.native_mut()?.copy_from_slice(&[factor, rms]);
+            out.as_mut_slice()?.copy_from_slice(&[factor, rms]);
         }
     }
     Ok(out)

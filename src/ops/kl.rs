@@ -61,10 +61,10 @@ pub fn forward(logits: &Tensor, target: &Tensor) -> Result<Forward> {
                 .run(gpu)?;
         }
         None => {
-            let (x, target) = (logits.native()?, target.native()?);
-            let (lse, target_lse) = (lse.native()?, target_lse.native()?);
+            let (x, target) = (logits.as_slice()?, target.as_slice()?);
+            let (lse, target_lse) = (lse.as_slice()?, target_lse.as_slice()?);
             for_row_blocks(
-                losses.native_mut()?,
+                losses.as_mut_slice()?,
                 1,
                 rows_per_block(vocab),
                 #[inline(always)]
@@ -76,7 +76,7 @@ pub fn forward(logits: &Tensor, target: &Tensor) -> Result<Forward> {
                     }
                 },
             );
-            for (mean, losses) in loss.native_mut()?.iter_mut().zip(losses.native()?.chunks_exact(block)) {
+            for (mean, losses) in loss.as_mut_slice()?.iter_mut().zip(losses.as_slice()?.chunks_exact(block)) {
                 *mean = (losses.iter().map(|&l| f64::from(l)).sum::<f64>() / block as f64) as f32;
             }
         }
@@ -109,10 +109,10 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, target: &Tensor, forward: &Forw
             .work(logits.len().saturating_mul(16))
             .run(gpu)?,
         None => {
-            let (x, target, dloss) = (logits.native()?, target.native()?, dloss.native()?);
-            let (lse, target_lse) = (forward.lse.native()?, forward.target_lse.native()?);
+            let (x, target, dloss) = (logits.as_slice()?, target.as_slice()?, dloss.as_slice()?);
+            let (lse, target_lse) = (forward.lse.as_slice()?, forward.target_lse.as_slice()?);
             for_row_blocks(
-                dlogits.native_mut()?,
+                dlogits.as_mut_slice()?,
                 vocab,
                 rows_per_block(vocab),
                 #[inline(always)]
@@ -147,9 +147,9 @@ pub(super) fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
             .work(x.len().saturating_mul(8))
             .run(gpu)?,
         None => {
-            let x = x.native()?;
+            let x = x.as_slice()?;
             for_row_blocks(
-                lse.native_mut()?,
+                lse.as_mut_slice()?,
                 1,
                 rows_per_block(vocab),
                 #[inline(always)]

@@ -60,12 +60,12 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> 
             .run(gpu)?;
         }
         None => {
-            let (x, weight, block) = (x.native()?, weight.native()?, rows_per_block(width));
-            let bias = bias.map(Tensor::native).transpose()?;
-            y.native_mut()?
+            let (x, weight, block) = (x.as_slice()?, weight.as_slice()?, rows_per_block(width));
+            let bias = bias.map(Tensor::as_slice).transpose()?;
+            y.as_mut_slice()?
                 .par_chunks_mut(block * width)
-                .zip(mean.native_mut()?.par_chunks_mut(block))
-                .zip(rstd.native_mut()?.par_chunks_mut(block))
+                .zip(mean.as_mut_slice()?.par_chunks_mut(block))
+                .zip(rstd.as_mut_slice()?.par_chunks_mut(block))
                 .zip(x.par_chunks(block * width))
                 .for_each(|(((y, mean), rstd), x)| vectorised!(forward_block(y, mean, rstd, x, weight, bias, eps)));
         }
@@ -133,10 +133,10 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, mean: &Tensor,
                 .run(gpu)?;
         }
         None => {
-            let (dout, x, weight) = (dout.native()?, x.native()?, weight.native()?);
-            let (mean, rstd) = (mean.native()?, rstd.native()?);
+            let (dout, x, weight) = (dout.as_slice()?, x.as_slice()?, weight.as_slice()?);
+            let (mean, rstd) = (mean.as_slice()?, rstd.as_slice()?);
             for_row_blocks(
-                dx.native_mut()?,
+                dx.as_mut_slice()?,
                 width,
                 rows_per_block(width),
                 #[inline(always)]
@@ -195,9 +195,9 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor, mean: &Tensor, rstd: &Tensor) 
             .work(4 * x.len())
             .run(gpu)?,
         None => {
-            let (dout, x, mean, rstd) = (dout.native()?, x.native()?, mean.native()?, rstd.native()?);
+            let (dout, x, mean, rstd) = (dout.as_slice()?, x.as_slice()?, mean.as_slice()?, rstd.as_slice()?);
             for_row_blocks(
-                partials.native_mut()?,
+                partials.as_mut_slice()?,
                 width,
                 1,
                 #[inline(always)]

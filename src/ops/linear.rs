@@ -12,7 +12,7 @@
 
 mod zeros;
 
-pub(super) use zeros::skips;
+pub(super) use zeros::skips_zero_activations;
 
 use super::expect_shape;
 use crate::device::cpu::{for_row_blocks, rows_per_block};
@@ -26,7 +26,7 @@ pub const SHADER: Shader = Shader::new("linear", include_str!("../../shaders/lin
 const CHUNK: usize = 64;
 /// With fewer tiles of the middle shape than this, a product is also cut along its inner dimension to occupy the GPU. The
 /// same cut whatever the shape: with it, the order of the additions is the same.
-const BUSY: usize = 128;
+const SPLIT_K_BELOW_TILES: usize = 128;
 
 /// What one workgroup computes of a product, see the shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,60 +71,60 @@ impl Tile {
 
 /// Outputs for which different tiles may be best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum OutputShape {
     /// At most half of a middle tile in one direction, of which the other half would be idle.
-    Narrow,
+    Thin,
     /// Too few middle tiles to keep a GPU busy.
-    Few,
+    Small,
     /// All larger ones.
-    Many,
+    Large,
 }
 
-impl Output {
+impl OutputShape {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Narrow, Self::Few, Self::Many];
+    pub const ALL: [Self; 3] = [Self::Thin, Self::Small, Self::Large];
 
     /// The kind of an output of `m` rows and `n` columns.
     fn of(m: usize, n: usize) -> Self {
         match m.min(n) {
-            ..=32 => Self::Narrow,
-            _ if Tile::Middle.count(m, n) < BUSY => Self::Few,
-            _ => Self::Many,
+            ..=32 => Self::Thin,
+            _ if Tile::Middle.count(m, n) < SPLIT_K_BELOW_TILES => Self::Small,
+            _ => Self::Large,
         }
     }
 
-    /// What [`Gpu::choice`] knows it by.
+    /// What [`Gpu::tuned`] knows it by.
     fn name(self) -> &'static str {
         match self {
-            Self::Narrow => "linear narrow",
-            Self::Few => "linear few",
-            Self::Many => "linear many",
+            Self::Thin => "linear thin",
+            Self::Small => "linear small",
+            Self::Large => "linear large",
         }
     }
 
     /// What is right for GPUs of which nothing more is known.
     fn portable(self) -> Tile {
         match self {
-            Self::Narrow => Tile::Small,
-            Self::Few | Self::Many => Tile::Middle,
+            Self::Thin => Tile::Small,
+            Self::Small | Self::Large => Tile::Middle,
         }
     }
 }
 
 /// Adapters, by a part of their name, that measurements have shown to do better with other tiles for some outputs.
-const KNOWN: &[(&str, Output, Tile)] =
-    &[("llvmpipe", Output::Few, Tile::Large), ("llvmpipe", Output::Many, Tile::Large)];
+const TILE_OVERRIDES: &[(&str, OutputShape, Tile)] =
+    &[("llvmpipe", OutputShape::Small, Tile::Large), ("llvmpipe", OutputShape::Large, Tile::Large)];
 
 /// The tile for such an output: the one set on this GPU, or found by an earlier `gossamer bench --autotune`, or known from
 /// measurements, or else a portable one.
 ///
 /// # Errors
 /// [`Error::Device`] if another thread failed while using the GPU.
-pub fn tile(gpu: &Gpu, output: Output) -> Result<Tile> {
-    if let Some(&tile) = gpu.choice(output.name())?.and_then(|chosen| Tile::ALL.get(chosen as usize)) {
+pub fn tile(gpu: &Gpu, output: OutputShape) -> Result<Tile> {
+    if let Some(&tile) = gpu.tuned(output.name())?.and_then(|chosen| Tile::ALL.get(chosen as usize)) {
         return Ok(tile);
     }
-    let known = KNOWN.iter().find(|(name, of, _)| *of == output && gpu.info().name.contains(name));
+    let known = TILE_OVERRIDES.iter().find(|(name, of, _)| *of == output && gpu.info().name.contains(name));
     Ok(known.map_or(output.portable(), |(_, _, tile)| *tile))
 }
 
@@ -133,8 +133,8 @@ pub fn tile(gpu: &Gpu, output: Output) -> Result<Tile> {
 ///
 /// # Errors
 /// As [`tile`].
-pub fn set_tile(gpu: &Gpu, output: Output, tile: Tile) -> Result<()> {
-    gpu.choose(output.name(), tile as u32)
+pub fn set_tile(gpu: &Gpu, output: OutputShape, tile: Tile) -> Result<()> {
+    gpu.set_tuned(output.name(), tile as u32)
 }
 
 /// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.
@@ -183,7 +183,7 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
         return Ok(gradient);
     }
     let mut gradient = dout.device().empty("linear weight gradient", &[outputs, inputs])?;
-    matmul(gradient.native_mut()?, sizes, dout.native()?, strides[0], x.native()?, strides[1], false)?;
+    matmul(gradient.as_mut_slice()?, sizes, dout.as_slice()?, strides[0], x.as_slice()?, strides[1], false)?;
     Ok(gradient)
 }
 
@@ -196,7 +196,7 @@ pub fn backward_bias(dout: &Tensor) -> Result<Tensor> {
     let mut sum = dout.device().empty("linear bias gradient", &[outputs])?;
     match dout.gpu() {
         Some(gpu) => column_sums(gpu, dout, n, &sum)?,
-        None => native_column_sums(dout.native()?, outputs, sum.native_mut()?),
+        None => native_column_sums(dout.as_slice()?, outputs, sum.as_mut_slice()?),
     }
     Ok(sum)
 }
@@ -215,9 +215,9 @@ fn product(
     let mut out = a.0.device().empty("linear", shape)?;
     let Some(gpu) = a.0.gpu() else {
         if let Some(bias) = bias {
-            let bias = bias.native()?;
+            let bias = bias.as_slice()?;
             for_row_blocks(
-                out.native_mut()?,
+                out.as_mut_slice()?,
                 n,
                 rows_per_block(n),
                 #[inline(always)]
@@ -227,12 +227,12 @@ fn product(
             );
         }
         if !zeros::product(&mut out, (m, n, k), &a, &b, bias.is_some())? {
-            matmul(out.native_mut()?, (m, n, k), a.0.native()?, a.1, b.0.native()?, b.1, bias.is_some())?;
+            matmul(out.as_mut_slice()?, (m, n, k), a.0.as_slice()?, a.1, b.0.as_slice()?, b.1, bias.is_some())?;
         }
         return Ok(out);
     };
-    let splits = (BUSY / Tile::Middle.count(m, n).max(1)).min(k / 256).max(1);
-    let tile = tile(gpu, Output::of(m, n))?;
+    let splits = (SPLIT_K_BELOW_TILES / Tile::Middle.count(m, n).max(1)).min(k / 256).max(1);
+    let tile = tile(gpu, OutputShape::of(m, n))?;
     let groups = tile.count(m, n) * splits;
     let partial = match splits {
         1 => None,

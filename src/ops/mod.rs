@@ -11,10 +11,9 @@ pub mod adam;
 pub mod add;
 pub mod affine;
 pub mod attention;
-pub mod attention_step;
-pub mod columns;
+pub mod attention_decode;
 pub mod compress;
-pub mod contrast;
+pub mod concat;
 pub mod count_nonzero;
 pub mod cross_entropy;
 pub mod embedding;
@@ -24,13 +23,13 @@ pub mod grad_rms;
 pub mod kl;
 pub mod layer_norm;
 pub mod linear;
+pub mod logit_diff;
 mod math;
-pub mod most_probable;
 pub mod nmse;
 pub mod relu;
 pub mod rms_norm;
-pub mod rows;
 pub mod sparse_linear;
+pub mod topk_logits;
 pub mod weight_topk;
 
 use crate::device::{Element, Shader, Tensor};
@@ -43,10 +42,10 @@ pub const SHADERS: &[&Shader] = &[
     &add::SHADER,
     &affine::SHADER,
     &attention::SHADER,
-    &attention_step::SHADER,
-    &columns::SHADER,
+    &attention_decode::SHADER,
+    &concat::SHADER,
     &compress::SHADER,
-    &contrast::SHADER,
+    &logit_diff::SHADER,
     &count_nonzero::SHADER,
     &cross_entropy::SHADER,
     &embedding::SHADER,
@@ -56,11 +55,10 @@ pub const SHADERS: &[&Shader] = &[
     &kl::SHADER,
     &layer_norm::SHADER,
     &linear::SHADER,
-    &most_probable::SHADER,
+    &topk_logits::SHADER,
     &nmse::SHADER,
     &relu::SHADER,
     &rms_norm::SHADER,
-    &rows::SHADER,
     &sparse_linear::SHADER,
     &weight_topk::SHADER,
 ];

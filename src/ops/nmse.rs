@@ -67,7 +67,7 @@ pub fn forward(x: &Tensor, target: &Tensor) -> Result<Forward> {
                 .run(gpu)?;
         }
         None => {
-            let (x, target, sums) = (x.native()?, target.native()?, sums.native()?);
+            let (x, target, sums) = (x.as_slice()?, target.as_slice()?, sums.as_slice()?);
             let mean: Vec<f32> = sums.iter().map(|sum| sum / rows as f32).collect();
             let mut measured = vec![0.0f32; 2 * rows];
             for_row_blocks(
@@ -87,13 +87,13 @@ pub fn forward(x: &Tensor, target: &Tensor) -> Result<Forward> {
             let square = distance + mean.iter().map(|&m| f64::from(m) * f64::from(m)).sum::<f64>();
             let least = f64::from(LEAST) * square;
             let mut total = 0.0;
-            for (weight, pair) in weights.native_mut()?.iter_mut().zip(measured.chunks_exact(2)) {
+            for (weight, pair) in weights.as_mut_slice()?.iter_mut().zip(measured.chunks_exact(2)) {
                 let (error, distance) = (f64::from(pair[0]), f64::from(pair[1]));
                 let exact = if distance > least { 1.0 / (rows as f64 * distance) } else { 0.0 };
                 *weight = exact as f32;
                 total += exact * error;
             }
-            loss.native_mut()?[0] = total as f32;
+            loss.as_mut_slice()?[0] = total as f32;
         }
     }
     Ok(Forward { loss, weights })
@@ -121,9 +121,10 @@ pub fn backward(dloss: &Tensor, x: &Tensor, target: &Tensor, weights: &Tensor) -
             .work(x.len().saturating_mul(4))
             .run(gpu)?,
         None => {
-            let (x, target, weights, dloss) = (x.native()?, target.native()?, weights.native()?, dloss.native()?[0]);
+            let (x, target, weights, dloss) =
+                (x.as_slice()?, target.as_slice()?, weights.as_slice()?, dloss.as_slice()?[0]);
             for_row_blocks(
-                dx.native_mut()?,
+                dx.as_mut_slice()?,
                 width,
                 rows_per_block(width),
                 #[inline(always)]

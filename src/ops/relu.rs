@@ -22,9 +22,9 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
             Launch::new(&SHADER, "forward").bind(x).bind(&y).word(x.len()).items(x.len(), 256).work(x.len()).run(gpu)?
         }
         None => {
-            let x = x.native()?;
+            let x = x.as_slice()?;
             for_row_blocks(
-                y.native_mut()?,
+                y.as_mut_slice()?,
                 1,
                 rows_per_block(1),
                 #[inline(always)]
@@ -56,9 +56,9 @@ pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
             .work(x.len())
             .run(gpu)?,
         None => {
-            let (dout, x) = (dout.native()?, x.native()?);
+            let (dout, x) = (dout.as_slice()?, x.as_slice()?);
             for_row_blocks(
-                dx.native_mut()?,
+                dx.as_mut_slice()?,
                 1,
                 rows_per_block(1),
                 #[inline(always)]

@@ -47,10 +47,10 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Forward> {
                 .run(gpu)?;
         }
         None => {
-            let (x, weight, block) = (x.native()?, weight.native()?, rows_per_block(width));
-            y.native_mut()?
+            let (x, weight, block) = (x.as_slice()?, weight.as_slice()?, rows_per_block(width));
+            y.as_mut_slice()?
                 .par_chunks_mut(block * width)
-                .zip(rstd.native_mut()?.par_chunks_mut(block))
+                .zip(rstd.as_mut_slice()?.par_chunks_mut(block))
                 .zip(x.par_chunks(block * width))
                 .for_each(|((y, rstd), x)| vectorised!(forward_block(y, rstd, x, weight, eps)));
         }
@@ -105,9 +105,9 @@ pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor)
                 .run(gpu)?;
         }
         None => {
-            let (dout, x, weight, rstd) = (dout.native()?, x.native()?, weight.native()?, rstd.native()?);
+            let (dout, x, weight, rstd) = (dout.as_slice()?, x.as_slice()?, weight.as_slice()?, rstd.as_slice()?);
             for_row_blocks(
-                dx.native_mut()?,
+                dx.as_mut_slice()?,
                 width,
                 rows_per_block(width),
                 #[inline(always)]
@@ -157,9 +157,9 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tenso
             .work(4 * x.len())
             .run(gpu)?,
         None => {
-            let (dout, x, rstd) = (dout.native()?, x.native()?, rstd.native()?);
+            let (dout, x, rstd) = (dout.as_slice()?, x.as_slice()?, rstd.as_slice()?);
             for_row_blocks(
-                partials.native_mut()?,
+                partials.as_mut_slice()?,
                 width,
                 1,
                 #[inline(always)]
@@ -204,9 +204,9 @@ pub(super) fn sum_partials(partials: &Tensor) -> Result<Tensor> {
             .work(partials.len())
             .run(gpu)?,
         None => {
-            let partials = partials.native()?;
+            let partials = partials.as_slice()?;
             for_row_blocks(
-                sum.native_mut()?,
+                sum.as_mut_slice()?,
                 1,
                 1024,
                 #[inline(always)]

@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 
-use super::compress::{Compressed, Lists};
+use super::compress::{Nonzeros, SparseMatrix};
 use super::expect_shape;
 use super::linear::{self, with_last};
 use crate::device::{Device, Launch, Shader, Tensor};
@@ -21,32 +21,32 @@ pub const SHADER: Shader = Shader::new("sparse_linear", include_str!("../../shad
 /// Up to this share of nonzeros the compressed product is clearly faster than the dense one on the CPU. Measured with
 /// AVX2 at 2,048 rows, compression included, as dense time over compressed time (256 → 256, 1024 → 1024): 1.5 and 1.1
 /// at 1/4, 2.5 and 2.3 at 1/8, 3.5 and 3.7 at 1/16, 7 and 11 at 1/64; the two meet near 0.3.
-const WORTHWHILE_CPU: f64 = 0.25;
+const MAX_DENSITY_CPU: f64 = 0.25;
 /// The same where the dense product skips the zeros of activations: with the quarter that AbsTopK leaves it takes half of its
 /// time. Read off the numbers above, between 1/4 and 1/8.
-const WORTHWHILE_SKIPPING: f64 = 0.14;
+const MAX_DENSITY_AFTER_TOPK: f64 = 0.14;
 /// The same for a GPU, where the dense product's tiles leave less to win. Not measured on hardware: a guess on the
 /// careful side.
-const WORTHWHILE_GPU: f64 = 1.0 / 16.0;
+const MAX_DENSITY_GPU: f64 = 1.0 / 16.0;
 
 /// Whether a weight with this share of nonzeros is multiplied faster compressed than dense. Coarse: it ignores shapes.
-pub fn worthwhile(device: &Device, density: f64) -> bool {
-    density <= if device.is_cpu() { WORTHWHILE_CPU } else { WORTHWHILE_GPU }
+pub fn prefer_sparse(device: &Device, density: f64) -> bool {
+    density <= if device.is_cpu() { MAX_DENSITY_CPU } else { MAX_DENSITY_GPU }
 }
 
 /// The same for a weight of shape (out, in) in training, where AbsTopK leaves mostly zeros in what it multiplies.
-pub fn worthwhile_beside_zeros(device: &Device, (outputs, inputs): (usize, usize), density: f64) -> bool {
-    let skips = device.is_cpu() && linear::skips(inputs, outputs);
-    worthwhile(device, density) && (!skips || density <= WORTHWHILE_SKIPPING)
+pub fn prefer_sparse_after_topk(device: &Device, (outputs, inputs): (usize, usize), density: f64) -> bool {
+    let skips = device.is_cpu() && linear::skips_zero_activations(inputs, outputs);
+    prefer_sparse(device, density) && (!skips || density <= MAX_DENSITY_AFTER_TOPK)
 }
 
-/// The largest share of nonzeros at which training multiplies by lists, on the CPU device or a GPU: by [`worthwhile_beside_zeros`] for a
-/// weight of that shape, otherwise by [`worthwhile`].
-pub(crate) fn largest_worthwhile(cpu: bool, shape: Option<(usize, usize)>) -> f64 {
+/// The largest share of nonzeros at which training multiplies by lists, on the CPU device or a GPU: by [`prefer_sparse_after_topk`] for a
+/// weight of that shape, otherwise by [`prefer_sparse`].
+pub(crate) fn max_sparse_density(cpu: bool, shape: Option<(usize, usize)>) -> f64 {
     match shape {
-        _ if !cpu => WORTHWHILE_GPU,
-        Some((outputs, inputs)) if linear::skips(inputs, outputs) => WORTHWHILE_SKIPPING,
-        _ => WORTHWHILE_CPU,
+        _ if !cpu => MAX_DENSITY_GPU,
+        Some((outputs, inputs)) if linear::skips_zero_activations(inputs, outputs) => MAX_DENSITY_AFTER_TOPK,
+        _ => MAX_DENSITY_CPU,
     }
 }
 
@@ -54,20 +54,20 @@ pub(crate) fn largest_worthwhile(cpu: bool, shape: Option<(usize, usize)>) -> f6
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit.
-pub fn forward(x: &Tensor, weight: &Compressed, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn forward(x: &Tensor, weight: &SparseMatrix, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.shape;
     if let Some(bias) = bias {
         expect_shape("sparse_linear", "bias", bias, &[outputs])?;
     }
-    product("x", x, [&weight.rows, &weight.columns], (inputs, outputs), bias)
+    product("x", x, [&weight.csr, &weight.csc], (inputs, outputs), bias)
 }
 
 /// The gradient of `x`: `dout W`, with `dout: (.., out)`, `weight: (out, in)`, result `(.., in)`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit.
-pub fn backward_input(dout: &Tensor, weight: &Compressed) -> Result<Tensor> {
-    product("dout", dout, [&weight.columns, &weight.rows], weight.shape, None)
+pub fn backward_input(dout: &Tensor, weight: &SparseMatrix) -> Result<Tensor> {
+    product("dout", dout, [&weight.csc, &weight.csr], weight.shape, None)
 }
 
 /// `y[n, l] = bias[l] + Σ_j values_j x[n, indices_j]` over list `l`; `x: (N, width)`, `y: (N, count)`. `across` are the same nonzeros in
@@ -75,7 +75,7 @@ pub fn backward_input(dout: &Tensor, weight: &Compressed) -> Result<Tensor> {
 fn product(
     name: &str,
     x: &Tensor,
-    [lists, across]: [&Lists; 2],
+    [lists, across]: [&Nonzeros; 2],
     (width, count): (usize, usize),
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -109,11 +109,11 @@ fn product(
         }
         None => {
             let weight = Native {
-                lists: NativeLists::new(lists)?,
-                across: NativeLists::new(across)?,
-                bias: bias.map(Tensor::native).transpose()?,
+                lists: HostNonzeros::new(lists)?,
+                across: HostNonzeros::new(across)?,
+                bias: bias.map(Tensor::as_slice).transpose()?,
             };
-            multiply(x.native()?, width, &weight, out.native_mut()?);
+            multiply(x.as_slice()?, width, &weight, out.as_mut_slice()?);
         }
     }
     Ok(out)
@@ -121,24 +121,28 @@ fn product(
 
 /// Rows of `x` that a thread takes at a time.
 const ROWS: usize = 64;
-/// Lists whose results are gathered before they are turned back into rows of the output.
+/// Nonzeros whose results are gathered before they are turned back into rows of the output.
 const LISTS: usize = 16;
 
 struct Native<'a> {
-    lists: NativeLists<'a>,
-    across: NativeLists<'a>,
+    lists: HostNonzeros<'a>,
+    across: HostNonzeros<'a>,
     bias: Option<&'a [f32]>,
 }
 
-struct NativeLists<'a> {
+struct HostNonzeros<'a> {
     offsets: &'a [u32],
     indices: &'a [u32],
     values: &'a [f32],
 }
 
-impl<'a> NativeLists<'a> {
-    fn new(lists: &'a Lists) -> Result<Self> {
-        Ok(Self { offsets: lists.offsets.native()?, indices: lists.indices.native()?, values: lists.values.native()? })
+impl<'a> HostNonzeros<'a> {
+    fn new(lists: &'a Nonzeros) -> Result<Self> {
+        Ok(Self {
+            offsets: lists.offsets.as_slice()?,
+            indices: lists.indices.as_slice()?,
+            values: lists.values.as_slice()?,
+        })
     }
 
     fn len(&self) -> usize {

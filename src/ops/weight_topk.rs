@@ -77,7 +77,7 @@ pub fn apply(weight: &mut Tensor, rule: &Rule) -> Result<()> {
     match weight.gpu() {
         Some(gpu) => select_gpu(gpu, weight, neurons, rule),
         None => {
-            select_cpu(weight.native_mut()?, cols, neurons, rule);
+            select_cpu(weight.as_mut_slice()?, cols, neurons, rule);
             Ok(())
         }
     }

@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use super::{Row, Takes, names};
+use super::{SettingRow, Takes, names};
 use crate::{Error, Result};
 
 /// The assignments of a line such as `steps=600 data.paths=["a b", "c"]`: one begins wherever a name with `=` follows a space outside of
@@ -58,7 +58,7 @@ pub(crate) fn value(text: &str) -> Value {
 ///
 /// # Errors
 /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose value is impossible.
-pub fn assign(table: &mut Table, rows: &[Row], assignment: &str) -> Result<()> {
+pub fn assign(table: &mut Table, rows: &[SettingRow], assignment: &str) -> Result<()> {
     let (key, text) = parts(assignment)?;
     let row = rows
         .iter()
@@ -68,7 +68,7 @@ pub fn assign(table: &mut Table, rows: &[Row], assignment: &str) -> Result<()> {
 }
 
 /// Puts `value` where `row`'s key says, or takes the setting away.
-pub(crate) fn put(table: &mut Table, row: &Row, value: Value) -> Result<()> {
+pub(crate) fn put(table: &mut Table, row: &SettingRow, value: Value) -> Result<()> {
     let value = check_value(row, value)?;
     let mut table = table;
     let mut parts = row.key.split('.').peekable();
@@ -89,7 +89,7 @@ pub(crate) fn put(table: &mut Table, row: &Row, value: Value) -> Result<()> {
 }
 
 /// `value` as the setting's own kind has it; nothing where it is to be absent.
-fn check_value(row: &Row, value: Value) -> Result<Option<Value>> {
+fn check_value(row: &SettingRow, value: Value) -> Result<Option<Value>> {
     let none = matches!(value.as_str(), Some("none" | "null"));
     if row.optional && none {
         return Ok(None);
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn values_become_what_their_setting_takes() {
-        let row = |takes| Row { key: "x".into(), takes, optional: false, about: "" };
+        let row = |takes| SettingRow { key: "x".into(), takes, optional: false, about: "" };
         let read = |takes, text: &str| check_value(&row(takes), value(text)).map_err(|e| e.to_string());
         assert_eq!(read(above(0.0, 9.0), "3"), Ok(Some(Value::Float(3.0))));
         assert_eq!(read(Takes::Text("a name"), "12"), Ok(Some(Value::String("12".into()))));
@@ -172,7 +172,7 @@ mod tests {
             read(Takes::Pair(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), "[1, 0.5]"),
             Ok(Some(Value::Array(vec![1.0.into(), 0.5.into()])))
         );
-        assert_eq!(check_value(&Row { optional: true, ..row(Takes::Flag) }, value("none")).unwrap(), None);
+        assert_eq!(check_value(&SettingRow { optional: true, ..row(Takes::Flag) }, value("none")).unwrap(), None);
         for (takes, text) in [
             (above(0.0, 9.0), "abc"),
             (above(0.0, 9.0), "0"),

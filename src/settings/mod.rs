@@ -110,7 +110,7 @@ pub fn grouped(number: u64) -> String {
 
 /// The number that a setting is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
+pub enum SettingValue {
     /// A number, whole or not.
     Number(f64),
     /// Two numbers.
@@ -121,37 +121,37 @@ pub enum Value {
     Absent,
 }
 
-impl From<f64> for Value {
+impl From<f64> for SettingValue {
     fn from(value: f64) -> Self {
         Self::Number(value)
     }
 }
 
-impl From<f32> for Value {
+impl From<f32> for SettingValue {
     fn from(value: f32) -> Self {
         Self::Number(value.into())
     }
 }
 
-impl From<(f64, f64)> for Value {
+impl From<(f64, f64)> for SettingValue {
     fn from((a, b): (f64, f64)) -> Self {
         Self::Pair(a, b)
     }
 }
 
-impl From<u64> for Value {
+impl From<u64> for SettingValue {
     fn from(value: u64) -> Self {
         Self::Count(value)
     }
 }
 
-impl From<usize> for Value {
+impl From<usize> for SettingValue {
     fn from(value: usize) -> Self {
         Self::Count(value as u64)
     }
 }
 
-impl<T: Into<Value>> From<Option<T>> for Value {
+impl<T: Into<SettingValue>> From<Option<T>> for SettingValue {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Absent, Into::into)
     }
@@ -168,12 +168,12 @@ pub struct Setting<C> {
     /// What it means, in a line.
     pub about: &'static str,
     /// Its number.
-    pub get: fn(&C) -> Value,
+    pub get: fn(&C) -> SettingValue,
 }
 
 /// A setting by its full name, such as `train.lr`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct SettingRow {
     /// The full name.
     pub key: String,
     /// What it may be.
@@ -186,23 +186,28 @@ pub struct Row {
 
 impl<C> Setting<C> {
     /// A setting that is a number.
-    pub const fn number(name: &'static str, takes: Takes, about: &'static str, get: fn(&C) -> Value) -> Self {
+    pub const fn number(name: &'static str, takes: Takes, about: &'static str, get: fn(&C) -> SettingValue) -> Self {
         Self { name, takes, optional: false, about, get }
     }
 
     /// A setting that is no number.
     pub const fn other(name: &'static str, takes: Takes, about: &'static str) -> Self {
-        Self { name, takes, optional: false, about, get: |_| Value::Absent }
+        Self { name, takes, optional: false, about, get: |_| SettingValue::Absent }
     }
 
     /// A setting that is a number or absent.
-    pub const fn maybe_number(name: &'static str, takes: Takes, about: &'static str, get: fn(&C) -> Value) -> Self {
+    pub const fn maybe_number(
+        name: &'static str,
+        takes: Takes,
+        about: &'static str,
+        get: fn(&C) -> SettingValue,
+    ) -> Self {
         Self { name, takes, optional: true, about, get }
     }
 
     /// A setting that is no number, and may be absent.
     pub const fn maybe_other(name: &'static str, takes: Takes, about: &'static str) -> Self {
-        Self { name, takes, optional: true, about, get: |_| Value::Absent }
+        Self { name, takes, optional: true, about, get: |_| SettingValue::Absent }
     }
 
     /// Returns an error unless the number is one that the setting may be. `section` stands before its name, if it is not empty.
@@ -213,13 +218,13 @@ impl<C> Setting<C> {
         let wrong =
             |value: String| Err(Error::config(key(section, self.name), format!("{value} is not {}", self.takes)));
         match (self.takes, (self.get)(config)) {
-            (_, Value::Absent) => Ok(()),
-            (Takes::Count(least, most), Value::Count(n)) if (least..=most).contains(&n) => Ok(()),
-            (_, Value::Count(n)) => wrong(n.to_string()),
-            (takes, Value::Number(v)) if takes.has(v) => Ok(()),
-            (_, Value::Number(v)) => wrong(v.to_string()),
-            (takes, Value::Pair(a, b)) if takes.has(a) && takes.has(b) => Ok(()),
-            (_, Value::Pair(a, b)) => wrong(format!("[{a}, {b}]")),
+            (_, SettingValue::Absent) => Ok(()),
+            (Takes::Count(least, most), SettingValue::Count(n)) if (least..=most).contains(&n) => Ok(()),
+            (_, SettingValue::Count(n)) => wrong(n.to_string()),
+            (takes, SettingValue::Number(v)) if takes.has(v) => Ok(()),
+            (_, SettingValue::Number(v)) => wrong(v.to_string()),
+            (takes, SettingValue::Pair(a, b)) if takes.has(a) && takes.has(b) => Ok(()),
+            (_, SettingValue::Pair(a, b)) => wrong(format!("[{a}, {b}]")),
         }
     }
 }
@@ -233,8 +238,9 @@ pub fn check<C>(section: &str, table: &[Setting<C>], config: &C) -> Result<()> {
 }
 
 /// The settings of a group by their full names.
-pub fn rows<C>(section: &str, table: &[Setting<C>]) -> Vec<Row> {
-    let row = |s: &Setting<C>| Row { key: key(section, s.name), takes: s.takes, optional: s.optional, about: s.about };
+pub fn rows<C>(section: &str, table: &[Setting<C>]) -> Vec<SettingRow> {
+    let row =
+        |s: &Setting<C>| SettingRow { key: key(section, s.name), takes: s.takes, optional: s.optional, about: s.about };
     table.iter().map(row).collect()
 }
 

@@ -4,4 +4,4 @@ mod schedule;
 mod select;
 
 pub use schedule::{SPARSITY_SETTINGS, Schedule, Sharkfin};
-pub use select::{compress, enforce, keep_counts, kept};
+pub use select::{apply_topk_and_decay, compress, keep_counts, kept};

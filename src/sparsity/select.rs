@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::model::{Kind, Parameter};
-use crate::ops::compress::Compressed;
+use crate::ops::compress::SparseMatrix;
 use crate::ops::weight_topk::{self, Neurons, Rule};
 use crate::ops::{compress as compress_op, sparse_linear};
 
@@ -45,7 +45,12 @@ pub fn keep_counts(shapes: &[(String, Kind, Vec<usize>)], schedule: &Schedule) -
 ///
 /// # Errors
 /// Those of [`weight_topk::apply`].
-pub fn enforce(p: &mut Parameter, schedule: &Schedule, (step, steps): (u64, u64), weight_decay_lr: f32) -> Result<()> {
+pub fn apply_topk_and_decay(
+    p: &mut Parameter,
+    schedule: &Schedule,
+    (step, steps): (u64, u64),
+    weight_decay_lr: f32,
+) -> Result<()> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
     let numel = p.len();
     let Some(keep) = keep(p.kind, numel, density, embed_density, schedule.sparse_biases) else { return Ok(()) };
@@ -70,19 +75,19 @@ pub fn compress(
     schedule: &Schedule,
     (step, steps): (u64, u64),
     wanted: Option<bool>,
-) -> Result<Option<Arc<Compressed>>> {
+) -> Result<Option<Arc<SparseMatrix>>> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
     let (numel, value) = (p.len(), p.dense()?);
     let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
-    let worthwhile = || {
+    let prefer_sparse = || {
         let (device, density) = (value.device(), keep as f64 / numel as f64);
         match p.kind {
-            Kind::Hidden(_) => sparse_linear::worthwhile_beside_zeros(device, value.rows_cols(), density),
+            Kind::Hidden(_) => sparse_linear::prefer_sparse_after_topk(device, value.rows_cols(), density),
             // What the unembedding reads is no choice of AbsTopK.
-            _ => sparse_linear::worthwhile(device, density),
+            _ => sparse_linear::prefer_sparse(device, density),
         }
     };
-    match p.kind.is_matrix() && wanted.unwrap_or_else(worthwhile) {
+    match p.kind.is_matrix() && wanted.unwrap_or_else(prefer_sparse) {
         true => Ok(Some(Arc::new(compress_op::forward(value, keep)?))),
         false => Ok(None),
     }

@@ -1,56 +1,57 @@
-//! What came out of jobs.
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Cell, Job, Sweep, Table};
+use super::results::{Row, value};
+use super::{Job, Results, Sweep};
 use crate::circuits::Circuit;
+use crate::report::Cell;
 use crate::{Error, Result};
 
-type Row = (BTreeMap<String, Cell>, BTreeMap<String, Cell>);
-
-/// The table of what the jobs that are done left behind, and how many are not done. Of a run: its last line of metrics. Of circuits: a row
-/// each. Of any other command: the numbers of the JSON that it printed.
+/// The results of the finished jobs, and the number of unfinished ones. A training run gives its last line of metrics,
+/// a circuit search a row for each circuit, any other command the numbers of the JSON that it printed.
 ///
-/// Numbers whose names speak of `seconds` or `per_second` are left out: the same jobs give the same table, however they were split.
+/// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same table, however they
+/// were split.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::File`] naming a file that is damaged.
-pub fn collect(sweep: &Sweep) -> Result<(Table, usize)> {
+/// Returns [`Error::Io`], and [`Error::File`] naming a damaged file.
+pub fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
     let (mut rows, mut missing) = (Vec::new(), 0);
     for job in &sweep.jobs {
-        match job.is_done()? {
-            true => rows.extend(of_job(job)?),
-            false => missing += 1,
+        if job.is_done()? {
+            rows.extend(job_rows(job)?);
+        } else {
+            missing += 1;
         }
     }
-    Ok((Table::new(rows), missing))
+    Ok((Results::new(&rows), missing))
 }
 
-/// The table of the circuits in a folder, those of all shards.
+/// The circuits in a folder, a row each.
 ///
 /// # Errors
-/// Those of reading them.
-pub fn circuits(folder: &Path) -> Result<Table> {
-    Ok(Table::new(of_circuits(&BTreeMap::new(), folder, |path| Circuit::load(path).map(Some))?))
+/// Returns the errors of reading them.
+pub fn circuits(folder: &Path) -> Result<Results> {
+    Ok(Results::new(&circuit_rows(&BTreeMap::new(), folder, |path| Circuit::load(path).map(Some))?))
 }
 
-fn of_job(job: &Job) -> Result<Vec<Row>> {
-    let tried: BTreeMap<_, _> = job.values.iter().map(|(name, value)| (name.clone(), Cell::parse(value))).collect();
+fn job_rows(job: &Job) -> Result<Vec<Row>> {
+    let inputs: BTreeMap<_, _> = job.values.iter().map(|(name, text)| (name.clone(), value(text))).collect();
     let metrics = job.out.join("metrics.jsonl");
     if metrics.exists() {
         let text = fs::read_to_string(&metrics).map_err(|e| Error::io(&metrics, e))?;
-        // A run that was killed may have left a last line that is not whole.
-        let whole = |line: &&str| line.ends_with('\n') || serde_json::from_str::<serde_json::Value>(line).is_ok();
+        // The last line of a run that was killed may be incomplete.
+        let whole = |line: &&str| line.ends_with('\n') || serde_json::from_str::<Value>(line).is_ok();
         let last = text.split_inclusive('\n').rfind(whole);
         let last = serde_json::from_str(last.unwrap_or("{}"));
-        return Ok(vec![(tried, numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?))]);
+        let outputs = numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?);
+        return Ok(vec![Row { inputs, outputs }]);
     }
     // A job may write any JSON.
-    let circuits = of_circuits(&tried, &job.out, |path| match Circuit::load(path) {
+    let circuits = circuit_rows(&inputs, &job.out, |path| match Circuit::load(path) {
         Err(Error::File { .. }) => Ok(None),
         circuit => circuit.map(Some),
     })?;
@@ -59,11 +60,12 @@ fn of_job(job: &Job) -> Result<Vec<Row>> {
     }
     let printed = job.file("stdout");
     let text = fs::read_to_string(&printed).map_err(|e| Error::io(&printed, e))?;
-    Ok(vec![(tried, serde_json::from_str(&text).map_or_else(|_| BTreeMap::new(), |json| numbers(&json)))])
+    let outputs = serde_json::from_str(&text).map_or_else(|_| BTreeMap::new(), |json| numbers(&json));
+    Ok(vec![Row { inputs, outputs }])
 }
 
-fn of_circuits(
-    tried: &BTreeMap<String, Cell>,
+fn circuit_rows(
+    inputs: &BTreeMap<String, Cell>,
     folder: &Path,
     load: impl Fn(&Path) -> Result<Option<Circuit>>,
 ) -> Result<Vec<Row>> {
@@ -78,7 +80,7 @@ fn of_circuits(
     paths.sort();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // Measurements of a circuit stand beside it.
+        // Measurements of a circuit are next to it.
         let Some(name) = name
             .strip_suffix(".json")
             .filter(|name| !name.starts_with('.') && !name.ends_with(".statistics") && !name.ends_with(".binary"))
@@ -87,9 +89,9 @@ fn of_circuits(
         };
         let Some(circuit) = load(&path)? else { continue };
         let (counts, losses) = (&circuit.counts, &circuit.losses.test);
-        let mut tried = tried.clone();
-        tried.insert("circuit".into(), Cell::Text(name.into()));
-        let came_out = [
+        let mut inputs = inputs.clone();
+        inputs.insert("circuit".into(), name.into());
+        let outputs = [
             ("nodes", counts.nodes as f64),
             ("edges", counts.edges as f64),
             ("loss_of_model", losses.model),
@@ -97,12 +99,13 @@ fn of_circuits(
             ("loss_without", losses.ablated),
             ("accuracy_of_circuit", losses.accuracy_circuit),
         ];
-        rows.push((tried, came_out.map(|(name, number)| (name.into(), Cell::Number(number))).into()));
+        let outputs = outputs.map(|(name, number)| (name.to_string(), Cell::Number(number))).into();
+        rows.push(Row { inputs, outputs });
     }
     Ok(rows)
 }
 
-/// All numbers in `json` by their path, but for speeds, which no two runs share.
+/// All numbers in `json` by their path, except speeds, which differ between equal runs.
 fn numbers(json: &Value) -> BTreeMap<String, Cell> {
     fn walk(path: &str, json: &Value, found: &mut BTreeMap<String, Cell>) {
         let below = |key: &str| if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };

@@ -21,8 +21,8 @@
 mod collect;
 mod job;
 mod program;
+mod results;
 mod shard;
-mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,8 +33,8 @@ use toml::Value;
 
 pub use collect::{circuits, collect};
 pub use job::Done;
+pub use results::Results;
 pub use shard::Shard;
-pub use table::{Cell, Table};
 
 use crate::files::{hex, read_text};
 use crate::{Error, Result};

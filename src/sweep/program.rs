@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::train::ranks::forget_launcher;
+use crate::train::communicator::forget_launcher;
 
 /// Programs that start another one several times.
 const LAUNCHERS: [&str; 3] = ["mpirun", "mpiexec", "srun"];

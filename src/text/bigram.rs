@@ -45,7 +45,7 @@ impl Bigram {
     /// Counts the pairs of `tokens`, document ends included as tokens like any other.
     ///
     /// # Errors
-    /// [`Error::Text`] when a token is `vocab_size` or more.
+    /// [`Error::Data`] when a token is `vocab_size` or more.
     pub fn fit(tokens: &Tokens, vocab_size: usize) -> Result<Self> {
         check(tokens, vocab_size)?;
         let mut counts = if vocab_size <= DENSE {
@@ -131,12 +131,12 @@ impl Bigram {
     /// the first is predicted: what a transformer with that context is scored on. A shorter rest at the end counts as a window.
     ///
     /// # Errors
-    /// [`Error::Text`] when there is nothing to predict, or a token beyond the vocabulary.
+    /// [`Error::Data`] when there is nothing to predict, or a token beyond the vocabulary.
     pub fn loss(&self, tokens: &Tokens, sequence: usize) -> Result<f64> {
         check(tokens, self.vocab_size)?;
         if sequence < 2 || tokens.len() < 2 {
             let message = format!("a bigram predicts nothing in {} tokens, {sequence} at a time", tokens.len());
-            return Err(Error::Text(message));
+            return Err(Error::Data(message));
         }
         let (mut sum, mut predictions, mut previous) = (0.0, 0u64, 0);
         for (index, token) in tokens.iter().enumerate() {
@@ -153,7 +153,7 @@ impl Bigram {
 fn check(tokens: &Tokens, vocab_size: usize) -> Result<()> {
     if !tokens.is_empty() && tokens.max_id() as usize >= vocab_size {
         let message = format!("token {} does not fit a vocabulary of {vocab_size}", tokens.max_id());
-        return Err(Error::Text(message));
+        return Err(Error::Data(message));
     }
     Ok(())
 }

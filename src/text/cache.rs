@@ -65,7 +65,7 @@ impl Tokens {
     /// The tokens in `range`.
     ///
     /// # Errors
-    /// [`Error::Text`] when it reaches beyond the end.
+    /// [`Error::Data`] when it reaches beyond the end.
     pub fn get(&self, range: Range<usize>) -> Result<Vec<u32>> {
         let mut ids = vec![0; range.len()];
         self.copy_into(range.start, &mut ids)?;
@@ -75,11 +75,11 @@ impl Tokens {
     /// Fills `ids` with the tokens from `offset` on.
     ///
     /// # Errors
-    /// [`Error::Text`] when there are fewer.
+    /// [`Error::Data`] when there are fewer.
     pub fn copy_into(&self, offset: usize, ids: &mut [u32]) -> Result<()> {
         if offset > self.len || ids.len() > self.len - offset {
             let (wanted, len) = (ids.len(), self.len);
-            return Err(Error::Text(format!("{wanted} tokens from {offset} on are more than the {len} there are")));
+            return Err(Error::Data(format!("{wanted} tokens from {offset} on are more than the {len} there are")));
         }
         let bytes = &self.bytes()[offset * self.width..][..ids.len() * self.width];
         for (id, bytes) in ids.iter_mut().zip(bytes.chunks_exact(self.width)) {

@@ -59,7 +59,7 @@ impl Corpus {
     ///
     /// # Errors
     /// [`Error::Io`] for what cannot be read or written, [`Error::File`] for a file of unknown kind, [`Error::Config`] for a fraction outside
-    /// 0..1, [`Error::Text`] when there are no documents, the files change meanwhile, or the tokenizer lacks an end-of-text token, those of
+    /// 0..1, [`Error::Data`] when there are no documents, the files change meanwhile, or the tokenizer lacks an end-of-text token, those of
     /// [`Tokenizer::encode`], and [`Error::Stopped`].
     pub fn prepare(
         source: &Source,
@@ -78,10 +78,10 @@ impl Corpus {
             sides.statistics.skipped = documents.skipped();
             sides.statistics.separators = documents.separators();
             if documents.fingerprint() != contents {
-                return Err(Error::Text("the corpus changed while it was read".into()));
+                return Err(Error::Data("the corpus changed while it was read".into()));
             }
             if sides.statistics.documents == 0 {
-                return Err(Error::Text(source.nothing(&sides.statistics.skipped)));
+                return Err(Error::Data(source.nothing(&sides.statistics.skipped)));
             }
             Ok(sides)
         })
@@ -106,7 +106,7 @@ impl Corpus {
             drop(documents);
             sides.statistics.skipped.empty = empty;
             match sides.statistics.documents {
-                0 => Err(Error::Text(format!("no documents in `{key}`"))),
+                0 => Err(Error::Data(format!("no documents in `{key}`"))),
                 _ => Ok(sides),
             }
         })
@@ -157,9 +157,9 @@ impl<'a> Cache<'a> {
             let message = format!("is {val_fraction}, must be above 0 and below 1");
             return Err(Error::config("val_fraction", message));
         }
-        let end_of_text = tokenizer
-            .end_of_text()
-            .ok_or_else(|| Error::Text(format!("the tokenizer has no token {END_OF_TEXT} to end documents with")))?;
+        let end_of_text = tokenizer.end_of_text().ok_or_else(|| {
+            Error::Tokenizer(format!("the tokenizer has no token {END_OF_TEXT} to end documents with"))
+        })?;
         let mut digest = Sha256::new();
         for part in [contents[0], contents[1], &tokenizer.hash(), &val_fraction.to_string(), &VERSION.to_string()] {
             digest.update((part.len() as u64).to_le_bytes());

@@ -160,7 +160,7 @@ impl Encoder<'_> {
             return Ok(all);
         }
         if text.len() > MAX_UNCUT {
-            return Err(Error::Text(format!(
+            return Err(Error::Tokenizer(format!(
                 "{} bytes of text without a place where this tokenizer surely begins a new word: at most {MAX_UNCUT} can be encoded \
                  at once; cut the document into smaller ones",
                 text.len()
@@ -263,7 +263,7 @@ fn bytes_of(tokens: &[(u32, usize)]) -> usize {
 }
 
 fn failed(error: tokenizers::Error) -> Error {
-    Error::Text(format!("encoding: {error}"))
+    Error::Tokenizer(format!("encoding: {error}"))
 }
 
 /// Cuts `text` into pieces of [`PIECE`] bytes or more, as [`Cuts::Blanks`] allows.

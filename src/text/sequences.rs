@@ -1,43 +1,89 @@
 //! Documents as sequences of tokens to run a model on.
 
+use std::path::{Path, PathBuf};
+
+use super::python;
+use super::source::Source;
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
+use crate::files::load_ids;
 use crate::{Error, Result};
 
-/// The documents' tokens, one after the other, each document followed by the end-of-text token, cut into sequences of
-/// `length`, until there are `max_tokens` or no more documents. What does not fill a sequence is left out, unless it is all.
+/// The tokens of all documents, each document followed by the end-of-text token, cut into sequences of `length`, up to
+/// `max_tokens`. Tokens that do not fill a sequence are dropped, unless there are no others.
 ///
 /// # Errors
-/// Those of the documents and of encoding, and [`Error::Text`] where there are not even two tokens, or the tokenizer has no
-/// end-of-text token.
+/// Returns the errors of the documents and of encoding, [`Error::Data`] for fewer than two tokens, and
+/// [`Error::Tokenizer`] if there is no end-of-text token.
 pub fn sequences(
     documents: impl IntoIterator<Item = Result<String>>,
     tokenizer: &Tokenizer,
     length: usize,
     max_tokens: usize,
 ) -> Result<Vec<Vec<u32>>> {
-    let end = tokenizer.end_of_text().ok_or_else(|| Error::Text(format!("the tokenizer has no {END_OF_TEXT}")))?;
+    let end = tokenizer.end_of_text().ok_or_else(|| Error::Tokenizer(format!("the tokenizer has no {END_OF_TEXT}")))?;
     let mut tokens = Vec::new();
-    // No more than one sequence where that is more than `max_tokens`.
+    // One whole sequence, even if that is more than `max_tokens`.
     let most = max_tokens.max(length);
     for document in documents {
         if tokens.len() >= most {
             break;
         }
-        // Of a document that is longer, only as much as is needed.
-        let read = tokenizer.encode_parts(&document?, &mut |ids, _| {
+        // A document can be much longer than what is needed of it.
+        let encoded = tokenizer.encode_parts(&document?, &mut |ids, _| {
             tokens.extend(ids);
             if tokens.len() >= most { Err(Error::Stopped) } else { Ok(()) }
         });
-        match read {
+        match encoded {
             Err(Error::Stopped) => break,
-            read => read?,
+            encoded => encoded?,
         }
         tokens.push(end);
     }
     tokens.truncate(most);
     if tokens.len() < 2 {
-        return Err(Error::Text("there are fewer than two tokens in the data".into()));
+        return Err(Error::Data("there are fewer than two tokens in the data".into()));
     }
     let length = length.clamp(1, tokens.len());
     Ok(tokens.chunks_exact(length).map(<[u32]>::to_vec).collect())
+}
+
+/// [`sequences`] of the documents in files and folders, or of generated Python if there are none. Logs how many documents
+/// were skipped.
+///
+/// # Errors
+/// Returns the errors of [`Source::documents`] and of [`sequences`].
+pub fn sequences_of(
+    data: &[PathBuf],
+    tokenizer: &Tokenizer,
+    length: usize,
+    max_tokens: usize,
+) -> Result<Vec<Vec<u32>>> {
+    if data.is_empty() {
+        return sequences(python::documents(0).map(Ok), tokenizer, length, max_tokens);
+    }
+    let mut documents = Source::new(data).documents()?;
+    let found = sequences(documents.by_ref(), tokenizer, length, max_tokens);
+    let skipped = documents.skipped().listed();
+    if !skipped.is_empty() {
+        tracing::info!("note: {skipped}");
+    }
+    let names = || data.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    found.map_err(|error| match error {
+        Error::Data(message) => Error::Data(format!("{}: {message}", names())),
+        other => other,
+    })
+}
+
+/// The tensor `tokens`, (T) or (B, T), of a safetensors file.
+///
+/// # Errors
+/// Returns the errors of [`load_ids`], and [`Error::File`] for another shape.
+pub fn token_file(path: &Path) -> Result<Vec<Vec<u32>>> {
+    let (shape, ids) = load_ids(path, "tokens")?;
+    match shape[..] {
+        [length] | [_, length] if length > 0 && !ids.is_empty() => {
+            Ok(ids.chunks(length).map(<[u32]>::to_vec).collect())
+        }
+        _ => Err(Error::file(path, format!("tensor `tokens` is {shape:?}, expected (T) or (B, T)"))),
+    }
 }

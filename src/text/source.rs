@@ -64,7 +64,7 @@ impl Source {
     /// Never more than `max_bytes`; the last document is cut short if it must be.
     ///
     /// # Errors
-    /// Those of [`Source::files`] and of reading, [`Error::Text`] where no document is, and [`Error::Stopped`].
+    /// Those of [`Source::files`] and of reading, [`Error::Data`] where no document is, and [`Error::Stopped`].
     pub fn sample(&self, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
         let files = self.files()?;
         let mut total = 0;
@@ -96,7 +96,7 @@ impl Source {
             }
         }
         match sample.is_empty() {
-            true => Err(Error::Text(self.nothing(&documents.skipped))),
+            true => Err(Error::Data(self.nothing(&documents.skipped))),
             false => Ok(sample),
         }
     }

@@ -75,7 +75,7 @@ impl Tokenizer {
 
     /// A tokenizer from the contents of a `tokenizer.json`.
     pub fn from_json(json: &str) -> Result<Self> {
-        Self::parse(json).map_err(|message| Error::Text(format!("tokenizer: {message}")))
+        Self::parse(json).map_err(|message| Error::Tokenizer(format!("tokenizer: {message}")))
     }
 
     fn parse(json: &str) -> Result<Self, String> {
@@ -105,7 +105,7 @@ impl Tokenizer {
     /// proportion to the text, however long its words are.
     ///
     /// # Errors
-    /// [`Error::Config`] when `vocab_size` is below [`MIN_VOCAB`], [`Error::Text`] when the text is too small for it, [`Error::Stopped`].
+    /// [`Error::Config`] when `vocab_size` is below [`MIN_VOCAB`], [`Error::Tokenizer`] when the text is too small for it, [`Error::Stopped`].
     pub fn train(
         documents: impl Iterator<Item = String> + Send,
         vocab_size: usize,
@@ -123,7 +123,7 @@ impl Tokenizer {
         let (merges, tokens) = learn_merges(&counts, &symbols, vocab_size - 1, observer)?;
         let reached = tokens.len() + 1;
         if reached != vocab_size {
-            return Err(Error::Text(format!(
+            return Err(Error::Tokenizer(format!(
                 "the text gives a vocabulary of only {reached} tokens, not {vocab_size}: lower vocab_size to {reached} or \
                  less, or train on more text"
             )));
@@ -132,8 +132,8 @@ impl Tokenizer {
         let merges = merges.iter().map(|pair| (tokens[pair.0 as usize].clone(), tokens[pair.1 as usize].clone()));
         let (merges, vocab) = (merges.collect(), Vocab::from_iter(tokens.iter().cloned().zip(0..)));
         Self::assemble(vocab, merges)
-            .map_err(|error| Error::Text(format!("training the tokenizer: {error}")))
-            .and_then(|inner| Self::wrap(inner).map_err(Error::Text))
+            .map_err(|error| Error::Tokenizer(format!("training the tokenizer: {error}")))
+            .and_then(|inner| Self::wrap(inner).map_err(Error::Tokenizer))
     }
 
     fn assemble(vocab: Vocab, merges: Vec<(String, String)>) -> tokenizers::Result<tokenizers::Tokenizer> {
@@ -147,7 +147,7 @@ impl Tokenizer {
     /// The tokens of `text`. A special token spelled out in `text` is ordinary text; see [`Self::encode_special`].
     ///
     /// # Errors
-    /// [`Error::Text`] for more than 16 MiB of text in which this tokenizer knows no place to cut: never with [`PATTERN`] or the patterns of
+    /// [`Error::Tokenizer`] for more than 16 MiB of text in which this tokenizer knows no place to cut: never with [`PATTERN`] or the patterns of
     /// GPT-2, GPT-4 and their kin, and with others only where no blank follows a letter for so long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut all = Vec::new();
@@ -162,7 +162,8 @@ impl Tokenizer {
     pub fn encode_special(&self, text: &str) -> Result<Vec<u32>> {
         let mut inner = self.inner.clone();
         inner.set_encode_special_tokens(false);
-        let encoding = inner.encode_fast(text, false).map_err(|error| Error::Text(format!("encoding: {error}")))?;
+        let encoding =
+            inner.encode_fast(text, false).map_err(|error| Error::Tokenizer(format!("encoding: {error}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -179,13 +180,13 @@ impl Tokenizer {
     /// The text of `ids`. Bytes that are no UTF-8 (a character cut in half) become U+FFFD.
     ///
     /// # Errors
-    /// [`Error::Text`] for an id that the tokenizer does not have.
+    /// [`Error::Tokenizer`] for an id that the tokenizer does not have.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         if let Some(unknown) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
             let size = self.vocab_size;
-            return Err(Error::Text(format!("token {unknown} is not in the tokenizer's vocabulary of {size}")));
+            return Err(Error::Tokenizer(format!("token {unknown} is not in the tokenizer's vocabulary of {size}")));
         }
-        self.inner.decode(ids, false).map_err(|error| Error::Text(format!("decoding: {error}")))
+        self.inner.decode(ids, false).map_err(|error| Error::Tokenizer(format!("decoding: {error}")))
     }
 
     /// The bytes that token `id` stands for; a special token's are its name's.
@@ -238,7 +239,7 @@ impl Tokenizer {
 
 /// The words of the first gibibyte of `documents`.
 fn words_of(documents: impl Iterator<Item = String>, observer: &Observer) -> Result<WordCounts> {
-    let words = Words::published().ok_or_else(|| Error::Text("the pattern of words does not compile".into()))?;
+    let words = Words::published().ok_or_else(|| Error::Tokenizer("the pattern of words does not compile".into()))?;
     let (mut counts, mut batch) = (WordCounts::new(), Vec::new());
     let (mut size, mut done) = (0, 0);
     for document in documents {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::config::RunConfig;
-use super::run::{Learner, Start};
-use super::step::{Moments, Trainer};
+use super::run::{StartFrom, Trainable};
+use super::step::{AdamMoments, Trainer};
 use crate::device::Device;
 use crate::files::{
     HostTensor, clean_temporaries, create_folder, load_tensors, read_text, replace_dir_atomic, save_tensors,
@@ -36,7 +36,7 @@ const ASIDE: &str = "aside";
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub struct CheckpointState {
     /// Version of this file's layout.
     pub version: u32,
     /// Optimizer steps done.
@@ -55,7 +55,7 @@ pub struct State {
     pub checksums: BTreeMap<String, u32>,
 }
 
-impl State {
+impl CheckpointState {
     /// Returns an error if the checkpoint at `path` was made with other settings than `config`.
     ///
     /// # Errors
@@ -106,8 +106,10 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 ///
 /// # Errors
 /// [`Error::File`] naming those there are, if the one that is asked for is not among them.
-pub fn chosen(run: &Path, all: &[(u64, PathBuf)], start: Start) -> Result<Option<usize>> {
-    let Start::Step(wanted) = start else { return Ok(all.len().checked_sub(1).filter(|_| start == Start::Newest)) };
+pub fn chosen(run: &Path, all: &[(u64, PathBuf)], start: StartFrom) -> Result<Option<usize>> {
+    let StartFrom::Step(wanted) = start else {
+        return Ok(all.len().checked_sub(1).filter(|_| start == StartFrom::Newest));
+    };
     match all.iter().position(|(step, _)| *step == wanted) {
         Some(at) => Ok(Some(at)),
         None => {
@@ -169,21 +171,21 @@ pub fn clean(run: &Path) -> Result<()> {
     if folder.exists() { clean_temporaries(folder) } else { Ok(()) }
 }
 
-/// Writes the learner's state as a checkpoint of the run in the folder `run` and removes the oldest ones beyond
+/// Writes the trainee's state as a checkpoint of the run in the folder `run` and removes the oldest ones beyond
 /// `keep_checkpoints`. `corpus` and `tokenizer` are the hashes of what the run learns from.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file, for example on a full disk; older checkpoints are then untouched.
 pub fn save(
     run: &Path,
-    learner: &impl Learner,
+    trainee: &impl Trainable,
     (corpus, tokenizer): (&str, &str),
     config: &RunConfig,
 ) -> Result<PathBuf> {
-    let trainer = learner.trainer();
+    let trainer = trainee.trainer();
     let step = trainer.steps_done();
     let path = folder(run).join(format!("step-{step}"));
-    let mut state = State {
+    let mut state = CheckpointState {
         version: VERSION,
         step,
         steps: trainer.optimizer.steps,
@@ -196,7 +198,7 @@ pub fn save(
     replace_dir_atomic(&path, |temporary| {
         trainer.model.save(temporary)?;
         save_tensors(temporary.join("optimizer.safetensors"), &moments_to_host(trainer)?, None)?;
-        learner.save(temporary)?;
+        trainee.save(temporary)?;
         state.checksums = checksums(temporary)?;
         let file = temporary.join(STATE);
         let text = serde_json::to_string_pretty(&state).map_err(|e| Error::file(&file, e.to_string()))?;
@@ -241,10 +243,10 @@ fn checksum(path: &Path) -> Result<u32> {
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::File`] naming its `state.json` where that is missing, damaged, or of another checkpoint.
-pub fn state(path: &Path) -> Result<State> {
+pub fn state(path: &Path) -> Result<CheckpointState> {
     let file = path.join(STATE);
     let text = read_text(&file)?;
-    let state: State = serde_json::from_str(&text).map_err(|e| Error::file(&file, e.to_string()))?;
+    let state: CheckpointState = serde_json::from_str(&text).map_err(|e| Error::file(&file, e.to_string()))?;
     if state.version != VERSION {
         return Err(Error::file(&file, format!("has version {}, this program reads {VERSION}", state.version)));
     }
@@ -263,7 +265,7 @@ pub fn state(path: &Path) -> Result<State> {
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or belongs to another run.
-pub fn load(path: &Path, state: &State, config: &RunConfig, device: &Device) -> Result<Trainer> {
+pub fn load(path: &Path, state: &CheckpointState, config: &RunConfig, device: &Device) -> Result<Trainer> {
     for (name, &saved) in &state.checksums {
         let file = path.join(name);
         if checksum(&file)? != saved {
@@ -315,7 +317,7 @@ fn check_weights(trainer: &Trainer, step: u64, file: &Path) -> Result<()> {
 fn moments_to_host(trainer: &Trainer) -> Result<BTreeMap<String, HostTensor>> {
     let mut tensors = BTreeMap::new();
     for (p, moments) in trainer.model.parameters.iter().zip(trainer.moments()) {
-        for (which, tensor) in moments.iter().flat_map(|Moments { m, v }| [("m", m), ("v", v)]) {
+        for (which, tensor) in moments.iter().flat_map(|AdamMoments { m, v }| [("m", m), ("v", v)]) {
             let host = HostTensor { shape: tensor.shape().to_vec(), data: tensor.read()? };
             tensors.insert(format!("{which}.{}", p.name), host);
         }
@@ -327,7 +329,7 @@ fn moments_from_host(
     trainer: &Trainer,
     file: &Path,
     mut tensors: BTreeMap<String, HostTensor>,
-) -> Result<Vec<Option<Moments>>> {
+) -> Result<Vec<Option<AdamMoments>>> {
     let device = &trainer.model.device;
     let mut take = |which: &str, name: &str, shape: &[usize]| {
         let name = format!("{which}.{name}");
@@ -343,7 +345,7 @@ fn moments_from_host(
     for p in trainer.model.parameters.iter() {
         let shape = &p.shape;
         moments.push(match trainer.trains(p.kind) {
-            true => Some(Moments { m: take("m", &p.name, shape)?, v: take("v", &p.name, shape)? }),
+            true => Some(AdamMoments { m: take("m", &p.name, shape)?, v: take("v", &p.name, shape)? }),
             false => None,
         });
     }

@@ -10,7 +10,7 @@ use super::bridge::BridgeConfig;
 use crate::files::read_text;
 use crate::model::ModelConfig;
 use crate::ops::grad_rms;
-use crate::settings::{self, Row};
+use crate::settings::{self, SettingRow};
 use crate::sparsity::{Schedule, Sharkfin};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -40,7 +40,7 @@ impl From<GradRms> for grad_rms::Rule {
 /// The optimizer and the length of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Optimizer {
+pub struct OptimizerConfig {
     /// Optimizer steps.
     pub steps: u64,
     /// Sequences in one forward pass; each has `model.block_size` tokens.
@@ -67,7 +67,7 @@ pub struct Optimizer {
     pub train_positions: bool,
 }
 
-impl Optimizer {
+impl OptimizerConfig {
     /// Learning rate at `step`.
     pub fn lr_at(&self, step: u64, schedule: &Schedule) -> f64 {
         Sharkfin { lr: self.lr, warmup_frac: self.warmup_frac, sharkfin: self.sharkfin }.at(step, self.steps, schedule)
@@ -77,7 +77,7 @@ impl Optimizer {
 /// What is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Data {
+pub struct DataConfig {
     /// Files and folders (`.py`, `.txt`, `.jsonl`); none: the built-in generator of simple Python.
     pub paths: Vec<PathBuf>,
     /// A `tokenizer.json`; none: one of `model.vocab_size` entries is trained on the data.
@@ -91,7 +91,7 @@ pub struct Data {
 /// What happens beside the optimizer steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Run {
+pub struct RuntimeConfig {
     /// `auto`, `cpu`, `gpu` or `gpu:<index or part of a name>`.
     pub device: String,
     /// Seed of everything random.
@@ -117,13 +117,13 @@ pub struct RunConfig {
     /// Shapes and variants.
     pub model: ModelConfig,
     /// Optimizer and length.
-    pub train: Optimizer,
+    pub train: OptimizerConfig,
     /// Densities.
     pub sparsity: Schedule,
     /// What is read.
-    pub data: Data,
+    pub data: DataConfig,
     /// What happens beside.
-    pub run: Run,
+    pub run: RuntimeConfig,
     /// The dense model that bridges are built to, if any are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<BridgeConfig>,
@@ -209,12 +209,12 @@ impl RunConfig {
     }
 
     /// The setting of that full or short name. Those of bridges have no short names where there are none.
-    fn row(&self, key: &str) -> Result<Row> {
+    fn row(&self, key: &str) -> Result<SettingRow> {
         let mut rows = super::settings::rows();
         // Older files say n_mlp.
         let key = if matches!(key, "n_mlp" | "model.n_mlp") { "model.d_mlp" } else { key };
         let full = rows.iter().position(|row| row.key == key);
-        let short = |row: &Row| match row.key.strip_prefix("bridge.") {
+        let short = |row: &SettingRow| match row.key.strip_prefix("bridge.") {
             Some(name) => self.bridge.is_some() && name.strip_prefix("coefficients.").unwrap_or(name) == key,
             None => row.key.split_once('.').is_some_and(|(_, name)| name == key),
         };

@@ -1,9 +1,9 @@
 //! What a run will need, before it starts.
 
+use super::communicator::Communicator;
 use super::config::RunConfig;
 use super::memory::{host_available, human_bytes};
 use super::plan::{Memory, Plan, Tape, Weights, batch};
-use super::ranks::Ranks;
 use super::step::trains;
 use crate::device::Device;
 use crate::model::{ModelConfig, Parameters};
@@ -126,9 +126,9 @@ impl Estimate {
     ///
     /// # Errors
     /// [`Error::Ranks`].
-    pub fn on_each_of(mut self, ranks: &Ranks) -> Result<Self> {
-        if ranks.size() > 1 {
-            self.on_host = ranks.place()?.on_host as u64;
+    pub fn on_each_of(mut self, communicator: &Communicator) -> Result<Self> {
+        if communicator.size() > 1 {
+            self.on_host = communicator.topology()?.on_host as u64;
             // As sent and as received.
             self.host_bytes = self.host_bytes.saturating_add(self.gradients.saturating_mul(8));
         }

@@ -96,7 +96,7 @@ impl Metrics {
 
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Logged {
+pub struct MetricsLine {
     /// Steps done.
     pub step: u64,
     /// The values by their names, without those that are not finite.
@@ -104,7 +104,7 @@ pub struct Logged {
     values: BTreeMap<String, Option<f64>>,
 }
 
-impl Logged {
+impl MetricsLine {
     /// Whether a value of that name was logged, finite or not.
     pub fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
@@ -121,7 +121,7 @@ impl Logged {
 /// # Errors
 ///
 /// [`Error::Io`] where it cannot be read, [`Error::File`] for a line that is not one of ours.
-pub fn read(run_dir: impl AsRef<Path>) -> Result<Vec<Logged>> {
+pub fn read(run_dir: impl AsRef<Path>) -> Result<Vec<MetricsLine>> {
     let path = run_dir.as_ref().join("metrics.jsonl");
     let written = match fs::read(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -2,17 +2,17 @@
 
 pub mod bridge;
 pub mod checkpoint;
+pub mod communicator;
 pub mod config;
 pub mod data;
 pub mod estimate;
 pub mod lock;
-mod looping;
 pub mod memory;
 pub mod metrics;
 pub(crate) mod plan;
 pub mod presets;
-pub mod ranks;
 pub mod run;
 pub mod settings;
 pub mod step;
 mod tensorboard;
+mod train_loop;

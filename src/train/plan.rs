@@ -397,7 +397,7 @@ impl Weights {
             let &[rows, columns] = &shape[..] else { continue };
             let hidden = matches!(kind, Kind::Hidden(_));
             let target = if hidden { schedule.target_density } else { schedule.embed_target_density };
-            let largest = sparse_linear::largest_worthwhile(memory.is_cpu(), hidden.then_some((rows, columns)));
+            let largest = sparse_linear::max_sparse_density(memory.is_cpu(), hidden.then_some((rows, columns)));
             if target <= largest {
                 let kept = (largest * rows as f64 * columns as f64) as u64;
                 for count in [rows, columns] {

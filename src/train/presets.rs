@@ -1,7 +1,7 @@
 //! Where a run's settings start from.
 
-use super::config::{Data, GradRms, Optimizer, Run, RunConfig};
-use crate::model::{ModelConfig, SparsePlaces};
+use super::config::{DataConfig, GradRms, OptimizerConfig, RunConfig, RuntimeConfig};
+use crate::model::{ModelConfig, TopkSites};
 use crate::sparsity::Schedule;
 use crate::{Error, Result};
 
@@ -21,10 +21,10 @@ impl RunConfig {
             "paper" => Ok(paper),
             "small" => Ok(Self {
                 model: ModelConfig { n_layer: 4, n_head: 16, d_model: 256, ..paper.model },
-                train: Optimizer { steps: 2500, batch_size: 8, accumulate: 1, lr: 2e-2, ..paper.train },
+                train: OptimizerConfig { steps: 2500, batch_size: 8, accumulate: 1, lr: 2e-2, ..paper.train },
                 sparsity: Schedule { target_density: 1.0 / 16.0, embed_target_density: 1.0 / 4.0, ..paper.sparsity },
-                data: Data { generated_documents: 40_000, ..paper.data },
-                run: Run { log_every: 10, eval_every: 250, checkpoint_every: 500, ..paper.run },
+                data: DataConfig { generated_documents: 40_000, ..paper.data },
+                run: RuntimeConfig { log_every: 10, eval_every: 250, checkpoint_every: 500, ..paper.run },
                 bridge: None,
             }),
             "quickstart" => Ok(Self {
@@ -36,10 +36,16 @@ impl RunConfig {
                     vocab_size: 512,
                     ..paper.model
                 },
-                train: Optimizer { steps: 1200, batch_size: 64, accumulate: 1, lr: 4e-2, ..paper.train },
+                train: OptimizerConfig { steps: 1200, batch_size: 64, accumulate: 1, lr: 4e-2, ..paper.train },
                 sparsity: Schedule { target_density: 1.0 / 16.0, embed_target_density: 1.0 / 4.0, ..paper.sparsity },
-                data: Data { generated_documents: 8_000, ..paper.data },
-                run: Run { log_every: 10, eval_every: 200, checkpoint_every: 400, eval_sequences: 256, ..paper.run },
+                data: DataConfig { generated_documents: 8_000, ..paper.data },
+                run: RuntimeConfig {
+                    log_every: 10,
+                    eval_every: 200,
+                    checkpoint_every: 400,
+                    eval_sequences: 256,
+                    ..paper.run
+                },
                 bridge: None,
             }),
             "circuits" => {
@@ -49,15 +55,21 @@ impl RunConfig {
                     model: ModelConfig { vocab_size: 1024, ..quick.model },
                     // Which of two lines came last is a matter of position; without any, fewer tasks are learned. Of the same tokens more
                     // is learned in more and smaller steps.
-                    train: Optimizer { steps: 42_000, batch_size: 16, lr: 3e-2, train_positions: true, ..quick.train },
+                    train: OptimizerConfig {
+                        steps: 42_000,
+                        batch_size: 16,
+                        lr: 3e-2,
+                        train_positions: true,
+                        ..quick.train
+                    },
                     sparsity: Schedule {
                         target_density: 1.0 / 16.0,
                         embed_target_density: 1.0 / 8.0,
                         anneal_stop_frac: 0.4,
                         ..quick.sparsity
                     },
-                    data: Data { generated_documents: 60_000, ..quick.data },
-                    run: Run { eval_every: 8400, checkpoint_every: 8400, ..quick.run },
+                    data: DataConfig { generated_documents: 60_000, ..quick.data },
+                    run: RuntimeConfig { eval_every: 8400, checkpoint_every: 8400, ..quick.run },
                     bridge: None,
                 })
             }
@@ -78,14 +90,14 @@ impl RunConfig {
                 d_mlp: None,
                 rms_norm: true,
                 afrac: Some(0.25),
-                afrac_loctypes: SparsePlaces::all_sublayer(),
+                afrac_loctypes: TopkSites::all_sublayer(),
                 tied_unembed: false,
                 enable_bigram_table: true,
                 learnable_bigram_table: true,
                 sink: true,
                 ..ModelConfig::default()
             },
-            train: Optimizer {
+            train: OptimizerConfig {
                 steps: 244_140,
                 batch_size: 32,
                 accumulate: 16,
@@ -107,8 +119,8 @@ impl RunConfig {
                 min_alive: 4,
                 sparse_biases: false,
             },
-            data: Data { paths: Vec::new(), tokenizer: None, generated_documents: 2_000_000, val_fraction: 0.02 },
-            run: Run {
+            data: DataConfig { paths: Vec::new(), tokenizer: None, generated_documents: 2_000_000, val_fraction: 0.02 },
+            run: RuntimeConfig {
                 device: "auto".into(),
                 seed: 0,
                 log_every: 10,

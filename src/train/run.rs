@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::checkpoint;
+use super::communicator::{Communication, Communicator};
 use super::config::RunConfig;
 use super::data::{self, RunData};
 use super::estimate::Estimate;
 use super::lock::RunLock;
-use super::looping::{Looping, evaluate};
 use super::metrics::Metrics;
-use super::ranks::{Communication, Ranks};
 use super::step::{StepNumbers, StepRecord, Trainer};
+use super::train_loop::{TrainLoop, evaluate};
 use crate::device::Device;
 use crate::files::{check_output_folder, clean_temporaries, write_atomic};
 use crate::model::{Batch, Model, Sampling, generate};
@@ -31,7 +31,7 @@ pub enum Event<'a> {
     /// The run goes on from a checkpoint with this many steps done.
     Resumed(u64),
     /// A logged step.
-    Step(&'a Progress),
+    Step(&'a StepProgress),
     /// A checkpoint was written.
     Saved(&'a Path),
     /// All steps are done and saved, or those that there was time for. What remains is measured.
@@ -40,7 +40,7 @@ pub enum Event<'a> {
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct StepProgress {
     /// Steps done.
     pub step: u64,
     /// Steps of the whole run.
@@ -58,7 +58,7 @@ pub struct Progress {
 }
 
 /// How a run ended.
-pub struct Outcome {
+pub struct TrainResult {
     /// The trained model.
     pub model: Model,
     /// Its tokenizer.
@@ -84,7 +84,7 @@ pub struct Outcome {
 }
 
 /// What a run trains: a [`Trainer`], or one with something beside it.
-pub trait Learner {
+pub trait Trainable {
     /// What a step leaves to be read back when convenient.
     type Record;
 
@@ -121,7 +121,7 @@ pub trait Learner {
     fn save(&self, folder: &Path) -> Result<()>;
 }
 
-impl Learner for Trainer {
+impl Trainable for Trainer {
     type Record = StepRecord;
 
     fn trainer(&self) -> &Trainer {
@@ -157,7 +157,7 @@ impl Learner for Trainer {
 
 /// Where a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StartFrom {
     /// At the beginning of a new run.
     New,
     /// At the newest checkpoint of the run in the folder, or at its beginning if there is none.
@@ -166,7 +166,7 @@ pub enum Start {
     Step(u64),
 }
 
-impl From<bool> for Start {
+impl From<bool> for StartFrom {
     /// Whether a run is resumed.
     fn from(resume: bool) -> Self {
         if resume { Self::Newest } else { Self::New }
@@ -187,7 +187,7 @@ pub struct Run<'a> {
     /// before it are saved.
     pub observer: Observer<'a>,
     /// The processes that train together. All have the same settings, folder and cache; rank 0 alone writes there.
-    pub ranks: Ranks,
+    pub communicator: Communicator,
 }
 
 impl Run<'_> {
@@ -196,32 +196,32 @@ impl Run<'_> {
     /// # Errors
     /// Anything that can go wrong, with what it was; what was saved stays. A new run refuses a folder that already holds
     /// one; both refuse one that another process is writing in.
-    pub fn execute(&self, start: impl Into<Start>, watch: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    pub fn execute(&self, start: impl Into<StartFrom>, watch: &mut dyn FnMut(Event<'_>)) -> Result<TrainResult> {
         let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
-        let estimate = Estimate::on(&self.ranks.share(&self.config)?, &self.device);
+        let estimate = Estimate::on(&self.communicator.share(&self.config)?, &self.device);
         self.execute_with(start, estimate, fresh, |trainer, _| Ok(trainer), watch)
     }
 
-    /// As [`Run::execute`], with another learner than the trainer alone, and its estimate. Training starts with the model that
-    /// `fresh` gives; `learner` is given the trainer and, where the run goes on, the checkpoint's folder.
+    /// As [`Run::execute`], with another trainee than the trainer alone, and its estimate. Training starts with the model that
+    /// `fresh` gives; `trainee` is given the trainer and, where the run goes on, the checkpoint's folder.
     ///
     /// # Errors
-    /// Those of [`Run::execute`] and of `learner`.
-    pub fn execute_with<L: Learner>(
+    /// Those of [`Run::execute`] and of `trainee`.
+    pub fn execute_with<L: Trainable>(
         &self,
-        start: impl Into<Start>,
+        start: impl Into<StartFrom>,
         estimate: Estimate,
         fresh: impl FnOnce() -> Result<Model>,
-        learner: impl FnOnce(Trainer, Option<&Path>) -> Result<L>,
+        trainee: impl FnOnce(Trainer, Option<&Path>) -> Result<L>,
         watch: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Outcome> {
+    ) -> Result<TrainResult> {
         let start = start.into();
-        self.ranks.agree("settings", &self.config.to_toml()?)?;
-        let own = self.ranks.share(&self.config)?;
-        let estimate = estimate.on_each_of(&self.ranks)?;
+        self.communicator.assert_all_equal("settings", &self.config.to_toml()?)?;
+        let own = self.communicator.share(&self.config)?;
+        let estimate = estimate.on_each_of(&self.communicator)?;
         watch(Event::Planned(&estimate, &self.device));
         estimate.check(&self.device)?;
-        let _lock = match self.ranks.first() {
+        let _lock = match self.communicator.is_root() {
             true => {
                 // Found out now, not after a tokenizer has been trained.
                 check_output_folder(&self.folder)?;
@@ -230,27 +230,27 @@ impl Run<'_> {
             false => None,
         };
         let data = self.data(start)?;
-        self.ranks.agree("data (documents, tokenizer or split)", &data.corpus.key)?;
+        self.communicator.assert_all_equal("data (documents, tokenizer or split)", &data.corpus.key)?;
         watch(Event::Data(&data));
         let (trainer, from) = self.trainer(start, &own, &data, fresh, watch)?;
-        let mut learner = learner(trainer, from.as_deref())?;
-        let first = learner.trainer().steps_done();
-        let mut metrics = match self.ranks.first() {
+        let mut trainee = trainee(trainer, from.as_deref())?;
+        let first = trainee.trainer().steps_done();
+        let mut metrics = match self.communicator.is_root() {
             true => Some(Metrics::open(&self.folder, Some(first + 1))?),
             false => None,
         };
         let held_out = data::held_out(&self.config, &data.corpus.validation)?;
-        let looping = Looping { run: self, own: &own, data: &data, held_out: &held_out };
-        looping.compare(&learner)?;
-        let before = self.ranks.communication();
-        let spent = looping.until_done(&mut learner, metrics.as_mut(), watch)?;
+        let train_loop = TrainLoop { run: self, own: &own, data: &data, held_out: &held_out };
+        train_loop.compare(&trainee)?;
+        let before = self.communicator.communication();
+        let spent = train_loop.run(&mut trainee, metrics.as_mut(), watch)?;
         watch(Event::Trained);
 
-        let communication = self.ranks.communication();
-        let done = learner.trainer().steps_done();
+        let communication = self.communicator.communication();
+        let done = trainee.trainer().steps_done();
         let finished = done == self.config.train.steps;
-        let report = finished && self.ranks.first();
-        let validation = match report.then(|| evaluate(learner.trainer(), &own, &held_out, &self.observer)) {
+        let report = finished && self.communicator.is_root();
+        let validation = match report.then(|| evaluate(trainee.trainer(), &own, &held_out, &self.observer)) {
             None | Some(Err(Error::Stopped)) => None,
             Some(loss) => Some(loss?),
         };
@@ -263,10 +263,10 @@ impl Run<'_> {
             None => None,
         };
         let checkpoint = checkpoint::folder(&self.folder).join(format!("step-{done}"));
-        let model = learner.into_model();
+        let model = trainee.into_model();
         let nonzeros = nonzeros(&model)?;
         let tokens = (done - first) * self.config.tokens_per_step();
-        Ok(Outcome {
+        Ok(TrainResult {
             model,
             tokenizer: data.tokenizer,
             checkpoint,
@@ -282,22 +282,22 @@ impl Run<'_> {
     }
 
     /// The run's tokenizer and tokens. Rank 0 makes what is not there yet; the others then find it.
-    fn data(&self, start: Start) -> Result<RunData> {
-        if self.ranks.first() {
+    fn data(&self, start: StartFrom) -> Result<RunData> {
+        if self.communicator.is_root() {
             let data = data::prepare(&self.config, self.open(start)?, &self.cache, &self.observer)?;
-            self.ranks.meet()?;
+            self.communicator.barrier()?;
             return Ok(data);
         }
-        self.ranks.meet()?;
+        self.communicator.barrier()?;
         data::prepare(&self.config, Tokenizer::load(self.folder.join("tokenizer.json"))?, &self.cache, &self.observer)
     }
 
     /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run that is there.
-    fn open(&self, start: Start) -> Result<Tokenizer> {
+    fn open(&self, start: StartFrom) -> Result<Tokenizer> {
         let (settings, tokenizer) = (self.folder.join("config.toml"), self.folder.join("tokenizer.json"));
         // A run killed before it had settings is begun anew, not resumed.
         clean_temporaries(&self.folder)?;
-        if start != Start::New {
+        if start != StartFrom::New {
             checkpoint::clean(&self.folder)?;
             return self.kept_tokenizer(&tokenizer, start);
         }
@@ -316,7 +316,7 @@ impl Run<'_> {
     }
 
     /// The tokenizer that the run began with. One that was exchanged is refused here, before it makes a corpus.
-    fn kept_tokenizer(&self, path: &Path, start: Start) -> Result<Tokenizer> {
+    fn kept_tokenizer(&self, path: &Path, start: StartFrom) -> Result<Tokenizer> {
         if !path.exists() {
             let message = "is missing: a run goes on only with the tokenizer that it began with; put that file back";
             return Err(Error::file(path, message));
@@ -333,7 +333,7 @@ impl Run<'_> {
     /// The model's training as it starts, or as a checkpoint left it, with that one's folder.
     fn trainer(
         &self,
-        start: Start,
+        start: StartFrom,
         own: &RunConfig,
         data: &RunData,
         fresh: impl FnOnce() -> Result<Model>,
@@ -350,7 +350,7 @@ impl Run<'_> {
         let all = checkpoint::list(&self.folder)?;
         let Some(at) = checkpoint::chosen(&self.folder, &all, start)? else {
             let mut trainer = Trainer::new(fresh()?, own.train.clone(), own.sparsity.clone())?;
-            trainer.join(self.ranks.clone())?;
+            trainer.join(self.communicator.clone())?;
             return Ok((trainer, None));
         };
         let (step, path) = &all[at];
@@ -358,8 +358,8 @@ impl Run<'_> {
             Ok(trainer) => trainer,
             Err(error) => return Err(self.with_whole(error, &all[..at], own, data)),
         };
-        trainer.join(self.ranks.clone())?;
-        if self.ranks.first() {
+        trainer.join(self.communicator.clone())?;
+        if self.communicator.is_root() {
             checkpoint::set_aside(&self.folder, &all[at + 1..])?;
         }
         watch(Event::Resumed(*step));

@@ -1,10 +1,10 @@
 //! All settings of a run: what each may be, and what they mean together.
 
 use super::bridge::{BridgeConfig, Coefficients};
-use super::config::{Data, Optimizer, Run, RunConfig};
+use super::config::{DataConfig, OptimizerConfig, RunConfig, RuntimeConfig};
 use crate::model::{Kind, MODEL_SETTINGS, Parameters};
 use crate::ops::weight_topk::Neurons;
-use crate::settings::{self, Row, Setting, Takes, above, below, between, grouped, within};
+use crate::settings::{self, Setting, SettingRow, Takes, above, below, between, grouped, within};
 use crate::sparsity::{SPARSITY_SETTINGS, keep_counts};
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ const MANY: u64 = 1_000_000_000;
 /// What a number may be that becomes a divisor in 32 bits.
 const TINY: f64 = 1e-30;
 
-const TRAIN: &[Setting<Optimizer>] = &[
+const TRAIN: &[Setting<OptimizerConfig>] = &[
     Setting::number("steps", Takes::Count(1, MANY), "optimizer steps", |t| t.steps.into()),
     Setting::number("batch_size", Takes::Count(1, MAX_TOKENS_PER_STEP), "sequences in a forward pass", |t| {
         t.batch_size.into()
@@ -38,7 +38,7 @@ const TRAIN: &[Setting<Optimizer>] = &[
     Setting::other("train_positions", Takes::Flag, "position embeddings are trained; otherwise they stay zero"),
 ];
 
-const DATA: &[Setting<Data>] = &[
+const DATA: &[Setting<DataConfig>] = &[
     Setting::other("paths", Takes::Texts("a path or a list of paths"), "files and folders; [] for generated Python"),
     Setting::maybe_other("tokenizer", Takes::Text("a path"), "a tokenizer.json; none: one is trained"),
     Setting::number("generated_documents", Takes::Count(0, MANY), "documents of generated Python", |d| {
@@ -47,7 +47,7 @@ const DATA: &[Setting<Data>] = &[
     Setting::number("val_fraction", between(0.0, 1.0), "share of documents held out", |d| d.val_fraction.into()),
 ];
 
-const RUN: &[Setting<Run>] = &[
+const RUN: &[Setting<RuntimeConfig>] = &[
     Setting::other("device", Takes::Text("auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME"), "where it runs"),
     // TOML has no larger numbers.
     Setting::number("seed", Takes::Count(0, i64::MAX as u64), "of everything random", |r| r.seed.into()),
@@ -88,7 +88,7 @@ const COEFFICIENTS: &[Setting<Coefficients>] = &[
 ];
 
 /// All settings by their full names, those of bridges last. Where two have one short name, the first is meant by it.
-pub fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<SettingRow> {
     let mut all = settings::rows("model", MODEL_SETTINGS);
     all.extend(settings::rows("train", TRAIN));
     all.extend(settings::rows("sparsity", SPARSITY_SETTINGS));

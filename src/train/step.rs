@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::config::Optimizer;
-use super::ranks::Ranks;
-use super::ranks::buckets::Buckets;
+use super::communicator::Communicator;
+use super::communicator::buckets::Buckets;
+use super::config::OptimizerConfig;
 use crate::device::Tensor;
-use crate::model::{Batch, Kind, Model, ModelConfig, Parameter, Sites, Weights};
+use crate::model::{Batch, Hooks, Kind, Model, ModelConfig, NoHooks, Parameter, Weights};
 use crate::observer::Observer;
-use crate::ops::compress::Compressed;
+use crate::ops::compress::SparseMatrix;
 use crate::ops::{adam, add, grad_rms};
 use crate::sparsity::{self, Schedule};
 use crate::tape::Tape;
@@ -19,16 +19,16 @@ pub struct Trainer {
     /// The model.
     pub model: Model,
     /// The optimizer's settings.
-    pub optimizer: Optimizer,
+    pub optimizer: OptimizerConfig,
     /// The densities.
     pub schedule: Schedule,
     /// Whether linear layers multiply by the nonzeros of their weights instead of by whole matrices. `None`: wherever
     /// that is worthwhile.
     pub use_compressed: Option<bool>,
-    ranks: Ranks,
+    communicator: Communicator,
     step: u64,
-    moments: Vec<Option<Moments>>,
-    compressed: Vec<Option<Arc<Compressed>>>,
+    moments: Vec<Option<AdamMoments>>,
+    compressed: Vec<Option<Arc<SparseMatrix>>>,
     /// How many there were after the last step.
     sparse_products: usize,
     /// The gradient that every micro-batch's loss starts from: its share of the step.
@@ -36,7 +36,7 @@ pub struct Trainer {
 }
 
 /// Adam's moments of one parameter. They stay dense.
-pub(crate) struct Moments {
+pub(crate) struct AdamMoments {
     pub(crate) m: Tensor,
     pub(crate) v: Tensor,
 }
@@ -60,7 +60,7 @@ pub struct StepRecord {
 }
 
 /// Whether parameters of this kind are trained.
-pub(crate) fn trains(config: &ModelConfig, optimizer: &Optimizer, kind: Kind) -> bool {
+pub(crate) fn trains(config: &ModelConfig, optimizer: &OptimizerConfig, kind: Kind) -> bool {
     match kind {
         Kind::LogitsBias => false,
         Kind::Position => optimizer.train_positions,
@@ -92,7 +92,7 @@ impl Trainer {
     /// # Errors
     /// The device's limits, naming the tensor; [`Error::Text`] naming a parameter that is held compressed, and
     /// [`Error::NonFiniteSite`] naming one that was loaded with numbers that are not finite.
-    pub fn new(model: Model, optimizer: Optimizer, schedule: Schedule) -> Result<Self> {
+    pub fn new(model: Model, optimizer: OptimizerConfig, schedule: Schedule) -> Result<Self> {
         schedule.validate()?;
         if model.parameters.loaded_not_finite()
             && let Some(found) = model.parameters.not_finite()?.into_iter().next()
@@ -106,7 +106,7 @@ impl Trainer {
             optimizer,
             schedule,
             use_compressed: None,
-            ranks: Ranks::alone(),
+            communicator: Communicator::single(),
             step: 0,
             moments,
             compressed,
@@ -119,7 +119,7 @@ impl Trainer {
                 true => {
                     // Refused here, not halfway through the first step.
                     p.dense()?;
-                    Some(Moments { m: zeros("m")?, v: zeros("v")? })
+                    Some(AdamMoments { m: zeros("m")?, v: zeros("v")? })
                 }
                 false => None,
             });
@@ -137,23 +137,23 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn join(&mut self, ranks: Ranks) -> Result<()> {
-        self.seed.write(&[self.share_of(&ranks)])?;
-        self.ranks = ranks;
+    pub fn join(&mut self, communicator: Communicator) -> Result<()> {
+        self.seed.write(&[self.share_of(&communicator)])?;
+        self.communicator = communicator;
         Ok(())
     }
 
     /// The share of a micro-batch in the step.
-    fn share_of(&self, ranks: &Ranks) -> f32 {
-        1.0 / (self.optimizer.accumulate.max(1) * ranks.size()) as f32
+    fn share_of(&self, communicator: &Communicator) -> f32 {
+        1.0 / (self.optimizer.accumulate.max(1) * communicator.size()) as f32
     }
 
     pub(crate) fn share(&self) -> f32 {
-        self.share_of(&self.ranks)
+        self.share_of(&self.communicator)
     }
 
-    pub(crate) fn ranks(&self) -> &Ranks {
-        &self.ranks
+    pub(crate) fn communicator(&self) -> &Communicator {
+        &self.communicator
     }
 
     /// Steps done.
@@ -161,19 +161,19 @@ impl Trainer {
         self.step
     }
 
-    pub(super) fn moments(&self) -> &[Option<Moments>] {
+    pub(super) fn moments(&self) -> &[Option<AdamMoments>] {
         &self.moments
     }
 
     /// Takes up training where a checkpoint left it.
-    pub(super) fn restore(&mut self, step: u64, moments: Vec<Option<Moments>>) -> Result<()> {
+    pub(super) fn restore(&mut self, step: u64, moments: Vec<Option<AdamMoments>>) -> Result<()> {
         self.step = step;
         self.moments = moments;
         self.recompress()
     }
 
     /// Nonzeros of the parameters in their compressed form, where linear layers use it; for evaluation.
-    pub fn compressed(&self) -> &[Option<Arc<Compressed>>] {
+    pub fn compressed(&self) -> &[Option<Arc<SparseMatrix>>] {
         &self.compressed
     }
 
@@ -209,7 +209,7 @@ impl Trainer {
     /// Those of the operations. Numbers that are not finite are not looked for here but in [`Trainer::numbers`], since
     /// that waits for the device.
     pub fn step(&mut self, batches: &[Batch]) -> Result<StepRecord> {
-        self.step_with(batches, &mut (), sparsity::enforce)
+        self.step_with(batches, &mut NoHooks, sparsity::apply_topk_and_decay)
     }
 
     /// As [`Trainer::step`], given up with [`Error::Stopped`] once it is to stop; the model is then as it was before.
@@ -218,19 +218,19 @@ impl Trainer {
     /// Those of [`Trainer::step`], and [`Error::Stopped`].
     pub fn step_observed(&mut self, batches: &[Batch], observer: &Observer) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, &mut { *observer }, observer)?;
-        self.update(losses, gradients, sparsity::enforce)
+        self.update(losses, gradients, sparsity::apply_topk_and_decay)
     }
 
-    /// As [`Trainer::step`], with someone at the forward pass's sites, and another hand than [`sparsity::enforce`] to keep
+    /// As [`Trainer::step`], with someone at the forward pass's sites, and another hand than [`sparsity::apply_topk_and_decay`] to keep
     /// and decay weights.
     pub(crate) fn step_with(
         &mut self,
         batches: &[Batch],
-        sites: &mut dyn Sites,
-        enforce: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
+        sites: &mut dyn Hooks,
+        apply_rules: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, sites, &Observer::default())?;
-        self.update(losses, gradients, enforce)
+        self.update(losses, gradients, apply_rules)
     }
 
     /// Does one step along `gradients`, one for each parameter that is trained. `losses` are the model's own on each
@@ -242,7 +242,7 @@ impl Trainer {
         &mut self,
         losses: Vec<Tensor>,
         gradients: Vec<Option<Tensor>>,
-        mut enforce: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
+        mut apply_rules: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (step, steps) = (self.step, self.optimizer.steps);
         let lr = self.optimizer.lr_at(step, &self.schedule);
@@ -267,10 +267,10 @@ impl Trainer {
         self.compressed.clear();
         // All that is done to a matrix is done while it is in the caches.
         for ((p, moments), gradient) in self.model.parameters.iter_mut().zip(&mut self.moments).zip(gradients) {
-            if let (Some(Moments { m, v }), Some(gradient)) = (moments, gradient) {
+            if let (Some(AdamMoments { m, v }), Some(gradient)) = (moments, gradient) {
                 adam::apply(p.dense_mut()?, &gradient, m, v, Some(&factor), &settings)?;
             }
-            enforce(p, &self.schedule, at, decay)?;
+            apply_rules(p, &self.schedule, at, decay)?;
             self.compressed.push(sparsity::compress(p, &self.schedule, at, self.use_compressed)?);
         }
         self.step += 1;
@@ -291,7 +291,7 @@ impl Trainer {
     fn gradients(
         &self,
         batches: &[Batch],
-        sites: &mut dyn Sites,
+        sites: &mut dyn Hooks,
         observer: &Observer,
     ) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
         if batches.len() != self.optimizer.accumulate {
@@ -301,7 +301,7 @@ impl Trainer {
         let device = &self.model.device;
         let mut total: Vec<Option<Tensor>> = (0..self.model.parameters.len()).map(|_| None).collect();
         let mut losses = Vec::with_capacity(batches.len());
-        let mut buckets = Buckets::new(&self.ranks);
+        let mut buckets = Buckets::new(&self.communicator);
         for (i, batch) in batches.iter().enumerate() {
             let mut tape = Tape::new();
             let weights = Weights::new(&self.model, &mut tape, |kind| self.trains(kind), &self.compressed);

@@ -6,7 +6,7 @@ use gossamer::model::{Model, ModelConfig};
 use gossamer::observer::Observer;
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
-use gossamer::train::run::Learner;
+use gossamer::train::run::Trainable;
 use gossamer::train::step::Trainer;
 
 use crate::variants::{config as model, prompts};

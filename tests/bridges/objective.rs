@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gossamer::bridges::{Gradients, Objective, Terms};
+use gossamer::bridges::{BridgeGradients, Objective, Terms};
 use gossamer::device::Device;
 use gossamer::model::{Kind, ModelConfig, Weights};
 use gossamer::train::bridge::Coefficients;
@@ -35,7 +35,7 @@ fn run_drawing(
     let (losses, gradients) = objective.gradients(&pair.tokens, pair.sequences, 1.0, &wanted).unwrap();
     let terms = losses.read().unwrap();
     assert_eq!(objective.losses(&pair.tokens, pair.sequences).unwrap().read().unwrap(), terms);
-    let Gradients { sparse: of_sparse, bridges: of_bridges } = gradients;
+    let BridgeGradients { sparse: of_sparse, bridges: of_bridges } = gradients;
     let mut named = BTreeMap::new();
     for (p, gradient) in sparse.parameters.iter().zip(of_sparse) {
         assert_eq!(gradient.is_some(), wanted(p.kind), "{}", p.name);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gossamer::bridges::{Change, Channel, Question, Ratio, Steering};
+use gossamer::bridges::{Change, Channel, PromptPair, Ratio, Steering};
 use gossamer::device::Device;
 use gossamer::model::Edit;
 
@@ -199,11 +199,11 @@ fn the_one_channel_that_leads_anywhere_ranks_first() {
     let width = weight.shape[1];
     weight.data.iter_mut().enumerate().for_each(|(i, w)| *w = if i % width == 9 { 5.0 + i as f32 } else { 0.0 });
     let all = sequences(&pair);
-    let questions: Vec<Question> = (0..2)
+    let questions: Vec<PromptPair> = (0..2)
         .map(|i| {
             let mut counterfactual = all[i].clone();
             counterfactual[1] = (counterfactual[1] + 1) % 5;
-            Question { prompt: all[i].clone(), counterfactual, answer: vec![1], other: vec![2] }
+            PromptPair { prompt: all[i].clone(), counterfactual, answer: vec![1], other: vec![2] }
         })
         .collect();
     let channels: Vec<Channel> = (0..width).map(|index| Channel { sublayer: 2, index }).collect();

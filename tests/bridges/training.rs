@@ -7,15 +7,15 @@ use gossamer::model::{Model, ModelConfig};
 use gossamer::observer::Observer;
 use gossamer::sparsity::Schedule;
 use gossamer::train::bridge::{BridgeConfig, Coefficients};
-use gossamer::train::config::{Optimizer, RunConfig};
-use gossamer::train::run::Learner;
+use gossamer::train::config::{OptimizerConfig, RunConfig};
+use gossamer::train::run::Trainable;
 use gossamer::train::step::Trainer;
 
 use crate::common::devices;
 use crate::variants::{config, prompts};
 
-fn optimizer(steps: u64, accumulate: usize) -> Optimizer {
-    Optimizer { steps, batch_size: 3, accumulate, lr: 2e-2, ..RunConfig::preset("quickstart").unwrap().train }
+fn optimizer(steps: u64, accumulate: usize) -> OptimizerConfig {
+    OptimizerConfig { steps, batch_size: 3, accumulate, lr: 2e-2, ..RunConfig::preset("quickstart").unwrap().train }
 }
 
 fn schedule() -> Schedule {
@@ -31,7 +31,7 @@ fn sparse_config() -> ModelConfig {
     config(r#""d_model": 16, "afrac": 0.25, "rms_norm": true, "sink": true, "tied_unembed": false"#)
 }
 
-fn trainer_of(device: &Device, optimizer: Optimizer) -> Trainer {
+fn trainer_of(device: &Device, optimizer: OptimizerConfig) -> Trainer {
     Trainer::new(Model::new(sparse_config(), 7, device).unwrap(), optimizer, schedule()).unwrap()
 }
 
@@ -39,7 +39,7 @@ fn settings(coefficients: Coefficients) -> BridgeConfig {
     BridgeConfig { dense: "dense".into(), lr: 1e-2, coefficients, ..BridgeConfig::default() }
 }
 
-fn bridged(device: &Device, optimizer: Optimizer, coefficients: Coefficients) -> BridgeTrainer {
+fn bridged(device: &Device, optimizer: OptimizerConfig, coefficients: Coefficients) -> BridgeTrainer {
     let dense = Model::new(config(""), 3, device).unwrap();
     BridgeTrainer::new(trainer_of(device, optimizer), dense, settings(coefficients), 7, None).unwrap()
 }
@@ -59,10 +59,10 @@ fn the_sparse_recipe_is_unchanged() {
     for step in 0..12 {
         let batches = batches(step, 2);
         let (a, b) = (
-            Learner::step(&mut alone, &batches, &Observer::default()).unwrap(),
+            Trainable::step(&mut alone, &batches, &Observer::default()).unwrap(),
             beside.step(&batches, &Observer::default()).unwrap(),
         );
-        let ((a, _), (b, _)) = (Learner::numbers(&alone, &a).unwrap(), beside.numbers(&b).unwrap());
+        let ((a, _), (b, _)) = (Trainable::numbers(&alone, &a).unwrap(), beside.numbers(&b).unwrap());
         assert_eq!((a.loss, a.grad_rms, a.lr, a.density), (b.loss, b.grad_rms, b.lr, b.density), "step {step}");
     }
     assert_eq!(alone.model.parameters.to_host().unwrap(), beside.sparse.model.parameters.to_host().unwrap());
@@ -111,7 +111,7 @@ fn checkpoints_go_on_bit_for_bit_and_other_models_are_refused() {
         "{message}"
     );
     let mut other = sparse();
-    Learner::step(&mut other, &batches(0, 1), &Observer::default()).unwrap();
+    Trainable::step(&mut other, &batches(0, 1), &Observer::default()).unwrap();
     let message = open(dense(3), other).unwrap_err();
     assert!(message.contains("another sparse model"), "{message}");
     std::fs::remove_file(folder.path().join("bridges_optimizer.safetensors")).unwrap();

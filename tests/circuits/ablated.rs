@@ -35,10 +35,10 @@ fn the_loss_without_the_circuit_follows_from_the_file() {
     let keep = file.keep(&layout).unwrap();
     let score = |prompt: &[u32], right: u32, wrong: u32| {
         let logits = oracle::forward(&config, &state, prompt, &mut |site, values| {
-            let Some(slot) = layout.slot(site) else { return };
+            let Some(block) = layout.block(site) else { return };
             for (i, x) in values.iter_mut().enumerate() {
-                if keep[slot.start + i % slot.width] {
-                    *x = f64::from(means[site][i % slot.width]);
+                if keep[block.start + i % block.width] {
+                    *x = f64::from(means[site][i % block.width]);
                 }
             }
         });
@@ -48,9 +48,10 @@ fn the_loss_without_the_circuit_follows_from_the_file() {
     let calibration = file.losses.train.ablated_calibration.expect("it is in the file");
     let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
     for pair in file.pairs(None, &tokenizer, config.block_size).unwrap().tokens {
-        let positive = score(&pair.positive, pair.target, pair.alternative);
-        let negative = score(&pair.negative, pair.alternative, pair.target);
-        for z in [calibration.scale * positive + calibration.shift, calibration.scale * negative - calibration.shift] {
+        let clean = score(&pair.clean, pair.target, pair.alternative);
+        let counterfactual = score(&pair.counterfactual, pair.alternative, pair.target);
+        for z in [calibration.scale * clean + calibration.shift, calibration.scale * counterfactual - calibration.shift]
+        {
             loss += (-z).exp().ln_1p();
             right += f64::from(u8::from(z > 0.0));
             count += 1.0;

@@ -3,9 +3,9 @@
 use std::fs;
 
 use gossamer::circuits::Binary;
-use gossamer::circuits::binarise::{BinaryLoss, FRACTIONS, Step, Steps};
-use gossamer::circuits::prune::Judge;
-use gossamer::circuits::{Calibration, Questions};
+use gossamer::circuits::binarise::{BinaryLoss, BinaryStep, BinarySteps, FRACTIONS};
+use gossamer::circuits::prune::CircuitScorer;
+use gossamer::circuits::{Calibration, TaskBatch};
 use gossamer::model::{Batch, Recorder, Weights};
 use gossamer::tape::Tape;
 
@@ -17,27 +17,27 @@ fn the_planted_circuit_works_with_two_states_a_node() {
     for device in devices() {
         let model = planted(&device);
         let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
-        let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
-        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+        let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
+        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
         let mut keep = vec![false; nodes.layout.len()];
         PLANTED.iter().for_each(|node| keep[nodes.layout.number(*node).unwrap()] = true);
-        let steps = judge.binarise(&keep).unwrap();
+        let steps = scorer.binarise(&keep).unwrap();
         assert_eq!(steps.iter().map(|step| step.node).collect::<Vec<_>>(), PLANTED);
-        for Step { low, high, threshold, fraction, .. } in &steps {
+        for BinaryStep { low, high, threshold, fraction, .. } in &steps {
             assert!(low < high && FRACTIONS.contains(fraction));
             assert!((f64::from(low + (high - low) * *fraction as f32) - f64::from(*threshold)).abs() < 1e-5);
         }
-        let loss = |steps: &[Step]| {
-            let answers = judge.stepped(&keep, steps).unwrap();
+        let loss = |steps: &[BinaryStep]| {
+            let answers = scorer.stepped(&keep, steps).unwrap();
             answers.loss(answers.calibrate())
         };
-        let (plain, _) = judge.loss(&keep).unwrap();
+        let (plain, _) = scorer.loss(&keep).unwrap();
         assert_eq!(loss(&[]), plain);
         assert!(plain < 0.1 && loss(&steps) < 0.1, "{plain} becomes {}: {steps:?}", loss(&steps));
         // Other pairs have the same circuit.
-        let others = Questions::new(&model, &pairs(32, 5)).unwrap();
-        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &others };
-        let answers = judge.stepped(&keep, &steps).unwrap();
+        let others = TaskBatch::new(&model, &pairs(32, 5)).unwrap();
+        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &others };
+        let answers = scorer.stepped(&keep, &steps).unwrap();
         assert!(answers.loss(answers.calibrate()) < 0.15);
 
         // A threshold that nothing reaches leaves one state, which says nothing.
@@ -56,8 +56,8 @@ fn steps_replace_their_channel_alone() {
         let model = planted(&device);
         let weights = Weights::constant(&model, &[]);
         let batch = Batch::new(&device, &model.config, &[0, 4, 5, 6, 1, 7, 8, 9], 2).unwrap();
-        let step = Step { node: PLANTED[0], low: -0.5, high: 0.25, threshold: 0.0, fraction: 0.5 };
-        let mut sites = (Recorder::default(), (Steps::new(&[step]), Recorder::default()));
+        let step = BinaryStep { node: PLANTED[0], low: -0.5, high: 0.25, threshold: 0.0, fraction: 0.5 };
+        let mut sites = (Recorder::default(), (BinarySteps::new(&[step]), Recorder::default()));
         model.forward(&mut Tape::new(), &weights, &batch, &mut sites).unwrap();
         let find = |recorder: &Recorder| {
             let (_, value) = recorder.sites.iter().find(|(site, _)| site == "0.attn.act_in").unwrap();
@@ -74,15 +74,15 @@ fn steps_replace_their_channel_alone() {
             assert_eq!(*y, want, "{i}");
         }
         assert!(before[0] > 0.0 && before[4 * 8] < 0.0);
-        let outside = Step { node: gossamer::circuits::Node { index: 8, ..PLANTED[0] }, ..step };
-        let refused = model.forward(&mut Tape::new(), &weights, &batch, &mut Steps::new(&[outside]));
+        let outside = BinaryStep { node: gossamer::circuits::Node { index: 8, ..PLANTED[0] }, ..step };
+        let refused = model.forward(&mut Tape::new(), &weights, &batch, &mut BinarySteps::new(&[outside]));
         assert!(refused.err().unwrap().to_string().contains("0.attn.act_in[8]"));
     }
 }
 
 #[test]
 fn the_file_is_read_as_written_and_damage_is_named() {
-    let step = Step { node: PLANTED[1], low: 0.0, high: 1.5, threshold: 0.75, fraction: 0.5 };
+    let step = BinaryStep { node: PLANTED[1], low: 0.0, high: 1.5, threshold: 0.75, fraction: 0.5 };
     let binary = Binary {
         version: 1,
         model: "sha256:0".into(),
@@ -100,7 +100,7 @@ fn the_file_is_read_as_written_and_damage_is_named() {
     for (wrong, what) in [
         (Binary { alone: vec![], ..binary.clone() }, "0 losses of 1 steps"),
         (Binary { steps: vec![step; 2], alone: vec![0.0; 2], ..binary.clone() }, "listed twice"),
-        (Binary { steps: vec![Step { threshold: 2.0, ..step }], ..binary.clone() }, "between the levels"),
+        (Binary { steps: vec![BinaryStep { threshold: 2.0, ..step }], ..binary.clone() }, "between the levels"),
         (Binary { alone: vec![f64::NAN], ..binary.clone() }, "NaN"),
     ] {
         let said = wrong.save(&path).unwrap_err().to_string();

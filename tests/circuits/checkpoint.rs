@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use gossamer::Error;
-use gossamer::circuits::checkpoint::{Look, scores};
-use gossamer::circuits::find::{Finder, Found};
-use gossamer::circuits::prune::Settings;
+use gossamer::circuits::checkpoint::{CheckpointEvalConfig, scores};
+use gossamer::circuits::prune::SearchSettings;
+use gossamer::circuits::search::{CircuitSearch, SearchResult};
 use gossamer::circuits::tasks::{self, Split};
 use gossamer::circuits::{Circuit, Layout, Node, Nodes, channel_tokens, text_means};
 use gossamer::device::Device;
-use gossamer::model::{Batch, Model, ModelConfig, Weights};
+use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Weights};
 use gossamer::observer::Observer;
 use gossamer::tape::Tape;
 use gossamer::text::python;
@@ -24,7 +24,7 @@ const NODES: [&str; 6] = [
     "0.mlp.post_act[11]",
     "0.mlp.resid_delta[1]",
 ];
-pub(crate) const LOOK: Look = Look { pairs: 8, mean_tokens: 512 };
+pub(crate) const LOOK: CheckpointEvalConfig = CheckpointEvalConfig { pairs: 8, mean_tokens: 512 };
 
 pub(crate) fn tokenizer() -> Tokenizer {
     Tokenizer::train(python::documents(0).take(300), 512, &Observer::default()).unwrap()
@@ -61,12 +61,18 @@ pub(crate) fn circuit(model: &Model, tokenizer: &Tokenizer) -> Circuit {
         &Observer::default(),
     )
     .unwrap();
-    let finder = Finder { model, nodes: Nodes::new(layout, &means, &model.device).unwrap(), tokenizer };
+    let search = CircuitSearch { model, nodes: Nodes::new(layout, &means, &model.device).unwrap(), tokenizer };
     let scores = vec![0.0; keep.len()];
-    let settings = Settings { eval_pairs: LOOK.pairs, ..Settings::default() };
+    let settings = SearchSettings { eval_pairs: LOOK.pairs, ..SearchSettings::default() };
     let task = tasks::find("single_double_quote").unwrap();
-    finder
-        .describe(&task, &Found { keep, scores, ..Found::default() }, &settings, "a run", &model.hash().unwrap())
+    search
+        .describe(
+            &task,
+            &SearchResult { keep, scores, ..SearchResult::default() },
+            &settings,
+            "a run",
+            &model.hash().unwrap(),
+        )
         .unwrap()
 }
 
@@ -97,8 +103,8 @@ fn edges_are_the_weights_that_the_checkpoint_has() {
         circuit.edges.iter().map(|e| e.weight).collect::<Vec<_>>()
     );
     assert_eq!(
-        again.nodes.iter().map(|n| n.positive).collect::<Vec<_>>(),
-        circuit.nodes.iter().map(|n| n.positive).collect::<Vec<_>>()
+        again.nodes.iter().map(|n| n.clean).collect::<Vec<_>>(),
+        circuit.nodes.iter().map(|n| n.clean).collect::<Vec<_>>()
     );
     assert_ne!(again.edges[0].weight, there.edges[0].weight);
 }
@@ -113,12 +119,15 @@ fn scores_are_those_of_the_logits() {
     let weights = Weights::constant(&model, &[]);
     let margin = |prompt: &[u32], right: u32, wrong: u32| {
         let input = Batch::new(&model.device, &model.config, prompt, 1).unwrap();
-        let logits = model.forward(&mut Tape::new(), &weights, &input, &mut ()).unwrap().value().read().unwrap();
+        let logits = model.forward(&mut Tape::new(), &weights, &input, &mut NoHooks).unwrap().value().read().unwrap();
         let last = &logits[logits.len() - model.config.vocab_size..];
         f64::from(last[right as usize]) - f64::from(last[wrong as usize])
     };
     let sides = batch.tokens.iter().flat_map(|pair| {
-        [margin(&pair.positive, pair.target, pair.alternative), margin(&pair.negative, pair.alternative, pair.target)]
+        [
+            margin(&pair.clean, pair.target, pair.alternative),
+            margin(&pair.counterfactual, pair.alternative, pair.target),
+        ]
     });
     let margins: Vec<f64> = sides.collect();
     assert_eq!(margins.len(), 12);

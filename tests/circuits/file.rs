@@ -6,8 +6,8 @@ use std::path::Path;
 
 use gossamer::Error;
 use gossamer::circuits::{
-    Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, Range, Reader, TokenWeight, TokenWeights, Writer, dot, json,
-    residual_paths, show, svg,
+    ActivationRange, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, Reader, TokenWeight, TokenWeights, Writer,
+    dot, json, residual_paths, show, svg,
 };
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ fn large(nodes: usize, seed: u64) -> Circuit {
         chosen.insert(Node { layer: draw(4), kind, index });
     }
     let entry = |&node: &Node| NodeEntry {
-        positive: Range { min: -1.0, mean: 0.1, max: 2.0 },
+        clean: ActivationRange { min: -1.0, mean: 0.1, max: 2.0 },
         ..NodeEntry::new(node, &circuit.model)
     };
     circuit.nodes = chosen.iter().map(entry).collect();
@@ -100,7 +100,7 @@ fn a_circuit_written_and_read_is_the_same_and_so_are_its_bytes() {
         edge.effect = f64::from(edge.weight as f32);
     }
     circuit.calibration.shift = -0.0;
-    circuit.task.positive = "\u{0}<&>\"'\u{1f980}\n".into();
+    circuit.task.clean = "\u{0}<&>\"'\u{1f980}\n".into();
     for circuit in [circuit, empty(), large(300, 1)] {
         circuit.save(&path).unwrap();
         let first = fs::read(&path).unwrap();
@@ -168,7 +168,7 @@ fn numbers_that_are_not_finite_are_never_written() {
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let places: [fn(&mut Circuit) -> &mut f64; 6] = [
             |c| &mut c.nodes[3].mean,
-            |c| &mut c.nodes[3].negative.max,
+            |c| &mut c.nodes[3].counterfactual.max,
             |c| &mut c.edges[2].weight,
             |c| &mut c.biases[0].value,
             |c| &mut c.unembeddings[0].tokens[1].weight,

@@ -4,8 +4,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use gossamer::Error;
-use gossamer::circuits::prune::{self, Judge, Settings};
-use gossamer::circuits::{Answers, Calibration, Layout, Nodes, Questions};
+use gossamer::circuits::prune::{self, CircuitScorer, SearchSettings};
+use gossamer::circuits::{Calibration, Layout, LogitDiffs, Nodes, TaskBatch};
 use gossamer::device::Device;
 use gossamer::model::{Model, Weights};
 
@@ -16,7 +16,7 @@ fn calibration_ends_whatever_the_answers_are() {
     for z in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e38, -1e300, f64::MAX] {
         let (said, heard) = channel();
         std::thread::spawn(move || {
-            let answers = Answers { positive: vec![z, 1.0, -2.0], negative: vec![0.5, -z, 3.0] };
+            let answers = LogitDiffs { clean: vec![z, 1.0, -2.0], counterfactual: vec![0.5, -z, 3.0] };
             said.send(answers.calibrate())
         });
         let Calibration { scale, shift } = heard.recv_timeout(Duration::from_secs(20)).expect("it ends");
@@ -49,15 +49,15 @@ fn every_step_of_a_search_names_the_first_site() {
     for (name, first) in [("transformer.h.0.attn.c_attn.weight", "0.attn.q"), ("final_logits_bias", "logits")] {
         let model = broken(name, f32::NAN);
         let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&whole));
-        let questions = Questions::new(&model, &pairs(4, 1)).unwrap();
-        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+        let task_batch = TaskBatch::new(&model, &pairs(4, 1)).unwrap();
+        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
         let all = vec![true; nodes.layout.len()];
-        assert_eq!(site(judge.loss(&all)), first);
-        assert_eq!(site(judge.within(&all, 0.1)), first);
-        assert_eq!(site(prune::bisect(&judge, &prune::order(&vec![0.0; all.len()]), 0.1)), first);
-        assert_eq!(site(judge.binarise(&all)), first);
+        assert_eq!(site(scorer.loss(&all)), first);
+        assert_eq!(site(scorer.within(&all, 0.1)), first);
+        assert_eq!(site(prune::bisect(&scorer, &prune::order(&vec![0.0; all.len()]), 0.1)), first);
+        assert_eq!(site(scorer.binarise(&all)), first);
         let open = vec![1.0; all.len()];
-        assert_eq!(site(prune::step(judge.model, &nodes, &questions, &open, &Settings::default())), first);
+        assert_eq!(site(prune::step(scorer.model, &nodes, &task_batch, &open, &SearchSettings::default())), first);
     }
 }
 
@@ -66,7 +66,7 @@ fn a_mean_that_is_not_finite_is_named() {
     let model = planted(&Device::cpu());
     let layout = Layout::new(&model.config);
     let mut means: std::collections::BTreeMap<_, _> =
-        layout.slots().iter().map(|slot| (slot.site.clone(), vec![0.0f32; slot.width])).collect();
+        layout.blocks().iter().map(|block| (block.site.clone(), vec![0.0f32; block.width])).collect();
     means.get_mut("0.attn.v").unwrap()[2] = f32::NAN;
     let said = Nodes::new(layout, &means, &model.device).err().unwrap().to_string();
     assert!(said.contains("0.attn.v[2] is NaN"), "{said}");

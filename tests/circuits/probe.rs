@@ -26,7 +26,7 @@ fn model(config: &ModelConfig, state: &State, device: &Device) -> Model {
     Model { config: config.clone(), parameters, device: device.clone() }
 }
 
-/// Every third node, and of the others every fourth one absent.
+/// Every third node, and of the others every fourth one excluded.
 fn circuit(config: &ModelConfig) -> Circuit {
     let mut circuit: Circuit = serde_json::from_str(include_str!("../../docs/circuit-example.json")).unwrap();
     circuit.model = gossamer::circuits::ModelRef::new("somewhere", "", config);
@@ -35,7 +35,7 @@ fn circuit(config: &ModelConfig) -> Circuit {
         (0..layout.len()).filter(|&n| keep(n)).filter_map(|n| layout.node(n)).collect::<Vec<_>>()
     };
     circuit.nodes = nodes(&|n| n % 3 == 0).into_iter().map(|node| NodeEntry::new(node, &circuit.model)).collect();
-    circuit.absent = nodes(&|n| n % 3 != 0 && n % 4 == 0);
+    circuit.excluded = nodes(&|n| n % 3 != 0 && n % 4 == 0);
     circuit
 }
 
@@ -45,9 +45,9 @@ fn means(config: &ModelConfig, state: &State, text: &[Vec<u32>]) -> BTreeMap<Str
     let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for tokens in text {
         let (seen, _) = oracle::sites(config, state, tokens);
-        for slot in layout.slots() {
-            let sum = sums.entry(slot.site.clone()).or_insert_with(|| vec![0.0; slot.width]);
-            seen[&slot.site].iter().enumerate().for_each(|(i, x)| sum[i % slot.width] += x);
+        for block in layout.blocks() {
+            let sum = sums.entry(block.site.clone()).or_insert_with(|| vec![0.0; block.width]);
+            seen[&block.site].iter().enumerate().for_each(|(i, x)| sum[i % block.width] += x);
         }
     }
     let count = text.iter().map(Vec::len).sum::<usize>() as f64;
@@ -74,20 +74,20 @@ fn model_circuit_and_rest_say_what_the_oracle_says() {
     let text: Vec<Vec<u32>> = (0..3).map(|seed| prompts(&config, seed, 1, 6)).collect();
     let wide = means(&config, &state, &text);
     let tokens = prompts(&config, 77, 1, 5);
-    let (keep, absent) = (circuit.keep(&layout).unwrap(), &circuit.absent);
+    let (keep, excluded) = (circuit.keep(&layout).unwrap(), &circuit.excluded);
     let oracle = |gates: &dyn Fn(usize) -> bool, hands: &[Hand]| {
         let mut seen = BTreeMap::new();
         let logits = oracle::forward(&config, &state, &tokens, &mut |site, values| {
-            if let Some(slot) = layout.slot(site) {
+            if let Some(block) = layout.block(site) {
                 for (i, x) in values.iter_mut().enumerate() {
-                    if !gates(slot.start + i % slot.width) {
-                        *x = wide[site][i % slot.width];
+                    if !gates(block.start + i % block.width) {
+                        *x = wide[site][i % block.width];
                     }
                 }
                 let hands = hands.iter().filter(|hand| hand.0 == site);
                 for (_, channel, from, change) in hands {
                     for t in *from..tokens.len() {
-                        let x = &mut values[t * slot.width + channel];
+                        let x = &mut values[t * block.width + channel];
                         *x = change(*x, wide[site][*channel]);
                     }
                 }
@@ -114,14 +114,14 @@ fn model_circuit_and_rest_say_what_the_oracle_says() {
         let mut said = Vec::new();
         for (edits, hands) in &cases {
             let edits: Vec<Edit> = edits.iter().map(|edit| edit.parse().unwrap()).collect();
-            let got = probe.ask(&tokens, &edits).unwrap();
+            let got = probe.run(&tokens, &edits).unwrap();
             let (whole, sites) = oracle(&|_| true, hands);
-            let kept = |n: usize| keep[n] && !absent.contains(&layout.node(n).unwrap());
-            let left = |n: usize| !keep[n] && !absent.contains(&layout.node(n).unwrap());
+            let kept = |n: usize| keep[n] && !excluded.contains(&layout.node(n).unwrap());
+            let left = |n: usize| !keep[n] && !excluded.contains(&layout.node(n).unwrap());
             for (what, got, want) in [
                 ("model", &got.model, &whole),
                 ("circuit", &got.circuit, &oracle(&kept, hands).0),
-                ("rest", &got.rest, &oracle(&left, hands).0),
+                ("rest", &got.complement, &oracle(&left, hands).0),
             ] {
                 let got: Vec<f32> = got.iter().map(|&p| p as f32).collect();
                 assert_close(&format!("{what} with {edits:?}"), &got, want, 2e-5);
@@ -130,7 +130,7 @@ fn model_circuit_and_rest_say_what_the_oracle_says() {
             for (site, want) in &sites {
                 assert_close(site, &got.sites[site].data, want, 2e-5);
             }
-            said.push([got.model, got.circuit, got.rest]);
+            said.push([got.model, got.circuit, got.complement]);
         }
         let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(apart(&said[0][0], &said[0][1]) > 1e-3 && apart(&said[0][1], &said[0][2]) > 1e-3);
@@ -147,7 +147,7 @@ fn what_cannot_be_asked_is_refused_in_words() {
     let probe = Probe::new(&model, &circuit, means.clone()).unwrap();
     let says = |prompt: &[u32], edit: &str| {
         let edits: Vec<Edit> = edit.parse().into_iter().collect();
-        probe.ask(prompt, &edits).unwrap_err().to_string()
+        probe.run(prompt, &edits).unwrap_err().to_string()
     };
     assert!(says(&[], "").contains("0 tokens"));
     assert!(says(&[1; 8], "").contains("block_size"));
@@ -186,11 +186,11 @@ fn means_are_those_of_the_text_and_of_the_file() {
     for entry in &mut circuit.nodes {
         entry.mean = f64::from(got[&entry.site][entry.index]);
     }
-    circuit.stands_at(&got).unwrap();
+    circuit.check_means(&got).unwrap();
     let moved = circuit.nodes.iter_mut().find(|entry| entry.kind == NodeKind::MlpNeuron).unwrap();
     moved.mean += 0.1;
     let name = moved.node().to_string();
-    let error = circuit.stands_at(&got).unwrap_err().to_string();
+    let error = circuit.check_means(&got).unwrap_err().to_string();
     assert!(error.contains(&name) && error.contains("found with"), "{error}");
 }
 
@@ -198,7 +198,8 @@ fn means_are_those_of_the_text_and_of_the_file() {
 fn a_circuit_of_another_model_is_refused_with_both_hashes() {
     let (config, state) = settings();
     let model = model(&config, &state, &Device::cpu());
-    let means = Layout::new(&config).slots().iter().map(|slot| (slot.site.clone(), vec![0.0; slot.width])).collect();
+    let means =
+        Layout::new(&config).blocks().iter().map(|block| (block.site.clone(), vec![0.0; block.width])).collect();
     let mut circuit = circuit(&config);
     circuit.model.hash = "sha256:other".into();
     let said = Probe::new(&model, &circuit, means).err().unwrap().to_string();

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use gossamer::circuits::polish::{self, polish};
-use gossamer::circuits::prune::{self, Judge, Settings};
-use gossamer::circuits::tasks::Tokens;
-use gossamer::circuits::{Answers, Calibration, Cut, Layout, Node, NodeKind, Nodes, Questions, graph};
+use gossamer::circuits::local_search::{self, local_search};
+use gossamer::circuits::prune::{self, CircuitScorer, SearchSettings};
+use gossamer::circuits::tasks::TokenPair;
+use gossamer::circuits::{Calibration, EdgeAblation, Layout, LogitDiffs, Node, NodeKind, Nodes, TaskBatch, graph};
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
-use gossamer::model::{Batch, Model, ModelConfig, Parameters, Weights, means, site_pattern};
+use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Parameters, Weights, means, site_pattern};
 use rand::RngExt;
 
 use crate::common::{devices, normal, rng};
@@ -114,13 +114,18 @@ fn with_routes(device: &Device, routes: &[[Node; 3]]) -> Model {
     Model { config, parameters, device: device.clone() }
 }
 
-pub(crate) fn pairs(count: usize, seed: u64) -> Vec<Tokens> {
+pub(crate) fn pairs(count: usize, seed: u64) -> Vec<TokenPair> {
     let mut rng = rng(seed);
     (0..count)
         .map(|_| {
             let letters: Vec<u32> = (0..rng.random_range(2..6)).map(|_| rng.random_range(4..12)).collect();
             let prompt = |quote| [&[quote][..], &letters].concat();
-            Tokens { positive: prompt(SINGLE), negative: prompt(DOUBLE), target: TARGET, alternative: ALTERNATIVE }
+            TokenPair {
+                clean: prompt(SINGLE),
+                counterfactual: prompt(DOUBLE),
+                target: TARGET,
+                alternative: ALTERNATIVE,
+            }
         })
         .collect()
 }
@@ -128,20 +133,20 @@ pub(crate) fn pairs(count: usize, seed: u64) -> Vec<Tokens> {
 pub(crate) fn nodes(model: &Model) -> Nodes {
     let batches = (0..4).map(|i| {
         let tokens: Vec<u32> =
-            pairs(8, 100 + i).iter().flat_map(|p| [p.positive[0], 4, 5, p.negative[0], 6, 7]).collect();
+            pairs(8, 100 + i).iter().flat_map(|p| [p.clean[0], 4, 5, p.counterfactual[0], 6, 7]).collect();
         Batch::new(&model.device, &model.config, &tokens, 8)
     });
     let means = means(model, batches, &site_pattern(".").unwrap()).unwrap();
     Nodes::new(Layout::new(&model.config), &means, &model.device).unwrap()
 }
 
-fn settings() -> Settings {
-    Settings { steps: 60, lr: 2e-2, k_coef: 1e-2, target_loss: 0.1, ..Settings::default() }
+fn settings() -> SearchSettings {
+    SearchSettings { steps: 60, lr: 2e-2, k_coef: 1e-2, target_loss: 0.1, ..SearchSettings::default() }
 }
 
-fn learn(model: &Model, weights: &Weights, nodes: &Nodes, settings: &Settings) -> Vec<f32> {
-    let mut questions = |i| Questions::new(model, &pairs(16, i));
-    prune::learn((model, weights), nodes, settings, &mut questions, &mut |_| {}).unwrap()
+fn learn(model: &Model, weights: &Weights, nodes: &Nodes, settings: &SearchSettings) -> Vec<f32> {
+    let mut task_batch = |i| TaskBatch::new(model, &pairs(16, i));
+    prune::learn((model, weights), nodes, settings, &mut task_batch, &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -152,23 +157,23 @@ fn a_planted_circuit_is_found_exactly() {
         let tau = learn(&model, &weights, &nodes, &settings());
         assert_eq!(tau, learn(&model, &weights, &nodes, &settings()), "the same seed gives the same bits");
 
-        let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
-        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
-        let k = prune::bisect(&judge, &prune::order(&tau), 0.1).unwrap().unwrap();
+        let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
+        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+        let k = prune::bisect(&scorer, &prune::order(&tau), 0.1).unwrap().unwrap();
         let mut keep = prune::first(&prune::order(&tau), k);
-        prune::clean(&judge, &mut keep, 0.1).unwrap();
+        prune::greedy_prune(&scorer, &mut keep, 0.1).unwrap();
         let numbers: Vec<_> = PLANTED.iter().map(|node| nodes.layout.number(*node).unwrap()).collect();
         let found: Vec<_> = (0..keep.len()).filter(|&n| keep[n]).collect();
         assert_eq!(found, numbers, "{:?}", found.iter().map(|&n| nodes.layout.node(n)).collect::<Vec<_>>());
-        assert!(judge.loss(&keep).unwrap().0 <= 0.1);
+        assert!(scorer.loss(&keep).unwrap().0 <= 0.1);
         for n in found {
             keep[n] = false;
-            assert!(judge.loss(&keep).unwrap().0 > 0.1, "node {n} could have gone");
+            assert!(scorer.loss(&keep).unwrap().0 > 0.1, "node {n} could have gone");
             keep[n] = true;
         }
         // Without it the model cannot tell the quotes apart.
         let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
-        let (chance, _) = judge.loss(&rest).unwrap();
+        let (chance, _) = scorer.loss(&rest).unwrap();
         assert!((chance - std::f64::consts::LN_2).abs() < 1e-5, "{chance}");
 
         let graph = graph(&model, &nodes.layout, &keep).unwrap();
@@ -177,9 +182,9 @@ fn a_planted_circuit_is_found_exactly() {
         assert!(graph.biases.is_empty());
         // A cut edge carries its mean, which says nothing about the quote.
         for edge in graph.edges {
-            let mut cut = Cut::new(&model, nodes.keep(&keep).unwrap(), edge).unwrap();
-            let loss = questions.answers_at_once(&model, &weights, &mut cut).unwrap().calibrate();
-            let answers = questions.answers_at_once(&model, &weights, &mut cut).unwrap();
+            let mut cut = EdgeAblation::new(&model, nodes.keep(&keep).unwrap(), edge).unwrap();
+            let loss = task_batch.logit_diffs_at_once(&model, &weights, &mut cut).unwrap().calibrate();
+            let answers = task_batch.logit_diffs_at_once(&model, &weights, &mut cut).unwrap();
             assert!(answers.loss(loss) > 0.5, "{} → {}: {}", edge.from, edge.to, answers.loss(loss));
         }
     }
@@ -189,24 +194,24 @@ fn a_planted_circuit_is_found_exactly() {
 fn one_node_is_exchanged_for_two() {
     let model = planted(&Device::cpu());
     let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
-    let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
-    let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+    let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
+    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
     let planted: Vec<usize> = PLANTED.iter().map(|node| nodes.layout.number(*node).unwrap()).collect();
     // The second of the circuit is missing, two others are in its place.
     let others: Vec<usize> = (0..nodes.layout.len()).filter(|n| !planted.contains(n)).take(2).collect();
     let mut keep = vec![false; nodes.layout.len()];
     [planted[0], planted[2], others[0], others[1]].iter().for_each(|&n| keep[n] = true);
     let before = keep.clone();
-    let exchange = |keep: &mut [bool], pool: &[usize], most| {
+    let swap_move = |keep: &mut [bool], pool: &[usize], most| {
         let nodes = |keep: &[bool]| keep.iter().filter(|kept| **kept).count();
-        polish::exchange(&judge, keep, pool, 0.1, &|keep| nodes(keep) <= most).unwrap()
+        local_search::swap_move(&scorer, keep, pool, 0.1, &|keep| nodes(keep) <= most).unwrap()
     };
-    assert!(!exchange(&mut keep, &others, 9) && keep == before, "what it needs is not there");
+    assert!(!swap_move(&mut keep, &others, 9) && keep == before, "what it needs is not there");
     let all: Vec<usize> = (0..nodes.layout.len()).collect();
-    assert!(!exchange(&mut keep, &all, 2) && keep == before, "three are too many");
-    assert!(exchange(&mut keep, &all, 9));
+    assert!(!swap_move(&mut keep, &all, 2) && keep == before, "three are too many");
+    assert!(swap_move(&mut keep, &all, 9));
     assert_eq!(all.iter().copied().filter(|&n| keep[n]).collect::<Vec<_>>(), planted);
-    assert!(!exchange(&mut keep, &all, 9), "three is the least");
+    assert!(!swap_move(&mut keep, &all, 9), "three is the least");
 }
 
 #[test]
@@ -214,24 +219,24 @@ fn one_node_takes_the_place_of_another_where_that_is_smaller() {
     let routes = [PLANTED, route([0, 6, 2])];
     let model = with_routes(&Device::cpu(), &routes);
     let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
-    let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
-    let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+    let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
+    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
     let [first, second] = routes.map(|route| route.map(|node| nodes.layout.number(node).unwrap()));
     let kept = |keep: &[bool]| (0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>();
     let all: Vec<usize> = (0..nodes.layout.len()).collect();
     let mut keep: Vec<bool> = all.iter().map(|n| first.contains(n)).collect();
     // Of the two ways, which are equally good, the first shall be the larger.
     let size = |keep: &[bool]| Some(usize::from(keep[first[1]]) + keep.iter().filter(|kept| **kept).count());
-    assert!(polish::swap(&judge, &mut keep, &all, 0.1, &size).unwrap());
+    assert!(local_search::replace_move(&scorer, &mut keep, &all, 0.1, &size).unwrap());
     assert_eq!(kept(&keep), second);
-    assert!(!polish::swap(&judge, &mut keep, &all, 0.1, &size).unwrap() && kept(&keep) == second);
+    assert!(!local_search::replace_move(&scorer, &mut keep, &all, 0.1, &size).unwrap() && kept(&keep) == second);
 
     // By nodes and edges they are equals: nothing is to be done, and what is too much goes.
-    polish(&judge, &mut keep, &all, 0.1).unwrap();
+    local_search(&scorer, &mut keep, &all, 0.1).unwrap();
     assert_eq!(kept(&keep), second);
     let spare = all.iter().find(|n| !first.contains(n) && !second.contains(n)).copied().unwrap();
     let mut large: Vec<bool> = all.iter().map(|n| *n == spare || first.contains(n) || second.contains(n)).collect();
-    polish(&judge, &mut large, &all, 0.1).unwrap();
+    local_search(&scorer, &mut large, &all, 0.1).unwrap();
     assert!([first.to_vec(), second.to_vec()].contains(&kept(&large)), "{:?}", kept(&large));
 }
 
@@ -239,18 +244,18 @@ fn one_node_takes_the_place_of_another_where_that_is_smaller() {
 fn what_takes_two_routes_has_two_disjoint_circuits() {
     let model = with_routes(&Device::cpu(), &[PLANTED, SECOND]);
     let (weights, mut nodes) = (Weights::constant(&model, &[]), nodes(&model));
-    let questions = Questions::new(&model, &pairs(32, 999)).unwrap();
+    let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
     let mut found = Vec::new();
     for _ in 0..2 {
         let tau = learn(&model, &weights, &nodes, &settings());
-        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
         let order = prune::order(&tau);
-        let k = prune::bisect(&judge, &order, 0.1).unwrap().unwrap();
+        let k = prune::bisect(&scorer, &order, 0.1).unwrap().unwrap();
         let mut keep = prune::first(&order, k);
-        prune::clean(&judge, &mut keep, 0.1).unwrap();
+        prune::greedy_prune(&scorer, &mut keep, 0.1).unwrap();
         let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
-        found.push(((0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>(), judge.loss(&rest).unwrap().0));
-        nodes = nodes.without(&keep);
+        found.push(((0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>(), scorer.loss(&rest).unwrap().0));
+        nodes = nodes.excluding(&keep);
     }
     // One of them is not necessary while the other is there.
     let [(first, without_one), (second, without_both)] = &found[..] else { unreachable!("two circuits were sought") };
@@ -260,8 +265,8 @@ fn what_takes_two_routes_has_two_disjoint_circuits() {
     assert_eq!(both, [numbers(PLANTED), numbers(SECOND)]);
     assert!(*without_one < 0.1, "{without_one}");
     assert!((without_both - std::f64::consts::LN_2).abs() < 1e-5, "{without_both}");
-    let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
-    let nothing = judge.loss(&vec![true; nodes.layout.len()]).unwrap().0;
+    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+    let nothing = scorer.loss(&vec![true; nodes.layout.len()]).unwrap().0;
     assert!((nothing - std::f64::consts::LN_2).abs() < 1e-5, "there is no third: {nothing}");
 }
 
@@ -271,22 +276,22 @@ fn prompts_in_parts_have_the_same_answers_and_losses_beyond_the_limit_are_known_
     for device in devices() {
         let model = planted(&device);
         let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
-        let questions = Questions::new(&model, &pairs(200, 31)).unwrap();
-        let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+        let task_batch = TaskBatch::new(&model, &pairs(200, 31)).unwrap();
+        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
         let mut rng = rng(17);
         let mut reached = [0, 0];
         for share in [0.0, 0.5, 0.9, 0.97, 1.0] {
             let keep: Vec<bool> = (0..nodes.layout.len()).map(|_| rng.random_bool(share)).collect();
             let gates = || nodes.keep(&keep).unwrap();
-            let parts = questions.answers(&model, &weights, &mut gates()).unwrap();
-            let whole = questions.answers_at_once(&model, &weights, &mut gates()).unwrap();
-            let all = |answers: &Answers| [&answers.positive[..], &answers.negative[..]].concat();
+            let parts = task_batch.logit_diffs(&model, &weights, &mut gates()).unwrap();
+            let whole = task_batch.logit_diffs_at_once(&model, &weights, &mut gates()).unwrap();
+            let all = |answers: &LogitDiffs| [&answers.clean[..], &answers.counterfactual[..]].concat();
             for (part, whole) in all(&parts).iter().zip(all(&whole)) {
                 assert!((part - whole).abs() <= 1e-5 * (1.0 + whole.abs()), "{part} {whole}");
             }
-            let (loss, _) = judge.loss(&keep).unwrap();
+            let (loss, _) = scorer.loss(&keep).unwrap();
             for limit in [0.02, 0.1, 0.5, 0.69] {
-                let within = judge.within(&keep, limit).unwrap();
+                let within = scorer.within(&keep, limit).unwrap();
                 assert_eq!(within, (loss <= limit).then_some(loss), "share {share}, limit {limit}");
                 reached[usize::from(within.is_some())] += 1;
             }
@@ -294,9 +299,9 @@ fn prompts_in_parts_have_the_same_answers_and_losses_beyond_the_limit_are_known_
         assert!(reached[0] >= 5 && reached[1] >= 5, "{reached:?}");
         // Given up after the first part, where there are parts.
         let mut asked = 0;
-        let some = questions.answers_while(&model, &weights, &mut (), |some| {
+        let some = task_batch.logit_diffs_while(&model, &weights, &mut NoHooks, |some| {
             asked += 1;
-            assert!((1..400).contains(&(some.positive.len() + some.negative.len())));
+            assert!((1..400).contains(&(some.clean.len() + some.counterfactual.len())));
             false
         });
         assert_eq!((some.unwrap().is_none(), asked), (device.is_cpu(), usize::from(device.is_cpu())));
@@ -310,23 +315,26 @@ fn absent_nodes_are_never_kept() {
         let (weights, all) = (Weights::constant(&model, &[]), nodes(&model));
         let numbers = PLANTED.map(|node| all.layout.number(node).unwrap());
         let keep: Vec<bool> = (0..all.layout.len()).map(|n| n == numbers[1]).collect();
-        let rest = all.without(&keep);
-        assert_eq!(rest.absent, keep);
+        let rest = all.excluding(&keep);
+        assert_eq!(rest.excluded, keep);
         // Without one link of the chain nothing is left, whatever the gates say.
-        let questions = Questions::new(&model, &pairs(32, 998)).unwrap();
+        let task_batch = TaskBatch::new(&model, &pairs(32, 998)).unwrap();
         let loss = |nodes: &Nodes| {
-            Judge { model: (&model, &weights), nodes, questions: &questions }.loss(&vec![true; keep.len()]).unwrap().0
+            CircuitScorer { model: (&model, &weights), nodes, task_batch: &task_batch }
+                .loss(&vec![true; keep.len()])
+                .unwrap()
+                .0
         };
         assert!(loss(&all) < 0.1, "{}", loss(&all));
         assert!((loss(&rest) - std::f64::consts::LN_2).abs() < 1e-5, "{}", loss(&rest));
         let open = vec![1.0; keep.len()];
-        let step = prune::step((&model, &weights), &rest, &questions, &open, &settings()).unwrap();
+        let step = prune::step((&model, &weights), &rest, &task_batch, &open, &settings()).unwrap();
         assert!((step.loss - loss(&rest)).abs() < 0.5 && step.gradient[numbers[1]] == 0.0);
         assert!(
             step.gradient.iter().enumerate().all(|(n, g)| n == numbers[1] || *g != 0.0),
             "the others have their price"
         );
-        assert_eq!(all.without(&keep).without(&[true].repeat(keep.len())).absent, vec![true; keep.len()]);
+        assert_eq!(all.excluding(&keep).excluding(&[true].repeat(keep.len())).excluded, vec![true; keep.len()]);
     }
 }
 
@@ -334,10 +342,10 @@ fn absent_nodes_are_never_kept() {
 fn attribution_ranks_the_planted_nodes_first() {
     let model = planted(&Device::cpu());
     let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
-    let questions = Questions::new(&model, &pairs(32, 7)).unwrap();
+    let task_batch = TaskBatch::new(&model, &pairs(32, 7)).unwrap();
     let open = vec![1.0; nodes.layout.len()];
-    let free = Settings { k_coef: 0.0, ..settings() };
-    let step = prune::step((&model, &weights), &nodes, &questions, &open, &free).unwrap();
+    let free = SearchSettings { k_coef: 0.0, ..settings() };
+    let step = prune::step((&model, &weights), &nodes, &task_batch, &open, &free).unwrap();
     let scores: Vec<f32> = step.gradient.iter().map(|g| g.abs() as f32).collect();
     let mut first: Vec<_> = prune::order(&scores).into_iter().take(3).collect();
     first.sort_unstable();
@@ -349,11 +357,11 @@ fn a_target_out_of_reach_has_no_circuit() {
     let model = planted(&Device::cpu());
     let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
     let mut wrong = pairs(8, 3);
-    wrong.iter_mut().for_each(|p| p.negative = p.positive.clone());
-    let questions = Questions::new(&model, &wrong).unwrap();
-    let judge = Judge { model: (&model, &weights), nodes: &nodes, questions: &questions };
+    wrong.iter_mut().for_each(|p| p.counterfactual = p.clean.clone());
+    let task_batch = TaskBatch::new(&model, &wrong).unwrap();
+    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
     let order: Vec<_> = (0..nodes.layout.len()).collect();
-    assert_eq!(prune::bisect(&judge, &order, 0.1).unwrap(), None);
+    assert_eq!(prune::bisect(&scorer, &order, 0.1).unwrap(), None);
 }
 
 #[test]
@@ -364,7 +372,7 @@ fn calibration_is_as_good_as_a_fine_grid() {
         let mut side = |sign: f64| -> Vec<f64> {
             (0..24).map(|_| 0.7 + sign * offset + noise * rng.random_range(-1.0..1.0)).collect()
         };
-        let answers = Answers { positive: side(1.0), negative: side(-1.0) };
+        let answers = LogitDiffs { clean: side(1.0), counterfactual: side(-1.0) };
         let found = answers.loss(answers.calibrate());
         let mut best = f64::INFINITY;
         for i in 0..80 {
@@ -382,21 +390,21 @@ fn calibration_is_as_good_as_a_fine_grid() {
 fn impossible_settings_and_questions_are_refused() {
     let model = planted(&Device::cpu());
     for (name, bad) in [
-        ("lr", Settings { lr: 0.0, ..settings() }),
-        ("lr", Settings { lr: f64::NAN, ..settings() }),
-        ("pairs", Settings { pairs: 0, ..settings() }),
-        ("beta2", Settings { beta2: 1.0, ..settings() }),
-        ("k_coef", Settings { k_coef: -1.0, ..settings() }),
+        ("lr", SearchSettings { lr: 0.0, ..settings() }),
+        ("lr", SearchSettings { lr: f64::NAN, ..settings() }),
+        ("pairs", SearchSettings { pairs: 0, ..settings() }),
+        ("beta2", SearchSettings { beta2: 1.0, ..settings() }),
+        ("k_coef", SearchSettings { k_coef: -1.0, ..settings() }),
     ] {
         assert!(bad.validate().unwrap_err().to_string().contains(name));
     }
-    assert!(Questions::new(&model, &[]).is_err());
-    let empty = Tokens { positive: vec![], negative: vec![1], target: 2, alternative: 3 };
-    assert!(Questions::new(&model, &[empty]).is_err());
-    let long = Tokens { positive: vec![4; 13], negative: vec![1], target: 2, alternative: 3 };
-    assert!(Questions::new(&model, &[long]).is_err());
-    let outside = Tokens { positive: vec![4], negative: vec![1], target: 2, alternative: 12 };
-    assert!(Questions::new(&model, &[outside]).is_err());
+    assert!(TaskBatch::new(&model, &[]).is_err());
+    let empty = TokenPair { clean: vec![], counterfactual: vec![1], target: 2, alternative: 3 };
+    assert!(TaskBatch::new(&model, &[empty]).is_err());
+    let long = TokenPair { clean: vec![4; 13], counterfactual: vec![1], target: 2, alternative: 3 };
+    assert!(TaskBatch::new(&model, &[long]).is_err());
+    let outside = TokenPair { clean: vec![4], counterfactual: vec![1], target: 2, alternative: 12 };
+    assert!(TaskBatch::new(&model, &[outside]).is_err());
     let layout = Layout::new(&model.config);
     let missing = Nodes::new(layout, &BTreeMap::new(), &model.device).err().unwrap().to_string();
     assert!(missing.contains("0.attn.act_in"), "{missing}");

@@ -153,19 +153,19 @@ fn statistics_are_those_of_plain_loops() {
         for (at, set) in sets.iter().enumerate() {
             for (node, values) in got.iter().zip(recorded(&model, set)) {
                 let what = format!("{} in set {at}", node.node);
-                let activations = [&node.corpus, &node.positive, &node.negative][at];
+                let activations = [&node.corpus, &node.clean, &node.counterfactual][at];
                 assert!(node.low <= activations.min && activations.max <= node.high, "{what}");
                 check(&what, activations, set, &values, (node.low, node.high));
             }
         }
         // Three pairs, of 3 to 9 tokens against 60 or more: the shorter prompts' tokens are what both have.
-        let (positive, negative) = (recorded(&model, &sets[1]), recorded(&model, &sets[2]));
-        for ((node, positive), negative) in got.iter().zip(positive).zip(negative) {
+        let (clean, counterfactual) = (recorded(&model, &sets[1]), recorded(&model, &sets[2]));
+        for ((node, clean), counterfactual) in got.iter().zip(clean).zip(counterfactual) {
             let apart = |(a, b): (&Vec<f32>, &Vec<f32>)| {
                 let b = &b[b.len() - a.len()..];
                 a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f32>>()
             };
-            let values: Vec<Vec<f32>> = positive.iter().zip(&negative).map(apart).collect();
+            let values: Vec<Vec<f32>> = clean.iter().zip(&counterfactual).map(apart).collect();
             let set = node.difference.as_ref().unwrap();
             check(&format!("difference of {}", node.node), set, &sets[1][..3], &values, (set.min, set.max));
         }
@@ -184,10 +184,10 @@ fn statistics_are_those_of_plain_loops() {
         let mut other = node_statistics(&model, &chosen(), [&sets[0], &sets[1], &sets[2]], 8).unwrap();
         assert_ne!(got, other);
         for (other, got) in other.iter_mut().zip(&got) {
-            for (other, got) in [(&mut other.corpus, &got.corpus), (&mut other.negative, &got.negative)] {
+            for (other, got) in [(&mut other.corpus, &got.corpus), (&mut other.counterfactual, &got.counterfactual)] {
                 other.quantiles.clone_from(&got.quantiles);
             }
-            other.positive.quantiles.clone_from(&got.positive.quantiles);
+            other.clean.quantiles.clone_from(&got.clean.quantiles);
             let quantiles = got.difference.as_ref().map(|set| set.quantiles.clone());
             if let (Some(set), Some(quantiles)) = (&mut other.difference, quantiles) {
                 set.quantiles = quantiles;
@@ -241,9 +241,9 @@ fn large_corpora_are_sampled_for_quantiles_only() {
         }
         assert_eq!(quantile.top.snippets.len(), SNIPPETS);
     }
-    assert_eq!(got.positive, got.negative);
+    assert_eq!(got.clean, got.counterfactual);
     assert_eq!(got.difference, None, "there are no pairs");
-    assert_eq!((got.positive.count, got.positive.histogram.len()), (0, BINS));
+    assert_eq!((got.clean.count, got.clean.histogram.len()), (0, BINS));
 }
 
 #[test]
@@ -282,8 +282,8 @@ fn the_file_is_read_as_written_and_damage_is_named() {
     type Damage = fn(&mut Statistics);
     let damages: [(Damage, &str); 6] = [
         (|s| s.nodes[1].corpus.mean = f64::NAN, "0.attn.q[1]: corpus: mean"),
-        (|s| s.nodes[0].negative.histogram.truncate(9), "9 bins"),
-        (|s| s.nodes[0].positive.count += 1, "add up"),
+        (|s| s.nodes[0].counterfactual.histogram.truncate(9), "9 bins"),
+        (|s| s.nodes[0].clean.count += 1, "add up"),
         (|s| s.nodes[0].corpus.quantiles.swap(0, 1), "quantiles"),
         (|s| s.nodes[0].corpus.quantiles[0].top.snippets[0].position = 99, "position 99"),
         (|s| s.nodes[0].corpus.quantiles[0].top.snippets[0].activations.truncate(1), "1 activations"),

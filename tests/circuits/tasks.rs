@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use gossamer::Error;
-use gossamer::circuits::tasks::{self, Pair, Problem, Side, Split, Task, batch, choose_variant, tokenize};
+use gossamer::circuits::tasks::{self, Pair, PairProblem, PromptClass, Split, Task, batch, choose_variant, tokenize};
 use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::tokenizer::Tokenizer;
@@ -63,8 +63,8 @@ fn general(task: &str, answer: &str) -> String {
 /// Prompt, answer and the rest: a whole piece of code for each side.
 fn code(pair: &Pair) -> [String; 2] {
     [
-        format!("{}{}{}", pair.positive, pair.target, pair.after[0]),
-        format!("{}{}{}", pair.negative, pair.alternative, pair.after[1]),
+        format!("{}{}{}", pair.clean, pair.target, pair.after[0]),
+        format!("{}{}{}", pair.counterfactual, pair.alternative, pair.after[1]),
     ]
 }
 
@@ -83,7 +83,7 @@ fn pairs_are_well_formed_for_every_tokenizer() {
     for (task, (name, expected)) in tasks::all().into_iter().zip(ANSWERS) {
         for (tokenizer, (target, alternative)) in TOKENIZERS.iter().zip(expected) {
             let size = tokenizer.vocab_size();
-            let Ok(task) = task.clone().fitted(tokenizer) else {
+            let Ok(task) = task.clone().for_tokenizer(tokenizer) else {
                 assert_eq!((target, alternative), ("", ""), "{name}, {size}");
                 continue;
             };
@@ -94,12 +94,12 @@ fn pairs_are_well_formed_for_every_tokenizer() {
                     let found = (general(name, &pair.target), general(name, &pair.alternative));
                     assert_eq!(found, (target.to_string(), alternative.to_string()), "{name}, {size}");
                     assert_ne!(tokens.target, tokens.alternative);
-                    assert!(!task.same_length || tokens.positive.len() == tokens.negative.len());
+                    assert!(!task.same_length || tokens.clean.len() == tokens.counterfactual.len());
                     if index % 5 > 0 {
                         continue;
                     }
                     // The oracle: the whole code's tokens.
-                    let prompts = [(&tokens.positive, tokens.target), (&tokens.negative, tokens.alternative)];
+                    let prompts = [(&tokens.clean, tokens.target), (&tokens.counterfactual, tokens.alternative)];
                     for ((prompt, answer), code) in prompts.into_iter().zip(code(pair)) {
                         let whole = tokenizer.encode(&code).unwrap();
                         assert_eq!(&whole[..prompt.len()], prompt, "{name}, {size}: {code}");
@@ -115,23 +115,25 @@ fn pairs_are_well_formed_for_every_tokenizer() {
 fn prompts_fit_the_quickstart_model_and_tell_the_sides_apart() {
     for task in tasks::all() {
         let batch = batch(&task, Split::Train, 0, 0, 200, quickstart(), 1000).unwrap();
-        let short = batch.tokens.iter().filter(|tokens| tokens.positive.len().max(tokens.negative.len()) < 60).count();
+        let short =
+            batch.tokens.iter().filter(|tokens| tokens.clean.len().max(tokens.counterfactual.len()) < 60).count();
         assert!(short >= 170, "{}: only {short} of 200 are short", task.name);
         for pair in &batch.pairs {
-            let (positive, negative) = (&pair.positive, &pair.negative);
-            assert_ne!(positive, negative);
+            let (clean, counterfactual) = (&pair.clean, &pair.counterfactual);
+            assert_ne!(clean, counterfactual);
             // What differs is one stretch of a line; names and file stems apart, a short one.
-            let same = positive.bytes().zip(negative.bytes()).take_while(|(a, b)| a == b).count();
-            let back = positive[same..].bytes().rev().zip(negative[same..].bytes().rev()).take_while(|(a, b)| a == b);
+            let same = clean.bytes().zip(counterfactual.bytes()).take_while(|(a, b)| a == b).count();
+            let back =
+                clean[same..].bytes().rev().zip(counterfactual[same..].bytes().rev()).take_while(|(a, b)| a == b);
             let back = back.count();
-            let region = [&positive[same..positive.len() - back], &negative[same..negative.len() - back]];
+            let region = [&clean[same..clean.len() - back], &counterfactual[same..counterfactual.len() - back]];
             let longest = match task.name.as_str() {
                 "lambda_func" | "if_ternary" => 60,
                 "with_as" => 20,
                 _ => 14,
             };
             let closing = ["single_double_quote", "set_or_string", "set_or_string_fixedvarname"];
-            assert!(region.iter().all(|part| part.len() <= longest), "{}: {region:?}\n{positive}", task.name);
+            assert!(region.iter().all(|part| part.len() <= longest), "{}: {region:?}\n{clean}", task.name);
             assert!(region.iter().all(|part| part.lines().count() <= 1), "{}: {region:?}", task.name);
             assert!(!closing.contains(&task.name.as_str()) || region[0].len() <= 5, "{}: {region:?}", task.name);
         }
@@ -146,12 +148,12 @@ fn test_pairs_are_not_trained_on() {
         assert!(test.iter().all(|template| !train.contains(template)), "{}", task.name);
         let pairs = |split| (0..300).map(move |index| (split, index));
         let prompts: HashSet<String> =
-            pairs(Split::Train).map(|(split, index)| task.pair(split, 0, index).positive).collect();
+            pairs(Split::Train).map(|(split, index)| task.pair(split, 0, index).clean).collect();
         assert!(prompts.len() > 250, "{}: only {} prompts are different", task.name, prompts.len());
         let mut seen = HashSet::new();
         for (split, index) in pairs(Split::Test) {
             let pair = task.pair(split, 0, index);
-            assert!(!prompts.contains(&pair.positive), "{}", task.name);
+            assert!(!prompts.contains(&pair.clean), "{}", task.name);
             seen.insert(pair.template);
             for text in code(&pair) {
                 assert!(!text.contains(['«', '»', '▮']), "{text}");
@@ -163,47 +165,82 @@ fn test_pairs_are_not_trained_on() {
     }
 }
 
-/// Whoever changes the pairs of a seed must raise `tasks::VERSION`, and this number with it.
-#[test]
-fn pairs_are_frozen() {
+/// Hashes of the pairs of some seeds, in all variants. Whoever changes a task's pairs must raise its version, and change its row.
+const FROZEN: &[(&str, u32, u64)] = &[
+    ("single_double_quote", 4, 7_744_039_932_622_691_695),
+    ("final_kwarg", 4, 234_242_366_736_024_449),
+    ("set_or_string", 4, 7_515_028_859_195_054_063),
+    ("set_or_string_fixedvarname", 4, 11_059_038_035_890_152_303),
+    ("class_init", 4, 3_370_048_576_118_962_253),
+    ("with_as", 4, 2_498_850_471_765_782_121),
+    ("bracket_brace", 4, 17_955_053_846_268_955_147),
+    ("with_open", 4, 13_040_518_982_102_351_980),
+    ("bracket_counting", 4, 10_456_299_099_198_697_605),
+    ("for_while", 4, 3_688_283_652_882_759_455),
+    ("else_elif", 4, 17_093_066_421_607_041_968),
+    ("fstring_brace", 4, 10_496_388_589_394_584_575),
+    ("if_ternary", 4, 4_468_746_798_079_017_260),
+    ("var_swap", 4, 7_062_522_478_154_060_679),
+    ("indent_for", 4, 9_401_723_404_668_473_785),
+    ("lambda_func", 4, 1_765_700_602_883_807_408),
+    ("if_equals", 4, 18_441_908_586_074_489_955),
+    ("enumerate_range", 4, 10_766_388_278_044_516_823),
+    ("var_if", 4, 16_268_259_477_425_795_229),
+    ("while_return_true", 4, 10_064_668_078_187_073_197),
+];
+
+fn pairs_hash(task: &Task) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for task in tasks::all() {
-        assert_eq!(task.pair(Split::Test, 7, u64::MAX), task.pair(Split::Test, 7, u64::MAX));
-        assert_ne!(task.pair(Split::Train, 7, 1), task.pair(Split::Train, 8, 1), "{}", task.name);
-        for index in 0..20 {
+    for variant in 0..task.variants() {
+        for (seed, index) in (0..60).flat_map(|index| [(0, index), (7, index), (u64::MAX, u64::MAX - index)]) {
             for split in [Split::Train, Split::Test] {
-                for text in code(&task.pair(split, 7, index)) {
+                let pair = task.pair_in(variant, split, seed, index);
+                for text in code(&pair).iter().chain([&pair.target, &pair.alternative]) {
                     hash =
                         text.bytes().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
                 }
             }
         }
     }
-    assert_eq!((tasks::VERSION, hash), (4, 6_729_235_820_606_073_695));
+    hash
+}
+
+#[test]
+fn pairs_are_frozen() {
+    let mut found = Vec::new();
+    for task in tasks::all() {
+        assert_eq!(task.pair(Split::Test, 7, u64::MAX), task.pair(Split::Test, 7, u64::MAX));
+        assert_ne!(task.pair(Split::Train, 7, 1), task.pair(Split::Train, 8, 1), "{}", task.name);
+        found.push((task.name.clone(), tasks::VERSION, pairs_hash(&task)));
+    }
+    for (name, version, hash) in FROZEN {
+        let same = found.iter().any(|found| (found.0.as_str(), &found.1, &found.2) == (*name, version, hash));
+        assert!(same, "the pairs of {name} are not those of version {version}: {found:#?}");
+    }
 }
 
 #[test]
 fn problems_say_what_is_wrong() {
-    let pair = |positive: &str, target: &str, alternative: &str, after: &str| Pair {
-        positive: positive.into(),
-        negative: "y".into(),
+    let pair = |clean: &str, target: &str, alternative: &str, after: &str| Pair {
+        clean: clean.into(),
+        counterfactual: "y".into(),
         target: target.into(),
         alternative: alternative.into(),
         after: [after.into(), String::new()],
         template: 0,
     };
-    let Err(Problem::NotSingle { side: Side::Positive, pieces, .. }) =
+    let Err(PairProblem::NotSingle { side: PromptClass::Clean, pieces, .. }) =
         tokenize(&pair("x", "')\n\n", "\n", ""), quickstart())
     else {
         panic!("taken")
     };
     assert_eq!(pieces.concat(), "')\\n\\n");
     let problem = tokenize(&pair("print('hello", "'", "\n", ")\n"), quickstart()).unwrap_err();
-    let Problem::Boundary { side: Side::Positive, written, .. } = &problem else { panic!("{problem}") };
+    let PairProblem::Boundary { side: PromptClass::Clean, written, .. } = &problem else { panic!("{problem}") };
     assert_eq!(written, &["')\\n"]);
     assert!(tokenize(&pair("print('hello", "'", "\n", " +"), quickstart()).is_ok());
     let problem = tokenize(&pair("x", "\n", "\n", ""), quickstart()).unwrap_err();
-    assert_eq!(problem, Problem::SameAnswer("\n".into()));
+    assert_eq!(problem, PairProblem::SameAnswer("\n".into()));
     let error = choose_variant(&tasks::find("if_equals").unwrap(), &TOKENIZERS[0]).unwrap_err().to_string();
     assert!(error.contains("if_equals") && error.contains("` ==` is not a single token but 2: ` =` `=`"), "{error}");
 }
@@ -215,9 +252,9 @@ fn prompts_are_cropped_from_the_left() {
     let short = batch(&task, Split::Train, 0, 0, 50, quickstart(), 12).unwrap();
     assert!(short.cropped > 0 && short.cropped.is_multiple_of(2));
     for (tokens, pair) in short.tokens.iter().zip(&short.pairs) {
-        assert!(tokens.positive.len() <= 12);
+        assert!(tokens.clean.len() <= 12);
         let at = whole.pairs.iter().position(|other| other == pair);
-        assert!(at.is_none_or(|at| whole.tokens[at].positive.ends_with(&tokens.positive)));
+        assert!(at.is_none_or(|at| whole.tokens[at].clean.ends_with(&tokens.clean)));
     }
     // Going on where a batch ended gives the pairs that a longer one has.
     let rest = batch(&task, Split::Train, 0, whole.next_index, 10, quickstart(), 1000).unwrap();
@@ -298,8 +335,8 @@ fn a_task_file_may_begin_with_a_byte_order_mark() {
     assert!(Task::from_file(&path).unwrap_err().to_string().contains("UTF-16"));
 }
 
-fn line(positive: &str, target: &str) -> String {
-    format!(r#"{{"positive": "{positive}", "negative": "y", "target": "{target}", "alternative": "b"}}"#)
+fn line(clean: &str, target: &str) -> String {
+    format!(r#"{{"positive": "{clean}", "negative": "y", "target": "{target}", "alternative": "b"}}"#)
 }
 
 #[test]
@@ -360,7 +397,7 @@ fn the_documented_examples_are_current() {
         let templates = task.templates(Split::Train);
         let pair = (0..).map(|index| task.pair(Split::Train, 0, index)).filter(|pair| pair.template == 0);
         // The shortest of a few: the one with no lines around it.
-        let pair = pair.take(20).min_by_key(|pair| pair.positive.len()).unwrap();
+        let pair = pair.take(20).min_by_key(|pair| pair.clean.len()).unwrap();
         let show = |prompt: &str, answer: &str| format!("{}⟨{}⟩", prompt, answer.replace('\n', "⏎"));
         written.push_str(&format!(
             "\n## {}\n\n{}. {} templates to train on, {} to test with.\n\n```text\n{}\n\n{}\n```\n",
@@ -368,8 +405,8 @@ fn the_documented_examples_are_current() {
             task.description,
             templates.len(),
             task.templates(Split::Test).len(),
-            show(&pair.positive, &pair.target),
-            show(&pair.negative, &pair.alternative),
+            show(&pair.clean, &pair.target),
+            show(&pair.counterfactual, &pair.alternative),
         ));
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tasks.md");
@@ -386,7 +423,7 @@ fn the_documented_examples_are_current() {
 fn answers_are_given_by_all_that_begins_alike() {
     let tokenizer = &TOKENIZERS[2];
     let id = |text: &str| tokenizer.single_token(text).unwrap_or_else(|| panic!("{text:?} is not a token"));
-    let given = |answers: [&str; 2]| tasks::alike(tokenizer, answers.map(id));
+    let given = |answers: [&str; 2]| tasks::tokens_sharing_prefix(tokenizer, answers.map(id));
     let by_decoding = |start: &str| -> Vec<u32> {
         let all = 0..tokenizer.vocab_size() as u32;
         all.filter(|&id| tokenizer.decode(&[id]).unwrap().starts_with(start)).collect()

@@ -92,7 +92,7 @@ fn the_fastest_tiles_are_found_and_kept() {
     let file = file.filter(|path| path.extension().is_some_and(|e| e == "json")).collect::<Vec<_>>();
     assert!(file.len() == 1 && said.contains(text(&file[0])), "{said}");
     let kept: serde_json::Value = serde_json::from_slice(&fs::read(&file[0]).unwrap()).unwrap();
-    for (name, line) in ["linear narrow", "linear few", "linear many"].iter().zip(best) {
+    for (name, line) in ["linear thin", "linear small", "linear large"].iter().zip(best) {
         let shape = ["32 × 32", "64 × 64", "128 × 128"][kept["choices"][name].as_u64().unwrap() as usize];
         assert!(line.ends_with(&format!("best {shape}")), "{name}: {line}, {kept}");
     }

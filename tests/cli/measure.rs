@@ -55,8 +55,8 @@ fn statistics_and_steps_are_printed_and_kept_beside_the_circuit() {
     assert_eq!(read.nodes.iter().map(|n| n.node).collect::<Vec<_>>(), nodes);
     for node in &read.nodes {
         assert_eq!(node.corpus.count, 600 / 16 * 16);
-        assert!(node.positive.count > 8 && node.negative.count > 8);
-        assert_eq!(node.positive.quantiles[3].top.snippets.len(), SNIPPETS, "eight pairs");
+        assert!(node.clean.count > 8 && node.counterfactual.count > 8);
+        assert_eq!(node.clean.quantiles[3].top.snippets.len(), SNIPPETS, "eight pairs");
     }
     let bytes = fs::read(&kept).unwrap();
     succeeds(&mut gossamer(&stats));

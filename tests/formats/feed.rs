@@ -157,7 +157,7 @@ pub fn tasks(data: &[u8]) {
             let len = task.len(split).unwrap() as u64;
             for index in [0, 1, len - 1, len, u64::MAX] {
                 let pair = task.pair(split, 7, index);
-                assert!(!pair.positive.is_empty() && pair.positive != pair.negative);
+                assert!(!pair.clean.is_empty() && pair.clean != pair.counterfactual);
             }
         }
         task.save(path.with_file_name("copy.jsonl"), 0, 7, 3).unwrap();

@@ -9,7 +9,7 @@ use gossamer::device::Device;
 use gossamer::files::{FloatType, HostIds, HostTensor, TensorInfo, save_arrays, write_safetensors};
 use gossamer::formats::config::read_config;
 use gossamer::formats::{ConvertOptions, ModelFiles, convert};
-use gossamer::model::{Hold, Model, ModelConfig};
+use gossamer::model::{Model, ModelConfig, WeightFormat};
 use serde_json::json;
 use tempfile::tempdir;
 
@@ -76,7 +76,7 @@ fn tied_matrices_that_differ_are_refused_and_equal_ones_open() {
     let file = dir.path().join("model.safetensors");
     let both = ["lm_head.weight", "transformer.wte.weight", "tied_unembed", "model.safetensors"];
     let device = Device::cpu();
-    let load = || ModelFiles::open(dir.path()).and_then(|files| files.load(Hold::Compressed, &device)).map(drop);
+    let load = || ModelFiles::open(dir.path()).and_then(|files| files.load(WeightFormat::Sparse, &device)).map(drop);
     assert_says(load(), &both);
     assert_says(Model::load(dir.path(), &device).map(drop), &both);
     let out = dir.path().join("out");

@@ -76,15 +76,15 @@ fn prompts_lose_their_padding_and_their_activations_are_summed_up() {
     assert_eq!(payload.prompts, [[vec![5, 6, 7], vec![5, 6]], [vec![5, 9, 7], vec![5, 9]]]);
     let known = |name: &str| payload.statistics.nodes.iter().find(|known| known.node == node(name)).unwrap();
     // Row i has 5i + first to 5i + first + 4, of which as many count as the prompt has tokens.
-    let set = &known("0.mlp.act_in[3]").positive;
+    let set = &known("0.mlp.act_in[3]").clean;
     assert_eq!((set.count, set.min, set.max, set.mean), (5, 1.0, 7.0, (1.0 + 2.0 + 3.0 + 6.0 + 7.0) / 5.0));
-    let set = &known("0.mlp.act_in[3]").negative;
+    let set = &known("0.mlp.act_in[3]").counterfactual;
     assert_eq!((set.count, set.min, set.max), (5, -17.0, -11.0));
     let set = known("0.mlp.act_in[3]").difference.as_ref().unwrap();
     assert_eq!((set.count, set.min, set.max), (5, 1.0 + 11.0, 7.0 + 17.0));
     let entry = &payload.circuit.nodes[0];
-    assert_eq!((entry.positive.mean, entry.negative.max), (3.8, -11.0));
-    assert_eq!(known("1.attn.act_in[1]").positive.count, 0, "nothing was saved of it");
+    assert_eq!((entry.clean.mean, entry.counterfactual.max), (3.8, -11.0));
+    assert_eq!(known("1.attn.act_in[1]").clean.count, 0, "nothing was saved of it");
 
     let corpus = &known("0.mlp.post_act[9]").corpus;
     assert_eq!(corpus.quantiles.iter().map(|q| q.quantile).collect::<Vec<_>>(), [0.001, 0.1]);

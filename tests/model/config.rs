@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gossamer::model::{Activation, ConfigFile, ModelConfig, ResidualActivation, SparsePlaces, parse_config};
+use gossamer::model::{Activation, ConfigFile, ModelConfig, ResidualActivation, TopkSites, parse_config};
 
 fn read(json: &str) -> gossamer::Result<(ModelConfig, Vec<String>)> {
     serde_json::from_str::<ConfigFile>(json).unwrap().into_config()
@@ -34,7 +34,7 @@ fn every_field_loads() {
         activation_type: Activation::Relu,
         residual_activation_type: ResidualActivation::Relu,
         afrac: Some(0.25),
-        afrac_loctypes: SparsePlaces("attn_in,resid_post_mlp".into()),
+        afrac_loctypes: TopkSites("attn_in,resid_post_mlp".into()),
         tied_unembed: false,
         enable_bigram_table: true,
         learnable_bigram_table: true,

@@ -2,7 +2,9 @@
 
 use gossamer::Error;
 use gossamer::device::Device;
-use gossamer::model::{Batch, Generator, Model, ModelConfig, Parameters, Pass, Recorder, Sampling, Weights, evaluate};
+use gossamer::model::{
+    Batch, Generator, Model, ModelConfig, NoHooks, Parameters, Pass, Recorder, Sampling, Weights, evaluate,
+};
 use gossamer::observer::Observer;
 use gossamer::tape::Tape;
 
@@ -82,7 +84,7 @@ fn written(device: &Device, config: &ModelConfig, name: &str, change: impl FnOnc
 fn numbers_that_came_after_loading_are_found_too() {
     for device in devices() {
         let model = written(&device, &config(""), "transformer.h.1.mlp.c_fc.weight", |data| data[7] = f32::INFINITY);
-        let (found, _, at, weights) = site(model.next_token(&[1, 2, 3], &mut ()));
+        let (found, _, at, weights) = site(model.next_token(&[1, 2, 3], &mut NoHooks));
         assert_eq!((found.as_str(), at.unwrap()[0]), ("1.mlp.post_act", 0), "{}", device.describe());
         assert!(weights.unwrap().contains("holds inf at [0, 7]"));
     }
@@ -110,7 +112,7 @@ fn generation_goes_on_until_a_number_is_not_finite() {
 fn finite_weights_whose_logits_overflow_are_refused() {
     for device in devices() {
         let model = written(&device, &config(""), "transformer.ln_f.weight", |data| data.fill(3e38));
-        let (found, value, _, weights) = site(model.next_token(&[1, 2, 3], &mut ()));
+        let (found, value, _, weights) = site(model.next_token(&[1, 2, 3], &mut NoHooks));
         assert_eq!((found.as_str(), value.is_infinite() || value.is_nan(), weights), ("logits", true, None));
     }
 }
@@ -131,7 +133,7 @@ fn large_finite_streams_do_not_vanish_under_a_norm() {
             let model = written(&device, &config(fields), "transformer.wte.weight", |data| {
                 data.iter_mut().for_each(|v| *v *= 1e30);
             });
-            let (found, ..) = site(model.next_token(&[1, 2, 3], &mut ()));
+            let (found, ..) = site(model.next_token(&[1, 2, 3], &mut NoHooks));
             assert_eq!(found, "0.attn.act_in", "{fields} on {}", device.describe());
         }
     }

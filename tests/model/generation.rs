@@ -2,7 +2,7 @@
 
 use gossamer::Error;
 use gossamer::device::Device;
-use gossamer::model::{Batch, Cache, Generator, Model, ModelConfig, Parameters, Sampling, Weights, generate};
+use gossamer::model::{Batch, Cache, Generator, Model, ModelConfig, NoHooks, Parameters, Sampling, Weights, generate};
 use gossamer::tape::Tape;
 
 use crate::common::{devices, error, wide};
@@ -18,7 +18,7 @@ fn collect(mut generator: Generator) -> Vec<u32> {
 
 fn logits(model: &Model, tokens: &[u32], batch: usize) -> Vec<f32> {
     let batch = Batch::new(&model.device, &model.config, tokens, batch).unwrap();
-    let logits = model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut ()).unwrap();
+    let logits = model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut NoHooks).unwrap();
     logits.value().read().unwrap()
 }
 
@@ -76,7 +76,7 @@ fn tokens_read_one_by_one_give_the_logits_of_all_at_once() {
             let weights = Weights::constant(&model, &[]);
             let mut cache = Cache::new(&model, sequences).unwrap();
             let read = |cache: &mut Cache, tokens: &[u32]| {
-                model.extend(&weights, cache, tokens, sequences, &mut ()).map(|logits| logits.read().unwrap())
+                model.extend(&weights, cache, tokens, sequences, &mut NoHooks).map(|logits| logits.read().unwrap())
             };
             // All at once; then a few, and the others one by one.
             assert!(cache.is_empty());
@@ -105,7 +105,7 @@ fn caches_that_do_not_fit_are_refused() {
     let device = Device::cpu();
     let [two, three] = [r#""n_layer": 2"#, r#""n_layer": 3"#].map(|fields| random_model(&config(fields), 1, &device));
     let weights = Weights::constant(&three, &[]);
-    let read = |cache: &mut Cache, tokens: &[u32], batch| three.extend(&weights, cache, tokens, batch, &mut ());
+    let read = |cache: &mut Cache, tokens: &[u32], batch| three.extend(&weights, cache, tokens, batch, &mut NoHooks);
     let mut cache = Cache::new(&two, 1).unwrap();
     assert!(matches!(read(&mut cache, &[1, 2], 1).unwrap_err(), Error::Shape { .. }), "another model's");
     let mut cache = Cache::new(&three, 2).unwrap();

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, InMemory, TensorInfo, TensorSource};
-use gossamer::model::{Batch, Hold, Kind, Model, ModelConfig, Parameters, Value, Weights, check_shapes};
-use gossamer::ops::compress::{self, Lists};
+use gossamer::model::{
+    Batch, Kind, Model, ModelConfig, NoHooks, Parameters, Value, WeightFormat, Weights, check_shapes,
+};
+use gossamer::ops::compress::{self, Nonzeros};
 use gossamer::sparsity::Schedule;
 use gossamer::tape::Tape;
-use gossamer::train::config::{GradRms, Optimizer};
+use gossamer::train::config::{GradRms, OptimizerConfig};
 use gossamer::train::step::Trainer;
 use gossamer::{Error, Result};
 use rand::RngExt;
@@ -31,8 +33,8 @@ fn sparse_state(config: &ModelConfig, density: f64) -> State {
     state
 }
 
-fn load(config: &ModelConfig, state: &State, hold: Hold, device: &Device) -> Model {
-    let parameters = Parameters::load(config, &InMemory::from(state.clone()), hold, device).unwrap();
+fn load(config: &ModelConfig, state: &State, format: WeightFormat, device: &Device) -> Model {
+    let parameters = Parameters::load(config, &InMemory::from(state.clone()), format, device).unwrap();
     Model { config: config.clone(), parameters, device: device.clone() }
 }
 
@@ -41,7 +43,7 @@ fn numbers(model: &Model) -> [Vec<f32>; 2] {
     let (device, mut tape) = (&model.device, Tape::new());
     let weights = Weights::new(model, &mut tape, |kind| kind == Kind::Embedding, &[]);
     let batch = Batch::new(device, &model.config, &prompts(&model.config, 1, 3, 6), 3).unwrap();
-    let (loss, _, logits) = model.loss(&mut tape, &weights, &batch, &mut ()).unwrap();
+    let (loss, _, logits) = model.loss(&mut tape, &weights, &batch, &mut NoHooks).unwrap();
     tape.backward(&loss, device.upload("seed", &[1], &[1.0]).unwrap()).unwrap();
     let gradient = tape.take_gradient(weights.vars()[0].as_ref().unwrap()).unwrap();
     [logits.value().read().unwrap(), gradient.read().unwrap()]
@@ -61,7 +63,8 @@ fn compressed_models_compute_the_same() {
             for density in [0.0, 0.02, 0.15, 1.0] {
                 let what = format!("{variant} at {density} on {}", device.describe());
                 let state = sparse_state(&config, density);
-                let [dense, held] = [Hold::Dense, Hold::Compressed].map(|hold| load(&config, &state, hold, &device));
+                let [dense, held] =
+                    [WeightFormat::Dense, WeightFormat::Sparse].map(|format| load(&config, &state, format, &device));
                 for p in held.parameters.iter() {
                     let linear = matches!(p.kind, Kind::Hidden(_)) || p.name == "lm_head.weight";
                     let nonzeros = state[&p.name].data.iter().filter(|v| **v != 0.0).count();
@@ -96,10 +99,10 @@ fn compressed_models_need_less_memory() {
     let config = config(r#""d_model": 128, "d_mlp": 512, "n_head": 4, "tied_unembed": false"#);
     let state = sparse_state(&config, 0.02);
     for name in ["cpu", "gpu"] {
-        let [dense, held] = [Hold::Dense, Hold::Compressed].map(|hold| {
+        let [dense, held] = [WeightFormat::Dense, WeightFormat::Sparse].map(|format| {
             let device = Device::open(name).unwrap();
             let before = device.allocated();
-            let model = load(&config, &state, hold, &device);
+            let model = load(&config, &state, format, &device);
             device.sync().unwrap();
             assert!(!model.parameters.is_empty());
             device.allocated() - before
@@ -112,7 +115,7 @@ fn compressed_models_need_less_memory() {
 #[test]
 fn what_is_held_compressed_is_not_trained() {
     let config = config(SHAPES);
-    let optimizer = Optimizer {
+    let optimizer = OptimizerConfig {
         steps: 10,
         batch_size: 3,
         accumulate: 1,
@@ -135,12 +138,12 @@ fn what_is_held_compressed_is_not_trained() {
         sparse_biases: false,
     };
     for device in devices() {
-        let model = |hold| load(&config, &sparse_state(&config, 0.02), hold, &device);
-        let refusal = Trainer::new(model(Hold::Compressed), optimizer.clone(), schedule.clone()).err().unwrap();
+        let model = |format| load(&config, &sparse_state(&config, 0.02), format, &device);
+        let refusal = Trainer::new(model(WeightFormat::Sparse), optimizer.clone(), schedule.clone()).err().unwrap();
         let message = refusal.to_string();
         assert!(matches!(refusal, Error::Text(_)) && message.contains("c_attn.weight is held compressed"), "{message}");
-        assert!(Trainer::new(model(Hold::Dense), optimizer.clone(), schedule.clone()).is_ok());
-        let mut model = model(Hold::Compressed);
+        assert!(Trainer::new(model(WeightFormat::Dense), optimizer.clone(), schedule.clone()).is_ok());
+        let mut model = model(WeightFormat::Sparse);
         let refused = |p: &mut gossamer::model::Parameter| p.dense_mut().is_err();
         assert_eq!(model.parameters.iter_mut().filter_map(|p| refused(p).then_some(())).count(), 8);
     }
@@ -168,7 +171,7 @@ fn misfits_are_named_before_anything_is_read() {
         let mut entries = entries.clone();
         change(&mut entries);
         let checked = check_shapes(&config, &entries).err().map(|e| e.to_string());
-        let loaded = Parameters::load(&config, &NamesOnly(entries), Hold::Compressed, &device).err().unwrap();
+        let loaded = Parameters::load(&config, &NamesOnly(entries), WeightFormat::Sparse, &device).err().unwrap();
         match checked {
             Some(checked) => assert_eq!(loaded.to_string(), checked),
             None => assert_eq!(loaded.to_string(), "transformer.wte.weight was read"),
@@ -201,8 +204,8 @@ fn what_older_files_lack_is_zero() {
     assert_eq!(absent.len(), 5);
     absent.iter().for_each(|name| drop(state.remove(name)));
     for device in devices() {
-        for hold in [Hold::Dense, Hold::Compressed] {
-            let back = load(&config, &state, hold, &device).parameters.to_host().unwrap();
+        for format in [WeightFormat::Dense, WeightFormat::Sparse] {
+            let back = load(&config, &state, format, &device).parameters.to_host().unwrap();
             for name in &absent {
                 assert!(back[name].data.iter().all(|v| v.to_bits() == 0) && !back[name].data.is_empty(), "{name}");
             }
@@ -211,10 +214,10 @@ fn what_older_files_lack_is_zero() {
 }
 
 #[track_caller]
-fn assert_same(got: &Lists, want: &Lists) {
+fn assert_same(got: &Nonzeros, want: &Nonzeros) {
     assert_eq!(got.offsets().read().unwrap(), want.offsets().read().unwrap());
     assert_eq!(got.indices().read().unwrap(), want.indices().read().unwrap());
-    let bits = |lists: &Lists| lists.values().read().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let bits = |lists: &Nonzeros| lists.values().read().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(got), bits(want));
 }
 
@@ -229,12 +232,12 @@ fn lists_made_on_the_host_are_those_made_on_the_device() {
                 let nonzeros = data.iter().filter(|v| **v != 0.0).count();
                 let got = compress::from_host(&device, shape, &data).unwrap();
                 let want = compress::forward(&put(&device, &[shape.0, shape.1], &data), nonzeros).unwrap();
-                assert_eq!((got.shape(), got.rows().values().len()), (shape, nonzeros));
-                assert!(got.device().same(&device) && got.columns().values().device().same(&device));
-                assert_same(got.rows(), want.rows());
-                assert_same(got.columns(), want.columns());
+                assert_eq!((got.shape(), got.csr().values().len()), (shape, nonzeros));
+                assert!(got.device().same(&device) && got.csc().values().device().same(&device));
+                assert_same(got.csr(), want.csr());
+                assert_same(got.csc(), want.csc());
                 let positive: Vec<f32> = data.iter().map(|v| v + 0.0).collect();
-                assert_eq!(got.decompress().unwrap().read().unwrap(), positive);
+                assert_eq!(got.to_dense().unwrap().read().unwrap(), positive);
             }
         }
         for wrong in [0, 5, 7] {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
 use gossamer::model::{
-    Batch, Edit, Interventions, Kind, Model, ModelConfig, Parameters, Recorder, Sites, Weights, means,
+    Batch, Edit, Hooks, Interventions, Kind, Model, ModelConfig, Parameters, Recorder, Weights, means,
 };
 use gossamer::tape::Tape;
 use gossamer::{Error, Result};
@@ -30,7 +30,7 @@ fn model(config: &ModelConfig, state: &State, device: &Device) -> Model {
     Model { config: config.clone(), parameters, device: device.clone() }
 }
 
-fn logits(model: &Model, tokens: &[u32], batch: usize, sites: &mut dyn Sites) -> Result<Vec<f32>> {
+fn logits(model: &Model, tokens: &[u32], batch: usize, sites: &mut dyn Hooks) -> Result<Vec<f32>> {
     let batch = Batch::new(&model.device, &model.config, tokens, batch)?;
     model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, sites)?.value().read()
 }

@@ -1,7 +1,7 @@
 //! Forward passes in parts: begun and ended at residual sites, several through the same layers at once.
 
 use gossamer::device::{Device, Tensor};
-use gossamer::model::{Model, Pass, Recorder, Weights, site_pattern};
+use gossamer::model::{Model, NoHooks, Pass, Recorder, Weights, site_pattern};
 use gossamer::tape::{Tape, Var};
 
 use crate::common::{assert_close, devices, normal, put, rng, wide};
@@ -21,8 +21,8 @@ fn whole(model: &Model) -> (Vec<Tensor>, Tensor) {
 /// Does `f` with a pass of the model's batch that has not begun.
 fn with_pass<T>(model: &Model, f: impl FnOnce(&mut Pass) -> T) -> T {
     let (batch, weights) = (batch(&model.config, &model.device), Weights::constant(model, &[]));
-    let (mut tape, mut nobody) = (Tape::new(), ());
-    f(&mut Pass::new(model, &weights, &batch, &mut tape, &mut nobody))
+    let (mut tape, mut hooks) = (Tape::new(), NoHooks);
+    f(&mut Pass::new(model, &weights, &batch, &mut tape, &mut hooks))
 }
 
 fn read(tensor: &Tensor) -> Vec<f32> {
@@ -69,7 +69,7 @@ fn hybrids_go_through_layers_together() {
             }
             let together = with_pass(&model, |pass| {
                 let first = pass.advance(entry(0), 1..2).unwrap();
-                let both = pass.tape.stack(&[&first, &entry(1)]).unwrap();
+                let both = pass.tape.concat(&[&first, &entry(1)], 0).unwrap();
                 let both = pass.advance(both, 2..last).unwrap();
                 pass.unembed(both).unwrap().value().clone()
             });

@@ -2,7 +2,7 @@
 
 use gossamer::Result;
 use gossamer::device::Device;
-use gossamer::model::{Model, Recorder, Sites, Weights};
+use gossamer::model::{Hooks, Model, NoHooks, Recorder, Weights};
 use gossamer::tape::{Tape, Var};
 
 use crate::common::devices;
@@ -34,7 +34,7 @@ pub const NAMES: [&str; 23] = [
     "final_resid",
 ];
 
-fn logits(model: &Model, sites: &mut dyn Sites) -> Vec<f32> {
+fn logits(model: &Model, sites: &mut dyn Hooks) -> Vec<f32> {
     let weights = Weights::constant(model, &[]);
     let batch = batch(&model.config, &model.device);
     model.forward(&mut Tape::new(), &weights, &batch, sites).unwrap().value().read().unwrap()
@@ -82,8 +82,8 @@ fn sites_are_sparse_where_the_configuration_says() {
 /// Puts the site's own value times a factor in its place.
 struct Scale<'a>(&'a str, f32);
 
-impl Sites for Scale<'_> {
-    fn visit(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
+impl Hooks for Scale<'_> {
+    fn on_activation(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
         if name != self.0 {
             return Ok(value);
         }
@@ -96,7 +96,7 @@ impl Sites for Scale<'_> {
 fn what_is_put_in_a_sites_place_is_what_the_model_goes_on_with() {
     for device in devices() {
         let model = random_model(&as_published(), 3, &device);
-        let before = logits(&model, &mut ());
+        let before = logits(&model, &mut NoHooks);
         for name in NAMES {
             assert_eq!(logits(&model, &mut Scale(name, 1.0)), before, "{name} in its own place");
             let after = logits(&model, &mut Scale(name, -0.5));

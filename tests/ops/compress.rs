@@ -1,6 +1,6 @@
 use crate::common::{kernels, normal, put, rng};
 use gossamer::device::Device;
-use gossamer::ops::compress::{self, Lists};
+use gossamer::ops::compress::{self, Nonzeros};
 use rand::RngExt;
 
 /// Offsets, indices and values of the nonzeros of `list(i, e)`, `count` lists of `length` entries.
@@ -19,7 +19,7 @@ fn oracle(count: usize, length: usize, entry: impl Fn(usize, usize) -> f32) -> (
 }
 
 #[track_caller]
-fn assert_lists(what: &str, lists: &Lists, want: &(Vec<u32>, Vec<u32>, Vec<f32>)) {
+fn assert_lists(what: &str, lists: &Nonzeros, want: &(Vec<u32>, Vec<u32>, Vec<f32>)) {
     let used = want.1.len();
     assert_eq!(lists.offsets().read().unwrap(), want.0, "{what}: offsets");
     assert!(lists.indices().read().unwrap()[..used] == want.1, "{what}: indices");
@@ -31,10 +31,10 @@ fn check(device: &Device, (outputs, inputs): (usize, usize), w: &[f32], spare: u
     let what = format!("({outputs}, {inputs}), {}", device.describe());
     let nonzeros = w.iter().filter(|&&v| v != 0.0).count();
     let made = compress::forward(&put(device, &[outputs, inputs], w), nonzeros + spare).unwrap();
-    assert_eq!((made.shape(), made.rows().values().len()), ((outputs, inputs), nonzeros + spare));
-    assert_lists(&format!("rows of {what}"), made.rows(), &oracle(outputs, inputs, |i, e| w[i * inputs + e]));
-    assert_lists(&format!("columns of {what}"), made.columns(), &oracle(inputs, outputs, |i, e| w[e * inputs + i]));
-    let back = made.decompress().unwrap();
+    assert_eq!((made.shape(), made.csr().values().len()), ((outputs, inputs), nonzeros + spare));
+    assert_lists(&format!("rows of {what}"), made.csr(), &oracle(outputs, inputs, |i, e| w[i * inputs + e]));
+    assert_lists(&format!("columns of {what}"), made.csc(), &oracle(inputs, outputs, |i, e| w[e * inputs + i]));
+    let back = made.to_dense().unwrap();
     assert_eq!(back.shape(), [outputs, inputs]);
     // Adding zero turns the negative zeros that compression drops into the positive ones that come back.
     let same = back.read().unwrap().iter().zip(w).all(|(b, w)| b.to_bits() == (w + 0.0).to_bits());
@@ -68,10 +68,10 @@ fn the_smallest_numbers_are_not_zeros() {
     let w = [0.0, f32::from_bits(1), -0.0, -f32::from_bits(1), 0.0, f32::MIN_POSITIVE];
     for device in kernels() {
         let made = compress::forward(&put(&device, &[2, 3], &w), 3).unwrap();
-        assert_eq!(made.rows().offsets().read().unwrap(), [0, 1, 3]);
-        assert_eq!(made.rows().indices().read().unwrap(), [1, 0, 2]);
-        assert_eq!(made.columns().offsets().read().unwrap(), [0, 1, 2, 3]);
-        assert_eq!(made.columns().indices().read().unwrap(), [1, 0, 1]);
+        assert_eq!(made.csr().offsets().read().unwrap(), [0, 1, 3]);
+        assert_eq!(made.csr().indices().read().unwrap(), [1, 0, 2]);
+        assert_eq!(made.csc().offsets().read().unwrap(), [0, 1, 2, 3]);
+        assert_eq!(made.csc().indices().read().unwrap(), [1, 0, 1]);
     }
 }
 
@@ -85,9 +85,9 @@ fn too_many_nonzeros_are_refused_or_dropped() {
             continue;
         }
         let made = made.unwrap();
-        assert_lists("rows", made.rows(), &(vec![0, 2, 3], vec![0, 1, 0], vec![1.0, 2.0, 3.0]));
-        assert_lists("columns", made.columns(), &(vec![0, 2, 3, 3], vec![0, 1, 0], vec![1.0, 3.0, 2.0]));
-        assert_eq!(made.decompress().unwrap().read().unwrap(), [1.0, 2.0, 0.0, 3.0, 0.0, 0.0]);
+        assert_lists("rows", made.csr(), &(vec![0, 2, 3], vec![0, 1, 0], vec![1.0, 2.0, 3.0]));
+        assert_lists("columns", made.csc(), &(vec![0, 2, 3, 3], vec![0, 1, 0], vec![1.0, 3.0, 2.0]));
+        assert_eq!(made.to_dense().unwrap().read().unwrap(), [1.0, 2.0, 0.0, 3.0, 0.0, 0.0]);
     }
 }
 
@@ -95,11 +95,11 @@ fn too_many_nonzeros_are_refused_or_dropped() {
 fn empty_and_misshapen_weights() {
     for device in kernels() {
         let made = compress::forward(&device.zeros("w", &[3, 0]).unwrap(), 0).unwrap();
-        assert_eq!(made.rows().offsets().read().unwrap(), [0; 4]);
-        assert_eq!(made.columns().offsets().read().unwrap(), [0]);
-        assert!(made.decompress().unwrap().is_empty());
+        assert_eq!(made.csr().offsets().read().unwrap(), [0; 4]);
+        assert_eq!(made.csc().offsets().read().unwrap(), [0]);
+        assert!(made.to_dense().unwrap().is_empty());
         let made = compress::forward(&device.zeros("w", &[0, 2]).unwrap(), 0).unwrap();
-        assert_eq!(made.columns().offsets().read().unwrap(), [0; 3]);
+        assert_eq!(made.csc().offsets().read().unwrap(), [0; 3]);
         assert!(compress::forward(&device.zeros("w", &[3]).unwrap(), 1).unwrap_err().to_string().contains("[3]"));
     }
 }

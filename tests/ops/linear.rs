@@ -1,6 +1,6 @@
 use crate::common::{assert_close, central_differences, devices, dot, normal, put, rng, wide};
 use gossamer::device::Device;
-use gossamer::ops::linear::{self, Output, Tile};
+use gossamer::ops::linear::{self, OutputShape, Tile};
 use rand::{Rng, RngExt};
 
 /// Both devices, the GPU once with each tile for all outputs.
@@ -9,7 +9,7 @@ fn tiles() -> Vec<Device> {
     for tile in Tile::ALL {
         list.extend(devices().into_iter().filter(|device| !device.is_cpu()));
         let Some(Device::Gpu(gpu)) = list.last() else { panic!("no GPU") };
-        Output::ALL.iter().for_each(|&output| linear::set_tile(gpu, output, tile).unwrap());
+        OutputShape::ALL.iter().for_each(|&output| linear::set_tile(gpu, output, tile).unwrap());
     }
     list
 }
@@ -241,11 +241,11 @@ fn tiles_change_the_last_bits_at_most() {
 #[test]
 fn every_output_has_its_tile() {
     let Some(Device::Gpu(gpu)) = devices().pop() else { panic!("no GPU") };
-    linear::set_tile(&gpu, Output::Few, Tile::Large).unwrap();
-    assert_eq!(linear::tile(&gpu, Output::Few).unwrap(), Tile::Large);
+    linear::set_tile(&gpu, OutputShape::Small, Tile::Large).unwrap();
+    assert_eq!(linear::tile(&gpu, OutputShape::Small).unwrap(), Tile::Large);
     // What is no tile, as another version might have kept, is as good as nothing.
-    gpu.choose("linear few", 3).unwrap();
-    assert!(Tile::ALL.contains(&linear::tile(&gpu, Output::Few).unwrap()));
+    gpu.set_tuned("linear small", 3).unwrap();
+    assert!(Tile::ALL.contains(&linear::tile(&gpu, OutputShape::Small).unwrap()));
     assert_eq!(Tile::ALL.map(Tile::shape), [(32, 32), (64, 64), (128, 128)]);
 }
 

@@ -1,6 +1,6 @@
 use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::device::{Device, Tensor};
-use gossamer::ops::compress::{self, Compressed};
+use gossamer::ops::compress::{self, SparseMatrix};
 use gossamer::ops::sparse_linear;
 use rand::{Rng, RngExt};
 
@@ -16,7 +16,7 @@ fn sparse(rng: &mut impl Rng, outputs: usize, inputs: usize, density: f64) -> Ve
     w
 }
 
-fn compressed(device: &Device, shape: [usize; 2], w: &[f32]) -> Compressed {
+fn compressed(device: &Device, shape: [usize; 2], w: &[f32]) -> SparseMatrix {
     let nonzeros = w.iter().filter(|&&v| v != 0.0).count();
     compress::forward(&put(device, &shape, w), nonzeros).unwrap()
 }
@@ -143,10 +143,10 @@ fn empty_inputs_and_shapes_that_do_not_fit() {
 #[test]
 fn sparse_weights_are_worth_compressing_and_dense_ones_are_not() {
     for device in kernels() {
-        assert!(sparse_linear::worthwhile(&device, 1.0 / 64.0));
-        assert!(!sparse_linear::worthwhile(&device, 0.5));
+        assert!(sparse_linear::prefer_sparse(&device, 1.0 / 64.0));
+        assert!(!sparse_linear::prefer_sparse(&device, 0.5));
         // Where the dense product skips zeros, too, it stays the better one for longer.
-        let beside = |shape, density| sparse_linear::worthwhile_beside_zeros(&device, shape, density);
+        let beside = |shape, density| sparse_linear::prefer_sparse_after_topk(&device, shape, density);
         assert!(beside((1024, 1024), 1.0 / 64.0) && !beside((1024, 1024), 0.2) && !beside((256, 1024), 0.5));
         assert_eq!(beside((256, 1024), 0.2), device.is_cpu());
     }

@@ -84,7 +84,7 @@ fn a_bigram_beats_guessing_on_text_it_has_not_seen() {
 #[test]
 fn bigrams_refuse_what_does_not_fit() {
     let tokens = Tokens::from_ids(&[0, 1, 5]);
-    assert!(matches!(Bigram::fit(&tokens, 5), Err(Error::Text(_))));
+    assert!(matches!(Bigram::fit(&tokens, 5), Err(Error::Data(_))));
     let bigram = Bigram::fit(&Tokens::from_ids(&[0, 1]), 2).unwrap();
     assert!(bigram.loss(&tokens, 2).is_err());
     assert!(bigram.loss(&Tokens::from_ids(&[0]), 8).is_err());

@@ -197,8 +197,8 @@ fn tokens_are_read_within_bounds() {
     tokens.copy_into(1, &mut two).unwrap();
     assert_eq!(two, [70_000, 3]);
     assert_eq!(tokens.get(3..3).unwrap(), [0u32; 0]);
-    assert!(matches!(tokens.copy_into(2, &mut two), Err(Error::Text(_))));
-    assert!(matches!(tokens.get(usize::MAX - 1..usize::MAX), Err(Error::Text(_))));
+    assert!(matches!(tokens.copy_into(2, &mut two), Err(Error::Data(_))));
+    assert!(matches!(tokens.get(usize::MAX - 1..usize::MAX), Err(Error::Data(_))));
     assert!(Tokens::from_ids(&[]).is_empty());
 }
 

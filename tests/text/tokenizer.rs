@@ -273,7 +273,7 @@ fn tokenizers_are_saved_whole_and_damage_is_named() {
     fs::write(&path, b"\xff\xfe").unwrap();
     assert!(matches!(Tokenizer::load(&path), Err(Error::File { .. })));
     assert!(matches!(Tokenizer::load(folder.path().join("none")), Err(Error::Io { .. })));
-    assert!(matches!(Tokenizer::from_json("{"), Err(Error::Text(_))));
+    assert!(matches!(Tokenizer::from_json("{"), Err(Error::Tokenizer(_))));
     assert!(matches!(tokenizer().save(folder.path().join("none/tokenizer.json")), Err(Error::Io { .. })));
 }
 

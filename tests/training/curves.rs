@@ -1,10 +1,10 @@
 //! The same training in different ways gives the same losses.
 
 use gossamer::device::Device;
-use gossamer::model::{Batch, Weights};
+use gossamer::model::{Batch, NoHooks, Weights};
 use gossamer::ops::sparse_linear;
 use gossamer::tape::Tape;
-use gossamer::train::config::{GradRms, Optimizer};
+use gossamer::train::config::{GradRms, OptimizerConfig};
 use gossamer::train::step::Trainer;
 
 use crate::common::devices;
@@ -39,7 +39,7 @@ fn devices_follow_each_other_for_twenty_steps() {
     // They did learn, and ended with compressed weights on both.
     assert!(want[19] < want[0] - 0.1, "{want:?}");
     for trainer in [on_cpu, on_gpu] {
-        assert!(sparse_linear::worthwhile(&trainer.model.device, schedule().target_density));
+        assert!(sparse_linear::prefer_sparse(&trainer.model.device, schedule().target_density));
         assert!(trainer.compressed().iter().flatten().count() >= 8);
     }
 }
@@ -85,7 +85,7 @@ fn accumulated_micro_batches_are_one_batch() {
             // Without scaling the gradient is small, and only a large rate makes it felt.
             let lr = if grad_rms == GradRms::None { 1.0 } else { 2e-2 };
             let curve = |batch_size, accumulate| {
-                let optimizer = Optimizer { batch_size, accumulate, grad_rms, lr, ..optimizer(8) };
+                let optimizer = OptimizerConfig { batch_size, accumulate, grad_rms, lr, ..optimizer(8) };
                 losses(&mut trainer(&device, model(), optimizer, schedule()))
             };
             let whole = curve(4, 1);
@@ -99,7 +99,7 @@ fn accumulated_micro_batches_are_one_batch() {
 #[test]
 fn a_wrong_number_of_micro_batches_is_refused() {
     let device = Device::cpu();
-    let mut trainer = trainer(&device, model(), Optimizer { accumulate: 2, ..optimizer(4) }, schedule());
+    let mut trainer = trainer(&device, model(), OptimizerConfig { accumulate: 2, ..optimizer(4) }, schedule());
     let batch = Batch::new(&device, &model(), &sequences(&model(), 0, 4).concat(), 4).unwrap();
     let error = trainer.step(&[batch]).err().unwrap().to_string();
     assert!(error.contains("1 batches for accumulate = 2"), "{error}");
@@ -117,7 +117,7 @@ fn evaluation_by_compressed_weights_equals_dense() {
         let batch = Batch::new(&device, config, &sequences(config, 77, 4).concat(), 4).unwrap();
         let loss = |compressed: &[_]| {
             let weights = Weights::constant(&trainer.model, compressed);
-            let (loss, ..) = trainer.model.loss(&mut Tape::new(), &weights, &batch, &mut ()).unwrap();
+            let (loss, ..) = trainer.model.loss(&mut Tape::new(), &weights, &batch, &mut NoHooks).unwrap();
             f64::from(loss.value().read().unwrap()[0])
         };
         let (dense, compressed) = (loss(&[]), loss(trainer.compressed()));

@@ -3,10 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod communicator;
 mod curves;
 mod estimate;
 mod failures;
-mod ranks;
 mod schedule;
 mod stopping;
 mod survivors;

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gossamer::device::Device;
 use gossamer::model::Model;
 use gossamer::observer::Observer;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::estimate::Estimate;
 use gossamer::train::metrics;
-use gossamer::train::ranks::Ranks;
-use gossamer::train::run::{Learner, Outcome, Run};
+use gossamer::train::run::{Run, TrainResult, Trainable};
 use gossamer::train::step::{StepNumbers, StepRecord, Trainer};
 use gossamer::{Error, Result};
 use tempfile::tempdir;
@@ -21,18 +21,18 @@ use crate::tiny::{model, optimizer, schedule, sequences, trainer};
 #[test]
 fn a_step_that_is_given_up_leaves_everything_as_it_was() {
     for device in devices() {
-        let mut learner = trainer(&device, model(), optimizer(4), schedule());
+        let mut trainee = trainer(&device, model(), optimizer(4), schedule());
         let mut other = trainer(&device, model(), optimizer(4), schedule());
         let stop = AtomicBool::new(true);
         for step in 0..4 {
             let batches = [sequences(&model(), step, 4).concat()];
-            let stopped = Learner::step(&mut learner, &batches, &Observer::stopped_by(&stop));
+            let stopped = Trainable::step(&mut trainee, &batches, &Observer::stopped_by(&stop));
             assert!(matches!(stopped, Err(Error::Stopped)), "step {step}");
-            assert_eq!(learner.steps_done(), step);
-            Learner::step(&mut learner, &batches, &Observer::default()).unwrap();
-            Learner::step(&mut other, &batches, &Observer::default()).unwrap();
+            assert_eq!(trainee.steps_done(), step);
+            Trainable::step(&mut trainee, &batches, &Observer::default()).unwrap();
+            Trainable::step(&mut other, &batches, &Observer::default()).unwrap();
         }
-        assert_eq!(learner.model.hash().unwrap(), other.model.hash().unwrap());
+        assert_eq!(trainee.model.hash().unwrap(), other.model.hash().unwrap());
     }
 }
 
@@ -43,7 +43,7 @@ struct StoppedAfter<'a> {
     stop: &'a AtomicBool,
 }
 
-impl Learner for StoppedAfter<'_> {
+impl Trainable for StoppedAfter<'_> {
     type Record = StepRecord;
 
     fn trainer(&self) -> &Trainer {
@@ -55,25 +55,25 @@ impl Learner for StoppedAfter<'_> {
     }
 
     fn step(&mut self, batches: &[Vec<u32>], observer: &Observer) -> Result<StepRecord> {
-        Learner::step(&mut self.trainer, batches, observer)
+        Trainable::step(&mut self.trainer, batches, observer)
     }
 
     fn numbers(&self, record: &StepRecord) -> Result<(StepNumbers, Vec<(String, f64)>)> {
         self.stop.store(self.trainer.steps_done() == self.step, Ordering::Relaxed);
-        Learner::numbers(&self.trainer, record)
+        Trainable::numbers(&self.trainer, record)
     }
 
     fn hash(&self) -> Result<String> {
-        Learner::hash(&self.trainer)
+        Trainable::hash(&self.trainer)
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
-        Learner::save(&self.trainer, folder)
+        Trainable::save(&self.trainer, folder)
     }
 }
 
 /// Trains twelve steps with an evaluation every third, or until after step `step`.
-fn execute(folder: &Path, step: u64, resume: bool) -> Outcome {
+fn execute(folder: &Path, step: u64, resume: bool) -> TrainResult {
     let mut config = RunConfig::preset("quickstart").unwrap();
     for setting in [
         "train.steps=12",
@@ -95,10 +95,10 @@ fn execute(folder: &Path, step: u64, resume: bool) -> Outcome {
     }
     let stop = AtomicBool::new(false);
     let (cache, device, observer) = (folder.with_file_name("cache"), Device::cpu(), Observer::stopped_by(&stop));
-    let run = Run { config, folder: folder.into(), cache, device, observer, ranks: Ranks::alone() };
+    let run = Run { config, folder: folder.into(), cache, device, observer, communicator: Communicator::single() };
     let fresh = || Model::new(run.config.model.clone(), 3, &run.device);
-    let learner = |trainer, _: Option<&Path>| Ok(StoppedAfter { trainer, step, stop: &stop });
-    run.execute_with(resume, Estimate::new(&run.config), fresh, learner, &mut |_| ()).unwrap()
+    let trainee = |trainer, _: Option<&Path>| Ok(StoppedAfter { trainer, step, stop: &stop });
+    run.execute_with(resume, Estimate::new(&run.config), fresh, trainee, &mut |_| ()).unwrap()
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A model small enough to be trained on a software GPU, and something to learn.
 
 use gossamer::device::Device;
-use gossamer::model::{Batch, Model, ModelConfig, SparsePlaces};
+use gossamer::model::{Batch, Model, ModelConfig, TopkSites};
 use gossamer::sparsity::Schedule;
-use gossamer::train::config::{GradRms, Optimizer};
+use gossamer::train::config::{GradRms, OptimizerConfig};
 use gossamer::train::step::{StepNumbers, Trainer};
 use rand::RngExt;
 
@@ -19,7 +19,7 @@ pub fn model() -> ModelConfig {
         d_model: 32,
         rms_norm: true,
         afrac: Some(0.25),
-        afrac_loctypes: SparsePlaces::all_sublayer(),
+        afrac_loctypes: TopkSites::all_sublayer(),
         tied_unembed: false,
         enable_bigram_table: true,
         learnable_bigram_table: true,
@@ -29,8 +29,8 @@ pub fn model() -> ModelConfig {
 }
 
 /// Steps of batches of four.
-pub fn optimizer(steps: u64) -> Optimizer {
-    Optimizer {
+pub fn optimizer(steps: u64) -> OptimizerConfig {
+    OptimizerConfig {
         steps,
         batch_size: 4,
         accumulate: 1,
@@ -59,7 +59,7 @@ pub fn schedule() -> Schedule {
 }
 
 /// Training of a fresh model.
-pub fn trainer(device: &Device, config: ModelConfig, optimizer: Optimizer, schedule: Schedule) -> Trainer {
+pub fn trainer(device: &Device, config: ModelConfig, optimizer: OptimizerConfig, schedule: Schedule) -> Trainer {
     Trainer::new(Model::new(config, 7, device).unwrap(), optimizer, schedule).unwrap()
 }
 

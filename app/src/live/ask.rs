@@ -62,11 +62,11 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     let start = Instant::now();
     if known.as_ref().is_none_or(|(prompt, ..)| *prompt != question.prompt) {
         let tokens = encode(opened, "prompt", &question.prompt, opened.model.config.block_size)?;
-        let response = Arc::new(probe.ask(&tokens, &[])?);
+        let response = Arc::new(probe.run(&tokens, &[])?);
         *known = Some((question.prompt.clone(), tokens, response));
     }
     let Some((_, tokens, plain)) = known else { anyhow::bail!("write a prompt") };
-    let edited = if question.edits.is_empty() { None } else { Some(probe.ask(tokens, &question.edits)?) };
+    let edited = if question.edits.is_empty() { None } else { Some(probe.run(tokens, &question.edits)?) };
     let sites = &edited.as_ref().unwrap_or(plain).sites;
     let pattern = question.head.and_then(|(layer, head)| {
         let site = |name: &str| sites.get(&format!("{layer}.attn.{name}"));
@@ -77,7 +77,7 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     let tokens = tokens.iter().map(text).collect();
     let responses = std::iter::once(&**plain).chain(&edited);
     let all: Vec<&[f64]> =
-        responses.flat_map(|response| [&response.model[..], &response.circuit, &response.rest]).collect();
+        responses.flat_map(|response| [&response.model[..], &response.circuit, &response.complement]).collect();
     let shown = listed_tokens(opened, &all);
     Ok(Answer { question, tokens, plain: plain.clone(), shown, edited, pattern, took: start.elapsed() })
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use eframe::egui::Context;
 use gossamer::bridges::{Channel, ModelName, Recipe, residual_channels};
 use gossamer::circuits::NodeEntry;
-use gossamer::circuits::wording::{signed, token};
+use gossamer::circuits::labels::{signed, token};
 
 use crate::document::Document;
 use crate::item::Item;
@@ -151,12 +151,12 @@ impl Live {
 
 /// The prompt of both tabs.
 pub fn prompt<'a>(document: &'a Document, view: &'a View) -> &'a str {
-    view.edits.live.prompt.as_deref().unwrap_or(&document.circuit.task.positive)
+    view.edits.live.prompt.as_deref().unwrap_or(&document.circuit.task.clean)
 }
 
 /// The prompt that steering goes towards.
 pub fn counterfactual<'a>(document: &'a Document, view: &'a View) -> &'a str {
-    view.edits.live.steer.counterfactual.as_deref().unwrap_or(&document.circuit.task.negative)
+    view.edits.live.steer.counterfactual.as_deref().unwrap_or(&document.circuit.task.counterfactual)
 }
 
 /// The channels that the circuit offers for steering.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use gossamer::circuits::{Circuit, ModelRef, mean_activations, stored_means};
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Hold, Model};
+use gossamer::model::{Model, WeightFormat};
 use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
@@ -70,10 +70,10 @@ impl Opened {
             format!("{} comes without a tokenizer.json: put the model's tokenizer next to its weights", path.display())
         })?;
         let tokenizer = Tokenizer::load(tokenizer)?;
-        let model = files.load(Hold::Compressed, &Device::open("auto")?)?;
+        let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
         let hash = model.hash()?;
         if !circuit.model.hash.is_empty() {
-            circuit.belongs_to(&hash).with_context(|| path.display().to_string())?;
+            circuit.check_model(&hash).with_context(|| path.display().to_string())?;
         }
         let means = means(file, circuit, (&model, &hash), &tokenizer).map_err(|e| format!("{e:#}"));
         let folder = files.weights_path.parent().unwrap_or(Path::new("")).to_path_buf();
@@ -104,7 +104,7 @@ fn means(
         }
     };
     if !circuit.model.hash.is_empty() {
-        circuit.stands_at(&means).context("put the means.safetensors of the circuit's folder next to it")?;
+        circuit.check_means(&means).context("put the means.safetensors of the circuit's folder next to it")?;
     }
     Ok(means)
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use gossamer::bridges::{BridgeFile, Bridges, Change, Comparison, Ratio, Recipe, Steering};
 use gossamer::device::on_worker;
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Hold, Model};
+use gossamer::model::{Model, WeightFormat};
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 
@@ -49,7 +49,7 @@ impl Bridged {
         )?;
         let dense = ModelFiles::open(about.dense_path(folder))
             .context("the dense model that the bridges lead to is no longer where it was: put it there again")?;
-        let dense = dense.load(Hold::Compressed, &opened.model.device)?;
+        let dense = dense.load(WeightFormat::Sparse, &opened.model.device)?;
         let bridges = about.open(folder, (&dense, dense.hash()?.as_str()), &opened.model)?;
         let length = opened.model.config.block_size.min(dense.config.block_size);
         let documents = python::documents(u64::MAX).map(Ok);

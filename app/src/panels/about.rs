@@ -1,7 +1,7 @@
 //! A description of the document: a circuit, a published circuit, or a model without circuits.
 
 use eframe::egui::{RichText, Ui};
-use gossamer::circuits::wording::{count, signed, token};
+use gossamer::circuits::labels::{count, signed, token};
 use gossamer::formats::Payload;
 use gossamer::model::Report;
 
@@ -26,7 +26,7 @@ fn circuit_file(ui: &mut Ui, document: &Document) {
     let circuit = &document.circuit;
     let (task, losses) = (&circuit.task, &circuit.losses.test);
     for (side, prompt, answer) in
-        [("clean", &task.positive, &task.target), ("counterfactual", &task.negative, &task.alternative)]
+        [("clean", &task.clean, &task.target), ("counterfactual", &task.counterfactual, &task.alternative)]
     {
         ui.weak(format!("a {side} prompt, followed by {}", token(&answer.text)));
         ui.label(RichText::new(prompt).monospace().small());

@@ -2,10 +2,10 @@
 
 use eframe::egui::text::{LayoutJob, TextFormat};
 use eframe::egui::{FontId, Rect, RichText, Role, Sense, Slider, Stroke, Ui, WidgetInfo, pos2, vec2};
-use gossamer::circuits::paint::sign;
-use gossamer::circuits::picture::Meaning;
+use gossamer::circuits::color::sign;
+use gossamer::circuits::labels::{signed, token, visible};
+use gossamer::circuits::layout::LineKind;
 use gossamer::circuits::statistics::{Activations, NodeStatistics, Snippet};
-use gossamer::circuits::wording::{signed, token, visible};
 
 use super::{Dock, Panel, PanelContext, about};
 use crate::commands::Command;
@@ -38,8 +38,8 @@ impl TextSet {
     fn of(self, node: &NodeStatistics) -> Option<&Activations> {
         match self {
             Self::Corpus => Some(&node.corpus),
-            Self::Clean => Some(&node.positive),
-            Self::Counterfactual => Some(&node.negative),
+            Self::Clean => Some(&node.clean),
+            Self::Counterfactual => Some(&node.counterfactual),
             Self::Difference => node.difference.as_ref(),
         }
     }
@@ -75,7 +75,7 @@ impl Panel for DetailsPanel {
             return;
         };
         // The drawing may show another checkpoint.
-        let circuit = if scene.spot(item).is_some() { &scene.circuit } else { &document.circuit };
+        let circuit = if scene.box_number(item).is_some() { &scene.circuit } else { &document.circuit };
         ui.heading(text::title(circuit, item));
         edit(ui, item, context.view);
         ui.separator();
@@ -135,9 +135,9 @@ fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View) {
         ui.separator();
         ui.weak(name);
         for (line, other) in lines {
-            let text = match scene.picture.lines[line].meaning {
-                Meaning::Channel(channel) => RichText::new(format!("{other}   along residual channel {channel}")),
-                Meaning::Edge(i) => {
+            let text = match scene.layout.lines[line].kind {
+                LineKind::Channel(channel) => RichText::new(format!("{other}   along residual channel {channel}")),
+                LineKind::Edge(i) => {
                     let edge = &scene.circuit.edges[i];
                     let numbers = format!("{other}   {}", text::numbers(edge));
                     RichText::new(numbers).color(on_background(ui, sign(edge.weight)))

@@ -52,7 +52,7 @@ impl PanelContext<'_> {
     /// Selects an item and moves it into the middle.
     pub fn go_to(&mut self, item: Item) {
         self.view.selected = Some(item);
-        if let Some(number) = self.scene.spot(item) {
+        if let Some(number) = self.scene.box_number(item) {
             self.camera.center(self.scene.rect(number).center());
         }
     }

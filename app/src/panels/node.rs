@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use eframe::egui::{Rect, Role, Sense, Slider, SliderClamping, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
 use gossamer::circuits::Node;
-use gossamer::circuits::wording::token;
+use gossamer::circuits::labels::token;
 
 use super::{Dock, Panel, PanelContext};
 use crate::item::Item;

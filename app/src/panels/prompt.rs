@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use eframe::egui::{self, CentralPanel, ComboBox, ScrollArea, Ui};
 use gossamer::circuits::Node;
-use gossamer::circuits::wording::signed;
+use gossamer::circuits::labels::signed;
 
 use super::node::{self, NodeName};
 use super::table::{self, Column};
@@ -100,7 +100,7 @@ pub fn prompt_field(ui: &mut Ui, document: &Document, view: &mut View) {
 
 pub fn task_prompts(document: &Document) -> [(&'static str, &str); 2] {
     let task = &document.circuit.task;
-    [("clean prompt", task.positive.as_str()), ("counterfactual prompt", task.negative.as_str())]
+    [("clean prompt", task.clean.as_str()), ("counterfactual prompt", task.counterfactual.as_str())]
 }
 
 /// The interventions on nodes.
@@ -185,7 +185,7 @@ fn next_tokens(ui: &mut Ui, context: &PanelContext, opened: &Opened) {
     let mut columns = vec![
         Column { name: "whole model", plain: &plain.model, edited: edited.map(|e| &e.model[..]) },
         Column { name: "circuit alone", plain: &plain.circuit, edited: edited.map(|e| &e.circuit[..]) },
-        Column { name: "complement", plain: &plain.rest, edited: edited.map(|e| &e.rest[..]) },
+        Column { name: "complement", plain: &plain.complement, edited: edited.map(|e| &e.complement[..]) },
     ];
     if context.document.circuit.nodes.is_empty() {
         columns.truncate(1);

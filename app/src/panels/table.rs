@@ -1,7 +1,7 @@
 //! A table of the probabilities of next tokens.
 
 use eframe::egui::{Align2, Color32, FontId, Grid, Rect, RichText, Role, Sense, StrokeKind, Ui, WidgetInfo, vec2};
-use gossamer::circuits::wording::{clipped, token};
+use gossamer::circuits::labels::{clipped, token};
 
 use crate::live::ask::task_answers;
 use crate::live::model::Opened;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use eframe::egui::Ui;
-use gossamer::circuits::wording::{signed, token};
+use gossamer::circuits::labels::{signed, token};
 use gossamer::circuits::{TokenWeights, channel_tokens};
 use gossamer::formats::ModelFiles;
 

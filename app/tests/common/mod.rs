@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use eframe::egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
-use gossamer::circuits::find::{Finder, Found};
-use gossamer::circuits::prune::Settings;
+use gossamer::circuits::prune::SearchSettings;
+use gossamer::circuits::search::{CircuitSearch, SearchResult};
 use gossamer::circuits::{Layout, Nodes, tasks, text_means};
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
-use gossamer::model::Hold;
+use gossamer::model::WeightFormat;
 use gossamer::observer::Observer;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::run::Run;
 use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::runs;
 
-/// Settings of a run that takes a moment, as they are written into the window.
+/// SearchSettings of a run that takes a moment, as they are written into the window.
 pub const TINY: &str = "n_layer=1 d_model=16 n_head=2 generated_documents=300 eval_sequences=4 batch_size=8 log_every=1 \
     device=cpu checkpoint_every=2 eval_every=2 steps=6";
 
@@ -73,7 +73,7 @@ pub fn train(folder: &Path) -> PathBuf {
         cache: folder.join("cache"),
         device: Device::cpu(),
         observer: Observer::default(),
-        ranks: gossamer::train::ranks::Ranks::alone(),
+        communicator: gossamer::train::communicator::Communicator::single(),
     };
     assert!(run_.execute(false, &mut |_| ()).unwrap().finished);
     run
@@ -82,7 +82,7 @@ pub fn train(folder: &Path) -> PathBuf {
 /// A circuit of a few of the run's nodes, whatever it is good for, in the run's folder.
 pub fn circuit(run: &Path) -> PathBuf {
     let files = ModelFiles::open(run).unwrap();
-    let model = files.load(Hold::Dense, &Device::cpu()).unwrap();
+    let model = files.load(WeightFormat::Dense, &Device::cpu()).unwrap();
     let tokenizer = Tokenizer::load(run.join("tokenizer.json")).unwrap();
     let layout = Layout::new(&model.config);
     let mut keep = vec![false; layout.len()];
@@ -96,12 +96,12 @@ pub fn circuit(run: &Path) -> PathBuf {
     let means =
         text_means(&model, &tokenizer, &[], 512, &folder.join("means.safetensors"), &Observer::default()).unwrap();
     let nodes = Nodes::new(layout, &means, &model.device).unwrap();
-    let finder = Finder { model: &model, nodes, tokenizer: &tokenizer };
-    let found = Found { scores: vec![0.0; keep.len()], keep, ..Found::default() };
-    let settings = Settings { eval_pairs: 4, ..Settings::default() };
+    let search = CircuitSearch { model: &model, nodes, tokenizer: &tokenizer };
+    let found = SearchResult { scores: vec![0.0; keep.len()], keep, ..SearchResult::default() };
+    let settings = SearchSettings { eval_pairs: 4, ..SearchSettings::default() };
     let task = tasks::find("single_double_quote").unwrap();
     let hash = model.hash().unwrap();
-    let circuit = finder.describe(&task, &found, &settings, &run.display().to_string(), &hash).unwrap();
+    let circuit = search.describe(&task, &found, &settings, &run.display().to_string(), &hash).unwrap();
     let path = folder.join("single_double_quote.json");
     circuit.save(&path).unwrap();
     path

@@ -139,7 +139,7 @@ fn tune(device: &str, options: &Options, quick: bool) -> Result<()> {
         progress.aside(|| drop(writeln!(out, "{}", choice_line(choice))));
     })?;
     drop(progress);
-    match gpu.keep_choices()? {
+    match gpu.save_tuning()? {
         Some(path) => writeln!(out, "{}", path.display())?,
         None => writeln!(out, "not kept: GOSSAMER_CACHE names no folder")?,
     }

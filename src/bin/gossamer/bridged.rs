@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use gossamer::bridges::{BridgeFile, Bridges};
 use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::{Hold, Model};
+use gossamer::model::{Model, WeightFormat};
 use gossamer::settings::count;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
@@ -56,7 +56,7 @@ impl BridgedArgs {
         let tokenizer = sparse.tokenizer_of(&files)?;
         let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;
         let device = Device::open(&self.device)?;
-        let (sparse, dense) = (files.load(Hold::Compressed, &device)?, dense.load(Hold::Compressed, &device)?);
+        let (sparse, dense) = (files.load(WeightFormat::Sparse, &device)?, dense.load(WeightFormat::Sparse, &device)?);
         let hash = dense.hash()?;
         let bridges = about.open(folder, (&dense, hash.as_str()), &sparse)?;
         let length = sparse.config.block_size.min(dense.config.block_size);

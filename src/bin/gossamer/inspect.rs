@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Entry, Hold, LayerReport, Report, inspect};
+use gossamer::model::{Entry, LayerReport, Report, WeightFormat, inspect};
 use gossamer::settings::count;
 use gossamer::train::memory::human_bytes;
 use serde_json::json;
@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// Loads the model as the other commands do, and says what it takes.
 fn load(files: &ModelFiles, device: &str) -> Result<String> {
     let device = Device::open(device)?;
-    let _model = files.load(Hold::Compressed, &device)?;
+    let _model = files.load(WeightFormat::Sparse, &device)?;
     Ok(format!("{} on {}", human_bytes(device.allocated()), device.describe()))
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use gossamer::circuits::find::Finder;
+use gossamer::circuits::search::CircuitSearch;
 use gossamer::circuits::statistics::{QUANTILES, Snippet};
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
@@ -79,7 +79,7 @@ impl CircuitArgs {
         let (model, tokenizer) = (self.model.clone(), self.tokenizer.clone());
         let source = SourceArgs { model, tokenizer, offline: self.offline };
         let opened = ModelArgs { source, device: self.device.clone() }.open()?;
-        circuit.belongs_to(&opened.model.hash()?)?;
+        circuit.check_model(&opened.model.hash()?)?;
         Ok((circuit, opened, task))
     }
 
@@ -104,15 +104,15 @@ pub fn stats(args: &StatsArgs) -> Result<()> {
         progress.say(format!("note: {notes}"));
     }
     let corpus = opened.sequences(&args.data, args.max_tokens)?;
-    let positive: Vec<_> = pairs.tokens.iter().map(|pair| pair.positive.clone()).collect();
-    let negative: Vec<_> = pairs.tokens.iter().map(|pair| pair.negative.clone()).collect();
-    let sets = [&corpus[..], &positive, &negative];
+    let clean: Vec<_> = pairs.tokens.iter().map(|pair| pair.clean.clone()).collect();
+    let counterfactual: Vec<_> = pairs.tokens.iter().map(|pair| pair.counterfactual.clone()).collect();
+    let sets = [&corpus[..], &clean, &counterfactual];
     let statistics = Statistics::measure(&opened.model, &circuit, sets, args.seed, &progress.observer())?;
     drop(progress);
     statistics.save(&path)?;
 
     let mut out = std::io::stdout().lock();
-    writeln!(out, "node                        mean      std      min      max    active  positive  negative")?;
+    writeln!(out, "node                        mean      std      min      max    active     clean  counterfactual")?;
     for node in &statistics.nodes {
         let set = &node.corpus;
         write!(
@@ -124,8 +124,8 @@ pub fn stats(args: &StatsArgs) -> Result<()> {
             set.min,
             set.max
         )?;
-        let [active, positive, negative] = [set, &node.positive, &node.negative].map(|set| 100.0 * set.active());
-        writeln!(out, "  {active:6.1} %  {positive:6.1} %  {negative:6.1} %")?;
+        let [active, clean, counterfactual] = [set, &node.clean, &node.counterfactual].map(|set| 100.0 * set.active());
+        writeln!(out, "  {active:6.1} %  {clean:6.1} %  {counterfactual:14.1} %")?;
         for snippet in set.quantiles.iter().take(1).flat_map(|q| q.top.snippets.iter().take(SHOWN)) {
             writeln!(out, "    {:+8.3}  {}", snippet.activations[snippet.position], marked(snippet, &opened))?;
         }
@@ -155,7 +155,7 @@ pub fn binarise(args: &BinariseArgs) -> Result<()> {
         bail!("{}: the circuit has no nodes, so that there is nothing to binarise", args.circuit.file.display());
     }
     // Before the means, which take longer.
-    for pairs in circuit.pairs_of_both_splits(task.clone(), opened.tokenizer()?, opened.model.config.block_size)? {
+    for pairs in circuit.pairs_by_split(task.clone(), opened.tokenizer()?, opened.model.config.block_size)? {
         if let Some(notes) = pairs.notes() {
             progress.say(format!("note: {notes}"));
         }
@@ -163,7 +163,7 @@ pub fn binarise(args: &BinariseArgs) -> Result<()> {
     let means = means_of(args, &circuit, &opened, &progress)?;
     let model = &opened.model;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
-    let finder = Finder { model, nodes, tokenizer: opened.tokenizer()? };
+    let finder = CircuitSearch { model, nodes, tokenizer: opened.tokenizer()? };
     progress.stage("choosing two states for every node");
     let binary = finder.binarise(&circuit, task)?;
     drop(progress);
@@ -200,7 +200,7 @@ fn means_of(
         None => mean_activations(model, &opened.sequences(&args.data, args.mean_tokens)?, &progress.observer())?,
     };
     circuit
-        .stands_at(&means)
+        .check_means(&means)
         .context("name the same text with --data and --mean-tokens, or keep means.safetensors beside the circuit")?;
     Ok(means)
 }

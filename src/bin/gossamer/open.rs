@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use gossamer::device::Device;
 use gossamer::files::load_ids;
 use gossamer::formats::folder::{FindOptions, ModelFiles};
-use gossamer::model::{Hold, Model};
+use gossamer::model::{Model, WeightFormat};
 use gossamer::terminal::say;
 use gossamer::text::corpus::Source;
 use gossamer::text::notation;
@@ -67,7 +67,7 @@ impl ModelArgs {
         let files = self.source.files()?;
         let tokenizer = self.source.tokenizer_of(&files)?;
         let device = Device::open(&self.device)?;
-        let model = files.load(Hold::Compressed, &device)?;
+        let model = files.load(WeightFormat::Sparse, &device)?;
         if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.vocab_size() > model.config.vocab_size) {
             let (theirs, ours) = (tokenizer.vocab_size(), model.config.vocab_size);
             bail!("the tokenizer has {theirs} entries, but the model only {ours}: name the right one with --tokenizer");

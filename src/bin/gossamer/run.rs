@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use gossamer::files::{HostTensor, load_metadata, load_tensors};
 use gossamer::model::{
-    Action, Batch, Edit, Interventions, Model, Recorder, Weights, expect_model, means, ranked, site_pattern,
+    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Weights, expect_model, means, ranked, site_pattern,
 };
 use gossamer::settings::count;
 use gossamer::tape::Tape;
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     let opened = args.model.open()?;
     progress.stage("running the prompt");
     let prompt = opened.encode(&args.prompt, args.special)?;
-    let before = opened.model.next_token(&prompt, &mut ())?;
+    let before = opened.model.next_token(&prompt, &mut NoHooks)?;
     let after = match args.set.is_empty() {
         true => None,
         false => Some(opened.model.next_token(&prompt, &mut interventions(args, &opened)?)?),

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use gossamer::bridges::{
-    Change, Channel, Effect, MAX_DRAWS, MAX_STRENGTH, ModelName, Question, Ratio, Recipe, Steering, Sweep,
+    Change, Channel, Effect, MAX_DRAWS, MAX_STRENGTH, ModelName, PromptPair, Ratio, Recipe, Steering, StrengthSweep,
     residual_channels,
 };
 use gossamer::chart::{Axis, COLORS, Chart, Series};
@@ -168,7 +168,7 @@ pub fn run(args: &Args) -> Result<()> {
     progress.stage("opening the models");
     let bridged = args.bridged.open(&args.sparse)?;
     if let (Some(path), Some(circuit)) = (&args.circuit, &circuit) {
-        circuit.belongs_to(&bridged.sparse.hash()?).with_context(|| path.display().to_string())?;
+        circuit.check_model(&bridged.sparse.hash()?).with_context(|| path.display().to_string())?;
     }
     let recipe = recipe(args, &bridged)?;
     let ratio = recipe.as_ref().map_or(args.ratio.into(), |recipe| recipe.ratio);
@@ -236,7 +236,7 @@ fn task(args: &Args, circuit: Option<&Circuit>) -> Result<Option<(Task, Option<V
     Ok(Some((task, Some(channels))))
 }
 
-fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Result<Vec<Question>> {
+fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Result<Vec<PromptPair>> {
     let longest = bridged.sparse.config.block_size.min(bridged.dense.config.block_size);
     let batch = tasks::batch(task, split, args.seed, 0, args.pairs, &bridged.tokenizer, longest)?;
     if let Some(notes) = batch.notes() {
@@ -244,15 +244,16 @@ fn questions(args: &Args, task: &Task, split: Split, bridged: &Bridged) -> Resul
     }
     // Few pairs have answers of their own, and all of the vocabulary is looked through for each.
     let mut known = BTreeMap::new();
-    let question = |pair: tasks::Tokens| {
+    let question = |pair: tasks::TokenPair| {
         let key = [pair.target, pair.alternative];
-        let [target, alternative] = known.entry(key).or_insert_with(|| tasks::alike(&bridged.tokenizer, key)).clone();
-        let mut sides = [(pair.positive, target), (pair.negative, alternative)];
+        let [target, alternative] =
+            known.entry(key).or_insert_with(|| tasks::tokens_sharing_prefix(&bridged.tokenizer, key)).clone();
+        let mut sides = [(pair.clean, target), (pair.counterfactual, alternative)];
         if args.reverse {
             sides.reverse();
         }
         let [(prompt, answer), (counterfactual, other)] = sides;
-        Question { prompt, counterfactual, answer, other }
+        PromptPair { prompt, counterfactual, answer, other }
     };
     Ok(batch.tokens.into_iter().map(question).collect())
 }
@@ -262,7 +263,7 @@ fn rank(
     args: &Args,
     (steering, progress): (&Steering, &Progress),
     channels: &[Channel],
-    questions: &[Question],
+    questions: &[PromptPair],
 ) -> Result<Vec<Channel>> {
     progress.stage("trying channels");
     let (before, ranked) = steering.candidates(channels, questions)?;
@@ -290,7 +291,7 @@ fn sweep(
     args: &Args,
     (steering, progress): (&Steering, &Progress),
     node: &[Channel],
-    questions: &[Question],
+    questions: &[PromptPair],
 ) -> Result<()> {
     progress.stage("steering");
     let strengths = args.strength.clone().unwrap_or_default().0;
@@ -326,7 +327,7 @@ fn sweep(
     Ok(())
 }
 
-fn sweep_picture(by: &str, sweep: &Sweep) -> Chart {
+fn sweep_picture(by: &str, sweep: &StrengthSweep) -> Chart {
     let points = |effects: &[Effect], value: fn(&Effect) -> f64| {
         sweep.strengths.iter().copied().zip(effects.iter().map(value)).collect::<Vec<_>>()
     };

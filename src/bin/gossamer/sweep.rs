@@ -78,30 +78,30 @@ fn sweep(file: &Path, shard: Shard) -> Result<()> {
 }
 
 fn gather(from: &Path, plot: &[String]) -> Result<()> {
-    let (table, folder) = match from.is_dir() {
+    let (results, folder) = match from.is_dir() {
         true => (circuits(from)?, from.to_path_buf()),
         false => {
             let sweep = Sweep::load(from)?;
-            let (table, missing) = collect(&sweep)?;
+            let (results, missing) = collect(&sweep)?;
             if missing > 0 {
                 let jobs = sweep.jobs.len();
                 say(format_args!("{missing} of {jobs} jobs are not done yet: `gossamer sweep` does them"));
             }
-            (table, sweep.folder)
+            (results, sweep.folder)
         }
     };
-    if table.rows.is_empty() {
+    if results.table.rows().is_empty() {
         bail!("{}: nothing is done yet", from.display());
     }
-    let default = table.main_column().map(str::to_string).into_iter().collect();
+    let default = results.main_column().map(str::to_string).into_iter().collect();
     let plot = if plot.is_empty() { default } else { plot.to_vec() };
     let path = folder.join("table.csv");
-    table.save(&path)?;
+    results.table.save_csv(&path)?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}\n{}", table.text(), path.display())?;
+    writeln!(out, "{}\n{}", results.table.text(), path.display())?;
     for column in plot {
         let path = folder.join(format!("{}.png", column.replace(['/', '\\'], "-")));
-        table.chart(&column)?.save(&path)?;
+        results.chart(&column)?.save(&path)?;
         writeln!(out, "{}", path.display())?;
     }
     Ok(())

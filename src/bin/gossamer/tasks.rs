@@ -8,9 +8,9 @@ use clap::Subcommand;
 use gossamer::Error;
 use gossamer::circuits::prune::MAX_PAIRS;
 use gossamer::circuits::tasks::{self, Split, Task};
-use gossamer::circuits::{Calibration, Questions};
+use gossamer::circuits::{Calibration, TaskBatch};
 use gossamer::files::check_output;
-use gossamer::model::Weights;
+use gossamer::model::{NoHooks, Weights};
 use gossamer::settings::count as bounded;
 use gossamer::terminal::Progress;
 use gossamer::text::notation::token;
@@ -107,8 +107,8 @@ fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -
     writeln!(out, "{}: {}", task.name, task.description)?;
     for index in 0..count {
         let pair = task.pair(split, seed, index);
-        writeln!(out, "\n--- positive, then {}\n{}", token(&pair.target), pair.positive)?;
-        writeln!(out, "--- negative, then {}\n{}", token(&pair.alternative), pair.negative)?;
+        writeln!(out, "\n--- positive, then {}\n{}", token(&pair.target), pair.clean)?;
+        writeln!(out, "--- negative, then {}\n{}", token(&pair.alternative), pair.counterfactual)?;
     }
     Ok(())
 }
@@ -184,14 +184,14 @@ impl Score {
 /// The scores on train and on test pairs.
 fn one(args: &EvalArgs, opened: &Opened, task: Task) -> Result<[Score; 2]> {
     let model = &opened.model;
-    let task = task.fitted(opened.tokenizer()?)?;
+    let task = task.for_tokenizer(opened.tokenizer()?)?;
     let longest = model.config.block_size;
     let tokenizer = opened.tokenizer()?;
     let batch = |split| tasks::batch(&task, split, args.seed, 0, args.pairs, tokenizer, longest);
     let batches = [batch(Split::Train)?, batch(Split::Test)?];
-    let score = |batch: &tasks::Batch| -> Result<Score> {
-        let questions = Questions::new(model, &batch.tokens)?;
-        let got = questions.answers(model, &Weights::constant(model, &[]), &mut ())?;
+    let score = |batch: &tasks::PairBatch| -> Result<Score> {
+        let task_batch = TaskBatch::new(model, &batch.tokens)?;
+        let got = task_batch.logit_diffs(model, &Weights::constant(model, &[]), &mut NoHooks)?;
         let plain = Calibration::default();
         Ok(Score {
             loss: got.loss(plain),

@@ -6,12 +6,12 @@ use anyhow::{Context, Result, bail};
 use gossamer::bridges::{BridgeTrainer, estimate_on};
 use gossamer::device::Device;
 use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::{Hold, Model, ModelConfig};
+use gossamer::model::{Model, ModelConfig, WeightFormat};
 use gossamer::terminal::print;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::bridge::BridgeConfig;
+use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
-use gossamer::train::ranks::Ranks;
 use gossamer::train::run::Run;
 
 use super::{RunArgs, Screen, absolute, progress, report};
@@ -28,12 +28,12 @@ pub struct Args {
     run: RunArgs,
 }
 
-pub fn run(args: &Args, ranks: &Ranks) -> Result<()> {
+pub fn run(args: &Args, communicator: &Communicator) -> Result<()> {
     let config = match &args.dense {
         None => args.run.config(|_| ())?,
         Some(dense) => config(args, dense)?,
     };
-    execute(&args.run, config, ranks)
+    execute(&args.run, config, communicator)
 }
 
 /// The settings of a new run: shapes that both models share are the dense one's, unless they are set.
@@ -84,7 +84,7 @@ fn place(model: &str) -> Result<String> {
 }
 
 /// Starts the run of `config`, or goes on with the one in its folder.
-pub fn execute(args: &RunArgs, mut config: RunConfig, ranks: &Ranks) -> Result<()> {
+pub fn execute(args: &RunArgs, mut config: RunConfig, communicator: &Communicator) -> Result<()> {
     if let Some(device) = &args.device {
         config.run.device = device.clone();
     }
@@ -92,23 +92,23 @@ pub fn execute(args: &RunArgs, mut config: RunConfig, ranks: &Ranks) -> Result<(
     let Some(bridge) = config.bridge.clone() else { bail!("that run trains no bridges: go on with `train --resume`") };
     let dense = find(&bridge.dense).context("the dense model")?;
     BridgeTrainer::fits(&dense.config, &config.model)?;
-    let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
+    let device = Device::open_nth(&config.run.device, communicator.topology()?.local)?;
     let estimate = estimate_on(&config, &dense.config, &device);
-    let places = args.places("bridges", ranks)?;
+    let places = args.places("bridges", communicator)?;
     let (folder, cache) = (places.folder.clone(), places.cache.clone());
-    let progress = progress(ranks);
-    let run = Run { config, folder, cache, device, observer: progress.observer(), ranks: ranks.clone() };
+    let progress = progress(communicator);
+    let run = Run { config, folder, cache, device, observer: progress.observer(), communicator: communicator.clone() };
     let mut screen = Screen::new(&progress);
     let seed = run.config.run.seed;
-    let learner = |trainer, checkpoint: Option<&Path>| {
-        let dense = dense.load(Hold::Compressed, &run.device)?;
+    let trainee = |trainer, checkpoint: Option<&Path>| {
+        let dense = dense.load(WeightFormat::Sparse, &run.device)?;
         BridgeTrainer::new(trainer, dense, bridge.clone(), seed, checkpoint)
     };
     let watch = &mut |event: gossamer::train::run::Event<'_>| screen.show(&run, event);
-    let outcome = run.execute_with(args.start(), estimate, || fresh(&run, &bridge), learner, watch)?;
+    let outcome = run.execute_with(args.start(), estimate, || fresh(&run, &bridge), trainee, watch)?;
     drop(screen);
     report(&run, &progress, &outcome)?;
-    if outcome.validation.is_some() && ranks.first() {
+    if outcome.validation.is_some() && communicator.is_root() {
         let checkpoint = outcome.checkpoint.display();
         progress.aside(|| print(format_args!("  its bridges           gossamer bridge eval {checkpoint}")));
     }
@@ -127,6 +127,6 @@ fn fresh(run: &Run, bridge: &BridgeConfig) -> gossamer::Result<Model> {
             format!("is set otherwise than in {name}, which training goes on from"),
         ));
     }
-    let model = files.load(Hold::Dense, &run.device)?;
+    let model = files.load(WeightFormat::Dense, &run.device)?;
     Ok(Model { config: run.config.model.clone(), ..model })
 }

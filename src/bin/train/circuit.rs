@@ -9,15 +9,15 @@ use std::time::Instant;
 use super::finished::Finished;
 use anyhow::{Context, Result, bail};
 use gossamer::Error;
-use gossamer::circuits::find::{Finder, Found, Ranking};
-use gossamer::circuits::prune::{self, Settings};
+use gossamer::circuits::prune::{self, SearchSettings};
+use gossamer::circuits::search::{CircuitSearch, Ranking, SearchResult};
 use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::circuits::tune::tune;
 use gossamer::circuits::{Layout, MEANS, Nodes, lock, parallel, text_means};
 use gossamer::device::Device;
 use gossamer::files::{check_output_folder, create_folder};
 use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::Hold;
+use gossamer::model::WeightFormat;
 use gossamer::settings::{count, split};
 use gossamer::sweep::Shard;
 use gossamer::terminal::{Progress, print, signals};
@@ -78,8 +78,8 @@ enum RankingArg {
 }
 
 impl Args {
-    fn settings(&self) -> Result<Settings> {
-        let mut settings = Settings::default();
+    fn settings(&self) -> Result<SearchSettings> {
+        let mut settings = SearchSettings::default();
         self.set.iter().flat_map(|text| split(text)).try_for_each(|assignment| settings.set(&assignment))?;
         settings.target_loss = self.target_loss.unwrap_or(settings.target_loss);
         settings.validate()?;
@@ -104,7 +104,7 @@ impl Args {
     }
 
     /// All that a task's circuits depend on.
-    fn question(&self, settings: &Settings, hash: &str) -> serde_json::Value {
+    fn question(&self, settings: &SearchSettings, hash: &str) -> serde_json::Value {
         serde_json::json!({
             "model": hash,
             "settings": settings,
@@ -145,7 +145,7 @@ pub fn run(args: &Args) -> Result<()> {
     let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
     let device = Device::open(&args.device)?;
-    let model = files.load(Hold::Compressed, &device)?;
+    let model = files.load(WeightFormat::Sparse, &device)?;
     create_folder(&folder)?;
     let hash = model.hash()?;
     let longest = settings.max_length.min(model.config.block_size);
@@ -162,7 +162,7 @@ pub fn run(args: &Args) -> Result<()> {
             Some(nodes)
         }
     };
-    let finder = nodes.map(|nodes| Finder { model: &model, nodes, tokenizer: &tokenizer });
+    let circuit_search = nodes.map(|nodes| CircuitSearch { model: &model, nodes, tokenizer: &tokenizer });
 
     let finished = Finished::new(&folder, args.question(&settings, &hash))?;
     let (mut at, mut tasks) = (0.., tasks);
@@ -178,7 +178,7 @@ pub fn run(args: &Args) -> Result<()> {
             !done
         });
     }
-    let answer = |at: usize| search.answer(finder.as_ref(), (&tokenizer, longest), &tasks[at], &finished);
+    let answer = |at: usize| search.answer(circuit_search.as_ref(), (&tokenizer, longest), &tasks[at], &finished);
     let found = parallel::map(&device, tasks.len(), answer)?;
     search.conclude(found)
 }
@@ -188,8 +188,8 @@ fn is_stop(error: &anyhow::Error) -> bool {
 }
 
 /// What is to be known of a task's pairs, if there are any of both splits.
-fn check(task: &Task, settings: &Settings, tokenizer: &Tokenizer, longest: usize) -> Result<Vec<String>> {
-    let task = task.clone().fitted(tokenizer)?;
+fn check(task: &Task, settings: &SearchSettings, tokenizer: &Tokenizer, longest: usize) -> Result<Vec<String>> {
+    let task = task.clone().for_tokenizer(tokenizer)?;
     let pairs = |split| tasks::batch(&task, split, settings.seed, 0, settings.eval_pairs, tokenizer, longest);
     let notes = [pairs(Split::Train)?, pairs(Split::Test)?].map(|batch| batch.notes());
     Ok(notes.into_iter().flatten().collect())
@@ -206,7 +206,7 @@ type Answer = Result<bool>;
 /// What the searches for all tasks have in common.
 struct Search<'a> {
     args: &'a Args,
-    settings: &'a Settings,
+    settings: &'a SearchSettings,
     path: &'a str,
     hash: &'a str,
     folder: &'a Path,
@@ -218,7 +218,7 @@ impl Search<'_> {
     /// `longest` tokens.
     fn answer(
         &self,
-        finder: Option<&Finder>,
+        search: Option<&CircuitSearch>,
         (tokenizer, longest): (&Tokenizer, usize),
         task: &Task,
         finished: &Finished,
@@ -231,7 +231,7 @@ impl Search<'_> {
         finished.forget(name)?;
         let found = check(task, self.settings, tokenizer, longest).and_then(|notes| {
             notes.iter().for_each(|note| self.say(&format!("note: {name}: {note}")));
-            self.task(finder.context("there are no mean activations")?, task)
+            self.task(search.context("there are no mean activations")?, task)
         });
         let without = match found {
             Ok(()) => None,
@@ -283,13 +283,13 @@ impl Search<'_> {
     }
 
     /// Finds and saves a task's circuit, and as many more as are wanted that share no node with those before.
-    fn task(&self, finder: &Finder, task: &Task) -> Result<()> {
-        let mut keep = self.circuit(finder, task, &task.name)?;
-        let mut rest = Finder { nodes: finder.nodes.clone(), ..*finder };
+    fn task(&self, search: &CircuitSearch, task: &Task) -> Result<()> {
+        let mut keep = self.circuit(search, task, &task.name)?;
+        let mut rest = CircuitSearch { nodes: search.nodes.clone(), ..*search };
         let mut number = 1;
         // A circuit without nodes would be found for ever.
         while number < self.args.disjoint && keep.contains(&true) {
-            rest.nodes = rest.nodes.without(&keep);
+            rest.nodes = rest.nodes.excluding(&keep);
             number += 1;
             keep = match self.circuit(&rest, task, &format!("{}.{number}", task.name)) {
                 Ok(keep) => keep,
@@ -326,7 +326,7 @@ impl Search<'_> {
     }
 
     /// Finds a circuit, saves it as `name`, and says which nodes it keeps.
-    fn circuit(&self, finder: &Finder, task: &Task, name: &str) -> Result<Vec<bool>> {
+    fn circuit(&self, search: &CircuitSearch, task: &Task, name: &str) -> Result<Vec<bool>> {
         let start = Instant::now();
         let ranking = match self.args.ranking {
             RankingArg::Learned => Ranking::Learned,
@@ -335,18 +335,18 @@ impl Search<'_> {
         let part = self.progress.part(name);
         let steps = self.settings.steps.saturating_mul(self.args.tune.saturating_add(1));
         let done = AtomicU64::new(0);
-        let watch = |step: prune::Progress| {
+        let watch = |step: prune::PruningStep| {
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             let what = if done < steps { "learning gates" } else { "choosing the smallest circuit" };
             part.at(done, steps, format!("{what}, loss {:.3}, {} nodes", step.loss, step.kept));
         };
-        let clean = !self.args.no_clean_up;
-        let (found, settings): (Found, Settings) = match self.args.tune {
-            0 => (finder.find(task, self.settings, ranking, clean, &watch)?, self.settings.clone()),
-            trials => tune(finder, task, self.settings, trials, clean, &watch)?,
+        let clean_up = !self.args.no_clean_up;
+        let (found, settings): (SearchResult, SearchSettings) = match self.args.tune {
+            0 => (search.run(task, self.settings, ranking, clean_up, &watch)?, self.settings.clone()),
+            trials => tune(search, task, self.settings, trials, clean_up, &watch)?,
         };
         drop(part);
-        let circuit = finder.describe(task, &found, &settings, self.path, self.hash)?;
+        let circuit = search.describe(task, &found, &settings, self.path, self.hash)?;
         circuit.save(self.folder.join(format!("{name}.json")))?;
         let (test, counts) = (&circuit.losses.test, &circuit.counts);
         self.print(&format!(

@@ -6,7 +6,7 @@ use std::io::Write;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use gossamer::circuits::prune;
-use gossamer::settings::{Row, suggestion};
+use gossamer::settings::{SettingRow, suggestion};
 use gossamer::train::config::{RunConfig, leaves};
 use gossamer::train::settings::rows;
 
@@ -21,14 +21,14 @@ pub fn print(config: &RunConfig) -> Result<()> {
     )?;
     section(&mut out, &rows(), toml::Table::try_from(&shown)?)?;
     writeln!(out, "\n`train circuit --set KEY=VALUE`")?;
-    section(&mut out, &prune::Settings::rows(), toml::Table::try_from(prune::Settings::default())?)
+    section(&mut out, &prune::SearchSettings::rows(), toml::Table::try_from(prune::SearchSettings::default())?)
 }
 
-fn section(out: &mut impl Write, rows: &[Row], table: toml::Table) -> Result<()> {
+fn section(out: &mut impl Write, rows: &[SettingRow], table: toml::Table) -> Result<()> {
     let values: BTreeMap<String, String> =
         leaves(table).into_iter().map(|(key, value)| (key, value.to_string())).collect();
-    let value = |row: &Row| values.get(&row.key).map_or("none", String::as_str).to_string();
-    let width = |cell: &dyn Fn(&Row) -> usize| rows.iter().map(cell).max().unwrap_or(0);
+    let value = |row: &SettingRow| values.get(&row.key).map_or("none", String::as_str).to_string();
+    let width = |cell: &dyn Fn(&SettingRow) -> usize| rows.iter().map(cell).max().unwrap_or(0);
     let (keys, each) = (width(&|row| row.key.len()), width(&|row| value(row).len().min(24)));
     for row in rows {
         let or = if row.optional { ", or none" } else { "" };

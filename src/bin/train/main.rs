@@ -22,12 +22,12 @@ use gossamer::terminal::{self, Progress, print, say};
 use gossamer::text::corpus::Source;
 use gossamer::text::tokenizer::{MIN_VOCAB, Tokenizer};
 use gossamer::train::checkpoint;
+use gossamer::train::communicator::{Communication, Communicator, start};
 use gossamer::train::config::RunConfig;
 use gossamer::train::data::sample;
 use gossamer::train::lock::claim;
 use gossamer::train::memory::human_bytes;
-use gossamer::train::ranks::{Communication, Ranks, start};
-use gossamer::train::run::{Event, Outcome, Progress as StepProgress, Run, Start, samples};
+use gossamer::train::run::{Event, Run, StartFrom, StepProgress, TrainResult, samples};
 use indicatif::{HumanCount, HumanDuration};
 
 /// Train a weight-sparse transformer. Without arguments: a small one on generated Python, in about three minutes.
@@ -118,28 +118,28 @@ fn main() -> ExitCode {
     };
     // First of all, while there is no other thread.
     let begun = match &cli.command {
-        Some(Command::Circuit(args)) if args.is_part() => Ok(Ranks::alone()),
+        Some(Command::Circuit(args)) if args.is_part() => Ok(Communicator::single()),
         _ => start(),
     };
-    let ranks = match begun {
-        Ok(ranks) => ranks,
-        Err(error) => return fail(&Ranks::alone(), &error.into()),
+    let communicator = match begun {
+        Ok(communicator) => communicator,
+        Err(error) => return fail(&Communicator::single(), &error.into()),
     };
-    terminal::start_log(match (ranks.first(), cli.run.verbose) {
+    terminal::start_log(match (communicator.is_root(), cli.run.verbose) {
         (false, _) => "warn",
         (true, true) => "warn,gossamer=debug",
         (true, false) => "warn,gossamer=info",
     });
-    let first = ranks.first();
+    let first = communicator.is_root();
     let told = move |saving| {
         if first && saving {
             say("\nstopping after this step at the latest; the run can be resumed (a second signal exits at once)");
         }
     };
     if let Err(error) = signals::listen(told) {
-        return fail(&ranks, &anyhow::Error::new(error).context("signals cannot be heard"));
+        return fail(&communicator, &anyhow::Error::new(error).context("signals cannot be heard"));
     }
-    match (run(&cli, &ranks), signals::exit_code()) {
+    match (run(&cli, &communicator), signals::exit_code()) {
         (Ok(()), None) => ExitCode::SUCCESS,
         (Ok(()), Some(code)) => ExitCode::from(code),
         (Err(error), Some(code)) if matches!(error.downcast_ref(), Some(gossamer::Error::Stopped)) => {
@@ -147,35 +147,35 @@ fn main() -> ExitCode {
                 say("stopped");
             }
             // The others may be waiting for this one.
-            ranks.abort();
+            communicator.abort();
             ExitCode::from(code)
         }
-        (Err(error), _) => fail(&ranks, &error),
+        (Err(error), _) => fail(&communicator, &error),
     }
 }
 
-fn run(cli: &Cli, ranks: &Ranks) -> Result<()> {
-    if ranks.size() > 1 {
-        use_threads(ranks.place()?.threads);
+fn run(cli: &Cli, communicator: &Communicator) -> Result<()> {
+    if communicator.size() > 1 {
+        use_threads(communicator.topology()?.threads);
     }
     on_worker(|| match &cli.command {
-        Some(Command::Tokenizer(args)) => by_itself(ranks).and_then(|()| tokenizer(args)),
-        Some(Command::Circuit(args)) => by_itself(ranks).and_then(|()| circuit::run(args)),
-        Some(Command::Bridges(args)) => bridges::run(args, ranks),
-        None => train(&cli.run, ranks),
+        Some(Command::Tokenizer(args)) => by_itself(communicator).and_then(|()| tokenizer(args)),
+        Some(Command::Circuit(args)) => by_itself(communicator).and_then(|()| circuit::run(args)),
+        Some(Command::Bridges(args)) => bridges::run(args, communicator),
+        None => train(&cli.run, communicator),
     })
 }
 
 /// Says what went wrong, and ends the other ranks, which would wait for this one.
-fn fail(ranks: &Ranks, error: &anyhow::Error) -> ExitCode {
-    let who = if ranks.size() > 1 { format!("rank {}: ", ranks.rank()) } else { String::new() };
+fn fail(communicator: &Communicator, error: &anyhow::Error) -> ExitCode {
+    let who = if communicator.size() > 1 { format!("rank {}: ", communicator.rank()) } else { String::new() };
     say(format_args!("error: {who}{}", explain(error.as_ref())));
-    ranks.abort();
+    communicator.abort();
     ExitCode::FAILURE
 }
 
-fn by_itself(ranks: &Ranks) -> Result<()> {
-    if ranks.size() > 1 {
+fn by_itself(communicator: &Communicator) -> Result<()> {
+    if communicator.size() > 1 {
         bail!("this command does not divide its work among ranks; `train circuit` has --shard for that");
     }
     Ok(())
@@ -246,37 +246,37 @@ impl RunArgs {
     }
 
     /// The folder of the run to go on with, and where it goes on.
-    fn resumed(&self) -> Option<(PathBuf, Start)> {
+    fn resumed(&self) -> Option<(PathBuf, StartFrom)> {
         let path = self.resume.as_ref()?;
         Some(match checkpoint::run_and_step(path) {
-            Some((run, step)) if !path.join("config.toml").exists() => (run, Start::Step(step)),
-            _ => (path.clone(), Start::Newest),
+            Some((run, step)) if !path.join("config.toml").exists() => (run, StartFrom::Step(step)),
+            _ => (path.clone(), StartFrom::Newest),
         })
     }
 
     /// Where the run begins.
-    fn start(&self) -> Start {
-        self.resumed().map_or(Start::New, |(_, start)| start)
+    fn start(&self) -> StartFrom {
+        self.resumed().map_or(StartFrom::New, |(_, start)| start)
     }
 
     /// The run's folder, by default one called `name`, and where corpora are kept. All ranks have the same.
-    fn places(&self, name: &str, ranks: &Ranks) -> Result<Places> {
+    fn places(&self, name: &str, communicator: &Communicator) -> Result<Places> {
         let named = self.resumed().map(|(run, _)| run).or(self.out.clone());
         let claimed = named.is_none();
         let folder = match named {
             Some(folder) => folder,
-            None if ranks.first() => claim(&Path::new("runs").join(name))?,
+            None if communicator.is_root() => claim(&Path::new("runs").join(name))?,
             // The first rank's is taken.
             None => PathBuf::new(),
         };
-        let folder = match (ranks.size(), folder.to_str()) {
+        let folder = match (communicator.size(), folder.to_str()) {
             (1, _) => folder,
-            (_, Some(text)) => PathBuf::from(ranks.first_says(text)?),
+            (_, Some(text)) => PathBuf::from(communicator.broadcast(text)?),
             (_, None) => bail!("{}: ranks can only agree on a folder whose name is UTF-8", folder.display()),
         };
         let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let cache = above.join("cache");
-        Ok(Places { folder, cache, claimed: claimed && ranks.first() })
+        Ok(Places { folder, cache, claimed: claimed && communicator.is_root() })
     }
 }
 
@@ -303,23 +303,23 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     path.metadata().and_then(|_| std::path::absolute(path)).with_context(|| path.display().to_string())
 }
 
-fn train(args: &RunArgs, ranks: &Ranks) -> Result<()> {
+fn train(args: &RunArgs, communicator: &Communicator) -> Result<()> {
     if args.settings {
         return list::print(&args.config(|_| ())?);
     }
     let mut config = args.config(|_| ())?;
     if config.bridge.is_some() {
-        return bridges::execute(args, config, ranks);
+        return bridges::execute(args, config, communicator);
     }
     if let Some(device) = &args.device {
         config.run.device = device.clone();
     }
     config.validate()?;
-    let device = Device::open_nth(&config.run.device, ranks.place()?.local)?;
-    let places = args.places(&args.preset, ranks)?;
+    let device = Device::open_nth(&config.run.device, communicator.topology()?.local)?;
+    let places = args.places(&args.preset, communicator)?;
     let (folder, cache) = (places.folder.clone(), places.cache.clone());
-    let progress = progress(ranks);
-    let run = Run { config, folder, cache, device, observer: progress.observer(), ranks: ranks.clone() };
+    let progress = progress(communicator);
+    let run = Run { config, folder, cache, device, observer: progress.observer(), communicator: communicator.clone() };
     let mut screen = Screen::new(&progress);
     let outcome = run.execute(args.start(), &mut |event| screen.show(&run, event))?;
     drop(screen);
@@ -327,8 +327,8 @@ fn train(args: &RunArgs, ranks: &Ranks) -> Result<()> {
 }
 
 /// Rank 0 shows how far they are.
-fn progress(ranks: &Ranks) -> Progress {
-    if ranks.first() { Progress::new() } else { Progress::hidden() }
+fn progress(communicator: &Communicator) -> Progress {
+    if communicator.is_root() { Progress::new() } else { Progress::hidden() }
 }
 
 /// What the user sees while it trains: a bar on a terminal, a line an evaluation elsewhere.
@@ -351,7 +351,7 @@ impl<'a> Screen<'a> {
             Event::Trained => self.saving = None,
             _ => {}
         }
-        if run.ranks.first() {
+        if run.communicator.is_root() {
             self.tell(run, event);
         }
     }
@@ -360,7 +360,7 @@ impl<'a> Screen<'a> {
         let say = |line: String| self.progress.say(line);
         match event {
             Event::Planned(estimate, device) => {
-                let each = match run.ranks.size() {
+                let each = match run.communicator.size() {
                     1 => String::new(),
                     n => format!(" on each of {n} ranks, {} of them on this machine", estimate.on_host),
                 };
@@ -425,8 +425,8 @@ fn describe(p: &StepProgress) -> String {
     )
 }
 
-fn report(run: &Run<'_>, progress: &Progress, outcome: &Outcome) -> Result<()> {
-    if !run.ranks.first() {
+fn report(run: &Run<'_>, progress: &Progress, outcome: &TrainResult) -> Result<()> {
+    if !run.communicator.is_root() {
         return Ok(());
     }
     let print = |line: String| progress.aside(|| print(line));

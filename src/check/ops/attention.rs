@@ -2,7 +2,7 @@
 
 use super::{Bench, wide};
 use crate::Result;
-use crate::ops::{attention, attention_step};
+use crate::ops::{attention, attention_decode};
 
 /// Sequences, times, heads, and channels of a head.
 #[derive(Clone, Copy)]
@@ -129,7 +129,7 @@ fn large_scores(b: &mut Bench) -> Result<()> {
     b.close("lse, large scores", &forward.lse, &want.lse)
 }
 
-pub(super) fn attention_step(b: &mut Bench) -> Result<()> {
+pub(super) fn attention_decode(b: &mut Bench) -> Result<()> {
     for (batch, capacity, heads, width) in [(1, 1, 1, 1), (2, 9, 3, 5), (3, 140, 2, 16), (1, 70, 1, 70)] {
         let s = Shape { batch, time: capacity, heads, width };
         let channels = heads * width;
@@ -149,7 +149,7 @@ pub(super) fn attention_step(b: &mut Bench) -> Result<()> {
         for length in lengths {
             for (data, store) in [(&k, &mut keys), (&v, &mut values)] {
                 let rows = b.put(&[batch, length - before, channels], &part(data, before, length))?;
-                attention_step::append(&rows, store, before)?;
+                attention_decode::append(&rows, store, before)?;
             }
             before = length;
             let q: Vec<f32> = b.numbers(batch * channels).iter().map(|q| 2.0 * q).collect();
@@ -176,7 +176,7 @@ pub(super) fn attention_step(b: &mut Bench) -> Result<()> {
                 let want: Vec<f64> = last.copied().collect();
                 b.fresh()?;
                 let got =
-                    attention_step::forward(&query, &keys, &values, length, with_sink.then_some(&sink_in), heads)?;
+                    attention_decode::forward(&query, &keys, &values, length, with_sink.then_some(&sink_in), heads)?;
                 b.close(&format!("{length} of {kept:?}, {heads} heads, sink {with_sink}"), &got, &want)?;
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{Bench, wide};
 use crate::Result;
-use crate::ops::{adam, add, affine, columns, embedding, gate, gelu, grad_rms, relu, rows};
+use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, grad_rms, relu};
 
 /// Around the 256 entries of a workgroup.
 const LENGTHS: [usize; 4] = [1, 255, 257, 1000];
@@ -150,31 +150,17 @@ pub(super) fn gate(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn columns(b: &mut Bench) -> Result<()> {
-    for (count, left, right) in [(1, 1, 1), (5, 70, 3), (90, 7, 13)] {
-        let (x, y) = (b.numbers(count * left), b.numbers(count * right));
-        let both: Vec<f32> =
-            x.chunks(left).zip(y.chunks(right)).flat_map(|(x, y)| x.iter().chain(y)).copied().collect();
-        let (x_in, y_in) = (b.put(&[count, left], &x)?, b.put(&[count, right], &y)?);
+pub(super) fn concat(b: &mut Bench) -> Result<()> {
+    for (before, left, right, after) in [(1, 1, 1, 1), (5, 70, 3, 1), (90, 7, 13, 1), (1, 3, 2, 100), (3, 40, 9, 7)] {
+        let (x, y) = (b.numbers(before * left * after), b.numbers(before * right * after));
+        let runs = x.chunks(left * after).zip(y.chunks(right * after));
+        let both: Vec<f32> = runs.flat_map(|(x, y)| x.iter().chain(y)).copied().collect();
+        let (x_in, y_in) = (b.put(&[before, left, after], &x)?, b.put(&[before, right, after], &y)?);
         b.fresh()?;
-        let joined = columns::concat(&[&x_in, &y_in])?;
+        let joined = concat::forward(&[&x_in, &y_in], 1)?;
         b.exact("concat", &joined, &both)?;
-        b.exact("slice from the start", &columns::slice(&joined, 0, left)?, &x)?;
-        b.exact("slice to the end", &columns::slice(&joined, left, right)?, &y)?;
-    }
-    Ok(())
-}
-
-pub(super) fn rows(b: &mut Bench) -> Result<()> {
-    for (first, second, width) in [(1, 1, 1), (3, 2, 100), (70, 9, 7)] {
-        let x = b.numbers((first + second) * width);
-        let all = b.put(&[first + second, width], &x)?;
-        b.fresh()?;
-        let (top, bottom) = (rows::slice(&all, 0, first)?, rows::slice(&all, first, second)?);
-        b.exact("slice from the start", &top, &x[..first * width])?;
-        b.exact("slice to the end", &bottom, &x[first * width..])?;
-        let want = [&x[first * width..], &x[..first * width]].concat();
-        b.exact("concat", &rows::concat(&[&bottom, &top])?, &want)?;
+        b.exact("narrow from the start", &concat::narrow(&joined, 1, 0, left)?, &x)?;
+        b.exact("narrow to the end", &concat::narrow(&joined, 1, left, right)?, &y)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::{Bench, wide};
 use crate::Result;
-use crate::ops::{contrast, cross_entropy, kl, nmse};
+use crate::ops::{cross_entropy, kl, logit_diff, nmse};
 
 /// Logits whose exponentials would overflow, unless the largest is taken out first, be it a single one.
 fn logits(b: &mut Bench, rows: usize, v: usize) -> Vec<f32> {
@@ -154,7 +154,7 @@ fn at_the_limit(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn contrast(b: &mut Bench) -> Result<()> {
+pub(super) fn logit_diff(b: &mut Bench) -> Result<()> {
     for (batch, time, vocab) in [(1, 1, 1), (3, 4, 5), (70, 2, 9)] {
         let n = batch * time * vocab;
         let logits = b.numbers(n);
@@ -170,11 +170,11 @@ pub(super) fn contrast(b: &mut Bench) -> Result<()> {
             dlogits[wrong] -= f64::from(dz[i]);
         }
         let shape = [batch, time, vocab];
-        let choices = contrast::Choices::new(b.device, shape, &choices)?;
+        let choices = logit_diff::TokenPairs::new(b.device, shape, &choices)?;
         let (logits, dz) = (b.put(&shape, &logits)?, b.put(&[batch], &dz)?);
         b.fresh()?;
-        b.close("forward", &contrast::forward(&logits, &choices)?, &z)?;
-        b.close("backward", &contrast::backward(&dz, &choices)?, &dlogits)?;
+        b.close("forward", &logit_diff::forward(&logits, &choices)?, &z)?;
+        b.close("backward", &logit_diff::backward(&dz, &choices)?, &dlogits)?;
     }
     Ok(())
 }

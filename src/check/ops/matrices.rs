@@ -3,7 +3,7 @@
 use super::{Bench, wide};
 use crate::Result;
 use crate::device::Tensor;
-use crate::ops::linear::{Output, Tile};
+use crate::ops::linear::{OutputShape, Tile};
 use crate::ops::{compress, linear, sparse_linear};
 
 /// `a b` with `a: (m, k)`, `b: (k, n)`.
@@ -33,12 +33,12 @@ pub(super) fn linear(b: &mut Bench) -> Result<()> {
         return bias_gradients(b);
     };
     // Each tile for every kind of output, and then again what was chosen before.
-    let before = Output::ALL.map(|output| linear::tile(&gpu, output));
+    let before = OutputShape::ALL.map(|output| linear::tile(&gpu, output));
     for tile in Tile::ALL {
-        Output::ALL.into_iter().try_for_each(|output| linear::set_tile(&gpu, output, tile))?;
+        OutputShape::ALL.into_iter().try_for_each(|output| linear::set_tile(&gpu, output, tile))?;
         shapes.into_iter().try_for_each(|shape| products(b, shape))?;
     }
-    for (output, tile) in Output::ALL.into_iter().zip(before) {
+    for (output, tile) in OutputShape::ALL.into_iter().zip(before) {
         linear::set_tile(&gpu, output, tile?)?;
     }
     bias_gradients(b)
@@ -114,7 +114,7 @@ pub(super) fn compress(b: &mut Bench) -> Result<()> {
             b.fresh()?;
             let compressed = compress::forward(&weight, capacity)?;
             for (name, got, w, length) in
-                [("rows", compressed.rows(), &w, cols), ("columns", compressed.columns(), &across, rows)]
+                [("rows", compressed.csr(), &w, cols), ("columns", compressed.csc(), &across, rows)]
             {
                 let (offsets, indices, values) = lists(w, length, capacity);
                 let at = |what: &str| format!("{what} of {name}, {rows} x {cols}, capacity {capacity} of {nonzeros}");
@@ -125,7 +125,7 @@ pub(super) fn compress(b: &mut Bench) -> Result<()> {
             }
             if capacity >= nonzeros {
                 let want: Vec<f32> = w.iter().map(|&w| if w == 0.0 { 0.0 } else { w }).collect();
-                b.exact(&format!("decompress, {rows} x {cols}"), &compressed.decompress()?, &want)?;
+                b.exact(&format!("decompress, {rows} x {cols}"), &compressed.to_dense()?, &want)?;
             }
         }
     }
@@ -134,7 +134,7 @@ pub(super) fn compress(b: &mut Bench) -> Result<()> {
     let w: Vec<f32> = (0..rows * cols).map(|i| if i % 3 == 0 { i as f32 } else { 0.0 }).collect();
     let compressed = compress::from_host(b.device, (rows, cols), &w)?;
     b.fresh()?;
-    b.exact("decompress, a folded grid", &compressed.decompress()?, &w)
+    b.exact("decompress, a folded grid", &compressed.to_dense()?, &w)
 }
 
 pub(super) fn sparse_linear(b: &mut Bench) -> Result<()> {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::{Bench, wide};
 use crate::Result;
 use crate::ops::weight_topk::{Neurons, Rule};
-use crate::ops::{abs_topk, count_nonzero, most_probable, weight_topk};
+use crate::ops::{abs_topk, count_nonzero, topk_logits, weight_topk};
 
 fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
@@ -81,7 +81,7 @@ pub(super) fn count_nonzero(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn most_probable(b: &mut Bench) -> Result<()> {
+pub(super) fn topk_logits(b: &mut Bench) -> Result<()> {
     for (rows, v, n) in [(1, 1, 1), (3, 100, 1), (4, 300, 7), (2, 300, 300)] {
         // Steps of a half, so that no two logits differ by little, with ties, and some whose probability is 0 in float32. With another
         // row's sum, exponentials would overflow.
@@ -104,7 +104,7 @@ pub(super) fn most_probable(b: &mut Bench) -> Result<()> {
         }
         let x_in = b.put(&[rows, v], &x)?;
         b.fresh()?;
-        let y = most_probable::forward(&x_in, n)?;
+        let y = topk_logits::forward(&x_in, n)?;
         let got: Vec<u32> = y.read()?.iter().zip(&x).map(|(y, x)| u32::from(y == x)).collect();
         b.same(&format!("{n} of {v}"), &got, &keep);
         b.within(1e-6, &format!("values of {n} of {v}"), &y, &want)?;

@@ -1,11 +1,11 @@
 //! Signatures, constructors, lambdas, and what returns True.
 
-use super::{Spec, answers};
+use super::{TaskSpec, answers};
 
 /// `=None` or the signature's end after the last parameter, by whether those before it have defaults.
 ///
 /// The prompts differ in the one `=None` of the parameter before, so the positive one is longer by that.
-pub(super) const FINAL_KWARG: Spec = Spec {
+pub(super) const FINAL_KWARG: TaskSpec = TaskSpec {
     name: "final_kwarg",
     description: "`=None` or `):` after the last parameter, by whether earlier ones have defaults",
     same_length: false,
@@ -29,7 +29,7 @@ pub(super) const FINAL_KWARG: Spec = Spec {
 ///
 /// The prompts differ in one name: which of two parameters the last line is about. Both names must be one token after `self.` and after
 /// ` =`, so tokenizers with few whole words use short names; the pairs with others are skipped.
-pub(super) const CLASS_INIT: Spec = Spec {
+pub(super) const CLASS_INIT: TaskSpec = TaskSpec {
     name: "class_init",
     description: "after `self.x =`, copy the name `x`",
     same_length: true,
@@ -58,7 +58,7 @@ pub(super) const CLASS_INIT: Spec = Spec {
 /// `:` after `lambda name`, `(` after `def name`.
 ///
 /// The same name in both; what comes before it cannot be the same, since a lambda is an expression.
-pub(super) const LAMBDA_FUNC: Spec = Spec {
+pub(super) const LAMBDA_FUNC: TaskSpec = TaskSpec {
     name: "lambda_func",
     description: "`:` after `lambda name`, `(` after `def name`",
     same_length: false,
@@ -80,7 +80,7 @@ pub(super) const LAMBDA_FUNC: Spec = Spec {
 /// `:` after `while True`, the line's end after `return True`.
 ///
 /// The prompts differ in that one word.
-pub(super) const WHILE_RETURN_TRUE: Spec = Spec {
+pub(super) const WHILE_RETURN_TRUE: TaskSpec = TaskSpec {
     name: "while_return_true",
     description: "`:` or the line's end after `while True` / `return True`",
     same_length: false,

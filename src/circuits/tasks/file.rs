@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pair, Source, Split, Task};
+use super::{Pair, PairSource, Split, Task};
 use crate::files::{open_input, utf16, without_mark, write_atomic};
 use crate::{Error, Result};
 
@@ -15,22 +15,24 @@ const LONGEST_LINE: u64 = 1 << 20;
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    positive: String,
-    negative: String,
+struct PairLine {
+    #[serde(rename = "positive")]
+    clean: String,
+    #[serde(rename = "negative")]
+    counterfactual: String,
     target: String,
     alternative: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    positive_after: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    negative_after: String,
+    #[serde(rename = "positive_after", default, skip_serializing_if = "String::is_empty")]
+    clean_after: String,
+    #[serde(rename = "negative_after", default, skip_serializing_if = "String::is_empty")]
+    counterfactual_after: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    split: Option<Part>,
+    split: Option<SplitName>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum Part {
+enum SplitName {
     Train,
     Test,
 }
@@ -66,10 +68,10 @@ impl Task {
             if text.trim().is_empty() {
                 continue;
             }
-            let line: Line = serde_json::from_str(text).map_err(|error| wrong(format!("not a pair: {error}")))?;
-            let part = line.split.unwrap_or(if number % 5 == 0 { Part::Test } else { Part::Train });
+            let line: PairLine = serde_json::from_str(text).map_err(|error| wrong(format!("not a pair: {error}")))?;
+            let part = line.split.unwrap_or(if number % 5 == 0 { SplitName::Test } else { SplitName::Train });
             let pair = pair(line, number).map_err(wrong)?;
-            if part == Part::Train { train.push(pair) } else { test.push(pair) }
+            if part == SplitName::Train { train.push(pair) } else { test.push(pair) }
         }
         for (pairs, split) in [(&train, "train"), (&test, "test")] {
             if pairs.is_empty() {
@@ -79,7 +81,7 @@ impl Task {
         }
         let name = path.file_stem().map_or_else(|| "task".into(), |stem| stem.to_string_lossy().into_owned());
         let description = format!("pairs from {}", path.display());
-        Ok(Self { name, description, same_length: false, variant: None, source: Source::File { train, test } })
+        Ok(Self { name, description, same_length: false, variant: None, source: PairSource::File { train, test } })
     }
 
     /// Writes the first `count` pairs of each split of the stream `seed`, with the answers in variant `variant`, as a file that
@@ -90,13 +92,26 @@ impl Task {
     pub fn save(&self, path: impl AsRef<Path>, variant: usize, seed: u64, count: u64) -> Result<()> {
         let path = path.as_ref();
         write_atomic(path, |out| {
-            for (split, part) in [(Split::Train, Part::Train), (Split::Test, Part::Test)] {
+            for (split, part) in [(Split::Train, SplitName::Train), (Split::Test, SplitName::Test)] {
                 for index in 0..count {
                     let Pair {
-                        positive, negative, target, alternative, after: [positive_after, negative_after], ..
+                        clean,
+                        counterfactual,
+                        target,
+                        alternative,
+                        after: [clean_after, counterfactual_after],
+                        ..
                     } = self.pair_in(variant, split, seed, index);
                     let split = Some(part);
-                    let line = Line { positive, negative, target, alternative, positive_after, negative_after, split };
+                    let line = PairLine {
+                        clean,
+                        counterfactual,
+                        target,
+                        alternative,
+                        clean_after,
+                        counterfactual_after,
+                        split,
+                    };
                     serde_json::to_writer(&mut *out, &line).map_err(|error| Error::io(path, error.into()))?;
                     out.write_all(b"\n").map_err(|error| Error::io(path, error))?;
                 }
@@ -106,19 +121,27 @@ impl Task {
     }
 }
 
-fn pair(line: Line, number: usize) -> Result<Pair, String> {
-    let Line { positive, negative, target, alternative, positive_after, negative_after, .. } = line;
-    let texts = [("positive", &positive), ("negative", &negative), ("target", &target), ("alternative", &alternative)];
+fn pair(line: PairLine, number: usize) -> Result<Pair, String> {
+    let PairLine { clean, counterfactual, target, alternative, clean_after, counterfactual_after, .. } = line;
+    let texts =
+        [("positive", &clean), ("negative", &counterfactual), ("target", &target), ("alternative", &alternative)];
     if let Some((field, _)) = texts.iter().find(|(_, text)| text.is_empty()) {
         return Err(format!("`{field}` is empty"));
     }
     if target == alternative {
         return Err(format!("`target` and `alternative` are both {target:?}"));
     }
-    if positive == negative {
+    if clean == counterfactual {
         return Err("`positive` and `negative` are the same prompt".into());
     }
-    Ok(Pair { positive, negative, target, alternative, after: [positive_after, negative_after], template: number })
+    Ok(Pair {
+        clean,
+        counterfactual,
+        target,
+        alternative,
+        after: [clean_after, counterfactual_after],
+        template: number,
+    })
 }
 
 /// Which of `len` pairs comes at `index`: a walk in steps that share no divisor with `len` meets each once in `len`.

@@ -1,13 +1,13 @@
 //! Opening files.
 
-use super::{Spec, answers};
+use super::{TaskSpec, answers};
 
 /// ` as` after `with open(...)`, or not after an assignment.
 ///
 /// The file is the same in both. An assignment's line ends after the call, and most tokenizers write the bracket and the line's end as one,
 /// many the file's closing quote with them: then the question is asked that much earlier, a bracket (and ` as` after it) against a bracket
 /// with the line's end.
-pub(super) const WITH_AS: Spec = Spec {
+pub(super) const WITH_AS: TaskSpec = TaskSpec {
     name: "with_as",
     description: "` as` after `with open(...)`, or the line's end after an assignment",
     same_length: false,
@@ -36,7 +36,7 @@ pub(super) const WITH_AS: Spec = Spec {
 ///
 /// The prompts end after the mode's opening quote and differ in the file's stem alone: one that the generator only ever reads, or only
 /// ever writes. Pairs whose stems have not equally many tokens are skipped.
-pub(super) const WITH_OPEN: Spec = Spec {
+pub(super) const WITH_OPEN: TaskSpec = TaskSpec {
     name: "with_open",
     description: "mode `'r'` or `'w'`, by the file's name",
     same_length: true,

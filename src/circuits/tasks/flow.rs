@@ -1,11 +1,11 @@
 //! Loops and conditions.
 
-use super::{Spec, answers};
+use super::{TaskSpec, answers};
 
 /// ` in` or `:` after the loop's first name.
 ///
 /// The prompts differ in `for` and `while`; the names are good for an element as well as for a condition.
-pub(super) const FOR_WHILE: Spec = Spec {
+pub(super) const FOR_WHILE: TaskSpec = TaskSpec {
     name: "for_while",
     description: "` in` or `:` after the loop's first name",
     same_length: false,
@@ -29,7 +29,7 @@ pub(super) const FOR_WHILE: Spec = Spec {
 ///
 /// The prompts differ in that word alone. A condition may begin with anything; ` not` is what the generator's mostly begin with, and it never
 /// follows `else`.
-pub(super) const ELSE_ELIF: Spec = Spec {
+pub(super) const ELSE_ELIF: TaskSpec = TaskSpec {
     name: "else_elif",
     description: "`:` after `else`, a condition's ` not` after `elif`",
     same_length: false,
@@ -51,7 +51,7 @@ pub(super) const ELSE_ELIF: Spec = Spec {
 /// The line's end with its colon after an `if` statement's condition, ` else` after that of a conditional expression.
 ///
 /// The prompts differ in what comes before the `if`: nothing, or a value and what takes it.
-pub(super) const IF_TERNARY: Spec = Spec {
+pub(super) const IF_TERNARY: TaskSpec = TaskSpec {
     name: "if_ternary",
     description: "`:` or ` else` after a condition, by whether the `if` is a statement or a conditional expression",
     same_length: false,
@@ -75,7 +75,7 @@ pub(super) const IF_TERNARY: Spec = Spec {
 ///
 /// The prompts differ in the `for` line's own indentation alone. The last space before a word belongs to the word's own token, so the answers
 /// are seven spaces and three.
-pub(super) const INDENT_FOR: Spec = Spec {
+pub(super) const INDENT_FOR: TaskSpec = TaskSpec {
     name: "indent_for",
     description: "indentation after a `for` line, by its own",
     same_length: false,
@@ -97,7 +97,7 @@ pub(super) const INDENT_FOR: Spec = Spec {
 /// `==` or `=` after a name, by whether the line began with `if`.
 ///
 /// The prompts differ in the `if` alone.
-pub(super) const IF_EQUALS: Spec = Spec {
+pub(super) const IF_EQUALS: TaskSpec = TaskSpec {
     name: "if_equals",
     description: "`==` or `=` after a name, by whether the line began with `if`",
     same_length: false,
@@ -120,7 +120,7 @@ pub(super) const IF_EQUALS: Spec = Spec {
 /// `enumerate` or `range`, by one loop variable or two.
 ///
 /// The prompts differ in the second variable alone. A small tokenizer writes both words in pieces; their first pieces are the answers then.
-pub(super) const ENUMERATE_RANGE: Spec = Spec {
+pub(super) const ENUMERATE_RANGE: TaskSpec = TaskSpec {
     name: "enumerate_range",
     description: "`enumerate` or `range`, by two loop variables or one",
     same_length: false,
@@ -169,7 +169,7 @@ pub(super) const ENUMERATE_RANGE: Spec = Spec {
 /// The line's end with or without a colon after `x == True` / `x = True`, by the line's start.
 ///
 /// The prompts differ in `if` and in the equals sign that goes with it: both must change for either to be Python.
-pub(super) const VAR_IF: Spec = Spec {
+pub(super) const VAR_IF: TaskSpec = TaskSpec {
     name: "var_if",
     description: "`:` or the line's end after `if x == True` / `x = True`",
     same_length: false,

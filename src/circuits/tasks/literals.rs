@@ -1,12 +1,12 @@
 //! Brackets, braces, and two variables that change places.
 
-use super::{Spec, answers};
+use super::{TaskSpec, answers};
 
 /// `:` or `,` after the first word, by whether it opens a dict or a list.
 ///
 /// The prompts differ in the bracket alone: a second key would already be given away by what follows the first. Byte-pair tokenizers write
 /// the key's closing quote and the mark after it as one, and some only one of the two brackets together with the quote after it.
-pub(super) const BRACKET_BRACE: Spec = Spec {
+pub(super) const BRACKET_BRACE: TaskSpec = TaskSpec {
     name: "bracket_brace",
     description: "`:` or `,` after a key, by whether we are in a dict or a list",
     same_length: false,
@@ -30,7 +30,7 @@ pub(super) const BRACKET_BRACE: Spec = Spec {
 ///
 /// The prompts differ in one opening bracket. Many tokenizers write the last bracket and the line's end as one, and no `]]`: then it is
 /// `]` (one more follows) against `]` with the line's end. The smallest write every bracket apart, and are asked for the second.
-pub(super) const BRACKET_COUNTING: Spec = Spec {
+pub(super) const BRACKET_COUNTING: TaskSpec = TaskSpec {
     name: "bracket_counting",
     description: "`]]` or `]`, by nesting depth of the list",
     same_length: false,
@@ -53,7 +53,7 @@ pub(super) const BRACKET_COUNTING: Spec = Spec {
 /// `x, y = y,` goes on with ` x`.
 ///
 /// The prompts differ in the first name alone, so the answer is a name too; pairs whose names are not one token are skipped.
-pub(super) const VAR_SWAP: Spec = Spec {
+pub(super) const VAR_SWAP: TaskSpec = TaskSpec {
     name: "var_swap",
     description: "complete `x, y = y,` with ` x`",
     same_length: true,

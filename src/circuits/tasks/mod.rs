@@ -12,19 +12,19 @@
 //! `definitions`, `files`, `literals`, `flow` (the tasks, grouped as the generator's idioms are), `tokens` (pairs as a model sees them), `file`
 //! (tasks from `.jsonl`). `docs/tasks.md` shows an example of each task.
 
-mod alike;
+mod context;
 mod definitions;
 mod file;
 mod files;
 mod flow;
 mod literals;
+mod prefix;
 mod strings;
-mod surroundings;
 mod template;
 mod tokens;
 
-pub use alike::alike;
-pub use tokens::{Batch, Problem, Side, Skipped, Tokens, batch, choose_variant, tokenize};
+pub use prefix::tokens_sharing_prefix;
+pub use tokens::{PairBatch, PairProblem, PromptClass, Skipped, TokenPair, batch, choose_variant, tokenize};
 
 use crate::text::python::dice::Dice;
 use crate::text::tokenizer::Tokenizer;
@@ -37,9 +37,9 @@ pub const VERSION: u32 = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// The prompt that [`Pair::target`] follows.
-    pub positive: String,
+    pub clean: String,
     /// The prompt that [`Pair::alternative`] follows.
-    pub negative: String,
+    pub counterfactual: String,
     /// What follows the positive prompt: text that shall be one token.
     pub target: String,
     /// What follows the negative prompt: text that shall be one token.
@@ -74,24 +74,24 @@ pub struct Task {
     pub description: String,
     /// Whether both prompts of every pair have equally many tokens. Pairs of such a task for which a tokenizer breaks that are skipped.
     pub same_length: bool,
-    /// Set by [`Task::fitted`].
+    /// Set by [`Task::for_tokenizer`].
     variant: Option<usize>,
-    source: Source,
+    source: PairSource,
 }
 
 #[derive(Debug, Clone)]
-enum Source {
-    BuiltIn(&'static Spec),
+enum PairSource {
+    BuiltIn(&'static TaskSpec),
     File { train: Vec<Pair>, test: Vec<Pair> },
 }
 
 /// A built-in task: answers and templates in the notation of [`template`].
 #[derive(Debug)]
-struct Spec {
+struct TaskSpec {
     name: &'static str,
     description: &'static str,
     same_length: bool,
-    variants: &'static [Variant],
+    variants: &'static [AnswerVariant],
     train: &'static [&'static str],
     test: &'static [&'static str],
     /// A placeholder with one value always.
@@ -100,18 +100,18 @@ struct Spec {
 
 /// `skip` moves from the completions to the prompts; then `target` or `alternative` follows.
 #[derive(Debug)]
-struct Variant {
+struct AnswerVariant {
     skip: &'static str,
     target: &'static str,
     alternative: &'static str,
 }
 
-/// A [`Variant`] in a line.
-const fn answers(skip: &'static str, target: &'static str, alternative: &'static str) -> Variant {
-    Variant { skip, target, alternative }
+/// A [`AnswerVariant`] in a line.
+const fn answers(skip: &'static str, target: &'static str, alternative: &'static str) -> AnswerVariant {
+    AnswerVariant { skip, target, alternative }
 }
 
-const TABLE: [&Spec; 20] = [
+const TABLE: [&TaskSpec; 20] = [
     &strings::SINGLE_DOUBLE_QUOTE,
     &definitions::FINAL_KWARG,
     &strings::SET_OR_STRING,
@@ -171,13 +171,13 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 impl Task {
-    fn built_in(spec: &'static Spec) -> Self {
+    fn built_in(spec: &'static TaskSpec) -> Self {
         Self {
             name: spec.name.into(),
             description: spec.description.into(),
             same_length: spec.same_length,
             variant: None,
-            source: Source::BuiltIn(spec),
+            source: PairSource::BuiltIn(spec),
         }
     }
 
@@ -185,12 +185,12 @@ impl Task {
     ///
     /// # Errors
     /// Those of [`choose_variant`].
-    pub fn fitted(mut self, tokenizer: &Tokenizer) -> Result<Self> {
+    pub fn for_tokenizer(mut self, tokenizer: &Tokenizer) -> Result<Self> {
         self.variant = Some(choose_variant(&self, tokenizer)?);
         Ok(self)
     }
 
-    /// Pair `index` of the stream `seed`, with its answers in the first variant or the one it is [`Task::fitted`] to. Depends on nothing but
+    /// Pair `index` of the stream `seed`, with its answers in the first variant or the one it is [`Task::for_tokenizer`] to. Depends on nothing but
     /// its arguments. A task from a file visits its pairs in an order of the seed, and starts over after the last.
     pub fn pair(&self, split: Split, seed: u64, index: u64) -> Pair {
         self.pair_in(self.variant.unwrap_or(0), split, seed, index)
@@ -199,8 +199,8 @@ impl Task {
     /// As [`Task::pair`], with the answers in variant `variant` (the last one if there are fewer; see [`Task::variants`]).
     pub fn pair_in(&self, variant: usize, split: Split, seed: u64, index: u64) -> Pair {
         match &self.source {
-            Source::BuiltIn(spec) => built_in_pair(spec, variant, split, seed, index),
-            Source::File { train, test } => {
+            PairSource::BuiltIn(spec) => built_in_pair(spec, variant, split, seed, index),
+            PairSource::File { train, test } => {
                 let pairs = if split == Split::Train { train } else { test };
                 pairs[file::order(pairs.len(), seed, index)].clone()
             }
@@ -210,31 +210,31 @@ impl Task {
     /// How many ways of giving the answers there are.
     pub fn variants(&self) -> usize {
         match &self.source {
-            Source::BuiltIn(spec) => spec.variants.len(),
-            Source::File { .. } => 1,
+            PairSource::BuiltIn(spec) => spec.variants.len(),
+            PairSource::File { .. } => 1,
         }
     }
 
     /// How many different pairs a file's split has; `None` for the endless built-in tasks.
     pub fn len(&self, split: Split) -> Option<usize> {
         match (&self.source, split) {
-            (Source::BuiltIn(_), _) => None,
-            (Source::File { train, .. }, Split::Train) => Some(train.len()),
-            (Source::File { test, .. }, Split::Test) => Some(test.len()),
+            (PairSource::BuiltIn(_), _) => None,
+            (PairSource::File { train, .. }, Split::Train) => Some(train.len()),
+            (PairSource::File { test, .. }, Split::Test) => Some(test.len()),
         }
     }
 
     /// The templates of a built-in task, as [`Pair::template`] numbers them from `0` on in each split; none for a file.
     pub fn templates(&self, split: Split) -> &'static [&'static str] {
         match (&self.source, split) {
-            (Source::BuiltIn(spec), Split::Train) => spec.train,
-            (Source::BuiltIn(spec), Split::Test) => spec.test,
-            (Source::File { .. }, _) => &[],
+            (PairSource::BuiltIn(spec), Split::Train) => spec.train,
+            (PairSource::BuiltIn(spec), Split::Test) => spec.test,
+            (PairSource::File { .. }, _) => &[],
         }
     }
 }
 
-fn built_in_pair(spec: &Spec, variant: usize, split: Split, seed: u64, index: u64) -> Pair {
+fn built_in_pair(spec: &TaskSpec, variant: usize, split: Split, seed: u64, index: u64) -> Pair {
     let mut key = [0u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -246,19 +246,19 @@ fn built_in_pair(spec: &Spec, variant: usize, split: Split, seed: u64, index: u6
     let templates = if split == Split::Train { spec.train } else { spec.test };
     let mut dice = Dice::keyed(key, index);
     let template = dice.below(templates.len());
-    let mut fill = template::Fill::new(&mut dice, split, spec.fixed);
-    let body = surroundings::around(&mut fill, templates[template]);
+    let mut fill = template::Filler::new(&mut dice, split, spec.fixed);
+    let body = context::around(&mut fill, templates[template]);
     let variant = &spec.variants[variant.min(spec.variants.len() - 1)];
     let [skip, target, alternative] =
         [variant.skip, variant.target, variant.alternative].map(|answer| fill.expand(answer));
-    let [(positive, positive_rest), (negative, negative_rest)] = template::sides(&fill.expand(&body));
+    let [(clean, clean_rest), (counterfactual, counterfactual_rest)] = template::classes(&fill.expand(&body));
     let after = |rest: &str, answer: &str| {
         rest.strip_prefix(skip.as_str()).and_then(|rest| rest.strip_prefix(answer)).unwrap_or_default().to_string()
     };
     Pair {
-        after: [after(&positive_rest, &target), after(&negative_rest, &alternative)],
-        positive: positive + &skip,
-        negative: negative + &skip,
+        after: [after(&clean_rest, &target), after(&counterfactual_rest, &alternative)],
+        clean: clean + &skip,
+        counterfactual: counterfactual + &skip,
         target,
         alternative,
         template,

@@ -1,12 +1,12 @@
 //! Quotes, strings that grow, sets, f-strings.
 
-use super::{Spec, answers};
+use super::{TaskSpec, answers};
 
 /// Close a string with `')` or `")`, by how it opened.
 ///
 /// The two prompts differ in the opening quote alone. Most tokenizers write the line's end with the bracket, so `')` and `")` alone are
 /// right only for the few that do not; the smallest write the quote apart.
-pub(super) const SINGLE_DOUBLE_QUOTE: Spec = Spec {
+pub(super) const SINGLE_DOUBLE_QUOTE: TaskSpec = TaskSpec {
     name: "single_double_quote",
     description: "close a string with `')` or `\")`, by how it opened",
     same_length: true,
@@ -28,7 +28,7 @@ pub(super) const SINGLE_DOUBLE_QUOTE: Spec = Spec {
     fixed: None,
 };
 
-const GROW: &[super::Variant] = &[answers("", ".add", " +="), answers("", ".", " +="), answers("", ".", " ")];
+const GROW: &[super::AnswerVariant] = &[answers("", ".add", " +="), answers("", ".", " +="), answers("", ".", " ")];
 const GROW_TRAIN: &[&str] = &[
     "{grow} = «set()|\"\"»\nfor {elem} in {strs}:\n    {grow}▮«.add({elem})| += {elem}»\n{next}",
     "{grow} = «set()|''»\nfor {elem} in {strs}:\n    if {elem} != '{label}':\n        {grow}▮«.add({elem})| += {elem}»\n{next}",
@@ -45,7 +45,7 @@ const GROW_TEST: &[&str] = &[
 /// `.add` or `+=` on a variable that began as `set()` or as an empty string.
 ///
 /// The prompts differ in that first value alone; the variable's name fits both. A tokenizer without `.add` writes `.` first.
-pub(super) const SET_OR_STRING: Spec = Spec {
+pub(super) const SET_OR_STRING: TaskSpec = TaskSpec {
     name: "set_or_string",
     description: "`.add` or `+=` on a variable initialised with `set()` or `\"\"`",
     same_length: false,
@@ -56,7 +56,7 @@ pub(super) const SET_OR_STRING: Spec = Spec {
 };
 
 /// The same, the variable always called `current`.
-pub(super) const SET_OR_STRING_FIXEDVARNAME: Spec = Spec {
+pub(super) const SET_OR_STRING_FIXEDVARNAME: TaskSpec = TaskSpec {
     name: "set_or_string_fixedvarname",
     description: "`.add` or `+=` on a variable initialised with `set()` or `\"\"`, always called `current`",
     fixed: Some(("grow", "current")),
@@ -67,7 +67,7 @@ pub(super) const SET_OR_STRING_FIXEDVARNAME: Spec = Spec {
 ///
 /// The prompts differ in the `f` alone, which can cost a token. Of all that may follow plain text its end is the commonest single token,
 /// and one that cannot come in an f-string before any brace.
-pub(super) const FSTRING_BRACE: Spec = Spec {
+pub(super) const FSTRING_BRACE: TaskSpec = TaskSpec {
     name: "fstring_brace",
     description: "`{name}` or the end of the text, by whether the string is an f-string",
     same_length: false,

@@ -1,16 +1,16 @@
 //! The notation the tasks are written in.
 //!
 //! A template is code of both sides at once: `«this|that»` is `this` in the positive code and `that` in the negative one, and `▮` is where the
-//! prompts end and the completions begin. `{kind}` or `{kind2}` is a word of that kind ([`super::surroundings`]): the same word wherever
+//! prompts end and the completions begin. `{kind}` or `{kind2}` is a word of that kind ([`super::context`]): the same word wherever
 //! the same placeholder stands, another word for another number. Any other brace stands for itself.
 
 use super::Split;
-use super::surroundings;
+use super::context;
 use crate::text::python::dice::Dice;
 use crate::text::python::words::{DOMAINS, Domain};
 
 /// The words chosen so far for one pair.
-pub(super) struct Fill<'a> {
+pub(super) struct Filler<'a> {
     pub(super) dice: &'a mut Dice,
     pub(super) split: Split,
     /// What the pair's code is about.
@@ -18,7 +18,7 @@ pub(super) struct Fill<'a> {
     chosen: Vec<(String, String)>,
 }
 
-impl<'a> Fill<'a> {
+impl<'a> Filler<'a> {
     pub(super) fn new(dice: &'a mut Dice, split: Split, fixed: Option<(&str, &str)>) -> Self {
         let domain = &DOMAINS[dice.below(DOMAINS.len())];
         let chosen = fixed.iter().map(|&(key, word)| (key.to_string(), word.to_string())).collect();
@@ -51,12 +51,12 @@ impl<'a> Fill<'a> {
             return word.clone();
         }
         let kind = key.trim_end_matches(|c: char| c.is_ascii_digit());
-        let mut word = surroundings::word(self, kind);
+        let mut word = context::word(self, kind);
         for _ in 0..30 {
             if !self.chosen.iter().any(|(_, other)| *other == word) {
                 break;
             }
-            word = surroundings::word(self, kind);
+            word = context::word(self, kind);
         }
         self.chosen.push((key.to_string(), word.clone()));
         word
@@ -71,15 +71,15 @@ fn placeholder(text: &str) -> Option<&str> {
 }
 
 /// Prompt and completion of the positive and of the negative code.
-pub(super) fn sides(text: &str) -> [(String, String); 2] {
+pub(super) fn classes(text: &str) -> [(String, String); 2] {
     [0, 1].map(|side| {
         let mut code = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((before, marked)) = rest.split_once('«') {
             let (choice, after) = marked.split_once('»').unwrap_or((marked, ""));
-            let (positive, negative) = choice.split_once('|').unwrap_or((choice, ""));
+            let (clean, counterfactual) = choice.split_once('|').unwrap_or((choice, ""));
             code.push_str(before);
-            code.push_str(if side == 0 { positive } else { negative });
+            code.push_str(if side == 0 { clean } else { counterfactual });
             rest = after;
         }
         code.push_str(rest);

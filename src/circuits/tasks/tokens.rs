@@ -9,11 +9,11 @@ use crate::{Error, Result};
 
 /// A pair in tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tokens {
+pub struct TokenPair {
     /// The positive prompt.
-    pub positive: Vec<u32>,
+    pub clean: Vec<u32>,
     /// The negative prompt.
-    pub negative: Vec<u32>,
+    pub counterfactual: Vec<u32>,
     /// What follows the positive prompt.
     pub target: u32,
     /// What follows the negative prompt.
@@ -22,29 +22,29 @@ pub struct Tokens {
 
 /// The two members of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum PromptClass {
     /// The positive prompt and the target.
-    Positive,
+    Clean,
     /// The negative prompt and the alternative.
-    Negative,
+    Counterfactual,
 }
 
-impl Side {
+impl PromptClass {
     fn answer(self) -> &'static str {
         match self {
-            Side::Positive => "target",
-            Side::Negative => "alternative",
+            PromptClass::Clean => "target",
+            PromptClass::Counterfactual => "alternative",
         }
     }
 }
 
 /// Why a pair cannot be asked of a model with this tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
+pub enum PairProblem {
     /// An answer is not one token.
     NotSingle {
         /// Whose answer.
-        side: Side,
+        side: PromptClass,
         /// The answer.
         answer: String,
         /// The tokens it splits into, as text to show.
@@ -53,7 +53,7 @@ pub enum Problem {
     /// An answer is one token, but in its place the tokenizer cuts the code otherwise, so that a model never saw it there.
     Boundary {
         /// Whose answer.
-        side: Side,
+        side: PromptClass,
         /// The answer.
         answer: String,
         /// The tokens of the prompt's end and the answer, as text, as the tokenizer writes them there.
@@ -69,24 +69,24 @@ pub enum Problem {
     Tokenizer(String),
 }
 
-impl Problem {
+impl PairProblem {
     /// The kind of problem, in words: what pairs skipped are counted by.
     pub fn reason(&self) -> &'static str {
         match self {
-            Problem::NotSingle { .. } => "an answer is not a single token",
-            Problem::Boundary { .. } => "the tokenizer cuts elsewhere before an answer",
-            Problem::SameAnswer(_) => "both answers are the same token",
-            Problem::Lengths(..) => "the prompts differ in length",
-            Problem::Cropped => "cropping leaves no difference",
-            Problem::Tokenizer(_) => "the tokenizer fails",
+            PairProblem::NotSingle { .. } => "an answer is not a single token",
+            PairProblem::Boundary { .. } => "the tokenizer cuts elsewhere before an answer",
+            PairProblem::SameAnswer(_) => "both answers are the same token",
+            PairProblem::Lengths(..) => "the prompts differ in length",
+            PairProblem::Cropped => "cropping leaves no difference",
+            PairProblem::Tokenizer(_) => "the tokenizer fails",
         }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for PairProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Problem::NotSingle { side, answer, pieces } => {
+            PairProblem::NotSingle { side, answer, pieces } => {
                 write!(
                     f,
                     "the {} {} is not a single token but {}: {}",
@@ -96,7 +96,7 @@ impl fmt::Display for Problem {
                     quoted(pieces)
                 )
             }
-            Problem::Boundary { side, answer, written } => {
+            PairProblem::Boundary { side, answer, written } => {
                 write!(
                     f,
                     "the {} {} is no token where it stands: the tokenizer writes {}",
@@ -105,12 +105,12 @@ impl fmt::Display for Problem {
                     quoted(written)
                 )
             }
-            Problem::SameAnswer(answer) => write!(f, "both answers are the token {}", token(answer)),
-            Problem::Lengths(positive, negative) => {
-                write!(f, "the prompts have {positive} and {negative} tokens, and the task wants equally many")
+            PairProblem::SameAnswer(answer) => write!(f, "both answers are the token {}", token(answer)),
+            PairProblem::Lengths(clean, counterfactual) => {
+                write!(f, "the prompts have {clean} and {counterfactual} tokens, and the task wants equally many")
             }
-            Problem::Cropped => f.write_str("the cropped prompts are equal: allow longer ones"),
-            Problem::Tokenizer(error) => f.write_str(error),
+            PairProblem::Cropped => f.write_str("the cropped prompts are equal: allow longer ones"),
+            PairProblem::Tokenizer(error) => f.write_str(error),
         }
     }
 }
@@ -123,60 +123,67 @@ fn quoted(pieces: &[String]) -> String {
 /// after it ([`Pair::after`]) begin with the prompt's tokens and the answer, and the answers differ.
 ///
 /// # Errors
-/// The first [`Problem`] met.
-pub fn tokenize(pair: &Pair, tokenizer: &Tokenizer) -> Result<Tokens, Problem> {
-    let target = single(Side::Positive, &pair.target, tokenizer)?;
-    let alternative = single(Side::Negative, &pair.alternative, tokenizer)?;
+/// The first [`PairProblem`] met.
+pub fn tokenize(pair: &Pair, tokenizer: &Tokenizer) -> Result<TokenPair, PairProblem> {
+    let target = single(PromptClass::Clean, &pair.target, tokenizer)?;
+    let alternative = single(PromptClass::Counterfactual, &pair.alternative, tokenizer)?;
     if target == alternative {
-        return Err(Problem::SameAnswer(pair.target.clone()));
+        return Err(PairProblem::SameAnswer(pair.target.clone()));
     }
-    let positive = prompt(Side::Positive, &pair.positive, &pair.target, target, &pair.after[0], tokenizer)?;
-    let negative = prompt(Side::Negative, &pair.negative, &pair.alternative, alternative, &pair.after[1], tokenizer)?;
-    Ok(Tokens { positive, negative, target, alternative })
+    let clean = prompt(PromptClass::Clean, &pair.clean, &pair.target, target, &pair.after[0], tokenizer)?;
+    let counterfactual = prompt(
+        PromptClass::Counterfactual,
+        &pair.counterfactual,
+        &pair.alternative,
+        alternative,
+        &pair.after[1],
+        tokenizer,
+    )?;
+    Ok(TokenPair { clean, counterfactual, target, alternative })
 }
 
-fn encode(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, Problem> {
-    tokenizer.encode(text).map_err(|error| Problem::Tokenizer(error.to_string()))
+fn encode(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, PairProblem> {
+    tokenizer.encode(text).map_err(|error| PairProblem::Tokenizer(error.to_string()))
 }
 
 fn show(ids: &[u32], tokenizer: &Tokenizer) -> Vec<String> {
     ids.iter().map(|&id| visible(&tokenizer.token_text(id))).collect()
 }
 
-fn single(side: Side, answer: &str, tokenizer: &Tokenizer) -> Result<u32, Problem> {
+fn single(side: PromptClass, answer: &str, tokenizer: &Tokenizer) -> Result<u32, PairProblem> {
     match encode(answer, tokenizer)?.as_slice() {
         &[id] => Ok(id),
-        pieces => Err(Problem::NotSingle { side, answer: answer.into(), pieces: show(pieces, tokenizer) }),
+        pieces => Err(PairProblem::NotSingle { side, answer: answer.into(), pieces: show(pieces, tokenizer) }),
     }
 }
 
 /// The prompt's tokens, if `answer`, which is token `id`, follows them in the code.
 fn prompt(
-    side: Side,
+    side: PromptClass,
     prompt: &str,
     answer: &str,
     id: u32,
     after: &str,
     tokenizer: &Tokenizer,
-) -> Result<Vec<u32>, Problem> {
+) -> Result<Vec<u32>, PairProblem> {
     let tokens = encode(prompt, tokenizer)?;
     let whole = encode(&format!("{prompt}{answer}{after}"), tokenizer)?;
     if whole.get(..tokens.len()) != Some(&tokens) || whole.get(tokens.len()) != Some(&id) {
         let same = whole.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         let end = (tokens.len().max(same) + 1).min(whole.len());
         let written = show(&whole[same..end], tokenizer);
-        return Err(Problem::Boundary { side, answer: answer.into(), written });
+        return Err(PairProblem::Boundary { side, answer: answer.into(), written });
     }
     Ok(tokens)
 }
 
 /// Some pairs of a task in tokens, and what was left out.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub struct PairBatch {
     /// The pairs, as text; not cropped.
     pub pairs: Vec<Pair>,
     /// The pairs in tokens, prompts cropped.
-    pub tokens: Vec<Tokens>,
+    pub tokens: Vec<TokenPair>,
     /// The variant that the answers are given in.
     pub variant: usize,
     /// The index to go on from.
@@ -196,7 +203,7 @@ pub struct Batch {
 /// Pairs that were skipped for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// The reason, as [`Problem::reason`].
+    /// The reason, as [`PairProblem::reason`].
     pub reason: &'static str,
     /// How many.
     pub count: u64,
@@ -204,7 +211,7 @@ pub struct Skipped {
     pub example: String,
 }
 
-impl Batch {
+impl PairBatch {
     /// What whoever uses the pairs should know: that they are fewer than wanted, and why; that prompts were cropped. Nothing if neither is so.
     pub fn notes(&self) -> Option<String> {
         let (pairs, split) = (self.tokens.len(), self.split);
@@ -221,7 +228,7 @@ impl Batch {
     }
 }
 
-fn note(skipped: &mut Vec<Skipped>, problem: &Problem) {
+fn note(skipped: &mut Vec<Skipped>, problem: &PairProblem) {
     let reason = problem.reason();
     match skipped.iter_mut().find(|skipped| skipped.reason == reason) {
         Some(skipped) => skipped.count += 1,
@@ -240,7 +247,7 @@ const PROBES: u64 = 64;
 
 /// The first variant of the task's answers that holds for this tokenizer in half of the pairs tried, or else the one that holds most often
 /// (tasks whose answers are names have many pairs with names of several tokens). The same for every seed and split. A task that is
-/// [`Task::fitted`] keeps its variant.
+/// [`Task::for_tokenizer`] keeps its variant.
 ///
 /// # Errors
 /// [`Error::NoQuestion`] with the reasons if none ever holds.
@@ -274,18 +281,18 @@ pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
     Ok(best.0)
 }
 
-fn usable(task: &Task, pair: &Pair, tokenizer: &Tokenizer) -> Result<Tokens, Problem> {
+fn usable(task: &Task, pair: &Pair, tokenizer: &Tokenizer) -> Result<TokenPair, PairProblem> {
     let tokens = tokenize(pair, tokenizer)?;
-    let lengths = (tokens.positive.len(), tokens.negative.len());
+    let lengths = (tokens.clean.len(), tokens.counterfactual.len());
     if task.same_length && lengths.0 != lengths.1 {
-        return Err(Problem::Lengths(lengths.0, lengths.1));
+        return Err(PairProblem::Lengths(lengths.0, lengths.1));
     }
     Ok(tokens)
 }
 
 /// `count` pairs in tokens from index `first_index` on, the answers in the variant of [`choose_variant`]; of each prompt the last
 /// `max_length` tokens. Pairs that this tokenizer cannot take are skipped and counted. A file's pairs come round again in the next
-/// batch, never twice in one: of a file with fewer pairs than `count`, all that can be used (see [`Batch::notes`]).
+/// batch, never twice in one: of a file with fewer pairs than `count`, all that can be used (see [`PairBatch::notes`]).
 ///
 /// # Errors
 /// [`Error::Config`] for a `max_length` of 0; [`Error::Text`] with the reasons if no pair can be used, or too few of a built-in task, of
@@ -298,14 +305,14 @@ pub fn batch(
     count: usize,
     tokenizer: &Tokenizer,
     max_length: usize,
-) -> Result<Batch> {
+) -> Result<PairBatch> {
     if max_length == 0 {
         return Err(Error::config("max_length", "is 0, must be at least 1 token"));
     }
     let variant = choose_variant(task, tokenizer)?;
     let (pairs, tokens) = (Vec::with_capacity(count.min(1 << 16)), Vec::with_capacity(count.min(1 << 16)));
     let (next_index, wanted, skipped) = (first_index, count, Vec::new());
-    let mut batch = Batch { pairs, tokens, variant, next_index, wanted, split, cropped: 0, max_length, skipped };
+    let mut batch = PairBatch { pairs, tokens, variant, next_index, wanted, split, cropped: 0, max_length, skipped };
     let tries = task.len(split).unwrap_or(count.saturating_mul(200).saturating_add(2000));
     for _ in 0..tries {
         if batch.tokens.len() == count {
@@ -336,16 +343,16 @@ pub fn batch(
 }
 
 /// The prompts' last `max_length` tokens, and how many prompts that shortened.
-fn crop(mut tokens: Tokens, max_length: usize) -> Result<(Tokens, u64), Problem> {
+fn crop(mut tokens: TokenPair, max_length: usize) -> Result<(TokenPair, u64), PairProblem> {
     let mut cropped = 0;
-    for prompt in [&mut tokens.positive, &mut tokens.negative] {
+    for prompt in [&mut tokens.clean, &mut tokens.counterfactual] {
         if prompt.len() > max_length {
             prompt.drain(..prompt.len() - max_length);
             cropped += 1;
         }
     }
-    if cropped > 0 && tokens.positive == tokens.negative {
-        return Err(Problem::Cropped);
+    if cropped > 0 && tokens.clean == tokens.counterfactual {
+        return Err(PairProblem::Cropped);
     }
     Ok((tokens, cropped))
 }

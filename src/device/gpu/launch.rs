@@ -39,9 +39,9 @@ const INCLUDES: &[Snippet] = &[
     },
     Snippet { name: "log_sum", text: include_str!("../../../shaders/include/log_sum.wgsl"), subgroups: None },
     Snippet {
-        name: "reach",
-        text: include_str!("../../../shaders/include/reach.wgsl"),
-        subgroups: Some(include_str!("../../../shaders/include/reach_subgroups.wgsl")),
+        name: "prefix_select",
+        text: include_str!("../../../shaders/include/prefix_select.wgsl"),
+        subgroups: Some(include_str!("../../../shaders/include/prefix_select_subgroups.wgsl")),
     },
 ];
 

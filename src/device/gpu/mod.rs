@@ -50,7 +50,7 @@ impl GpuOptions {
 }
 
 /// Bytes of a buffer at most, whatever the adapter grants: kernels count its words in 32 bits, and some go past the end before they look.
-const COUNTED: u64 = 1 << 33;
+const MAX_BUFFER_BYTES: u64 = 1 << 33;
 
 /// A graphics adapter with its queue.
 #[derive(Clone)]
@@ -320,7 +320,7 @@ impl Gpu {
     /// The largest storage buffer in bytes that a kernel can bind.
     pub fn largest_binding(&self) -> u64 {
         let limits = &self.shared.limits;
-        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(COUNTED)
+        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_BUFFER_BYTES)
     }
 
     pub(super) fn allocated(&self) -> u64 {
@@ -332,7 +332,7 @@ impl Gpu {
     }
 
     /// A storage buffer of `bytes` (at least 4, so that even an empty tensor can be bound).
-    pub(super) fn take(&self, name: &str, bytes: u64) -> Result<Buffer> {
+    pub(super) fn alloc(&self, name: &str, bytes: u64) -> Result<Buffer> {
         let size = bytes.max(4);
         if size > self.largest_binding() {
             return Err(Error::Limit {

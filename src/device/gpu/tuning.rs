@@ -45,15 +45,15 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] if another thread failed while using the GPU.
-    pub fn choice(&self, name: &str) -> Result<Option<u32>> {
+    pub fn tuned(&self, name: &str) -> Result<Option<u32>> {
         Ok(lock(&self.shared.tuning)?.choices.get(name).copied())
     }
 
-    /// Makes a choice, until this GPU is closed or [`Gpu::keep_choices`] is called.
+    /// Makes a choice, until this GPU is closed or [`Gpu::save_tuning`] is called.
     ///
     /// # Errors
-    /// As [`Gpu::choice`].
-    pub fn choose(&self, name: &str, choice: u32) -> Result<()> {
+    /// As [`Gpu::tuned`].
+    pub fn set_tuned(&self, name: &str, choice: u32) -> Result<()> {
         lock(&self.shared.tuning)?.choices.insert(name.to_string(), choice);
         Ok(())
     }
@@ -62,7 +62,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn keep_choices(&self) -> Result<Option<PathBuf>> {
+    pub fn save_tuning(&self) -> Result<Option<PathBuf>> {
         let Some(folder) = &self.shared.options.cache else { return Ok(None) };
         let tuning = lock(&self.shared.tuning)?;
         let path = tuning.path(folder);

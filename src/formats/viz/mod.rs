@@ -16,8 +16,8 @@ use self::read::Reader;
 use super::torch::{TorchFile, Value};
 use crate::circuits::statistics::{self, NodeStatistics};
 use crate::circuits::{
-    Calibration, Circuit, Counts, LossSet, Losses, ModelRef, Node, NodeEntry, Range, Statistics, TaskRef, TokenRef,
-    VERSION,
+    ActivationRange, Calibration, Circuit, Counts, LossSet, Losses, ModelRef, Node, NodeEntry, Statistics, TaskRef,
+    TokenRef, VERSION,
 };
 use crate::{Error, Result};
 
@@ -92,15 +92,15 @@ impl Payload {
                 name: place.task,
                 description: place.description,
                 version: 0,
-                positive: String::new(),
-                negative: String::new(),
+                clean: String::new(),
+                counterfactual: String::new(),
                 target: unknown.clone(),
                 alternative: unknown,
                 variant: 0,
             },
             settings: value.get("prune_config").map(parts::to_json).unwrap_or_default(),
             nodes: entries,
-            absent: Vec::new(),
+            excluded: Vec::new(),
             edges,
             biases,
             embeddings: Vec::new(),
@@ -140,8 +140,8 @@ fn described(
 ) -> Vec<NodeEntry> {
     for (entry, known) in entries.iter_mut().zip(statistics) {
         entry.ablation_delta = deltas.get(&entry.node()).copied().unwrap_or_default();
-        for (range, set) in [(&mut entry.positive, &known.positive), (&mut entry.negative, &known.negative)] {
-            *range = Range { min: set.min.into(), mean: set.mean, max: set.max.into() };
+        for (range, set) in [(&mut entry.clean, &known.clean), (&mut entry.counterfactual, &known.counterfactual)] {
+            *range = ActivationRange { min: set.min.into(), mean: set.mean, max: set.max.into() };
         }
     }
     entries

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::read::{Reader, location, node};
 use crate::Result;
-use crate::circuits::{BiasEntry, EdgeEntry, Node, joined};
+use crate::circuits::{BiasEntry, EdgeEntry, Node, has_matrix};
 use crate::formats::torch::Value;
 
 /// The effects that are not zero.
@@ -65,7 +65,9 @@ impl Reader<'_> {
         if empty {
             return Ok(true);
         }
-        let Some(tensor) = matrix.tensor().filter(|_| from.0 == to.0 && joined(from.1, to.1)) else { return Ok(false) };
+        let Some(tensor) = matrix.tensor().filter(|_| from.0 == to.0 && has_matrix(from.1, to.1)) else {
+            return Ok(false);
+        };
         let (Some(sources), Some(targets)) = (self.sources(sources)?, self.integers(targets)?) else {
             return Ok(false);
         };

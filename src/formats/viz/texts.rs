@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::read::{Reader, location, node};
 use crate::Result;
 use crate::circuits::Node;
-use crate::circuits::collect::{See, gather, snippet};
+use crate::circuits::collect::{Visit, gather, snippet};
 use crate::circuits::statistics::{Activations, End, NodeStatistics, Quantile, Snippet};
 use crate::formats::torch::Value;
 
@@ -33,7 +33,7 @@ impl Reader<'_> {
                 }
             }
         }
-        let show = |which: usize, see: &mut See| -> Result<()> {
+        let show = |which: usize, see: &mut Visit| -> Result<()> {
             if which == 0 {
                 ranges.iter().for_each(|&(n, sequence, values)| see(n, sequence, values));
                 return Ok(());

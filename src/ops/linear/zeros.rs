@@ -14,7 +14,7 @@ use crate::device::cpu::{rows_per_block, vectorised};
 
 /// Up to this share of nonzeros the others are skipped. Measured with AVX2 at 1,024 rows (1,024 → 1,024 and 4,096 → 1,024), as dense time over
 /// this: 1.8 to 2.1 at 1/4. An earlier, slower version had 1.2 at 1/3 and met the dense product near 1/2.
-const WORTHWHILE: f64 = 0.4;
+const MAX_DENSITY: f64 = 0.4;
 
 /// Least sides of a dense weight that activations with zeros come to this way. Smaller ones would gain too (1.4 times at 128, 1.6 at 256); they
 /// stay dense so that small models train to the bits that they always had.
@@ -41,7 +41,7 @@ const GROUPS: usize = 8;
 const LINE: usize = 16;
 
 /// Whether the zeros of activations are skipped on the way through a dense weight of these sides, if they are many.
-pub(in crate::ops) fn skips(inputs: usize, outputs: usize) -> bool {
+pub(in crate::ops) fn skips_zero_activations(inputs: usize, outputs: usize) -> bool {
     inputs.min(outputs) >= SIDE
 }
 
@@ -53,7 +53,7 @@ pub(super) fn product(
     b: &Factor,
     accumulate: bool,
 ) -> Result<bool> {
-    let skip = skips(n, k) && m >= LEAST && share(a.0.native()?) <= WORTHWHILE;
+    let skip = skips_zero_activations(n, k) && m >= LEAST && share(a.0.as_slice()?) <= MAX_DENSITY;
     if skip {
         multiply(out, (m, n, k), a, b, accumulate)?;
     }
@@ -67,8 +67,8 @@ pub(super) fn weight_gradient(dy: &Tensor, x: &Tensor) -> Result<Option<Tensor>>
     if dy.is_empty() || x.is_empty() {
         return Ok(None);
     }
-    let (dy_share, x_share) = (share(dy.native()?), share(x.native()?));
-    if dy_share.min(x_share) > WORTHWHILE {
+    let (dy_share, x_share) = (share(dy.as_slice()?), share(x.as_slice()?));
+    if dy_share.min(x_share) > MAX_DENSITY {
         return Ok(None);
     }
     let mut out = dy.device().empty("linear weight gradient", &[outputs, inputs])?;
@@ -77,7 +77,7 @@ pub(super) fn weight_gradient(dy: &Tensor, x: &Tensor) -> Result<Option<Tensor>>
     } else {
         let mut turned = dy.device().empty("linear weight gradient", &[inputs, outputs])?;
         multiply(&mut turned, (inputs, outputs, n), &Factor(x, (1, inputs)), &Factor(dy, (outputs, 1)), false)?;
-        transpose(turned.native()?, outputs, out.native_mut()?);
+        transpose(turned.as_slice()?, outputs, out.as_mut_slice()?);
     }
     Ok(Some(out))
 }
@@ -99,15 +99,15 @@ fn multiply(
     let padded = k.next_multiple_of(ROWS) * WIDTH;
     let len = n.div_ceil(WIDTH) * padded;
     let mut packed: Tensor = out.device().empty("linear panels", &[len + LINE])?;
-    let start = packed.native()?.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-    pack(b.0.native()?, b.1, (k, n), &mut packed.native_mut()?[start..start + len]);
-    let (a, strides, packed) = (a.0.native()?, a.1, &packed.native()?[start..start + len]);
+    let start = packed.as_slice()?.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    pack(b.0.as_slice()?, b.1, (k, n), &mut packed.as_mut_slice()?[start..start + len]);
+    let (a, strides, packed) = (a.0.as_slice()?, a.1, &packed.as_slice()?[start..start + len]);
     // The more outputs a thread takes, the less often it reads `b`; but all threads shall have some.
     let task = (m / (2 * rayon::current_num_threads())).next_multiple_of(OUTPUTS).clamp(OUTPUTS, 8 * OUTPUTS);
-    out.native_mut()?.par_chunks_mut(task * n).enumerate().for_each(|(number, out)| {
+    out.as_mut_slice()?.par_chunks_mut(task * n).enumerate().for_each(|(number, out)| {
         let blocks = (0..out.len() / n).step_by(OUTPUTS).map(|block| number * task + block);
         let list = |first| {
-            let mut nonzeros = Nonzeros::default();
+            let mut nonzeros = RowNonzeros::default();
             let outputs = OUTPUTS.min(m - first);
             vectorised!(nonzeros.fill(a, strides, k, first, outputs));
             nonzeros
@@ -151,7 +151,7 @@ fn pack(b: &[f32], (down, right): (usize, usize), (k, n): (usize, usize), packed
 
 /// The nonzeros of some rows of the factor with zeros.
 #[derive(Default)]
-struct Nonzeros {
+struct RowNonzeros {
     /// How many rows.
     outputs: usize,
     /// For every group of columns and every row, columns within the group, ascending, and values.
@@ -160,7 +160,7 @@ struct Nonzeros {
     ends: Vec<u32>,
 }
 
-impl Nonzeros {
+impl RowNonzeros {
     /// Takes rows `first..first + outputs` of `a: (m, k)`, with the given distances between rows and columns.
     #[inline(always)]
     fn fill(&mut self, a: &[f32], (down, right): (usize, usize), k: usize, first: usize, outputs: usize) {
@@ -199,7 +199,7 @@ impl Nonzeros {
 /// Some rows of the result.
 struct Outputs<'a> {
     /// For [`OUTPUTS`] rows each.
-    blocks: &'a [Nonzeros],
+    blocks: &'a [RowNonzeros],
     packed: &'a [f32],
     cols: usize,
     out: &'a mut [f32],
@@ -251,7 +251,7 @@ impl Outputs<'_> {
     }
 }
 
-impl Nonzeros {
+impl RowNonzeros {
     /// Adds to `sums`, (outputs, [`WIDTH`]), what comes of some groups of rows, (groups · [`ROWS`], WIDTH), the first of which is number `first`.
     #[inline(always)]
     fn multiply<S: Simd, const V: usize>(&self, simd: S, first: usize, rows: &[f32], sums: &mut [f32]) {

@@ -1,0 +1,64 @@
+//! Colours and widths that the drawings share. Blue and vermilion can be told apart by the colour-blind, too.
+
+use crate::circuits::file::{Circuit, EdgeEntry, NodeEntry};
+
+/// Of positive weights, and of nodes that are higher in positive prompts.
+pub const POSITIVE: [u8; 3] = [0x00, 0x6d, 0xb6];
+/// Of negative ones.
+pub const NEGATIVE: [u8; 3] = [0xd5, 0x5e, 0x00];
+/// Of residual channels.
+pub const RESIDUAL: [u8; 3] = [0xa9, 0xb0, 0xb8];
+
+/// `#rrggbb`.
+pub fn hex(colour: [u8; 3]) -> String {
+    let [r, g, b] = colour;
+    format!("#{r:02x}{g:02x}{b:02x}")
+}
+
+/// The colour of a number's sign.
+pub fn sign(value: f64) -> [u8; 3] {
+    if value < 0.0 { NEGATIVE } else { POSITIVE }
+}
+
+/// A shade between white at 0 and most of a colour at 1 and -1: dark text stays legible on it.
+pub fn shade(value: f64) -> [u8; 3] {
+    const DEEPEST: f64 = 0.55;
+    let amount = value.abs().min(1.0) * DEEPEST;
+    sign(value).map(|part| (255.0 + (f64::from(part) - 255.0) * amount).round() as u8)
+}
+
+/// How well a node tells the prompts apart, from -1 to 1: the difference of its means over the whole range of its activations.
+pub fn separation(entry: &NodeEntry) -> f64 {
+    let span = entry.clean.max.max(entry.counterfactual.max) - entry.clean.min.min(entry.counterfactual.min);
+    let separation = (entry.clean.mean - entry.counterfactual.mean) / span;
+    if separation.is_finite() { separation.clamp(-1.0, 1.0) } else { 0.0 }
+}
+
+/// How wide edges are drawn.
+pub struct Widths {
+    /// By effect; by weight in a circuit whose edges' effects were not measured.
+    pub by_effect: bool,
+    largest: f64,
+}
+
+impl Widths {
+    /// For all edges of a circuit.
+    pub fn new(circuit: &Circuit) -> Self {
+        Self::over(circuit.edges.iter())
+    }
+
+    /// For edges that shall be compared with each other.
+    pub fn over<'a>(edges: impl Iterator<Item = &'a EdgeEntry> + Clone) -> Self {
+        let largest = |of: fn(&EdgeEntry) -> f64| edges.clone().map(|e| of(e).abs()).fold(0.0, f64::max);
+        match largest(|edge| edge.effect) {
+            0.0 => Self { by_effect: false, largest: largest(|edge| edge.weight) },
+            largest => Self { by_effect: true, largest },
+        }
+    }
+
+    /// From 0 to 1. Its square is in proportion, so that small ones can still be told from none.
+    pub fn of(&self, edge: &EdgeEntry) -> f64 {
+        let size = if self.by_effect { edge.effect } else { edge.weight };
+        if self.largest > 0.0 { (size.abs() / self.largest).sqrt() } else { 0.0 }
+    }
+}

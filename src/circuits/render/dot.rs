@@ -1,0 +1,112 @@
+//! A circuit as a Graphviz graph.
+
+use super::color::{RESIDUAL, Widths, hex, separation, shade, sign};
+use super::labels::{signed, token};
+use super::residual::{Reader, Writer, residual_paths};
+use crate::circuits::file::{Circuit, NodeEntry};
+use crate::circuits::nodes::NodeKind;
+
+/// The circuit in Graphviz's language, for `dot -Tsvg`: layers from the bottom to the top, a rank for each site. Solid edges are weights, dashed
+/// ones residual channels.
+pub fn dot(circuit: &Circuit) -> String {
+    let circuit = circuit.clone().normalised();
+    let mut lines = vec![
+        "digraph circuit {".to_string(),
+        "  rankdir=BT;".into(),
+        format!("  label={};", quoted(&format!("{}: {}", circuit.task.name, circuit.task.description))),
+        "  labelloc=t; fontname=\"Helvetica\";".into(),
+        "  node [shape=box, style=\"rounded,filled\", fillcolor=\"#ffffff\", fontname=\"Helvetica\", fontsize=11];"
+            .into(),
+        "  edge [arrowsize=0.6];".into(),
+    ];
+    for (name, entries) in [("embedding", &circuit.embeddings), ("unembedding", &circuit.unembeddings)] {
+        for entry in entries {
+            let tokens = entry.tokens.iter().take(4).map(|t| format!("{} {}", token(&t.text), signed(t.weight)));
+            let label: Vec<_> = [format!("{name} {}", entry.channel)].into_iter().chain(tokens).collect();
+            let id = quoted(&format!("{name}[{}]", entry.channel));
+            lines.push(format!("  {id} [shape=plaintext, style=\"\", label={}];", quoted(&label.join("\n"))));
+        }
+    }
+    let mut layers: Vec<_> = circuit.nodes.iter().map(|entry| entry.layer).collect();
+    layers.dedup();
+    for layer in layers {
+        lines.extend(cluster(&circuit, layer));
+    }
+    let widths = Widths::new(&circuit);
+    for edge in &circuit.edges {
+        lines.push(format!(
+            "  {} -> {} [color=\"{}\", penwidth={:.2}, tooltip={}];",
+            quoted(&edge.from.to_string()),
+            quoted(&edge.to.to_string()),
+            hex(sign(edge.weight)),
+            0.8 + 4.0 * widths.of(edge),
+            quoted(&format!("weight {}, effect {}", signed(edge.weight), signed(edge.effect)))
+        ));
+    }
+    for path in residual_paths(&circuit) {
+        let from = match path.from {
+            Writer::Embedding => format!("embedding[{}]", path.channel),
+            Writer::Node(node) => node.to_string(),
+        };
+        let to = match path.to {
+            Reader::Node(node) => node.to_string(),
+            Reader::Unembedding => format!("unembedding[{}]", path.channel),
+        };
+        let style = format!("style=dashed, arrowhead=none, color=\"{}\"", hex(RESIDUAL));
+        let tooltip = quoted(&format!("residual channel {}", path.channel));
+        lines.push(format!("  {} -> {} [{style}, tooltip={tooltip}];", quoted(&from), quoted(&to)));
+    }
+    lines.push("}\n".into());
+    lines.join("\n")
+}
+
+fn cluster(circuit: &Circuit, layer: usize) -> Vec<String> {
+    let mut lines =
+        vec![format!("  subgraph cluster_{layer} {{"), format!("    label=\"layer {layer}\"; color=\"#d0d5da\";")];
+    let ranks: [&[NodeKind]; 6] = [
+        &[NodeKind::AttnIn],
+        &[NodeKind::AttnQ, NodeKind::AttnK, NodeKind::AttnV],
+        &[NodeKind::AttnOut],
+        &[NodeKind::MlpIn],
+        &[NodeKind::MlpNeuron],
+        &[NodeKind::MlpOut],
+    ];
+    for rank in ranks {
+        let here = |entry: &&NodeEntry| entry.layer == layer && rank.contains(&entry.kind);
+        let nodes: Vec<_> = circuit.nodes.iter().filter(here).map(drawn).collect();
+        if !nodes.is_empty() {
+            lines.push("    { rank=same;".into());
+            lines.extend(nodes);
+            lines.push("    }".into());
+        }
+    }
+    lines.push("  }".into());
+    lines
+}
+
+fn drawn(entry: &NodeEntry) -> String {
+    let mut label = format!("{}\n{}", entry.kind.site(), entry.index);
+    if let (Some(head), Some(channel)) = (entry.head, entry.channel) {
+        label.push_str(&format!(" (h{head} c{channel})"));
+    }
+    let tooltip = format!(
+        "mean {}, positive {}, negative {}, loss without it {}",
+        signed(entry.mean),
+        signed(entry.clean.mean),
+        signed(entry.counterfactual.mean),
+        signed(entry.ablation_delta)
+    );
+    format!(
+        "      {} [label={}, fillcolor=\"{}\", tooltip={}];",
+        quoted(&entry.node().to_string()),
+        quoted(&label),
+        hex(shade(separation(entry))),
+        quoted(&tooltip)
+    )
+}
+
+/// A string of Graphviz's language; line ends become its own.
+fn quoted(text: &str) -> String {
+    let plain = text.replace('\0', "").replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{}\"", plain.replace('\r', "").replace('\n', "\\n"))
+}

@@ -1,0 +1,424 @@
+//! Where everything goes in a circuit's drawing: a row for each site, the embedding below, the unembedding above.
+//!
+//! Residual channels that pass a row get a place in it, a bend, so that their lines run between the boxes. Places are found in sweeps: each row
+//! wants its members where their neighbours in the rows before are, and gets the nearest arrangement in that order without overlaps.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::residual::{User, threads};
+use crate::circuits::file::Circuit;
+use crate::circuits::nodes::{Node, NodeKind};
+
+/// A node's box.
+pub const BOX: (f64, f64) = (46.0, 24.0);
+/// A box of the embedding or unembedding, without its tokens.
+pub const TOKEN_BOX: (f64, f64) = (92.0, 20.0);
+/// How many tokens such a box lists.
+pub const TOKENS: usize = 3;
+/// The height of a listed token.
+pub const TOKEN_LINE: f64 = 13.0;
+/// A head's label, above its nodes.
+pub const GROUP_LABEL: f64 = 15.0;
+/// What a head's frame leaves around its nodes.
+pub const GROUP_PAD: f64 = 6.0;
+
+const GAP: f64 = 12.0;
+const LEVEL_GAP: f64 = 6.0;
+const ROW_GAP: f64 = 44.0;
+const BEND: f64 = 9.0;
+/// Rows of more nodes than this are stacked.
+const COLUMNS: usize = 20;
+const SWEEPS: usize = 16;
+
+/// A row of the drawing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowKey {
+    /// What tokens write.
+    Embedding,
+    /// The layer, and the first of the sites beside each other there.
+    Site(usize, NodeKind),
+    /// What tokens are written by.
+    Unembedding,
+}
+
+impl RowKey {
+    /// What is in the row.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Site(_, NodeKind::AttnQ) => "attn.q, k, v",
+            Self::Site(_, kind) => kind.site(),
+            Self::Unembedding => "unembedding",
+        }
+    }
+
+    /// The layer that it belongs to.
+    pub fn layer(self) -> Option<usize> {
+        if let Self::Site(layer, _) = self { Some(layer) } else { None }
+    }
+}
+
+/// What is at a place; the numbers are positions in the circuit's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoxContent {
+    /// One of the circuit's nodes.
+    Node(usize),
+    /// A residual channel that the embedding writes.
+    Embedding(usize),
+    /// A residual channel that the unembedding reads.
+    Unembedding(usize),
+    /// Nothing: a line passes.
+    Bend,
+}
+
+/// A place in the drawing; heights count downwards.
+#[derive(Clone, Debug)]
+pub struct NodeBox {
+    /// What is there.
+    pub content: BoxContent,
+    /// Its centre.
+    pub x: f64,
+    /// Where it begins.
+    pub top: f64,
+    /// Where it ends.
+    pub bottom: f64,
+    row: usize,
+    /// The head, and whether query, key or value.
+    head: Option<(usize, NodeKind)>,
+    level: usize,
+}
+
+/// What a line stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineKind {
+    /// A weight: a position in the circuit's edges.
+    Edge(usize),
+    /// A residual channel.
+    Channel(usize),
+}
+
+/// A line through some spots, upwards.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    /// What it stands for.
+    pub kind: LineKind,
+    /// Where it passes: positions in [`Picture::spots`].
+    pub boxes: Vec<usize>,
+}
+
+/// A row's place.
+#[derive(Clone, Debug)]
+pub struct SiteRow {
+    /// What is in it.
+    pub key: RowKey,
+    /// Where it begins.
+    pub top: f64,
+    /// Where it ends.
+    pub bottom: f64,
+}
+
+/// The frame around the queries, keys and values of one head.
+#[derive(Clone, Debug)]
+pub struct HeadFrame {
+    /// The head's number.
+    pub head: usize,
+    /// Where it begins.
+    pub left: f64,
+    /// Where it ends.
+    pub right: f64,
+    /// The position in [`Picture::rows`] of the row that it is as high as.
+    pub row: usize,
+}
+
+/// A laid out circuit: left and top are at 0.
+#[derive(Clone, Debug, Default)]
+pub struct CircuitLayout {
+    /// How wide it is.
+    pub width: f64,
+    /// How high it is.
+    pub height: f64,
+    /// From the bottom to the top.
+    pub rows: Vec<SiteRow>,
+    /// All that has a place.
+    pub boxes: Vec<NodeBox>,
+    /// All that joins places.
+    pub lines: Vec<Connector>,
+    /// Around the nodes of heads.
+    pub frames: Vec<HeadFrame>,
+}
+
+impl CircuitLayout {
+    /// Lays out a circuit whose lists are in order ([`Circuit::normalised`]).
+    pub fn new(circuit: &Circuit) -> Self {
+        let mut layout = Self::default();
+        layout.place_boxes(circuit);
+        layout.draw_lines(circuit);
+        layout.arrange();
+        layout.stack();
+        layout.frame();
+        layout
+    }
+
+    fn place_boxes(&mut self, circuit: &Circuit) {
+        let boxes =
+            |list: usize, key, content: fn(usize) -> BoxContent| (0..list).map(move |i| (key, content(i), None));
+        let nodes = circuit.nodes.iter().enumerate().map(|(i, entry)| {
+            let head = entry.head.map(|head| (head, entry.kind));
+            (row_of(entry.node()), BoxContent::Node(i), head)
+        });
+        let mut all: Vec<_> = boxes(circuit.embeddings.len(), RowKey::Embedding, BoxContent::Embedding)
+            .chain(nodes)
+            .chain(boxes(circuit.unembeddings.len(), RowKey::Unembedding, BoxContent::Unembedding))
+            .collect();
+        all.sort_by_key(|&(key, _, _)| key);
+        for (key, content, head) in all {
+            if self.rows.last().is_none_or(|row| row.key != key) {
+                self.rows.push(SiteRow { key, top: 0.0, bottom: 0.0 });
+            }
+            self.boxes.push(NodeBox {
+                content,
+                x: 0.0,
+                top: 0.0,
+                bottom: 0.0,
+                row: self.rows.len() - 1,
+                head,
+                level: 0,
+            });
+        }
+    }
+
+    fn draw_lines(&mut self, circuit: &Circuit) {
+        let mut nodes = HashMap::new();
+        let mut channels = HashMap::new();
+        for (node_box, NodeBox { content, .. }) in self.boxes.iter().enumerate() {
+            match *content {
+                BoxContent::Node(i) => drop(nodes.insert(circuit.nodes[i].node(), node_box)),
+                BoxContent::Embedding(i) => {
+                    drop(channels.insert((User::Embedding, circuit.embeddings[i].channel), node_box))
+                }
+                BoxContent::Unembedding(i) => {
+                    channels.insert((User::Unembedding, circuit.unembeddings[i].channel), node_box);
+                }
+                BoxContent::Bend => {}
+            }
+        }
+        for (i, edge) in circuit.edges.iter().enumerate() {
+            if let (Some(&from), Some(&to)) = (nodes.get(&edge.from), nodes.get(&edge.to)) {
+                self.lines.push(Connector { kind: LineKind::Edge(i), boxes: vec![from, to] });
+            }
+        }
+        for (channel, from, to) in threads(circuit) {
+            let find = |user| match user {
+                User::Node(node) => nodes.get(&node).copied(),
+                tokens => channels.get(&(tokens, channel)).copied(),
+            };
+            let (Some(from), Some(to)) = (find(from), find(to)) else { continue };
+            let mut boxes = vec![from];
+            for row in self.boxes[from].row + 1..self.boxes[to].row {
+                boxes.push(self.boxes.len());
+                self.boxes.push(NodeBox {
+                    content: BoxContent::Bend,
+                    x: 0.0,
+                    top: 0.0,
+                    bottom: 0.0,
+                    row,
+                    head: None,
+                    level: 0,
+                });
+            }
+            boxes.push(to);
+            self.lines.push(Connector { kind: LineKind::Channel(channel), boxes });
+        }
+    }
+
+    /// Finds the `x` of every spot.
+    fn arrange(&mut self) {
+        let mut members = vec![Vec::new(); self.rows.len()];
+        for (i, node_box) in self.boxes.iter().enumerate() {
+            members[node_box.row].push(i);
+        }
+        let (mut below, mut above) = (vec![Vec::new(); self.boxes.len()], vec![Vec::new(); self.boxes.len()]);
+        for pair in self.lines.iter().flat_map(|line| line.boxes.windows(2)) {
+            below[pair[1]].push(pair[0]);
+            above[pair[0]].push(pair[1]);
+        }
+        for row in &members {
+            for (position, &i) in row.iter().enumerate() {
+                self.boxes[i].x = (position as f64 - row.len() as f64 / 2.0) * (BOX.0 + GAP);
+            }
+            self.arrange_row(row);
+        }
+        for sweep in 0..SWEEPS {
+            let upwards = sweep % 2 == 0;
+            // In the end all neighbours pull, which straightens what the order has settled.
+            let last = sweep + 4 >= SWEEPS;
+            for step in 0..members.len() {
+                let row = &members[if upwards { step } else { members.len() - 1 - step }];
+                for &i in row {
+                    let (near, far) = if upwards { (&below[i], &above[i]) } else { (&above[i], &below[i]) };
+                    let pulls: Vec<_> = near.iter().chain(far.iter().filter(|_| last)).collect();
+                    if !pulls.is_empty() {
+                        self.boxes[i].x = pulls.iter().map(|&&j| self.boxes[j].x).sum::<f64>() / pulls.len() as f64;
+                    }
+                }
+                self.arrange_row(row);
+            }
+        }
+        let half = |node_box: &NodeBox| breadth(node_box) / 2.0 + GROUP_PAD;
+        let left = self.boxes.iter().map(|node_box| node_box.x - half(node_box)).fold(f64::INFINITY, f64::min);
+        self.boxes.iter_mut().for_each(|node_box| node_box.x -= left);
+        self.width = self.boxes.iter().map(|node_box| node_box.x + half(node_box)).fold(0.0, f64::max);
+    }
+
+    /// Moves the members of a row apart, as little as can be, in the order of where they want to be. Nodes of one head stay together.
+    fn arrange_row(&mut self, row: &[usize]) {
+        let boxes = row.iter().filter(|&&i| self.boxes[i].content != BoxContent::Bend).count();
+        let levels = boxes.div_ceil(COLUMNS).max(1);
+        let mut wanted = row.to_vec();
+        wanted.sort_by(|&a, &b| self.boxes[a].x.total_cmp(&self.boxes[b].x).then(a.cmp(&b)));
+
+        // Blocks of columns that move together: a bend, a column of boxes, or a head with its queries, keys and values.
+        let mut blocks: Vec<Vec<Vec<usize>>> = Vec::new();
+        let mut heads: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut loose = Vec::new();
+        for i in wanted {
+            match (self.boxes[i].content, self.boxes[i].head) {
+                (BoxContent::Bend, _) => blocks.push(vec![vec![i]]),
+                (_, Some((head, _))) => heads.entry(head).or_default().push(i),
+                (_, None) => loose.push(i),
+            }
+        }
+        blocks.extend(loose.chunks(levels).map(|column| vec![column.to_vec()]));
+        for mut members in heads.into_values() {
+            members.sort_by_key(|&i| self.boxes[i].head);
+            let kinds = members.chunk_by(|&a, &b| self.boxes[a].head == self.boxes[b].head);
+            blocks.push(kinds.flat_map(|kind| kind.chunks(levels)).map(<[usize]>::to_vec).collect());
+        }
+
+        let mut targets: Vec<_> = blocks
+            .into_iter()
+            .map(|columns| {
+                let members = columns.iter().map(Vec::len).sum::<usize>() as f64;
+                let wanted = columns.iter().flatten().map(|&i| self.boxes[i].x).sum::<f64>() / members;
+                let first = &self.boxes[columns[0][0]];
+                let pad = if first.head.is_some() { 2.0 * GROUP_PAD } else { 0.0 };
+                let column = breadth(first) + if first.content == BoxContent::Bend { 0.0 } else { GAP };
+                (wanted, column * columns.len() as f64 + pad, column, columns)
+            })
+            .collect();
+        targets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let sizes: Vec<_> = targets.iter().map(|&(wanted, width, _, _)| (wanted, width)).collect();
+        for (centre, (_, _, column, columns)) in without_overlaps(&sizes).into_iter().zip(&targets) {
+            let left = centre - column * (columns.len() as f64 - 1.0) / 2.0;
+            for (place, members) in columns.iter().enumerate() {
+                for (level, &i) in members.iter().enumerate() {
+                    self.boxes[i].x = left + column * place as f64;
+                    self.boxes[i].level = level;
+                }
+            }
+        }
+    }
+
+    /// Finds the heights, from the top row down.
+    fn stack(&mut self) {
+        let mut levels = vec![1; self.rows.len()];
+        for node_box in &self.boxes {
+            levels[node_box.row] = levels[node_box.row].max(node_box.level + 1);
+        }
+        let mut y = 0.0;
+        for (row, &levels) in self.rows.iter_mut().zip(&levels).rev() {
+            let levels = levels as f64;
+            row.top = y;
+            row.bottom = y + level_height(row.key) * levels + LEVEL_GAP * (levels - 1.0) + label_height(row.key);
+            y = row.bottom + ROW_GAP;
+        }
+        self.height = (y - ROW_GAP).max(0.0);
+        for node_box in &mut self.boxes {
+            let row = &self.rows[node_box.row];
+            let level = level_height(row.key);
+            (node_box.top, node_box.bottom) = match node_box.content {
+                BoxContent::Bend => (row.top, row.bottom),
+                _ => {
+                    let top = row.top + label_height(row.key) + (level + LEVEL_GAP) * node_box.level as f64;
+                    (top, top + level)
+                }
+            };
+        }
+    }
+
+    fn frame(&mut self) {
+        for node_box in &self.boxes {
+            let Some((head, _)) = node_box.head else { continue };
+            let (left, right) = (node_box.x - BOX.0 / 2.0 - GROUP_PAD, node_box.x + BOX.0 / 2.0 + GROUP_PAD);
+            match self.frames.iter_mut().find(|frame| (frame.row, frame.head) == (node_box.row, head)) {
+                Some(frame) => (frame.left, frame.right) = (frame.left.min(left), frame.right.max(right)),
+                None => self.frames.push(HeadFrame { head, left, right, row: node_box.row }),
+            }
+        }
+    }
+}
+
+/// The row of a node: queries, keys and values share one.
+fn row_of(node: Node) -> RowKey {
+    let kind = if node.kind.has_heads() { NodeKind::AttnQ } else { node.kind };
+    RowKey::Site(node.layer, kind)
+}
+
+fn breadth(node_box: &NodeBox) -> f64 {
+    match node_box.content {
+        BoxContent::Node(_) => BOX.0,
+        BoxContent::Embedding(_) | BoxContent::Unembedding(_) => TOKEN_BOX.0,
+        BoxContent::Bend => BEND,
+    }
+}
+
+fn level_height(key: RowKey) -> f64 {
+    match key {
+        RowKey::Site(..) => BOX.1,
+        RowKey::Embedding | RowKey::Unembedding => TOKEN_BOX.1 + TOKEN_LINE * TOKENS as f64,
+    }
+}
+
+fn label_height(key: RowKey) -> f64 {
+    if matches!(key, RowKey::Site(_, NodeKind::AttnQ)) { GROUP_LABEL } else { 0.0 }
+}
+
+/// Centres for things of (wanted centre, width) beside each other in this order: those nearest to the wanted, in squares (isotonic regression
+/// by pooling adjacent violators).
+fn without_overlaps(things: &[(f64, f64)]) -> Vec<f64> {
+    // Measured from where each would be if all stood packed, centres must not decrease.
+    let mut packed = Vec::with_capacity(things.len());
+    let mut left = 0.0;
+    for &(_, width) in things {
+        packed.push(left + width / 2.0);
+        left += width;
+    }
+    let mut pools: Vec<(f64, usize)> = Vec::new();
+    for (&(wanted, _), packed) in things.iter().zip(&packed) {
+        let mut pool = (wanted - packed, 1);
+        while let Some(&(mean, members)) = pools.last()
+            && mean > pool.0
+        {
+            pools.pop();
+            let total = mean * members as f64 + pool.0 * pool.1 as f64;
+            pool = (total / (members + pool.1) as f64, members + pool.1);
+        }
+        pools.push(pool);
+    }
+    let shifts = pools.into_iter().flat_map(|(mean, members)| std::iter::repeat_n(mean, members));
+    shifts.zip(packed).map(|(shift, packed)| shift + packed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_overlaps;
+
+    #[test]
+    fn things_stay_where_they_want_to_be_unless_they_overlap() {
+        assert!(without_overlaps(&[]).is_empty());
+        assert_eq!(without_overlaps(&[(0.0, 10.0), (30.0, 20.0)]), [0.0, 30.0]);
+        // Two of width 10 that want the same place share the way; a third is pushed along.
+        assert_eq!(without_overlaps(&[(5.0, 10.0), (5.0, 10.0)]), [0.0, 10.0]);
+        assert_eq!(without_overlaps(&[(5.0, 10.0), (5.0, 10.0), (5.0, 10.0), (90.0, 4.0)]), [-5.0, 5.0, 15.0, 90.0]);
+    }
+}

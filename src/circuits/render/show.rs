@@ -1,0 +1,235 @@
+//! A circuit as text: the task, how well and how cheaply it is done, then every node and every edge from the embedding to the logits.
+
+use super::labels::{count, signed, token, visible};
+use super::residual::{Reader, ResidualPath, Writer, residual_paths};
+use crate::circuits::file::{ActivationRange, Circuit, LossSet, NodeEntry, TokenWeights};
+use crate::circuits::nodes::{Node, NodeKind};
+
+/// Lines of text are at most about this long, where what they say can be cut.
+const WIDTH: usize = 100;
+/// Of a prompt, the last lines.
+const PROMPT_LINES: usize = 8;
+
+/// The circuit, edge by edge, about 100 columns wide.
+///
+/// An edge is written `from --(weight, effect)--> to`, where the effect is how much the task loss rises when the edge alone is cut.
+pub fn show(circuit: &Circuit) -> String {
+    let circuit = circuit.clone().normalised();
+    let paths = residual_paths(&circuit);
+    let mut lines = Vec::new();
+    header(&circuit, &mut lines);
+    performance(&circuit, &mut lines);
+    if !circuit.nodes.is_empty() {
+        lines.extend([
+            String::new(),
+            "A node: its mean over pretraining data, its activations as mean (least…most), and by how much the".into(),
+            "task loss rises without it. An edge: from --(weight, rise of the task loss without it)--> to.".into(),
+            "Residual channels carry what is written into them to all later readers at no cost.".into(),
+        ]);
+    }
+    embeddings(&circuit, &paths, &mut lines);
+    let mut layers: Vec<_> = circuit.nodes.iter().map(|entry| entry.layer).collect();
+    layers.dedup();
+    for number in layers {
+        layer(&circuit, &paths, number, &mut lines);
+    }
+    unembeddings(&circuit, &paths, &mut lines);
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn header(circuit: &Circuit, lines: &mut Vec<String>) {
+    let (task, model, counts) = (&circuit.task, &circuit.model, &circuit.counts);
+    lines.push(format!("{}: {}", visible(&task.name), visible(&task.description)));
+    for (side, prompt, answer) in
+        [("positive", &task.clean, &task.target), ("negative", &task.counterfactual, &task.alternative)]
+    {
+        lines.push(format!("\n  {side}, then {} (id {})", token(&answer.text), answer.id));
+        let all: Vec<_> = prompt.split('\n').collect();
+        let hidden = all.len().saturating_sub(PROMPT_LINES);
+        if hidden > 0 {
+            lines.push(format!("    │ … {}", count(hidden, "line")));
+        }
+        lines.extend(all[hidden..].iter().map(|line| format!("    │ {}", visible(line))));
+    }
+    lines.extend([
+        String::new(),
+        format!("model  {}, {}", visible(&model.path), visible(&model.hash)),
+        format!(
+            "       {}, d_model {}, {} of {}, d_mlp {}",
+            count(model.n_layer, "layer"),
+            model.d_model,
+            count(model.n_head, "head"),
+            model.d_head,
+            model.d_mlp
+        ),
+        format!(
+            "size   {}, {} ({} with biases)",
+            count(counts.nodes, "node"),
+            count(counts.edges, "edge"),
+            counts.edges_with_biases
+        ),
+    ]);
+}
+
+fn performance(circuit: &Circuit, lines: &mut Vec<String>) {
+    lines.push(format!(
+        "\n{:22}{:>12}{:>12}{:>16}{:>22}",
+        "", "model", "circuit", "uncalibrated", "without the circuit"
+    ));
+    for (name, set) in [("pairs to find it with", &circuit.losses.train), ("other pairs", &circuit.losses.test)] {
+        let LossSet { model, circuit, circuit_uncalibrated, ablated, .. } = set;
+        lines.push(format!(
+            "{name}\n{:22}{model:>12.4}{circuit:>12.4}{circuit_uncalibrated:>16.4}{ablated:>22.4}",
+            "  task loss"
+        ));
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let [model, circuit, ablated] = [set.accuracy_model, set.accuracy_circuit, set.accuracy_ablated].map(percent);
+        lines.push(format!("{:22}{model:>12}{circuit:>12}{:>16}{ablated:>22}", "  right choices", ""));
+    }
+    let calibration = &circuit.calibration;
+    lines.push(format!("calibration: the circuit's logits × {:.4}, then {:+.4}", calibration.scale, calibration.shift));
+}
+
+fn embeddings(circuit: &Circuit, paths: &[ResidualPath], lines: &mut Vec<String>) {
+    if circuit.embeddings.is_empty() {
+        return;
+    }
+    lines.push("\nembedding".into());
+    for entry in &circuit.embeddings {
+        lines.extend(wrapped("  ", &weights(entry), &format!(" → channel {}", entry.channel)));
+        lines.extend(readers(paths, Writer::Embedding, entry.channel));
+    }
+}
+
+fn unembeddings(circuit: &Circuit, paths: &[ResidualPath], lines: &mut Vec<String>) {
+    if circuit.unembeddings.is_empty() {
+        return;
+    }
+    lines.push("\nunembedding".into());
+    let (target, alternative) = (circuit.task.target.id, circuit.task.alternative.id);
+    for entry in &circuit.unembeddings {
+        lines.extend(wrapped(&format!("  channel {} → ", entry.channel), &weights(entry), ""));
+        for (role, id) in [("target", target), ("alternative", alternative)] {
+            if let Some(t) = entry.tokens.iter().find(|t| t.id == id) {
+                lines.push(format!("      {role} {} {}", token(&t.text), signed(t.weight)));
+            }
+        }
+        lines.extend(writers(circuit, paths, Reader::Unembedding, entry.channel));
+    }
+}
+
+fn layer(circuit: &Circuit, paths: &[ResidualPath], number: usize, lines: &mut Vec<String>) {
+    lines.push(format!("\nlayer {number}"));
+    for kind in NodeKind::ALL {
+        let entries = circuit.nodes.iter().filter(|entry| entry.layer == number && entry.kind == kind);
+        for (place, entry) in entries.enumerate() {
+            if place == 0 {
+                let columns = ["mean", "in positive prompts", "in negative prompts", "task loss rises by"];
+                let [mean, clean, counterfactual, ablated] = columns;
+                lines.push(format!("  {:22}{mean:>9}   {clean:26}{counterfactual:26}{ablated}", kind.site()));
+            }
+            lines.push(format!(
+                "    {:20}{:>9}   {:26}{:26}{}",
+                name(entry),
+                signed(entry.mean),
+                range(entry.clean),
+                range(entry.counterfactual),
+                signed(entry.ablation_delta)
+            ));
+            lines.extend(connections(circuit, paths, entry));
+        }
+    }
+}
+
+/// What a node reads at no cost, its bias, its edges, and who reads it at no cost.
+fn connections(circuit: &Circuit, paths: &[ResidualPath], entry: &NodeEntry) -> Vec<String> {
+    let node = entry.node();
+    let mut lines = Vec::new();
+    match circuit.model.residual_channel(node) {
+        Some(channel) => lines.extend(writers(circuit, paths, Reader::Node(node), channel)),
+        None if matches!(node.kind, NodeKind::AttnIn | NodeKind::MlpIn) => {
+            lines.push(format!("      reads position channel {}", node.index - circuit.model.d_model));
+        }
+        None => {}
+    }
+    for bias in circuit.biases.iter().filter(|bias| bias.node == node) {
+        lines.push(format!("      bias {}", signed(bias.value)));
+    }
+    for edge in circuit.edges.iter().filter(|edge| edge.from == node) {
+        let head = circuit.model.head(edge.to).map(|(head, channel)| format!("  (head {head}, channel {channel})"));
+        let (weight, effect) = (signed(edge.weight), signed(edge.effect));
+        lines.push(format!("      {node} --({weight}, {effect})--> {}{}", edge.to, head.unwrap_or_default()));
+    }
+    if let Some(channel) = circuit.model.residual_channel(node) {
+        lines.extend(readers(paths, Writer::Node(node), channel));
+    }
+    lines
+}
+
+/// Who reads what `from` writes into a channel.
+fn readers(paths: &[ResidualPath], from: Writer, channel: usize) -> Vec<String> {
+    let readers = paths.iter().filter(|path| (path.channel, path.from) == (channel, from)).map(|path| match path.to {
+        Reader::Node(node) => node.to_string(),
+        Reader::Unembedding => "unembedding".into(),
+    });
+    let readers: Vec<_> = readers.collect();
+    match readers.is_empty() {
+        true => Vec::new(),
+        false => wrapped(&format!("      channel {channel} is read by "), &readers, ""),
+    }
+}
+
+/// Who writes what `to` reads from a channel.
+fn writers(circuit: &Circuit, paths: &[ResidualPath], to: Reader, channel: usize) -> Vec<String> {
+    let writers = paths.iter().filter(|path| (path.channel, path.to) == (channel, to)).map(|path| match path.from {
+        Writer::Node(node) => node.to_string(),
+        Writer::Embedding => {
+            let entry = circuit.embeddings.iter().find(|entry| entry.channel == channel);
+            let first = entry.and_then(|entry| entry.tokens.first());
+            first.map_or("embedding".into(), |t| format!("embedding {} {} …", token(&t.text), signed(t.weight)))
+        }
+    });
+    let writers: Vec<_> = writers.collect();
+    let reads = format!("      reads channel {channel}, written by ");
+    match (to, writers.is_empty()) {
+        (_, false) => wrapped(&reads, &writers, ""),
+        // A node that only writes reads nothing.
+        (Reader::Node(Node { kind: NodeKind::AttnIn | NodeKind::MlpIn, .. }), true) => {
+            vec![format!("      reads channel {channel}, which nothing else in the circuit writes")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn weights(entry: &TokenWeights) -> Vec<String> {
+    entry.tokens.iter().map(|t| format!("{} {}", token(&t.text), signed(t.weight))).collect()
+}
+
+fn name(entry: &NodeEntry) -> String {
+    match (entry.head, entry.channel) {
+        (Some(head), Some(channel)) => format!("[{}] h{head} c{channel}", entry.index),
+        _ => format!("[{}]", entry.index),
+    }
+}
+
+fn range(range: ActivationRange) -> String {
+    format!("{} ({}…{})", signed(range.mean), signed(range.min), signed(range.max))
+}
+
+/// The items with commas between, on as many lines as they need; those after the first are indented by as much as `start`.
+fn wrapped(start: &str, items: &[String], end: &str) -> Vec<String> {
+    let indent = " ".repeat(start.chars().count());
+    let mut lines = vec![start.to_string()];
+    for (i, item) in items.iter().enumerate() {
+        let item = if i + 1 < items.len() { format!("{item}, ") } else { format!("{item}{end}") };
+        let last = lines.last().map_or(0, |line| line.chars().count());
+        if i > 0 && last + item.chars().count() > WIDTH {
+            lines.push(indent.clone());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(&item);
+        }
+    }
+    lines.into_iter().map(|line| line.trim_end().to_string()).collect()
+}
