@@ -159,20 +159,13 @@ impl RunWindow {
             ui.strong(&job.title);
             let share = job.progress.done as f32 / job.progress.all.max(1) as f32;
             ui.add(ProgressBar::new(share).text(format!("step {} of {}", job.progress.done, job.progress.all)));
-            if job.curve.len() > 1 {
-                let line = Series { name: "loss".into(), points: job.curve.clone(), strong: true };
-                chart(ui, "loss", &[line], None, 90.0);
-            }
-            for note in &job.notes {
-                ui.weak(format!("note: {note}"));
-            }
             match &job.outcome {
                 None => {
-                    ui.label(&job.progress.message);
                     let name = if job.stopping() { "Stopping…" } else { "Stop" };
                     if ui.add_enabled(!job.stopping(), Button::new(name)).clicked() {
                         job.stop();
                     }
+                    ui.label(&job.progress.message);
                 }
                 Some(Ok(outcome)) => {
                     ui.label(&outcome.message);
@@ -181,6 +174,14 @@ impl RunWindow {
                     }
                 }
                 Some(Err(error)) => drop(ui.colored_label(ui.visuals().error_fg_color, error)),
+            }
+            // Below the button, which must not move when a line is added.
+            if job.curve.len() > 1 {
+                let line = Series { name: "loss".into(), points: job.curve.clone(), strong: true };
+                chart(ui, "loss", &[line], None, 90.0);
+            }
+            for note in &job.notes {
+                ui.weak(format!("note: {note}"));
             }
         });
         self.shown = open && chosen.is_none();

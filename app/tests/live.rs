@@ -1,14 +1,16 @@
 //! Prompts, nodes set by hand, and bridges, on tiny models: what the window shows is what the library says.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
+use common::{Window, open, rendered, wait, window};
 use eframe::egui::accesskit::Role;
-use eframe::egui::{Key, Modifiers, OutputCommand, Theme};
+use eframe::egui::{Key, Modifiers, OutputCommand};
+use egui_kittest::SnapshotOptions;
 use egui_kittest::kittest::{NodeT, Queryable, by};
-use egui_kittest::{Harness, SnapshotOptions};
 use gossamer::bridges::{BridgeFile, Bridges, ModelName, Ratio, Recipe, Steering};
 use gossamer::circuits::labels::token;
 use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, TokenRef, mean_activations};
@@ -20,7 +22,6 @@ use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer_explorer::document::Document;
-use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::item::Item;
 
 /// The nodes of the circuit; the first reads the residual stream, the second belongs to a head.
@@ -134,23 +135,8 @@ impl Run {
     }
 }
 
-fn harness(path: Option<PathBuf>) -> Harness<'static, Explorer> {
-    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(40);
-    builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, path.as_deref()))
-}
-
-/// Steps until something is so: models are opened and run in other threads.
-fn wait(harness: &mut Harness<'_, Explorer>, what: &str, until: impl Fn(&Harness<'_, Explorer>) -> bool) {
-    let start = Instant::now();
-    while !until(harness) {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-        harness.step();
-    }
-}
-
-fn settle(harness: &mut Harness<'_, Explorer>) {
-    // The first step asks, the others hear.
+fn settle(harness: &mut Window) {
+    // The first step sends the request, the others receive answers.
     harness.step();
     harness.step();
     wait(harness, "an answer", |h| h.state().live().is_some_and(|live| !live.pending()));
@@ -158,34 +144,26 @@ fn settle(harness: &mut Harness<'_, Explorer>) {
 }
 
 /// A window with the run's circuit and one of its tabs.
-fn window(run: &Run, tab: &str) -> Harness<'static, Explorer> {
-    let mut harness = harness(Some(run.file()));
-    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
-    harness.get_by_label(tab).click();
-    settle(&mut harness);
+fn open_tab(run: &Run, tab: &str) -> Window {
+    let mut harness = open(&run.file());
+    click(&mut harness, tab);
     harness
 }
 
-fn click(harness: &mut Harness<'_, Explorer>, label: &str) {
+fn click(harness: &mut Window, label: &str) {
     harness.get_by_label(label).click();
     settle(harness);
 }
 
-fn write(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
-    harness.get_by_label(label).focus();
-    harness.step();
-    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
-    harness.step();
-    harness.key_press(Key::Delete);
-    harness.step();
-    harness.get_by_label(label).type_text(text);
+fn write(harness: &mut Window, label: &str, text: &str) {
+    common::write(harness, label, text);
     settle(harness);
     harness.key_press(Key::Escape);
     settle(harness);
 }
 
 /// Types a number into the field of a slider or by itself.
-fn number(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
+fn number(harness: &mut Window, label: &str, text: &str) {
     harness.get_by_role_and_label(Role::SpinButton, label).focus();
     harness.step();
     harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
@@ -197,7 +175,7 @@ fn number(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
 }
 
 /// A column says these probabilities of the task's answers and of the two most probable tokens, and what they were.
-fn cell(harness: &Harness<'_, Explorer>, run: &Run, column: &str, p: &[f64], before: Option<&[f64]>) {
+fn cell(harness: &Window, run: &Run, column: &str, p: &[f64], before: Option<&[f64]>) {
     let task = &run.circuit.task;
     for id in ranked(p).into_iter().take(2).chain([task.target.id, task.alternative.id]) {
         let of = |p: &[f64]| p[id as usize];
@@ -210,8 +188,8 @@ fn cell(harness: &Harness<'_, Explorer>, run: &Run, column: &str, p: &[f64], bef
 #[test]
 fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
     let run = Run::new();
-    let mut harness = window(&run, "Prompt");
-    let check = |harness: &Harness<'_, Explorer>, prompt: &str| {
+    let mut harness = open_tab(&run, "Prompt");
+    let check = |harness: &Window, prompt: &str| {
         let want = run.ask(prompt, &[]);
         cell(harness, &run, "whole model", &want.model, None);
         cell(harness, &run, "circuit alone", &want.circuit, None);
@@ -245,10 +223,10 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
 #[test]
 fn nodes_are_ablated_set_and_given_back() {
     let run = Run::new();
-    let mut harness = window(&run, "Prompt");
+    let mut harness = open_tab(&run, "Prompt");
     let prompt = run.circuit.task.clean.clone();
     let plain = run.ask(&prompt, &[]);
-    let check = |harness: &Harness<'_, Explorer>, edits: &[&str]| {
+    let check = |harness: &Window, edits: &[&str]| {
         let want = run.ask(&prompt, edits);
         for (column, p, before) in [
             ("whole model", &want.model, &plain.model),
@@ -281,7 +259,7 @@ fn nodes_are_ablated_set_and_given_back() {
 
     harness.key_press(Key::Escape);
     harness.step();
-    let undo = |harness: &mut Harness<'_, Explorer>, modifiers| {
+    let undo = |harness: &mut Window, modifiers| {
         harness.key_press_modifiers(modifiers, Key::Z);
         settle(harness);
     };
@@ -306,7 +284,7 @@ fn nodes_are_ablated_set_and_given_back() {
 #[test]
 fn a_node_tells_its_activation_and_where_its_head_looks() {
     let run = Run::new();
-    let mut harness = window(&run, "Prompt");
+    let mut harness = open_tab(&run, "Prompt");
     let task = &run.circuit.task;
     let tokens = run.tokenizer.encode(&task.clean).unwrap();
     let want = run.ask(&task.clean, &[]);
@@ -333,7 +311,7 @@ fn a_node_tells_its_activation_and_where_its_head_looks() {
 #[test]
 fn the_dense_model_is_steered_and_the_recipe_kept() {
     let run = Run::new();
-    let mut harness = window(&run, "Bridge");
+    let mut harness = open_tab(&run, "Bridge");
     let (positive, negative) = (run.circuit.task.clean.clone(), run.circuit.task.counterfactual.clone());
     let mut recipe = Recipe {
         version: Recipe::VERSION,
@@ -347,7 +325,7 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
         seed: 0,
         ratio: Ratio::DenseOverSparse,
     };
-    let check = |harness: &Harness<'_, Explorer>, recipe: &Recipe| {
+    let check = |harness: &Window, recipe: &Recipe| {
         let [steered, random] = run.steer(recipe);
         cell(harness, &run, "steered", &steered, None);
         cell(harness, &run, "random channels", &random, None);
@@ -422,8 +400,7 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
 #[test]
 fn without_a_model_or_bridges_it_says_what_to_do() {
     let run = Run::new();
-    let mut harness = harness(None);
-    harness.run();
+    let mut harness = window(None);
     click(&mut harness, "Prompt");
     harness.get_by_label_contains("is not next to it");
     for (named, told) in [(run.path.join("nowhere"), "nowhere"), (run.path.clone(), "other sizes")] {
@@ -435,15 +412,14 @@ fn without_a_model_or_bridges_it_says_what_to_do() {
     // A circuit that lies elsewhere, without the means that it was found with.
     let elsewhere = run.path.parent().unwrap().join("circuit.json");
     fs::copy(run.file(), &elsewhere).unwrap();
-    let mut harness = self::harness(Some(elsewhere));
-    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
+    let mut harness = open(&elsewhere);
     click(&mut harness, "Prompt");
     write(&mut harness, "model", &run.path.display().to_string());
     click(&mut harness, "Open model");
     harness.get_by_label_contains("means.safetensors");
 
     fs::remove_file(run.path.join("bridges.json")).unwrap();
-    let mut harness = window(&run, "Bridge");
+    let mut harness = open_tab(&run, "Bridge");
     harness.get_by_label_contains("has no bridges next to it");
     click(&mut harness, "Prompt");
     cell(&harness, &run, "whole model", &run.ask(&run.circuit.task.clean, &[]).model, None);
@@ -453,9 +429,7 @@ fn without_a_model_or_bridges_it_says_what_to_do() {
 fn a_model_without_circuits_answers_and_steers() {
     let run = Run::new();
     fs::remove_file(run.file()).unwrap();
-    let mut harness = harness(Some(run.path.clone()));
-    wait(&mut harness, "the model", |h| h.state().live().is_some());
-    harness.run();
+    let mut harness = open(&run.path);
     click(&mut harness, "Prompt");
     assert!(harness.query_by_label("clean prompt").is_none(), "nothing of the example is left");
     harness.get_by_label("write a prompt");
@@ -488,9 +462,7 @@ fn numbers_that_are_not_finite_are_told_of_in_place_of_answers() {
     let mut tensors = load_tensors(&weights).unwrap();
     tensors.get_mut("transformer.h.0.attn.c_attn.weight").unwrap().data[3] = f32::NAN;
     save_tensors(&weights, &tensors, None).unwrap();
-    let mut harness = harness(Some(run.path.clone()));
-    wait(&mut harness, "the model", |h| h.state().live().is_some());
-    harness.run();
+    let mut harness = open(&run.path);
     click(&mut harness, "Prompt");
     write(&mut harness, "prompt", "y = (7");
     harness.get_by_label_contains("0.attn.q is not finite");
@@ -501,7 +473,7 @@ fn numbers_that_are_not_finite_are_told_of_in_place_of_answers() {
 fn everything_that_can_be_used_has_a_name_and_fits() {
     let run = Run::new();
     for tab in ["Prompt", "Bridge"] {
-        let mut harness = window(&run, tab);
+        let mut harness = open_tab(&run, tab);
         click(&mut harness, NODES[1]);
         let uses =
             [Role::Button, Role::Slider, Role::SpinButton, Role::TextInput, Role::MultilineTextInput, Role::ComboBox];
@@ -525,11 +497,7 @@ fn everything_that_can_be_used_has_a_name_and_fits() {
 #[test]
 fn a_bridge_edit_looks_as_it_did() {
     let run = Run::new();
-    let file = run.file();
-    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(40).with_theme(Theme::Light).wgpu();
-    let mut harness =
-        builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, Some(Path::new(&file))));
-    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
+    let mut harness = rendered([1280.0, 720.0], Some(&run.file()));
     click(&mut harness, "Bridge");
     harness.remove_cursor();
     harness.run();
