@@ -9,7 +9,7 @@ use std::time::Instant;
 use gossamer::Result;
 use gossamer::bridges::BridgeTrainer;
 use gossamer::device::{Device, on_worker};
-use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Pass, Weights};
+use gossamer::model::{Batch, LossOutput, Model, ModelConfig, NoHooks, Pass, Weights};
 use gossamer::observer::Observer;
 use gossamer::tape::{Tape, Var};
 use gossamer::train::bridge::BridgeConfig;
@@ -55,7 +55,7 @@ fn pair(layers: usize) -> Result<()> {
     let own = || {
         let mut tape = Tape::new();
         let weights = Weights::new(sparse, &mut tape, |kind| trainer.sparse.trains(kind), trainer.sparse.compressed());
-        let (loss, ..) = sparse.loss(&mut tape, &weights, &batch, &mut NoHooks)?;
+        let LossOutput { loss, .. } = sparse.forward_loss(&mut tape, &weights, &batch, &mut NoHooks)?;
         tape.backward(&loss, device.upload("seed", &[1], &[1.0])?)
     };
     add(seconds(own)?, 3.0 * multiplications(&sparse.config, 0));

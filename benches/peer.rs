@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use gossamer::device::{Device, on_worker};
 use gossamer::files::InMemory;
-use gossamer::model::{Batch, Generator, Model, NoHooks, Parameters, Sampling, WeightFormat, Weights, evaluate};
+use gossamer::model::{
+    Batch, Generator, LossOutput, Model, NoHooks, Parameters, Sampling, WeightFormat, Weights, evaluate,
+};
 use gossamer::observer::Observer;
 use gossamer::ops::{compress, linear, sparse_linear};
 use gossamer::sparsity;
@@ -99,7 +101,8 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
         "loss" => {
             let model = load(WeightFormat::Dense)?;
             let weights = Weights::constant(&model, &[]);
-            let (loss, losses, _) = model.loss(&mut Tape::new(), &weights, &batch()?, &mut NoHooks)?;
+            let LossOutput { loss, losses, .. } =
+                model.forward_loss(&mut Tape::new(), &weights, &batch()?, &mut NoHooks)?;
             Ok(json!({ "loss": loss.value().read()?[0], "losses": losses.read()? }))
         }
         "step" => {

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use gossamer::device::{Device, on_worker};
-use gossamer::model::{Batch, Model, NoHooks, Weights};
+use gossamer::model::{Batch, LossOutput, Model, NoHooks, Weights};
 use gossamer::tape::Tape;
 use gossamer::train::config::RunConfig;
 use gossamer::train::step::Trainer;
@@ -78,7 +78,7 @@ fn steps(name: &str, config: &RunConfig) -> gossamer::Result<()> {
         let forward = Instant::now();
         let trains = |kind| trainer.trains(kind);
         let weights = Weights::new(&trainer.model, &mut tape, trains, trainer.compressed());
-        let (loss, ..) = trainer.model.loss(&mut tape, &weights, &batch, &mut NoHooks)?;
+        let LossOutput { loss, .. } = trainer.model.forward_loss(&mut tape, &weights, &batch, &mut NoHooks)?;
         forwards.push(forward.elapsed());
         let seed = device.upload("seed", &[1], &[1.0])?;
         let backward = Instant::now();

@@ -25,7 +25,7 @@ use gossamer::circuits::{Layout, Nodes, graph, parallel, tasks};
 use gossamer::device::{Device, on_worker};
 use gossamer::files::{create_folder, write_atomic};
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Batch, Model, WeightFormat, evaluate, means, site_pattern};
+use gossamer::model::{Batch, Model, WeightFormat, evaluate, means};
 use gossamer::observer::Observer;
 use gossamer::terminal::print;
 use gossamer::text::tokenizer::Tokenizer;
@@ -251,7 +251,7 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
     let tokens = if args.quick { 64 * length } else { 65_536 };
     let sequences = gossamer::text::sequences::sequences(documents, tokenizer, length, tokens)?;
     let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
-    let means = means(model, batches, &site_pattern(".")?)?;
+    let means = means(model, batches, &model.config.sites())?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     let search = CircuitSearch { model, nodes, tokenizer };
     let tasks = tasks::all();
@@ -268,7 +268,7 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
 
 /// Whether it says that the task has no circuit. Any other error says nothing about the task.
 fn is_answer(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::OutOfReach { .. } | Error::NoQuestion { .. }))
+    matches!(error.downcast_ref(), Some(Error::UnreachableTarget { .. } | Error::UnsuitableTask { .. }))
 }
 
 /// A task's circuits at all target losses, with and without clean-up: of all prices of a node the smallest.
@@ -296,7 +296,7 @@ fn task_rows(args: &Args, (name, ranking): Kind, search: &CircuitSearch, task: &
             for clean in [false, true] {
                 let settings = SearchSettings { target_loss: target, ..settings.clone() };
                 let found = match search.choose(&task, &settings, scores.clone(), clean) {
-                    Err(Error::OutOfReach { .. }) => continue,
+                    Err(Error::UnreachableTarget { .. }) => continue,
                     found => found?,
                 };
                 let row = Row {

@@ -1,7 +1,7 @@
 //! Trains a tiny weight-sparse transformer on made-up Python and lets it write. `--quick`: fewer steps.
 
 use gossamer::device::Device;
-use gossamer::model::{Batch, Model, ModelConfig, Sampling, generate};
+use gossamer::model::{Batch, Model, ModelConfig, Sampling};
 use gossamer::observer::Observer;
 use gossamer::text::cache::Tokens;
 use gossamer::text::python;
@@ -44,7 +44,7 @@ fn main() -> gossamer::Result<()> {
 
     let prompt = tokenizer.encode("def ")?;
     let sampling = Sampling { temperature: 0.7, max_new_tokens: 60, end_of_text: end, ..Sampling::default() };
-    let text = tokenizer.decode(&[&prompt[..], &generate(&trainer.model, &prompt, &sampling)?].concat())?;
+    let text = tokenizer.decode(&[&prompt[..], &trainer.model.generate(&prompt, &sampling)?].concat())?;
     println!("it writes:\n{text}");
     Ok(())
 }

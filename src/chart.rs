@@ -1,4 +1,5 @@
-//! Charts as PNG pictures: lines and dots over two axes, either of them logarithmic. Needs no font and no library of the system.
+//! Charts as PNG pictures: lines and dots over two axes, linear or logarithmic. Needs no font and
+//! no system library.
 
 use std::path::Path;
 use std::sync::Once;
@@ -9,74 +10,75 @@ use plotters::style::{FontStyle, register_font};
 use crate::files::write_atomic;
 use crate::{Error, Result};
 
-/// A chart.
+/// A chart of lines and dots.
 #[derive(Clone, Debug)]
 pub struct Chart {
-    /// What stands above it.
+    /// The caption.
     pub title: String,
-    /// From left to right.
+    /// The horizontal axis.
     pub x: Axis,
-    /// From the bottom to the top.
+    /// The vertical axis.
     pub y: Axis,
-    /// What is drawn, the last on top.
+    /// The series, the last on top.
     pub series: Vec<Series>,
 }
 
-/// An axis.
+/// An axis of a chart.
 #[derive(Clone, Debug)]
 pub struct Axis {
-    /// What stands beside it.
+    /// The label.
     pub label: String,
-    /// Whether equal distances are equal factors. Numbers that are not above 0 are left out then.
+    /// Whether the axis is logarithmic. Numbers that are not above 0 are then left out.
     pub log: bool,
 }
 
-/// Some points of one colour.
+/// Points of one color.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// What the legend calls it; nothing: it is not in the legend.
+    /// Its name in the legend; empty if it is not in the legend.
     pub name: String,
     /// Red, green, blue.
     pub color: (u8, u8, u8),
-    /// Whether the points are joined by lines.
+    /// Whether lines join the points.
     pub line: bool,
     /// The points. Those that are not finite are left out.
     pub points: Vec<(f64, f64)>,
 }
 
-/// Colours that tell series apart, on white and for most colour-blind eyes.
+/// Colors that differ on white and for most color-blind eyes.
 pub const COLORS: [(u8, u8, u8); 6] =
     [(31, 78, 140), (192, 96, 43), (90, 143, 60), (136, 86, 160), (110, 110, 110), (200, 160, 30)];
 
 const FONT: &str = "built-in";
 
 impl Chart {
-    /// The chart as a PNG file's bytes, `width` by `height` pixels.
+    /// The chart as the bytes of a PNG file, `width` by `height` pixels.
     ///
     /// # Errors
-    /// [`Error::Request`] for less than 100 or more than 10,000 pixels in either direction.
+    /// Returns [`Error::Request`] for less than 100 or more than 10,000 pixels in either direction,
+    /// and [`Error::Drawing`].
     pub fn png(&self, width: u32, height: u32) -> Result<Vec<u8>> {
-        picture(width, height, |pixels, size| self.draw(pixels, size))
+        render_png(width, height, |pixels, size| self.draw(pixels, size))
     }
 
     /// Writes the chart to a file, 900 by 560 pixels.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`] if the file cannot be written, and [`Error::Drawing`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let bytes = self.png(900, 560)?;
         write_atomic(path, |out| out.write_all(&bytes).map_err(|e| Error::io(path, e)))
     }
 
     fn draw(&self, pixels: &mut [u8], size: (u32, u32)) -> Result<(), Box<dyn std::error::Error>> {
-        let place = |&(x, y): &(f64, f64)| {
-            let point = (self.x.place(x), self.y.place(y));
+        let on_axes = |&(x, y): &(f64, f64)| {
+            let point = (self.x.scaled(x), self.y.scaled(y));
             (point.0.is_finite() && point.1.is_finite()).then_some(point)
         };
-        let placed: Vec<Vec<(f64, f64)>> =
-            self.series.iter().map(|series| series.points.iter().filter_map(place).collect()).collect();
-        let xs = range(placed.iter().flatten().map(|point| point.0));
-        let ys = range(placed.iter().flatten().map(|point| point.1));
+        let points: Vec<Vec<(f64, f64)>> =
+            self.series.iter().map(|series| series.points.iter().filter_map(on_axes).collect()).collect();
+        let xs = range(points.iter().flatten().map(|point| point.0));
+        let ys = range(points.iter().flatten().map(|point| point.1));
 
         let root = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
         root.fill(&WHITE)?;
@@ -98,7 +100,7 @@ impl Chart {
             .x_label_formatter(&|v| self.x.tick(*v))
             .y_label_formatter(&|v| self.y.tick(*v))
             .draw()?;
-        for (series, points) in self.series.iter().zip(placed) {
+        for (series, points) in self.series.iter().zip(points) {
             let color = RGBColor(series.color.0, series.color.1, series.color.2);
             if series.line {
                 chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
@@ -121,16 +123,16 @@ impl Chart {
     }
 }
 
-/// Groups of horizontal bars on a logarithmic axis, for ratios: to the right of 1 what is more, to the left what is less.
+/// Groups of horizontal bars on a logarithmic axis, for ratios.
 #[derive(Clone, Debug)]
 pub struct Bars {
-    /// What stands above them.
+    /// The caption.
     pub title: String,
-    /// What the bars of a group stand for.
+    /// The names of the bars of a group.
     pub names: Vec<String>,
-    /// Their colours.
+    /// Their colors.
     pub colors: Vec<(u8, u8, u8)>,
-    /// What a group is about, and its bars, in the order of the names; a bar can be missing.
+    /// The titles of groups and their bars, in the order of the names; a bar can be missing.
     pub groups: Vec<(String, Vec<Option<f64>>)>,
 }
 
@@ -145,20 +147,20 @@ impl Bars {
     /// Writes the picture to a PNG file, as high as it needs to be.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Request`] for more bars than 10,000 pixels have room for.
+    /// Returns [`Error::Io`], and [`Error::Request`] for more bars than fit into 10,000 pixels.
     pub fn save(&self, path: &Path) -> Result<()> {
         let bytes = self.png()?;
         write_atomic(path, |out| out.write_all(&bytes).map_err(|e| Error::io(path, e)))
     }
 
-    /// The picture as a PNG file's bytes.
+    /// The bytes of a PNG file.
     ///
     /// # Errors
-    /// Those of [`Bars::save`] but for the file's.
+    /// Returns [`Error::Request`] for more bars than fit into 10,000 pixels, and [`Error::Drawing`].
     pub fn png(&self) -> Result<Vec<u8>> {
         let group = self.names.len().max(1) as i32 * BAR + GAP;
         let height = HEAD + 20 * self.names.len() as i32 + group * self.groups.len() as i32 + 40;
-        picture((TEXT + PLOT + 60) as u32, height.max(100) as u32, |pixels, size| self.draw(pixels, size, group))
+        render_png((TEXT + PLOT + 60) as u32, height.max(100) as u32, |pixels, size| self.draw(pixels, size, group))
     }
 
     fn draw(&self, pixels: &mut [u8], size: (u32, u32), group: i32) -> Result<(), Box<dyn std::error::Error>> {
@@ -201,8 +203,8 @@ impl Bars {
     }
 }
 
-/// A PNG file's bytes, `width` by `height` pixels, as `draw` colours them.
-fn picture(
+/// The bytes of a PNG file, `width` by `height` pixels, as `draw` colors them.
+fn render_png(
     width: u32,
     height: u32,
     draw: impl FnOnce(&mut [u8], (u32, u32)) -> Result<(), Box<dyn std::error::Error>>,
@@ -232,7 +234,7 @@ impl Axis {
         Self { label: label.into(), log: true }
     }
 
-    fn place(&self, v: f64) -> f64 {
+    fn scaled(&self, v: f64) -> f64 {
         if self.log { v.log10() } else { v }
     }
 
@@ -251,7 +253,7 @@ impl Axis {
     }
 }
 
-/// From the smallest to the largest number and a little beyond.
+/// From the smallest to the largest number, with a margin.
 fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     match (low <= high, high - low) {
@@ -263,6 +265,6 @@ fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
 
 fn register() {
     static ONCE: Once = Once::new();
-    // A font that cannot be read leaves a chart without text; drawing it says so.
+    // Without a font, drawing returns an error.
     ONCE.call_once(|| drop(register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)));
 }

@@ -1,15 +1,16 @@
-//! The library's one error type: every failure a user can cause has a variant that says what and where.
+//! The error type of the library. Each failure that a user can cause has a variant with what and
+//! where.
 
 use std::path::{Path, PathBuf};
 
-/// What the library returns wherever something can go wrong.
+/// A result with the error of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Every way the library can fail.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An operation was given tensors whose shapes do not fit together.
+    /// An operation received tensors whose shapes do not fit together.
     #[error("{op}: {message}")]
     Shape {
         /// The operation, named as its file in `ops/`.
@@ -17,10 +18,10 @@ pub enum Error {
         /// What did not fit, with the shapes.
         message: String,
     },
-    /// No such device, no driver, or the device failed.
+    /// A device does not exist, has no driver, or failed.
     #[error("device: {0}")]
     Device(String),
-    /// A tensor larger than what the device can hold.
+    /// A tensor is larger than the device can hold.
     #[error("{tensor} needs {needed} bytes, but {limit}")]
     Limit {
         /// The tensor's name.
@@ -38,7 +39,7 @@ pub enum Error {
         /// The system's own error.
         source: std::io::Error,
     },
-    /// A file's contents are not what they should be.
+    /// The contents of a file are invalid.
     #[error("{}: {message}", path.display())]
     File {
         /// The file.
@@ -46,7 +47,7 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// A setting with an unknown name or an impossible value.
+    /// A setting has an unknown name or an invalid value.
     #[error("setting `{key}`: {message}")]
     Config {
         /// The setting's name.
@@ -54,7 +55,7 @@ pub enum Error {
         /// What is wrong with it, and what would be right.
         message: String,
     },
-    /// A tensor or parameter that should be there.
+    /// A tensor or parameter is missing.
     #[error("{holder} lacks {name}")]
     MissingTensor {
         /// Who should have it, such as `the model` or `the weights`.
@@ -62,35 +63,36 @@ pub enum Error {
         /// Its name, with its shape where that is known.
         name: String,
     },
-    /// A parameter held as a sparse matrix where only a dense one serves.
-    #[error("{name} is held compressed, and needed dense: load the model for training")]
-    HeldCompressed {
+    /// A parameter is stored as a sparse matrix where a dense one is needed.
+    #[error("{name} is stored as a sparse matrix, and needed dense: load the model for training")]
+    SparseParameter {
         /// The parameter's name.
         name: String,
     },
-    /// Two things that do not fit together: a configuration and weights, two models, a model and bridges.
+    /// Two things do not fit together: a configuration and weights, two models, a model and
+    /// bridges.
     #[error("{0}")]
     Mismatch(String),
-    /// A tokenizer that is damaged or unsuitable, or text or tokens that it cannot encode or decode.
+    /// A tokenizer is damaged or unsuitable, or cannot encode or decode a text or token.
     #[error("{0}")]
     Tokenizer(String),
-    /// No data, too little of it, or data that changed while it was read.
+    /// There is no data, too little of it, or it changed while it was read.
     #[error("{0}")]
     Data(String),
-    /// A name that is not among those known.
+    /// A name is not known.
     #[error("no {kind} is called {name}; there are: {known}")]
     Unknown {
-        /// What was named, such as `task` or `column`.
+        /// The kind of thing named, such as `task` or `column`.
         kind: &'static str,
         /// The name given.
         name: String,
-        /// The names known, with commas.
+        /// The known names, with commas.
         known: String,
     },
-    /// A model of the Hub that cannot be fetched.
+    /// A model of the Hub cannot be fetched.
     #[error("{0}")]
     Hub(String),
-    /// A request that contradicts itself, or leaves out what it needs.
+    /// A request contradicts itself, or is incomplete.
     #[error("{0}")]
     Request(String),
     /// A picture cannot be drawn or encoded.
@@ -99,23 +101,23 @@ pub enum Error {
     /// Superseded by the variants above.
     #[error("{0}")]
     Text(String),
-    /// A model does not do a task well enough for a circuit to be looked for.
+    /// A model does not do a task well enough to search for a circuit.
     #[error("its loss is {loss:.3} at best, above the target {target}: there is no circuit to be found")]
-    OutOfReach {
+    UnreachableTarget {
         /// The task loss of all nodes that may be used, calibrated.
         loss: f64,
         /// The loss to reach.
         target: f64,
     },
     /// No variant of a task has answers of one token each for the model's tokenizer.
-    #[error("task {task}: not a question for this tokenizer:{reasons}")]
-    NoQuestion {
+    #[error("task {task}: does not suit this tokenizer:{reasons}")]
+    UnsuitableTask {
         /// The task.
         task: String,
         /// Why, a line for each variant.
         reasons: String,
     },
-    /// Training met a number that is not finite.
+    /// A number in training is not finite.
     #[error("step {step}: {tensor} is not finite ({value}); the last good checkpoint is kept")]
     NonFinite {
         /// The optimizer step, counted from 0.
@@ -125,7 +127,7 @@ pub enum Error {
         /// The offending value.
         value: f32,
     },
-    /// A model's run met a number that is not finite.
+    /// A number in a model's forward pass is not finite.
     #[error("{}", not_finite(site, *value, *at, weights.as_deref()))]
     NonFiniteSite {
         /// The first site in the order of the forward pass with such a number, such as `0.attn.act_in`; `logits`; the
@@ -143,6 +145,7 @@ pub enum Error {
         "{what} was made with another {model}: its hash is {expected}, that of the one given is {found}. Give the model that it was \
          made with, or make it anew with this one"
     )]
+    /// A file was made with another model than the one given.
     OtherModel {
         /// The file, or what is in it.
         what: String,
@@ -154,29 +157,35 @@ pub enum Error {
         found: String,
     },
     /// The newest checkpoint of a run is damaged, and an earlier one is not.
-    #[error("{fault}; the newest whole checkpoint is {}, and `train --resume {}` goes on from it", whole.display(), whole.display())]
+    #[error("{fault}; the newest whole checkpoint is {}, and `train --resume {}` continues from it", whole.display(), whole.display())]
     Checkpoint {
         /// What is wrong with the newest.
         fault: Box<Error>,
         /// The newest one that is whole.
         whole: PathBuf,
     },
-    /// The work was asked to stop before it was done.
+    /// The computation was asked to stop before its end.
     #[error("stopped before it was done")]
     Stopped,
-    /// Processes that train together do not agree, or cannot talk.
+    /// A job of a sweep was asked to stop, but not the sweep.
+    #[error("{job}: it was asked to stop; the same command continues with it")]
+    JobStopped {
+        /// The job's name.
+        job: String,
+    },
+    /// Processes that train together do not agree, or cannot communicate.
     #[error("{0}")]
-    Ranks(String),
-    /// Too little memory for what was asked.
+    Communication(String),
+    /// There is not enough memory.
     #[error("{0}")]
     Memory(String),
 }
 
-/// Where a number that is not finite was first met, why, and what helps to find out more.
+/// Where the number is, why, and what helps to find the cause.
 fn not_finite(site: &str, value: f32, at: Option<[usize; 3]>, weights: Option<&str>) -> String {
     let logits = site == "logits" || site.ends_with("'s logits");
     let (verb, channel) = if logits { ("are", "token") } else { ("is", "channel") };
-    let place = at.map_or(String::new(), |[sequence, position, index]| {
+    let position = at.map_or(String::new(), |[sequence, position, index]| {
         format!(" at position {position}, {channel} {index} of sequence {sequence}")
     });
     let cause = match weights {
@@ -184,12 +193,12 @@ fn not_finite(site: &str, value: f32, at: Option<[usize; 3]>, weights: Option<&s
         None => "All weights are finite: the numbers became too large on the way.".into(),
     };
     format!(
-        "{site} {verb} not finite: {value}{place}. {cause} `gossamer inspect` lists weights that are not finite, and \
-         `gossamer record` writes down every site"
+        "{site} {verb} not finite: {value}{position}. {cause} `gossamer inspect` lists weights that are not finite, and \
+         `gossamer record` records every site"
     )
 }
 
-/// An error and its causes in one line, none said twice: an outer error may already quote the inner one.
+/// An error and its causes in one line. Leaves out a cause that an outer error quotes.
 pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     causes.fold(String::new(), |text, cause| match (text.is_empty(), text.ends_with(&cause)) {
@@ -205,17 +214,17 @@ impl Error {
         Self::Shape { op, message: message.into() }
     }
 
-    /// An input/output error at `path`.
+    /// An input or output error at `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().to_path_buf(), source }
     }
 
-    /// A complaint about the contents of the file at `path`.
+    /// An error of the contents of the file at `path`.
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Self::File { path: path.as_ref().to_path_buf(), message: message.into() }
     }
 
-    /// The same error, which also says in which of several models it was met, such as `dense`.
+    /// The same error, with the name of the model it is about, such as `dense`.
     #[must_use]
     pub fn in_model(self, name: &str) -> Self {
         match self {
@@ -226,7 +235,7 @@ impl Error {
         }
     }
 
-    /// A complaint about setting `key`.
+    /// An error of setting `key`.
     pub fn config(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Config { key: key.into(), message: message.into() }
     }
@@ -240,13 +249,13 @@ impl Error {
         }
     }
 
-    /// The same error as one of the contents of the file at `path`, with `prefix` before its message, unless it names a
-    /// file, a device or a setting itself.
+    /// The same error as one of the contents of the file at `path`, with `prefix` before its
+    /// message, unless it names a file, a device or a setting.
     #[must_use]
     pub(crate) fn in_file(self, path: &Path, prefix: &str) -> Self {
         match self {
             Self::MissingTensor { .. }
-            | Self::HeldCompressed { .. }
+            | Self::SparseParameter { .. }
             | Self::Mismatch(_)
             | Self::Tokenizer(_)
             | Self::Data(_)
@@ -255,7 +264,7 @@ impl Error {
         }
     }
 
-    /// The same error, about what lay below `from` and lies below `to`.
+    /// The same error, with a path below `from` replaced by one below `to`.
     pub(crate) fn moved(self, from: &Path, to: &Path) -> Self {
         match &self {
             Self::Io { path, .. } | Self::File { path, .. } => match path.strip_prefix(from) {

@@ -1,9 +1,10 @@
-//! Files and folders written whole or not at all.
+//! Atomic writes of files and folders, and the reading of tensors and text.
 //!
-//! Everything is first written under a temporary name beside its target, synced to the disk, and only then renamed, so that a kill, a
-//! crash or a full disk at any instant leaves what was there before. What a killed process leaves half-written is removed by whoever next
-//! writes beside it; what a living one is writing is never touched. A target that is a link stays one, and the file that
-//! it leads to is replaced. What is no file, such as a pipe or a device, is written to as it is.
+//! Everything is first written under a temporary name next to its target, synced to the disk, and
+//! then renamed: a kill, a crash or a full disk at any instant leaves the old contents. The next
+//! writer in a folder removes the temporary files of killed processes, never those of running ones.
+//! A target that is a link stays a link, and the file that it leads to is replaced. A pipe or a
+//! device is written to directly.
 
 mod check;
 mod input;
@@ -42,20 +43,20 @@ use target::Target;
 pub(crate) use target::follow;
 use temporary::TemporaryFolder;
 
-/// What a folder on its way out is called, before its own name.
+/// The prefix of a folder that is being replaced.
 const OUTGOING: &str = ".old-gossamer-";
-/// What earlier versions called a checkpoint on its way out.
+/// The prefix of a checkpoint that an earlier version was replacing.
 const EARLIER_OUTGOING: &str = ".old-step-";
 
-/// Writes the file at `path` through `write`, whole or not at all; a file already there is replaced, and one that `path` links to.
+/// Writes the file at `path` through `write`, atomically. Replaces a file that is there or that
+/// `path` links to.
 ///
-/// The writer handed to `write` is buffered. The folder must exist. `-` and `/dev/stdout` are the process's standard output. What is there
-/// and no file, such as a pipe or a device, is written to as it is, and not whole or not at all.
+/// The writer is buffered. The folder must exist. `-` and `/dev/stdout` are the standard output. A
+/// pipe or a device is written to directly, not atomically.
 ///
 /// # Errors
-///
-/// [`Error::Io`] naming `path` where it is a folder or a socket or the system refuses (full disk, read-only folder, no folder), or whatever
-/// `write` returns. On any error a file at `path` is as it was and no temporary file stays.
+/// Returns [`Error::Io`] naming `path` for a folder, a socket, or where the system refuses, and the
+/// errors of `write`. After an error, a file at `path` is unchanged and no temporary file remains.
 pub fn write_atomic(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     match Target::of(path)? {
@@ -68,40 +69,37 @@ pub fn write_atomic(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -
     }
 }
 
-/// Builds the folder at `path` through `build`, whole or not at all; a folder already there is replaced.
+/// Builds the folder at `path` through `build`, atomically. Replaces a folder that is there.
 ///
-/// `build` is given an empty folder under a temporary name; everything it leaves there is synced before the folder takes its place. The
-/// folder above must exist.
+/// `build` receives an empty folder with a temporary name; everything in it is synced before the
+/// folder gets its name. The parent folder must exist.
 ///
-/// A folder cannot be renamed over another that holds something, so a replacement takes three steps: the old one steps aside as
-/// `.old-gossamer-<name>`, the new one takes its name, the old one is removed. At every instant one of the two is whole on the disk; the only instant
-/// at which neither has the name is between the first two steps, and [`clean_temporaries`], as well as the next call for the same `path`,
-/// then puts the old one back. Call it before looking for `path` after a kill.
+/// No system renames a folder over one with contents, so a replacement has three steps: rename the
+/// old folder to `.old-gossamer-<name>`, rename the new one, remove the old one. At every instant
+/// one of them is whole on the disk. After a kill between the first two steps,
+/// [`clean_temporaries`] and the next call for the same `path` restore the old folder; call one of
+/// them before looking for `path` after a kill.
 ///
 /// # Errors
-///
-/// [`Error::Io`] naming the file or folder the system refused, or whatever `build` returns. On any error `path` is as it was and no
-/// temporary folder stays.
+/// Returns [`Error::Io`] naming the file or folder that the system refused, and the errors of
+/// `build`. After an error `path` is unchanged and no temporary folder remains.
 pub fn replace_dir_atomic(path: impl AsRef<Path>, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     let real = follow(path)?;
     file_name(&real).map_err(|e| e.at(path))?;
     restore(&real).map_err(|e| e.at(path))?;
-    let temporary = TemporaryFolder::beside(&real).map_err(|e| e.at(path))?;
+    let temporary = TemporaryFolder::next_to(&real).map_err(|e| e.at(path))?;
     let built = build(&temporary.path).and_then(|()| sync_tree(&temporary.path));
     built.map_err(|e| e.moved(&temporary.path, path))?;
     move_in(&temporary.path, &real).map_err(|e| e.at(path))
 }
 
-/// Removes from the folder `dir` what killed runs left half-written, and puts back a folder that was caught between its old and its new
-/// contents (see [`replace_dir_atomic`]). Does not look into folders below. A `dir` that does not exist has nothing to clean. What a living
-/// process is writing there stays.
-///
-/// Files and folders of other programs stay, whatever their names begin with.
+/// Removes the temporary files of killed processes from the folder `dir`, and restores a folder
+/// whose replacement was interrupted (see [`replace_dir_atomic`]). Subfolders, files of running
+/// processes and files of other programs are left alone. A `dir` that does not exist is clean.
 ///
 /// # Errors
-///
-/// [`Error::Io`] naming what could not be read, removed or renamed.
+/// Returns [`Error::Io`] naming the file that could not be read, removed or renamed.
 pub fn clean_temporaries(dir: impl AsRef<Path>) -> Result<()> {
     let dir = dir.as_ref();
     match sweep_own(dir) {
@@ -120,17 +118,16 @@ pub fn clean_temporaries(dir: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
-/// Creates the folder `path`, and those above it that are missing, so that they outlive a crash. One that exists is left as it is.
+/// Creates the folder `path` and its missing parents, durably. An existing one is left alone.
 ///
 /// # Errors
-///
-/// [`Error::Io`] naming the folder that could not be created, or that is a file.
+/// Returns [`Error::Io`] naming the folder that could not be created, or that is a file.
 pub fn create_folder(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     if path.is_dir() {
         return Ok(());
     }
-    // A link to a folder that is not there yet stays.
+    // A link to a folder that does not exist yet stays a link.
     let path = follow(path)?;
     let above = parent(&path);
     if above != path {
@@ -143,11 +140,11 @@ pub fn create_folder(path: impl AsRef<Path>) -> Result<()> {
     }
 }
 
-/// Lets `write` fill `out` through a buffer. Errors name `path`.
+/// Lets `write` write to `out` through a buffer. Errors name `path`.
 fn fill(out: impl Write, path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let mut buffered = BufWriter::with_capacity(1 << 18, out);
     if let Err(error) = write(&mut buffered) {
-        // What is still in the buffer is of no use.
+        // Dropping the buffer would write its contents.
         drop(buffered.into_parts());
         return Err(error);
     }
@@ -155,7 +152,7 @@ fn fill(out: impl Write, path: &Path, write: impl FnOnce(&mut dyn Write) -> Resu
     written.map_err(|e| Error::io(path, e))
 }
 
-/// Puts the finished folder `temporary` in the place of `path`, whose old contents, if any, step aside and are removed.
+/// Renames the finished folder `temporary` to `path`, and removes the old contents.
 fn move_in(temporary: &Path, path: &Path) -> Result<()> {
     let outgoing = outgoing(path)?;
     let _moving = moving(path)?;
@@ -166,20 +163,17 @@ fn move_in(temporary: &Path, path: &Path) -> Result<()> {
     }
     fs::rename(temporary, path).map_err(|e| {
         if replacing {
-            // If even this fails, `clean_temporaries` will do it later.
+            // If this fails too, `clean_temporaries` does it later.
             let _ = fs::rename(&outgoing, path);
         }
         Error::io(path, e)
     })?;
-    // The new name is on the disk before the old contents go.
+    // The new name must be durable before the old contents are removed.
     sync_folder(parent(path))?;
     remove(&outgoing)
 }
 
-/// Finishes a replacement of `path` that was cut short, if one was.
-///
-/// # Errors
-/// [`Error::Io`] naming what could not be renamed or removed.
+/// Completes an interrupted replacement of `path`.
 pub(crate) fn restore(path: &Path) -> Result<()> {
     let name = file_name(path)?;
     let earlier = name.to_str().and_then(|name| name.strip_prefix("step-"));
@@ -193,7 +187,7 @@ pub(crate) fn restore(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is at `outgoing`, if anything, goes back to `path`, or away if `path` has been replaced.
+/// Renames `outgoing` back to `path`, or removes it if `path` has been replaced.
 fn put_back(outgoing: &Path, path: &Path) -> Result<()> {
     if !exists(outgoing)? {
         Ok(())
@@ -205,12 +199,12 @@ fn put_back(outgoing: &Path, path: &Path) -> Result<()> {
     }
 }
 
-/// Held by who moves the folder at `path` aside and another in: the state between is then nobody else's to mend.
+/// Locks the replacement of the folder at `path`: no other process repairs the state in between.
 fn moving(path: &Path) -> Result<Lock> {
     Lock::wait(lock_name(parent(path), file_name(path)?), || Ok(()))
 }
 
-/// Removes a file, or a folder with all it holds; nothing there is fine.
+/// Removes a file, or a folder with its contents, if it exists.
 fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
@@ -231,7 +225,7 @@ fn exists(path: &Path) -> Result<bool> {
     }
 }
 
-/// Syncs every file below `folder`, and every folder after what it holds. Links are left alone.
+/// Syncs every file below `folder`, and every folder after its contents. Skips links.
 fn sync_tree(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
@@ -240,7 +234,7 @@ fn sync_tree(folder: &Path) -> Result<()> {
         if kind.is_dir() {
             sync_tree(&path)?;
         } else if kind.is_file() {
-            // Windows syncs only what is open for writing; elsewhere that would refuse a read-only file.
+            // Windows syncs only files open for writing; other systems would refuse a read-only file then.
             let file = OpenOptions::new().read(true).write(cfg!(windows)).open(&path);
             file.and_then(|file| file.sync_all()).map_err(|e| Error::io(&path, e))?;
         }
@@ -252,13 +246,13 @@ fn sync_tree(folder: &Path) -> Result<()> {
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> Result<()> {
     match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some network file systems have no such thing; a rename there is as durable as it gets.
+        // Some network file systems cannot sync a folder.
         Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         synced => synced.map_err(|e| Error::io(folder, e)),
     }
 }
 
-/// Folders cannot be synced here; the system writes their names out by itself.
+/// Folders cannot be synced here.
 #[cfg(not(unix))]
 fn sync_folder(_folder: &Path) -> Result<()> {
     Ok(())
@@ -274,11 +268,11 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn file_name(path: &Path) -> Result<&OsStr> {
-    let nameless = || Error::io(path, io::Error::new(io::ErrorKind::InvalidInput, "the path ends in no name"));
-    path.file_name().ok_or_else(nameless)
+    let no_name = || Error::io(path, io::Error::new(io::ErrorKind::InvalidInput, "the path ends in no name"));
+    path.file_name().ok_or_else(no_name)
 }
 
-/// Where the folder `path` is on its way out.
+/// The name of the folder `path` while it is being replaced.
 fn outgoing(path: &Path) -> Result<PathBuf> {
     let mut name = OsString::from(OUTGOING);
     name.push(file_name(path)?);

@@ -31,6 +31,7 @@ pub mod formats;
 pub mod model;
 pub mod observer;
 pub mod ops;
+pub mod pipelines;
 pub mod report;
 pub mod settings;
 pub mod sparsity;

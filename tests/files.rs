@@ -222,8 +222,8 @@ fn what_goes_wrong_in_a_folder_being_built_is_told_by_its_final_place() {
 fn a_lock_has_one_holder_and_goes_with_it() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("lock");
-    let lock = Lock::take(&path).unwrap().unwrap();
-    let holder = Lock::take(&path).unwrap().unwrap_err();
+    let lock = Lock::acquire(&path).unwrap().unwrap();
+    let holder = Lock::acquire(&path).unwrap().unwrap_err();
     assert_eq!(holder.to_string(), format!("process {}", std::process::id()));
     let mut looks = 0;
     let stopped = Lock::wait(&path, || {
@@ -235,11 +235,11 @@ fn a_lock_has_one_holder_and_goes_with_it() {
     assert!(listing(dir.path()).is_empty());
     // What a killed process signed is nobody's.
     fs::write(&path, "77 elsewhere").unwrap();
-    let lock = Lock::take(&path).unwrap().unwrap();
+    let lock = Lock::acquire(&path).unwrap().unwrap();
     fs::write(&path, "77 elsewhere").unwrap();
-    assert_eq!(Lock::take(&path).unwrap().unwrap_err().to_string(), "process 77 on elsewhere");
+    assert_eq!(Lock::acquire(&path).unwrap().unwrap_err().to_string(), "process 77 on elsewhere");
     drop(lock);
-    assert!(matches!(Lock::take(dir.path().join("none/lock")), Err(Error::Io { .. })));
+    assert!(matches!(Lock::acquire(dir.path().join("none/lock")), Err(Error::Io { .. })));
 }
 
 fn sample() -> BTreeMap<String, HostTensor> {

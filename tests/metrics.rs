@@ -285,3 +285,18 @@ fn bytes_are_told_in_the_largest_unit_that_fits() {
         assert_eq!(human_bytes(bytes), text);
     }
 }
+
+#[test]
+fn a_value_can_be_added_to_the_last_line() {
+    let dir = tempdir().unwrap();
+    let mut metrics = Metrics::open(dir.path(), None).unwrap();
+    metrics.log(1, &[("loss", 3.0)]).unwrap();
+    metrics.log(2, &[("loss", 2.0)]).unwrap();
+    metrics.amend(2, "validation_loss", 2.5).unwrap();
+    metrics.amend(2, "grad \"rms\"", f64::NAN).unwrap();
+    metrics.log(3, &[("loss", 1.0)]).unwrap();
+    let lines = read(dir.path()).unwrap();
+    assert_eq!(lines.iter().map(|line| line.step).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(lines.iter().map(|line| line.get("validation_loss")).collect::<Vec<_>>(), [None, Some(2.5), None]);
+    assert!(lines[1].has("grad \"rms\"") && lines[1].get("grad \"rms\"").is_none());
+}

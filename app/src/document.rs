@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use gossamer::circuits::{Circuit, Counts, LossSet, Losses, ModelRef, Statistics, TokenRef};
 use gossamer::formats::{ModelFiles, Payload};
-use gossamer::model::{Report, expect_model, inspect};
+use gossamer::model::{WeightReport, expect_model, inspect};
 use gossamer::text::notation;
 use gossamer::text::tokenizer::Tokenizer;
 
@@ -34,7 +34,7 @@ pub enum Contents {
     /// A published circuit. Its statistics are those of the document.
     Published(Box<Payload>),
     /// A model without circuits; the document's circuit is empty.
-    Model(Box<Report>),
+    Model(Box<WeightReport>),
 }
 
 impl Document {

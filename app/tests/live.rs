@@ -16,7 +16,7 @@ use gossamer::circuits::labels::token;
 use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, TokenRef, mean_activations};
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, load_tensors, save_tensors};
-use gossamer::model::{Edit, Model, ModelConfig, Parameters, ranked};
+use gossamer::model::{Edit, Model, ModelConfig, Parameters, Site, SiteKind, ranked};
 use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
@@ -36,7 +36,7 @@ struct Run {
     bridges: Bridges,
     tokenizer: Tokenizer,
     circuit: Circuit,
-    means: BTreeMap<String, Vec<f32>>,
+    means: BTreeMap<Site, Vec<f32>>,
 }
 
 fn model(seed: u64, d_model: usize) -> Model {
@@ -90,7 +90,7 @@ impl Run {
         let text = sequences(python::documents(0).map(Ok), &tokenizer, 96, 960).unwrap();
         let means = mean_activations(&model, &text, &Observer::default()).unwrap();
         let tensor = |mean: &Vec<f32>| HostTensor { shape: vec![mean.len()], data: mean.clone() };
-        let tensors = means.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
+        let tensors = means.iter().map(|(site, mean)| (site.to_string(), tensor(mean))).collect();
         let about = [("model".to_string(), hash.clone())].into();
         save_tensors(circuits.join("means.safetensors"), &tensors, Some(about)).unwrap();
 
@@ -98,7 +98,7 @@ impl Run {
         circuit.model = ModelRef::new("somewhere", hash, &model.config);
         let entry = |node: &&str| {
             let mut entry = NodeEntry::new(node.parse().unwrap(), &circuit.model);
-            entry.mean = means[&entry.site][entry.index].into();
+            entry.mean = means[&entry.node().site()][entry.index].into();
             entry
         };
         circuit.nodes = NODES.iter().map(entry).collect();
@@ -203,7 +203,7 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
     let tokens = run.tokenizer.encode("y = (7").unwrap();
     assert_eq!(harness.state().live().unwrap().answer().unwrap().tokens.len(), tokens.len());
     // The largest activations of a site, at the last token and at another one.
-    let want = run.ask("y = (7", &[]).sites["0.attn.act_in"].data.clone();
+    let want = run.ask("y = (7", &[]).sites[&SiteKind::AttnIn.at(0)].data.clone();
     for at in [tokens.len() - 1, 0] {
         if at == 0 {
             let first = run.tokenizer.token_str(tokens[0]).unwrap();
@@ -289,7 +289,7 @@ fn a_node_tells_its_activation_and_where_its_head_looks() {
     let tokens = run.tokenizer.encode(&task.clean).unwrap();
     let want = run.ask(&task.clean, &[]);
     let last = (tokens.len() - 1) * 16 + 3;
-    let said = format!(": {:+.3}", want.sites["0.attn.act_in"].data[last]);
+    let said = format!(": {:+.3}", want.sites[&SiteKind::AttnIn.at(0)].data[last]);
     harness.get_by_label(NODES[0]).hover();
     harness.run();
     let told = harness.get_by_label_contains("in the prompt, at").accesskit_node().value().unwrap();
@@ -300,7 +300,10 @@ fn a_node_tells_its_activation_and_where_its_head_looks() {
     assert_eq!(harness.state().view().unwrap().selected, Some(Item::Node(NODES[1].parse().unwrap())));
     // Channel 9 of 16 is in the second of two heads.
     assert!(harness.get_all_by_label("attention of head 1 in layer 0").count() >= 1);
-    let pattern = run.model.attention_pattern(0, 1, &want.sites["0.attn.q"], &want.sites["0.attn.k"]).unwrap();
+    let pattern = run
+        .model
+        .attention_pattern(0, 1, &want.sites[&SiteKind::AttnQ.at(0)], &want.sites[&SiteKind::AttnK.at(0)])
+        .unwrap();
     let row = &pattern[(tokens.len() - 1) * tokens.len()..];
     let most = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
     let text = |at: usize| run.tokenizer.token_str(tokens[at]).unwrap();

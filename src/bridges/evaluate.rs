@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::objective::{Batches, Objective};
 use crate::device::{Device, Tensor};
-use crate::model::{Batch, Model, Weights, first_not_finite, means, site_pattern};
+use crate::model::{Batch, Model, Weights, first_not_finite, means};
 use crate::observer::Stage;
 use crate::ops::concat;
 use crate::tape::{Tape, Var};
@@ -86,7 +86,7 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         total.sparse_kl += weight * spliced.sparse_kl;
         for (site, (sum, part)) in total.sites.iter_mut().zip(&spliced.sites).enumerate() {
             sum.site = site;
-            sum.name = objective.sparse.config.residual_site(site);
+            sum.name = objective.sparse.config.residual_site(site).to_string();
             sum.nmse_enc += weight * part.nmse_enc;
             sum.nmse_dec += weight * part.nmse_dec;
             for (sum, part) in [(&mut sum.d2s, part.d2s), (&mut sum.s2d, part.s2d)] {
@@ -242,8 +242,9 @@ fn site_means<'a>(
         objective.observer.check()?;
         Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
     });
-    let mut means = means(model, batches, &site_pattern(r"(resid_in|resid_mid|final_resid)$")?)?;
-    let sites = (0..model.config.residual_sites()).map(|site| means.remove(&model.config.residual_site(site)));
+    let sites: Vec<_> = (0..model.config.residual_sites()).map(|site| model.config.residual_site(site)).collect();
+    let mut means = means(model, batches, &sites)?;
+    let sites = sites.iter().map(|site| means.remove(site));
     let sites = sites.collect::<Option<Vec<_>>>();
     sites.ok_or_else(|| Error::shape("bridges", "a site was not visited"))
 }

@@ -15,8 +15,8 @@ use super::Bridges;
 use crate::device::Tensor;
 use crate::files::HostTensor;
 use crate::model::{
-    Batch, Edit, Hooks, Interventions, Model, ModelConfig, NoHooks, Pass, Recorder, Weights, first_not_finite,
-    probabilities, site_pattern,
+    Batch, Edit, Hooks, Interventions, Model, ModelConfig, NoHooks, Pass, Recorder, Site, SiteKind, Weights,
+    first_not_finite, probabilities,
 };
 use crate::observer::Observer;
 use crate::tape::{Tape, Var};
@@ -24,6 +24,9 @@ use crate::{Error, Result};
 
 /// Logits that are computed at once at most: more copies of a prompt run one after the other.
 const LOGITS_AT_ONCE: usize = 1 << 24;
+
+/// What sublayers read.
+const INPUTS: [SiteKind; 2] = [SiteKind::AttnIn, SiteKind::MlpIn];
 
 /// A channel of the sparse model that reads the residual stream: channel 17 of `3.attn.act_in` or of `3.mlp.act_in`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,10 +38,9 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// The name of the place where the sublayer reads.
-    pub fn site(&self) -> String {
-        let part = if self.sublayer.is_multiple_of(2) { "attn" } else { "mlp" };
-        format!("{}.{part}.act_in", self.sublayer / 2)
+    /// The site that the sublayer reads.
+    pub fn site(&self) -> Site {
+        INPUTS[self.sublayer % 2].at(self.sublayer / 2)
     }
 
     /// Complains unless the model of `config` has this channel, and it stands for one of the residual stream.
@@ -288,14 +290,14 @@ impl<'a> Steering<'a> {
     /// # Errors
     /// [`Error::Shape`] for a prompt that it cannot read; otherwise the device's.
     pub fn read(&self, prompt: &[u32]) -> Result<Reading> {
-        let mut recorder = inputs()?;
+        let mut recorder = self.inputs();
         let batch = self.run_sparse(prompt, &mut recorder)?;
-        let read = |(site, input): &(String, Var)| {
+        let read = |(&site, input): (&Site, &Var)| {
             let input = input.value().read()?;
-            self.check_sparse((site, &input), &batch, &mut NoHooks)?;
+            self.check_sparse(site, &input, &batch, &mut NoHooks)?;
             Ok(input)
         };
-        let inputs = recorder.sites.iter().map(read).collect::<Result<_>>()?;
+        let inputs = recorder.values.iter().map(read).collect::<Result<_>>()?;
         Ok(Reading { tokens: prompt.to_vec(), inputs })
     }
 
@@ -306,8 +308,11 @@ impl<'a> Steering<'a> {
     /// [`Error::Config`] naming an edit that cannot be made; otherwise those of [`Steering::read`].
     pub fn edited(&self, prompt: &[u32], edits: &[Edit], donor: Option<&[u32]>) -> Result<Change> {
         let config = &self.sparse.config;
-        if let Some(edit) = edits.iter().find(|edit| !edit.site.ends_with(".act_in")) {
-            return Err(Error::config(&edit.site, "only attn.act_in and mlp.act_in lead into the dense model"));
+        if let Some(edit) = edits.iter().find(|edit| !edit.sites.kind().is_some_and(|kind| INPUTS.contains(&kind))) {
+            return Err(Error::config(
+                edit.sites.to_string(),
+                "only attn.act_in and mlp.act_in lead into the dense model",
+            ));
         }
         let donated = match donor {
             None => BTreeMap::new(),
@@ -337,15 +342,20 @@ impl<'a> Steering<'a> {
 
     /// What every sublayer reads, before and after `edits`.
     fn record(&self, prompt: &[u32], edits: &mut Interventions) -> Result<Vec<(Vec<f32>, Vec<f32>)>> {
-        let (mut before, mut after) = (inputs()?, inputs()?);
+        let (mut before, mut after) = (self.inputs(), self.inputs());
         let batch = self.run_sparse(prompt, &mut (&mut before, (&mut *edits, &mut after)))?;
-        let mut read = |((site, before), (_, after)): (&(String, Var), &(String, Var))| {
+        let mut read = |((&site, before), after): ((&Site, &Var), &Var)| {
             let (before, after) = (before.value().read()?, after.value().read()?);
-            self.check_sparse((site, &before), &batch, &mut *edits)?;
-            self.check_sparse((site, &after), &batch, &mut *edits)?;
+            self.check_sparse(site, &before, &batch, &mut *edits)?;
+            self.check_sparse(site, &after, &batch, &mut *edits)?;
             Ok((before, after))
         };
-        before.sites.iter().zip(&after.sites).map(&mut read).collect()
+        before.values.iter().zip(after.values.values()).map(&mut read).collect()
+    }
+
+    /// Records what every sublayer reads.
+    fn inputs(&self) -> Recorder {
+        Recorder::of(self.sparse.config.sites_of(&INPUTS))
     }
 
     fn run_sparse(&self, prompt: &[u32], sites: &mut dyn Hooks) -> Result<Batch> {
@@ -354,8 +364,8 @@ impl<'a> Steering<'a> {
         logits.map(|_| batch).map_err(|e| e.in_model("sparse"))
     }
 
-    fn check_sparse(&self, number: (&str, &[f32]), batch: &Batch, sites: &mut dyn Hooks) -> Result<()> {
-        self.sparse.check_finite(number, &self.sparse_weights, batch, sites).map_err(|e| e.in_model("sparse"))
+    fn check_sparse(&self, site: Site, values: &[f32], batch: &Batch, hooks: &mut dyn Hooks) -> Result<()> {
+        self.sparse.check_finite(site, values, &self.sparse_weights, batch, hooks).map_err(|e| e.in_model("sparse"))
     }
 
     /// The dense model's probabilities of the token after `prompt`, by id, under each of several changes. All copies share the layers
@@ -396,7 +406,7 @@ impl<'a> Steering<'a> {
             if !checked {
                 self.run(prompt, changes, true)?;
             }
-            Err(self.dense.not_finite("logits", value, None))
+            Err(self.dense.not_finite("logits".into(), value, None))
         };
         logits.chunks_exact(prompt.len() * vocab).map(last).collect()
     }
@@ -430,7 +440,7 @@ impl<'a> Steering<'a> {
 }
 
 /// By site: its sublayer, and what is added there, `(copies, T, width)`.
-struct Shifts(BTreeMap<String, (usize, Tensor)>);
+struct Shifts(BTreeMap<Site, (usize, Tensor)>);
 
 impl Shifts {
     fn first(&self) -> Option<usize> {
@@ -439,17 +449,12 @@ impl Shifts {
 }
 
 impl Hooks for Shifts {
-    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        match self.0.get(name) {
+    fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        match self.0.get(&site) {
             Some((_, shift)) => tape.add(&value, &Var::constant(shift.clone())),
             None => Ok(value),
         }
     }
-}
-
-/// Writes down what every sublayer reads.
-fn inputs() -> Result<Recorder> {
-    Ok(Recorder::matching(site_pattern(r"\.act_in$")?))
 }
 
 /// Of the residual stream before every sublayer, averaged over all tokens.
@@ -458,11 +463,11 @@ fn root_mean_squares(model: &Model, weights: &Weights, reference: &[Vec<u32>]) -
     let mut tokens = 0;
     for sequence in reference {
         let batch = Batch::new(&model.device, &model.config, sequence, 1)?;
-        let mut recorder = Recorder::matching(site_pattern(r"\.resid_(in|mid)$")?);
+        let mut recorder = Recorder::of(model.config.sites_of(&[SiteKind::ResidIn, SiteKind::ResidMid]));
         model.forward(&mut Tape::new(), weights, &batch, &mut recorder)?;
-        for (sum, (site, stream)) in sums.iter_mut().zip(&recorder.sites) {
+        for (sum, (site, stream)) in sums.iter_mut().zip(&recorder.values) {
             let stream = stream.value().read()?;
-            model.check_finite((site, &stream), weights, &batch, &mut NoHooks)?;
+            model.check_finite(site, &stream, weights, &batch, &mut NoHooks)?;
             let rows = stream.chunks_exact(model.config.d_model);
             *sum += rows.map(|row| root_mean_square(row, !model.config.rms_norm)).sum::<f64>();
         }

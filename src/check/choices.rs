@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use super::golden::Case;
 use crate::files::{parse_ids, parse_names};
-use crate::model::{Hooks, Kind, Parameter};
+use crate::model::{Hooks, Kind, LinearLayer, Parameter, Site, SiteKind};
 use crate::ops::abs_topk;
 use crate::ops::weight_topk::Neurons;
 use crate::sparsity::{self, Schedule};
@@ -91,20 +91,36 @@ pub(super) struct KeptZeros<'a, S> {
 }
 
 impl<S: Hooks> Hooks for KeptZeros<'_, S> {
-    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        self.inner.on_activation(tape, name, value)
+    fn on_start(&mut self, lengths: &[usize]) {
+        self.inner.on_start(lengths);
     }
 
-    fn on_topk(&mut self, tape: &mut Tape, place: &str, x: &Var, k: usize) -> Result<Var> {
-        let Some(zeros) = self.choices.0.get(&format!("{}/{place}", self.step)) else {
-            return self.inner.on_topk(tape, place, x, k);
+    fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        self.inner.on_activation(tape, site, value)
+    }
+
+    fn on_linear(
+        &mut self,
+        tape: &mut Tape,
+        layer: usize,
+        linear: LinearLayer,
+        input: &Var,
+        output: Var,
+    ) -> Result<Var> {
+        self.inner.on_linear(tape, layer, linear, input, output)
+    }
+
+    fn on_topk(&mut self, tape: &mut Tape, layer: usize, kind: SiteKind, x: &Var, k: usize) -> Result<Var> {
+        let name = kind.topk_name().unwrap_or_default();
+        let Some(zeros) = self.choices.0.get(&format!("{}/{layer}.{name}", self.step)) else {
+            return self.inner.on_topk(tape, layer, kind, x, k);
         };
         let y = abs_topk::forward(x.value(), k)?.y;
         let mut kept: Vec<bool> = y.read()?.iter().map(|v| *v != 0.0).collect();
         for &i in zeros {
             match kept.get_mut(i as usize) {
                 Some(kept) => *kept = true,
-                None => return Err(Error::shape("choices", format!("{place} has no entry {i}"))),
+                None => return Err(Error::shape("choices", format!("{layer}.{name} has no entry {i}"))),
             }
         }
         let mut vars = tape.record(&[x], vec![y], move |mut dout, _| {

@@ -5,7 +5,7 @@ use super::golden::Case;
 use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, largest, relative_norm};
 use crate::Result;
 use crate::device::{Device, Tensor};
-use crate::model::{Batch, Kind, Recorder, Weights};
+use crate::model::{Batch, Kind, LossOutput, Recorder, Weights};
 use crate::tape::Tape;
 
 pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
@@ -17,15 +17,15 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let mut tape = Tape::new();
     let weights = Weights::new(&model, &mut tape, |kind| kind != Kind::LogitsBias, &[]);
     let choices = Choices::of(case)?;
-    let mut sites = choices.at(0, Recorder { gradients: true, ..Default::default() });
-    let (loss, _, logits) = model.loss(&mut tape, &weights, &batch, &mut sites)?;
+    let mut sites = choices.at(0, Recorder::with_gradients(model.config.sites()));
+    let LossOutput { loss, logits, .. } = model.forward_loss(&mut tape, &weights, &batch, &mut sites)?;
     tape.backward(&loss, device.upload("seed", &[1], &[1.0])?)?;
 
     let mut losses = Worst::new("loss", LOSS);
     let mut activations = Worst::new("logits, activations", ACTIVATION);
     let mut gradients = Worst::new("gradients", GRADIENT);
     let mut site_gradients = Worst::new("activation gradients", GRADIENT);
-    let sites: std::collections::HashMap<_, _> = sites.inner.sites.into_iter().collect();
+    let by_name = |name: &str| sites.inner.values.get(&name.parse().ok()?);
     for (name, want) in &expected {
         let read = |tensor: Option<&Tensor>| match tensor {
             Some(tensor) if tensor.shape() == want.shape => tensor.read().map_err(|e| e.to_string()),
@@ -46,9 +46,9 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
                 }),
             ),
             None if name == "logits" => activations.see(name, activation(Some(logits.value()))),
-            Some(("act", site)) => activations.see(site, activation(sites.get(site).map(|v| v.value()))),
+            Some(("act", site)) => activations.see(site, activation(by_name(site).map(|v| v.value()))),
             Some(("act_grad", site)) => {
-                let tensor = sites.get(site).and_then(|v| tape.take_gradient(v));
+                let tensor = by_name(site).and_then(|v| tape.take_gradient(v));
                 site_gradients.see(site, gradient(tensor));
             }
             Some(("grad", parameter)) => {

@@ -20,7 +20,7 @@ use super::search::{CircuitSearch, TEST_STREAM};
 use super::tasks::{Split, Task};
 use super::{Calibration, Circuit, LogitDiffs, Node};
 use crate::files::versioned::{self, Versioned, finite};
-use crate::model::{Hooks, Recorder};
+use crate::model::{Hooks, Recorder, Site};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -79,21 +79,21 @@ pub struct BinaryLoss {
 }
 
 /// Makes steps while a model runs.
-pub struct BinarySteps(BTreeMap<String, Vec<BinaryStep>>);
+pub struct BinarySteps(BTreeMap<Site, Vec<BinaryStep>>);
 
 impl BinarySteps {
     /// Makes `steps`, of different nodes.
     pub fn new(steps: &[BinaryStep]) -> Self {
         let mut sites: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        steps.iter().for_each(|step| sites.entry(site(step.node)).or_default().push(*step));
+        steps.iter().for_each(|step| sites.entry(step.node.site()).or_default().push(*step));
         Self(sites)
     }
 }
 
 impl Hooks for BinarySteps {
     /// The value goes through the host; there is no way back.
-    fn on_activation(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        let Some(steps) = self.0.get(name) else { return Ok(value) };
+    fn on_activation(&mut self, _: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        let Some(steps) = self.0.get(&site) else { return Ok(value) };
         let tensor = value.value();
         let mut values = tensor.read()?;
         let width = tensor.shape().last().copied().unwrap_or(1).max(1);
@@ -108,10 +108,6 @@ impl Hooks for BinarySteps {
         }
         Ok(Var::constant(tensor.device().upload("binary activations", tensor.shape(), &values)?))
     }
-}
-
-fn site(node: Node) -> String {
-    format!("{}.{}", node.layer, node.kind.site())
 }
 
 impl CircuitScorer<'_> {
@@ -150,14 +146,13 @@ impl CircuitScorer<'_> {
     /// The ranges of a node's activations over all positions and over the prompts' last positions, with `steps` made before it.
     fn ranges_of(&self, node: Node, keep: &[bool], steps: &[BinaryStep]) -> Result<[(f32, f32); 2]> {
         let (model, weights) = self.model;
-        let mut sites = ((self.nodes.keep(keep)?, BinarySteps::new(steps)), Recorder::default());
-        sites.1.pattern = Some(crate::model::site_pattern(&format!("^{}$", site(node).replace('.', r"\.")))?);
+        let mut sites = ((self.nodes.keep(keep)?, BinarySteps::new(steps)), Recorder::of([node.site()]));
         self.task_batch.logit_diffs_on_tape(model, weights, &mut Tape::new(), &mut sites)?;
         let missing = || Error::Text(format!("the model has no node {node}"));
-        let (_, value) = sites.1.sites.first().ok_or_else(missing)?;
+        let value = sites.1.values.get(&node.site()).ok_or_else(missing)?;
         let values = value.value().read()?;
         let mut again = (self.nodes.keep(keep)?, BinarySteps::new(steps));
-        self.task_batch.check_finite((&site(node), &values), model, weights, &mut again)?;
+        self.task_batch.check_finite((&node.site().to_string(), &values), model, weights, &mut again)?;
         let &[_, padded, width] = value.value().shape() else { return Err(missing()) };
         let mut ranges = [(f32::MAX, f32::MIN); 2];
         for (b, &length) in self.task_batch.lengths().iter().enumerate() {

@@ -51,7 +51,7 @@ fn check_node(circuit: &Circuit, entry: &NodeEntry) -> Result<(), String> {
     if node.index >= model.width(node.kind) {
         return Err(format!("node {node}: the site has {} channels", model.width(node.kind)));
     }
-    let site = format!("{}.{}", node.layer, node.kind.site());
+    let site = node.site().to_string();
     if entry.site != site {
         return Err(format!("node {node}: its `site` is `{}`, not `{site}`", entry.site));
     }

@@ -1,13 +1,13 @@
 //! Gathers [activation statistics](super::statistics) in two passes over the sequences: moments and quantiles, then histograms and snippets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::statistics::{Activations, BINS, End, NodeStatistics, QUANTILES, SNIPPETS, Snippet, WINDOW};
 use super::{Layout, Node};
-use crate::model::{Batch, Model, NoHooks, Recorder, Weights, site_pattern};
+use crate::model::{Batch, Model, NoHooks, Recorder, Site, Weights};
 use crate::observer::{Observer, Stage};
 use crate::tape::Tape;
 use crate::{Error, Result};
@@ -137,9 +137,7 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], visit: &mut Visit, obser
     if nodes.is_empty() {
         return Ok(());
     }
-    let site = |node: &Node| format!("{}.{}", node.layer, node.kind.site());
-    let names: Vec<String> = nodes.iter().map(|node| site(node).replace('.', r"\.")).collect();
-    let pattern = site_pattern(&format!("^(?:{})$", names.join("|")))?;
+    let sites: BTreeSet<Site> = nodes.iter().map(Node::site).collect();
     let weights = Weights::constant(model, &[]);
     for (at, chunk) in set.chunks(BATCH).enumerate() {
         let (done, total) = ((at * BATCH) as u64, Some(set.len() as u64));
@@ -153,13 +151,13 @@ fn run(model: &Model, nodes: &[Node], set: &[Vec<u32>], visit: &mut Visit, obser
         };
         let tokens: Vec<u32> = chunk.iter().flat_map(padded).collect();
         let batch = Batch::new(&model.device, &model.config, &tokens, chunk.len())?;
-        let mut recorder = Recorder::matching(pattern.clone());
+        let mut recorder = Recorder::of(sites.iter().copied());
         model.forward(&mut Tape::new(), &weights, &batch, &mut recorder)?;
-        for (name, value) in recorder.sites {
+        for (recorded, value) in recorder.values {
             let values = value.value().read()?;
-            model.check_finite((&name, &values), &weights, &batch, &mut NoHooks)?;
+            model.check_finite(recorded, &values, &weights, &batch, &mut NoHooks)?;
             let width = values.len() / (chunk.len() * longest).max(1);
-            for (n, node) in nodes.iter().enumerate().filter(|(_, node)| site(node) == name) {
+            for (n, node) in nodes.iter().enumerate().filter(|(_, node)| node.site() == recorded) {
                 for (b, sequence) in chunk.iter().enumerate() {
                     let rows = (b * longest)..(b * longest + sequence.len());
                     let column: Vec<f32> = rows.map(|row| values[row * width + node.index] + 0.0).collect();

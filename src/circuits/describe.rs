@@ -49,7 +49,7 @@ impl CircuitSearch<'_> {
             let head = node.kind.has_heads().then(|| self.model.config.head_width());
             let [clean, counterfactual] = ranges[&n];
             nodes.push(NodeEntry {
-                site: format!("{}.{}", node.layer, node.kind.site()),
+                site: node.site().to_string(),
                 layer: node.layer,
                 kind: node.kind,
                 index: node.index,
@@ -116,12 +116,17 @@ impl CircuitSearch<'_> {
         let mut sites = (self.nodes.keep(keep)?, Recorder::default());
         task_batch.logit_diffs_on_tape(self.model, &self.weights(), &mut Tape::new(), &mut sites)?;
         let mut ranges = BTreeMap::new();
-        for (site, value) in &sites.1.sites {
+        for (&site, value) in &sites.1.values {
             let Some(block) = self.nodes.layout.block(site).filter(|block| keep[block.range()].contains(&true)) else {
                 continue;
             };
             let values = value.value().read()?;
-            task_batch.check_finite((site, &values), self.model, &self.weights(), &mut self.nodes.keep(keep)?)?;
+            task_batch.check_finite(
+                (&site.to_string(), &values),
+                self.model,
+                &self.weights(),
+                &mut self.nodes.keep(keep)?,
+            )?;
             let padded = values.len() / (task_batch.lengths().len() * block.width).max(1);
             for n in block.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {

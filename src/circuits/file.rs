@@ -364,7 +364,7 @@ impl NodeEntry {
     pub fn new(node: Node, model: &ModelRef) -> Self {
         let head = model.head(node);
         Self {
-            site: format!("{}.{}", node.layer, node.kind.site()),
+            site: node.site().to_string(),
             layer: node.layer,
             kind: node.kind,
             index: node.index,

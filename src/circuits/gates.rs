@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Layout, SiteBlock};
 use crate::device::{Device, Tensor};
-use crate::model::{Hooks, first_not_finite};
+use crate::model::{Hooks, Site, first_not_finite};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -30,7 +30,7 @@ impl Nodes {
     ///
     /// # Errors
     /// [`Error::Text`] naming a site whose means are missing, not one a channel or not finite.
-    pub fn new(layout: Layout, means: &BTreeMap<String, Vec<f32>>, device: &Device) -> Result<Self> {
+    pub fn new(layout: Layout, means: &BTreeMap<Site, Vec<f32>>, device: &Device) -> Result<Self> {
         let (mut flat, mut tensors) = (Vec::with_capacity(layout.len()), Vec::new());
         for SiteBlock { site, width, .. } in layout.blocks() {
             let Some(mean) = means.get(site).filter(|mean| mean.len() == *width) else {
@@ -117,8 +117,8 @@ impl Gates<'_> {
 }
 
 impl Hooks for Gates<'_> {
-    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        let place = self.nodes.layout.blocks().iter().position(|block| block.site == name);
+    fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        let place = self.nodes.layout.blocks().iter().position(|block| block.site == site);
         match place.and_then(|at| Some((self.gates[at].as_ref()?, &self.nodes.tensors[at]))) {
             Some((tau, mean)) => tape.gate(&value, tau, mean, self.temperature),
             None => Ok(value),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Gates, Layout, Node, NodeKind};
 use crate::Result;
 use crate::files::HostTensor;
-use crate::model::{Hooks, Model};
+use crate::model::{Hooks, LinearLayer, Model, Site};
 use crate::tape::{Tape, Var};
 
 /// A weight between two nodes.
@@ -29,15 +29,15 @@ pub struct Graph {
 }
 
 /// The linear layer that makes a node: its name within a layer, the kind of nodes it reads, and which row the node is.
-fn producer(node: Node, attention_width: usize) -> Option<(&'static str, NodeKind, usize)> {
+fn producer(node: Node, attention_width: usize) -> Option<(LinearLayer, NodeKind, usize)> {
     let row = node.index;
     match node.kind {
-        NodeKind::AttnQ => Some(("attn.c_attn", NodeKind::AttnIn, row)),
-        NodeKind::AttnK => Some(("attn.c_attn", NodeKind::AttnIn, attention_width + row)),
-        NodeKind::AttnV => Some(("attn.c_attn", NodeKind::AttnIn, 2 * attention_width + row)),
-        NodeKind::AttnOut => Some(("attn.c_proj", NodeKind::AttnV, row)),
-        NodeKind::MlpNeuron => Some(("mlp.c_fc", NodeKind::MlpIn, row)),
-        NodeKind::MlpOut => Some(("mlp.c_proj", NodeKind::MlpNeuron, row)),
+        NodeKind::AttnQ => Some((LinearLayer::AttnIn, NodeKind::AttnIn, row)),
+        NodeKind::AttnK => Some((LinearLayer::AttnIn, NodeKind::AttnIn, attention_width + row)),
+        NodeKind::AttnV => Some((LinearLayer::AttnIn, NodeKind::AttnIn, 2 * attention_width + row)),
+        NodeKind::AttnOut => Some((LinearLayer::AttnOut, NodeKind::AttnV, row)),
+        NodeKind::MlpNeuron => Some((LinearLayer::MlpIn, NodeKind::MlpIn, row)),
+        NodeKind::MlpOut => Some((LinearLayer::MlpOut, NodeKind::MlpNeuron, row)),
         NodeKind::AttnIn | NodeKind::MlpIn => None,
     }
 }
@@ -53,7 +53,7 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
     for &to in &kept {
         let Some((layer, kind, row)) = producer(to, model.config.attention_width()) else { continue };
         let mut tensor = |part: &str| -> Result<Option<HostTensor>> {
-            let name = format!("transformer.h.{}.{layer}.{part}", to.layer);
+            let name = format!("transformer.h.{}.{}.{part}", to.layer, layer.name());
             if !read.contains_key(&name) {
                 let host = model.parameters.get(&name).map(|p| p.read()).transpose()?;
                 read.insert(name.clone(), host);
@@ -80,7 +80,8 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
 /// A forward pass through gates in which one edge carries nothing but the mean of what it would carry.
 pub struct EdgeAblation<'a> {
     gates: Gates<'a>,
-    layer: String,
+    layer: usize,
+    linear: LinearLayer,
     row: usize,
     column: usize,
     weight: f32,
@@ -89,20 +90,19 @@ pub struct EdgeAblation<'a> {
 impl<'a> EdgeAblation<'a> {
     /// Cuts `edge` of `model` beside what `gates` do.
     pub fn new(model: &Model, gates: Gates<'a>, edge: Edge) -> Option<Self> {
-        let (layer, _, row) = producer(edge.to, model.config.attention_width())?;
-        let layer = format!("{}.{layer}", edge.to.layer);
-        Some(Self { gates, layer, row, column: edge.from.index, weight: edge.weight })
+        let (linear, _, row) = producer(edge.to, model.config.attention_width())?;
+        Some(Self { gates, layer: edge.to.layer, linear, row, column: edge.from.index, weight: edge.weight })
     }
 }
 
 impl Hooks for EdgeAblation<'_> {
-    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        self.gates.on_activation(tape, name, value)
+    fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        self.gates.on_activation(tape, site, value)
     }
 
     /// For values, what an edge carries is what attention made of them.
-    fn on_linear(&mut self, _: &mut Tape, name: &str, input: &Var, output: Var) -> Result<Var> {
-        if name != self.layer {
+    fn on_linear(&mut self, _: &mut Tape, layer: usize, linear: LinearLayer, input: &Var, output: Var) -> Result<Var> {
+        if (layer, linear) != (self.layer, self.linear) {
             return Ok(output);
         }
         let (x, mut y) = (input.value().read()?, output.value().read()?);

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::File`] naming the process that has them; [`Error::Io`] where the folder cannot be written to.
 pub fn lock(folder: &Path, task: &str) -> Result<Lock> {
-    Lock::take(folder.join(format!(".{task}.lock")))?.map_err(|holder| {
+    Lock::acquire(folder.join(format!(".{task}.lock")))?.map_err(|holder| {
         let message = format!(
             "{holder} is looking for this circuit: wait until it has ended, stop it, or choose another folder (--out)"
         );

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::Circuit;
+use super::NodeKind;
 use crate::files::{HostTensor, load_metadata, load_tensors, save_tensors};
-use crate::model::{Batch, Model, NotFinite, means, site_pattern};
+use crate::model::{Batch, Model, NotFinite, Site, means};
 use crate::observer::{Observer, Stage};
 use crate::text::corpus::{Source, fingerprint};
 use crate::text::python;
@@ -27,14 +28,14 @@ pub fn mean_activations(
     model: &Model,
     sequences: &[Vec<u32>],
     observer: &Observer,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     let batch = |(at, chunk): (usize, &[Vec<u32>])| {
         let (done, total) = ((at * BATCH) as u64, Some(sequences.len() as u64));
         observer.advance(&Stage { name: "measuring mean activations", done, total, unit: "sequences" })?;
         Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
     };
     let batches = sequences.chunks(BATCH).enumerate().map(batch);
-    means(model, batches, &site_pattern(r"\.(act_in|q|k|v|resid_delta|post_act)$")?)
+    means(model, batches, &model.config.sites_of(&NodeKind::ALL.map(NodeKind::site)))
 }
 
 /// For every site with nodes the means of its channels over `tokens` tokens of the text in `data`, or of generated Python if that names no
@@ -49,7 +50,7 @@ pub fn text_means(
     tokens: usize,
     kept: &Path,
     observer: &Observer,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     // By what is in the files: their names stay when they are edited.
     let text = match data.is_empty() {
         true => format!("generated Python, version {}", python::VERSION),
@@ -66,7 +67,7 @@ pub fn text_means(
     }
     let means = measured(model, tokenizer, data, tokens, observer)?;
     let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
-    let tensors = means.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
+    let tensors = means.iter().map(|(site, mean)| (site.to_string(), tensor(mean))).collect();
     save_tensors(kept, &tensors, Some(about))?;
     Ok(means)
 }
@@ -78,7 +79,7 @@ pub(super) fn measured(
     data: &[PathBuf],
     tokens: usize,
     observer: &Observer,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     let length = model.config.block_size;
     let sequences = match data.is_empty() {
         true => sequences(python::documents(0).map(Ok), tokenizer, length, tokens)?,
@@ -99,7 +100,7 @@ pub(super) fn measured(
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Io`] naming the file, where it is damaged.
-pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<String, Vec<f32>>>> {
+pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<Site, Vec<f32>>>> {
     let path = folder.join(MEANS);
     match load_metadata(&path).is_ok_and(|about| about.get("model").is_some_and(|found| found == hash)) {
         true => read(&path).map(Some),
@@ -107,12 +108,13 @@ pub fn stored_means(folder: &Path, hash: &str) -> Result<Option<BTreeMap<String,
     }
 }
 
-fn read(path: &Path) -> Result<BTreeMap<String, Vec<f32>>> {
+fn read(path: &Path) -> Result<BTreeMap<Site, Vec<f32>>> {
     let mut means = BTreeMap::new();
     for (site, tensor) in load_tensors(path)? {
         if let Some(found) = NotFinite::find(&site, &tensor.shape, &tensor.data) {
             return Err(Error::file(path, format!("{found}: remove the file, and the means are taken anew")));
         }
+        let site = site.parse().map_err(|e: Error| Error::file(path, e.to_string()))?;
         means.insert(site, tensor.data);
     }
     Ok(means)
@@ -123,9 +125,10 @@ impl Circuit {
     ///
     /// # Errors
     /// [`Error::Text`] naming a node whose mean is another one.
-    pub fn check_means(&self, means: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+    pub fn check_means(&self, means: &BTreeMap<Site, Vec<f32>>) -> Result<()> {
         for entry in &self.nodes {
-            let mean = means.get(&entry.site).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
+            let mean =
+                means.get(&entry.node().site()).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));
             let near = |mean: f64| (mean - entry.mean).abs() <= 1e-3 * (1.0 + entry.mean.abs());
             if !mean.is_some_and(near) {
                 let found = mean.map_or("none".into(), |mean| mean.to_string());

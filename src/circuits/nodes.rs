@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, Site, SiteKind};
 use crate::{Error, Result};
 
 /// Where in a layer a node is.
@@ -43,42 +43,28 @@ impl NodeKind {
         Self::MlpOut,
     ];
 
-    /// The site's name within a layer.
-    pub fn site(self) -> &'static str {
+    /// The kind of site whose channels the nodes are.
+    pub fn site(self) -> SiteKind {
         match self {
-            Self::AttnIn => "attn.act_in",
-            Self::AttnQ => "attn.q",
-            Self::AttnK => "attn.k",
-            Self::AttnV => "attn.v",
-            Self::AttnOut => "attn.resid_delta",
-            Self::MlpIn => "mlp.act_in",
-            Self::MlpNeuron => "mlp.post_act",
-            Self::MlpOut => "mlp.resid_delta",
+            Self::AttnIn => SiteKind::AttnIn,
+            Self::AttnQ => SiteKind::AttnQ,
+            Self::AttnK => SiteKind::AttnK,
+            Self::AttnV => SiteKind::AttnV,
+            Self::AttnOut => SiteKind::AttnOut,
+            Self::MlpIn => SiteKind::MlpIn,
+            Self::MlpNeuron => SiteKind::MlpNeuron,
+            Self::MlpOut => SiteKind::MlpOut,
         }
     }
 
     /// The published name of its mask.
     pub fn mask(self) -> &'static str {
-        match self {
-            Self::AttnIn => "attn_in",
-            Self::AttnQ => "attn_q",
-            Self::AttnK => "attn_k",
-            Self::AttnV => "attn_v",
-            Self::AttnOut => "attn_out",
-            Self::MlpIn => "mlp_in",
-            Self::MlpNeuron => "mlp_neuron",
-            Self::MlpOut => "mlp_out",
-        }
+        self.site().topk_name().unwrap_or_default()
     }
 
     /// How many channels a layer of `config` has there.
     pub fn width(self, config: &ModelConfig) -> usize {
-        match self {
-            Self::AttnIn | Self::MlpIn => config.input_width(),
-            Self::AttnQ | Self::AttnK | Self::AttnV => config.attention_width(),
-            Self::AttnOut | Self::MlpOut => config.d_model,
-            Self::MlpNeuron => config.mlp_width(),
-        }
+        self.site().width(config)
     }
 
     /// Whether its channels belong to heads.
@@ -98,6 +84,13 @@ pub struct Node {
     pub index: usize,
 }
 
+impl Node {
+    /// The site whose channel it is.
+    pub fn site(&self) -> Site {
+        self.kind.site().at(self.layer)
+    }
+}
+
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}[{}]", self.layer, self.kind.site(), self.index)
@@ -112,7 +105,7 @@ impl FromStr for Node {
         let parse = || {
             let (layer, rest) = text.split_once('.')?;
             let (site, index) = rest.strip_suffix(']')?.split_once('[')?;
-            let kind = NodeKind::ALL.into_iter().find(|kind| kind.site() == site)?;
+            let kind = NodeKind::ALL.into_iter().find(|kind| kind.site().name() == site)?;
             let node = Self { layer: layer.parse().ok()?, kind, index: index.parse().ok()? };
             (node.to_string() == text).then_some(node)
         };
@@ -139,8 +132,8 @@ pub struct SiteBlock {
     pub layer: usize,
     /// The place in the layer.
     pub kind: NodeKind,
-    /// The site's full name, `3.mlp.post_act`.
-    pub site: String,
+    /// The site.
+    pub site: Site,
     /// The number of its first node.
     pub start: usize,
     /// How many nodes it has.
@@ -168,7 +161,7 @@ impl Layout {
         for layer in 0..config.n_layer {
             for kind in NodeKind::ALL {
                 let width = kind.width(config);
-                blocks.push(SiteBlock { layer, kind, site: format!("{layer}.{}", kind.site()), start: len, width });
+                blocks.push(SiteBlock { layer, kind, site: kind.site().at(layer), start: len, width });
                 len += width;
             }
         }
@@ -190,8 +183,8 @@ impl Layout {
         self.len == 0
     }
 
-    /// The place that a site's name names, if it holds nodes.
-    pub fn block(&self, site: &str) -> Option<&SiteBlock> {
+    /// The slot of a site, if it holds nodes.
+    pub fn block(&self, site: Site) -> Option<&SiteBlock> {
         self.blocks.iter().find(|block| block.site == site)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Circuit, Layout, Nodes};
 use crate::files::HostTensor;
-use crate::model::{Batch, Edit, Hooks, Interventions, Model, QueryPositions, Recorder, Weights, probabilities};
+use crate::model::{Batch, Edit, Hooks, Interventions, Model, QueryPositions, Recorder, Site, Weights, probabilities};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -14,7 +14,7 @@ pub struct Probe<'a> {
     weights: Weights,
     nodes: Nodes,
     keep: Vec<bool>,
-    means: BTreeMap<String, Vec<f32>>,
+    means: BTreeMap<Site, Vec<f32>>,
 }
 
 /// What is said of the token after a prompt: probabilities by id, uncalibrated.
@@ -27,7 +27,7 @@ pub struct Response {
     /// By everything but the circuit, whose nodes stand at their means. Nodes that the circuit was not allowed to keep stand there in both.
     pub complement: Vec<f64>,
     /// The activations in the whole model, `(1, T, width)` each, by site.
-    pub sites: BTreeMap<String, HostTensor>,
+    pub sites: BTreeMap<Site, HostTensor>,
 }
 
 impl<'a> Probe<'a> {
@@ -36,7 +36,7 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// [`Error::OtherModel`] if the circuit is a part of another model, [`Error::Text`] if the model lacks a node of the circuit, or `means` the
     /// mean of a node; otherwise the device's.
-    pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<String, Vec<f32>>) -> Result<Self> {
+    pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<Site, Vec<f32>>) -> Result<Self> {
         // One that others published has none.
         if !circuit.model.hash.is_empty() {
             circuit.check_model(&model.hash()?)?;
@@ -71,7 +71,7 @@ impl<'a> Probe<'a> {
         let run = |sites: &mut dyn Hooks| {
             let logits =
                 self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &places, sites)?.value().read()?;
-            self.model.check_finite(("logits", &logits), &self.weights, &batch, sites)?;
+            self.model.check_finite("logits", &logits, &self.weights, &batch, sites)?;
             Ok::<_, Error>(probabilities(&logits))
         };
         let mut recorder = Recorder::default();
@@ -79,12 +79,12 @@ impl<'a> Probe<'a> {
         let complement: Vec<bool> = self.keep.iter().map(|kept| !kept).collect();
         let circuit = run(&mut (self.nodes.keep(&self.keep)?, &mut edits))?;
         let complement = run(&mut (self.nodes.keep(&complement)?, &mut edits))?;
-        let mut host = |(site, var): (String, Var)| {
+        let mut host = |(site, var): (Site, Var)| {
             let data = var.value().read()?;
-            self.model.check_finite((&site, &data), &self.weights, &batch, &mut edits)?;
+            self.model.check_finite(site, &data, &self.weights, &batch, &mut edits)?;
             Ok((site, HostTensor { shape: var.value().shape().to_vec(), data }))
         };
-        let sites = recorder.sites.into_iter().map(&mut host).collect::<Result<_>>()?;
+        let sites = recorder.values.into_iter().map(&mut host).collect::<Result<_>>()?;
         Ok(Response { model, circuit, complement, sites })
     }
 }

@@ -97,7 +97,7 @@ impl CircuitSearch<'_> {
     /// A score for every node: the larger, the more the task needs it.
     ///
     /// # Errors
-    /// [`Error::OutOfReach`] if not even all nodes reach the target loss; those of the pairs and of the forward pass.
+    /// [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of the pairs and of the forward pass.
     pub fn rank(&self, task: &Task, settings: &SearchSettings, ranking: Ranking, watch: &OnStep) -> Result<Vec<f32>> {
         settings.validate()?;
         let (_, choosing) = self.train_pairs(task, settings)?;
@@ -105,7 +105,7 @@ impl CircuitSearch<'_> {
         let scorer = CircuitScorer { model: (self.model, &weights), nodes: &self.nodes, task_batch: &choosing };
         let (whole, _) = scorer.loss(&vec![true; self.nodes.layout.len()])?;
         if whole.is_nan() || whole > settings.target_loss {
-            return Err(Error::OutOfReach { loss: whole, target: settings.target_loss });
+            return Err(Error::UnreachableTarget { loss: whole, target: settings.target_loss });
         }
         let mut scores = match ranking {
             Ranking::Learned => self.learn(task, settings, watch)?,
@@ -123,7 +123,7 @@ impl CircuitSearch<'_> {
     /// not miss if `clean` is set, and the verdict on held-out pairs.
     ///
     /// # Errors
-    /// [`Error::OutOfReach`] if not even all nodes reach the target loss; those of the pairs and of the forward pass.
+    /// [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of the pairs and of the forward pass.
     pub fn choose(
         &self,
         task: &Task,
@@ -137,7 +137,7 @@ impl CircuitSearch<'_> {
         let order = prune::order(&scores);
         let Some(k) = prune::bisect(&scorer, &order, settings.target_loss)? else {
             let (loss, _) = scorer.loss(&vec![true; order.len()])?;
-            return Err(Error::OutOfReach { loss, target: settings.target_loss });
+            return Err(Error::UnreachableTarget { loss, target: settings.target_loss });
         };
         let mut keep = prune::first(&order, k);
         if clean_up {

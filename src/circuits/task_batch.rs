@@ -102,7 +102,7 @@ impl TaskBatch {
         weights: &Weights,
         sites: &mut dyn Hooks,
     ) -> Result<()> {
-        model.check_finite((what, values), weights, &self.whole.batch, sites)
+        model.check_finite(what, values, weights, &self.whole.batch, sites)
     }
 
     /// The model's answers, without a way back. `sites` may see a few prompts at a time.
@@ -137,7 +137,7 @@ impl TaskBatch {
                 return Ok(None);
             }
             let z = part.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
-            model.check_finite((LOGIT_DIFF, &z), weights, &part.batch, sites)?;
+            model.check_finite(LOGIT_DIFF, &z, weights, &part.batch, sites)?;
             part.numbers.iter().zip(z).for_each(|(&number, z)| diffs[number] = Some(f64::from(z)));
         }
         Ok(Some(collect(&diffs)))

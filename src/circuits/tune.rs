@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// the mean of tau at the start from (0, 0.5), and takes another seed. Trials depend on the seed and their number alone.
 ///
 /// # Errors
-/// Those of [`CircuitSearch::find`], [`Error::Stopped`] among them; [`Error::OutOfReach`] only if no trial succeeds.
+/// Those of [`CircuitSearch::find`], [`Error::Stopped`] among them; [`Error::UnreachableTarget`] only if no trial succeeds.
 pub fn tune(
     search: &CircuitSearch,
     task: &Task,
@@ -43,7 +43,7 @@ pub fn tune(
         match result {
             Ok(trial) => done.push(trial),
             // Other settings may find what these did not. Any other error is no answer.
-            Err(error @ Error::OutOfReach { .. }) => failure = Some(error),
+            Err(error @ Error::UnreachableTarget { .. }) => failure = Some(error),
             Err(error) => return Err(error),
         }
     }

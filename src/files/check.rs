@@ -1,4 +1,4 @@
-//! What is to be written is looked at before the work whose result it is.
+//! Checks that a result can be written, before the work that computes it.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use super::target::{Target, follow};
 use super::temporary::Temporary;
 use crate::error::{Error, Result};
 
-/// Returns an error unless a file can be written at `path`, which is left as it is. What is no regular file, such as `-`, a pipe or a
-/// device, is taken as it comes.
+/// Returns an error if no file can be written at `path`; changes nothing there. Accepts what is no
+/// regular file, such as `-`, a pipe or a device.
 ///
 /// # Errors
-/// [`Error::Io`] for a folder in its place, a folder that is missing, or where the system refuses.
+/// Returns [`Error::Io`] for a folder, a missing parent, or where the system refuses.
 pub fn check_output(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     match Target::of(path)? {
@@ -20,16 +20,16 @@ pub fn check_output(path: impl AsRef<Path>) -> Result<()> {
     }
 }
 
-/// Returns an error unless the folder `path` can be made or written into. Nothing is left behind.
+/// Returns an error if the folder `path` cannot be created or written into. Leaves nothing behind.
 ///
 /// # Errors
-/// [`Error::File`] where a file is in the way; [`Error::Io`] where the system refuses.
+/// Returns [`Error::File`] if a file is in the way, and [`Error::Io`] where the system refuses.
 pub fn check_output_folder(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     if path.as_os_str().is_empty() {
         return Err(Error::File { path: path.into(), message: "an empty name; name a folder".into() });
     }
-    // Of a link, the folder that it leads to is made.
+    // For a link, the folder that it leads to is created.
     let real = follow(path)?;
     let existing = real.ancestors().find(|above| above.symlink_metadata().is_ok());
     let existing = existing.unwrap_or(Path::new("."));
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_written_is_told_and_nothing_is_left() {
+    fn unwritable_targets_are_errors_and_nothing_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("file"), "kept").unwrap();
@@ -67,7 +67,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn devices_are_taken_as_they_come() {
+    fn devices_are_accepted() {
         check_output("/dev/null").unwrap();
         check_output("/dev/stdout").unwrap();
         assert!(check_output("/proc/no-such-file").is_err());

@@ -1,4 +1,5 @@
-//! How files are opened for reading. A pipe that no one writes into would be waited for for ever, and a device may have no end.
+//! Opening files for reading. A pipe without a writer would block for ever, and a device may be
+//! endless.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -6,16 +7,17 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// What is no regular file is read up to so many bytes: 1 GiB.
-const MOST: u64 = 1 << 30;
+/// A pipe or device is read up to this many bytes.
+const MAX_STREAM_BYTES: u64 = 1 << 30;
 
-/// Opens a file that is mapped into memory or read more than once.
+/// Opens a file to be mapped into memory or read several times.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses; [`Error::File`] for a folder, pipe, socket or device.
+/// Returns [`Error::Io`] where the system refuses, and [`Error::File`] for a folder, pipe, socket
+/// or device.
 pub fn open_input(path: impl AsRef<Path>) -> Result<File> {
     let path = path.as_ref();
-    // Asked before it is opened, since opening a pipe waits.
+    // Before it is opened: opening a pipe waits for a writer.
     let found = fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if found.is_dir() {
         return Err(Error::io(path, io::ErrorKind::IsADirectory.into()));
@@ -27,24 +29,21 @@ pub fn open_input(path: impl AsRef<Path>) -> Result<File> {
     File::open(path).map_err(|e| Error::io(path, e))
 }
 
-/// Reads a whole file. A pipe, socket or device is read as well, with a warning that says what is waited for.
-///
-/// # Errors
-/// [`Error::Io`] where the system refuses; [`Error::File`] for a pipe or device that gives more than a gibibyte.
+/// Reads a whole file, or up to [`MAX_STREAM_BYTES`] of a pipe or device, with a warning.
 pub(super) fn read_input(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let found = fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if found.is_file() || found.is_dir() || path == Path::new("/dev/null") {
         return fs::read(path).map_err(|e| Error::io(path, e));
     }
-    tracing::warn!("{} is {}: waiting for what it gives", path.display(), kind(&found));
+    tracing::warn!("{} is {}: waiting for its contents", path.display(), kind(&found));
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| file.take(MAX_STREAM_BYTES + 1).read_to_end(&mut bytes));
     read.map_err(|e| Error::io(path, e))?;
-    match bytes.len() as u64 > MOST {
-        true => Err(Error::file(path, "gives more than a gibibyte: save what is wanted of it to a file")),
-        false => Ok(bytes),
+    if bytes.len() as u64 > MAX_STREAM_BYTES {
+        return Err(Error::file(path, "gives more than a gibibyte: save the part that you need to a file"));
     }
+    Ok(bytes)
 }
 
 #[cfg(unix)]
@@ -68,10 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_file_is_refused_where_it_is_mapped_and_read_where_it_ends() {
+    fn pipes_and_devices_cannot_be_mapped_but_read() {
         for device in ["/dev/null", "/dev/zero"] {
-            let said = open_input(device).unwrap_err().to_string();
-            assert!(said.contains(device) && said.contains("is a device"), "{said}");
+            let message = open_input(device).unwrap_err().to_string();
+            assert!(message.contains(device) && message.contains("is a device"), "{message}");
         }
         assert!(open_input("/").is_err() && read_input("/").is_err());
         assert_eq!(read_input("/dev/null").unwrap(), b"");

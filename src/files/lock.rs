@@ -1,4 +1,5 @@
-//! Locks between processes. The system ends them with the process that holds them, so that none outlives a kill.
+//! Locks between processes. The system releases them when their process ends, so none outlives a
+//! kill.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -8,24 +9,24 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Between the first two looks at a lock that another process holds; then it doubles,
+/// The pause after the first attempt to get a lock; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// up to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 
-/// So often a lock file is looked for again that was removed meanwhile. Some file systems give a file another number at each look.
+/// How often a lock file that was removed meanwhile is opened again. Some file systems give a file
+/// another number each time.
 const TRIES: usize = 100;
 
-/// A lock file that this process holds, until it is dropped; the file is then removed.
+/// A lock file that this process holds until it is dropped, which removes the file.
 ///
-/// Some file systems have no locks. There it is taken with a warning, whoever else has it.
+/// Some file systems have no locks. There it is granted with a warning.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
     file: File,
 }
 
-/// Who holds a lock.
+/// The process that holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     process: Option<u32>,
@@ -33,19 +34,20 @@ pub struct Holder {
 }
 
 impl Lock {
-    /// Takes the lock file at `path`, which is created if need be, or says who holds it.
+    /// Acquires the lock file at `path`, which is created if necessary, or returns the process that
+    /// holds it.
     ///
     /// # Errors
-    /// [`Error::Io`] naming `path` where the file cannot be created.
-    pub fn take(path: impl AsRef<Path>) -> Result<Result<Self, Holder>> {
+    /// Returns [`Error::Io`] naming `path` if the file cannot be created.
+    pub fn acquire(path: impl AsRef<Path>) -> Result<Result<Self, Holder>> {
         let path = path.as_ref();
-        let mut again = 0..TRIES;
+        let mut retries = 0..TRIES;
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
             let file = file.map_err(|e| Error::io(path, e))?;
             match file.try_lock() {
-                // Whoever held it may have removed it after it was opened here.
-                Ok(()) if !is_at(&file, path) && again.next().is_some() => continue,
+                // The previous holder may have removed the file after it was opened here.
+                Ok(()) if !is_at(&file, path) && retries.next().is_some() => continue,
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Err(Holder::of(path))),
                 Err(TryLockError::Error(e)) => {
@@ -61,20 +63,20 @@ impl Lock {
         }
     }
 
-    /// As [`Lock::take`], but waits for whoever holds it. `check` is called several times a second meanwhile, and can end the
-    /// wait with an error.
+    /// As [`Lock::acquire`], but waits for the lock. Calls `check` several times a second
+    /// meanwhile; its error ends the wait.
     ///
     /// # Errors
-    /// Those of [`Lock::take`] and of `check`.
+    /// Returns the errors of [`Lock::acquire`] and of `check`.
     pub fn wait(path: impl AsRef<Path>, mut check: impl FnMut() -> Result<()>) -> Result<Self> {
-        let (mut pause, mut told) = (FIRST_PAUSE, false);
+        let (mut pause, mut logged) = (FIRST_PAUSE, false);
         loop {
-            match Self::take(path.as_ref())? {
+            match Self::acquire(path.as_ref())? {
                 Ok(lock) => return Ok(lock),
-                // Most are held for less than that.
-                Err(holder) if pause == LONGEST_PAUSE && !told => {
-                    tracing::info!("waiting for {holder}, which has {}", path.as_ref().display());
-                    told = true;
+                // Most locks are held for a shorter time.
+                Err(holder) if pause == LONGEST_PAUSE && !logged => {
+                    tracing::info!("waiting for {holder}, which holds {}", path.as_ref().display());
+                    logged = true;
                 }
                 Err(_) => {}
             }
@@ -84,7 +86,8 @@ impl Lock {
         }
     }
 
-    /// Leaves word of who holds it. A disk too full for that is no reason not to hold it.
+    /// Writes the process and the host into the file. A full disk is no reason not to hold the
+    /// lock.
     fn sign(&self) {
         let _ = self.file.set_len(0);
         let _ = writeln!(&self.file, "{} {}", std::process::id(), host());
@@ -93,16 +96,14 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is still held. Where it cannot be seen whether a file is still the one at its path, it stays.
-        match cfg!(unix) {
-            true => drop(fs::remove_file(&self.path)),
-            false => drop(self.file.set_len(0)),
-        }
+        // Removed while it is held. Only on Unix can `is_at` tell whether a file was replaced.
+        let _ = if cfg!(unix) { fs::remove_file(&self.path) } else { self.file.set_len(0) };
     }
 }
 
 impl Holder {
-    /// Whoever signed the lock file at `path`. It is held before it is signed, so this waits a little.
+    /// The process named in the lock file at `path`. Waits a little, since a lock is held before it
+    /// is signed.
     fn of(path: &Path) -> Self {
         const PATIENCE: usize = 20;
         for _ in 0..PATIENCE {
@@ -122,21 +123,18 @@ impl fmt::Display for Holder {
             Some(process) => write!(f, "process {process}")?,
             None => f.write_str("another process")?,
         }
-        match self.host.is_empty() || self.host == host() {
-            true => Ok(()),
-            false => write!(f, " on {}", self.host),
-        }
+        if self.host.is_empty() || self.host == host() { Ok(()) } else { write!(f, " on {}", self.host) }
     }
 }
 
-/// This machine's name, empty if it has none.
+/// The name of this machine, empty if it has none.
 fn host() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = name.or_else(|| ["HOSTNAME", "COMPUTERNAME"].iter().find_map(|key| std::env::var(key).ok()));
     name.unwrap_or_default().trim().into()
 }
 
-/// Whether `file` is what is at `path`, and not something that was there before.
+/// Whether `file` is the file at `path`, not an earlier one of that name.
 #[cfg(unix)]
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -144,7 +142,7 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
-/// Whether something is at `path`; more cannot be seen here.
+/// Whether there is a file at `path`; this system does not tell more.
 #[cfg(not(unix))]
 pub(super) fn is_at(_file: &File, path: &Path) -> bool {
     path.exists()

@@ -12,52 +12,52 @@ use super::tensors::{floats, map, unreadable};
 use super::{FloatType, HostTensor, TensorInfo, TensorSource};
 use crate::error::{Error, Result};
 
-/// A safetensors file, mapped into memory. Its float tensors are the entries; integers and booleans are passed over.
+/// A safetensors file, mapped into memory. Its float tensors are the entries; integers and booleans
+/// are skipped.
 ///
-/// Whoever changes the file while this is alive may get torn numbers or, by shortening it, end the process. Replacing it by renaming, as
-/// this crate does, is harmless.
+/// If another process changes the file meanwhile, numbers may be torn; if it shortens the file,
+/// this process may end. Replacing the file by renaming, as this crate does, is harmless.
 pub struct SafetensorsFile {
     path: PathBuf,
     file: Mmap,
     entries: BTreeMap<String, TensorInfo>,
-    places: BTreeMap<String, (Dtype, Range<usize>)>,
+    ranges: BTreeMap<String, (Dtype, Range<usize>)>,
     /// Integers and booleans, with their types.
     others: BTreeMap<String, Dtype>,
 }
 
 impl SafetensorsFile {
-    /// Opens the file and checks its header; no numbers are read.
+    /// Opens the file and checks its header; reads no numbers.
     ///
     /// # Errors
-    ///
-    /// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is truncated, not a safetensors file, or holds a float type other
-    /// than F32, F16, BF16 and F64.
+    /// Returns [`Error::Io`] if the file cannot be opened, and [`Error::File`] if it is truncated,
+    /// is no safetensors file, or has a float type other than F32, F16, BF16 and F64.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let file = map(&path)?;
         let (length, header) = SafeTensors::read_metadata(&file).map_err(|e| unreadable(&path, e))?;
-        // The header itself is preceded by its length in 8 bytes.
+        // The first 8 bytes are the length of the header.
         let start = 8 + length;
-        let (mut entries, mut places, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut entries, mut ranges, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (name, info) in header.tensors() {
             match float(info.dtype).map_err(|message| Error::file(&path, format!("tensor `{name}` {message}")))? {
                 Some(float) => {
                     let (begin, end) = info.data_offsets;
-                    places.insert(name.clone(), (info.dtype, start + begin..start + end));
+                    ranges.insert(name.clone(), (info.dtype, start + begin..start + end));
                     entries.insert(name, TensorInfo { shape: info.shape.clone(), float });
                 }
                 None => _ = others.insert(name, info.dtype),
             }
         }
-        Ok(Self { path, file, entries, places, others })
+        Ok(Self { path, file, entries, ranges, others })
     }
 
-    /// Whether the file has a tensor of that name, of whatever type.
+    /// Whether the file has a tensor of this name, of any type.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name) || self.others.contains_key(name)
     }
 
-    /// The names of all tensors, of whatever type.
+    /// The names of all tensors, of any type.
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
         self.entries.keys().chain(self.others.keys())
     }
@@ -73,18 +73,18 @@ impl TensorSource for SafetensorsFile {
     }
 
     fn read(&self, name: &str) -> Result<HostTensor> {
-        let complain = |message: String| Error::file(&self.path, format!("tensor `{name}` {message}"));
-        let (Some(info), Some((dtype, place))) = (self.entries.get(name), self.places.get(name)) else {
-            return Err(complain("is not in the file".into()));
+        let error = |message: String| Error::file(&self.path, format!("tensor `{name}` {message}"));
+        let (Some(info), Some((dtype, range))) = (self.entries.get(name), self.ranges.get(name)) else {
+            return Err(error("is not in the file".into()));
         };
-        let bytes = self.file.get(place.clone()).ok_or_else(|| complain("lies outside the file".into()))?;
-        let view = TensorView::new(*dtype, info.shape.clone(), bytes).map_err(|e| complain(e.to_string()))?;
-        let data = floats(&view).map_err(complain)?.ok_or_else(|| complain("holds no floats".into()))?;
+        let bytes = self.file.get(range.clone()).ok_or_else(|| error("lies outside the file".into()))?;
+        let view = TensorView::new(*dtype, info.shape.clone(), bytes).map_err(|e| error(e.to_string()))?;
+        let data = floats(&view).map_err(error)?.ok_or_else(|| error("holds no floats".into()))?;
         Ok(HostTensor { shape: info.shape.clone(), data })
     }
 }
 
-/// The float type that is meant; `None` for integers and booleans; otherwise what is wrong.
+/// The float type; `None` for integers and booleans; otherwise an error message.
 fn float(dtype: Dtype) -> Result<Option<FloatType>, String> {
     Ok(Some(match dtype {
         Dtype::F32 => FloatType::F32,

@@ -1,4 +1,4 @@
-//! Tensors under other names than their file gives them.
+//! Tensors under other names than in their file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,12 +16,11 @@ pub struct Renamed {
 }
 
 impl Renamed {
-    /// Gives every tensor the name that `rename` makes of its own; a source in which that changes nothing is given back. `path` is for
-    /// error messages.
+    /// Gives every tensor the name that `rename` returns. Returns the source itself if no name
+    /// changes. `path` is for error messages.
     ///
     /// # Errors
-    ///
-    /// [`Error::File`] if two tensors would then have the same name.
+    /// Returns [`Error::File`] if two tensors would have the same name.
     pub fn wrap(
         inner: Box<dyn TensorSource>,
         rename: impl Fn(&str) -> String,

@@ -1,4 +1,4 @@
-//! Safetensors files cut into several, with an index that says which tensor is where.
+//! A model in several safetensors files, with an index of the tensors in each.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,13 +10,13 @@ use serde::de::{MapAccess, Visitor};
 use super::{HostTensor, SafetensorsFile, TensorInfo, TensorSource, read_unmarked};
 use crate::error::{Error, Result};
 
-/// The part of `model.safetensors.index.json` that matters here.
+/// The part of `model.safetensors.index.json` that is read.
 #[derive(Deserialize)]
 struct Index {
     weight_map: Pairs,
 }
 
-/// A JSON object of strings with every pair that stands in the text, even where a key comes twice.
+/// All pairs of a JSON object of strings, including pairs with equal keys.
 struct Pairs(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Pairs {
@@ -41,25 +41,27 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// Several safetensors files beside an index (`model.safetensors.index.json`), each mapped as [`SafetensorsFile`] says.
+/// Several safetensors files next to an index (`model.safetensors.index.json`), each mapped as a
+/// [`SafetensorsFile`].
 pub struct ShardedSafetensors {
     index: PathBuf,
     shards: Vec<SafetensorsFile>,
     entries: BTreeMap<String, TensorInfo>,
-    /// Which of the shards holds a tensor.
-    homes: BTreeMap<String, usize>,
+    /// The shard of each tensor.
+    shard_numbers: BTreeMap<String, usize>,
 }
 
 impl ShardedSafetensors {
-    /// Opens all shards that the index at `path` names; no numbers are read. Shards lie beside the index: their names are plain file names.
+    /// Opens all shards that the index at `path` names; reads no numbers. Shards are next to the
+    /// index: their names are plain file names.
     ///
     /// # Errors
-    ///
-    /// [`Error::Io`] if the index cannot be read; [`Error::File`] if it is no such index, names a tensor twice or a file outside its folder,
-    /// if a shard is missing, damaged or lacks a tensor it should have, or if two shards hold the same tensor.
+    /// Returns [`Error::Io`] if the index cannot be read, and [`Error::File`] if it is no index,
+    /// names a tensor twice or a file outside its folder, if a shard is missing, damaged or lacks a
+    /// tensor, or if two shards hold the same tensor.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let complain = |message: String| Error::file(path, message);
+        let error = |message: String| Error::file(path, message);
         let names = shard_of_each(path)?;
 
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -72,37 +74,36 @@ impl ShardedSafetensors {
             }
             let shard = folder.join(file);
             if !shard.exists() {
-                return Err(complain(format!("the shard {file} is missing: download it into the same folder")));
+                return Err(error(format!("the shard {file} is missing: download it into the same folder")));
             }
             let shard = SafetensorsFile::open(shard)?;
             for name in shard.names() {
                 if let Some(other) = holders.insert(name.clone(), file) {
-                    return Err(complain(format!("tensor `{name}` is in two shards, {other} and {file}")));
+                    return Err(error(format!("tensor `{name}` is in two shards, {other} and {file}")));
                 }
             }
             numbers.insert(file, shards.len());
             shards.push(shard);
         }
 
-        let (mut entries, mut homes) = (BTreeMap::new(), BTreeMap::new());
+        let (mut entries, mut shard_numbers) = (BTreeMap::new(), BTreeMap::new());
         for (name, file) in &names {
             let Some(&number) = numbers.get(file) else { continue };
             if !shards[number].has(name) {
-                return Err(complain(format!("tensor `{name}` should be in {file}, but is not")));
+                return Err(error(format!("tensor `{name}` should be in {file}, but is not")));
             }
             if let Some(info) = shards[number].entries().get(name) {
                 entries.insert(name.clone(), info.clone());
-                homes.insert(name.clone(), number);
+                shard_numbers.insert(name.clone(), number);
             }
         }
-        Ok(Self { index: path.to_path_buf(), shards, entries, homes })
+        Ok(Self { index: path.to_path_buf(), shards, entries, shard_numbers })
     }
 
-    /// The files that the index at `path` names, in order, each once.
+    /// The files that the index at `path` names, sorted and each once.
     ///
     /// # Errors
-    ///
-    /// Those of [`ShardedSafetensors::open`] that concern the index alone.
+    /// Returns the errors of [`ShardedSafetensors::open`] that concern the index alone.
     pub fn files(path: impl AsRef<Path>) -> Result<Vec<String>> {
         let mut files: Vec<String> = shard_of_each(path.as_ref())?.into_values().collect();
         files.sort();
@@ -121,32 +122,32 @@ impl TensorSource for ShardedSafetensors {
     }
 
     fn read(&self, name: &str) -> Result<HostTensor> {
-        match self.homes.get(name).and_then(|&number| self.shards.get(number)) {
+        match self.shard_numbers.get(name).and_then(|&number| self.shards.get(number)) {
             Some(shard) => shard.read(name),
             None => Err(Error::file(&self.index, format!("tensor `{name}` is not in the index"))),
         }
     }
 }
 
-/// The file that the index at `path` gives for every tensor, each a plain name.
+/// The file of every tensor in the index at `path`, each a plain name.
 fn shard_of_each(path: &Path) -> Result<BTreeMap<String, String>> {
-    let complain = |message: String| Error::file(path, message);
+    let error = |message: String| Error::file(path, message);
     let index: Index = serde_json::from_slice(&read_unmarked(path)?)
-        .map_err(|e| complain(format!("not an index of safetensors files: {e}")))?;
+        .map_err(|e| error(format!("not an index of safetensors files: {e}")))?;
     let mut names = BTreeMap::new();
     for (name, file) in index.weight_map.0 {
         if !is_plain(&file) {
-            return Err(complain(format!("tensor `{name}` is said to be in `{file}`, which is not a plain file name")));
+            return Err(error(format!("tensor `{name}` has the file `{file}`, which is not a plain file name")));
         }
         if names.contains_key(&name) {
-            return Err(complain(format!("names tensor `{name}` twice")));
+            return Err(error(format!("names tensor `{name}` twice")));
         }
         names.insert(name, file);
     }
     Ok(names)
 }
 
-/// Whether `file` names something inside the folder, on every system.
+/// Whether `file` names a file in the folder on every system.
 fn is_plain(file: &str) -> bool {
     let mut parts = Path::new(file).components();
     let single = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == file);

@@ -1,4 +1,4 @@
-//! Tensors that are read one at a time, from wherever they lie, so that a large model is never in memory twice.
+//! Tensors that are read one at a time, so that a large model is never in memory twice.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub enum FloatType {
 }
 
 impl FloatType {
-    /// Size of one number in bytes.
+    /// The size of one number in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::F16 | Self::BF16 => 2,
@@ -28,7 +28,13 @@ impl FloatType {
         }
     }
 
-    /// What safetensors files call it.
+    /// The type with this name in safetensors files, in upper or lower case.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::F32, Self::F16, Self::BF16, Self::F64];
+        all.into_iter().find(|float| float.safetensors_name().eq_ignore_ascii_case(name))
+    }
+
+    /// The name in safetensors files.
     pub fn safetensors_name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -39,7 +45,7 @@ impl FloatType {
     }
 }
 
-/// What a file says of a tensor before its numbers are read.
+/// The header of a tensor in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The size along each axis.
@@ -48,24 +54,25 @@ pub struct TensorInfo {
     pub float: FloatType,
 }
 
-/// Named float tensors, each read when it is asked for.
+/// Named float tensors that are read on demand.
 pub trait TensorSource {
-    /// All names, in order, and what stands under them.
+    /// All tensors by name.
     fn entries(&self) -> &BTreeMap<String, TensorInfo>;
 
-    /// What else there is by name, each with its type in words: tensors of whole numbers, things that are no tensors.
+    /// Everything else in the file by name, each with a description of its type.
     fn others(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
 
-    /// The numbers of one of them.
+    /// The numbers of a tensor.
     ///
     /// # Errors
-    /// [`Error::File`] naming file and tensor if its numbers cannot be read, or there is no such tensor.
+    /// Returns [`Error::File`] naming file and tensor if it does not exist or its numbers cannot be
+    /// read.
     fn read(&self, name: &str) -> Result<HostTensor>;
 }
 
-/// Tensors that are in main memory already.
+/// Tensors in main memory.
 pub struct InMemory {
     entries: BTreeMap<String, TensorInfo>,
     tensors: BTreeMap<String, HostTensor>,

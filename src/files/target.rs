@@ -1,4 +1,4 @@
-//! What a path leads to, as something to write to.
+//! The thing that a path leads to, as something to write to.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use super::parent;
 use crate::error::{Error, Result};
 
-/// More links in a row than this lead in a circle, as systems have it.
+/// More links in a row count as a cycle, as in operating systems.
 const MAX_LINKS: usize = 40;
 
-/// Where what is written goes.
 pub(super) enum Target {
-    /// A file, there or not yet; the path is that of the file itself, not of a link to it.
+    /// A file, which need not exist; the path is that of the file, not of a link to it.
     File(PathBuf),
     /// The process's standard output: `-`, `/dev/stdout`, and links to it.
     Stdout,
@@ -21,15 +20,16 @@ pub(super) enum Target {
     Stderr,
     /// Another of the process's open files.
     Descriptor(PathBuf),
-    /// Whatever else is there: a device or a pipe.
+    /// A device or a pipe.
     Special(PathBuf),
 }
 
 impl Target {
-    /// What `path` leads to.
+    /// Resolves `path`.
     ///
     /// # Errors
-    /// [`Error::Io`] naming `path` where it leads to a folder, a socket, in a circle, or where the system refuses.
+    /// Returns [`Error::Io`] naming `path` for a folder, a socket, a cycle of links, or where the
+    /// system refuses.
     pub(super) fn of(path: &Path) -> Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Stdout);
@@ -58,7 +58,7 @@ impl Target {
         }
     }
 
-    /// The stream to write to, for anything but a file.
+    /// A stream to write to, of anything but a file.
     pub(super) fn stream(&self) -> io::Result<Box<dyn Write>> {
         let open = |options: &mut OpenOptions, path: &Path| -> io::Result<Box<dyn Write>> {
             Ok(Box::new(options.write(true).open(path)?))
@@ -66,7 +66,7 @@ impl Target {
         match self {
             Self::Stdout => Ok(Box::new(io::stdout())),
             Self::Stderr => Ok(Box::new(io::stderr())),
-            // After what was written before, where it is a file.
+            // A file that is already open is continued.
             Self::Descriptor(path) => open(OpenOptions::new().append(true), path),
             Self::Special(path) => open(&mut OpenOptions::new(), path),
             Self::File(path) => Ok(Box::new(File::create(path)?)),
@@ -74,19 +74,20 @@ impl Target {
     }
 }
 
-/// Whether what is written to `path` goes to the process's standard output, as with `-`: nothing else should then be written there.
+/// Whether writing to `path` writes to the standard output, as with `-`: nothing else should be
+/// written there then.
 pub fn is_stdout(path: impl AsRef<Path>) -> bool {
     matches!(Target::of(path.as_ref()), Ok(Target::Stdout))
 }
 
-/// Where the links at `path` lead to in the end, which need not exist.
+/// The path at the end of the links at `path`, which need not exist.
 pub(crate) fn follow(path: &Path) -> Result<PathBuf> {
     Ok(follow_until(path, |_| false)?.0)
 }
 
-/// Follows links until there is none or `stop` says so, and tells whether it did.
+/// Follows links up to the last one, or until `stop` returns true; the flag says which.
 fn follow_until(path: &Path, stop: impl Fn(&Path) -> bool) -> Result<(PathBuf, bool)> {
-    // Without a separator at the end, at which a link would count as what it leads to.
+    // Without a trailing separator, which would make a link count as its target.
     let mut at: PathBuf = path.components().collect();
     for _ in 0..MAX_LINKS {
         if stop(&at) {
@@ -94,14 +95,15 @@ fn follow_until(path: &Path, stop: impl Fn(&Path) -> bool) -> Result<(PathBuf, b
         }
         match fs::read_link(&at) {
             Ok(to) => at = parent(&at).join(to),
-            // Not a link, or not there.
+            // Not a link, or it does not exist.
             Err(_) => return Ok((at, false)),
         }
     }
     Err(Error::io(path, io::Error::other("too many links, one after the other")))
 }
 
-/// The number of the open file that a path such as `/dev/stdout`, `/dev/fd/3` or `/proc/self/fd/3` stands for.
+/// The number of the open file that a path such as `/dev/stdout`, `/dev/fd/3` or `/proc/self/fd/3`
+/// names.
 fn number_of(path: &Path) -> Option<u32> {
     if !cfg!(unix) {
         return None;
@@ -111,10 +113,10 @@ fn number_of(path: &Path) -> Option<u32> {
             return Some(number);
         }
     }
-    let own = format!("/proc/{}/fd", std::process::id());
+    let process = format!("/proc/{}/fd", std::process::id());
     let folder = path.parent()?;
-    let ours = [Path::new("/dev/fd"), Path::new("/proc/self/fd"), Path::new(&own)].contains(&folder);
-    path.file_name().and_then(OsStr::to_str).filter(|_| ours)?.parse().ok()
+    let matches = [Path::new("/dev/fd"), Path::new("/proc/self/fd"), Path::new(&process)].contains(&folder);
+    path.file_name().and_then(OsStr::to_str).filter(|_| matches)?.parse().ok()
 }
 
 fn ends_in_separator(path: &Path) -> bool {

@@ -1,7 +1,8 @@
-//! Files and folders under temporary names, on their way to their places.
+//! Files and folders under temporary names.
 //!
-//! Each is locked while the process that writes it lives. That is how others know which ones were left by a process that has ended,
-//! also where it ran in another container or on another machine, where its number means nothing.
+//! Each is locked while its process runs. That is how other processes recognize those of processes
+//! that have ended, even in another container or on another machine, where process numbers mean
+//! nothing.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,34 +16,35 @@ use super::target::Target;
 use super::{file_name, parent, remove, sync_folder};
 use crate::error::{Error, Result};
 
-/// How the names begin; then come the process and a counter.
+/// The prefix of temporary names, before the process and a counter.
 const MARK: &str = ".tmp-gossamer-";
-/// How long something lies untouched before it counts as left, where there are no locks.
-const LEFT_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The age at which a temporary file counts as abandoned where there are no locks.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A file being written beside its final place. Dropped without [`Temporary::publish`], it disappears.
+/// A file being written next to its target. Dropped without [`Temporary::publish`], it is removed.
 pub(crate) struct Temporary {
     pub(crate) file: File,
     path: PathBuf,
-    /// The file itself, where the name that was given is a link to it.
+    /// The target itself, if `named` is a link to it.
     real: PathBuf,
     named: PathBuf,
     published: bool,
 }
 
 impl Temporary {
-    /// Opens a new file, for reading and writing, in the folder of the file that `target` names or leads to.
+    /// Opens a new file, for reading and writing, in the folder of the file that `target` names or
+    /// links to.
     ///
     /// # Errors
-    /// [`Error::Io`] naming `target` where it is no file, or where the system refuses.
-    pub(crate) fn beside(target: &Path) -> Result<Self> {
+    /// Returns [`Error::Io`] naming `target` if it is no file, or where the system refuses.
+    pub(crate) fn next_to(target: &Path) -> Result<Self> {
         match Target::of(target)? {
             Target::File(real) => Self::create(real, target),
             _ => Err(Error::io(target, io::Error::new(io::ErrorKind::InvalidInput, "is not a plain file; name one"))),
         }
     }
 
-    /// As [`Temporary::beside`], for the file `real`, which errors call `named`.
+    /// As [`Temporary::next_to`], for the file `real`, which errors call `named`.
     pub(super) fn create(real: PathBuf, named: &Path) -> Result<Self> {
         let failed = |e| Error::io(named, e);
         file_name(&real)
@@ -53,29 +55,29 @@ impl Temporary {
             match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(failed(e)),
-                // Swept away by another process between creation and lock.
+                // Removed by another process between creation and lock.
                 Ok(file) if !hold(&file, &path) => continue,
                 Ok(file) => return Ok(Self { file, path, real, named: named.into(), published: false }),
             }
         }
     }
 
-    /// The file's final place as it was named, for error messages.
+    /// The target as it was named, for error messages.
     pub(crate) fn target(&self) -> &Path {
         &self.named
     }
 
-    /// Makes the contents durable, then gives the file its final name. A file that it replaces keeps its permissions.
+    /// Makes the contents durable and renames the file to its target. A replaced file keeps its
+    /// permissions.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the final place.
+    /// Returns [`Error::Io`] naming the target.
     pub(crate) fn publish(mut self) -> Result<()> {
         let failed = |e| Error::io(&self.named, e);
         self.file.sync_all().map_err(failed)?;
         if cfg!(unix)
             && let Ok(replaced) = fs::metadata(&self.real)
         {
-            // A system that has none loses nothing.
             let _ = self.file.set_permissions(replaced.permissions());
         }
         fs::rename(&self.path, &self.real).map_err(failed)?;
@@ -102,16 +104,16 @@ impl Drop for Temporary {
     }
 }
 
-/// A folder being filled beside its final place. Dropped before it was moved there, it disappears.
+/// A folder being filled next to its target. Dropped before it was renamed, it is removed.
 pub(super) struct TemporaryFolder {
     pub(super) path: PathBuf,
-    /// Open, and locked, while it is filled; nothing where folders cannot be opened.
+    /// Open and locked while it is filled, where the system can open folders.
     _held: Option<File>,
 }
 
 impl TemporaryFolder {
-    /// Creates an empty folder beside `target`.
-    pub(super) fn beside(target: &Path) -> Result<Self> {
+    /// Creates an empty folder next to `target`.
+    pub(super) fn next_to(target: &Path) -> Result<Self> {
         file_name(target)?;
         sweep(target);
         loop {
@@ -122,7 +124,7 @@ impl TemporaryFolder {
                 Ok(()) => {}
             }
             match File::open(&path) {
-                // Swept away by another process meanwhile.
+                // Removed by another process meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Ok(folder) if !hold(&folder, &path) => continue,
                 held => return Ok(Self { path, _held: held.ok() }),
@@ -137,42 +139,45 @@ impl Drop for TemporaryFolder {
     }
 }
 
-/// Locks a temporary file or folder just created. False if another process took it for one that was left.
+/// Locks a new temporary file or folder. False if another process is removing it as abandoned.
 fn hold(file: &File, path: &Path) -> bool {
     !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && path.symlink_metadata().is_ok()
 }
 
-/// Removes what processes that have ended left half-written beside `target`. What cannot be looked at or removed stays: it may be
-/// someone else's, and what is to be written does not need it gone.
+/// Removes abandoned temporary files next to `target`. Ignores errors: they may belong to someone
+/// else.
 fn sweep(target: &Path) {
-    // Earlier versions had names that are told from other programs' only by the target's.
-    let own = target.file_name().and_then(OsStr::to_str);
-    let _ = each_left(parent(target), |name| name.starts_with(MARK) || own.is_some_and(|own| is_earlier(name, own)));
+    // Names of earlier versions differ from those of other programs only by the target's name.
+    let target_name = target.file_name().and_then(OsStr::to_str);
+    let _ = remove_all_abandoned(parent(target), |name| {
+        name.starts_with(MARK) || target_name.is_some_and(|target| is_earlier(name, target))
+    });
 }
 
-/// Removes all that this program left half-written in `folder`, a run's, that of its checkpoints, or the corpora's.
+/// Removes abandoned temporary files of this program in the folder of a run, of checkpoints or of
+/// corpora.
 pub(crate) fn sweep_own(folder: &Path) -> Result<()> {
-    each_left(folder, |name| name.starts_with(MARK) || is_earlier_of_ours(name))
+    remove_all_abandoned(folder, |name| name.starts_with(MARK) || is_known_earlier(name))
 }
 
-/// Whether an earlier version gave the temporary name to something that it wrote in such a folder.
-fn is_earlier_of_ours(name: &str) -> bool {
+/// Whether an earlier version used this temporary name for a file of such a folder.
+fn is_known_earlier(name: &str) -> bool {
     let digits = |c: char| c.is_ascii_digit() || c == '-';
     let first = name.strip_prefix(".tmp-").map(|rest| rest.trim_end_matches(digits));
     let second = || name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.').map(|(target, _)| target);
-    let ours = |target: &str| {
+    let known = |target: &str| {
         target == "step"
             || target.ends_with(".tokens")
             || ["config.toml", "tokenizer.json", "metrics.jsonl"].contains(&target)
     };
     match first {
-        Some(target) => ours(target) && is_earlier(name, target),
-        None => second().is_some_and(|target| ours(target) && is_earlier(name, target)),
+        Some(target) => known(target) && is_earlier(name, target),
+        None => second().is_some_and(|target| known(target) && is_earlier(name, target)),
     }
 }
 
-/// Whether `name` is the temporary one that an earlier version gave to `target`: `.tmp-TARGET-PROCESS`, `.tmp-TARGET-PROCESS-COUNTER` or
-/// `.TARGET.PROCESS-COUNTER.tmp`.
+/// Whether `name` is the temporary name of `target` in an earlier version: `.tmp-TARGET-PROCESS`,
+/// `.tmp-TARGET-PROCESS-COUNTER` or `.TARGET.PROCESS-COUNTER.tmp`.
 fn is_earlier(name: &str, target: &str) -> bool {
     let numbers = |text: &str| text.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
     let first = name.strip_prefix(".tmp-").and_then(|rest| rest.strip_prefix(target)?.strip_prefix('-'));
@@ -181,19 +186,19 @@ fn is_earlier(name: &str, target: &str) -> bool {
     first.is_some_and(numbers) || second.is_some_and(numbers)
 }
 
-/// Removes what is left of those things in `folder` whose names are `temporary`.
-fn each_left(folder: &Path, temporary: impl Fn(&str) -> bool) -> Result<()> {
+/// Removes the abandoned files in `folder` whose names are `temporary`.
+fn remove_all_abandoned(folder: &Path, temporary: impl Fn(&str) -> bool) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
         if entry.file_name().to_str().is_some_and(&temporary) {
-            remove_left(&entry.path());
+            remove_abandoned(&entry.path());
         }
     }
     Ok(())
 }
 
-/// Removes a temporary file or folder unless its process still lives.
-fn remove_left(path: &Path) {
+/// Removes a temporary file or folder unless its process is running.
+fn remove_abandoned(path: &Path) {
     let Ok(found) = fs::symlink_metadata(path) else { return };
     let opened = match found.is_dir() {
         true => File::open(path),
@@ -205,7 +210,7 @@ fn remove_left(path: &Path) {
         Err(_) => Err(TryLockError::Error(io::ErrorKind::Unsupported.into())),
     };
     match locked {
-        // Still held here while it goes, so that no two take it for left. Another may have taken the name since it was opened.
+        // Locked during the removal, so that only one process does it. The name may have been reused since it was opened.
         Ok(()) if opened.as_ref().is_ok_and(|file| is_at(file, path)) => drop(remove(path)),
         Err(TryLockError::Error(_)) if is_old(&found) => drop(remove(path)),
         _ => {}
@@ -213,16 +218,16 @@ fn remove_left(path: &Path) {
 }
 
 fn is_old(found: &fs::Metadata) -> bool {
-    found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > LEFT_AFTER)
+    found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > ABANDONED_AFTER)
 }
 
-/// The lock file for what is made in `folder` under that name. One that a killed process left is removed with the rest. Two names that
-/// share one wait for each other, which harms nobody.
+/// The lock file for writing `name` in `folder`. It is removed like an abandoned file. Two names
+/// with the same lock file wait for each other, which is harmless.
 pub(crate) fn lock_name(folder: &Path, name: impl AsRef<OsStr>) -> PathBuf {
     folder.join(format!("{MARK}{:08x}.lock", crc32c::crc32c(name.as_ref().as_encoded_bytes())))
 }
 
-/// A name beside `target` that this process has not used.
+/// A name next to `target` that this process has not used.
 fn next_name(target: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Named arrays of numbers read from safetensors files, with every promise of the header checked.
+//! Named arrays of numbers in safetensors files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,79 +16,75 @@ use crate::error::{Error, Result};
 pub struct HostTensor {
     /// The size along each axis; empty for a single number.
     pub shape: Vec<usize>,
-    /// As many numbers as the sizes multiply to, the last axis closest together.
+    /// The numbers, as many as the product of the sizes.
     pub data: Vec<f32>,
 }
 
-/// Reads every float tensor (F32, F16, BF16, F64) of the safetensors file at `path`, as f32. Integer and boolean tensors are passed over:
-/// [`load_ids`] reads those.
+/// Reads every float tensor (F32, F16, BF16, F64) of the safetensors file at `path`, as f32. Skips
+/// integers and booleans, which [`load_ids`] reads.
 ///
-/// The file is mapped, not copied: whoever changes it while this runs may get torn numbers or, by shortening it, end the process.
+/// The file is mapped: if another process changes it meanwhile, numbers may be torn; if it shortens
+/// the file, this process may end.
 ///
 /// # Errors
-///
-/// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is truncated, not a safetensors file, holds a float type other
-/// than those above, or an F64 too large for f32.
+/// Returns [`Error::Io`] if the file cannot be opened, and [`Error::File`] if it is truncated, is
+/// no safetensors file, has another float type, or an F64 too large for f32.
 pub fn load_tensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, HostTensor>> {
     let path = path.as_ref();
     parse_tensors(path, &map(path)?)
 }
 
-/// As [`load_tensors`], from bytes already in memory; `path` is for error messages.
+/// As [`load_tensors`], from bytes in memory; `path` is for error messages.
 ///
 /// # Errors
-///
-/// Those of [`load_tensors`].
+/// Returns the errors of [`load_tensors`].
 pub fn parse_tensors(path: &Path, file: &[u8]) -> Result<BTreeMap<String, HostTensor>> {
     let mut tensors = BTreeMap::new();
     for (name, view) in parse(path, file)?.tensors() {
-        let complain = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
-        if let Some(data) = floats(&view).map_err(complain)? {
+        let error = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
+        if let Some(data) = floats(&view).map_err(error)? {
             tensors.insert(name, HostTensor { shape: view.shape().to_vec(), data });
         }
     }
     Ok(tensors)
 }
 
-/// Reads the integer tensor `name` (I64, I32, U32 or U16) of the safetensors file at `path`: its shape, and its numbers row-major.
-///
-/// The file is mapped: see [`load_tensors`].
+/// Reads the integer tensor `name` (I64, I32, U32 or U16) of the safetensors file at `path`: its
+/// shape, and its numbers, row-major. The file is mapped as for [`load_tensors`].
 ///
 /// # Errors
-///
-/// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is truncated, not a safetensors file, has no such tensor or one of
-/// another type, or if a number is negative or does not fit in u32.
+/// Returns [`Error::Io`] if the file cannot be opened, and [`Error::File`] if it is truncated, is
+/// no safetensors file, has no such tensor or one of another type, or a number that is negative or
+/// does not fit in u32.
 pub fn load_ids(path: impl AsRef<Path>, name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
     let path = path.as_ref();
     parse_ids(path, &map(path)?, name)
 }
 
-/// As [`load_ids`], from bytes already in memory; `path` is for error messages.
+/// As [`load_ids`], from bytes in memory; `path` is for error messages.
 ///
 /// # Errors
-///
-/// Those of [`load_ids`].
+/// Returns the errors of [`load_ids`].
 pub fn parse_ids(path: &Path, file: &[u8], name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
-    let complain = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
-    let view = parse(path, file)?.tensor(name).map_err(|_| complain("is not in the file".into()))?;
-    let ids = integers(&view).map_err(complain)?;
+    let error = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
+    let view = parse(path, file)?.tensor(name).map_err(|_| error("is not in the file".into()))?;
+    let ids = integers(&view).map_err(error)?;
     Ok((view.shape().to_vec(), ids))
 }
 
 /// The names of all tensors in the bytes of a safetensors file; `path` is for error messages.
 ///
 /// # Errors
-///
-/// [`Error::File`] if it is truncated or not a safetensors file.
+/// Returns [`Error::File`] if it is truncated or no safetensors file.
 pub fn parse_names(path: &Path, file: &[u8]) -> Result<Vec<String>> {
     Ok(parse(path, file)?.names().into_iter().map(String::from).collect())
 }
 
-/// Reads the text that the safetensors file at `path` carries about itself; empty if it carries none.
+/// Reads the metadata of the safetensors file at `path`, which may be empty.
 ///
 /// # Errors
-///
-/// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is truncated or not a safetensors file.
+/// Returns [`Error::Io`] if the file cannot be opened, and [`Error::File`] if it is truncated or no
+/// safetensors file.
 pub fn load_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
     let path = path.as_ref();
     let file = map(path)?;
@@ -98,9 +94,9 @@ pub fn load_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>>
 
 pub(super) fn map(path: &Path) -> Result<Mmap> {
     let file = open_input(path)?;
-    // SAFETY: the mapping never leaves the modules that read safetensors files, and is read-only; every access stays inside the slice it
-    // gives. What the type system cannot promise is that no one else changes the file meanwhile: the reading functions and
-    // `SafetensorsFile` document that, and the crate itself only ever replaces such files by renaming, which leaves a mapped one as it was.
+    // SAFETY: the mapping is read-only and stays in the modules that read safetensors files; every access is
+    // inside its slice. Another process may still change the file: the reading functions and `SafetensorsFile`
+    // document that. This crate replaces such files only by renaming, which does not change a mapped one.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
 }
 
@@ -112,7 +108,7 @@ pub(super) fn unreadable(path: &Path, reason: safetensors::SafeTensorError) -> E
     Error::file(path, format!("not a whole safetensors file: {reason}"))
 }
 
-/// The numbers of a float tensor; `None` for integers and booleans; otherwise what is wrong.
+/// The numbers of a float tensor; `None` for integers and booleans; otherwise an error message.
 pub(super) fn floats(view: &TensorView) -> Result<Option<Vec<f32>>, String> {
     let data = view.data();
     Ok(Some(match view.dtype() {
@@ -133,7 +129,7 @@ pub(super) fn floats(view: &TensorView) -> Result<Option<Vec<f32>>, String> {
     }))
 }
 
-/// The numbers of an integer tensor, or what is wrong.
+/// The numbers of an integer tensor, or an error message.
 fn integers(view: &TensorView) -> Result<Vec<u32>, String> {
     let data = view.data();
     let wide: Vec<i64> = match view.dtype() {
@@ -147,7 +143,7 @@ fn integers(view: &TensorView) -> Result<Vec<u32>, String> {
     wide.iter().map(narrow).collect()
 }
 
-/// Decodes little-endian numbers of `N` bytes each, wherever they lie in memory.
+/// Decodes little-endian numbers of `N` bytes each.
 fn numbers<const N: usize, T>(data: &[u8], decode: impl Fn([u8; N]) -> T) -> Vec<T> {
     let (whole, _) = data.as_chunks::<N>();
     whole.iter().map(|&bytes| decode(bytes)).collect()

@@ -1,27 +1,29 @@
-//! Text files as people's editors write them.
+//! Text files as editors write them.
 
 use std::path::Path;
 
 use super::input::read_input;
 use crate::{Error, Result};
 
-/// What some editors write before UTF-8.
+/// Some editors write this before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The text of a file, without the byte order mark that it may begin with.
+/// The text of a file, without a byte order mark.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read, [`Error::File`] if it is UTF-16 or otherwise not UTF-8.
+/// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] if it is UTF-16 or otherwise not
+/// UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
     let utf8 = String::from_utf8(read_unmarked(path)?);
     utf8.map_err(|error| Error::file(path, format!("is not UTF-8: byte {}", error.utf8_error().valid_up_to())))
 }
 
-/// The bytes of a file of text, without the byte order mark that it may begin with. For readers that say themselves what is no text.
+/// The bytes of a text file, without a byte order mark, for parsers that report invalid UTF-8
+/// themselves.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read, [`Error::File`] if it is UTF-16.
+/// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] if it is UTF-16.
 pub fn read_unmarked(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let mut bytes = read_input(path)?;
@@ -32,12 +34,12 @@ pub fn read_unmarked(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `bytes` without the byte order mark that they may begin with.
+/// `bytes` without a byte order mark.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// Says so if bytes begin as UTF-16 or UTF-32 does.
+/// An error message if `bytes` begin as UTF-16 or UTF-32 does.
 pub fn utf16(bytes: &[u8]) -> Option<&'static str> {
     let marked = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
     marked.then_some("is UTF-16, not UTF-8: save it as UTF-8")

@@ -1,4 +1,4 @@
-//! Safetensors files written a tensor at a time, so that no more than one of them has to be in memory.
+//! Safetensors files written one tensor at a time, so that only one is in memory.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -12,20 +12,18 @@ use serde_json::{Value, json};
 use super::{FloatType, HostTensor, TensorInfo, write_atomic};
 use crate::error::{Error, Result};
 
-/// The header's place for text about the file as a whole; no tensor can have this name.
+/// The key of the metadata in the header; no tensor can have this name.
 const METADATA: &str = "__metadata__";
 
-/// How many numbers are encoded at once on their way to the file.
+/// Numbers encoded at once.
 const CHUNK: usize = 1 << 16;
 
-/// Writes `tensors` to the safetensors file at `path`, whole or not at all, as f32.
-///
-/// The same tensors and metadata give the same bytes: both are in the order of their names. Numbers keep their bits.
+/// Writes `tensors` to the safetensors file at `path` as f32, atomically. The same tensors and
+/// metadata give the same bytes: both are sorted by name. Numbers keep their bits.
 ///
 /// # Errors
-///
-/// [`Error::File`] for a tensor whose shape does not match its numbers or whose name is `__metadata__`; [`Error::Io`] where the system
-/// refuses (see [`write_atomic`]).
+/// Returns [`Error::File`] for a tensor whose shape does not match its numbers or whose name is
+/// `__metadata__`, and [`Error::Io`] where the system refuses (see [`write_atomic`]).
 pub fn save_tensors(
     path: impl AsRef<Path>,
     tensors: &BTreeMap<String, HostTensor>,
@@ -37,7 +35,7 @@ pub fn save_tensors(
     write_safetensors(path, &entries, metadata.as_ref(), |name| Ok(Cow::Borrowed(&tensors[name])))
 }
 
-/// Whole numbers in main memory, row-major: token ids.
+/// Token ids in main memory, row-major.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostIds {
     /// The size along each axis.
@@ -46,11 +44,11 @@ pub struct HostIds {
     pub data: Vec<u32>,
 }
 
-/// Writes float and integer tensors (as F32 and I64) to the safetensors file at `path`, whole or not at all, with `metadata` about them.
+/// Writes float and integer tensors (as F32 and I64) to the safetensors file at `path`, atomically.
 ///
 /// # Errors
-///
-/// [`Error::File`] for a tensor whose shape does not match its numbers; [`Error::Io`] where the system refuses.
+/// Returns [`Error::File`] for a tensor whose shape does not match its numbers, and [`Error::Io`]
+/// where the system refuses.
 pub fn save_arrays(
     path: impl AsRef<Path>,
     floats: &BTreeMap<String, HostTensor>,
@@ -58,7 +56,7 @@ pub fn save_arrays(
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let complain = |e: safetensors::SafeTensorError| Error::file(path, e.to_string());
+    let error = |e: safetensors::SafeTensorError| Error::file(path, e.to_string());
     let wide = |ids: &HostIds| ids.data.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect::<Vec<u8>>();
     let ids: Vec<_> = ids.iter().map(|(name, ids)| (name, &ids.shape, wide(ids))).collect();
     let bytes = |t: &HostTensor| t.data.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -68,21 +66,22 @@ pub fn save_arrays(
     let views: Vec<_> = all
         .map(|(dtype, (name, shape, bytes))| Ok((*name, TensorView::new(dtype, shape.to_vec(), bytes)?)))
         .collect::<std::result::Result<_, _>>()
-        .map_err(complain)?;
-    let file = safetensors::serialize(views, metadata).map_err(complain)?;
+        .map_err(error)?;
+    let file = safetensors::serialize(views, metadata).map_err(error)?;
     write_atomic(path, |out| out.write_all(&file).map_err(|e| Error::io(path, e)))
 }
 
-/// Writes a safetensors file of the `entries`, whole or not at all, each number stored as its entry says. `read` is asked for the numbers of
-/// one entry after the other, each once.
+/// Writes a safetensors file of the `entries`, atomically, with the number types of the entries.
+/// `read` is called once for each entry.
 ///
-/// The same entries, numbers and metadata give the same bytes: wide types come first (which keeps every tensor aligned), then the order is
-/// that of the names. What the stored type can hold exactly is stored exactly; otherwise it is rounded to the nearest, ties to even.
+/// The same entries, numbers and metadata give the same bytes: wide types come first, which keeps
+/// every tensor aligned, then tensors are sorted by name. Numbers are rounded to the nearest number
+/// of the stored type, ties to even.
 ///
 /// # Errors
-///
-/// [`Error::File`] for a tensor whose numbers do not have the entry's shape, whose name is `__metadata__`, or with a finite number that is
-/// too large for the stored type; [`Error::Io`] where the system refuses (see [`write_atomic`]); whatever `read` returns.
+/// Returns [`Error::File`] for a tensor whose numbers do not have the entry's shape, whose name is
+/// `__metadata__`, or with a finite number too large for the stored type; [`Error::Io`] where the
+/// system refuses (see [`write_atomic`]); and the errors of `read`.
 pub fn write_safetensors<'tensors>(
     path: impl AsRef<Path>,
     entries: &BTreeMap<String, TensorInfo>,
@@ -94,20 +93,20 @@ pub fn write_safetensors<'tensors>(
     order.sort_by_key(|(_, info)| std::cmp::Reverse(info.float.bytes()));
     let header = header(path, &order, metadata)?;
     write_atomic(path, |out| {
-        let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(|e| Error::io(path, e));
-        put(&(header.len() as u64).to_le_bytes())?;
-        put(header.as_bytes())?;
+        let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(|e| Error::io(path, e));
+        write(&(header.len() as u64).to_le_bytes())?;
+        write(header.as_bytes())?;
         let mut bytes = Vec::new();
         for (name, info) in order {
-            let complain = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
+            let error = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
             let tensor = read(name)?;
             let (shape, held) = (&tensor.shape, tensor.data.len());
             if shape != &info.shape || count(shape) != Some(held) {
-                return Err(complain(format!("has shape {:?} but {held} numbers of shape {shape:?}", info.shape)));
+                return Err(error(format!("has shape {:?} but {held} numbers of shape {shape:?}", info.shape)));
             }
             for chunk in tensor.data.chunks(CHUNK) {
-                encode(chunk, info.float, &mut bytes).map_err(complain)?;
-                put(&bytes)?;
+                encode(chunk, info.float, &mut bytes).map_err(error)?;
+                write(&bytes)?;
             }
         }
         Ok(())
@@ -140,14 +139,14 @@ fn header(
     Ok(header)
 }
 
-/// How many numbers a tensor of `shape` has.
+/// The number of entries of a tensor of `shape`, unless it overflows.
 fn count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
 }
 
-/// Makes `out` the `numbers`, little-endian, as `float`; otherwise what is wrong.
+/// Fills `out` with the `numbers`, little-endian, as `float`; otherwise returns an error message.
 fn encode(numbers: &[f32], float: FloatType, out: &mut Vec<u8>) -> Result<(), String> {
-    // From half a step above the largest number of a type on, rounding would make infinity of it.
+    // Numbers from half a step above the largest one of a type would round to infinity.
     let limit = match float {
         FloatType::F16 => 65_520.0,
         FloatType::BF16 => f32::from_bits(0x7f7f_8000),
@@ -165,10 +164,9 @@ fn encode(numbers: &[f32], float: FloatType, out: &mut Vec<u8>) -> Result<(), St
     Ok(())
 }
 
-/// Makes `out` the `numbers`, each in `N` bytes.
 fn fill<const N: usize>(numbers: &[f32], out: &mut Vec<u8>, bytes: impl Fn(f32) -> [u8; N]) {
     out.resize(N * numbers.len(), 0);
-    for (place, &number) in out.as_chunks_mut::<N>().0.iter_mut().zip(numbers) {
-        *place = bytes(number);
+    for (slot, &number) in out.as_chunks_mut::<N>().0.iter_mut().zip(numbers) {
+        *slot = bytes(number);
     }
 }

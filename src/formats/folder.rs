@@ -16,6 +16,8 @@ use crate::{Error, Result};
 pub struct FindOptions {
     /// Never use the network, only what is on the disk.
     pub offline: bool,
+    /// A tokenizer to use instead of the one that comes with the model.
+    pub tokenizer: Option<PathBuf>,
     /// Show a bar on standard error while something is downloaded.
     pub progress: bool,
     /// The Hub and its cache.
@@ -51,17 +53,20 @@ impl ModelFiles {
     /// Those of [`ModelFiles::open`] and [`Hub::fetch`]; [`Error::File`] if `spec` is none of these things.
     pub fn find(spec: impl AsRef<Path>, options: &FindOptions) -> Result<Self> {
         let path = spec.as_ref();
-        // A link that leads nowhere is still a path; opening it says what is wrong.
-        if path.symlink_metadata().is_ok() {
-            return Self::open(path);
+        // A link whose target is missing is still a path; opening it says what is wrong.
+        let mut files = if path.symlink_metadata().is_ok() {
+            Self::open(path)?
+        } else if let Some(id) = path.to_str().and_then(HubId::parse) {
+            Self::open(options.hub.fetch(&id, options.offline, options.progress)?)?
+        } else {
+            let message =
+                "no such file or folder, and not the name of a model on the Hugging Face Hub (owner/name) either";
+            return Err(Error::file(path, message));
+        };
+        if let Some(tokenizer) = &options.tokenizer {
+            files.tokenizer = Some(tokenizer.clone());
         }
-        match path.to_str().and_then(HubId::parse) {
-            Some(id) => Self::open(options.hub.fetch(&id, options.offline, options.progress)?),
-            None => Err(Error::file(
-                path,
-                "no such file or folder, and not the name of a model on the Hugging Face Hub (owner/name) either",
-            )),
-        }
+        Ok(files)
     }
 
     /// Opens the model at `path`:

@@ -8,10 +8,12 @@ pub mod convert;
 pub mod folder;
 pub mod hub;
 mod names;
+mod pretrained;
 pub mod torch;
 pub mod viz;
 
 pub use convert::{ConvertOptions, convert};
 pub use folder::{FindOptions, ModelFiles};
 pub use hub::Hub;
+pub use pretrained::Pretrained;
 pub use viz::Payload;

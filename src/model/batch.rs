@@ -13,7 +13,9 @@ pub struct Batch {
     pub(super) tokens: Rc<Index>,
     pub(super) positions: Rc<Index>,
     pub(super) targets: Tensor<u32>,
-    batch: usize,
+    /// Of each sequence without its padding.
+    lengths: Vec<usize>,
+    /// With padding.
     length: usize,
 }
 
@@ -28,7 +30,26 @@ impl Batch {
         Self::after(device, config, tokens, batch, 0)
     }
 
-    /// As [`Batch::new`], where every sequence goes on after `before` tokens that are not given.
+    /// A batch of prompts of any lengths, the shorter ones padded on the right. Since the model is causal, padding changes
+    /// nothing at a prompt's own positions, and no padding is a target.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] without prompts, or for a prompt that is empty, too long for the model, or not in its vocabulary.
+    pub fn of_prompts<P: AsRef<[u32]>>(device: &Device, config: &ModelConfig, prompts: &[P]) -> Result<Self> {
+        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.as_ref().len()).collect();
+        if lengths.contains(&0) {
+            return Err(Error::shape("batch", "an empty prompt"));
+        }
+        let length = lengths.iter().copied().max().unwrap_or(0);
+        let mut tokens = Vec::with_capacity(length * prompts.len());
+        for (prompt, end) in prompts.iter().zip((1..).map(|row| row * length)) {
+            tokens.extend_from_slice(prompt.as_ref());
+            tokens.resize(end, 0);
+        }
+        Self::with_lengths(device, config, &tokens, lengths, 0)
+    }
+
+    /// As [`Batch::new`], where every sequence continues after `before` tokens that are not given.
     pub(super) fn after(
         device: &Device,
         config: &ModelConfig,
@@ -36,6 +57,18 @@ impl Batch {
         batch: usize,
         before: usize,
     ) -> Result<Self> {
+        let lengths = vec![tokens.len() / batch.max(1); batch];
+        Self::with_lengths(device, config, tokens, lengths, before)
+    }
+
+    fn with_lengths(
+        device: &Device,
+        config: &ModelConfig,
+        tokens: &[u32],
+        lengths: Vec<usize>,
+        before: usize,
+    ) -> Result<Self> {
+        let batch = lengths.len();
         if batch == 0 || tokens.is_empty() || !tokens.len().is_multiple_of(batch) {
             return Err(Error::shape("batch", format!("{} tokens in {batch} sequences", tokens.len())));
         }
@@ -45,31 +78,36 @@ impl Batch {
             return Err(Error::shape("batch", message));
         }
         let mut targets = vec![IGNORE; tokens.len()];
-        for (row, target) in tokens.chunks(length).zip(targets.chunks_mut(length)) {
-            target[..length - 1].copy_from_slice(&row[1..]);
+        for ((row, target), &own) in tokens.chunks(length).zip(targets.chunks_mut(length)).zip(&lengths) {
+            target[..own - 1].copy_from_slice(&row[1..own]);
         }
         let positions: Vec<_> = (0..tokens.len()).map(|i| (before + i % length) as u32).collect();
         Ok(Self {
             tokens: Rc::new(Index::new(device, tokens, config.vocab_size)?),
             positions: Rc::new(Index::new(device, &positions, config.block_size)?),
             targets: device.upload("targets", &[tokens.len()], &targets)?,
-            batch,
+            lengths,
             length,
         })
     }
 
     /// Number of tokens that are predicted.
     pub fn predictions(&self) -> usize {
-        self.batch * (self.length - 1)
+        self.lengths.iter().map(|length| length - 1).sum()
     }
 
-    /// Number of sequences and their length.
+    /// Number of sequences and their length, padding included.
     pub fn shape(&self) -> (usize, usize) {
-        (self.batch, self.length)
+        (self.lengths.len(), self.length)
+    }
+
+    /// The length of each sequence without its padding.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
     }
 }
 
-/// One position of every sequence of a batch, where alone the model's predictions are wanted.
+/// One position of every sequence of a batch, at which alone the model predicts.
 pub struct QueryPositions {
     pub(super) rows: Rc<Index>,
     pub(super) tokens: Rc<Index>,
@@ -81,16 +119,26 @@ impl QueryPositions {
     /// # Errors
     /// [`Error::Shape`] if there is not one a sequence, or one is outside of it.
     pub fn new(device: &Device, batch: &Batch, at: &[usize]) -> Result<Self> {
-        if at.len() != batch.batch || at.iter().any(|&at| at >= batch.length) {
-            let message = format!("{} places in {} sequences of {}", at.len(), batch.batch, batch.length);
-            return Err(Error::shape("places", message));
+        let (sequences, length) = batch.shape();
+        if at.len() != sequences || at.iter().any(|&at| at >= length) {
+            let message = format!("{} positions in {sequences} sequences of {length}", at.len());
+            return Err(Error::shape("positions", message));
         }
-        let rows: Vec<u32> = at.iter().enumerate().map(|(b, at)| (b * batch.length + at) as u32).collect();
+        let rows: Vec<u32> = at.iter().enumerate().map(|(b, at)| (b * length + at) as u32).collect();
         let all = batch.tokens.ids().read()?;
         let tokens: Vec<u32> = rows.iter().map(|&row| all[row as usize]).collect();
         Ok(Self {
             rows: Rc::new(Index::new(device, &rows, all.len())?),
             tokens: Rc::new(Index::new(device, &tokens, batch.tokens.vocab())?),
         })
+    }
+
+    /// The last position of each sequence.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn last(device: &Device, batch: &Batch) -> Result<Self> {
+        let last: Vec<usize> = batch.lengths.iter().map(|length| length - 1).collect();
+        Self::new(device, batch, &last)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::SiteKind;
 use crate::settings::{self, Setting, Takes, above, below};
 use crate::{Error, Result};
 
@@ -27,33 +28,22 @@ pub enum ResidualActivation {
     Relu,
 }
 
-/// The names that `afrac_loctypes` may list.
-const TOPK_SITES: [&str; 10] = [
-    "attn_in",
-    "attn_q",
-    "attn_k",
-    "attn_v",
-    "attn_out",
-    "mlp_in",
-    "mlp_neuron",
-    "mlp_out",
-    "resid_post_attn",
-    "resid_post_mlp",
-];
-
 /// Where AbsTopK applies, as the comma-separated list of the published configurations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TopkSites(pub String);
 
 impl TopkSites {
-    /// Whether `place` is listed.
-    pub fn contains(&self, place: &str) -> bool {
-        self.0.split(',').any(|p| p.trim() == place)
+    /// The names listed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.split(',').map(str::trim).filter(|name| !name.is_empty())
     }
-}
 
-impl TopkSites {
+    /// Whether `name` is listed.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.names().any(|listed| listed == name)
+    }
+
     /// All sites but those of the residual stream, which the presets use.
     pub fn all_sublayer() -> Self {
         Self("attn_in,attn_out,mlp_in,mlp_out,mlp_neuron,attn_v,attn_k,attn_q".into())
@@ -257,16 +247,10 @@ impl ModelConfig {
         self.d_model + self.d_pos_emb.unwrap_or(0)
     }
 
-    /// How many of `width` entries AbsTopK keeps at `place`, or nothing if it does not apply there.
-    pub fn kept(&self, place: &str, width: usize) -> Option<usize> {
-        let fraction = self.afrac?;
-        self.afrac_loctypes.contains(place).then(|| (fraction * width as f64).floor() as usize)
-    }
-
-    /// Complains about values with which no model can be built, naming the field.
+    /// Checks that a model can be built.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// [`Error::Config`] naming the field that makes it impossible.
     pub fn validate(&self) -> Result<()> {
         settings::check("", MODEL_SETTINGS, self)?;
         for (name, width) in [("d_head", self.head_width()), ("d_mlp", self.mlp_width())] {
@@ -280,13 +264,9 @@ impl ModelConfig {
                 format!("{} does not divide d_model {}; set d_head", self.n_head, self.d_model),
             ));
         }
-        for place in self.afrac_loctypes.0.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            if !TOPK_SITES.contains(&place) {
-                return Err(Error::config(
-                    "afrac_loctypes",
-                    format!("`{place}` is not one of {}", TOPK_SITES.join(", ")),
-                ));
-            }
+        let known: Vec<&str> = SiteKind::all().filter_map(SiteKind::topk_name).collect();
+        if let Some(unknown) = self.afrac_loctypes.names().find(|name| !known.contains(name)) {
+            return Err(Error::config("afrac_loctypes", format!("`{unknown}` is not one of {}", known.join(", "))));
         }
         if self.enable_bigram_table && self.vocab_size > 65_536 {
             return Err(Error::config("enable_bigram_table", "a table of more than 65,536² entries"));

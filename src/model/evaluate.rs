@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Batch, Model, NoHooks, Recorder, Weights, all_finite, site_pattern};
+use super::{Batch, LossOutput, Model, NoHooks, Recorder, Site, Weights, all_finite};
 use crate::Result;
 use crate::observer::{Observer, Stage};
 use crate::tape::Tape;
@@ -15,7 +15,7 @@ pub struct Evaluation {
     /// Predicted tokens: all but the first of each sequence.
     pub predictions: u64,
     /// Fourth standardised moment of `final_resid` over the channels of each token, averaged over tokens. A normal
-    /// distribution has 3; a stream that speaks through few channels has more.
+    /// distribution has 3; a stream that uses few channels has more.
     pub kurtosis: f64,
     /// The same over the tokens of each channel, averaged over the channels that vary.
     pub channel_kurtosis: f64,
@@ -39,23 +39,22 @@ pub fn evaluate(
     let weights = Weights::constant(model, &[]);
     let mut result = Evaluation::default();
     let mut moments = Moments::new(model.config.d_model);
-    let pattern = site_pattern("^final_resid$")?;
-    let mut rest = sequences;
-    while let Some(first) = rest.first() {
-        let (done, total) = ((sequences.len() - rest.len()) as u64, Some(sequences.len() as u64));
+    let mut remaining = sequences;
+    while let Some(first) = remaining.first() {
+        let (done, total) = ((sequences.len() - remaining.len()) as u64, Some(sequences.len() as u64));
         observer.advance(&Stage { name: "evaluating", done, total, unit: "sequences" })?;
-        let equal = rest.iter().take(batch_size.max(1)).take_while(|s| s.len() == first.len()).count();
-        let (chunk, others) = rest.split_at(equal);
-        rest = others;
+        let equal = remaining.iter().take(batch_size.max(1)).take_while(|s| s.len() == first.len()).count();
+        let (chunk, others) = remaining.split_at(equal);
+        remaining = others;
         let batch = Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())?;
-        let mut recorder = Recorder::matching(pattern.clone());
-        let sites = &mut (&mut recorder, &mut { *observer });
-        let (_, losses, logits) = model.loss(&mut Tape::new(), &weights, &batch, sites)?;
+        let mut recorder = Recorder::of([Site::FinalResid]);
+        let hooks = &mut (&mut recorder, &mut { *observer });
+        let LossOutput { losses, logits, .. } = model.forward_loss(&mut Tape::new(), &weights, &batch, hooks)?;
         let losses = losses.read()?;
-        model.check_finite(("the loss", &losses), &weights, &batch, &mut NoHooks)?;
-        // A loss may be finite beside the logit of another token that is not.
+        model.check_finite("the loss", &losses, &weights, &batch, &mut NoHooks)?;
+        // The loss may be finite although the logit of another token is not.
         if !all_finite(logits.value())? {
-            model.check_finite(("logits", &logits.value().read()?), &weights, &batch, &mut NoHooks)?;
+            model.check_finite("logits", &logits.value().read()?, &weights, &batch, &mut NoHooks)?;
         }
         for row in losses.chunks_exact(first.len()) {
             // The last position has nothing to predict.
@@ -66,7 +65,7 @@ pub fn evaluate(
                 result.losses.push(row.to_vec());
             }
         }
-        for (_, value) in recorder.sites {
+        for value in recorder.values.into_values() {
             moments.add(&value.value().read()?);
         }
     }

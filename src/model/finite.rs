@@ -1,6 +1,6 @@
 //! Numbers that are not finite: which weights they are in, and where a forward pass first meets them.
 
-use std::fmt;
+use std::fmt::{self, Display};
 
 use rayon::prelude::*;
 
@@ -42,16 +42,16 @@ impl fmt::Display for NotFinite {
     }
 }
 
-/// The place of entry number `entry` in a row-major array of that shape.
+/// The index of entry number `entry` in a row-major array of that shape.
 pub(super) fn index_of(entry: usize, shape: &[usize]) -> Vec<usize> {
-    let (mut index, mut rest) = (vec![0; shape.len()], entry);
-    for (place, size) in index.iter_mut().zip(shape).rev() {
-        (*place, rest) = (rest % size, rest / size);
+    let (mut index, mut remaining) = (vec![0; shape.len()], entry);
+    for (at, size) in index.iter_mut().zip(shape).rev() {
+        (*at, remaining) = (remaining % size, remaining / size);
     }
     index
 }
 
-/// The first of the numbers that is not finite, with its place.
+/// The first of the numbers that is not finite, with its index.
 pub fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
     // Few numbers are not worth the other threads.
     const BLOCK: usize = 1 << 14;
@@ -95,7 +95,7 @@ impl Parameters {
 
 impl Model {
     /// An error about a number that is not finite, with what the model's weights have to do with it.
-    pub(crate) fn not_finite(&self, site: impl Into<String>, value: f32, at: Option<[usize; 3]>) -> Error {
+    pub(crate) fn not_finite(&self, site: String, value: f32, at: Option<[usize; 3]>) -> Error {
         let weights = match self.parameters.not_finite() {
             Ok(found) => found.split_first().map(|(first, others)| match others.len() {
                 0 => first.to_string(),
@@ -103,26 +103,27 @@ impl Model {
             }),
             Err(error) => return error,
         };
-        Error::NonFiniteSite { site: site.into(), value, at, weights }
+        Error::NonFiniteSite { site, value, at, weights }
     }
 
     /// Returns an error unless all of `values` are finite. They were computed, as `what` says, from a forward pass of `batch`
-    /// with `sites`, which is then run once more to name the first site that is not finite.
+    /// with `hooks`, which is then run once more to name the first site that is not finite.
     ///
     /// # Errors
     /// [`Error::NonFiniteSite`], and those of the forward pass.
     pub fn check_finite(
         &self,
-        (what, values): (&str, &[f32]),
+        what: impl Display,
+        values: &[f32],
         weights: &Weights,
         batch: &Batch,
-        sites: &mut dyn Hooks,
+        hooks: &mut dyn Hooks,
     ) -> Result<()> {
         match first_not_finite(values) {
             None => Ok(()),
             Some((_, value)) => {
-                Pass::new(self, weights, batch, &mut Tape::new(), sites).checked(true).logits()?;
-                Err(self.not_finite(what, value, None))
+                Pass::new(self, weights, batch, &mut Tape::new(), hooks).checked(true).logits()?;
+                Err(self.not_finite(what.to_string(), value, None))
             }
         }
     }

@@ -3,11 +3,16 @@
 //! A layer: `x ← act(x + attn(norm1(x)))`, then `x ← act(x + mlp(norm2(x)))`; AbsTopK wherever the configuration says
 //! (method: section 1). Sites are visited after their AbsTopK.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::finite::{first_not_finite, index_of};
-use super::{Activation, Batch, Cache, Hooks, Model, ModelConfig, QueryPositions, ResidualActivation, Weights};
+use super::parameters::{LayerIds, LinearIds, NormIds, ParameterIds};
+use super::{
+    Activation, Batch, Hooks, KvCache, LinearLayer, Model, ModelConfig, QueryPositions, ResidualActivation, Site,
+    SiteKind, Weights,
+};
 use crate::device::Tensor;
 use crate::ops::embedding::Index;
 use crate::tape::{Tape, Var, Weight};
@@ -18,125 +23,120 @@ const RMS_EPS: f32 = f32::EPSILON;
 /// LayerNorm's epsilon.
 const LN_EPS: f32 = 1e-5;
 
-/// A forward pass under way, in parts. The residual stream has `2 n_layer + 1` sites at which it can be begun and ended:
-/// before every attention (`2i`), before every MLP (`2i + 1`), and after the last layer (`2 n_layer`). Between two
-/// neighbouring sites lies a sublayer, of the same number as the site before it.
+/// A forward pass in parts. It can begin and end at any of the `2 n_layer + 1` sites of the residual stream (see
+/// [`ModelConfig::residual_site`]): before every attention (`2i`), before every MLP (`2i + 1`), and after the last layer
+/// (`2 n_layer`). The sublayer after a site has the site's number.
 ///
-/// The stream `(n·B, T, d_model)` may hold the batch's `B` sequences several times over, one copy after the other, each
-/// with values of its own: hybrids that continue through the same layers do so together.
+/// The stream `(n·B, T, d_model)` may hold `n` copies of the batch's `B` sequences, one after the other, each with its own
+/// values: hybrids that continue through the same layers do so together.
 pub struct Pass<'a> {
     /// Where the operations are recorded.
     pub tape: &'a mut Tape,
     model: &'a Model,
     weights: &'a Weights,
     batch: &'a Batch,
-    sites: &'a mut dyn Hooks,
-    cache: Option<&'a mut Cache>,
+    hooks: &'a mut dyn Hooks,
+    cache: Option<&'a mut KvCache>,
     /// The positions `(B, T, width)`, once they were needed.
     positions: Option<Var>,
     checked: bool,
 }
 
-impl ModelConfig {
-    /// How many sites the residual stream has at which a forward pass can be begun and ended (see [`Pass`]).
-    pub fn residual_sites(&self) -> usize {
-        2 * self.n_layer + 1
-    }
-
-    /// The name of the residual stream's site of that number: `3.resid_in`, `3.resid_mid`, or `final_resid` for the last.
-    pub fn residual_site(&self, number: usize) -> String {
-        match number {
-            last if last + 1 >= self.residual_sites() => "final_resid".into(),
-            site if site % 2 == 0 => format!("{}.resid_in", site / 2),
-            site => format!("{}.resid_mid", site / 2),
-        }
-    }
+/// What a forward pass with targets gives.
+pub struct LossOutput {
+    /// Mean cross-entropy over the predicted tokens, in nats: `(1)`.
+    pub loss: Var,
+    /// Cross-entropy of each position `(B·T)`; 0 where nothing is predicted.
+    pub losses: Tensor,
+    /// Logits `(B, T, V)`.
+    pub logits: Var,
 }
 
 impl Model {
     /// Logits `(B, T, V)` of a batch.
     ///
     /// # Errors
-    /// Those of the operations and of `sites`.
-    pub fn forward(&self, tape: &mut Tape, weights: &Weights, batch: &Batch, sites: &mut dyn Hooks) -> Result<Var> {
-        Pass::new(self, weights, batch, tape, sites).logits()
+    /// Those of the operations and of `hooks`.
+    pub fn forward(&self, tape: &mut Tape, weights: &Weights, batch: &Batch, hooks: &mut dyn Hooks) -> Result<Var> {
+        Pass::new(self, weights, batch, tape, hooks).logits()
     }
 
-    /// Logits `(B, 1, V)` at one place of each sequence of a batch: most of the work that a large vocabulary makes is saved.
+    /// Logits `(B, 1, V)` at one position of each sequence of a batch, without the cost of the other positions' logits.
     ///
     /// # Errors
-    /// Those of the operations and of `sites`.
+    /// Those of the operations and of `hooks`.
     pub fn forward_at(
         &self,
         tape: &mut Tape,
         weights: &Weights,
         batch: &Batch,
-        places: &QueryPositions,
-        sites: &mut dyn Hooks,
+        positions: &QueryPositions,
+        hooks: &mut dyn Hooks,
     ) -> Result<Var> {
-        let mut pass = Pass::new(self, weights, batch, tape, sites);
+        let mut pass = Pass::new(self, weights, batch, tape, hooks);
         let x = pass.stream()?;
-        let x = pass.site("final_resid", x)?;
+        let x = pass.site(Site::FinalResid, x)?;
         let (b, t) = batch.shape();
         let d_model = self.config.d_model;
         let rows = pass.tape.reshape(&x, &[b * t, d_model])?;
-        let rows = pass.tape.embedding(&rows, &places.rows)?;
+        let rows = pass.tape.embedding(&rows, &positions.rows)?;
         let x = pass.tape.reshape(&rows, &[b, 1, d_model])?;
-        let rows = pass.bigrams(&places.tokens, [b, 1])?;
+        let rows = pass.bigrams(&positions.tokens, [b, 1])?;
         pass.predict(&x, rows)
     }
 
-    /// Logits `(B, T, V)` of `batch` sequences' next tokens, given those in `cache`, which then holds the new ones too.
-    /// After the first call, tokens come one a sequence.
+    /// Logits `(B, T, V)` of `batch` sequences' next tokens, given those in `cache`, to which they are added.
+    /// After the first call, each sequence gets one token per call.
     ///
     /// # Errors
-    /// [`Error::Shape`] past `block_size`; otherwise those of the operations and of `sites`.
+    /// [`Error::Shape`] past `block_size`; otherwise those of the operations and of `hooks`.
     pub fn extend(
         &self,
         weights: &Weights,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         tokens: &[u32],
         batch: usize,
-        sites: &mut dyn Hooks,
+        hooks: &mut dyn Hooks,
     ) -> Result<Tensor> {
         let batch = Batch::after(&self.device, &self.config, tokens, batch, cache.len())?;
         let mut tape = Tape::new();
-        let mut pass = Pass::new(self, weights, &batch, &mut tape, sites);
+        let mut pass = Pass::new(self, weights, &batch, &mut tape, hooks);
         pass.cache = Some(&mut *cache);
         let logits = pass.logits()?;
         cache.advance(batch.shape().1);
         Ok(logits.value().clone())
     }
 
-    /// Mean cross-entropy of a batch's targets, in nats: the loss `(1)`, the rows' own losses, and the logits.
+    /// The loss of a batch's targets.
     ///
     /// # Errors
-    /// Those of the operations and of `sites`.
-    pub fn loss(
+    /// Those of the operations and of `hooks`.
+    pub fn forward_loss(
         &self,
         tape: &mut Tape,
         weights: &Weights,
         batch: &Batch,
-        sites: &mut dyn Hooks,
-    ) -> Result<(Var, Tensor, Var)> {
-        let mut pass = Pass::new(self, weights, batch, tape, sites);
+        hooks: &mut dyn Hooks,
+    ) -> Result<LossOutput> {
+        let mut pass = Pass::new(self, weights, batch, tape, hooks);
         let logits = pass.logits()?;
         let (loss, losses) = pass.cross_entropy(&logits)?;
-        Ok((loss, losses, logits))
+        Ok(LossOutput { loss, losses, logits })
     }
 }
 
 impl<'a> Pass<'a> {
-    /// A pass of `batch` that has not begun. `sites` sees the named sites of the parts that are run.
+    /// A pass of `batch` that has not begun. `hooks` are called for the parts that are run.
     pub fn new(
         model: &'a Model,
         weights: &'a Weights,
         batch: &'a Batch,
         tape: &'a mut Tape,
-        sites: &'a mut dyn Hooks,
+        hooks: &'a mut dyn Hooks,
     ) -> Self {
+        hooks.on_start(batch.lengths());
         let checked = model.parameters.loaded_not_finite();
-        Self { tape, model, weights, batch, sites, cache: None, positions: None, checked }
+        Self { tape, model, weights, batch, hooks, cache: None, positions: None, checked }
     }
 
     /// Lets the pass end with [`Error::NonFiniteSite`] at the first site that is not finite, if `checked`; every site is then read back.
@@ -147,7 +147,7 @@ impl<'a> Pass<'a> {
         self
     }
 
-    /// Lets the pass go on whatever its numbers are.
+    /// Lets the pass continue whatever its numbers are.
     #[must_use]
     pub fn unchecked(mut self) -> Self {
         self.checked = false;
@@ -160,7 +160,7 @@ impl<'a> Pass<'a> {
     /// Those of the operations.
     pub fn embed(&mut self) -> Result<Var> {
         let (b, t) = self.batch.shape();
-        let wte = self.parameter("transformer.wte.weight")?;
+        let wte = self.parameter(self.ids().embedding)?;
         let embedded = self.tape.embedding(&wte, &self.batch.tokens)?;
         let x = self.tape.reshape(&embedded, &[b, t, self.config().d_model])?;
         match self.config().d_pos_emb {
@@ -177,7 +177,7 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] for a stream of another shape or sublayers that the model does not have; otherwise those of the
-    /// operations and of the sites.
+    /// operations and of the hooks.
     pub fn advance(&mut self, mut x: Var, sublayers: Range<usize>) -> Result<Var> {
         if sublayers.end >= self.config().residual_sites() {
             return Err(Error::shape("forward", format!("sublayers {sublayers:?} of {}", 2 * self.config().n_layer)));
@@ -192,10 +192,10 @@ impl<'a> Pass<'a> {
     /// The logits `(n·B, T, V)` of the stream `x: (n·B, T, d_model)` at its last site.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a stream of another shape; otherwise those of the operations and of the sites.
+    /// [`Error::Shape`] for a stream of another shape; otherwise those of the operations and of the hooks.
     pub fn unembed(&mut self, x: Var) -> Result<Var> {
         let copies = self.copies(&x)?;
-        let x = self.site("final_resid", x)?;
+        let x = self.site(Site::FinalResid, x)?;
         let (b, t) = self.batch.shape();
         let tokens = self.batch.tokens.clone();
         let rows = self.bigrams(&tokens, [b, t])?;
@@ -205,21 +205,20 @@ impl<'a> Pass<'a> {
 
     /// The bigram table's logits after `tokens`, if the model has the table.
     fn bigrams(&mut self, tokens: &Rc<Index>, [b, t]: [usize; 2]) -> Result<Option<Var>> {
-        let Some(table) = self.find("bigram_table").cloned() else { return Ok(None) };
+        let Some(table) = self.optional(self.ids().bigrams)? else { return Ok(None) };
         let rows = self.tape.embedding(&table, tokens)?;
         Ok(Some(self.tape.reshape(&rows, &[b, t, self.config().vocab_size])?))
     }
 
     fn predict(&mut self, x: &Var, bigrams: Option<Var>) -> Result<Var> {
-        let x = self.norm("transformer.ln_f", x)?;
-        let head = if self.config().tied_unembed { "transformer.wte.weight" } else { "lm_head.weight" };
-        let bias = self.parameter("final_logits_bias")?;
-        let logits = self.matrix(head, &x, Some(&bias))?;
+        let x = self.norm(self.ids().final_norm, x)?;
+        let head = LinearIds { weight: self.ids().unembedding, bias: Some(self.ids().logits_bias) };
+        let logits = self.linear(head, &x)?;
         let logits = match bigrams {
             Some(bigrams) => self.tape.add(&logits, &bigrams)?,
             None => logits,
         };
-        self.check("logits", logits.value())?;
+        self.check(&"logits", logits.value())?;
         Ok(logits)
     }
 
@@ -234,14 +233,14 @@ impl<'a> Pass<'a> {
     /// The whole pass: logits `(B, T, V)`.
     ///
     /// # Errors
-    /// Those of the operations and of the sites; [`Error::NonFiniteSite`] if the pass is [checked](Pass::checked).
+    /// Those of the operations and of the hooks; [`Error::NonFiniteSite`] if the pass is [checked](Pass::checked).
     pub fn logits(&mut self) -> Result<Var> {
         let x = self.stream()?;
         self.unembed(x)
     }
 
     /// Returns an error if the pass is checked and the value `(n·B, T, width)` is not finite.
-    fn check(&self, site: &str, value: &Tensor) -> Result<()> {
+    fn check(&self, site: &dyn Display, value: &Tensor) -> Result<()> {
         if !self.checked {
             return Ok(());
         }
@@ -249,11 +248,11 @@ impl<'a> Pass<'a> {
             None => Ok(()),
             Some((at, number)) => {
                 let index = <[usize; 3]>::try_from(index_of(at, value.shape())).ok();
-                // Logits at one place of each sequence do not say which.
+                // Logits at one position of each sequence do not say which.
                 let index = index.filter(|_| value.shape().get(1) == Some(&self.batch.shape().1));
                 let earlier = self.cache.as_ref().map_or(0, |cache| cache.len());
                 let at = index.map(|[sequence, position, channel]| [sequence, position + earlier, channel]);
-                Err(self.model.not_finite(site, number, at))
+                Err(self.model.not_finite(site.to_string(), number, at))
             }
         }
     }
@@ -289,144 +288,140 @@ impl<'a> Pass<'a> {
             return Ok(positions.clone());
         }
         let (b, t) = self.batch.shape();
-        let wpe = self.parameter("transformer.wpe.weight")?;
+        let wpe = self.parameter(self.ids().positions)?;
         let positions = self.tape.embedding(&wpe, &self.batch.positions)?;
         let width = positions.value().rows_cols().1;
         let positions = self.tape.reshape(&positions, &[b, t, width])?;
         Ok(self.positions.insert(positions).clone())
     }
 
-    fn config(&self) -> &ModelConfig {
+    fn config(&self) -> &'a ModelConfig {
         &self.model.config
     }
 
-    fn find(&self, name: &str) -> Option<&Var> {
-        self.weights.dense.get(self.model.parameters.position(name)?)?.as_ref()
+    fn ids(&self) -> &'a ParameterIds {
+        self.model.parameters.ids()
     }
 
-    fn parameter(&self, name: &str) -> Result<Var> {
-        self.find(name).cloned().ok_or_else(|| Error::Text(format!("the model lacks {name}")))
+    fn layer(&self, layer: usize) -> Result<&'a LayerIds> {
+        let missing = || Error::MissingTensor { holder: "the model".into(), name: format!("layer {layer}") };
+        self.ids().layers.get(layer).ok_or_else(missing)
     }
 
-    fn site(&mut self, name: &str, value: Var) -> Result<Var> {
-        let value = self.sites.on_activation(self.tape, name, value)?;
-        self.check(name, value.value())?;
+    fn parameter(&self, id: usize) -> Result<Var> {
+        let name = || self.model.parameters.name(id);
+        self.weights.dense.get(id).cloned().flatten().ok_or_else(|| Error::SparseParameter { name: name() })
+    }
+
+    fn optional(&self, id: Option<usize>) -> Result<Option<Var>> {
+        id.map(|id| self.parameter(id)).transpose()
+    }
+
+    fn site(&mut self, site: Site, value: Var) -> Result<Var> {
+        let value = self.hooks.on_activation(self.tape, site, value)?;
+        self.check(&site, value.value())?;
         Ok(value)
     }
 
-    fn sparse(&mut self, i: usize, place: &str, x: Var) -> Result<Var> {
-        let width = x.value().rows_cols().1;
-        match self.config().kept(place, width) {
-            Some(k) => self.sites.on_topk(self.tape, &format!("{i}.{place}"), &x, k),
+    fn topk(&mut self, layer: usize, kind: SiteKind, x: Var) -> Result<Var> {
+        match self.config().topk(kind) {
+            Some(k) => self.hooks.on_topk(self.tape, layer, kind, &x, k),
             None => Ok(x),
         }
     }
 
-    fn norm(&mut self, name: &str, x: &Var) -> Result<Var> {
-        let weight = self.parameter(&format!("{name}.weight"))?;
+    /// Applies AbsTopK and shows the result at the site.
+    fn topk_site(&mut self, layer: usize, kind: SiteKind, x: Var) -> Result<Var> {
+        let x = self.topk(layer, kind, x)?;
+        self.site(kind.at(layer), x)
+    }
+
+    fn norm(&mut self, ids: NormIds, x: &Var) -> Result<Var> {
+        let weight = self.parameter(ids.weight)?;
         if self.config().rms_norm {
             return self.tape.rms_norm(x, &weight, RMS_EPS);
         }
-        let bias = self.find(&format!("{name}.bias")).cloned();
+        let bias = self.optional(ids.bias)?;
         self.tape.layer_norm(x, &weight, bias.as_ref(), LN_EPS)
     }
 
-    fn linear(&mut self, name: &str, x: &Var) -> Result<Var> {
-        let bias = self.find(&format!("{name}.bias")).cloned();
-        let out = self.matrix(&format!("{name}.weight"), x, bias.as_ref())?;
-        let name = name.strip_prefix("transformer.h.").unwrap_or(name);
-        self.sites.on_linear(self.tape, name, x, out)
-    }
-
-    fn matrix(&mut self, name: &str, x: &Var, bias: Option<&Var>) -> Result<Var> {
-        let position = self.model.parameters.position(name);
-        let weight = match position.and_then(|i| self.weights.lists[i].clone()) {
-            Some(matrix) => Weight::Sparse { matrix, dense: self.find(name).cloned() },
-            None => Weight::Dense(self.parameter(name)?),
+    fn linear(&mut self, ids: LinearIds, x: &Var) -> Result<Var> {
+        let bias = self.optional(ids.bias)?;
+        let weight = match self.weights.sparse.get(ids.weight).cloned().flatten() {
+            Some(matrix) => Weight::Sparse { matrix, dense: self.weights.dense.get(ids.weight).cloned().flatten() },
+            None => Weight::Dense(self.parameter(ids.weight)?),
         };
-        self.tape.linear(x, &weight, bias)
+        self.tape.linear(x, &weight, bias.as_ref())
     }
 
-    /// What a sublayer reads: the normalised residual stream and, if concatenated, its own norm of the positions.
-    fn sublayer_input(&mut self, i: usize, norm: usize, x: &Var) -> Result<Var> {
-        let mut h = self.norm(&format!("transformer.h.{i}.ln_{norm}"), x)?;
-        if self.config().d_pos_emb.is_some() {
+    fn layer_linear(&mut self, layer: usize, linear: LinearLayer, x: &Var) -> Result<Var> {
+        let out = self.linear(self.layer(layer)?.linears[linear as usize], x)?;
+        self.hooks.on_linear(self.tape, layer, linear, x, out)
+    }
+
+    /// The input of a sublayer (`part` 0: attention, 1: MLP): the normalized residual stream and, if concatenated, the
+    /// positions with their own norm.
+    fn sublayer_input(&mut self, layer: usize, part: usize, x: &Var) -> Result<Var> {
+        let ids = self.layer(layer)?;
+        let mut h = self.norm(ids.norms[part], x)?;
+        if let Some(norms) = ids.position_norms {
             let positions = self.positions()?;
-            let p = self.norm(&format!("transformer.h.{i}.ln_p{norm}"), &positions)?;
+            let p = self.norm(norms[part], &positions)?;
             let copies = self.copies(x)?;
             let p = self.repeat(&p, copies)?;
             let last = h.value().shape().len() - 1;
             h = self.tape.concat(&[&h, &p], last)?;
         }
-        self.sparse(i, if norm == 1 { "attn_in" } else { "mlp_in" }, h)
+        self.topk_site(layer, [SiteKind::AttnIn, SiteKind::MlpIn][part], h)
     }
 
-    fn close_sublayer(&mut self, i: usize, x: &Var, delta: &Var, place: &str) -> Result<Var> {
-        let mut x = self.tape.add(x, delta)?;
-        if self.config().residual_activation_type == ResidualActivation::Relu {
-            x = self.tape.relu(&x)?;
-        }
-        self.sparse(i, place, x)
-    }
-
-    fn attention(&mut self, i: usize, input: &Var) -> Result<Var> {
-        let layer = format!("transformer.h.{i}.attn");
+    fn attention(&mut self, layer: usize, input: &Var) -> Result<Var> {
         let width = self.config().attention_width();
-        let qkv = self.linear(&format!("{layer}.c_attn"), input)?;
+        let qkv = self.layer_linear(layer, LinearLayer::AttnIn, input)?;
         let parts = self.tape.split(&qkv, &[width; 3])?;
         drop(qkv);
-        let mut sparse = Vec::with_capacity(3);
-        for (part, letter) in parts.into_iter().zip(["q", "k", "v"]) {
-            let part = self.sparse(i, &format!("attn_{letter}"), part)?;
-            sparse.push(self.site(&format!("{i}.attn.{letter}"), part)?);
+        let mut heads = Vec::with_capacity(3);
+        for (part, kind) in parts.into_iter().zip([SiteKind::AttnQ, SiteKind::AttnK, SiteKind::AttnV]) {
+            heads.push(self.topk_site(layer, kind, part)?);
         }
-        let sink = self.find(&format!("{layer}.attn_imp.sink_logit")).cloned();
+        let sink = self.optional(self.layer(layer)?.sink)?;
         let n_head = self.config().n_head;
         let y = match &mut self.cache {
-            None => self.tape.attention(&sparse[0], &sparse[1], &sparse[2], sink.as_ref(), n_head)?,
+            None => self.tape.attention(&heads[0], &heads[1], &heads[2], sink.as_ref(), n_head)?,
             Some(cache) => {
-                let [q, k, v] = [0, 1, 2].map(|part| sparse[part].value());
-                Var::constant(cache.attend(i, [q, k, v], sink.as_ref().map(Var::value), n_head)?)
+                let [q, k, v] = [0, 1, 2].map(|part| heads[part].value());
+                Var::constant(cache.attend(layer, [q, k, v], sink.as_ref().map(Var::value), n_head)?)
             }
         };
-        let y = self.site(&format!("{i}.attn.y"), y)?;
-        let out = self.linear(&format!("{layer}.c_proj"), &y)?;
-        self.sparse(i, "attn_out", out)
+        let y = self.site(SiteKind::AttnY.at(layer), y)?;
+        let out = self.layer_linear(layer, LinearLayer::AttnOut, &y)?;
+        self.topk_site(layer, SiteKind::AttnOut, out)
     }
 
-    fn mlp(&mut self, i: usize, input: &Var) -> Result<Var> {
-        let layer = format!("transformer.h.{i}.mlp");
-        let h = self.linear(&format!("{layer}.c_fc"), input)?;
+    fn mlp(&mut self, layer: usize, input: &Var) -> Result<Var> {
+        let h = self.layer_linear(layer, LinearLayer::MlpIn, input)?;
         let h = match self.config().activation_type {
             Activation::Gelu => self.tape.gelu(&h)?,
             Activation::Relu => self.tape.relu(&h)?,
         };
-        let h = self.sparse(i, "mlp_neuron", h)?;
-        let h = self.site(&format!("{i}.mlp.post_act"), h)?;
-        let out = self.linear(&format!("{layer}.c_proj"), &h)?;
-        self.sparse(i, "mlp_out", out)
+        let h = self.topk_site(layer, SiteKind::MlpNeuron, h)?;
+        let out = self.layer_linear(layer, LinearLayer::MlpOut, &h)?;
+        self.topk_site(layer, SiteKind::MlpOut, out)
     }
 
-    /// From the site `number` to the next one.
+    /// From the residual stream's site of this number to the next one.
     fn sublayer(&mut self, number: usize, x: Var) -> Result<Var> {
-        let i = number / 2;
-        match number % 2 {
-            0 => {
-                let x = self.site(&format!("{i}.resid_in"), x)?;
-                let input = self.sublayer_input(i, 1, &x)?;
-                let input = self.site(&format!("{i}.attn.act_in"), input)?;
-                let delta = self.attention(i, &input)?;
-                let delta = self.site(&format!("{i}.attn.resid_delta"), delta)?;
-                self.close_sublayer(i, &x, &delta, "resid_post_attn")
-            }
-            _ => {
-                let x = self.site(&format!("{i}.resid_mid"), x)?;
-                let input = self.sublayer_input(i, 2, &x)?;
-                let input = self.site(&format!("{i}.mlp.act_in"), input)?;
-                let delta = self.mlp(i, &input)?;
-                let delta = self.site(&format!("{i}.mlp.resid_delta"), delta)?;
-                self.close_sublayer(i, &x, &delta, "resid_post_mlp")
-            }
+        let (layer, part) = (number / 2, number % 2);
+        let x = self.site(self.config().residual_site(number), x)?;
+        let input = self.sublayer_input(layer, part, &x)?;
+        let (delta, next) = match part {
+            0 => (self.attention(layer, &input)?, SiteKind::ResidMid),
+            _ => (self.mlp(layer, &input)?, SiteKind::ResidIn),
+        };
+        let mut x = self.tape.add(&x, &delta)?;
+        if self.config().residual_activation_type == ResidualActivation::Relu {
+            x = self.tape.relu(&x)?;
         }
+        self.topk(layer, next, x)
     }
 }

@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Batch, Cache, Hooks, Model, NoHooks, Weights, first_not_finite};
+use super::{Batch, Hooks, KvCache, Model, NoHooks, Weights, first_not_finite};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -40,17 +40,26 @@ pub fn probabilities(logits: &[f32]) -> Vec<f64> {
 }
 
 impl Model {
-    /// Every token's probability after `prompt`, by id; `sites` see the run.
+    /// Continues `prompt` (at least one token): the new tokens.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a prompt that the model cannot read, [`Error::NonFiniteSite`] where a logit is not finite; otherwise those of the
-    /// forward pass and of `sites`.
-    pub fn next_token(&self, prompt: &[u32], sites: &mut dyn Hooks) -> Result<Vec<f64>> {
+    /// Those of [`Generator`].
+    pub fn generate(&self, prompt: &[u32], sampling: &Sampling) -> Result<Vec<u32>> {
+        let mut generator = Generator::new(self, prompt, *sampling)?;
+        std::iter::from_fn(|| generator.next_token().transpose()).collect()
+    }
+
+    /// Every token's probability after `prompt`, by id.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a prompt that the model cannot read, [`Error::NonFiniteSite`] where a logit is not finite;
+    /// otherwise those of the forward pass and of `hooks`.
+    pub fn next_token(&self, prompt: &[u32], hooks: &mut dyn Hooks) -> Result<Vec<f64>> {
         let batch = Batch::new(&self.device, &self.config, prompt, 1)?;
         let weights = Weights::constant(self, &[]);
-        let logits = self.forward(&mut Tape::new(), &weights, &batch, sites)?.value().read()?;
+        let logits = self.forward(&mut Tape::new(), &weights, &batch, hooks)?.value().read()?;
         let last = &logits[logits.len() - self.config.vocab_size..];
-        self.check_finite(("logits", last), &weights, &batch, sites)?;
+        self.check_finite("logits", last, &weights, &batch, hooks)?;
         Ok(probabilities(last))
     }
 }
@@ -63,16 +72,16 @@ pub fn ranked(p: &[f64]) -> Vec<u32> {
 }
 
 impl Sampling {
-    /// Complains about impossible values, naming the setting.
+    /// Checks the values.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// [`Error::Config`] naming an impossible one.
     pub fn validate(&self) -> Result<()> {
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             return Err(Error::config("temperature", format!("{} is not a number from 0 up", self.temperature)));
         }
         if self.top_k == Some(0) {
-            return Err(Error::config("top-k", "at least one token must be left to draw"));
+            return Err(Error::config("top-k", "at least one token must remain"));
         }
         match self.top_p {
             Some(p) if !(p > 0.0 && p <= 1.0) => Err(Error::config("top-p", format!("{p} is not in (0, 1]"))),
@@ -86,7 +95,7 @@ impl Sampling {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         // Adding zero makes equals of the two zeros, which total_cmp tells apart.
         let logit = |id: u32| logits[id as usize] + 0.0;
-        // Where a logit is not a number, total_cmp still orders; a generator refuses such logits before.
+        // Where a logit is not a number, total_cmp still orders; a generator rejects such logits before.
         order.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)).then(a.cmp(&b)));
         order.truncate(if self.temperature == 0.0 { 1 } else { self.top_k.unwrap_or(usize::MAX) });
         let Some(&first) = order.first() else { return Vec::new() };
@@ -109,10 +118,10 @@ impl Sampling {
 
     fn draw(&self, logits: &[f32], rng: &mut ChaCha8Rng) -> Option<u32> {
         let kept = self.distribution(logits);
-        let mut left = if kept.len() > 1 { rng.random::<f64>() } else { 0.0 };
+        let mut remaining = if kept.len() > 1 { rng.random::<f64>() } else { 0.0 };
         let drawn = kept.iter().find(|(_, p)| {
-            left -= p;
-            left < 0.0
+            remaining -= p;
+            remaining < 0.0
         });
         drawn.or(kept.first()).map(|(id, _)| *id)
     }
@@ -133,13 +142,13 @@ pub struct Generator<'a> {
     weights: Weights,
     sampling: Sampling,
     rng: ChaCha8Rng,
-    cache: Option<Cache>,
+    cache: Option<KvCache>,
     tokens: Vec<u32>,
     drawn: usize,
 }
 
 impl<'a> Generator<'a> {
-    /// Goes on from `prompt`.
+    /// Starts after `prompt`.
     ///
     /// # Errors
     /// [`Error::Shape`] for an empty prompt or tokens that are not in the vocabulary, [`Error::Config`] for impossible
@@ -147,7 +156,7 @@ impl<'a> Generator<'a> {
     pub fn new(model: &'a Model, prompt: &[u32], sampling: Sampling) -> Result<Self> {
         sampling.validate()?;
         if prompt.is_empty() {
-            return Err(Error::shape("generate", "an empty prompt: there is nothing to go on from"));
+            return Err(Error::shape("generate", "an empty prompt: there is nothing to continue"));
         }
         if let Some(token) = prompt.iter().find(|&&token| token as usize >= model.config.vocab_size) {
             let message = format!("token {token} is not in a vocabulary of {}", model.config.vocab_size);
@@ -158,7 +167,7 @@ impl<'a> Generator<'a> {
             weights: Weights::constant(model, &[]),
             sampling,
             rng: ChaCha8Rng::seed_from_u64(sampling.seed),
-            cache: Some(Cache::new(model, 1)?),
+            cache: Some(KvCache::new(model, 1)?),
             tokens: prompt.to_vec(),
             drawn: 0,
         })
@@ -206,21 +215,8 @@ impl<'a> Generator<'a> {
         let logits = logits.read()?;
         let last = logits[logits.len() - config.vocab_size..].to_vec();
         if first_not_finite(&last).is_some() {
-            self.model.check_finite(("logits", &last), &self.weights, &whole()?, &mut NoHooks)?;
+            self.model.check_finite("logits", &last, &self.weights, &whole()?, &mut NoHooks)?;
         }
         Ok(last)
     }
-}
-
-/// Continues `prompt` (at least one token) and returns the new tokens.
-///
-/// # Errors
-/// Those of [`Generator`].
-pub fn generate(model: &Model, prompt: &[u32], sampling: &Sampling) -> Result<Vec<u32>> {
-    let mut generator = Generator::new(model, prompt, *sampling)?;
-    let mut tokens = Vec::new();
-    while let Some(token) = generator.next_token()? {
-        tokens.push(token);
-    }
-    Ok(tokens)
 }

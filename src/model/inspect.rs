@@ -9,7 +9,7 @@ use crate::files::TensorSource;
 
 /// A model's numbers in summary.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct WeightReport {
     /// Every parameter, in the order of the forward pass.
     pub tensors: Vec<TensorReport>,
     /// Entries of all parameters.
@@ -91,9 +91,9 @@ struct Used {
 ///
 /// # Errors
 /// [`crate::Error::Text`] if the tensors are not those of `config`, and those of reading.
-pub fn inspect(config: &ModelConfig, source: &dyn TensorSource, largest: usize) -> Result<Report> {
+pub fn inspect(config: &ModelConfig, source: &dyn TensorSource, largest: usize) -> Result<WeightReport> {
     check_weights(config, source)?;
-    let mut report = Report {
+    let mut report = WeightReport {
         tensors: Vec::new(),
         parameters: 0,
         nonzeros: 0,

@@ -1,12 +1,15 @@
 //! Interventions: at any site, channels and positions are set, added to, scaled, ablated or patched while a model runs.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display};
+use std::ops::Range;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Hooks, ModelConfig};
+use super::site::site_names;
+use super::{Hooks, ModelConfig, Site, SiteKind};
 use crate::files::HostTensor;
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -24,6 +27,15 @@ pub enum Action {
     Mean,
     /// Each becomes what it was in another run.
     Patch,
+}
+
+/// The sites of an edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EditSites {
+    /// One site.
+    One(Site),
+    /// The sites of a kind in every layer.
+    EveryLayer(SiteKind),
 }
 
 /// Channels of a site.
@@ -55,8 +67,8 @@ pub enum Positions {
 /// edited once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
-    /// The site, `*` standing for every layer.
-    pub site: String,
+    /// The site, or one of every layer.
+    pub sites: EditSites,
     /// The channels; all, if the list is empty.
     pub channels: Vec<Channels>,
     /// The positions; all, if the list is empty.
@@ -73,45 +85,79 @@ impl FromStr for Edit {
             let form = "SITE[CHANNELS]@POSITIONS=VALUE, such as 3.mlp.post_act[17]@-1=0";
             Error::config(text, format!("{what}; the form is {form} (also +=, *=, =mean, =patch)"))
         };
-        let (place, value) = text.split_once('=').ok_or_else(|| wrong("there is no `=`"))?;
+        let (target, value) = text.split_once('=').ok_or_else(|| wrong("there is no `=`"))?;
         let value = value.trim();
         let number = || value.parse::<f32>().ok().filter(|v| v.is_finite());
         let number = || number().ok_or_else(|| wrong(&format!("`{value}` is not a number")));
-        let (place, action) = match place.trim_end().split_at_checked(place.trim_end().len().saturating_sub(1)) {
-            Some((place, "+")) => (place, Action::Add(number()?)),
-            Some((place, "-")) => (place, Action::Add(-number()?)),
-            Some((place, "*")) => (place, Action::Scale(number()?)),
-            _ if value == "mean" => (place, Action::Mean),
-            _ if value == "patch" => (place, Action::Patch),
-            _ => (place, Action::Set(number()?)),
+        let target = target.trim_end();
+        let (target, action) = match target.split_at_checked(target.len().saturating_sub(1)) {
+            Some((target, "+")) => (target, Action::Add(number()?)),
+            Some((target, "-")) => (target, Action::Add(-number()?)),
+            Some((target, "*")) => (target, Action::Scale(number()?)),
+            _ if value == "mean" => (target, Action::Mean),
+            _ if value == "patch" => (target, Action::Patch),
+            _ => (target, Action::Set(number()?)),
         };
-        let (place, positions) = match place.split_once('@') {
-            None => (place, Vec::new()),
-            Some((place, list)) => {
+        let (target, positions) = match target.split_once('@') {
+            None => (target, Vec::new()),
+            Some((target, list)) => {
                 let list: Option<_> = list.split(',').map(|item| position(item.trim())).collect();
-                (place, list.ok_or_else(|| wrong("positions are numbers and ranges a:b"))?)
+                (target, list.ok_or_else(|| wrong("positions are numbers and ranges a:b"))?)
             }
         };
-        let (site, channels) = match place.trim().strip_suffix(']').map(|place| place.split_once('[')) {
-            None => (place, Vec::new()),
+        let (site, channels) = match target.trim().strip_suffix(']').map(|target| target.split_once('[')) {
+            None => (target, Vec::new()),
             Some(None) => return Err(wrong("a `]` without its `[`")),
             Some(Some((site, list))) => {
                 let list: Option<_> = list.split(',').map(|item| channel(item.trim())).collect();
                 (site, list.ok_or_else(|| wrong("channels are numbers, ranges a:b, heads h2 and their channels h2.5"))?)
             }
         };
-        let site = site.trim();
-        if site.is_empty() || site.contains(|c: char| !(c.is_ascii_alphanumeric() || "._*".contains(c))) {
-            return Err(wrong(&format!("`{site}` is not a site")));
+        let sites = match site.trim().strip_prefix("*.") {
+            Some(kind) => kind.parse().map(EditSites::EveryLayer),
+            None => site.trim().parse().map(EditSites::One),
+        };
+        let unknown = |_| wrong(&format!("`{}` is not a site: {}", site.trim(), site_names()));
+        let sites = sites.map_err(unknown)?;
+        Ok(Self { sites, channels, positions, action })
+    }
+}
+
+impl EditSites {
+    /// The kind of layer site, if they are such sites.
+    pub fn kind(self) -> Option<SiteKind> {
+        match self {
+            Self::One(site) => site.kind(),
+            Self::EveryLayer(kind) => Some(kind),
         }
-        Ok(Self { site: site.to_string(), channels, positions, action })
+    }
+
+    /// The sites in models of `config`.
+    fn resolve(self, config: &ModelConfig) -> Result<Vec<Site>> {
+        match self {
+            Self::EveryLayer(kind) => Ok(config.sites_of(&[kind])),
+            Self::One(site @ Site::Layer(layer, _)) if layer >= config.n_layer => {
+                let last = config.n_layer.saturating_sub(1);
+                Err(Error::config(site.to_string(), format!("no such site; the layers are 0 to {last}")))
+            }
+            Self::One(site) => Ok(vec![site]),
+        }
+    }
+}
+
+impl Display for EditSites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(site) => write!(f, "{site}"),
+            Self::EveryLayer(kind) => write!(f, "*.{kind}"),
+        }
     }
 }
 
 impl Display for Edit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |items: Vec<String>| items.join(",");
-        write!(f, "{}", self.site)?;
+        write!(f, "{}", self.sites)?;
         if !self.channels.is_empty() {
             write!(f, "[{}]", list(self.channels.iter().map(ToString::to_string).collect()))?;
         }
@@ -186,12 +232,13 @@ fn position(item: &str) -> Option<Positions> {
 }
 
 impl Channels {
-    fn resolve(self, site: &str, width: usize, config: &ModelConfig) -> Result<std::ops::Range<usize>> {
-        let outside = |what: String| Err(Error::config(site, what));
+    fn resolve(self, site: Site, config: &ModelConfig) -> Result<Range<usize>> {
+        let width = site.width(config);
+        let outside = |what: String| Err(Error::config(site.to_string(), what));
         match self {
             Self::Range(a, b) if a < b && b <= width => Ok(a..b),
             Self::Range(a, b) => outside(format!("channels {a}..{b} are not among its {width}")),
-            Self::Head(..) if !["q", "k", "v", "y"].iter().any(|part| site.ends_with(&format!("attn.{part}"))) => {
+            Self::Head(..) if !site.kind().is_some_and(SiteKind::has_heads) => {
                 outside("only attn.q, attn.k, attn.v and attn.y have heads".into())
             }
             Self::Head(head, channel) => {
@@ -208,8 +255,8 @@ impl Channels {
 }
 
 impl Positions {
-    fn resolve(self, site: &str, length: usize) -> Result<std::ops::Range<usize>> {
-        let outside = || Error::config(site, format!("position {self} is not among {length}"));
+    fn resolve(self, site: Site, length: usize) -> Result<Range<usize>> {
+        let outside = || Error::config(site.to_string(), format!("position {self} is not among {length}"));
         let at = |p: i64| {
             let p = if p < 0 { p.saturating_add_unsigned(length as u64) } else { p };
             usize::try_from(p).ok().filter(|&p| p <= length).ok_or_else(outside)
@@ -229,13 +276,23 @@ fn fits(donor: &HostTensor, width: usize) -> bool {
     matches!(donor.shape[..], [1, t, w] if w == width && donor.data.len() == t * w)
 }
 
-/// Edits made ready for a model. Several at one site are made in order.
+/// Edits made ready for a model. Several at one site are made in order. In a batch of unequal prompts, positions count
+/// within each prompt.
 #[derive(Default)]
 pub struct Interventions {
-    edits: HashMap<String, Vec<Edit>>,
+    edits: HashMap<Site, Vec<Edit>>,
     config: ModelConfig,
-    means: BTreeMap<String, Vec<f32>>,
-    donor: BTreeMap<String, HostTensor>,
+    means: BTreeMap<Site, Vec<f32>>,
+    donor: BTreeMap<Site, HostTensor>,
+    /// Of the prompts that are running.
+    lengths: Vec<usize>,
+}
+
+/// What an edited value is multiplied by, and what is added then.
+#[derive(Clone, Default)]
+struct Affine {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
 }
 
 impl Interventions {
@@ -248,113 +305,123 @@ impl Interventions {
     pub fn new(
         config: &ModelConfig,
         edits: &[Edit],
-        means: BTreeMap<String, Vec<f32>>,
-        donor: BTreeMap<String, HostTensor>,
+        means: BTreeMap<Site, Vec<f32>>,
+        donor: BTreeMap<Site, HostTensor>,
     ) -> Result<Self> {
-        let sites = config.sites();
-        let mut ready: HashMap<String, Vec<Edit>> = HashMap::new();
+        let mut ready: HashMap<Site, Vec<Edit>> = HashMap::new();
         for edit in edits {
-            let matches = |name: &str| match edit.site.strip_prefix("*.") {
-                Some(rest) => name.split_once('.').is_some_and(|(layer, site)| layer != "final_resid" && site == rest),
-                None => name == edit.site,
-            };
-            let mut found = false;
-            for (name, width) in sites.iter().filter(|(name, _)| matches(name)) {
-                found = true;
+            for site in edit.sites.resolve(config)? {
+                let width = site.width(config);
                 for channels in &edit.channels {
-                    channels.resolve(name, *width, config)?;
+                    channels.resolve(site, config)?;
                 }
+                let missing = |what: &str| Err(Error::config(site.to_string(), what));
                 match edit.action {
-                    Action::Mean if means.get(name).is_none_or(|m| m.len() != *width) => {
-                        return Err(Error::config(name, "its mean activations are not given"));
+                    Action::Mean if means.get(&site).is_none_or(|m| m.len() != width) => {
+                        return missing("its mean activations are not given");
                     }
-                    Action::Patch if donor.get(name).is_none_or(|d| !fits(d, *width)) => {
-                        return Err(Error::config(name, "there is no other run to patch it from"));
+                    Action::Patch if donor.get(&site).is_none_or(|d| !fits(d, width)) => {
+                        return missing("there is no other run to patch it from");
                     }
-                    _ => ready.entry(name.clone()).or_default().push(edit.clone()),
+                    _ => ready.entry(site).or_default().push(edit.clone()),
                 }
-            }
-            if !found {
-                let last = config.n_layer.saturating_sub(1);
-                return Err(Error::config(
-                    &edit.site,
-                    format!(
-                        "no such site; there are resid_in, attn.act_in, attn.q, attn.k, attn.v, attn.y, attn.resid_delta, \
-                             resid_mid, mlp.act_in, mlp.post_act and mlp.resid_delta of the layers 0 to {last} \
-                             (as in 0.attn.q), and final_resid"
-                    ),
-                ));
             }
         }
-        Ok(Self { edits: ready, config: config.clone(), means, donor })
+        Ok(Self { edits: ready, config: config.clone(), means, donor, lengths: Vec::new() })
     }
 
-    /// Scale and shift of every entry of a site `(length, width)` of one sequence.
-    fn affine(&self, site: &str, edits: &[Edit], length: usize, width: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let (mut scale, mut shift) = (vec![1.0; length * width], vec![0.0; length * width]);
+    /// The edits of a site `(length, width)` of one prompt.
+    fn affine(&self, site: Site, edits: &[Edit], length: usize) -> Result<Affine> {
+        let width = site.width(&self.config);
+        let mut all = Affine { scale: vec![1.0; length * width], shift: vec![0.0; length * width] };
         for edit in edits {
-            let all = [Channels::Range(0, width)];
-            let channels = if edit.channels.is_empty() { &all } else { &edit.channels[..] };
+            let every_channel = [Channels::Range(0, width)];
+            let channels = if edit.channels.is_empty() { &every_channel } else { &edit.channels[..] };
             let everywhere = [Positions::Range(None, None)];
             let positions = if edit.positions.is_empty() { &everywhere } else { &edit.positions[..] };
             let mut done = vec![false; length * width];
             for positions in positions {
                 let at = positions.resolve(site, length)?;
                 let from = match edit.action {
-                    Action::Patch => self.source(site, *positions, at.clone())?,
+                    Action::Patch => self.donor_start(site, *positions, at.len())?,
                     _ => 0,
                 };
                 for channels in channels {
-                    let channels = channels.resolve(site, width, &self.config)?;
+                    let channels = channels.resolve(site, &self.config)?;
                     for (t, c) in at.clone().flat_map(|t| channels.clone().map(move |c| (t, c))) {
                         if std::mem::replace(&mut done[t * width + c], true) {
                             continue;
                         }
-                        let (s, a) = (&mut scale[t * width + c], &mut shift[t * width + c]);
+                        let (s, a) = (&mut all.scale[t * width + c], &mut all.shift[t * width + c]);
                         (*s, *a) = match edit.action {
                             Action::Set(v) => (0.0, v),
                             Action::Add(v) => (*s, *a + v),
                             Action::Scale(v) => (*s * v, *a * v),
-                            Action::Mean => (0.0, self.means[site][c]),
-                            Action::Patch => (0.0, self.donor[site].data[(from + t - at.start) * width + c]),
+                            Action::Mean => (0.0, self.means[&site][c]),
+                            Action::Patch => (0.0, self.donor[&site].data[(from + t - at.start) * width + c]),
                         };
                     }
                 }
             }
         }
-        Ok((scale, shift))
+        Ok(all)
     }
 
-    /// Where the positions `at` of this run begin in the other.
-    fn source(&self, site: &str, positions: Positions, at: std::ops::Range<usize>) -> Result<usize> {
-        let donor = &self.donor[site];
+    /// Where in the other run the positions begin that are patched into `count` positions of this one.
+    fn donor_start(&self, site: Site, positions: Positions, count: usize) -> Result<usize> {
+        let donor = &self.donor[&site];
         let length = donor.data.len() / donor.shape.last().copied().unwrap_or(1).max(1);
         let theirs = positions.resolve(site, length)?;
-        if theirs.len() != at.len() {
+        if theirs.len() != count {
+            let theirs = theirs.len();
             return Err(Error::config(
-                site,
+                site.to_string(),
                 format!(
-                    "{} positions cannot be patched from {}; name positions that both runs have, such as @-1",
-                    at.len(),
-                    theirs.len()
+                    "{count} positions cannot be patched from {theirs}; name positions that both runs have, such as @-1"
                 ),
             ));
         }
         Ok(theirs.start)
     }
+
+    /// The edits of a site `(batch, length, width)`; padding stays unchanged.
+    fn batch_affine(&self, site: Site, edits: &[Edit], batch: usize, length: usize) -> Result<Affine> {
+        let size = length * site.width(&self.config);
+        let mut all = Affine::default();
+        let mut known: HashMap<usize, Affine> = HashMap::new();
+        let lengths = if self.lengths.is_empty() { &[length][..] } else { &self.lengths };
+        for &prompt in lengths.iter().cycle().take(batch) {
+            let of = match known.entry(prompt) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let mut of = self.affine(site, edits, prompt)?;
+                    of.scale.resize(size, 1.0);
+                    of.shift.resize(size, 0.0);
+                    entry.insert(of)
+                }
+            };
+            all.scale.extend_from_slice(&of.scale);
+            all.shift.extend_from_slice(&of.shift);
+        }
+        Ok(all)
+    }
 }
 
 impl Hooks for Interventions {
-    fn on_activation(&mut self, tape: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        let Some(edits) = self.edits.get(name) else { return Ok(value) };
+    fn on_start(&mut self, lengths: &[usize]) {
+        self.lengths = lengths.to_vec();
+    }
+
+    fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        let Some(edits) = self.edits.get(&site) else { return Ok(value) };
         let shape = value.value().shape().to_vec();
-        let &[batch, length, width] = &shape[..] else {
-            return Err(Error::shape("intervene", format!("{name} is {shape:?}, expected (B, T, width)")));
+        let &[batch, length, _] = &shape[..] else {
+            return Err(Error::shape("intervene", format!("{site} is {shape:?}, expected (B, T, width)")));
         };
-        let (scale, shift) = self.affine(name, edits, length, width)?;
+        let Affine { scale, shift } = self.batch_affine(site, edits, batch, length)?;
         let device = value.value().device().clone();
-        let scale = device.upload("intervention scale", &shape, &scale.repeat(batch))?;
-        let shift = device.upload("intervention shift", &shape, &shift.repeat(batch))?;
+        let scale = device.upload("intervention scale", &shape, &scale)?;
+        let shift = device.upload("intervention shift", &shape, &shift)?;
         tape.affine(&value, scale, &shift)
     }
 }

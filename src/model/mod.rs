@@ -1,7 +1,7 @@
 //! The transformer: its configuration, its parameters, the forward pass with its named sites, and generation.
 
+mod attention;
 mod batch;
-mod cache;
 mod config;
 mod evaluate;
 mod finite;
@@ -9,30 +9,36 @@ mod folder;
 mod forward;
 mod generate;
 pub(crate) mod hash;
+mod hooks;
 mod inspect;
 mod intervene;
+mod kv_cache;
+mod means;
 mod parameters;
-mod pattern;
+mod run;
 mod shapes;
-mod sites;
+mod site;
 mod weights;
 
 pub use batch::{Batch, QueryPositions};
-pub use cache::Cache;
 pub use config::{Activation, ConfigFile, MODEL_SETTINGS, ModelConfig, ResidualActivation, TopkSites};
 pub use evaluate::{Evaluation, evaluate};
 pub(crate) use finite::all_finite;
 pub use finite::{NotFinite, first_not_finite};
 pub use folder::parse_config;
-pub use forward::Pass;
-pub use generate::{Generator, Sampling, generate, probabilities, ranked};
+pub use forward::{LossOutput, Pass};
+pub use generate::{Generator, Sampling, probabilities, ranked};
 pub use hash::expect_model;
-pub use inspect::{Entry, LayerReport, Report, TensorReport, inspect};
-pub use intervene::{Action, Channels, Edit, Interventions, Positions};
+pub use hooks::{Hooks, LinearLayer, NoHooks, Recorder};
+pub use inspect::{Entry, LayerReport, TensorReport, WeightReport, inspect};
+pub use intervene::{Action, Channels, Edit, EditSites, Interventions, Positions};
+pub use kv_cache::KvCache;
+pub use means::{means, means_unchecked};
 pub(crate) use parameters::fill_normal;
 pub use parameters::{Kind, Parameter, Parameters, Value, WeightFormat};
+pub use run::{ActivationCache, AnswerTokens, Gradients, Metric, PromptTensor, Prompts, Run, SiteGradient};
 pub use shapes::{check_shapes, check_tied, check_weights, is_buffer};
-pub use sites::{Hooks, NoHooks, Recorder, means, means_unchecked, site_pattern};
+pub use site::{Site, SiteKind};
 pub use weights::Weights;
 
 use crate::Result;

@@ -7,7 +7,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{ModelConfig, NotFinite, check_tied, check_weights};
+use super::shapes::{EMBEDDING, UNEMBEDDING};
+use super::{LinearLayer, ModelConfig, NotFinite, check_tied, check_weights};
 use crate::device::{Device, Tensor};
 use crate::files::{HostTensor, InMemory, TensorSource};
 use crate::ops::compress::{self, SparseMatrix};
@@ -83,7 +84,7 @@ impl Parameter {
     /// The tensor.
     ///
     /// # Errors
-    /// [`Error::Text`] if the parameter is held compressed.
+    /// [`Error::SparseParameter`].
     pub fn dense(&self) -> Result<&Tensor> {
         match &self.value {
             Value::Dense(tensor) => Ok(tensor),
@@ -94,7 +95,7 @@ impl Parameter {
     /// The tensor, to be changed.
     ///
     /// # Errors
-    /// [`Error::Text`] if the parameter is held compressed.
+    /// [`Error::SparseParameter`].
     pub fn dense_mut(&mut self) -> Result<&mut Tensor> {
         match &mut self.value {
             Value::Dense(tensor) => Ok(tensor),
@@ -116,7 +117,7 @@ impl Parameter {
 }
 
 fn only_compressed(name: &str) -> Error {
-    Error::Text(format!("{name} is held compressed, and needed dense: load the model for training"))
+    Error::SparseParameter { name: name.into() }
 }
 
 /// In which form a loaded model keeps its matrices.
@@ -128,10 +129,88 @@ pub enum WeightFormat {
     Sparse,
 }
 
+/// Where a norm's parameters are in the order of [`Parameters`].
+#[derive(Clone, Copy)]
+pub(super) struct NormIds {
+    pub(super) weight: usize,
+    pub(super) bias: Option<usize>,
+}
+
+/// Where a linear layer's parameters are in the order of [`Parameters`].
+#[derive(Clone, Copy)]
+pub(super) struct LinearIds {
+    pub(super) weight: usize,
+    pub(super) bias: Option<usize>,
+}
+
+/// Where a layer's parameters are in the order of [`Parameters`].
+pub(super) struct LayerIds {
+    /// Before attention and before the MLP.
+    pub(super) norms: [NormIds; 2],
+    /// The same of concatenated positions.
+    pub(super) position_norms: Option<[NormIds; 2]>,
+    /// By [`LinearLayer`].
+    pub(super) linears: [LinearIds; 4],
+    pub(super) sink: Option<usize>,
+}
+
+/// Where parameters are in the order of [`Parameters`], so that the forward pass needs no names.
+pub(super) struct ParameterIds {
+    pub(super) embedding: usize,
+    pub(super) positions: usize,
+    pub(super) layers: Vec<LayerIds>,
+    pub(super) final_norm: NormIds,
+    pub(super) unembedding: usize,
+    pub(super) bigrams: Option<usize>,
+    pub(super) logits_bias: usize,
+}
+
+impl ParameterIds {
+    fn new(config: &ModelConfig, index: &HashMap<String, usize>) -> Result<Self> {
+        let find = |name: String| index.get(&name).copied();
+        let need = |name: String| {
+            let missing = || Error::MissingTensor { holder: "the model".into(), name: name.clone() };
+            find(name.clone()).ok_or_else(missing)
+        };
+        let norm = |name: String| {
+            Ok::<_, Error>(NormIds { weight: need(format!("{name}.weight"))?, bias: find(format!("{name}.bias")) })
+        };
+        let linear = |layer: usize, linear: LinearLayer| {
+            let name = format!("transformer.h.{layer}.{}", linear.name());
+            Ok::<_, Error>(LinearIds { weight: need(format!("{name}.weight"))?, bias: find(format!("{name}.bias")) })
+        };
+        let layer = |i: usize| {
+            let norm = |part: &str| norm(format!("transformer.h.{i}.{part}"));
+            let positions = config.d_pos_emb.map(|_| Ok::<_, Error>([norm("ln_p1")?, norm("ln_p2")?]));
+            Ok(LayerIds {
+                norms: [norm("ln_1")?, norm("ln_2")?],
+                position_norms: positions.transpose()?,
+                linears: [
+                    linear(i, LinearLayer::AttnIn)?,
+                    linear(i, LinearLayer::AttnOut)?,
+                    linear(i, LinearLayer::MlpIn)?,
+                    linear(i, LinearLayer::MlpOut)?,
+                ],
+                sink: find(format!("transformer.h.{i}.attn.attn_imp.sink_logit")),
+            })
+        };
+        Ok(Self {
+            embedding: need(EMBEDDING.into())?,
+            positions: need("transformer.wpe.weight".into())?,
+            layers: (0..config.n_layer).map(layer).collect::<Result<_>>()?,
+            final_norm: norm("transformer.ln_f".into())?,
+            unembedding: need(if config.tied_unembed { EMBEDDING } else { UNEMBEDDING }.into())?,
+            bigrams: find("bigram_table".into()),
+            logits_bias: need("final_logits_bias".into())?,
+        })
+    }
+}
+
 /// All parameters of a model, in a fixed order.
 pub struct Parameters {
     list: Vec<Parameter>,
     index: HashMap<String, usize>,
+    ids: ParameterIds,
     loaded_not_finite: bool,
 }
 
@@ -157,7 +236,7 @@ fn slots(config: &ModelConfig) -> Vec<Slot> {
     let mut add = |name: String, kind, shape: &[usize], start| {
         slots.push(Slot { name, kind, shape: shape.to_vec(), start });
     };
-    add("transformer.wte.weight".into(), Kind::Embedding, &[vocab, d], Start::Normal(0.02));
+    add(EMBEDDING.into(), Kind::Embedding, &[vocab, d], Start::Normal(0.02));
     let position_width = config.d_pos_emb.unwrap_or(d);
     add("transformer.wpe.weight".into(), Kind::Position, &[config.block_size, position_width], Start::Constant(0.0));
     for i in 0..config.n_layer {
@@ -193,7 +272,7 @@ fn slots(config: &ModelConfig) -> Vec<Slot> {
         add("transformer.ln_f.bias".into(), Kind::NormBias, &[d], Start::Constant(0.0));
     }
     if !config.tied_unembed {
-        add("lm_head.weight".into(), Kind::Embedding, &[vocab, d], Start::Normal(0.02));
+        add(UNEMBEDDING.into(), Kind::Embedding, &[vocab, d], Start::Normal(0.02));
     }
     if config.enable_bigram_table {
         add("bigram_table".into(), Kind::Bigram, &[vocab, vocab], Start::Uniform(0.02));
@@ -253,7 +332,7 @@ impl Parameters {
             let value = device.upload(&slot.name, &slot.shape, &data)?;
             list.push(Parameter::dense_of(slot.name, slot.kind, value));
         }
-        Ok(Self::from_list(list))
+        Self::from_list(config, list)
     }
 
     /// Parameters from a state dict, read one after the other; those that [`check_weights`] lets be absent are zeros. Numbers that are
@@ -280,7 +359,7 @@ impl Parameters {
                 tracing::warn!("{found}: what depends on it is not finite either");
                 loaded_not_finite = true;
             }
-            let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == "lm_head.weight";
+            let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == UNEMBEDDING;
             // Products with nonzeros skip activations of 0 too, and 0 times NaN is not 0.
             let sparse = format == WeightFormat::Sparse && not_finite.is_none();
             list.push(match slot.shape[..] {
@@ -296,7 +375,7 @@ impl Parameters {
                 }
             });
         }
-        Ok(Self { loaded_not_finite, ..Self::from_list(list) })
+        Ok(Self { loaded_not_finite, ..Self::from_list(config, list)? })
     }
 
     /// Whether it was loaded with numbers that are not finite.
@@ -321,8 +400,8 @@ impl Parameters {
         for p in &self.list {
             tensors.insert(p.name.clone(), p.read()?);
         }
-        if let (None, Some(wte)) = (tensors.get("lm_head.weight"), tensors.get("transformer.wte.weight")) {
-            tensors.insert("lm_head.weight".into(), wte.clone());
+        if let (None, Some(wte)) = (tensors.get(UNEMBEDDING), tensors.get(EMBEDDING)) {
+            tensors.insert(UNEMBEDDING.into(), wte.clone());
         }
         Ok(tensors)
     }
@@ -332,9 +411,18 @@ impl Parameters {
         slots(config).into_iter().map(|s| (s.name, s.kind, s.shape)).collect()
     }
 
-    fn from_list(list: Vec<Parameter>) -> Self {
+    fn from_list(config: &ModelConfig, list: Vec<Parameter>) -> Result<Self> {
         let index = list.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        Self { list, index, loaded_not_finite: false }
+        Ok(Self { ids: ParameterIds::new(config, &index)?, list, index, loaded_not_finite: false })
+    }
+
+    pub(super) fn ids(&self) -> &ParameterIds {
+        &self.ids
+    }
+
+    /// The name of the parameter at that place in the order, for messages.
+    pub(super) fn name(&self, id: usize) -> String {
+        self.list.get(id).map(|p| p.name.clone()).unwrap_or_default()
     }
 
     /// All parameters in order.

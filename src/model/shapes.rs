@@ -67,8 +67,8 @@ fn check(
     }
 }
 
-const EMBEDDING: &str = "transformer.wte.weight";
-const UNEMBEDDING: &str = "lm_head.weight";
+pub(super) const EMBEDDING: &str = "transformer.wte.weight";
+pub(super) const UNEMBEDDING: &str = "lm_head.weight";
 
 /// Returns an error if the configuration says that the unembedding is the embedding, and `source` holds two that differ. Reads both.
 ///

@@ -9,16 +9,16 @@ use crate::tape::{Tape, Var};
 /// A model's parameters as values on a tape, in the order of [`super::Parameters`].
 pub struct Weights {
     pub(super) dense: Vec<Option<Var>>,
-    pub(super) lists: Vec<Option<Arc<SparseMatrix>>>,
+    pub(super) sparse: Vec<Option<Arc<SparseMatrix>>>,
 }
 
 impl Weights {
-    /// Parameters for which `wanted` says so get gradients, if they are held dense. `compressed` holds, per parameter, its
+    /// Parameters for which `trained` returns true get gradients, if they are held dense. `compressed` holds, per parameter, its
     /// nonzeros where linear layers shall use them; it may be empty.
     pub fn new(
         model: &Model,
         tape: &mut Tape,
-        wanted: impl Fn(Kind) -> bool,
+        trained: impl Fn(Kind) -> bool,
         compressed: &[Option<Arc<SparseMatrix>>],
     ) -> Self {
         let mut lists = compressed.to_vec();
@@ -26,7 +26,7 @@ impl Weights {
         let mut dense = Vec::with_capacity(lists.len());
         for (p, lists) in model.parameters.iter().zip(&mut lists) {
             dense.push(match &p.value {
-                Value::Dense(value) if wanted(p.kind) => Some(tape.leaf(value.clone())),
+                Value::Dense(value) if trained(p.kind) => Some(tape.leaf(value.clone())),
                 Value::Dense(value) => Some(Var::constant(value.clone())),
                 Value::Compressed(held) => {
                     *lists = Some(held.clone());
@@ -34,7 +34,7 @@ impl Weights {
                 }
             });
         }
-        Self { dense, lists }
+        Self { dense, sparse: lists }
     }
 
     /// All parameters as constants: for inference.

@@ -18,6 +18,7 @@ use super::expect_shape;
 use crate::device::cpu::{for_row_blocks, rows_per_block};
 use crate::device::{Gpu, Launch, Shader, Tensor};
 use crate::{Error, Result};
+use gemm_common::Parallelism;
 
 /// The kernels.
 pub const SHADER: Shader = Shader::new("linear", include_str!("../../shaders/linear.wgsl"));
@@ -338,29 +339,21 @@ fn matmul(
     // A slice has at most isize::MAX bytes and the strides lie within it, unless there is no second row or column
     // to step to; then their value is irrelevant.
     let step = |stride: usize| isize::try_from(stride).unwrap_or(0);
+    // Of each matrix the strides between columns and between rows.
+    let a = (a.as_ptr(), step(a_strides.1), step(a_strides.0));
+    let b = (b.as_ptr(), step(b_strides.1), step(b_strides.0));
+    let transposed = |(data, columns, rows)| (data, rows, columns);
+    // The kernels prefer a result whose columns are contiguous: outᵀ = bᵀ aᵀ.
+    let ((m, n), (columns, rows), lhs, rhs) =
+        if n > 1 { ((n, m), (step(n), 1), transposed(b), transposed(a)) } else { ((m, n), (1, step(n)), a, b) };
+    let multiply = gemm_f32::gemm::f32::get_gemm_fn();
+    let (out, threads) = (out.as_mut_ptr(), Parallelism::Rayon(0));
     // SAFETY: `fits` has shown that every entry (i, j) of each matrix, i * down + j * right at most `last`, lies within
     // its slice; `out` is borrowed exclusively, so that it overlaps neither factor; all entries are initialised.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            step(n),
-            accumulate,
-            a.as_ptr(),
-            step(a_strides.1),
-            step(a_strides.0),
-            b.as_ptr(),
-            step(b_strides.1),
-            step(b_strides.0),
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::Rayon(0),
+        multiply(
+            m, n, k, out, columns, rows, accumulate, lhs.0, lhs.1, lhs.2, rhs.0, rhs.1, rhs.2, 1.0, 1.0, false, false,
+            false, threads,
         );
     }
     Ok(())

@@ -10,7 +10,7 @@ pub use table::{Cell, Column, Format, Table};
 use crate::files::write_atomic;
 use crate::{Error, Result};
 
-/// What a command has to say: notes, facts and tables, in the order in which they are added.
+/// The result of a command: notes, facts and tables, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     blocks: Vec<Block>,

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -10,8 +10,9 @@ use crate::circuits::Circuit;
 use crate::report::Cell;
 use crate::{Error, Result};
 
-/// The results of the finished jobs, and the number of unfinished ones. A training run gives its last line of metrics,
-/// a circuit search a row for each circuit, any other command the numbers of the JSON that it printed.
+/// The results of the finished jobs, and the number of unfinished ones. The results of a training run are
+/// those of its last line of metrics, of a circuit search a row for each circuit, of any other command the numbers of the
+/// JSON that it printed.
 ///
 /// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same table, however they
 /// were split.
@@ -36,6 +37,47 @@ pub fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
 /// Returns the errors of reading them.
 pub fn circuits(folder: &Path) -> Result<Results> {
     Ok(Results::new(&circuit_rows(&BTreeMap::new(), folder, |path| Circuit::load(path).map(Some))?))
+}
+
+/// Results, and the files that hold them.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    /// The results.
+    pub results: Results,
+    /// The number of jobs; 0 for a folder of circuits.
+    pub jobs: usize,
+    /// The number of unfinished jobs.
+    pub missing: usize,
+    /// The table as CSV and the charts; none if no job is finished.
+    pub files: Vec<PathBuf>,
+}
+
+/// Collects the results of a sweep's file or of a folder of circuits, and writes into its folder `table.csv` and a chart of
+/// each column in `plot`, or of the main one.
+///
+/// # Errors
+/// Returns the errors of reading, [`Error::Unknown`] for a column that does not exist, and [`Error::Io`].
+pub fn collect_into_files(from: &Path, plot: &[String]) -> Result<Collected> {
+    let (results, folder, jobs, missing) = if from.is_dir() {
+        (circuits(from)?, from.to_path_buf(), 0, 0)
+    } else {
+        let sweep = Sweep::load(from)?;
+        let (results, missing) = collect(&sweep)?;
+        (results, sweep.folder, sweep.jobs.len(), missing)
+    };
+    let mut files = Vec::new();
+    if !results.table.rows().is_empty() {
+        let default: Vec<_> = results.main_column().into_iter().collect();
+        let plot = if plot.is_empty() { default } else { plot.iter().map(String::as_str).collect() };
+        files.push(folder.join("table.csv"));
+        results.table.save_csv(&files[0])?;
+        for column in plot {
+            let path = folder.join(format!("{}.png", column.replace(['/', '\\'], "-")));
+            results.chart(column)?.save(&path)?;
+            files.push(path);
+        }
+    }
+    Ok(Collected { results, jobs, missing, files })
 }
 
 fn job_rows(job: &Job) -> Result<Vec<Row>> {

@@ -1,5 +1,3 @@
-//! A job done.
-
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
@@ -14,28 +12,28 @@ use crate::train::checkpoint;
 use crate::train::config::RunConfig;
 use crate::{Error, Result};
 
-/// How a job went.
+/// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// It had been done before.
-    Before,
-    /// It was done.
-    Now,
+pub enum JobOutcome {
+    /// It was already done.
+    DoneBefore,
+    /// It is done now.
+    Done,
     /// The command failed; its file `stderr` says how.
     Failed,
-    /// It was ended by a signal, as when someone asks a training to stop, which then saves what it has.
+    /// A signal ended it. A training run saves a checkpoint then.
     Stopped,
 }
 
-/// What a job leaves behind: written before it starts, and again when it is done.
+/// The job's file `json`, written before it starts and again when it is done.
 #[derive(Serialize, Deserialize)]
 struct Mark {
     command: Vec<String>,
     done: bool,
 }
 
-/// Whether a process ended because SIGHUP, SIGINT or SIGTERM asked it to.
-fn was_asked(status: ExitStatus) -> bool {
+/// Whether SIGHUP, SIGINT or SIGTERM ended a process.
+fn was_signalled(status: ExitStatus) -> bool {
     #[cfg(unix)]
     if matches!(std::os::unix::process::ExitStatusExt::signal(&status), Some(1 | 2 | 15)) {
         return true;
@@ -44,10 +42,10 @@ fn was_asked(status: ExitStatus) -> bool {
 }
 
 impl Job {
-    /// Whether it was done.
+    /// Whether it is done.
     ///
     /// # Errors
-    /// [`Error::File`] if another job was begun in its folder, [`Error::Io`] if that cannot be seen.
+    /// Returns [`Error::File`] if another job was started in its folder, and [`Error::Io`].
     pub fn is_done(&self) -> Result<bool> {
         let path = self.file("json");
         if !path.exists() {
@@ -55,10 +53,10 @@ impl Job {
         }
         let text = read_text(&path)?;
         let mark: Mark = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
-        // What failed before it wrote anything may be tried with a better command.
+        // A command that failed before it wrote anything may be replaced.
         if mark.command != self.command && (mark.done || self.out.exists()) {
             let message = format!(
-                "was begun with another command, {:?}; to do it anew, remove this file and the folder {}, or give the sweep \
+                "was started with another command, {:?}; to run it again, remove this file and the folder {}, or give the sweep \
                  another `folder`",
                 mark.command,
                 self.out.display()
@@ -68,24 +66,24 @@ impl Job {
         Ok(mark.done)
     }
 
-    /// Does it, unless it was done before. The programs `train` and `gossamer` are taken from the folder `programs` if they are
-    /// there. A training that was cut off goes on from its last checkpoint, under a launcher, too. A job that another process is
-    /// at is waited for. `wait` is given the process that does it.
+    /// Runs the job, unless it is done. The programs `train` and `gossamer` are taken from the folder `programs` if they are
+    /// there. An interrupted training run continues from its last checkpoint, under a launcher too. If another process runs
+    /// the job, waits for it. `wait` receives the job's process.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the program that does not start or the file that cannot be written; [`Error::File`] for a run in the
-    /// job's folder that the sweep did not begin; those of [`Job::is_done`].
-    pub fn run(&self, programs: &Path, wait: impl FnOnce(Child) -> io::Result<ExitStatus>) -> Result<Done> {
+    /// Returns [`Error::Io`] naming the program that does not start or the file that cannot be written, [`Error::File`] for a
+    /// run in the job's folder that the sweep did not start, and the errors of [`Job::is_done`].
+    pub fn run(&self, programs: &Path, wait: impl FnOnce(Child) -> io::Result<ExitStatus>) -> Result<JobOutcome> {
         create_folder(&self.jobs)?;
         let lock = self.lock()?;
         if self.is_done()? {
-            return Ok(Done::Before);
+            return Ok(JobOutcome::DoneBefore);
         }
         let (at, settings) = (program::training(&self.command), self.out.join("config.toml"));
         let words = match at {
             Some(at) if settings.exists() => {
                 if !self.file("json").exists() {
-                    let message = "belongs to a run that this sweep did not begin; remove its folder, or give the sweep another `folder`";
+                    let message = "belongs to a run that this sweep did not start; remove its folder, or give the sweep another `folder`";
                     return Err(Error::file(&settings, message));
                 }
                 let out = self.out.to_str().map(String::from);
@@ -96,24 +94,24 @@ impl Job {
         let mut command = program::command(&words, programs);
         let (stdout, stderr) = (self.file("stdout"), self.file("stderr"));
         let printed = File::create(&stdout).map_err(|e| Error::io(&stdout, e))?;
-        // What went wrong before may help to understand what goes wrong again.
+        // Earlier errors may explain a later one.
         let log = OpenOptions::new().create(true).append(true).open(&stderr).map_err(|e| Error::io(&stderr, e))?;
         self.mark(false)?;
-        // The command holds the lock too, as its standard input: one that outlives this process is not disturbed.
+        // The command's standard input is the lock: while it outlives this process, it keeps the lock.
         command.stdin(Stdio::from(lock)).stdout(printed).stderr(log).env(FORWARDED, "1");
         let status = command.spawn().and_then(wait).map_err(|e| Error::io(&self.command[0], e))?;
         if !status.success() {
-            return Ok(if was_asked(status) { Done::Stopped } else { Done::Failed });
+            return Ok(if was_signalled(status) { JobOutcome::Stopped } else { JobOutcome::Failed });
         }
-        // A training that is asked to stop has not failed.
+        // A training run that was asked to stop exits with success.
         if at.is_some() && settings.exists() {
             let last = checkpoint::list(&self.out)?.pop().map_or(0, |(step, _)| step);
             if last < RunConfig::load(&settings)?.train.steps {
-                return Ok(Done::Stopped);
+                return Ok(JobOutcome::Stopped);
             }
         }
         self.mark(true)?;
-        Ok(Done::Now)
+        Ok(JobOutcome::Done)
     }
 
     fn mark(&self, done: bool) -> Result<()> {
@@ -123,15 +121,15 @@ impl Job {
         write_atomic(&path, |out| writeln!(out, "{mark}").map_err(|e| Error::io(&path, e)))
     }
 
-    /// The job's lock, held until the file is closed everywhere; waits for whoever has it.
+    /// The job's lock, held until the file is closed in all processes. Waits for another process that holds it.
     fn lock(&self) -> Result<File> {
         let path = self.file("lock");
-        // A command that reads its standard input finds it empty.
+        // As standard input of the command it must be empty.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|e| Error::io(&path, e))?;
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            tracing::info!("{}: another process is at it; waiting for that one to end", self.name);
-            // An error, as of the first try: some file systems have no locks. There, nobody notices two at one job.
+            tracing::info!("{}: another process runs it; waiting for that process to end", self.name);
+            // Some file systems have no locks. There, two processes may run one job.
             let _ = file.lock();
         }
         Ok(file)

@@ -1,4 +1,5 @@
-//! One command with many settings: the jobs of a sweep, their split among the processes of an array job, and what came out.
+//! Runs one command with many settings: the jobs of a sweep, their split among the processes of an
+//! array job, and their results.
 //!
 //! A sweep is a TOML file:
 //!
@@ -15,13 +16,15 @@
 //! seed = 0
 //! ```
 //!
-//! Each job has a name made of its values. `{out}` is a folder of that name in `folder`, for the command to write; what the command
-//! prints, and whether it is done, stands in `folder/jobs`. In the command, `{{` and `}}` stand for braces.
+//! The name of a job consists of its values. The command writes into `{out}`, a folder of that name
+//! in `folder`. Its output, and whether it is done, are in `folder/jobs`. In the command, `{{` and
+//! `}}` are braces.
 
 mod collect;
 mod job;
 mod program;
 mod results;
+mod run;
 mod shard;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,38 +34,39 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Value;
 
-pub use collect::{circuits, collect};
-pub use job::Done;
+pub use collect::{Collected, circuits, collect, collect_into_files};
+pub use job::JobOutcome;
 pub use results::Results;
+pub use run::SweepResult;
 pub use shard::Shard;
 
 use crate::files::{hex, read_text};
 use crate::{Error, Result};
 
-/// More jobs than anyone waits for.
+/// More jobs are an error.
 const MAX_JOBS: usize = 100_000;
 /// Longer names of folders are cut.
-const NAME: usize = 120;
+const NAME_LENGTH: usize = 120;
 
-/// All jobs of a sweep.
+/// The jobs of a sweep.
 #[derive(Clone, Debug)]
 pub struct Sweep {
-    /// Where everything is.
+    /// The folder for all results.
     pub folder: PathBuf,
-    /// The jobs, in an order that depends on the file alone.
+    /// The jobs, in an order that depends only on the file.
     pub jobs: Vec<Job>,
 }
 
 /// One command line.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// What it is called: its values, as a file's name.
+    /// The values, as a file name.
     pub name: String,
-    /// The folder that the command may write.
+    /// The folder that the command writes.
     pub out: PathBuf,
-    /// Where its log is and its mark when it is done.
+    /// The folder of its log and its state.
     jobs: PathBuf,
-    /// What the file calls values, with the value of this job as text.
+    /// The values of this job, by name.
     pub values: BTreeMap<String, String>,
     /// Program and arguments.
     pub command: Vec<String>,
@@ -80,11 +84,11 @@ struct File {
 }
 
 impl Sweep {
-    /// Reads a sweep's file.
+    /// Reads the file of a sweep.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for what is not a sweep, for a value that the command does not use and for a place in it
-    /// that no value fills, for no jobs at all, and for two of one name.
+    /// Returns [`Error::Io`], and [`Error::File`] if it is no sweep, for a value that the command
+    /// does not use, a placeholder without a value, no jobs at all, and two jobs of one name.
     pub fn load(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let file: File = toml::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
@@ -138,17 +142,17 @@ impl Job {
     fn new(file: &File, values: BTreeMap<String, String>) -> std::result::Result<Self, String> {
         let (name, jobs) = (name(&values), file.folder.join("jobs"));
         let out = file.folder.join(&name);
-        let place_of_out = out.to_str().ok_or("`folder` is not UTF-8")?;
+        let out_text = out.to_str().ok_or("`folder` is not UTF-8")?;
         let mut unused: BTreeSet<_> = values.keys().map(String::as_str).collect();
         let mut command = Vec::with_capacity(file.command.len());
         for argument in &file.command {
-            let value = |place: &str| {
-                unused.remove(place);
-                if place == "out" { Some(place_of_out) } else { values.get(place).map(String::as_str) }
+            let value = |name: &str| {
+                unused.remove(name);
+                if name == "out" { Some(out_text) } else { values.get(name).map(String::as_str) }
             };
             command.push(fill(argument, value)?);
         }
-        // Where else would its run be looked for?
+        // The results of a training run are read from there.
         if program::train(&command).is_some()
             && !file.command.iter().any(|word| word == "{out}" || word == "--out={out}")
         {
@@ -161,53 +165,51 @@ impl Job {
         }
     }
 
-    /// A file about it: `jobs/NAME.KIND` in the sweep's folder.
+    /// A file about it: `jobs/NAME.KIND` in the folder of the sweep.
     pub fn file(&self, kind: &str) -> PathBuf {
         self.jobs.join(format!("{}.{kind}", self.name))
     }
 }
 
-/// A value as the command line has it.
+/// A value on the command line.
 fn text(name: &str, value: &Value) -> std::result::Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Ok(value.to_string()),
-        _ => Err(format!("{name}: wanted a text, a number, true or false instead of {value}")),
+        _ => Err(format!("{name}: expected a text, a number, true or false instead of {value}")),
     }
 }
 
 /// `argument` with every `{NAME}` replaced by its value, and every doubled brace by a single one.
 fn fill<'a>(argument: &str, mut value: impl FnMut(&str) -> Option<&'a str>) -> std::result::Result<String, String> {
-    let (mut filled, mut rest) = (String::new(), argument);
-    while let Some((before, brace)) = rest.find(['{', '}']).map(|at| rest.split_at(at)) {
+    let (mut filled, mut remaining) = (String::new(), argument);
+    while let Some((before, brace)) = remaining.find(['{', '}']).map(|at| remaining.split_at(at)) {
         filled += before;
         let (brace, after) = brace.split_at(1);
         if let Some(after) = after.strip_prefix(brace) {
             filled += brace;
-            rest = after;
+            remaining = after;
             continue;
         }
-        let place = (brace == "{").then(|| after.split_once('}')).flatten();
-        let (place, after) = place
-            .ok_or_else(|| format!("`{argument}`: a brace without its other half; {{{{ and }}}} stand for braces"))?;
-        filled += value(place).ok_or_else(|| format!("`{argument}`: no value is called {place} in every job"))?;
-        rest = after;
+        let name = (brace == "{").then(|| after.split_once('}')).flatten();
+        let (name, after) =
+            name.ok_or_else(|| format!("`{argument}`: an unmatched brace; {{{{ and }}}} stand for braces"))?;
+        filled += value(name).ok_or_else(|| format!("`{argument}`: no value is called {name} in every job"))?;
+        remaining = after;
     }
-    Ok(filled + rest)
+    Ok(filled + remaining)
 }
 
-/// What a job with these values is called.
+/// The name of a job with these values.
 fn name(values: &BTreeMap<String, String>) -> String {
     let whole = values.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
     let harmless = |c: char| c.is_ascii_alphanumeric() || "=,.+-_".contains(c);
     let clean: String = whole.chars().map(|c| if harmless(c) { c } else { '_' }).collect();
-    match clean == whole && clean.len() <= NAME {
-        true => clean,
-        false => {
-            let start: String = clean.chars().take(NAME).collect();
-            format!("{start}-{}", hex(&Sha256::digest(whole.as_bytes())[..4]))
-        }
+    if clean == whole && clean.len() <= NAME_LENGTH {
+        return clean;
     }
+    let start: String = clean.chars().take(NAME_LENGTH).collect();
+    format!("{start}-{}", hex(&Sha256::digest(whole.as_bytes())[..4]))
 }
 
 #[cfg(test)]
@@ -242,22 +244,22 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn inconsistent_sweeps_are_errors() {
         for (text, culprit) in [
             ("command = ['train']\nfolder = 'a'", "no job"),
             ("command = ['echo']\nfolder = 'a'\n[product]\nlr = [1]", "does not use lr"),
             ("command = ['train', '{lr}{x}']\nfolder = 'a'\n[product]\nlr = [1]", "called x"),
             ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [1, 1]", "two jobs"),
-            ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [[1]]", "wanted a text"),
+            ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [[1]]", "expected a text"),
             ("command = ['echo', '{lr}']\nfolder = 'a'\nproducts = 1", "products"),
             ("command = ['echo', '{lr}']\nfolder = 'a'\n[product]\nlr = [1]\n[[list]]", "is empty"),
             ("command = ['echo', '{out}']\nfolder = 'a'\n[product]\nout = [1]", "called out"),
-            ("command = ['echo', '{lr}}']\nfolder = 'a'\n[product]\nlr = [1]", "other half"),
-            ("command = ['echo', '{lr']\nfolder = 'a'\n[product]\nlr = [1]", "other half"),
+            ("command = ['echo', '{lr}}']\nfolder = 'a'\n[product]\nlr = [1]", "unmatched"),
+            ("command = ['echo', '{lr']\nfolder = 'a'\n[product]\nlr = [1]", "unmatched"),
             ("command = ['mpirun', 'train', '{lr}']\nfolder = 'a'\n[product]\nlr = [1]", "{out}"),
         ] {
-            let said = sweep(text).unwrap_err();
-            assert!(said.contains(culprit), "{said}");
+            let message = sweep(text).unwrap_err();
+            assert!(message.contains(culprit), "{message}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What a job's command line starts.
+//! The program that the command line of a job starts.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::train::communicator::forget_launcher;
 
-/// Programs that start another one several times.
+/// Programs that start another program several times.
 const LAUNCHERS: [&str; 3] = ["mpirun", "mpiexec", "srun"];
 
 /// The program that a word of a command line names, without its folder.
@@ -21,10 +21,10 @@ fn is_launched(words: &[String]) -> bool {
     words.first().is_some_and(|first| LAUNCHERS.contains(&program(first)))
 }
 
-/// Where the word `train` is in a command: at the front, or behind a launcher and its options.
+/// The position of `train` in a command: first, or after a launcher and its options.
 pub(super) fn train(words: &[String]) -> Option<usize> {
-    let reach = if is_launched(words) { words.len() } else { 1 };
-    words.iter().take(reach).position(|word| program(word) == "train")
+    let searched = if is_launched(words) { words.len() } else { 1 };
+    words.iter().take(searched).position(|word| program(word) == "train")
 }
 
 /// The same, if the command trains a model.
@@ -33,12 +33,13 @@ pub(super) fn training(words: &[String]) -> Option<usize> {
     train(words).filter(|at| !other(at))
 }
 
-/// The command of these words, with `train` and `gossamer` taken from the folder `programs` if they are there.
+/// The command of these words. `train` and `gossamer` are taken from the folder `programs` if they
+/// are there.
 pub(super) fn command(words: &[String], programs: &Path) -> Command {
     let at = train(words).unwrap_or(0);
-    let word = |(place, word): (usize, &String)| {
+    let word = |(position, word): (usize, &String)| {
         let near = programs.join(format!("{word}{}", std::env::consts::EXE_SUFFIX));
-        let ours = (place == 0 || place == at) && matches!(word.as_str(), "train" | "gossamer");
+        let ours = (position == 0 || position == at) && matches!(word.as_str(), "train" | "gossamer");
         if ours && near.exists() { near.into_os_string() } else { word.into() }
     };
     let mut found = words.iter().enumerate().map(word);
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_training_is_known_behind_folders_and_launchers() {
+    fn a_training_command_is_recognized_after_folders_and_launchers() {
         for (line, at) in [
             ("train --steps 3", Some(0)),
             ("/opt/bin/train bridges", Some(0)),

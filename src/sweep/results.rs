@@ -4,10 +4,10 @@ use crate::chart::{Axis, COLORS, Chart, Series};
 use crate::report::{Cell, Column, Table};
 use crate::{Error, Result};
 
-/// A legend has room for this many lines.
+/// A legend has at most this many lines.
 const LEGEND: usize = 12;
 
-/// What the jobs of a sweep gave: a table whose first columns are the values tried, and whose others are what came of them.
+/// The results of a sweep: a table whose first columns are the values tried.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Results {
     /// The number of columns with values that were tried.

@@ -1,4 +1,4 @@
-//! Which part of the work is whose.
+//! The split of jobs among processes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ impl Shard {
     /// All of it.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 
-    /// Whether the item at `position` of the work belongs to this part.
+    /// Whether the item at `position` belongs to this part.
     pub fn has(&self, position: usize) -> bool {
         position % self.count == self.index
     }

@@ -1,8 +1,9 @@
-//! What the binaries share: lines that cannot fail, the log, [signals], and [progress].
+//! Parts that the binaries share: messages that cannot fail, the log, [signals], and [progress].
 //!
-//! A terminal may go away and a disk may be full while work goes on that is worth more than its messages. So the macros of the standard
-//! library, which panic where a line cannot be written, are not used outside of tests.
+//! A terminal may close and a disk may be full during work that is worth more than its messages.
+//! The macros of the standard library panic then, so only tests use them.
 
+mod output;
 pub mod progress;
 pub mod signals;
 
@@ -13,20 +14,21 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::files::is_stdout;
+pub use output::{Lines, screen};
 pub use progress::Progress;
 
-/// Writes a message to standard error, in one piece. It is lost where that cannot be written.
+/// Writes a message to standard error, in one piece. Errors are ignored.
 pub fn say(line: impl Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Writes a line about work whose result is elsewhere to standard output. It is lost where that cannot be written. A result that is itself
-/// a text is written with `writeln!`, whose error ends the command.
+/// Writes a line about work to standard output. Errors are ignored. A result is written with
+/// `writeln!` instead, whose error ends the command.
 pub fn print(line: impl Display) {
     let _ = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Shows log messages from the level `default` on standard error, or those that `RUST_LOG` asks for.
+/// Shows log messages from the level `default` on standard error, or those that `RUST_LOG` selects.
 pub fn start_log(default: &str) {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into()))
@@ -37,8 +39,8 @@ pub fn start_log(default: &str) {
         .init();
 }
 
-/// Keeps Mesa's Vulkan layer that asks the desktop which adapter is its own from looking for one where there is none: it complains on standard
-/// error. To be called first of all, while there is no other thread.
+/// Keeps Mesa's Vulkan layer for device selection from connecting to a desktop where there is none,
+/// which would print errors. Must be called first, while there is no other thread.
 pub fn without_desktop() {
     const DESKTOP: &str = "XDG_RUNTIME_DIR";
     const CHOICES: [&str; 2] = ["NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT"];
@@ -48,11 +50,11 @@ pub fn without_desktop() {
     }
 }
 
-/// The arguments of the command line, or the code to exit with after help, the version, or what is wrong with them was written, with
-/// what `advice` has to add to that.
+/// The arguments of the command line, or the exit code after help, the version or an error message
+/// was printed, followed by `advice`.
 ///
 /// # Errors
-/// The exit code: 0 for help and version, unless they could not be written.
+/// Returns the exit code: 0 for help and version, unless they could not be written.
 pub fn parse<C: Parser>(advice: impl FnOnce(&clap::Error) -> Option<String>) -> Result<C, ExitCode> {
     C::try_parse().map_err(|wrong| {
         let printed = wrong.print().and_then(|()| io::stdout().flush());
@@ -64,18 +66,26 @@ pub fn parse<C: Parser>(advice: impl FnOnce(&clap::Error) -> Option<String>) -> 
     })
 }
 
-/// Ends a command whose result goes to standard output: what is buffered of it is written, and what went wrong is said.
+/// Ends a command whose result goes to standard output: writes what is buffered, and prints an error. After a signal, the exit
+/// code is 128 plus the signal's number.
 pub fn finish(result: anyhow::Result<()>) -> ExitCode {
+    if let Some(code) = signals::exit_code() {
+        let stopped = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(crate::Error::Stopped));
+        if let Some(error) = result.err().filter(|error| !stopped(error)) {
+            say(format_args!("error: {}", crate::error::explain(error.as_ref())));
+        }
+        return ExitCode::from(code);
+    }
     match result.and_then(|()| Ok(io::stdout().flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
-        // One that nobody says more about is that of a `writeln!`.
         Err(error) => exit_code(&as_unwritten(error)),
     }
 }
 
-/// Tells a result that could not be written to standard output from other errors, also where a file named there was the result.
+/// Recognizes a result that could not be written to standard output, also where a file named there
+/// was the result.
 fn as_unwritten(error: anyhow::Error) -> anyhow::Error {
-    // An error that somebody says more about is of something else.
+    // An error of `writeln!` has no context.
     let outermost = error.chain().next();
     if outermost.is_some_and(|error| error.is::<io::Error>()) {
         return error.downcast::<io::Error>().map_or_else(|other| other, unwritten);
@@ -90,7 +100,7 @@ fn as_unwritten(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Says what went wrong. Whoever closed the pipe has seen enough, as `head` does: that is no failure.
+/// Prints the error. A closed pipe is no failure: its reader, such as `head`, has enough.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let source = error.downcast_ref::<Unwritten>();
     if source.is_some_and(|Unwritten(source)| source.kind() == io::ErrorKind::BrokenPipe) {
@@ -109,7 +119,7 @@ fn unwritten(error: io::Error) -> anyhow::Error {
     Unwritten(error).into()
 }
 
-/// A writer whose errors nobody hears of: the log's own handling of them panics.
+/// A writer without errors: the log panics at one.
 struct Unfailing<W>(W);
 
 impl<W: Write> Write for Unfailing<W> {

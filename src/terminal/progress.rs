@@ -1,4 +1,5 @@
-//! How far long work is: bars on a terminal, elsewhere a line on standard error every ten seconds. What is quick shows nothing.
+//! Progress of long work: bars on a terminal, otherwise a line on standard error every ten seconds.
+//! Quick work shows nothing.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -11,18 +12,18 @@ use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressStyle};
 use super::signals;
 use crate::observer::{Observer, Stage};
 
-/// The variable that sets the seconds between two lines; 0: none.
+/// The variable that sets the seconds between two lines; 0 means none.
 pub const SECONDS: &str = "GOSSAMER_PROGRESS";
-/// Between two lines, unless it is set.
+/// Between two lines, by default.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Work shorter than this gets no bar.
+/// Shorter work gets no bar.
 const QUICK: Duration = Duration::from_millis(500);
-/// Between two looks at the bars.
+/// Between two updates of the bars.
 const REFRESH: Duration = Duration::from_millis(200);
-/// Pieces of work named in a line, of those that are done side by side.
+/// Parallel work items named in a line.
 const NAMED: usize = 4;
 
-/// Shows how far the work of this process is, until it is dropped.
+/// Shows the progress of this process until it is dropped.
 pub struct Progress {
     shared: Arc<Shared>,
     report: Box<dyn Fn(&Stage<'_>) + Send + Sync>,
@@ -30,23 +31,22 @@ pub struct Progress {
 }
 
 struct Shared {
-    /// Where there are bars.
+    /// The bars, on a terminal.
     bars: Option<MultiProgress>,
     interval: Duration,
-    state: Mutex<State>,
+    state: Mutex<ProgressState>,
     changed: Condvar,
 }
 
-struct State {
-    work: Vec<Work>,
+struct ProgressState {
+    work: Vec<WorkItem>,
     numbers: usize,
     /// When a line was last written.
-    said: Instant,
+    last_line: Instant,
     over: bool,
 }
 
-/// Something under way.
-struct Work {
+struct WorkItem {
     number: usize,
     name: String,
     since: Instant,
@@ -58,7 +58,7 @@ struct Work {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProgressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,7 +70,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Shows nothing until there is something.
+    /// Shows nothing until there is work.
     pub fn new() -> Self {
         let seconds = std::env::var(SECONDS).ok().and_then(|text| text.parse::<f64>().ok());
         let interval = seconds.map_or(INTERVAL, |s| Duration::try_from_secs_f64(s).unwrap_or(INTERVAL));
@@ -83,7 +83,7 @@ impl Progress {
     }
 
     fn with(bars: Option<MultiProgress>, interval: Duration) -> Self {
-        let state = State { work: Vec::new(), numbers: 0, said: Instant::now(), over: false };
+        let state = ProgressState { work: Vec::new(), numbers: 0, last_line: Instant::now(), over: false };
         let shared = Arc::new(Shared { bars, interval, state: Mutex::new(state), changed: Condvar::new() });
         let watched = shared.clone();
         let report = Box::new(move |stage: &Stage<'_>| watched.state().main(stage.name).at(stage));
@@ -95,20 +95,20 @@ impl Progress {
         Self { shared, report, ticker }
     }
 
-    /// Says what is done from now on.
+    /// Starts a stage.
     pub fn stage(&self, name: &str) {
         self.shared.state().main(name);
     }
 
-    /// The present stage is over, and there is no other.
+    /// Ends the current stage.
     pub fn clear(&self) {
         let mut state = self.shared.state();
-        if let Some(bar) = state.take(0).and_then(|work| work.bar) {
+        if let Some(bar) = state.remove(0).and_then(|work| work.bar) {
             self.shared.remove(&bar);
         }
     }
 
-    /// Says how far the present stage is.
+    /// Sets the progress of the current stage.
     pub fn at(&self, done: u64, total: u64, note: String) {
         let mut state = self.shared.state();
         if let Some(main) = state.work.iter_mut().find(|work| work.number == 0) {
@@ -116,18 +116,18 @@ impl Progress {
         }
     }
 
-    /// Reports to this, and stops at a signal.
+    /// An observer that reports to this and stops at a signal.
     pub fn observer(&self) -> Observer<'_> {
         Observer::stopped_by(signals::stop()).with_report(&*self.report)
     }
 
-    /// One of several pieces of work that are done side by side, until it is dropped.
-    pub fn part(&self, name: &str) -> Part<'_> {
+    /// Adds a work item that runs in parallel with others, until it is dropped.
+    pub fn part(&self, name: &str) -> PartProgress<'_> {
         let mut state = self.shared.state();
         state.numbers += 1;
         let number = state.numbers;
-        state.work.push(Work::new(number, name));
-        Part { shared: &self.shared, number }
+        state.work.push(WorkItem::new(number, name));
+        PartProgress { shared: &self.shared, number }
     }
 
     /// Writes a message to standard error.
@@ -135,10 +135,10 @@ impl Progress {
         self.aside(|| super::say(line));
     }
 
-    /// Does something that writes to the terminal, without the bars in its way.
+    /// Runs something that writes to the terminal, with the bars removed meanwhile.
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         let mut state = self.shared.state();
-        state.said = Instant::now();
+        state.last_line = Instant::now();
         self.shared.clear();
         write()
     }
@@ -149,7 +149,7 @@ impl Drop for Progress {
         self.shared.state().over = true;
         self.shared.changed.notify_all();
         if let Some(ticker) = self.ticker.take() {
-            // A panic there has been told already.
+            // A panic of the thread has been printed.
             let _ = ticker.join();
         }
         let mut state = self.shared.state();
@@ -158,14 +158,14 @@ impl Drop for Progress {
     }
 }
 
-/// One of several pieces of work.
-pub struct Part<'a> {
+/// The progress of one of several parallel work items.
+pub struct PartProgress<'a> {
     shared: &'a Shared,
     number: usize,
 }
 
-impl Part<'_> {
-    /// Says how far it is, in steps of `total`, with something to note.
+impl PartProgress<'_> {
+    /// Sets the progress, out of `total`, with a note.
     pub fn at(&self, done: u64, total: u64, note: String) {
         let mut state = self.shared.state();
         if let Some(work) = state.work.iter_mut().find(|work| work.number == self.number) {
@@ -174,38 +174,38 @@ impl Part<'_> {
     }
 }
 
-impl Drop for Part<'_> {
+impl Drop for PartProgress<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        if let Some(bar) = state.take(self.number).and_then(|work| work.bar) {
+        if let Some(bar) = state.remove(self.number).and_then(|work| work.bar) {
             self.shared.remove(&bar);
         }
     }
 }
 
-impl State {
-    /// The stage of that name, which is the present one from now on.
-    fn main(&mut self, name: &str) -> &mut Work {
+impl ProgressState {
+    /// The current stage, which is started if it has another name.
+    fn main(&mut self, name: &str) -> &mut WorkItem {
         let at = match self.work.iter().position(|work| work.number == 0) {
             Some(at) => at,
             None => {
-                self.work.insert(0, Work::new(0, name));
+                self.work.insert(0, WorkItem::new(0, name));
                 0
             }
         };
         let main = &mut self.work[at];
         if main.name != name {
-            *main = Work { bar: main.bar.take(), ..Work::new(0, name) };
+            *main = WorkItem { bar: main.bar.take(), ..WorkItem::new(0, name) };
         }
         main
     }
 
-    fn take(&mut self, number: usize) -> Option<Work> {
+    fn remove(&mut self, number: usize) -> Option<WorkItem> {
         self.work.iter().position(|work| work.number == number).map(|at| self.work.remove(at))
     }
 
     fn line(&self) -> String {
-        let mut named: Vec<String> = self.work.iter().take(NAMED).map(Work::line).collect();
+        let mut named: Vec<String> = self.work.iter().take(NAMED).map(WorkItem::line).collect();
         if self.work.len() > NAMED {
             named.push(format!("and {} more", self.work.len() - NAMED));
         }
@@ -213,7 +213,7 @@ impl State {
     }
 }
 
-impl Work {
+impl WorkItem {
     fn new(number: usize, name: &str) -> Self {
         let (note, unit) = (String::new(), String::new());
         Self { number, name: name.into(), since: Instant::now(), done: 0, total: None, unit, note, bar: None }
@@ -226,10 +226,9 @@ impl Work {
         }
     }
 
-    /// What is known of it, without its name.
+    /// The progress and the note, without the name.
     fn numbers(&self) -> String {
         let mut text = String::new();
-        // Writing to a text does not fail.
         let _ = match (self.total, self.done) {
             (Some(total), done) => write!(text, "{} of {} ", HumanCount(done), HumanCount(total)),
             (None, 0) => Ok(()),
@@ -246,15 +245,13 @@ impl Work {
 
     fn line(&self) -> String {
         let (seconds, numbers) = (self.since.elapsed().as_secs(), self.numbers());
-        match numbers.is_empty() {
-            true => format!("{} ({seconds} s)", self.name),
-            false => format!("{}: {numbers} ({seconds} s)", self.name),
-        }
+        let colon = if numbers.is_empty() { "" } else { ": " };
+        format!("{}{colon}{numbers} ({seconds} s)", self.name)
     }
 }
 
 impl Shared {
-    /// Bars that cannot be taken away are those of a terminal that is gone.
+    /// Fails only on a terminal that has closed.
     fn clear(&self) {
         let _ = self.bars.as_ref().map(MultiProgress::clear);
     }
@@ -266,7 +263,7 @@ impl Shared {
         }
     }
 
-    fn draw(&self, bars: &MultiProgress, work: &mut Work) {
+    fn draw(&self, bars: &MultiProgress, work: &mut WorkItem) {
         if work.since.elapsed() < QUICK && work.bar.is_none() {
             return;
         }
@@ -292,7 +289,7 @@ fn tick(shared: &Shared) {
         let pause = if shared.bars.is_some() {
             REFRESH
         } else {
-            shared.interval.saturating_sub(state.said.elapsed()).max(Duration::from_millis(10))
+            shared.interval.saturating_sub(state.last_line.elapsed()).max(Duration::from_millis(10))
         };
         (state, _) = shared.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
         if state.over {
@@ -300,8 +297,8 @@ fn tick(shared: &Shared) {
         }
         match &shared.bars {
             Some(bars) => state.work.iter_mut().for_each(|work| shared.draw(bars, work)),
-            None if state.said.elapsed() >= shared.interval => {
-                state.said = Instant::now();
+            None if state.last_line.elapsed() >= shared.interval => {
+                state.last_line = Instant::now();
                 if !state.work.is_empty() {
                     let _ = std::io::stderr().write_all(format!("{}\n", state.line()).as_bytes());
                 }
@@ -316,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_what_is_done_and_how_far_it_is() {
+    fn a_line_shows_the_stage_and_its_progress() {
         let progress = Progress::hidden();
         progress.stage("reading");
         assert_eq!(progress.shared.state().line(), "reading (0 s)");
@@ -328,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_work_are_named_until_they_are_done() {
+    fn parallel_work_is_named_until_it_is_done() {
         let progress = Progress::hidden();
         let parts: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| progress.part(name)).into();
         parts[1].at(3, 10, "loss 0.5".into());

@@ -1,8 +1,9 @@
 //! SIGINT, SIGTERM and SIGHUP, for processes that have something to save.
 //!
-//! Without [`listen`] they end a process at once, which is right for all that only reads and computes. With it, the first of them sets
-//! [`stop`], which whoever computes looks at, and the process has [`GRACE`] to end by itself. While it holds a [`Saving`] it has all the time
-//! it needs. The second signal ends it at once. Its exit code then is 128 plus the number of the signal, as that of a process that died of it.
+//! Without [`listen`] they end a process at once, which is right for commands that only read and
+//! compute. With it, the first signal sets [`stop`], which computations check, and the process has
+//! [`GRACE`] to end. While it holds a [`Saving`], it has unlimited time. The second signal ends it
+//! at once. The exit code is then 128 plus the number of the signal.
 
 use std::io;
 use std::process::{Child, ExitStatus};
@@ -11,27 +12,28 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a process with nothing to save may take to end by itself.
+/// The time that a process with nothing to save has to end.
 pub const GRACE: Duration = Duration::from_millis(1500);
-/// Set for processes that are sent on the signals of the one that started them, and may have them twice: a terminal sends to both.
+/// Set for processes whose parent forwards signals. They may receive a signal twice: a terminal
+/// sends it to both.
 pub const FORWARDED: &str = "GOSSAMER_SIGNALS_FORWARDED";
-/// Within this time, such a process takes the second for the first.
+/// Within this time, such a process ignores a second signal.
 const ECHO: Duration = Duration::from_secs(1);
-/// How often it is looked whether a child has ended, or whether the time is up.
-const LOOK: Duration = Duration::from_millis(20);
+/// Between two checks whether a child has ended or the time is up.
+const POLL: Duration = Duration::from_millis(20);
 
 static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-/// The first signal; 0 before there is one.
+/// The first signal; 0 if there was none.
 static FIRST: AtomicI32 = AtomicI32::new(0);
 static SAVING: AtomicUsize = AtomicUsize::new(0);
 static CHILD: Mutex<Option<Child>> = Mutex::new(None);
 
-/// Set once the process is to end.
+/// True once the process is to end.
 pub fn stop() -> &'static Arc<AtomicBool> {
     &STOP
 }
 
-/// The exit code of a process that ends because of a signal, if there was one.
+/// The exit code of a process that a signal ends, if there was one.
 pub fn exit_code() -> Option<u8> {
     code(FIRST.load(Ordering::SeqCst))
 }
@@ -40,7 +42,7 @@ fn code(signal: i32) -> Option<u8> {
     u8::try_from(signal).ok().filter(|&signal| signal > 0).map(|signal| signal.saturating_add(128))
 }
 
-/// As long as it lives, the process ends by itself, however long that takes, or by a second signal.
+/// While this exists, the first signal does not end the process.
 pub struct Saving(());
 
 impl Saving {
@@ -57,10 +59,10 @@ impl Drop for Saving {
     }
 }
 
-/// Waits for a child, which is sent every signal that this process gets, and has all the time that it needs to end.
+/// Waits for a child without time limit, and forwards every signal to it.
 ///
 /// # Errors
-/// Those of the system.
+/// Returns the errors of the system.
 pub fn wait_forwarding(child: Child) -> io::Result<ExitStatus> {
     let _saving = Saving::begin();
     *child_lock() = Some(child);
@@ -75,7 +77,7 @@ pub fn wait_forwarding(child: Child) -> io::Result<ExitStatus> {
             return Ok(status);
         }
         drop(slot);
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
 }
 
@@ -83,8 +85,8 @@ fn child_lock() -> std::sync::MutexGuard<'static, Option<Child>> {
     CHILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// What happens at a signal, on a thread of its own. `told` is called at the first one.
-fn heard(signal: i32, since: &mut Option<Instant>, told: &dyn Fn(bool)) {
+/// Handles a signal, on a separate thread. Calls `on_first` at the first one.
+fn on_signal(signal: i32, since: &mut Option<Instant>, on_first: &dyn Fn(bool)) {
     forward(signal);
     if let Some(since) = *since {
         let echo = since.elapsed() < ECHO && std::env::var_os(FORWARDED).is_some();
@@ -96,8 +98,8 @@ fn heard(signal: i32, since: &mut Option<Instant>, told: &dyn Fn(bool)) {
     *since = Some(Instant::now());
     FIRST.store(signal, Ordering::SeqCst);
     STOP.store(true, Ordering::SeqCst);
-    told(SAVING.load(Ordering::SeqCst) > 0);
-    // Without a thread, the second signal is what is left.
+    on_first(SAVING.load(Ordering::SeqCst) > 0);
+    // Without this thread, only a second signal ends the process.
     drop(thread::Builder::new().name("grace".into()).spawn(move || end_after_grace(signal)));
 }
 
@@ -107,32 +109,32 @@ fn end_after_grace(signal: i32) {
         if SAVING.load(Ordering::SeqCst) > 0 {
             idle = Instant::now();
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
     exit(signal);
 }
 
-/// Hears the signals from now on. `told` is called at the first one, with whether the process is [saving](Saving). A SIGHUP that is ignored,
-/// as under `nohup`, stays so.
+/// Handles signals from now on. Calls `on_first` at the first one, with whether the process is [saving](Saving). An ignored
+/// SIGHUP, as under `nohup`, stays ignored.
 ///
 /// # Errors
-/// Those of the system.
+/// Returns the errors of the system.
 #[cfg(unix)]
-pub fn listen(told: impl Fn(bool) + Send + 'static) -> io::Result<()> {
+pub fn listen(on_first: impl Fn(bool) + Send + 'static) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
     let all = if is_ignored(SIGHUP) { &[SIGINT, SIGTERM][..] } else { &[SIGINT, SIGTERM, SIGHUP] };
     let mut signals = signal_hook::iterator::Signals::new(all)?;
-    let work = move || {
+    let handle = move || {
         let mut since = None;
-        signals.forever().for_each(|signal| heard(signal, &mut since, &told));
+        signals.forever().for_each(|signal| on_signal(signal, &mut since, &on_first));
     };
-    thread::Builder::new().name("signals".into()).spawn(work).map(drop)
+    thread::Builder::new().name("signals".into()).spawn(handle).map(drop)
 }
 
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
-    // SAFETY: without a new action, it only writes the present one, which is plain data, to where it is told.
+    // SAFETY: without a new action, it only writes the current one, which is plain data, to `action`.
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
         libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
@@ -141,7 +143,7 @@ fn is_ignored(signal: i32) -> bool {
 
 #[cfg(unix)]
 fn forward(signal: i32) {
-    // Under the lock, a child that has not been waited for still has its number: no other process is meant.
+    // Under the lock, a child that has not been waited for still has its number.
     if let Some(child) = child_lock().as_mut()
         && matches!(child.try_wait(), Ok(None))
     {
@@ -152,22 +154,23 @@ fn forward(signal: i32) {
 
 #[cfg(unix)]
 fn exit(signal: i32) -> ! {
-    // At once: what other libraries do at exit could wait for threads that are at work.
+    // Exit handlers of other libraries could wait for running threads.
     signal_hook::low_level::exit(i32::from(code(signal).unwrap_or(1)))
 }
 
-/// Hears Ctrl-C and the closing of the window from now on. `told` is called at the first one, with whether the process is [saving](Saving).
+/// Handles Ctrl-C and the closing of the window from now on. Calls `on_first` at the first one, with whether the process is
+/// [saving](Saving).
 ///
 /// # Errors
-/// Those of the system.
+/// Returns the errors of the system.
 #[cfg(not(unix))]
-pub fn listen(told: impl Fn(bool) + Send + 'static) -> io::Result<()> {
+pub fn listen(on_first: impl Fn(bool) + Send + 'static) -> io::Result<()> {
     const SIGINT: i32 = 2;
     let mut since = None;
-    ctrlc::set_handler(move || heard(SIGINT, &mut since, &told)).map_err(io::Error::other)
+    ctrlc::set_handler(move || on_signal(SIGINT, &mut since, &on_first)).map_err(io::Error::other)
 }
 
-/// The system has sent it to all processes of the window.
+/// The system sends it to all processes of the window.
 #[cfg(not(unix))]
 fn forward(_: i32) {}
 

@@ -1,11 +1,11 @@
-//! A smoothed bigram language model: the yardstick that a transformer must beat.
+//! A smoothed bigram language model: a baseline that a transformer must beat.
 
 use std::collections::HashMap;
 
 use super::cache::Tokens;
 use crate::{Error, Result};
 
-/// Up to this vocabulary the counts are one dense table (64 MiB here); beyond it only pairs that occur are kept.
+/// Up to this vocabulary the counts are a dense table (64 MiB); beyond it a map.
 const DENSE: usize = 4096;
 
 /// An interpolated Kneser-Ney bigram model (Kneser and Ney 1995; interpolation as in Chen and Goodman 1999).
@@ -42,10 +42,10 @@ enum Counts {
 }
 
 impl Bigram {
-    /// Counts the pairs of `tokens`, document ends included as tokens like any other.
+    /// Counts the pairs of `tokens`, end-of-text tokens included.
     ///
     /// # Errors
-    /// [`Error::Data`] when a token is `vocab_size` or more.
+    /// Returns [`Error::Data`] if a token is `vocab_size` or more.
     pub fn fit(tokens: &Tokens, vocab_size: usize) -> Result<Self> {
         check(tokens, vocab_size)?;
         let mut counts = if vocab_size <= DENSE {
@@ -105,12 +105,12 @@ impl Bigram {
         self.backoff = predecessors.iter().map(|&n| (f64::from(n) + 1.0) / mass).collect();
     }
 
-    /// How much is taken from every pair's count: `D` above.
+    /// The discount `D` above.
     pub fn discount(&self) -> f64 {
         self.discount
     }
 
-    /// p(token | context), more than 0 for every pair below the vocabulary's size and 0 beyond it.
+    /// p(token | context): more than 0 for every pair inside the vocabulary, 0 outside.
     pub fn probability(&self, context: u32, token: u32) -> f64 {
         let (a, b) = (context as usize, token as usize);
         if a >= self.vocab_size || b >= self.vocab_size {
@@ -127,11 +127,13 @@ impl Bigram {
         (kept + self.discount * f64::from(self.followers[a]) * self.backoff[b]) / self.totals[a] as f64
     }
 
-    /// Mean of -ln p in nats per predicted token, over consecutive windows of `sequence` tokens, in each of which every token but
-    /// the first is predicted: what a transformer with that context is scored on. A shorter rest at the end counts as a window.
+    /// The mean of -ln p in nats per predicted token, over consecutive windows of `sequence`
+    /// tokens, in which all tokens but the first are predicted, as by a transformer with that
+    /// context. The last window may be shorter.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is nothing to predict, or a token beyond the vocabulary.
+    /// Returns [`Error::Data`] if there is nothing to predict, or for a token outside the
+    /// vocabulary.
     pub fn loss(&self, tokens: &Tokens, sequence: usize) -> Result<f64> {
         check(tokens, self.vocab_size)?;
         if sequence < 2 || tokens.len() < 2 {

@@ -1,6 +1,8 @@
-//! Training of byte-level BPE: the merges that the `tokenizers` crate's trainer learns, in time linear in the longest word, and interruptible.
+//! Training of byte-level BPE: the same merges as the trainer of the `tokenizers` crate, in time
+//! linear in the longest word, and interruptible.
 //!
-//! The crate moves the rest of a word at every merge, which takes a word of 160 KB half a minute. Here a merge touches its neighbors only.
+//! The crate moves the tail of a word at every merge, which takes half a minute for a word of 160
+//! KB. Here a merge changes only its neighbors.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -11,27 +13,27 @@ use super::words::Words;
 use crate::Result;
 use crate::observer::{Observer, Stage};
 
-/// Two tokens side by side.
+/// Two adjacent tokens.
 pub(super) type Pair = (u32, u32);
 
-/// How often each word occurs.
+/// The number of occurrences of each word.
 pub(super) type WordCounts = HashMap<Box<str>, u64>;
 
-/// No token starts, or ends, here.
+/// No token starts, or ends, at this position.
 const NONE: u32 = u32::MAX;
 
-/// Bytes of text whose words one thread counts at a time.
+/// Bytes of text whose words a thread counts at a time.
 const PIECE: usize = 1 << 16;
 
-/// Merges of one pair between two looks at the observer.
+/// Merges of one pair between two checks of the observer.
 const MERGES_PER_CHECK: usize = 1 << 14;
 
 /// Adds the words of `texts` to `counts`.
 pub(super) fn count_words(words: &Words, texts: &[String], counts: &mut WordCounts, observer: &Observer) -> Result<()> {
     let pieces: Vec<&str> = texts.iter().flat_map(|text| words.pieces(text, PIECE)).collect();
-    for some in pieces.chunks(4 * rayon::current_num_threads()) {
+    for batch in pieces.chunks(4 * rayon::current_num_threads()) {
         observer.check()?;
-        let found: Vec<_> = some.par_iter().map(|piece| count_in(words, piece)).collect();
+        let found: Vec<_> = batch.par_iter().map(|piece| count_in(words, piece)).collect();
         for (word, count) in found.into_iter().flatten() {
             match counts.get_mut(word) {
                 Some(total) => *total += count,
@@ -50,8 +52,9 @@ fn count_in<'t>(words: &Words, piece: &'t str) -> HashMap<&'t str, u64> {
     found
 }
 
-/// Merges by falling frequency, ties by lower tokens, until there are `vocab_size` tokens or every word is one. Tokens below 256 are single
-/// bytes, `symbols[byte]`; gives the merges in order, and each token's bytes.
+/// Merges by falling frequency, ties by lower tokens, until there are `vocab_size` tokens or every
+/// word is one token. Tokens below 256 are single bytes, `symbols[byte]`. Returns the merges in
+/// order, and the bytes of each token.
 pub(super) fn learn_merges(
     counts: &WordCounts,
     symbols: &[u32; 256],
@@ -92,52 +95,53 @@ pub(super) fn learn_merges(
     Ok((merges, tokens))
 }
 
-/// Bytes of a token at most: what is read later is encoded in windows that are longer than any token.
+/// Bytes of a token at most: encoding uses windows that are longer than any token.
 const MAX_TOKEN: usize = 1 << 13;
 
-/// A pair that may be merged. The most frequent is the greatest, of equally frequent ones the lowest.
-struct Candidate {
+/// A pair that may be merged. The most frequent is the greatest; of equally frequent ones the
+/// lowest.
+struct MergeCandidate {
     count: u64,
     pair: Pair,
-    /// Where its first token starts; some may have been merged with others since.
+    /// Positions of its first token. Some may have been merged with other tokens since.
     positions: Vec<u32>,
 }
 
-impl Candidate {
+impl MergeCandidate {
     fn key(&self) -> (u64, Reverse<Pair>) {
         (self.count, Reverse(self.pair))
     }
 }
 
-impl Ord for Candidate {
+impl Ord for MergeCandidate {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.key().cmp(&other.key())
     }
 }
 
-impl PartialOrd for Candidate {
+impl PartialOrd for MergeCandidate {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Candidate {
+impl PartialEq for MergeCandidate {
     fn eq(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 }
 
-impl Eq for Candidate {}
+impl Eq for MergeCandidate {}
 
-/// The different words, a gap before, between and after them, as tokens.
+/// The different words as tokens, with a gap before and after each.
 struct Text {
     /// By position: the token that starts there.
     starts: Vec<u32>,
     /// By position: the token whose last byte is there.
     ends: Vec<u32>,
-    /// By token: its bytes.
+    /// By token: the number of its bytes.
     lengths: Vec<u32>,
-    /// Where words start, ascending, and how often each occurs.
+    /// The positions of words, ascending, and their counts.
     words: Vec<(u32, u64)>,
     pair_counts: HashMap<Pair, i64>,
 }
@@ -157,7 +161,7 @@ impl Text {
     }
 
     /// All pairs of single bytes.
-    fn pairs(&mut self, observer: &Observer) -> Result<BinaryHeap<Candidate>> {
+    fn pairs(&mut self, observer: &Observer) -> Result<BinaryHeap<MergeCandidate>> {
         let mut positions: HashMap<Pair, Vec<u32>> = HashMap::new();
         for &(start, count) in &self.words {
             let word = self.starts[start as usize..].iter().take_while(|&&token| token != NONE);
@@ -173,14 +177,16 @@ impl Text {
         Ok(self.candidates(positions).into())
     }
 
-    fn candidates(&self, positions: HashMap<Pair, Vec<u32>>) -> Vec<Candidate> {
-        let candidate = |(pair, positions)| Candidate { count: self.pair_counts[&pair].max(0) as u64, pair, positions };
+    fn candidates(&self, positions: HashMap<Pair, Vec<u32>>) -> Vec<MergeCandidate> {
+        let candidate =
+            |(pair, positions)| MergeCandidate { count: self.pair_counts[&pair].max(0) as u64, pair, positions };
         positions.into_iter().map(candidate).filter(|candidate| candidate.count > 0).collect()
     }
 
-    /// Merges a pair into `token` wherever it is, from left to right, and gives the pairs that this brings about.
-    fn merge(&mut self, pair: Candidate, token: u32, observer: &Observer) -> Result<Vec<Candidate>> {
-        let Candidate { pair: (left, right), mut positions, .. } = pair;
+    /// Merges a pair into `token` wherever it occurs, from left to right, and returns the new
+    /// pairs.
+    fn merge(&mut self, pair: MergeCandidate, token: u32, observer: &Observer) -> Result<Vec<MergeCandidate>> {
+        let MergeCandidate { pair: (left, right), mut positions, .. } = pair;
         positions.sort_unstable();
         let (left_length, right_length) = (self.lengths[left as usize], self.lengths[right as usize]);
         let mut new: HashMap<Pair, Vec<u32>> = HashMap::new();

@@ -1,8 +1,10 @@
 //! Tokens in a file, mapped into memory.
 //!
-//! The file, all numbers little-endian: 8 bytes `MAGIC`; thirteen u64: format version, bytes per token (2 or 4), number of tokens,
-//! largest token, then of the whole corpus documents, bytes, documents skipped as not UTF-8, as empty, as no JSON objects, as without text,
-//! as with lone surrogates, separators between documents, then a CRC-32C of the tokens and the header before it; the tokens.
+//! The file, all numbers little-endian: 8 bytes `MAGIC`; thirteen u64: format version, bytes per
+//! token (2 or 4), number of tokens, largest token, then of the whole corpus documents, bytes,
+//! documents skipped as not UTF-8, as empty, as no JSON objects, as without text, as with lone
+//! surrogates, separators between documents, then a CRC-32C of the tokens and the header before it;
+//! the tokens.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -17,14 +19,14 @@ use crate::files::Temporary;
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"gossatok";
-/// Counts up whenever the file's layout, or what is written into it for the same input, changes.
+/// Changes with the layout of the file, and with its contents for the same input.
 pub(crate) const VERSION: u64 = 2;
 const FIELDS: usize = 13;
 const HEADER: usize = 8 + 8 * FIELDS;
-/// How many bytes are read or written at once.
+/// Bytes read or written at once.
 const BUFFER: usize = 1 << 16;
 
-/// A sequence of tokens, usually mapped from a file: opening it costs no memory, whatever its size.
+/// A sequence of tokens, usually in a mapped file, which takes no memory.
 #[derive(Debug)]
 pub struct Tokens {
     store: Store,
@@ -40,24 +42,24 @@ enum Store {
 }
 
 impl Tokens {
-    /// Tokens in memory, for small or made-up sequences.
+    /// Tokens in memory.
     pub fn from_ids(ids: &[u32]) -> Self {
         let bytes = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
         let max_id = ids.iter().copied().max().unwrap_or(0);
         Self { store: Store::Memory(bytes), width: 4, len: ids.len(), max_id }
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The largest token; 0 if there is none. A model or tokenizer of this vocabulary or less does not fit.
+    /// The largest token; 0 if there is none. It must be below the vocabulary size of a model.
     pub fn max_id(&self) -> u32 {
         self.max_id
     }
@@ -65,21 +67,23 @@ impl Tokens {
     /// The tokens in `range`.
     ///
     /// # Errors
-    /// [`Error::Data`] when it reaches beyond the end.
+    /// Returns [`Error::Data`] if it reaches beyond the end.
     pub fn get(&self, range: Range<usize>) -> Result<Vec<u32>> {
         let mut ids = vec![0; range.len()];
         self.copy_into(range.start, &mut ids)?;
         Ok(ids)
     }
 
-    /// Fills `ids` with the tokens from `offset` on.
+    /// Fills `ids` with the tokens from `offset`.
     ///
     /// # Errors
-    /// [`Error::Data`] when there are fewer.
+    /// Returns [`Error::Data`] if there are fewer.
     pub fn copy_into(&self, offset: usize, ids: &mut [u32]) -> Result<()> {
         if offset > self.len || ids.len() > self.len - offset {
-            let (wanted, len) = (ids.len(), self.len);
-            return Err(Error::Data(format!("{wanted} tokens from {offset} on are more than the {len} there are")));
+            let (requested, len) = (ids.len(), self.len);
+            return Err(Error::Data(format!(
+                "{requested} tokens from offset {offset} exceed the {len} that there are"
+            )));
         }
         let bytes = &self.bytes()[offset * self.width..][..ids.len() * self.width];
         for (id, bytes) in ids.iter_mut().zip(bytes.chunks_exact(self.width)) {
@@ -100,11 +104,11 @@ impl Tokens {
         }
     }
 
-    /// Maps the file at `path`, which only [`super::corpus::Corpus::prepare`] writes; `None` when there is none or it is damaged in any
-    /// way.
+    /// Maps the file at `path`, which only [`super::corpus::Corpus::prepare`] writes; `None` if
+    /// there is none or it is damaged.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read.
+    /// Returns [`Error::Io`] if it cannot be read.
     pub fn open(path: &Path) -> Result<Option<(Self, Statistics)>> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -114,9 +118,9 @@ impl Tokens {
         if file.metadata().map_err(|source| Error::io(path, source))?.len() < HEADER as u64 {
             return Ok(None);
         }
-        // SAFETY: the file is the cache's own: written under a temporary name, renamed once complete, and never changed or cut
-        // in place afterwards (rebuilding renames a new file over it, which leaves this one to its maps). Tests: the ones in
-        // tests/text/corpus.rs that rebuild a cache while it is mapped.
+        // SAFETY: only the cache writes this file: under a temporary name, renamed once complete, and never
+        // changed in place afterwards. Rebuilding renames a new file over it, which does not affect maps of the old
+        // one: see the tests in tests/text/corpus.rs that rebuild a cache while it is mapped.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
         let tokens = Self::check(map);
         if tokens.is_none() {
@@ -169,8 +173,7 @@ fn read_id(bytes: &[u8]) -> u32 {
     }
 }
 
-/// Writes a file of tokens.
-pub(crate) struct Writer {
+pub(crate) struct TokenWriter {
     out: BufWriter<Temporary>,
     width: usize,
     len: u64,
@@ -178,10 +181,10 @@ pub(crate) struct Writer {
     crc: u32,
 }
 
-impl Writer {
-    /// A file that will appear at `path`, for tokens below `vocab_size`.
+impl TokenWriter {
+    /// A file that appears at `path` once it is complete, for tokens below `vocab_size`.
     pub fn create(path: &Path, vocab_size: usize) -> Result<Self> {
-        let mut out = BufWriter::with_capacity(BUFFER, Temporary::beside(path)?);
+        let mut out = BufWriter::with_capacity(BUFFER, Temporary::next_to(path)?);
         let header = out.write_all(&[0; HEADER]);
         header.map_err(|source| Error::io(out.get_ref().target(), source))?;
         let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
@@ -192,7 +195,6 @@ impl Writer {
         self.len
     }
 
-    /// Appends `ids`.
     pub fn push(&mut self, ids: &[u32]) -> Result<()> {
         let bytes: Vec<u8> = match self.width {
             2 => ids.iter().flat_map(|&id| (id as u16).to_le_bytes()).collect(),
@@ -204,8 +206,9 @@ impl Writer {
         self.out.write_all(&bytes).map_err(|source| Error::io(self.out.get_ref().target(), source))
     }
 
-    /// Deals out what was written: each run is a number of tokens, in order, and the index of the writer that gets them.
-    pub fn deal(self, runs: &[(u64, usize)], to: &mut [Self; 2]) -> Result<()> {
+    /// Distributes what was written: each run is a number of tokens, in order, and the index of the
+    /// writer that gets them.
+    pub fn scatter(self, runs: &[(u64, usize)], to: &mut [Self; 2]) -> Result<()> {
         let width = self.width;
         let mut temporary = self.into_temporary()?;
         let failed = |temporary: &Temporary, source| Error::io(temporary.target(), source);
@@ -213,19 +216,19 @@ impl Writer {
         let mut reader = BufReader::with_capacity(BUFFER, &temporary.file);
         let mut bytes = vec![0; BUFFER];
         for &(count, index) in runs {
-            let mut left = count as usize * width;
-            while left > 0 {
-                let now = left.min(BUFFER);
+            let mut remaining = count as usize * width;
+            while remaining > 0 {
+                let now = remaining.min(BUFFER);
                 reader.read_exact(&mut bytes[..now]).map_err(|source| failed(&temporary, source))?;
                 let ids: Vec<u32> = bytes[..now].chunks_exact(width).map(read_id).collect();
                 to[index].push(&ids)?;
-                left -= now;
+                remaining -= now;
             }
         }
         Ok(())
     }
 
-    /// Completes the file, with the whole corpus's `statistics`, and publishes it.
+    /// Completes the file with the `statistics` of the whole corpus, and publishes it.
     pub fn finish(self, statistics: &Statistics) -> Result<()> {
         let Statistics { documents, bytes, skipped, separators, .. } = *statistics;
         let Skipped { not_utf8, empty, not_json, no_text, surrogates } = skipped;

@@ -1,11 +1,11 @@
-//! Corpora: documents tokenised once, split into training and validation, kept in a cache.
+//! Corpora: documents tokenized once, split into training and validation, kept in a cache.
 
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::cache::{Tokens, VERSION, Writer};
+use super::cache::{TokenWriter, Tokens, VERSION};
 pub(crate) use super::source::fingerprint;
 pub use super::source::{Documents, Skipped, Source};
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
@@ -13,54 +13,56 @@ use crate::files::{Lock, create_folder, hex, lock_name, sweep_own};
 use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
 
-/// About how many bytes of documents are held in memory at a time, tokens aside.
+/// Bytes of documents held in memory at a time, approximately.
 const CHUNK: usize = 4 << 20;
 
-/// Tokenised documents, each followed by the end-of-text token.
+/// Tokenized documents, each followed by the end-of-text token.
 ///
-/// A document belongs to training or validation by a hash of its text, so copies of a document are always on the same side. Both
-/// sides hold at least one document where there are two different ones. A single document (or copies of a single one) is
-/// split by position instead: validation is its end.
+/// A hash of its text decides whether a document belongs to training or validation, so copies of a
+/// document are on the same split. If there are two different documents, both sides have one. A
+/// single document is split by position: validation is its end.
 #[derive(Debug)]
 pub struct Corpus {
-    /// What models learn from.
+    /// The tokens to train on.
     pub train: Tokens,
-    /// What they are measured on.
+    /// The tokens to evaluate on.
     pub validation: Tokens,
-    /// What was read.
+    /// Counts of what was read.
     pub statistics: Statistics,
-    /// Whether an earlier run had already done the work.
+    /// Whether the corpus came from the cache.
     pub cached: bool,
-    /// Identifies documents, tokenizer and split; the same key means the same tokens.
+    /// Identifies documents, tokenizer and split: the same key means the same tokens.
     pub key: String,
 }
 
-/// What a corpus was made of.
+/// The contents of a corpus.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Documents that were tokenised.
+    /// Documents that were tokenized.
     pub documents: u64,
     /// Their size in bytes of UTF-8.
     pub bytes: u64,
-    /// Tokens on both sides together, one end-of-text per document included.
+    /// Tokens of both sides, with one end-of-text token per document.
     pub tokens: u64,
-    /// Documents that were skipped, by reason.
+    /// Skipped documents by reason.
     pub skipped: Skipped,
-    /// How many [`END_OF_TEXT`] in the files divided documents.
+    /// Occurrences of [`END_OF_TEXT`] that separated documents in the files.
     pub separators: u64,
 }
 
 impl Corpus {
-    /// Reads, tokenises and splits `source`, or reuses what an earlier call left in the folder `cache_dir` (created if need be)
-    /// for the same contents, tokenizer and fraction. About `val_fraction` of the documents become validation.
+    /// Reads, tokenizes and splits `source`, or reuses the corpus of the same contents, tokenizer
+    /// and fraction in the folder `cache_dir`, which is created if necessary. About `val_fraction`
+    /// of the documents become validation.
     ///
-    /// Works in pieces: memory does not grow with the corpus, only with its largest document, of which it holds the text (of one from a
-    /// `.jsonl` file up to three times), whatever its shape.
+    /// Memory grows with the largest document (for one in a `.jsonl` file up to three times its
+    /// text), not with the corpus.
     ///
     /// # Errors
-    /// [`Error::Io`] for what cannot be read or written, [`Error::File`] for a file of unknown kind, [`Error::Config`] for a fraction outside
-    /// 0..1, [`Error::Data`] when there are no documents, the files change meanwhile, or the tokenizer lacks an end-of-text token, those of
-    /// [`Tokenizer::encode`], and [`Error::Stopped`].
+    /// Returns [`Error::Io`] for what cannot be read or written, [`Error::File`] for a file of
+    /// unknown kind, [`Error::Config`] for a fraction outside 0..1, [`Error::Data`] if there are no
+    /// documents or the files change meanwhile, [`Error::Tokenizer`] if there is no end-of-text
+    /// token, the errors of [`Tokenizer::encode`], and [`Error::Stopped`].
     pub fn prepare(
         source: &Source,
         tokenizer: &Tokenizer,
@@ -74,21 +76,25 @@ impl Corpus {
         cache.open_or(observer, || {
             let size = files.iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum();
             let mut documents = Documents::of(files, *observer);
-            let mut sides = cache.fill(&mut documents, Some(size), observer)?;
-            sides.statistics.skipped = documents.skipped();
-            sides.statistics.separators = documents.separators();
+            let mut splits = cache.fill(&mut documents, Some(size), observer)?;
+            splits.statistics.skipped = documents.skipped();
+            splits.statistics.separators = documents.separators();
             if documents.fingerprint() != contents {
                 return Err(Error::Data("the corpus changed while it was read".into()));
             }
-            if sides.statistics.documents == 0 {
-                return Err(Error::Data(source.nothing(&sides.statistics.skipped)));
+            if splits.statistics.documents == 0 {
+                return Err(Error::Data(source.no_documents(&splits.statistics.skipped)));
             }
-            Ok(sides)
+            Ok(splits)
         })
     }
 
-    /// The same for documents from anywhere. `key` must say all that determines them (a generator's name, version, seed and count): where
-    /// the cache holds a corpus of this key, tokenizer and fraction, `documents` is not even asked.
+    /// As [`Corpus::prepare`], for documents from anywhere. `key` must contain everything that
+    /// determines them (a generator with its name, version, seed and count): `documents` are not
+    /// read if the cache has a corpus of this key, tokenizer and fraction.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Corpus::prepare`].
     pub fn from_documents(
         documents: impl IntoIterator<Item = String>,
         tokenizer: &Tokenizer,
@@ -102,18 +108,18 @@ impl Corpus {
             let mut empty = 0;
             let mut documents =
                 documents.into_iter().inspect(|document| empty += u64::from(document.is_empty())).map(Ok);
-            let mut sides = cache.fill(&mut documents, None, observer)?;
+            let mut splits = cache.fill(&mut documents, None, observer)?;
             drop(documents);
-            sides.statistics.skipped.empty = empty;
-            match sides.statistics.documents {
+            splits.statistics.skipped.empty = empty;
+            match splits.statistics.documents {
                 0 => Err(Error::Data(format!("no documents in `{key}`"))),
-                _ => Ok(sides),
+                _ => Ok(splits),
             }
         })
     }
 }
 
-/// One corpus's place in the cache.
+/// The files of one corpus in the cache.
 struct Cache<'a> {
     folder: &'a Path,
     tokenizer: &'a Tokenizer,
@@ -123,30 +129,30 @@ struct Cache<'a> {
 }
 
 /// Training (index 0) and validation (index 1) while they are written.
-struct Sides {
-    writers: [Writer; 2],
-    /// Hash and number of tokens of every document.
+struct Splits {
+    writers: [TokenWriter; 2],
+    /// The hash and the number of tokens of every document.
     documents: [Vec<(u64, u64)>; 2],
     statistics: Statistics,
-    /// About how many bytes there are, where that is known.
+    /// The approximate number of bytes, if it is known.
     total: Option<u64>,
 }
 
-impl Sides {
-    fn add(&mut self, side: usize, hash: u64, tokens: usize, bytes: usize) {
-        self.documents[side].push((hash, tokens as u64));
+impl Splits {
+    fn add(&mut self, split: usize, hash: u64, tokens: usize, bytes: usize) {
+        self.documents[split].push((hash, tokens as u64));
         self.statistics.documents += 1;
         self.statistics.bytes += bytes as u64;
     }
 
-    /// Says how far the work is, with `more` bytes of a document that is not done.
+    /// Reports progress, with `more` bytes of a document that is not finished.
     fn report(&self, more: usize, observer: &Observer) -> Result<()> {
         let done = self.statistics.bytes + more as u64;
         observer.advance(&Stage { name: "tokenizing", done, total: self.total, unit: "bytes" })
     }
 }
 
-/// What decides a document's side.
+/// The hash that decides a document's split.
 fn hash_of(text: &str) -> u64 {
     Sha256::digest(text).iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
 }
@@ -170,7 +176,7 @@ impl<'a> Cache<'a> {
     }
 
     fn paths(&self) -> [PathBuf; 2] {
-        ["train", "validation"].map(|side| self.folder.join(format!("{}.{side}.tokens", self.key)))
+        ["train", "validation"].map(|split| self.folder.join(format!("{}.{split}.tokens", self.key)))
     }
 
     fn open(&self, cached: bool) -> Result<Option<Corpus>> {
@@ -184,41 +190,41 @@ impl<'a> Cache<'a> {
         Ok(Some(Corpus { train, validation, statistics, cached, key: self.key.clone() }))
     }
 
-    fn open_or(&self, observer: &Observer, build: impl FnOnce() -> Result<Sides>) -> Result<Corpus> {
-        // What killed processes left may be anyone's; whatever cannot be removed is in nobody's way.
+    fn open_or(&self, observer: &Observer, build: impl FnOnce() -> Result<Splits>) -> Result<Corpus> {
+        // Temporary files that cannot be removed do no harm.
         let _ = sweep_own(self.folder);
         if let Some(corpus) = self.open(true)? {
             return Ok(corpus);
         }
         create_folder(self.folder)?;
         let _lock = Lock::wait(lock_name(self.folder, &self.key), || observer.check())?;
-        // Another process may have made it meanwhile.
+        // Another process may have written it meanwhile.
         if let Some(corpus) = self.open(true)? {
             return Ok(corpus);
         }
-        let sides = self.balance(build()?)?;
-        for writer in sides.writers {
-            writer.finish(&sides.statistics)?;
+        let splits = self.balance(build()?)?;
+        for writer in splits.writers {
+            writer.finish(&splits.statistics)?;
         }
-        let damaged = || Error::file(self.folder, "what was just written here cannot be read back; is the disk sound?");
+        let damaged =
+            || Error::file(self.folder, "the corpus just written here cannot be read back: the disk may be faulty");
         self.open(false)?.ok_or_else(damaged)
     }
 
-    fn writers(&self) -> Result<[Writer; 2]> {
+    fn writers(&self) -> Result<[TokenWriter; 2]> {
         let [train, validation] = self.paths();
         let vocab = self.tokenizer.vocab_size();
-        Ok([Writer::create(&train, vocab)?, Writer::create(&validation, vocab)?])
+        Ok([TokenWriter::create(&train, vocab)?, TokenWriter::create(&validation, vocab)?])
     }
 
-    /// Tokenises all `documents`.
     fn fill(
         &self,
         documents: &mut impl Iterator<Item = Result<String>>,
         total: Option<u64>,
         observer: &Observer,
-    ) -> Result<Sides> {
+    ) -> Result<Splits> {
         let (documents_of, statistics) = ([Vec::new(), Vec::new()], Statistics::default());
-        let mut sides = Sides { writers: self.writers()?, documents: documents_of, statistics, total };
+        let mut splits = Splits { writers: self.writers()?, documents: documents_of, statistics, total };
         loop {
             let (mut chunk, mut size) = (Vec::new(), 0);
             while let Some(document) = if size < CHUNK { documents.next() } else { None } {
@@ -229,28 +235,28 @@ impl<'a> Cache<'a> {
                 }
             }
             if chunk.is_empty() {
-                return Ok(sides);
+                return Ok(splits);
             }
-            // A large one fills a chunk, and its tokens do not fit into memory; `chunk` is in order.
+            // The tokens of a large document may not fit into memory. It is always the last of a chunk.
             let large = chunk.pop_if(|last| last.len() >= CHUNK);
             let encoded: Vec<(u64, Vec<u32>)> = chunk
                 .par_iter()
                 .map(|text| observer.check().and_then(|()| self.encode(text)))
                 .collect::<Result<_>>()?;
             for (text, (hash, ids)) in chunk.iter().zip(encoded) {
-                let side = self.side(hash);
-                sides.writers[side].push(&ids)?;
-                sides.add(side, hash, ids.len(), text.len());
+                let split = self.split(hash);
+                splits.writers[split].push(&ids)?;
+                splits.add(split, hash, ids.len(), text.len());
             }
-            sides.report(0, observer)?;
+            splits.report(0, observer)?;
             if let Some(text) = large {
-                self.encode_large(&text, &mut sides, observer)?;
+                self.encode_large(&text, &mut splits, observer)?;
             }
         }
     }
 
-    fn side(&self, hash: u64) -> usize {
-        // Saturates, as it should, for a fraction that rounds up to 1.
+    fn split(&self, hash: u64) -> usize {
+        // The conversion saturates for a fraction that rounds up to 1.
         usize::from(hash < (self.val_fraction * 2f64.powi(64)) as u64)
     }
 
@@ -260,39 +266,39 @@ impl<'a> Cache<'a> {
         Ok((hash_of(text), ids))
     }
 
-    /// Tokenises a document part by part.
-    fn encode_large(&self, text: &str, sides: &mut Sides, observer: &Observer) -> Result<()> {
+    /// Tokenizes a document part by part.
+    fn encode_large(&self, text: &str, splits: &mut Splits, observer: &Observer) -> Result<()> {
         observer.check()?;
         let hash = hash_of(text);
-        let side = self.side(hash);
-        let before = sides.writers[side].len();
+        let split = self.split(hash);
+        let before = splits.writers[split].len();
         let mut bytes = 0;
         self.tokenizer.encode_parts(text, &mut |ids, length| {
-            sides.writers[side].push(ids)?;
+            splits.writers[split].push(ids)?;
             bytes += length;
-            sides.report(bytes, observer)
+            splits.report(bytes, observer)
         })?;
-        sides.writers[side].push(&[self.end_of_text])?;
-        sides.add(side, hash, (sides.writers[side].len() - before) as usize, text.len());
-        sides.report(0, observer)
+        splits.writers[split].push(&[self.end_of_text])?;
+        splits.add(split, hash, (splits.writers[split].len() - before) as usize, text.len());
+        splits.report(0, observer)
     }
 
-    /// Where chance left one side empty, moves the document there that was nearest to going there by itself.
-    fn balance(&self, sides: Sides) -> Result<Sides> {
-        let Some(empty) = sides.writers.iter().position(|writer| writer.len() == 0) else { return Ok(sides) };
-        let Sides { writers: [train, validation], documents: [in_train, in_validation], statistics, total } = sides;
+    /// If one split is empty, moves to it the document whose hash is closest to it.
+    fn balance(&self, splits: Splits) -> Result<Splits> {
+        let Some(empty) = splits.writers.iter().position(|writer| writer.len() == 0) else { return Ok(splits) };
+        let Splits { writers: [train, validation], documents: [in_train, in_validation], statistics, total } = splits;
         let (full, documents) = if empty == 0 { (validation, in_validation) } else { (train, in_train) };
         let hashes = documents.iter().map(|&(hash, _)| hash);
         let chosen = if empty == 0 { hashes.max() } else { hashes.min() };
         let runs: Vec<(u64, usize)> = if documents.iter().any(|&(hash, _)| Some(hash) != chosen) {
             documents.iter().map(|&(hash, len)| (len, if Some(hash) == chosen { empty } else { 1 - empty })).collect()
         } else {
-            // At least two tokens: a document is not empty and has an end.
+            // There are at least two tokens: a document is not empty, and end-of-text follows.
             let end = ((full.len() as f64 * self.val_fraction).round() as u64).clamp(1, full.len() - 1);
             vec![(full.len() - end, 0), (end, 1)]
         };
         let mut writers = self.writers()?;
-        full.deal(&runs, &mut writers)?;
-        Ok(Sides { writers, documents: [Vec::new(), Vec::new()], statistics, total })
+        full.scatter(&runs, &mut writers)?;
+        Ok(Splits { writers, documents: [Vec::new(), Vec::new()], statistics, total })
     }
 }

@@ -1,4 +1,5 @@
-//! Texts of any size and shape as tokens: the ids of the `tokenizers` crate, in bounded memory and linear time.
+//! Encoding of texts of any size and shape: the ids of the `tokenizers` crate, in bounded memory
+//! and linear time.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,29 +17,29 @@ use crate::{Error, Result};
 /// Texts are encoded in pieces of about this many bytes, on every core.
 const PIECE: usize = 1 << 15;
 
-/// Words of more bytes are encoded a window of this many at a time. No token is longer.
+/// Longer words are encoded in windows of this many bytes. No token is longer.
 const WINDOW: usize = 1 << 15;
 
-/// Ids that are handed out at once, where they do not come from whole pieces.
+/// Ids passed on at once, where they do not come from whole pieces.
 const PART: usize = 1 << 14;
 
-/// The crate keeps about 200 bytes for each byte of a text that cannot be cut; more than this are refused.
+/// Longer texts that cannot be cut are rejected: the crate keeps about 200 bytes for each byte.
 const MAX_UNCUT: usize = 1 << 24;
 
-/// Where a text can be cut so that its parts have the tokens of the whole.
+/// Where a text can be cut so that the parts have the tokens of the whole.
 #[derive(Debug, Clone)]
 pub(super) enum Cuts {
-    /// Between all words, which are also encoded one by one.
+    /// Between all words, which are encoded one by one.
     Words(Box<Words>),
     /// Before a single blank that follows an ASCII letter or digit.
     Blanks,
-    /// Nowhere, as far as is known.
+    /// Nowhere, as far as known.
     Nowhere,
 }
 
 impl Cuts {
     pub fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
-        // The added tokens that are not special are looked for in a text before it is cut into words.
+        // Added tokens that are not special are found in a text before it is split into words.
         let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder().values();
         let added: Vec<_> = added.filter(|token| !token.special).collect();
         let words = Words::of(tokenizer.get_pre_tokenizer()).filter(|_| is_plain(tokenizer));
@@ -56,7 +57,7 @@ impl Cuts {
     }
 }
 
-/// Whether the model merges nothing but the bytes of a word, wherever it stands in a longer one.
+/// Whether the model only merges the bytes of a word, anywhere in a longer one.
 fn is_plain(tokenizer: &tokenizers::Tokenizer) -> bool {
     let ModelWrapper::BPE(model) = tokenizer.get_model() else { return false };
     let longest = model.get_vocab().keys().map(|token| token.chars().count()).max().unwrap_or(0);
@@ -65,7 +66,7 @@ fn is_plain(tokenizer: &tokenizers::Tokenizer) -> bool {
         && longest < WINDOW
 }
 
-/// Whether what it does to text on one side of a blank does not depend on the other side.
+/// Whether its effect on text on one side of a blank does not depend on the other side.
 fn is_local(normalizer: &NormalizerWrapper) -> bool {
     use NormalizerWrapper::{Lowercase, NFC, NFD, NFKC, NFKD, Nmt, Sequence, StripAccents};
     match normalizer {
@@ -75,7 +76,7 @@ fn is_local(normalizer: &NormalizerWrapper) -> bool {
     }
 }
 
-/// Whether words surely end before a blank, and do not depend on what is beyond.
+/// Whether words always end before a blank, independently of what follows.
 fn cuts_at_blanks(tokenizer: &tokenizers::Tokenizer) -> bool {
     use PreTokenizerWrapper::{ByteLevel, Digits, Metaspace, Punctuation, Sequence, Whitespace, WhitespaceSplit};
     let Some(all) = tokenizer.get_pre_tokenizer() else { return false };
@@ -89,14 +90,15 @@ fn cuts_at_blanks(tokenizer: &tokenizers::Tokenizer) -> bool {
         Whitespace(_) | WhitespaceSplit(_) => true,
         _ => Words::splits(part),
     };
-    // Once `ByteLevel` has replaced the blanks, nothing cuts at them any more.
+    // After `ByteLevel` has replaced the blanks, no part cuts at them.
     let Some(first) = parts.iter().position(cuts) else { return false };
     let harmless = |part: &PreTokenizerWrapper| matches!(part, Digits(_) | Punctuation(_));
     parts[..first].iter().all(harmless)
         && parts[first..].iter().all(|part| harmless(part) || cuts(part) || matches!(part, ByteLevel(_)))
 }
 
-/// GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the 68 other bytes in order for the characters from U+0100 on.
+/// GPT-2's printable characters for bytes: printable Latin-1 is itself, the 68 other bytes are the
+/// characters from U+0100.
 pub(super) static BYTE_CHARS: LazyLock<[char; 256]> = LazyLock::new(|| {
     let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let mut others = '\u{100}'..;
@@ -106,17 +108,18 @@ pub(super) static BYTE_CHARS: LazyLock<[char; 256]> = LazyLock::new(|| {
     })
 });
 
-/// Encodes texts with a tokenizer that knows where they can be cut.
+/// A tokenizer, and where texts can be cut for it.
 pub(super) struct Encoder<'a> {
     pub tokenizer: &'a tokenizers::Tokenizer,
     pub cuts: &'a Cuts,
 }
 
-/// Who takes tokens, part by part, with the number of bytes that they are; its error ends the encoding.
+/// Receives tokens part by part, with the number of bytes that they are; its error ends the
+/// encoding.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(&[u32], usize) -> Result<()>;
 
 impl Encoder<'_> {
-    /// Gives the tokens of `text` to `sink`, in order.
+    /// Passes the tokens of `text` to `sink`, in order.
     pub fn encode(&self, text: &str, sink: Sink) -> Result<()> {
         match self.cuts {
             Cuts::Words(words) => self.pieces(&mut words.pieces(text, PIECE), sink),
@@ -135,16 +138,16 @@ impl Encoder<'_> {
                 }
                 continue;
             }
-            let mut some = vec![first];
-            while some.len() < 4 * rayon::current_num_threads() {
+            let mut batch = vec![first];
+            while batch.len() < 4 * rayon::current_num_threads() {
                 let Some(next) = pieces.next_if(|next| next.len() <= 8 * PIECE) else { break };
-                some.push(next);
+                batch.push(next);
             }
-            let encoded: Vec<Vec<u32>> = match some[..] {
+            let encoded: Vec<Vec<u32>> = match batch[..] {
                 [one] => vec![self.piece(one)?],
-                _ => some.par_iter().map(|piece| self.piece(piece)).collect::<Result<_>>()?,
+                _ => batch.par_iter().map(|piece| self.piece(piece)).collect::<Result<_>>()?,
             };
-            encoded.iter().zip(some).try_for_each(|(ids, piece)| sink(ids, piece.len()))?;
+            encoded.iter().zip(batch).try_for_each(|(ids, piece)| sink(ids, piece.len()))?;
         }
         Ok(())
     }
@@ -161,8 +164,8 @@ impl Encoder<'_> {
         }
         if text.len() > MAX_UNCUT {
             return Err(Error::Tokenizer(format!(
-                "{} bytes of text without a place where this tokenizer surely begins a new word: at most {MAX_UNCUT} can be encoded \
-                 at once; cut the document into smaller ones",
+                "{} bytes of text in which this tokenizer may not begin a new word: at most {MAX_UNCUT} can be encoded at once; \
+                 split the document into smaller ones",
                 text.len()
             )));
         }
@@ -198,11 +201,10 @@ impl Encoder<'_> {
         sink(&ids, bytes)
     }
 
-    /// Encodes one word of many bytes, window by window.
-    ///
-    /// A sequence of tokens is what BPE makes of their bytes if and only if the same holds for every two neighbors: merges within one part of
-    /// a text do not depend on the rest until one crosses into it, and the first one to cross would do so with the two neighbors alone. So
-    /// a window may begin with any token of the window before: if it begins with that token again, both together are right.
+    /// Encodes a word window by window. Merges inside one part of a text do not depend on other
+    /// parts until one crosses the boundary, and the first one that does would also happen with the
+    /// two neighboring tokens alone. So a window may begin with any token of the previous one: if
+    /// its first token is the same, both together are right.
     fn long_word(&self, word: &[u8], sink: Sink) -> Result<()> {
         let (mut start, mut size) = (0, WINDOW);
         let mut tokens = self.window(word, start, size)?;
@@ -226,7 +228,8 @@ impl Encoder<'_> {
         }
     }
 
-    /// How many tokens of a window to keep, and the window after them, which begins with the next of them.
+    /// How many tokens of a window to keep, and the next window, which begins with the token after
+    /// them.
     fn next_window(&self, word: &[u8], start: usize, tokens: &[(u32, usize)]) -> Result<Option<(usize, Window)>> {
         let backwards = std::iter::successors(Some(2), |&back| Some(8 * back));
         for back in backwards.take_while(|&back| back < tokens.len()) {
@@ -240,8 +243,9 @@ impl Encoder<'_> {
         Ok(None)
     }
 
-    /// The tokens of `size` bytes from `start` on, or of all that are left if that is not twice as many, and the bytes of each: never fewer
-    /// bytes than a token has at most, which is taken for a token without any merge by some tokenizers.
+    /// The tokens of `size` bytes from `start`, or of all remaining bytes if those are less than
+    /// twice as many, and the bytes of each. Never fewer bytes than the longest token, since some
+    /// tokenizers look up a word as a token before they merge.
     fn window(&self, word: &[u8], start: usize, size: usize) -> Result<Window> {
         let rest = &word[start..];
         let bytes = if rest.len() <= 2 * size { rest } else { &rest[..size] };

@@ -1,4 +1,4 @@
-//! What the models read: tokenizers, corpora, a bigram yardstick, and the built-in generator of simple Python.
+//! Tokenizers, corpora, a bigram baseline, and the built-in generator of simple Python.
 
 pub mod bigram;
 mod bpe;

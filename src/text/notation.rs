@@ -1,15 +1,16 @@
-//! How tokens are written, everywhere: `` ` return` ``, `` `\n` ``, `` `<0xC3>` ``, `` `<512>` ``.
+//! How tokens are shown: `` ` return` ``, `` `\n` ``, `` `<0xC3>` ``, `` `<512>` ``.
 //!
-//! A token stands between backticks, so that blanks at its ends are seen. Line ends, tabs and whatever else cannot be seen are escaped as
-//! Rust and Python do (`\n`, `\t`, `\u{200b}`), bytes that are no UTF-8 are `<0xC3>`, and an id that the tokenizer does not have is `<512>`.
-//! Files for other programs hold the text itself, without backticks or escapes, with the token's id.
+//! Backticks around a token make blanks at its ends visible. Invisible characters are escaped as in
+//! Rust and Python (`\n`, `\t`, `\u{200b}`), bytes that are not UTF-8 are `<0xC3>`, and an id that
+//! the tokenizer does not have is `<512>`. Files for other programs contain the text itself,
+//! without backticks or escapes, and the token's id.
 
-/// A token's text between backticks, with what cannot be seen escaped.
+/// A token's text between backticks, with invisible characters escaped.
 pub fn token(text: &str) -> String {
     format!("`{}`", visible(text))
 }
 
-/// Text on one line: what cannot be seen, or looks like a blank and is none, escaped.
+/// Text on one line, with invisible characters and unusual blanks escaped.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -29,7 +30,7 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Bytes as text, those that are no UTF-8 as `<0xC3>`.
+/// Bytes as text, those that are not UTF-8 as `<0xC3>`.
 pub fn lossless(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -39,7 +40,7 @@ pub fn lossless(bytes: &[u8]) -> String {
     text
 }
 
-/// An id without a token.
+/// An id that has no token.
 pub fn unknown(id: u32) -> String {
     format!("<{id}>")
 }
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_seen_is_escaped() {
+    fn invisible_characters_are_escaped() {
         assert_eq!(token(" a"), "` a`");
         assert_eq!(token("\n\t\r\0"), r"`\n\t\r\u{0}`");
         assert_eq!(token("\u{a0}\u{200b}\u{feff}\u{2028}"), r"`\u{a0}\u{200b}\u{feff}\u{2028}`");

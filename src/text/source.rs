@@ -1,4 +1,4 @@
-//! Where documents come from: files and folders of Python, plain text and JSON lines.
+//! Documents in files and folders of Python, plain text and JSON lines.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -12,16 +12,18 @@ use crate::files::{hex, without_mark};
 use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
 
-/// Folders that hold other people's code or machine-made files, and are passed over while walking.
+/// Folders of other people's code or generated files, which are skipped.
 pub const SKIPPED_FOLDERS: [&str; 3] = ["site-packages", "__pycache__", "node_modules"];
 
-/// A mix of files and folders to read documents from, in the order given.
+/// Files and folders to read documents from, in the order given.
 ///
-/// A `.py` file is one document. A `.txt` file is one, or several with [`END_OF_TEXT`] between them, and so is the string field `text` of each
-/// line of a `.jsonl` file. The line end right after an [`END_OF_TEXT`] belongs to it, and so does white space after the last. Folders are
-/// walked recursively in the order of their entries' names. In folders, hidden entries (`.name`), [`SKIPPED_FOLDERS`] and files with
-/// other extensions are passed over; a folder that several symbolic links lead to is read once. A byte order mark is no part of a text.
-/// Documents that cannot be used are skipped and counted (see [`Skipped`]).
+/// A `.py` file is one document. A `.txt` file is one document, or several with [`END_OF_TEXT`]
+/// between them; so is the string field `text` of each line of a `.jsonl` file. The line end after
+/// an [`END_OF_TEXT`] belongs to it, and so does white space after the last one. Folders are read
+/// recursively, sorted by name, without hidden entries (`.name`), [`SKIPPED_FOLDERS`] and files
+/// with other extensions; a folder that several symbolic links lead to is read once. A byte order
+/// mark is no part of a text. Documents that cannot be used are skipped and counted (see
+/// [`Skipped`]).
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     /// Files and folders.
@@ -29,7 +31,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// A source of these files and folders.
+    /// Reads these files and folders.
     pub fn new<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
         Self { paths: paths.into_iter().map(Into::into).collect() }
     }
@@ -37,14 +39,15 @@ impl Source {
     /// Every file that documents are read from, in order.
     ///
     /// # Errors
-    /// [`Error::Io`] for a path that does not exist or cannot be read, [`Error::File`] for a named file of an unknown kind.
+    /// Returns [`Error::Io`] for a path that does not exist or cannot be read, and [`Error::File`]
+    /// for a named file of an unknown kind.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         let (mut files, mut visited) = (Vec::new(), Visited::default());
         for path in &self.paths {
             let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
             if metadata.is_dir() {
                 walk(path, &mut visited, &mut files)?;
-            } else if Kind::of(path).is_none() {
+            } else if FileKind::of(path).is_none() {
                 return Err(Error::file(path, "is neither a folder nor a .py, .txt or .jsonl file"));
             } else if !metadata.is_file() {
                 return Err(Error::file(path, "is not a regular file"));
@@ -56,15 +59,19 @@ impl Source {
     }
 
     /// The documents, read one by one.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Source::files`].
     pub fn documents(&self) -> Result<Documents<'static>> {
         Ok(Documents::of(self.files()?, Observer::default()))
     }
 
-    /// Documents of about `max_bytes` together, spread evenly over the source, always the same ones: enough to train a tokenizer on.
-    /// Never more than `max_bytes`; the last document is cut short if it must be.
+    /// Documents of at most `max_bytes` together, spread evenly over the source, always the same
+    /// ones: enough to train a tokenizer. The last document may be truncated.
     ///
     /// # Errors
-    /// Those of [`Source::files`] and of reading, [`Error::Data`] where no document is, and [`Error::Stopped`].
+    /// Returns the errors of [`Source::files`] and of reading, [`Error::Data`] if there are no
+    /// documents, and [`Error::Stopped`].
     pub fn sample(&self, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
         let files = self.files()?;
         let mut total = 0;
@@ -77,14 +84,14 @@ impl Source {
             let mut document = document?;
             let (done, unit) = (documents.read, "bytes");
             observer.advance(&Stage { name: "sampling text", done, total: Some(total), unit })?;
-            let wanted = u128::from(kept) * u128::from(total) <= u128::from(seen) * u128::from(max_bytes);
+            let chosen = u128::from(kept) * u128::from(total) <= u128::from(seen) * u128::from(max_bytes);
             seen += document.len() as u64;
-            if total > max_bytes && !wanted {
+            if total > max_bytes && !chosen {
                 continue;
             }
-            let left = usize::try_from(max_bytes - kept).unwrap_or(usize::MAX);
-            let whole = document.len() <= left;
-            let end = (0..=left.min(document.len())).rev().find(|&end| document.is_char_boundary(end));
+            let remaining = usize::try_from(max_bytes - kept).unwrap_or(usize::MAX);
+            let whole = document.len() <= remaining;
+            let end = (0..=remaining.min(document.len())).rev().find(|&end| document.is_char_boundary(end));
             document.truncate(end.unwrap_or(0));
             document.shrink_to_fit();
             kept += document.len() as u64;
@@ -95,35 +102,33 @@ impl Source {
                 break;
             }
         }
-        match sample.is_empty() {
-            true => Err(Error::Data(self.nothing(&documents.skipped))),
-            false => Ok(sample),
+        if sample.is_empty() {
+            return Err(Error::Data(self.no_documents(&documents.skipped)));
         }
+        Ok(sample)
     }
 }
 
 impl Source {
-    /// Says that there are no documents, and why.
-    pub(crate) fn nothing(&self, skipped: &Skipped) -> String {
-        let places: Vec<_> = self.paths.iter().map(|path| path.display().to_string()).collect();
-        let why = match skipped.listed() {
-            none if none.is_empty() => none,
-            some => format!("; {some}"),
-        };
-        format!("no documents in {}: wanted .py, .txt or .jsonl files with UTF-8 text in them{why}", places.join(", "))
+    /// The error message if there are no documents.
+    pub(crate) fn no_documents(&self, skipped: &Skipped) -> String {
+        let paths: Vec<_> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        let listed = skipped.listed();
+        let reasons = if listed.is_empty() { listed } else { format!("; {listed}") };
+        format!("no documents in {}: expected .py, .txt or .jsonl files with UTF-8 text{reasons}", paths.join(", "))
     }
 }
 
-/// Appends the files below `top`, in the order of names; not by recursion, for folders can be deep.
+/// Appends the files below `top`, sorted by name. Not recursive, since folders can be deep.
 fn walk(top: &Path, visited: &mut Visited, files: &mut Vec<PathBuf>) -> Result<()> {
-    let mut waiting = vec![top.to_path_buf()];
-    while let Some(path) = waiting.pop() {
+    let mut pending = vec![top.to_path_buf()];
+    while let Some(path) = pending.pop() {
         let named = path == top;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with('.') && !named {
             continue;
         }
-        // A link to nowhere is no document.
+        // Skips a link to nothing.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         if metadata.is_dir() && (named || !SKIPPED_FOLDERS.contains(&name.as_ref())) {
             if !visited.insert(identity(&path, &metadata)?) {
@@ -131,18 +136,18 @@ fn walk(top: &Path, visited: &mut Visited, files: &mut Vec<PathBuf>) -> Result<(
             }
             let mut entries = entries(&path)?;
             entries.sort_unstable_by(|a, b| b.cmp(a));
-            waiting.append(&mut entries);
-        } else if metadata.is_file() && Kind::of(&path).is_some() {
+            pending.append(&mut entries);
+        } else if metadata.is_file() && FileKind::of(&path).is_some() {
             files.push(path);
         }
     }
     Ok(())
 }
 
-/// The folders that were walked.
+/// The folders that were read.
 type Visited = HashSet<Identity>;
 
-/// Device and inode. A path without links would do, but takes a look at every folder above.
+/// Device and inode. A canonical path would need a look at every parent folder.
 #[cfg(unix)]
 type Identity = (u64, u64);
 #[cfg(not(unix))]
@@ -159,21 +164,21 @@ fn identity(folder: &Path, _: &std::fs::Metadata) -> Result<Identity> {
     folder.canonicalize().map_err(|source| Error::io(folder, source))
 }
 
-/// What is in a folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let all = std::fs::read_dir(folder).map_err(|source| Error::io(folder, source))?;
     all.map(|entry| entry.map(|entry| entry.path()).map_err(|source| Error::io(folder, source))).collect()
 }
 
-/// A file's kind; the numbers, which are hashed with its contents, change when the same contents come to mean other documents.
+/// The kind of a file. The numbers are hashed with its contents, and change when the same contents
+/// are to give other documents.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum FileKind {
     Python = 2,
     Text = 3,
     JsonLines = 4,
 }
 
-impl Kind {
+impl FileKind {
     fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "py" => Some(Self::Python),
@@ -183,7 +188,7 @@ impl Kind {
         }
     }
 
-    /// What parts of such a file end with; a file of Python is one.
+    /// The separator of parts of such a file. A Python file is one part.
     fn delimiter(self) -> &'static [u8] {
         match self {
             Self::Python => b"",
@@ -193,7 +198,7 @@ impl Kind {
     }
 }
 
-/// SHA-256 over files' kinds and contents in order; names and places do not count.
+/// SHA-256 over the kinds and contents of files, in order, without their names.
 #[derive(Default)]
 struct Fingerprint {
     digest: Sha256,
@@ -206,8 +211,8 @@ impl Fingerprint {
         self.length += bytes.len() as u64;
     }
 
-    fn end_file(&mut self, kind: Kind) {
-        // Behind the contents, so that a file's length need not be known beforehand.
+    fn end_file(&mut self, kind: FileKind) {
+        // After the contents, so that a file's length need not be known before.
         self.digest.update(self.length.to_le_bytes());
         self.digest.update([kind as u8]);
         self.length = 0;
@@ -230,28 +235,29 @@ pub(crate) fn fingerprint(files: &[PathBuf], observer: &Observer) -> Result<Stri
             done += read as u64;
             observer.advance(&Stage { name: "looking for changes in the text", done, total: None, unit: "bytes" })?;
         }
-        fingerprint.end_file(Kind::of(path).unwrap_or(Kind::Python));
+        fingerprint.end_file(FileKind::of(path).unwrap_or(FileKind::Python));
     }
     Ok(hex(&fingerprint.digest.finalize()))
 }
 
-/// How many documents were skipped, by reason.
+/// Numbers of skipped documents by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Skipped {
     /// Documents, or lines of `.jsonl` files, that are not UTF-8.
     pub not_utf8: u64,
-    /// Documents with nothing in them.
+    /// Documents without text.
     pub empty: u64,
     /// Lines of `.jsonl` files that are not JSON objects.
     pub not_json: u64,
-    /// Lines without a string `text`: the field is missing, null, or something else.
+    /// Lines without a string `text`.
     pub no_text: u64,
     /// Lines with half of a surrogate pair (`\ud800`), which is no character.
     pub surrogates: u64,
 }
 
 impl Skipped {
-    /// All of them with the reasons, such as `2 skipped that are not UTF-8`; nothing if there are none.
+    /// All numbers with their reasons, such as `2 skipped that are not UTF-8`; empty if nothing was
+    /// skipped.
     pub fn listed(&self) -> String {
         let Self { not_utf8, empty, not_json, no_text, surrogates } = *self;
         let all = [
@@ -261,40 +267,40 @@ impl Skipped {
             (no_text, "have no string `text`"),
             (surrogates, "have half of a surrogate pair"),
         ];
-        let some = all.into_iter().filter(|&(count, _)| count > 0);
-        some.map(|(count, reason)| format!("{count} skipped that {reason}")).collect::<Vec<_>>().join(", ")
+        let nonzero = all.into_iter().filter(|&(count, _)| count > 0);
+        nonzero.map(|(count, reason)| format!("{count} skipped that {reason}")).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// Reads documents one by one; holds one document (of a `.jsonl` file: one line) at a time.
 pub struct Documents<'a> {
     files: std::vec::IntoIter<PathBuf>,
-    open: Option<Open>,
-    /// A line's text with documents in it that have not been given, and where they begin.
+    open: Option<OpenFile>,
+    /// The text of a line with several documents, and the start of the next one.
     line: Option<(String, usize)>,
     skipped: Skipped,
     separators: u64,
-    /// Bytes of files.
+    /// Bytes read.
     read: u64,
     fingerprint: Fingerprint,
     observer: Observer<'a>,
 }
 
-struct Open {
+struct OpenFile {
     path: PathBuf,
-    kind: Kind,
+    kind: FileKind,
     reader: BufReader<File>,
     /// Whether nothing of it has been read.
     fresh: bool,
-    /// Whether the part before ended with the kind's delimiter.
+    /// Whether the previous part ended with a separator.
     divided: bool,
 }
 
-/// A part of a file, up to where its kind divides it.
+/// A part of a file between separators.
 struct Part {
     bytes: Vec<u8>,
-    kind: Kind,
-    /// Whether there is a delimiter before it.
+    kind: FileKind,
+    /// Whether there is a separator before it.
     follows: bool,
     /// Whether there is one after it.
     ends: bool,
@@ -315,42 +321,42 @@ impl<'a> Documents<'a> {
         }
     }
 
-    /// How many documents so far were skipped, and why.
+    /// The documents skipped so far.
     pub fn skipped(&self) -> Skipped {
         self.skipped
     }
 
-    /// How many documents so far were skipped because they are not UTF-8.
+    /// The number of documents skipped so far because they are not UTF-8.
     pub fn not_utf8(&self) -> u64 {
         self.skipped.not_utf8
     }
 
-    /// How many documents so far were skipped because there is nothing in them.
+    /// The number of documents skipped so far because they have no text.
     pub fn empty(&self) -> u64 {
         self.skipped.empty
     }
 
-    /// How many [`END_OF_TEXT`] so far divided documents.
+    /// The number of [`END_OF_TEXT`] so far that separated documents.
     pub fn separators(&self) -> u64 {
         self.separators
     }
 
-    /// Of everything read so far, in hexadecimal.
+    /// The fingerprint of everything read so far, in hexadecimal.
     pub(crate) fn fingerprint(&self) -> String {
         hex(&self.fingerprint.digest.clone().finalize())
     }
 
-    /// The next document; `None` when this piece of input holds none; `Err(None)` at the end of everything.
+    /// The next document; `None` if this piece of input has none; `Err(None)` at the end.
     fn step(&mut self) -> Result<Option<String>, Option<Error>> {
         if let Some((text, start)) = self.line.take() {
             return Ok(self.document_in(text, start));
         }
         if self.open.is_none() {
             let path = self.files.next().ok_or(None)?;
-            let kind = Kind::of(&path).unwrap_or(Kind::Python);
+            let kind = FileKind::of(&path).unwrap_or(FileKind::Python);
             let file = File::open(&path).map_err(|source| Error::io(&path, source))?;
             let reader = BufReader::with_capacity(1 << 16, file);
-            self.open = Some(Open { path, kind, reader, fresh: true, divided: false });
+            self.open = Some(OpenFile { path, kind, reader, fresh: true, divided: false });
         }
         let Some(part) = self.part()? else { return Ok(None) };
         Ok(self.document(part))
@@ -358,11 +364,11 @@ impl<'a> Documents<'a> {
 
     /// The next part of the open file; `None` after the last.
     fn part(&mut self) -> Result<Option<Part>> {
-        /// Bytes read between two looks at the observer.
+        /// Bytes read between two checks of the observer.
         const STEP: u64 = 1 << 22;
         let Some(open) = &mut self.open else { return Ok(None) };
         let (kind, delimiter) = (open.kind, open.kind.delimiter());
-        // The last byte of a delimiter may be frequent: what each step does must be cheap.
+        // The last byte of a delimiter may be frequent: each step must be cheap.
         let (mut bytes, mut seen) = (Vec::new(), 0);
         let ends = loop {
             if bytes.len() - seen >= STEP as usize {
@@ -392,8 +398,8 @@ impl<'a> Documents<'a> {
             self.fingerprint.end_file(kind);
             self.open = None;
         }
-        // An empty file is an empty document; nothing after the last delimiter is none.
-        if bytes.is_empty() && !ends && !(first && kind != Kind::JsonLines) {
+        // An empty file is an empty document, an empty part after the last separator none.
+        if bytes.is_empty() && !ends && !(first && kind != FileKind::JsonLines) {
             return Ok(None);
         }
         if ends {
@@ -405,15 +411,14 @@ impl<'a> Documents<'a> {
         Ok(Some(Part { bytes, kind, follows, ends }))
     }
 
-    /// The document that a part is, if it is one.
     fn document(&mut self, part: Part) -> Option<String> {
         let Part { mut bytes, kind, follows, ends } = part;
-        if kind == Kind::JsonLines {
+        if kind == FileKind::JsonLines {
             return self.json_line(bytes);
         }
         self.separators += u64::from(ends);
         if follows {
-            // The separator's own line end.
+            // The line end after the separator belongs to it.
             let end = [&b"\r\n"[..], b"\n"].into_iter().find(|end| bytes.starts_with(end)).map_or(0, <[u8]>::len);
             bytes.drain(..end);
             if !ends && bytes.trim_ascii().is_empty() {
@@ -445,7 +450,7 @@ impl<'a> Documents<'a> {
         }
     }
 
-    /// The document that begins at `start` of a line's text; keeps what follows it for later.
+    /// The document at `start` of a line's text; keeps the following ones for later.
     fn document_in(&mut self, text: String, start: usize) -> Option<String> {
         let Some(length) = text[start..].find(END_OF_TEXT) else {
             return match start {
@@ -462,7 +467,7 @@ impl<'a> Documents<'a> {
         self.kept(document, true)
     }
 
-    /// A document, unless there is nothing in it: between separators, nothing but white space is nothing.
+    /// A document, unless it has no text; between separators, white space is no text.
     fn kept(&mut self, text: String, divided: bool) -> Option<String> {
         let empty = text.is_empty() || divided && text.trim().is_empty();
         self.skipped.empty += u64::from(empty);
@@ -490,29 +495,49 @@ impl Iterator for Documents<'_> {
     }
 }
 
-/// Why a line has no text.
+/// The reason why a line has no text.
 enum Problem {
     NotJson,
     NoText,
     Surrogate,
 }
 
-/// The field `text` of one line.
+/// The field `text` of a line.
 fn parse(line: &str) -> Result<String, Problem> {
     #[derive(serde::Deserialize)]
     struct Line {
         text: String,
     }
-    // The derived reader would take an array of one string as well.
+    // The derived parser would accept an array of one string.
     if !line.trim_start().starts_with('{') {
         return Err(Problem::NotJson);
     }
     serde_json::from_str::<Line>(line).map(|line| line.text).map_err(|error| {
-        let message = error.to_string();
-        match error.is_data() {
-            true => Problem::NoText,
-            false if message.contains("surrogate") || message.contains("hex escape") => Problem::Surrogate,
-            false => Problem::NotJson,
+        if error.is_data() {
+            return Problem::NoText;
         }
+        let repaired = without_lone_surrogates(line);
+        let surrogate = repaired != line && serde_json::from_str::<serde::de::IgnoredAny>(&repaired).is_ok();
+        if surrogate { Problem::Surrogate } else { Problem::NotJson }
     })
+}
+
+/// JSON text in which every escaped half of a surrogate pair is replaced.
+fn without_lone_surrogates(json: &str) -> String {
+    let escape = |at: usize| {
+        let digits = json[at..].strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut repaired, mut at) = (String::with_capacity(json.len()), 0);
+    while let Some(start) = json[at..].find('\\').map(|start| at + start) {
+        repaired += &json[at..start];
+        let (length, lone) = match (escape(start), json.get(start + 6..).and_then(|_| escape(start + 6))) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => (12, false),
+            (Some(0xd800..0xe000), _) => (6, true),
+            _ => (1 + json[start + 1..].chars().next().map_or(0, char::len_utf8), false),
+        };
+        at = start + length;
+        repaired += if lone { "\\ufffd" } else { &json[start..at] };
+    }
+    repaired + &json[at..]
 }

@@ -1,4 +1,4 @@
-//! Byte-level BPE tokenizers: trained here, or read from anyone's `tokenizer.json`.
+//! Byte-level BPE tokenizers: trained here, or read from any `tokenizer.json`.
 
 use std::path::Path;
 
@@ -20,12 +20,13 @@ use crate::files::{hex, read_text, write_atomic};
 use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
 
-/// How the published models cut text into pieces before BPE: a word with one leading character, up to three digits,
-/// punctuation with the line ends after it, line ends with the white space before them, other white space.
+/// The pattern that splits text into words before BPE in the published models: a word with one
+/// leading character, up to three digits, punctuation with the line ends after it, line ends with
+/// the white space before them, other white space.
 pub const PATTERN: &str =
     concat!(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*", r"|\s*[\r\n]+|\s+(?!\S)|\s+");
 
-/// [`PATTERN`] up to the white space that nothing else takes.
+/// [`PATTERN`] without its white space at the end.
 pub(super) const HEAD: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+";
 
 /// The special token that ends every document of a corpus.
@@ -34,16 +35,17 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// The smallest vocabulary: one symbol per byte, and [`END_OF_TEXT`].
 pub const MIN_VOCAB: usize = 257;
 
-/// Training reads this many bytes of text and ignores the rest.
+/// Training reads this many bytes of text at most.
 const TRAIN_BYTES: usize = 1 << 30;
 
 /// Bytes of documents that training holds at a time.
 const TRAIN_BATCH: usize = 1 << 22;
 
-/// Larger ids than this in a file are taken for damage.
+/// A larger id in a file counts as damage.
 const MAX_ID: u64 = 1 << 24;
 
-/// A byte-level BPE tokenizer. `decode(encode(text)) == text` for every text (unless a loaded file brings a normalizer).
+/// A byte-level BPE tokenizer. `decode(encode(text)) == text` for every text, unless a loaded file
+/// has a normalizer.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -56,7 +58,8 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::File`] when it is not a whole and consistent BPE tokenizer.
+    /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] if it is no consistent BPE
+    /// tokenizer.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::parse(&read_text(path)?).map_err(|message| Error::file(path, message))
@@ -81,16 +84,16 @@ impl Tokenizer {
     fn parse(json: &str) -> Result<Self, String> {
         let value: serde_json::Value = serde_json::from_str(json).map_err(|error| format!("not JSON: {error}"))?;
         check(&value)?;
-        // Not from the text itself: a key set twice there may have been checked in one reading and used in another.
+        // Not from the text itself: of a duplicate key, one value may have been checked and the other be used.
         let checked = value.to_string();
         let inner: tokenizers::Tokenizer = checked.parse().map_err(|error| format!("not a tokenizer: {error}"))?;
         Self::wrap(inner)
     }
 
     fn wrap(mut inner: tokenizers::Tokenizer) -> Result<Self, String> {
-        // Without this, text that spells a special token would forge one.
+        // Otherwise text that spells a special token would become it.
         inner.set_encode_special_tokens(true);
-        // Some published files carry what was last used; neither belongs to a corpus or a prompt.
+        // Some published files have truncation or padding, which would change corpora and prompts.
         let failed = |error: tokenizers::Error| error.to_string();
         inner.with_truncation(None).map_err(failed)?.with_padding(None);
         let json = inner.to_string(true).map_err(failed)?;
@@ -99,13 +102,15 @@ impl Tokenizer {
         Ok(Self { inner, json, vocab_size, cuts })
     }
 
-    /// Trains a byte-level BPE with the published [`PATTERN`] on `documents`: 256 byte symbols, then merges by falling frequency
-    /// (ties by lower ids), then [`END_OF_TEXT`] as the last id. The same documents give the same bytes of [`Self::to_json`],
-    /// in whatever order and on however many threads. Reads at most the first gibibyte; ten megabytes are plenty for 2048. Takes time in
-    /// proportion to the text, however long its words are.
+    /// Trains a byte-level BPE with the published [`PATTERN`] on `documents`: 256 byte symbols,
+    /// then merges by falling frequency (ties by lower ids), then [`END_OF_TEXT`] as the last id.
+    /// The same documents, in any order and on any number of threads, give the same bytes of
+    /// [`Self::to_json`]. Reads at most one gibibyte; ten megabytes are enough for a vocabulary of
+    /// 2048. Takes time in proportion to the text, even with long words.
     ///
     /// # Errors
-    /// [`Error::Config`] when `vocab_size` is below [`MIN_VOCAB`], [`Error::Tokenizer`] when the text is too small for it, [`Error::Stopped`].
+    /// Returns [`Error::Config`] if `vocab_size` is below [`MIN_VOCAB`], [`Error::Tokenizer`] if
+    /// the text is too small for it, and [`Error::Stopped`].
     pub fn train(
         documents: impl Iterator<Item = String> + Send,
         vocab_size: usize,
@@ -144,11 +149,13 @@ impl Tokenizer {
         Ok(inner)
     }
 
-    /// The tokens of `text`. A special token spelled out in `text` is ordinary text; see [`Self::encode_special`].
+    /// The tokens of `text`. A special token spelled out in `text` is ordinary text; see
+    /// [`Self::encode_special`].
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for more than 16 MiB of text in which this tokenizer knows no place to cut: never with [`PATTERN`] or the patterns of
-    /// GPT-2, GPT-4 and their kin, and with others only where no blank follows a letter for so long.
+    /// Returns [`Error::Tokenizer`] for more than 16 MiB of text in which this tokenizer cannot be
+    /// cut. That never happens with [`PATTERN`] or the patterns of GPT-2, GPT-4 and similar ones,
+    /// and with others only if no blank follows a letter for so long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut all = Vec::new();
         self.encode_parts(text, &mut |ids, _| {
@@ -167,20 +174,21 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// As [`Self::encode`], part by part, so that memory does not grow with the text; an error of `sink` ends it.
+    /// As [`Self::encode`], part by part, so that memory does not grow with the text; an error of
+    /// `sink` ends it.
     pub(super) fn encode_parts(&self, text: &str, sink: Sink) -> Result<()> {
         Encoder { tokenizer: &self.inner, cuts: &self.cuts }.encode(text, sink)
     }
 
-    /// [`Self::encode`] of many texts, on every core.
+    /// [`Self::encode`] of several texts, on every core.
     pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
         texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
     }
 
-    /// The text of `ids`. Bytes that are no UTF-8 (a character cut in half) become U+FFFD.
+    /// The text of `ids`. Bytes that are not UTF-8 (a part of a character) become U+FFFD.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for an id that the tokenizer does not have.
+    /// Returns [`Error::Tokenizer`] for an id that the tokenizer does not have.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         if let Some(unknown) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
             let size = self.vocab_size;
@@ -189,26 +197,26 @@ impl Tokenizer {
         self.inner.decode(ids, false).map_err(|error| Error::Tokenizer(format!("decoding: {error}")))
     }
 
-    /// The bytes that token `id` stands for; a special token's are its name's.
+    /// The bytes of token `id`; for a special token those of its name.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         let token = self.inner.id_to_token(id)?;
         let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
         Some(bytes.unwrap_or_else(|| token.into_bytes()))
     }
 
-    /// What token `id` stands for, as text: bytes that are no UTF-8 as `<0xE2>`, an id that the tokenizer does not have as `<512>`. What goes
-    /// into files for other programs; people are shown [`Self::show`].
+    /// The text of token `id` for files: bytes that are not UTF-8 as `<0xE2>`, an id that the
+    /// tokenizer does not have as `<512>`. [`Self::show`] is for people.
     pub fn token_text(&self, id: u32) -> String {
         self.token_bytes(id).map_or_else(|| notation::unknown(id), |bytes| notation::lossless(&bytes))
     }
 
-    /// Token `id` as it is shown everywhere (see [`notation`]): its text between backticks, what cannot be seen escaped.
+    /// Token `id` between backticks, with invisible characters escaped (see [`notation`]).
     pub fn show(&self, id: u32) -> String {
         notation::token(&self.token_text(id))
     }
 
-    /// As [`Self::show`], without backticks; `None` for an id that the tokenizer does not have. To get text back that can be encoded again,
-    /// use [`Self::decode`].
+    /// As [`Self::show`], without backticks; `None` for an id that the tokenizer does not have.
+    /// [`Self::decode`] returns text that can be encoded again.
     pub fn token_str(&self, id: u32) -> Option<String> {
         self.token_bytes(id).map(|bytes| notation::visible(&notation::lossless(&bytes)))
     }
@@ -273,7 +281,7 @@ fn printable(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| BYTE_CHARS[usize::from(byte)]).collect()
 }
 
-/// The byte that a printable stand-in stands for.
+/// The byte of a printable character of [`BYTE_CHARS`].
 fn byte_of(c: char) -> Option<u8> {
     match u32::from(c) {
         code @ 0..256 => u8::try_from(code).ok().filter(|&byte| BYTE_CHARS[usize::from(byte)] == c),
@@ -282,8 +290,9 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// A tokenizer's parts around the model, what each calls its list where it is a sequence, and the kinds that byte-level BPE is built of.
-/// Some of the others panic in the parsing crate when their settings are damaged, and a kind that it does not know it guesses from those.
+/// The parts of a tokenizer around the model, the name of the list in a sequence of each, and the
+/// kinds that byte-level BPE uses. Some other kinds make the parsing crate panic if their settings
+/// are damaged.
 const PARTS: [(&str, &str, &[&str]); 3] = [
     (
         "normalizer",
@@ -319,7 +328,7 @@ fn check_part(part: &serde_json::Value, name: &str, list: &str, kinds: &[&str]) 
     }
 }
 
-/// Refuses what the parsing crate would take silently, or stumble over.
+/// Rejects what the parsing crate would accept silently, or panic on.
 fn check(json: &serde_json::Value) -> Result<(), String> {
     PARTS.iter().try_for_each(|&(name, list, kinds)| check_part(&json[name], name, list, kinds))?;
     let model = &json["model"];

@@ -1,23 +1,24 @@
-//! Text cut into words as the pre-tokenizers of byte-level BPE cut it, in linear time and whatever the text's shape.
+//! Splitting of text into words as the pre-tokenizers of byte-level BPE do it, in linear time.
 //!
-//! The `tokenizers` crate cuts a whole text at once and keeps about 200 bytes for each of its own, which a document on one line turns into
-//! gigabytes. The patterns known here share a property that makes pieces possible: where a word begins, the words from there on depend on
-//! nothing before.
+//! The `tokenizers` crate splits a whole text at once and keeps about 200 bytes for each byte of
+//! it, which takes gigabytes for a long document on one line. The patterns here have a property
+//! that allows splitting in pieces: from the start of a word on, the words depend on nothing
+//! before.
 
 use regex::Regex;
 use tokenizers::SplitDelimiterBehavior;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 
-/// How all known patterns end: white space, of which the last character is left to a word after it.
+/// The end of all known patterns: white space, whose last character belongs to a following word.
 const TAIL: &str = r"|\s+(?!\S)|\s+";
 
-/// What the `ByteLevel` pre-tokenizer cuts by: the pattern of GPT-2.
+/// The pattern of the `ByteLevel` pre-tokenizer, which is that of GPT-2.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+";
 
-/// Known patterns without their [`TAIL`]. All match every character, look at nothing before a match, and at nothing after it but the end of
-/// a run of letters, of digits, of white space or of other characters; none continues a run of ASCII letters and digits with another ASCII
-/// character.
+/// Known patterns without their [`TAIL`]. All match every character, look at nothing before a
+/// match, and after it only at the end of a run of letters, digits, white space or other
+/// characters; none continues a run of ASCII letters and digits with another ASCII character.
 const HEADS: [&str; 3] = [
     super::tokenizer::HEAD,
     // GPT-4 and Llama 3
@@ -34,17 +35,17 @@ fn head_of(split: &Split) -> Option<&'static str> {
     HEADS.into_iter().find(|&known| isolated && known == head)
 }
 
-/// Cuts text into words by one of the known patterns.
+/// Splits text into words by one of the known patterns.
 #[derive(Debug, Clone)]
 pub(super) struct Words {
-    /// The pattern without its tail, at the start of the text.
+    /// The pattern without its tail, anchored.
     head: Regex,
     /// The same, or white space.
     word: Regex,
 }
 
 impl Words {
-    /// The words that `pre_tokenizer` cuts, byte by byte the same; `None` if it is none of those known.
+    /// The same words as `pre_tokenizer`, byte by byte; `None` for an unknown one.
     pub fn of(pre_tokenizer: Option<&PreTokenizerWrapper>) -> Option<Self> {
         let head = match pre_tokenizer? {
             PreTokenizerWrapper::ByteLevel(bytes) if bytes.use_regex && !bytes.add_prefix_space => GPT2,
@@ -61,7 +62,7 @@ impl Words {
         Self::by(head)
     }
 
-    /// Whether `pre_tokenizer` cuts by a known pattern.
+    /// Whether `pre_tokenizer` splits by a known pattern.
     pub fn splits(pre_tokenizer: &PreTokenizerWrapper) -> bool {
         matches!(pre_tokenizer, PreTokenizerWrapper::Split(split) if head_of(split).is_some())
     }
@@ -76,36 +77,36 @@ impl Words {
         Some(Self { head: compiled(format!(r"\A(?:{head})"))?, word: compiled(format!(r"\A(?:{head}|\s+)"))? })
     }
 
-    /// Where the first word of `text` ends, and whether it is a word of its own, which it is unless it is the white space of the tail: that
-    /// depends on what follows.
+    /// The end of the first word of `text`, and whether it is certain. White space of the tail is
+    /// not: that depends on what follows.
     fn first(&self, text: &str) -> (usize, bool) {
         let end = self.word.find(text).map_or(text.len(), |found| found.end());
         let Some(last) = text[..end].chars().next_back().filter(|c| c.is_whitespace()) else { return (end, true) };
         if self.head.is_match(text) {
             return (end, true);
         }
-        // `\s+(?!\S)`: the last one belongs to the word that follows, if one follows and it is not all there is.
+        // `\s+(?!\S)`: the last character belongs to a word that follows, unless it is the only one.
         let shorter = end - last.len_utf8();
         (if end == text.len() || shorter == 0 { end } else { shorter }, false)
     }
 
     /// The words of `text`, in order; together they are `text`.
     pub fn split<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
-        let mut rest = text;
+        let mut remaining = text;
         std::iter::from_fn(move || {
-            let (word, after) = rest.split_at(self.first(rest).0);
-            rest = after;
+            let (word, after) = remaining.split_at(self.first(remaining).0);
+            remaining = after;
             (!word.is_empty()).then_some(word)
         })
     }
 
-    /// Cuts `text` into pieces of `size` bytes or more, each of whose words are also words of `text`: a little more, unless a single word
-    /// is longer.
+    /// Splits `text` between words into pieces of `size` bytes or a little more, unless a single
+    /// word is longer.
     pub fn pieces<'t>(&self, text: &'t str, size: usize) -> impl Iterator<Item = &'t str> {
-        let mut rest = text;
+        let mut remaining = text;
         std::iter::from_fn(move || {
-            let (piece, after) = rest.split_at(self.piece(rest, size));
-            rest = after;
+            let (piece, after) = remaining.split_at(self.piece(remaining, size));
+            remaining = after;
             (!piece.is_empty()).then_some(piece)
         })
     }
@@ -165,7 +166,7 @@ mod tests {
         }
 
         #[test]
-        fn pieces_cut_no_word(text in TEXT, size in 1usize..12) {
+        fn pieces_split_no_word(text in TEXT, size in 1usize..12) {
             for (words, _) in &*ALL {
                 let pieces: Vec<&str> = words.pieces(&text, size).collect();
                 prop_assert_eq!(pieces.concat(), text.as_str());
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_pre_tokenizers_are_taken() {
+    fn only_known_pre_tokenizers_are_used() {
         let bytes = |prefix, regex| PreTokenizerWrapper::ByteLevel(ByteLevel::new(prefix, true, regex));
         let split = |pattern: &str, behavior| {
             let pattern = SplitPattern::Regex(pattern.into());

@@ -125,7 +125,7 @@ impl Estimate {
     /// What each of `ranks` needs, if this is what its share of the batch needs: gradients travel by way of the host.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     pub fn on_each_of(mut self, communicator: &Communicator) -> Result<Self> {
         if communicator.size() > 1 {
             self.on_host = communicator.topology()?.on_host as u64;

@@ -27,7 +27,7 @@ impl RunLock {
     pub fn take(run: &Path) -> Result<Self> {
         let created = (!run.exists()).then(|| run.to_path_buf());
         create_folder(run)?;
-        match Lock::take(run.join(LOCK))? {
+        match Lock::acquire(run.join(LOCK))? {
             Ok(lock) => Ok(Self { lock: Some(lock), created }),
             Err(holder) => {
                 let message = format!(

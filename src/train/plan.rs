@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
-use crate::model::{Activation, Kind, ModelConfig, Parameters, ResidualActivation};
+use crate::model::{Activation, Kind, ModelConfig, Parameters, ResidualActivation, SiteKind};
 use crate::ops::sparse_linear;
 use crate::sparsity::Schedule;
 
@@ -471,9 +471,9 @@ impl<'a> Plan<'a> {
         tape.norm(x, &weights, !self.config.rms_norm)
     }
 
-    fn sparse(&self, tape: &mut Tape, place: &str, x: Var, width: usize) -> Var {
-        match self.config.kept(place, width) {
-            Some(_) => tape.abs_topk(&x, width as u64),
+    fn sparse(&self, tape: &mut Tape, site: SiteKind, x: Var) -> Var {
+        match self.config.topk(site) {
+            Some(_) => tape.abs_topk(&x, site.width(self.config) as u64),
             None => x,
         }
     }
@@ -487,15 +487,15 @@ impl<'a> Plan<'a> {
     pub(crate) fn sublayer(&mut self, tape: &mut Tape, number: usize, x: Var) -> Option<Var> {
         let (i, norm) = (number / 2, number % 2 + 1);
         let input = self.input(tape, i, norm, &x)?;
-        let (delta, place) = match norm {
-            1 => (self.attention(tape, i, &x, &input)?, "resid_post_attn"),
-            _ => (self.mlp(tape, i, &x, &input)?, "resid_post_mlp"),
+        let (delta, next) = match norm {
+            1 => (self.attention(tape, i, &x, &input)?, SiteKind::ResidMid),
+            _ => (self.mlp(tape, i, &x, &input)?, SiteKind::ResidIn),
         };
         let mut out = tape.add(&x, &delta);
         if self.config.residual_activation_type == ResidualActivation::Relu {
             out = tape.relu(&out);
         }
-        Some(self.sparse(tape, place, out, self.config.d_model))
+        Some(self.sparse(tape, next, out))
     }
 
     fn input(&mut self, tape: &mut Tape, i: usize, norm: usize, x: &Var) -> Option<Var> {
@@ -509,7 +509,7 @@ impl<'a> Plan<'a> {
             }
             h = tape.join(&[&h, &p]);
         }
-        Some(self.sparse(tape, if norm == 1 { "attn_in" } else { "mlp_in" }, h, self.config.input_width()))
+        Some(self.sparse(tape, if norm == 1 { SiteKind::AttnIn } else { SiteKind::MlpIn }, h))
     }
 
     fn attention(&mut self, tape: &mut Tape, i: usize, x: &Var, input: &Var) -> Option<Var> {
@@ -519,14 +519,14 @@ impl<'a> Plan<'a> {
         let parts = tape.split(&qkv, len, 3);
         drop(qkv);
         let mut sparse = Vec::with_capacity(3);
-        for (part, place) in parts.into_iter().zip(["attn_q", "attn_k", "attn_v"]) {
-            sparse.push(self.sparse(tape, place, part, width));
+        for (part, site) in parts.into_iter().zip([SiteKind::AttnQ, SiteKind::AttnK, SiteKind::AttnV]) {
+            sparse.push(self.sparse(tape, site, part));
         }
         let sink = self.find(&format!("{layer}.attn_imp.sink_logit"));
         let statistics = self.beside(x, self.config.n_head);
         let y = tape.attention([&sparse[0], &sparse[1], &sparse[2]], sink.as_ref(), statistics);
         let out = self.linear(tape, &format!("{layer}.c_proj"), &y, x.len())?;
-        Some(self.sparse(tape, "attn_out", out, self.config.d_model))
+        Some(self.sparse(tape, SiteKind::AttnOut, out))
     }
 
     fn mlp(&mut self, tape: &mut Tape, i: usize, x: &Var, input: &Var) -> Option<Var> {
@@ -536,9 +536,9 @@ impl<'a> Plan<'a> {
             Activation::Gelu => tape.gelu(&h),
             Activation::Relu => tape.relu(&h),
         };
-        let h = self.sparse(tape, "mlp_neuron", h, width);
+        let h = self.sparse(tape, SiteKind::MlpNeuron, h);
         let out = self.linear(tape, &format!("{layer}.c_proj"), &h, x.len())?;
-        Some(self.sparse(tape, "mlp_out", out, self.config.d_model))
+        Some(self.sparse(tape, SiteKind::MlpOut, out))
     }
 
     /// The logits of the stream at its last site.

@@ -14,7 +14,7 @@ use super::step::{StepNumbers, StepRecord, Trainer};
 use super::train_loop::{TrainLoop, evaluate};
 use crate::device::Device;
 use crate::files::{check_output_folder, clean_temporaries, write_atomic};
-use crate::model::{Batch, Model, Sampling, generate};
+use crate::model::{Batch, Model, Sampling};
 use crate::observer::Observer;
 use crate::ops::count_nonzero;
 use crate::text::bigram::Bigram;
@@ -420,7 +420,7 @@ pub fn samples(model: &Model, tokenizer: &Tokenizer, count: usize, seed: u64) ->
             let sampling =
                 Sampling { temperature: 0.7, max_new_tokens: 48, end_of_text, seed: seed + i, ..Sampling::default() };
             let prompt = [end_of_text.unwrap_or(0)];
-            tokenizer.decode(&generate(model, &prompt, &sampling)?)
+            tokenizer.decode(&model.generate(&prompt, &sampling)?)
         })
         .collect()
 }

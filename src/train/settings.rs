@@ -2,7 +2,7 @@
 
 use super::bridge::{BridgeConfig, Coefficients};
 use super::config::{DataConfig, OptimizerConfig, RunConfig, RuntimeConfig};
-use crate::model::{Kind, MODEL_SETTINGS, Parameters};
+use crate::model::{Kind, MODEL_SETTINGS, Parameters, SiteKind};
 use crate::ops::weight_topk::Neurons;
 use crate::settings::{self, Setting, SettingRow, Takes, above, below, between, grouped, within};
 use crate::sparsity::{SPARSITY_SETTINGS, keep_counts};
@@ -181,15 +181,11 @@ fn dead_neurons(config: &RunConfig) -> Option<String> {
 /// What is left with nothing at all.
 fn emptied(config: &RunConfig) -> Vec<String> {
     let model = &config.model;
-    let (d, heads) = (model.d_model, model.attention_width());
-    let widths = [("attn_in", d), ("attn_q", heads), ("attn_k", heads), ("attn_v", heads), ("attn_out", d)];
-    let more = [("mlp_in", d), ("mlp_neuron", model.mlp_width()), ("mlp_out", d)];
-    let residual = [("resid_post_attn", d), ("resid_post_mlp", d)];
-    let all = widths.into_iter().chain(more).chain(residual);
-    let mut notes: Vec<String> = all
-        .filter(|&(site, width)| model.kept(site, width) == Some(0))
-        .map(|(site, width)| {
-            let afrac = model.afrac.unwrap_or_default();
+    let mut notes: Vec<String> = SiteKind::all()
+        .filter(|&kind| model.topk(kind) == Some(0))
+        .map(|kind| {
+            let (afrac, width) = (model.afrac.unwrap_or_default(), kind.width(model));
+            let site = kind.topk_name().unwrap_or_default();
             format!("model.afrac = {afrac} keeps none of the {width} entries at {site}: nothing passes there")
         })
         .collect();
@@ -203,7 +199,7 @@ fn emptied(config: &RunConfig) -> Vec<String> {
 /// Settings that are on and have no effect beside others.
 fn idle(config: &RunConfig) -> Vec<String> {
     let RunConfig { model, train, sparsity, .. } = config;
-    let places = model.afrac_loctypes.0.split(',').filter(|place| !place.trim().is_empty()).count();
+    let places = model.afrac_loctypes.names().count();
     let all = [
         (model.afrac.is_some() && places == 0, "model.afrac has no effect: model.afrac_loctypes names no site"),
         (sparsity.sparse_biases && !model.bias, "sparsity.sparse_biases has no effect: model.bias is false"),

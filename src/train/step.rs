@@ -6,7 +6,7 @@ use super::communicator::Communicator;
 use super::communicator::buckets::Buckets;
 use super::config::OptimizerConfig;
 use crate::device::Tensor;
-use crate::model::{Batch, Hooks, Kind, Model, ModelConfig, NoHooks, Parameter, Weights};
+use crate::model::{Batch, Hooks, Kind, LossOutput, Model, ModelConfig, NoHooks, Parameter, Weights};
 use crate::observer::Observer;
 use crate::ops::compress::SparseMatrix;
 use crate::ops::{adam, add, grad_rms};
@@ -305,7 +305,7 @@ impl Trainer {
         for (i, batch) in batches.iter().enumerate() {
             let mut tape = Tape::new();
             let weights = Weights::new(&self.model, &mut tape, |kind| self.trains(kind), &self.compressed);
-            let (loss, _, logits) = self.model.loss(&mut tape, &weights, batch, sites)?;
+            let LossOutput { loss, logits, .. } = self.model.forward_loss(&mut tape, &weights, batch, sites)?;
             drop(logits);
             losses.push(loss.value().clone());
             tape.backward_to(&loss, self.seed.clone(), weights.vars(), |slot, gradient| {

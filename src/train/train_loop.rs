@@ -8,7 +8,7 @@ use super::data::{self, RunData};
 use super::metrics::{self, Metrics};
 use super::run::{Event, Run, StepProgress, Trainable, nonzeros};
 use super::step::{StepNumbers, Trainer};
-use crate::model::{Batch, NoHooks, Weights};
+use crate::model::{Batch, LossOutput, NoHooks, Weights};
 use crate::observer::Observer;
 use crate::tape::Tape;
 use crate::{Error, Result};
@@ -225,9 +225,9 @@ pub(super) fn evaluate(
     let (mut sum, mut predictions) = (0.0, 0);
     for chunk in sequences.chunks(config.train.batch_size) {
         let batch = Batch::new(&model.device, &config.model, &chunk.concat(), chunk.len())?;
-        let (loss, ..) = model.loss(&mut Tape::new(), &weights, &batch, &mut { *observer })?;
+        let LossOutput { loss, .. } = model.forward_loss(&mut Tape::new(), &weights, &batch, &mut { *observer })?;
         let loss = loss.value().read()?;
-        let finite = model.check_finite(("loss", &loss), &weights, &batch, &mut NoHooks);
+        let finite = model.check_finite("loss", &loss, &weights, &batch, &mut NoHooks);
         finite.map_err(|error| of_held_out(error, trainer.steps_done()))?;
         sum += loss.iter().map(|&loss| f64::from(loss)).sum::<f64>() * batch.predictions() as f64;
         predictions += batch.predictions();

@@ -44,7 +44,7 @@ fn scales(pair: &Pair, sublayer: usize) -> (f64, f64) {
 fn steered(pair: &Pair, prompt: &[u32], amounts: &BTreeMap<Channel, Vec<f64>>, ratio: Ratio) -> Vec<f64> {
     let (config, state) = &pair.dense;
     let logits = oracle::forward(config, state, prompt, &mut |at, values| {
-        for (channel, amounts) in amounts.iter().filter(|(channel, _)| channel.site() == at) {
+        for (channel, amounts) in amounts.iter().filter(|(channel, _)| channel.site().to_string() == at) {
             let weight = &pair.bridges[&format!("dec.{}.weight", channel.sublayer)];
             let (dense, sparse) = scales(pair, channel.sublayer);
             let scale = if ratio == Ratio::DenseOverSparse { dense / sparse } else { sparse / dense };

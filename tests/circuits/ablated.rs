@@ -35,10 +35,11 @@ fn the_loss_without_the_circuit_follows_from_the_file() {
     let keep = file.keep(&layout).unwrap();
     let score = |prompt: &[u32], right: u32, wrong: u32| {
         let logits = oracle::forward(&config, &state, prompt, &mut |site, values| {
+            let site = site.parse().unwrap();
             let Some(block) = layout.block(site) else { return };
             for (i, x) in values.iter_mut().enumerate() {
                 if keep[block.start + i % block.width] {
-                    *x = f64::from(means[site][i % block.width]);
+                    *x = f64::from(means[&site][i % block.width]);
                 }
             }
         });

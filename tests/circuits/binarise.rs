@@ -59,10 +59,7 @@ fn steps_replace_their_channel_alone() {
         let step = BinaryStep { node: PLANTED[0], low: -0.5, high: 0.25, threshold: 0.0, fraction: 0.5 };
         let mut sites = (Recorder::default(), (BinarySteps::new(&[step]), Recorder::default()));
         model.forward(&mut Tape::new(), &weights, &batch, &mut sites).unwrap();
-        let find = |recorder: &Recorder| {
-            let (_, value) = recorder.sites.iter().find(|(site, _)| site == "0.attn.act_in").unwrap();
-            value.value().read().unwrap()
-        };
+        let find = |recorder: &Recorder| recorder.values[&PLANTED[0].site()].value().read().unwrap();
         let (before, after) = (find(&sites.0), find(&sites.1.1));
         assert_eq!(before.len(), 2 * 4 * 8);
         for (i, (x, y)) in before.iter().zip(&after).enumerate() {

@@ -7,7 +7,7 @@ use gossamer::Error;
 use gossamer::circuits::prune::{self, CircuitScorer, SearchSettings};
 use gossamer::circuits::{Calibration, Layout, LogitDiffs, Nodes, TaskBatch};
 use gossamer::device::Device;
-use gossamer::model::{Model, Weights};
+use gossamer::model::{Model, SiteKind, Weights};
 
 use crate::prune::{nodes, pairs, planted};
 
@@ -66,8 +66,8 @@ fn a_mean_that_is_not_finite_is_named() {
     let model = planted(&Device::cpu());
     let layout = Layout::new(&model.config);
     let mut means: std::collections::BTreeMap<_, _> =
-        layout.blocks().iter().map(|block| (block.site.clone(), vec![0.0f32; block.width])).collect();
-    means.get_mut("0.attn.v").unwrap()[2] = f32::NAN;
+        layout.blocks().iter().map(|block| (block.site, vec![0.0f32; block.width])).collect();
+    means.get_mut(&SiteKind::AttnV.at(0)).unwrap()[2] = f32::NAN;
     let said = Nodes::new(layout, &means, &model.device).err().unwrap().to_string();
     assert!(said.contains("0.attn.v[2] is NaN"), "{said}");
 }

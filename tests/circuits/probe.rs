@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gossamer::circuits::{Circuit, Layout, NodeEntry, NodeKind, Probe, mean_activations, stored_means};
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, save_tensors};
-use gossamer::model::{Edit, Model, ModelConfig, Parameters};
+use gossamer::model::{Edit, Model, ModelConfig, Parameters, Site, SiteKind};
 use gossamer::observer::Observer;
 
 use crate::common::{assert_close, devices};
@@ -13,7 +13,7 @@ use crate::oracle;
 use crate::variants::{config, prompts, random_state};
 
 type State = BTreeMap<String, HostTensor>;
-type Means = BTreeMap<String, Vec<f32>>;
+type Means = BTreeMap<Site, Vec<f32>>;
 
 fn settings() -> (ModelConfig, State) {
     let config = config(r#""rms_norm": true, "sink": true, "d_pos_emb": 3"#);
@@ -40,22 +40,22 @@ fn circuit(config: &ModelConfig) -> Circuit {
 }
 
 /// The means of the nodes' sites over some text, in float64.
-fn means(config: &ModelConfig, state: &State, text: &[Vec<u32>]) -> BTreeMap<String, Vec<f64>> {
+fn means(config: &ModelConfig, state: &State, text: &[Vec<u32>]) -> BTreeMap<Site, Vec<f64>> {
     let layout = Layout::new(config);
-    let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let mut sums: BTreeMap<Site, Vec<f64>> = BTreeMap::new();
     for tokens in text {
         let (seen, _) = oracle::sites(config, state, tokens);
         for block in layout.blocks() {
-            let sum = sums.entry(block.site.clone()).or_insert_with(|| vec![0.0; block.width]);
-            seen[&block.site].iter().enumerate().for_each(|(i, x)| sum[i % block.width] += x);
+            let sum = sums.entry(block.site).or_insert_with(|| vec![0.0; block.width]);
+            seen[&block.site.to_string()].iter().enumerate().for_each(|(i, x)| sum[i % block.width] += x);
         }
     }
     let count = text.iter().map(Vec::len).sum::<usize>() as f64;
     sums.into_iter().map(|(site, sum)| (site, sum.into_iter().map(|x| x / count).collect())).collect()
 }
 
-fn narrow(means: &BTreeMap<String, Vec<f64>>) -> Means {
-    means.iter().map(|(site, mean)| (site.clone(), mean.iter().map(|&x| x as f32).collect())).collect()
+fn narrow(means: &BTreeMap<Site, Vec<f64>>) -> Means {
+    means.iter().map(|(site, mean)| (*site, mean.iter().map(|&x| x as f32).collect())).collect()
 }
 
 fn softmax(logits: &[f64]) -> Vec<f64> {
@@ -77,22 +77,23 @@ fn model_circuit_and_rest_say_what_the_oracle_says() {
     let (keep, excluded) = (circuit.keep(&layout).unwrap(), &circuit.excluded);
     let oracle = |gates: &dyn Fn(usize) -> bool, hands: &[Hand]| {
         let mut seen = BTreeMap::new();
-        let logits = oracle::forward(&config, &state, &tokens, &mut |site, values| {
+        let logits = oracle::forward(&config, &state, &tokens, &mut |name, values| {
+            let site = name.parse().unwrap();
             if let Some(block) = layout.block(site) {
                 for (i, x) in values.iter_mut().enumerate() {
                     if !gates(block.start + i % block.width) {
-                        *x = wide[site][i % block.width];
+                        *x = wide[&site][i % block.width];
                     }
                 }
-                let hands = hands.iter().filter(|hand| hand.0 == site);
+                let hands = hands.iter().filter(|hand| hand.0 == name);
                 for (_, channel, from, change) in hands {
                     for t in *from..tokens.len() {
                         let x = &mut values[t * block.width + channel];
-                        *x = change(*x, wide[site][*channel]);
+                        *x = change(*x, wide[&site][*channel]);
                     }
                 }
             }
-            seen.insert(site.to_string(), values.clone());
+            seen.insert(name.to_string(), values.clone());
         });
         (softmax(&logits[logits.len() - config.vocab_size..]), seen)
     };
@@ -128,7 +129,7 @@ fn model_circuit_and_rest_say_what_the_oracle_says() {
             }
             assert_eq!(got.sites.len(), config.sites().len());
             for (site, want) in &sites {
-                assert_close(site, &got.sites[site].data, want, 2e-5);
+                assert_close(site, &got.sites[&site.parse().unwrap()].data, want, 2e-5);
             }
             said.push([got.model, got.circuit, got.complement]);
         }
@@ -152,7 +153,7 @@ fn what_cannot_be_asked_is_refused_in_words() {
     assert!(says(&[], "").contains("0 tokens"));
     assert!(says(&[1; 8], "").contains("block_size"));
     assert!(says(&[99], "").contains("99"));
-    assert!(says(&[1], "0.attn.w=0").contains("no such site"));
+    assert!(says(&[1], "9.attn.q=0").contains("no such site"));
     assert!(says(&[1], "0.resid_mid=mean").contains("mean"));
     assert!(says(&[1], "0.attn.q[3]=patch").contains("patch"));
     let mut other = circuit.clone();
@@ -160,7 +161,7 @@ fn what_cannot_be_asked_is_refused_in_words() {
     let error = Probe::new(&model, &other, means.clone()).err().unwrap().to_string();
     assert!(error.contains("no node") && error.contains("9999"), "{error}");
     let mut few = means;
-    few.remove("1.attn.k");
+    few.remove(&SiteKind::AttnK.at(1));
     assert!(Probe::new(&model, &circuit, few).err().unwrap().to_string().contains("1.attn.k"));
 }
 
@@ -171,11 +172,11 @@ fn means_are_those_of_the_text_and_of_the_file() {
     let text: Vec<Vec<u32>> = (0..11).map(|seed| prompts(&config, seed, 1, 6)).collect();
     let (got, want) = (mean_activations(&model, &text, &Observer::default()).unwrap(), means(&config, &state, &text));
     assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
-    got.iter().for_each(|(site, mean)| assert_close(site, mean, &want[site], 1e-5));
+    got.iter().for_each(|(site, mean)| assert_close(&site.to_string(), mean, &want[site], 1e-5));
 
     let folder = tempfile::tempdir().unwrap();
     let tensor = |mean: &Vec<f32>| HostTensor { shape: vec![mean.len()], data: mean.clone() };
-    let tensors = got.iter().map(|(site, mean)| (site.clone(), tensor(mean))).collect();
+    let tensors = got.iter().map(|(site, mean)| (site.to_string(), tensor(mean))).collect();
     let about = [("model".to_string(), "sha256:1".to_string())].into();
     assert_eq!(stored_means(folder.path(), "sha256:1").unwrap(), None);
     save_tensors(folder.path().join("means.safetensors"), &tensors, Some(about)).unwrap();
@@ -184,7 +185,7 @@ fn means_are_those_of_the_text_and_of_the_file() {
 
     let mut circuit = circuit(&config);
     for entry in &mut circuit.nodes {
-        entry.mean = f64::from(got[&entry.site][entry.index]);
+        entry.mean = f64::from(got[&entry.node().site()][entry.index]);
     }
     circuit.check_means(&got).unwrap();
     let moved = circuit.nodes.iter_mut().find(|entry| entry.kind == NodeKind::MlpNeuron).unwrap();
@@ -198,8 +199,7 @@ fn means_are_those_of_the_text_and_of_the_file() {
 fn a_circuit_of_another_model_is_refused_with_both_hashes() {
     let (config, state) = settings();
     let model = model(&config, &state, &Device::cpu());
-    let means =
-        Layout::new(&config).blocks().iter().map(|block| (block.site.clone(), vec![0.0; block.width])).collect();
+    let means = Layout::new(&config).blocks().iter().map(|block| (block.site, vec![0.0; block.width])).collect();
     let mut circuit = circuit(&config);
     circuit.model.hash = "sha256:other".into();
     let said = Probe::new(&model, &circuit, means).err().unwrap().to_string();

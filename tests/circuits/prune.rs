@@ -8,7 +8,7 @@ use gossamer::circuits::tasks::TokenPair;
 use gossamer::circuits::{Calibration, EdgeAblation, Layout, LogitDiffs, Node, NodeKind, Nodes, TaskBatch, graph};
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
-use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Parameters, Weights, means, site_pattern};
+use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Parameters, Weights, means};
 use rand::RngExt;
 
 use crate::common::{devices, normal, rng};
@@ -136,7 +136,7 @@ pub(crate) fn nodes(model: &Model) -> Nodes {
             pairs(8, 100 + i).iter().flat_map(|p| [p.clean[0], 4, 5, p.counterfactual[0], 6, 7]).collect();
         Batch::new(&model.device, &model.config, &tokens, 8)
     });
-    let means = means(model, batches, &site_pattern(".").unwrap()).unwrap();
+    let means = means(model, batches, &model.config.sites()).unwrap();
     Nodes::new(Layout::new(&model.config), &means, &model.device).unwrap()
 }
 

@@ -1,6 +1,6 @@
 //! Activation statistics against plain loops over recorded activations, and their file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 
 use gossamer::circuits::collect::{RESERVOIR, node_statistics};
@@ -68,9 +68,8 @@ fn recorded(model: &Model, set: &[Vec<u32>]) -> Vec<Vec<Vec<f32>>> {
         let batch = Batch::new(&model.device, &model.config, sequence, 1).unwrap();
         let mut recorder = Recorder::default();
         model.forward(&mut Tape::new(), &weights, &batch, &mut recorder).unwrap();
-        let sites: BTreeMap<_, _> = recorder.sites.into_iter().collect();
         for (node, values) in chosen().iter().zip(&mut all) {
-            let site = sites[&format!("{}.{}", node.layer, node.kind.site())].value();
+            let site = recorder.values[&node.site()].value();
             let width = site.shape()[2];
             let data = site.read().unwrap();
             values.push((0..sequence.len()).map(|t| data[t * width + node.index]).collect());

@@ -26,11 +26,11 @@ fn devices_are_listed() {
     let list = adapters();
     assert!(!list.is_empty(), "the tests need an adapter; scripts/test installs one");
     let said = succeeds(&mut gossamer(&["devices"]));
-    assert!(said.contains("cpu     CPU, "), "{said}");
+    assert!(said.contains("cpu    CPU, "), "{said}");
     for (index, adapter) in list.iter().enumerate() {
         assert_eq!(adapter["index"], index);
         let name = adapter["name"].as_str().unwrap();
-        assert!(said.contains(&format!("gpu:{index}   {name}")), "{said}");
+        assert!(said.contains(&format!("gpu:{index}  {name}")), "{said}");
         assert!(adapter["largest_binding"].as_u64().unwrap() >= 1 << 27);
         for key in ["backend", "driver", "kind", "computes", "features", "subgroup", "workgroup_memory"] {
             assert!(!adapter[key].is_null(), "{key}: {adapter}");

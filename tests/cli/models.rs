@@ -187,7 +187,7 @@ fn a_run_can_be_generated_from_looked_into_and_converted() {
     let ablate = ["--set", "*.mlp.post_act=mean"];
     assert_eq!(json("def f(", &ablate), json("def f(", &[&ablate[..], &["--means", text(&means)]].concat()));
     let table = with("run", &["--prompt", "def f(", "--set", "0.attn.q[h1.3]@-1*=2"]);
-    assert!(table.contains("before    after  next token"), "{table}");
+    assert!(table.contains("before   after  next token"), "{table}");
 
     let report: Value = serde_json::from_str(&with_source("inspect", &run, &["--json"])).unwrap();
     assert_eq!(report["tokenizer_vocab_size"], 300);

@@ -141,10 +141,10 @@ fn a_training_that_is_stopped_or_killed_is_not_done_and_goes_on_with_the_same_co
     send("-KILL", &format!("-{}", child.id()));
     child.wait().unwrap();
     one(&file, &[launcher], &["train.steps=40"]);
-    fails(&mut sweep(&file, None), &["seed=0.json", "begun with another command", "remove this file and the folder"]);
+    fails(&mut sweep(&file, None), &["seed=0.json", "started with another command", "remove this file and the folder"]);
     // What the folder holds was not begun by the new command either.
     fs::remove_file(dir.path().join("one/jobs/seed=0.json")).unwrap();
-    fails(&mut sweep(&file, None), &["config.toml", "did not begin"]);
+    fails(&mut sweep(&file, None), &["config.toml", "did not start"]);
     fs::remove_dir_all(&run).unwrap();
     succeeds(&mut sweep(&file, None));
     assert_eq!(logged(), 40);
@@ -165,6 +165,21 @@ fn a_job_within_a_launchers_job_is_by_itself() {
     fs::write(&file, format!("{shell}\nfolder = {:?}\n[product]\nn = [5]\n", text(&folder))).unwrap();
     succeeds(&mut sweep(&file, None));
     collect(&file);
+}
+
+#[cfg(unix)]
+#[test]
+fn two_processes_do_not_run_one_job_twice() {
+    let dir = tempdir().unwrap();
+    let (file, folder) = (dir.path().join("one.toml"), dir.path().join("one"));
+    let shell = "command = ['sh', '-c', 'echo {n} >>{out}.count; sleep 0.5']";
+    fs::write(&file, format!("{shell}\nfolder = {:?}\n[product]\nn = [5]\n", text(&folder))).unwrap();
+    let children = [(); 2].map(|()| sweep(&file, None).stdout(std::process::Stdio::piped()).spawn().unwrap());
+    let printed = children.map(|child| String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap());
+    assert_eq!(fs::read_to_string(folder.join("n=5.count")).unwrap(), "5\n", "{printed:?}");
+    let mut printed = printed.each_ref().map(|line| line.contains("was done"));
+    printed.sort_unstable();
+    assert_eq!(printed, [false, true]);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use gossamer::device::Device;
 use gossamer::files::{FloatType, HostTensor, InMemory, TensorSource};
 use gossamer::formats::config::read_config;
 use gossamer::formats::{FindOptions, Hub, ModelFiles};
-use gossamer::model::{Kind, Model, ModelConfig, Parameters, check_shapes};
+use gossamer::model::{Kind, Model, ModelConfig, Parameters, WeightFormat, check_shapes};
+use gossamer::observer::Observer;
+use gossamer::text::tokenizer::Tokenizer;
 use serde_json::json;
 use tempfile::tempdir;
 
@@ -315,4 +317,38 @@ fn absurd_configurations_are_refused_before_anything_is_allocated() {
         assert_says(ModelFiles::open(dir.path()), &["config.json"]);
         assert!(start.elapsed().as_secs_f64() < 1.0, "{field} {value}");
     }
+}
+
+/// A tokenizer of nearly the smallest size: all bytes and the end of text.
+fn tokenizer() -> Tokenizer {
+    Tokenizer::train(std::iter::once("x = 1\n".to_string()), 258, &Observer::default()).unwrap()
+}
+
+#[test]
+fn a_pretrained_model_comes_with_its_tokenizer() {
+    let dir = tempdir().unwrap();
+    let device = Device::cpu();
+    let config = ModelConfig { vocab_size: 300, ..config() };
+    let model = Model::new(config, 7, &device).unwrap();
+    model.save(dir.path()).unwrap();
+    let without = Model::from_pretrained(dir.path(), &device).unwrap();
+    assert_eq!(without.model.hash().unwrap(), model.hash().unwrap());
+    assert_says(without.encode("x", false), &["tokenizer.json", "--tokenizer"]);
+    assert_eq!(without.show(5), "`<5>`");
+
+    let tokenizer = tokenizer();
+    tokenizer.save(dir.path().join("tokenizer.json")).unwrap();
+    let with = Model::from_pretrained(dir.path(), &device).unwrap();
+    let ids = with.encode("x = 1<|endoftext|>", true).unwrap();
+    assert_eq!(ids.last().copied(), tokenizer.end_of_text());
+    assert_eq!(with.tokenizer().unwrap().decode(&ids).unwrap(), "x = 1<|endoftext|>");
+    assert!(with.encode("<|endoftext|>", false).unwrap().len() > 1);
+    assert_eq!(with.encode("", false).unwrap(), [tokenizer.end_of_text().unwrap()]);
+    assert_eq!(with.show(with.encode("\n", false).unwrap()[0]), r"`\n`");
+
+    let small = tempdir().unwrap();
+    Model::new(super::config(), 7, &device).unwrap().save(small.path()).unwrap();
+    let options = FindOptions { tokenizer: Some(dir.path().join("tokenizer.json")), ..offline() };
+    let files = ModelFiles::find(small.path(), &options).unwrap();
+    assert_says(files.pretrained(WeightFormat::Dense, &device), &["entries, but the model only 6"]);
 }

@@ -16,7 +16,7 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn options(cache: &Path, endpoint: &str, offline: bool) -> FindOptions {
     let hub = Hub { cache: cache.into(), endpoint: endpoint.into(), ..Hub::from_vars(|_| None) };
-    FindOptions { offline, progress: false, hub: Hub { timeout: Duration::from_millis(500), ..hub } }
+    FindOptions { offline, hub: Hub { timeout: Duration::from_millis(500), ..hub }, ..FindOptions::default() }
 }
 
 /// Nobody answers at this address.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gossamer::model::{Activation, ConfigFile, ModelConfig, ResidualActivation, TopkSites, parse_config};
+use gossamer::model::{Activation, ConfigFile, ModelConfig, ResidualActivation, SiteKind, TopkSites, parse_config};
 
 fn read(json: &str) -> gossamer::Result<(ModelConfig, Vec<String>)> {
     serde_json::from_str::<ConfigFile>(json).unwrap().into_config()
@@ -65,7 +65,7 @@ fn absent_and_null_fields_take_the_published_defaults() {
     assert_eq!(config.activation_type, Activation::Gelu);
     assert_eq!(config.residual_activation_type, ResidualActivation::Identity);
     assert_eq!((config.enable_bigram_table, config.learnable_bigram_table, config.sink), (false, false, false));
-    assert_eq!((config.input_width(), config.kept("attn_in", 768)), (768, None));
+    assert_eq!((config.input_width(), config.topk(SiteKind::AttnIn)), (768, None));
     let nulls = r#"{"d_head": null, "d_mlp": null, "afrac": null, "d_pos_emb": null, "tokenizer_name": null}"#;
     assert_eq!(read(nulls).unwrap().0, config);
     let again = serde_json::to_string(&config).unwrap();
@@ -103,14 +103,16 @@ fn older_files_say_n_mlp() {
 
 #[test]
 fn abs_topk_keeps_the_floor_where_it_is_listed() {
-    let (config, _) = read(r#"{"afrac": 0.26, "afrac_loctypes": "attn_in, mlp_neuron"}"#).unwrap();
-    assert_eq!((config.kept("attn_in", 10), config.kept("mlp_neuron", 100)), (Some(2), Some(26)));
-    assert_eq!(config.kept("attn_out", 10), None);
-    let (default, _) = read(r#"{"afrac": 0.5}"#).unwrap();
+    use SiteKind::{AttnIn, AttnOut, MlpIn, MlpNeuron, MlpOut};
+    let fields = r#""afrac": 0.26, "afrac_loctypes": "attn_in, mlp_neuron", "d_model": 10, "n_head": 1, "d_mlp": 100"#;
+    let (config, _) = read(&format!("{{{fields}}}")).unwrap();
+    assert_eq!((config.topk(AttnIn), config.topk(MlpNeuron)), (Some(2), Some(26)));
+    assert_eq!(config.topk(AttnOut), None);
+    let (default, _) = read(r#"{"afrac": 0.5, "d_model": 4, "n_head": 1}"#).unwrap();
     // As in the published class.
-    assert!(["attn_in", "attn_out", "mlp_in", "mlp_out"].iter().all(|site| default.kept(site, 4) == Some(2)));
-    let others = ["attn_q", "attn_k", "attn_v", "mlp_neuron", "resid_post_attn", "resid_post_mlp"];
-    assert!(others.iter().all(|site| default.kept(site, 4).is_none()));
+    let listed = [AttnIn, AttnOut, MlpIn, MlpOut];
+    assert!(listed.iter().all(|&kind| default.topk(kind) == Some(2)));
+    assert!(SiteKind::all().filter(|kind| !listed.contains(kind)).all(|kind| default.topk(kind).is_none()));
 }
 
 #[test]

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use gossamer::Error;
-use gossamer::model::{Action, Channels, Edit, Interventions, Positions};
+use gossamer::model::{Action, Channels, Edit, EditSites, Interventions, Positions};
 use proptest::prelude::*;
 
 use crate::variants::as_published;
 
 fn edit(site: &str, channels: &[Channels], positions: &[Positions], action: Action) -> Edit {
-    Edit { site: site.into(), channels: channels.to_vec(), positions: positions.to_vec(), action }
+    let sites = match site.strip_prefix("*.") {
+        Some(kind) => EditSites::EveryLayer(kind.parse().unwrap()),
+        None => EditSites::One(site.parse().unwrap()),
+    };
+    Edit { sites, channels: channels.to_vec(), positions: positions.to_vec(), action }
 }
 
 #[test]
@@ -91,6 +95,10 @@ fn malformed_texts_are_told_what_is_wrong() {
         ("0.attn.qé=0", "is not a site"),
         ("0.attn.q€*=0", "is not a site"),
         ("é=0", "is not a site"),
+        ("0.attn=0", "`0.attn` is not a site: each layer has"),
+        ("*.attn=0", "is not a site"),
+        ("*.final_resid=0", "is not a site"),
+        ("01.attn.q=0", "is not a site"),
     ];
     for (text, reason) in malformed {
         let error = text.parse::<Edit>().unwrap_err();
@@ -103,7 +111,7 @@ fn malformed_texts_are_told_what_is_wrong() {
 /// Whatever is understood is understood once more as it is written, and can be made ready or be refused in words.
 fn parse_and_prepare(text: &str) {
     let config = as_published();
-    let means: BTreeMap<_, _> = config.sites().into_iter().map(|(name, width)| (name, vec![0.0; width])).collect();
+    let means: BTreeMap<_, _> = config.sites().into_iter().map(|site| (site, vec![0.0; site.width(&config)])).collect();
     let parsed = text.parse::<Edit>();
     if let Ok(edit) = &parsed {
         assert_eq!(edit.to_string().parse::<Edit>().unwrap(), *edit, "{text}");

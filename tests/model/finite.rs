@@ -149,6 +149,6 @@ fn an_unchecked_pass_shows_every_site() {
     let (weights, batch) = (Weights::constant(&model, &[]), Batch::new(&model.device, &config, &[1, 2], 1).unwrap());
     let (mut tape, mut recorder) = (Tape::new(), Recorder::default());
     Pass::new(&model, &weights, &batch, &mut tape, &mut recorder).unchecked().logits().unwrap();
-    assert_eq!(recorder.sites.len(), config.sites().len());
+    assert_eq!(recorder.values.len(), config.sites().len());
     site(model.forward(&mut Tape::new(), &weights, &batch, &mut Recorder::default()));
 }

@@ -2,7 +2,7 @@
 
 use gossamer::Error;
 use gossamer::device::Device;
-use gossamer::model::{Batch, Cache, Generator, Model, ModelConfig, NoHooks, Parameters, Sampling, Weights, generate};
+use gossamer::model::{Batch, Generator, KvCache, Model, ModelConfig, NoHooks, Parameters, Sampling, Weights};
 use gossamer::tape::Tape;
 
 use crate::common::{devices, error, wide};
@@ -74,8 +74,8 @@ fn tokens_read_one_by_one_give_the_logits_of_all_at_once() {
             let model = Model { config: config.clone(), parameters, device: device.clone() };
             let want = logits(&model, &tokens, sequences);
             let weights = Weights::constant(&model, &[]);
-            let mut cache = Cache::new(&model, sequences).unwrap();
-            let read = |cache: &mut Cache, tokens: &[u32]| {
+            let mut cache = KvCache::new(&model, sequences).unwrap();
+            let read = |cache: &mut KvCache, tokens: &[u32]| {
                 model.extend(&weights, cache, tokens, sequences, &mut NoHooks).map(|logits| logits.read().unwrap())
             };
             // All at once; then a few, and the others one by one.
@@ -105,10 +105,10 @@ fn caches_that_do_not_fit_are_refused() {
     let device = Device::cpu();
     let [two, three] = [r#""n_layer": 2"#, r#""n_layer": 3"#].map(|fields| random_model(&config(fields), 1, &device));
     let weights = Weights::constant(&three, &[]);
-    let read = |cache: &mut Cache, tokens: &[u32], batch| three.extend(&weights, cache, tokens, batch, &mut NoHooks);
-    let mut cache = Cache::new(&two, 1).unwrap();
+    let read = |cache: &mut KvCache, tokens: &[u32], batch| three.extend(&weights, cache, tokens, batch, &mut NoHooks);
+    let mut cache = KvCache::new(&two, 1).unwrap();
     assert!(matches!(read(&mut cache, &[1, 2], 1).unwrap_err(), Error::Shape { .. }), "another model's");
-    let mut cache = Cache::new(&three, 2).unwrap();
+    let mut cache = KvCache::new(&three, 2).unwrap();
     assert!(matches!(read(&mut cache, &[1, 2, 3], 3).unwrap_err(), Error::Shape { .. }), "another batch");
     read(&mut cache, &[1, 2], 2).unwrap();
     assert!(matches!(read(&mut cache, &[1, 2, 3, 4], 2).unwrap_err(), Error::Shape { .. }), "two at a time");
@@ -120,7 +120,7 @@ fn caches_that_do_not_fit_are_refused() {
 #[test]
 fn seeds_repeat_and_differ() {
     let model = random_model(&as_published(), 8, &Device::cpu());
-    let text = |seed| generate(&model, &[1, 2], &Sampling { seed, max_new_tokens: 40, ..Sampling::default() }).unwrap();
+    let text = |seed| model.generate(&[1, 2], &Sampling { seed, max_new_tokens: 40, ..Sampling::default() }).unwrap();
     assert_eq!(text(7), text(7));
     assert_ne!(text(7), text(8));
 }
@@ -134,7 +134,7 @@ fn draws_are_as_frequent_as_they_are_probable() {
     let mut counts = [0.0; 6];
     let draws = 20_000;
     for seed in 0..draws {
-        let drawn = generate(&model, &[3], &Sampling { seed, ..sampling }).unwrap();
+        let drawn = model.generate(&[3], &Sampling { seed, ..sampling }).unwrap();
         assert_eq!(drawn.len(), 1);
         counts[drawn[0] as usize] += 1.0;
     }
@@ -153,7 +153,7 @@ fn draws_are_as_frequent_as_they_are_probable() {
 #[test]
 fn texts_end_where_they_should() {
     let model = random_model(&as_published(), 8, &Device::cpu());
-    let whole = generate(&model, &[1, 2], &greedy(30)).unwrap();
+    let whole = model.generate(&[1, 2], &greedy(30)).unwrap();
     assert_eq!(whole, collect(Generator::new(&model, &[1, 2], greedy(30)).unwrap()));
     assert_eq!(whole.len(), 30);
     let end = *whole.last().unwrap();
@@ -166,7 +166,7 @@ fn texts_end_where_they_should() {
     for _ in 0..3 {
         assert_eq!(generator.next_token().unwrap(), None);
     }
-    assert!(generate(&model, &[1, 2], &greedy(0)).unwrap().is_empty());
+    assert!(model.generate(&[1, 2], &greedy(0)).unwrap().is_empty());
     let mut generator = Generator::new(&model, &[1, 2], greedy(2)).unwrap();
     let asked: Vec<_> = (0..4).map(|_| generator.next_token().unwrap()).collect();
     assert_eq!(asked, [Some(whole[0]), Some(whole[1]), None, None]);
@@ -177,9 +177,9 @@ fn prompts_of_any_length_but_none() {
     let config = as_published();
     let model = random_model(&config, 8, &Device::cpu());
     let long = prompts(&config, 6, 1, 23);
-    let cropped = generate(&model, &long[23 - config.block_size..], &greedy(5)).unwrap();
-    assert_eq!(generate(&model, &long, &greedy(5)).unwrap(), cropped);
-    let refused = |prompt: &[u32]| generate(&model, prompt, &greedy(5)).unwrap_err();
+    let cropped = model.generate(&long[23 - config.block_size..], &greedy(5)).unwrap();
+    assert_eq!(model.generate(&long, &greedy(5)).unwrap(), cropped);
+    let refused = |prompt: &[u32]| model.generate(prompt, &greedy(5)).unwrap_err();
     assert!(refused(&[]).to_string().contains("empty prompt"));
     let mut strange = long.clone();
     strange[2] = 19;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gossamer::device::Device;
-use gossamer::model::{Model, ModelConfig, NoHooks, Parameters, Weights};
+use gossamer::model::{LossOutput, Model, ModelConfig, NoHooks, Parameters, Weights};
 use gossamer::tape::Tape;
 
 use crate::common::{assert_close, devices, normal, rng, wide};
@@ -19,7 +19,8 @@ fn numbers(config: &ModelConfig, device: &Device) -> Numbers {
     let model = random_model(config, 1, device);
     let mut tape = Tape::new();
     let weights = Weights::new(&model, &mut tape, |_| true, &[]);
-    let (loss, _, logits) = model.loss(&mut tape, &weights, &batch(config, device), &mut NoHooks).unwrap();
+    let LossOutput { loss, logits, .. } =
+        model.forward_loss(&mut tape, &weights, &batch(config, device), &mut NoHooks).unwrap();
     tape.backward(&loss, device.upload("seed", &[1], &[1.0]).unwrap()).unwrap();
     let gradients = model.parameters.iter().zip(weights.vars()).map(|(p, var)| {
         let gradient = var.as_ref().and_then(|var| tape.take_gradient(var));
@@ -40,7 +41,7 @@ fn loss_at(config: &ModelConfig, name: &str, data: Vec<f32>) -> f64 {
     let model = Model { config: config.clone(), parameters, device: device.clone() };
     let batch = batch(config, &device);
     let weights = Weights::constant(&model, &[]);
-    let (_, losses, _) = model.loss(&mut Tape::new(), &weights, &batch, &mut NoHooks).unwrap();
+    let LossOutput { losses, .. } = model.forward_loss(&mut Tape::new(), &weights, &batch, &mut NoHooks).unwrap();
     wide(&losses.read().unwrap()).iter().sum::<f64>() / batch.predictions() as f64
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, InMemory, TensorInfo, TensorSource};
 use gossamer::model::{
-    Batch, Kind, Model, ModelConfig, NoHooks, Parameters, Value, WeightFormat, Weights, check_shapes,
+    Batch, Kind, LossOutput, Model, ModelConfig, NoHooks, Parameters, Value, WeightFormat, Weights, check_shapes,
 };
 use gossamer::ops::compress::{self, Nonzeros};
 use gossamer::sparsity::Schedule;
@@ -43,7 +43,7 @@ fn numbers(model: &Model) -> [Vec<f32>; 2] {
     let (device, mut tape) = (&model.device, Tape::new());
     let weights = Weights::new(model, &mut tape, |kind| kind == Kind::Embedding, &[]);
     let batch = Batch::new(device, &model.config, &prompts(&model.config, 1, 3, 6), 3).unwrap();
-    let (loss, _, logits) = model.loss(&mut tape, &weights, &batch, &mut NoHooks).unwrap();
+    let LossOutput { loss, logits, .. } = model.forward_loss(&mut tape, &weights, &batch, &mut NoHooks).unwrap();
     tape.backward(&loss, device.upload("seed", &[1], &[1.0]).unwrap()).unwrap();
     let gradient = tape.take_gradient(weights.vars()[0].as_ref().unwrap()).unwrap();
     [logits.value().read().unwrap(), gradient.read().unwrap()]

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
 use gossamer::model::{
-    Batch, Edit, Hooks, Interventions, Kind, Model, ModelConfig, Parameters, Recorder, Weights, means,
+    Batch, Edit, Hooks, Interventions, Kind, LossOutput, Model, ModelConfig, Parameters, Recorder, Site, SiteKind,
+    Weights, means,
 };
 use gossamer::tape::Tape;
 use gossamer::{Error, Result};
-use regex::Regex;
 
 use crate::common::{assert_close, central_differences, devices, error};
 use crate::oracle;
@@ -20,10 +20,8 @@ use crate::variants::{SURE, as_published, clear_state, config, prompts, random_s
 const T: usize = 6;
 
 type State = BTreeMap<String, HostTensor>;
-
-fn everything() -> Regex {
-    Regex::new("").unwrap()
-}
+/// The values of another run.
+type Donor = BTreeMap<Site, HostTensor>;
 
 fn model(config: &ModelConfig, state: &State, device: &Device) -> Model {
     let parameters = Parameters::from_host(config, state.clone(), device).unwrap();
@@ -36,14 +34,14 @@ fn logits(model: &Model, tokens: &[u32], batch: usize, sites: &mut dyn Hooks) ->
 }
 
 /// What another run saw at every site.
-fn donor(model: &Model, tokens: &[u32], batch: usize) -> State {
+fn donor(model: &Model, tokens: &[u32], batch: usize) -> Donor {
     let mut recorder = Recorder::default();
     logits(model, tokens, batch, &mut recorder).unwrap();
     let host = |var: &gossamer::tape::Var| HostTensor {
         shape: var.value().shape().to_vec(),
         data: var.value().read().unwrap(),
     };
-    recorder.sites.iter().map(|(site, var)| (site.clone(), host(var))).collect()
+    recorder.values.iter().map(|(site, var)| (*site, host(var))).collect()
 }
 
 fn parse(texts: &[String]) -> Vec<Edit> {
@@ -52,7 +50,7 @@ fn parse(texts: &[String]) -> Vec<Edit> {
 
 /// What the edits by hand draw on.
 struct Reference {
-    means: BTreeMap<String, Vec<f32>>,
+    means: BTreeMap<Site, Vec<f32>>,
     equal: BTreeMap<String, Vec<f64>>,
     longer: BTreeMap<String, Vec<f64>>,
 }
@@ -65,7 +63,7 @@ struct Case {
 }
 
 fn cases(site: &str, reference: &Reference) -> Vec<Case> {
-    let mean = reference.means[site].clone();
+    let mean = reference.means[&site.parse().unwrap()].clone();
     let width = mean.len();
     let mean = move |c: usize| f64::from(mean[c]);
     let (equal, longer) = (reference.equal[site].clone(), reference.longer[site].clone());
@@ -165,9 +163,9 @@ fn setting() -> Setting {
     let prompts = |seed, batch, length| prompts(&config, seed, batch, length);
     let (tokens, equal, longer) = (prompts(1, 2, T), prompts(2, 1, T), prompts(3, 1, T + 1));
     let state = clear_state(&config, tokens.chunks(T).chain([&equal[..], &longer[..]]));
-    let means = config.sites().into_iter().map(|(name, width)| {
-        let number = |c: usize| (c as f32 * 1.7 + name.len() as f32).sin();
-        (name.clone(), (0..width).map(number).collect())
+    let means = config.sites().into_iter().map(|site| {
+        let number = |c: usize| (c as f32 * 1.7 + site.to_string().len() as f32).sin();
+        (site, (0..site.width(&config)).map(number).collect())
     });
     let reference = Reference {
         means: means.collect(),
@@ -183,7 +181,7 @@ fn compare(
     setting: &Setting,
     model: &Model,
     edits: &[Edit],
-    donor: &State,
+    donor: &Donor,
     hand: &dyn Fn(&str, &mut Vec<f64>),
 ) -> Option<(f64, f64)> {
     let (config, state) = (&setting.config, &setting.state);
@@ -251,7 +249,7 @@ fn a_star_is_every_layer() {
                 });
             }
         };
-        let (off, moved) = compare(&setting, &model, &edits, &State::new(), &hand).unwrap_or((0.0, 1.0));
+        let (off, moved) = compare(&setting, &model, &edits, &Donor::new(), &hand).unwrap_or((0.0, 1.0));
         assert!(off <= 2e-5 && moved > 1e-3, "{site}: off by {off:.1e}, moved by {moved:.1e}");
     }
 }
@@ -266,7 +264,7 @@ fn wrong_edits_are_seen() {
             by_hand(values, &|t, c, v| if (t, c) == (2, 3) { v + 1.0 } else { v });
         }
     };
-    let off = |text: &str| compare(&setting, &model, &parse(&[text.into()]), &State::new(), &hand).unwrap().0;
+    let off = |text: &str| compare(&setting, &model, &parse(&[text.into()]), &Donor::new(), &hand).unwrap().0;
     assert!(off("0.resid_mid[3]@2+=1") <= 2e-5);
     for text in ["0.resid_mid[3]@3+=1", "0.resid_mid[2]@2+=1", "0.resid_mid[3]@2+=1.01", "0.resid_in[3]@2+=1"] {
         assert!(off(text) > 2e-5, "{text}");
@@ -279,7 +277,7 @@ fn what_comes_before_an_edit_stays_as_it_is_to_the_last_bit() {
     for device in devices() {
         let model = model(&setting.config, &setting.state, &device);
         let bits = |edits: &[Edit]| -> Vec<u32> {
-            let mut sites = Interventions::new(&setting.config, edits, BTreeMap::new(), State::new()).unwrap();
+            let mut sites = Interventions::new(&setting.config, edits, BTreeMap::new(), Donor::new()).unwrap();
             logits(&model, &setting.tokens, 2, &mut sites).unwrap().iter().map(|v| v.to_bits()).collect()
         };
         let before = bits(&[]);
@@ -314,20 +312,21 @@ fn means_are_those_of_the_oracle() {
             }
         }
     }
-    let activations = Regex::new(r"mlp\.post_act$").unwrap();
+    let activations = config.sites_of(&[SiteKind::MlpNeuron]);
     for device in devices() {
         let model = model(&config, &state, &device);
         let on_device = || batches.iter().map(|(tokens, n)| Batch::new(&device, &config, tokens, *n));
-        let got = means(&model, on_device(), &everything()).unwrap();
-        assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
+        let got = means(&model, on_device(), &config.sites()).unwrap();
+        assert_eq!(got.len(), want.len());
         for (site, got) in &got {
-            assert_close(site, got, &want[site], 2e-6);
+            let site = site.to_string();
+            assert_close(&site, got, &want[&site], 2e-6);
         }
         let some = means(&model, on_device(), &activations).unwrap();
-        assert_eq!(some.keys().collect::<Vec<_>>(), ["0.mlp.post_act", "1.mlp.post_act"]);
-        assert_eq!(some["1.mlp.post_act"], got["1.mlp.post_act"]);
-        let failing = [Err(Error::Text("no more text".into()))];
-        assert_eq!(means(&model, failing, &everything()).unwrap_err().to_string(), "no more text");
+        assert_eq!(some.keys().copied().collect::<Vec<_>>(), activations);
+        assert_eq!(some[&activations[1]], got[&activations[1]]);
+        let failing = [Err(Error::Data("no more text".into()))];
+        assert_eq!(means(&model, failing, &config.sites()).unwrap_err().to_string(), "no more text");
     }
 }
 
@@ -369,16 +368,16 @@ fn gradients_go_through_interventions() {
     let state = random_state(&config, 2);
     let tokens = prompts(&config, 9, 2, T);
     let texts = EDITS.map(String::from);
-    let means = BTreeMap::from([("1.mlp.act_in".to_string(), vec![0.7; 4])]);
+    let means = BTreeMap::from([(SiteKind::MlpIn.at(1), vec![0.7; 4])]);
     for device in devices() {
         let model = model(&config, &state, &device);
-        let edits = || Interventions::new(&config, &parse(&texts), means.clone(), State::new()).unwrap();
+        let edits = || Interventions::new(&config, &parse(&texts), means.clone(), Donor::new()).unwrap();
         let mut tape = Tape::new();
         let weights = Weights::new(&model, &mut tape, |kind| kind != Kind::LogitsBias, &[]);
-        let recorder = || Recorder { gradients: true, ..Recorder::default() };
+        let recorder = || Recorder::with_gradients(config.sites());
         let mut sites = ((recorder(), edits()), recorder());
         let batch = Batch::new(&device, &config, &tokens, 2).unwrap();
-        let (loss, ..) = model.loss(&mut tape, &weights, &batch, &mut sites).unwrap();
+        let LossOutput { loss, .. } = model.forward_loss(&mut tape, &weights, &batch, &mut sites).unwrap();
         assert_close("loss", &loss.value().read().unwrap(), &[oracle_loss(&config, &state, &tokens)], 1e-6);
         tape.backward(&loss, device.upload("seed", &[1], &[1.0]).unwrap()).unwrap();
 
@@ -399,9 +398,11 @@ fn gradients_go_through_interventions() {
         // Before an edit the gradient is that after it times the scale: zero where values were set.
         let ((before, _), after) = sites;
         let mut cut = 0;
-        let edited = |name: &str| EDITS.iter().any(|text| text.starts_with(name));
-        for ((name, before), (_, after)) in before.sites.iter().zip(&after.sites).filter(|((name, _), _)| edited(name))
-        {
+        for (site, before) in &before.values {
+            let (name, after) = (site.to_string(), &after.values[site]);
+            if !EDITS.iter().any(|text| text.starts_with(&name)) {
+                continue;
+            }
             let [before, after] = [before, after].map(|var| tape.take_gradient(var).unwrap().read().unwrap());
             let width = before.len() / 2 / T;
             for (i, (before, after)) in before.iter().zip(&after).enumerate() {
@@ -427,22 +428,20 @@ fn impossible_edits_are_refused_by_name() {
     let config = as_published();
     let state = random_state(&config, 1);
     let model = model(&config, &state, &Device::cpu());
-    let means = BTreeMap::from([("0.attn.q".to_string(), vec![0.0; 12]), ("0.attn.k".into(), vec![0.0; 11])]);
+    let means = BTreeMap::from([(SiteKind::AttnQ.at(0), vec![0.0; 12]), (SiteKind::AttnK.at(0), vec![0.0; 11])]);
     let donor = donor(&model, &prompts(&config, 1, 1, 5), 1);
-    let refusal = |text: &str, donor: &State| {
+    let refusal = |text: &str, donor: &Donor| {
         let edits = parse(&["final_resid+=1".into(), text.into()]);
         let made = Interventions::new(&config, &edits, means.clone(), donor.clone());
         made.err().unwrap_or_else(|| panic!("{text} was not refused"))
     };
-    let none = State::new();
+    let none = Donor::new();
     let two = self::donor(&model, &prompts(&config, 1, 2, 5), 2);
-    let narrow = State::from([("0.attn.q".to_string(), HostTensor { shape: vec![1, 5, 11], data: vec![0.0; 55] })]);
-    let short = State::from([("0.attn.q".to_string(), HostTensor { shape: vec![1, 5, 12], data: vec![0.0; 59] })]);
+    let narrow = Donor::from([(SiteKind::AttnQ.at(0), HostTensor { shape: vec![1, 5, 11], data: vec![0.0; 55] })]);
+    let short = Donor::from([(SiteKind::AttnQ.at(0), HostTensor { shape: vec![1, 5, 12], data: vec![0.0; 59] })]);
     for (text, donor, key, reason) in [
         ("2.attn.q=0", &none, "2.attn.q", "no such site"),
-        ("0.attn=0", &none, "0.attn", "the layers 0 to 1"),
-        ("*.attn=0", &none, "*.attn", "final_resid"),
-        ("*.final_resid=0", &none, "*.final_resid", "no such site"),
+        ("9.mlp.act_in=0", &none, "9.mlp.act_in", "the layers are 0 to 1"),
         ("0.attn.q[12]=0", &none, "0.attn.q", "12..13 are not among its 12"),
         ("0.attn.q[3:13]=0", &none, "0.attn.q", "3..13"),
         ("0.attn.q[3:3]=0", &none, "0.attn.q", "3..3"),

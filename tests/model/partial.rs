@@ -1,7 +1,7 @@
 //! Forward passes in parts: begun and ended at residual sites, several through the same layers at once.
 
 use gossamer::device::{Device, Tensor};
-use gossamer::model::{Model, NoHooks, Pass, Recorder, Weights, site_pattern};
+use gossamer::model::{Model, NoHooks, Pass, Recorder, Weights};
 use gossamer::tape::{Tape, Var};
 
 use crate::common::{assert_close, devices, normal, put, rng, wide};
@@ -9,11 +9,12 @@ use crate::variants::{as_published, batch, config, every, random_model};
 
 /// The residual stream at every site, and the logits, of a whole pass.
 fn whole(model: &Model) -> (Vec<Tensor>, Tensor) {
-    let mut recorder = Recorder::matching(site_pattern("resid_in|resid_mid|final_resid").unwrap());
+    let mut recorder =
+        Recorder::of((0..model.config.residual_sites()).map(|number| model.config.residual_site(number)));
     let batch = batch(&model.config, &model.device);
     let weights = Weights::constant(model, &[]);
     let logits = model.forward(&mut Tape::new(), &weights, &batch, &mut recorder).unwrap();
-    let sites: Vec<_> = recorder.sites.into_iter().map(|(_, var)| var.value().clone()).collect();
+    let sites: Vec<_> = recorder.values.into_values().map(|var| var.value().clone()).collect();
     assert_eq!(sites.len(), model.config.residual_sites());
     (sites, logits.value().clone())
 }

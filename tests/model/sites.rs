@@ -2,7 +2,7 @@
 
 use gossamer::Result;
 use gossamer::device::Device;
-use gossamer::model::{Hooks, Model, NoHooks, Recorder, Weights};
+use gossamer::model::{Hooks, Model, NoHooks, Recorder, Site, SiteKind, Weights};
 use gossamer::tape::{Tape, Var};
 
 use crate::common::devices;
@@ -46,9 +46,12 @@ fn the_recorder_sees_the_published_sites_in_order() {
         let model = random_model(&config, 3, &Device::cpu());
         let mut recorder = Recorder::default();
         logits(&model, &mut recorder);
-        let names: Vec<_> = recorder.sites.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<_> = recorder.values.keys().map(Site::to_string).collect();
         assert_eq!(names, NAMES);
-        for (name, value) in &recorder.sites {
+        assert_eq!(names, config.sites().iter().map(Site::to_string).collect::<Vec<_>>());
+        for (site, value) in &recorder.values {
+            let name = site.to_string();
+            assert_eq!(name.parse::<Site>().unwrap(), *site);
             let width = match name.split_once('.').map_or("", |(_, site)| site) {
                 "attn.act_in" | "mlp.act_in" => config.input_width(),
                 "attn.q" | "attn.k" | "attn.v" | "attn.y" => config.attention_width(),
@@ -56,6 +59,7 @@ fn the_recorder_sees_the_published_sites_in_order() {
                 _ => config.d_model,
             };
             assert_eq!(value.value().shape(), [3, 6, width], "{name}");
+            assert_eq!(site.width(&config), width, "{name}");
         }
     }
 }
@@ -66,29 +70,29 @@ fn sites_are_sparse_where_the_configuration_says() {
     let config = as_published();
     let mut recorder = Recorder::default();
     logits(&random_model(&config, 3, &Device::cpu()), &mut recorder);
-    for (name, value) in &recorder.sites {
-        // Heads mix what was selected: as dense as they like.
-        if name.ends_with("attn.y") {
+    for (&site, value) in &recorder.values {
+        // Attention mixes what was selected.
+        if site.kind() == Some(SiteKind::AttnY) {
             continue;
         }
         let width = value.value().rows_cols().1;
         for row in value.value().read().unwrap().chunks(width) {
             let nonzeros = row.iter().filter(|v| **v != 0.0).count();
-            assert_eq!(nonzeros, if name == "0.resid_in" { width } else { width / 2 }, "{name}");
+            assert_eq!(nonzeros, if site == SiteKind::ResidIn.at(0) { width } else { width / 2 }, "{site}");
         }
     }
 }
 
 /// Puts the site's own value times a factor in its place.
-struct Scale<'a>(&'a str, f32);
+struct Scale(Site, f32);
 
-impl Hooks for Scale<'_> {
-    fn on_activation(&mut self, _: &mut Tape, name: &str, value: Var) -> Result<Var> {
-        if name != self.0 {
+impl Hooks for Scale {
+    fn on_activation(&mut self, _: &mut Tape, site: Site, value: Var) -> Result<Var> {
+        if site != self.0 {
             return Ok(value);
         }
         let data: Vec<_> = value.value().read()?.iter().map(|v| v * self.1).collect();
-        Ok(Var::constant(value.value().device().upload(name, value.value().shape(), &data)?))
+        Ok(Var::constant(value.value().device().upload("scaled", value.value().shape(), &data)?))
     }
 }
 
@@ -97,12 +101,12 @@ fn what_is_put_in_a_sites_place_is_what_the_model_goes_on_with() {
     for device in devices() {
         let model = random_model(&as_published(), 3, &device);
         let before = logits(&model, &mut NoHooks);
-        for name in NAMES {
+        for name in model.config.sites() {
             assert_eq!(logits(&model, &mut Scale(name, 1.0)), before, "{name} in its own place");
             let after = logits(&model, &mut Scale(name, -0.5));
             let change = before.iter().zip(&after).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(change > 1e-3 && after.iter().all(|v| v.is_finite()), "{name}: {change}");
         }
-        assert_eq!(logits(&model, &mut Scale("2.resid_in", 0.0)), before, "no such site");
+        assert_eq!(logits(&model, &mut Scale(SiteKind::ResidIn.at(2), 0.0)), before, "no such site");
     }
 }

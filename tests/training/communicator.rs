@@ -285,7 +285,7 @@ fn ranks_with_other_weights_do_not_train() {
     let ended =
         among(3, |communicator| execute(&run, &config, &communicator, false, communicator.rank() == 1).err().unwrap());
     for error in ended {
-        assert!(matches!(error, Error::Ranks(_)));
+        assert!(matches!(error, Error::Communication(_)));
         assert_eq!(error.to_string(), "rank 1 of 3 has other weights after step 0 than the rest");
     }
     assert!(!run.join("checkpoints").exists());

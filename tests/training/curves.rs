@@ -1,7 +1,7 @@
 //! The same training in different ways gives the same losses.
 
 use gossamer::device::Device;
-use gossamer::model::{Batch, NoHooks, Weights};
+use gossamer::model::{Batch, LossOutput, NoHooks, Weights};
 use gossamer::ops::sparse_linear;
 use gossamer::tape::Tape;
 use gossamer::train::config::{GradRms, OptimizerConfig};
@@ -117,7 +117,8 @@ fn evaluation_by_compressed_weights_equals_dense() {
         let batch = Batch::new(&device, config, &sequences(config, 77, 4).concat(), 4).unwrap();
         let loss = |compressed: &[_]| {
             let weights = Weights::constant(&trainer.model, compressed);
-            let (loss, ..) = trainer.model.loss(&mut Tape::new(), &weights, &batch, &mut NoHooks).unwrap();
+            let LossOutput { loss, .. } =
+                trainer.model.forward_loss(&mut Tape::new(), &weights, &batch, &mut NoHooks).unwrap();
             f64::from(loss.value().read().unwrap()[0])
         };
         let (dense, compressed) = (loss(&[]), loss(trainer.compressed()));

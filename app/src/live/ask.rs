@@ -7,7 +7,7 @@ use anyhow::Result;
 use gossamer::circuits::{Circuit, Node, Probe, Response};
 use gossamer::device::on_worker;
 use gossamer::files::HostTensor;
-use gossamer::model::{Edit, ranked};
+use gossamer::model::{Edit, Site, SiteKind, ranked};
 
 use super::model::Opened;
 use crate::jobs::Inbox;
@@ -69,8 +69,8 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     let edited = if question.edits.is_empty() { None } else { Some(probe.run(tokens, &question.edits)?) };
     let sites = &edited.as_ref().unwrap_or(plain).sites;
     let pattern = question.head.and_then(|(layer, head)| {
-        let site = |name: &str| sites.get(&format!("{layer}.attn.{name}"));
-        Some(opened.model.attention_pattern(layer, head, site("q")?, site("k")?))
+        let site = |kind: SiteKind| sites.get(&kind.at(layer));
+        Some(opened.model.attention_pattern(layer, head, site(SiteKind::AttnQ)?, site(SiteKind::AttnK)?))
     });
     let pattern = pattern.transpose()?;
     let text = |&id: &u32| opened.tokenizer.token_text(id);
@@ -99,15 +99,15 @@ pub fn listed_tokens(opened: &Opened, distributions: &[&[f64]]) -> Vec<u32> {
 impl Answer {
     /// A node's activations at all tokens, without and with the edits.
     pub fn activations(&self, node: Node) -> Option<(Vec<f32>, Option<Vec<f32>>)> {
-        let site = format!("{}.{}", node.layer, node.kind.site());
+        let site = node.site();
         let of = |response: &Response| column(response.sites.get(&site)?, node.index);
         Some((of(&self.plain)?, self.edited.as_ref().and_then(of)))
     }
 
     /// The channels of a site with the largest activations at a token, the largest first.
-    pub fn largest(&self, site: &str, token: usize, count: usize) -> Vec<Activation> {
+    pub fn largest(&self, site: Site, token: usize, count: usize) -> Vec<Activation> {
         let row = |response: &Response| -> Option<Vec<f32>> {
-            let values = response.sites.get(site)?;
+            let values = response.sites.get(&site)?;
             let width = *values.shape.last()?;
             Some(values.data.get(token * width..(token + 1) * width)?.to_vec())
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gossamer::bridges::{Channel, ModelName, Ratio, Recipe};
 use gossamer::circuits::Node;
-use gossamer::model::{Action, Channels, Edit, Positions};
+use gossamer::model::{Action, Channels, Edit, EditSites, Positions};
 use serde::{Deserialize, Serialize};
 
 /// What becomes of a node.
@@ -34,8 +34,8 @@ impl Setting {
             Becomes::Value(value) => Action::Set(value),
         };
         let positions = self.at.map(|at| Positions::At(at as i64)).into_iter().collect();
-        let site = format!("{}.{}", node.layer, node.kind.site());
-        Edit { site, channels: vec![Channels::Range(node.index, node.index + 1)], positions, action }
+        let sites = EditSites::One(node.site());
+        Edit { sites, channels: vec![Channels::Range(node.index, node.index + 1)], positions, action }
     }
 }
 
@@ -147,7 +147,7 @@ impl Steer {
             ([], [edit]) => {
                 let [Channels::Range(first, end)] = edit.channels[..] else { return None };
                 steer.by = By::Positions;
-                steer.channel = Some((end == first + 1).then(|| format!("{}[{first}]", edit.site))?);
+                steer.channel = Some((end == first + 1).then(|| format!("{}[{first}]", edit.sites))?);
                 steer.positions = edit.positions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
                 (steer.change, steer.value) = match edit.action {
                     Action::Set(value) => ("=".into(), value),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use gossamer::circuits::{Circuit, ModelRef, mean_activations, stored_means};
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
-use gossamer::model::{Model, WeightFormat};
+use gossamer::model::{Model, Site, WeightFormat};
 use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
@@ -26,7 +26,7 @@ pub struct Opened {
     pub tokenizer: Tokenizer,
     pub circuit: Circuit,
     /// The mean activations by site, or why they are not known.
-    pub means: Result<BTreeMap<String, Vec<f32>>, String>,
+    pub means: Result<BTreeMap<Site, Vec<f32>>, String>,
 }
 
 impl Opened {
@@ -86,7 +86,7 @@ fn means(
     circuit: &Circuit,
     (model, hash): (&Model, &str),
     tokenizer: &Tokenizer,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     let folder = file.and_then(|file| match file.is_dir() {
         true => Some(file.join("circuits")),
         false => file.parent().map(Path::to_path_buf),

@@ -3,7 +3,7 @@
 use eframe::egui::{RichText, Ui};
 use gossamer::circuits::labels::{count, signed, token};
 use gossamer::formats::Payload;
-use gossamer::model::Report;
+use gossamer::model::WeightReport;
 
 use super::curves::{self, Series};
 use crate::document::{Contents, Document};
@@ -87,7 +87,7 @@ fn published(ui: &mut Ui, document: &Document, payload: &Payload) {
     layers(ui, document);
 }
 
-fn model(ui: &mut Ui, document: &Document, report: &Report) -> bool {
+fn model(ui: &mut Ui, document: &Document, report: &WeightReport) -> bool {
     let sizes = &document.circuit.model;
     ui.label(format!(
         "{}, {} of {}, width {}, {}",

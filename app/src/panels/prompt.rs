@@ -6,6 +6,7 @@ use std::time::Duration;
 use eframe::egui::{self, CentralPanel, ComboBox, ScrollArea, Ui};
 use gossamer::circuits::Node;
 use gossamer::circuits::labels::signed;
+use gossamer::model::Site;
 
 use super::node::{self, NodeName};
 use super::table::{self, Column};
@@ -23,7 +24,7 @@ const CHANNELS: usize = 12;
 
 #[derive(Default)]
 pub struct PromptPanel {
-    site: String,
+    site: Option<Site>,
     node: NodeName,
 }
 
@@ -147,24 +148,23 @@ impl PromptPanel {
         node::settings(ui, &mut self.node, shown, token, &mut context.view.edits.live.settings);
         ui.separator();
         let Some(token) = token else { return };
-        if !answer.plain.sites.contains_key(&self.site) {
-            let first = context.document.circuit.nodes.first().map(|entry| entry.site.clone());
-            self.site = first.unwrap_or_else(|| "final_resid".into());
-        }
+        let first = || context.document.circuit.nodes.first().map_or(Site::FinalResid, |entry| entry.node().site());
+        let mut site = self.site.filter(|site| answer.plain.sites.contains_key(site)).unwrap_or_else(first);
         ui.horizontal(|ui| {
-            ComboBox::from_label("site").selected_text(self.site.clone()).show_ui(ui, |ui| {
-                for (name, _) in opened.model.config.sites() {
-                    ui.selectable_value(&mut self.site, name.clone(), name);
+            ComboBox::from_label("site").selected_text(site.to_string()).show_ui(ui, |ui| {
+                for other in opened.model.config.sites() {
+                    ui.selectable_value(&mut site, other, other.to_string());
                 }
             });
             ui.weak(format!("the largest activations at token {token}"));
         });
-        channels(ui, &answer, &self.site, token, context.view);
+        channels(ui, &answer, site, token, context.view);
+        self.site = Some(site);
     }
 }
 
 /// The largest activations of a site; a click on a node selects it.
-fn channels(ui: &mut Ui, answer: &Answer, site: &str, token: usize, view: &mut View) {
+fn channels(ui: &mut Ui, answer: &Answer, site: Site, token: usize, view: &mut View) {
     ui.horizontal_wrapped(|ui| {
         for activation in answer.largest(site, token, CHANNELS) {
             let plain = activation.plain.map(|plain| format!(" (was {})", signed(plain.into()))).unwrap_or_default();

@@ -9,11 +9,11 @@ use gossamer::chart::{Axis, COLORS, Chart, Series};
 use gossamer::files::check_output;
 use gossamer::model::Weights;
 use gossamer::settings::count;
-use gossamer::terminal::Progress;
+use gossamer::terminal::{Progress, screen};
 
 use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
-use crate::output::screen;
+
 
 #[derive(clap::Args)]
 pub struct Args {

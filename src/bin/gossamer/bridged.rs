@@ -9,10 +9,10 @@ use gossamer::formats::{FindOptions, ModelFiles};
 use gossamer::model::{Model, WeightFormat};
 use gossamer::settings::count;
 use gossamer::text::python;
-use gossamer::text::sequences::sequences;
+use gossamer::text::sequences::{sequences, sequences_of};
 use gossamer::text::tokenizer::Tokenizer;
 
-use crate::open::{MAX_TOKENS, SourceArgs, sequences_of};
+use crate::open::{MAX_TOKENS, SourceArgs};
 
 /// Beside the sparse model.
 #[derive(clap::Args)]
@@ -53,7 +53,7 @@ impl BridgedArgs {
         };
         let options = FindOptions { offline: sparse.offline, progress: true, ..FindOptions::default() };
         let dense = ModelFiles::find(name, &options).context("the dense model (name another place with --dense)")?;
-        let tokenizer = sparse.tokenizer_of(&files)?;
+        let tokenizer = files.load_tokenizer()?;
         let tokenizer = tokenizer.context("the model comes without a tokenizer.json: name one with --tokenizer")?;
         let device = Device::open(&self.device)?;
         let (sparse, dense) = (files.load(WeightFormat::Sparse, &device)?, dense.load(WeightFormat::Sparse, &device)?);

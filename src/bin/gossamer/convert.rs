@@ -17,33 +17,19 @@ pub struct Args {
     /// The folder to write
     out: PathBuf,
     /// Store numbers as this type instead of the one they have
-    #[arg(long, value_enum)]
-    dtype: Option<Dtype>,
+    #[arg(long, value_parser = ["f32", "f16", "bf16"])]
+    dtype: Option<String>,
     /// Replace what is in the folder
     #[arg(long)]
     force: bool,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     check_output_folder(&args.out)?;
     let progress = Progress::new();
     progress.stage("opening the model");
-    let mut files = args.source.files()?;
-    if let Some(path) = &args.source.tokenizer {
-        files.tokenizer = Some(path.clone());
-    }
-    let float = args.dtype.map(|dtype| match dtype {
-        Dtype::F32 => FloatType::F32,
-        Dtype::F16 => FloatType::F16,
-        Dtype::Bf16 => FloatType::BF16,
-    });
+    let files = args.source.files()?;
+    let float = args.dtype.as_deref().and_then(FloatType::named);
     progress.stage("converting");
     convert(&files, &args.out, ConvertOptions { float, force: args.force })?;
     drop(progress);

@@ -10,11 +10,13 @@ use gossamer::circuits::statistics::{QUANTILES, Snippet};
 use gossamer::circuits::tasks::Task;
 use gossamer::circuits::{Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
 use gossamer::files::check_output;
+use gossamer::formats::Pretrained;
+use gossamer::model::Site;
 use gossamer::settings::count;
 use gossamer::terminal::Progress;
 use gossamer::text::notation::visible;
 
-use crate::open::{MAX_TOKENS, ModelArgs, Opened, SourceArgs};
+use crate::open::{MAX_TOKENS, ModelArgs, SourceArgs};
 
 /// Snippets printed for a node.
 const SHOWN: usize = 3;
@@ -72,7 +74,7 @@ pub struct BinariseArgs {
 
 impl CircuitArgs {
     /// The circuit and its model, which is checked to be the circuit's.
-    fn open(&self, progress: &Progress) -> Result<(Circuit, Opened, Option<Task>)> {
+    fn open(&self, progress: &Progress) -> Result<(Circuit, Pretrained, Option<Task>)> {
         progress.stage("opening the model");
         let circuit = Circuit::load(&self.file)?;
         let task = self.task.as_deref().map(Task::from_file).transpose()?;
@@ -135,7 +137,7 @@ pub fn stats(args: &StatsArgs) -> Result<()> {
 }
 
 /// A snippet in a line, its token in brackets.
-fn marked(snippet: &Snippet, opened: &Opened) -> String {
+fn marked(snippet: &Snippet, opened: &Pretrained) -> String {
     let (first, last) = (snippet.position.saturating_sub(AROUND), snippet.position + AROUND);
     let mut line = String::new();
     for (t, &id) in snippet.tokens.iter().enumerate().take(last + 1).skip(first) {
@@ -189,9 +191,9 @@ pub fn binarise(args: &BinariseArgs) -> Result<()> {
 fn means_of(
     args: &BinariseArgs,
     circuit: &Circuit,
-    opened: &Opened,
+    opened: &Pretrained,
     progress: &Progress,
-) -> Result<BTreeMap<String, Vec<f32>>> {
+) -> Result<BTreeMap<Site, Vec<f32>>> {
     let model = &opened.model;
     let folder = args.circuit.file.parent().unwrap_or(Path::new(""));
     let stored = if args.data.is_empty() { stored_means(folder, &circuit.model.hash)? } else { None };

@@ -1,18 +1,14 @@
 //! `gossamer record`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
-use gossamer::files::{HostIds, HostTensor, check_output, save_arrays};
-use gossamer::model::{Batch, NotFinite, Pass, Recorder, Weights, means_unchecked, site_pattern};
+use anyhow::Result;
+use gossamer::files::check_output;
+use gossamer::pipelines::{RecordRequest, TokenSource, record};
 use gossamer::settings::count;
-use gossamer::tape::Tape;
-use gossamer::terminal::Progress;
+use gossamer::terminal::{Progress, screen};
 
-use crate::open::{MAX_TOKENS, ModelArgs, Opened, token_file};
-use crate::output::screen;
+use crate::open::{MAX_TOKENS, ModelArgs};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,84 +35,25 @@ pub struct Args {
     /// Files and folders of text to take means over [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "mean")]
     data: Vec<PathBuf>,
-    /// Tokens of --data to read at most
+    /// TokenSource of --data to read at most
     #[arg(long, default_value_t = 65_536, conflicts_with_all = ["prompt", "tokens"], value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let pattern = site_pattern(&args.sites)?;
     check_output(&args.out)?;
     let progress = Progress::new();
     progress.stage("opening the model");
     let opened = args.model.open()?;
-    progress.stage("reading text");
-    let sequences = match (&args.prompt, &args.tokens) {
-        (Some(prompt), _) => vec![opened.encode(prompt, args.special)?],
-        (None, Some(path)) => token_file(path)?,
-        (None, None) => opened.sequences(&args.data, args.max_tokens)?,
-    };
-    let sites = opened.model.config.sites();
-    let matching = sites.iter().filter(|(name, _)| pattern.is_match(name)).count();
-    if matching == 0 {
-        let names: Vec<_> = sites.iter().map(|(name, _)| name.as_str()).collect();
-        bail!("no site matches `{}`; there are {}", args.sites, names.join(", "));
-    }
-    // Whoever takes means must know of which model they are.
-    let about = match args.mean {
-        true => Some(HashMap::from([("model".to_string(), opened.model.hash()?)])),
-        false => None,
-    };
     progress.stage("recording");
-    let (floats, ids) = match args.mean {
-        true => {
-            let Opened { model, .. } = &opened;
-            let batches = sequences.iter().enumerate().map(|(done, sequence)| {
-                progress.at(done as u64, sequences.len() as u64, "sequences".into());
-                Batch::new(&model.device, &model.config, sequence, 1)
-            });
-            let means = means_unchecked(model, batches, &pattern)?;
-            let tensor = |data: Vec<f32>| HostTensor { shape: vec![data.len()], data };
-            (means.into_iter().map(|(site, mean)| (site, tensor(mean))).collect(), BTreeMap::new())
-        }
-        false => record(&opened, &sequences, pattern)?,
+    let tokens = match (&args.prompt, &args.tokens) {
+        (Some(text), _) => TokenSource::Prompt { text, special: args.special },
+        (None, Some(path)) => TokenSource::File(path),
+        (None, None) => TokenSource::Text { data: &args.data, max_tokens: args.max_tokens },
     };
-    save_arrays(&args.out, &floats, &ids, about)?;
+    let request = RecordRequest { tokens, sites: &args.sites, mean: args.mean };
+    let recording = record(&opened, &request, &progress.observer())?;
+    recording.save(&args.out)?;
     drop(progress);
-    let mut out = screen(&[Some(&args.out)])?;
-    writeln!(out, "{matching} sites in {}", args.out.display())?;
-    say_not_finite(sites.iter().map(|(name, _)| name.as_str()).chain(["logits"]), &floats, &mut out)
-}
-
-/// Says which of the recorded sites are not finite, in the order of the forward pass.
-fn say_not_finite<'a>(
-    sites: impl Iterator<Item = &'a str>,
-    recorded: &BTreeMap<String, HostTensor>,
-    out: &mut impl Write,
-) -> Result<()> {
-    let of = |site| recorded.get(site).and_then(|tensor| NotFinite::find(site, &tensor.shape, &tensor.data));
-    let found: Vec<NotFinite> = sites.filter_map(of).collect();
-    if let Some(first) = found.first() {
-        writeln!(out, "\nnot finite: {} of {} tensors, the first of them {}", found.len(), recorded.len(), first.name)?;
-    }
-    found.iter().try_for_each(|found| writeln!(out, "  {found}"))?;
-    Ok(())
-}
-
-type Arrays = (BTreeMap<String, HostTensor>, BTreeMap<String, HostIds>);
-
-fn record(opened: &Opened, sequences: &[Vec<u32>], pattern: regex::Regex) -> Result<Arrays> {
-    let model = &opened.model;
-    let tokens = sequences.concat();
-    let batch = Batch::new(&model.device, &model.config, &tokens, sequences.len())?;
-    let mut recorder = Recorder::matching(pattern);
-    let weights = Weights::constant(model, &[]);
-    let logits = Pass::new(model, &weights, &batch, &mut Tape::new(), &mut recorder).unchecked().logits()?;
-    let mut floats = BTreeMap::new();
-    for (name, var) in recorder.sites.iter().map(|(name, var)| (name.as_str(), var)).chain([("logits", &logits)]) {
-        let (shape, data) = (var.value().shape().to_vec(), var.value().read()?);
-        floats.insert(name.to_string(), HostTensor { shape, data });
-    }
-    let ids = HostIds { shape: vec![sequences.len(), tokens.len() / sequences.len()], data: tokens };
-    Ok((floats, BTreeMap::from([("tokens".to_string(), ids)])))
+    Ok(recording.report(&args.out).write(&mut screen(&[Some(&args.out)])?, false)?)
 }

@@ -19,12 +19,12 @@ use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::files::{check_output, write_atomic};
 use gossamer::model::{Edit, expect_model, ranked};
 use gossamer::settings::{count, grouped};
-use gossamer::terminal::{Progress, say};
+use gossamer::terminal::{Progress, say, screen};
 use serde_json::json;
 
 use crate::bridged::{Bridged, BridgedArgs};
 use crate::open::SourceArgs;
-use crate::output::screen;
+
 use crate::tasks::named;
 
 #[derive(clap::Args)]

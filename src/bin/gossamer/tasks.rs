@@ -10,14 +10,15 @@ use gossamer::circuits::prune::MAX_PAIRS;
 use gossamer::circuits::tasks::{self, Split, Task};
 use gossamer::circuits::{Calibration, TaskBatch};
 use gossamer::files::check_output;
+use gossamer::formats::Pretrained;
 use gossamer::model::{NoHooks, Weights};
 use gossamer::settings::count as bounded;
-use gossamer::terminal::Progress;
+use gossamer::terminal::{Progress, screen};
 use gossamer::text::notation::token;
 use serde_json::json;
 
-use crate::open::{ModelArgs, Opened};
-use crate::output::screen;
+use crate::open::ModelArgs;
+
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -140,7 +141,7 @@ fn eval(args: &EvalArgs) -> Result<()> {
                         print(&format!("{:28} {note}", ""))?;
                     }
                 }
-                let answers: Vec<_> = train.answers.iter().map(|&id| opened.token_json(id)).collect();
+                let answers: Vec<_> = train.answers.iter().map(|&id| json!({ "token": id, "text": opened.token_text(id) })).collect();
                 rows.push(json!({ "task": task.name, "answers": answers, "train": train.json(), "test": test.json() }));
             }
             // Of the model, not of the task.
@@ -182,7 +183,7 @@ impl Score {
 }
 
 /// The scores on train and on test pairs.
-fn one(args: &EvalArgs, opened: &Opened, task: Task) -> Result<[Score; 2]> {
+fn one(args: &EvalArgs, opened: &Pretrained, task: Task) -> Result<[Score; 2]> {
     let model = &opened.model;
     let task = task.for_tokenizer(opened.tokenizer()?)?;
     let longest = model.config.block_size;

@@ -197,7 +197,7 @@ fn check(task: &Task, settings: &SearchSettings, tokenizer: &Tokenizer, longest:
 
 /// Whether it says that the task has no circuit. Any other error says nothing about the task.
 fn is_answer(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::OutOfReach { .. } | Error::NoQuestion { .. }))
+    matches!(error.downcast_ref(), Some(Error::UnreachableTarget { .. } | Error::UnsuitableTask { .. }))
 }
 
 /// What a search says of a task: a circuit, none, or an error that says nothing about it.
@@ -293,7 +293,7 @@ impl Search<'_> {
             number += 1;
             keep = match self.circuit(&rest, task, &format!("{}.{number}", task.name)) {
                 Ok(keep) => keep,
-                Err(error) if matches!(error.downcast_ref(), Some(Error::OutOfReach { .. })) => {
+                Err(error) if matches!(error.downcast_ref(), Some(Error::UnreachableTarget { .. })) => {
                     number -= 1;
                     self.print(&format!("{}: without those circuits {error:#}", task.name));
                     break;

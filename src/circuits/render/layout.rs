@@ -47,7 +47,7 @@ impl RowKey {
         match self {
             Self::Embedding => "embedding",
             Self::Site(_, NodeKind::AttnQ) => "attn.q, k, v",
-            Self::Site(_, kind) => kind.site(),
+            Self::Site(_, kind) => kind.site().name(),
             Self::Unembedding => "unembedding",
         }
     }

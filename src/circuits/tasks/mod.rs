@@ -26,7 +26,7 @@ mod tokens;
 pub use prefix::tokens_sharing_prefix;
 pub use tokens::{PairBatch, PairProblem, PromptClass, Skipped, TokenPair, batch, choose_variant, tokenize};
 
-use crate::text::python::dice::Dice;
+use crate::text::python::sampler::Sampler;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -244,7 +244,7 @@ fn built_in_pair(spec: &TaskSpec, variant: usize, split: Split, seed: u64, index
     });
     key[16..24].copy_from_slice(&name.to_le_bytes());
     let templates = if split == Split::Train { spec.train } else { spec.test };
-    let mut dice = Dice::keyed(key, index);
+    let mut dice = Sampler::keyed(key, index);
     let template = dice.below(templates.len());
     let mut fill = template::Filler::new(&mut dice, split, spec.fixed);
     let body = context::around(&mut fill, templates[template]);

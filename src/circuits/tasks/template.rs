@@ -6,12 +6,12 @@
 
 use super::Split;
 use super::context;
-use crate::text::python::dice::Dice;
+use crate::text::python::sampler::Sampler;
 use crate::text::python::words::{DOMAINS, Domain};
 
 /// The words chosen so far for one pair.
 pub(super) struct Filler<'a> {
-    pub(super) dice: &'a mut Dice,
+    pub(super) dice: &'a mut Sampler,
     pub(super) split: Split,
     /// What the pair's code is about.
     pub(super) domain: &'static Domain,
@@ -19,7 +19,7 @@ pub(super) struct Filler<'a> {
 }
 
 impl<'a> Filler<'a> {
-    pub(super) fn new(dice: &'a mut Dice, split: Split, fixed: Option<(&str, &str)>) -> Self {
+    pub(super) fn new(dice: &'a mut Sampler, split: Split, fixed: Option<(&str, &str)>) -> Self {
         let domain = &DOMAINS[dice.below(DOMAINS.len())];
         let chosen = fixed.iter().map(|&(key, word)| (key.to_string(), word.to_string())).collect();
         Self { dice, split, domain, chosen }

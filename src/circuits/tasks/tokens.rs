@@ -250,7 +250,7 @@ const PROBES: u64 = 64;
 /// [`Task::for_tokenizer`] keeps its variant.
 ///
 /// # Errors
-/// [`Error::NoQuestion`] with the reasons if none ever holds.
+/// [`Error::UnsuitableTask`] with the reasons if none ever holds.
 pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
     if let Some(variant) = task.variant {
         return Ok(variant);
@@ -276,7 +276,7 @@ pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
         reasons.push_str(&format!("\n  {}", listed(&skipped)));
     }
     if best.1 == 0 {
-        return Err(Error::NoQuestion { task: task.name.clone(), reasons });
+        return Err(Error::UnsuitableTask { task: task.name.clone(), reasons });
     }
     Ok(best.0)
 }

@@ -9,7 +9,7 @@ use crate::files::{FloatType, HostTensor, TensorInfo, TensorSource};
 use crate::{Error, Result};
 
 /// Where training programs keep the state dict when they save more than it.
-const TOPK_SITES: [&str; 3] = ["model", "state_dict", "model_state_dict"];
+const WRAPPER_KEYS: [&str; 3] = ["model", "state_dict", "model_state_dict"];
 
 /// The float tensors of a saved state dict, sparse ones included. Everything else in it (integers, booleans, plain values) is passed over.
 pub struct TorchStateDict {
@@ -38,7 +38,7 @@ impl TorchStateDict {
         let top = file.value();
         let is_tensor = |value: &Value| matches!(value, Value::Tensor(_) | Value::Sparse(_));
         let holds_tensors = |pairs: &&[(Value, Value)]| pairs.iter().any(|(_, value)| is_tensor(value));
-        let inner = TOPK_SITES.iter().filter_map(|&place| top.get(place)?.pairs()).find(holds_tensors);
+        let inner = WRAPPER_KEYS.iter().filter_map(|&place| top.get(place)?.pairs()).find(holds_tensors);
         let (mut entries, mut tensors, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (key, value) in inner.or(top.pairs()).unwrap_or_default() {
             let Value::Str(name) = key else { continue };
@@ -69,7 +69,7 @@ impl TorchStateDict {
             tensors.insert(name.to_string(), value.clone());
         }
         if entries.is_empty() {
-            let places = TOPK_SITES.join("`, `");
+            let places = WRAPPER_KEYS.join("`, `");
             let message =
                 format!("no float tensors by name, neither at the top nor under `{places}`: not a state dict");
             return Err(Error::file(file.path(), message));

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::Result;
 use crate::circuits::{Node, NodeKind};
 use crate::formats::torch::{DataType, TensorRef, TorchFile, Value};
+use crate::model::Site;
 
 /// Tensors of a payload have at most so many numbers: 2²⁴. A small file can describe far larger ones.
 const MOST: usize = 1 << 24;
@@ -93,11 +94,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Where nodes are: `3.mlp.post_act`.
+/// The nodes of a site: `3.mlp.post_act`.
 pub(super) fn location(text: &str) -> Option<(usize, NodeKind)> {
-    let (layer, site) = text.split_once('.')?;
-    let layer = layer.parse().ok().filter(|&layer| layer < LAYERS)?;
-    Some((layer, NodeKind::ALL.into_iter().find(|kind| kind.site() == site)?))
+    let Site::Layer(layer, site) = text.parse().ok()? else { return None };
+    let kind = NodeKind::ALL.into_iter().find(|kind| kind.site() == site)?;
+    (layer < LAYERS).then_some((layer, kind))
 }
 
 /// A node by its place and its number there.

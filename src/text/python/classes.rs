@@ -1,29 +1,29 @@
 //! Class definitions.
 
-use super::functions::{self, Given};
+use super::functions::{self, SignatureParam};
 use super::loops;
 use super::scope::{Class, Function, Kind, Name, Param};
-use super::writer::{Writer, line};
+use super::writer::{PythonWriter, line};
 
 /// A class with its `__init__` and a few methods; it joins the scope.
-pub(super) fn class(w: &mut Writer) {
-    let name = w.dice.pick(w.domain.classes);
+pub(super) fn class(w: &mut PythonWriter) {
+    let name = w.sampler.pick(w.domain.classes);
     if w.scope.classes.iter().any(|class| class.name == name) {
         return functions::function(w);
     }
-    let parent = w.scope.classes.last().cloned().filter(|_| w.dice.chance(50));
+    let parent = w.scope.classes.last().cloned().filter(|_| w.sampler.chance(50));
     match &parent {
         Some(parent) => line!(w, "class {name}({}):", parent.name),
         None => line!(w, "class {name}:"),
     }
     let mut class = Class { name, params: Vec::new(), fields: Vec::new(), methods: Vec::new(), specials: Vec::new() };
     w.open_block(|w| {
-        if w.dice.chance(25) {
+        if w.sampler.chance(25) {
             w.docstring();
             w.blank(1);
         }
         init(w, &mut class, parent.as_ref());
-        for done in 0..w.dice.range(1, 3) {
+        for done in 0..w.sampler.range(1, 3) {
             if done > 0 && w.full() {
                 break;
             }
@@ -33,11 +33,12 @@ pub(super) fn class(w: &mut Writer) {
     w.scope.classes.push(class);
 }
 
-/// `__init__`: the parent's part, a field for every own parameter, then fields that start empty.
-fn init(w: &mut Writer, class: &mut Class, parent: Option<&Class>) {
+/// `__init__`: the parent's part, a field for every parameter of the class, then fields that start empty.
+fn init(w: &mut PythonWriter, class: &mut Class, parent: Option<&Class>) {
     let inherited: Vec<Param> =
         parent.map_or(Vec::new(), |parent| parent.params.iter().copied().filter(|param| !param.optional).collect());
-    let mut given: Vec<Given> = inherited.iter().map(|&param| Given { param, default: None }).collect();
+    let mut given: Vec<SignatureParam> =
+        inherited.iter().map(|&param| SignatureParam { param, default: None }).collect();
     fields(w, &mut given);
     w.signature(Name::plain("__init__"), Some("self"), &given, None);
     let mut made: Vec<Param> = parent.map_or(Vec::new(), |parent| parent.fields.clone());
@@ -46,25 +47,25 @@ fn init(w: &mut Writer, class: &mut Class, parent: Option<&Class>) {
             let names: Vec<String> = inherited.iter().map(|param| param.name.to_string()).collect();
             line!(w, "super().__init__({})", names.join(", "));
         }
-        for Given { param, default } in &given[inherited.len()..] {
+        for SignatureParam { param, default } in &given[inherited.len()..] {
             match default.as_deref() {
                 Some("None") if param.kind == Kind::Strs => line!(w, "self.{0} = {0} or []", param.name),
                 _ => line!(w, "self.{0} = {0}", param.name),
             }
             made.push(*param);
         }
-        for Given { param, .. } in &given {
+        for SignatureParam { param, .. } in &given {
             w.scope.mark_used(param.name);
         }
-        for _ in 0..w.dice.weighted(&[40, 35, 25]) + usize::from(made.is_empty()) {
+        for _ in 0..w.sampler.weighted(&[40, 35, 25]) + usize::from(made.is_empty()) {
             let kind =
-                w.dice.pick(&[Kind::Ints, Kind::Strs, Kind::Int, Kind::Counts, Kind::Bool, Kind::Set, Kind::Things]);
+                w.sampler.pick(&[Kind::Ints, Kind::Strs, Kind::Int, Kind::Counts, Kind::Bool, Kind::Set, Kind::Things]);
             let name = w.fresh(kind);
             if !name.head.is_empty() || made.iter().any(|field| field.name == name) {
                 continue;
             }
             let value = match kind {
-                Kind::Int => w.dice.pick(&["0", "1", "0", "100"]).to_string(),
+                Kind::Int => w.sampler.pick(&["0", "1", "0", "100"]).to_string(),
                 Kind::Counts => "{}".to_string(),
                 Kind::Bool => w.literal(Kind::Bool),
                 Kind::Set => "set()".to_string(),
@@ -79,13 +80,13 @@ fn init(w: &mut Writer, class: &mut Class, parent: Option<&Class>) {
 }
 
 /// Adds parameters of `__init__`, named as attributes of the domain or as anything.
-fn fields(w: &mut Writer, given: &mut Vec<Given>) {
-    let count = w.dice.weighted(&[0, 10, 26, 28, 20, 10, 6]);
-    let defaults = if w.dice.chance(30) { w.dice.range(1, 2) } else { 0 };
+fn fields(w: &mut PythonWriter, given: &mut Vec<SignatureParam>) {
+    let count = w.sampler.weighted(&[0, 10, 26, 28, 20, 10, 6]);
+    let defaults = if w.sampler.chance(30) { w.sampler.range(1, 2) } else { 0 };
     for i in 0..count {
-        let kind = w.dice.pick(&[Kind::Str, Kind::Int, Kind::Int, Kind::Str, Kind::Float, Kind::Bool, Kind::Strs]);
+        let kind = w.sampler.pick(&[Kind::Str, Kind::Int, Kind::Int, Kind::Str, Kind::Float, Kind::Bool, Kind::Strs]);
         let name = match w.fields_of_things(kind) {
-            Some(fields) if w.dice.chance(65) => Name::plain(w.dice.pick(fields)),
+            Some(fields) if w.sampler.chance(65) => Name::plain(w.sampler.pick(fields)),
             _ => w.fresh(kind),
         };
         if !name.head.is_empty() || given.iter().any(|other| other.param.name == name) {
@@ -95,17 +96,17 @@ fn fields(w: &mut Writer, given: &mut Vec<Given>) {
         let default = match kind {
             _ if !optional => None,
             Kind::Strs => Some("None".to_string()),
-            _ if w.dice.chance(45) => Some("None".to_string()),
+            _ if w.sampler.chance(45) => Some("None".to_string()),
             _ => Some(w.literal(kind)),
         };
-        given.push(Given { param: Param { name, kind, optional }, default });
+        given.push(SignatureParam { param: Param { name, kind, optional }, default });
     }
 }
 
 /// One method that the class does not have yet, if one is found.
-fn method(w: &mut Writer, class: &mut Class) {
+fn method(w: &mut PythonWriter, class: &mut Class) {
     for _ in 0..6 {
-        let written = match w.dice.weighted(&[50, 16, 12, 18, 6]) {
+        let written = match w.sampler.weighted(&[50, 16, 12, 18, 6]) {
             0 => general(w, class),
             1 => text_of(w, class),
             2 => getter(w, class),
@@ -120,29 +121,29 @@ fn method(w: &mut Writer, class: &mut Class) {
 
 /// Runs `body` as a method's: the fields are in scope as `self.name`.
 fn in_method(
-    w: &mut Writer,
+    w: &mut PythonWriter,
     class: &Class,
     name: Name,
-    given: &[Given],
+    given: &[SignatureParam],
     returns: Option<Kind>,
-    body: impl FnOnce(&mut Writer),
+    body: impl FnOnce(&mut PythonWriter),
 ) {
     w.signature(name, Some("self"), given, returns);
     let fields = &class.fields;
     w.function_body(given, returns, |w| {
         for field in fields {
-            let own = Name::joined("self.", field.name.tail);
-            w.scope.declare(own, field.kind);
-            w.scope.mark_used(own);
+            let attribute = Name::joined("self.", field.name.tail);
+            w.scope.declare(attribute, field.kind);
+            w.scope.mark_used(attribute);
         }
         body(w);
     });
 }
 
-fn general(w: &mut Writer, class: &mut Class) -> bool {
-    let returns = w.dice.pick(&[None, None, Some(Kind::Int), Some(Kind::Bool), Some(Kind::Str)]);
+fn general(w: &mut PythonWriter, class: &mut Class) -> bool {
+    let returns = w.sampler.pick(&[None, None, Some(Kind::Int), Some(Kind::Bool), Some(Kind::Str)]);
     let name = w.function_name(returns);
-    let count = w.dice.weighted(&[35, 50, 15]);
+    let count = w.sampler.weighted(&[35, 50, 15]);
     if class.has(name) {
         return false;
     }
@@ -154,14 +155,14 @@ fn general(w: &mut Writer, class: &mut Class) -> bool {
     true
 }
 
-fn text_of(w: &mut Writer, class: &mut Class) -> bool {
-    let name = Name::plain(w.dice.pick(&["__str__", "__repr__"]));
+fn text_of(w: &mut PythonWriter, class: &mut Class) -> bool {
+    let name = Name::plain(w.sampler.pick(&["__str__", "__repr__"]));
     if class.has(name) || class.fields.is_empty() {
         return false;
     }
     let mut fields: Vec<String> = Vec::new();
-    for _ in 0..w.dice.range(1, 2) {
-        let field = format!("self.{}", w.dice.pick(&class.fields).name);
+    for _ in 0..w.sampler.range(1, 2) {
+        let field = format!("self.{}", w.sampler.pick(&class.fields).name);
         if !fields.contains(&field) {
             fields.push(field);
         }
@@ -172,7 +173,7 @@ fn text_of(w: &mut Writer, class: &mut Class) -> bool {
     true
 }
 
-fn getter(w: &mut Writer, class: &mut Class) -> bool {
+fn getter(w: &mut PythonWriter, class: &mut Class) -> bool {
     let Some(field) = some_field(w, class) else { return false };
     let name = Name::joined("get_", field.name.tail);
     if class.has(name) {
@@ -184,7 +185,7 @@ fn getter(w: &mut Writer, class: &mut Class) -> bool {
     true
 }
 
-fn setter(w: &mut Writer, class: &mut Class) -> bool {
+fn setter(w: &mut PythonWriter, class: &mut Class) -> bool {
     let Some(field) = some_field(w, class) else { return false };
     let (head, kind) = match field.kind {
         Kind::Strs | Kind::Set => ("add_", Kind::Str),
@@ -197,17 +198,17 @@ fn setter(w: &mut Writer, class: &mut Class) -> bool {
         return false;
     }
     let value = loops::free_name(w, &["value", "item", "new", "entry", "x"]);
-    let given = [Given { param: Param { name: value, kind, optional: false }, default: None }];
+    let given = [SignatureParam { param: Param { name: value, kind, optional: false }, default: None }];
     w.blank(1);
     in_method(w, class, name, &given, None, |w| {
-        if w.dice.chance(25) {
+        if w.sampler.chance(25) {
             w.raise_if();
         }
         w.scope.mark_used(value);
         match field.kind {
             Kind::Strs | Kind::Ints | Kind::Things => line!(w, "self.{}.append({value})", field.name),
             Kind::Set => line!(w, "self.{}.add({value})", field.name),
-            Kind::Int if w.dice.chance(40) => line!(w, "self.{} += {value}", field.name),
+            Kind::Int if w.sampler.chance(40) => line!(w, "self.{} += {value}", field.name),
             _ => line!(w, "self.{} = {value}", field.name),
         }
     });
@@ -215,8 +216,8 @@ fn setter(w: &mut Writer, class: &mut Class) -> bool {
     true
 }
 
-fn property(w: &mut Writer, class: &mut Class) -> bool {
-    let kind = w.dice.pick(&[Kind::Int, Kind::Bool, Kind::Str]);
+fn property(w: &mut PythonWriter, class: &mut Class) -> bool {
+    let kind = w.sampler.pick(&[Kind::Int, Kind::Bool, Kind::Str]);
     let name = w.fresh(kind);
     if class.has(name) {
         return false;
@@ -228,16 +229,16 @@ fn property(w: &mut Writer, class: &mut Class) -> bool {
     true
 }
 
-fn some_field(w: &mut Writer, class: &Class) -> Option<Param> {
-    if class.fields.is_empty() { None } else { Some(w.dice.pick(&class.fields)) }
+fn some_field(w: &mut PythonWriter, class: &Class) -> Option<Param> {
+    if class.fields.is_empty() { None } else { Some(w.sampler.pick(&class.fields)) }
 }
 
 /// `name = Class(...)` for one of the document's classes.
-pub(super) fn construct(w: &mut Writer) {
+pub(super) fn construct(w: &mut PythonWriter) {
     if w.scope.classes.is_empty() {
         return w.update();
     }
-    let number = w.dice.below(w.scope.classes.len());
+    let number = w.sampler.below(w.scope.classes.len());
     let class = w.scope.classes[number].clone();
     let kind = Kind::Instance(number as u8);
     let name = w.fresh(kind);

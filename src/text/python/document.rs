@@ -1,11 +1,11 @@
 //! The layout of a whole document: imports, constants, definitions, the program.
 
-use super::dice::Dice;
+use super::sampler::Sampler;
 use super::scope::Name;
-use super::writer::{Writer, line};
+use super::writer::{PythonWriter, line};
 use super::{classes, functions, idioms, literals};
 
-/// What a document consists of.
+/// The parts of a document.
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
     /// Statements alone.
@@ -30,14 +30,14 @@ const SHAPES: [Shape; 8] = [
 ];
 
 /// Writes one document.
-pub(super) fn write(mut dice: Dice) -> String {
-    let shape = dice.pick(&SHAPES);
+pub(super) fn write(mut sampler: Sampler) -> String {
+    let shape = sampler.pick(&SHAPES);
     let limit = match shape {
-        Shape::Script => dice.range(150, 700),
-        _ => dice.range(250, 1200),
+        Shape::Script => sampler.range(150, 700),
+        _ => sampler.range(250, 1200),
     };
-    let mut w = Writer::new(dice, limit);
-    if w.dice.chance(22) {
+    let mut w = PythonWriter::new(sampler, limit);
+    if w.sampler.chance(22) {
         w.constant();
     }
     match shape {
@@ -46,22 +46,22 @@ pub(super) fn write(mut dice: Dice) -> String {
         Shape::Functions | Shape::Classes => {
             definitions(&mut w, limit * 6 / 10, if shape == Shape::Classes { 75 } else { 5 });
             separate(&mut w);
-            if w.dice.chance(45) { main_guard(&mut w) } else { program(&mut w) }
+            if w.sampler.chance(45) { main_guard(&mut w) } else { program(&mut w) }
         }
     }
     assemble(w)
 }
 
-/// Definitions up to a size: `class_share` in a hundred are classes, some of the rest are task idioms.
-fn definitions(w: &mut Writer, size: usize, class_share: usize) {
+/// Definitions up to a size: `class_share` percent are classes, some others are task idioms.
+fn definitions(w: &mut PythonWriter, size: usize, class_share: usize) {
     let mut first = true;
     while first || w.len() < size {
         separate(w);
         first = false;
-        if w.dice.chance(class_share) && w.scope.classes.len() < 2 {
+        if w.sampler.chance(class_share) && w.scope.classes.len() < 2 {
             classes::class(w);
         } else {
-            match w.dice.weighted(&[52, 42, 6]) {
+            match w.sampler.weighted(&[52, 42, 6]) {
                 0 => functions::function(w),
                 1 => idioms::some_definition(w),
                 _ => functions::classic(w),
@@ -71,10 +71,10 @@ fn definitions(w: &mut Writer, size: usize, class_share: usize) {
 }
 
 /// Statements up to the document's size, in paragraphs.
-fn program(w: &mut Writer) {
+fn program(w: &mut PythonWriter) {
     let mut since = 0;
     while !w.full() {
-        if since > 2 && w.dice.chance(30) {
+        if since > 2 && w.sampler.chance(30) {
             w.blank(1);
             since = 0;
         }
@@ -86,9 +86,9 @@ fn program(w: &mut Writer) {
     }
 }
 
-/// A statement of the main program; early ones make objects of the document's classes.
-fn step(w: &mut Writer) {
-    if !w.scope.classes.is_empty() && w.dice.chance(30) {
+/// A statement of the main program; early ones construct objects of the document's classes.
+fn step(w: &mut PythonWriter) {
+    if !w.scope.classes.is_empty() && w.sampler.chance(30) {
         classes::construct(w);
     } else {
         w.statement();
@@ -96,12 +96,12 @@ fn step(w: &mut Writer) {
 }
 
 /// `main` and its guard.
-fn main_guard(w: &mut Writer) {
-    let guard = |w: &mut Writer| {
+fn main_guard(w: &mut PythonWriter) {
+    let guard = |w: &mut PythonWriter| {
         let mark = w.quoted("__main__");
         line!(w, "if __name__ == {mark}:");
     };
-    if w.dice.chance(55) {
+    if w.sampler.chance(55) {
         w.signature(Name::plain("main"), None, &[], None);
         w.function_body(&[], None, |w| {
             step(w);
@@ -124,18 +124,18 @@ fn main_guard(w: &mut Writer) {
 }
 
 /// Two empty lines, as between definitions, unless at the start.
-fn separate(w: &mut Writer) {
+fn separate(w: &mut PythonWriter) {
     if w.len() > 0 {
         w.blank(2);
     }
 }
 
 /// Puts the docstring or comment and the imports before the body.
-pub(super) fn assemble(mut w: Writer) -> String {
+pub(super) fn assemble(mut w: PythonWriter) -> String {
     let mut head = String::new();
     let about = w.sentence();
     let about = literals::capitalised(about.trim_end_matches([' ', '.', '?', '!']));
-    match w.dice.weighted(&[10, 14, 76]) {
+    match w.sampler.weighted(&[10, 14, 76]) {
         0 => head.push_str(&format!("\"\"\"{about}.\"\"\"\n")),
         1 => head.push_str(&format!("# {about}\n")),
         _ => {}

@@ -1,12 +1,12 @@
-//! Expressions of each kind, from what is in scope. They never write lines of their own.
+//! Expressions of each kind, from the names in scope. They write no lines.
 
 use super::scope::{Function, Kind, Name};
-use super::writer::Writer;
+use super::writer::PythonWriter;
 
-impl Writer {
+impl PythonWriter {
     /// A variable or a literal.
     pub(super) fn atom(&mut self, kind: Kind) -> String {
-        match if self.dice.chance(80) { self.var(kind) } else { None } {
+        match if self.sampler.chance(80) { self.var(kind) } else { None } {
             Some(name) => name.to_string(),
             None => self.literal(kind),
         }
@@ -14,12 +14,12 @@ impl Writer {
 
     /// An expression of that kind, seldom longer than one operation.
     pub(super) fn expr(&mut self, kind: Kind) -> String {
-        if self.dice.chance(12)
+        if self.sampler.chance(12)
             && let Some(call) = self.call_returning(kind)
         {
             return call;
         }
-        if matches!(kind, Kind::Int | Kind::Str) && self.dice.chance(6) {
+        if matches!(kind, Kind::Int | Kind::Str) && self.sampler.chance(6) {
             return format!("{} if {} else {}", self.atom(kind), self.condition(), self.atom(kind));
         }
         let found = match kind {
@@ -33,7 +33,7 @@ impl Writer {
             Kind::Set => self.var(Kind::Strs).map(|names| format!("set({names})")),
             Kind::Counts => self.var(Kind::Strs).map(|names| {
                 let name = element_name(names, "key");
-                format!("{{{name}: {} for {name} in {names}}}", self.dice.below(2))
+                format!("{{{name}: {} for {name} in {names}}}", self.sampler.below(2))
             }),
             Kind::Texts | Kind::Thing | Kind::Instance(_) => None,
             Kind::Things => self.things_expr(),
@@ -42,34 +42,34 @@ impl Writer {
     }
 
     fn int(&mut self) -> Option<String> {
-        Some(match self.dice.weighted(&[30, 14, 14, 14, 10, 8, 10]) {
+        Some(match self.sampler.weighted(&[30, 14, 14, 14, 10, 8, 10]) {
             0 => {
                 let name = self.var(Kind::Int)?;
-                let number = self.dice.number().max(2);
-                format!("{name} {} {number}", self.dice.pick(&["+", "-", "*", "//", "%", "+"]))
+                let number = self.sampler.number().max(2);
+                format!("{name} {} {number}", self.sampler.pick(&["+", "-", "*", "//", "%", "+"]))
             }
             1 => {
                 let a = self.var(Kind::Int)?;
                 let b = self.other_int(a);
-                format!("{a} {} {b}", self.dice.pick(&["+", "-", "*", "+"]))
+                format!("{a} {} {b}", self.sampler.pick(&["+", "-", "*", "+"]))
             }
             2 => format!("len({})", self.collection()?),
             3 => {
                 let list = self.var(Kind::Ints)?;
-                match self.dice.below(4) {
-                    0 => format!("{list}[{}]", self.dice.pick(&["0", "-1", "1"])),
-                    _ => format!("{}({list})", self.dice.pick(&["sum", "max", "min"])),
+                match self.sampler.below(4) {
+                    0 => format!("{list}[{}]", self.sampler.pick(&["0", "-1", "1"])),
+                    _ => format!("{}({list})", self.sampler.pick(&["sum", "max", "min"])),
                 }
             }
             4 => {
                 let counts = self.var(Kind::Counts)?;
                 let key = self.atom(Kind::Str);
-                if self.dice.chance(50) { format!("{counts}[{key}]") } else { format!("{counts}.get({key}, 0)") }
+                if self.sampler.chance(50) { format!("{counts}[{key}]") } else { format!("{counts}.get({key}, 0)") }
             }
             5 => {
                 let a = self.var(Kind::Int)?;
                 let b = self.other_int(a);
-                format!("{}({a}, {b})", self.dice.pick(&["max", "min"]))
+                format!("{}({a}, {b})", self.sampler.pick(&["max", "min"]))
             }
             _ => self.attribute(Kind::Int)?,
         })
@@ -79,15 +79,15 @@ impl Writer {
     fn other_int(&mut self, first: Name) -> String {
         match self.var(Kind::Int).filter(|&name| name != first) {
             Some(name) => name.to_string(),
-            None => self.dice.number().to_string(),
+            None => self.sampler.number().to_string(),
         }
     }
 
     fn float(&mut self) -> Option<String> {
-        Some(match self.dice.below(5) {
+        Some(match self.sampler.below(5) {
             0 => format!("{} * {}", self.var(Kind::Float)?, self.atom(Kind::Float)),
-            1 => format!("{} / {}", self.var(Kind::Int)?, self.dice.range(2, 100)),
-            2 => format!("round({}, {})", self.var(Kind::Float)?, self.dice.range(1, 3)),
+            1 => format!("{} / {}", self.var(Kind::Int)?, self.sampler.range(2, 100)),
+            2 => format!("round({}, {})", self.var(Kind::Float)?, self.sampler.range(1, 3)),
             3 => {
                 let list = self.var(Kind::Ints)?;
                 format!("sum({list}) / len({list})")
@@ -97,11 +97,11 @@ impl Writer {
     }
 
     fn str(&mut self) -> Option<String> {
-        Some(match self.dice.weighted(&[20, 20, 10, 8, 8, 14, 8]) {
+        Some(match self.sampler.weighted(&[20, 20, 10, 8, 8, 14, 8]) {
             0 => format!(
                 "{}.{}()",
                 self.var(Kind::Str)?,
-                self.dice.pick(&["strip", "lower", "upper", "title", "capitalize"])
+                self.sampler.pick(&["strip", "lower", "upper", "title", "capitalize"])
             ),
             1 => {
                 let parts = vec![self.showable()?];
@@ -109,7 +109,7 @@ impl Writer {
             }
             2 => format!("{}.replace({}, {})", self.var(Kind::Str)?, self.word(), self.word()),
             3 => {
-                let joint = self.dice.pick(&[" ", ", ", "-", "", "/"]);
+                let joint = self.sampler.pick(&[" ", ", ", "-", "", "/"]);
                 format!("{}.join({})", self.quoted(joint), self.var(Kind::Strs)?)
             }
             4 => format!("str({})", self.var(Kind::Int)?),
@@ -122,35 +122,35 @@ impl Writer {
     }
 
     fn bool(&mut self) -> Option<String> {
-        Some(match self.dice.below(5) {
+        Some(match self.sampler.below(5) {
             0 => format!("not {}", self.var(Kind::Bool)?),
             1 | 2 => self.comparison()?,
-            _ => self.dice.pick(&["True", "False"]).to_string(),
+            _ => self.sampler.pick(&["True", "False"]).to_string(),
         })
     }
 
     fn ints(&mut self) -> Option<String> {
-        Some(match self.dice.below(5) {
+        Some(match self.sampler.below(5) {
             0 => {
                 let list = self.var(Kind::Ints)?;
                 let item = element_name(list, "x");
-                match self.dice.below(3) {
-                    0 => format!("[{item} * {} for {item} in {list}]", self.dice.range(2, 10)),
-                    1 => format!("[{item} for {item} in {list} if {item} > {}]", self.dice.number()),
+                match self.sampler.below(3) {
+                    0 => format!("[{item} * {} for {item} in {list}]", self.sampler.range(2, 10)),
+                    1 => format!("[{item} for {item} in {list} if {item} > {}]", self.sampler.number()),
                     _ => format!("[{item} ** 2 for {item} in {list}]"),
                 }
             }
-            1 => match self.dice.below(2) {
+            1 => match self.sampler.below(2) {
                 0 => format!("sorted({})", self.var(Kind::Ints)?),
                 _ => format!(
                     "sorted({}, key=lambda {1}: {1} % {2})",
                     self.var(Kind::Ints)?,
-                    self.dice.pick(&["x", "n", "v"]),
-                    self.dice.range(2, 9)
+                    self.sampler.pick(&["x", "n", "v"]),
+                    self.sampler.range(2, 9)
                 ),
             },
             2 => format!("list(range({}))", self.atom(Kind::Int)),
-            3 => format!("{}[{}]", self.var(Kind::Ints)?, self.dice.pick(&["1:", ":-1", "::-1", ":3", "2:"])),
+            3 => format!("{}[{}]", self.var(Kind::Ints)?, self.sampler.pick(&["1:", ":-1", "::-1", ":3", "2:"])),
             _ => {
                 let list = self.var(Kind::Strs)?;
                 let item = element_name(list, "x");
@@ -160,28 +160,28 @@ impl Writer {
     }
 
     fn strs(&mut self) -> Option<String> {
-        Some(match self.dice.below(5) {
+        Some(match self.sampler.below(5) {
             0 => {
                 let list = self.var(Kind::Strs)?;
                 let item = element_name(list, "s");
-                format!("[{item}.{}() for {item} in {list}]", self.dice.pick(&["strip", "lower", "upper"]))
+                format!("[{item}.{}() for {item} in {list}]", self.sampler.pick(&["strip", "lower", "upper"]))
             }
-            1 => match self.dice.below(2) {
+            1 => match self.sampler.below(2) {
                 0 => format!("sorted({})", self.collection_of_strings()?),
                 _ => format!(
                     "sorted({}, key=lambda {1}: {1}[{2}])",
                     self.collection_of_strings()?,
-                    self.dice.pick(&["s", "w", "x"]),
-                    self.dice.pick(&["0", "-1"])
+                    self.sampler.pick(&["s", "w", "x"]),
+                    self.sampler.pick(&["0", "-1"])
                 ),
             },
             2 => {
-                let joint = self.dice.pick(&[",", " ", ";", ":"]);
+                let joint = self.sampler.pick(&[",", " ", ";", ":"]);
                 format!("{}.split({})", self.var(Kind::Str)?, self.quoted(joint))
             }
             3 => {
                 let things = self.var(Kind::Things)?;
-                let (item, field) = (self.element(things), self.dice.pick(self.domain.strs));
+                let (item, field) = (self.element(things), self.sampler.pick(self.domain.strs));
                 format!("[{item}.{field} for {item} in {things}]")
             }
             _ => format!("{}.split()", self.var(Kind::Str)?),
@@ -189,23 +189,23 @@ impl Writer {
     }
 
     fn collection_of_strings(&mut self) -> Option<Name> {
-        let kind = self.dice.pick(&[Kind::Strs, Kind::Set, Kind::Counts]);
+        let kind = self.sampler.pick(&[Kind::Strs, Kind::Set, Kind::Counts]);
         self.var(kind).or_else(|| self.var(Kind::Strs))
     }
 
     fn grid_expr(&mut self) -> Option<String> {
-        let (rows, columns) = (self.atom(Kind::Int), self.dice.range(2, 9));
+        let (rows, columns) = (self.atom(Kind::Int), self.sampler.range(2, 9));
         Some(format!("[[0] * {columns} for _ in range({rows})]"))
     }
 
     fn things_expr(&mut self) -> Option<String> {
         let things = self.var(Kind::Things)?;
         let item = self.element(things);
-        let field = self.dice.pick(self.domain.ints);
-        Some(match self.dice.below(3) {
+        let field = self.sampler.pick(self.domain.ints);
+        Some(match self.sampler.below(3) {
             0 => format!("sorted({things}, key=lambda {item}: {item}.{field})"),
-            1 => format!("[{item} for {item} in {things} if {item}.{}]", self.dice.pick(self.domain.flags)),
-            _ => format!("[{item} for {item} in {things} if {item}.{field} > {}]", self.dice.number()),
+            1 => format!("[{item} for {item} in {things} if {item}.{}]", self.sampler.pick(self.domain.flags)),
+            _ => format!("[{item} for {item} in {things} if {item}.{field} > {}]", self.sampler.number()),
         })
     }
 
@@ -218,9 +218,9 @@ impl Writer {
     pub(super) fn attribute(&mut self, kind: Kind) -> Option<String> {
         if let Some(thing) = self.var(Kind::Thing) {
             let fields = self.fields_of_things(kind)?;
-            return Some(format!("{thing}.{}", self.dice.pick(fields)));
+            return Some(format!("{thing}.{}", self.sampler.pick(fields)));
         }
-        let number = self.dice.below(self.scope.classes.len());
+        let number = self.sampler.below(self.scope.classes.len());
         let name = self.var(Kind::Instance(number as u8))?;
         let fields: Vec<Name> = self.scope.classes[number]
             .fields
@@ -228,7 +228,7 @@ impl Writer {
             .filter(|field| field.kind == kind)
             .map(|field| field.name)
             .collect();
-        if fields.is_empty() { None } else { Some(format!("{name}.{}", self.dice.pick(&fields))) }
+        if fields.is_empty() { None } else { Some(format!("{name}.{}", self.sampler.pick(&fields))) }
     }
 
     /// The names of the attributes of that kind that things of the domain have.
@@ -249,7 +249,7 @@ impl Writer {
         if fitting.is_empty() {
             return None;
         }
-        let function = self.scope.functions[self.dice.pick(&fitting)].clone();
+        let function = self.scope.functions[self.sampler.pick(&fitting)].clone();
         Some(self.call(&function))
     }
 
@@ -258,11 +258,11 @@ impl Writer {
         let mut arguments = Vec::with_capacity(function.params.len());
         let mut by_keyword = false;
         for param in &function.params {
-            if param.optional && self.dice.chance(50) {
+            if param.optional && self.sampler.chance(50) {
                 by_keyword = true;
                 continue;
             }
-            by_keyword |= param.optional && self.dice.chance(60);
+            by_keyword |= param.optional && self.sampler.chance(60);
             let value = self.atom(param.kind);
             arguments.push(if by_keyword { format!("{}={value}", param.name) } else { value });
         }
@@ -272,9 +272,9 @@ impl Writer {
     /// A condition for `if` and `while`: a comparison, a flag, a membership, or two of them.
     pub(super) fn condition(&mut self) -> String {
         let first = self.simple_condition();
-        if self.dice.chance(12) {
+        if self.sampler.chance(12) {
             let second = self.simple_condition();
-            format!("{first} {} {second}", self.dice.pick(&["and", "or"]))
+            format!("{first} {} {second}", self.sampler.pick(&["and", "or"]))
         } else {
             first
         }
@@ -282,17 +282,17 @@ impl Writer {
 
     fn simple_condition(&mut self) -> String {
         for _ in 0..4 {
-            let found = match self.dice.weighted(&[45, 14, 14, 12, 8, 7]) {
+            let found = match self.sampler.weighted(&[45, 14, 14, 12, 8, 7]) {
                 0 => self.comparison(),
-                1 => self.var(Kind::Bool).map(|flag| match self.dice.below(4) {
-                    0 => format!("{flag} == {}", self.dice.pick(&["True", "False", "True"])),
+                1 => self.var(Kind::Bool).map(|flag| match self.sampler.below(4) {
+                    0 => format!("{flag} == {}", self.sampler.pick(&["True", "False", "True"])),
                     _ => self.perhaps_not(flag),
                 }),
                 2 => self.membership(),
                 3 => self.collection().map(|name| self.perhaps_not(name)),
                 4 => {
                     let part = self.word();
-                    let method = self.dice.pick(&["startswith", "endswith"]);
+                    let method = self.sampler.pick(&["startswith", "endswith"]);
                     self.var(Kind::Str).map(|name| format!("{name}.{method}({part})"))
                 }
                 _ => self.attribute(Kind::Bool),
@@ -303,26 +303,26 @@ impl Writer {
         }
         self.comparison().unwrap_or_else(|| {
             self.import("import sys");
-            format!("len(sys.argv) > {}", self.dice.range(1, 3))
+            format!("len(sys.argv) > {}", self.sampler.range(1, 3))
         })
     }
 
     fn perhaps_not(&mut self, name: Name) -> String {
-        if self.dice.chance(45) { format!("not {name}") } else { name.to_string() }
+        if self.sampler.chance(45) { format!("not {name}") } else { name.to_string() }
     }
 
     fn membership(&mut self) -> Option<String> {
-        let kind = self.dice.pick(&[Kind::Strs, Kind::Set, Kind::Counts, Kind::Texts]);
+        let kind = self.sampler.pick(&[Kind::Strs, Kind::Set, Kind::Counts, Kind::Texts]);
         let name = self.var(kind)?;
         let item = self.atom(Kind::Str);
-        Some(format!("{item} {} {name}", self.dice.pick(&["in", "not in", "in"])))
+        Some(format!("{item} {} {name}", self.sampler.pick(&["in", "not in", "in"])))
     }
 
     /// Two values compared.
     pub(super) fn comparison(&mut self) -> Option<String> {
-        Some(match self.dice.weighted(&[36, 12, 12, 14, 12, 14]) {
+        Some(match self.sampler.weighted(&[36, 12, 12, 14, 12, 14]) {
             0 => {
-                let (name, number) = (self.var(Kind::Int)?, self.dice.number());
+                let (name, number) = (self.var(Kind::Int)?, self.sampler.number());
                 format!("{name} {} {number}", self.operator())
             }
             1 => {
@@ -332,30 +332,30 @@ impl Writer {
             }
             2 => {
                 let name = self.var(Kind::Int)?;
-                let divisor = self.dice.pick(&[2, 2, 3, 5, 10]);
-                format!("{name} % {divisor} {} 0", self.dice.pick(&["==", "!="]))
+                let divisor = self.sampler.pick(&[2, 2, 3, 5, 10]);
+                format!("{name} % {divisor} {} 0", self.sampler.pick(&["==", "!="]))
             }
             3 => {
-                let (name, number) = (self.collection()?, self.dice.below(10));
+                let (name, number) = (self.collection()?, self.sampler.below(10));
                 format!("len({name}) {} {number}", self.operator())
             }
             4 => {
                 let (name, word) = (self.var(Kind::Str)?, self.word());
-                format!("{name} {} {word}", self.dice.pick(&["==", "!="]))
+                format!("{name} {} {word}", self.sampler.pick(&["==", "!="]))
             }
             _ => {
-                let (name, number) = (self.attribute(Kind::Int)?, self.dice.number());
+                let (name, number) = (self.attribute(Kind::Int)?, self.sampler.number());
                 format!("{name} {} {number}", self.operator())
             }
         })
     }
 
     fn operator(&mut self) -> &'static str {
-        self.dice.pick(&["==", "!=", "<", ">", "<=", ">=", ">", "=="])
+        self.sampler.pick(&["==", "!=", "<", ">", "<=", ">=", ">", "=="])
     }
 }
 
-/// What to call an element of the list `list`: its singular where it has one, else `other`.
+/// The name of an element of the list `list`: its singular if it has one, otherwise `other`.
 pub(super) fn element_name(list: Name, other: &'static str) -> &'static str {
     match list.tail.strip_suffix('s') {
         Some(one) if !matches!(one, "id" | "co" | "proces" | "los" | "ye") && list.tail != "status" => one,

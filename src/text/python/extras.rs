@@ -2,14 +2,20 @@
 
 use super::expressions::element_name;
 use super::scope::Kind;
-use super::writer::{Writer, line};
+use super::writer::{PythonWriter, line};
 
 /// A call into the standard library, with its import.
-pub(super) fn library(w: &mut Writer) {
-    let (module, kind, value) = match w.dice.below(13) {
-        0 => ("import random", Kind::Int, format!("random.randint({}, {})", w.dice.below(10), w.dice.range(10, 100))),
+pub(super) fn library(w: &mut PythonWriter) {
+    let (module, kind, value) = match w.sampler.below(13) {
+        0 => (
+            "import random",
+            Kind::Int,
+            format!("random.randint({}, {})", w.sampler.below(10), w.sampler.range(10, 100)),
+        ),
         1 => ("import math", Kind::Float, format!("math.sqrt({})", w.atom(Kind::Int))),
-        2 => ("import math", Kind::Int, format!("math.{}({})", w.dice.pick(&["floor", "ceil"]), w.atom(Kind::Float))),
+        2 => {
+            ("import math", Kind::Int, format!("math.{}({})", w.sampler.pick(&["floor", "ceil"]), w.atom(Kind::Float)))
+        }
         3 => ("import os", Kind::Str, format!("os.path.join({}, {})", w.atom(Kind::Str), w.word())),
         4 => ("import time", Kind::Float, "time.time()".to_string()),
         5 => ("import json", Kind::Str, format!("json.dumps({})", w.need(Kind::Texts))),
@@ -26,37 +32,37 @@ pub(super) fn library(w: &mut Writer) {
 }
 
 /// One of the smaller forms.
-pub(super) fn small_form(w: &mut Writer) {
-    match w.dice.below(12) {
-        0 => line!(w, "print({} * {})", w.quoted("-"), w.dice.pick(&[10, 20, 30, 40, 5])),
+pub(super) fn small_form(w: &mut PythonWriter) {
+    match w.sampler.below(12) {
+        0 => line!(w, "print({} * {})", w.quoted("-"), w.sampler.pick(&[10, 20, 30, 40, 5])),
         1 => line!(w, "print({}, end={})", w.atom(Kind::Str), w.quoted(" ")),
         2 => {
             let first = w.fresh(Kind::Int);
             w.scope.declare(first, Kind::Int);
             let second = w.fresh(Kind::Int);
             w.scope.declare(second, Kind::Int);
-            line!(w, "{first} = {second} = {}", w.dice.below(2));
+            line!(w, "{first} = {second} = {}", w.sampler.below(2));
         }
         3 => {
             let name = w.need(Kind::Str);
-            let slice = w.dice.pick(&["[0]", "[-1]", "[1:]", "[::-1]", "[:3]", "[2:]", "[:-1]"]);
+            let slice = w.sampler.pick(&["[0]", "[-1]", "[1:]", "[::-1]", "[:3]", "[2:]", "[:-1]"]);
             w.define_as(Kind::Str, &format!("{name}{slice}"));
         }
         4 if !w.deep() => {
             let name = w.need(Kind::Int);
-            line!(w, "if {} <= {name} < {}:", w.dice.below(5), w.dice.range(10, 99));
+            line!(w, "if {} <= {name} < {}:", w.sampler.below(5), w.sampler.range(10, 99));
             w.block(|w| w.branch());
         }
         5 if !w.deep() => {
-            let kind = w.dice.pick(&[Kind::Int, Kind::Str]);
+            let kind = w.sampler.pick(&[Kind::Int, Kind::Str]);
             let name = w.need_target(kind);
             line!(w, "if {name} is None:");
             w.block(|w| line!(w, "{name} = {}", w.literal(kind)));
         }
         6 if !w.deep() => {
-            let kind = w.dice.pick(&[Kind::Int, Kind::Str, Kind::Float]);
+            let kind = w.sampler.pick(&[Kind::Int, Kind::Str, Kind::Float]);
             let name = w.need(kind);
-            line!(w, "if {}isinstance({name}, {}):", w.dice.pick(&["", "not "]), kind.hint());
+            line!(w, "if {}isinstance({name}, {}):", w.sampler.pick(&["", "not "]), kind.hint());
             w.block(|w| w.branch());
         }
         7 => {
@@ -76,13 +82,14 @@ pub(super) fn small_form(w: &mut Writer) {
         10 => {
             let list = w.need(Kind::Ints);
             let item = element_name(list, "x");
-            let value = format!("{}({item} > {} for {item} in {list})", w.dice.pick(&["any", "all"]), w.dice.number());
+            let value =
+                format!("{}({item} > {} for {item} in {list})", w.sampler.pick(&["any", "all"]), w.sampler.number());
             w.define_as(Kind::Bool, &value);
         }
         _ => {
             let list = w.need(Kind::Ints);
             line!(w, "first, *rest = {list}");
-            line!(w, "print({})", w.dice.pick(&["first, rest", "first", "len(rest)", "rest"]));
+            line!(w, "print({})", w.sampler.pick(&["first, rest", "first", "len(rest)", "rest"]));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::loops;
 use super::scope::{Function, Kind, Name, Param, Var};
 use super::words;
-use super::writer::{Writer, line};
+use super::writer::{PythonWriter, line};
 
 /// Kinds of parameters, most often first.
 const TAKEN: [Kind; 12] = [
@@ -21,21 +21,21 @@ const TAKEN: [Kind; 12] = [
     Kind::Bool,
 ];
 
-/// A parameter with what stands after `=`, if anything.
-pub(super) struct Given {
+/// A parameter of a signature, with its default value, if it has one.
+pub(super) struct SignatureParam {
     pub(super) param: Param,
     pub(super) default: Option<String>,
 }
 
-impl Writer {
+impl PythonWriter {
     /// `count` new parameters; `defaults` of the last ones may be left out by callers, and are `None` if `nones`.
-    pub(super) fn parameters(&mut self, count: usize, defaults: usize, nones: bool) -> Vec<Given> {
-        let mut given: Vec<Given> = Vec::with_capacity(count);
+    pub(super) fn parameters(&mut self, count: usize, defaults: usize, nones: bool) -> Vec<SignatureParam> {
+        let mut given: Vec<SignatureParam> = Vec::with_capacity(count);
         for i in 0..count {
             let optional = i + defaults >= count;
-            let mut kind = self.dice.pick(&TAKEN);
+            let mut kind = self.sampler.pick(&TAKEN);
             if optional && !nones {
-                kind = self.dice.pick(&[Kind::Int, Kind::Str, Kind::Float, Kind::Bool]);
+                kind = self.sampler.pick(&[Kind::Int, Kind::Str, Kind::Float, Kind::Bool]);
             }
             let mut name = self.fresh(kind);
             for _ in 0..20 {
@@ -48,16 +48,22 @@ impl Writer {
                 continue;
             }
             let default = optional.then(|| if nones { "None".to_string() } else { self.literal(kind) });
-            given.push(Given { param: Param { name, kind, optional }, default });
+            given.push(SignatureParam { param: Param { name, kind, optional }, default });
         }
         given
     }
 
     /// Writes `def name(first, parameters):` and brings the parameters into scope.
-    pub(super) fn signature(&mut self, name: Name, first: Option<&str>, given: &[Given], returns: Option<Kind>) {
+    pub(super) fn signature(
+        &mut self,
+        name: Name,
+        first: Option<&str>,
+        given: &[SignatureParam],
+        returns: Option<Kind>,
+    ) {
         let hints = self.hints;
         let mut list: Vec<String> = first.into_iter().map(str::to_string).collect();
-        for Given { param, default } in given {
+        for SignatureParam { param, default } in given {
             let hint = if hints { format!(": {}", param.kind.hint()) } else { String::new() };
             list.push(match default {
                 Some(value) if hints && value == "None" => format!("{}{hint} | None = None", param.name),
@@ -75,12 +81,17 @@ impl Writer {
     }
 
     /// Writes the body of a function: `body` runs in a scope of the parameters and the constants alone.
-    pub(super) fn function_body(&mut self, given: &[Given], returns: Option<Kind>, body: impl FnOnce(&mut Writer)) {
+    pub(super) fn function_body(
+        &mut self,
+        given: &[SignatureParam],
+        returns: Option<Kind>,
+        body: impl FnOnce(&mut PythonWriter),
+    ) {
         let constants: Vec<Var> = self.scope.vars.iter().copied().filter(|var| var.fixed).collect();
         let outer = std::mem::replace(&mut self.scope.vars, constants);
         let outer_returns = self.returns.replace(returns);
         let outer_loops = std::mem::take(&mut self.loops);
-        for Given { param, .. } in given {
+        for SignatureParam { param, .. } in given {
             self.scope.declare(param.name, param.kind);
         }
         self.block(body);
@@ -97,10 +108,10 @@ impl Writer {
     }
 
     /// Gives every optional parameter that is `None` a value.
-    pub(super) fn fill_defaults(&mut self, given: &[Given]) {
-        for Given { param, default } in given {
+    pub(super) fn fill_defaults(&mut self, given: &[SignatureParam]) {
+        for SignatureParam { param, default } in given {
             let known = !matches!(param.kind, Kind::Thing | Kind::Instance(_));
-            if known && default.as_deref() == Some("None") && self.dice.chance(70) {
+            if known && default.as_deref() == Some("None") && self.sampler.chance(70) {
                 line!(self, "if {} is None:", param.name);
                 self.block(|w| line!(w, "{} = {}", param.name, w.literal(param.kind)));
             }
@@ -108,8 +119,8 @@ impl Writer {
     }
 
     /// Reads every parameter that nothing has read yet.
-    pub(super) fn use_rest(&mut self, given: &[Given]) {
-        for Given { param, .. } in given {
+    pub(super) fn use_rest(&mut self, given: &[SignatureParam]) {
+        for SignatureParam { param, .. } in given {
             if self.scope.vars.iter().any(|var| var.name == param.name && !var.used) {
                 loops::use_value(self, param.name, param.kind);
             }
@@ -136,21 +147,22 @@ impl Writer {
             Some(_) => &["get_", "filter_", "collect_", "load_", "find_", "make_", "select_", "group_"],
             None => &["print_", "show_", "update_", "process_", "add_", "save_", "handle_", "reset_"],
         };
-        let head = if self.dice.chance(25) { self.dice.pick(self.domain.verbs) } else { self.dice.pick(heads) };
-        let tail = match self.dice.below(5) {
+        let head =
+            if self.sampler.chance(25) { self.sampler.pick(self.domain.verbs) } else { self.sampler.pick(heads) };
+        let tail = match self.sampler.below(5) {
             0 => self.thing(),
             1 => self.things(),
-            2 => self.dice.pick(self.domain.ints),
-            3 => self.dice.pick(words::INT_LISTS),
-            _ => self.dice.pick(words::STRS),
+            2 => self.sampler.pick(self.domain.ints),
+            3 => self.sampler.pick(words::INT_LISTS),
+            _ => self.sampler.pick(words::STRS),
         };
         Name::joined(head, tail)
     }
 }
 
-/// A function of an ordinary sort, at the current indentation.
-pub(super) fn function(w: &mut Writer) {
-    let returns = w.dice.pick(&[
+/// An ordinary function, at the current indentation.
+pub(super) fn function(w: &mut PythonWriter) {
+    let returns = w.sampler.pick(&[
         Some(Kind::Int),
         Some(Kind::Str),
         Some(Kind::Bool),
@@ -162,23 +174,23 @@ pub(super) fn function(w: &mut Writer) {
         None,
     ]);
     let name = w.function_name(returns);
-    let count = w.dice.weighted(&[6, 44, 34, 16]);
-    let defaults = if w.dice.chance(18) { 1.min(count) } else { 0 };
+    let count = w.sampler.weighted(&[6, 44, 34, 16]);
+    let defaults = if w.sampler.chance(18) { 1.min(count) } else { 0 };
     let given = w.parameters(count, defaults, false);
     define(w, name, &given, returns, |w| body(w, &given, returns));
 }
 
 /// Writes a function with that signature and body, and lets later code call it.
 pub(super) fn define(
-    w: &mut Writer,
+    w: &mut PythonWriter,
     name: Name,
-    given: &[Given],
+    given: &[SignatureParam],
     returns: Option<Kind>,
-    body: impl FnOnce(&mut Writer),
+    body: impl FnOnce(&mut PythonWriter),
 ) {
     w.signature(name, None, given, returns);
     w.function_body(given, returns, |w| {
-        if w.dice.chance(22) {
+        if w.sampler.chance(22) {
             w.docstring();
         }
         body(w);
@@ -187,10 +199,10 @@ pub(super) fn define(
     w.scope.functions.push(Function { name, params, returns });
 }
 
-/// The usual inside of a function: read the parameters, do something, return.
-pub(super) fn body(w: &mut Writer, given: &[Given], returns: Option<Kind>) {
+/// The usual body of a function: read the parameters, do something, return.
+pub(super) fn body(w: &mut PythonWriter, given: &[SignatureParam], returns: Option<Kind>) {
     w.fill_defaults(given);
-    match (w.dice.below(10), returns) {
+    match (w.sampler.below(10), returns) {
         (0..4, Some(kind @ (Kind::Int | Kind::Str | Kind::Ints | Kind::Strs | Kind::Counts))) => gather(w, given, kind),
         (4..6, Some(_)) => {
             w.use_rest(given);
@@ -210,8 +222,8 @@ pub(super) fn body(w: &mut Writer, given: &[Given], returns: Option<Kind>) {
     }
 }
 
-/// Builds up a result in a loop over one of the parameters.
-fn gather(w: &mut Writer, given: &[Given], kind: Kind) {
+/// Accumulates a result in a loop over one of the parameters.
+fn gather(w: &mut PythonWriter, given: &[SignatureParam], kind: Kind) {
     let start = match kind {
         Kind::Int => "0".to_string(),
         Kind::Str => w.quoted(""),
@@ -226,11 +238,11 @@ fn gather(w: &mut Writer, given: &[Given], kind: Kind) {
 }
 
 /// The end of a function.
-pub(super) fn finish(w: &mut Writer, returns: Option<Kind>) {
-    let unread = |w: &Writer, kind| {
+pub(super) fn finish(w: &mut PythonWriter, returns: Option<Kind>) {
+    let unread = |w: &PythonWriter, kind| {
         w.scope.vars.iter().rev().find(|var| Some(var.kind) == kind && !var.used).map(|var| var.name)
     };
-    let result = unread(w, returns).filter(|_| w.dice.chance(75));
+    let result = unread(w, returns).filter(|_| w.sampler.chance(75));
     if let Some(name) = result {
         w.scope.mark_used(name);
     }
@@ -240,22 +252,22 @@ pub(super) fn finish(w: &mut Writer, returns: Option<Kind>) {
     }
     match returns {
         Some(kind) => line!(w, "return {}", w.expr(kind)),
-        None if w.dice.chance(30) => w.show(),
+        None if w.sampler.chance(30) => w.show(),
         None => {}
     }
 }
 
-/// One of a few functions that everybody has written, with names of its own.
-pub(super) fn classic(w: &mut Writer) {
+/// One of a few well-known functions, with names of its own.
+pub(super) fn classic(w: &mut PythonWriter) {
     let kind = Some(Kind::Int);
-    let pick = |w: &mut Writer, names: &[&'static str]| loops::free_name(w, names);
+    let pick = |w: &mut PythonWriter, names: &[&'static str]| loops::free_name(w, names);
     let n = pick(w, &["n", "number", "num", "value", "x", "k", "limit"]);
-    let param = |name| Given { param: Param { name, kind: Kind::Int, optional: false }, default: None };
-    match w.dice.below(5) {
+    let param = |name| SignatureParam { param: Param { name, kind: Kind::Int, optional: false }, default: None };
+    match w.sampler.below(5) {
         0 => {
             let name = pick(w, &["factorial", "fact", "product_up_to"]);
             define(w, name, &[param(n)], kind, |w| {
-                line!(w, "if {n} {}:", w.dice.pick(&["<= 1", "== 0", "< 2"]));
+                line!(w, "if {n} {}:", w.sampler.pick(&["<= 1", "== 0", "< 2"]));
                 w.block(|w| w.line("return 1"));
                 line!(w, "return {n} * {name}({n} - 1)");
             });
@@ -264,38 +276,25 @@ pub(super) fn classic(w: &mut Writer) {
             let name = pick(w, &["fibonacci", "fib", "fib_number"]);
             define(w, name, &[param(n)], kind, |w| {
                 w.line("a, b = 0, 1");
-                line!(w, "for {} in range({n}):", w.dice.pick(&["_", "i", "step"]));
+                line!(w, "for {} in range({n}):", w.sampler.pick(&["_", "i", "step"]));
                 w.block(|w| w.line("a, b = b, a + b"));
                 w.line("return a");
             });
         }
         2 => {
             let name = pick(w, &["gcd", "common_divisor", "greatest_divisor"]);
-            let (a, b) = w.dice.pick(&[("a", "b"), ("m", "n"), ("x", "y"), ("left", "right")]);
+            let (a, b) = w.sampler.pick(&[("a", "b"), ("m", "n"), ("x", "y"), ("left", "right")]);
             define(w, name, &[param(Name::plain(a)), param(Name::plain(b))], kind, |w| {
                 line!(w, "while {b}:");
                 w.block(|w| line!(w, "{a}, {b} = {b}, {a} % {b}"));
                 line!(w, "return {a}");
             });
         }
-        3 => {
-            let name = pick(w, &["is_prime", "prime", "check_prime"]);
-            define(w, name, &[param(n)], Some(Kind::Bool), |w| {
-                line!(w, "if {n} < 2:");
-                w.block(|w| w.line("return False"));
-                let i = w.dice.pick(&["i", "d", "divisor"]);
-                line!(w, "for {i} in range(2, {n}):");
-                w.block(|w| {
-                    line!(w, "if {n} % {i} == 0:");
-                    w.block(|w| w.line("return False"));
-                });
-                w.line("return True");
-            });
-        }
+        3 => primality(w, param(n), n),
         _ => {
             let name = pick(w, &["digit_sum", "sum_digits", "add_digits"]);
             define(w, name, &[param(n)], kind, |w| {
-                let total = w.dice.pick(&["total", "result", "digits", "s"]);
+                let total = w.sampler.pick(&["total", "result", "digits", "s"]);
                 line!(w, "{total} = 0");
                 line!(w, "while {n} > 0:");
                 w.block(|w| {
@@ -306,4 +305,20 @@ pub(super) fn classic(w: &mut Writer) {
             });
         }
     }
+}
+
+/// A test whether a number is prime.
+fn primality(w: &mut PythonWriter, parameter: SignatureParam, n: Name) {
+    let name = loops::free_name(w, &["is_prime", "prime", "check_prime"]);
+    define(w, name, &[parameter], Some(Kind::Bool), |w| {
+        line!(w, "if {n} < 2:");
+        w.block(|w| w.line("return False"));
+        let i = w.sampler.pick(&["i", "d", "divisor"]);
+        line!(w, "for {i} in range(2, {n}):");
+        w.block(|w| {
+            line!(w, "if {n} % {i} == 0:");
+            w.block(|w| w.line("return False"));
+        });
+        w.line("return True");
+    });
 }

@@ -2,34 +2,34 @@
 
 use super::scope::{Kind, Name};
 use super::words;
-use super::writer::Writer;
+use super::writer::PythonWriter;
 
-impl Writer {
+impl PythonWriter {
     /// A short piece of text, of one word or a few. No quotes, backslashes or braces.
     pub(super) fn sentence(&mut self) -> String {
         let thing = self.thing();
-        let text = match self.dice.weighted(&[22, 14, 10, 12, 10, 20, 12]) {
+        let text = match self.sampler.weighted(&[22, 14, 10, 12, 10, 20, 12]) {
             0 => self.label().to_string(),
-            1 => format!("{} {thing}", self.dice.pick(words::ADJECTIVES)),
-            2 => format!("no {} {}", thing, self.dice.pick(&["found", "left", "here", "given", "yet"])),
-            3 => format!("{thing} {} is {}", self.label(), self.dice.pick(words::ADJECTIVES)),
-            4 => format!("{} the {thing}", self.dice.pick(words::PLAIN_VERBS)),
+            1 => format!("{} {thing}", self.sampler.pick(words::ADJECTIVES)),
+            2 => format!("no {} {}", thing, self.sampler.pick(&["found", "left", "here", "given", "yet"])),
+            3 => format!("{thing} {} is {}", self.label(), self.sampler.pick(words::ADJECTIVES)),
+            4 => format!("{} the {thing}", self.sampler.pick(words::PLAIN_VERBS)),
             5 => self.some_words(),
             _ => format!(
                 "{} {} {thing}",
-                self.dice.pick(words::PLAIN_VERBS),
-                self.dice.pick(&["a", "the", "one", "this"])
+                self.sampler.pick(words::PLAIN_VERBS),
+                self.sampler.pick(&["a", "the", "one", "this"])
             ),
         };
-        let mut text = if self.dice.chance(25) { capitalised(&text) } else { text };
-        if self.dice.chance(15) {
-            text.push_str(self.dice.pick(&["!", ".", "?", "...", " "]));
+        let mut text = if self.sampler.chance(25) { capitalised(&text) } else { text };
+        if self.sampler.chance(15) {
+            text.push_str(self.sampler.pick(&["!", ".", "?", "...", " "]));
         }
         text
     }
 
     fn some_words(&mut self) -> String {
-        let count = self.dice.range(2, 5);
+        let count = self.sampler.range(2, 5);
         let mut text = String::new();
         for i in 0..count {
             if i > 0 {
@@ -42,10 +42,10 @@ impl Writer {
 
     /// A word of the domain, as a label, key or value.
     pub(super) fn label(&mut self) -> &'static str {
-        match self.dice.weighted(&[80, 12, 8]) {
-            0 => self.dice.pick(self.domain.labels),
-            1 => self.dice.pick(words::ADJECTIVES),
-            _ => self.dice.pick(self.domain.strs),
+        match self.sampler.weighted(&[80, 12, 8]) {
+            0 => self.sampler.pick(self.domain.labels),
+            1 => self.sampler.pick(words::ADJECTIVES),
+            _ => self.sampler.pick(self.domain.strs),
         }
     }
 
@@ -63,7 +63,7 @@ impl Writer {
 
     /// Between `low` and `high` different quoted words.
     pub(super) fn words(&mut self, low: usize, high: usize) -> Vec<String> {
-        let count = self.dice.range(low, high);
+        let count = self.sampler.range(low, high);
         let mut words = Vec::with_capacity(count);
         for _ in 0..3 * count {
             if words.len() == count {
@@ -79,29 +79,30 @@ impl Writer {
 
     /// A positive number with a fraction.
     pub(super) fn fraction(&mut self) -> String {
-        match self.dice.weighted(&[50, 30, 20]) {
-            0 => format!("{}.{}", self.dice.below(10), self.dice.below(10)),
-            1 => format!("0.{:02}", self.dice.range(1, 99)),
-            _ => format!("{}.{:02}", self.dice.number(), self.dice.below(100)),
+        match self.sampler.weighted(&[50, 30, 20]) {
+            0 => format!("{}.{}", self.sampler.below(10), self.sampler.below(10)),
+            1 => format!("0.{:02}", self.sampler.range(1, 99)),
+            _ => format!("{}.{:02}", self.sampler.number(), self.sampler.below(100)),
         }
     }
 
     /// Numbers with commas between them.
     pub(super) fn numbers(&mut self, low: usize, high: usize) -> String {
-        let count = self.dice.range(low, high);
-        let numbers: Vec<String> = (0..count).map(|_| self.dice.number().to_string()).collect();
+        let count = self.sampler.range(low, high);
+        let numbers: Vec<String> = (0..count).map(|_| self.sampler.number().to_string()).collect();
         numbers.join(", ")
     }
 
     /// A quoted file name; its stem says whether one reads or writes it.
     pub(super) fn file_name(&mut self, read: bool) -> String {
-        let stem = self.dice.pick(if read { words::FILE_STEMS_READ } else { words::FILE_STEMS_WRITE });
-        let end = self.dice.pick(words::FILE_ENDS);
-        let folder = if self.dice.chance(15) { self.dice.pick(&["data/", "files/", "tmp/", "docs/"]) } else { "" };
-        let name = match self.dice.weighted(&[70, 20, 10]) {
+        let stem = self.sampler.pick(if read { words::FILE_STEMS_READ } else { words::FILE_STEMS_WRITE });
+        let end = self.sampler.pick(words::FILE_ENDS);
+        let folder =
+            if self.sampler.chance(15) { self.sampler.pick(&["data/", "files/", "tmp/", "docs/"]) } else { "" };
+        let name = match self.sampler.weighted(&[70, 20, 10]) {
             0 => format!("{folder}{stem}{end}"),
             1 => format!("{folder}{}_{stem}{end}", self.thing()),
-            _ => format!("{folder}{stem}{}{end}", self.dice.range(1, 9)),
+            _ => format!("{folder}{stem}{}{end}", self.sampler.range(1, 9)),
         };
         self.quoted(&name)
     }
@@ -109,21 +110,21 @@ impl Writer {
     /// A literal of that kind that mentions no variable.
     pub(super) fn literal(&mut self, kind: Kind) -> String {
         match kind {
-            Kind::Int => self.dice.number().to_string(),
+            Kind::Int => self.sampler.number().to_string(),
             Kind::Float => self.fraction(),
             Kind::Str => {
-                if self.dice.chance(45) {
+                if self.sampler.chance(45) {
                     self.word()
                 } else {
                     self.text()
                 }
             }
-            Kind::Bool => self.dice.pick(&["True", "False"]).to_string(),
+            Kind::Bool => self.sampler.pick(&["True", "False"]).to_string(),
             Kind::Ints => format!("[{}]", self.numbers(2, 7)),
             Kind::Strs => self.string_list(),
             Kind::Grid => self.grid(),
             Kind::Set => {
-                if self.dice.chance(60) {
+                if self.sampler.chance(60) {
                     "set()".to_string()
                 } else {
                     format!("{{{}}}", self.words(2, 4).join(", "))
@@ -139,7 +140,7 @@ impl Writer {
     /// A list of strings, on one line or on several.
     pub(super) fn string_list(&mut self) -> String {
         let words = self.words(2, 5);
-        if words.len() > 2 && self.dice.chance(18) {
+        if words.len() > 2 && self.sampler.chance(18) {
             self.stacked('[', &words, ']')
         } else {
             format!("[{}]", words.join(", "))
@@ -150,11 +151,11 @@ impl Writer {
     pub(super) fn dict(&mut self, texts: bool) -> String {
         let mut entries = self.words(2, 4);
         for entry in &mut entries {
-            let value = if texts { self.word() } else { self.dice.number().to_string() };
+            let value = if texts { self.word() } else { self.sampler.number().to_string() };
             entry.push_str(": ");
             entry.push_str(&value);
         }
-        if self.dice.chance(30) { self.stacked('{', &entries, '}') } else { format!("{{{}}}", entries.join(", ")) }
+        if self.sampler.chance(30) { self.stacked('{', &entries, '}') } else { format!("{{{}}}", entries.join(", ")) }
     }
 
     /// A bracketed literal with one entry a line, each followed by a comma.
@@ -173,9 +174,9 @@ impl Writer {
 
     /// A list of lists of numbers.
     pub(super) fn grid(&mut self) -> String {
-        let (rows, columns) = (self.dice.range(2, 4), self.dice.range(1, 4));
+        let (rows, columns) = (self.sampler.range(2, 4), self.sampler.range(1, 4));
         let rows: Vec<String> = (0..rows).map(|_| format!("[{}]", self.numbers(columns, columns))).collect();
-        if rows.len() > 2 && self.dice.chance(15) {
+        if rows.len() > 2 && self.sampler.chance(15) {
             self.stacked('[', &rows, ']')
         } else {
             format!("[{}]", rows.join(", "))
@@ -186,18 +187,18 @@ impl Writer {
     pub(super) fn f_string(&mut self, parts: &[String]) -> String {
         let mut text = String::new();
         for (i, part) in parts.iter().enumerate() {
-            let before = if self.dice.chance(60) { self.label() } else { self.thing() };
-            match (i, self.dice.below(4)) {
+            let before = if self.sampler.chance(60) { self.label() } else { self.thing() };
+            match (i, self.sampler.below(4)) {
                 (0, 0) => {}
                 (0, 1) => text.push_str(&format!("{}: ", capitalised(before))),
                 (0, _) => text.push_str(&format!("{before} ")),
-                (_, 0) => text.push_str(self.dice.pick(&[" ", ", ", "-", "/", ": "])),
+                (_, 0) => text.push_str(self.sampler.pick(&[" ", ", ", "-", "/", ": "])),
                 (_, 1) => text.push_str(&format!(", {before}: ")),
                 _ => text.push_str(&format!(" {before} ")),
             }
             text.push_str(&format!("{{{part}}}"));
         }
-        if self.dice.chance(30) {
+        if self.sampler.chance(30) {
             let after = self.label();
             text.push_str(&format!(" {after}"));
         }
@@ -206,11 +207,15 @@ impl Writer {
 
     /// Something in scope worth showing inside an f-string or a print call, free of quotes.
     pub(super) fn showable(&mut self) -> Option<String> {
-        match self.dice.weighted(&[35, 35, 10, 12, 8]) {
+        match self.sampler.weighted(&[35, 35, 10, 12, 8]) {
             0 => self.var(Kind::Int).map(|name| name.to_string()),
             1 => self.var(Kind::Str).map(|name| name.to_string()),
             2 => self.var(Kind::Float).map(|name| {
-                if self.dice.chance(50) { format!("{name}:.{}f", self.dice.range(1, 3)) } else { name.to_string() }
+                if self.sampler.chance(50) {
+                    format!("{name}:.{}f", self.sampler.range(1, 3))
+                } else {
+                    name.to_string()
+                }
             }),
             3 => self.attribute(Kind::Str).or_else(|| self.attribute(Kind::Int)),
             _ => self.collection().map(|name| format!("len({name})")),
@@ -220,12 +225,12 @@ impl Writer {
     /// Any variable with a length, other than a string.
     pub(super) fn collection(&mut self) -> Option<Name> {
         let kinds = [Kind::Strs, Kind::Ints, Kind::Set, Kind::Counts, Kind::Things, Kind::Texts, Kind::Grid];
-        let start = self.dice.below(kinds.len());
+        let start = self.sampler.below(kinds.len());
         (0..kinds.len()).find_map(|i| self.var(kinds[(start + i) % kinds.len()]))
     }
 }
 
-/// The text with its first letter made large.
+/// The text with its first letter in upper case.
 pub(super) fn capitalised(text: &str) -> String {
     let mut text = text.to_string();
     if let Some(first) = text.get_mut(..1) {

@@ -1,12 +1,12 @@
-//! Loops, and what is done with one value.
+//! Loops, and statements that use one value.
 
 use super::expressions::{element_name, spare_element};
 use super::scope::{Kind, Name};
-use super::writer::{Writer, line};
+use super::writer::{PythonWriter, line};
 
 /// A `for` loop over something in scope, or over a range.
-pub(super) fn for_loop(w: &mut Writer) {
-    match w.dice.weighted(&[40, 22, 14, 14, 10]) {
+pub(super) fn for_loop(w: &mut PythonWriter) {
+    match w.sampler.weighted(&[40, 22, 14, 14, 10]) {
         0 => over_elements(w),
         1 => over_range(w),
         2 => over_enumerated(w),
@@ -16,47 +16,47 @@ pub(super) fn for_loop(w: &mut Writer) {
 }
 
 /// `for element in elements:`
-pub(super) fn over_elements(w: &mut Writer) {
+pub(super) fn over_elements(w: &mut PythonWriter) {
     let (list, kind) = some_list(w);
     over(w, list, kind);
 }
 
 /// `for element in list:`, for that list.
-pub(super) fn over(w: &mut Writer, list: Name, kind: Kind) {
+pub(super) fn over(w: &mut PythonWriter, list: Name, kind: Kind) {
     let (name, element) = loop_name(w, list, kind);
     line!(w, "for {name} in {list}:");
     body(w, Some(list), &[(name, element)]);
 }
 
 /// `for index, element in enumerate(elements):`
-pub(super) fn over_enumerated(w: &mut Writer) {
+pub(super) fn over_enumerated(w: &mut PythonWriter) {
     let (list, kind) = some_list(w);
     let (name, element) = loop_name(w, list, kind);
     let index = free_name(w, &["i", "index", "j", "k", "idx", "number", "position", "pos"]);
-    let start = if w.dice.chance(15) { ", 1" } else { "" };
+    let start = if w.sampler.chance(15) { ", 1" } else { "" };
     line!(w, "for {index}, {name} in enumerate({list}{start}):");
     body(w, Some(list), &[(index, Kind::Int), (name, element)]);
 }
 
 /// `for i in range(n):`
-pub(super) fn over_range(w: &mut Writer) {
+pub(super) fn over_range(w: &mut PythonWriter) {
     let index = free_name(w, &["i", "j", "k", "n", "x", "step", "index", "row", "round_number"]);
-    let bounds = match w.dice.weighted(&[35, 25, 22, 12, 6]) {
-        0 => w.dice.number().max(1).to_string(),
+    let bounds = match w.sampler.weighted(&[35, 25, 22, 12, 6]) {
+        0 => w.sampler.number().max(1).to_string(),
         1 => w.atom(Kind::Int),
         2 => match w.collection() {
             Some(name) => format!("len({name})"),
-            None => w.dice.range(2, 20).to_string(),
+            None => w.sampler.range(2, 20).to_string(),
         },
-        3 => format!("{}, {}", w.dice.below(3), w.dice.range(3, 50)),
-        _ => format!("0, {}, {}", w.dice.range(10, 100), w.dice.range(2, 5)),
+        3 => format!("{}, {}", w.sampler.below(3), w.sampler.range(3, 50)),
+        _ => format!("0, {}, {}", w.sampler.range(10, 100), w.sampler.range(2, 5)),
     };
     line!(w, "for {index} in range({bounds}):");
     body(w, None, &[(index, Kind::Int)]);
 }
 
-fn over_entries(w: &mut Writer) {
-    let (kind, value) = if w.dice.chance(60) { (Kind::Counts, Kind::Int) } else { (Kind::Texts, Kind::Str) };
+fn over_entries(w: &mut PythonWriter) {
+    let (kind, value) = if w.sampler.chance(60) { (Kind::Counts, Kind::Int) } else { (Kind::Texts, Kind::Str) };
     let dict = w.need(kind);
     let first = free_name(w, &["key", "name", "k", "word"]);
     let second = free_name(
@@ -67,15 +67,15 @@ fn over_entries(w: &mut Writer) {
     body(w, Some(dict), &[(first, Kind::Str), (second, value)]);
 }
 
-fn over_letters(w: &mut Writer) {
+fn over_letters(w: &mut PythonWriter) {
     let text = w.need(Kind::Str);
     let letter = free_name(w, &["letter", "c", "ch", "char", "symbol"]);
     line!(w, "for {letter} in {text}:");
     body(w, Some(text), &[(letter, Kind::Str)]);
 }
 
-/// The body of a loop: each loop variable is used, then perhaps another statement. It leaves alone what is looped over.
-pub(super) fn body(w: &mut Writer, source: Option<Name>, variables: &[(Name, Kind)]) {
+/// The body of a loop: each loop variable is used, then perhaps another statement. It does not change what is looped over.
+pub(super) fn body(w: &mut PythonWriter, source: Option<Name>, variables: &[(Name, Kind)]) {
     let held = source.and_then(|name| w.scope.vars.iter().position(|var| var.name == name));
     let was_fixed = held.is_some_and(|at| std::mem::replace(&mut w.scope.vars[at].fixed, true));
     w.loop_block(|w| {
@@ -87,7 +87,7 @@ pub(super) fn body(w: &mut Writer, source: Option<Name>, variables: &[(Name, Kin
                 use_value(w, name, kind);
             }
         }
-        if w.dice.chance(25) && !w.full() {
+        if w.sampler.chance(25) && !w.full() {
             w.statement();
         }
     });
@@ -97,12 +97,12 @@ pub(super) fn body(w: &mut Writer, source: Option<Name>, variables: &[(Name, Kin
 }
 
 /// A statement that reads the variable `name`.
-pub(super) fn use_value(w: &mut Writer, name: Name, kind: Kind) {
+pub(super) fn use_value(w: &mut PythonWriter, name: Name, kind: Kind) {
     w.scope.mark_used(name);
     match kind {
         Kind::Int => use_int(w, name),
         Kind::Str => use_str(w, name),
-        Kind::Float => match w.dice.below(3) {
+        Kind::Float => match w.sampler.below(3) {
             0 => line!(w, "print(round({name}, 2))"),
             1 => line!(w, "print({})", w.f_string(&[format!("{name}:.2f")])),
             _ => {
@@ -111,52 +111,52 @@ pub(super) fn use_value(w: &mut Writer, name: Name, kind: Kind) {
             }
         },
         Kind::Bool if !w.deep() => {
-            line!(w, "if {}{name}:", w.dice.pick(&["", "not "]));
+            line!(w, "if {}{name}:", w.sampler.pick(&["", "not "]));
             w.block(|w| w.branch());
         }
-        Kind::Ints | Kind::Strs | Kind::Grid | Kind::Things if !w.deep() && w.dice.chance(65) => over(w, name, kind),
+        Kind::Ints | Kind::Strs | Kind::Grid | Kind::Things if !w.deep() && w.sampler.chance(65) => over(w, name, kind),
         Kind::Ints => {
-            let value = format!("{}({name})", w.dice.pick(&["sum", "max", "min", "len"]));
+            let value = format!("{}({name})", w.sampler.pick(&["sum", "max", "min", "len"]));
             w.define_as(Kind::Int, &value);
         }
         Kind::Thing => use_thing(w, name),
-        Kind::Set | Kind::Counts | Kind::Texts | Kind::Strs if w.dice.chance(60) => w.change(name, kind),
+        Kind::Set | Kind::Counts | Kind::Texts | Kind::Strs if w.sampler.chance(60) => w.change(name, kind),
         Kind::Bool | Kind::Instance(_) => line!(w, "print({name})"),
         _ => line!(w, "print(len({name}))"),
     }
 }
 
-fn use_int(w: &mut Writer, name: Name) {
-    let way = w.dice.weighted(&[26, 20, 16, 16, 14]);
+fn use_int(w: &mut PythonWriter, name: Name) {
+    let way = w.sampler.weighted(&[26, 20, 16, 16, 14]);
     if way == 0
         && let Some(total) = w.target(Kind::Int).filter(|&total| total != name)
     {
-        line!(w, "{total} {}= {name}", w.dice.pick(&["+", "+", "-"]));
+        line!(w, "{total} {}= {name}", w.sampler.pick(&["+", "+", "-"]));
     } else if way == 1 && !w.deep() {
-        let number = w.dice.number();
-        match w.dice.below(3) {
-            0 => line!(w, "if {name} % {} == 0:", w.dice.range(2, 7)),
-            _ => line!(w, "if {name} {} {number}:", w.dice.pick(&[">", "<", "==", ">=", "!="])),
+        let number = w.sampler.number();
+        match w.sampler.below(3) {
+            0 => line!(w, "if {name} % {} == 0:", w.sampler.range(2, 7)),
+            _ => line!(w, "if {name} {} {number}:", w.sampler.pick(&[">", "<", "==", ">=", "!="])),
         }
         w.block(|w| w.branch());
     } else if way == 2
         && let Some(list) = w.target(Kind::Ints)
     {
-        line!(w, "{list}.append({name}{})", w.dice.pick(&["", "", " + 1", " * 2", " ** 2"]));
+        line!(w, "{list}.append({name}{})", w.sampler.pick(&["", "", " + 1", " * 2", " ** 2"]));
     } else if way == 3 {
-        let value = format!("{name} {} {}", w.dice.pick(&["+", "*", "-", "%", "//"]), w.dice.number().max(1));
+        let value = format!("{name} {} {}", w.sampler.pick(&["+", "*", "-", "%", "//"]), w.sampler.number().max(1));
         w.define_as(Kind::Int, &value);
     } else {
         show_value(w, name);
     }
 }
 
-fn use_str(w: &mut Writer, name: Name) {
-    let way = w.dice.weighted(&[18, 16, 14, 12, 14, 22]);
+fn use_str(w: &mut PythonWriter, name: Name) {
+    let way = w.sampler.weighted(&[18, 16, 14, 12, 14, 22]);
     if way == 0
         && let Some(list) = w.target(Kind::Strs)
     {
-        line!(w, "{list}.append({name}{})", w.dice.pick(&["", "", ".strip()", ".lower()", ".upper()"]));
+        line!(w, "{list}.append({name}{})", w.sampler.pick(&["", "", ".strip()", ".lower()", ".upper()"]));
     } else if way == 1
         && let Some(text) = w.target(Kind::Str).filter(|&text| text != name)
     {
@@ -168,15 +168,15 @@ fn use_str(w: &mut Writer, name: Name) {
     } else if way == 3
         && let Some(counts) = w.target(Kind::Counts)
     {
-        match w.dice.below(2) {
+        match w.sampler.below(2) {
             0 => line!(w, "{counts}[{name}] = {counts}.get({name}, 0) + 1"),
             _ => line!(w, "{counts}[{name}] = {}", w.expr(Kind::Int)),
         }
     } else if way == 4 && !w.deep() {
-        match w.dice.below(3) {
+        match w.sampler.below(3) {
             0 => line!(w, "if {name} == {}:", w.word()),
-            1 => line!(w, "if len({name}) {} {}:", w.dice.pick(&[">", "<", "=="]), w.dice.range(1, 12)),
-            _ => line!(w, "if {name}.{}({}):", w.dice.pick(&["startswith", "endswith"]), w.word()),
+            1 => line!(w, "if len({name}) {} {}:", w.sampler.pick(&[">", "<", "=="]), w.sampler.range(1, 12)),
+            _ => line!(w, "if {name}.{}({}):", w.sampler.pick(&["startswith", "endswith"]), w.word()),
         }
         w.block(|w| w.branch());
     } else {
@@ -184,31 +184,31 @@ fn use_str(w: &mut Writer, name: Name) {
     }
 }
 
-fn use_thing(w: &mut Writer, name: Name) {
-    let way = w.dice.weighted(&[25, 20, 20, 20, 15]);
+fn use_thing(w: &mut PythonWriter, name: Name) {
+    let way = w.sampler.weighted(&[25, 20, 20, 20, 15]);
     if way == 0
         && let Some(total) = w.target(Kind::Int)
     {
-        line!(w, "{total} += {name}.{}", w.dice.pick(w.domain.ints));
+        line!(w, "{total} += {name}.{}", w.sampler.pick(w.domain.ints));
     } else if way == 1 && !w.deep() {
-        line!(w, "if {}{name}.{}:", w.dice.pick(&["", "not "]), w.dice.pick(w.domain.flags));
+        line!(w, "if {}{name}.{}:", w.sampler.pick(&["", "not "]), w.sampler.pick(w.domain.flags));
         w.block(|w| w.branch());
     } else if way == 2
         && let Some(list) = w.target(Kind::Strs)
     {
-        line!(w, "{list}.append({name}.{})", w.dice.pick(w.domain.strs));
+        line!(w, "{list}.append({name}.{})", w.sampler.pick(w.domain.strs));
     } else if way == 3 {
-        line!(w, "{name}.{} = {}", w.dice.pick(w.domain.ints), w.expr(Kind::Int));
+        line!(w, "{name}.{} = {}", w.sampler.pick(w.domain.ints), w.expr(Kind::Int));
     } else {
-        line!(w, "print({name}.{})", w.dice.pick(w.domain.strs));
+        line!(w, "print({name}.{})", w.sampler.pick(w.domain.strs));
     }
 }
 
-/// Reads the variables from number `known` on that nothing has read, as far as the block goes on here.
-pub(super) fn settle(w: &mut Writer, known: usize) {
+/// Reads the variables from number `known` that nothing has read, unless the block has ended.
+pub(super) fn settle(w: &mut PythonWriter, known: usize) {
     for at in known..w.scope.vars.len() {
         let var = w.scope.vars[at];
-        if !var.used && !var.fixed && !w.left() && w.dice.chance(80) {
+        if !var.used && !var.fixed && !w.ended() && w.sampler.chance(80) {
             w.scope.mark_used(var.name);
             read(w, var.name, var.kind);
         }
@@ -216,7 +216,7 @@ pub(super) fn settle(w: &mut Writer, known: usize) {
 }
 
 /// One line that reads `name` and defines nothing.
-fn read(w: &mut Writer, name: Name, kind: Kind) {
+fn read(w: &mut PythonWriter, name: Name, kind: Kind) {
     let list = match kind {
         Kind::Int => w.target(Kind::Ints),
         Kind::Str => w.target(Kind::Strs),
@@ -224,7 +224,7 @@ fn read(w: &mut Writer, name: Name, kind: Kind) {
         _ => None,
     };
     let total = if kind == Kind::Int { w.target(Kind::Int).filter(|&total| total != name) } else { None };
-    match (list, total, w.dice.below(3)) {
+    match (list, total, w.sampler.below(3)) {
         (Some(list), _, 0..2) => line!(w, "{list}.append({name})"),
         (_, Some(total), 0..2) => line!(w, "{total} += {name}"),
         (_, _, 0) if matches!(kind, Kind::Ints | Kind::Strs | Kind::Set | Kind::Counts) => {
@@ -235,8 +235,8 @@ fn read(w: &mut Writer, name: Name, kind: Kind) {
     }
 }
 
-fn show_value(w: &mut Writer, name: Name) {
-    match w.dice.below(3) {
+fn show_value(w: &mut PythonWriter, name: Name) {
+    match w.sampler.below(3) {
         0 => line!(w, "print({name})"),
         1 => line!(w, "print({}, {name})", w.text()),
         _ => line!(w, "print({})", w.f_string(&[name.to_string()])),
@@ -244,9 +244,9 @@ fn show_value(w: &mut Writer, name: Name) {
 }
 
 /// Some list in scope, or a new one.
-pub(super) fn some_list(w: &mut Writer) -> (Name, Kind) {
+pub(super) fn some_list(w: &mut PythonWriter) -> (Name, Kind) {
     let kinds = [Kind::Strs, Kind::Ints, Kind::Things, Kind::Grid];
-    let start = w.dice.weighted(&[35, 35, 20, 10]);
+    let start = w.sampler.weighted(&[35, 35, 20, 10]);
     for i in 0..kinds.len() {
         let kind = kinds[(start + i) % kinds.len()];
         if let Some(name) = w.var(kind) {
@@ -258,7 +258,7 @@ pub(super) fn some_list(w: &mut Writer) -> (Name, Kind) {
 }
 
 /// A name for an element of the list, and the element's kind.
-pub(super) fn loop_name(w: &mut Writer, list: Name, kind: Kind) -> (Name, Kind) {
+pub(super) fn loop_name(w: &mut PythonWriter, list: Name, kind: Kind) -> (Name, Kind) {
     let element = match kind {
         Kind::Ints => Kind::Int,
         Kind::Grid => Kind::Ints,
@@ -267,15 +267,15 @@ pub(super) fn loop_name(w: &mut Writer, list: Name, kind: Kind) -> (Name, Kind) 
     };
     let singular = if kind == Kind::Things { w.element(list) } else { element_name(list, "item") };
     let name = Name::plain(singular);
-    if w.dice.chance(75) && !w.scope.knows(name) {
+    if w.sampler.chance(75) && !w.scope.knows(name) {
         return (name, element);
     }
     (free_name(w, spare_element(kind)), element)
 }
 
 /// One of `names` that nothing in scope has; if all are taken, a longer form of one.
-pub(super) fn free_name(w: &mut Writer, names: &[&'static str]) -> Name {
-    let start = w.dice.below(names.len());
+pub(super) fn free_name(w: &mut PythonWriter, names: &[&'static str]) -> Name {
+    let start = w.sampler.below(names.len());
     let free =
         (0..names.len()).map(|i| Name::plain(names[(start + i) % names.len()])).find(|&name| !w.scope.knows(name));
     free.unwrap_or(Name::joined("other_", names[start]))

@@ -1,4 +1,4 @@
-//! What a program has defined so far: variables and functions by kind.
+//! The variables and functions that a program has defined so far, by kind.
 
 use std::fmt;
 
@@ -47,16 +47,16 @@ pub(super) enum Kind {
     Counts,
     /// A dict from strings to strings.
     Texts,
-    /// A thing of the document's domain, with the domain's attributes.
+    /// An object of the document's domain, with the domain's attributes.
     Thing,
-    /// A list of such things.
+    /// A list of such objects.
     Things,
     /// An instance of the document's class of that number.
     Instance(u8),
 }
 
 impl Kind {
-    /// How a type hint spells it.
+    /// Its type hint.
     pub(super) fn hint(self) -> &'static str {
         match self {
             Kind::Int => "int",
@@ -143,7 +143,7 @@ impl Scope {
         self.bring(Var { name, kind, used: false, fixed: false });
     }
 
-    /// Brings a variable into scope that the program shall not assign to.
+    /// Brings a variable into scope that the program must not assign to.
     pub(super) fn declare_fixed(&mut self, name: Name, kind: Kind) {
         self.bring(Var { name, kind, used: false, fixed: true });
     }
@@ -155,7 +155,7 @@ impl Scope {
         }
     }
 
-    /// Notes that a variable was read.
+    /// Records that a variable was read.
     pub(super) fn mark_used(&mut self, name: Name) {
         if let Some(var) = self.vars.iter_mut().find(|var| var.name == name) {
             var.used = true;

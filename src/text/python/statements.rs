@@ -2,7 +2,7 @@
 
 use super::scope::{Kind, Name};
 use super::words;
-use super::writer::{Writer, line};
+use super::writer::{PythonWriter, line};
 use super::{extras, idioms, loops};
 
 /// How many statements in a hundred are one of the task idioms.
@@ -24,10 +24,10 @@ const DEFINED: [Kind; 12] = [
     Kind::Grid,
 ];
 
-impl Writer {
+impl PythonWriter {
     /// Between `low` and `high` statements, fewer when the document is full.
     pub(super) fn statements(&mut self, low: usize, high: usize) {
-        for done in 0..self.dice.range(low, high) {
+        for done in 0..self.sampler.range(low, high) {
             if done > 0 && self.full() {
                 break;
             }
@@ -37,7 +37,7 @@ impl Writer {
 
     /// One statement that fits here.
     pub(super) fn statement(&mut self) {
-        if !self.deep() && self.dice.chance(IDIOM_SHARE) {
+        if !self.deep() && self.sampler.chance(IDIOM_SHARE) {
             idioms::some(self);
         } else {
             self.ordinary();
@@ -45,9 +45,9 @@ impl Writer {
     }
 
     fn ordinary(&mut self) {
-        match self.dice.weighted(&[22, 16, 16, 10, 10, 8, 4, 2, 4, 5, 3, 5, 7]) {
+        match self.sampler.weighted(&[22, 16, 16, 10, 10, 8, 4, 2, 4, 5, 3, 5, 7]) {
             0 => {
-                let kind = self.dice.pick(&DEFINED);
+                let kind = self.sampler.pick(&DEFINED);
                 self.define(kind);
             }
             1 => self.update(),
@@ -71,7 +71,7 @@ impl Writer {
     /// A new variable of that kind, defined by an expression.
     pub(super) fn define(&mut self, kind: Kind) -> Name {
         let name = self.fresh(kind);
-        let value = if self.dice.chance(45) { self.literal(kind) } else { self.expr(kind) };
+        let value = if self.sampler.chance(45) { self.literal(kind) } else { self.expr(kind) };
         line!(self, "{name} = {value}");
         self.scope.declare(name, kind);
         name
@@ -93,7 +93,7 @@ impl Writer {
         }
     }
 
-    /// As [`Writer::need`], a variable that may be assigned to.
+    /// As [`PythonWriter::need`], a variable that may be assigned to.
     pub(super) fn need_target(&mut self, kind: Kind) -> Name {
         match self.target(kind) {
             Some(name) => name,
@@ -101,9 +101,9 @@ impl Writer {
         }
     }
 
-    /// Changes some variable in the way of its kind.
+    /// Changes some variable.
     pub(super) fn update(&mut self) {
-        let kind = self.dice.pick(&DEFINED);
+        let kind = self.sampler.pick(&DEFINED);
         match self.target(kind) {
             Some(name) => self.change(name, kind),
             None => {
@@ -112,44 +112,52 @@ impl Writer {
         }
     }
 
-    /// Changes the variable `name` in the way of its kind.
+    /// Changes the variable `name` as its kind allows.
     pub(super) fn change(&mut self, name: Name, kind: Kind) {
         match kind {
-            Kind::Int => match self.dice.below(4) {
+            Kind::Int => match self.sampler.below(4) {
                 0 => line!(self, "{name} = {}", self.expr(Kind::Int)),
-                _ => line!(self, "{name} {}= {}", self.dice.pick(&["+", "+", "-", "*"]), self.dice.number().max(1)),
+                _ => {
+                    line!(self, "{name} {}= {}", self.sampler.pick(&["+", "+", "-", "*"]), self.sampler.number().max(1))
+                }
             },
-            Kind::Float => line!(self, "{name} {}= {}", self.dice.pick(&["+", "*", "-"]), self.fraction()),
-            Kind::Str => match self.dice.below(3) {
-                0 => line!(self, "{name} = {name}.{}()", self.dice.pick(&["strip", "lower", "upper", "title"])),
+            Kind::Float => line!(self, "{name} {}= {}", self.sampler.pick(&["+", "*", "-"]), self.fraction()),
+            Kind::Str => match self.sampler.below(3) {
+                0 => line!(self, "{name} = {name}.{}()", self.sampler.pick(&["strip", "lower", "upper", "title"])),
                 _ => line!(self, "{name} += {}", self.atom(Kind::Str)),
             },
-            Kind::Bool => line!(self, "{name} = {}", self.dice.pick(&["True", "False", "True"])),
-            Kind::Ints => match self.dice.below(6) {
-                0 => line!(self, "{name}.{}()", self.dice.pick(&["sort", "reverse", "pop"])),
-                1 => line!(self, "{name}[{}] = {}", self.dice.below(3), self.atom(Kind::Int)),
+            Kind::Bool => line!(self, "{name} = {}", self.sampler.pick(&["True", "False", "True"])),
+            Kind::Ints => match self.sampler.below(6) {
+                0 => line!(self, "{name}.{}()", self.sampler.pick(&["sort", "reverse", "pop"])),
+                1 => line!(self, "{name}[{}] = {}", self.sampler.below(3), self.atom(Kind::Int)),
                 _ => line!(self, "{name}.append({})", self.expr(Kind::Int)),
             },
-            Kind::Strs => match self.dice.below(6) {
-                0 => line!(self, "{name}.{}()", self.dice.pick(&["sort", "reverse", "pop"])),
+            Kind::Strs => match self.sampler.below(6) {
+                0 => line!(self, "{name}.{}()", self.sampler.pick(&["sort", "reverse", "pop"])),
                 1 => line!(self, "{name}.extend([{}])", self.words(1, 3).join(", ")),
                 _ => line!(self, "{name}.append({})", self.atom(Kind::Str)),
             },
-            Kind::Grid => match self.dice.below(2) {
+            Kind::Grid => match self.sampler.below(2) {
                 0 => line!(self, "{name}.append([{}])", self.numbers(1, 4)),
-                _ => line!(self, "{name}[{}][{}] = {}", self.dice.below(3), self.dice.below(3), self.atom(Kind::Int)),
+                _ => line!(
+                    self,
+                    "{name}[{}][{}] = {}",
+                    self.sampler.below(3),
+                    self.sampler.below(3),
+                    self.atom(Kind::Int)
+                ),
             },
-            Kind::Set => match self.dice.below(6) {
+            Kind::Set => match self.sampler.below(6) {
                 0 => line!(self, "{name}.discard({})", self.atom(Kind::Str)),
                 1 => line!(self, "{name}.update([{}])", self.words(1, 3).join(", ")),
                 _ => line!(self, "{name}.add({})", self.atom(Kind::Str)),
             },
-            Kind::Counts => match self.dice.below(3) {
-                0 => line!(self, "{name}[{}] += {}", self.word(), self.dice.range(1, 9)),
+            Kind::Counts => match self.sampler.below(3) {
+                0 => line!(self, "{name}[{}] += {}", self.word(), self.sampler.range(1, 9)),
                 _ => line!(self, "{name}[{}] = {}", self.atom(Kind::Str), self.atom(Kind::Int)),
             },
             Kind::Texts => line!(self, "{name}[{}] = {}", self.word(), self.atom(Kind::Str)),
-            Kind::Thing => line!(self, "{name}.{} = {}", self.dice.pick(self.domain.ints), self.atom(Kind::Int)),
+            Kind::Thing => line!(self, "{name}.{} = {}", self.sampler.pick(self.domain.ints), self.atom(Kind::Int)),
             Kind::Things => line!(self, "{name}.reverse()"),
             Kind::Instance(_) => line!(self, "print({name})"),
         }
@@ -157,11 +165,11 @@ impl Writer {
 
     /// A print call.
     pub(super) fn show(&mut self) {
-        match self.dice.weighted(&[26, 24, 20, 12, 10]) {
+        match self.sampler.weighted(&[26, 24, 20, 12, 10]) {
             0 => line!(self, "print({})", self.text()),
             1 => match self.showable() {
                 Some(first) => {
-                    let second = if self.dice.chance(35) { self.showable() } else { None };
+                    let second = if self.sampler.chance(35) { self.showable() } else { None };
                     let parts: Vec<String> = [Some(first), second].into_iter().flatten().collect();
                     line!(self, "print({})", self.f_string(&parts));
                 }
@@ -172,11 +180,11 @@ impl Writer {
                 None => line!(self, "print({})", self.atom(Kind::Int)),
             },
             3 => {
-                let kind = self.dice.pick(&[Kind::Int, Kind::Str, Kind::Float]);
+                let kind = self.sampler.pick(&[Kind::Int, Kind::Str, Kind::Float]);
                 line!(self, "print({}, {})", self.text(), self.atom(kind));
             }
             _ => {
-                let kind = self.dice.pick(&[Kind::Int, Kind::Str, Kind::Ints]);
+                let kind = self.sampler.pick(&[Kind::Int, Kind::Str, Kind::Ints]);
                 line!(self, "print({})", self.expr(kind));
             }
         }
@@ -186,11 +194,11 @@ impl Writer {
     pub(super) fn if_statement(&mut self) {
         line!(self, "if {}:", self.condition());
         self.block(|w| w.branch());
-        if self.dice.chance(18) {
+        if self.sampler.chance(18) {
             line!(self, "elif {}:", self.condition());
             self.block(|w| w.branch());
         }
-        if self.dice.chance(35) {
+        if self.sampler.chance(35) {
             self.line("else:");
             self.block(|w| w.branch());
         }
@@ -198,7 +206,7 @@ impl Writer {
 
     /// A statement or two, as under a condition.
     pub(super) fn branch(&mut self) {
-        match self.dice.weighted(&[30, 30, 20, 20]) {
+        match self.sampler.weighted(&[30, 30, 20, 20]) {
             0 => self.update(),
             1 => self.show(),
             2 => self.leave(),
@@ -206,15 +214,15 @@ impl Writer {
         }
     }
 
-    /// Leaves the loop or the function, in the way that fits here; at module level, goes on.
+    /// Leaves the loop or the function; at module level, writes another statement.
     pub(super) fn leave(&mut self) {
-        if self.loops > 0 && self.dice.chance(60) {
+        if self.loops > 0 && self.sampler.chance(60) {
             line!(self, "if {}:", self.condition());
             self.block(|w| {
-                let word = w.dice.pick(&["continue", "break"]);
+                let word = w.sampler.pick(&["continue", "break"]);
                 w.line(word);
             });
-        } else if self.returns.is_some() && self.dice.chance(40) {
+        } else if self.returns.is_some() && self.sampler.chance(40) {
             self.raise_if();
         } else if let Some(returned) = self.returns {
             line!(self, "if {}:", self.condition());
@@ -231,22 +239,22 @@ impl Writer {
     pub(super) fn raise_if(&mut self) {
         line!(self, "if {}:", self.condition());
         self.block(|w| {
-            let error = w.dice.pick(&["ValueError", "ValueError", "TypeError", "KeyError", "RuntimeError"]);
+            let error = w.sampler.pick(&["ValueError", "ValueError", "TypeError", "KeyError", "RuntimeError"]);
             line!(w, "raise {error}({})", w.text());
         });
     }
 
     /// A call of a function that returns nothing, or of a method; else an update.
     fn procedure_call(&mut self) {
-        if let Some(class) = self.dice.below(self.scope.classes.len() + 1).checked_sub(1)
+        if let Some(class) = self.sampler.below(self.scope.classes.len() + 1).checked_sub(1)
             && let Some(name) = self.var(Kind::Instance(class as u8))
             && !self.scope.classes[class].methods.is_empty()
         {
-            let number = self.dice.below(self.scope.classes[class].methods.len());
+            let number = self.sampler.below(self.scope.classes[class].methods.len());
             let method = self.scope.classes[class].methods[number].clone();
             let call = self.call(&method);
             match method.returns {
-                Some(kind) if self.dice.chance(60) => {
+                Some(kind) if self.sampler.chance(60) => {
                     let result = self.fresh(kind);
                     line!(self, "{result} = {name}.{call}");
                     self.scope.declare(result, kind);
@@ -261,15 +269,15 @@ impl Writer {
         if silent.is_empty() {
             self.update();
         } else {
-            let function = self.scope.functions[self.dice.pick(&silent)].clone();
+            let function = self.scope.functions[self.sampler.pick(&silent)].clone();
             let call = self.call(&function);
             self.line(&call);
         }
     }
 
-    /// Something that may fail, and what happens then.
+    /// A `try` statement.
     fn try_statement(&mut self) {
-        let error = match self.dice.below(3) {
+        let error = match self.sampler.below(3) {
             0 => {
                 let (target, text) = (self.need_target(Kind::Int), self.need(Kind::Str));
                 self.line("try:");
@@ -285,13 +293,13 @@ impl Writer {
             _ => {
                 self.line("try:");
                 self.block(|w| w.statements(1, 2));
-                self.dice.pick(&["ValueError", "Exception", "TypeError", "ZeroDivisionError"])
+                self.sampler.pick(&["ValueError", "Exception", "TypeError", "ZeroDivisionError"])
             }
         };
-        if self.dice.chance(45) {
+        if self.sampler.chance(45) {
             line!(self, "except {error} as error:");
             self.block(|w| {
-                if w.dice.chance(50) {
+                if w.sampler.chance(50) {
                     w.line("print(error)");
                 } else {
                     line!(w, "print({}, error)", w.text());
@@ -301,7 +309,7 @@ impl Writer {
             line!(self, "except {error}:");
             self.block(|w| w.branch());
         }
-        if self.dice.chance(15) {
+        if self.sampler.chance(15) {
             self.line("finally:");
             self.block(|w| w.show());
         }
@@ -315,7 +323,7 @@ impl Writer {
 
     /// Two variables defined at once.
     fn pair(&mut self) {
-        let kind = self.dice.pick(&[Kind::Int, Kind::Int, Kind::Str]);
+        let kind = self.sampler.pick(&[Kind::Int, Kind::Int, Kind::Str]);
         let first = self.fresh(kind);
         let second = self.fresh(kind);
         if first == second {
@@ -328,9 +336,9 @@ impl Writer {
 
     /// A constant at the top of the document.
     pub(super) fn constant(&mut self) {
-        let name = Name::plain(self.dice.pick(words::CONSTANTS));
+        let name = Name::plain(self.sampler.pick(words::CONSTANTS));
         if !self.scope.knows(name) {
-            line!(self, "{name} = {}", self.dice.number());
+            line!(self, "{name} = {}", self.sampler.number());
             self.scope.declare_fixed(name, Kind::Int);
         }
     }

@@ -1,5 +1,10 @@
 //! Word lists: what programs talk about.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
 /// One subject area. A document keeps to one, so that its names belong together.
 pub(crate) struct Domain {
     /// Things, singular and plural.
@@ -20,246 +25,36 @@ pub(crate) struct Domain {
     pub(crate) labels: &'static [&'static str],
 }
 
-pub(crate) const DOMAINS: [Domain; 14] = [
-    Domain {
-        things: &[
-            ("order", "orders"),
-            ("item", "items"),
-            ("product", "products"),
-            ("customer", "customers"),
-            ("cart", "carts"),
-        ],
-        classes: &["Order", "Product", "ShoppingCart", "Customer", "Invoice"],
-        ints: &["quantity", "stock", "discount", "number"],
-        floats: &["price", "tax", "total_price"],
-        strs: &["name", "category", "address", "currency"],
-        flags: &["paid", "shipped", "available"],
-        verbs: &["ship_", "order_", "return_", "price_"],
-        labels: &["apple", "bread", "milk", "cheese", "coffee", "tea", "sugar", "rice", "honey", "butter", "lemon"],
-    },
-    Domain {
-        things: &[
-            ("player", "players"),
-            ("enemy", "enemies"),
-            ("level", "levels"),
-            ("weapon", "weapons"),
-            ("quest", "quests"),
-        ],
-        classes: &["Player", "Enemy", "Game", "Weapon", "Level"],
-        ints: &["health", "score", "damage", "armor", "lives", "x", "y"],
-        floats: &["speed", "luck"],
-        strs: &["name", "title", "team", "color"],
-        flags: &["alive", "visible", "ready"],
-        verbs: &["attack_", "heal_", "move_", "spawn_"],
-        labels: &[
-            "sword", "shield", "potion", "dragon", "castle", "forest", "knight", "wizard", "arrow", "gold", "north",
-        ],
-    },
-    Domain {
-        things: &[
-            ("account", "accounts"),
-            ("payment", "payments"),
-            ("transfer", "transfers"),
-            ("loan", "loans"),
-            ("bank", "banks"),
-        ],
-        classes: &["Account", "Payment", "Bank", "Transaction", "Loan"],
-        ints: &["balance", "amount", "number", "limit"],
-        floats: &["rate", "interest", "fee"],
-        strs: &["owner", "currency", "branch", "status"],
-        flags: &["locked", "approved", "closed"],
-        verbs: &["deposit_", "send_", "approve_", "close_"],
-        labels: &[
-            "savings", "checking", "credit", "debit", "pending", "dollar", "euro", "salary", "rent", "refund", "cash",
-        ],
-    },
-    Domain {
-        things: &[
-            ("student", "students"),
-            ("teacher", "teachers"),
-            ("course", "courses"),
-            ("grade", "grades"),
-            ("exam", "exams"),
-        ],
-        classes: &["Student", "Teacher", "Course", "School", "Exam"],
-        ints: &["age", "year", "points", "room"],
-        floats: &["average", "weight"],
-        strs: &["name", "subject", "email", "school"],
-        flags: &["passed", "enrolled", "present"],
-        verbs: &["grade_", "enroll_", "teach_", "rank_"],
-        labels: &[
-            "math", "physics", "history", "music", "english", "biology", "alice", "bob", "carol", "david", "emma",
-        ],
-    },
-    Domain {
-        things: &[
-            ("book", "books"),
-            ("author", "authors"),
-            ("page", "pages"),
-            ("reader", "readers"),
-            ("library", "libraries"),
-        ],
-        classes: &["Book", "Author", "Library", "Reader", "Shelf"],
-        ints: &["pages", "year", "copies", "edition"],
-        floats: &["rating", "price"],
-        strs: &["title", "author", "genre", "language"],
-        flags: &["borrowed", "available", "signed"],
-        verbs: &["borrow_", "lend_", "read_", "sort_"],
-        labels: &[
-            "novel", "poem", "story", "drama", "mystery", "science", "travel", "garden", "winter", "ocean", "river",
-        ],
-    },
-    Domain {
-        things: &[
-            ("city", "cities"),
-            ("station", "stations"),
-            ("reading", "readings"),
-            ("region", "regions"),
-            ("storm", "storms"),
-        ],
-        classes: &["Station", "Forecast", "City", "Sensor", "Reading"],
-        ints: &["humidity", "pressure", "altitude", "hour"],
-        floats: &["temperature", "wind", "rainfall"],
-        strs: &["city", "country", "unit", "label"],
-        flags: &["sunny", "online", "raining"],
-        verbs: &["measure_", "convert_", "record_", "predict_"],
-        labels: &["rain", "snow", "cloud", "sun", "fog", "paris", "london", "tokyo", "oslo", "lima", "monday"],
-    },
-    Domain {
-        things: &[
-            ("node", "nodes"),
-            ("edge", "edges"),
-            ("path", "paths"),
-            ("neighbor", "neighbors"),
-            ("tree", "trees"),
-        ],
-        classes: &["Node", "Graph", "Tree", "Queue", "Stack"],
-        ints: &["value", "depth", "degree", "key", "distance"],
-        floats: &["weight", "cost"],
-        strs: &["label", "name", "color"],
-        flags: &["visited", "leaf", "directed"],
-        verbs: &["visit_", "connect_", "search_", "remove_"],
-        labels: &["root", "left", "right", "start", "end", "parent", "child", "leaf", "red", "black", "goal"],
-    },
-    Domain {
-        things: &[
-            ("request", "requests"),
-            ("server", "servers"),
-            ("user", "users"),
-            ("session", "sessions"),
-            ("packet", "packets"),
-        ],
-        classes: &["Server", "Client", "Request", "Session", "Response"],
-        ints: &["port", "timeout", "retries", "status", "size"],
-        floats: &["delay", "load"],
-        strs: &["host", "url", "token", "method", "body"],
-        flags: &["connected", "secure", "active"],
-        verbs: &["send_", "fetch_", "connect_", "handle_"],
-        labels: &[
-            "localhost",
-            "admin",
-            "guest",
-            "login",
-            "logout",
-            "home",
-            "index",
-            "error",
-            "ping",
-            "upload",
-            "cache",
-        ],
-    },
-    Domain {
-        things: &[
-            ("word", "words"),
-            ("line", "lines"),
-            ("token", "tokens"),
-            ("letter", "letters"),
-            ("document", "documents"),
-        ],
-        classes: &["Parser", "Document", "Tokenizer", "Editor", "Word"],
-        ints: &["length", "position", "count", "start", "end"],
-        floats: &["score", "frequency"],
-        strs: &["text", "language", "prefix", "suffix"],
-        flags: &["upper", "empty", "quoted"],
-        verbs: &["parse_", "split_", "clean_", "replace_"],
-        labels: &["hello", "world", "comma", "space", "title", "noun", "verb", "the", "quick", "brown", "fox"],
-    },
-    Domain {
-        things: &[
-            ("recipe", "recipes"),
-            ("meal", "meals"),
-            ("guest", "guests"),
-            ("table", "tables"),
-            ("dish", "dishes"),
-        ],
-        classes: &["Recipe", "Kitchen", "Restaurant", "Menu", "Dish"],
-        ints: &["servings", "minutes", "calories", "seats"],
-        floats: &["price", "rating"],
-        strs: &["name", "chef", "cuisine", "taste"],
-        flags: &["vegan", "spicy", "served"],
-        verbs: &["cook_", "serve_", "taste_", "book_"],
-        labels: &["soup", "salad", "pasta", "pizza", "onion", "garlic", "pepper", "salt", "flour", "egg", "lunch"],
-    },
-    Domain {
-        things: &[("car", "cars"), ("driver", "drivers"), ("trip", "trips"), ("truck", "trucks"), ("wheel", "wheels")],
-        classes: &["Car", "Vehicle", "Garage", "Engine", "Driver"],
-        ints: &["year", "doors", "mileage", "gear"],
-        floats: &["speed", "fuel", "distance"],
-        strs: &["brand", "model", "color", "plate"],
-        flags: &["running", "electric", "parked"],
-        verbs: &["drive_", "park_", "repair_", "start_"],
-        labels: &["ford", "tesla", "fiat", "volvo", "blue", "white", "silver", "diesel", "brake", "road", "bridge"],
-    },
-    Domain {
-        things: &[
-            ("song", "songs"),
-            ("artist", "artists"),
-            ("album", "albums"),
-            ("track", "tracks"),
-            ("playlist", "playlists"),
-        ],
-        classes: &["Song", "Album", "Playlist", "Artist", "Concert"],
-        ints: &["duration", "plays", "volume", "tempo"],
-        floats: &["rating", "pitch"],
-        strs: &["title", "artist", "genre", "mood"],
-        flags: &["playing", "liked", "muted"],
-        verbs: &["play_", "skip_", "mix_", "shuffle_"],
-        labels: &["jazz", "rock", "blues", "piano", "guitar", "drums", "violin", "summer", "night", "dance", "slow"],
-    },
-    Domain {
-        things: &[
-            ("task", "tasks"),
-            ("worker", "workers"),
-            ("project", "projects"),
-            ("event", "events"),
-            ("job", "jobs"),
-        ],
-        classes: &["Task", "Worker", "Scheduler", "Project", "Event"],
-        ints: &["priority", "hours", "progress", "level"],
-        floats: &["budget", "estimate"],
-        strs: &["name", "status", "owner", "description"],
-        flags: &["done", "urgent", "blocked"],
-        verbs: &["assign_", "finish_", "schedule_", "run_"],
-        labels: &["open", "closed", "review", "design", "test", "deploy", "backlog", "friday", "today", "high", "low"],
-    },
-    Domain {
-        things: &[
-            ("point", "points"),
-            ("shape", "shapes"),
-            ("vector", "vectors"),
-            ("pixel", "pixels"),
-            ("circle", "circles"),
-        ],
-        classes: &["Point", "Shape", "Vector", "Canvas", "Rectangle"],
-        ints: &["x", "y", "width", "height", "sides"],
-        floats: &["radius", "angle", "scale"],
-        strs: &["color", "name", "label"],
-        flags: &["filled", "closed", "hidden"],
-        verbs: &["draw_", "rotate_", "scale_", "move_"],
-        labels: &["square", "circle", "line", "green", "red", "blue", "top", "bottom", "center", "grid", "border"],
-    },
-];
+/// All subject areas, from `words.toml`.
+pub(crate) static DOMAINS: LazyLock<Vec<Domain>> = LazyLock::new(|| {
+    let areas: Areas = toml::from_str(include_str!("words.toml")).unwrap_or_default();
+    areas.domain.iter().map(Domain::new).collect()
+});
+
+#[derive(Default, Deserialize)]
+struct Areas {
+    domain: Vec<HashMap<String, String>>,
+}
+
+impl Domain {
+    fn new(area: &HashMap<String, String>) -> Self {
+        let words = |key: &str| -> Vec<&'static str> {
+            let text: &'static str = area.get(key).cloned().unwrap_or_default().leak();
+            text.split(' ').collect()
+        };
+        let list = |key: &str| -> &'static [&'static str] { words(key).leak() };
+        Self {
+            things: words("things").as_chunks().0.iter().map(|&[one, many]| (one, many)).collect::<Vec<_>>().leak(),
+            classes: list("classes"),
+            ints: list("ints"),
+            floats: list("floats"),
+            strs: list("strs"),
+            flags: list("flags"),
+            verbs: list("verbs"),
+            labels: list("labels"),
+        }
+    }
+}
 
 pub(crate) const INTS: &[&str] = &[
     "count", "total", "index", "size", "limit", "n", "m", "x", "y", "step", "offset", "width", "height", "depth",

@@ -1,7 +1,7 @@
-//! The writer: the text so far, where we are in it, and names in scope.
+//! The text so far, the current position in it, and the names in scope.
 
-use super::dice::Dice;
 use super::loops;
+use super::sampler::Sampler;
 use super::scope::{Kind, Name, Scope};
 use super::words::{self, Domain};
 
@@ -14,45 +14,45 @@ macro_rules! line {
 }
 pub(super) use line;
 
-/// How deep statements may nest, in units of indentation.
+/// The deepest nesting of statements, in units of indentation.
 const DEEPEST: usize = 4;
 
 /// A program being written.
-pub(super) struct Writer {
-    pub(super) dice: Dice,
+pub(super) struct PythonWriter {
+    pub(super) sampler: Sampler,
     pub(super) scope: Scope,
-    /// What this document is about.
+    /// The subject area of this document.
     pub(super) domain: &'static Domain,
     /// Type hints on parameters.
     pub(super) hints: bool,
     /// Inside a function: what it returns (`Some(None)`: nothing).
     pub(super) returns: Option<Option<Kind>>,
-    /// How many loops surround the current line within the function.
+    /// The number of loops around the current line in the function.
     pub(super) loops: usize,
     /// The quote character of the current line.
     quote: char,
-    /// Whether the last line left its block, so that nothing may follow it there.
-    left: bool,
+    /// Whether the last line ended its block, as `return` does.
+    ended: bool,
     out: String,
     indent: usize,
     limit: usize,
     imports: Vec<&'static str>,
 }
 
-impl Writer {
+impl PythonWriter {
     /// An empty program that should stop growing at about `limit` bytes.
-    pub(super) fn new(mut dice: Dice, limit: usize) -> Self {
-        let domain = &words::DOMAINS[dice.below(words::DOMAINS.len())];
-        let hints = dice.chance(20);
-        Writer {
-            dice,
+    pub(super) fn new(mut sampler: Sampler, limit: usize) -> Self {
+        let domain = &words::DOMAINS[sampler.below(words::DOMAINS.len())];
+        let hints = sampler.chance(20);
+        PythonWriter {
+            sampler,
             scope: Scope::default(),
             domain,
             hints,
             returns: None,
             loops: 0,
             quote: '"',
-            left: false,
+            ended: false,
             out: String::with_capacity(limit + 512),
             indent: 0,
             limit,
@@ -76,9 +76,9 @@ impl Writer {
         self.out.len() >= self.limit
     }
 
-    /// Whether the last line left its block.
-    pub(super) fn left(&self) -> bool {
-        self.left
+    /// Whether the last line ended its block.
+    pub(super) fn ended(&self) -> bool {
+        self.ended
     }
 
     /// Units of indentation at the current line.
@@ -86,7 +86,7 @@ impl Writer {
         self.indent
     }
 
-    /// Whether there is no more room for a nested block.
+    /// Whether blocks must not nest deeper.
     pub(super) fn deep(&self) -> bool {
         self.indent >= DEEPEST || self.full()
     }
@@ -96,8 +96,8 @@ impl Writer {
         self.out.push_str(&"                                "[..4 * self.indent.min(8)]);
         self.out.push_str(text);
         self.out.push('\n');
-        self.left = ["return", "break", "continue", "raise"].iter().any(|word| text.starts_with(word));
-        self.quote = if self.dice.chance(50) { '"' } else { '\'' };
+        self.ended = ["return", "break", "continue", "raise"].iter().any(|word| text.starts_with(word));
+        self.quote = if self.sampler.chance(50) { '"' } else { '\'' };
     }
 
     /// Writes empty lines.
@@ -107,9 +107,9 @@ impl Writer {
         }
     }
 
-    /// Writes `body` one step further in; what it defines is read there if nothing did, and forgotten afterwards. An empty
-    /// body becomes `pass`.
-    pub(super) fn block(&mut self, body: impl FnOnce(&mut Writer)) {
+    /// Writes `body` one level deeper. Reads the variables defined there that nothing has read, and forgets them
+    /// afterwards. An empty body becomes `pass`.
+    pub(super) fn block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         let known = self.scope.vars.len();
         self.open_block(|w| {
             body(w);
@@ -118,8 +118,8 @@ impl Writer {
         self.scope.vars.truncate(known);
     }
 
-    /// As [`Writer::block`], but what it defines stays known: for blocks that always run.
-    pub(super) fn open_block(&mut self, body: impl FnOnce(&mut Writer)) {
+    /// As [`PythonWriter::block`], but what it defines stays known: for blocks that always run.
+    pub(super) fn open_block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         let start = self.out.len();
         self.indent += 1;
         body(self);
@@ -127,17 +127,17 @@ impl Writer {
             self.line("pass");
         }
         self.indent -= 1;
-        self.left = false;
+        self.ended = false;
     }
 
-    /// As [`Writer::block`], inside a loop.
-    pub(super) fn loop_block(&mut self, body: impl FnOnce(&mut Writer)) {
+    /// As [`PythonWriter::block`], inside a loop.
+    pub(super) fn loop_block(&mut self, body: impl FnOnce(&mut PythonWriter)) {
         self.loops += 1;
         self.block(body);
         self.loops -= 1;
     }
 
-    /// A line break inside a literal, `more` steps further in than the line it is on.
+    /// A line break inside a literal, `more` levels deeper than the line it is on.
     pub(super) fn break_at(&self, more: usize) -> String {
         format!("\n{}", " ".repeat(4 * (self.indent + more)))
     }
@@ -151,7 +151,7 @@ impl Writer {
         literal
     }
 
-    /// Notes that the program needs this import line.
+    /// Adds an import line.
     pub(super) fn import(&mut self, import: &'static str) {
         if !self.imports.contains(&import) {
             self.imports.push(import);
@@ -163,7 +163,7 @@ impl Writer {
         self.choose(kind, false)
     }
 
-    /// As [`Writer::var`], but one that the program may assign to.
+    /// As [`PythonWriter::var`], but one that the program may assign to.
     pub(super) fn target(&mut self, kind: Kind) -> Option<Name> {
         self.choose(kind, true)
     }
@@ -174,8 +174,8 @@ impl Writer {
         if count == 0 {
             return None;
         }
-        let index = self.dice.below(count);
-        let fresh = self.dice.chance(60);
+        let index = self.sampler.below(count);
+        let fresh = self.sampler.chance(60);
         let mut found = None;
         for (i, var) in self.scope.vars.iter_mut().filter(fits).enumerate() {
             if i == index || (fresh && !var.used) {
@@ -202,7 +202,7 @@ impl Writer {
     }
 
     fn candidate(&mut self, kind: Kind) -> Name {
-        let (pool, own, heads): (&[&str], &[&str], &[&str]) = match kind {
+        let (pool, names, heads): (&[&str], &[&str], &[&str]) = match kind {
             Kind::Int => (words::INTS, self.domain.ints, words::INT_HEADS),
             Kind::Float => (words::FLOATS, self.domain.floats, words::INT_HEADS),
             Kind::Str => (words::STRS, self.domain.strs, words::STR_HEADS),
@@ -216,24 +216,24 @@ impl Writer {
             Kind::Thing | Kind::Instance(_) => return Name::plain(self.thing()),
             Kind::Things => {
                 let things = self.things();
-                let head = if self.dice.chance(30) { self.dice.pick(words::LIST_HEADS) } else { "" };
+                let head = if self.sampler.chance(30) { self.sampler.pick(words::LIST_HEADS) } else { "" };
                 return Name::joined(head, things);
             }
         };
-        match self.dice.weighted(&[60, 18, 22]) {
-            0 => Name::plain(self.dice.pick(pool)),
-            1 => Name::plain(self.dice.pick(own)),
-            _ => Name::joined(self.dice.pick(heads), self.dice.pick(own)),
+        match self.sampler.weighted(&[60, 18, 22]) {
+            0 => Name::plain(self.sampler.pick(pool)),
+            1 => Name::plain(self.sampler.pick(names)),
+            _ => Name::joined(self.sampler.pick(heads), self.sampler.pick(names)),
         }
     }
 
     /// One of the domain's things, singular.
     pub(super) fn thing(&mut self) -> &'static str {
-        self.dice.pick(self.domain.things).0
+        self.sampler.pick(self.domain.things).0
     }
 
     /// One of the domain's things, plural.
     pub(super) fn things(&mut self) -> &'static str {
-        self.dice.pick(self.domain.things).1
+        self.sampler.pick(self.domain.things).1
     }
 }

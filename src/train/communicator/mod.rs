@@ -33,20 +33,20 @@ pub trait Transport: Send + Sync {
     /// Begins to add up `numbers`, equally many from every rank, without waiting.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     fn start_sum(&self, numbers: Vec<f32>) -> Result<()>;
 
     /// Waits for the oldest sum that was begun and not yet taken: the same bits on all ranks, each the sum in the order of
     /// ranks.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     fn finish_sum(&self) -> Result<Vec<f32>>;
 
     /// What every rank says, in the order of ranks; each says equally many bytes.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
 
     /// Time spent on sums so far, whether anything waited for them or not.
@@ -135,7 +135,7 @@ impl Communicator {
     }
 
     fn peers(&self) -> Result<&Arc<dyn Transport>> {
-        self.peers.as_ref().ok_or_else(|| Error::Ranks("a process by itself has no sums to wait for".into()))
+        self.peers.as_ref().ok_or_else(|| Error::Communication("a process by itself has no sums to wait for".into()))
     }
 
     fn waiting<T>(&self, f: impl FnOnce() -> T) -> T {
@@ -148,7 +148,7 @@ impl Communicator {
     /// Means of numbers over the ranks, of which all give equally many.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     pub fn mean(&self, numbers: &[f64]) -> Result<Vec<f64>> {
         if self.size() == 1 {
             return Ok(numbers.to_vec());
@@ -167,7 +167,7 @@ impl Communicator {
     /// Waits until all ranks are here.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     pub fn barrier(&self) -> Result<()> {
         self.gather(&[0]).map(drop)
     }
@@ -175,7 +175,7 @@ impl Communicator {
     /// What rank 0 says.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     pub fn broadcast(&self, text: &str) -> Result<String> {
         let lengths = self.gather(&(text.len() as u64).to_le_bytes())?;
         let length = lengths.iter().filter_map(|bytes| Some(u64::from_le_bytes(*bytes.first_chunk()?))).max();
@@ -184,14 +184,14 @@ impl Communicator {
         padded.resize(length.unwrap_or(0) as usize, 0);
         let mut first = self.gather(&padded)?.into_iter().next().unwrap_or_default();
         first.truncate(u64::from_le_bytes(first_length.unwrap_or_default()) as usize);
-        String::from_utf8(first).map_err(|e| Error::Ranks(format!("rank 0 said something else than text: {e}")))
+        String::from_utf8(first).map_err(|e| Error::Communication(format!("rank 0 sent something else than text: {e}")))
     }
 
     /// Complains on all ranks if not all of them give the same `text`, naming those that differ from most. `what` is what they
     /// should agree on, in the plural.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     pub fn assert_all_equal(&self, what: &str, text: &str) -> Result<()> {
         if self.size() == 1 {
             return Ok(());
@@ -203,17 +203,19 @@ impl Communicator {
         let odd: Vec<_> = (0..all.len()).filter(|&rank| all[rank] != *usual).map(|rank| rank.to_string()).collect();
         match odd.as_slice() {
             [] => Ok(()),
-            [one] => Err(Error::Ranks(format!("rank {one} of {} has other {what} than the rest", all.len()))),
-            many => {
-                Err(Error::Ranks(format!("ranks {} of {} have other {what} than the rest", many.join(", "), all.len())))
-            }
+            [one] => Err(Error::Communication(format!("rank {one} of {} has other {what} than the rest", all.len()))),
+            many => Err(Error::Communication(format!(
+                "ranks {} of {} have other {what} than the rest",
+                many.join(", "),
+                all.len()
+            ))),
         }
     }
 
     /// Where this rank runs.
     ///
     /// # Errors
-    /// [`Error::Ranks`].
+    /// [`Error::Communication`].
     pub fn topology(&self) -> Result<Topology> {
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let host = sysinfo::System::host_name().unwrap_or_default();

@@ -39,7 +39,7 @@ struct Mpi {
 /// Meets the other processes, of which a launcher promised `count`.
 ///
 /// # Errors
-/// [`Error::Ranks`] if MPI sees another number of them: they were started by another MPI's launcher.
+/// [`Error::Communication`] if MPI sees another number of them: they were started by another MPI's launcher.
 pub(super) fn connect(count: usize) -> Result<Communicator> {
     let (tasks, inbox) = channel();
     let (send_sums, sums) = channel();
@@ -66,7 +66,7 @@ pub(super) fn connect(count: usize) -> Result<Communicator> {
             }
         }
     };
-    let failed = |reason: String| Error::Ranks(format!("MPI does not start: {reason}"));
+    let failed = |reason: String| Error::Communication(format!("MPI does not start: {reason}"));
     let talker = thread::Builder::new().name("mpi".into()).spawn(talk).map_err(|e| failed(e.to_string()))?;
     let (rank, size) = meet.recv().map_err(|_| failed("it was started before".into()))?;
     let mpi = Mpi {
@@ -79,7 +79,7 @@ pub(super) fn connect(count: usize) -> Result<Communicator> {
         talker: Some(talker),
     };
     if size != count {
-        return Err(Error::Ranks(format!(
+        return Err(Error::Communication(format!(
             "the launcher started {count} processes, of which MPI sees {size}: it is the launcher of another MPI library \
              than this program was built with"
         )));
@@ -131,7 +131,7 @@ impl Mpi {
 }
 
 fn gone() -> Error {
-    Error::Ranks("the thread that talks to MPI ended".into())
+    Error::Communication("the thread that talks to MPI ended".into())
 }
 
 impl Transport for Mpi {

@@ -24,7 +24,7 @@ pub fn forget_launcher(command: &mut Command) {
 /// Meets the processes that were started together with this one, if any were. To be called once, before other threads run.
 ///
 /// # Errors
-/// [`crate::Error::Ranks`] if there are others, and no way to talk to them.
+/// [`crate::Error::Communication`] if there are others, and no way to talk to them.
 pub fn start() -> Result<Communicator> {
     match launched() {
         0 | 1 => Ok(Communicator::single()),
@@ -39,7 +39,7 @@ fn connect(count: usize) -> Result<Communicator> {
 
 #[cfg(not(feature = "mpi"))]
 fn connect(count: usize) -> Result<Communicator> {
-    Err(crate::Error::Ranks(format!(
+    Err(crate::Error::Communication(format!(
         "started as one of {count} processes, but built without MPI: build it with `--features mpi`, or start it once"
     )))
 }

@@ -1,20 +1,20 @@
 //! Signatures, constructors, lambdas, and what returns True.
 
 use crate::text::python::scope::{Function, Kind, Name, Param};
-use crate::text::python::writer::{Writer, line};
+use crate::text::python::writer::{PythonWriter, line};
 use crate::text::python::{classes, functions, loops};
 
 /// A signature whose last parameters all default to `None`, or none of them.
-pub(super) fn final_kwarg(w: &mut Writer) {
-    let returns = w.dice.pick(&[Some(Kind::Int), Some(Kind::Str), Some(Kind::Strs), None, None]);
+pub(super) fn final_kwarg(w: &mut PythonWriter) {
+    let returns = w.sampler.pick(&[Some(Kind::Int), Some(Kind::Str), Some(Kind::Strs), None, None]);
     let name = w.function_name(returns);
-    let count = w.dice.range(2, 5);
-    let defaults = if w.dice.chance(75) { w.dice.range(2, count) } else { 0 };
-    w.hints &= w.dice.chance(50);
+    let count = w.sampler.range(2, 5);
+    let defaults = if w.sampler.chance(75) { w.sampler.range(2, count) } else { 0 };
+    w.hints &= w.sampler.chance(50);
     let given = w.parameters(count, defaults, true);
     functions::define(w, name, &given, returns, |w| {
         w.fill_defaults(&given);
-        if w.dice.chance(30) {
+        if w.sampler.chance(30) {
             w.statement();
         }
         w.use_rest(&given);
@@ -23,7 +23,7 @@ pub(super) fn final_kwarg(w: &mut Writer) {
 }
 
 /// A class whose `__init__` copies each parameter to the field of its name.
-pub(super) fn class_init(w: &mut Writer) {
+pub(super) fn class_init(w: &mut PythonWriter) {
     classes::class(w);
 }
 
@@ -37,30 +37,28 @@ const OPERATIONS: [&str; 10] =
     ["double", "square", "increment", "scale_up", "shift", "half", "transform", "convert", "cube", "negate"];
 
 /// `lambda x:` against `def name(`.
-pub(super) fn lambda_func(w: &mut Writer) {
+pub(super) fn lambda_func(w: &mut PythonWriter) {
     let x = loops::free_name(w, &VARIABLES);
-    // What a function is called must not tell what came before its name.
-    let name = match w.dice.chance(60) {
-        true => loops::free_name(w, &OPERATIONS),
-        false => loops::free_name(w, &VARIABLES),
-    };
+    // The name of a function must not reveal whether `def` or `lambda` defines it.
+    let operation = w.sampler.chance(60);
+    let name = loops::free_name(w, if operation { &OPERATIONS[..] } else { &VARIABLES });
     let name = if name == x { loops::free_name(w, &OPERATIONS) } else { name };
-    let body = match w.dice.below(5) {
+    let body = match w.sampler.below(5) {
         0 => format!("{x} * {x}"),
         1 => format!("-{x}"),
-        2 => format!("{x} % {} == 0", w.dice.range(2, 9)),
-        _ => format!("{x} {} {}", w.dice.pick(&["+", "*", "-", "//"]), w.dice.number().max(1)),
+        2 => format!("{x} % {} == 0", w.sampler.range(2, 9)),
+        _ => format!("{x} {} {}", w.sampler.pick(&["+", "*", "-", "//"]), w.sampler.number().max(1)),
     };
-    match w.dice.weighted(&[38, 28, 20, 14]) {
+    match w.sampler.weighted(&[38, 28, 20, 14]) {
         0 => {
             line!(w, "{name} = lambda {x}: {body}");
-            if w.dice.chance(60) {
+            if w.sampler.chance(60) {
                 line!(w, "print({name}({}))", w.atom(Kind::Int));
             }
         }
         1 => {
             let list = w.need(Kind::Ints);
-            let call = w.dice.pick(&["map", "filter", "map"]);
+            let call = w.sampler.pick(&["map", "filter", "map"]);
             let result = w.fresh(Kind::Ints);
             line!(w, "{result} = list({call}(lambda {x}: {body}, {list}))");
             w.scope.declare(result, Kind::Ints);
@@ -68,12 +66,12 @@ pub(super) fn lambda_func(w: &mut Writer) {
         2 => match w.target(Kind::Things) {
             Some(things) => {
                 let item = w.element(things);
-                line!(w, "{things}.sort(key=lambda {item}: {item}.{})", w.dice.pick(w.domain.ints));
+                line!(w, "{things}.sort(key=lambda {item}: {item}.{})", w.sampler.pick(w.domain.ints));
             }
             None => {
                 let words = w.need(Kind::Strs);
                 let s = loops::free_name(w, &["s", "w", "word", "name", "text"]);
-                let key = w.dice.pick(&["len(", "str.lower("]);
+                let key = w.sampler.pick(&["len(", "str.lower("]);
                 let result = w.fresh(Kind::Strs);
                 line!(w, "{result} = sorted({words}, key=lambda {s}: {key}{s}))");
                 w.scope.declare(result, Kind::Strs);
@@ -98,8 +96,8 @@ pub(super) fn lambda_func(w: &mut Writer) {
 }
 
 /// `while True:` against `return True`.
-pub(super) fn while_return_true(w: &mut Writer) {
-    if w.dice.chance(55) {
+pub(super) fn while_return_true(w: &mut PythonWriter) {
+    if w.sampler.chance(55) {
         forever(w);
     } else {
         predicate(w);
@@ -107,25 +105,25 @@ pub(super) fn while_return_true(w: &mut Writer) {
 }
 
 /// A function around a loop that ends by `break` or `return`.
-fn forever(w: &mut Writer) {
-    let returns = w.dice.pick(&[None, Some(Kind::Int), Some(Kind::Str)]);
+fn forever(w: &mut PythonWriter) {
+    let returns = w.sampler.pick(&[None, Some(Kind::Int), Some(Kind::Str)]);
     let name = w.function_name(returns);
-    let count = w.dice.weighted(&[40, 60]);
+    let count = w.sampler.weighted(&[40, 60]);
     let given = w.parameters(count, 0, false);
     functions::define(w, name, &given, returns, |w| {
         let counter = w.define_as(Kind::Int, "0");
         w.line("while True:");
         w.loop_block(|w| {
-            line!(w, "{counter} += {}", w.dice.pick(&[1, 1, 2, 5]));
-            if w.dice.chance(60) {
+            line!(w, "{counter} += {}", w.sampler.pick(&[1, 1, 2, 5]));
+            if w.sampler.chance(60) {
                 w.statement();
             }
-            match w.dice.below(3) {
+            match w.sampler.below(3) {
                 0 => line!(w, "if {}:", w.condition()),
-                _ => line!(w, "if {counter} {} {}:", w.dice.pick(&[">", ">=", "=="]), w.dice.number()),
+                _ => line!(w, "if {counter} {} {}:", w.sampler.pick(&[">", ">=", "=="]), w.sampler.number()),
             }
             w.block(|w| match returns {
-                Some(kind) if w.dice.chance(50) => line!(w, "return {}", w.atom(kind)),
+                Some(kind) if w.sampler.chance(50) => line!(w, "return {}", w.atom(kind)),
                 _ => w.line("break"),
             });
         });
@@ -134,13 +132,13 @@ fn forever(w: &mut Writer) {
     });
 }
 
-/// A function that says yes or no.
-fn predicate(w: &mut Writer) {
+/// A function that returns True or False.
+fn predicate(w: &mut PythonWriter) {
     let name = w.function_name(Some(Kind::Bool));
-    let count = w.dice.range(1, 2);
+    let count = w.sampler.range(1, 2);
     let given = w.parameters(count, 0, false);
     functions::define(w, name, &given, Some(Kind::Bool), |w| {
-        let early = w.dice.chance(50);
+        let early = w.sampler.chance(50);
         let (first, last) = if early { ("True", "False") } else { ("False", "True") };
         let subject: Option<Name> =
             given.iter().find(|given| given.param.kind == Kind::Strs).map(|given| given.param.name);

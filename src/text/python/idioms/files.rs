@@ -2,44 +2,44 @@
 
 use crate::text::python::loops;
 use crate::text::python::scope::{Kind, Name};
-use crate::text::python::writer::{Writer, line};
+use crate::text::python::writer::{PythonWriter, line};
 
 const READERS: [&str; 8] = ["f", "file", "handle", "source", "fh", "infile", "reader", "stream"];
 const WRITERS: [&str; 8] = ["f", "file", "handle", "out", "fh", "outfile", "writer", "target"];
 
 /// `with open(...) as f:` against `f = open(...)`.
-pub(super) fn with_as(w: &mut Writer) {
-    let read = w.dice.chance(75);
+pub(super) fn with_as(w: &mut PythonWriter) {
+    let read = w.sampler.chance(75);
     let handle = loops::free_name(w, if read { &READERS } else { &WRITERS });
-    let path = match w.var(Kind::Str).filter(|_| w.dice.chance(35)) {
+    let path = match w.var(Kind::Str).filter(|_| w.sampler.chance(35)) {
         Some(name) => name.to_string(),
         None => w.file_name(read),
     };
-    let mode = match (read, w.dice.below(10)) {
+    let mode = match (read, w.sampler.below(10)) {
         (true, 0..8) => String::new(),
         (true, 8) => format!(", encoding={}", w.quoted("utf-8")),
         (true, _) => format!(", {}", w.quoted("r")),
         (false, 0..7) => format!(", {}", w.quoted("w")),
         (false, _) => format!(", {}", w.quoted("a")),
     };
-    if !w.deep() && w.dice.chance(55) {
+    if !w.deep() && w.sampler.chance(55) {
         line!(w, "with open({path}{mode}) as {handle}:");
         w.open_block(|w| contents(w, handle, read));
     } else {
         line!(w, "{handle} = open({path}{mode})");
         contents(w, handle, read);
-        if w.dice.chance(85) {
+        if w.sampler.chance(85) {
             line!(w, "{handle}.close()");
         }
     }
 }
 
 /// The mode by the file's name: `'r'` for what one reads, `'w'` for what one writes.
-pub(super) fn with_open(w: &mut Writer) {
-    let read = w.dice.chance(50);
+pub(super) fn with_open(w: &mut PythonWriter) {
+    let read = w.sampler.chance(50);
     let handle = loops::free_name(w, if read { &READERS } else { &WRITERS });
     let file = w.file_name(read);
-    let path = if w.dice.chance(20) {
+    let path = if w.sampler.chance(20) {
         let stem = if read {
             ["input_path", "source_file", "input_file"]
         } else {
@@ -54,7 +54,7 @@ pub(super) fn with_open(w: &mut Writer) {
         file
     };
     let mode = w.quoted(if read { "r" } else { "w" });
-    if !w.deep() && w.dice.chance(85) {
+    if !w.deep() && w.sampler.chance(85) {
         line!(w, "with open({path}, {mode}) as {handle}:");
         w.open_block(|w| contents(w, handle, read));
     } else {
@@ -65,15 +65,16 @@ pub(super) fn with_open(w: &mut Writer) {
 }
 
 /// What is done with an open file.
-fn contents(w: &mut Writer, handle: Name, read: bool) {
+fn contents(w: &mut PythonWriter, handle: Name, read: bool) {
     if !read {
         return write_to(w, handle);
     }
-    let (kind, value) = match w.dice.weighted(&[34, 22, 14, 30]) {
+    let (kind, value) = match w.sampler.weighted(&[34, 22, 14, 30]) {
         0 => (Kind::Str, format!("{handle}.read()")),
-        1 => {
-            (Kind::Strs, format!("{handle}.{}", w.dice.pick(&["readlines()", "read().split()", "read().splitlines()"])))
-        }
+        1 => (
+            Kind::Strs,
+            format!("{handle}.{}", w.sampler.pick(&["readlines()", "read().split()", "read().splitlines()"])),
+        ),
         2 => {
             w.import("import json");
             (Kind::Texts, format!("json.load({handle})"))
@@ -88,8 +89,8 @@ fn contents(w: &mut Writer, handle: Name, read: bool) {
     w.define_as(kind, &value);
 }
 
-fn write_to(w: &mut Writer, handle: Name) {
-    match w.dice.weighted(&[30, 20, 15, 15, 20]) {
+fn write_to(w: &mut PythonWriter, handle: Name) {
+    match w.sampler.weighted(&[30, 20, 15, 15, 20]) {
         0 => line!(w, "{handle}.write({})", w.atom(Kind::Str)),
         1 => line!(w, "{handle}.write({})", w.text()),
         2 => line!(w, "{handle}.write({})", w.expr(Kind::Str)),

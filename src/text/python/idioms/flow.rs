@@ -2,28 +2,28 @@
 
 use crate::text::python::loops;
 use crate::text::python::scope::{Kind, Name};
-use crate::text::python::writer::{Writer, line};
+use crate::text::python::writer::{PythonWriter, line};
 
 /// `for name in` against `while name:`.
-pub(super) fn for_while(w: &mut Writer) {
-    if w.dice.chance(8) {
+pub(super) fn for_while(w: &mut PythonWriter) {
+    if w.sampler.chance(8) {
         return loops::over_elements(w);
     }
-    match w.dice.weighted(&[32, 28, 26, 14]) {
+    match w.sampler.weighted(&[32, 28, 26, 14]) {
         0 => {
-            let kind = w.dice.pick(&[Kind::Ints, Kind::Strs]);
+            let kind = w.sampler.pick(&[Kind::Ints, Kind::Strs]);
             let list = w.need_target(kind);
             let (item, element) = loops::loop_name(w, list, kind);
             line!(w, "while {list}:");
             w.loop_block(|w| {
-                line!(w, "{item} = {list}.pop({})", w.dice.pick(&["", "0", ""]));
+                line!(w, "{item} = {list}.pop({})", w.sampler.pick(&["", "0", ""]));
                 w.scope.declare(item, element);
                 loops::use_value(w, item, element);
             });
         }
         1 => {
             let flag = w.need_target(Kind::Bool);
-            line!(w, "while {}{flag}:", w.dice.pick(&["", "", "", "not "]));
+            line!(w, "while {}{flag}:", w.sampler.pick(&["", "", "", "not "]));
             w.loop_block(|w| {
                 w.statements(1, 2);
                 line!(w, "{flag} = {}", w.condition());
@@ -39,42 +39,42 @@ pub(super) fn for_while(w: &mut Writer) {
         }
         _ => {
             let count = w.need_target(Kind::Int);
-            let up = w.dice.chance(60);
-            let bound = if up { w.dice.range(5, 100) } else { w.dice.below(3) };
+            let up = w.sampler.chance(60);
+            let bound = if up { w.sampler.range(5, 100) } else { w.sampler.below(3) };
             line!(w, "while {count} {} {bound}:", if up { "<" } else { ">" });
             w.loop_block(|w| {
                 w.statements(1, 1);
-                line!(w, "{count} {} {}", if up { "+=" } else { "-=" }, w.dice.pick(&[1, 1, 1, 2, 5]));
+                line!(w, "{count} {} {}", if up { "+=" } else { "-=" }, w.sampler.pick(&[1, 1, 1, 2, 5]));
             });
         }
     }
 }
 
 /// Chains of `if`, `elif` (often `elif not`) and `else`.
-pub(super) fn else_elif(w: &mut Writer) {
+pub(super) fn else_elif(w: &mut PythonWriter) {
     w.need(Kind::Int);
     line!(w, "if {}:", w.condition());
     w.block(|w| w.branch());
-    let middle = w.dice.weighted(&[10, 70, 20]);
+    let middle = w.sampler.weighted(&[10, 70, 20]);
     for _ in 0..middle {
         match negatable(w) {
-            Some(negated) if w.dice.chance(85) => line!(w, "elif not {negated}:"),
+            Some(negated) if w.sampler.chance(85) => line!(w, "elif not {negated}:"),
             _ => line!(w, "elif {}:", w.condition()),
         }
         w.block(|w| w.branch());
     }
-    if middle == 0 || w.dice.chance(50) {
+    if middle == 0 || w.sampler.chance(50) {
         w.line("else:");
         w.block(|w| w.branch());
     }
 }
 
 /// Something that reads well after `not`.
-fn negatable(w: &mut Writer) -> Option<String> {
-    match w.dice.below(4) {
+fn negatable(w: &mut PythonWriter) -> Option<String> {
+    match w.sampler.below(4) {
         0 => w.collection().map(|name| name.to_string()),
         1 => w.var(Kind::Str).map(|name| {
-            let method = w.dice.pick(&["isdigit()", "isalpha()", "strip()", "isupper()"]);
+            let method = w.sampler.pick(&["isdigit()", "isalpha()", "strip()", "isupper()"]);
             format!("{name}.{method}")
         }),
         2 => w.attribute(Kind::Bool),
@@ -84,22 +84,22 @@ fn negatable(w: &mut Writer) -> Option<String> {
 }
 
 /// `if` as a statement against `if` inside an expression.
-pub(super) fn if_ternary(w: &mut Writer) {
+pub(super) fn if_ternary(w: &mut PythonWriter) {
     w.need(Kind::Int);
-    if w.dice.chance(8) {
+    if w.sampler.chance(8) {
         return w.if_statement();
     }
-    let kind = w.dice.pick(&[Kind::Int, Kind::Str, Kind::Int, Kind::Str, Kind::Float]);
+    let kind = w.sampler.pick(&[Kind::Int, Kind::Str, Kind::Int, Kind::Str, Kind::Float]);
     let condition = w.condition();
     let choice = format!("{} if {condition} else {}", w.atom(kind), w.atom(kind));
-    match (w.dice.weighted(&[64, 14, 22]), w.returns) {
+    match (w.sampler.weighted(&[64, 14, 22]), w.returns) {
         (1, _) => line!(w, "print({choice})"),
         (2, _) if kind != Kind::Float => {
             let list = w.need_target(if kind == Kind::Int { Kind::Ints } else { Kind::Strs });
             line!(w, "{list}.append({choice})");
         }
         _ => {
-            let target = w.target(kind).filter(|_| w.dice.chance(35));
+            let target = w.target(kind).filter(|_| w.sampler.chance(35));
             match target {
                 Some(name) => line!(w, "{name} = {choice}"),
                 None => {
@@ -111,8 +111,8 @@ pub(super) fn if_ternary(w: &mut Writer) {
 }
 
 /// A `for` line and the deeper line below it, at several depths.
-pub(super) fn indent_for(w: &mut Writer) {
-    match w.dice.weighted(&[40, 30, 30]) {
+pub(super) fn indent_for(w: &mut PythonWriter) {
+    match w.sampler.weighted(&[40, 30, 30]) {
         1 if w.indent() < 3 && !w.deep() => {
             let grid = w.need(Kind::Grid);
             let row = loops::free_name(w, &["row", "line", "group", "r"]);
@@ -135,14 +135,14 @@ pub(super) fn indent_for(w: &mut Writer) {
 }
 
 /// `if x == y:` against `x = y`.
-pub(super) fn if_equals(w: &mut Writer) {
-    let kind = w.dice.pick(&[Kind::Int, Kind::Int, Kind::Str]);
+pub(super) fn if_equals(w: &mut PythonWriter) {
+    let kind = w.sampler.pick(&[Kind::Int, Kind::Int, Kind::Str]);
     let name = w.need_target(kind);
-    let value = match w.target(kind).filter(|&other| other != name && w.dice.chance(50)) {
+    let value = match w.target(kind).filter(|&other| other != name && w.sampler.chance(50)) {
         Some(other) => other.to_string(),
         None => w.literal(kind),
     };
-    if w.dice.chance(60) {
+    if w.sampler.chance(60) {
         line!(w, "if {name} == {value}:");
         w.block(|w| w.branch());
     } else {
@@ -151,8 +151,8 @@ pub(super) fn if_equals(w: &mut Writer) {
 }
 
 /// `enumerate` with two loop variables against `range` with one.
-pub(super) fn enumerate_range(w: &mut Writer) {
-    if w.dice.chance(60) {
+pub(super) fn enumerate_range(w: &mut PythonWriter) {
+    if w.sampler.chance(60) {
         loops::over_enumerated(w);
     } else {
         loops::over_range(w);
@@ -160,8 +160,8 @@ pub(super) fn enumerate_range(w: &mut Writer) {
 }
 
 /// `if x == True:` against `x = True`.
-pub(super) fn var_if(w: &mut Writer) {
-    let name = match w.target(Kind::Bool).filter(|_| w.dice.chance(70)) {
+pub(super) fn var_if(w: &mut PythonWriter) {
+    let name = match w.target(Kind::Bool).filter(|_| w.sampler.chance(70)) {
         Some(name) => name,
         None => {
             let name: Name = w.fresh(Kind::Bool);
@@ -171,11 +171,11 @@ pub(super) fn var_if(w: &mut Writer) {
             name
         }
     };
-    let value = w.dice.pick(&["True", "True", "True", "False"]);
-    if w.dice.chance(70) {
+    let value = w.sampler.pick(&["True", "True", "True", "False"]);
+    if w.sampler.chance(70) {
         line!(w, "if {name} == {value}:");
         w.block(|w| {
-            if w.dice.chance(30) {
+            if w.sampler.chance(30) {
                 line!(w, "{name} = {}", if value == "True" { "False" } else { "True" });
             } else {
                 w.branch();

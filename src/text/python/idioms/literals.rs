@@ -1,8 +1,8 @@
-//! Brackets, braces, and two variables that change places.
+//! Brackets, braces, and two variables that are exchanged.
 
 use crate::text::python::loops::free_name;
 use crate::text::python::scope::{Kind, Name};
-use crate::text::python::writer::{Writer, line};
+use crate::text::python::writer::{PythonWriter, line};
 
 /// Names that dicts have as well as lists of any depth.
 const NEUTRAL: [&str; 16] = [
@@ -11,8 +11,8 @@ const NEUTRAL: [&str; 16] = [
 ];
 
 /// Defines a variable of that kind. The name of half of them does not say which kind, so that the brackets must.
-fn define(w: &mut Writer, kind: Kind, literal: &str) {
-    if w.dice.chance(50) {
+fn define(w: &mut PythonWriter, kind: Kind, literal: &str) {
+    if w.sampler.chance(50) {
         w.define_as(kind, literal);
         return;
     }
@@ -22,14 +22,14 @@ fn define(w: &mut Writer, kind: Kind, literal: &str) {
 }
 
 /// A dict with a colon after each key, or a list with a comma after each entry, of the same words.
-pub(super) fn bracket_brace(w: &mut Writer) {
-    let dict = w.dice.chance(50);
+pub(super) fn bracket_brace(w: &mut PythonWriter) {
+    let dict = w.sampler.chance(50);
     let words = w.words(2, 6);
-    let texts = w.dice.chance(40);
-    let entries: Vec<String> = match (dict, w.dice.chance(75)) {
+    let texts = w.sampler.chance(40);
+    let entries: Vec<String> = match (dict, w.sampler.chance(75)) {
         (true, strings) => words
             .into_iter()
-            .zip(w.dice.below(3)..)
+            .zip(w.sampler.below(3)..)
             .map(|(word, number)| {
                 let key = if strings { word } else { number.to_string() };
                 let value = if texts { w.word() } else { w.atom(Kind::Int) };
@@ -44,12 +44,12 @@ pub(super) fn bracket_brace(w: &mut Writer) {
         (true, false) => ('{', '}', Kind::Counts),
         _ => ('[', ']', Kind::Strs),
     };
-    let literal = if entries.len() > 1 && w.dice.chance(35) {
+    let literal = if entries.len() > 1 && w.sampler.chance(35) {
         w.stacked(open, &entries, close)
     } else {
         format!("{open}{}{close}", entries.join(", "))
     };
-    match w.dice.weighted(&[70, 12, 18]) {
+    match w.sampler.weighted(&[70, 12, 18]) {
         0 => define(w, kind, &literal),
         1 => line!(w, "print({literal})"),
         _ => match w.target(kind) {
@@ -61,16 +61,16 @@ pub(super) fn bracket_brace(w: &mut Writer) {
 }
 
 /// Lists of one, two, seldom three levels: as many brackets close as opened.
-pub(super) fn bracket_counting(w: &mut Writer) {
-    let depth = w.dice.weighted(&[30, 62, 8]) + 1;
-    let style = w.dice.weighted(&[55, 20, 25]);
+pub(super) fn bracket_counting(w: &mut PythonWriter) {
+    let depth = w.sampler.weighted(&[30, 62, 8]) + 1;
+    let style = w.sampler.weighted(&[55, 20, 25]);
     let literal = nested(w, depth, style);
     let kind = match (depth, style) {
         (1, 1) => Kind::Strs,
         (1, _) => Kind::Ints,
         _ => Kind::Grid,
     };
-    match w.dice.weighted(&[72, 14, 14]) {
+    match w.sampler.weighted(&[72, 14, 14]) {
         0 => define(w, kind, &literal),
         1 => line!(w, "print({literal})"),
         _ => match w.target(kind) {
@@ -81,9 +81,9 @@ pub(super) fn bracket_counting(w: &mut Writer) {
 }
 
 /// A list of that depth, of numbers (style 0), words (1), or numbers and variables (2).
-fn nested(w: &mut Writer, depth: usize, style: usize) -> String {
+fn nested(w: &mut PythonWriter, depth: usize, style: usize) -> String {
     if depth > 1 {
-        let rows = w.dice.range(1, 4);
+        let rows = w.sampler.range(1, 4);
         let rows: Vec<String> = (0..rows).map(|_| nested(w, depth - 1, style)).collect();
         return format!("[{}]", rows.join(", "));
     }
@@ -91,7 +91,7 @@ fn nested(w: &mut Writer, depth: usize, style: usize) -> String {
         0 => format!("[{}]", w.numbers(1, 6)),
         1 => format!("[{}]", w.words(1, 4).join(", ")),
         _ => {
-            let count = w.dice.range(1, 4);
+            let count = w.sampler.range(1, 4);
             let items: Vec<String> = (0..count).map(|_| w.atom(Kind::Int)).collect();
             format!("[{}]", items.join(", "))
         }
@@ -99,26 +99,26 @@ fn nested(w: &mut Writer, depth: usize, style: usize) -> String {
 }
 
 /// `x, y = y, x`, against other assignments to two variables.
-pub(super) fn var_swap(w: &mut Writer) {
-    let kind = w.dice.pick(&[Kind::Int, Kind::Int, Kind::Str, Kind::Float, Kind::Ints]);
+pub(super) fn var_swap(w: &mut PythonWriter) {
+    let kind = w.sampler.pick(&[Kind::Int, Kind::Int, Kind::Str, Kind::Float, Kind::Ints]);
     let first = w.need_target(kind);
     let Some(second) = other_target(w, first, kind) else {
         return;
     };
-    match w.dice.weighted(&[70, 10, 4, 16]) {
+    match w.sampler.weighted(&[70, 10, 4, 16]) {
         0 => line!(w, "{first}, {second} = {second}, {first}"),
         1 if kind == Kind::Int => line!(w, "{first}, {second} = {second}, {first} + {second}"),
         1 | 2 => line!(w, "{first}, {second} = {}, {}", w.literal(kind), w.literal(kind)),
         _ if w.deep() || !matches!(kind, Kind::Int | Kind::Float) => line!(w, "{first}, {second} = {second}, {first}"),
         _ => {
-            line!(w, "if {first} {} {second}:", w.dice.pick(&[">", "<"]));
+            line!(w, "if {first} {} {second}:", w.sampler.pick(&[">", "<"]));
             w.block(|w| line!(w, "{first}, {second} = {second}, {first}"));
         }
     }
 }
 
 /// A second assignable variable of that kind, defined if need be.
-fn other_target(w: &mut Writer, first: Name, kind: Kind) -> Option<Name> {
+fn other_target(w: &mut PythonWriter, first: Name, kind: Kind) -> Option<Name> {
     for _ in 0..4 {
         if let Some(name) = w.target(kind).filter(|&name| name != first) {
             return Some(name);

@@ -1,5 +1,6 @@
-//! The idioms behind the twenty tasks, one small function each, named as the task. Every function writes either side of
-//! its task's contrast, in one of several surface forms, with names from the program around it.
+//! The idioms behind the twenty tasks, one small function each, named as the task. Every function
+//! writes one of the two sides of its task's contrast, in one of several surface forms, with names
+//! from the program around it.
 
 mod definitions;
 mod files;
@@ -7,11 +8,11 @@ mod flow;
 mod literals;
 mod text;
 
-use super::writer::Writer;
+use super::writer::PythonWriter;
 
 /// One idiom: the task's name, its writer, where it fits, and how often it comes among those that fit there. The weights
 /// are larger where ordinary code seldom shows one side of the contrast.
-type Idiom = (&'static str, fn(&mut Writer), Place, u32);
+type Idiom = (&'static str, fn(&mut PythonWriter), Place, u32);
 
 /// Where an idiom fits.
 #[derive(Clone, Copy, PartialEq)]
@@ -57,8 +58,8 @@ pub(super) const NAMES: [&str; 20] = {
     names
 };
 
-/// Writes the idiom of that name at the current place; false if there is none.
-pub(super) fn idiom(name: &str, w: &mut Writer) -> bool {
+/// Writes the idiom of that name at the current position; false if there is none.
+pub(super) fn idiom(name: &str, w: &mut PythonWriter) -> bool {
     let found = TABLE.iter().find(|entry| entry.0 == name);
     if let Some((_, write, ..)) = found {
         write(w);
@@ -67,17 +68,17 @@ pub(super) fn idiom(name: &str, w: &mut Writer) -> bool {
 }
 
 /// Writes one of the idioms that fit inside a block.
-pub(super) fn some(w: &mut Writer) {
+pub(super) fn some(w: &mut PythonWriter) {
     write_one(w, Block);
 }
 
-/// Writes one of the idioms that stand between definitions.
-pub(super) fn some_definition(w: &mut Writer) {
+/// Writes one of the idioms for between definitions.
+pub(super) fn some_definition(w: &mut PythonWriter) {
     write_one(w, Top);
 }
 
-fn write_one(w: &mut Writer, place: Place) {
+fn write_one(w: &mut PythonWriter, place: Place) {
     let weights = TABLE.map(|(_, _, fits, weight)| if fits == place { weight } else { 0 });
-    let (_, write, ..) = TABLE[w.dice.weighted(&weights)];
+    let (_, write, ..) = TABLE[w.sampler.weighted(&weights)];
     write(w);
 }

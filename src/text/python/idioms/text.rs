@@ -2,11 +2,11 @@
 
 use crate::text::python::loops;
 use crate::text::python::scope::{Kind, Name};
-use crate::text::python::writer::{Writer, line};
+use crate::text::python::writer::{PythonWriter, line};
 
 /// A call whose only argument is a string: it closes as it opened.
-pub(super) fn single_double_quote(w: &mut Writer) {
-    match w.dice.weighted(&[30, 14, 10, 10, 10, 8, 8, 10]) {
+pub(super) fn single_double_quote(w: &mut PythonWriter) {
+    match w.sampler.weighted(&[30, 14, 10, 10, 10, 8, 8, 10]) {
         0 => line!(w, "print({})", w.text()),
         1 => {
             let list = w.need_target(Kind::Strs);
@@ -19,7 +19,7 @@ pub(super) fn single_double_quote(w: &mut Writer) {
         }
         3 => {
             let text = w.need(Kind::Str);
-            let method = w.dice.pick(&["split", "startswith", "endswith", "find", "count", "strip"]);
+            let method = w.sampler.pick(&["split", "startswith", "endswith", "find", "count", "strip"]);
             line!(w, "print({text}.{method}({}))", w.text());
         }
         4 => {
@@ -34,21 +34,21 @@ pub(super) fn single_double_quote(w: &mut Writer) {
         }
         _ => {
             w.import("import logging");
-            line!(w, "logging.{}({})", w.dice.pick(&["info", "warning", "error", "debug"]), w.text());
+            line!(w, "logging.{}({})", w.sampler.pick(&["info", "warning", "error", "debug"]), w.text());
         }
     }
 }
 
-/// A variable that starts as `set()` takes `.add`; one that starts as an empty string takes `+=`.
-pub(super) fn set_or_string(w: &mut Writer) {
-    let kind = w.dice.pick(&[Kind::Set, Kind::Str]);
+/// `.add` for a variable that starts as `set()`, `+=` for one that starts as an empty string.
+pub(super) fn set_or_string(w: &mut PythonWriter) {
+    let kind = w.sampler.pick(&[Kind::Set, Kind::Str]);
     let name = w.fresh(kind);
     grow(w, name, kind);
 }
 
 /// The same with a variable that is always called `current`.
-pub(super) fn set_or_string_fixedvarname(w: &mut Writer) {
-    let kind = w.dice.pick(&[Kind::Set, Kind::Str]);
+pub(super) fn set_or_string_fixedvarname(w: &mut PythonWriter) {
+    let kind = w.sampler.pick(&[Kind::Set, Kind::Str]);
     let name = Name::plain("current");
     match w.scope.vars.iter().find(|var| var.name == name) {
         Some(var) if var.fixed => set_or_string(w),
@@ -56,12 +56,12 @@ pub(super) fn set_or_string_fixedvarname(w: &mut Writer) {
     }
 }
 
-fn grow(w: &mut Writer, name: Name, kind: Kind) {
-    let list = w.dice.chance(50).then(|| loops::some_list(w));
-    let companion = if w.dice.chance(25) { Some(start_companion(w, name, kind)) } else { None };
+fn grow(w: &mut PythonWriter, name: Name, kind: Kind) {
+    let list = w.sampler.chance(50).then(|| loops::some_list(w));
+    let companion = if w.sampler.chance(25) { Some(start_companion(w, name, kind)) } else { None };
     start(w, name, kind);
     w.scope.declare(name, kind);
-    for _ in 0..w.dice.weighted(&[60, 28, 12]) {
+    for _ in 0..w.sampler.weighted(&[60, 28, 12]) {
         w.update();
     }
     match list {
@@ -73,10 +73,10 @@ fn grow(w: &mut Writer, name: Name, kind: Kind) {
                 w.scope.mark_used(element);
                 let value = match element_kind {
                     Kind::Str => element.to_string(),
-                    Kind::Thing => format!("{element}.{}", w.dice.pick(w.domain.strs)),
+                    Kind::Thing => format!("{element}.{}", w.sampler.pick(w.domain.strs)),
                     _ => format!("str({element})"),
                 };
-                match w.dice.weighted(&[55, 25, 20]) {
+                match w.sampler.weighted(&[55, 25, 20]) {
                     1 if !w.deep() => {
                         line!(w, "if {}:", w.condition());
                         w.block(|w| extend(w, name, kind, &value));
@@ -90,7 +90,7 @@ fn grow(w: &mut Writer, name: Name, kind: Kind) {
             });
         }
         _ => {
-            for _ in 0..w.dice.range(1, 2) {
+            for _ in 0..w.sampler.range(1, 2) {
                 let value = w.atom(Kind::Str);
                 let value = if value == name.to_string() { w.word() } else { value };
                 extend(w, name, kind, &value);
@@ -101,15 +101,15 @@ fn grow(w: &mut Writer, name: Name, kind: Kind) {
         let value = w.word();
         extend(w, other, other_kind, &value);
     }
-    match w.dice.below(4) {
+    match w.sampler.below(4) {
         0 => line!(w, "print({name})"),
         1 => line!(w, "print(len({name}))"),
         _ => {}
     }
 }
 
-/// A second variable of the other kind, started beside the first.
-fn start_companion(w: &mut Writer, name: Name, kind: Kind) -> (Name, Kind) {
+/// A second variable of the other kind, initialized next to the first.
+fn start_companion(w: &mut PythonWriter, name: Name, kind: Kind) -> (Name, Kind) {
     let kind = if kind == Kind::Set { Kind::Str } else { Kind::Set };
     let mut other = w.fresh(kind);
     if other == name {
@@ -120,14 +120,14 @@ fn start_companion(w: &mut Writer, name: Name, kind: Kind) -> (Name, Kind) {
     (other, kind)
 }
 
-fn start(w: &mut Writer, name: Name, kind: Kind) {
+fn start(w: &mut PythonWriter, name: Name, kind: Kind) {
     match kind {
         Kind::Set => line!(w, "{name} = set()"),
         _ => line!(w, "{name} = {}", w.quoted("")),
     }
 }
 
-fn extend(w: &mut Writer, name: Name, kind: Kind, value: &str) {
+fn extend(w: &mut PythonWriter, name: Name, kind: Kind, value: &str) {
     match kind {
         Kind::Set => line!(w, "{name}.add({value})"),
         _ => line!(w, "{name} += {value}"),
@@ -135,21 +135,21 @@ fn extend(w: &mut Writer, name: Name, kind: Kind, value: &str) {
 }
 
 /// A string with values: by an f-string's braces, by `format`, or with no values at all.
-pub(super) fn fstring_brace(w: &mut Writer) {
-    let kind = w.dice.pick(&[Kind::Str, Kind::Int]);
+pub(super) fn fstring_brace(w: &mut PythonWriter) {
+    let kind = w.sampler.pick(&[Kind::Str, Kind::Int]);
     let value = w.need(kind);
     let text = w.sentence();
     let text = text.trim_end();
-    let before = w.dice.pick(&["", "", "the ", "my "]);
-    let after = w.dice.pick(&["name", "value", "item", "here", "again", "done"]);
-    let literal = match w.dice.weighted(&[44, 30, 10, 10, 6]) {
+    let before = w.sampler.pick(&["", "", "the ", "my "]);
+    let after = w.sampler.pick(&["name", "value", "item", "here", "again", "done"]);
+    let literal = match w.sampler.weighted(&[44, 30, 10, 10, 6]) {
         0 => format!("f{}", w.quoted(&format!("{before}{text} {{{value}}}"))),
         1 => w.quoted(&format!("{before}{text} {after}")),
         2 => format!("{}.format({value})", w.quoted(&format!("{before}{text} {{}}"))),
         3 => w.quoted(&format!("{before}{text} {{name}}")),
         _ => format!("{} + str({value})", w.quoted(&format!("{text} "))),
     };
-    match w.dice.weighted(&[40, 40, 20]) {
+    match w.sampler.weighted(&[40, 40, 20]) {
         0 => line!(w, "print({literal})"),
         1 => {
             let name = w.fresh(Kind::Str);

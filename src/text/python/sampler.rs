@@ -1,17 +1,16 @@
-//! Random choices whose stream this crate owns.
+//! Random choices that do not depend on the release of `rand`.
 //!
-//! Only the raw 32-bit output of ChaCha8 is used (its stream is fixed by the cipher). The mapping to choices is written
-//! here, so that a new release of `rand` cannot change what a seed produces.
+//! Only the raw 32-bit output of ChaCha8 is used, which the cipher defines. The mapping to choices
+//! is defined here.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// A seeded source of small choices.
-pub(crate) struct Dice {
+pub(crate) struct Sampler {
     rng: ChaCha8Rng,
 }
 
-impl Dice {
+impl Sampler {
     /// The choices of document `index` under `seed`: independent streams of one cipher.
     pub(crate) fn new(seed: u64, index: u64) -> Self {
         let mut key = [0u8; 32];
@@ -20,14 +19,15 @@ impl Dice {
         Self::keyed(key, index)
     }
 
-    /// The choices of stream `index` under a key of the caller's making.
+    /// The choices of stream `index` under a key.
     pub(crate) fn keyed(key: [u8; 32], index: u64) -> Self {
         let mut rng = ChaCha8Rng::from_seed(key);
         rng.set_stream(index);
-        Dice { rng }
+        Self { rng }
     }
 
-    /// Uniform in `0..n` (0 for `n` = 0), by the high half of a 32 x 32-bit product; the bias, below n / 2^32, is nothing here.
+    /// Uniform in `0..n` (0 for `n` = 0), by the high half of a 32 x 32-bit product, with a bias
+    /// below n / 2^32.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u64::from(self.rng.next_u32()) * n as u64) >> 32) as usize
     }
@@ -47,20 +47,20 @@ impl Dice {
         items[self.below(items.len())]
     }
 
-    /// The index of one of `weights`, as often as its weight says.
+    /// The index of one of `weights`, with a probability in proportion to its weight.
     pub(crate) fn weighted(&mut self, weights: &[u32]) -> usize {
         let total: u32 = weights.iter().sum();
-        let mut left = self.below(total as usize) as u32;
+        let mut remaining = self.below(total as usize) as u32;
         for (index, &weight) in weights.iter().enumerate() {
-            if left < weight {
+            if remaining < weight {
                 return index;
             }
-            left -= weight;
+            remaining -= weight;
         }
         weights.len().saturating_sub(1)
     }
 
-    /// An integer as people write them: mostly small, sometimes round, seldom large.
+    /// An integer as in typical programs: mostly small, sometimes round, seldom large.
     pub(crate) fn number(&mut self) -> usize {
         match self.weighted(&[50, 25, 15, 8, 2]) {
             0 => self.below(10),

@@ -1,13 +1,13 @@
-//! Where a head looks: how much each position takes from every other.
+//! Attention patterns: how much each position attends to every earlier one.
 
 use super::Model;
 use crate::files::HostTensor;
 use crate::{Error, Result};
 
 impl Model {
-    /// The attention pattern of a head on one sequence, `(T, T)`: row t holds the shares that position t takes of the values at the positions
-    /// up to it, and zeros after it. A head with a sink leaves the rest of 1 to the sink. `q` and `k`: `(1, T, H·D)`, as seen at the sites
-    /// `attn.q` and `attn.k` of that layer.
+    /// The attention pattern of a head on one sequence, `(T, T)`: row t holds the softmax weights of position t over the
+    /// positions up to it, and zeros after it. With a sink, a row's sum is below 1. `q` and `k`: `(1, T, H·D)`, the values
+    /// of the sites `attn.q` and `attn.k` of that layer.
     ///
     /// # Errors
     /// [`Error::Config`] if there is no such layer or head, [`Error::Shape`] for queries and keys of another shape; the device's.
@@ -29,8 +29,11 @@ impl Model {
                 return Err(Error::shape("attention pattern", message));
             }
         };
-        let sink = self.parameters.get(&format!("transformer.h.{layer}.attn.attn_imp.sink_logit"));
-        let sink = sink.map(|sink| Ok::<_, Error>(f64::from(sink.read()?.data[head]))).transpose()?;
+        let sink = self.parameters.ids().layers.get(layer).and_then(|ids| ids.sink);
+        let sink = sink
+            .and_then(|id| self.parameters.iter().nth(id))
+            .map(|sink| Ok::<_, Error>(f64::from(sink.read()?.data[head])))
+            .transpose()?;
         let part = |t: usize| t * stride + head * width..t * stride + (head + 1) * width;
         let mut pattern = vec![0.0; length * length];
         for t in 0..length {
@@ -43,7 +46,7 @@ impl Model {
             let top = logits.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = logits.iter().copied().chain(sink).map(|logit| (logit - top).exp()).sum();
             let shares = logits.iter().map(|logit| ((logit - top).exp() / total) as f32);
-            pattern[t * length..].iter_mut().zip(shares).for_each(|(place, share)| *place = share);
+            pattern[t * length..].iter_mut().zip(shares).for_each(|(entry, share)| *entry = share);
         }
         Ok(pattern)
     }

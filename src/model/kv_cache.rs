@@ -6,13 +6,13 @@ use crate::ops::{attention, attention_decode};
 use crate::{Error, Result};
 
 /// The keys and values of every layer for sequences that are read bit by bit with [`Model::extend`].
-pub struct Cache {
+pub struct KvCache {
     /// Keys and values of each layer, `(B, block_size, H·D)`.
     layers: Vec<[Tensor; 2]>,
     length: usize,
 }
 
-impl Cache {
+impl KvCache {
     /// Room for `batch` sequences of up to `block_size` tokens.
     ///
     /// # Errors

@@ -1,0 +1,22 @@
+//! What the command line and the explorer do with a model: for each verb a request, an observer for progress, and a result
+//! that describes itself as a [`Report`](crate::report::Report). Training, circuit search, bridges and conversion have
+//! theirs in their own modules.
+
+pub mod bench;
+mod check;
+mod devices;
+mod evaluate;
+mod generate;
+mod inspect;
+mod predict;
+mod record;
+mod tokens;
+
+pub use check::{CheckResult, check};
+pub use devices::devices;
+pub use evaluate::evaluation_report;
+pub use generate::{GenerateRequest, generate};
+pub use inspect::{Inspection, inspect};
+pub use predict::{PredictRequest, Prediction, predict};
+pub use record::{RecordRequest, Recording, record};
+pub use tokens::TokenSource;

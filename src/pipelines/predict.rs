@@ -1,0 +1,174 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::TokenSource;
+use crate::files::{HostTensor, load_metadata, load_tensors};
+use crate::formats::Pretrained;
+use crate::model::{
+    Action, Batch, Edit, Interventions, Model, NoHooks, Recorder, Site, Weights, expect_model, means, ranked,
+};
+use crate::report::{Cell, Column, Report, Table};
+use crate::tape::Tape;
+use crate::{Error, Result};
+
+/// TokenSource of generated text that means are taken over, unless a file has them.
+const MEAN_TOKENS: usize = 16_384;
+
+/// A prompt, and the interventions to compare with.
+#[derive(Clone, Copy, Debug)]
+pub struct PredictRequest<'a> {
+    /// The text whose next token is predicted.
+    pub prompt: &'a str,
+    /// Whether special tokens that prompts spell out become those tokens.
+    pub special: bool,
+    /// The interventions.
+    pub edits: &'a [Edit],
+    /// The prompt whose activations patches are taken from.
+    pub patch_from: Option<&'a str>,
+    /// Mean activations, as recorded; generated text gives them if there is no file.
+    pub means: Option<&'a Path>,
+}
+
+/// The probabilities of the next token, by id.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// The prompt's tokens.
+    pub tokens: Vec<u32>,
+    /// Without interventions.
+    pub before: Vec<f64>,
+    /// With them, if there are any.
+    pub after: Option<Vec<f64>>,
+}
+
+/// Predicts the next token of a prompt, with and without interventions.
+///
+/// # Errors
+/// Returns [`Error::Request`] for a prompt or means that no intervention uses, [`Error::OtherModel`] for means of another
+/// model, and the errors of encoding, of [`Interventions::new`] and of the forward pass.
+pub fn predict(model: &Pretrained, request: &PredictRequest) -> Result<Prediction> {
+    request.validate()?;
+    let tokens = model.encode(request.prompt, request.special)?;
+    let before = model.model.next_token(&tokens, &mut NoHooks)?;
+    let after = if request.edits.is_empty() {
+        None
+    } else {
+        Some(model.model.next_token(&tokens, &mut request.interventions(model)?)?)
+    };
+    Ok(Prediction { tokens, before, after })
+}
+
+impl PredictRequest<'_> {
+    /// Checks that every option is used.
+    ///
+    /// # Errors
+    /// Returns [`Error::Request`] naming the option that is not.
+    pub fn validate(&self) -> Result<()> {
+        let message = if self.patch_from.is_some() && !self.uses(Action::Patch) {
+            "--patch-from changes nothing, since no --set takes from it: give one with =patch"
+        } else if self.means.is_some() && !self.uses(Action::Mean) {
+            "--means changes nothing, since no --set takes a mean: give one with =mean"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Request(message.into()))
+    }
+
+    fn uses(&self, action: Action) -> bool {
+        self.edits.iter().any(|edit| edit.action == action)
+    }
+
+    fn interventions(&self, model: &Pretrained) -> Result<Interventions> {
+        let donor = match self.patch_from {
+            None => BTreeMap::new(),
+            Some(prompt) => activations(&model.model, &model.encode(prompt, self.special)?)?,
+        };
+        let means = match self.means {
+            _ if !self.uses(Action::Mean) => BTreeMap::new(),
+            Some(path) => load_means(path, &model.model)?,
+            None => {
+                tracing::info!("means are taken over {MEAN_TOKENS} tokens of generated Python; --means names others");
+                let sequences = TokenSource::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
+                let model = &model.model;
+                let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
+                means(model, batches, &model.config.sites())?
+            }
+        };
+        Interventions::new(&model.model.config, self.edits, means, donor)
+    }
+}
+
+/// The activations `(1, T, width)` of every site.
+fn activations(model: &Model, tokens: &[u32]) -> Result<BTreeMap<Site, HostTensor>> {
+    let batch = Batch::new(&model.device, &model.config, tokens, 1)?;
+    let mut recorder = Recorder::default();
+    model.forward(&mut Tape::new(), &Weights::constant(model, &[]), &batch, &mut recorder)?;
+    let host = |var: crate::tape::Var| -> Result<HostTensor> {
+        Ok(HostTensor { shape: var.value().shape().to_vec(), data: var.value().read()? })
+    };
+    recorder.values.into_iter().map(|(site, var)| Ok((site, host(var)?))).collect()
+}
+
+/// The means in a file, after a check that they are of this model.
+fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<Site, Vec<f32>>> {
+    match load_metadata(path)?.get("model") {
+        Some(hash) => expect_model(path.display().to_string(), "model", hash, &model.hash()?)?,
+        None => tracing::warn!("{} does not say which model its means are of", path.display()),
+    }
+    load_tensors(path)?.into_iter().map(|(site, tensor)| Ok((site.parse()?, tensor.data))).collect()
+}
+
+#[derive(Serialize)]
+struct PredictionJson {
+    tokens: Vec<u32>,
+    texts: Vec<String>,
+    next: Vec<NextToken>,
+}
+
+#[derive(Serialize)]
+struct NextToken {
+    token: u32,
+    text: String,
+    before: f64,
+    after: Option<f64>,
+}
+
+impl Prediction {
+    /// The `top` tokens with and without interventions, the most probable without them first.
+    fn shown(&self, top: usize) -> Vec<u32> {
+        let mut ids = ranked(&self.before);
+        let after: Vec<u32> = self.after.iter().flat_map(|after| ranked(after).into_iter().take(top)).collect();
+        let more: Vec<u32> = ids.iter().skip(top).copied().filter(|id| after.contains(id)).collect();
+        ids.truncate(top);
+        ids.extend(more);
+        ids
+    }
+
+    /// The `top` most probable tokens.
+    ///
+    /// # Errors
+    /// Returns an error if a number has no JSON form.
+    pub fn report(&self, top: usize, model: &Pretrained) -> Result<Report> {
+        let after = |id: u32| self.after.as_ref().map(|after| after[id as usize]);
+        let shown = self.shown(top);
+        let next = |&id: &u32| NextToken {
+            token: id,
+            text: model.token_text(id),
+            before: self.before[id as usize],
+            after: after(id),
+        };
+        let texts = self.tokens.iter().map(|&id| model.token_text(id)).collect();
+        let next = shown.iter().map(next).collect();
+        let json = PredictionJson { tokens: self.tokens.clone(), texts, next };
+        let numbers = if self.after.is_some() { vec!["before", "after"] } else { vec!["probability"] };
+        let columns = numbers.iter().map(|name| Column::decimals(*name, 4)).chain([Column::text("next token")]);
+        let mut table = Table::new("next", columns);
+        for &id in &shown {
+            let numbers = std::iter::once(self.before[id as usize]).chain(after(id)).map(Cell::Number);
+            table.push(numbers.chain([model.show(id).into()]));
+        }
+        let prompt: Vec<_> = self.tokens.iter().map(|&id| model.show(id)).collect();
+        Ok(Report::of(&json)?.note(format!("{} tokens: {}", prompt.len(), prompt.join(" "))).table(table))
+    }
+}
