@@ -1,10 +1,10 @@
-//! The commands: one table for the menus, the keys and the list of keys. A new command is a variant, a row of
-//! [`COMMANDS`] and an arm of [`Explorer::run`].
+//! The commands: one table for the menus, the keys and the list of keys. A new command is a
+//! variant, a row of [`COMMANDS`] and an arm of [`Explorer::run`].
 
 use std::path::PathBuf;
 
 use eframe::egui::{
-    Button, ComboBox, Context, Grid, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui, Vec2,
+    Button, ComboBox, Context, Grid, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui,
     ViewportCommand, WidgetInfo, Window, vec2,
 };
 use gossamer::circuits::svg;
@@ -28,20 +28,13 @@ pub enum Command {
     Fit,
     ZoomIn,
     ZoomOut,
-    Pan(Direction),
+    /// Moves the drawing by steps to the right and down.
+    Pan(i8, i8),
     Timeline,
     Keys,
     Train,
     FindCircuit,
     ShowJob,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    Left,
-    Right,
-    Up,
-    Down,
 }
 
 struct Entry {
@@ -54,10 +47,12 @@ struct Entry {
     global: bool,
 }
 
+/// A row without a shortcut.
 const fn menu(command: Command, menu: &'static str, label: &'static str) -> Entry {
     Entry { command, menu, label, shortcut: None, global: false }
 }
 
+/// A row without a menu.
 const fn key(command: Command, label: &'static str, modifiers: Modifiers, key: Key) -> Entry {
     menu(command, "", label).with(modifiers, key)
 }
@@ -90,29 +85,16 @@ const COMMANDS: &[Entry] = &[
     key(Command::ZoomIn, "Larger", Modifiers::NONE, Key::Plus),
     key(Command::ZoomIn, "Larger", Modifiers::NONE, Key::Equals),
     key(Command::ZoomOut, "Smaller", Modifiers::NONE, Key::Minus),
-    key(Command::Pan(Direction::Left), "Move left", Modifiers::SHIFT, Key::ArrowLeft),
-    key(Command::Pan(Direction::Right), "Move right", Modifiers::SHIFT, Key::ArrowRight),
-    key(Command::Pan(Direction::Up), "Move up", Modifiers::SHIFT, Key::ArrowUp),
-    key(Command::Pan(Direction::Down), "Move down", Modifiers::SHIFT, Key::ArrowDown),
+    key(Command::Pan(1, 0), "Move left", Modifiers::SHIFT, Key::ArrowLeft),
+    key(Command::Pan(-1, 0), "Move right", Modifiers::SHIFT, Key::ArrowRight),
+    key(Command::Pan(0, 1), "Move up", Modifiers::SHIFT, Key::ArrowUp),
+    key(Command::Pan(0, -1), "Move down", Modifiers::SHIFT, Key::ArrowDown),
     menu(Command::Timeline, "View", "Timeline"),
     menu(Command::Keys, "View", "Keys…"),
     menu(Command::Train, "Run", "Train…"),
     menu(Command::FindCircuit, "Run", "Find a circuit…"),
     menu(Command::ShowJob, "Run", "Show the job"),
 ];
-
-impl Direction {
-    /// How far the drawing moves.
-    fn offset(self) -> Vec2 {
-        const STEP: f32 = 60.0;
-        match self {
-            Self::Left => vec2(STEP, 0.0),
-            Self::Right => vec2(-STEP, 0.0),
-            Self::Up => vec2(0.0, STEP),
-            Self::Down => vec2(0.0, -STEP),
-        }
-    }
-}
 
 impl Explorer {
     fn enabled(&self, command: Command) -> bool {
@@ -150,7 +132,7 @@ impl Explorer {
                     Command::Fit => open.camera.fit(),
                     Command::ZoomIn => open.camera.zoom(1.25, None),
                     Command::ZoomOut => open.camera.zoom(0.8, None),
-                    Command::Pan(direction) => open.camera.pan(direction.offset()),
+                    Command::Pan(x, y) => open.camera.pan(60.0 * vec2(x.into(), y.into())),
                     Command::Timeline => open.view.timeline ^= true,
                     _ => {}
                 }
@@ -167,7 +149,8 @@ impl Explorer {
                 self.error = None;
             }
         }
-        // Backwards: a shortcut also matches with more modifiers than its own, and undo comes before redo.
+        // Backwards: a shortcut also matches with more modifiers than its own, and undo comes
+        // before redo.
         for entry in COMMANDS.iter().rev().filter(|entry| entry.global || !editing) {
             let enabled = self.enabled(entry.command);
             if let Some(shortcut) = entry.shortcut.filter(|_| enabled)

@@ -49,7 +49,8 @@ impl Document {
         Ok(Self { path: None, circuit, statistics, tokenizer: None, siblings: Vec::new(), contents: Contents::Circuit })
     }
 
-    /// Opens a circuit file, a published circuit, the first circuit of a run or folder, or a model that has none.
+    /// Opens a circuit file, a published circuit, the first circuit of a run or folder, or a model
+    /// that has none.
     ///
     /// # Errors
     /// Returns an error if nothing at `path` can be opened.
@@ -153,7 +154,8 @@ impl Document {
     }
 }
 
-/// The circuit files of a run or folder, by name. Files with two dots in their names hold data about circuits.
+/// The circuit files of a run or folder, by name. Files with two dots in their names hold data
+/// about circuits.
 fn circuits(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let inner = folder.join("circuits");
     let folder = if inner.is_dir() { &inner } else { folder };

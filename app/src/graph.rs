@@ -20,12 +20,12 @@ const MANY: usize = 2000;
 /// Text smaller than this is not drawn.
 const LEGIBLE: f32 = 5.0;
 
-/// Which part of the drawing is in the window, at which size.
+/// The visible part of the drawing and its scale.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Camera {
-    /// From the layout to the window; nothing before the first drawing and when all shall be seen again.
+    /// From the layout to the window; `None` until all of it is fitted into the window.
     to_window: Option<TSTransform>,
-    /// Where it was drawn last.
+    /// The rectangle of the last drawing.
     window: Option<Rect>,
     /// Whether a person chose the part, which then stays when the window changes.
     chosen: bool,
@@ -35,7 +35,6 @@ impl Camera {
     const SMALLEST: f32 = 0.02;
     const LARGEST: f32 = 8.0;
 
-    /// Where in the window it was drawn last.
     pub fn window(&self) -> Option<Rect> {
         self.window
     }
@@ -45,7 +44,8 @@ impl Camera {
         (self.to_window, self.chosen) = (None, false);
     }
 
-    /// Makes everything `factor` times as large; the point `at` of the window, by default its center, stays.
+    /// Makes everything `factor` times as large; the point `at` of the window, by default its
+    /// center, stays.
     pub fn zoom(&mut self, factor: f32, at: Option<Pos2>) {
         let center = self.window.map(|window| window.center());
         if let (Some(camera), Some(at)) = (&mut self.to_window, at.or(center)) {
@@ -56,7 +56,6 @@ impl Camera {
         }
     }
 
-    /// Moves everything.
     pub fn pan(&mut self, by: Vec2) {
         if let Some(camera) = &mut self.to_window {
             self.chosen |= by != Vec2::ZERO;
@@ -127,7 +126,6 @@ impl Palette {
     }
 }
 
-/// The color of group number `number`.
 pub fn group_color(number: usize) -> Color32 {
     // Okabe and Ito's, which the color-blind can tell apart, without those that stand for signs.
     const COLORS: [[u8; 3]; 5] =
@@ -136,8 +134,8 @@ pub fn group_color(number: usize) -> Color32 {
     Color32::from_rgb(r, g, b)
 }
 
-/// Draws the scene into the remaining space and lets it be moved. A click selects what it hits, or nothing. `hint` is
-/// another line about an item that is pointed at.
+/// Draws the scene into the remaining space and lets it be moved. A click selects what it hits, or
+/// nothing. `hint` is another line about an item that is pointed at.
 pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, hint: &dyn Fn(Item) -> Option<String>) {
     let (window, background) = ui.allocate_exact_size(ui.available_size(), Sense::click_and_drag());
     background.widget_info(|| WidgetInfo::labeled(Role::Canvas, true, "the circuit"));
@@ -193,7 +191,7 @@ impl Drawing<'_> {
         size as f32 * self.to_window.scaling
     }
 
-    /// Text of a size in the layout's units, unless it is too small to be read.
+    /// Text of a size in the layout's units; text that is too small to read is not drawn.
     fn write(&self, at: Pos2, anchor: Align2, size: f32, monospace: bool, color: Color32, text: &str) {
         // In half points: every size that is used fills the font's texture.
         let size = (size * self.to_window.scaling * 2.0).round() / 2.0;
@@ -203,7 +201,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// The layers' backgrounds, and what each row is.
+    /// The layers' backgrounds and the rows' names.
     fn rows(&self) {
         let rows = &self.scene.layout.rows;
         let height = |y: f64| self.to_window.translation.y + self.scaled(y);
@@ -241,7 +239,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// Whether every line is drawn as few straight pieces.
+    /// Whether lines are drawn as few straight pieces.
     fn many(&self) -> bool {
         self.shown.lines.iter().filter(|&&line| line != Emphasis::Hidden).count() > MANY
     }
@@ -251,7 +249,7 @@ impl Drawing<'_> {
         let circuit = self.circuit();
         let mut order: Vec<_> =
             (0..self.shown.lines.len()).filter(|&i| self.shown.lines[i] != Emphasis::Hidden).collect();
-        // What matters most is drawn last.
+        // The strongest lines are drawn last, on top.
         order.sort_by(|&a, &b| {
             let rank =
                 |line: usize| (self.shown.lines[line], matches!(self.scene.layout.lines[line].kind, LineKind::Edge(_)));
@@ -275,7 +273,7 @@ impl Drawing<'_> {
         self.painter.extend(shapes);
     }
 
-    /// A line in the window; of `many`, its ends only and where it passes rows.
+    /// A line in the window; with `many` lines only its ends and the rows that it passes.
     fn points(&self, line: usize, many: bool) -> Vec<Pos2> {
         let curve = &self.scene.curves[line];
         let step = if many { curve.len() / (self.scene.layout.lines[line].boxes.len() - 1).max(1) - 1 } else { 1 };
@@ -305,7 +303,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// Draws the boxes; gives the one that was clicked.
+    /// Draws the boxes. Returns the clicked item.
     fn boxes(&self, ui: &mut Ui, hint: &dyn Fn(Item) -> Option<String>) -> Option<Item> {
         let mut clicked = None;
         for (number, item) in self.scene.items.iter().enumerate() {
@@ -381,7 +379,7 @@ impl Drawing<'_> {
         self.write(rect.center(), Align2::CENTER_CENTER, 11.0, false, self.palette.ink.gamma_multiply(opacity), &name);
     }
 
-    /// A residual channel at the embedding or unembedding, with the tokens that matter most for it.
+    /// A residual channel at the embedding or unembedding, with its strongest tokens.
     fn tokens(&self, tokens: &[TokenWeight], item: Item, rect: Rect, outline: Stroke, opacity: f32) {
         let (channel, above) = match item {
             Item::Embedding(channel) => (channel, false),
@@ -402,7 +400,7 @@ impl Drawing<'_> {
 
         let mut listed: Vec<_> = tokens.iter().collect();
         if above {
-            // The two answers first: they are what the circuit decides about.
+            // The task's two answers first.
             listed.sort_by_key(|t| answers.iter().position(|&id| id == t.id).unwrap_or(answers.len()));
         }
         listed.truncate(TOKENS);

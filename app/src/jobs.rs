@@ -11,7 +11,8 @@ use anyhow::Context;
 /// The message when a thread has ended without an answer.
 const ENDED: &str = "stopped unexpectedly: open the file again";
 
-/// A thread that answers requests `Q`, always the newest one, with updates `U`. Dropping the job asks it to stop.
+/// A thread that answers requests `Q`, always the newest one, with updates `U`. Dropping the job
+/// asks it to stop.
 pub struct Job<U, Q = ()> {
     requests: Sender<(u64, Q)>,
     updates: Receiver<(u64, U)>,
@@ -53,7 +54,8 @@ impl<U, Q> Drop for Job<U, Q> {
 }
 
 impl<U: Send + 'static, Q: Send + 'static> Job<U, Q> {
-    /// Starts a thread with `work`, which takes requests when it is ready. `wake` is called after every update.
+    /// Starts a thread with `work`, which takes requests when it is ready. `wake` is called after
+    /// every update.
     pub fn serve(wake: impl Fn() + Send + Sync + 'static, work: impl FnOnce(Inbox<U, Q>) + Send + 'static) -> Self {
         let ((requests, incoming), (outgoing, updates)) = (channel(), channel());
         let stop = Arc::<AtomicBool>::default();

@@ -1,12 +1,16 @@
 //! The explorer: circuits of weight-sparse transformers in a window.
 //!
-//! Layout and state are apart from drawing, so that they are saved, undone and tested without a window:
+//! Layout and state are apart from drawing, so that they are saved, undone and tested without a
+//! window:
 //!
-//! * [`item`]: what can be selected, and its name; [`view`]: a person's choices, which `history` undoes;
+//! * [`item`]: what can be selected, and its name; [`view`]: a person's choices, which `history`
+//!   undoes;
 //! * [`scene`]: the layout of a circuit, and what a [`view::View`] shows of it; `graph` draws it;
-//! * [`document`]: opening files; `session`: what is kept between sessions; [`jobs`]: background work;
+//! * [`document`]: opening files; `session`: what is kept between sessions; [`jobs`]: background
+//!   work;
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
-//! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows in `run_window`;
+//! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
+//!   in `run_window`;
 //! * [`explorer`]: the window; `commands`: menus and keys; `panels`: everything around the drawing.
 //!
 //! The library does the computing.

@@ -1,4 +1,4 @@
-//! Where everything is, and how much of it a view lets be seen. Pure: no window is needed to test it.
+//! The layout of a circuit and what a view shows of it, apart from drawing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -10,19 +10,17 @@ use gossamer::circuits::{Circuit, Counts};
 use crate::item::Item;
 use crate::view::{Sublayer, Trace, View};
 
-/// A circuit, or one half of a layer of it, with places for everything.
+/// A circuit, or a sublayer of it, with its layout.
 pub struct Scene {
-    /// What is shown of the circuit, its lists in order.
+    /// The shown part of the circuit, its lists in order.
     pub circuit: Circuit,
-    /// The places.
     pub layout: CircuitLayout,
-    /// How wide edges are drawn.
     pub widths: Widths,
-    /// What is at each of the layout's boxes; nothing where lines only pass.
+    /// The item of each box of the layout; `None` where lines only pass.
     pub items: Vec<Option<Item>>,
-    /// For each of the layout's lines the share of the largest effect; 1 for residual channels.
+    /// Each line's share of the largest effect; 1 for residual channels.
     pub shares: Vec<f64>,
-    /// For each of the layout's lines the curve, from its first box to its last.
+    /// Each line's curve, from its first box to its last.
     pub curves: Vec<Vec<Pos2>>,
     boxes: HashMap<Item, usize>,
 }
@@ -30,27 +28,23 @@ pub struct Scene {
 /// How something is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Emphasis {
-    /// Not at all.
     Hidden,
-    /// Hardly: attention is elsewhere.
+    /// Something else is selected.
     Faint,
-    /// As it is.
     Plain,
-    /// It belongs to what is selected.
+    /// It belongs to the selection.
     Strong,
 }
 
-/// How everything in a scene is drawn.
+/// The emphasis of everything in a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// The layout's boxes.
     pub boxes: Vec<Emphasis>,
-    /// The layout's lines.
     pub lines: Vec<Emphasis>,
 }
 
 impl Scene {
-    /// Lays out a circuit, or the half of a layer that was chosen.
+    /// Lays out a circuit, or one sublayer of it.
     pub fn new(circuit: &Circuit, sublayer: Option<Sublayer>) -> Self {
         let mut circuit = circuit.clone().normalised();
         if let Some(sublayer) = sublayer {
@@ -84,12 +78,10 @@ impl Scene {
         self.items.iter().flatten().copied()
     }
 
-    /// The number of an item's box.
     pub fn box_number(&self, item: Item) -> Option<usize> {
         self.boxes.get(&item).copied()
     }
 
-    /// The rectangle of a box.
     pub fn rect(&self, number: usize) -> Rect {
         let NodeBox { content, x, top, bottom, .. } = &self.layout.boxes[number];
         let width = match content {
@@ -106,22 +98,23 @@ impl Scene {
         Rect::from_min_size(Pos2::ZERO, vec(self.layout.width, self.layout.height))
     }
 
-    /// The lines that end at an item and those that begin there, with what is at their other ends.
-    pub fn neighbours(&self, item: Item) -> [Vec<(usize, Item)>; 2] {
-        let [mut before, mut after] = [Vec::new(), Vec::new()];
+    /// The lines that end at an item and those that begin there, with the items at their other
+    /// ends.
+    pub fn neighbors(&self, item: Item) -> [Vec<(usize, Item)>; 2] {
+        let [mut inputs, mut outputs] = [Vec::new(), Vec::new()];
         for line in 0..self.layout.lines.len() {
             let Some((from, to)) = self.ends(line) else { continue };
             if to == item {
-                before.push((line, from));
+                inputs.push((line, from));
             }
             if from == item {
-                after.push((line, to));
+                outputs.push((line, to));
             }
         }
-        [before, after]
+        [inputs, outputs]
     }
 
-    /// The same with other widths, such as those of several circuits that are compared.
+    /// The same with other widths, such as those of several circuits.
     pub fn with_widths(mut self, widths: Widths) -> Self {
         for (share, line) in self.shares.iter_mut().zip(&self.layout.lines) {
             if let LineKind::Edge(i) = line.kind {
@@ -131,7 +124,7 @@ impl Scene {
         Self { widths, ..self }
     }
 
-    /// What a line joins; nothing for an edge of weight 0, which is not there (yet).
+    /// The items that a line joins; `None` for an edge of weight 0, which another checkpoint has.
     pub fn ends(&self, line: usize) -> Option<(Item, Item)> {
         if let LineKind::Edge(i) = self.layout.lines[line].kind
             && self.circuit.edges[i].weight == 0.0
@@ -161,7 +154,6 @@ impl Scene {
         circuit
     }
 
-    /// How everything is drawn.
     pub fn shown(&self, view: &View) -> Shown {
         let hidden = |item: &Option<Item>| item.is_some_and(|item| view.edits.hidden.contains(&item));
         let mut boxes: Vec<_> =
@@ -192,20 +184,20 @@ impl Scene {
         Shown { boxes, lines }
     }
 
-    /// What is reached from `start` along visible lines.
+    /// The items and lines that are reached from `start` along visible lines.
     fn trace(&self, start: Item, trace: Trace, lines: &[Emphasis]) -> Traced {
-        let mut before: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
-        let mut after: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
+        let mut inputs: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
+        let mut outputs: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
         for line in (0..lines.len()).filter(|&line| lines[line] != Emphasis::Hidden) {
             if let Some((from, to)) = self.ends(line) {
-                before.entry(to).or_default().push((line, from));
-                after.entry(from).or_default().push((line, to));
+                inputs.entry(to).or_default().push((line, from));
+                outputs.entry(from).or_default().push((line, to));
             }
         }
         let mut traced = Traced { items: HashSet::from([start]), lines: HashSet::new() };
-        let far = trace != Trace::Neighbours;
-        let ways = [(&before, trace != Trace::Downstream), (&after, trace != Trace::Upstream)];
-        for way in ways.into_iter().filter_map(|(way, wanted)| wanted.then_some(way)) {
+        let far = trace != Trace::Neighbors;
+        let ways = [(&inputs, trace != Trace::Downstream), (&outputs, trace != Trace::Upstream)];
+        for way in ways.into_iter().filter_map(|(way, followed)| followed.then_some(way)) {
             let (mut seen, mut next) = (HashSet::from([start]), VecDeque::from([start]));
             while let Some(item) = next.pop_front() {
                 for &(line, other) in way.get(&item).into_iter().flatten() {
@@ -221,7 +213,6 @@ impl Scene {
     }
 }
 
-/// What belongs to a selection.
 struct Traced {
     items: HashSet<Item>,
     lines: HashSet<usize>,
@@ -235,7 +226,8 @@ fn vec(x: f64, y: f64) -> Vec2 {
     vec2(x as f32, y as f32)
 }
 
-/// A line upwards from the top of each box to the bottom of the next: Bézier curves that leave and arrive upright, in straight pieces.
+/// A line upwards from the top of each box to the bottom of the next: Bézier curves that leave and
+/// arrive vertically, in straight pieces.
 fn curve(line: &Connector, layout: &CircuitLayout) -> Vec<Pos2> {
     const PIECES: usize = 12;
     let boxes: Vec<_> = line.boxes.iter().map(|&number| &layout.boxes[number]).collect();

@@ -20,7 +20,8 @@ impl Snapshots {
         self.requested = Some((path, 2));
     }
 
-    /// At the end of a frame: takes a requested picture of `part` of the window when its time has come.
+    /// At the end of a frame: takes a requested picture of `part` of the window when its time has
+    /// come.
     pub fn update(&mut self, ctx: &Context, part: Option<Rect>) {
         let Some((path, frames)) = self.requested.take() else { return };
         ctx.request_repaint();

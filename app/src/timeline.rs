@@ -1,4 +1,5 @@
-//! A run's metrics, and a circuit's nodes in its checkpoints: read and evaluated by a background job.
+//! A run's metrics, and a circuit's nodes in its checkpoints: read and evaluated by a background
+//! job.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -52,8 +53,8 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Starts to read the run in the folder `run` and to evaluate a circuit's nodes in its checkpoints, the latest
-    /// first. `wake` is called after every update.
+    /// Starts to read the run in the folder `run` and to evaluate a circuit's nodes in its
+    /// checkpoints, the latest first. `wake` is called after every update.
     pub fn start(run: &Path, circuit: Circuit, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let folder = run.to_path_buf();
         let job = Job::run(wake, move |reporter| {
@@ -115,8 +116,9 @@ impl Timeline {
         Some(Revision { evaluated: self.checkpoints.len(), step: data.step })
     }
 
-    /// The circuit in the selected checkpoint. It has the edges and token channels of all checkpoints, so that every
-    /// checkpoint has the same layout: an edge that a checkpoint lacks has weight 0.
+    /// The circuit in the selected checkpoint. It has the edges and token channels of all
+    /// checkpoints, so that every checkpoint has the same layout: an edge that a checkpoint lacks
+    /// has weight 0.
     pub fn circuit(&self) -> Option<Circuit> {
         type Of = fn(&Circuit) -> &[TokenWeights];
         let mut circuit = self.checkpoint()?.circuit.as_ref().ok()?.clone();
@@ -162,7 +164,8 @@ impl Timeline {
     }
 }
 
-/// The run whose checkpoints belong to a file or model: the nearest folder above `path`, or `model` itself.
+/// The run whose checkpoints belong to a file or model: the nearest folder above `path`, or `model`
+/// itself.
 pub fn run_of(path: Option<&Path>, model: &Path) -> Option<PathBuf> {
     let above = path.into_iter().flat_map(Path::ancestors).take(4).chain([model]);
     above.filter(|folder| folder.join("checkpoints").is_dir()).map(Path::to_path_buf).next()

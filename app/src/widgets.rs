@@ -8,8 +8,8 @@ use eframe::egui::{
 use gossamer::circuits::color::sign;
 use gossamer::circuits::labels::{token, visible};
 
-/// Lets a finite number be chosen with the widget that `show` makes. Returns whether it was: text such as "nan" or
-/// "1e400" changes nothing.
+/// Lets a finite number be chosen with the widget that `show` makes. Returns whether it was: text
+/// such as "nan" or "1e400" changes nothing.
 pub fn finite<T: Copy + Into<f64>>(value: &mut T, show: impl FnOnce(&mut T) -> Response) -> bool {
     let mut new = *value;
     let chosen = show(&mut new).changed() && new.into().is_finite();
@@ -50,8 +50,8 @@ pub fn path_field(ui: &mut Ui, name: &str, text: &mut String, button: &str, focu
     (confirmed && !text.trim().is_empty()).then(|| PathBuf::from(text.trim()))
 }
 
-/// Lets code be written, or taken from one of the `buttons` of a name and a text. Returns the new code, if any. The tab
-/// key moves to the next widget.
+/// Lets code be written, or taken from one of the `buttons` of a name and a text. Returns the new
+/// code, if any. The tab key moves to the next widget.
 pub fn code_field(ui: &mut Ui, name: &str, text: &str, buttons: &[(&str, &str)]) -> Option<String> {
     let mut new = None;
     let label = ui.horizontal(|ui| {
@@ -71,7 +71,8 @@ pub fn code_field(ui: &mut Ui, name: &str, text: &str, buttons: &[(&str, &str)])
     new
 }
 
-/// A row of tokens, one of them selected, with a node's activations as their background. Returns the clicked one.
+/// A row of tokens, one of them selected, with a node's activations as their background. Returns
+/// the clicked one.
 pub fn token_row(
     ui: &mut Ui,
     tokens: &[String],

@@ -1,4 +1,5 @@
-//! Prompts, nodes set by hand, and bridges, on tiny models: what the window shows is what the library says.
+//! Prompts, nodes set by hand, and bridges, on tiny models: what the window shows is what the
+//! library says.
 
 mod common;
 
@@ -130,8 +131,8 @@ impl Run {
         let steering = Steering::new(&self.dense, &self.model, &self.bridges, &reference, recipe.ratio).unwrap();
         let change = recipe.change(&steering, &self.tokenizer).unwrap();
         let tokens = self.tokenizer.encode(&recipe.prompt).unwrap();
-        let said = recipe.compare(&steering, &tokens, &change).unwrap();
-        [said.steered, said.random.unwrap()]
+        let expected = recipe.compare(&steering, &tokens, &change).unwrap();
+        [expected.steered, expected.random.unwrap()]
     }
 }
 
@@ -174,7 +175,8 @@ fn number(harness: &mut Window, label: &str, text: &str) {
     settle(harness);
 }
 
-/// A column says these probabilities of the task's answers and of the two most probable tokens, and what they were.
+/// A column says these probabilities of the task's answers and of the two most probable tokens, and
+/// what they were.
 fn cell(harness: &Window, run: &Run, column: &str, p: &[f64], before: Option<&[f64]>) {
     let task = &run.circuit.task;
     for id in ranked(p).into_iter().take(2).chain([task.target.id, task.alternative.id]) {
@@ -186,7 +188,7 @@ fn cell(harness: &Window, run: &Run, column: &str, p: &[f64], before: Option<&[f
 }
 
 #[test]
-fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
+fn a_prompt_is_answered_by_the_model_the_circuit_and_its_complement() {
     let run = Run::new();
     let mut harness = open_tab(&run, "Prompt");
     let check = |harness: &Window, prompt: &str| {
@@ -221,7 +223,7 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
 }
 
 #[test]
-fn nodes_are_ablated_set_and_given_back() {
+fn nodes_are_ablated_set_and_reset() {
     let run = Run::new();
     let mut harness = open_tab(&run, "Prompt");
     let prompt = run.circuit.task.clean.clone();
@@ -282,18 +284,18 @@ fn nodes_are_ablated_set_and_given_back() {
 }
 
 #[test]
-fn a_node_tells_its_activation_and_where_its_head_looks() {
+fn a_node_shows_its_activation_and_its_heads_attention() {
     let run = Run::new();
     let mut harness = open_tab(&run, "Prompt");
     let task = &run.circuit.task;
     let tokens = run.tokenizer.encode(&task.clean).unwrap();
     let want = run.ask(&task.clean, &[]);
     let last = (tokens.len() - 1) * 16 + 3;
-    let said = format!(": {:+.3}", want.sites[&SiteKind::AttnIn.at(0)].data[last]);
+    let expected = format!(": {:+.3}", want.sites[&SiteKind::AttnIn.at(0)].data[last]);
     harness.get_by_label(NODES[0]).hover();
     harness.run();
-    let told = harness.get_by_label_contains("in the prompt, at").accesskit_node().value().unwrap();
-    assert!(told.ends_with(&said), "{told} instead of {said}");
+    let shown = harness.get_by_label_contains("in the prompt, at").accesskit_node().value().unwrap();
+    assert!(shown.ends_with(&expected), "{shown} instead of {expected}");
 
     harness.remove_cursor();
     click(&mut harness, NODES[1]);
@@ -307,40 +309,46 @@ fn a_node_tells_its_activation_and_where_its_head_looks() {
     let row = &pattern[(tokens.len() - 1) * tokens.len()..];
     let most = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
     let text = |at: usize| run.tokenizer.token_str(tokens[at]).unwrap();
-    let said = format!("`{}` attends to `{}` {:.2}", text(tokens.len() - 1), text(most), row[most]);
-    harness.get_by_label_contains(&said);
+    let expected = format!("`{}` attends to `{}` {:.2}", text(tokens.len() - 1), text(most), row[most]);
+    harness.get_by_label_contains(&expected);
 }
 
-#[test]
-fn the_dense_model_is_steered_and_the_recipe_kept() {
-    let run = Run::new();
-    let mut harness = open_tab(&run, "Bridge");
-    let (positive, negative) = (run.circuit.task.clean.clone(), run.circuit.task.counterfactual.clone());
-    let mut recipe = Recipe {
+/// The recipe of a fresh bridge tab.
+fn first_recipe(run: &Run) -> Recipe {
+    Recipe {
         version: Recipe::VERSION,
         sparse: ModelName { path: run.path.display().to_string(), hash: run.model.hash().unwrap() },
-        prompt: positive,
-        counterfactual: Some(negative),
+        prompt: run.circuit.task.clean.clone(),
+        counterfactual: Some(run.circuit.task.counterfactual.clone()),
         nodes: vec![NODES[0].parse().unwrap()],
         edits: Vec::new(),
         strength: 1.0,
         random: 8,
         seed: 0,
         ratio: Ratio::DenseOverSparse,
-    };
-    let check = |harness: &Window, recipe: &Recipe| {
-        let [steered, random] = run.steer(recipe);
-        cell(harness, &run, "steered", &steered, None);
-        cell(harness, &run, "random channels", &random, None);
-        let [plain, _] = run.steer(&Recipe { strength: 0.0, ..recipe.clone() });
-        cell(harness, &run, "dense model", &plain, None);
-        let moved = steered.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(moved > 1e-3, "nothing moves");
-        assert_eq!(harness.state().live().unwrap().steered().unwrap().recipe, *recipe);
-    };
-    check(&harness, &recipe);
+    }
+}
+
+/// The window shows the library's answers to a recipe.
+fn check_steered(harness: &Window, run: &Run, recipe: &Recipe) {
+    let [steered, random] = run.steer(recipe);
+    cell(harness, run, "steered", &steered, None);
+    cell(harness, run, "random channels", &random, None);
+    let [plain, _] = run.steer(&Recipe { strength: 0.0, ..recipe.clone() });
+    cell(harness, run, "dense model", &plain, None);
+    let moved = steered.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(moved > 1e-3, "nothing moves");
+    assert_eq!(harness.state().live().unwrap().steered().unwrap().recipe, *recipe);
+}
+
+#[test]
+fn the_dense_model_is_steered_and_the_recipe_saved() {
+    let run = Run::new();
+    let mut harness = open_tab(&run, "Bridge");
+    let mut recipe = first_recipe(&run);
+    check_steered(&harness, &run, &recipe);
     harness.get_by_role_and_label(Role::Slider, "strength").focus();
-    // Arrows are the slider's own once it has had the focus for a frame.
+    // A slider receives arrow keys once it has had the focus for a frame.
     harness.step();
     harness.step();
     for _ in 0..5 {
@@ -350,7 +358,7 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
     settle(&mut harness);
     recipe.strength = harness.state().view().unwrap().edits.live.steer.strength;
     assert!((recipe.strength - 1.05).abs() < 1e-9, "{}", recipe.strength);
-    check(&harness, &recipe);
+    check_steered(&harness, &run, &recipe);
 
     click(&mut harness, "Save recipe");
     let file = run.path.join("circuits/single_double_quote.recipe.json");
@@ -363,35 +371,10 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
     });
     assert_eq!(copied, Some(recipe.command()));
 
-    // By hand, at a position.
-    click(&mut harness, "at positions");
-    click(&mut harness, "add");
-    write(&mut harness, "positions", "-2");
-    let by_hand = Recipe {
-        counterfactual: None,
-        nodes: Vec::new(),
-        edits: vec!["0.attn.act_in[3]@-2+=1".parse().unwrap()],
-        ..recipe.clone()
-    };
-    check(&harness, &by_hand);
-    write(&mut harness, "positions", "the last");
-    harness.get_by_label_contains("positions are numbers");
-    write(&mut harness, "positions", "-2");
-    write(&mut harness, "prompt", &"x ".repeat(200));
-    harness.get_by_label_contains("but the model reads 96: shorten it");
-    click(&mut harness, "clean prompt");
-    number(&mut harness, "strength", "nan");
-    number(&mut harness, "value", "1e400");
-    check(&harness, &by_hand);
-    // The circuit writes channel 5 of the stream; a later sublayer reads it.
-    click(&mut harness, "the same channels, read elsewhere");
-    harness.run();
-    click(&mut harness, "1.mlp.act_in[5]");
-    assert_eq!(harness.state().view().unwrap().edits.live.steer.channel.as_deref(), Some("1.mlp.act_in[5]"));
     write(&mut harness, "channel", "0.attn.q[3]");
     harness.get_by_label_contains("such as 3.attn.act_in[17]");
     click(&mut harness, "Open recipe");
-    check(&harness, &recipe);
+    check_steered(&harness, &run, &recipe);
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Z);
     settle(&mut harness);
     assert_eq!(harness.state().view().unwrap().edits.live.steer.channel.as_deref(), Some("0.attn.q[3]"));
@@ -401,15 +384,45 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
 }
 
 #[test]
-fn without_a_model_or_bridges_it_says_what_to_do() {
+fn a_channel_is_changed_at_positions() {
+    let run = Run::new();
+    let mut harness = open_tab(&run, "Bridge");
+    click(&mut harness, "at positions");
+    click(&mut harness, "add");
+    write(&mut harness, "positions", "-2");
+    let recipe = Recipe {
+        counterfactual: None,
+        nodes: Vec::new(),
+        edits: vec!["0.attn.act_in[3]@-2+=1".parse().unwrap()],
+        ..first_recipe(&run)
+    };
+    check_steered(&harness, &run, &recipe);
+    write(&mut harness, "positions", "the last");
+    harness.get_by_label_contains("positions are numbers");
+    write(&mut harness, "positions", "-2");
+    write(&mut harness, "prompt", &"x ".repeat(200));
+    harness.get_by_label_contains("but the model reads 96: shorten it");
+    click(&mut harness, "clean prompt");
+    number(&mut harness, "strength", "nan");
+    number(&mut harness, "value", "1e400");
+    check_steered(&harness, &run, &recipe);
+    // The circuit writes channel 5 of the stream; a later sublayer reads it.
+    click(&mut harness, "the same channels in other sublayers");
+    harness.run();
+    click(&mut harness, "1.mlp.act_in[5]");
+    assert_eq!(harness.state().view().unwrap().edits.live.steer.channel.as_deref(), Some("1.mlp.act_in[5]"));
+}
+
+#[test]
+fn without_a_model_or_bridges_it_says_how_to_continue() {
     let run = Run::new();
     let mut harness = window(None);
     click(&mut harness, "Prompt");
     harness.get_by_label_contains("is not next to it");
-    for (named, told) in [(run.path.join("nowhere"), "nowhere"), (run.path.clone(), "other sizes")] {
+    for (named, shown) in [(run.path.join("nowhere"), "nowhere"), (run.path.clone(), "other sizes")] {
         write(&mut harness, "model", &named.display().to_string());
         click(&mut harness, "Open model");
-        harness.get_by_label_contains(told);
+        harness.get_by_label_contains(shown);
     }
 
     // A circuit that lies elsewhere, without the means that it was found with.
@@ -458,7 +471,7 @@ fn a_model_without_circuits_answers_and_steers() {
 }
 
 #[test]
-fn numbers_that_are_not_finite_are_told_of_in_place_of_answers() {
+fn nonfinite_values_are_an_error() {
     let run = Run::new();
     fs::remove_file(run.file()).unwrap();
     let weights = run.path.join("model.safetensors");
@@ -504,6 +517,7 @@ fn a_bridge_edit_looks_as_it_did() {
     click(&mut harness, "Bridge");
     harness.remove_cursor();
     harness.run();
-    // Drivers round edges of lines differently, and devices the last digits; a bar that moved by a point is more than this.
+    // Drivers round edges of lines differently, and devices the last digits; a bar that moved by a
+    // point is more than this.
     harness.snapshot_options("bridge", &SnapshotOptions::new().threshold(1.0).max_failed_pixels(120));
 }

@@ -24,7 +24,7 @@ fn published(folder: &tempfile::TempDir, payload: &Py) -> PathBuf {
 }
 
 #[test]
-fn it_opens_and_draws_and_its_nodes_tell() {
+fn it_opens_and_its_nodes_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let file = published(&folder, &payload());
     let mut harness = window(Some(&file));
@@ -58,7 +58,7 @@ fn it_opens_and_draws_and_its_nodes_tell() {
 }
 
 #[test]
-fn what_it_lacks_is_told_and_damage_is_an_error() {
+fn missing_parts_are_listed_and_damage_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut less = payload();
     less.remove("samples");

@@ -1,4 +1,5 @@
-//! Runs in the window: models without circuits, training, the search for circuits, the timeline, pictures.
+//! Runs in the window: models without circuits, training, the search for circuits, the timeline,
+//! pictures.
 
 mod common;
 
@@ -64,7 +65,7 @@ fn what_cannot_be_started_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let spec = JobSpec::Find { model: folder.path().into(), task: "var_if".into(), settings: Box::default() };
     let job = finished(spec);
-    assert!(job.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains("no weights")));
+    assert!(job.outcome.as_ref().unwrap().as_ref().is_err_and(|error| error.contains("no weights")));
 
     // A run with bridges goes on without them here: it must not go on at all.
     let mut config = settings("quickstart", TINY).unwrap();
@@ -74,8 +75,8 @@ fn what_cannot_be_started_says_why() {
     fs::write(run.join("config.toml"), config.to_toml().unwrap()).unwrap();
     let spec = JobSpec::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
     let job = finished(spec);
-    let told = format!("`train --resume {}`", run.display());
-    assert!(job.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains(&told)), "{:?}", job.outcome);
+    let expected = format!("`train --resume {}`", run.display());
+    assert!(job.outcome.as_ref().unwrap().as_ref().is_err_and(|error| error.contains(&expected)), "{:?}", job.outcome);
     assert_eq!(fs::read_dir(&run).unwrap().count(), 1);
 }
 
@@ -86,8 +87,8 @@ fn a_run_that_another_process_writes_in_is_left_alone() {
     let lock = RunLock::take(&run).unwrap();
     let spec = || JobSpec::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
     let job = finished(spec());
-    let why = job.outcome.as_ref().unwrap().as_ref().unwrap_err();
-    assert!(why.contains(&format!("process {} is writing in this run", std::process::id())), "{why}");
+    let error = job.outcome.as_ref().unwrap().as_ref().unwrap_err();
+    assert!(error.contains(&format!("process {} is writing in this run", std::process::id())), "{error}");
     drop(lock);
     let made = finished(spec()).outcome.take().unwrap().unwrap();
     assert_eq!(made.path, run);
@@ -156,15 +157,16 @@ fn a_timeline_is_scrubbed_and_played() {
         move |harness: &Window| {
             let text = format!("step {step} · loss");
             let line = harness.query_by_label_contains(&text);
-            let said = line.and_then(|line| line.accesskit_node().value().or(line.accesskit_node().label()));
-            said.is_some_and(|said| said.contains("edges, task loss"))
+            let text = line.and_then(|line| line.accesskit_node().value().or(line.accesskit_node().label()));
+            text.is_some_and(|text| text.contains("edges, task loss"))
         }
     };
     wait(&mut harness, "last checkpoint", known(6));
     harness.get_by_label_contains("density: ");
     harness.get_by_label_contains("tasks, accuracy: ");
     harness.get_by_role_and_label(Role::Slider, "checkpoint").focus();
-    // A slider keeps the arrow keys to itself from the frame on after the one in which it got the focus.
+    // A slider keeps the arrow keys to itself from the frame on after the one in which it got the
+    // focus.
     harness.step();
     harness.step();
     harness.key_press(Key::ArrowLeft);

@@ -46,7 +46,7 @@ fn the_first_screen_is_an_example() {
 }
 
 #[test]
-fn a_click_selects_and_its_neighbours_are_told() {
+fn a_click_selects_and_shows_the_neighbors() {
     let mut harness = window(None);
     let edge = example().edges[0].clone();
     click(&mut harness, &edge.from.to_string());
@@ -121,11 +121,11 @@ fn a_run_opens_with_all_its_circuits() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_told_and_the_rest_stays() {
+fn an_error_is_shown_and_the_document_stays() {
     let folder = tempfile::tempdir().unwrap();
     let wrong = folder.path().join("wrong.json");
     fs::write(&wrong, "{\"version\": 99}").unwrap();
-    for (path, told) in [
+    for (path, expected) in [
         (wrong.clone(), "version 99"),
         (folder.path().join("missing.json"), "missing.json"),
         (folder.path().to_path_buf(), "has no circuits"),
@@ -134,7 +134,7 @@ fn what_cannot_be_opened_is_told_and_the_rest_stays() {
         let mut harness = window(Some(&path));
         wait(&mut harness, "error", |harness| harness.state().error().is_some());
         let error = harness.state().error().unwrap().to_string();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(expected), "{error}");
         // The first screen is never empty, and a key is enough to go on.
         harness.get_by_label("the whole circuit");
         press(&mut harness, Modifiers::NONE, Key::Escape);
@@ -204,8 +204,8 @@ fn traces_go_as_far_as_they_should() {
         items.filter(|(_, shown)| **shown == Emphasis::Strong).filter_map(|(item, _)| *item).collect()
     };
     for item in scene.all() {
-        let [before, after] = scene.neighbours(item);
-        let near = strong(item, Trace::Neighbours);
+        let [before, after] = scene.neighbors(item);
+        let near = strong(item, Trace::Neighbors);
         assert_eq!(
             near.len(),
             1 + before.iter().chain(&after).map(|(_, other)| other).collect::<std::collections::BTreeSet<_>>().len()

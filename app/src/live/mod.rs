@@ -1,7 +1,9 @@
-//! Prompts in the circuit's model and, through bridges, in a dense one: the state without its panels.
+//! Prompts in the circuit's model and, through bridges, in a dense one: the state without its
+//! panels.
 //!
 //! * [`choices`]: a person's choices, which can be undone;
-//! * [`model`] is opened once; jobs answer requests about it: [`ask`] for prompts, [`steer`] for bridges.
+//! * [`model`] is opened once; jobs answer requests about it: [`ask`] for prompts, [`steer`] for
+//!   bridges.
 
 pub mod ask;
 pub mod choices;
@@ -164,21 +166,21 @@ pub struct OfferedChannels {
     /// The circuit's own nodes that read the residual stream.
     pub nodes: Vec<Channel>,
     /// The same channels of the stream where other sublayers read them.
-    pub elsewhere: Vec<Channel>,
+    pub other_sublayers: Vec<Channel>,
 }
 
 pub fn channels(document: &Document) -> OfferedChannels {
     let channel = |entry: &NodeEntry| entry.node().to_string().parse::<Channel>().ok();
     let known: BTreeSet<Channel> = document.circuit.nodes.iter().filter_map(channel).collect();
     let all = residual_channels(&document.circuit).into_iter();
-    let (nodes, elsewhere) = all.partition(|channel| known.contains(channel));
-    OfferedChannels { nodes, elsewhere }
+    let (nodes, other_sublayers) = all.partition(|channel| known.contains(channel));
+    OfferedChannels { nodes, other_sublayers }
 }
 
-/// The channel to steer by, as it is written.
+/// The written channel to steer by.
 pub fn channel(document: &Document, view: &View) -> String {
-    let OfferedChannels { nodes, elsewhere } = channels(document);
-    let first = || nodes.iter().chain(&elsewhere).next().map(ToString::to_string);
+    let OfferedChannels { nodes, other_sublayers } = channels(document);
+    let first = || nodes.iter().chain(&other_sublayers).next().map(ToString::to_string);
     view.edits.live.steer.channel.clone().or_else(first).unwrap_or_default()
 }
 

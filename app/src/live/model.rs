@@ -30,9 +30,9 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens the circuit's model: the one at `named`, or else the first of the run around `file`, the circuit's own
-    /// path and `known`. A circuit without its model's hash (published, or of a model without circuits) cannot tell
-    /// models of the same sizes apart: only `known` is tried.
+    /// Opens the circuit's model: the one at `named`, or else the first of the run around `file`,
+    /// the circuit's own path and `known`. A circuit without its model's hash (published, or of a
+    /// model without circuits) cannot tell models of the same sizes apart: only `known` is tried.
     pub fn find(file: Option<&Path>, circuit: &Circuit, known: Option<&Path>, named: Option<&Path>) -> Result<Self> {
         let paths = match named {
             Some(path) => vec![path.to_path_buf()],

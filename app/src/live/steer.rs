@@ -14,14 +14,15 @@ use super::ask::{encode, listed_tokens};
 use super::model::Opened;
 use crate::jobs::Inbox;
 
-/// Tokens of generated text that the streams' scales are measured on: as many as `gossamer steer` takes unless told otherwise.
+/// How many tokens the streams' scales are measured on: the default of `gossamer steer`.
 const REFERENCE_TOKENS: usize = 16_384;
 
 /// The dense model's answer to a recipe.
 #[derive(Clone)]
 pub struct Steered {
     pub recipe: Recipe,
-    /// The probabilities; those of random channels are of the previous change until they are computed.
+    /// The probabilities; those of random channels are of the previous change until they are
+    /// computed.
     pub comparison: Comparison,
     /// The prompt's tokens.
     pub ids: Vec<u32>,
@@ -58,8 +59,8 @@ impl Bridged {
     }
 }
 
-/// Answers recipes with the bridges next to a sparse model: first without the random channels, which take longer, then
-/// with them, unless a newer request waits by then.
+/// Answers recipes with the bridges next to a sparse model: first without the random channels,
+/// which take longer, then with them, unless a newer request waits by then.
 pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Steered, String>, Recipe>) {
     let bridged = Bridged::open(opened).map_err(|e| format!("{e:#}"));
     let mut cache = Cache::default();
@@ -88,7 +89,8 @@ struct Cache<'a> {
 }
 
 impl<'a> Cache<'a> {
-    /// The dense model without and with the change; random channels as last computed for the prompt.
+    /// The dense model without and with the change; random channels as last computed for the
+    /// prompt.
     fn steered(&mut self, opened: &'a Opened, bridged: &'a Bridged, recipe: &Recipe) -> Result<Steered> {
         let start = Instant::now();
         let longest = opened.model.config.block_size.min(bridged.dense.config.block_size);

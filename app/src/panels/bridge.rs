@@ -82,8 +82,8 @@ fn choose_channel(ui: &mut Ui, context: &mut PanelContext) {
         ui.weak("where the circuit reads the residual stream");
         offer(ui, &channels.nodes);
     }
-    if !channels.elsewhere.is_empty() {
-        ui.collapsing("the same channels, read elsewhere", |ui| offer(ui, &channels.elsewhere));
+    if !channels.other_sublayers.is_empty() {
+        ui.collapsing("the same channels in other sublayers", |ui| offer(ui, &channels.other_sublayers));
     }
 }
 
@@ -196,7 +196,8 @@ fn open_recipe(file: &Path, opened: &Opened, view: &mut View) -> Result<(), Stri
     Ok(())
 }
 
-/// The next tokens of the dense model: unchanged, steered, and with random channels in place of the chosen one.
+/// The next tokens of the dense model: unchanged, steered, and with random channels in place of the
+/// chosen one.
 fn next_tokens(ui: &mut Ui, live: &Live, opened: &Opened, recipe: &Result<Recipe, String>) {
     let Some(steered) = live.steered() else { return };
     let comparison = &steered.comparison;

@@ -126,9 +126,9 @@ fn edit(ui: &mut Ui, item: Item, view: &mut View) {
     }
 }
 
-/// The item's neighbours; a click selects one.
+/// The item's neighbors; a click selects one.
 fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View) {
-    for (name, lines) in ["reads", "is read by"].into_iter().zip(scene.neighbours(item)) {
+    for (name, lines) in ["reads", "is read by"].into_iter().zip(scene.neighbors(item)) {
         if lines.is_empty() {
             continue;
         }

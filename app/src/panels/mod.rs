@@ -1,4 +1,5 @@
-//! The panels around the drawing. A new panel is a file here, with its module and its row in [`all`].
+//! The panels around the drawing. A new panel is a file here, with its module and its row in
+//! [`all`].
 
 mod about;
 mod bridge;
@@ -25,7 +26,8 @@ use crate::scene::Scene;
 use crate::timeline::Timeline;
 use crate::view::View;
 
-/// Where a panel is. The panels on one side share it, from top to bottom; one tab is open at a time.
+/// Where a panel is. The panels on one side share it, from top to bottom; one tab is open at a
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dock {
     Left,

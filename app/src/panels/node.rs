@@ -31,7 +31,8 @@ impl NodeName {
     }
 }
 
-/// Shows the name and, of a node with `activations` at the tokens, its setting. `token` is the selected one.
+/// Shows the name and, of a node with `activations` at the tokens, its setting. `token` is the
+/// selected one.
 pub fn settings(
     ui: &mut Ui,
     name: &mut NodeName,

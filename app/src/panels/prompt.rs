@@ -62,7 +62,8 @@ impl Panel for PromptPanel {
     }
 }
 
-/// The circuit's model. Until it is open, shows that it is being opened, or the error and a field for another path.
+/// The circuit's model. Until it is open, shows that it is being opened, or the error and a field
+/// for another path.
 pub fn opened_model(ui: &mut Ui, context: &mut PanelContext) -> Option<Arc<Opened>> {
     let ctx = ui.ctx().clone();
     let live = &mut *context.live;
