@@ -78,7 +78,7 @@ impl<U: Send + 'static> Job<U> {
     /// Runs `work` once on a thread. Its result is the last update.
     pub fn run(wake: impl Fn() + Send + Sync + 'static, work: impl FnOnce(&Reporter<U>) -> U + Send + 'static) -> Self {
         let mut job = Self::serve(wake, |mut inbox| {
-            if inbox.next().is_some() {
+            if inbox.next_request().is_some() {
                 let result = work(&inbox.reporter);
                 inbox.reporter.finish(result);
             }
@@ -139,7 +139,7 @@ impl<U, Q> Job<U, Q> {
 
 impl<U, Q> Inbox<U, Q> {
     /// Waits for the next request: of several, the newest. Nothing once the job is dropped.
-    pub fn next(&mut self) -> Option<Q> {
+    pub fn next_request(&mut self) -> Option<Q> {
         if !self.outdated() {
             self.newest = Some(self.requests.recv().ok()?);
             self.outdated();
@@ -236,7 +236,7 @@ mod tests {
         let ((open, door), (woken, wakes)) = (channel::<()>(), channel());
         let work = move |mut inbox: Inbox<Vec<(i32, bool)>, i32>| {
             let mut log = Vec::new();
-            while let Some(number) = inbox.next() {
+            while let Some(number) = inbox.next_request() {
                 inbox.reporter.update(log.clone());
                 door.recv().unwrap();
                 log.push((number, inbox.outdated()));

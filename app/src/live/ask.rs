@@ -49,7 +49,7 @@ pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Answer, String>, Question>
     let means = opened.means.clone();
     let probe = means.and_then(|means| Probe::new(&opened.model, &opened.circuit, means).map_err(|e| e.to_string()));
     let mut plain: Option<Plain> = None;
-    while let Some(question) = inbox.next() {
+    while let Some(question) = inbox.next_request() {
         let answer = probe
             .as_ref()
             .map_err(Clone::clone)

@@ -64,7 +64,7 @@ impl Bridged {
 pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Steered, String>, Recipe>) {
     let bridged = Bridged::open(opened).map_err(|e| format!("{e:#}"));
     let mut cache = Cache::default();
-    while let Some(recipe) = inbox.next() {
+    while let Some(recipe) = inbox.next_request() {
         let bridged = bridged.as_ref().map_err(Clone::clone);
         let steered = bridged.and_then(|bridged| cache.steered(opened, bridged, &recipe).map_err(|e| format!("{e:#}")));
         match steered {
