@@ -28,7 +28,7 @@ use gossamer_explorer::item::Item;
 /// The nodes of the circuit; the first reads the residual stream, the second belongs to a head.
 const NODES: [&str; 4] = ["0.attn.act_in[3]", "0.attn.v[9]", "0.attn.resid_delta[5]", "1.mlp.post_act[11]"];
 
-/// A run with a tiny model, a circuit of it and, beside the model, bridges to a dense one.
+/// A run with a tiny model, a circuit of it and, next to the model, bridges to a dense one.
 struct Run {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -163,7 +163,7 @@ fn write(harness: &mut Window, label: &str, text: &str) {
     settle(harness);
 }
 
-/// Types a number into the field of a slider or by itself.
+/// Types a number into a number field, alone or of a slider.
 fn number(harness: &mut Window, label: &str, text: &str) {
     harness.get_by_role_and_label(Role::SpinButton, label).focus();
     harness.step();

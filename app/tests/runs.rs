@@ -67,7 +67,7 @@ fn what_cannot_be_started_says_why() {
     let job = finished(spec);
     assert!(job.outcome.as_ref().unwrap().as_ref().is_err_and(|error| error.contains("no weights")));
 
-    // A run with bridges goes on without them here: it must not go on at all.
+    // The window would continue a run with bridges without them: it must not start it.
     let mut config = settings("quickstart", TINY).unwrap();
     config.bridge = Some(BridgeConfig { dense: "dense".into(), ..BridgeConfig::default() });
     let run = folder.path().join("bridged");
