@@ -1,5 +1,6 @@
-//! What the window looks like with a bridge edit in it: `cargo run --release -p gossamer-explorer --example picture -- CIRCUIT CHANNEL FILE.png`.
-//! The circuit's model has bridges beside it. So the README's picture was made.
+//! What the window looks like with a bridge edit in it: `cargo run --release -p gossamer-explorer
+//! --example picture -- CIRCUIT CHANNEL FILE.png`. The circuit's model has bridges next to it. The
+//! README's picture was made so.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,9 @@ use gossamer::bridges::Ratio;
 use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::view::View;
 
-/// What an earlier session left.
-struct Left(String);
+struct LastSession(String);
 
-impl Storage for Left {
+impl Storage for LastSession {
     fn get_string(&self, key: &str) -> Option<String> {
         (key == "session").then(|| self.0.clone())
     }
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let mut view = View::default();
     view.edits.live.steer.channel = Some(channel.clone());
     view.edits.live.steer.ratio = Ratio::SparseOverDense;
-    let left = Left(serde_json::json!({ "views": BTreeMap::from([(circuit, view)]) }).to_string());
+    let left = LastSession(serde_json::json!({ "views": BTreeMap::from([(circuit, view)]) }).to_string());
 
     let builder = Harness::builder().with_size([1280.0, 720.0]).with_theme(Theme::Light).wgpu();
     let mut harness = builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, Some(&left), Some(&path)));

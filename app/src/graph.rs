@@ -2,7 +2,7 @@
 
 use eframe::egui::emath::TSTransform;
 use eframe::egui::{
-    Align2, Color32, FontId, Id, Key, Painter, Pos2, Rect, Response, Role, Sense, Shape, Stroke, StrokeKind, Ui, Vec2,
+    Align2, Color32, FontId, Id, Painter, Pos2, Rect, Response, Role, Sense, Shape, Stroke, StrokeKind, Ui, Vec2,
     WidgetInfo, vec2,
 };
 use gossamer::circuits::color::{RESIDUAL, separation, sign};
@@ -20,12 +20,12 @@ const MANY: usize = 2000;
 /// Text smaller than this is not drawn.
 const LEGIBLE: f32 = 5.0;
 
-/// Which part of the drawing is in the window, at which size.
+/// The visible part of the drawing and its scale.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Camera {
-    /// From the picture to the window; nothing before the first drawing and when all shall be seen again.
+    /// From the layout to the window; `None` until all of it is fitted into the window.
     to_window: Option<TSTransform>,
-    /// Where it was drawn last.
+    /// The rectangle of the last drawing.
     window: Option<Rect>,
     /// Whether a person chose the part, which then stays when the window changes.
     chosen: bool,
@@ -35,19 +35,20 @@ impl Camera {
     const SMALLEST: f32 = 0.02;
     const LARGEST: f32 = 8.0;
 
-    /// Where in the window it was drawn last.
     pub fn window(&self) -> Option<Rect> {
         self.window
     }
 
-    /// Shows all of the picture with the next drawing.
+    /// Shows all of the layout with the next drawing.
     pub fn fit(&mut self) {
         (self.to_window, self.chosen) = (None, false);
     }
 
-    /// Makes everything `factor` times as large; the point `at` of the window stays.
-    pub fn zoom(&mut self, factor: f32, at: Pos2) {
-        if let Some(camera) = &mut self.to_window {
+    /// Makes everything `factor` times as large; the point `at` of the window, by default its
+    /// center, stays.
+    pub fn zoom(&mut self, factor: f32, at: Option<Pos2>) {
+        let center = self.window.map(|window| window.center());
+        if let (Some(camera), Some(at)) = (&mut self.to_window, at.or(center)) {
             let factor = factor.clamp(Self::SMALLEST / camera.scaling, Self::LARGEST / camera.scaling);
             self.chosen = true;
             camera.translation = at.to_vec2() + (camera.translation - at.to_vec2()) * factor;
@@ -55,7 +56,6 @@ impl Camera {
         }
     }
 
-    /// Moves everything.
     pub fn pan(&mut self, by: Vec2) {
         if let Some(camera) = &mut self.to_window {
             self.chosen |= by != Vec2::ZERO;
@@ -63,29 +63,29 @@ impl Camera {
         }
     }
 
-    /// Moves a point of the picture into the middle of the drawing.
-    pub fn centre(&mut self, at: Pos2) {
+    /// Moves a point of the layout into the middle of the drawing.
+    pub fn center(&mut self, at: Pos2) {
         if let (Some(camera), Some(window)) = (&mut self.to_window, self.window) {
             self.chosen = true;
             camera.translation += window.center() - *camera * at;
         }
     }
 
-    fn fitted(&mut self, picture: Rect, window: Rect) -> TSTransform {
+    fn fitted(&mut self, layout: Rect, window: Rect) -> TSTransform {
         const MARGIN: Vec2 = vec2(110.0, 28.0);
         if self.window.replace(window) != Some(window) && !self.chosen {
             self.to_window = None;
         }
         *self.to_window.get_or_insert_with(|| {
             let room = (window.size() - 2.0 * MARGIN).max(Vec2::splat(50.0));
-            let scale = (room.x / picture.width().max(1.0)).min(room.y / picture.height().max(1.0));
+            let scale = (room.x / layout.width().max(1.0)).min(room.y / layout.height().max(1.0));
             let scale = scale.clamp(Self::SMALLEST, 1.6);
-            TSTransform::new(window.center().to_vec2() - picture.center().to_vec2() * scale, scale)
+            TSTransform::new(window.center().to_vec2() - layout.center().to_vec2() * scale, scale)
         })
     }
 }
 
-/// The colours of the drawing.
+/// The colors of the drawing.
 struct Palette {
     dark: bool,
     ink: Color32,
@@ -114,34 +114,33 @@ impl Palette {
         }
     }
 
-    /// A colour of the library's, legible on this background.
+    /// A color of the library's, legible on this background.
     fn line(&self, [r, g, b]: [u8; 3]) -> Color32 {
         let lift = |part: u8| if self.dark { part + (255 - part) / 3 } else { part };
         Color32::from_rgb(lift(r), lift(g), lift(b))
     }
 
-    /// From the paper at 0 to most of a sign's colour at 1 and -1; text stays legible on it.
+    /// From the paper at 0 to most of a sign's color at 1 and -1; text stays legible on it.
     fn shade(&self, value: f64) -> Color32 {
         self.paper.lerp_to_gamma(self.line(sign(value)), 0.55 * value.abs().min(1.0) as f32)
     }
 }
 
-/// The colour of group number `number`.
-pub fn group_colour(number: usize) -> Color32 {
-    // Okabe and Ito's, which the colour-blind can tell apart, without those that stand for signs.
-    const COLOURS: [[u8; 3]; 5] =
+pub fn group_color(number: usize) -> Color32 {
+    // Okabe and Ito's, which the color-blind can tell apart, without those that stand for signs.
+    const COLORS: [[u8; 3]; 5] =
         [[0x00, 0x9e, 0x73], [0xcc, 0x79, 0xa7], [0xe6, 0x9f, 0x00], [0x56, 0xb4, 0xe9], [0xf0, 0xe4, 0x42]];
-    let [r, g, b] = COLOURS[number % COLOURS.len()];
+    let [r, g, b] = COLORS[number % COLORS.len()];
     Color32::from_rgb(r, g, b)
 }
 
-/// Draws the scene into what is left of `ui`, and lets it be moved. A click selects what it hits, or nothing. `more` is said of an item that is
-/// pointed at, beside what the circuit knows.
-pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, more: &dyn Fn(Item) -> Vec<String>) {
+/// Draws the scene into the remaining space and lets it be moved. A click selects what it hits, or
+/// nothing. `hint` is another line about an item that is pointed at.
+pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, hint: &dyn Fn(Item) -> Option<String>) {
     let (window, background) = ui.allocate_exact_size(ui.available_size(), Sense::click_and_drag());
     background.widget_info(|| WidgetInfo::labeled(Role::Canvas, true, "the circuit"));
     camera.fitted(scene.bounds(), window);
-    steer(ui, &background, camera);
+    move_camera(ui, &background, camera);
     let to_window = camera.fitted(scene.bounds(), window);
     let shown = scene.shown(view);
     let painter = ui.painter().with_clip_rect(window);
@@ -149,11 +148,10 @@ pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, mo
     drawing.rows();
     drawing.frames();
     drawing.lines();
-    let clicked = drawing.boxes(ui, more);
+    let clicked = drawing.boxes(ui, hint);
     let hovered = background.hover_pos().filter(|_| background.hovered()).and_then(|at| drawing.line_at(at));
-    let said = hovered.map(|line| drawing.say(line));
-    if let Some(said) = said {
-        background.clone().on_hover_text_at_pointer(said);
+    if let Some(text) = hovered.map(|line| drawing.line_text(line)) {
+        background.clone().on_hover_text_at_pointer(text);
     }
     if background.clicked() {
         view.selected = None;
@@ -163,41 +161,15 @@ pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, mo
     }
 }
 
-/// Dragging moves, the wheel and two fingers zoom; so do keys, while nothing is being written.
-fn steer(ui: &Ui, background: &Response, camera: &mut Camera) {
-    const STEP: f32 = 60.0;
+/// Dragging moves; the wheel and two fingers zoom.
+fn move_camera(ui: &Ui, background: &Response, camera: &mut Camera) {
     camera.pan(background.drag_delta());
     if let Some(at) = background.hover_pos().filter(|_| background.contains_pointer()) {
         let factor = ui.input(|input| input.zoom_delta() * (input.smooth_scroll_delta().y * 0.004).exp());
         if factor != 1.0 {
-            camera.zoom(factor, at);
+            camera.zoom(factor, Some(at));
         }
     }
-    if ui.ctx().text_edit_focused() {
-        return;
-    }
-    let centre = background.rect.center();
-    ui.input(|input| {
-        for (key, factor) in [(Key::Plus, 1.25), (Key::Equals, 1.25), (Key::Minus, 0.8)] {
-            if input.key_pressed(key) && !input.modifiers.command {
-                camera.zoom(factor, centre);
-            }
-        }
-        if input.key_pressed(Key::Num0) && !input.modifiers.command {
-            camera.fit();
-        }
-        let arrows = [
-            (Key::ArrowLeft, vec2(STEP, 0.0)),
-            (Key::ArrowRight, vec2(-STEP, 0.0)),
-            (Key::ArrowUp, vec2(0.0, STEP)),
-            (Key::ArrowDown, vec2(0.0, -STEP)),
-        ];
-        for (key, by) in arrows {
-            if input.key_pressed(key) && input.modifiers.shift {
-                camera.pan(by);
-            }
-        }
-    });
 }
 
 struct Drawing<'a> {
@@ -219,19 +191,19 @@ impl Drawing<'_> {
         size as f32 * self.to_window.scaling
     }
 
-    /// Text of a size in the picture's units, unless it is too small to be read.
-    fn write(&self, at: Pos2, anchor: Align2, size: f32, monospace: bool, colour: Color32, text: &str) {
+    /// Text of a size in the layout's units; text that is too small to read is not drawn.
+    fn write(&self, at: Pos2, anchor: Align2, size: f32, monospace: bool, color: Color32, text: &str) {
         // In half points: every size that is used fills the font's texture.
         let size = (size * self.to_window.scaling * 2.0).round() / 2.0;
         if size >= LEGIBLE && self.window.contains(at) {
             let font = if monospace { FontId::monospace(size) } else { FontId::proportional(size) };
-            self.painter.text(at, anchor, text, font, colour);
+            self.painter.text(at, anchor, text, font, color);
         }
     }
 
-    /// The layers' backgrounds, and what each row is.
+    /// The layers' backgrounds and the rows' names.
     fn rows(&self) {
-        let rows = &self.scene.picture.rows;
+        let rows = &self.scene.layout.rows;
         let height = |y: f64| self.to_window.translation.y + self.scaled(y);
         for rows in rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
             let (Some(top), Some(bottom)) = (rows.last(), rows.first()) else { continue };
@@ -256,8 +228,8 @@ impl Drawing<'_> {
     }
 
     fn frames(&self) {
-        for frame in &self.scene.picture.frames {
-            let row = &self.scene.picture.rows[frame.row];
+        for frame in &self.scene.layout.frames {
+            let row = &self.scene.layout.rows[frame.row];
             let min = Pos2::new(frame.left as f32, row.top as f32 - 2.0);
             let rect = Rect::from_min_max(min, Pos2::new(frame.right as f32, row.bottom as f32 + 6.0));
             let rect = self.to_window * rect;
@@ -267,7 +239,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// Whether every line is drawn as few straight pieces.
+    /// Whether lines are drawn as few straight pieces.
     fn many(&self) -> bool {
         self.shown.lines.iter().filter(|&&line| line != Emphasis::Hidden).count() > MANY
     }
@@ -277,16 +249,15 @@ impl Drawing<'_> {
         let circuit = self.circuit();
         let mut order: Vec<_> =
             (0..self.shown.lines.len()).filter(|&i| self.shown.lines[i] != Emphasis::Hidden).collect();
-        // What matters most is drawn last.
+        // The strongest lines are drawn last, on top.
         order.sort_by(|&a, &b| {
-            let rank = |line: usize| {
-                (self.shown.lines[line], matches!(self.scene.picture.lines[line].kind, LineKind::Edge(_)))
-            };
+            let rank =
+                |line: usize| (self.shown.lines[line], matches!(self.scene.layout.lines[line].kind, LineKind::Edge(_)));
             rank(a).cmp(&rank(b)).then(self.scene.shares[a].total_cmp(&self.scene.shares[b]))
         });
         let thickness = self.to_window.scaling.clamp(0.35, 1.5);
         let shapes = order.into_iter().filter_map(|line| {
-            let (colour, width) = match self.scene.picture.lines[line].kind {
+            let (color, width) = match self.scene.layout.lines[line].kind {
                 LineKind::Edge(i) => {
                     let edge = &circuit.edges[i];
                     (self.palette.line(sign(edge.weight)), 1.0 + 4.5 * self.scene.widths.of(edge) as f32)
@@ -294,7 +265,7 @@ impl Drawing<'_> {
                 LineKind::Channel(_) => (self.palette.line(RESIDUAL), 1.0),
             };
             let opacity = if self.shown.lines[line] == Emphasis::Faint { 0.1 } else { 0.85 };
-            let stroke = Stroke::new(width * thickness, colour.gamma_multiply(opacity));
+            let stroke = Stroke::new(width * thickness, color.gamma_multiply(opacity));
             let points = self.points(line, many);
             let visible = Rect::from_points(&points).intersects(self.window);
             visible.then(|| Shape::line(points, stroke))
@@ -302,10 +273,10 @@ impl Drawing<'_> {
         self.painter.extend(shapes);
     }
 
-    /// A line in the window; of `many`, its ends only and where it passes rows.
+    /// A line in the window; with `many` lines only its ends and the rows that it passes.
     fn points(&self, line: usize, many: bool) -> Vec<Pos2> {
         let curve = &self.scene.curves[line];
-        let step = if many { curve.len() / (self.scene.picture.lines[line].boxes.len() - 1).max(1) - 1 } else { 1 };
+        let step = if many { curve.len() / (self.scene.layout.lines[line].boxes.len() - 1).max(1) - 1 } else { 1 };
         curve.iter().step_by(step.max(1)).map(|&point| self.to_window * point).collect()
     }
 
@@ -322,9 +293,8 @@ impl Drawing<'_> {
         (nearest.1 <= NEAR).then_some(nearest.0)
     }
 
-    /// What a line is.
-    fn say(&self, line: usize) -> String {
-        match self.scene.picture.lines[line].kind {
+    fn line_text(&self, line: usize) -> String {
+        match self.scene.layout.lines[line].kind {
             LineKind::Channel(channel) => format!("residual channel {channel}"),
             LineKind::Edge(i) => {
                 let edge = &self.circuit().edges[i];
@@ -333,13 +303,13 @@ impl Drawing<'_> {
         }
     }
 
-    /// Draws the boxes; gives the one that was clicked.
-    fn boxes(&self, ui: &mut Ui, more: &dyn Fn(Item) -> Vec<String>) -> Option<Item> {
+    /// Draws the boxes. Returns the clicked item.
+    fn boxes(&self, ui: &mut Ui, hint: &dyn Fn(Item) -> Option<String>) -> Option<Item> {
         let mut clicked = None;
-        for (spot, item) in self.scene.items.iter().enumerate() {
+        for (number, item) in self.scene.items.iter().enumerate() {
             let Some(item) = *item else { continue };
-            let rect = self.to_window * self.scene.rect(spot);
-            let emphasis = self.shown.spots[spot];
+            let rect = self.to_window * self.scene.rect(number);
+            let emphasis = self.shown.boxes[number];
             if emphasis == Emphasis::Hidden || !rect.intersects(self.window) {
                 continue;
             }
@@ -353,7 +323,7 @@ impl Drawing<'_> {
             }
             let outline = self.outline(item, selected, response.hovered() || response.has_focus());
             let opacity = if emphasis == Emphasis::Faint { 0.3 } else { 1.0 };
-            match self.scene.picture.boxes[spot].content {
+            match self.scene.layout.boxes[number].content {
                 BoxContent::Node(i) => self.node(i, rect, outline, opacity),
                 BoxContent::Embedding(i) => {
                     self.tokens(&self.circuit().embeddings[i].tokens, item, rect, outline, opacity)
@@ -375,7 +345,7 @@ impl Drawing<'_> {
             }
             response.on_hover_ui(|ui| {
                 ui.strong(text::title(self.circuit(), item));
-                text::summary(self.circuit(), item).into_iter().chain(more(item)).for_each(|line| drop(ui.label(line)));
+                text::summary(self.circuit(), item).into_iter().chain(hint(item)).for_each(|line| drop(ui.label(line)));
             });
         }
         clicked
@@ -385,7 +355,7 @@ impl Drawing<'_> {
         match self.view.edits.group_of(item) {
             _ if selected => Stroke::new(2.5, self.palette.selection),
             _ if pointed => Stroke::new(2.0, self.palette.ink),
-            Some((number, _)) => Stroke::new(2.0, group_colour(number)),
+            Some((number, _)) => Stroke::new(2.0, group_color(number)),
             None => Stroke::new(if self.view.edits.pinned.contains(&item) { 2.0 } else { 0.8 }, self.palette.outline),
         }
     }
@@ -397,8 +367,8 @@ impl Drawing<'_> {
         self.painter.rect(rect, self.scaled(6.0), fill, outline, StrokeKind::Middle);
         if let Some(bias) = self.circuit().biases.iter().find(|bias| bias.node == entry.node()) {
             let at = rect.right_top() + vec2(-self.scaled(6.0), self.scaled(6.0));
-            let colour = self.palette.line(sign(bias.value)).gamma_multiply(opacity);
-            self.painter.circle_filled(at, self.scaled(2.6), colour);
+            let color = self.palette.line(sign(bias.value)).gamma_multiply(opacity);
+            self.painter.circle_filled(at, self.scaled(2.6), color);
         }
         let name = match entry.kind {
             NodeKind::AttnQ => format!("q {}", entry.index),
@@ -409,7 +379,7 @@ impl Drawing<'_> {
         self.write(rect.center(), Align2::CENTER_CENTER, 11.0, false, self.palette.ink.gamma_multiply(opacity), &name);
     }
 
-    /// A residual channel at the embedding or unembedding, with the tokens that matter most for it.
+    /// A residual channel at the embedding or unembedding, with its strongest tokens.
     fn tokens(&self, tokens: &[TokenWeight], item: Item, rect: Rect, outline: Stroke, opacity: f32) {
         let (channel, above) = match item {
             Item::Embedding(channel) => (channel, false),
@@ -430,7 +400,7 @@ impl Drawing<'_> {
 
         let mut listed: Vec<_> = tokens.iter().collect();
         if above {
-            // The two answers first: they are what the circuit decides about.
+            // The task's two answers first.
             listed.sort_by_key(|t| answers.iter().position(|&id| id == t.id).unwrap_or(answers.len()));
         }
         listed.truncate(TOKENS);
@@ -440,16 +410,16 @@ impl Drawing<'_> {
             false => pill.bottom() + line * 0.5 + self.scaled(2.0),
         };
         for token in listed {
-            let colour = self.palette.line(sign(token.weight)).gamma_multiply(opacity);
+            let color = self.palette.line(sign(token.weight)).gamma_multiply(opacity);
             let shown = clipped(&visible(&token.text.replace(' ', "·")), 8);
-            self.write(Pos2::new(rect.center().x, y), Align2::RIGHT_CENTER, 10.0, true, colour, &shown);
+            self.write(Pos2::new(rect.center().x, y), Align2::RIGHT_CENTER, 10.0, true, color, &shown);
             let weight = format!("{:+.2}", token.weight);
             self.write(
                 Pos2::new(rect.center().x + self.scaled(6.0), y),
                 Align2::LEFT_CENTER,
                 10.0,
                 false,
-                colour,
+                color,
                 &weight,
             );
             y += line;

@@ -1,6 +1,5 @@
 //! Undo and redo of anything that can be compared.
 
-/// The states before and after the present one.
 #[derive(Clone, Debug, Default)]
 pub struct History<T> {
     past: Vec<T>,
@@ -8,24 +7,21 @@ pub struct History<T> {
 }
 
 impl<T: Clone + PartialEq> History<T> {
-    /// Notes that `before` became `now`. Nothing happens if they are the same.
-    pub fn record(&mut self, before: &T, now: &T) {
-        /// More steps than anyone takes back.
+    /// Records a change, unless the states are equal.
+    pub fn record(&mut self, old: &T, now: &T) {
         const DEPTH: usize = 1000;
-        if before != now {
-            self.past.push(before.clone());
+        if old != now {
+            self.past.push(old.clone());
             self.future.clear();
             let excess = self.past.len().saturating_sub(DEPTH);
             self.past.drain(..excess);
         }
     }
 
-    /// Takes the last change of `now` back.
     pub fn undo(&mut self, now: &mut T) {
         Self::step(&mut self.past, &mut self.future, now);
     }
 
-    /// Makes the change again that was taken back last.
     pub fn redo(&mut self, now: &mut T) {
         Self::step(&mut self.future, &mut self.past, now);
     }
@@ -36,12 +32,10 @@ impl<T: Clone + PartialEq> History<T> {
         }
     }
 
-    /// Whether there is something to take back.
     pub fn can_undo(&self) -> bool {
         !self.past.is_empty()
     }
 
-    /// Whether there is something to make again.
     pub fn can_redo(&self) -> bool {
         !self.future.is_empty()
     }
@@ -52,7 +46,7 @@ mod tests {
     use super::History;
 
     #[test]
-    fn changes_go_back_and_forth_and_a_new_one_ends_the_future() {
+    fn changes_are_undone_and_redone_until_a_new_one() {
         let (mut history, mut now) = (History::default(), 0);
         for next in [1, 1, 2] {
             history.record(&now, &next);

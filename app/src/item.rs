@@ -1,4 +1,4 @@
-//! What can be pointed at in a drawing.
+//! What can be selected in a drawing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +6,13 @@ use std::str::FromStr;
 use gossamer::circuits::Node;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Something with a place in the drawing. Its text form is `0.attn.q[3]`, `embedding[5]` or `unembedding[7]`.
+/// An item of the drawing. Its text form is `0.attn.q[3]`, `embedding[5]` or `unembedding[7]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
-    /// What tokens write into a residual channel.
+    /// A residual channel at the embedding.
     Embedding(usize),
-    /// A channel of the circuit.
     Node(Node),
-    /// How a residual channel speaks for tokens.
+    /// A residual channel at the unembedding.
     Unembedding(usize),
 }
 

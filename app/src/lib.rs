@@ -1,35 +1,46 @@
 //! The explorer: circuits of weight-sparse transformers in a window.
 //!
-//! What is shown is decided apart from how it is drawn, so that it can be saved, undone and tested without a window:
+//! Layout and state are apart from drawing, so that they are saved, undone and tested without a
+//! window:
 //!
-//! * [`item`]: what can be pointed at, and its name;
-//! * [`view`]: a person's choices (what is selected, hidden, labelled), and [`history`], which takes them back;
-//! * [`scene`]: where everything is, and what a [`view::View`] makes of it;
-//! * [`document`]: opening files, [`about`] what they are; [`jobs`]: off the window's thread;
-//! * [`live`]: prompts run in the circuit's model and, through bridges, in a dense one;
-//! * [`timeline`]: how a run went, shown by [`film`]; [`runs`]: training and pruning, started and watched in [`run_window`];
-//! * [`explorer`]: the window; [`graph`] draws, [`curves`] charts, [`details`] tells, [`text`] has the words; [`snapshot`]: all of it as PNG.
+//! * [`item`]: what can be selected, and its name; [`view`]: a person's choices, which `history`
+//!   undoes;
+//! * [`scene`]: the layout of a circuit, and what a [`view::View`] shows of it; `graph` draws it;
+//! * [`document`]: opening files; `session`: what is kept between sessions; [`jobs`]: background
+//!   work;
+//! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
+//! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
+//!   in `run_window`;
+//! * [`explorer`]: the window; `commands`: menus and keys; `panels`: everything around the drawing.
 //!
-//! [`vocabulary`] looks up tokens where the model is at hand; [`number`]s are finite. The library does the computing.
+//! The library does the computing.
 #![warn(missing_docs)]
 
-pub mod about;
-pub mod curves;
-pub mod details;
 pub mod document;
 pub mod explorer;
-pub mod film;
-pub mod graph;
-pub mod history;
+
+// Public for tests and examples.
+#[doc(hidden)]
 pub mod item;
+#[doc(hidden)]
 pub mod jobs;
+#[doc(hidden)]
 pub mod live;
-pub mod number;
-pub mod run_window;
+#[doc(hidden)]
 pub mod runs;
+#[doc(hidden)]
 pub mod scene;
-pub mod snapshot;
-pub mod text;
+#[doc(hidden)]
 pub mod timeline;
+#[doc(hidden)]
 pub mod view;
-pub mod vocabulary;
+
+mod commands;
+mod graph;
+mod history;
+mod panels;
+mod run_window;
+mod session;
+mod snapshot;
+mod text;
+mod widgets;

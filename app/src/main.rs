@@ -14,7 +14,8 @@ use gossamer_explorer::explorer::Explorer;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// A run, a model, a folder with circuits, a circuit file, or a published viz_data.pt; an example without it
+    /// A run, a model, a folder with circuits, a circuit file, or a published viz_data.pt; an
+    /// example without it
     path: Option<PathBuf>,
 }
 

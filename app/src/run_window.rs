@@ -1,24 +1,24 @@
-//! The menu and the windows that training and the search for circuits are started and watched in.
+//! The windows in which training and the search for circuits are started and watched.
 
 use std::path::{Path, PathBuf};
 
-use eframe::egui::{Button, ComboBox, Context, DragValue, ProgressBar, TextEdit, Ui, Window};
+use eframe::egui::{Button, ComboBox, Context, ProgressBar, Ui, Window};
 use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::tasks;
 use gossamer::train::lock::free;
 use serde::{Deserialize, Serialize};
 
-use crate::curves::{self, Series};
-use crate::number::finite;
-use crate::runs::{self, Order, Work};
+use crate::panels::{Series, chart};
+use crate::runs::{self, JobSpec, RunJob};
+use crate::widgets::{finite, number_field, text_field};
 
-/// Where windows open: beside the controls, below the menus.
-const PLACE: [f32; 2] = [260.0, 60.0];
+/// Where windows open: next to the controls, below the menus.
+const POSITION: [f32; 2] = [260.0, 60.0];
 
-/// What was chosen last.
+/// The last choices.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Choices {
+pub struct RunChoices {
     preset: String,
     changes: String,
     task: String,
@@ -26,7 +26,7 @@ pub struct Choices {
     steps: u64,
 }
 
-impl Default for Choices {
+impl Default for RunChoices {
     fn default() -> Self {
         let SearchSettings { target_loss, steps, .. } = SearchSettings::default();
         Self {
@@ -39,170 +39,163 @@ impl Default for Choices {
     }
 }
 
-/// Which window is open.
+/// Which form is open.
 #[derive(Default)]
-enum Asking {
+enum Form {
     #[default]
     Nothing,
-    /// The folder of the run.
-    Train(String),
-    /// The path of the model.
-    Find(String),
+    Train {
+        folder: String,
+    },
+    Find {
+        model: String,
+    },
 }
 
-/// What is asked for and what is under way.
+/// The windows for starting a job and for the job that runs.
 #[derive(Default)]
-pub struct Runs {
-    /// What was chosen last.
-    pub choices: Choices,
-    asking: Asking,
-    work: Option<Work>,
+pub struct RunWindow {
+    pub choices: RunChoices,
+    request: Form,
+    job: Option<RunJob>,
     shown: bool,
-    trouble: Option<String>,
+    error: Option<String>,
 }
 
-impl Runs {
-    /// Nothing is under way yet.
-    pub fn new(choices: Choices) -> Self {
+impl RunWindow {
+    pub fn new(choices: RunChoices) -> Self {
         Self { choices, ..Self::default() }
     }
 
-    /// The menu. `model` is where the open document's model is.
-    pub fn menu(&mut self, ui: &mut Ui, model: impl FnOnce() -> Option<PathBuf>) {
-        ui.menu_button("Run", |ui| {
-            if ui.button("Train…").clicked() {
-                self.asking = Asking::Train(suggested(&self.choices.preset));
-                ui.close();
-            }
-            if ui.button("Find a circuit…").clicked() {
-                self.find(model());
-                ui.close();
-            }
-            ui.add_enabled_ui(self.work.is_some(), |ui| {
-                if ui.button("What is under way").clicked() {
-                    self.shown = true;
-                    ui.close();
-                }
-            });
-        });
-        let busy = self.busy();
-        self.work.iter_mut().for_each(Work::listen);
-        // What came of it is told, whatever else is looked at by then.
-        self.shown |= busy && !self.busy();
-        if let Some(work) = self.work.as_ref().filter(|work| work.outcome.is_none()) {
-            ui.weak(format!("{}: {} of {}", work.title, work.progress.done, work.progress.all));
+    pub fn has_job(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// Shows the window of the job.
+    pub fn show_window(&mut self) {
+        self.shown = true;
+    }
+
+    /// Receives updates and shows a line about a running job.
+    pub fn status(&mut self, ui: &mut Ui) {
+        let running = self.running();
+        self.job.iter_mut().for_each(RunJob::poll);
+        // Its window opens when the job has ended.
+        self.shown |= running && !self.running();
+        if let Some(job) = self.job.as_ref().filter(|job| job.outcome.is_none()) {
+            ui.weak(format!("{}: {} of {}", job.title, job.progress.done, job.progress.all));
         }
     }
 
-    /// Asks which circuit is wanted.
+    /// Opens the window that starts a training run.
+    pub fn train(&mut self) {
+        self.request = Form::Train { folder: suggested(&self.choices.preset) };
+    }
+
+    /// Opens the window that starts the search for a circuit.
     pub fn find(&mut self, model: Option<PathBuf>) {
-        self.asking = Asking::Find(model.map(|path| path.display().to_string()).unwrap_or_default());
+        self.request = Form::Find { model: model.map(|path| path.display().to_string()).unwrap_or_default() };
     }
 
-    /// Whether something is under way.
-    pub fn busy(&self) -> bool {
-        self.work.as_ref().is_some_and(|work| work.outcome.is_none())
+    fn running(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| job.outcome.is_none())
     }
 
-    /// Shows the windows. Gives what shall be opened.
+    /// Shows the windows. Returns the path to open, if one was chosen.
     pub fn show(&mut self, ctx: &Context) -> Option<PathBuf> {
-        let mut keep = true;
-        let busy = self.busy();
-        let mut order = None;
-        let choices = &mut self.choices;
-        match &mut self.asking {
-            Asking::Nothing => {}
-            Asking::Train(folder) => {
-                Window::new("Train").collapsible(false).resizable(false).default_pos(PLACE).open(&mut keep).show(
-                    ctx,
-                    |ui| {
-                        if ask_for_training(ui, choices, folder, busy) {
-                            order = Some(runs::settings(&choices.preset, &choices.changes).map(|config| {
-                                Order::Train { config: Box::new(config), folder: PathBuf::from(folder.trim()) }
-                            }));
-                        }
-                    },
-                );
+        let (mut open, mut spec) = (true, None);
+        let (running, choices) = (self.running(), &mut self.choices);
+        let title = match &self.request {
+            Form::Nothing => return self.show_job(ctx),
+            Form::Train { .. } => "Train",
+            Form::Find { .. } => "Find a circuit",
+        };
+        let window = Window::new(title).collapsible(false).resizable(false).default_pos(POSITION);
+        window.open(&mut open).show(ctx, |ui| match &mut self.request {
+            Form::Nothing => {}
+            Form::Train { folder } => {
+                if train_form(ui, choices, folder, running) {
+                    spec = Some(runs::settings(&choices.preset, &choices.changes).map(|config| JobSpec::Train {
+                        config: Box::new(config),
+                        folder: PathBuf::from(folder.trim()),
+                    }));
+                }
             }
-            Asking::Find(model) => {
-                Window::new("Find a circuit")
-                    .collapsible(false)
-                    .resizable(false)
-                    .default_pos(PLACE)
-                    .open(&mut keep)
-                    .show(ctx, |ui| {
-                        if ask_for_circuit(ui, choices, model, busy) {
-                            let (target_loss, steps) = (choices.target_loss, choices.steps);
-                            let settings = SearchSettings { target_loss, steps, ..SearchSettings::default() };
-                            order = Some(Ok(Order::Find {
-                                model: PathBuf::from(model.trim()),
-                                task: choices.task.clone(),
-                                settings: Box::new(settings),
-                            }));
-                        }
-                    });
+            Form::Find { model } => {
+                if circuit_form(ui, choices, model, running) {
+                    let (target_loss, steps) = (choices.target_loss, choices.steps);
+                    spec = Some(Ok(JobSpec::Find {
+                        model: PathBuf::from(model.trim()),
+                        task: choices.task.clone(),
+                        settings: Box::new(SearchSettings { target_loss, steps, ..SearchSettings::default() }),
+                    }));
+                }
             }
-        }
-        match order {
-            Some(Ok(order)) => {
+        });
+        match spec {
+            Some(Ok(spec)) => {
                 let waker = ctx.clone();
-                self.work = Some(Work::start(order, move || waker.request_repaint()));
-                (self.shown, self.asking) = (true, Asking::Nothing);
+                self.job = Some(RunJob::start(spec, move || waker.request_repaint()));
+                (self.shown, open) = (true, false);
             }
-            Some(Err(e)) => self.trouble = Some(e.to_string()),
+            Some(Err(e)) => self.error = Some(e.to_string()),
             None => {}
         }
-        if !keep {
-            self.asking = Asking::Nothing;
+        if !open {
+            self.request = Form::Nothing;
         }
-        self.under_way(ctx)
+        self.show_job(ctx)
     }
 
-    /// What went wrong with what was asked for, once.
-    pub fn trouble(&mut self) -> Option<String> {
-        self.trouble.take()
+    /// Takes the error of the last request.
+    pub fn error(&mut self) -> Option<String> {
+        self.error.take()
     }
 
-    fn under_way(&mut self, ctx: &Context) -> Option<PathBuf> {
-        let work = self.work.as_ref().filter(|_| self.shown)?;
-        let (mut keep, mut wanted) = (true, None);
-        Window::new("Under way").default_pos(PLACE).default_width(420.0).open(&mut keep).show(ctx, |ui| {
-            ui.strong(&work.title);
-            let share = work.progress.done as f32 / work.progress.all.max(1) as f32;
-            ui.add(ProgressBar::new(share).text(format!("step {} of {}", work.progress.done, work.progress.all)));
-            if work.curve.len() > 1 {
-                let line = Series { name: "loss".into(), points: work.curve.clone(), strong: true };
-                curves::show(ui, "loss", &[line], None, 90.0);
-            }
-            match &work.outcome {
+    fn show_job(&mut self, ctx: &Context) -> Option<PathBuf> {
+        let job = self.job.as_ref().filter(|_| self.shown)?;
+        let (mut open, mut chosen) = (true, None);
+        Window::new("Job").default_pos(POSITION).default_width(420.0).open(&mut open).show(ctx, |ui| {
+            ui.strong(&job.title);
+            let share = job.progress.done as f32 / job.progress.all.max(1) as f32;
+            ui.add(ProgressBar::new(share).text(format!("step {} of {}", job.progress.done, job.progress.all)));
+            match &job.outcome {
                 None => {
-                    ui.label(&work.progress.said);
-                    let name = if work.stopping() { "Stopping…" } else { "Stop" };
-                    if ui.add_enabled(!work.stopping(), Button::new(name)).clicked() {
-                        work.stop();
+                    let name = if job.stopping() { "Stopping…" } else { "Stop" };
+                    if ui.add_enabled(!job.stopping(), Button::new(name)).clicked() {
+                        job.stop();
+                    }
+                    ui.label(&job.progress.message);
+                }
+                Some(Ok(outcome)) => {
+                    ui.label(&outcome.message);
+                    if ui.button("Open the result").clicked() {
+                        chosen = Some(outcome.path.clone());
                     }
                 }
-                Some(Ok((path, said))) => {
-                    ui.label(said);
-                    if ui.button("Open what was made").clicked() {
-                        wanted = Some(path.clone());
-                    }
-                }
-                Some(Err(why)) => drop(ui.colored_label(ui.visuals().error_fg_color, why)),
+                Some(Err(error)) => drop(ui.colored_label(ui.visuals().error_fg_color, error)),
+            }
+            // Below the button, which must not move when a line is added.
+            if job.curve.len() > 1 {
+                let line = Series { name: "loss".into(), points: job.curve.clone(), strong: true };
+                chart(ui, "loss", &[line], None, 90.0);
+            }
+            for note in &job.notes {
+                ui.weak(format!("note: {note}"));
             }
         });
-        self.shown = keep && wanted.is_none();
-        wanted
+        self.shown = open && chosen.is_none();
+        chosen
     }
 }
 
-/// A folder for a run of that preset.
+/// An unused folder for a run of the preset.
 fn suggested(preset: &str) -> String {
     free(Path::new(&format!("runs/{preset}"))).display().to_string()
 }
 
-/// Whether it shall start.
-fn ask_for_training(ui: &mut Ui, choices: &mut Choices, folder: &mut String, busy: bool) -> bool {
+/// Returns whether to start.
+fn train_form(ui: &mut Ui, choices: &mut RunChoices, folder: &mut String, running: bool) -> bool {
     ui.label("Trains a weight-sparse model on generated Python. quickstart takes about three minutes on two cores.");
     ComboBox::from_label("preset").selected_text(&choices.preset).show_ui(ui, |ui| {
         for preset in ["quickstart", "circuits", "small"] {
@@ -214,15 +207,15 @@ fn ask_for_training(ui: &mut Ui, choices: &mut Choices, folder: &mut String, bus
             }
         }
     });
-    field(ui, "settings", &mut choices.changes, "such as steps=600 data.paths=[\"/path/to/code\"]");
-    field(ui, "folder", folder, "where the run goes; one that is there goes on");
-    start(ui, busy, folder)
+    text_field(ui, "settings", &mut choices.changes, "such as steps=600 data.paths=[\"/path/to/code\"]", 380.0);
+    text_field(ui, "folder", folder, "a new folder, or a run to continue", 380.0);
+    start(ui, running, folder)
 }
 
-/// Whether it shall start.
-fn ask_for_circuit(ui: &mut Ui, choices: &mut Choices, model: &mut String, busy: bool) -> bool {
-    ui.label("Finds the fewest channels with which the model does a task. It is kept in the folder `circuits` beside the model.");
-    field(ui, "model", model, "a run, a checkpoint or the folder of a model");
+/// Returns whether to start.
+fn circuit_form(ui: &mut Ui, choices: &mut RunChoices, model: &mut String, running: bool) -> bool {
+    ui.label("Finds the fewest channels with which the model does a task. The result is in the folder `circuits` next to the model.");
+    text_field(ui, "model", model, "a run, a checkpoint or the folder of a model", 380.0);
     ComboBox::from_label("task").selected_text(&choices.task).show_ui(ui, |ui| {
         for name in tasks::names() {
             let label = ui.selectable_label(choices.task == name, name);
@@ -233,31 +226,20 @@ fn ask_for_circuit(ui: &mut Ui, choices: &mut Choices, model: &mut String, busy:
         }
     });
     ui.horizontal(|ui| {
-        let name = ui.label("target loss");
         finite(&mut choices.target_loss, |value| {
-            ui.add(DragValue::new(value).speed(0.01).range(0.001..=0.69)).labelled_by(name.id)
-        });
+            number_field(ui, "target loss", value, |number| number.speed(0.01).range(0.001..=0.69))
+        })
     });
-    ui.horizontal(|ui| {
-        let name = ui.label("steps");
-        ui.add(DragValue::new(&mut choices.steps).range(1..=10_000)).labelled_by(name.id);
-    });
+    ui.horizontal(|ui| number_field(ui, "steps", &mut choices.steps, |number| number.range(1..=10_000)));
     if runs::circuit_file(Path::new(model.trim()), &choices.task).exists() {
-        ui.weak("replaces the circuit of this task that is there");
+        ui.weak("replaces the existing circuit of this task");
     }
-    start(ui, busy, model)
+    start(ui, running, model)
 }
 
-fn field(ui: &mut Ui, name: &str, text: &mut String, hint: &str) {
-    ui.horizontal(|ui| {
-        let name = ui.label(name);
-        ui.add(TextEdit::singleline(text).hint_text(hint).desired_width(380.0)).labelled_by(name.id);
-    });
-}
-
-fn start(ui: &mut Ui, busy: bool, path: &str) -> bool {
-    if busy {
-        ui.weak("something else is under way: stop it first, or wait");
+fn start(ui: &mut Ui, running: bool, path: &str) -> bool {
+    if running {
+        ui.weak("another job is running: stop it first, or wait");
     }
-    ui.add_enabled(!busy && !path.trim().is_empty(), Button::new("Start")).clicked()
+    ui.add_enabled(!running && !path.trim().is_empty(), Button::new("Start")).clicked()
 }

@@ -1,11 +1,8 @@
-//! Training and the search for circuits, on a thread of their own: started, watched and stopped.
+//! Training and the search for circuits as background jobs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -22,142 +19,123 @@ use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
 use gossamer::train::lock::claim;
-use gossamer::train::run::{Event, Run};
+use gossamer::train::run::{self, Event, Run};
 
-use crate::jobs::{Last, with_own_threads};
+use crate::jobs::{Job, Reporter, with_own_threads};
 
-/// Something that takes long.
-pub enum Order {
-    /// To train; a run that is already in the folder goes on.
-    Train {
-        /// The settings of a new run.
-        config: Box<RunConfig>,
-        /// The run's folder.
-        folder: PathBuf,
-    },
-    /// To find the circuit of a task.
-    Find {
-        /// Where the model is.
-        model: PathBuf,
-        /// The task's name.
-        task: String,
-        /// How.
-        settings: Box<SearchSettings>,
-    },
+/// What to run in the background.
+pub enum JobSpec {
+    /// To train in `folder`; a run that exists there continues with its own settings.
+    Train { config: Box<RunConfig>, folder: PathBuf },
+    /// To find the circuit of `task` in the model at `model`.
+    Find { model: PathBuf, task: String, settings: Box<SearchSettings> },
 }
 
-/// How far it is.
 #[derive(Clone, Debug, Default)]
-pub struct Progress {
+pub struct JobProgress {
     /// Steps done.
     pub done: u64,
-    /// Steps of all.
+    /// Steps of the whole job.
     pub all: u64,
     /// The latest numbers.
-    pub said: String,
+    pub message: String,
     /// The loss, if the step has one.
     pub loss: Option<f64>,
 }
 
-/// A closing window waits so long for a run to save what it has.
-const SAVING: Duration = Duration::from_secs(120);
-/// So long for what has nothing to save.
-const ENDING: Duration = Duration::from_secs(2);
-
-enum News {
-    Progress(Progress),
-    /// What can be opened now, and what to say.
-    Done(Result<(PathBuf, String), String>),
+/// What a job has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobResult {
+    /// What can be opened now.
+    pub path: PathBuf,
+    pub message: String,
 }
 
-/// Something under way, or done.
-pub struct Work {
-    /// What it is.
+enum JobUpdate {
+    Progress(JobProgress),
+    Note(String),
+    Done(Result<JobResult, String>),
+}
+
+/// A job that runs or has ended.
+pub struct RunJob {
     pub title: String,
-    /// How far it is.
-    pub progress: Progress,
+    pub progress: JobProgress,
     /// Steps and losses so far.
     pub curve: Vec<(f64, f64)>,
-    /// What can be opened and what to say about it, or what went wrong; nothing while it goes on.
-    pub outcome: Option<Result<(PathBuf, String), String>>,
-    news: Receiver<News>,
-    stop: Arc<AtomicBool>,
-    /// Whether it has something to save when it is stopped.
-    saves: bool,
+    /// Notes about the settings, as `train` prints them.
+    pub notes: Vec<String>,
+    /// `None` while it runs.
+    pub outcome: Option<Result<JobResult, String>>,
+    job: Job<JobUpdate>,
+    /// How long a closing window waits for it to save what it has and end.
+    grace: Duration,
 }
 
-impl Drop for Work {
-    /// A window that closes lets a run save what it has. That is not cut short; all else ends soon.
+impl Drop for RunJob {
     fn drop(&mut self) {
         self.stop();
-        let until = Instant::now() + if self.saves { SAVING } else { ENDING };
+        let until = Instant::now() + self.grace;
         while self.outcome.is_none()
-            && let Ok(news) = self.news.recv_timeout(until.saturating_duration_since(Instant::now()))
+            && let Some(update) = self.job.wait(until.saturating_duration_since(Instant::now()))
         {
-            if let News::Done(outcome) = news {
-                self.outcome = Some(outcome);
-            }
+            self.apply(update);
         }
     }
 }
 
-impl Work {
-    /// Starts it. `wake` is called for whatever there is to see.
-    pub fn start(order: Order, wake: impl Fn() + Send + 'static) -> Self {
-        let (sender, news) = channel();
-        let stop = Arc::<AtomicBool>::default();
-        let title = match &order {
-            Order::Train { folder, .. } => format!("training {}", folder.display()),
-            Order::Find { task, .. } => format!("the circuit of {task}"),
+impl RunJob {
+    /// Starts the job. `wake` is called after every update.
+    pub fn start(spec: JobSpec, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        let (title, seconds) = match &spec {
+            JobSpec::Train { folder, .. } => (format!("training {}", folder.display()), 120),
+            JobSpec::Find { task, .. } => (format!("the circuit of {task}"), 2),
         };
-        let saves = matches!(order, Order::Train { .. });
-        let stopped = stop.clone();
-        let work = move || {
-            let watched = std::sync::Mutex::new((sender, Last(wake)));
-            let tell = |news| {
-                if let Ok(watched) = watched.lock() {
-                    drop(watched.0.send(news));
-                    (watched.1.0)();
-                }
-            };
-            let told = |progress| tell(News::Progress(progress));
-            let done = with_own_threads(|| match order {
-                Order::Train { config, folder } => train(*config, folder, &stopped, &told),
-                Order::Find { model, task, settings } => find(&model, &task, &settings, &stopped, &told),
+        let job = Job::run(wake, move |reporter| {
+            let done = with_own_threads(|| match spec {
+                JobSpec::Train { config, folder } => train(*config, folder, reporter),
+                JobSpec::Find { model, task, settings } => find(&model, &task, &settings, reporter),
             });
-            tell(News::Done(done.flatten().map_err(|e| explain(e.as_ref()))));
-        };
-        let started = thread::Builder::new().name("work".into()).spawn(work);
-        let outcome = started.err().map(|e| Err(format!("no thread could be started: {e}")));
-        Self { title, progress: Progress::default(), curve: Vec::new(), outcome, news, stop, saves }
+            JobUpdate::Done(done.flatten().map_err(|e| explain(e.as_ref())))
+        });
+        Self {
+            title,
+            progress: JobProgress::default(),
+            curve: Vec::new(),
+            notes: Vec::new(),
+            outcome: None,
+            job,
+            grace: Duration::from_secs(seconds),
+        }
     }
 
     /// Asks it to stop soon.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.job.stop();
     }
 
-    /// Whether it was asked to stop.
     pub fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.job.stopping()
     }
 
-    /// Takes in what has come.
-    pub fn listen(&mut self) {
-        loop {
-            match self.news.try_recv() {
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => {
-                    let stopped = || Err("stopped unexpectedly: start it again".into());
-                    self.outcome.get_or_insert_with(stopped);
-                    return;
-                }
-                Ok(News::Progress(progress)) => {
-                    self.curve.extend(progress.loss.map(|loss| (progress.done as f64, loss)));
-                    self.progress = progress;
-                }
-                Ok(News::Done(outcome)) => self.outcome = Some(outcome),
+    /// Receives updates.
+    pub fn poll(&mut self) {
+        while let Some(update) = self.job.poll() {
+            self.apply(update);
+        }
+        if self.job.failed() {
+            self.outcome.get_or_insert_with(|| Err("stopped unexpectedly: start it again".into()));
+        }
+    }
+
+    fn apply(&mut self, update: JobUpdate) {
+        match update {
+            JobUpdate::Progress(progress) => {
+                self.curve.extend(progress.loss.map(|loss| (progress.done as f64, loss)));
+                self.progress = progress;
             }
+            JobUpdate::Note(note) => self.notes.push(note),
+            JobUpdate::Done(outcome) => self.outcome = Some(outcome),
         }
     }
 }
@@ -188,19 +166,14 @@ pub fn circuit_file(model: &Path, task: &str) -> PathBuf {
     folder.join("circuits").join(format!("{task}.json"))
 }
 
-fn train(
-    config: RunConfig,
-    folder: PathBuf,
-    stop: &AtomicBool,
-    told: &(dyn Fn(Progress) + Sync),
-) -> Result<(PathBuf, String)> {
+fn train(config: RunConfig, folder: PathBuf, reporter: &Reporter<JobUpdate>) -> Result<JobResult> {
     let settings = folder.join("config.toml");
     let resume = settings.exists();
     let config = if resume { RunConfig::load(&settings)? } else { config };
-    // Done as a plain run, its checkpoints would lose their bridges.
+    // As a plain run, its checkpoints would lose their bridges.
     anyhow::ensure!(
         config.bridge.is_none(),
-        "{} trains bridges, which this window cannot: `train --resume {0}` goes on with them, `train bridges` begins",
+        "{} trains bridges, which this window cannot: `train --resume {0}` continues it, `train bridges` begins one",
         folder.display()
     );
     let device = Device::open(&config.run.device)?;
@@ -208,71 +181,72 @@ fn train(
     // Two windows may have been offered the same name.
     let folder = if new { claim(&folder)? } else { folder };
     let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let all = config.train.steps;
-    told(Progress { all, said: "reading the data, and its tokenizer".into(), ..Progress::default() });
-    let report = |stage: &Stage| told(Progress { all, said: of(stage), ..Progress::default() });
-    let observer = Observer::stopped_by(stop).with_report(&report);
-    let run = Run {
-        config,
-        cache: above.join("cache"),
-        device,
-        observer,
-        communicator: Communicator::single(),
-        folder: folder.clone(),
+    let mut progress = JobProgress { all: config.train.steps, ..JobProgress::default() };
+    let show = |progress: &mut JobProgress, message: String, loss: Option<f64>| {
+        (progress.message, progress.loss) = (message, loss);
+        reporter.update(JobUpdate::Progress(progress.clone()));
     };
-    let mut done = 0;
+    show(&mut progress, "reading the data, and its tokenizer".into(), None);
+    let at_start = progress.clone();
+    let report = |stage: &Stage| show(&mut at_start.clone(), stage_message(stage), None);
+    let observer = Observer::stopped_by(&reporter.stop).with_report(&report);
+    let cache = above.join("cache");
+    let run = Run { config, cache, device, observer, communicator: Communicator::single(), folder: folder.clone() };
     let outcome = run.execute(resume, &mut |event| match event {
-        Event::Step(progress) => {
-            done = progress.step;
-            let validation = progress.validation.map(|v| format!(", validation {v:.3}")).unwrap_or_default();
-            let said = format!(
-                "loss {:.3}{validation}, density {:.4}, {:.0} tokens/s, {} s left",
-                progress.numbers.loss,
-                progress.numbers.density,
-                progress.tokens_per_second,
-                progress.left.as_secs()
-            );
-            told(Progress { done, all, said, loss: Some(progress.numbers.loss) });
+        Event::Step(step) => {
+            progress.done = step.step;
+            show(&mut progress, step_message(step), Some(step.numbers.loss));
         }
-        Event::Resumed(step) => told(Progress { done: step, all, said: format!("goes on at step {step}"), loss: None }),
-        Event::Data(_) => told(Progress { done, all, said: "the first step".into(), loss: None }),
-        Event::Trained => told(Progress { done, all, said: "measuring".into(), loss: None }),
-        Event::Planned(..) | Event::Saved(_) => {}
+        Event::Resumed(step) => {
+            progress.done = step;
+            show(&mut progress, format!("continues at step {step}"), None);
+        }
+        Event::Data(_) => show(&mut progress, "the first step".into(), None),
+        Event::Trained => show(&mut progress, "measuring".into(), None),
+        Event::Planned(..) => {
+            for note in run.config.notes() {
+                reporter.update(JobUpdate::Note(note));
+            }
+        }
+        Event::Saved(_) => {}
     });
     if outcome.is_err() && new {
         // Only if nothing was written there.
         let _ = fs::remove_dir(&folder);
     }
     let outcome = outcome?;
-    let said = match outcome.validation {
+    let message = match outcome.validation {
         Some(validation) => format!("done: validation loss {validation:.3} nats per token"),
         None if outcome.finished => {
-            "done, but for its validation loss: started in the same folder, it is measured".into()
+            "done, but without a validation loss: start it in the same folder to measure it".into()
         }
-        None => format!("stopped at step {}; started in the same folder, it goes on", outcome.step),
+        None => format!("stopped at step {}; it continues when it is started in the same folder", outcome.step),
     };
-    Ok((folder, said))
+    Ok(JobResult { path: folder, message })
 }
 
-/// How far a stage is.
-fn of(stage: &Stage) -> String {
+fn step_message(step: &run::StepProgress) -> String {
+    let validation = step.validation.map(|v| format!(", validation {v:.3}")).unwrap_or_default();
+    let (numbers, seconds) = (&step.numbers, step.left.as_secs());
+    format!(
+        "loss {:.3}{validation}, density {:.4}, {:.0} tokens/s, {seconds} s left",
+        numbers.loss, numbers.density, step.tokens_per_second
+    )
+}
+
+fn stage_message(stage: &Stage) -> String {
     let total = stage.total.map_or(String::new(), |total| format!(" of {total}"));
     format!("{}: {}{total} {}", stage.name, stage.done, stage.unit)
 }
 
-fn find(
-    path: &Path,
-    task: &str,
-    settings: &SearchSettings,
-    stop: &Arc<AtomicBool>,
-    told: &(dyn Fn(Progress) + Sync),
-) -> Result<(PathBuf, String)> {
+fn find(path: &Path, task: &str, settings: &SearchSettings, reporter: &Reporter<JobUpdate>) -> Result<JobResult> {
     let all = settings.steps;
-    let say = |said: &str| told(Progress { all, said: said.into(), ..Progress::default() });
+    let show = |progress| _ = reporter.update(JobUpdate::Progress(progress));
+    let say = |message: &str| show(JobProgress { all, message: message.into(), ..JobProgress::default() });
     say("opening the model");
     let files = ModelFiles::open(path)?;
     let tokenizer =
-        files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it beside the weights")?;
+        files.tokenizer.as_ref().context("the model comes without a tokenizer.json: put it next to the weights")?;
     let tokenizer = Tokenizer::load(tokenizer)?;
     let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
     let file = circuit_file(path, task);
@@ -288,13 +262,14 @@ fn find(
     };
     let found = Mutex::new(String::new());
     let on_event = |event: SearchEvent<'_>| match event {
-        SearchEvent::Means(stage) => say(&of(stage)),
+        SearchEvent::Means(stage) => say(&stage_message(stage)),
         SearchEvent::Step { done, step: Some(step), .. } => {
-            let said = match done == all {
-                true => "choosing the smallest circuit that is good enough".into(),
-                false => format!("task loss {:.3}, {} nodes", step.loss, step.kept),
+            let message = if done == all {
+                "choosing the smallest circuit that is good enough".into()
+            } else {
+                format!("task loss {:.3}, {} nodes", step.loss, step.kept)
             };
-            told(Progress { done, all, said, loss: Some(step.loss) });
+            show(JobProgress { done, all, message, loss: Some(step.loss) });
         }
         SearchEvent::Found { circuit, .. } => {
             let (counts, test) = (&circuit.counts, &circuit.losses.test);
@@ -303,11 +278,11 @@ fn find(
         }
         _ => {}
     };
-    let observer = SearchObserver { stop: stop.clone(), on_event: &on_event };
+    let observer = SearchObserver { stop: reporter.stop.clone(), on_event: &on_event };
     for outcome in search_circuits(&model, &tokenizer, &request, &observer)? {
         if let TaskOutcome::None(error) | TaskOutcome::Failed(error) = outcome {
             return Err(error.into());
         }
     }
-    Ok((file, found.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    Ok(JobResult { path: file, message: found.into_inner().unwrap_or_else(PoisonError::into_inner) })
 }

@@ -1,4 +1,4 @@
-//! Where everything is, and how much of it a view lets be seen. Pure: no window is needed to test it.
+//! The layout of a circuit and what a view shows of it, apart from drawing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -10,47 +10,41 @@ use gossamer::circuits::{Circuit, Counts};
 use crate::item::Item;
 use crate::view::{Sublayer, Trace, View};
 
-/// A circuit, or one half of a layer of it, with places for everything.
+/// A circuit, or a sublayer of it, with its layout.
 pub struct Scene {
-    /// What is shown of the circuit, its lists in order.
+    /// The shown part of the circuit, its lists in order.
     pub circuit: Circuit,
-    /// The places.
-    pub picture: CircuitLayout,
-    /// How wide edges are drawn.
+    pub layout: CircuitLayout,
     pub widths: Widths,
-    /// What is at each of the picture's spots; nothing where lines only pass.
+    /// The item of each box of the layout; `None` where lines only pass.
     pub items: Vec<Option<Item>>,
-    /// For each of the picture's lines the share of the largest effect; 1 for residual channels.
+    /// Each line's share of the largest effect; 1 for residual channels.
     pub shares: Vec<f64>,
-    /// For each of the picture's lines the curve, from its first spot to its last.
+    /// Each line's curve, from its first box to its last.
     pub curves: Vec<Vec<Pos2>>,
-    spots: HashMap<Item, usize>,
+    boxes: HashMap<Item, usize>,
 }
 
 /// How something is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Emphasis {
-    /// Not at all.
     Hidden,
-    /// Hardly: attention is elsewhere.
+    /// Something else is selected.
     Faint,
-    /// As it is.
     Plain,
-    /// It belongs to what is selected.
+    /// It belongs to the selection.
     Strong,
 }
 
-/// How everything in a scene is drawn.
+/// The emphasis of everything in a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// The picture's spots.
-    pub spots: Vec<Emphasis>,
-    /// The picture's lines.
+    pub boxes: Vec<Emphasis>,
     pub lines: Vec<Emphasis>,
 }
 
 impl Scene {
-    /// Lays out a circuit, or the half of a layer that was chosen.
+    /// Lays out a circuit, or one sublayer of it.
     pub fn new(circuit: &Circuit, sublayer: Option<Sublayer>) -> Self {
         let mut circuit = circuit.clone().normalised();
         if let Some(sublayer) = sublayer {
@@ -60,23 +54,23 @@ impl Scene {
             circuit.embeddings.clear();
             circuit.unembeddings.clear();
         }
-        let picture = CircuitLayout::new(&circuit);
+        let layout = CircuitLayout::new(&circuit);
         let widths = Widths::new(&circuit);
-        let item = |spot: &NodeBox| match spot.content {
+        let item = |node_box: &NodeBox| match node_box.content {
             BoxContent::Node(i) => Some(Item::Node(circuit.nodes[i].node())),
             BoxContent::Embedding(i) => Some(Item::Embedding(circuit.embeddings[i].channel)),
             BoxContent::Unembedding(i) => Some(Item::Unembedding(circuit.unembeddings[i].channel)),
             BoxContent::Bend => None,
         };
-        let items: Vec<_> = picture.boxes.iter().map(item).collect();
-        let spots = items.iter().enumerate().filter_map(|(spot, item)| Some(((*item)?, spot))).collect();
+        let items: Vec<_> = layout.boxes.iter().map(item).collect();
+        let boxes = items.iter().enumerate().filter_map(|(number, item)| Some(((*item)?, number))).collect();
         let share = |line: &Connector| match line.kind {
             LineKind::Edge(i) => widths.of(&circuit.edges[i]).powi(2),
             LineKind::Channel(_) => 1.0,
         };
-        let shares = picture.lines.iter().map(share).collect();
-        let curves = picture.lines.iter().map(|line| curve(line, &picture)).collect();
-        Self { circuit, picture, widths, items, shares, curves, spots }
+        let shares = layout.lines.iter().map(share).collect();
+        let curves = layout.lines.iter().map(|line| curve(line, &layout)).collect();
+        Self { circuit, layout, widths, items, shares, curves, boxes }
     }
 
     /// All items, from the bottom row to the top.
@@ -84,14 +78,12 @@ impl Scene {
         self.items.iter().flatten().copied()
     }
 
-    /// The spot of an item.
-    pub fn spot(&self, item: Item) -> Option<usize> {
-        self.spots.get(&item).copied()
+    pub fn box_number(&self, item: Item) -> Option<usize> {
+        self.boxes.get(&item).copied()
     }
 
-    /// The box of a spot.
-    pub fn rect(&self, spot: usize) -> Rect {
-        let NodeBox { content, x, top, bottom, .. } = &self.picture.boxes[spot];
+    pub fn rect(&self, number: usize) -> Rect {
+        let NodeBox { content, x, top, bottom, .. } = &self.layout.boxes[number];
         let width = match content {
             BoxContent::Node(_) => BOX.0,
             BoxContent::Embedding(_) | BoxContent::Unembedding(_) => TOKEN_BOX.0,
@@ -103,27 +95,28 @@ impl Scene {
 
     /// All of the picture.
     pub fn bounds(&self) -> Rect {
-        Rect::from_min_size(Pos2::ZERO, vec(self.picture.width, self.picture.height))
+        Rect::from_min_size(Pos2::ZERO, vec(self.layout.width, self.layout.height))
     }
 
-    /// The lines that end at an item and those that begin there, with what is at their other ends.
-    pub fn neighbours(&self, item: Item) -> [Vec<(usize, Item)>; 2] {
-        let [mut before, mut after] = [Vec::new(), Vec::new()];
-        for line in 0..self.picture.lines.len() {
+    /// The lines that end at an item and those that begin there, with the items at their other
+    /// ends.
+    pub fn neighbors(&self, item: Item) -> [Vec<(usize, Item)>; 2] {
+        let [mut inputs, mut outputs] = [Vec::new(), Vec::new()];
+        for line in 0..self.layout.lines.len() {
             let Some((from, to)) = self.ends(line) else { continue };
             if to == item {
-                before.push((line, from));
+                inputs.push((line, from));
             }
             if from == item {
-                after.push((line, to));
+                outputs.push((line, to));
             }
         }
-        [before, after]
+        [inputs, outputs]
     }
 
-    /// The same with other widths, such as those of several circuits that are compared.
+    /// The same with other widths, such as those of several circuits.
     pub fn with_widths(mut self, widths: Widths) -> Self {
-        for (share, line) in self.shares.iter_mut().zip(&self.picture.lines) {
+        for (share, line) in self.shares.iter_mut().zip(&self.layout.lines) {
             if let LineKind::Edge(i) = line.kind {
                 *share = widths.of(&self.circuit.edges[i]).powi(2);
             }
@@ -131,22 +124,22 @@ impl Scene {
         Self { widths, ..self }
     }
 
-    /// What a line joins; nothing for an edge of weight 0, which is not there (yet).
+    /// The items that a line joins; `None` for an edge of weight 0, which another checkpoint has.
     pub fn ends(&self, line: usize) -> Option<(Item, Item)> {
-        if let LineKind::Edge(i) = self.picture.lines[line].kind
+        if let LineKind::Edge(i) = self.layout.lines[line].kind
             && self.circuit.edges[i].weight == 0.0
         {
             return None;
         }
-        let spots = &self.picture.lines[line].boxes;
-        let item = |spot: Option<&usize>| self.items.get(*spot?).copied().flatten();
-        Some((item(spots.first())?, item(spots.last())?))
+        let boxes = &self.layout.lines[line].boxes;
+        let item = |number: Option<&usize>| self.items.get(*number?).copied().flatten();
+        Some((item(boxes.first())?, item(boxes.last())?))
     }
 
-    /// What a view lets be seen of the circuit: without what it hides.
-    pub fn seen(&self, view: &View) -> Circuit {
+    /// The circuit without what the view hides.
+    pub fn visible(&self, view: &View) -> Circuit {
         let shown = self.shown(&View { selected: None, ..view.clone() });
-        let lines = self.picture.lines.iter().zip(&shown.lines).filter(|(_, line)| **line != Emphasis::Hidden);
+        let lines = self.layout.lines.iter().zip(&shown.lines).filter(|(_, line)| **line != Emphasis::Hidden);
         let kept: HashSet<_> =
             lines.filter_map(|(line, _)| if let LineKind::Edge(i) = line.kind { Some(i) } else { None }).collect();
         let hidden = |item: Item| view.edits.hidden.contains(&item);
@@ -161,10 +154,9 @@ impl Scene {
         circuit
     }
 
-    /// How everything is drawn.
     pub fn shown(&self, view: &View) -> Shown {
         let hidden = |item: &Option<Item>| item.is_some_and(|item| view.edits.hidden.contains(&item));
-        let mut spots: Vec<_> =
+        let mut boxes: Vec<_> =
             self.items.iter().map(|item| if hidden(item) { Emphasis::Hidden } else { Emphasis::Plain }).collect();
         let visible = |line: usize| {
             let Some((from, to)) = self.ends(line) else { return false };
@@ -172,40 +164,40 @@ impl Scene {
             let gone = view.edits.hidden.contains(&from) || view.edits.hidden.contains(&to);
             !gone && (pinned || self.shares[line] >= view.threshold)
         };
-        let mut lines: Vec<_> = (0..self.picture.lines.len())
+        let mut lines: Vec<_> = (0..self.layout.lines.len())
             .map(|line| if visible(line) { Emphasis::Plain } else { Emphasis::Hidden })
             .collect();
-        if let Some(selected) = view.selected.filter(|&item| self.spot(item).is_some()) {
+        if let Some(selected) = view.selected.filter(|&item| self.box_number(item).is_some()) {
             let traced = self.trace(selected, view.trace, &lines);
-            let of = |spot: Emphasis, strong: bool| match spot {
+            let of = |emphasis: Emphasis, strong: bool| match emphasis {
                 Emphasis::Hidden => Emphasis::Hidden,
                 _ if strong => Emphasis::Strong,
                 _ => Emphasis::Faint,
             };
-            for (spot, item) in spots.iter_mut().zip(&self.items) {
-                *spot = of(*spot, item.is_some_and(|item| traced.items.contains(&item)));
+            for (shown, item) in boxes.iter_mut().zip(&self.items) {
+                *shown = of(*shown, item.is_some_and(|item| traced.items.contains(&item)));
             }
             for (number, line) in lines.iter_mut().enumerate() {
                 *line = of(*line, traced.lines.contains(&number));
             }
         }
-        Shown { spots, lines }
+        Shown { boxes, lines }
     }
 
-    /// What is reached from `start` along visible lines.
+    /// The items and lines that are reached from `start` along visible lines.
     fn trace(&self, start: Item, trace: Trace, lines: &[Emphasis]) -> Traced {
-        let mut before: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
-        let mut after: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
+        let mut inputs: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
+        let mut outputs: HashMap<Item, Vec<(usize, Item)>> = HashMap::new();
         for line in (0..lines.len()).filter(|&line| lines[line] != Emphasis::Hidden) {
             if let Some((from, to)) = self.ends(line) {
-                before.entry(to).or_default().push((line, from));
-                after.entry(from).or_default().push((line, to));
+                inputs.entry(to).or_default().push((line, from));
+                outputs.entry(from).or_default().push((line, to));
             }
         }
         let mut traced = Traced { items: HashSet::from([start]), lines: HashSet::new() };
-        let far = trace != Trace::Neighbours;
-        let ways = [(&before, trace != Trace::Downstream), (&after, trace != Trace::Upstream)];
-        for way in ways.into_iter().filter_map(|(way, wanted)| wanted.then_some(way)) {
+        let far = trace != Trace::Neighbors;
+        let ways = [(&inputs, trace != Trace::Downstream), (&outputs, trace != Trace::Upstream)];
+        for way in ways.into_iter().filter_map(|(way, followed)| followed.then_some(way)) {
             let (mut seen, mut next) = (HashSet::from([start]), VecDeque::from([start]));
             while let Some(item) = next.pop_front() {
                 for &(line, other) in way.get(&item).into_iter().flatten() {
@@ -221,7 +213,6 @@ impl Scene {
     }
 }
 
-/// What belongs to a selection.
 struct Traced {
     items: HashSet<Item>,
     lines: HashSet<usize>,
@@ -235,12 +226,13 @@ fn vec(x: f64, y: f64) -> Vec2 {
     vec2(x as f32, y as f32)
 }
 
-/// A line upwards from the top of each spot to the bottom of the next: Bézier curves that leave and arrive upright, in straight pieces.
-fn curve(line: &Connector, picture: &CircuitLayout) -> Vec<Pos2> {
+/// A line upwards from the top of each box to the bottom of the next: Bézier curves that leave and
+/// arrive vertically, in straight pieces.
+fn curve(line: &Connector, layout: &CircuitLayout) -> Vec<Pos2> {
     const PIECES: usize = 12;
-    let spots: Vec<_> = line.boxes.iter().map(|&spot| &picture.boxes[spot]).collect();
-    let mut points = Vec::with_capacity(spots.len() * (PIECES + 1));
-    for pair in spots.windows(2) {
+    let boxes: Vec<_> = line.boxes.iter().map(|&number| &layout.boxes[number]).collect();
+    let mut points = Vec::with_capacity(boxes.len() * (PIECES + 1));
+    for pair in boxes.windows(2) {
         let (start, end) = (point(pair[0].x, pair[0].top), point(pair[1].x, pair[1].bottom));
         let pull = vec2(0.0, ((start.y - end.y) * 0.5).max(12.0));
         let control = [start, start - pull, end + pull, end];

@@ -1,63 +1,55 @@
-//! What is seen, as a PNG file.
+//! The visible part of the drawing as a PNG file.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::sync::mpsc::channel;
 
 use eframe::egui::{ColorImage, Context, Pos2, Rect, vec2};
 use gossamer::files::write_atomic;
 
-/// Pictures that are being taken and written.
-pub struct Snapshots {
-    /// What was asked for, and how many frames it waits so that menus are gone.
-    wanted: Option<(PathBuf, u8)>,
-    sender: Sender<Result<PathBuf, String>>,
-    receiver: Receiver<Result<PathBuf, String>>,
-}
+use crate::jobs::Job;
 
-impl Default for Snapshots {
-    fn default() -> Self {
-        let (sender, receiver) = channel();
-        Self { wanted: None, sender, receiver }
-    }
+#[derive(Default)]
+pub struct Snapshots {
+    /// The file to write, and how many frames to wait until menus are closed.
+    requested: Option<(PathBuf, u8)>,
+    saving: Option<Job<Result<PathBuf, String>>>,
 }
 
 impl Snapshots {
-    /// Asks for a picture in the file at `path`.
-    pub fn ask(&mut self, path: PathBuf) {
-        self.wanted = Some((path, 2));
+    pub fn request(&mut self, path: PathBuf) {
+        self.requested = Some((path, 2));
     }
 
-    /// At the end of a frame: takes the picture of `part` of the window if it is time.
-    pub fn take(&mut self, ctx: &Context, part: Option<Rect>) {
-        let Some((path, wait)) = self.wanted.take() else { return };
+    /// At the end of a frame: takes a requested picture of `part` of the window when its time has
+    /// come.
+    pub fn update(&mut self, ctx: &Context, part: Option<Rect>) {
+        let Some((path, frames)) = self.requested.take() else { return };
         ctx.request_repaint();
-        if wait > 0 {
-            self.wanted = Some((path, wait - 1));
+        if frames > 0 {
+            self.requested = Some((path, frames - 1));
             return;
         }
-        let (sender, waker, scale) = (self.sender.clone(), ctx.clone(), ctx.pixels_per_point());
-        ctx.request_screenshot(move |image| {
-            let work = move || {
+        let (sender, images) = channel();
+        let (waker, scale) = (ctx.clone(), ctx.pixels_per_point());
+        ctx.request_screenshot(move |image| drop(sender.send(image)));
+        self.saving = Some(Job::run(
+            move || waker.request_repaint(),
+            move |_| {
+                let image = images.recv().map_err(|_| "the window took no picture: try again")?;
                 let [width, height] = image.size.map(|side| side as f32 / scale);
-                let whole = Rect::from_min_size(Pos2::ZERO, vec2(width, height));
-                let seen = part.map_or(whole, |part| part.intersect(whole));
-                let saved = match seen.is_positive() {
-                    true => save(&image.region(&seen, Some(scale)), &path).map(|()| path),
-                    false => Err("nothing of the drawing can be seen: make the window larger".into()),
-                };
-                // A window that was closed in the meantime no longer listens.
-                drop(sender.send(saved));
-                waker.request_repaint();
-            };
-            // A system that has no thread left to give has worse troubles than a missing picture.
-            drop(thread::Builder::new().name("picture".into()).spawn(work));
-        });
+                let window = Rect::from_min_size(Pos2::ZERO, vec2(width, height));
+                let visible = part.map_or(window, |part| part.intersect(window));
+                if !visible.is_positive() {
+                    return Err("nothing of the drawing can be seen: make the window larger".into());
+                }
+                save(&image.region(&visible, Some(scale)), &path).map(|()| path)
+            },
+        ));
     }
 
-    /// The file that was written since it was asked last, or what went wrong.
+    /// The file that was written since the last call, or the error.
     pub fn finished(&mut self) -> Option<Result<PathBuf, String>> {
-        self.receiver.try_recv().ok()
+        Job::take_result(&mut self.saving)
     }
 }
 

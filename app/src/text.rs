@@ -1,17 +1,15 @@
-//! What is said about things.
+//! Items as text.
 
 use gossamer::circuits::labels::{signed, token};
 use gossamer::circuits::{ActivationRange, Circuit, EdgeEntry, NodeEntry, TokenWeights};
 
 use crate::item::Item;
 
-/// The node's entry in the circuit.
 pub fn entry(circuit: &Circuit, item: Item) -> Option<&NodeEntry> {
     let Item::Node(node) = item else { return None };
     circuit.nodes.iter().find(|entry| entry.node() == node)
 }
 
-/// The tokens of a channel of the embedding or unembedding.
 pub fn tokens(circuit: &Circuit, item: Item) -> Option<&TokenWeights> {
     let (list, channel) = match item {
         Item::Embedding(channel) => (&circuit.embeddings, channel),
@@ -21,7 +19,6 @@ pub fn tokens(circuit: &Circuit, item: Item) -> Option<&TokenWeights> {
     list.iter().find(|tokens| tokens.channel == channel)
 }
 
-/// What an item is, in a few words.
 pub fn title(circuit: &Circuit, item: Item) -> String {
     match item {
         Item::Node(node) => match circuit.model.head(node) {
@@ -33,16 +30,16 @@ pub fn title(circuit: &Circuit, item: Item) -> String {
     }
 }
 
-/// What there is to know about an item at a glance: lines of text.
+/// An item's numbers, one a line.
 pub fn summary(circuit: &Circuit, item: Item) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(entry) = entry(circuit, item) {
-        lines.push(format!("task loss without it {}", signed(entry.ablation_delta)));
-        // Of a published circuit, it is not known.
+        lines.push(format!("task loss when ablated {}", signed(entry.ablation_delta)));
+        // Unknown of published circuits.
         if !circuit.model.hash.is_empty() {
             lines.push(format!("mean over text {}", signed(entry.mean)));
         }
-        for (side, range) in [("positive", entry.clean), ("negative", entry.counterfactual)] {
+        for (side, range) in [("clean", entry.clean), ("counterfactual", entry.counterfactual)] {
             if circuit.model.hash.is_empty() && range == ActivationRange::default() {
                 continue;
             }
@@ -58,13 +55,13 @@ pub fn summary(circuit: &Circuit, item: Item) -> Vec<String> {
     lines
 }
 
-/// An edge's numbers. Where they are one and the same, as in published circuits, it is said once.
+/// An edge's weight and effect; published circuits have only one number.
 pub fn numbers(edge: &EdgeEntry) -> String {
     let (weight, effect) = (signed(edge.weight), signed(edge.effect));
     if edge.weight == edge.effect { format!("effect {effect}") } else { format!("weight {weight}, effect {effect}") }
 }
 
-/// Whether an item answers to a search: by its name, its label, or a token.
+/// Whether an item's name, label or tokens contain the searched text.
 pub fn matches(circuit: &Circuit, item: Item, label: Option<&str>, search: &str) -> bool {
     let search = search.trim().to_lowercase();
     let has = |text: &str| text.to_lowercase().contains(&search);

@@ -1,11 +1,10 @@
-//! How a run went, and what its checkpoints hold of a circuit: read and measured off the window's thread.
+//! A run's metrics, and a circuit's nodes in its checkpoints: read and evaluated by a background
+//! job.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread;
 
 use gossamer::circuits::checkpoint::{CheckpointEvalConfig, TaskScore, scores};
 use gossamer::circuits::color::Widths;
@@ -16,138 +15,118 @@ use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::checkpoint;
 use gossamer::train::metrics::{self, MetricsLine};
 
-use crate::jobs::with_own_threads;
+use crate::jobs::{Job, Reporter, with_own_threads};
 
-/// What a checkpoint holds.
-pub struct Moment {
-    /// Steps done.
+/// What is known of one checkpoint; a result that is missing has its reason.
+pub struct CheckpointData {
     pub step: u64,
-    /// The circuit's nodes there, with the weights that join them and all that is measured of them, or why that is not known.
+    /// The circuit's nodes with the weights that join them there.
     pub circuit: Result<Circuit, String>,
-    /// How well the tasks are done, or why that is not known.
     pub scores: Result<Vec<TaskScore>, String>,
 }
 
-enum News {
-    Read(Vec<MetricsLine>, Vec<u64>),
-    Moment(Box<Moment>),
-    Trouble(String),
+enum TimelineUpdate {
+    Run { logged: Vec<MetricsLine>, steps: Vec<u64> },
+    Checkpoint(Box<CheckpointData>),
+    Done(Result<(), String>),
 }
 
-/// A run's way from its beginning, as far as it is known by now.
+/// Which circuit a timeline shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision {
+    evaluated: usize,
+    step: u64,
+}
+
+/// A run from its first step on, as far as it has been read.
 pub struct Timeline {
     /// The run's folder.
     pub run: PathBuf,
-    /// What it logged.
     pub logged: Vec<MetricsLine>,
     /// The steps of its checkpoints.
     pub steps: Vec<u64>,
-    /// What went wrong with all of it.
-    pub trouble: Option<String>,
-    moments: BTreeMap<u64, Moment>,
-    at: usize,
-    news: Receiver<News>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Drop for Timeline {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
+    /// Why the run could not be read.
+    pub error: Option<String>,
+    checkpoints: BTreeMap<u64, CheckpointData>,
+    selected: usize,
+    job: Job<TimelineUpdate>,
 }
 
 impl Timeline {
-    /// Begins to read the run in the folder `run` and to look for a circuit's nodes in its checkpoints, the latest first. `wake` is called for
-    /// whatever there is to see.
+    /// Starts to read the run in the folder `run` and to evaluate a circuit's nodes in its
+    /// checkpoints, the latest first. `wake` is called after every update.
     pub fn start(run: &Path, circuit: Circuit, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let (sender, news) = channel();
-        let stop = Arc::<AtomicBool>::default();
-        let (stopped, folder) = (stop.clone(), run.to_path_buf());
-        let work = move || {
-            let tell = |news| {
-                let heard = Sender::send(&sender, news).is_ok();
-                wake();
-                heard
-            };
-            let done = with_own_threads(|| read(&folder, &circuit, &stopped, &tell).map_err(anyhow::Error::from));
-            if let Err(trouble) = done.flatten() {
-                tell(News::Trouble(trouble.to_string()));
-            }
-        };
-        let started = thread::Builder::new().name("timeline".into()).spawn(work);
+        let folder = run.to_path_buf();
+        let job = Job::run(wake, move |reporter| {
+            let done = with_own_threads(|| read(&folder, &circuit, reporter).map_err(anyhow::Error::from));
+            TimelineUpdate::Done(done.flatten().map_err(|e| e.to_string()))
+        });
         Self {
             run: run.into(),
             logged: Vec::new(),
             steps: Vec::new(),
-            trouble: started.err().map(|e| format!("no thread could be started: {e}")),
-            moments: BTreeMap::new(),
-            at: usize::MAX,
-            news,
-            stop,
+            error: None,
+            checkpoints: BTreeMap::new(),
+            selected: usize::MAX,
+            job,
         }
     }
 
-    /// Takes in what has come.
-    pub fn listen(&mut self) {
-        loop {
-            match self.news.try_recv() {
-                Ok(News::Read(logged, steps)) => (self.logged, self.steps) = (logged, steps),
-                Ok(News::Moment(moment)) => drop(self.moments.insert(moment.step, *moment)),
-                Ok(News::Trouble(trouble)) => self.trouble = Some(trouble),
-                Err(TryRecvError::Disconnected) if self.moments.len() < self.steps.len() => {
-                    self.trouble.get_or_insert_with(|| "stopped unexpectedly: read it again".into());
-                    return;
-                }
-                Err(_) => return,
+    /// Receives updates.
+    pub fn poll(&mut self) {
+        while let Some(update) = self.job.poll() {
+            match update {
+                TimelineUpdate::Run { logged, steps } => (self.logged, self.steps) = (logged, steps),
+                TimelineUpdate::Checkpoint(data) => drop(self.checkpoints.insert(data.step, *data)),
+                TimelineUpdate::Done(result) => self.error = result.err(),
             }
         }
+        if self.job.failed() {
+            self.error.get_or_insert_with(|| "stopped unexpectedly: read it again".into());
+        }
     }
 
-    /// Which of the checkpoints is looked at: at first the last.
-    pub fn at(&self) -> usize {
-        self.at.min(self.steps.len().saturating_sub(1))
+    /// The number of the selected checkpoint, at first the last.
+    pub fn selected(&self) -> usize {
+        self.selected.min(self.steps.len().saturating_sub(1))
     }
 
-    /// Looks at another checkpoint.
-    pub fn go(&mut self, at: usize) {
-        self.at = at;
+    pub fn select(&mut self, number: usize) {
+        self.selected = number;
     }
 
-    /// The step of the checkpoint that is looked at.
+    /// The step of the selected checkpoint.
     pub fn step(&self) -> Option<u64> {
-        self.steps.get(self.at()).copied()
+        self.steps.get(self.selected()).copied()
     }
 
-    /// What it holds, once that is known.
-    pub fn moment(&self) -> Option<&Moment> {
-        self.moments.get(&self.step()?)
+    /// The selected checkpoint, once it was evaluated.
+    pub fn checkpoint(&self) -> Option<&CheckpointData> {
+        self.checkpoints.get(&self.step()?)
     }
 
-    /// All that is known, in order.
-    pub fn moments(&self) -> impl Iterator<Item = &Moment> {
-        self.moments.values()
+    /// The evaluated checkpoints, in order.
+    pub fn checkpoints(&self) -> impl ExactSizeIterator<Item = &CheckpointData> {
+        self.checkpoints.values()
     }
 
-    /// How many checkpoints were looked at.
-    pub fn looked_at(&self) -> usize {
-        self.moments.len()
+    /// Changes whenever [`Timeline::circuit`] does; `None` while that is `None`.
+    pub fn revision(&self) -> Option<Revision> {
+        let data = self.checkpoint().filter(|data| data.circuit.is_ok())?;
+        Some(Revision { evaluated: self.checkpoints.len(), step: data.step })
     }
 
-    /// Changes whenever [`Timeline::circuit`] does; nothing while that is nothing.
-    pub fn frame(&self) -> Option<(usize, u64)> {
-        self.moment().filter(|moment| moment.circuit.is_ok()).map(|moment| (self.moments.len(), moment.step))
-    }
-
-    /// The circuit in the checkpoint that is looked at. It has the edges and token channels of all checkpoints, so that nothing moves in its drawing
-    /// when time does: an edge that is not there has weight 0.
+    /// The circuit in the selected checkpoint. It has the edges and token channels of all
+    /// checkpoints, so that every checkpoint has the same layout: an edge that a checkpoint lacks
+    /// has weight 0.
     pub fn circuit(&self) -> Option<Circuit> {
         type Of = fn(&Circuit) -> &[TokenWeights];
-        let mut circuit = self.moment()?.circuit.as_ref().ok()?.clone();
+        let mut circuit = self.checkpoint()?.circuit.as_ref().ok()?.clone();
         let known: BTreeSet<(Node, Node)> = circuit.edges.iter().map(|edge| (edge.from, edge.to)).collect();
         let ends: BTreeSet<(Node, Node)> =
             self.circuits().flat_map(|c| c.edges.iter().map(|e| (e.from, e.to))).collect();
-        let nothing = |&(from, to): &(Node, Node)| EdgeEntry { from, to, weight: 0.0, effect: 0.0 };
-        circuit.edges.extend(ends.difference(&known).map(nothing));
+        let absent = |&(from, to): &(Node, Node)| EdgeEntry { from, to, weight: 0.0, effect: 0.0 };
+        circuit.edges.extend(ends.difference(&known).map(absent));
         let lists: [(&mut Vec<TokenWeights>, Of); 2] =
             [(&mut circuit.embeddings, |c| &c.embeddings), (&mut circuit.unembeddings, |c| &c.unembeddings)];
         for (list, of) in lists {
@@ -158,62 +137,74 @@ impl Timeline {
         Some(circuit)
     }
 
-    /// Widths that are the same for all checkpoints.
+    /// Line widths on one scale for all checkpoints.
     pub fn widths(&self) -> Widths {
         Widths::over(self.circuits().flat_map(|circuit| circuit.edges.iter()))
     }
 
-    /// The weights at a node, an edge a list of steps and weights.
+    /// The steps and weights of every edge at a node.
     pub fn weights(&self, node: Node) -> BTreeMap<(Node, Node), Vec<(f64, f64)>> {
         let mut weights: BTreeMap<(Node, Node), Vec<(f64, f64)>> = BTreeMap::new();
         for circuit in self.circuits() {
             let ends = circuit.edges.iter().map(|edge| (edge.from, edge.to));
             weights.extend(ends.filter(|ends| ends.0 == node || ends.1 == node).map(|ends| (ends, Vec::new())));
         }
-        for moment in self.moments.values() {
-            let Ok(circuit) = &moment.circuit else { continue };
+        for data in self.checkpoints.values() {
+            let Ok(circuit) = &data.circuit else { continue };
             for (&(from, to), line) in &mut weights {
                 let edge = circuit.edges.iter().find(|edge| (edge.from, edge.to) == (from, to));
-                line.push((moment.step as f64, edge.map_or(0.0, |edge| edge.weight)));
+                line.push((data.step as f64, edge.map_or(0.0, |edge| edge.weight)));
             }
         }
         weights
     }
 
     fn circuits(&self) -> impl Iterator<Item = &Circuit> + Clone {
-        self.moments.values().filter_map(|moment| moment.circuit.as_ref().ok())
+        self.checkpoints.values().filter_map(|data| data.circuit.as_ref().ok())
     }
 }
 
-/// The run whose checkpoints belong to a file or model: the nearest folder above `path`, or `model` itself.
+/// The run whose checkpoints belong to a file or model: the nearest folder above `path`, or `model`
+/// itself.
 pub fn run_of(path: Option<&Path>, model: &Path) -> Option<PathBuf> {
     let above = path.into_iter().flat_map(Path::ancestors).take(4).chain([model]);
     above.filter(|folder| folder.join("checkpoints").is_dir()).map(Path::to_path_buf).next()
 }
 
-/// Tells what there is, as long as someone listens.
-fn read(run: &Path, circuit: &Circuit, stop: &Arc<AtomicBool>, tell: &dyn Fn(News) -> bool) -> gossamer::Result<()> {
+/// Reads the run and evaluates its checkpoints until the job is dropped.
+fn read(run: &Path, circuit: &Circuit, reporter: &Reporter<TimelineUpdate>) -> gossamer::Result<()> {
     let (logged, checkpoints) = (metrics::read(run)?, checkpoint::list(run)?);
-    tell(News::Read(logged, checkpoints.iter().map(|(step, _)| *step).collect()));
+    reporter.update(TimelineUpdate::Run { logged, steps: checkpoints.iter().map(|(step, _)| *step).collect() });
     let tokenizer = Tokenizer::load(run.join("tokenizer.json"))?;
     let device = Device::open("auto")?;
     for (step, path) in checkpoints.into_iter().rev() {
-        let look = CheckpointEvalConfig::default();
-        let moment = match Model::load(&path, &device).map_err(|e| e.to_string()) {
-            // The others may be whole.
-            Err(why) => Moment { step, circuit: Err(why.clone()), scores: Err(why) },
-            Ok(model) => Moment {
-                step,
-                scores: scores(&model, &tokenizer, look.pairs, stop).map_err(|e| e.to_string()),
-                circuit: match circuit.nodes.is_empty() {
-                    true => Err("no circuit is open".into()),
-                    false => circuit.at_checkpoint(&model, &tokenizer, look, stop.clone()).map_err(|e| e.to_string()),
-                },
-            },
-        };
-        if stop.load(Ordering::Relaxed) || !tell(News::Moment(Box::new(moment))) {
+        let data = evaluate(step, &path, circuit, &tokenizer, &device, &reporter.stop);
+        if reporter.stop.load(Ordering::Relaxed) || !reporter.update(TimelineUpdate::Checkpoint(Box::new(data))) {
             break;
         }
     }
     Ok(())
+}
+
+fn evaluate(
+    step: u64,
+    path: &Path,
+    circuit: &Circuit,
+    tokenizer: &Tokenizer,
+    device: &Device,
+    stop: &Arc<AtomicBool>,
+) -> CheckpointData {
+    let look = CheckpointEvalConfig::default();
+    let model = match Model::load(path, device).map_err(|e| e.to_string()) {
+        // Other checkpoints may be readable.
+        Err(error) => return CheckpointData { step, circuit: Err(error.clone()), scores: Err(error) },
+        Ok(model) => model,
+    };
+    let scores = scores(&model, tokenizer, look.pairs, stop).map_err(|e| e.to_string());
+    let circuit = if circuit.nodes.is_empty() {
+        Err("no circuit is open".into())
+    } else {
+        circuit.at_checkpoint(&model, tokenizer, look, stop.clone()).map_err(|e| e.to_string())
+    };
+    CheckpointData { step, circuit, scores }
 }

@@ -1,4 +1,4 @@
-//! What a person chose to see of a circuit.
+//! A person's choices about a circuit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,72 +6,61 @@ use gossamer::circuits::{Node, NodeKind};
 use serde::{Deserialize, Serialize};
 
 use crate::item::Item;
-use crate::live::choices::Choices;
+use crate::live::choices::LiveChoices;
 
-/// One half of a layer.
+/// The attention or the MLP of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Sublayer {
-    /// The layer, from 0.
     pub layer: usize,
-    /// The MLP, or else the attention.
+    /// The MLP; otherwise the attention.
     pub mlp: bool,
 }
 
 impl Sublayer {
-    /// The half that a node is in.
     pub fn of(node: Node) -> Self {
         let mlp = matches!(node.kind, NodeKind::MlpIn | NodeKind::MlpNeuron | NodeKind::MlpOut);
         Self { layer: node.layer, mlp }
     }
 
-    /// What people call it.
     pub fn name(self) -> String {
         format!("layer {} {}", self.layer, if self.mlp { "MLP" } else { "attention" })
     }
 }
 
-/// Which way a selection's connections are followed.
+/// How far a selection's connections are followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trace {
-    /// To its neighbours only.
+    /// Only to its neighbors.
     #[default]
-    Neighbours,
-    /// To all that it depends on.
+    #[serde(alias = "Neighbours")]
+    Neighbors,
     Upstream,
-    /// To all that depends on it.
     Downstream,
-    /// Both ways.
     Both,
 }
 
 impl Trace {
-    /// All there are, with what people call them.
     pub const ALL: [(Self, &str); 4] = [
-        (Self::Neighbours, "neighbours"),
+        (Self::Neighbors, "neighbors"),
         (Self::Upstream, "upstream"),
         (Self::Downstream, "downstream"),
         (Self::Both, "both ways"),
     ];
 }
 
-/// What can be undone.
+/// The choices that can be undone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Edits {
-    /// Taken out of sight.
     pub hidden: BTreeSet<Item>,
-    /// Never taken out of sight by the threshold, and kept at hand in a list.
+    /// Items whose edges ignore the threshold.
     pub pinned: BTreeSet<Item>,
-    /// Names that were given.
     pub labels: BTreeMap<Item, String>,
-    /// Items that belong together, by the group's name.
     pub groups: BTreeMap<String, BTreeSet<Item>>,
-    /// What is done to a prompt's run.
-    pub live: Choices,
+    pub live: LiveChoices,
 }
 
 impl Edits {
-    /// Hides an item, or shows it again.
     pub fn hide(&mut self, item: Item, hidden: bool) {
         if hidden {
             self.hidden.insert(item)
@@ -80,7 +69,6 @@ impl Edits {
         };
     }
 
-    /// Pins an item, or lets go of it.
     pub fn pin(&mut self, item: Item, pinned: bool) {
         if pinned {
             self.pinned.insert(item)
@@ -89,7 +77,7 @@ impl Edits {
         };
     }
 
-    /// Names an item. An empty name is none.
+    /// Labels an item; an empty label removes it.
     pub fn label(&mut self, item: Item, label: &str) {
         match label.trim() {
             "" => drop(self.labels.remove(&item)),
@@ -97,7 +85,8 @@ impl Edits {
         }
     }
 
-    /// Puts an item into the group of that name and out of every other; an empty name is none. Groups without items are dropped.
+    /// Moves an item into the group of that name; an empty name is no group. Empty groups are
+    /// dropped.
     pub fn group(&mut self, item: Item, name: &str) {
         self.groups.values_mut().for_each(|items| items.retain(|&other| other != item));
         if !name.trim().is_empty() {
@@ -113,21 +102,17 @@ impl Edits {
     }
 }
 
-/// All choices about one circuit.
+/// The choices about one circuit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct View {
-    /// The half of a layer that is shown; everything if none.
+    /// The sublayer that is shown; everything if `None`.
     pub sublayer: Option<Sublayer>,
-    /// Edges with less than this share of the largest effect are not shown: 0 to 1.
+    /// Edges with less than this share of the largest effect are hidden: 0 to 1.
     pub threshold: f64,
-    /// What is pointed at.
     pub selected: Option<Item>,
-    /// How far its connections are followed.
     pub trace: Trace,
-    /// Whether the run's timeline is shown.
     pub timeline: bool,
-    /// What can be undone.
     pub edits: Edits,
 }
 

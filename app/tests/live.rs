@@ -1,14 +1,17 @@
-//! Prompts, nodes set by hand, and bridges, on tiny models: what the window shows is what the library says.
+//! Prompts, nodes set by hand, and bridges, on tiny models: what the window shows is what the
+//! library says.
+
+mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
+use common::{Window, open, rendered, wait, window};
 use eframe::egui::accesskit::Role;
-use eframe::egui::{Key, Modifiers, OutputCommand, Theme};
+use eframe::egui::{Key, Modifiers, OutputCommand};
+use egui_kittest::SnapshotOptions;
 use egui_kittest::kittest::{NodeT, Queryable, by};
-use egui_kittest::{Harness, SnapshotOptions};
 use gossamer::bridges::{BridgeFile, Bridges, ModelName, Ratio, Recipe, Steering};
 use gossamer::circuits::labels::token;
 use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, TokenRef, mean_activations};
@@ -20,13 +23,12 @@ use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer_explorer::document::Document;
-use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::item::Item;
 
 /// The nodes of the circuit; the first reads the residual stream, the second belongs to a head.
 const NODES: [&str; 4] = ["0.attn.act_in[3]", "0.attn.v[9]", "0.attn.resid_delta[5]", "1.mlp.post_act[11]"];
 
-/// A run with a tiny model, a circuit of it and, beside the model, bridges to a dense one.
+/// A run with a tiny model, a circuit of it and, next to the model, bridges to a dense one.
 struct Run {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -129,28 +131,13 @@ impl Run {
         let steering = Steering::new(&self.dense, &self.model, &self.bridges, &reference, recipe.ratio).unwrap();
         let change = recipe.change(&steering, &self.tokenizer).unwrap();
         let tokens = self.tokenizer.encode(&recipe.prompt).unwrap();
-        let said = recipe.compare(&steering, &tokens, &change).unwrap();
-        [said.steered, said.random.unwrap()]
+        let expected = recipe.compare(&steering, &tokens, &change).unwrap();
+        [expected.steered, expected.random.unwrap()]
     }
 }
 
-fn harness(path: Option<PathBuf>) -> Harness<'static, Explorer> {
-    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(40);
-    builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, path.as_deref()))
-}
-
-/// Steps until something is so: models are opened and run in other threads.
-fn wait(harness: &mut Harness<'_, Explorer>, what: &str, until: impl Fn(&Harness<'_, Explorer>) -> bool) {
-    let start = Instant::now();
-    while !until(harness) {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-        harness.step();
-    }
-}
-
-fn settle(harness: &mut Harness<'_, Explorer>) {
-    // The first step asks, the others hear.
+fn settle(harness: &mut Window) {
+    // The first step sends the request, the others receive answers.
     harness.step();
     harness.step();
     wait(harness, "an answer", |h| h.state().live().is_some_and(|live| !live.pending()));
@@ -158,34 +145,26 @@ fn settle(harness: &mut Harness<'_, Explorer>) {
 }
 
 /// A window with the run's circuit and one of its tabs.
-fn window(run: &Run, tab: &str) -> Harness<'static, Explorer> {
-    let mut harness = harness(Some(run.file()));
-    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
-    harness.get_by_label(tab).click();
-    settle(&mut harness);
+fn open_tab(run: &Run, tab: &str) -> Window {
+    let mut harness = open(&run.file());
+    click(&mut harness, tab);
     harness
 }
 
-fn click(harness: &mut Harness<'_, Explorer>, label: &str) {
+fn click(harness: &mut Window, label: &str) {
     harness.get_by_label(label).click();
     settle(harness);
 }
 
-fn write(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
-    harness.get_by_label(label).focus();
-    harness.step();
-    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
-    harness.step();
-    harness.key_press(Key::Delete);
-    harness.step();
-    harness.get_by_label(label).type_text(text);
+fn write(harness: &mut Window, label: &str, text: &str) {
+    common::write(harness, label, text);
     settle(harness);
     harness.key_press(Key::Escape);
     settle(harness);
 }
 
-/// Types a number into the field of a slider or by itself.
-fn number(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
+/// Types a number into a number field, alone or of a slider.
+fn number(harness: &mut Window, label: &str, text: &str) {
     harness.get_by_role_and_label(Role::SpinButton, label).focus();
     harness.step();
     harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
@@ -196,8 +175,9 @@ fn number(harness: &mut Harness<'_, Explorer>, label: &str, text: &str) {
     settle(harness);
 }
 
-/// A column says these probabilities of the task's answers and of the two most probable tokens, and what they were.
-fn cell(harness: &Harness<'_, Explorer>, run: &Run, column: &str, p: &[f64], before: Option<&[f64]>) {
+/// A column says these probabilities of the task's answers and of the two most probable tokens, and
+/// what they were.
+fn cell(harness: &Window, run: &Run, column: &str, p: &[f64], before: Option<&[f64]>) {
     let task = &run.circuit.task;
     for id in ranked(p).into_iter().take(2).chain([task.target.id, task.alternative.id]) {
         let of = |p: &[f64]| p[id as usize];
@@ -208,17 +188,17 @@ fn cell(harness: &Harness<'_, Explorer>, run: &Run, column: &str, p: &[f64], bef
 }
 
 #[test]
-fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
+fn a_prompt_is_answered_by_the_model_the_circuit_and_its_complement() {
     let run = Run::new();
-    let mut harness = window(&run, "Prompt");
-    let check = |harness: &Harness<'_, Explorer>, prompt: &str| {
+    let mut harness = open_tab(&run, "Prompt");
+    let check = |harness: &Window, prompt: &str| {
         let want = run.ask(prompt, &[]);
         cell(harness, &run, "whole model", &want.model, None);
         cell(harness, &run, "circuit alone", &want.circuit, None);
-        cell(harness, &run, "all but circuit", &want.complement, None);
+        cell(harness, &run, "complement", &want.complement, None);
     };
     check(&harness, "x = ['a', 'b");
-    click(&mut harness, "negative");
+    click(&mut harness, "counterfactual prompt");
     check(&harness, "x = [\"a\", \"b");
     write(&mut harness, "prompt", "y = (7");
     check(&harness, "y = (7");
@@ -243,17 +223,17 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_the_rest() {
 }
 
 #[test]
-fn nodes_are_ablated_set_and_given_back() {
+fn nodes_are_ablated_set_and_reset() {
     let run = Run::new();
-    let mut harness = window(&run, "Prompt");
+    let mut harness = open_tab(&run, "Prompt");
     let prompt = run.circuit.task.clean.clone();
     let plain = run.ask(&prompt, &[]);
-    let check = |harness: &Harness<'_, Explorer>, edits: &[&str]| {
+    let check = |harness: &Window, edits: &[&str]| {
         let want = run.ask(&prompt, edits);
         for (column, p, before) in [
             ("whole model", &want.model, &plain.model),
             ("circuit alone", &want.circuit, &plain.circuit),
-            ("all but circuit", &want.complement, &plain.complement),
+            ("complement", &want.complement, &plain.complement),
         ] {
             cell(harness, &run, column, p, (!edits.is_empty()).then_some(before));
         }
@@ -281,7 +261,7 @@ fn nodes_are_ablated_set_and_given_back() {
 
     harness.key_press(Key::Escape);
     harness.step();
-    let undo = |harness: &mut Harness<'_, Explorer>, modifiers| {
+    let undo = |harness: &mut Window, modifiers| {
         harness.key_press_modifiers(modifiers, Key::Z);
         settle(harness);
     };
@@ -304,18 +284,18 @@ fn nodes_are_ablated_set_and_given_back() {
 }
 
 #[test]
-fn a_node_tells_its_activation_and_where_its_head_looks() {
+fn a_node_shows_its_activation_and_its_heads_attention() {
     let run = Run::new();
-    let mut harness = window(&run, "Prompt");
+    let mut harness = open_tab(&run, "Prompt");
     let task = &run.circuit.task;
     let tokens = run.tokenizer.encode(&task.clean).unwrap();
     let want = run.ask(&task.clean, &[]);
     let last = (tokens.len() - 1) * 16 + 3;
-    let said = format!(": {:+.3}", want.sites[&SiteKind::AttnIn.at(0)].data[last]);
+    let expected = format!(": {:+.3}", want.sites[&SiteKind::AttnIn.at(0)].data[last]);
     harness.get_by_label(NODES[0]).hover();
     harness.run();
-    let told = harness.get_by_label_contains("in the prompt, at").accesskit_node().value().unwrap();
-    assert!(told.ends_with(&said), "{told} instead of {said}");
+    let shown = harness.get_by_label_contains("in the prompt, at").accesskit_node().value().unwrap();
+    assert!(shown.ends_with(&expected), "{shown} instead of {expected}");
 
     harness.remove_cursor();
     click(&mut harness, NODES[1]);
@@ -329,40 +309,46 @@ fn a_node_tells_its_activation_and_where_its_head_looks() {
     let row = &pattern[(tokens.len() - 1) * tokens.len()..];
     let most = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
     let text = |at: usize| run.tokenizer.token_str(tokens[at]).unwrap();
-    let said = format!("`{}` takes from `{}` {:.2}", text(tokens.len() - 1), text(most), row[most]);
-    harness.get_by_label_contains(&said);
+    let expected = format!("`{}` attends to `{}` {:.2}", text(tokens.len() - 1), text(most), row[most]);
+    harness.get_by_label_contains(&expected);
 }
 
-#[test]
-fn the_dense_model_is_steered_and_the_recipe_kept() {
-    let run = Run::new();
-    let mut harness = window(&run, "Bridge");
-    let (positive, negative) = (run.circuit.task.clean.clone(), run.circuit.task.counterfactual.clone());
-    let mut recipe = Recipe {
+/// The recipe of a fresh bridge tab.
+fn first_recipe(run: &Run) -> Recipe {
+    Recipe {
         version: Recipe::VERSION,
         sparse: ModelName { path: run.path.display().to_string(), hash: run.model.hash().unwrap() },
-        prompt: positive,
-        counterfactual: Some(negative),
+        prompt: run.circuit.task.clean.clone(),
+        counterfactual: Some(run.circuit.task.counterfactual.clone()),
         nodes: vec![NODES[0].parse().unwrap()],
         edits: Vec::new(),
         strength: 1.0,
         random: 8,
         seed: 0,
         ratio: Ratio::DenseOverSparse,
-    };
-    let check = |harness: &Harness<'_, Explorer>, recipe: &Recipe| {
-        let [steered, random] = run.steer(recipe);
-        cell(harness, &run, "steered", &steered, None);
-        cell(harness, &run, "random channels", &random, None);
-        let [plain, _] = run.steer(&Recipe { strength: 0.0, ..recipe.clone() });
-        cell(harness, &run, "dense model", &plain, None);
-        let moved = steered.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(moved > 1e-3, "nothing moves");
-        assert_eq!(harness.state().live().unwrap().steered().unwrap().recipe, *recipe);
-    };
-    check(&harness, &recipe);
+    }
+}
+
+/// The window shows the library's answers to a recipe.
+fn check_steered(harness: &Window, run: &Run, recipe: &Recipe) {
+    let [steered, random] = run.steer(recipe);
+    cell(harness, run, "steered", &steered, None);
+    cell(harness, run, "random channels", &random, None);
+    let [plain, _] = run.steer(&Recipe { strength: 0.0, ..recipe.clone() });
+    cell(harness, run, "dense model", &plain, None);
+    let moved = steered.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(moved > 1e-3, "nothing moves");
+    assert_eq!(harness.state().live().unwrap().steered().unwrap().recipe, *recipe);
+}
+
+#[test]
+fn the_dense_model_is_steered_and_the_recipe_saved() {
+    let run = Run::new();
+    let mut harness = open_tab(&run, "Bridge");
+    let mut recipe = first_recipe(&run);
+    check_steered(&harness, &run, &recipe);
     harness.get_by_role_and_label(Role::Slider, "strength").focus();
-    // Arrows are the slider's own once it has had the focus for a frame.
+    // A slider receives arrow keys once it has had the focus for a frame.
     harness.step();
     harness.step();
     for _ in 0..5 {
@@ -372,7 +358,7 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
     settle(&mut harness);
     recipe.strength = harness.state().view().unwrap().edits.live.steer.strength;
     assert!((recipe.strength - 1.05).abs() < 1e-9, "{}", recipe.strength);
-    check(&harness, &recipe);
+    check_steered(&harness, &run, &recipe);
 
     click(&mut harness, "Save recipe");
     let file = run.path.join("circuits/single_double_quote.recipe.json");
@@ -385,35 +371,10 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
     });
     assert_eq!(copied, Some(recipe.command()));
 
-    // By hand, at a position.
-    click(&mut harness, "at positions");
-    click(&mut harness, "add");
-    write(&mut harness, "positions", "-2");
-    let by_hand = Recipe {
-        counterfactual: None,
-        nodes: Vec::new(),
-        edits: vec!["0.attn.act_in[3]@-2+=1".parse().unwrap()],
-        ..recipe.clone()
-    };
-    check(&harness, &by_hand);
-    write(&mut harness, "positions", "the last");
-    harness.get_by_label_contains("positions are numbers");
-    write(&mut harness, "positions", "-2");
-    write(&mut harness, "prompt", &"x ".repeat(200));
-    harness.get_by_label_contains("but the model reads 96: shorten it");
-    click(&mut harness, "positive");
-    number(&mut harness, "strength", "nan");
-    number(&mut harness, "value", "1e400");
-    check(&harness, &by_hand);
-    // The circuit writes channel 5 of the stream; a later sublayer reads it.
-    click(&mut harness, "the same channels, read elsewhere");
-    harness.run();
-    click(&mut harness, "1.mlp.act_in[5]");
-    assert_eq!(harness.state().view().unwrap().edits.live.steer.channel.as_deref(), Some("1.mlp.act_in[5]"));
     write(&mut harness, "channel", "0.attn.q[3]");
     harness.get_by_label_contains("such as 3.attn.act_in[17]");
     click(&mut harness, "Open recipe");
-    check(&harness, &recipe);
+    check_steered(&harness, &run, &recipe);
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Z);
     settle(&mut harness);
     assert_eq!(harness.state().view().unwrap().edits.live.steer.channel.as_deref(), Some("0.attn.q[3]"));
@@ -423,31 +384,59 @@ fn the_dense_model_is_steered_and_the_recipe_kept() {
 }
 
 #[test]
-fn without_a_model_or_bridges_it_says_what_to_do() {
+fn a_channel_is_changed_at_positions() {
     let run = Run::new();
-    let mut harness = harness(None);
+    let mut harness = open_tab(&run, "Bridge");
+    click(&mut harness, "at positions");
+    click(&mut harness, "add");
+    write(&mut harness, "positions", "-2");
+    let recipe = Recipe {
+        counterfactual: None,
+        nodes: Vec::new(),
+        edits: vec!["0.attn.act_in[3]@-2+=1".parse().unwrap()],
+        ..first_recipe(&run)
+    };
+    check_steered(&harness, &run, &recipe);
+    write(&mut harness, "positions", "the last");
+    harness.get_by_label_contains("positions are numbers");
+    write(&mut harness, "positions", "-2");
+    write(&mut harness, "prompt", &"x ".repeat(200));
+    harness.get_by_label_contains("but the model reads 96: shorten it");
+    click(&mut harness, "clean prompt");
+    number(&mut harness, "strength", "nan");
+    number(&mut harness, "value", "1e400");
+    check_steered(&harness, &run, &recipe);
+    // The circuit writes channel 5 of the stream; a later sublayer reads it.
+    click(&mut harness, "the same channels in other sublayers");
     harness.run();
+    click(&mut harness, "1.mlp.act_in[5]");
+    assert_eq!(harness.state().view().unwrap().edits.live.steer.channel.as_deref(), Some("1.mlp.act_in[5]"));
+}
+
+#[test]
+fn without_a_model_or_bridges_it_says_how_to_continue() {
+    let run = Run::new();
+    let mut harness = window(None);
     click(&mut harness, "Prompt");
-    harness.get_by_label_contains("is not beside it");
-    for (named, told) in [(run.path.join("nowhere"), "nowhere"), (run.path.clone(), "other sizes")] {
+    harness.get_by_label_contains("is not next to it");
+    for (named, shown) in [(run.path.join("nowhere"), "nowhere"), (run.path.clone(), "other sizes")] {
         write(&mut harness, "model", &named.display().to_string());
         click(&mut harness, "Open model");
-        harness.get_by_label_contains(told);
+        harness.get_by_label_contains(shown);
     }
 
     // A circuit that lies elsewhere, without the means that it was found with.
     let elsewhere = run.path.parent().unwrap().join("circuit.json");
     fs::copy(run.file(), &elsewhere).unwrap();
-    let mut harness = self::harness(Some(elsewhere));
-    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
+    let mut harness = open(&elsewhere);
     click(&mut harness, "Prompt");
     write(&mut harness, "model", &run.path.display().to_string());
     click(&mut harness, "Open model");
     harness.get_by_label_contains("means.safetensors");
 
     fs::remove_file(run.path.join("bridges.json")).unwrap();
-    let mut harness = window(&run, "Bridge");
-    harness.get_by_label_contains("has no bridges beside it");
+    let mut harness = open_tab(&run, "Bridge");
+    harness.get_by_label_contains("has no bridges next to it");
     click(&mut harness, "Prompt");
     cell(&harness, &run, "whole model", &run.ask(&run.circuit.task.clean, &[]).model, None);
 }
@@ -456,11 +445,9 @@ fn without_a_model_or_bridges_it_says_what_to_do() {
 fn a_model_without_circuits_answers_and_steers() {
     let run = Run::new();
     fs::remove_file(run.file()).unwrap();
-    let mut harness = harness(Some(run.path.clone()));
-    wait(&mut harness, "the model", |h| h.state().live().is_some());
-    harness.run();
+    let mut harness = open(&run.path);
     click(&mut harness, "Prompt");
-    assert!(harness.query_by_label("positive").is_none(), "nothing of the example is left");
+    assert!(harness.query_by_label("clean prompt").is_none(), "nothing of the example is left");
     harness.get_by_label("write a prompt");
     write(&mut harness, "prompt", "y = (7");
     let want = run.ask("y = (7", &[]).model;
@@ -484,16 +471,14 @@ fn a_model_without_circuits_answers_and_steers() {
 }
 
 #[test]
-fn numbers_that_are_not_finite_are_told_of_in_place_of_answers() {
+fn nonfinite_values_are_an_error() {
     let run = Run::new();
     fs::remove_file(run.file()).unwrap();
     let weights = run.path.join("model.safetensors");
     let mut tensors = load_tensors(&weights).unwrap();
     tensors.get_mut("transformer.h.0.attn.c_attn.weight").unwrap().data[3] = f32::NAN;
     save_tensors(&weights, &tensors, None).unwrap();
-    let mut harness = harness(Some(run.path.clone()));
-    wait(&mut harness, "the model", |h| h.state().live().is_some());
-    harness.run();
+    let mut harness = open(&run.path);
     click(&mut harness, "Prompt");
     write(&mut harness, "prompt", "y = (7");
     harness.get_by_label_contains("0.attn.q is not finite");
@@ -504,7 +489,7 @@ fn numbers_that_are_not_finite_are_told_of_in_place_of_answers() {
 fn everything_that_can_be_used_has_a_name_and_fits() {
     let run = Run::new();
     for tab in ["Prompt", "Bridge"] {
-        let mut harness = window(&run, tab);
+        let mut harness = open_tab(&run, tab);
         click(&mut harness, NODES[1]);
         let uses =
             [Role::Button, Role::Slider, Role::SpinButton, Role::TextInput, Role::MultilineTextInput, Role::ComboBox];
@@ -517,7 +502,7 @@ fn everything_that_can_be_used_has_a_name_and_fits() {
         }
         assert!(count > 30, "{tab}: only {count}");
         let window = harness.ctx.content_rect();
-        for name in ["Prompt", "Bridge", "positive", "prompt"] {
+        for name in ["Prompt", "Bridge", "clean prompt", "prompt"] {
             for node in harness.query_all_by_label(name) {
                 assert!(window.contains_rect(node.rect()), "{tab}: {name} is outside of the window");
             }
@@ -528,14 +513,11 @@ fn everything_that_can_be_used_has_a_name_and_fits() {
 #[test]
 fn a_bridge_edit_looks_as_it_did() {
     let run = Run::new();
-    let file = run.file();
-    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(40).with_theme(Theme::Light).wgpu();
-    let mut harness =
-        builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, Some(Path::new(&file))));
-    wait(&mut harness, "the circuit", |h| h.state().live().is_some());
+    let mut harness = rendered([1280.0, 720.0], Some(&run.file()));
     click(&mut harness, "Bridge");
     harness.remove_cursor();
     harness.run();
-    // Drivers round edges of lines differently, and devices the last digits; a bar that moved by a point is more than this.
+    // Drivers round edges of lines differently, and devices the last digits; a bar that moved by a
+    // point is more than this.
     harness.snapshot_options("bridge", &SnapshotOptions::new().threshold(1.0).max_failed_pixels(120));
 }

@@ -24,7 +24,7 @@ fn published(folder: &tempfile::TempDir, payload: &Py) -> PathBuf {
 }
 
 #[test]
-fn it_opens_and_draws_and_its_nodes_tell() {
+fn it_opens_and_its_nodes_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let file = published(&folder, &payload());
     let mut harness = window(Some(&file));
@@ -32,7 +32,7 @@ fn it_opens_and_draws_and_its_nodes_tell() {
     harness.run();
     harness.get_by_label("7 nodes of 144, 5 edges");
     harness.get_by_label("the circuit: task loss 0.150");
-    harness.get_by_label("without 0.mlp: task loss +0.500");
+    harness.get_by_label("0.mlp ablated: task loss +0.500");
     harness.get_by_label_contains("loss while it was pruned: 0.5");
     for node in ["0.mlp.act_in[3]", "0.mlp.post_act[9]", "1.attn.v[6]", "1.attn.resid_delta[0]"] {
         harness.get_by_label(node);
@@ -41,14 +41,14 @@ fn it_opens_and_draws_and_its_nodes_tell() {
     harness.run();
     let selected = harness.state().view().unwrap().selected;
     assert_eq!(selected.map(|item: Item| item.to_string()).as_deref(), Some("0.mlp.post_act[9]"));
-    harness.get_by_label("task loss without it +0.200");
+    harness.get_by_label("task loss when ablated +0.200");
     harness.get_by_label("top 0.1 %: +3.750");
     // In positive prompts it is 1 to 7, in negative ones -11 to -17.
     click(&mut harness, "0.mlp.act_in[3]");
     click(&mut harness, "difference");
     harness.run();
-    harness.get_by_label("not zero at 100.00 % of 5 positions; +12.000 to +24.000");
-    harness.get_by_label("positive prompt less the negative one, written as the positive");
+    harness.get_by_label("nonzero at 100.00 % of 5 positions; +12.000 to +24.000");
+    harness.get_by_label("clean prompt minus counterfactual, written as the clean one");
     harness.get_by_label("top 0.1 %: +24.000");
     // It can be taken away as a circuit file.
     click(&mut harness, "File");
@@ -58,7 +58,7 @@ fn it_opens_and_draws_and_its_nodes_tell() {
 }
 
 #[test]
-fn what_it_lacks_is_told_and_damage_is_an_error() {
+fn missing_parts_are_listed_and_damage_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut less = payload();
     less.remove("samples");

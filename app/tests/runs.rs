@@ -1,14 +1,15 @@
-//! Runs in the window: models without circuits, training, the search for circuits, the timeline, pictures.
+//! Runs in the window: models without circuits, training, the search for circuits, the timeline,
+//! pictures.
 
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
-use common::{TINY, circuit, click, train, wait, wait_for, window, write};
+use common::{TINY, Window, circuit, click, open, poll_until, rendered, train, wait, wait_for, window, write};
 use eframe::egui::Key;
 use eframe::egui::accesskit::Role;
-use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use gossamer::circuits::Circuit;
 use gossamer::circuits::prune::SearchSettings;
@@ -17,7 +18,7 @@ use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::lock::RunLock;
 use gossamer_explorer::document::Document;
 use gossamer_explorer::explorer::Explorer;
-use gossamer_explorer::runs::{Order, Work, settings};
+use gossamer_explorer::runs::{JobResult, JobSpec, RunJob, settings};
 use gossamer_explorer::timeline::{Timeline, run_of};
 
 #[test]
@@ -35,7 +36,7 @@ fn a_model_is_trained_stopped_and_opened_from_the_window() {
     click(&mut harness, "Stop");
     wait_for(&mut harness, "stopped at step");
     assert!(fs::read_dir(run.join("checkpoints")).unwrap().count() > 0);
-    click(&mut harness, "Open what was made");
+    click(&mut harness, "Open the result");
     wait_for(&mut harness, "a model without circuits");
     harness.run();
     harness.get_by_label("1 layer, 2 heads of 16, width 16, 64 neurons");
@@ -62,20 +63,20 @@ fn what_cannot_be_started_says_why() {
     harness.run();
 
     let folder = tempfile::tempdir().unwrap();
-    let order = Order::Find { model: folder.path().into(), task: "var_if".into(), settings: Box::default() };
-    let work = finished(Work::start(order, || ()));
-    assert!(work.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains("no weights")));
+    let spec = JobSpec::Find { model: folder.path().into(), task: "var_if".into(), settings: Box::default() };
+    let job = finished(spec);
+    assert!(job.outcome.as_ref().unwrap().as_ref().is_err_and(|error| error.contains("no weights")));
 
-    // A run with bridges goes on without them here: it must not go on at all.
+    // The window would continue a run with bridges without them: it must not start it.
     let mut config = settings("quickstart", TINY).unwrap();
     config.bridge = Some(BridgeConfig { dense: "dense".into(), ..BridgeConfig::default() });
     let run = folder.path().join("bridged");
     fs::create_dir(&run).unwrap();
     fs::write(run.join("config.toml"), config.to_toml().unwrap()).unwrap();
-    let order = Order::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
-    let work = finished(Work::start(order, || ()));
-    let told = format!("`train --resume {}`", run.display());
-    assert!(work.outcome.as_ref().unwrap().as_ref().is_err_and(|why| why.contains(&told)), "{:?}", work.outcome);
+    let spec = JobSpec::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
+    let job = finished(spec);
+    let expected = format!("`train --resume {}`", run.display());
+    assert!(job.outcome.as_ref().unwrap().as_ref().is_err_and(|error| error.contains(&expected)), "{:?}", job.outcome);
     assert_eq!(fs::read_dir(&run).unwrap().count(), 1);
 }
 
@@ -84,50 +85,63 @@ fn a_run_that_another_process_writes_in_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let lock = RunLock::take(&run).unwrap();
-    let order = || Order::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
-    let work = finished(Work::start(order(), || ()));
-    let why = work.outcome.as_ref().unwrap().as_ref().unwrap_err();
-    assert!(why.contains(&format!("process {} is writing in this run", std::process::id())), "{why}");
+    let spec = || JobSpec::Train { config: Box::new(settings("quickstart", TINY).unwrap()), folder: run.clone() };
+    let job = finished(spec());
+    let error = job.outcome.as_ref().unwrap().as_ref().unwrap_err();
+    assert!(error.contains(&format!("process {} is writing in this run", std::process::id())), "{error}");
     drop(lock);
-    let (made, _) = finished(Work::start(order(), || ())).outcome.take().unwrap().unwrap();
-    assert_eq!(made, run);
+    let made = finished(spec()).outcome.take().unwrap().unwrap();
+    assert_eq!(made.path, run);
 }
 
-/// Work that is done.
-fn finished(mut work: Work) -> Work {
-    let start = std::time::Instant::now();
-    while work.outcome.is_none() {
-        assert!(start.elapsed().as_secs() < 100, "{} does not end", work.title);
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        work.listen();
-    }
-    work
+/// The job once it has ended.
+fn finished(spec: JobSpec) -> RunJob {
+    let mut job = RunJob::start(spec, || ());
+    poll_until(|| {
+        job.poll();
+        job.outcome.is_some()
+    });
+    job
+}
+
+/// The timeline of a run with three evaluated checkpoints.
+fn evaluated(run: &Path, circuit: &Circuit) -> Timeline {
+    let mut timeline = Timeline::start(run, circuit.clone(), || ());
+    poll_until(|| {
+        timeline.poll();
+        assert!(timeline.error.is_none(), "{:?}", timeline.error);
+        timeline.checkpoints().len() == 3
+    });
+    timeline
 }
 
 #[test]
 fn circuits_are_found_and_the_search_can_be_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let run = train(folder.path());
-    let order = |steps, target_loss| {
+    let spec = |steps, target_loss| {
         let settings = SearchSettings { steps, target_loss, pairs: 4, eval_pairs: 8, ..SearchSettings::default() };
-        Order::Find { model: run.clone(), task: "single_double_quote".into(), settings: Box::new(settings) }
+        JobSpec::Find { model: run.clone(), task: "single_double_quote".into(), settings: Box::new(settings) }
     };
     // Chance is good enough, so that no node is needed.
-    let work = finished(Work::start(order(3, 0.7), || ()));
-    let (file, said) = work.outcome.as_ref().unwrap().as_ref().unwrap();
-    assert_eq!((file, work.curve.len()), (&run.join("circuits/single_double_quote.json"), 3));
-    assert!(said.starts_with("0 nodes, 0 edges"), "{said}");
+    let job = finished(spec(3, 0.7));
+    let JobResult { path: file, message } = job.outcome.as_ref().unwrap().as_ref().unwrap();
+    assert_eq!((file, job.curve.len()), (&run.join("circuits/single_double_quote.json"), 3));
+    assert!(message.starts_with("0 nodes, 0 edges"), "{message}");
     assert_eq!(Circuit::load(file).unwrap().settings["steps"], 3);
 
-    let mut work = Work::start(order(1_000_000, 0.7), || ());
-    while work.progress.done == 0 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        work.listen();
-        assert!(work.outcome.is_none(), "{:?}", work.outcome);
-    }
-    work.stop();
-    let work = finished(work);
-    assert_eq!(work.outcome, Some(Err("stopped before it was done".into())));
+    let mut job = RunJob::start(spec(1_000_000, 0.7), || ());
+    poll_until(|| {
+        job.poll();
+        assert!(job.outcome.is_none(), "{:?}", job.outcome);
+        job.progress.done > 0
+    });
+    job.stop();
+    poll_until(|| {
+        job.poll();
+        job.outcome.is_some()
+    });
+    assert_eq!(job.outcome, Some(Err("stopped before it was done".into())));
 }
 
 #[test]
@@ -135,24 +149,24 @@ fn a_timeline_is_scrubbed_and_played() {
     let folder = tempfile::tempdir().unwrap();
     let run = train(folder.path());
     let file = circuit(&run);
-    let mut harness = window(Some(&file));
-    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    let mut harness = open(&file);
     click(&mut harness, "View");
     click(&mut harness, "Timeline");
     harness.key_press(Key::Escape);
     let known = |step: u64| {
-        move |harness: &Harness<'_, Explorer>| {
+        move |harness: &Window| {
             let text = format!("step {step} · loss");
             let line = harness.query_by_label_contains(&text);
-            let said = line.and_then(|line| line.accesskit_node().value().or(line.accesskit_node().label()));
-            said.is_some_and(|said| said.contains("edges, task loss"))
+            let text = line.and_then(|line| line.accesskit_node().value().or(line.accesskit_node().label()));
+            text.is_some_and(|text| text.contains("edges, task loss"))
         }
     };
     wait(&mut harness, "last checkpoint", known(6));
     harness.get_by_label_contains("density: ");
-    harness.get_by_label_contains("tasks, share right: ");
+    harness.get_by_label_contains("tasks, accuracy: ");
     harness.get_by_role_and_label(Role::Slider, "checkpoint").focus();
-    // A slider keeps the arrow keys to itself from the frame on after the one in which it got the focus.
+    // A slider keeps the arrow keys to itself from the frame on after the one in which it got the
+    // focus.
     harness.step();
     harness.step();
     harness.key_press(Key::ArrowLeft);
@@ -177,9 +191,7 @@ fn a_timeline_is_scrubbed_and_played() {
 fn a_residual_channels_tokens_come_from_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let run = train(folder.path());
-    let mut harness = window(Some(&circuit(&run)));
-    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
-    harness.run();
+    let mut harness = open(&circuit(&run));
     click(&mut harness, "0.mlp.act_in[1]");
     wait_for(&mut harness, "unembedding of residual channel 1");
     click(&mut harness, "embedding of residual channel 1");
@@ -217,9 +229,7 @@ fn what_was_chosen_is_there_again_and_pictures_leave_out_what_is_hidden() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("quote.json");
     fs::write(&file, include_bytes!("../assets/single_double_quote.json")).unwrap();
-    let mut harness = window(Some(&file));
-    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
-    harness.run();
+    let mut harness = open(&file);
     let circuit = Circuit::load(&file).unwrap();
     let (first, edges) = (circuit.nodes[0].node(), circuit.edges.len());
     click(&mut harness, &first.to_string());
@@ -274,8 +284,7 @@ fn of_too_many_views_those_that_were_open_longest_ago_go() {
 
 #[test]
 fn paths_are_kept_whole_and_those_that_are_no_text_cost_nothing() {
-    let mut harness = window(Some("assets/single_double_quote.json".as_ref()));
-    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+    let mut harness = open("assets/single_double_quote.json".as_ref());
     let mut kept = Kept::default();
     eframe::App::save(harness.state_mut(), &mut kept);
     let whole = std::path::absolute("assets/single_double_quote.json").unwrap();
@@ -290,8 +299,7 @@ fn paths_are_kept_whole_and_those_that_are_no_text_cost_nothing() {
         fs::create_dir(&odd).unwrap();
         let file = odd.join("quote.json");
         fs::copy(&whole, &file).unwrap();
-        let mut harness = window(Some(&file));
-        wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
+        let mut harness = open(&file);
         let mut kept = Kept::default();
         eframe::App::save(harness.state_mut(), &mut kept);
         assert!(kept.0["session"].contains("\"recent\":[]"), "{:?}", kept.0);
@@ -306,19 +314,13 @@ fn an_edge_has_a_place_before_it_has_a_weight() {
     assert_eq!(run_of(Some(&file), "elsewhere".as_ref()), Some(run.clone()));
     assert_eq!(run_of(None, "elsewhere".as_ref()), None);
     let last = Circuit::load(&file).unwrap();
-    let mut timeline = Timeline::start(&run, last.clone(), || ());
-    let start = std::time::Instant::now();
-    while timeline.looked_at() < 3 {
-        assert!(start.elapsed().as_secs() < 100 && timeline.trouble.is_none(), "{:?}", timeline.trouble);
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        timeline.listen();
-    }
+    let mut timeline = evaluated(&run, &last);
     assert_eq!((timeline.steps.as_slice(), timeline.step()), (&[2, 4, 6][..], Some(6)));
     assert_eq!(timeline.logged.iter().map(|line| line.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     let weights = |circuit: &Circuit| circuit.edges.iter().filter(|edge| edge.weight != 0.0).count();
     let mut sizes = Vec::new();
     for at in 0..3 {
-        timeline.go(at);
+        timeline.select(at);
         let now = timeline.circuit().unwrap();
         sizes.push((now.edges.len(), weights(&now), now.embeddings.len(), now.unembeddings.len()));
     }
@@ -350,14 +352,8 @@ fn a_damaged_checkpoint_does_not_end_the_timeline_and_one_that_is_named_is_it() 
         assert_eq!(Document::open(&named).unwrap().model_path(), Some(named));
     }
     fs::write(checkpoint(4).join("model.safetensors"), "damaged").unwrap();
-    let mut timeline = Timeline::start(&run, last, || ());
-    let start = std::time::Instant::now();
-    while timeline.looked_at() < 3 {
-        assert!(start.elapsed().as_secs() < 100 && timeline.trouble.is_none(), "{:?}", timeline.trouble);
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        timeline.listen();
-    }
-    let whole: Vec<bool> = timeline.moments().map(|m| m.circuit.is_ok() && m.scores.is_ok()).collect();
+    let timeline = evaluated(&run, &last);
+    let whole: Vec<bool> = timeline.checkpoints().map(|m| m.circuit.is_ok() && m.scores.is_ok()).collect();
     assert_eq!(whole, [true, false, true]);
 }
 
@@ -366,11 +362,7 @@ fn the_view_is_saved_as_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("quote.json");
     fs::write(&file, include_bytes!("../assets/single_double_quote.json")).unwrap();
-    let path = file.clone();
-    let builder = Harness::builder().with_size([960.0, 600.0]).with_max_steps(20).wgpu();
-    let mut harness = builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, Some(&path)));
-    wait(&mut harness, "circuit", |harness| harness.state().view().is_some());
-    harness.run();
+    let mut harness = rendered([960.0, 600.0], Some(&file));
     click(&mut harness, "File");
     click(&mut harness, "Save view as PNG");
     let picture = file.with_extension("export.png");
@@ -381,6 +373,6 @@ fn the_view_is_saved_as_a_picture() {
     let info = reader.next_frame(&mut pixels).unwrap();
     // What is left between the panels.
     assert!((200..700).contains(&info.width) && (400..600).contains(&info.height), "{info:?}");
-    let colours: BTreeSet<[u8; 3]> = pixels.as_chunks::<3>().0.iter().copied().collect();
-    assert!(colours.len() > 50, "{} colours", colours.len());
+    let colors: BTreeSet<[u8; 3]> = pixels.as_chunks::<3>().0.iter().copied().collect();
+    assert!(colors.len() > 50, "{} colors", colors.len());
 }

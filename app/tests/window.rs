@@ -1,39 +1,22 @@
-//! The explorer driven as people and screen readers do: through what its widgets are called.
+//! The explorer driven as people and screen readers do: through the names of its widgets.
+
+mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use eframe::egui::{Key, Modifiers, Theme};
+use common::{Window, click, open, press, rendered, wait, wait_for, window};
+use eframe::egui::{Key, Modifiers};
+use egui_kittest::SnapshotOptions;
 use egui_kittest::kittest::Queryable;
-use egui_kittest::{Harness, SnapshotOptions};
 use gossamer::circuits::{Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind};
 use gossamer_explorer::document::Document;
-use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::item::Item;
 use gossamer_explorer::scene::{Emphasis, Scene};
 use gossamer_explorer::view::{Sublayer, Trace, View};
 
-/// A window; one with a path is still opening it.
-fn window(path: Option<&Path>) -> Harness<'static, Explorer> {
-    let opening = path.is_some();
-    let path = path.map(Path::to_path_buf);
-    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(20);
-    let mut harness = builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, path.as_deref()));
-    if opening {
-        harness.step();
-    } else {
-        harness.run();
-    }
-    harness
-}
-
-fn click(harness: &mut Harness<'_, Explorer>, label: &str) {
-    harness.get_by_label(label).click();
-    harness.run();
-}
-
-fn view(harness: &Harness<'_, Explorer>) -> View {
+fn view(harness: &Window) -> View {
     harness.state().view().expect("a document is open").clone()
 }
 
@@ -53,17 +36,6 @@ fn run(folder: &Path) -> PathBuf {
     circuits
 }
 
-/// Opening goes on in another thread.
-fn wait(harness: &mut Harness<'_, Explorer>, until: impl Fn(&Explorer) -> bool) {
-    let start = Instant::now();
-    while !until(harness.state()) {
-        assert!(start.elapsed() < Duration::from_secs(20), "nothing came");
-        std::thread::sleep(Duration::from_millis(5));
-        harness.step();
-    }
-    harness.run();
-}
-
 #[test]
 fn the_first_screen_is_an_example() {
     let harness = window(None);
@@ -74,7 +46,7 @@ fn the_first_screen_is_an_example() {
 }
 
 #[test]
-fn a_click_selects_and_its_neighbours_are_told() {
+fn a_click_selects_and_shows_the_neighbors() {
     let mut harness = window(None);
     let edge = example().edges[0].clone();
     click(&mut harness, &edge.from.to_string());
@@ -83,8 +55,7 @@ fn a_click_selects_and_its_neighbours_are_told() {
     harness.get_by_label_contains(&format!("{}   weight", edge.to)).click();
     harness.run();
     assert_eq!(view(&harness).selected, Some(Item::Node(edge.to)));
-    harness.key_press(Key::Escape);
-    harness.run();
+    press(&mut harness, Modifiers::NONE, Key::Escape);
     assert_eq!(view(&harness).selected, None);
 }
 
@@ -96,11 +67,9 @@ fn edits_are_undone_and_redone() {
     click(&mut harness, "hide");
     assert!(view(&harness).edits.hidden.contains(&Item::Node(node)));
     let command = Modifiers::COMMAND;
-    harness.key_press_modifiers(command, Key::Z);
-    harness.run();
+    press(&mut harness, command, Key::Z);
     assert!(view(&harness).edits.hidden.is_empty());
-    harness.key_press_modifiers(command | Modifiers::SHIFT, Key::Z);
-    harness.run();
+    press(&mut harness, command | Modifiers::SHIFT, Key::Z);
     assert!(view(&harness).edits.hidden.contains(&Item::Node(node)));
 }
 
@@ -114,16 +83,13 @@ fn a_label_is_found_by_the_search() {
     harness.get_by_label("label").type_text("the opening quote");
     harness.run();
     assert_eq!(view(&harness).edits.labels.values().collect::<Vec<_>>(), ["the opening quote"]);
-    harness.key_press(Key::Escape);
-    harness.run();
-    harness.key_press(Key::Escape);
-    harness.run();
+    press(&mut harness, Modifiers::NONE, Key::Escape);
+    press(&mut harness, Modifiers::NONE, Key::Escape);
     harness.get_by_label("Find").focus();
     harness.run();
     harness.get_by_label("Find").type_text("opening");
     harness.run();
-    harness.key_press(Key::Enter);
-    harness.run();
+    press(&mut harness, Modifiers::NONE, Key::Enter);
     assert_eq!(view(&harness).selected, Some(Item::Node(node)));
 }
 
@@ -145,40 +111,33 @@ fn one_sublayer_at_a_time() {
 fn a_run_opens_with_all_its_circuits() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path());
-    let mut harness = window(Some(folder.path()));
-    wait(&mut harness, |explorer| explorer.view().is_some());
+    let mut harness = open(folder.path());
     harness.get_by_label("single_double_quote");
     harness.get_by_value("a_task").click();
     harness.run();
     harness.get_by_label("other_task").click();
     harness.step();
-    let start = Instant::now();
-    while harness.query_by_label("other_task").is_none() {
-        assert!(start.elapsed() < Duration::from_secs(20), "the other circuit did not come");
-        std::thread::sleep(Duration::from_millis(5));
-        harness.step();
-    }
+    wait_for(&mut harness, "other_task");
 }
 
 #[test]
-fn what_cannot_be_opened_is_told_and_the_rest_stays() {
+fn an_error_is_shown_and_the_document_stays() {
     let folder = tempfile::tempdir().unwrap();
     let wrong = folder.path().join("wrong.json");
     fs::write(&wrong, "{\"version\": 99}").unwrap();
-    for (path, told) in [
+    for (path, expected) in [
         (wrong.clone(), "version 99"),
         (folder.path().join("missing.json"), "missing.json"),
         (folder.path().to_path_buf(), "has no circuits"),
         (folder.path().join("viz_data.pt"), "viz_data.pt"),
     ] {
         let mut harness = window(Some(&path));
-        wait(&mut harness, |explorer| explorer.error().is_some());
+        wait(&mut harness, "error", |harness| harness.state().error().is_some());
         let error = harness.state().error().unwrap().to_string();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(expected), "{error}");
         // The first screen is never empty, and a key is enough to go on.
         harness.get_by_label("the whole circuit");
-        harness.key_press(Key::Escape);
-        harness.run();
+        press(&mut harness, Modifiers::NONE, Key::Escape);
         assert!(harness.state().error().is_none());
         assert!(harness.query_by_label("All right").is_none());
     }
@@ -189,16 +148,14 @@ fn what_was_done_to_one_document_is_not_undone_in_another() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("quote.json");
     example().save(&file).unwrap();
-    let mut harness = window(Some(&file));
-    wait(&mut harness, |explorer| explorer.view().is_some());
+    let mut harness = open(&file);
     let node = example().nodes[0].node();
     click(&mut harness, &node.to_string());
     click(&mut harness, "hide");
     click(&mut harness, "File");
     harness.get_by_label("Example").click();
-    wait(&mut harness, |explorer| explorer.view().is_some_and(|view| view.edits.hidden.is_empty()));
-    harness.key_press_modifiers(Modifiers::COMMAND, Key::Z);
-    harness.run();
+    wait(&mut harness, "example", |harness| view(harness).edits.hidden.is_empty());
+    press(&mut harness, Modifiers::COMMAND, Key::Z);
     assert!(view(&harness).edits.hidden.is_empty());
 }
 
@@ -210,21 +167,16 @@ fn escape_belongs_to_what_is_written_and_to_menus_first() {
     let chosen = Some(Item::Node(node));
     harness.get_by_label("label").focus();
     harness.run();
-    harness.key_press(Key::Escape);
-    harness.run();
+    press(&mut harness, Modifiers::NONE, Key::Escape);
     assert_eq!(view(&harness).selected, chosen);
     click(&mut harness, "File");
-    harness.key_press(Key::Escape);
-    harness.run();
+    press(&mut harness, Modifiers::NONE, Key::Escape);
     assert_eq!(view(&harness).selected, chosen);
-    harness.key_press_modifiers(Modifiers::COMMAND, Key::O);
-    harness.run();
-    harness.key_press(Key::Escape);
-    harness.run();
+    press(&mut harness, Modifiers::COMMAND, Key::O);
+    press(&mut harness, Modifiers::NONE, Key::Escape);
     assert!(harness.query_by_label("Open it").is_none());
     assert_eq!(view(&harness).selected, chosen);
-    harness.key_press(Key::Escape);
-    harness.run();
+    press(&mut harness, Modifiers::NONE, Key::Escape);
     assert_eq!(view(&harness).selected, None);
 }
 
@@ -248,12 +200,12 @@ fn traces_go_as_far_as_they_should() {
     let scene = Scene::new(&circuit, None);
     let strong = |selected: Item, trace: Trace| -> Vec<Item> {
         let shown = scene.shown(&View { selected: Some(selected), trace, ..View::default() });
-        let items = scene.items.iter().zip(&shown.spots);
-        items.filter(|(_, spot)| **spot == Emphasis::Strong).filter_map(|(item, _)| *item).collect()
+        let items = scene.items.iter().zip(&shown.boxes);
+        items.filter(|(_, shown)| **shown == Emphasis::Strong).filter_map(|(item, _)| *item).collect()
     };
     for item in scene.all() {
-        let [before, after] = scene.neighbours(item);
-        let near = strong(item, Trace::Neighbours);
+        let [before, after] = scene.neighbors(item);
+        let near = strong(item, Trace::Neighbors);
         assert_eq!(
             near.len(),
             1 + before.iter().chain(&after).map(|(_, other)| other).collect::<std::collections::BTreeSet<_>>().len()
@@ -296,8 +248,7 @@ fn ten_thousand_edges_are_drawn_in_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("large.json");
     large(300, 10_000).save(&file).unwrap();
-    let mut harness = window(Some(&file));
-    wait(&mut harness, |explorer| explorer.view().is_some());
+    let mut harness = open(&file);
     let mut times: Vec<Duration> = (0..9)
         .map(|_| {
             let start = Instant::now();
@@ -321,16 +272,13 @@ fn an_empty_circuit_can_be_looked_at() {
     circuit.unembeddings.clear();
     circuit.counts = Counts::of(circuit.model.n_layer, &[], &[], &[]);
     circuit.save(&file).unwrap();
-    let mut harness = window(Some(&file));
-    wait(&mut harness, |explorer| explorer.view().is_some());
+    let harness = open(&file);
     harness.get_by_label("0 nodes, 0 edges");
 }
 
 #[test]
 fn pictures_look_as_they_did() {
-    let builder = Harness::builder().with_size([960.0, 600.0]).with_max_steps(20).with_theme(Theme::Light).wgpu();
-    let mut harness = builder.build_eframe(|context| Explorer::new(&context.egui_ctx, None, None));
-    harness.run();
+    let mut harness = rendered([960.0, 600.0], None);
     // Drivers round edges of lines differently; a box that moved by a point is more than this.
     let options = SnapshotOptions::new().threshold(1.0).max_failed_pixels(60);
     harness.snapshot_options("example", &options);

@@ -1,4 +1,4 @@
-//! What a prompt's tab asks for, and what it is told.
+//! Requests about a prompt, and the models' answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,55 +10,51 @@ use gossamer::files::HostTensor;
 use gossamer::model::{Edit, Site, SiteKind, ranked};
 
 use super::model::Opened;
-use super::worker::Inbox;
+use crate::jobs::Inbox;
 
-/// Tokens listed after a prompt.
+/// How many next tokens are listed.
 const TOKENS: usize = 10;
 
-/// A prompt with everything that is done to its run.
+/// A prompt with interventions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// The prompt.
     pub prompt: String,
-    /// What is done to nodes.
     pub edits: Vec<Edit>,
-    /// Layer and number of the head whose attention is wanted.
+    /// Layer and number of the head whose attention pattern is requested.
     pub head: Option<(usize, usize)>,
 }
 
-/// What the models say to a [`Question`].
+/// The models' answer to a [`Question`].
 #[derive(Clone)]
 pub struct Answer {
-    /// What was asked.
     pub question: Question,
     /// The prompt's tokens as text.
     pub tokens: Vec<String>,
-    /// Without edits.
+    /// Without the edits.
     pub plain: Arc<Response>,
-    /// The tokens that are worth showing, the task's answers first.
+    /// The next tokens to list, the task's answers first.
     pub shown: Vec<u32>,
-    /// With them, if there are any.
+    /// With the edits, if there are any.
     pub edited: Option<Response>,
     /// The head's attention, with the edits, `(T, T)`.
     pub pattern: Option<Vec<f32>>,
-    /// How long it took.
     pub took: Duration,
 }
 
-/// The tokens and the response of a prompt without edits, which most questions share.
+/// The tokens and the response of a prompt without edits, which most requests share.
 type Plain = (String, Vec<u32>, Arc<Response>);
 
 /// Answers questions about a model and its circuit.
-pub fn serve(opened: &Opened, mut inbox: Inbox<Question, Result<Answer, String>>) {
+pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Answer, String>, Question>) {
     let means = opened.means.clone();
     let probe = means.and_then(|means| Probe::new(&opened.model, &opened.circuit, means).map_err(|e| e.to_string()));
     let mut plain: Option<Plain> = None;
-    while let Some(question) = inbox.take() {
-        let said = probe
+    while let Some(question) = inbox.next_request() {
+        let answer = probe
             .as_ref()
             .map_err(Clone::clone)
             .and_then(|probe| on_worker(|| answer(opened, probe, &mut plain, question)).map_err(|e| format!("{e:#}")));
-        inbox.done(said);
+        inbox.reporter.finish(answer);
     }
 }
 
@@ -70,10 +66,7 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
         *known = Some((question.prompt.clone(), tokens, response));
     }
     let Some((_, tokens, plain)) = known else { anyhow::bail!("write a prompt") };
-    let edited = match question.edits.is_empty() {
-        true => None,
-        false => Some(probe.run(tokens, &question.edits)?),
-    };
+    let edited = if question.edits.is_empty() { None } else { Some(probe.run(tokens, &question.edits)?) };
     let sites = &edited.as_ref().unwrap_or(plain).sites;
     let pattern = question.head.and_then(|(layer, head)| {
         let site = |kind: SiteKind| sites.get(&kind.at(layer));
@@ -83,23 +76,24 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     let text = |&id: &u32| opened.tokenizer.token_text(id);
     let tokens = tokens.iter().map(text).collect();
     let responses = std::iter::once(&**plain).chain(&edited);
-    let all: Vec<&[f64]> = responses.flat_map(|said| [&said.model[..], &said.circuit, &said.complement]).collect();
-    let shown = shown(opened, &all);
+    let all: Vec<&[f64]> =
+        responses.flat_map(|response| [&response.model[..], &response.circuit, &response.complement]).collect();
+    let shown = listed_tokens(opened, &all);
     Ok(Answer { question, tokens, plain: plain.clone(), shown, edited, pattern, took: start.elapsed() })
 }
 
-/// The tokens of a text, as many as are read at most.
-pub fn encode(opened: &Opened, what: &str, text: &str, longest: usize) -> Result<Vec<u32>> {
+/// The tokens of a text: at least one and at most `longest`. `name` names the text in errors.
+pub fn encode(opened: &Opened, name: &str, text: &str, longest: usize) -> Result<Vec<u32>> {
     let tokens = opened.tokenizer.encode(text)?;
     let many = tokens.len();
-    anyhow::ensure!(many > 0, "write a {what}");
-    anyhow::ensure!(many <= longest, "the {what} has {many} tokens, but the model reads {longest}: shorten it");
+    anyhow::ensure!(many > 0, "write a {name}");
+    anyhow::ensure!(many <= longest, "the {name} has {many} tokens, but the model reads {longest}: shorten it");
     Ok(tokens)
 }
 
-/// The tokens worth showing of several distributions, the task's answers first.
-pub fn shown(opened: &Opened, distributions: &[&[f64]]) -> Vec<u32> {
-    worth_showing(&answers(&opened.circuit), distributions, TOKENS)
+/// The tokens to list of several distributions, the task's answers first.
+pub fn listed_tokens(opened: &Opened, distributions: &[&[f64]]) -> Vec<u32> {
+    most_probable(&task_answers(&opened.circuit), distributions, TOKENS)
 }
 
 impl Answer {
@@ -110,20 +104,33 @@ impl Answer {
         Some((of(&self.plain)?, self.edited.as_ref().and_then(of)))
     }
 
-    /// The channels of a site with the largest activations at a token, the largest first: with the edits, and without if they differ.
-    pub fn largest(&self, site: Site, at: usize, count: usize) -> Vec<(usize, f32, Option<f32>)> {
+    /// The channels of a site with the largest activations at a token, the largest first.
+    pub fn largest(&self, site: Site, token: usize, count: usize) -> Vec<Activation> {
         let row = |response: &Response| -> Option<Vec<f32>> {
             let values = response.sites.get(&site)?;
             let width = *values.shape.last()?;
-            Some(values.data.get(at * width..(at + 1) * width)?.to_vec())
+            Some(values.data.get(token * width..(token + 1) * width)?.to_vec())
         };
         let Some(plain) = row(&self.plain) else { return Vec::new() };
-        let now = self.edited.as_ref().and_then(row).unwrap_or_else(|| plain.clone());
-        let mut order: Vec<usize> = (0..now.len()).filter(|&c| now[c] != 0.0 || plain[c] != 0.0).collect();
-        order.sort_by(|&a, &b| now[b].abs().total_cmp(&now[a].abs()).then(a.cmp(&b)));
+        let values = self.edited.as_ref().and_then(row).unwrap_or_else(|| plain.clone());
+        let mut order: Vec<usize> = (0..values.len()).filter(|&c| values[c] != 0.0 || plain[c] != 0.0).collect();
+        order.sort_by(|&a, &b| values[b].abs().total_cmp(&values[a].abs()).then(a.cmp(&b)));
         order.truncate(count);
-        order.into_iter().map(|c| (c, now[c], Some(plain[c]).filter(|&before| before != now[c]))).collect()
+        let activation = |channel: usize| Activation {
+            channel,
+            value: values[channel],
+            plain: Some(plain[channel]).filter(|&plain| plain != values[channel]),
+        };
+        order.into_iter().map(activation).collect()
     }
+}
+
+/// A channel's activation at a token.
+pub struct Activation {
+    pub channel: usize,
+    pub value: f32,
+    /// Without the edits, if it differs.
+    pub plain: Option<f32>,
 }
 
 fn column(values: &HostTensor, channel: usize) -> Option<Vec<f32>> {
@@ -131,8 +138,8 @@ fn column(values: &HostTensor, channel: usize) -> Option<Vec<f32>> {
     (channel < width).then(|| values.data.iter().skip(channel).step_by(width).copied().collect())
 }
 
-/// The tokens worth showing of several distributions: `first`, and then of each the most probable ones, no more than `most` in all.
-fn worth_showing(first: &[u32], distributions: &[&[f64]], most: usize) -> Vec<u32> {
+/// At most `most` tokens: `first`, then the most probable ones of each distribution.
+fn most_probable(first: &[u32], distributions: &[&[f64]], most: usize) -> Vec<u32> {
     let mut shown = first.to_vec();
     let orders: Vec<Vec<u32>> = distributions.iter().map(|p| ranked(p)).collect();
     let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
@@ -148,21 +155,21 @@ fn worth_showing(first: &[u32], distributions: &[&[f64]], most: usize) -> Vec<u3
     shown
 }
 
-/// Both answers to the circuit's task, where they are known.
-pub fn answers(circuit: &Circuit) -> Vec<u32> {
+/// The two answers of the circuit's task, if they are known.
+pub fn task_answers(circuit: &Circuit) -> Vec<u32> {
     let answers = [&circuit.task.target, &circuit.task.alternative];
     answers.into_iter().filter(|answer| !answer.text.is_empty()).map(|answer| answer.id).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::worth_showing;
+    use super::most_probable;
 
     #[test]
     fn the_most_probable_tokens_of_each_are_shown_once() {
         let (a, b) = ([0.1, 0.6, 0.3, 0.0], [0.2, 0.1, 0.3, 0.4]);
-        assert_eq!(worth_showing(&[], &[&a, &b], 3), [1, 3, 2]);
-        assert_eq!(worth_showing(&[3], &[&a, &b], 9), [3, 1, 2, 0]);
-        assert_eq!(worth_showing(&[3, 0], &[], 9), [3, 0]);
+        assert_eq!(most_probable(&[], &[&a, &b], 3), [1, 3, 2]);
+        assert_eq!(most_probable(&[3], &[&a, &b], 9), [3, 1, 2, 0]);
+        assert_eq!(most_probable(&[3, 0], &[], 9), [3, 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! What a person chose about prompts, nodes and bridges: all of it can be undone and is saved.
+//! A person's choices about prompts, nodes and bridges, which are undone and saved.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +7,24 @@ use gossamer::circuits::Node;
 use gossamer::model::{Action, Channels, Edit, EditSites, Positions};
 use serde::{Deserialize, Serialize};
 
-/// What becomes of a node.
+/// The activation that a node is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Becomes {
-    /// Its mean: it is ablated.
+    /// Its mean: the node is ablated.
     Mean,
-    /// This number.
     Value(f32),
 }
 
-/// What is done to a node while a prompt runs.
+/// An intervention on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
-    /// What becomes of it.
     pub becomes: Becomes,
-    /// At which token, from 0; at every one if none.
+    /// The token, from 0; every token if `None`.
     pub at: Option<usize>,
 }
 
 impl Setting {
-    /// The intervention that does this to `node`.
     pub fn edit(self, node: Node) -> Edit {
         let action = match self.becomes {
             Becomes::Mean => Action::Mean,
@@ -39,40 +36,37 @@ impl Setting {
     }
 }
 
-/// How channels of a sparse model are said to change.
+/// How a channel changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
-    /// To what they are in another prompt.
+    /// To its values in another prompt.
     #[default]
     Counterfactual,
     /// By hand, at some positions.
     Positions,
 }
 
-/// What a person chose in the bridge's tab, as it was written.
+/// The choices of the bridge's tab, as they were written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Steer {
-    /// The channel, such as `3.attn.act_in[17]`; the first of the circuit's that will do if none.
+    /// The channel, such as `3.attn.act_in[17]`; the first one that the circuit offers if `None`.
     pub channel: Option<String>,
-    /// How it changes.
     pub by: By,
-    /// The other prompt; the task's negative one if none.
+    /// The other prompt; the task's counterfactual one if `None`.
     pub counterfactual: Option<String>,
     /// Positions as in an [`Edit`]; empty: all.
     pub positions: String,
     /// `=`, `+=` or `*=`.
     pub change: String,
-    /// What it is set to, or what is added, or what it is multiplied by.
+    /// The operand of `change`.
     pub value: f32,
-    /// What the change is multiplied by.
+    /// The factor of the change.
     pub strength: f64,
-    /// Draws of random channels.
+    /// The number of draws of random channels.
     pub random: usize,
-    /// Seeds them.
     pub seed: u64,
-    /// Which way the scale of decoders goes.
     pub ratio: Ratio,
 }
 
@@ -94,10 +88,8 @@ impl Default for Steer {
 }
 
 impl Steer {
-    /// The recipe of this, for a prompt and the sparse model. Channel and counterfactual are there.
-    ///
-    /// # Errors
-    /// What cannot be read, and the form that can.
+    /// The recipe for a prompt and the sparse model. Returns an error if the channel or the
+    /// positions do not parse.
     pub fn recipe(&self, prompt: &str, sparse: &ModelName) -> Result<Recipe, String> {
         let channel = self.channel.as_deref().unwrap_or_default().trim();
         let channel: Channel = channel.parse().map_err(|e: gossamer::Error| e.to_string())?;
@@ -130,7 +122,7 @@ impl Steer {
         Ok(recipe)
     }
 
-    /// The choices that a recipe was made of, with its prompt; nothing for recipes of several channels, which this window does not make.
+    /// A recipe's prompt and choices; `None` for recipes of several channels.
     pub fn of(recipe: &Recipe) -> Option<(String, Self)> {
         let mut steer = Self {
             strength: recipe.strength,
@@ -162,20 +154,16 @@ impl Steer {
     }
 }
 
-/// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Choices {
-    /// The prompt of both tabs; the task's positive one if none.
+pub struct LiveChoices {
+    /// The prompt of both tabs; the task's clean one if `None`.
     pub prompt: Option<String>,
-    /// What is done to nodes.
     pub settings: BTreeMap<Node, Setting>,
-    /// What is done through the bridge.
     pub steer: Steer,
 }
 
-impl Choices {
-    /// The interventions that all settings amount to.
+impl LiveChoices {
     pub fn edits(&self) -> Vec<Edit> {
         self.settings.iter().map(|(&node, setting)| setting.edit(node)).collect()
     }
@@ -187,14 +175,14 @@ mod tests {
 
     #[test]
     fn settings_are_the_interventions_that_commands_take() {
-        let mut choices = Choices::default();
+        let mut choices = LiveChoices::default();
         let mut set = |node: &str, becomes, at| choices.settings.insert(node.parse().unwrap(), Setting { becomes, at });
         set("0.attn.q[3]", Becomes::Mean, None);
         set("1.mlp.post_act[9]", Becomes::Value(-0.5), Some(4));
         let edits: Vec<String> = choices.edits().iter().map(ToString::to_string).collect();
         assert_eq!(edits, ["0.attn.q[3]=mean", "1.mlp.post_act[9]@4=-0.5"]);
         let text = serde_json::to_string(&choices).unwrap();
-        assert_eq!(serde_json::from_str::<Choices>(&text).unwrap(), choices);
+        assert_eq!(serde_json::from_str::<LiveChoices>(&text).unwrap(), choices);
     }
 
     #[test]
@@ -212,12 +200,12 @@ mod tests {
             let (prompt, steer) = Steer::of(&recipe).unwrap();
             assert_eq!(steer.recipe(&prompt, &sparse).unwrap(), recipe);
         }
-        for (wrong, told) in [
+        for (wrong, expected) in [
             (Steer { channel: Some("0.attn.q[3]".into()), ..Steer::default() }, "such as 3.attn.act_in[17]"),
             (Steer { positions: "the last".into(), ..by_hand }, "positions are"),
         ] {
             let error = wrong.recipe("x", &sparse).unwrap_err();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

@@ -1,20 +1,14 @@
-//! Prompts, run live: in the circuit's model, and through bridges in a dense one.
+//! Prompts in the circuit's model and, through bridges, in a dense one: the state without its
+//! panels.
 //!
-//! * [`choices`]: what a person chose, which can be undone;
-//! * [`model`] is opened once, and [`worker`]s keep it at hand: [`ask`] for prompts, [`steer`] for bridges;
-//! * [`panel`] is the lower part of the window, with `prompt` and `bridge` as its tabs; `table` shows probabilities, [`node`] tells
-//!   of a node and of its head's attention.
+//! * [`choices`]: a person's choices, which can be undone;
+//! * [`model`] is opened once; jobs answer requests about it: [`ask`] for prompts, [`steer`] for
+//!   bridges.
 
 pub mod ask;
-mod bridge;
 pub mod choices;
 pub mod model;
-pub mod node;
-pub mod panel;
-mod prompt;
 pub mod steer;
-mod table;
-pub mod worker;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,152 +16,86 @@ use std::sync::Arc;
 
 use eframe::egui::Context;
 use gossamer::bridges::{Channel, ModelName, Recipe, residual_channels};
-use gossamer::circuits::labels::signed;
-use gossamer::circuits::{Node, NodeEntry};
-use gossamer::model::Site;
+use gossamer::circuits::NodeEntry;
+use gossamer::circuits::labels::{signed, token};
 
 use crate::document::Document;
 use crate::item::Item;
-use crate::jobs::{Jobs, STOPPED};
+use crate::jobs::{Job, Request};
 use crate::view::View;
 use ask::{Answer, Question};
 use choices::Steer;
 use model::Opened;
 use steer::Steered;
-use worker::Worker;
 
-/// What is shown below the drawing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tab {
-    /// A prompt in the circuit's model.
-    Prompt,
-    /// The same prompt in the dense model beyond the bridges.
-    Bridge,
-}
-
-/// The open model and what it says.
+/// The circuit's model and its answers.
 #[derive(Default)]
 pub struct Live {
-    tab: Option<Tab>,
-    opening: Jobs<Opened>,
-    /// The model, or why it is not there; nothing before it was asked for.
-    model: Option<Result<Arc<Opened>, String>>,
-    /// What is written where a model can be named.
-    named: String,
-    asking: Option<Asking<Question, Answer>>,
-    steering: Option<Asking<Recipe, Steered>>,
-    shelf: Shelf,
-}
-
-/// What the tabs remember that is not worth saving.
-#[derive(Default)]
-struct Shelf {
-    /// The chosen token; the last if none.
-    at: Option<usize>,
-    /// The chosen site.
-    site: Option<Site>,
-    /// The node that is set by hand, as it is written, and the selection that it was taken from.
-    node: (String, Option<Item>),
-    /// Where the recipe is kept.
-    file: Option<String>,
-    /// What was done last.
-    said: String,
-}
-
-/// Questions to a worker, and the newest answer.
-struct Asking<Q, A> {
-    worker: Worker<Q, Result<A, String>>,
-    asked: Option<Q>,
-    answer: Option<Arc<A>>,
-    /// Why there is no answer to what was asked last.
-    error: Option<String>,
-}
-
-impl<Q: Clone + PartialEq + Send + 'static, A: Send + 'static> Asking<Q, A> {
-    fn new(worker: Worker<Q, Result<A, String>>) -> Self {
-        Self { worker, asked: None, answer: None, error: None }
-    }
-
-    /// Takes what has come.
-    fn hear(&mut self) {
-        match self.worker.answer() {
-            Some(Ok(answer)) => (self.answer, self.error) = (Some(Arc::new(answer)), None),
-            Some(Err(error)) => self.error = Some(error),
-            None if self.worker.stopped() => self.error = Some(STOPPED.into()),
-            None => {}
-        }
-    }
-
-    /// Asks, if it is a new question.
-    fn ask(&mut self, question: Q) {
-        if self.asked.as_ref() != Some(&question) {
-            self.asked = Some(question.clone());
-            self.worker.ask(question);
-        }
-    }
+    opening: Option<Job<Result<Opened, String>>>,
+    /// The model or the error; `None` before it is requested.
+    pub model: Option<Result<Arc<Opened>, String>>,
+    /// The text of the field that names a model.
+    pub path: String,
+    asking: Option<Request<Question, Answer>>,
+    steering: Option<Request<Recipe, Steered>>,
+    /// The selected token; the last if `None`.
+    selected_token: Option<usize>,
 }
 
 impl Live {
-    /// Nothing open yet but the tab, if it was open before.
-    pub fn new(tab: Option<Tab>) -> Self {
-        Self { tab, ..Self::default() }
-    }
-
-    /// The open tab.
-    pub fn tab(&self) -> Option<Tab> {
-        self.tab
-    }
-
     /// Opens the model at `named`, or the one that belongs to the document.
-    fn open(&mut self, ctx: &Context, document: &Document, named: Option<PathBuf>) {
+    pub fn open(&mut self, ctx: &Context, document: &Document, named: Option<PathBuf>) {
         let (file, circuit, ctx) = (document.path.clone(), document.circuit.clone(), ctx.clone());
         (self.model, self.asking, self.steering) = (None, None, None);
         let known = document.model_path();
-        let find = move || {
-            let found = Opened::find(file.as_deref(), &circuit, known.as_deref(), named.as_deref());
-            found.map_err(|e| format!("{e:#}"))
+        let find = move |_: &_| {
+            let opened = Opened::find(file.as_deref(), &circuit, known.as_deref(), named.as_deref());
+            opened.map_err(|e| format!("{e:#}"))
         };
-        self.opening.start(find, move || ctx.request_repaint());
+        self.opening = Some(Job::run(move || ctx.request_repaint(), find));
     }
 
-    /// Takes what has come from the workers, and asks them what is to be known now.
-    fn update(&mut self, ctx: &Context, document: &Document, view: &View) {
-        if let Some(found) = self.opening.finished() {
-            self.model = Some(found.map(Arc::new));
-        }
-        if self.tab.is_some() && self.model.is_none() && !self.opening.pending() {
+    /// Opens the document's model, unless it is being opened.
+    pub fn open_once(&mut self, ctx: &Context, document: &Document) {
+        if self.opening.is_none() {
             self.open(ctx, document, None);
         }
+    }
+
+    /// Lets a model that could not be opened be opened again.
+    pub fn retry(&mut self) {
+        self.model.take_if(|model| model.is_err());
+    }
+
+    /// Receives answers and requests the one to the present prompt.
+    pub fn update(&mut self, ctx: &Context, document: &Document, view: &View) {
+        if let Some(opened) = Job::take_result(&mut self.opening) {
+            self.model = Some(opened.map(Arc::new));
+        }
         let Some(Ok(opened)) = &self.model else { return };
-        let wake = || {
-            let ctx = ctx.clone();
-            move || ctx.request_repaint()
-        };
-        let choices = &view.edits.live;
         let asking = self.asking.get_or_insert_with(|| {
-            let opened = opened.clone();
-            Asking::new(Worker::start(move |inbox| ask::serve(&opened, inbox), wake()))
+            let (opened, ctx) = (opened.clone(), ctx.clone());
+            Request::new(Job::serve(move || ctx.request_repaint(), move |inbox| ask::serve(&opened, inbox)))
         });
         let head = match view.selected {
             Some(Item::Node(node)) => document.circuit.model.head(node).map(|(head, _)| (node.layer, head)),
             _ => None,
         };
-        asking.hear();
-        asking.ask(Question { prompt: prompt(document, view).into(), edits: choices.edits(), head });
-        // Also while what is written now cannot be asked.
-        self.steering.iter_mut().for_each(Asking::hear);
-        let recipe = recipe(document, view, opened);
-        if let (Some(Tab::Bridge), Ok(recipe)) = (self.tab, recipe) {
-            let steering = self.steering.get_or_insert_with(|| {
-                let opened = opened.clone();
-                Asking::new(Worker::start(move |inbox| steer::serve(&opened, inbox), wake()))
-            });
-            steering.ask(recipe);
+        asking.poll();
+        asking.send(Question { prompt: prompt(document, view).into(), edits: view.edits.live.edits(), head });
+        if let Some(steering) = &mut self.steering {
+            steering.poll();
         }
     }
 
-    fn opened(&self) -> Option<&Opened> {
-        self.model.as_ref()?.as_deref().ok()
+    /// Requests the dense model's answer to a recipe.
+    pub fn steer(&mut self, ctx: &Context, recipe: Recipe) {
+        let Some(Ok(opened)) = &self.model else { return };
+        let steering = self.steering.get_or_insert_with(|| {
+            let (opened, ctx) = (opened.clone(), ctx.clone());
+            Request::new(Job::serve(move || ctx.request_repaint(), move |inbox| steer::serve(&opened, inbox)))
+        });
+        steering.send(recipe);
     }
 
     /// The newest answer about the prompt.
@@ -175,72 +103,91 @@ impl Live {
         self.asking.as_ref()?.answer.as_deref()
     }
 
+    pub fn shared_answer(&self) -> Option<Arc<Answer>> {
+        self.asking.as_ref()?.answer.clone()
+    }
+
+    /// Why the present prompt has no answer.
+    pub fn error(&self) -> Option<&str> {
+        self.asking.as_ref()?.error.as_deref()
+    }
+
     /// The newest answer of the dense model.
     pub fn steered(&self) -> Option<&Steered> {
         self.steering.as_ref()?.answer.as_deref()
     }
 
-    /// Whether something is still being opened or computed.
+    pub fn steering_error(&self) -> Option<&str> {
+        self.steering.as_ref()?.error.as_deref()
+    }
+
+    /// Whether a model is being opened or an answer computed.
     pub fn pending(&self) -> bool {
-        self.opening.pending()
-            || self.asking.as_ref().is_some_and(|asking| asking.worker.pending())
-            || self.steering.as_ref().is_some_and(|steering| steering.worker.pending())
+        self.opening.is_some()
+            || self.asking.as_ref().is_some_and(Request::pending)
+            || self.steering.as_ref().is_some_and(Request::pending)
     }
 
-    /// The chosen token, by number, of the newest answer.
-    fn at(&self) -> Option<usize> {
+    /// The number of the selected token of the newest answer.
+    pub fn token(&self) -> Option<usize> {
         let last = self.answer()?.tokens.len().checked_sub(1)?;
-        Some(self.shelf.at.unwrap_or(last).min(last))
+        Some(self.selected_token.unwrap_or(last).min(last))
     }
 
-    /// What an item does in the prompt, in a line or none.
-    pub fn about(&self, item: Item) -> Vec<String> {
-        let (Item::Node(node), Some(answer), Some(at)) = (item, self.answer(), self.at()) else { return Vec::new() };
-        self.activation(answer, node, at).into_iter().collect()
+    pub fn select_token(&mut self, number: usize) {
+        self.selected_token = Some(number);
     }
 
-    fn activation(&self, answer: &Answer, node: Node, at: usize) -> Option<String> {
+    /// A node's activation at the selected token, as a line of text.
+    pub fn activation_line(&self, item: Item) -> Option<String> {
+        let Item::Node(node) = item else { return None };
+        let (answer, number) = (self.answer()?, self.token()?);
         let (plain, edited) = answer.activations(node)?;
-        let token = gossamer::circuits::labels::token(answer.tokens.get(at)?);
-        let before = *plain.get(at)?;
-        Some(match edited.and_then(|edited| edited.get(at).copied()).filter(|&now| now != before) {
-            Some(now) => {
-                format!("in the prompt, at {token}: {} (unedited {})", signed(now.into()), signed(before.into()))
-            }
-            None => format!("in the prompt, at {token}: {}", signed(before.into())),
-        })
+        let token = token(answer.tokens.get(number)?);
+        let plain = *plain.get(number)?;
+        let edited = edited.and_then(|edited| edited.get(number).copied()).filter(|&edited| edited != plain);
+        let unedited = edited.map(|_| format!(" (unedited {})", signed(plain.into()))).unwrap_or_default();
+        Some(format!("in the prompt, at {token}: {}{unedited}", signed(edited.unwrap_or(plain).into())))
     }
 }
 
 /// The prompt of both tabs.
-fn prompt<'a>(document: &'a Document, view: &'a View) -> &'a str {
+pub fn prompt<'a>(document: &'a Document, view: &'a View) -> &'a str {
     view.edits.live.prompt.as_deref().unwrap_or(&document.circuit.task.clean)
 }
 
 /// The prompt that steering goes towards.
-fn counterfactual<'a>(document: &'a Document, view: &'a View) -> &'a str {
+pub fn counterfactual<'a>(document: &'a Document, view: &'a View) -> &'a str {
     view.edits.live.steer.counterfactual.as_deref().unwrap_or(&document.circuit.task.counterfactual)
 }
 
-/// The channels that may steer by what the circuit says: those that it reads itself, and where else its channels of the stream are read.
-fn channels(document: &Document) -> [Vec<Channel>; 2] {
-    let read = |entry: &NodeEntry| entry.node().to_string().parse::<Channel>().ok();
-    let read: BTreeSet<Channel> = document.circuit.nodes.iter().filter_map(read).collect();
-    let (own, elsewhere) = residual_channels(&document.circuit).into_iter().partition(|channel| read.contains(channel));
-    [own, elsewhere]
+/// The channels that the circuit offers for steering.
+pub struct OfferedChannels {
+    /// The circuit's own nodes that read the residual stream.
+    pub nodes: Vec<Channel>,
+    /// The same channels of the stream where other sublayers read them.
+    pub other_sublayers: Vec<Channel>,
 }
 
-/// The channel to steer by, as it is written.
-fn channel(document: &Document, view: &View) -> String {
-    let first = || channels(document).iter().flatten().next().map(ToString::to_string);
+pub fn channels(document: &Document) -> OfferedChannels {
+    let channel = |entry: &NodeEntry| entry.node().to_string().parse::<Channel>().ok();
+    let known: BTreeSet<Channel> = document.circuit.nodes.iter().filter_map(channel).collect();
+    let all = residual_channels(&document.circuit).into_iter();
+    let (nodes, other_sublayers) = all.partition(|channel| known.contains(channel));
+    OfferedChannels { nodes, other_sublayers }
+}
+
+/// The written channel to steer by.
+pub fn channel(document: &Document, view: &View) -> String {
+    let OfferedChannels { nodes, other_sublayers } = channels(document);
+    let first = || nodes.iter().chain(&other_sublayers).next().map(ToString::to_string);
     view.edits.live.steer.channel.clone().or_else(first).unwrap_or_default()
 }
 
-/// What is to be done through the bridge.
-fn recipe(document: &Document, view: &View, opened: &Opened) -> Result<Recipe, String> {
+/// The recipe of the present choices.
+pub fn recipe(document: &Document, view: &View, opened: &Opened) -> Result<Recipe, String> {
     let sparse = ModelName { path: opened.path.display().to_string(), hash: opened.hash.clone() };
     let (channel, other) = (channel(document, view), counterfactual(document, view).to_string());
-    let steer = &view.edits.live.steer;
-    let steer = Steer { channel: Some(channel), counterfactual: Some(other), ..steer.clone() };
+    let steer = Steer { channel: Some(channel), counterfactual: Some(other), ..view.edits.live.steer.clone() };
     steer.recipe(prompt(document, view), &sparse)
 }

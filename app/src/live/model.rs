@@ -1,4 +1,4 @@
-//! The model that a circuit is a part of, opened with all that prompts need.
+//! A circuit's model, with what prompts need.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,36 +13,28 @@ use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
 
-/// Tokens of generated text that means are taken over where none are kept: as many as `train circuit` takes unless told otherwise.
+/// How many tokens means are taken over if none are stored: the default of `train circuit`.
 const MEAN_TOKENS: usize = 65_536;
 
-/// A circuit's model.
 pub struct Opened {
     /// Where it was found.
     pub path: PathBuf,
-    /// The folder of its weights, in which bridges would lie.
+    /// The folder of its weights, where bridges are.
     pub folder: PathBuf,
-    /// The model.
     pub model: Model,
-    /// Its hash.
     pub hash: String,
-    /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// The circuit.
     pub circuit: Circuit,
-    /// What nodes stand at where they are ablated, or why that is not known.
+    /// The mean activations by site, or why they are not known.
     pub means: Result<BTreeMap<Site, Vec<f32>>, String>,
 }
 
 impl Opened {
-    /// Opens the model of the circuit from `file`: the one at `named`, or else that of the run around the file, or else where the circuit
-    /// says that it was, or else the one at `known`. Of a circuit without its model's hash (published, or of a model without circuits), only
-    /// `known` is sought: nothing tells models of the same sizes around it apart.
-    ///
-    /// # Errors
-    /// What is wrong, and what to do about it.
+    /// Opens the circuit's model: the one at `named`, or else the first of the run around `file`,
+    /// the circuit's own path and `known`. A circuit without its model's hash (published, or of a
+    /// model without circuits) cannot tell models of the same sizes apart: only `known` is tried.
     pub fn find(file: Option<&Path>, circuit: &Circuit, known: Option<&Path>, named: Option<&Path>) -> Result<Self> {
-        let places = match named {
+        let paths = match named {
             Some(path) => vec![path.to_path_buf()],
             None if circuit.model.hash.is_empty() => known.into_iter().map(Path::to_path_buf).collect(),
             None => {
@@ -51,20 +43,20 @@ impl Opened {
                 around.chain([PathBuf::from(&circuit.model.path)]).chain(known).collect()
             }
         };
-        let mut wrong = None;
-        for path in places {
+        let mut nearest = None;
+        for path in paths {
             match Self::open(&path, file, circuit) {
                 Ok(opened) => return Ok(opened),
-                // What is nearest to the circuit says most; folders around it that hold no model say nothing.
-                Err(error) if named.is_some() || ModelFiles::open(&path).is_ok() => wrong = wrong.or(Some(error)),
+                // The nearest model's error says most; folders without a model say nothing.
+                Err(error) if named.is_some() || ModelFiles::open(&path).is_ok() => nearest = nearest.or(Some(error)),
                 Err(_) => {}
             }
         }
         let was = &circuit.model.path;
-        match wrong {
+        match nearest {
             Some(error) => Err(error),
             None => bail!(
-                "The model that this circuit is a part of is not beside it (it was {was}). Name its run, its checkpoint or its folder below."
+                "The model that this circuit is a part of is not next to it (it was at {was}). Name its run, its checkpoint or its folder below."
             ),
         }
     }
@@ -75,7 +67,7 @@ impl Opened {
             bail!("{} has other sizes than the circuit's model: name another one below", path.display());
         }
         let tokenizer = files.tokenizer.as_ref().with_context(|| {
-            format!("{} comes without a tokenizer.json: put the model's tokenizer beside its weights", path.display())
+            format!("{} comes without a tokenizer.json: put the model's tokenizer next to its weights", path.display())
         })?;
         let tokenizer = Tokenizer::load(tokenizer)?;
         let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
@@ -112,7 +104,7 @@ fn means(
         }
     };
     if !circuit.model.hash.is_empty() {
-        circuit.check_means(&means).context("put the means.safetensors of the circuit's folder beside it")?;
+        circuit.check_means(&means).context("put the means.safetensors of the circuit's folder next to it")?;
     }
     Ok(means)
 }

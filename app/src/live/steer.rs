@@ -1,4 +1,4 @@
-//! What the bridge's tab asks for, and what it is told.
+//! Requests to steer the dense model, and its answers.
 
 use std::time::{Duration, Instant};
 
@@ -10,35 +10,35 @@ use gossamer::model::{Model, WeightFormat};
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 
-use super::ask::{encode, shown};
+use super::ask::{encode, listed_tokens};
 use super::model::Opened;
-use super::worker::Inbox;
+use crate::jobs::Inbox;
 
-/// Tokens of generated text that the streams' scales are measured on: as many as `gossamer steer` takes unless told otherwise.
+/// How many tokens the streams' scales are measured on: the default of `gossamer steer`.
 const REFERENCE_TOKENS: usize = 16_384;
 
-/// What the dense model says to a recipe.
+/// The dense model's answer to a recipe.
 #[derive(Clone)]
 pub struct Steered {
-    /// What was done.
     pub recipe: Recipe,
-    /// The probabilities; those of random channels may be of the change before, until they are computed.
-    pub said: Comparison,
+    /// The probabilities; those of random channels are of the previous change until they are
+    /// computed.
+    pub comparison: Comparison,
     /// The prompt's tokens.
     pub ids: Vec<u32>,
-    /// The same as text.
+    /// The prompt's tokens as text.
     pub tokens: Vec<String>,
-    /// The tokens that are worth showing, the task's answers first.
+    /// The next tokens to list, the task's answers first.
     pub shown: Vec<u32>,
-    /// How long it took to know what the steered model says.
+    /// Until the steered model's answer.
     pub took: Duration,
 }
 
-/// What lies beyond a sparse model.
+/// The dense model and the bridges to it.
 struct Bridged {
     dense: Model,
     bridges: Bridges,
-    /// Text that both models can read.
+    /// Sequences that fit both models.
     reference: Vec<Vec<u32>>,
 }
 
@@ -46,7 +46,7 @@ impl Bridged {
     fn open(opened: &Opened) -> Result<Self> {
         let folder = &opened.folder;
         let about = BridgeFile::load(folder).context(
-            "this model has no bridges beside it. Steer one that `train bridges --dense MODEL --sparse THIS --out RUN` has made",
+            "this model has no bridges next to it. Steer one that `train bridges --dense MODEL --sparse THIS --out RUN` has made",
         )?;
         let dense = ModelFiles::open(about.dense_path(folder))
             .context("the dense model that the bridges lead to is no longer where it was: put it there again")?;
@@ -59,37 +59,38 @@ impl Bridged {
     }
 }
 
-/// Answers recipes with the bridges beside a sparse model: soon with what the steered model says, and with the random channels, which take
-/// longer, unless something newer is wanted by then.
-pub fn serve(opened: &Opened, mut inbox: Inbox<Recipe, Result<Steered, String>>) {
+/// Answers recipes with the bridges next to a sparse model: first without the random channels,
+/// which take longer, then with them, unless a newer request waits by then.
+pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Steered, String>, Recipe>) {
     let bridged = Bridged::open(opened).map_err(|e| format!("{e:#}"));
-    let mut desk = Desk::default();
-    while let Some(recipe) = inbox.take() {
+    let mut cache = Cache::default();
+    while let Some(recipe) = inbox.next_request() {
         let bridged = bridged.as_ref().map_err(Clone::clone);
-        let said = bridged.and_then(|bridged| desk.steered(opened, bridged, &recipe).map_err(|e| format!("{e:#}")));
-        match said {
-            Ok(said) if recipe.random > 0 => {
-                inbox.early(Ok(said));
+        let steered = bridged.and_then(|bridged| cache.steered(opened, bridged, &recipe).map_err(|e| format!("{e:#}")));
+        match steered {
+            Ok(steered) if recipe.random > 0 => {
+                inbox.reporter.update(Ok(steered));
                 if !inbox.outdated() {
-                    inbox.done(desk.compared(&recipe).map_err(|e| format!("{e:#}")));
+                    inbox.reporter.finish(cache.compared(&recipe).map_err(|e| format!("{e:#}")));
                 }
             }
-            other => inbox.done(other),
+            other => inbox.reporter.finish(other),
         }
     }
 }
 
-/// What is at hand from the requests before.
+/// Results of earlier requests.
 #[derive(Default)]
-struct Desk<'a> {
+struct Cache<'a> {
     steering: Option<(Ratio, Steering<'a>)>,
-    /// What a recipe changes; its strength does not matter.
+    /// The change of a recipe of any strength.
     change: Option<(Recipe, Change)>,
-    said: Option<Steered>,
+    last: Option<Steered>,
 }
 
-impl<'a> Desk<'a> {
-    /// What the dense model says without and with the change. Of the random channels, what was known before of the same prompt.
+impl<'a> Cache<'a> {
+    /// The dense model without and with the change; random channels as last computed for the
+    /// prompt.
     fn steered(&mut self, opened: &'a Opened, bridged: &'a Bridged, recipe: &Recipe) -> Result<Steered> {
         let start = Instant::now();
         let longest = opened.model.config.block_size.min(bridged.dense.config.block_size);
@@ -114,24 +115,24 @@ impl<'a> Desk<'a> {
             }
         };
         let alone = Recipe { random: 0, ..recipe.clone() };
-        let mut said = on_worker(|| alone.compare(steering, &ids, change))?;
-        let before = self.said.take().filter(|before| before.ids == ids);
-        said.random = before.and_then(|before| before.said.random).filter(|_| recipe.random > 0);
+        let mut comparison = on_worker(|| alone.compare(steering, &ids, change))?;
+        let last = self.last.take().filter(|last| last.ids == ids);
+        comparison.random = last.and_then(|last| last.comparison.random).filter(|_| recipe.random > 0);
         let text = |&id: &u32| opened.tokenizer.token_text(id);
         let tokens = ids.iter().map(text).collect();
-        let shown = shown(opened, &[&said.plain, &said.steered]);
-        let steered = Steered { recipe: recipe.clone(), said, ids, tokens, shown, took: start.elapsed() };
-        self.said = Some(steered.clone());
+        let shown = listed_tokens(opened, &[&comparison.plain, &comparison.steered]);
+        let steered = Steered { recipe: recipe.clone(), comparison, ids, tokens, shown, took: start.elapsed() };
+        self.last = Some(steered.clone());
         Ok(steered)
     }
 
-    /// What was said last, with the random channels.
+    /// The last answer with the random channels.
     fn compared(&mut self, recipe: &Recipe) -> Result<Steered> {
-        let (Some((_, steering)), Some((_, change)), Some(before)) = (&self.steering, &self.change, &mut self.said)
+        let (Some((_, steering)), Some((_, change)), Some(last)) = (&self.steering, &self.change, &mut self.last)
         else {
             anyhow::bail!("there is nothing to steer by");
         };
-        before.said = on_worker(|| recipe.compare(steering, &before.ids, change))?;
-        Ok(before.clone())
+        last.comparison = on_worker(|| recipe.compare(steering, &last.ids, change))?;
+        Ok(last.clone())
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use eframe::egui::{Key, Modifiers};
+use eframe::egui::{Key, Modifiers, Theme};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 use gossamer::circuits::prune::SearchSettings;
@@ -23,17 +23,37 @@ use gossamer_explorer::runs;
 pub const TINY: &str = "n_layer=1 d_model=16 n_head=2 generated_documents=300 eval_sequences=4 batch_size=8 log_every=1 \
     device=cpu checkpoint_every=2 eval_every=2 steps=6";
 
-/// The window without a path is one with the example; one with a path is still opening it.
-pub fn window(path: Option<&Path>) -> Harness<'static, Explorer> {
+pub type Window = Harness<'static, Explorer>;
+
+/// A window with the file at `path`, which it is still opening, or else the example.
+pub fn window(path: Option<&Path>) -> Window {
     let path = path.map(Path::to_path_buf);
-    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(20);
+    let builder = Harness::builder().with_size([1280.0, 720.0]).with_max_steps(40);
     let mut harness = builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, path.as_deref()));
     harness.step();
     harness
 }
 
-/// Steps until something is there.
-pub fn wait(harness: &mut Harness<'_, Explorer>, what: &str, until: impl Fn(&Harness<'_, Explorer>) -> bool) {
+/// A window with the open file at `path`.
+pub fn open(path: &Path) -> Window {
+    let mut harness = window(Some(path));
+    wait(&mut harness, "document", |harness| harness.state().view().is_some());
+    harness.run();
+    harness
+}
+
+/// A window of a size that is rendered, with the file at `path` or the example.
+pub fn rendered(size: [f32; 2], path: Option<&Path>) -> Window {
+    let path = path.map(Path::to_path_buf);
+    let builder = Harness::builder().with_size(size).with_max_steps(40).with_theme(Theme::Light).wgpu();
+    let mut harness = builder.build_eframe(move |context| Explorer::new(&context.egui_ctx, None, path.as_deref()));
+    wait(&mut harness, "document", |harness| harness.state().view().is_some());
+    harness.run();
+    harness
+}
+
+/// Steps until something is there: documents are opened and models run in other threads.
+pub fn wait(harness: &mut Window, what: &str, until: impl Fn(&Window) -> bool) {
     let start = Instant::now();
     while !until(harness) {
         assert!(start.elapsed() < Duration::from_secs(100), "no {what}");
@@ -43,24 +63,40 @@ pub fn wait(harness: &mut Harness<'_, Explorer>, what: &str, until: impl Fn(&Har
 }
 
 /// Waits for a label that contains a text.
-pub fn wait_for(harness: &mut Harness<'_, Explorer>, text: &str) {
+pub fn wait_for(harness: &mut Window, text: &str) {
     wait(harness, text, |harness| harness.query_all_by_label_contains(text).next().is_some());
 }
 
-pub fn click(harness: &mut Harness<'_, Explorer>, label: &str) {
+pub fn click(harness: &mut Window, label: &str) {
     harness.get_by_label(label).click();
     harness.step();
     harness.step();
 }
 
 /// Replaces what is written in a field.
-pub fn write(harness: &mut Harness<'_, Explorer>, field: &str, text: &str) {
+pub fn write(harness: &mut Window, field: &str, text: &str) {
     harness.get_by_label(field).focus();
     harness.step();
     harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
     harness.step();
+    harness.key_press(Key::Delete);
+    harness.step();
     harness.get_by_label(field).type_text(text);
     harness.step();
+}
+
+pub fn press(harness: &mut Window, modifiers: Modifiers, key: Key) {
+    harness.key_press_modifiers(modifiers, key);
+    harness.run();
+}
+
+/// Calls `poll` until it returns true.
+pub fn poll_until(mut poll: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !poll() {
+        assert!(start.elapsed() < Duration::from_secs(100), "it does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A run of six steps with three checkpoints.

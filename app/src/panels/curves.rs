@@ -1,33 +1,34 @@
 //! Small charts of numbers over steps.
 
-use eframe::egui::{Align2, Color32, FontId, Role, Sense, Shape, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
+use eframe::egui::{Align2, FontId, Role, Sense, Shape, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
 use gossamer::chart::COLORS;
+
+use crate::widgets::on_background;
 
 /// A line of a chart.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
-    /// What it is called where it is pointed at.
     pub name: String,
-    /// Steps and numbers, in order.
+    /// Steps and values, in order.
     pub points: Vec<(f64, f64)>,
     /// Whether it stands out.
     pub strong: bool,
 }
 
-/// Draws the series with a mark `at` a step, as wide as there is room. Gives the step that was clicked.
-pub fn show(ui: &mut Ui, name: &str, series: &[Series], at: Option<f64>, height: f32) -> Option<f64> {
+/// Draws the series with a mark `at` a step, as wide as possible. Returns the clicked step.
+pub fn chart(ui: &mut Ui, name: &str, series: &[Series], at: Option<f64>, height: f32) -> Option<f64> {
     let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::click());
     let points = || series.iter().flat_map(|series| &series.points).filter(|(x, y)| x.is_finite() && y.is_finite());
     let (left, right) = span(points().map(|point| point.0));
     let (low, high) = span(points().map(|point| point.1));
-    let none = points().next().is_none();
-    let said = if none { format!("{name}: not known") } else { format!("{name}: {low:.3} to {high:.3}") };
-    response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &said));
+    let empty = points().next().is_none();
+    let text = if empty { format!("{name}: not known") } else { format!("{name}: {low:.3} to {high:.3}") };
+    response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &text));
     let painter = ui.painter().with_clip_rect(rect);
     let visuals = ui.visuals();
     let (ink, quiet) = (visuals.text_color(), visuals.weak_text_color());
     let plot = rect.shrink2(vec2(2.0, 13.0));
-    let place = |(x, y): (f64, f64)| {
+    let position = |(x, y): (f64, f64)| {
         let share =
             |value: f64, low: f64, high: f64| if high > low { ((value - low) / (high - low)) as f32 } else { 0.5 };
         pos2(plot.left() + plot.width() * share(x, left, right), plot.bottom() - plot.height() * share(y, low, high))
@@ -35,28 +36,28 @@ pub fn show(ui: &mut Ui, name: &str, series: &[Series], at: Option<f64>, height:
     painter.rect_stroke(plot, 2.0, Stroke::new(0.5, quiet), StrokeKind::Outside);
     for (number, line) in series.iter().enumerate() {
         let (r, g, b) = COLORS[number % COLORS.len()];
-        let colour = Color32::from_rgb(r, g, b).lerp_to_gamma(ink, if visuals.dark_mode { 0.35 } else { 0.0 });
-        let colour = if line.strong { colour } else { colour.gamma_multiply(0.45) };
-        let sound = line.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
-        let path: Vec<_> = sound.map(place).collect();
+        let color = on_background(ui, [r, g, b]);
+        let color = if line.strong { color } else { color.gamma_multiply(0.45) };
+        let finite = line.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
+        let path: Vec<_> = finite.map(position).collect();
         if let [only] = path.as_slice() {
-            painter.circle_filled(*only, 2.0, colour);
+            painter.circle_filled(*only, 2.0, color);
         }
-        painter.add(Shape::line(path, Stroke::new(if line.strong { 1.8 } else { 1.0 }, colour)));
+        painter.add(Shape::line(path, Stroke::new(if line.strong { 1.8 } else { 1.0 }, color)));
     }
-    if let Some(at) = at.filter(|_| !none) {
-        let x = place((at, low)).x;
+    if let Some(at) = at.filter(|_| !empty) {
+        let x = position((at, low)).x;
         painter.vline(x, plot.y_range(), Stroke::new(1.0, visuals.selection.stroke.color));
     }
     let font = FontId::proportional(10.0);
-    painter.text(rect.left_top(), Align2::LEFT_TOP, &said, font.clone(), ink);
-    if !none {
+    painter.text(rect.left_top(), Align2::LEFT_TOP, &text, font.clone(), ink);
+    if !empty {
         painter.text(rect.left_bottom(), Align2::LEFT_BOTTOM, format!("{left:.0}"), font.clone(), quiet);
         painter.text(rect.right_bottom(), Align2::RIGHT_BOTTOM, format!("step {right:.0}"), font, quiet);
     }
     let step = |x: f32| left + f64::from((x - plot.left()) / plot.width().max(1.0)) * (right - left);
     let clicked = response.clicked().then(|| response.interact_pointer_pos()).flatten().map(|at| step(at.x));
-    if let Some(at) = response.hover_pos().filter(|_| !none) {
+    if let Some(at) = response.hover_pos().filter(|_| !empty) {
         response.on_hover_ui(|ui| {
             let step = step(at.x);
             for series in series {

@@ -1,54 +1,44 @@
-//! What is told about a whole document: a circuit, a published circuit, or a model that has no circuit yet.
+//! A description of the document: a circuit, a published circuit, or a model without circuits.
 
 use eframe::egui::{RichText, Ui};
 use gossamer::circuits::labels::{count, signed, token};
 use gossamer::formats::Payload;
 use gossamer::model::WeightReport;
 
-use crate::curves::{self, Series};
-use crate::document::Document;
+use super::curves::{self, Series};
+use crate::document::{Contents, Document};
 
-/// What kind of document it is, and what is known of it beside its circuit.
-pub enum About {
-    /// A circuit file.
-    Circuit,
-    /// A published circuit. Its statistics are those of the document.
-    Published(Box<Payload>),
-    /// A model without circuits; the document's circuit is empty.
-    Model(Box<WeightReport>),
-}
-
-/// Shows it. Whether the way to find a circuit was asked for.
+/// Returns whether to open the window that finds a circuit.
 pub fn show(ui: &mut Ui, document: &Document) -> bool {
     let circuit = &document.circuit;
     ui.heading(&circuit.task.name);
     ui.label(&circuit.task.description);
     ui.separator();
-    match &document.about {
-        About::Circuit => found(ui, document),
-        About::Published(payload) => published(ui, document, payload),
-        About::Model(report) => return model(ui, document, report),
+    match &document.contents {
+        Contents::Circuit => circuit_file(ui, document),
+        Contents::Published(payload) => published(ui, document, payload),
+        Contents::Model(report) => return model(ui, document, report),
     }
     false
 }
 
-fn found(ui: &mut Ui, document: &Document) {
+fn circuit_file(ui: &mut Ui, document: &Document) {
     let circuit = &document.circuit;
     let (task, losses) = (&circuit.task, &circuit.losses.test);
     for (side, prompt, answer) in
-        [("positive", &task.clean, &task.target), ("negative", &task.counterfactual, &task.alternative)]
+        [("clean", &task.clean, &task.target), ("counterfactual", &task.counterfactual, &task.alternative)]
     {
         ui.weak(format!("a {side} prompt, followed by {}", token(&answer.text)));
         ui.label(RichText::new(prompt).monospace().small());
     }
     ui.separator();
     ui.label(format!("{} nodes, {} edges", circuit.counts.nodes, circuit.counts.edges));
-    for (what, loss, accuracy) in [
+    for (name, loss, accuracy) in [
         ("the circuit", losses.circuit, losses.accuracy_circuit),
         ("the whole model", losses.model, losses.accuracy_model),
-        ("all but the circuit", losses.ablated, losses.accuracy_ablated),
+        ("the complement", losses.ablated, losses.accuracy_ablated),
     ] {
-        ui.label(format!("{what}: task loss {loss:.3}, {:.1} % right", 100.0 * accuracy));
+        ui.label(format!("{name}: task loss {loss:.3}, accuracy {:.1} %", 100.0 * accuracy));
     }
     layers(ui, document);
 }
@@ -64,23 +54,23 @@ fn layers(ui: &mut Ui, document: &Document) {
     }
     ui.separator();
     ui.weak(format!("model {}", circuit.model.path));
-    ui.weak("click a box of the drawing to learn more about it");
+    ui.weak("click a box of the drawing for its details");
 }
 
 fn published(ui: &mut Ui, document: &Document, payload: &Payload) {
     let counts = &document.circuit.counts;
     let of = payload.total_nodes.map(|total| format!(" of {total}")).unwrap_or_default();
     ui.label(format!("{} nodes{of}, {} edges", counts.nodes, counts.edges));
-    for (what, loss) in [("the circuit", payload.circuit_loss), ("the whole model", payload.loss)] {
+    for (name, loss) in [("the circuit", payload.circuit_loss), ("the whole model", payload.loss)] {
         if let Some(loss) = loss {
-            ui.label(format!("{what}: task loss {loss:.3}"));
+            ui.label(format!("{name}: task loss {loss:.3}"));
         }
     }
     ui.weak("an edge's number is its signed effect");
     for (name, delta) in &payload.sublayers {
-        ui.label(format!("without {name}: task loss {}", signed(*delta)));
+        ui.label(format!("{name} ablated: task loss {}", signed(*delta)));
     }
-    for (side, prompts) in ["positive", "negative"].into_iter().zip(&payload.prompts) {
+    for (side, prompts) in ["clean", "counterfactual"].into_iter().zip(&payload.prompts) {
         if let Some(prompt) = prompts.first() {
             ui.weak(format!("a {side} prompt, one of {}", prompts.len()));
             let text: String = prompt.iter().map(|&id| document.token(id)).collect();
@@ -89,10 +79,10 @@ fn published(ui: &mut Ui, document: &Document, payload: &Payload) {
     }
     if payload.curve.len() > 1 {
         let series = [Series { name: "loss".into(), points: payload.curve.clone(), strong: true }];
-        curves::show(ui, "loss while it was pruned", &series, None, 70.0);
+        curves::chart(ui, "loss while it was pruned", &series, None, 70.0);
     }
-    for what in &payload.missing {
-        ui.weak(what);
+    for text in &payload.missing {
+        ui.weak(text);
     }
     layers(ui, document);
 }
@@ -108,18 +98,18 @@ fn model(ui: &mut Ui, document: &Document, report: &WeightReport) -> bool {
         count(sizes.d_mlp, "neuron")
     ));
     ui.label(format!(
-        "{} of {} matrix weights are not zero ({:.2} %)",
+        "{} of {} matrix weights are nonzero ({:.2} %)",
         report.matrix_nonzeros,
         report.matrix_parameters,
         100.0 * report.matrix_nonzeros as f64 / report.matrix_parameters.max(1) as f64
     ));
-    let wanted = ui.button("Find a circuit…").clicked();
+    let find = ui.button("Find a circuit…").clicked();
     ui.separator();
     for tensor in &report.tensors {
         let shape: Vec<_> = tensor.shape.iter().map(ToString::to_string).collect();
         let share = 100.0 * tensor.density;
         ui.label(RichText::new(&tensor.name).small());
-        ui.weak(format!("{}, {share:.2} % not zero, rms {:.4}", shape.join("×"), tensor.rms));
+        ui.weak(format!("{}, {share:.2} % nonzero, rms {:.4}", shape.join("×"), tensor.rms));
     }
-    wanted
+    find
 }

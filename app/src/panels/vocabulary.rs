@@ -7,42 +7,50 @@ use gossamer::circuits::labels::{signed, token};
 use gossamer::circuits::{TokenWeights, channel_tokens};
 use gossamer::formats::ModelFiles;
 
+use super::{Dock, Panel, PanelContext};
 use crate::document::Document;
 use crate::item::Item;
-use crate::jobs::Jobs;
+use crate::jobs::Job;
 
-/// Tokens that are listed of a channel.
+/// How many tokens of a channel are listed.
 const LISTED: usize = 16;
 
-/// What was looked up.
 #[derive(Default)]
-pub struct Vocabulary {
+pub struct VocabularyPanel {
+    /// The columns of the embedding and the unembedding, by channel.
     known: BTreeMap<usize, Result<[TokenWeights; 2], String>>,
-    wanted: Option<usize>,
-    /// Columns of the embedding and the unembedding.
-    looking: Jobs<[TokenWeights; 2]>,
+    requested: Option<usize>,
+    job: Option<Job<Result<[TokenWeights; 2], String>>>,
 }
 
-impl Vocabulary {
-    /// Shows the tokens of the item's channel, if it has one.
-    pub fn show(&mut self, ui: &mut Ui, document: &Document, selected: Option<Item>) {
-        if let Some((channel, found)) = self.wanted.zip(self.looking.finished()) {
-            self.known.insert(channel, found);
+impl Panel for VocabularyPanel {
+    fn title(&self) -> &'static str {
+        "vocabulary"
+    }
+
+    fn dock(&self) -> Dock {
+        Dock::Right
+    }
+
+    fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
+        if let Some((channel, columns)) = self.requested.zip(Job::take_result(&mut self.job)) {
+            self.known.insert(channel, columns);
         }
-        let channel = match selected {
+        let document = context.document;
+        let channel = match context.view.selected {
             Some(Item::Embedding(channel) | Item::Unembedding(channel)) => Some(channel),
             Some(Item::Node(node)) => document.circuit.model.residual_channel(node),
             None => None,
         };
         let Some(channel) = channel else { return };
-        if !self.known.contains_key(&channel) && self.wanted != Some(channel) {
-            self.wanted = Some(channel);
+        if !self.known.contains_key(&channel) && self.requested != Some(channel) {
+            self.requested = Some(channel);
             self.look_up(ui, document, channel);
         }
-        let Some(found) = self.known.get(&channel) else { return };
+        let Some(columns) = self.known.get(&channel) else { return };
         ui.separator();
-        match found {
-            Err(why) => drop(ui.weak(format!("tokens of residual channel {channel}: {why}"))),
+        match columns {
+            Err(error) => drop(ui.weak(format!("tokens of residual channel {channel}: {error}"))),
             Ok(columns) => {
                 for (name, column) in ["embedding", "unembedding"].into_iter().zip(columns) {
                     ui.collapsing(format!("{name} of residual channel {channel}"), |ui| {
@@ -57,16 +65,18 @@ impl Vocabulary {
             }
         }
     }
+}
 
+impl VocabularyPanel {
     fn look_up(&mut self, ui: &Ui, document: &Document, channel: usize) {
         let Some(path) = document.model_path() else { return };
         let (tokenizer, waker) = (document.tokenizer.clone(), ui.ctx().clone());
-        let work = move || {
-            let found = ModelFiles::open(&path).and_then(|files| {
+        let work = move |_: &_| {
+            let columns = ModelFiles::open(&path).and_then(|files| {
                 channel_tokens(&files.config, files.weights.as_ref(), tokenizer.as_ref(), channel, LISTED)
             });
-            found.map_err(|e| e.to_string())
+            columns.map_err(|e| e.to_string())
         };
-        self.looking.start(work, move || waker.request_repaint());
+        self.job = Some(Job::run(move || waker.request_repaint(), work));
     }
 }

@@ -1,0 +1,297 @@
+//! The commands: one table for the menus, the keys and the list of keys. A new command is a
+//! variant, a row of [`COMMANDS`] and an arm of [`Explorer::run`].
+
+use std::path::PathBuf;
+
+use eframe::egui::{
+    Button, ComboBox, Context, Grid, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui,
+    ViewportCommand, WidgetInfo, Window, vec2,
+};
+use gossamer::circuits::svg;
+use gossamer::files::write_atomic;
+
+use crate::explorer::Explorer;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Open,
+    Example,
+    SaveSvg,
+    SavePng,
+    SaveJson,
+    Quit,
+    Undo,
+    Redo,
+    ShowHidden,
+    Find,
+    Deselect,
+    Fit,
+    ZoomIn,
+    ZoomOut,
+    /// Moves the drawing by steps to the right and down.
+    Pan(i8, i8),
+    Timeline,
+    Keys,
+    Train,
+    FindCircuit,
+    ShowJob,
+}
+
+struct Entry {
+    command: Command,
+    /// The menu that it is in; none if empty.
+    menu: &'static str,
+    label: &'static str,
+    shortcut: Option<KeyboardShortcut>,
+    /// Whether its shortcut also holds while text is edited.
+    global: bool,
+}
+
+/// A row without a shortcut.
+const fn menu(command: Command, menu: &'static str, label: &'static str) -> Entry {
+    Entry { command, menu, label, shortcut: None, global: false }
+}
+
+/// A row without a menu.
+const fn key(command: Command, label: &'static str, modifiers: Modifiers, key: Key) -> Entry {
+    menu(command, "", label).with(modifiers, key)
+}
+
+impl Entry {
+    const fn with(self, modifiers: Modifiers, key: Key) -> Self {
+        Self { shortcut: Some(KeyboardShortcut::new(modifiers, key)), ..self }
+    }
+
+    const fn global(self) -> Self {
+        Self { global: true, ..self }
+    }
+}
+
+const CTRL: Modifiers = Modifiers::COMMAND;
+
+const COMMANDS: &[Entry] = &[
+    menu(Command::Open, "File", "Open…").with(CTRL, Key::O).global(),
+    menu(Command::Example, "File", "Example"),
+    menu(Command::SaveSvg, "File", "Save drawing as SVG"),
+    menu(Command::SavePng, "File", "Save view as PNG"),
+    menu(Command::SaveJson, "File", "Save circuit as JSON"),
+    menu(Command::Quit, "File", "Quit").with(CTRL, Key::Q).global(),
+    menu(Command::Undo, "Edit", "Undo").with(CTRL, Key::Z),
+    menu(Command::Redo, "Edit", "Redo").with(CTRL.plus(Modifiers::SHIFT), Key::Z),
+    menu(Command::ShowHidden, "Edit", "Show all hidden items"),
+    key(Command::Find, "Find by name, label or token", CTRL, Key::F).global(),
+    key(Command::Deselect, "Select nothing", Modifiers::NONE, Key::Escape),
+    menu(Command::Fit, "View", "Fit").with(Modifiers::NONE, Key::Num0),
+    key(Command::ZoomIn, "Larger", Modifiers::NONE, Key::Plus),
+    key(Command::ZoomIn, "Larger", Modifiers::NONE, Key::Equals),
+    key(Command::ZoomOut, "Smaller", Modifiers::NONE, Key::Minus),
+    key(Command::Pan(1, 0), "Move left", Modifiers::SHIFT, Key::ArrowLeft),
+    key(Command::Pan(-1, 0), "Move right", Modifiers::SHIFT, Key::ArrowRight),
+    key(Command::Pan(0, 1), "Move up", Modifiers::SHIFT, Key::ArrowUp),
+    key(Command::Pan(0, -1), "Move down", Modifiers::SHIFT, Key::ArrowDown),
+    menu(Command::Timeline, "View", "Timeline"),
+    menu(Command::Keys, "View", "Keys…"),
+    menu(Command::Train, "Run", "Train…"),
+    menu(Command::FindCircuit, "Run", "Find a circuit…"),
+    menu(Command::ShowJob, "Run", "Show the job"),
+];
+
+impl Explorer {
+    fn enabled(&self, command: Command) -> bool {
+        let history = self.open.as_ref().map(|open| &open.history);
+        match command {
+            Command::Undo => history.is_some_and(|history| history.can_undo()),
+            Command::Redo => history.is_some_and(|history| history.can_redo()),
+            Command::Deselect => !self.focus_elsewhere,
+            Command::ShowJob => self.runs.has_job(),
+            _ => true,
+        }
+    }
+
+    pub(crate) fn run(&mut self, ctx: &Context, command: Command) {
+        match command {
+            Command::Open => self.path = Some(String::new()),
+            Command::Example => self.start_opening(ctx, None),
+            Command::SaveSvg => self.export("svg"),
+            Command::SavePng => self.export("png"),
+            Command::SaveJson => self.export("json"),
+            Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
+            Command::Find => self.search.focus = true,
+            Command::Keys => self.show_keys = true,
+            Command::Train => self.runs.train(),
+            Command::FindCircuit => {
+                self.runs.find(self.open.as_ref().and_then(|open| open.document.model_path()));
+            }
+            Command::ShowJob => self.runs.show_window(),
+            _ => {
+                let Some(open) = &mut self.open else { return };
+                match command {
+                    Command::Undo | Command::Redo => open.step = Some(command),
+                    Command::ShowHidden => open.view.edits.hidden.clear(),
+                    Command::Deselect => open.view.selected = None,
+                    Command::Fit => open.camera.fit(),
+                    Command::ZoomIn => open.camera.zoom(1.25, None),
+                    Command::ZoomOut => open.camera.zoom(0.8, None),
+                    Command::Pan(x, y) => open.camera.pan(60.0 * vec2(x.into(), y.into())),
+                    Command::Timeline => open.view.timeline ^= true,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Runs the commands whose keys were pressed.
+    pub(crate) fn keys(&mut self, ctx: &Context) {
+        let editing = ctx.text_edit_focused();
+        if self.error.is_some() {
+            let pressed = |key| ctx.input_mut(|input| input.consume_key(Modifiers::NONE, key));
+            if pressed(Key::Escape) || (!editing && pressed(Key::Enter)) {
+                self.error = None;
+            }
+        }
+        // Backwards: a shortcut also matches with more modifiers than its own, and undo comes
+        // before redo.
+        for entry in COMMANDS.iter().rev().filter(|entry| entry.global || !editing) {
+            let enabled = self.enabled(entry.command);
+            if let Some(shortcut) = entry.shortcut.filter(|_| enabled)
+                && ctx.input_mut(|input| input.consume_shortcut(&shortcut))
+            {
+                self.run(ctx, entry.command);
+            }
+        }
+    }
+
+    pub(crate) fn menus(&mut self, ui: &mut Ui) {
+        MenuBar::new().ui(ui, |ui| {
+            for menu in ["File", "Edit", "View", "Run"] {
+                ui.menu_button(menu, |ui| {
+                    for entry in COMMANDS.iter().filter(|entry| entry.menu == menu) {
+                        self.menu_item(ui, entry);
+                    }
+                    if menu == "View" {
+                        themes(ui);
+                    }
+                });
+            }
+            self.runs.status(ui);
+            self.choose_circuit(ui);
+            if self.opening.is_some() {
+                ui.weak("opening …");
+            }
+            ui.weak(&self.message);
+        });
+    }
+
+    fn menu_item(&mut self, ui: &mut Ui, entry: &Entry) {
+        if matches!(entry.command, Command::SaveSvg | Command::Quit) {
+            ui.separator();
+        }
+        let ctx = ui.ctx().clone();
+        if entry.command == Command::Timeline {
+            if let Some(open) = &mut self.open {
+                ui.checkbox(&mut open.view.timeline, entry.label);
+            }
+            return;
+        }
+        let mut button = Button::new(entry.label);
+        if let Some(shortcut) = &entry.shortcut {
+            button = button.shortcut_text(ctx.format_shortcut(shortcut));
+        }
+        let enabled = self.enabled(entry.command);
+        let response = ui.add_enabled(enabled, button);
+        response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, entry.label));
+        if response.clicked() {
+            self.run(&ctx, entry.command);
+            ui.close();
+        }
+        if entry.command == Command::Open {
+            ui.menu_button("Recent", |ui| {
+                for path in self.session.recent.clone() {
+                    if ui.button(path.display().to_string()).clicked() {
+                        self.start_opening(&ctx, Some(&path));
+                        ui.close();
+                    }
+                }
+            });
+        }
+    }
+
+    /// The window with the list of keys.
+    pub(crate) fn keys_window(&mut self, ctx: &Context) {
+        Window::new("Keys").collapsible(false).resizable(false).open(&mut self.show_keys).show(ctx, |ui| {
+            Grid::new("keys").striped(true).show(ui, |ui| {
+                for entry in COMMANDS {
+                    if let Some(shortcut) = &entry.shortcut {
+                        ui.strong(ctx.format_shortcut(shortcut));
+                        ui.label(entry.label);
+                        ui.end_row();
+                    }
+                }
+            });
+        });
+    }
+
+    /// The circuits of the same folder.
+    fn choose_circuit(&mut self, ui: &mut Ui) {
+        let Some(open) = &self.open else { return };
+        let mut chosen = None;
+        ComboBox::from_label("circuit").selected_text(open.document.name()).show_ui(ui, |ui| {
+            for path in &open.document.siblings {
+                let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+                if ui.selectable_label(open.document.path.as_ref() == Some(path), name).clicked() {
+                    chosen = Some(path.clone());
+                }
+            }
+        });
+        if let Some(path) = chosen {
+            self.start_opening(&ui.ctx().clone(), Some(&path));
+        }
+    }
+
+    /// Saves the circuit next to its file, or in the working folder.
+    fn export(&mut self, extension: &str) {
+        let Some(open) = &self.open else { return };
+        let path = match &open.document.path {
+            Some(path) => path.with_extension(format!("export.{extension}")),
+            None => PathBuf::from(format!("{}.export.{extension}", open.document.file_stem())),
+        };
+        let text = match extension {
+            "png" => return self.snapshots.request(path),
+            "svg" => svg(&open.scene.visible(&open.view)),
+            _ => open.document.circuit.to_json(),
+        };
+        let written =
+            write_atomic(&path, |out| out.write_all(text.as_bytes()).map_err(|e| gossamer::Error::io(&path, e)));
+        match written {
+            Ok(()) => self.message = format!("saved {}", path.display()),
+            Err(e) => self.error = Some(e.to_string()),
+        }
+    }
+}
+
+/// The toolkit's own buttons have emoji for names, which its fonts lack.
+fn themes(ui: &mut Ui) {
+    let themes = [
+        (ThemePreference::System, "as the system"),
+        (ThemePreference::Light, "light"),
+        (ThemePreference::Dark, "dark"),
+    ];
+    for (theme, name) in themes {
+        if ui.radio(ui.ctx().options(|options| options.theme_preference) == theme, name).clicked() {
+            ui.ctx().set_theme(theme);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::COMMANDS;
+
+    #[test]
+    fn no_two_commands_have_one_shortcut() {
+        for (i, entry) in COMMANDS.iter().enumerate().filter(|(_, entry)| entry.shortcut.is_some()) {
+            let other = COMMANDS[..i].iter().find(|other| other.shortcut == entry.shortcut);
+            assert!(other.is_none(), "{}", entry.label);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The window.
+
+use std::path::{Path, PathBuf};
+
+use eframe::egui::{self, CentralPanel, Context, Ui, Window};
+use eframe::{App, Frame, Storage};
+
+use crate::commands::Command;
+use crate::document::Document;
+use crate::graph::{self, Camera};
+use crate::history::History;
+use crate::jobs::Job;
+use crate::live::Live;
+use crate::panels::{self, Panel, PanelContext, Search};
+use crate::run_window::RunWindow;
+use crate::scene::Scene;
+use crate::session::Session;
+use crate::snapshot::Snapshots;
+use crate::timeline::{Revision, Timeline};
+use crate::view::{Edits, Sublayer, View};
+use crate::widgets::path_field;
+
+/// The application: its open document and its windows.
+pub struct Explorer {
+    pub(crate) session: Session,
+    pub(crate) open: Option<OpenDocument>,
+    pub(crate) opening: Option<Job<Result<Document, String>>>,
+    pub(crate) search: Search,
+    /// The title of the open tab.
+    tab: Option<&'static str>,
+    /// Whether a text, a menu or the path window had the focus at the end of the last frame.
+    pub(crate) focus_elsewhere: bool,
+    /// The text in the window that asks for a path, if it is open.
+    pub(crate) path: Option<String>,
+    pub(crate) show_keys: bool,
+    /// The last error, until it is confirmed.
+    pub(crate) error: Option<String>,
+    pub(crate) message: String,
+    pub(crate) runs: RunWindow,
+    pub(crate) snapshots: Snapshots,
+}
+
+/// The open document with its view and its panels.
+pub(crate) struct OpenDocument {
+    pub document: Document,
+    pub view: View,
+    pub history: History<Edits>,
+    /// The state before an edit that has not ended.
+    edit_base: Option<Edits>,
+    /// Undo or redo, once this frame is done.
+    pub step: Option<Command>,
+    pub scene: Scene,
+    /// What `scene` was made of.
+    scene_key: SceneKey,
+    pub camera: Camera,
+    live: Live,
+    timeline: Option<Result<Timeline, String>>,
+    panels: Vec<Box<dyn Panel>>,
+}
+
+#[derive(PartialEq)]
+struct SceneKey {
+    sublayer: Option<Sublayer>,
+    revision: Option<Revision>,
+}
+
+impl OpenDocument {
+    fn new(document: Document, view: View) -> Self {
+        Self {
+            scene: Scene::new(&document.circuit, view.sublayer),
+            scene_key: SceneKey { sublayer: view.sublayer, revision: None },
+            document,
+            view,
+            history: History::default(),
+            edit_base: None,
+            step: None,
+            camera: Camera::default(),
+            live: Live::default(),
+            timeline: None,
+            panels: panels::all(),
+        }
+    }
+
+    fn show(&mut self, ui: &mut Ui, tab: &mut Option<&'static str>, search: &mut Search) -> Vec<Command> {
+        let mut commands = Vec::new();
+        self.live.update(ui.ctx(), &self.document, &self.view);
+        if !self.view.timeline {
+            self.timeline = None;
+        }
+        let mut context = PanelContext {
+            document: &self.document,
+            scene: &self.scene,
+            view: &mut self.view,
+            camera: &mut self.camera,
+            live: &mut self.live,
+            timeline: &mut self.timeline,
+            search,
+            commands: &mut commands,
+        };
+        panels::show(ui, &mut self.panels, tab, &mut context);
+        self.update_scene();
+        let in_prompt = |item| self.live.activation_line(item);
+        CentralPanel::default()
+            .show(ui, |ui| graph::show(ui, &self.scene, &mut self.view, &mut self.camera, &in_prompt));
+        commands
+    }
+
+    /// Lays the drawing out again if another sublayer or checkpoint is shown.
+    fn update_scene(&mut self) {
+        let timeline = self.timeline.as_ref().and_then(|timeline| timeline.as_ref().ok());
+        let sublayer = self.view.sublayer;
+        let key = SceneKey { sublayer, revision: timeline.and_then(Timeline::revision) };
+        if self.scene_key == key {
+            return;
+        }
+        let old = (self.scene_key.sublayer, self.scene.bounds());
+        self.scene = match timeline.and_then(|timeline| Some((timeline.circuit()?, timeline.widths()))) {
+            Some((circuit, widths)) => Scene::new(&circuit, sublayer).with_widths(widths),
+            None => Scene::new(&self.document.circuit, sublayer),
+        };
+        self.scene_key = key;
+        if old != (sublayer, self.scene.bounds()) {
+            self.camera.fit();
+        }
+    }
+
+    /// Records the frame's edits; dragging and typing are one edit, however many frames they take.
+    fn record(&mut self, ctx: &Context, edit_base: Edits) {
+        let continues = ctx.text_edit_focused() || ctx.input(|input| input.pointer.any_down());
+        if continues && self.step.is_none() {
+            self.edit_base = Some(edit_base);
+            return;
+        }
+        self.history.record(&edit_base, &self.view.edits);
+        match self.step.take() {
+            Some(Command::Undo) => self.history.undo(&mut self.view.edits),
+            Some(Command::Redo) => self.history.redo(&mut self.view.edits),
+            _ => return,
+        }
+        ctx.request_repaint();
+    }
+}
+
+impl Explorer {
+    /// Opens the file or folder at `path`, or else the example. `storage` has the last session.
+    pub fn new(ctx: &Context, storage: Option<&dyn Storage>, path: Option<&Path>) -> Self {
+        let session = Session::load(storage);
+        let mut explorer = Self {
+            runs: RunWindow::new(session.runs.clone()),
+            session,
+            open: None,
+            opening: None,
+            search: Search::default(),
+            tab: None,
+            focus_elsewhere: false,
+            path: None,
+            show_keys: false,
+            error: None,
+            message: String::new(),
+            snapshots: Snapshots::default(),
+        };
+        match path {
+            Some(path) => explorer.start_opening(ctx, Some(path)),
+            None => explorer.show_example(),
+        }
+        explorer
+    }
+
+    /// Opens what is at `path`, or else the example, in the background.
+    pub(crate) fn start_opening(&mut self, ctx: &Context, path: Option<&Path>) {
+        // The session keeps the path, and the next one may start in another folder.
+        let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
+        let ctx = ctx.clone();
+        let open = move || path.map_or_else(Document::example, |path| Document::open(&path));
+        let open = move |_: &_| open().map_err(|e| format!("{e:#}"));
+        self.opening = Some(Job::run(move || ctx.request_repaint(), open));
+    }
+
+    fn show_example(&mut self) {
+        match Document::example() {
+            Ok(example) => self.show_document(example),
+            Err(e) => self.error = Some(format!("{e:#}")),
+        }
+    }
+
+    fn show_document(&mut self, document: Document) {
+        self.keep_view();
+        let view = self.session.open(&document);
+        self.open = Some(OpenDocument::new(document, view));
+    }
+
+    fn keep_view(&mut self) {
+        if let Some(open) = &self.open {
+            self.session.keep(&open.document, &open.view);
+        }
+    }
+
+    /// The view of the open document.
+    pub fn view(&self) -> Option<&View> {
+        self.open.as_ref().map(|open| &open.view)
+    }
+
+    /// The prompts of the open document and the models' answers.
+    pub fn live(&self) -> Option<&Live> {
+        self.open.as_ref().map(|open| &open.live)
+    }
+
+    /// The error that is shown.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Receives the document that was being opened.
+    fn poll(&mut self) {
+        match Job::take_result(&mut self.opening) {
+            Some(Ok(document)) => self.show_document(document),
+            Some(Err(error)) => {
+                self.error = Some(error);
+                // The first screen is never empty.
+                if self.open.is_none() {
+                    self.show_example();
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn windows(&mut self, ctx: &Context) {
+        let chosen = self.path_window(ctx);
+        let dropped = ctx.input(|input| input.raw.dropped_files.first().map(|file| file.path().to_path_buf()));
+        if let Some(path) = chosen.or(dropped).or_else(|| self.runs.show(ctx)) {
+            self.start_opening(ctx, Some(&path));
+        }
+        self.keys_window(ctx);
+        self.error = self.error.take().or(self.runs.error());
+        match self.snapshots.finished() {
+            Some(Ok(path)) => self.message = format!("saved {}", path.display()),
+            Some(Err(error)) => self.error = Some(error),
+            None => {}
+        }
+        if let Some(error) = &self.error {
+            let (mut open, mut confirmed) = (true, false);
+            Window::new("That did not work").collapsible(false).open(&mut open).show(ctx, |ui| {
+                ui.label(error);
+                confirmed = ui.button("All right").clicked();
+            });
+            if !open || confirmed {
+                self.error = None;
+            }
+        }
+    }
+
+    fn path_window(&mut self, ctx: &Context) -> Option<PathBuf> {
+        let path = self.path.as_mut()?;
+        let (mut open, mut chosen) = (true, None);
+        Window::new("Open").collapsible(false).resizable(false).open(&mut open).show(ctx, |ui| {
+            ui.label("A run, a model's folder, a folder with circuits, a circuit file, or a published viz_data.pt.");
+            ui.weak("Dropping one on the window does the same.");
+            let empty = path.is_empty();
+            chosen = path_field(ui, "path", path, "Open it", empty);
+        });
+        if !open || chosen.is_some() || ctx.input(|input| input.key_pressed(egui::Key::Escape)) {
+            self.path = None;
+        }
+        chosen
+    }
+}
+
+impl App for Explorer {
+    fn ui(&mut self, ui: &mut Ui, _: &mut Frame) {
+        self.poll();
+        let edit_base = self.open.as_mut().map(|open| open.edit_base.take().unwrap_or_else(|| open.view.edits.clone()));
+        let ctx = ui.ctx().clone();
+        self.keys(&ctx);
+        egui::Panel::top("menus").show(ui, |ui| self.menus(ui));
+        let commands = if let Some(open) = &mut self.open {
+            open.show(ui, &mut self.tab, &mut self.search)
+        } else {
+            CentralPanel::default().show(ui, |ui| ui.centered_and_justified(|ui| ui.weak("opening …")));
+            Vec::new()
+        };
+        for command in commands {
+            self.run(&ctx, command);
+        }
+        self.windows(&ctx);
+        self.snapshots.update(&ctx, self.open.as_ref().and_then(|open| open.camera.window()));
+        self.focus_elsewhere = ctx.text_edit_focused() || ctx.any_popup_open() || self.path.is_some();
+        if let (Some(edit_base), Some(open)) = (edit_base, &mut self.open) {
+            open.record(&ctx, edit_base);
+        }
+    }
+
+    fn save(&mut self, storage: &mut dyn Storage) {
+        self.keep_view();
+        self.session.runs = self.runs.choices.clone();
+        self.session.save(storage);
+    }
+}

@@ -1,0 +1,115 @@
+//! The panel on the left: what to find, to show and to follow.
+
+use std::collections::BTreeSet;
+
+use eframe::egui::{Key, RichText, Slider, TextEdit, Ui};
+
+use super::{Dock, Panel, PanelContext};
+use crate::graph::group_color;
+use crate::item::Item;
+use crate::text;
+use crate::view::{Sublayer, Trace, View};
+use crate::widgets::finite;
+
+/// The text that items are found by.
+#[derive(Default)]
+pub struct Search {
+    text: String,
+    /// Whether its field gets the focus in this frame.
+    pub focus: bool,
+}
+
+pub struct ControlsPanel;
+
+impl Panel for ControlsPanel {
+    fn title(&self) -> &'static str {
+        "controls"
+    }
+
+    fn dock(&self) -> Dock {
+        Dock::Left
+    }
+
+    fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
+        let found = search(ui, context);
+        ui.separator();
+        choose_sublayer(ui, context);
+        ui.separator();
+        ui.weak("edges with at least this share of the largest effect");
+        finite(&mut context.view.threshold, |value| {
+            let slider = Slider::new(value, 0.0..=1.0).logarithmic(true).smallest_positive(1e-3);
+            ui.add(slider.text("threshold").fixed_decimals(3))
+        });
+        ui.separator();
+        ui.weak("follow the selection to");
+        for (trace, name) in Trace::ALL {
+            ui.radio_value(&mut context.view.trace, trace, name);
+        }
+        let listed = lists(ui, context.view);
+        if let Some(item) = found.or(listed) {
+            context.go_to(item);
+        }
+    }
+}
+
+/// Returns the chosen item.
+fn search(ui: &mut Ui, context: &mut PanelContext) -> Option<Item> {
+    let name = ui.label("Find");
+    let edit = TextEdit::singleline(&mut context.search.text).hint_text("a name, label or token");
+    let field = ui.add(edit.desired_width(f32::INFINITY)).labelled_by(name.id);
+    if std::mem::take(&mut context.search.focus) {
+        field.request_focus();
+    }
+    let (view, circuit, text) = (&context.view, &context.document.circuit, &context.search.text);
+    let label = |item: Item| view.edits.labels.get(&item).map(String::as_str);
+    let found: Vec<_> = context.scene.all().filter(|&item| text::matches(circuit, item, label(item), text)).collect();
+    let entered = field.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
+    let mut chosen = found.first().copied().filter(|_| entered);
+    for &item in found.iter().take(12) {
+        if ui.selectable_label(view.selected == Some(item), item.to_string()).clicked() {
+            chosen = Some(item);
+        }
+    }
+    chosen
+}
+
+fn choose_sublayer(ui: &mut Ui, context: &mut PanelContext) {
+    ui.weak("show").on_hover_text("Δ: the sum, over the nodes, of the increase of the task loss when one is ablated");
+    ui.selectable_value(&mut context.view.sublayer, None, "the whole circuit");
+    let circuit = &context.document.circuit;
+    for layer in 0..circuit.model.n_layer {
+        for mlp in [false, true] {
+            let sublayer = Sublayer { layer, mlp };
+            let nodes = circuit.nodes.iter().filter(|entry| Sublayer::of(entry.node()) == sublayer);
+            let (count, delta) = nodes.fold((0, 0.0), |(count, sum), entry| (count + 1, sum + entry.ablation_delta));
+            if count > 0 {
+                let text = format!("{}: {count} nodes, Δ {delta:.3}", sublayer.name());
+                ui.selectable_value(&mut context.view.sublayer, Some(sublayer), text);
+            }
+        }
+    }
+}
+
+/// Lists pinned, grouped and hidden items. Returns the clicked one.
+fn lists(ui: &mut Ui, view: &View) -> Option<Item> {
+    let mut chosen = None;
+    let edits = &view.edits;
+    let mut list = |ui: &mut Ui, name: RichText, items: &BTreeSet<Item>| {
+        if !items.is_empty() {
+            ui.separator();
+            ui.label(name);
+        }
+        for &item in items {
+            let label = edits.labels.get(&item).map(|label| format!(", {label}")).unwrap_or_default();
+            if ui.selectable_label(false, format!("{item}{label}")).clicked() {
+                chosen = Some(item);
+            }
+        }
+    };
+    list(ui, RichText::new("pinned").weak(), &edits.pinned);
+    for (number, (name, items)) in edits.groups.iter().enumerate() {
+        list(ui, RichText::new(name).color(group_color(number)), items);
+    }
+    list(ui, RichText::new("hidden").weak(), &edits.hidden);
+    chosen
+}

@@ -1,0 +1,235 @@
+//! The selected item: its numbers, its connections, and what can be done with it.
+
+use eframe::egui::text::{LayoutJob, TextFormat};
+use eframe::egui::{FontId, Rect, RichText, Role, Sense, Slider, Stroke, Ui, WidgetInfo, pos2, vec2};
+use gossamer::circuits::color::sign;
+use gossamer::circuits::labels::{signed, token, visible};
+use gossamer::circuits::layout::LineKind;
+use gossamer::circuits::statistics::{Activations, NodeStatistics, Snippet};
+
+use super::{Dock, Panel, PanelContext, about};
+use crate::commands::Command;
+use crate::document::Document;
+use crate::item::Item;
+use crate::scene::Scene;
+use crate::text;
+use crate::view::View;
+use crate::widgets::{heat, on_background, text_field};
+
+/// The texts whose activations are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum TextSet {
+    #[default]
+    Corpus,
+    Clean,
+    Counterfactual,
+    /// Clean prompts minus counterfactual ones.
+    Difference,
+}
+
+impl TextSet {
+    const ALL: [(Self, &str); 4] = [
+        (Self::Corpus, "text"),
+        (Self::Clean, "clean"),
+        (Self::Counterfactual, "counterfactual"),
+        (Self::Difference, "difference"),
+    ];
+
+    fn of(self, node: &NodeStatistics) -> Option<&Activations> {
+        match self {
+            Self::Corpus => Some(&node.corpus),
+            Self::Clean => Some(&node.clean),
+            Self::Counterfactual => Some(&node.counterfactual),
+            Self::Difference => node.difference.as_ref(),
+        }
+    }
+
+    /// The range of the histogram and of the colors.
+    fn range(self, node: &NodeStatistics, activations: &Activations) -> [f32; 2] {
+        if self == Self::Difference { [activations.min, activations.max] } else { [node.low, node.high] }
+    }
+}
+
+#[derive(Default)]
+pub struct DetailsPanel {
+    set: TextSet,
+    /// The number of the selected quantile.
+    quantile: usize,
+}
+
+impl Panel for DetailsPanel {
+    fn title(&self) -> &'static str {
+        "details"
+    }
+
+    fn dock(&self) -> Dock {
+        Dock::Right
+    }
+
+    fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
+        let (document, scene) = (context.document, context.scene);
+        let Some(item) = context.view.selected else {
+            if about::show(ui, document) {
+                context.commands.push(Command::FindCircuit);
+            }
+            return;
+        };
+        // The drawing may show another checkpoint.
+        let circuit = if scene.box_number(item).is_some() { &scene.circuit } else { &document.circuit };
+        ui.heading(text::title(circuit, item));
+        edit(ui, item, context.view);
+        ui.separator();
+        text::summary(circuit, item).into_iter().for_each(|line| drop(ui.label(line)));
+        if let Some(tokens) = text::tokens(circuit, item).filter(|tokens| tokens.tokens.len() > 8) {
+            ui.collapsing("all tokens", |ui| {
+                for t in &tokens.tokens {
+                    ui.label(format!("{} {}", token(&t.text), signed(t.weight)));
+                }
+            });
+        }
+        connections(ui, scene, item, context.view);
+        if let Item::Node(node) = item {
+            ui.separator();
+            match &document.statistics {
+                Ok(statistics) => match statistics.nodes.iter().find(|known| known.node == node) {
+                    Some(known) => self.activations(ui, document, known),
+                    None => drop(ui.weak("its activations were not measured")),
+                },
+                Err(error) => drop(ui.weak(format!("activations: {error}"))),
+            }
+        }
+    }
+}
+
+/// Pins, hides, labels or groups the item.
+fn edit(ui: &mut Ui, item: Item, view: &mut View) {
+    ui.horizontal_wrapped(|ui| {
+        let mut pinned = view.edits.pinned.contains(&item);
+        if ui.checkbox(&mut pinned, "pin").changed() {
+            view.edits.pin(item, pinned);
+        }
+        let mut hidden = view.edits.hidden.contains(&item);
+        if ui.checkbox(&mut hidden, "hide").changed() {
+            view.edits.hide(item, hidden);
+        }
+        if ui.button("copy name").clicked() {
+            ui.ctx().copy_text(item.to_string());
+        }
+    });
+    let mut label = view.edits.labels.get(&item).cloned().unwrap_or_default();
+    if text_field(ui, "label", &mut label, "a name for it", f32::INFINITY).changed() {
+        view.edits.label(item, &label);
+    }
+    let mut group = view.edits.group_of(item).map(|(_, group)| group.to_string()).unwrap_or_default();
+    if text_field(ui, "group", &mut group, "what it belongs to", f32::INFINITY).changed() {
+        view.edits.group(item, &group);
+    }
+}
+
+/// The item's neighbors; a click selects one.
+fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View) {
+    for (name, lines) in ["reads", "is read by"].into_iter().zip(scene.neighbors(item)) {
+        if lines.is_empty() {
+            continue;
+        }
+        ui.separator();
+        ui.weak(name);
+        for (line, other) in lines {
+            let text = match scene.layout.lines[line].kind {
+                LineKind::Channel(channel) => RichText::new(format!("{other}   along residual channel {channel}")),
+                LineKind::Edge(i) => {
+                    let edge = &scene.circuit.edges[i];
+                    let numbers = format!("{other}   {}", text::numbers(edge));
+                    RichText::new(numbers).color(on_background(ui, sign(edge.weight)))
+                }
+            };
+            if ui.selectable_label(false, text).clicked() {
+                view.selected = Some(other);
+            }
+        }
+    }
+}
+
+impl DetailsPanel {
+    /// Histogram and snippets.
+    fn activations(&mut self, ui: &mut Ui, document: &Document, node: &NodeStatistics) {
+        ui.horizontal_wrapped(|ui| {
+            ui.weak("activations in");
+            for (set, name) in TextSet::ALL {
+                ui.selectable_value(&mut self.set, set, name);
+            }
+        });
+        let Some(activations) = self.set.of(node) else {
+            ui.weak("differences are not known; of a circuit file, `gossamer circuit stats` measures them");
+            return;
+        };
+        let [low, high] = self.set.range(node, activations);
+        if self.set == TextSet::Difference {
+            ui.weak("clean prompt minus counterfactual, written as the clean one");
+        }
+        // Published circuits have statistics of some texts only.
+        if activations.count > 0 {
+            let share = 100.0 * activations.active();
+            let [min, max] = [activations.min, activations.max].map(|value| signed(value.into()));
+            ui.label(format!("nonzero at {share:.2} % of {} positions; {min} to {max}", activations.count));
+            histogram(ui, activations, [low, high]);
+        }
+        let quantiles = &activations.quantiles;
+        if quantiles.iter().all(|q| q.top.snippets.is_empty() && q.bottom.snippets.is_empty()) {
+            ui.weak("no texts are known");
+            return;
+        }
+        let last = quantiles.len().saturating_sub(1);
+        self.quantile = self.quantile.min(last);
+        let names: Vec<String> = quantiles.iter().map(|q| format!("{} %", q.quantile * 100.0)).collect();
+        let name = &names[self.quantile];
+        let format =
+            |number: f64, _: std::ops::RangeInclusive<usize>| names.get(number as usize).cloned().unwrap_or_default();
+        ui.add(Slider::new(&mut self.quantile, 0..=last).text("from the ends").custom_formatter(format));
+        let quantile = &quantiles[self.quantile];
+        let largest = low.abs().max(high.abs());
+        for (end, snippets) in [("top", &quantile.top), ("bottom", &quantile.bottom)] {
+            ui.weak(format!("{end} {name}: {}", signed(snippets.value.into())));
+            for snippet in &snippets.snippets {
+                ui.label(colored(ui, document, snippet, largest));
+            }
+        }
+    }
+}
+
+/// A snippet with its activations as background; the position that it was chosen for is underlined.
+fn colored(ui: &Ui, document: &Document, snippet: &Snippet, largest: f32) -> LayoutJob {
+    let mut job = LayoutJob::default();
+    let (color, paper) = (ui.visuals().text_color(), ui.visuals().panel_fill);
+    for (i, (&id, &activation)) in snippet.tokens.iter().zip(&snippet.activations).enumerate() {
+        let background = heat(paper, activation, largest);
+        let mut format = TextFormat { font_id: FontId::monospace(11.0), color, background, ..Default::default() };
+        if i == snippet.position {
+            format.underline = Stroke::new(1.5, color);
+        }
+        job.append(&visible(&document.token(id)), 0.0, format);
+    }
+    job
+}
+
+fn histogram(ui: &mut Ui, activations: &Activations, [low, high]: [f32; 2]) {
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 56.0), Sense::hover());
+    let most = activations.histogram.iter().copied().max().unwrap_or(0).max(1) as f32;
+    let width = rect.width() / activations.histogram.len().max(1) as f32;
+    let color = ui.visuals().selection.bg_fill;
+    for (bin, &count) in activations.histogram.iter().enumerate() {
+        // Square roots show the tails.
+        let height = rect.height() * (count as f32 / most).sqrt();
+        let left = rect.left() + width * bin as f32;
+        let bar = Rect::from_min_max(pos2(left, rect.bottom() - height), pos2(left + width * 0.9, rect.bottom()));
+        ui.painter().rect_filled(bar, 0.0, color);
+    }
+    let text = format!(
+        "histogram of activations: {} bins from {} to {}, zeros left out; heights are square roots of counts",
+        activations.histogram.len(),
+        signed(low.into()),
+        signed(high.into())
+    );
+    response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &text));
+    response.on_hover_text(text);
+}

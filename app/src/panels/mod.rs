@@ -1,0 +1,140 @@
+//! The panels around the drawing. A new panel is a file here, with its module and its row in
+//! [`all`].
+
+mod about;
+mod bridge;
+mod controls;
+mod curves;
+mod details;
+mod node;
+mod prompt;
+mod table;
+mod timeline;
+mod vocabulary;
+
+use eframe::egui::{self, ScrollArea, Ui};
+
+pub use controls::Search;
+pub use curves::{Series, chart};
+
+use crate::commands::Command;
+use crate::document::Document;
+use crate::graph::Camera;
+use crate::item::Item;
+use crate::live::Live;
+use crate::scene::Scene;
+use crate::timeline::Timeline;
+use crate::view::View;
+
+/// Where a panel is. The panels on one side share it, from top to bottom; one tab is open at a
+/// time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dock {
+    Left,
+    Right,
+    Bottom,
+    Tab,
+}
+
+/// What panels show and change.
+pub struct PanelContext<'a> {
+    pub document: &'a Document,
+    pub scene: &'a Scene,
+    pub view: &'a mut View,
+    pub camera: &'a mut Camera,
+    pub live: &'a mut Live,
+    /// The run's timeline, or why there is none; `None` until the panel is shown.
+    pub timeline: &'a mut Option<Result<Timeline, String>>,
+    pub search: &'a mut Search,
+    /// Commands to run after this frame.
+    pub commands: &'a mut Vec<Command>,
+}
+
+impl PanelContext<'_> {
+    /// Selects an item and moves it into the middle.
+    pub fn go_to(&mut self, item: Item) {
+        self.view.selected = Some(item);
+        if let Some(number) = self.scene.box_number(item) {
+            self.camera.center(self.scene.rect(number).center());
+        }
+    }
+}
+
+/// A panel of an open document. Its fields are the state that is not saved.
+pub trait Panel {
+    /// Its name: of a tab, the text on it.
+    fn title(&self) -> &'static str;
+
+    fn dock(&self) -> Dock;
+
+    /// What the panel is for, shown when a tab is pointed at.
+    fn hint(&self) -> &'static str {
+        ""
+    }
+
+    fn is_open(&self, _: &View) -> bool {
+        true
+    }
+
+    /// A line next to the tabs while this one is open.
+    fn status(&self, _: &mut Ui, _: &Live) {}
+
+    fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext);
+}
+
+/// All panels, in the order in which they are placed.
+pub fn all() -> Vec<Box<dyn Panel>> {
+    vec![
+        Box::<prompt::PromptPanel>::default(),
+        Box::<bridge::BridgePanel>::default(),
+        Box::new(controls::ControlsPanel),
+        Box::<timeline::TimelinePanel>::default(),
+        Box::<details::DetailsPanel>::default(),
+        Box::new(node::NodePanel),
+        Box::<vocabulary::VocabularyPanel>::default(),
+    ]
+}
+
+/// Shows all open panels. `tab` is the title of the open tab.
+pub fn show(ui: &mut Ui, panels: &mut [Box<dyn Panel>], tab: &mut Option<&'static str>, context: &mut PanelContext) {
+    egui::Panel::bottom("tabs").show(ui, |ui| ui.horizontal(|ui| tabs(ui, panels, tab, context)));
+    if let Some(panel) = panels.iter_mut().find(|panel| panel.dock() == Dock::Tab && *tab == Some(panel.title())) {
+        egui::Panel::bottom("live").resizable(true).default_size(290.0).min_size(160.0).show(ui, |ui| {
+            ui.set_min_height(ui.available_height());
+            panel.ui(ui, context);
+        });
+    }
+    egui::Panel::left("controls").default_size(230.0).show(ui, |ui| {
+        ScrollArea::vertical().show(ui, |ui| stack(ui, panels, Dock::Left, context));
+    });
+    for panel in panels.iter_mut().filter(|panel| panel.dock() == Dock::Bottom) {
+        if panel.is_open(context.view) {
+            let bottom = egui::Panel::bottom(panel.title()).default_size(190.0).min_size(150.0);
+            bottom.show(ui, |ui| panel.ui(ui, context));
+        }
+    }
+    egui::Panel::right("details").default_size(330.0).show(ui, |ui| {
+        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| stack(ui, panels, Dock::Right, context));
+    });
+}
+
+fn stack(ui: &mut Ui, panels: &mut [Box<dyn Panel>], dock: Dock, context: &mut PanelContext) {
+    for panel in panels.iter_mut().filter(|panel| panel.dock() == dock) {
+        if panel.is_open(context.view) {
+            panel.ui(ui, context);
+        }
+    }
+}
+
+fn tabs(ui: &mut Ui, panels: &[Box<dyn Panel>], tab: &mut Option<&'static str>, context: &mut PanelContext) {
+    for panel in panels.iter().filter(|panel| panel.dock() == Dock::Tab) {
+        let open = *tab == Some(panel.title());
+        if ui.selectable_label(open, panel.title()).on_hover_text(panel.hint()).clicked() {
+            *tab = if open { None } else { Some(panel.title()) };
+            context.live.retry();
+        }
+    }
+    if let Some(panel) = panels.iter().find(|panel| *tab == Some(panel.title())) {
+        panel.status(ui, context.live);
+    }
+}
