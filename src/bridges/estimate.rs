@@ -36,7 +36,7 @@ fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Estimate 
         BridgeTrainer::start(sparse, dense, config.bridge.clone().unwrap_or_default(), 0, String::new())
     };
     let needed = rehearse(config, cpu, prepare, BridgeTrainer::sparse_mut, step);
-    let DeviceBytes { state, total } = needed.unwrap_or(DeviceBytes { state: 0, total: u64::MAX });
+    let DeviceBytes { state, total } = needed.unwrap_or_else(|_| DeviceBytes::beyond_any_machine(config));
     // The bridges' gradients, and the sparse model's once more.
     estimate.state_bytes = state.saturating_add(gradients).min(total);
     estimate.activation_bytes = total - estimate.state_bytes;

@@ -189,6 +189,19 @@ pub(crate) struct DeviceBytes {
     pub(crate) total: u64,
 }
 
+impl DeviceBytes {
+    /// For a run with tensors that no machine can hold: roughly, so that the larger part is known.
+    pub(crate) fn beyond_any_machine(config: &RunConfig) -> Self {
+        let m = &config.model;
+        let sublayers = [m.input_width(), m.attention_width(), m.mlp_width()];
+        let layer = sublayers.iter().fold(0, |sum: u64, &width| sum.saturating_add(4 * width as u64));
+        let token = layer.saturating_mul(m.n_layer as u64).saturating_add(m.vocab_size as u64).saturating_mul(4);
+        let tokens = (config.train.batch_size as u64).saturating_mul(m.block_size as u64);
+        let state = Estimate::parameters_of(m).saturating_mul(16);
+        Self { state, total: tokens.saturating_mul(token).saturating_add(state) }
+    }
+}
+
 /// Micro-batches of a step after which another one allocates nothing new.
 const MICRO_BATCHES: usize = 2;
 
@@ -261,7 +274,7 @@ fn telling_steps(config: &RunConfig, cpu: bool) -> Vec<u64> {
     at
 }
 
-/// What training a model allocates. What no machine can hold counts as all there is.
+/// What training a model allocates. Roughly, if no machine can hold it.
 fn needed(config: &RunConfig, cpu: bool) -> DeviceBytes {
     let step = |trainer: &mut Trainer, batches: &[Vec<u32>]| {
         let (device, model) = (&trainer.model.device, &trainer.model.config);
@@ -269,7 +282,7 @@ fn needed(config: &RunConfig, cpu: bool) -> DeviceBytes {
         trainer.step(&batches.collect::<Result<Vec<_>>>()?).map(drop)
     };
     let needed = rehearse(config, cpu, |_, _, trainer| Ok(trainer), |trainer| trainer, step);
-    needed.unwrap_or(DeviceBytes { state: 0, total: u64::MAX })
+    needed.unwrap_or_else(|_| DeviceBytes::beyond_any_machine(config))
 }
 
 /// How many numbers a tensor of `shape` has.

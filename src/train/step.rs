@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::communicator::Communicator;
 use super::communicator::buckets::Buckets;
 use super::config::OptimizerConfig;
-use crate::device::Tensor;
+use crate::device::{Device, Tensor};
 use crate::model::{Batch, Hooks, Kind, LossOutput, Model, ModelConfig, NoHooks, Parameter, Weights};
 use crate::observer::Observer;
 use crate::ops::compress::SparseMatrix;
@@ -191,7 +191,8 @@ impl Trainer {
     /// Says so where products change from dense weights to nonzeros.
     fn tell_products(&mut self, (step, steps): (u64, u64)) {
         let before = std::mem::replace(&mut self.sparse_products, self.compressed.iter().flatten().count());
-        if self.sparse_products != before {
+        let planning = matches!(self.model.device, Device::Meta(_));
+        if self.sparse_products != before && !planning {
             let (density, embed_density) =
                 (self.schedule.density(step, steps), self.schedule.embed_density(step, steps));
             tracing::debug!(
