@@ -24,7 +24,7 @@ impl Sweep {
     ///
     /// # Errors
     /// Returns [`Error::JobStopped`] if a job was asked to stop but not the sweep, and the errors
-    /// of [`super::SweepJob::run`].
+    /// of the job.
     pub fn run(
         &self,
         shard: Shard,

@@ -1,6 +1,6 @@
 //! The terms of the objective that bridges are trained with (method: section 5).
 //!
-//! [`TERMS`] has a row for each. Settings, coefficients, gradients, metrics, the evaluation and the memory estimate
+//! `TERMS` has a row for each. Settings, coefficients, gradients, metrics, the evaluation and the memory estimate
 //! all go through it.
 
 use std::collections::BTreeMap;
