@@ -148,7 +148,7 @@ impl Bars {
     ///
     /// # Errors
     /// Returns [`Error::Io`], and [`Error::Request`] for more bars than fit into 10,000 pixels.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let bytes = self.png()?;
         write_atomic(path, |out| out.write_all(&bytes).map_err(|e| Error::io(path, e)))
     }

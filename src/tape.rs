@@ -35,7 +35,7 @@ impl Var {
     }
 
     /// Whether gradients flow to it.
-    pub fn needs_gradient(&self) -> bool {
+    pub(crate) fn needs_gradient(&self) -> bool {
         self.id.is_some()
     }
 }
@@ -73,7 +73,7 @@ impl Tape {
     }
 
     /// Keeps the gradient of a value that is not a leaf, too.
-    pub fn keep_gradient(&mut self, var: &Var) {
+    pub(crate) fn keep_gradient(&mut self, var: &Var) {
         self.keep.extend(var.id);
     }
 
@@ -131,7 +131,7 @@ impl Tape {
     }
 
     /// As [`Tape::backward`], from several values at once.
-    pub fn backward_from(&mut self, seeds: impl IntoIterator<Item = (Var, Tensor)>) -> Result<()> {
+    pub(crate) fn backward_from(&mut self, seeds: impl IntoIterator<Item = (Var, Tensor)>) -> Result<()> {
         self.backward_while(seeds, || Ok(()))
     }
 
@@ -140,7 +140,7 @@ impl Tape {
     ///
     /// # Errors
     /// Those of the operations' gradient rules, and of `check`.
-    pub fn backward_while(
+    pub(crate) fn backward_while(
         &mut self,
         seeds: impl IntoIterator<Item = (Var, Tensor)>,
         check: impl Fn() -> Result<()>,
@@ -163,7 +163,7 @@ impl Tape {
     ///
     /// # Errors
     /// Those of the operations' gradient rules, and of `done`.
-    pub fn backward_to(
+    pub(crate) fn backward_to(
         &mut self,
         from: &Var,
         seed: Tensor,

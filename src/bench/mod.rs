@@ -1,7 +1,7 @@
 //! How fast is this device? Every device does the same work, so that the results of different
 //! machines can be compared.
 //!
-//! [`run()`] first checks the golden cases, then times each of the `workloads`: a warm-up, then
+//! `run` first checks the golden cases, then times each of the `workloads`: a warm-up, then
 //! runs until its time budget is spent, with inputs that rotate through more memory than the
 //! caches. A [`BenchReport`] is its JSON file, [`compare`] compares several.
 
@@ -34,12 +34,12 @@ pub struct Options {
 
 impl Options {
     /// A few minutes: for numbers to publish.
-    pub fn full() -> Self {
+    pub(crate) fn full() -> Self {
         Self { budget: Duration::from_millis(1500), longest: Duration::from_secs(6), runs: 7 }
     }
 
     /// Under a minute, on a software driver too: for a first look.
-    pub fn quick() -> Self {
+    pub(crate) fn quick() -> Self {
         Self { budget: Duration::from_millis(150), longest: Duration::from_millis(700), runs: 3 }
     }
 }
@@ -54,7 +54,7 @@ const MAX_RUNS: usize = 200;
 ///
 /// # Errors
 /// [`Error::Device`] naming the golden case that fails; otherwise those of the operations.
-pub fn run(device: &Device, options: &Options, watch: &mut dyn FnMut(&Row)) -> Result<BenchReport> {
+pub(crate) fn run(device: &Device, options: &Options, watch: &mut dyn FnMut(&Row)) -> Result<BenchReport> {
     let cases = check::built_in();
     for case in &cases {
         let verdicts = check::run(case, device)?;

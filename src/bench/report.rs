@@ -115,7 +115,7 @@ pub struct Seconds {
 
 impl Seconds {
     /// Of at least one run; of none, infinite.
-    pub fn of(mut seconds: Vec<f64>) -> Self {
+    pub(crate) fn of(mut seconds: Vec<f64>) -> Self {
         seconds.sort_by(f64::total_cmp);
         let at = |i: usize| seconds.get(i).copied().unwrap_or(f64::INFINITY);
         Self {
@@ -133,12 +133,12 @@ impl Row {
     }
 
     /// Units a second by the median; 0 if it was skipped.
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.seconds.map_or(0.0, |seconds| self.amount / seconds.median)
     }
 
     /// [`Row::rate`] with its unit.
-    pub fn rate_text(&self) -> String {
+    pub(crate) fn rate_text(&self) -> String {
         let (rate, unit) = match self.unit {
             Unit::Bytes => (self.rate() / 1e9, "GB/s"),
             Unit::Flops => (self.rate() / 1e9, "GFLOP/s"),
@@ -199,7 +199,7 @@ impl BenchReport {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::file(path, e.to_string()))?;
         write_atomic(path, |out| writeln!(out, "{text}").map_err(|e| Error::io(path, e)))
     }

@@ -117,7 +117,7 @@ impl BridgeEvaluation {
     }
 
     /// A row for each site.
-    pub fn table(&self) -> Table {
+    pub(crate) fn table(&self) -> Table {
         let first = self.sites.first();
         let numbers = |numbers: Option<&Numbers>, end: &str| -> Vec<Column> {
             let names = numbers.into_iter().flat_map(BTreeMap::keys);

@@ -57,7 +57,7 @@ impl BridgeFile {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn new(settings: &BridgeConfig, dense_hash: &str, sparse: &Model) -> Result<Self> {
+    pub(crate) fn new(settings: &BridgeConfig, dense_hash: &str, sparse: &Model) -> Result<Self> {
         Ok(Self {
             version: Self::VERSION,
             dense: ModelName { path: settings.dense.clone(), hash: dense_hash.into() },

@@ -67,7 +67,7 @@ impl Bridges {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn hash(&self) -> Result<String> {
+    pub(crate) fn hash(&self) -> Result<String> {
         hash_of(self.list.iter().map(|map| Ok((map.name.as_str(), map.value.shape(), map.value.read()?))))
     }
 
@@ -113,7 +113,7 @@ impl Bridges {
     }
 
     /// How many sites they have.
-    pub fn sites(&self) -> usize {
+    pub(crate) fn sites(&self) -> usize {
         self.list.len() / 4
     }
 
@@ -121,7 +121,7 @@ impl Bridges {
     ///
     /// # Errors
     /// [`Error::Shape`] if there is no such site.
-    pub fn decoder(&self, site: usize) -> Result<&Tensor> {
+    pub(crate) fn decoder(&self, site: usize) -> Result<&Tensor> {
         match self.list.get(4 * site + 2) {
             Some(map) => Ok(&map.value),
             None => Err(Error::shape("bridges", format!("no site {site} among {}", self.sites()))),

@@ -120,7 +120,7 @@ pub struct Scale {
 
 impl Scale {
     /// What decoders are multiplied by.
-    pub fn ratio(&self, ratio: Ratio) -> f64 {
+    pub(crate) fn ratio(&self, ratio: Ratio) -> f64 {
         match ratio {
             Ratio::DenseOverSparse => self.dense / self.sparse,
             Ratio::SparseOverDense => self.sparse / self.dense,
@@ -155,7 +155,7 @@ impl Change {
     }
 
     /// The same amounts, but each through another channel of the same sublayer.
-    pub fn through(&self, other: impl Fn(Channel) -> usize) -> Self {
+    pub(crate) fn through(&self, other: impl Fn(Channel) -> usize) -> Self {
         let mut all = Self::default();
         for (&channel, amounts) in &self.amounts {
             all.merge(Self::new(Channel { index: other(channel), ..channel }, amounts.clone()));
@@ -253,7 +253,7 @@ impl<'a> Steering<'a> {
 
     /// The same, watched by `observer`, which may stop it between two prompts.
     #[must_use]
-    pub fn observed(self, observer: Observer<'a>) -> Self {
+    pub(crate) fn observed(self, observer: Observer<'a>) -> Self {
         Self { observer, ..self }
     }
 
@@ -267,7 +267,7 @@ impl<'a> Steering<'a> {
     }
 
     /// The sparse model.
-    pub fn sparse(&self) -> &Model {
+    pub(crate) fn sparse(&self) -> &Model {
         self.sparse
     }
 
@@ -275,7 +275,7 @@ impl<'a> Steering<'a> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn sparse_hash(&self) -> Result<&str> {
+    pub(crate) fn sparse_hash(&self) -> Result<&str> {
         match self.hash.get() {
             Some(hash) => Ok(hash),
             None => {

@@ -88,7 +88,7 @@ impl BridgeTrainer {
     ///
     /// # Errors
     /// [`Error::Mismatch`] if they have not equally many layers and tokens, [`Error::Config`] if the dense one reads less.
-    pub fn fits(dense: &ModelConfig, sparse: &ModelConfig) -> Result<()> {
+    pub(crate) fn fits(dense: &ModelConfig, sparse: &ModelConfig) -> Result<()> {
         shapes(dense, sparse)?;
         match sparse.block_size > dense.block_size {
             true => Err(Error::config(

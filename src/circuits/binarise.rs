@@ -197,7 +197,7 @@ impl CircuitSearch<'_> {
     /// # Errors
     /// [`Error::Mismatch`] if the circuit is not a part of the model, or its pairs differ from
     /// those that it was found with; those of the forward pass.
-    pub fn binarise(&self, circuit: &Circuit, task: Option<Task>) -> Result<Binary> {
+    pub(crate) fn binarise(&self, circuit: &Circuit, task: Option<Task>) -> Result<Binary> {
         let hash = self.model.hash()?;
         circuit.check_model(&hash)?;
         let (keep, settings) = (circuit.keep(&self.nodes.layout)?, circuit.search_settings()?);

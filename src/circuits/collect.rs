@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub const RESERVOIR: usize = 1 << 16;
 /// Pairs of prompts whose differences are measured, at most: the activations of their
 /// counterfactual prompts are held in memory.
-pub const PAIRS: usize = 256;
+pub(crate) const PAIRS: usize = 256;
 /// Sequences that run at once.
 const BATCH: usize = 8;
 

@@ -328,7 +328,7 @@ impl Circuit {
     }
 
     /// What is wrong with it, if anything is.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         check(self)
     }
 }

@@ -59,7 +59,7 @@ impl Nodes {
     ///
     /// # Errors
     /// Those of the device, and [`Error::Stopped`].
-    pub fn learn(&self, tape: &mut Tape, tau: &[f32], temperature: f32) -> Result<Gates<'_>> {
+    pub(crate) fn learn(&self, tape: &mut Tape, tau: &[f32], temperature: f32) -> Result<Gates<'_>> {
         self.check_stop()?;
         let mut gates = Vec::with_capacity(self.tensors.len());
         let tau: Vec<f32> =
@@ -108,7 +108,7 @@ impl Gates<'_> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn gradient(&self, tape: &mut Tape) -> Result<Vec<f32>> {
+    pub(crate) fn gradient(&self, tape: &mut Tape) -> Result<Vec<f32>> {
         let mut gradient = vec![0.0; self.nodes.layout.len()];
         for (block, tau) in self.nodes.layout.blocks().iter().zip(&self.gates) {
             if let Some(part) = tau.as_ref().and_then(|tau| tape.take_gradient(tau)) {

@@ -53,11 +53,6 @@ impl<'a> Probe<'a> {
         Ok(Self { model, weights: Weights::constant(model, &[]), nodes, keep, means })
     }
 
-    /// The model.
-    pub fn model(&self) -> &Model {
-        self.model
-    }
-
     /// Runs a prompt. `edits` hold in the whole model and, over the gates, in the circuit and its
     /// complement. `=mean` is the mean of a node; there is nothing to `=patch` from.
     ///

@@ -29,7 +29,7 @@ impl Circuit {
     ///
     /// # Errors
     /// [`Error::Mismatch`] if they are not those of pruning.
-    pub fn search_settings(&self) -> Result<SearchSettings> {
+    pub(crate) fn search_settings(&self) -> Result<SearchSettings> {
         let settings: SearchSettings = serde_json::from_value(self.settings.clone())
             .map_err(|e| Error::Mismatch(format!("the circuit's settings are not those of pruning: {e}")))?;
         settings.validate()?;
@@ -51,7 +51,7 @@ impl Circuit {
     ///
     /// # Errors
     /// Those of [`Circuit::pairs`].
-    pub fn pairs_by_split(
+    pub(crate) fn pairs_by_split(
         &self,
         task: Option<Task>,
         tokenizer: &Tokenizer,
@@ -69,7 +69,7 @@ impl Circuit {
     ///
     /// # Errors
     /// Those of [`Circuit::pairs`].
-    pub fn resolve_task(&self, task: Option<Task>, tokenizer: &Tokenizer) -> Result<Task> {
+    pub(crate) fn resolve_task(&self, task: Option<Task>, tokenizer: &Tokenizer) -> Result<Task> {
         let given = task.is_some();
         let task = task.map_or_else(|| tasks::find(&self.task.name), Ok)?;
         // Files of earlier versions have no hash, and their version says nothing of a task that was

@@ -33,7 +33,7 @@ pub struct SearchPlan {
     pub ranking: Ranking,
     /// Whether nodes are removed without which the loss stays at the target.
     pub clean_up: bool,
-    /// Random settings to try around the given ones ([`tune`]).
+    /// Random settings to try around the given ones (`tune`).
     pub trials: u64,
 }
 
@@ -48,7 +48,7 @@ impl SearchPlan {
     ///
     /// # Errors
     /// Returns [`Error::Request`] or [`Error::Config`].
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         if self.trials > 0 && self.ranking == Ranking::Attribution {
             let message = "random settings (--tune) are those of learned gates, which --ranking attribution does not \
                            have: leave one of them out";
@@ -91,14 +91,14 @@ pub struct CircuitSearch<'a> {
 const POOL: usize = 128;
 
 /// Called after every step of pruning, from any thread.
-pub type OnStep<'a> = dyn Fn(PruningStep) + Sync + 'a;
+pub(crate) type OnStep<'a> = dyn Fn(PruningStep) + Sync + 'a;
 
 impl CircuitSearch<'_> {
     /// Searches for the circuit of a task.
     ///
     /// # Errors
     /// Those of [`CircuitSearch::rank`], [`CircuitSearch::choose`] and [`tune`].
-    pub fn run(&self, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
+    pub(crate) fn run(&self, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
         let task = &task.clone().for_tokenizer(self.tokenizer)?;
         if plan.trials > 0 {
             return tune(self, task, plan, on_step);
@@ -250,7 +250,7 @@ impl CircuitSearch<'_> {
     ///
     /// # Errors
     /// Those of the forward pass.
-    pub fn losses(&self, task_batch: &TaskBatch, keep: &[bool], calibration: Calibration) -> Result<LossSet> {
+    pub(crate) fn losses(&self, task_batch: &TaskBatch, keep: &[bool], calibration: Calibration) -> Result<LossSet> {
         let weights = self.weights();
         let scorer = self.scorer(&weights, task_batch);
         let complement: Vec<bool> = keep.iter().map(|kept| !kept).collect();

@@ -68,7 +68,7 @@ pub struct NodeStatistics {
     #[serde(rename = "negative")]
     pub counterfactual: Activations,
     /// The activations in each clean prompt minus those in its counterfactual one, for the first
-    /// [`PAIRS`](super::collect::PAIRS) pairs. Prompts of different lengths are aligned at their
+    /// `PAIRS` pairs. Prompts of different lengths are aligned at their
     /// ends. The snippets have the clean prompt's tokens. Nothing if there are no pairs, and in
     /// files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,7 +144,7 @@ impl Statistics {
     /// Runs the whole model over the three sets of sequences (corpus, clean prompts, counterfactual
     /// prompts), twice, and twice more over the prompts for their differences, eight sequences at a
     /// time. Memory is bounded: of each node, its values in
-    /// [`collect::PAIRS`](super::collect::PAIRS) counterfactual prompts, and up to
+    /// `collect::PAIRS` counterfactual prompts, and up to
     /// [`collect::RESERVOIR`](super::collect::RESERVOIR) values of a set; quantiles of larger sets
     /// come from that many, drawn by `seed`.
     ///

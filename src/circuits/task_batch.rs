@@ -69,12 +69,12 @@ impl TaskBatch {
     }
 
     /// The number of pairs.
-    pub fn pairs(&self) -> usize {
+    pub(crate) fn pairs(&self) -> usize {
         self.pairs
     }
 
     /// The lengths of the prompts, the clean ones first; sequences are padded to the longest.
-    pub fn lengths(&self) -> &[usize] {
+    pub(crate) fn lengths(&self) -> &[usize] {
         &self.lengths
     }
 
@@ -83,7 +83,7 @@ impl TaskBatch {
     ///
     /// # Errors
     /// Those of the forward pass and of the hooks.
-    pub fn logit_diffs_on_tape(
+    pub(crate) fn logit_diffs_on_tape(
         &self,
         model: &Model,
         weights: &Weights,
@@ -98,7 +98,7 @@ impl TaskBatch {
     ///
     /// # Errors
     /// [`Error::NonFiniteSite`]; those of the forward pass and of the hooks.
-    pub fn check_finite(
+    pub(crate) fn check_finite(
         &self,
         (what, values): (&str, &[f32]),
         model: &Model,
@@ -234,7 +234,7 @@ impl LogitDiffs {
     }
 
     /// The share of prompts whose correct answer is the more probable one.
-    pub fn accuracy(&self, calibration: Calibration) -> f64 {
+    pub(crate) fn accuracy(&self, calibration: Calibration) -> f64 {
         let count = self.len().max(1);
         self.calibrated(calibration).filter(|z| *z > 0.0).count() as f64 / count as f64
     }

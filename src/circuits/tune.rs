@@ -23,7 +23,7 @@ use crate::{Error, Result};
 /// # Errors
 /// Returns [`Error::UnreachableTarget`] if no trial succeeds, [`Error::Request`] for another
 /// ranking than by learned gates; those of [`CircuitSearch::run`].
-pub fn tune(search: &CircuitSearch, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
+pub(crate) fn tune(search: &CircuitSearch, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
     plan.validate()?;
     let count = usize::try_from(plan.trials.saturating_add(1)).unwrap_or(usize::MAX);
     let device = &search.model.device;

@@ -25,7 +25,7 @@ pub(super) struct Shared {
 }
 
 /// Free vectors, by capacity.
-pub struct Pool<T> {
+pub(crate) struct Pool<T> {
     free: Mutex<BTreeMap<usize, Vec<Vec<T>>>>,
 }
 
@@ -60,12 +60,12 @@ where
 
 impl Cpu {
     /// The CPU device. Threads are rayon's (one a core; `RAYON_NUM_THREADS` changes it).
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { shared: Arc::default() }
     }
 
     /// One line of text.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("CPU, {} threads", rayon::current_num_threads())
     }
 
@@ -156,7 +156,7 @@ pub fn on_worker<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 /// Runs `f` compiled for the widest vectors this processor has. `f` and what it calls must be
 /// `#[inline(always)]` to profit.
 #[inline]
-pub fn simd<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
@@ -190,7 +190,7 @@ pub(crate) use vectorised;
 /// each), vectorised.
 ///
 /// Blocks depend on the shape alone, so that results never depend on the number of threads.
-pub fn for_row_blocks<T: Element>(
+pub(crate) fn for_row_blocks<T: Element>(
     out: &mut [T],
     width: usize,
     rows_per_block: usize,
@@ -209,7 +209,7 @@ pub fn for_row_blocks<T: Element>(
 }
 
 /// How many rows of `width` entries make a block that is large enough for a thread.
-pub fn rows_per_block(width: usize) -> usize {
+pub(crate) fn rows_per_block(width: usize) -> usize {
     (16 * 1024 / width.max(1)).max(1)
 }
 

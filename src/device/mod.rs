@@ -80,7 +80,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::open`].
-    pub fn open_nth(name: &str, nth: usize) -> Result<Self> {
+    pub(crate) fn open_nth(name: &str, nth: usize) -> Result<Self> {
         let name = name.trim();
         match name.split_once(':') {
             None if name == "cpu" => Ok(Self::cpu()),
@@ -140,7 +140,7 @@ impl Device {
     }
 
     /// The largest tensor in bytes that the device can bind at once, if it has such a limit.
-    pub fn largest_tensor(&self) -> Option<u64> {
+    pub(crate) fn largest_tensor(&self) -> Option<u64> {
         match self {
             Self::Gpu(gpu) => Some(gpu.largest_binding()),
             Self::Cpu(_) | Self::Meta(_) => None,
@@ -153,18 +153,18 @@ impl Device {
     /// # Errors
     /// [`Error::Limit`] if the device cannot bind a tensor that large, [`Error::Memory`] if it has
     /// not enough memory; both name the tensor by `name`.
-    pub fn empty<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Tensor<T>> {
+    pub(crate) fn empty<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Tensor<T>> {
         Tensor::empty(self, name, shape)
     }
 
-    /// A tensor of zeros. Errors as [`Device::empty`].
+    /// A tensor of zeros. Errors as `Device::empty`.
     pub fn zeros<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Tensor<T>> {
         let mut tensor = self.empty(name, shape)?;
         tensor.clear()?;
         Ok(tensor)
     }
 
-    /// Copies `data`, row-major, into a new tensor of `shape`. Errors as [`Device::empty`], and
+    /// Copies `data`, row-major, into a new tensor of `shape`. Errors as `Device::empty`, and
     /// [`Error::Shape`] if the lengths disagree.
     pub fn upload<T: Element>(&self, name: &str, shape: &[usize], data: &[T]) -> Result<Tensor<T>> {
         let mut tensor = self.empty(name, shape)?;
@@ -209,7 +209,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
-    pub fn poison_free_memory(&self) -> Result<()> {
+    pub(crate) fn poison_free_memory(&self) -> Result<()> {
         match self {
             Self::Cpu(cpu) => cpu.poison_free_memory(),
             Self::Gpu(gpu) => gpu.poison_free_memory(),

@@ -128,7 +128,7 @@ impl<T: Element> Tensor<T> {
     ///
     /// # Errors
     /// [`Error::Device`] on a GPU tensor.
-    pub fn as_slice(&self) -> Result<&[T]> {
+    pub(crate) fn as_slice(&self) -> Result<&[T]> {
         match &self.data {
             Storage::Cpu(buffer) => Ok(&buffer.data),
             _ => Err(wrong_device("CPU")),
@@ -139,7 +139,7 @@ impl<T: Element> Tensor<T> {
     ///
     /// # Errors
     /// [`Error::Device`] on a GPU tensor, and if the tensor has clones.
-    pub fn as_mut_slice(&mut self) -> Result<&mut [T]> {
+    pub(crate) fn as_mut_slice(&mut self) -> Result<&mut [T]> {
         match &mut self.data {
             Storage::Cpu(buffer) => Arc::get_mut(buffer).map(|buffer| &mut buffer.data[..]).ok_or_else(shared),
             _ => Err(wrong_device("CPU")),
@@ -147,7 +147,7 @@ impl<T: Element> Tensor<T> {
     }
 
     /// Whether no clone shares the storage.
-    pub fn is_unique(&self) -> bool {
+    pub(crate) fn is_unique(&self) -> bool {
         match &self.data {
             Storage::Cpu(buffer) => Arc::strong_count(buffer) == 1,
             Storage::Gpu(buffer) => Arc::strong_count(buffer) == 1,
@@ -238,7 +238,7 @@ impl<T: Element> Tensor<T> {
     /// A new tensor with the same entries in storage that it does not share.
     ///
     /// # Errors
-    /// As [`Device::empty`].
+    /// As `Device::empty`.
     pub fn duplicate(&self, name: &str) -> Result<Self> {
         let mut copy = self.device.empty(name, &self.shape)?;
         copy.copy_from(self)?;
@@ -246,7 +246,7 @@ impl<T: Element> Tensor<T> {
     }
 
     /// The GPU this tensor lives on, if it does.
-    pub fn gpu(&self) -> Option<&Gpu> {
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
         match &self.device {
             Device::Gpu(gpu) => Some(gpu),
             _ => None,

@@ -20,7 +20,7 @@ pub enum FloatType {
 
 impl FloatType {
     /// The size of one number in bytes.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Self::F16 | Self::BF16 => 2,
             Self::F32 => 4,
@@ -35,7 +35,7 @@ impl FloatType {
     }
 
     /// The name in safetensors files.
-    pub fn safetensors_name(self) -> &'static str {
+    pub(crate) fn safetensors_name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
             Self::F16 => "F16",

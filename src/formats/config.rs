@@ -9,7 +9,7 @@ use crate::model::{ModelConfig, parse_config};
 use crate::{Error, Result};
 
 /// What `model_type` says in the `config.json` of such a model.
-pub const MODEL_TYPE: &str = "circuitgpt";
+pub(crate) const MODEL_TYPE: &str = "circuitgpt";
 
 /// Fields that Hugging Face's libraries write into every `config.json`, or repeat there under their own names.
 const BOILERPLATE: [&str; 38] = [

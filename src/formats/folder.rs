@@ -50,7 +50,7 @@ impl ModelFiles {
     /// Hugging Face Hub, `owner/name` or `owner/name@revision`, which is downloaded unless it is in the cache already.
     ///
     /// # Errors
-    /// Those of [`ModelFiles::open`] and [`Hub::fetch`]; [`Error::File`] if `spec` is none of these things.
+    /// Those of [`ModelFiles::open`] and `Hub::fetch`; [`Error::File`] if `spec` is none of these things.
     pub fn find(spec: impl AsRef<Path>, options: &FindOptions) -> Result<Self> {
         let path = spec.as_ref();
         // A link whose target is missing is still a path; opening it says what is wrong.

@@ -101,7 +101,7 @@ impl Hub {
     /// # Errors
     /// [`Error::Hub`] saying what to do, if the Hub cannot be reached or falls silent, if it has no such model, if the model is
     /// not in the cache though it would have to be, or if this program cannot download; [`Error::Io`] if the cache cannot be written.
-    pub fn fetch(&self, id: &HubId, offline: bool, progress: bool) -> Result<PathBuf> {
+    pub(crate) fn fetch(&self, id: &HubId, offline: bool, progress: bool) -> Result<PathBuf> {
         let cached = self.cached(id);
         let usable = cached.as_deref().filter(|folder| missing(folder).is_none());
         if let Some(folder) = usable

@@ -85,7 +85,7 @@ impl Pretrained {
     }
 
     /// A token's text, as files hold it; without a tokenizer its id, such as `<512>`.
-    pub fn token_text(&self, id: u32) -> String {
+    pub(crate) fn token_text(&self, id: u32) -> String {
         self.tokenizer.as_ref().map_or_else(|| notation::unknown(id), |tokenizer| tokenizer.token_text(id))
     }
 

@@ -35,7 +35,7 @@ impl Batch {
     ///
     /// # Errors
     /// [`Error::Shape`] without prompts, or for a prompt that is empty, too long for the model, or not in its vocabulary.
-    pub fn of_prompts<P: AsRef<[u32]>>(device: &Device, config: &ModelConfig, prompts: &[P]) -> Result<Self> {
+    pub(crate) fn of_prompts<P: AsRef<[u32]>>(device: &Device, config: &ModelConfig, prompts: &[P]) -> Result<Self> {
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.as_ref().len()).collect();
         if lengths.contains(&0) {
             return Err(Error::shape("batch", "an empty prompt"));
@@ -102,7 +102,7 @@ impl Batch {
     }
 
     /// The length of each sequence without its padding.
-    pub fn lengths(&self) -> &[usize] {
+    pub(crate) fn lengths(&self) -> &[usize] {
         &self.lengths
     }
 }
@@ -118,7 +118,7 @@ impl QueryPositions {
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not one a sequence, or one is outside of it.
-    pub fn new(device: &Device, batch: &Batch, at: &[usize]) -> Result<Self> {
+    pub(crate) fn new(device: &Device, batch: &Batch, at: &[usize]) -> Result<Self> {
         let (sequences, length) = batch.shape();
         if at.len() != sequences || at.iter().any(|&at| at >= length) {
             let message = format!("{} positions in {sequences} sequences of {length}", at.len());
@@ -137,7 +137,7 @@ impl QueryPositions {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn last(device: &Device, batch: &Batch) -> Result<Self> {
+    pub(crate) fn last(device: &Device, batch: &Batch) -> Result<Self> {
         let last: Vec<usize> = batch.lengths.iter().map(|length| length - 1).collect();
         Self::new(device, batch, &last)
     }

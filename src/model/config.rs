@@ -35,7 +35,7 @@ pub struct TopkSites(pub String);
 
 impl TopkSites {
     /// The names listed.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.split(',').map(str::trim).filter(|name| !name.is_empty())
     }
 
@@ -276,7 +276,7 @@ impl ModelConfig {
 
     /// The same configuration with every field that only published training programs honour at its default.
     #[must_use]
-    pub fn without_unused(&self) -> Self {
+    pub(crate) fn without_unused(&self) -> Self {
         let default = Self::default();
         Self {
             sinusoidal_cat_pos_emb: default.sinusoidal_cat_pos_emb,
@@ -295,7 +295,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// [`Error::Config`].
-    pub fn check_trainable(&self) -> Result<()> {
+    pub(crate) fn check_trainable(&self) -> Result<()> {
         let unused = [
             ("dropout", self.dropout != 0.0, "dropout", "0"),
             ("sinusoidal_cat_pos_emb", self.sinusoidal_cat_pos_emb, "sinusoidal positions", "false"),

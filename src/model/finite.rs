@@ -25,7 +25,7 @@ pub struct NotFinite {
 
 impl NotFinite {
     /// Those among `data`, which has that shape; nothing if all are finite.
-    pub fn find(name: &str, shape: &[usize], data: &[f32]) -> Option<Self> {
+    pub(crate) fn find(name: &str, shape: &[usize], data: &[f32]) -> Option<Self> {
         let (first, value) = first_not_finite(data)?;
         let count = data[first..].iter().filter(|v| !v.is_finite()).count();
         Some(Self { name: name.into(), count, index: index_of(first, shape), value })
@@ -84,7 +84,7 @@ impl Parameters {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn not_finite(&self) -> Result<Vec<NotFinite>> {
+    pub(crate) fn not_finite(&self) -> Result<Vec<NotFinite>> {
         let mut found = Vec::new();
         for p in self.iter() {
             found.extend(NotFinite::find(&p.name, &p.shape, &p.read()?.data));
@@ -111,7 +111,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::NonFiniteSite`], and those of the forward pass.
-    pub fn check_finite(
+    pub(crate) fn check_finite(
         &self,
         what: impl Display,
         values: &[f32],

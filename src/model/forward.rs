@@ -66,7 +66,7 @@ impl Model {
     ///
     /// # Errors
     /// Those of the operations and of `hooks`.
-    pub fn forward_at(
+    pub(crate) fn forward_at(
         &self,
         tape: &mut Tape,
         weights: &Weights,
@@ -143,7 +143,7 @@ impl<'a> Pass<'a> {
     /// Lets the pass end with [`Error::NonFiniteSite`] at the first site that is not finite, if `checked`; every site is then read back.
     /// So does every pass of a model that was loaded with weights which are not finite.
     #[must_use]
-    pub fn checked(mut self, checked: bool) -> Self {
+    pub(crate) fn checked(mut self, checked: bool) -> Self {
         self.checked |= checked;
         self
     }
@@ -227,14 +227,14 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// Those of the operation.
-    pub fn cross_entropy(&mut self, logits: &Var) -> Result<(Var, Tensor)> {
+    pub(crate) fn cross_entropy(&mut self, logits: &Var) -> Result<(Var, Tensor)> {
         self.tape.cross_entropy(logits, &self.batch.targets, self.batch.predictions())
     }
 
     /// The whole pass: logits `(B, T, V)`.
     ///
     /// # Errors
-    /// Those of the operations and of the hooks; [`Error::NonFiniteSite`] if the pass is [checked](Pass::checked).
+    /// Those of the operations and of the hooks; [`Error::NonFiniteSite`] if the pass is checked.
     pub fn logits(&mut self) -> Result<Var> {
         let x = self.stream()?;
         self.unembed(x)

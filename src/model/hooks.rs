@@ -22,7 +22,7 @@ pub enum LinearLayer {
 
 impl LinearLayer {
     /// The published name within a layer, such as `mlp.c_fc`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::AttnIn => "attn.c_attn",
             Self::AttnOut => "attn.c_proj",

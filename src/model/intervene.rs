@@ -125,7 +125,7 @@ impl FromStr for Edit {
 
 impl EditSites {
     /// The kind of layer site, if they are such sites.
-    pub fn kind(self) -> Option<SiteKind> {
+    pub(crate) fn kind(self) -> Option<SiteKind> {
         match self {
             Self::One(site) => site.kind(),
             Self::EveryLayer(kind) => Some(kind),

@@ -334,7 +334,7 @@ impl Parameters {
     }
 
     /// Parameters from a state dict, read one after the other; those that [`check_weights`] lets be absent are zeros. Numbers that are
-    /// not finite are logged as warnings, and every forward pass is then [checked](super::Pass::checked).
+    /// not finite are logged as warnings, and every forward pass is then checked.
     ///
     /// # Errors
     /// Those of [`check_weights`] and [`check_tied`], before any number is read; then those of the source and the device.

@@ -70,12 +70,12 @@ impl SiteKind {
     }
 
     /// The name within a layer, such as `mlp.post_act`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         TABLE[self as usize].1
     }
 
     /// The name in `afrac_loctypes`, such as `mlp_neuron`, if AbsTopK can apply there.
-    pub fn topk_name(self) -> Option<&'static str> {
+    pub(crate) fn topk_name(self) -> Option<&'static str> {
         TABLE[self as usize].2
     }
 
@@ -85,7 +85,7 @@ impl SiteKind {
     }
 
     /// Channels of such a site.
-    pub fn width(self, config: &ModelConfig) -> usize {
+    pub(crate) fn width(self, config: &ModelConfig) -> usize {
         match self {
             Self::AttnIn | Self::MlpIn => config.input_width(),
             Self::AttnQ | Self::AttnK | Self::AttnV | Self::AttnY => config.attention_width(),
@@ -95,7 +95,7 @@ impl SiteKind {
     }
 
     /// Whether its channels belong to heads.
-    pub fn has_heads(self) -> bool {
+    pub(crate) fn has_heads(self) -> bool {
         matches!(self, Self::AttnQ | Self::AttnK | Self::AttnV | Self::AttnY)
     }
 }

@@ -28,7 +28,7 @@ params! {
 pub(super) const SHADER: Shader = Shader::new("attention", include_str!("../../shaders/attention.wgsl"));
 
 /// The widest head that the GPU kernels take: what an invocation holds of its query or key.
-pub const GPU_WIDTH_LIMIT: usize = 128;
+pub(crate) const GPU_WIDTH_LIMIT: usize = 128;
 
 /// Queries (or keys) of one workgroup.
 const BLOCK: usize = 64;
@@ -59,7 +59,7 @@ pub struct Gradients {
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit, and on a GPU for heads wider than
-/// [`GPU_WIDTH_LIMIT`].
+/// `GPU_WIDTH_LIMIT`.
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usize) -> Result<Forward> {
     let heads = check(q, k, v, sink, n_head)?;
     let device = q.device();
@@ -215,7 +215,7 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usiz
 impl Tape {
     /// Causal attention of `n_head` heads; `q`, `k`, `v`: `(B, T, H·dh)`, `sink`: `(H)`. Saves its
     /// inputs, its output and one number for each query of each head.
-    pub fn attention(&mut self, q: &Var, k: &Var, v: &Var, sink: Option<&Var>, n_head: usize) -> Result<Var> {
+    pub(crate) fn attention(&mut self, q: &Var, k: &Var, v: &Var, sink: Option<&Var>, n_head: usize) -> Result<Var> {
         let forward = forward(q.value(), k.value(), v.value(), sink.map(Var::value), n_head)?;
         let (qv, kv, vv) = (q.value().clone(), k.value().clone(), v.value().clone());
         let sv = sink.map(|s| s.value().clone());

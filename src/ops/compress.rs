@@ -139,7 +139,7 @@ pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
 /// Compresses the matrix `data: (out, in)` in host memory and puts only its nonzeros on `device`.
 ///
 /// # Errors
-/// [`Error::Shape`] if `data` has not `out · in` entries; otherwise as [`Device::empty`].
+/// [`Error::Shape`] if `data` has not `out · in` entries; otherwise as `Device::empty`.
 pub fn from_host(device: &Device, (outputs, inputs): (usize, usize), data: &[f32]) -> Result<SparseMatrix> {
     if data.len() != outputs * inputs || data.len() > u32::MAX as usize {
         return Err(Error::shape("compress", format!("{} numbers as a matrix ({outputs}, {inputs})", data.len())));
@@ -158,11 +158,6 @@ pub fn from_host(device: &Device, (outputs, inputs): (usize, usize), data: &[f32
 }
 
 impl SparseMatrix {
-    /// The capacity as a share of all `out · in` entries: the density if the capacity was exact.
-    pub fn density(&self) -> f64 {
-        self.csr.values.len() as f64 / (self.shape.0 * self.shape.1).max(1) as f64
-    }
-
     /// Bytes of both orders together.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = |n: &Nonzeros| 4 * (n.offsets.len() + n.indices.len() + n.values.len()) as u64;
@@ -177,7 +172,7 @@ impl SparseMatrix {
     /// The dense matrix `(out, in)`.
     ///
     /// # Errors
-    /// As [`Device::empty`].
+    /// As `Device::empty`.
     pub fn to_dense(&self) -> Result<Tensor> {
         let (outputs, inputs) = self.shape;
         let Nonzeros { offsets, indices, values } = &self.csr;

@@ -31,7 +31,7 @@ impl Index {
     /// Uploads `ids`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if an id is not below `vocab`; otherwise as [`Device::empty`].
+    /// [`Error::Shape`] if an id is not below `vocab`; otherwise as `Device::empty`.
     pub fn new(device: &Device, ids: &[u32], vocab: usize) -> Result<Self> {
         let mut offsets = vec![0u32; vocab + 1];
         for (position, &id) in ids.iter().enumerate() {
@@ -164,7 +164,7 @@ fn sum_positions(row: &mut [f32], positions: &[u32], dout: &[f32]) {
 
 impl Tape {
     /// Rows of `table: (V, C)` at the indexed ids: `(n, C)`. Saves the index.
-    pub fn embedding(&mut self, table: &Var, index: &Rc<Index>) -> Result<Var> {
+    pub(crate) fn embedding(&mut self, table: &Var, index: &Rc<Index>) -> Result<Var> {
         let out = forward(table.value(), index)?;
         let index = index.clone();
         self.record_one(&[table], out, move |dout, _| Ok(vec![Some(backward(&dout, &index)?)]))

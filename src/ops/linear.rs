@@ -412,7 +412,7 @@ pub(super) fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
 
 /// How a linear layer holds its matrix `(out, in)`.
 #[derive(Clone)]
-pub enum Weight {
+pub(crate) enum Weight {
     /// Dense.
     Dense(Var),
     /// As its nonzeros, which the forward pass and the gradient of the input use. The gradient of
@@ -428,7 +428,7 @@ pub enum Weight {
 impl Tape {
     /// `x Wᵀ + b`, with `x: (.., in)`, `W: (out, in)`, `b: (out)`. Saves `x` if the matrix is
     /// trained.
-    pub fn linear(&mut self, x: &Var, weight: &Weight, bias: Option<&Var>) -> Result<Var> {
+    pub(crate) fn linear(&mut self, x: &Var, weight: &Weight, bias: Option<&Var>) -> Result<Var> {
         let b = bias.map(Var::value);
         let (out, dense) = match weight {
             Weight::Dense(dense) => (forward(x.value(), dense.value(), b)?, Some(dense)),

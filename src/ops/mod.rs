@@ -6,7 +6,7 @@
 //! in a fixed order, so that the same inputs on the same device give the same bits.
 //!
 //! Every function returns [`Error::Shape`] if shapes do not fit together, and otherwise the errors of
-//! [`crate::device::Device::empty`] and of the device; those documented are further ones.
+//! `device::Device::empty` and of the device; those documented are further ones.
 //!
 //! Shapes are written as in `x: (N, C)`; "rows" are all dimensions but the last taken together.
 

@@ -2,7 +2,7 @@
 //! `|x_r − t_r|² / |t_r − mean(t)|²`, with the mean of the target taken over all rows.
 //!
 //! x, t: (.., C). A row whose target lies at the mean has no scale to measure its error by, and
-//! counts nothing: one whose squared distance is not above [`LEAST`] times the mean of `|t_r|²`.
+//! counts nothing: one whose squared distance is not above `LEAST` times the mean of `|t_r|²`.
 //!
 //! Gradient: `dx_r = 2 (x_r − t_r) w_r dloss` with `w_r = 1 / (rows · |t_r − mean(t)|²)`. The scale
 //! `w_r` is a constant, so that a target that learns, too, has the gradient `−dx_r`: that of the
@@ -23,7 +23,7 @@ pub(super) const SHADER: Shader = Shader::new("nmse", include_str!("../../shader
 
 /// The squared distance from the mean, relative to the targets' mean square, up to which a target
 /// counts as being there. What rounding makes of no distance at all is far less.
-pub const LEAST: f32 = 1e-10;
+pub(crate) const LEAST: f32 = 1e-10;
 
 /// What [`forward`] gives, and [`backward`] needs again.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ const DEPTH: f32 = 200.0;
 /// Keeps the `n` most probable entries of each row.
 ///
 /// # Errors
-/// [`Error::Shape`] if `n` or V is 0; otherwise as [`crate::device::Device::empty`].
+/// [`Error::Shape`] if `n` or V is 0; otherwise as `device::Device::empty`.
 pub fn forward(x: &Tensor, n: usize) -> Result<Tensor> {
     let vocab = x.rows_cols().1;
     if n == 0 || vocab == 0 {

@@ -30,7 +30,7 @@ impl TokenSource<'_> {
     ///
     /// # Errors
     /// Returns the errors of reading and of encoding them.
-    pub fn sequences(&self, model: &Pretrained) -> Result<Vec<Vec<u32>>> {
+    pub(crate) fn sequences(&self, model: &Pretrained) -> Result<Vec<Vec<u32>>> {
         match *self {
             Self::Prompt { text, special } => Ok(vec![model.encode(text, special)?]),
             Self::File(path) => token_file(path),
@@ -47,7 +47,7 @@ impl Pretrained {
     ///
     /// # Errors
     /// Returns the errors of [`TokenSource::sequences`].
-    pub fn sequences(&self, data: &[PathBuf], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
+    pub(crate) fn sequences(&self, data: &[PathBuf], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
         TokenSource::Text { data, max_tokens }.sequences(self)
     }
 }

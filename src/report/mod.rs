@@ -137,7 +137,7 @@ impl Table {
     ///
     /// # Errors
     /// Returns [`Error::Io`] if the file cannot be written.
-    pub fn save_csv(&self, path: &std::path::Path) -> Result<()> {
+    pub(crate) fn save_csv(&self, path: &std::path::Path) -> Result<()> {
         write_atomic(path, |out| out.write_all(self.csv().as_bytes()).map_err(|e| Error::io(path, e)))
     }
 }

@@ -19,7 +19,7 @@ pub enum Cell {
 
 impl Cell {
     /// The number in it, if there is one.
-    pub fn number(&self) -> Option<f64> {
+    pub(crate) fn number(&self) -> Option<f64> {
         match self {
             Self::Number(number) => Some(*number),
             Self::Count(count) => Some(*count as f64),
@@ -118,13 +118,13 @@ impl Column {
     }
 
     /// A column of shares of 1, shown as percent with one decimal.
-    pub fn percent(name: impl Into<String>) -> Self {
+    pub(crate) fn percent(name: impl Into<String>) -> Self {
         Self { format: NumberFormat::Percent(1), ..Self::number(name) }
     }
 
     /// The heading in text.
     #[must_use]
-    pub fn title(self, title: impl Into<String>) -> Self {
+    pub(crate) fn title(self, title: impl Into<String>) -> Self {
         Self { title: Some(title.into()), ..self }
     }
 
@@ -137,7 +137,7 @@ impl Column {
     /// The width in characters, where rows are printed before all are known; wider cells make the
     /// column wider.
     #[must_use]
-    pub fn width(self, width: usize) -> Self {
+    pub(crate) fn width(self, width: usize) -> Self {
         Self { width, ..self }
     }
 
@@ -171,12 +171,12 @@ impl Table {
     }
 
     /// The rows, each as long as the columns.
-    pub fn rows(&self) -> &[Vec<Cell>] {
+    pub(crate) fn rows(&self) -> &[Vec<Cell>] {
         &self.rows
     }
 
     /// Aligned text, the headings first.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let headings = self.columns.iter().map(Column::heading).collect();
         let lines: Vec<_> = std::iter::once(headings).chain(self.rows.iter().map(|row| self.shown(row))).collect();
         let width = |at: usize, column: &Column| {
@@ -234,7 +234,7 @@ impl Table {
     ///
     /// # Errors
     /// Returns [`Error::Unknown`] if there is none.
-    pub fn column(&self, name: &str) -> Result<usize> {
+    pub(crate) fn column(&self, name: &str) -> Result<usize> {
         let known = || self.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
         let at = self.columns.iter().position(|column| column.name == name);
         at.ok_or_else(|| Error::Unknown { kind: "column", name: name.into(), known: known() })

@@ -46,18 +46,18 @@ pub const fn within(low: f64, high: f64) -> Takes {
 }
 
 /// Numbers from `low` on that are less than `high`.
-pub const fn below(low: f64, high: f64) -> Takes {
+pub(crate) const fn below(low: f64, high: f64) -> Takes {
     Takes::Number(Bound::Included(low), Bound::Excluded(high))
 }
 
 /// Numbers between `low` and `high`, neither included.
-pub const fn between(low: f64, high: f64) -> Takes {
+pub(crate) const fn between(low: f64, high: f64) -> Takes {
     Takes::Number(Bound::Excluded(low), Bound::Excluded(high))
 }
 
 impl Takes {
     /// Whether `value` is one of the numbers.
-    pub fn has(&self, value: f64) -> bool {
+    pub(crate) fn has(&self, value: f64) -> bool {
         match *self {
             Self::Number(low, high) | Self::Pair(low, high) => value.is_finite() && (low, high).contains(&value),
             Self::Count(least, most) => value >= least as f64 && value <= most as f64 && value.fract() == 0.0,
@@ -96,7 +96,7 @@ fn interval(low: Bound<f64>, high: Bound<f64>) -> String {
 }
 
 /// A whole number with its digits in groups of three.
-pub fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -186,17 +186,22 @@ pub struct SettingRow {
 
 impl<C> Setting<C> {
     /// A setting that is a number.
-    pub const fn number(name: &'static str, takes: Takes, about: &'static str, get: fn(&C) -> SettingValue) -> Self {
+    pub(crate) const fn number(
+        name: &'static str,
+        takes: Takes,
+        about: &'static str,
+        get: fn(&C) -> SettingValue,
+    ) -> Self {
         Self { name, takes, optional: false, about, get }
     }
 
     /// A setting that is no number.
-    pub const fn other(name: &'static str, takes: Takes, about: &'static str) -> Self {
+    pub(crate) const fn other(name: &'static str, takes: Takes, about: &'static str) -> Self {
         Self { name, takes, optional: false, about, get: |_| SettingValue::Absent }
     }
 
     /// A setting that is a number or absent.
-    pub const fn maybe_number(
+    pub(crate) const fn maybe_number(
         name: &'static str,
         takes: Takes,
         about: &'static str,
@@ -206,7 +211,7 @@ impl<C> Setting<C> {
     }
 
     /// A setting that is no number, and may be absent.
-    pub const fn maybe_other(name: &'static str, takes: Takes, about: &'static str) -> Self {
+    pub(crate) const fn maybe_other(name: &'static str, takes: Takes, about: &'static str) -> Self {
         Self { name, takes, optional: true, about, get: |_| SettingValue::Absent }
     }
 
@@ -238,7 +243,7 @@ pub fn check<C>(section: &str, table: &[Setting<C>], config: &C) -> Result<()> {
 }
 
 /// The settings of a group by their full names.
-pub fn rows<C>(section: &str, table: &[Setting<C>]) -> Vec<SettingRow> {
+pub(crate) fn rows<C>(section: &str, table: &[Setting<C>]) -> Vec<SettingRow> {
     let row =
         |s: &Setting<C>| SettingRow { key: key(section, s.name), takes: s.takes, optional: s.optional, about: s.about };
     table.iter().map(row).collect()

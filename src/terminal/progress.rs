@@ -13,7 +13,7 @@ use super::signals;
 use crate::observer::{Observer, Stage};
 
 /// The variable that sets the seconds between two lines; 0 means none.
-pub const SECONDS: &str = "GOSSAMER_PROGRESS";
+pub(crate) const SECONDS: &str = "GOSSAMER_PROGRESS";
 /// Between two lines, by default.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Shorter work gets no bar.

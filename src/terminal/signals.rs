@@ -2,7 +2,7 @@
 //!
 //! Without [`listen`] they end a process at once, which is right for commands that only read and
 //! compute. With it, the first signal sets [`stop`], which computations check, and the process has
-//! [`GRACE`] to end. While it holds a [`Saving`], it has unlimited time. The second signal ends it
+//! `GRACE` to end. While it holds a [`Saving`], it has unlimited time. The second signal ends it
 //! at once. The exit code is then 128 plus the number of the signal.
 
 use std::io;
@@ -13,10 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The time that a process with nothing to save has to end.
-pub const GRACE: Duration = Duration::from_millis(1500);
+pub(crate) const GRACE: Duration = Duration::from_millis(1500);
 /// Set for processes whose parent forwards signals. They may receive a signal twice: a terminal
 /// sends it to both.
-pub const FORWARDED: &str = "GOSSAMER_SIGNALS_FORWARDED";
+pub(crate) const FORWARDED: &str = "GOSSAMER_SIGNALS_FORWARDED";
 /// Within this time, such a process ignores a second signal.
 const ECHO: Duration = Duration::from_secs(1);
 /// Between two checks whether a child has ended or the time is up.
@@ -165,7 +165,7 @@ fn exit(signal: i32) -> ! {
 /// # Errors
 /// Returns the errors of the system.
 #[cfg(not(unix))]
-pub fn listen(on_first: impl Fn(bool) + Send + 'static) -> io::Result<()> {
+pub(crate) fn listen(on_first: impl Fn(bool) + Send + 'static) -> io::Result<()> {
     const SIGINT: i32 = 2;
     let mut since = None;
     ctrlc::set_handler(move || on_signal(SIGINT, &mut since, &on_first)).map_err(io::Error::other)

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"gossatok";
 /// Changes with the layout of the file, and with its contents for the same input.
-pub(crate) const VERSION: u64 = 2;
+pub const VERSION: u64 = 2;
 const FIELDS: usize = 13;
 const HEADER: usize = 8 + 8 * FIELDS;
 /// Bytes read or written at once.
@@ -184,7 +184,7 @@ pub(crate) struct TokenWriter {
 
 impl TokenWriter {
     /// A file that appears at `path` once it is complete, for tokens below `vocab_size`.
-    pub fn create(path: &Path, vocab_size: usize) -> Result<Self> {
+    pub(crate) fn create(path: &Path, vocab_size: usize) -> Result<Self> {
         let mut out = BufWriter::with_capacity(BUFFER, Temporary::next_to(path)?);
         let header = out.write_all(&[0; HEADER]);
         header.map_err(|source| Error::io(out.get_ref().target(), source))?;
@@ -192,11 +192,11 @@ impl TokenWriter {
         Ok(Self { out, width, len: 0, max_id: 0, crc: 0 })
     }
 
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    pub fn push(&mut self, ids: &[u32]) -> Result<()> {
+    pub(crate) fn push(&mut self, ids: &[u32]) -> Result<()> {
         let bytes: Vec<u8> = match self.width {
             2 => ids.iter().flat_map(|&id| (id as u16).to_le_bytes()).collect(),
             _ => ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
@@ -209,7 +209,7 @@ impl TokenWriter {
 
     /// Distributes what was written: each run is a number of tokens, in order, and the index of the
     /// writer that gets them.
-    pub fn scatter(self, runs: &[(u64, usize)], to: &mut [Self; 2]) -> Result<()> {
+    pub(crate) fn scatter(self, runs: &[(u64, usize)], to: &mut [Self; 2]) -> Result<()> {
         let width = self.width;
         let mut temporary = self.into_temporary()?;
         let failed = |temporary: &Temporary, source| Error::io(temporary.target(), source);
@@ -230,7 +230,7 @@ impl TokenWriter {
     }
 
     /// Completes the file with the `statistics` of the whole corpus, and publishes it.
-    pub fn finish(self, statistics: &CorpusStatistics) -> Result<()> {
+    pub(crate) fn finish(self, statistics: &CorpusStatistics) -> Result<()> {
         let CorpusStatistics { documents, bytes, skipped, separators, .. } = *statistics;
         let SkippedDocuments { not_utf8, empty, not_json, no_text, surrogates } = skipped;
         let fields = [VERSION, self.width as u64, self.len, self.max_id.into(), documents, bytes];

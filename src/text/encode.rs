@@ -38,7 +38,7 @@ pub(super) enum CutPoints {
 }
 
 impl CutPoints {
-    pub fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
+    pub(crate) fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
         // Added tokens that are not special are found in a text before it is split into words.
         let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder().values();
         let added: Vec<_> = added.filter(|token| !token.special).collect();
@@ -120,7 +120,7 @@ pub(super) type Sink<'a> = &'a mut dyn FnMut(&[u32], usize) -> Result<()>;
 
 impl Encoder<'_> {
     /// Passes the tokens of `text` to `sink`, in order.
-    pub fn encode(&self, text: &str, sink: Sink) -> Result<()> {
+    pub(crate) fn encode(&self, text: &str, sink: Sink) -> Result<()> {
         match self.cuts {
             CutPoints::Words(words) => self.pieces(&mut words.pieces(text, PIECE), sink),
             CutPoints::Blanks => self.pieces(&mut blank_pieces(text), sink),

@@ -53,7 +53,7 @@ pub fn sequences(
 ///
 /// # Errors
 /// Returns the errors of [`Source::documents`] and of [`sequences`].
-pub fn sequences_of(
+pub(crate) fn sequences_of(
     data: &[PathBuf],
     tokenizer: &Tokenizer,
     length: usize,
@@ -79,7 +79,7 @@ pub fn sequences_of(
 ///
 /// # Errors
 /// Returns the errors of [`load_ids`], and [`Error::File`] for another shape.
-pub fn token_file(path: &Path) -> Result<Vec<Vec<u32>>> {
+pub(crate) fn token_file(path: &Path) -> Result<Vec<Vec<u32>>> {
     let (shape, ids) = load_ids(path, "tokens")?;
     match shape[..] {
         [length] | [_, length] if length > 0 && !ids.is_empty() => {

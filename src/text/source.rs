@@ -13,14 +13,14 @@ use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
 
 /// Folders of other people's code or generated files, which are skipped.
-pub const SKIPPED_FOLDERS: [&str; 3] = ["site-packages", "__pycache__", "node_modules"];
+pub(crate) const SKIPPED_FOLDERS: [&str; 3] = ["site-packages", "__pycache__", "node_modules"];
 
 /// Files and folders to read documents from, in the order given.
 ///
 /// A `.py` file is one document. A `.txt` file is one document, or several with [`END_OF_TEXT`]
 /// between them; so is the string field `text` of each line of a `.jsonl` file. The line end after
 /// an [`END_OF_TEXT`] belongs to it, and so does white space after the last one. Folders are read
-/// recursively, sorted by name, without hidden entries (`.name`), [`SKIPPED_FOLDERS`] and files
+/// recursively, sorted by name, without hidden entries (`.name`), `SKIPPED_FOLDERS` and files
 /// with other extensions; a folder that several symbolic links lead to is read once. A byte order
 /// mark is no part of a text. Documents that cannot be used are skipped and counted (see
 /// [`SkippedDocuments`]).
@@ -41,7 +41,7 @@ impl Source {
     /// # Errors
     /// Returns [`Error::Io`] for a path that does not exist or cannot be read, and [`Error::File`]
     /// for a named file of an unknown kind.
-    pub fn files(&self) -> Result<Vec<PathBuf>> {
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
         let (mut files, mut visited) = (Vec::new(), Visited::default());
         for path in &self.paths {
             let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
@@ -61,7 +61,7 @@ impl Source {
     /// The documents, read one by one.
     ///
     /// # Errors
-    /// Returns the errors of [`Source::files`].
+    /// Returns the errors of `Source::files`.
     pub fn documents(&self) -> Result<Documents<'static>> {
         Ok(Documents::of(self.files()?, Observer::default()))
     }
@@ -70,7 +70,7 @@ impl Source {
     /// ones: enough to train a tokenizer. The last document may be truncated.
     ///
     /// # Errors
-    /// Returns the errors of [`Source::files`] and of reading, [`Error::Data`] if there are no
+    /// Returns the errors of `Source::files` and of reading, [`Error::Data`] if there are no
     /// documents, and [`Error::Stopped`].
     pub fn sample(&self, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
         let files = self.files()?;

@@ -23,7 +23,7 @@ use crate::{Error, Result};
 /// The pattern that splits text into words before BPE in the published models: a word with one
 /// leading character, up to three digits, punctuation with the line ends after it, line ends with
 /// the white space before them, other white space.
-pub const PATTERN: &str =
+pub(crate) const PATTERN: &str =
     concat!(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*", r"|\s*[\r\n]+|\s+(?!\S)|\s+");
 
 /// [`PATTERN`] without its white space at the end.
@@ -103,7 +103,7 @@ impl Tokenizer {
         Ok(Self { inner, json, vocab_size, cuts })
     }
 
-    /// Trains a byte-level BPE with the published [`PATTERN`] on `documents`: 256 byte symbols,
+    /// Trains a byte-level BPE with the published `PATTERN` on `documents`: 256 byte symbols,
     /// then merges by falling frequency (ties by lower ids), then [`END_OF_TEXT`] as the last id.
     /// The same documents, in any order and on any number of threads, give the same bytes of
     /// [`Self::to_json`]. Reads at most one gibibyte; ten megabytes are enough for a vocabulary of
@@ -155,7 +155,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Returns [`Error::Tokenizer`] for more than 16 MiB of text in which this tokenizer cannot be
-    /// cut. That never happens with [`PATTERN`] or the patterns of GPT-2, GPT-4 and similar ones,
+    /// cut. That never happens with `PATTERN` or the patterns of GPT-2, GPT-4 and similar ones,
     /// and with others only if no blank follows a letter for so long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut all = Vec::new();

@@ -46,7 +46,7 @@ pub(super) struct Words {
 
 impl Words {
     /// The same words as `pre_tokenizer`, byte by byte; `None` for an unknown one.
-    pub fn of(pre_tokenizer: Option<&PreTokenizerWrapper>) -> Option<Self> {
+    pub(crate) fn of(pre_tokenizer: Option<&PreTokenizerWrapper>) -> Option<Self> {
         let head = match pre_tokenizer? {
             PreTokenizerWrapper::ByteLevel(bytes) if bytes.use_regex && !bytes.add_prefix_space => GPT2,
             PreTokenizerWrapper::Sequence(parts) => match parts.as_ref() {
@@ -63,12 +63,12 @@ impl Words {
     }
 
     /// Whether `pre_tokenizer` splits by a known pattern.
-    pub fn splits(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    pub(crate) fn splits(pre_tokenizer: &PreTokenizerWrapper) -> bool {
         matches!(pre_tokenizer, PreTokenizerWrapper::Split(split) if head_of(split).is_some())
     }
 
     /// The words of the published pattern.
-    pub fn published() -> Option<Self> {
+    pub(crate) fn published() -> Option<Self> {
         Self::by(HEADS[0])
     }
 
@@ -103,7 +103,7 @@ impl Words {
 
     /// Splits `text` between words into pieces of `size` bytes or a little more, unless a single
     /// word is longer.
-    pub fn pieces<'t>(&self, text: &'t str, size: usize) -> impl Iterator<Item = &'t str> {
+    pub(crate) fn pieces<'t>(&self, text: &'t str, size: usize) -> impl Iterator<Item = &'t str> {
         let mut remaining = text;
         std::iter::from_fn(move || {
             let (piece, after) = remaining.split_at(self.piece(remaining, size));

@@ -49,7 +49,7 @@ impl BridgeConfig {
     ///
     /// # Errors
     /// [`crate::Error::Config`].
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         super::settings::check_bridge(self)
     }
 }

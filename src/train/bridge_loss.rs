@@ -163,7 +163,7 @@ impl Terms<Tensor> {
 
 impl Terms<f64> {
     /// Adds `share` times other terms; to terms without values, those of any number of sites.
-    pub fn add(&mut self, other: &Self, share: f64) {
+    pub(crate) fn add(&mut self, other: &Self, share: f64) {
         for (sums, values) in self.0.iter_mut().zip(&other.0) {
             sums.resize(values.len(), 0.0);
             sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += share * value);

@@ -60,7 +60,7 @@ impl CheckpointState {
     ///
     /// # Errors
     /// [`Error::File`] naming the setting, and its value here and there.
-    pub fn belongs_to(&self, config: &RunConfig, path: &Path) -> Result<()> {
+    pub(crate) fn belongs_to(&self, config: &RunConfig, path: &Path) -> Result<()> {
         if self.steps != config.train.steps {
             let message = format!("is of a run of {} steps; config.toml says {}", self.steps, config.train.steps);
             return Err(Error::file(path.join(STATE), message));
@@ -79,7 +79,7 @@ impl CheckpointState {
 }
 
 /// The folder of a run's checkpoints.
-pub fn folder(run: &Path) -> PathBuf {
+pub(crate) fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
@@ -106,7 +106,7 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 ///
 /// # Errors
 /// [`Error::File`] naming those there are, if the one that is asked for is not among them.
-pub fn chosen(run: &Path, all: &[(u64, PathBuf)], start: StartFrom) -> Result<Option<usize>> {
+pub(crate) fn chosen(run: &Path, all: &[(u64, PathBuf)], start: StartFrom) -> Result<Option<usize>> {
     let StartFrom::Step(wanted) = start else {
         return Ok(all.len().checked_sub(1).filter(|_| start == StartFrom::Newest));
     };
@@ -121,7 +121,7 @@ pub fn chosen(run: &Path, all: &[(u64, PathBuf)], start: StartFrom) -> Result<Op
 }
 
 /// The run and the step of the checkpoint that `path` names as `RUN/checkpoints/step-N`, if it does.
-pub fn run_and_step(path: &Path) -> Option<(PathBuf, u64)> {
+pub(crate) fn run_and_step(path: &Path) -> Option<(PathBuf, u64)> {
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
     let run = |path: &Path| {
         let checkpoints = path.parent()?;
@@ -136,7 +136,7 @@ pub fn run_and_step(path: &Path) -> Option<(PathBuf, u64)> {
 ///
 /// # Errors
 /// [`Error::Io`] naming the checkpoint.
-pub fn set_aside(run: &Path, checkpoints: &[(u64, PathBuf)]) -> Result<()> {
+pub(crate) fn set_aside(run: &Path, checkpoints: &[(u64, PathBuf)]) -> Result<()> {
     let aside = folder(run).join(ASIDE);
     let free = |name: &str, end: &str| {
         let names = std::iter::once(format!("{name}{end}")).chain((2u64..).map(|n| format!("{name}-{n}{end}")));
@@ -166,7 +166,7 @@ pub fn set_aside(run: &Path, checkpoints: &[(u64, PathBuf)]) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn clean(run: &Path) -> Result<()> {
+pub(crate) fn clean(run: &Path) -> Result<()> {
     let folder = folder(run);
     if folder.exists() { clean_temporaries(folder) } else { Ok(()) }
 }
@@ -176,7 +176,7 @@ pub fn clean(run: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`] naming the file, for example on a full disk; older checkpoints are then untouched.
-pub fn save(
+pub(crate) fn save(
     run: &Path,
     trainee: &impl Trainable,
     (corpus, tokenizer): (&str, &str),

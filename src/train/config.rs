@@ -69,7 +69,7 @@ pub struct OptimizerConfig {
 
 impl OptimizerConfig {
     /// Learning rate at `step`.
-    pub fn lr_at(&self, step: u64, schedule: &Schedule) -> f64 {
+    pub(crate) fn lr_at(&self, step: u64, schedule: &Schedule) -> f64 {
         Sharkfin { lr: self.lr, warmup_frac: self.warmup_frac, sharkfin: self.sharkfin }.at(step, self.steps, schedule)
     }
 }
@@ -244,7 +244,7 @@ impl RunConfig {
     ///
     /// # Errors
     /// [`Error::Request`] if a value cannot be written, which no valid configuration has.
-    pub fn step_settings(&self) -> Result<BTreeMap<String, serde_json::Value>> {
+    pub(crate) fn step_settings(&self) -> Result<BTreeMap<String, serde_json::Value>> {
         let sections = [
             ("train", serde_json::to_value(&self.train)),
             ("sparsity", serde_json::to_value(&self.sparsity)),

@@ -29,7 +29,7 @@ pub struct RunData {
 ///
 /// # Errors
 /// Those of reading and training, [`Error::Config`] if its size is not the model's, and [`Error::Stopped`].
-pub fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Tokenizer> {
+pub(crate) fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Tokenizer> {
     let vocab_size = config.model.vocab_size;
     let tokenizer = match &config.data.tokenizer {
         Some(path) => Tokenizer::load(path)?,
@@ -56,7 +56,7 @@ pub fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Tokenizer> {
 ///
 /// # Errors
 /// Those of reading, [`Error::Data`] naming the places where no document is, and [`Error::Stopped`].
-pub fn sample(source: &Source, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
+pub(crate) fn sample(source: &Source, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
     source.sample(max_bytes, observer)
 }
 

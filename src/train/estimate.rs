@@ -130,7 +130,7 @@ impl Estimate {
     ///
     /// # Errors
     /// [`Error::Communication`].
-    pub fn on_each_of(mut self, communicator: &Communicator) -> Result<Self> {
+    pub(crate) fn on_each_of(mut self, communicator: &Communicator) -> Result<Self> {
         if communicator.size() > 1 {
             self.on_host = communicator.topology()?.local_size as u64;
             // As sent and as received.

@@ -103,7 +103,7 @@ pub(crate) fn check_bridge(bridge: &BridgeConfig) -> Result<()> {
 }
 
 /// Returns an error unless a run can be made of these settings.
-pub(crate) fn check(config: &RunConfig) -> Result<()> {
+pub fn check(config: &RunConfig) -> Result<()> {
     config.model.validate()?;
     config.model.check_trainable()?;
     config.sparsity.validate()?;

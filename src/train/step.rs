@@ -217,7 +217,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of [`Trainer::step`], and [`Error::Stopped`].
-    pub fn step_observed(&mut self, batches: &[Batch], observer: &Observer) -> Result<StepRecord> {
+    pub(crate) fn step_observed(&mut self, batches: &[Batch], observer: &Observer) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, &mut { *observer }, observer)?;
         self.update(losses, gradients, sparsity::apply_topk_and_decay)
     }

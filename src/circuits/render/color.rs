@@ -3,14 +3,14 @@
 use crate::circuits::file::{Circuit, EdgeEntry, NodeEntry};
 
 /// Of positive weights, and of nodes that are higher in clean prompts.
-pub const POSITIVE: [u8; 3] = [0x00, 0x6d, 0xb6];
+pub(crate) const POSITIVE: [u8; 3] = [0x00, 0x6d, 0xb6];
 /// Of negative weights, and of nodes that are higher in counterfactual prompts.
-pub const NEGATIVE: [u8; 3] = [0xd5, 0x5e, 0x00];
+pub(crate) const NEGATIVE: [u8; 3] = [0xd5, 0x5e, 0x00];
 /// Of residual channels.
 pub const RESIDUAL: [u8; 3] = [0xa9, 0xb0, 0xb8];
 
 /// `#rrggbb`.
-pub fn hex(color: [u8; 3]) -> String {
+pub(crate) fn hex(color: [u8; 3]) -> String {
     let [r, g, b] = color;
     format!("#{r:02x}{g:02x}{b:02x}")
 }
@@ -21,7 +21,7 @@ pub fn sign(value: f64) -> [u8; 3] {
 }
 
 /// A shade between white at 0 and most of a color at 1 and -1: dark text stays legible on it.
-pub fn shade(value: f64) -> [u8; 3] {
+pub(crate) fn shade(value: f64) -> [u8; 3] {
     const DEEPEST: f64 = 0.55;
     let amount = value.abs().min(1.0) * DEEPEST;
     sign(value).map(|part| (255.0 + (f64::from(part) - 255.0) * amount).round() as u8)

@@ -22,7 +22,7 @@ use crate::files::write_atomic;
 use crate::{Error, Result};
 
 /// Reads a circuit from a file's contents, or returns what is wrong with them.
-pub type ReadCircuit = fn(&[u8]) -> Result<Circuit, String>;
+pub(crate) type ReadCircuit = fn(&[u8]) -> Result<Circuit, String>;
 
 /// A format of circuits.
 pub struct CircuitFormat {

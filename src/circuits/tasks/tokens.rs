@@ -73,7 +73,7 @@ pub enum PairProblem {
 
 impl PairProblem {
     /// The kind of problem, in words. Skipped pairs are counted by it.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             PairProblem::NotSingle { .. } => "an answer is not a single token",
             PairProblem::Boundary { .. } => "the tokenizer cuts elsewhere before an answer",
@@ -205,7 +205,7 @@ pub struct PairBatch {
 /// Pairs that were skipped for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// The reason, as [`PairProblem::reason`].
+    /// The reason, as `PairProblem::reason`.
     pub reason: &'static str,
     /// How many.
     pub count: u64,

@@ -60,7 +60,7 @@ const SECTION: &str = "#kernel ";
 
 impl Shader {
     /// Names a shader's text.
-    pub const fn new(name: &'static str, source: &'static str) -> Self {
+    pub(crate) const fn new(name: &'static str, source: &'static str) -> Self {
         Self { name, source }
     }
 

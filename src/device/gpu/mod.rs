@@ -232,7 +232,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] with the driver's reason.
-    pub fn from_adapter(adapter: wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
+    pub(crate) fn from_adapter(adapter: wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
         let mut options = options.clone();
         if options.shaders.is_some() {
             (options.checked, options.cache) = (true, None);
@@ -285,7 +285,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] with the driver's reason.
-    pub fn reopen(&self, options: &GpuOptions) -> Result<Self> {
+    pub(crate) fn reopen(&self, options: &GpuOptions) -> Result<Self> {
         Self::from_adapter(self.shared.adapter.clone(), options)
     }
 
@@ -316,7 +316,7 @@ impl Gpu {
     }
 
     /// Whether kernels use subgroup operations.
-    pub fn subgroups(&self) -> bool {
+    pub(crate) fn subgroups(&self) -> bool {
         self.shared.device.features().contains(wgpu::Features::SUBGROUP)
     }
 
@@ -326,7 +326,7 @@ impl Gpu {
     }
 
     /// The largest storage buffer in bytes that a kernel can bind.
-    pub fn largest_binding(&self) -> u64 {
+    pub(crate) fn largest_binding(&self) -> u64 {
         let limits = &self.shared.limits;
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_BUFFER_BYTES)
     }

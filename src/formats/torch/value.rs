@@ -140,7 +140,7 @@ pub enum DataType {
 
 impl DataType {
     /// How many bytes a number takes.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 | Self::U32 => 4,

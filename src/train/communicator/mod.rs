@@ -168,7 +168,7 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Error::Communication`].
-    pub fn barrier(&self) -> Result<()> {
+    pub(crate) fn barrier(&self) -> Result<()> {
         self.gather(&[0]).map(drop)
     }
 
@@ -235,7 +235,7 @@ impl Communicator {
     }
 
     /// Time spent on sums so far; none where there is nobody to add anything up with.
-    pub fn communication(&self) -> Option<Communication> {
+    pub(crate) fn communication(&self) -> Option<Communication> {
         let peers = self.peers.as_ref()?;
         let waited = Duration::from_nanos(self.waited.load(Ordering::Relaxed));
         Some(Communication { ranks: self.size(), busy: peers.busy(), waited })
