@@ -1,4 +1,5 @@
-//! Trains a tiny weight-sparse transformer on made-up Python and lets it write. `--quick`: fewer steps.
+//! Trains a tiny weight-sparse transformer on made-up Python and lets it write. `--quick`: fewer
+//! steps.
 
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model, ModelConfig, Sampling};

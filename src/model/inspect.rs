@@ -74,7 +74,8 @@ pub struct LayerReport {
     pub neurons_without_input: Vec<usize>,
     /// Neurons of the MLP whose weights out are all zero.
     pub neurons_without_output: Vec<usize>,
-    /// Channels of queries and keys of which one side is always zero (neither weights nor bias): no score depends on them.
+    /// Channels of queries and keys of which one side is always zero (neither weights nor bias): no
+    /// score depends on them.
     pub dead_query_key_channels: Vec<usize>,
     /// Channels of values that nothing is written to, or that are written nowhere.
     pub dead_value_channels: Vec<usize>,

@@ -1,4 +1,5 @@
-//! The transformer: its configuration, its parameters, the forward pass with its named sites, and generation.
+//! The transformer: its configuration, its parameters, the forward pass with its named sites, and
+//! generation.
 
 mod attention;
 mod batch;

@@ -13,8 +13,9 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Parameters for which `trained` returns true get gradients, if they are held dense. `compressed` holds, per parameter, its
-    /// nonzeros where linear layers shall use them; it may be empty.
+    /// Parameters for which `trained` returns true get gradients, if they are held dense.
+    /// `compressed` holds, per parameter, its nonzeros where linear layers shall use them; it may
+    /// be empty.
     pub fn new(
         model: &Model,
         tape: &mut Tape,

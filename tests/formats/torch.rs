@@ -1,4 +1,5 @@
-//! Files that torch itself wrote (`tests/data/torch/make.py`, and the golden models), against what was put into them.
+//! Files that torch itself wrote (`tests/data/torch/make.py`, and the golden models), against what
+//! was put into them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -249,7 +250,8 @@ fn the_golden_models_equal_their_safetensors() {
 }
 
 proptest! {
-    /// Any shape, strides and offset: the numbers that the definition of strides gives, or an error if one lies outside.
+    /// Any shape, strides and offset: the numbers that the definition of strides gives, or an error
+    /// if one lies outside.
     #[test]
     fn any_view_follows_its_definition(
         axes in prop::collection::vec((0usize..4, 0usize..9), 0..5),

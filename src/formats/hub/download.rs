@@ -102,8 +102,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Runs `work` on a thread of its own, and gives up when it has neither ended nor counted up `beat` for the agreed time. The client
-    /// knows no time limits; the thread of a request that is given up ends with its connection or with the process.
+    /// Runs `work` on a thread of its own, and gives up when it has neither ended nor counted up
+    /// `beat` for the agreed time. The client knows no time limits; the thread of a request that is
+    /// given up ends with its connection or with the process.
     fn bounded<T: Send + 'static>(
         &self,
         work: impl FnOnce(Arc<AtomicU64>) -> Result<T, ApiError> + Send + 'static,

@@ -1,6 +1,7 @@
 //! The objects a pickle makes while it is read.
 //!
-//! They refer to each other by number, so that however deep or circular they are, nothing here recurses and nothing leaks.
+//! They refer to each other by number, so that however deep or circular they are, nothing here
+//! recurses and nothing leaks.
 
 use std::sync::Arc;
 
@@ -50,18 +51,21 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// An arena for a pickle of `length` bytes: what it makes may take 64 times as many, and a mebibyte.
+    /// An arena for a pickle of `length` bytes: what it makes may take 64 times as many, and a
+    /// mebibyte.
     pub(super) fn new(length: usize) -> Self {
         Self { nodes: Vec::new(), left: length.saturating_mul(64).saturating_add(1 << 20).min(MOST) }
     }
 
-    /// Sets `bytes` of memory aside. Honest pickles stay far below the limit; without it, a few bytes could multiply what is shared.
+    /// Sets `bytes` of memory aside. Honest pickles stay far below the limit; without it, a few
+    /// bytes could multiply what is shared.
     pub(super) fn spend(&mut self, bytes: usize) -> Result<(), String> {
         self.left = self.left.checked_sub(bytes).ok_or("makes far more than its size explains")?;
         Ok(())
     }
 
-    /// A new object. What it holds beyond `size_of::<Node>()` must have been spent by the caller, unless it stands in the pickle itself.
+    /// A new object. What it holds beyond `size_of::<Node>()` must have been spent by the caller,
+    /// unless it stands in the pickle itself.
     pub(super) fn add(&mut self, node: Node) -> Result<Item, String> {
         self.spend(size_of::<Node>())?;
         let index = u32::try_from(self.nodes.len()).map_err(|_| "makes too many objects")?;

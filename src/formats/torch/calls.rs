@@ -60,7 +60,8 @@ pub(super) fn refusal(name: &str) -> String {
     )
 }
 
-/// The storage that a persistent id stands for: ('storage', type, key, where it lived, how many numbers).
+/// The storage that a persistent id stands for: ('storage', type, key, where it lived, how many
+/// numbers).
 pub(super) fn storage(arena: &Arena, id: Item) -> Result<Storage, String> {
     let Ok(&[kind, class, key, _, length]) = arena.items(id) else {
         return Err("a persistent id that is not a storage's".into());
@@ -134,7 +135,8 @@ fn tensor(
     arena.add(Node::Tensor(tensor.into()))
 }
 
-/// A tensor from its layout and (indices, values, shape) or, for compressed rows or columns, (starts, positions, values, shape).
+/// A tensor from its layout and (indices, values, shape) or, for compressed rows or columns,
+/// (starts, positions, values, shape).
 fn sparse(arena: &mut Arena, layout: Item, parts: Item) -> Result<Item, String> {
     let name = arena.name(layout)?;
     let layout = match &**name {

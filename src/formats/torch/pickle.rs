@@ -1,6 +1,7 @@
 //! A pickle machine that executes nothing: protocols 2 to 5, as far as torch uses them.
 //!
-//! The opcodes are those of Python's `pickletools`. Work and memory are proportional to the pickle's length.
+//! The opcodes are those of Python's `pickletools`. Work and memory are proportional to the
+//! pickle's length.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use super::arena::{Arena, Item, Node};
 use super::value::Value;
 use super::{calls, tree};
 
-/// The stack holds at most so many objects. Python's own pickler keeps it near a thousand, but for long tuples.
+/// The stack holds at most so many objects. Python's own pickler keeps it near a thousand, but for
+/// long tuples.
 const STACK: usize = 1 << 22;
 
 /// Reads the value that `pickle` describes.
@@ -141,7 +143,8 @@ impl Machine<'_> {
                 self.push(made)?;
             }
             b'b' => {
-                // The attributes of a dictionary say nothing of its contents; nothing else that can be made here has any.
+                // The attributes of a dictionary say nothing of its contents; nothing else that can
+                // be made here has any.
                 let _attributes = self.pop()?;
                 let target = self.top()?;
                 self.arena.dict_mut(target).map_err(|_| "sets attributes of what is not a dictionary")?;

@@ -4,7 +4,8 @@ use super::numbers::{self, EXPANDED};
 use super::value::TensorRef;
 use crate::files::HostTensor;
 
-/// How many numbers a dense tensor may have for every nonzero of the file; without a limit, a file of a kilobyte could fill any memory.
+/// How many numbers a dense tensor may have for every nonzero of the file; without a limit, a file
+/// of a kilobyte could fill any memory.
 const PER_NONZERO: usize = 1024;
 
 /// How the nonzeros are listed.
@@ -18,14 +19,16 @@ pub enum Layout {
     Csc,
 }
 
-/// A sparse tensor as the file describes it. Nothing here is checked against the storages until it is read.
+/// A sparse tensor as the file describes it. Nothing here is checked against the storages until it
+/// is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SparseRef {
     /// How the nonzeros are listed.
     pub layout: Layout,
     /// The size along each axis.
     pub shape: Vec<usize>,
-    /// The coordinates; of CSR and CSC, where each row or column begins, and then the positions in it.
+    /// The coordinates; of CSR and CSC, where each row or column begins, and then the positions in
+    /// it.
     pub indices: Vec<TensorRef>,
     /// The nonzeros.
     pub values: TensorRef,
@@ -96,7 +99,8 @@ fn coordinate_places(
     (0..nonzeros).map(place).collect()
 }
 
-/// Where each nonzero of a matrix lies whose rows, or `by_columns` columns, are listed one after the other.
+/// Where each nonzero of a matrix lies whose rows, or `by_columns` columns, are listed one after
+/// the other.
 fn compressed_places(
     shape: &[usize],
     nonzeros: usize,

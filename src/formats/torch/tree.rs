@@ -1,4 +1,5 @@
-//! From the pickle's objects to a value that is safe to walk: not circular, not deep, and not far larger than its file.
+//! From the pickle's objects to a value that is safe to walk: not circular, not deep, and not far
+//! larger than its file.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use super::value::{DataType, TensorRef, Value};
 /// How deep values may be nested, so that walking and dropping them by recursion is safe.
 const DEPTH: usize = 100;
 
-/// The value of `top`. Shared parts are shared in it too; a walk that visits them each time they occur takes at most 64 times the
-/// pickle's `length`, and a mebibyte.
+/// The value of `top`. Shared parts are shared in it too; a walk that visits them each time they
+/// occur takes at most 64 times the pickle's `length`, and a mebibyte.
 pub(super) fn value(arena: &Arena, top: Item, length: usize) -> Result<Value, String> {
     let most = length.saturating_mul(64).saturating_add(1 << 20);
     let mut builder = Builder { arena, most, done: HashMap::new() };
@@ -28,7 +29,8 @@ struct Built {
     value: Value,
     /// How many levels are below.
     height: usize,
-    /// The bytes of all strings and the number of all other things in it, as if nothing were shared.
+    /// The bytes of all strings and the number of all other things in it, as if nothing were
+    /// shared.
     size: usize,
 }
 

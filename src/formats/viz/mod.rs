@@ -1,8 +1,10 @@
 //! Published circuits: the `viz_data.pt` that the visualiser of Gao et al. 2025 shows.
 //!
-//! A dictionary of plain containers and tensors: which nodes a circuit keeps, the signed effect of every edge, losses without a node or a
-//! sublayer, and texts with activations. Losses are stored as sums over both members of a pair; here they are means, as everywhere in this library.
-//! Whatever is missing or not understood is left out and listed in [`Payload::missing`]; damage is an error.
+//! A dictionary of plain containers and tensors: which nodes a circuit keeps, the signed effect of
+//! every edge, losses without a node or a sublayer, and texts with activations. Losses are stored
+//! as sums over both members of a pair; here they are means, as everywhere in this library.
+//! Whatever is missing or not understood is left out and listed in [`Payload::missing`]; damage is
+//! an error.
 
 mod pairs;
 mod parts;
@@ -23,12 +25,14 @@ use crate::{Error, Result};
 
 /// A published circuit with what is told about it.
 pub struct Payload {
-    /// The circuit. Its edges have one number each, the signed effect, as weight and as effect; the model's hash, the answers and the losses that
-    /// the file does not have are empty or 0.
+    /// The circuit. Its edges have one number each, the signed effect, as weight and as effect; the
+    /// model's hash, the answers and the losses that the file does not have are empty or 0.
     pub circuit: Circuit,
-    /// The nodes' activations: snippets of text at the quantiles that the file has, and everything about the task's prompts.
+    /// The nodes' activations: snippets of text at the quantiles that the file has, and everything
+    /// about the task's prompts.
     pub statistics: Statistics,
-    /// Positive and negative prompts as tokens, without their padding. Number i of one is the pair of number i of the other.
+    /// Positive and negative prompts as tokens, without their padding. Number i of one is the pair
+    /// of number i of the other.
     pub prompts: [Vec<Vec<u32>>; 2],
     /// Task loss of the whole model, in nats.
     pub loss: Option<f64>,
@@ -47,10 +51,12 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Reads the file at `path`. Its folders, `viz/{model}/{task}/{sweep}/{k}`, say what it is about.
+    /// Reads the file at `path`. Its folders, `viz/{model}/{task}/{sweep}/{k}`, say what it is
+    /// about.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::File`] as for [`TorchFile::open`]; [`Error::File`] if it holds something else, or if a tensor is damaged.
+    /// [`Error::Io`] and [`Error::File`] as for [`TorchFile::open`]; [`Error::File`] if it holds
+    /// something else, or if a tensor is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::new(&TorchFile::open(path)?)
     }

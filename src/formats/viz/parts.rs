@@ -31,7 +31,8 @@ impl Reader<'_> {
         Ok(nodes)
     }
 
-    /// `beeg_model_config`, or the smallest model that has the nodes. Nodes that the model does not have are dropped.
+    /// `beeg_model_config`, or the smallest model that has the nodes. Nodes that the model does not
+    /// have are dropped.
     pub(super) fn model(&mut self, config: Option<&Value>, nodes: &mut Vec<Node>) -> Result<ModelRef> {
         let fields =
             config.map(to_json).and_then(|json| if let Json::Object(fields) = json { Some(fields) } else { None });
@@ -104,7 +105,8 @@ impl Reader<'_> {
         Ok(deltas)
     }
 
-    /// `layer_interv_losses`: how much the loss rises without each sublayer. These are not sums over both members.
+    /// `layer_interv_losses`: how much the loss rises without each sublayer. These are not sums
+    /// over both members.
     pub(super) fn sublayers(&mut self, data: Option<&Value>, circuit: Option<f64>) -> Result<Vec<(String, f64)>> {
         let (Some(pairs), Some(circuit)) = (data.and_then(Value::pairs), circuit) else {
             self.miss("What the loss is without a sublayer is not known.");

@@ -7,7 +7,8 @@ use crate::circuits::{Node, NodeKind};
 use crate::formats::torch::{DataType, TensorRef, TorchFile, Value};
 use crate::model::Site;
 
-/// Tensors of a payload have at most so many numbers: 2²⁴. A small file can describe far larger ones.
+/// Tensors of a payload have at most so many numbers: 2²⁴. A small file can describe far larger
+/// ones.
 const MOST: usize = 1 << 24;
 
 /// More layers than any model has; each costs a little memory.

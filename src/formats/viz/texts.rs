@@ -50,7 +50,8 @@ impl Reader<'_> {
         };
         let mut statistics = gather(nodes, [&corpus, &prompts[0], &prompts[1]], 0, &show)?;
         for entry in &mut statistics {
-            // The snippets are no sample of the corpus: all that is known of it are their quantiles.
+            // The snippets are no sample of the corpus: all that is known of it are their
+            // quantiles.
             entry.corpus =
                 Activations { quantiles: samples.remove(&entry.node).unwrap_or_default(), ..Activations::default() };
         }
@@ -110,7 +111,8 @@ impl Reader<'_> {
         Ok(position.filter(|_| sound).map(|position| snippet(&tokens, 0, position, &values)))
     }
 
-    /// `task_samples`: (tokens, location → channel → activations), a row a prompt, padded on the right with token 0.
+    /// `task_samples`: (tokens, location → channel → activations), a row a prompt, padded on the
+    /// right with token 0.
     fn prompts(&mut self, data: Option<&Value>) -> Result<(Prompts, Rows)> {
         let nothing = (Prompts::default(), Rows::default());
         let Some([tokens, activations]) = data.and_then(Value::items) else {
