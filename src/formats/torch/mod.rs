@@ -19,7 +19,7 @@ mod state_dict;
 mod tree;
 mod value;
 
-pub use sparse::{Layout, SparseRef};
+pub use sparse::{SparseLayout, SparseRef};
 pub use state_dict::TorchStateDict;
 pub use value::{DataType, TensorRef, Value};
 

@@ -89,18 +89,18 @@ fn gather<const N: usize, T>(
         return Ok(numbers);
     }
     let (cells, _) = storage.as_chunks::<N>();
-    let mut axes: Vec<Axis> = Vec::new();
+    let mut axes: Vec<AxisWalk> = Vec::new();
     for (&size, &stride) in tensor.shape.iter().zip(&tensor.strides).filter(|&(&size, _)| size > 1) {
         match axes.last_mut() {
             // Two axes that lie in the storage as one are walked as one: a contiguous tensor has a
             // single axis.
             Some(outer) if stride.checked_mul(size) == Some(outer.stride) => {
-                *outer = Axis { size: outer.size * size, stride, index: 0 };
+                *outer = AxisWalk { size: outer.size * size, stride, index: 0 };
             }
-            _ => axes.push(Axis { size, stride, index: 0 }),
+            _ => axes.push(AxisWalk { size, stride, index: 0 }),
         }
     }
-    let inner = axes.pop().unwrap_or(Axis { size: 1, stride: 1, index: 0 });
+    let inner = axes.pop().unwrap_or(AxisWalk { size: 1, stride: 1, index: 0 });
     let mut start = tensor.offset;
     loop {
         if inner.stride == 1 {
@@ -121,7 +121,7 @@ fn gather<const N: usize, T>(
 }
 
 /// An axis, and where on it the walk stands.
-struct Axis {
+struct AxisWalk {
     size: usize,
     stride: usize,
     index: usize,

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::arena::{Arena, Item, Node};
+use super::arena::{Arena, PickleItem, PickleNode};
 use super::value::{DataType, TensorRef, Value};
 
 /// How deep values may be nested, so that walking and dropping them by recursion is safe.
@@ -12,7 +12,7 @@ const DEPTH: usize = 100;
 
 /// The value of `top`. Shared parts are shared in it too; a walk that visits them each time they
 /// occur takes at most 64 times the pickle's `length`, and a mebibyte.
-pub(super) fn value(arena: &Arena, top: Item, length: usize) -> Result<Value, String> {
+pub(super) fn value(arena: &Arena, top: PickleItem, length: usize) -> Result<Value, String> {
     let most = length.saturating_mul(64).saturating_add(1 << 20);
     let mut builder = Builder { arena, most, done: HashMap::new() };
     Ok(builder.value(top, 0)?.value)
@@ -35,14 +35,14 @@ struct Built {
 }
 
 impl Builder<'_> {
-    fn value(&mut self, item: Item, depth: usize) -> Result<Built, String> {
+    fn value(&mut self, item: PickleItem, depth: usize) -> Result<Built, String> {
         let leaf = |value, size| Ok(Built { value, height: 0, size });
         let index = match item {
-            Item::None => return leaf(Value::None, 1),
-            Item::Bool(truth) => return leaf(Value::Bool(truth), 1),
-            Item::Int(number) => return leaf(Value::Int(number), 1),
-            Item::Float(number) => return leaf(Value::Float(number), 1),
-            Item::Node(index) => index,
+            PickleItem::None => return leaf(Value::None, 1),
+            PickleItem::Bool(truth) => return leaf(Value::Bool(truth), 1),
+            PickleItem::Int(number) => return leaf(Value::Int(number), 1),
+            PickleItem::Float(number) => return leaf(Value::Float(number), 1),
+            PickleItem::PickleNode(index) => index,
         };
         if let Some(built) = self.done.get(&index) {
             return if depth + built.height > DEPTH { Err(too_deep()) } else { Ok(built.clone()) };
@@ -53,15 +53,15 @@ impl Builder<'_> {
         let arena = self.arena;
         let mut whole = Whole { height: 0, size: 1 };
         let value = match arena.node(item).ok_or("refers to an object it never made")? {
-            Node::Str(text) => return leaf(Value::Str(Arc::clone(text)), 1 + text.len()),
-            Node::Bytes(bytes) => return leaf(Value::Bytes(Arc::clone(bytes)), 1 + bytes.len()),
-            Node::Name(name) => return leaf(Value::Name(Arc::clone(name)), 1 + name.len()),
-            Node::Sparse(tensor) => {
+            PickleNode::Str(text) => return leaf(Value::Str(Arc::clone(text)), 1 + text.len()),
+            PickleNode::Bytes(bytes) => return leaf(Value::Bytes(Arc::clone(bytes)), 1 + bytes.len()),
+            PickleNode::Name(name) => return leaf(Value::Name(Arc::clone(name)), 1 + name.len()),
+            PickleNode::Sparse(tensor) => {
                 let size = 1 + tensor.indices.iter().map(|list| list.storage.len()).sum::<usize>();
                 return leaf(Value::Sparse(Arc::clone(tensor)), size + tensor.values.storage.len());
             }
-            Node::Tensor(tensor) => return leaf(Value::Tensor(Arc::clone(tensor)), 1 + tensor.storage.len()),
-            Node::Storage(storage) => {
+            PickleNode::Tensor(tensor) => return leaf(Value::Tensor(Arc::clone(tensor)), 1 + tensor.storage.len()),
+            PickleNode::StorageRef(storage) => {
                 let tensor = TensorRef {
                     dtype: storage.dtype.unwrap_or(DataType::U8),
                     shape: vec![storage.length],
@@ -71,9 +71,9 @@ impl Builder<'_> {
                 };
                 return leaf(Value::Tensor(tensor.into()), 1 + storage.key.len());
             }
-            Node::List(items) => Value::List(self.items(items, depth, &mut whole)?),
-            Node::Tuple(items) => Value::Tuple(self.items(items, depth, &mut whole)?),
-            Node::Dict(pairs) => {
+            PickleNode::List(items) => Value::List(self.items(items, depth, &mut whole)?),
+            PickleNode::Tuple(items) => Value::Tuple(self.items(items, depth, &mut whole)?),
+            PickleNode::Dict(pairs) => {
                 let mut built = Vec::with_capacity(pairs.len());
                 for &(key, value) in pairs {
                     built.push((self.part(key, depth, &mut whole)?, self.part(value, depth, &mut whole)?));
@@ -86,11 +86,11 @@ impl Builder<'_> {
         Ok(built)
     }
 
-    fn items(&mut self, items: &[Item], depth: usize, whole: &mut Whole) -> Result<Arc<[Value]>, String> {
+    fn items(&mut self, items: &[PickleItem], depth: usize, whole: &mut Whole) -> Result<Arc<[Value]>, String> {
         items.iter().map(|&item| self.part(item, depth, whole)).collect()
     }
 
-    fn part(&mut self, item: Item, depth: usize, whole: &mut Whole) -> Result<Value, String> {
+    fn part(&mut self, item: PickleItem, depth: usize, whole: &mut Whole) -> Result<Value, String> {
         let built = self.value(item, depth + 1)?;
         whole.height = whole.height.max(built.height + 1);
         whole.size = whole.size.saturating_add(built.size);
