@@ -48,7 +48,7 @@ impl Kind {
 }
 
 /// A parameter's numbers on a device.
-pub enum Value {
+pub enum ParameterValue {
     /// All of them.
     Dense(Tensor),
     /// A matrix as the lists of its nonzeros.
@@ -64,12 +64,12 @@ pub struct Parameter {
     /// Its shape; that of a linear layer's matrix is `(out, in)`.
     pub shape: Vec<usize>,
     /// Its numbers.
-    pub value: Value,
+    pub value: ParameterValue,
 }
 
 impl Parameter {
     fn dense_of(name: String, kind: Kind, value: Tensor) -> Self {
-        Self { name, kind, shape: value.shape().to_vec(), value: Value::Dense(value) }
+        Self { name, kind, shape: value.shape().to_vec(), value: ParameterValue::Dense(value) }
     }
 
     /// The number of entries, zeros included.
@@ -88,8 +88,8 @@ impl Parameter {
     /// [`Error::SparseParameter`].
     pub fn dense(&self) -> Result<&Tensor> {
         match &self.value {
-            Value::Dense(tensor) => Ok(tensor),
-            Value::Compressed(_) => Err(only_compressed(&self.name)),
+            ParameterValue::Dense(tensor) => Ok(tensor),
+            ParameterValue::Compressed(_) => Err(only_compressed(&self.name)),
         }
     }
 
@@ -99,8 +99,8 @@ impl Parameter {
     /// [`Error::SparseParameter`].
     pub fn dense_mut(&mut self) -> Result<&mut Tensor> {
         match &mut self.value {
-            Value::Dense(tensor) => Ok(tensor),
-            Value::Compressed(_) => Err(only_compressed(&self.name)),
+            ParameterValue::Dense(tensor) => Ok(tensor),
+            ParameterValue::Compressed(_) => Err(only_compressed(&self.name)),
         }
     }
 
@@ -110,8 +110,8 @@ impl Parameter {
     /// Those of the device.
     pub fn read(&self) -> Result<HostTensor> {
         let data = match &self.value {
-            Value::Dense(tensor) => tensor.read()?,
-            Value::Compressed(matrix) => matrix.to_dense()?.read()?,
+            ParameterValue::Dense(tensor) => tensor.read()?,
+            ParameterValue::Compressed(matrix) => matrix.to_dense()?.read()?,
         };
         Ok(HostTensor { shape: self.shape.clone(), data })
     }
@@ -367,7 +367,7 @@ impl Parameters {
             let sparse = format == WeightFormat::Sparse && not_finite.is_none();
             list.push(match slot.shape[..] {
                 [out, input] if linear && sparse && prefer_sparse(device, &host.data) => Parameter {
-                    value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
+                    value: ParameterValue::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
                     name: slot.name,
                     kind: slot.kind,
                     shape: slot.shape,
