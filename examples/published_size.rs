@@ -1,7 +1,9 @@
-//! A model as large as the largest published one, with random sparse weights: written, opened, and run.
+//! A model as large as the largest published one, with random sparse weights: written, opened, and
+//! run.
 //!
-//! `cargo run --release --example published_size -- FOLDER` writes about 1.9 GB to FOLDER and says how long it takes to load, how much
-//! memory the device holds, and how fast it generates. `--quick`: a thousandth of that.
+//! `cargo run --release --example published_size -- FOLDER` writes about 1.9 GB to FOLDER and says
+//! how long it takes to load, how much memory the device holds, and how fast it generates.
+//! `--quick`: a thousandth of that.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -79,7 +81,8 @@ fn write(config: &ModelConfig, folder: &PathBuf) -> gossamer::Result<()> {
         let (kind, info) = &slots[name];
         let mut data = vec![0.0; info.shape.iter().product()];
         match kind {
-            // A random number for every entry would take minutes: the distances between nonzeros are drawn instead.
+            // A random number for every entry would take minutes: the distances between nonzeros
+            // are drawn instead.
             Kind::Hidden(_) | Kind::Embedding => {
                 let mut at = rng.random_range(0..SPARSITY) as usize;
                 while let Some(entry) = data.get_mut(at) {

@@ -1,12 +1,15 @@
-//! How much smaller are the circuits of a weight-sparse model than those of a dense one that predicts as well?
+//! How much smaller are the circuits of a weight-sparse model than those of a dense one that
+//! predicts as well?
 //!
-//! Trains a sparse model on the built-in corpus, then a dense one of the same shape, an ordinary transformer without AbsTopK, until its
-//! validation loss is no higher, and prunes both on every task that both can do, at several target losses, with and without clean-up; the
-//! sparse one also by attribution, the baseline of learned gates. Writes `circuits.csv`, a row a circuit, and `circuits.png`, and prints the
-//! ratios of edges, the geometric mean over tasks at equal target loss.
+//! Trains a sparse model on the built-in corpus, then a dense one of the same shape, an ordinary
+//! transformer without AbsTopK, until its validation loss is no higher, and prunes both on every
+//! task that both can do, at several target losses, with and without clean-up; the sparse one also
+//! by attribution, the baseline of learned gates. Writes `circuits.csv`, a row a circuit, and
+//! `circuits.png`, and prints the ratios of edges, the geometric mean over tasks at equal target
+//! loss.
 //!
-//! `cargo run --release --example sparse_vs_dense -- [--out FOLDER] [--sparse RUN]`: about two hours on two cores. Run again with the same
-//! `--out`, it takes up the models that it has trained.
+//! `cargo run --release --example sparse_vs_dense -- [--out FOLDER] [--sparse RUN]`: about two
+//! hours on two cores. Run again with the same `--out`, it takes up the models that it has trained.
 //! `--quick`: tiny models that can do hardly anything, in seconds.
 
 use std::collections::BTreeMap;
@@ -58,10 +61,12 @@ struct Args {
     /// Prices of a kept node to try
     #[arg(long, num_args = 1.., default_values_t = [1e-3, 3e-3])]
     k_coefs: Vec<f64>,
-    /// Lengths of training to try the dense model with, shortest first: one over these of the sparse model's steps
+    /// Lengths of training to try the dense model with, shortest first: one over these of the
+    /// sparse model's steps
     #[arg(long, num_args = 1.., default_values_t = [24, 16, 12, 8, 5, 3, 2, 1])]
     parts: Vec<u64>,
-    /// The dense model's activations are as sparse as those of the sparse one, its weights alone are dense
+    /// The dense model's activations are as sparse as those of the sparse one, its weights alone
+    /// are dense
     #[arg(long)]
     keep_afrac: bool,
     /// Learning rate of pruning
@@ -165,8 +170,9 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
     Ok((run.config, folder))
 }
 
-/// A dense model of the same shape that predicts no worse than the sparse one, whose validation loss is `goal`. Of several lengths of
-/// training, each with warm-up and decay of its own, the shortest that gets there, stopped as soon as it does. Kept in `dense/`.
+/// A dense model of the same shape that predicts no worse than the sparse one, whose validation
+/// loss is `goal`. Of several lengths of training, each with warm-up and decay of its own, the
+/// shortest that gets there, stopped as soon as it does. Kept in `dense/`.
 fn dense_twin(args: &Args, config: &RunConfig, data: &RunData, sparse: &Model, goal: &Goal) -> Result<Model> {
     let folder = args.out.join("dense");
     let kind = if args.keep_afrac { "dense twin with AbsTopK" } else { "dense twin" };
@@ -233,7 +239,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Adds a task's circuits, and writes the file anew: hours of searching are not lost by what comes after.
+    /// Adds a task's circuits, and writes the file anew: hours of searching are not lost by what
+    /// comes after.
     fn add(&self, more: Vec<Row>) -> Result<()> {
         let mut rows = self.rows.lock().map_err(|_| anyhow!("another thread failed"))?;
         rows.extend(more);
@@ -271,7 +278,8 @@ fn is_answer(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::UnreachableTarget { .. } | Error::UnsuitableTask { .. }))
 }
 
-/// A task's circuits at all target losses, with and without clean-up: of all prices of a node the smallest.
+/// A task's circuits at all target losses, with and without clean-up: of all prices of a node the
+/// smallest.
 fn task_rows(args: &Args, (name, ranking): Kind, search: &CircuitSearch, task: &Task) -> Result<Vec<Row>> {
     let task = task.clone().for_tokenizer(search.tokenizer)?;
     let loosest = args.targets.iter().copied().fold(f64::MIN, f64::max);
@@ -338,13 +346,15 @@ fn write_csv(path: &Path, rows: &[Row]) -> Result<()> {
     Ok(write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| gossamer::Error::io(path, e)))?)
 }
 
-/// Edges of one model's circuits at `target`, by task. A circuit without an edge counts as one edge, so that means exist.
+/// Edges of one model's circuits at `target`, by task. A circuit without an edge counts as one
+/// edge, so that means exist.
 fn edges<'a>(rows: &'a [Row], model: &str, target: f64, clean: bool) -> BTreeMap<&'a str, f64> {
     let rows = rows.iter().filter(|r| r.model == model && r.target == target && r.clean == clean);
     rows.map(|r| (r.task.as_str(), r.edges.max(1) as f64)).collect()
 }
 
-/// The edges of the sparse model's circuits and of those of another kind, for each task that both do at `target` and that takes edges.
+/// The edges of the sparse model's circuits and of those of another kind, for each task that both
+/// do at `target` and that takes edges.
 fn both(rows: &[Row], other: &str, target: f64, clean: bool) -> Vec<(f64, f64)> {
     let (sparse, other) = (edges(rows, "sparse", target, clean), edges(rows, other, target, clean));
     let pairs = sparse.iter().filter_map(|(task, s)| Some((*s, *other.get(task)?)));
@@ -374,7 +384,8 @@ fn report(rows: &[Row], other: &str, target: f64, clean: bool) {
     }
 }
 
-/// Edges against task loss: every task's circuits after clean-up as dots, the geometric means over shared tasks as lines.
+/// Edges against task loss: every task's circuits after clean-up as dots, the geometric means over
+/// shared tasks as lines.
 fn picture(rows: &[Row], targets: &[f64]) -> Chart {
     let mut series = Vec::new();
     for (model, color) in [("sparse", COLORS[0]), ("dense", COLORS[1])] {

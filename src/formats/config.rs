@@ -1,4 +1,5 @@
-//! Configurations as model folders keep them: the published `beeg_config.json`, and Hugging Face's `config.json` around the same fields.
+//! Configurations as model folders keep them: the published `beeg_config.json`, and Hugging Face's
+//! `config.json` around the same fields.
 
 use std::path::Path;
 
@@ -11,7 +12,8 @@ use crate::{Error, Result};
 /// What `model_type` says in the `config.json` of such a model.
 pub(crate) const MODEL_TYPE: &str = "circuitgpt";
 
-/// Fields that Hugging Face's libraries write into every `config.json`, or repeat there under their own names.
+/// Fields that Hugging Face's libraries write into every `config.json`, or repeat there under their
+/// own names.
 const BOILERPLATE: [&str; 38] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -53,11 +55,13 @@ const BOILERPLATE: [&str; 38] = [
     "use_cache",
 ];
 
-/// Reads the model's configuration from `path`: fields flat, or one level down in the one object that holds them. Fields beside that object
-/// count where it says nothing. What Hugging Face adds is passed over; other fields that are not known are logged as warnings.
+/// Reads the model's configuration from `path`: fields flat, or one level down in the one object
+/// that holds them. Fields beside that object count where it says nothing. What Hugging Face adds
+/// is passed over; other fields that are not known are logged as warnings.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no JSON object, describes another kind of model, or no possible one.
+/// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no JSON object, describes
+/// another kind of model, or no possible one.
 pub fn read_config(path: &Path) -> Result<ModelConfig> {
     let bytes = read_unmarked(path)?;
     let complain = |message: String| Error::file(path, message);

@@ -26,14 +26,16 @@ pub struct ConvertOptions {
     pub force: bool,
 }
 
-/// Writes `files` as the folder `out`, whole or not at all: `config.json` as Hugging Face has it, `beeg_config.json` as published,
-/// `model.safetensors` under the published names, and `tokenizer.json` if there is one, byte for byte. No more than one tensor is in memory
-/// at a time. The same model gives the same bytes.
+/// Writes `files` as the folder `out`, whole or not at all: `config.json` as Hugging Face has it,
+/// `beeg_config.json` as published, `model.safetensors` under the published names, and
+/// `tokenizer.json` if there is one, byte for byte. No more than one tensor is in memory at a time.
+/// The same model gives the same bytes.
 ///
 /// # Errors
-/// [`Error::Config`] for F64; [`Error::File`] if `out` holds something and `force` is not set, or something that is no model, or is where
-/// `files` are; if the tokenizer is damaged or has more tokens than the model; if a number is too large for the float type asked for;
-/// [`Error::Io`] naming what the system refuses. In all cases `out` is as it was.
+/// [`Error::Config`] for F64; [`Error::File`] if `out` holds something and `force` is not set, or
+/// something that is no model, or is where `files` are; if the tokenizer is damaged or has more
+/// tokens than the model; if a number is too large for the float type asked for; [`Error::Io`]
+/// naming what the system refuses. In all cases `out` is as it was.
 pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Result<()> {
     if options.float == Some(FloatType::F64) {
         return Err(Error::config("float", "F64 is not written; F32, F16 and BF16 are"));
@@ -119,7 +121,8 @@ fn fields(files: &ModelFiles) -> Result<Map<String, Value>> {
     fields.map_err(|e| Error::file(&files.config_path, e.to_string()))
 }
 
-/// `fields` as `beeg_config.json` has them: `sink` is younger than most published models, so that it is there only if true.
+/// `fields` as `beeg_config.json` has them: `sink` is younger than most published models, so that
+/// it is there only if true.
 fn published(mut fields: Map<String, Value>) -> Map<String, Value> {
     if fields.get("sink") == Some(&Value::Bool(false)) {
         fields.remove("sink");

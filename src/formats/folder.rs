@@ -1,4 +1,5 @@
-//! Where a model's files are: in a published folder, a Hugging Face folder, a run, a checkpoint, a single file, or on the Hub.
+//! Where a model's files are: in a published folder, a Hugging Face folder, a run, a checkpoint, a
+//! single file, or on the Hub.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,8 @@ pub struct FindOptions {
     pub hub: Hub,
 }
 
-/// A model's files, opened: the configuration is read, the weights are known to fit it, their numbers are still on the disk.
+/// A model's files, opened: the configuration is read, the weights are known to fit it, their
+/// numbers are still on the disk.
 pub struct ModelFiles {
     /// Shapes and variants.
     pub config: ModelConfig,
@@ -46,11 +48,13 @@ impl std::fmt::Debug for ModelFiles {
 }
 
 impl ModelFiles {
-    /// Finds and opens the model that `spec` names: whatever [`ModelFiles::open`] takes, or, where nothing of that name exists, a model on the
-    /// Hugging Face Hub, `owner/name` or `owner/name@revision`, which is downloaded unless it is in the cache already.
+    /// Finds and opens the model that `spec` names: whatever [`ModelFiles::open`] takes, or, where
+    /// nothing of that name exists, a model on the Hugging Face Hub, `owner/name` or
+    /// `owner/name@revision`, which is downloaded unless it is in the cache already.
     ///
     /// # Errors
-    /// Those of [`ModelFiles::open`] and `Hub::fetch`; [`Error::File`] if `spec` is none of these things.
+    /// Those of [`ModelFiles::open`] and `Hub::fetch`; [`Error::File`] if `spec` is none of these
+    /// things.
     pub fn find(spec: impl AsRef<Path>, options: &FindOptions) -> Result<Self> {
         let path = spec.as_ref();
         // A link whose target is missing is still a path; opening it says what is wrong.
@@ -71,13 +75,15 @@ impl ModelFiles {
 
     /// Opens the model at `path`:
     ///
-    /// * a folder with `config.json` or `beeg_config.json` beside `model.safetensors`, `model.safetensors.index.json` and its shards, or
-    ///   `final_model.pt` (the first of them that is there);
+    /// * a folder with `config.json` or `beeg_config.json` beside `model.safetensors`,
+    ///   `model.safetensors.index.json` and its shards, or `final_model.pt` (the first of them that
+    ///   is there);
     /// * a run of the trainer (its newest checkpoint is taken);
     /// * a file of weights, beside which the configuration lies.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::File`] naming the folder that lacks something, or the file that is damaged or does not fit the other.
+    /// [`Error::Io`] and [`Error::File`] naming the folder that lacks something, or the file that
+    /// is damaged or does not fit the other.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
@@ -108,7 +114,8 @@ impl ModelFiles {
 }
 
 impl ModelFiles {
-    /// Returns an error if the two matrices that the configuration says are one differ; see [`check_tied`].
+    /// Returns an error if the two matrices that the configuration says are one differ; see
+    /// [`check_tied`].
     ///
     /// # Errors
     /// [`Error::File`] naming both, and those of reading.

@@ -1,4 +1,5 @@
-//! Models on the Hugging Face Hub, and the cache of them that this crate shares with Hugging Face's own tools.
+//! Models on the Hugging Face Hub, and the cache of them that this crate shares with Hugging Face's
+//! own tools.
 
 #[cfg(feature = "hub")]
 mod download;
@@ -45,7 +46,8 @@ impl std::fmt::Display for HubId {
 /// Where the Hub is, and where its files are kept here.
 #[derive(Clone)]
 pub struct Hub {
-    /// The cache, laid out as Hugging Face's own tools do (`models--owner--name/{blobs,refs,snapshots}`).
+    /// The cache, laid out as Hugging Face's own tools do
+    /// (`models--owner--name/{blobs,refs,snapshots}`).
     pub cache: PathBuf,
     /// The Hub's address, without a slash at its end.
     pub endpoint: String,
@@ -72,8 +74,9 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// The Hub as Hugging Face's variables describe it: `HF_HUB_CACHE`, `HF_HOME` and `XDG_CACHE_HOME` for the cache, `HF_ENDPOINT`,
-    /// `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`, and `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
+    /// The Hub as Hugging Face's variables describe it: `HF_HUB_CACHE`, `HF_HOME` and
+    /// `XDG_CACHE_HOME` for the cache, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
+    /// `HF_HUB_OFFLINE`, and `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
     pub fn from_vars(get: impl Fn(&str) -> Option<OsString>) -> Self {
         let set = |name: &str| get(name).filter(|value| !value.is_empty());
         let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
@@ -94,13 +97,15 @@ impl Hub {
         }
     }
 
-    /// The folder of the model `id`, with its configuration, its weights and, if it has one, its tokenizer. What is in the cache is used as it is,
-    /// without a question to the Hub; the rest is downloaded, the safetensors in preference to other weights. `progress` shows a bar on
+    /// The folder of the model `id`, with its configuration, its weights and, if it has one, its
+    /// tokenizer. What is in the cache is used as it is, without a question to the Hub; the rest is
+    /// downloaded, the safetensors in preference to other weights. `progress` shows a bar on
     /// standard error.
     ///
     /// # Errors
-    /// [`Error::Hub`] saying what to do, if the Hub cannot be reached or falls silent, if it has no such model, if the model is
-    /// not in the cache though it would have to be, or if this program cannot download; [`Error::Io`] if the cache cannot be written.
+    /// [`Error::Hub`] saying what to do, if the Hub cannot be reached or falls silent, if it has no
+    /// such model, if the model is not in the cache though it would have to be, or if this program
+    /// cannot download; [`Error::Io`] if the cache cannot be written.
     pub(crate) fn fetch(&self, id: &HubId, offline: bool, progress: bool) -> Result<PathBuf> {
         let cached = self.cached(id);
         let usable = cached.as_deref().filter(|folder| missing(folder).is_none());
@@ -157,7 +162,8 @@ impl Hub {
         self.cache.join(format!("models--{}", id.repository.replace('/', "--")))
     }
 
-    /// The file by which Hugging Face's tools, too, remember that the model in `snapshot` has no tokenizer.
+    /// The file by which Hugging Face's tools, too, remember that the model in `snapshot` has no
+    /// tokenizer.
     fn no_tokenizer(&self, snapshot: &Path) -> PathBuf {
         let home = snapshot.parent().and_then(Path::parent).unwrap_or(snapshot);
         home.join(".no_exist").join(snapshot.file_name().unwrap_or_default()).join(TOKENIZER)

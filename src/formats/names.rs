@@ -13,7 +13,8 @@ pub(super) const TORCH: &str = "final_model.pt";
 /// The tokenizer.
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
-/// What programs put before all names of a model that they hold inside another object, each perhaps several times.
+/// What programs put before all names of a model that they hold inside another object, each perhaps
+/// several times.
 const WRAPPERS: [&str; 8] = [
     "_orig_mod.",
     "module.",
@@ -41,7 +42,8 @@ pub(super) struct Naming {
 }
 
 impl Naming {
-    /// What the names in a file have before the published ones. `tied`: the unembedding is the embedding.
+    /// What the names in a file have before the published ones. `tied`: the unembedding is the
+    /// embedding.
     pub(super) fn of<'a>(names: impl Iterator<Item = &'a String> + Clone, tied: bool) -> Self {
         let mut prefix = String::new();
         let rest = |name: &'a String, prefix: &str| name.strip_prefix(prefix).unwrap_or(name);

@@ -18,9 +18,10 @@ pub struct Pretrained {
 }
 
 impl Model {
-    /// Opens a model for inference, together with its tokenizer. `spec` is a path (a run, a checkpoint, a model folder, a
-    /// file of weights) or a Hub id such as `openai/circuit-sparsity`. Matrices are kept sparse where that is faster.
-    /// [`ModelFiles`] offers more choices: without network, another tokenizer, dense matrices.
+    /// Opens a model for inference, together with its tokenizer. `spec` is a path (a run, a
+    /// checkpoint, a model folder, a file of weights) or a Hub id such as
+    /// `openai/circuit-sparsity`. Matrices are kept sparse where that is faster. [`ModelFiles`]
+    /// offers more choices: without network, another tokenizer, dense matrices.
     ///
     /// # Errors
     /// Those of [`ModelFiles::find`] and [`ModelFiles::pretrained`].
@@ -41,8 +42,8 @@ impl ModelFiles {
     /// Loads the tokenizer and the weights.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the tokenizer has more tokens than the model; those of [`Tokenizer::load`] and
-    /// [`ModelFiles::load`].
+    /// [`Error::Mismatch`] if the tokenizer has more tokens than the model; those of
+    /// [`Tokenizer::load`] and [`ModelFiles::load`].
     pub fn pretrained(&self, format: WeightFormat, device: &Device) -> Result<Pretrained> {
         let tokenizer = self.load_tokenizer()?;
         let model_size = self.config.vocab_size;
@@ -70,11 +71,12 @@ impl Pretrained {
         })
     }
 
-    /// A prompt's tokens: with `special`, special tokens spelled out in `prompt` become those tokens. An empty prompt
-    /// becomes the end-of-text token, after which documents begin.
+    /// A prompt's tokens: with `special`, special tokens spelled out in `prompt` become those
+    /// tokens. An empty prompt becomes the end-of-text token, after which documents begin.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] without a tokenizer, or without an end-of-text token for an empty prompt; those of encoding.
+    /// [`Error::Tokenizer`] without a tokenizer, or without an end-of-text token for an empty
+    /// prompt; those of encoding.
     pub fn encode(&self, prompt: &str, special: bool) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
         if prompt.is_empty() {

@@ -5,12 +5,14 @@ use crate::files::HostTensor;
 use crate::{Error, Result};
 
 impl Model {
-    /// The attention pattern of a head on one sequence, `(T, T)`: row t holds the softmax weights of position t over the
-    /// positions up to it, and zeros after it. With a sink, a row's sum is below 1. `q` and `k`: `(1, T, H·D)`, the values
-    /// of the sites `attn.q` and `attn.k` of that layer.
+    /// The attention pattern of a head on one sequence, `(T, T)`: row t holds the softmax weights
+    /// of position t over the positions up to it, and zeros after it. With a sink, a row's sum is
+    /// below 1. `q` and `k`: `(1, T, H·D)`, the values of the sites `attn.q` and `attn.k` of that
+    /// layer.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no such layer or head, [`Error::Shape`] for queries and keys of another shape; the device's.
+    /// [`Error::Config`] if there is no such layer or head, [`Error::Shape`] for queries and keys
+    /// of another shape; the device's.
     pub fn attention_pattern(&self, layer: usize, head: usize, q: &HostTensor, k: &HostTensor) -> Result<Vec<f32>> {
         let (config, width) = (&self.config, self.config.head_width());
         if layer >= config.n_layer || head >= config.n_head {

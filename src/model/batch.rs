@@ -20,21 +20,22 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// `tokens`: `batch` sequences of equal length, one after the other. Every token but the first of its sequence is a
-    /// target.
+    /// `tokens`: `batch` sequences of equal length, one after the other. Every token but the first
+    /// of its sequence is a target.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the tokens do not divide into the sequences, are too long for the model, or not in its
-    /// vocabulary.
+    /// [`Error::Shape`] if the tokens do not divide into the sequences, are too long for the model,
+    /// or not in its vocabulary.
     pub fn new(device: &Device, config: &ModelConfig, tokens: &[u32], batch: usize) -> Result<Self> {
         Self::after(device, config, tokens, batch, 0)
     }
 
-    /// A batch of prompts of any lengths, the shorter ones padded on the right. Since the model is causal, padding changes
-    /// nothing at a prompt's own positions, and no padding is a target.
+    /// A batch of prompts of any lengths, the shorter ones padded on the right. Since the model is
+    /// causal, padding changes nothing at a prompt's own positions, and no padding is a target.
     ///
     /// # Errors
-    /// [`Error::Shape`] without prompts, or for a prompt that is empty, too long for the model, or not in its vocabulary.
+    /// [`Error::Shape`] without prompts, or for a prompt that is empty, too long for the model, or
+    /// not in its vocabulary.
     pub(crate) fn of_prompts<P: AsRef<[u32]>>(device: &Device, config: &ModelConfig, prompts: &[P]) -> Result<Self> {
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.as_ref().len()).collect();
         if lengths.contains(&0) {

@@ -136,7 +136,8 @@ pub struct ModelConfig {
     pub enable_bigram_table: bool,
     /// Whether that table is trained.
     pub learnable_bigram_table: bool,
-    /// Width of positions concatenated to every sublayer's input; absent: positions are added to the embedding.
+    /// Width of positions concatenated to every sublayer's input; absent: positions are added to
+    /// the embedding.
     pub d_pos_emb: Option<usize>,
     /// A learned logit per head joins the softmax with a zero value.
     pub sink: bool,
@@ -192,7 +193,8 @@ impl Default for ModelConfig {
     }
 }
 
-/// A configuration as other people's files hold it: fields unknown to us are set aside, not refused.
+/// A configuration as other people's files hold it: fields unknown to us are set aside, not
+/// refused.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ConfigFile(BTreeMap<String, serde_json::Value>);
 
@@ -274,7 +276,8 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// The same configuration with every field that only published training programs honour at its default.
+    /// The same configuration with every field that only published training programs honour at its
+    /// default.
     #[must_use]
     pub(crate) fn without_unused(&self) -> Self {
         let default = Self::default();

@@ -14,8 +14,8 @@ pub struct Evaluation {
     pub loss: f64,
     /// Predicted tokens: all but the first of each sequence.
     pub predictions: u64,
-    /// Fourth standardised moment of `final_resid` over the channels of each token, averaged over tokens. A normal
-    /// distribution has 3; a stream that uses few channels has more.
+    /// Fourth standardised moment of `final_resid` over the channels of each token, averaged over
+    /// tokens. A normal distribution has 3; a stream that uses few channels has more.
     pub kurtosis: f64,
     /// The same over the tokens of each channel, averaged over the channels that vary.
     pub channel_kurtosis: f64,
@@ -28,7 +28,8 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// [`crate::Error::Shape`] for sequences longer than `block_size` or tokens outside the vocabulary,
-/// [`crate::Error::NonFiniteSite`] where a loss or a logit is not finite, the device's, and [`crate::Error::Stopped`].
+/// [`crate::Error::NonFiniteSite`] where a loss or a logit is not finite, the device's, and
+/// [`crate::Error::Stopped`].
 pub fn evaluate(
     model: &Model,
     sequences: &[Vec<u32>],

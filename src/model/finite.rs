@@ -1,4 +1,5 @@
-//! Numbers that are not finite: which weights they are in, and where a forward pass first meets them.
+//! Numbers that are not finite: which weights they are in, and where a forward pass first meets
+//! them.
 
 use std::fmt::{self, Display};
 
@@ -66,7 +67,8 @@ pub fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
     first.map(|at| (at, values[at]))
 }
 
-/// Whether all numbers are finite. Those of a GPU stay there, unless they are so large that their squares overflow.
+/// Whether all numbers are finite. Those of a GPU stay there, unless they are so large that their
+/// squares overflow.
 pub(crate) fn all_finite(x: &Tensor) -> Result<bool> {
     if x.is_empty() {
         return Ok(true);
@@ -94,7 +96,8 @@ impl Parameters {
 }
 
 impl Model {
-    /// An error about a number that is not finite, with what the model's weights have to do with it.
+    /// An error about a number that is not finite, with what the model's weights have to do with
+    /// it.
     pub(crate) fn not_finite(&self, site: String, value: f32, at: Option<[usize; 3]>) -> Error {
         let weights = match self.parameters.not_finite() {
             Ok(found) => found.split_first().map(|(first, others)| match others.len() {
@@ -106,8 +109,9 @@ impl Model {
         Error::NonFiniteSite { site, value, at, weights }
     }
 
-    /// Returns an error unless all of `values` are finite. They were computed, as `what` says, from a forward pass of `batch`
-    /// with `hooks`, which is then run once more to name the first site that is not finite.
+    /// Returns an error unless all of `values` are finite. They were computed, as `what` says, from
+    /// a forward pass of `batch` with `hooks`, which is then run once more to name the first site
+    /// that is not finite.
     ///
     /// # Errors
     /// [`Error::NonFiniteSite`], and those of the forward pass.

@@ -1,4 +1,5 @@
-//! A model as a folder: `config.json` (or the published `beeg_config.json`) beside `model.safetensors`.
+//! A model as a folder: `config.json` (or the published `beeg_config.json`) beside
+//! `model.safetensors`.
 
 use std::path::Path;
 
@@ -12,7 +13,8 @@ impl Model {
     /// Reads a model folder. Configuration fields that are not known are logged as warnings.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or does not fit the other.
+    /// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or does not fit
+    /// the other.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let names = ["config.json", "beeg_config.json"];
         let path = names.iter().map(|n| folder.join(n)).find(|p| p.exists()).unwrap_or_else(|| folder.join(names[0]));
@@ -35,7 +37,8 @@ impl Model {
     }
 }
 
-/// Reads the text of a configuration file; `path` is for messages. Unknown fields are logged as warnings.
+/// Reads the text of a configuration file; `path` is for messages. Unknown fields are logged as
+/// warnings.
 ///
 /// # Errors
 /// [`Error::File`] saying what is wrong.

@@ -1,7 +1,7 @@
 //! The forward pass, written once for every device, with its named sites.
 //!
-//! A layer: `x ← act(x + attn(norm1(x)))`, then `x ← act(x + mlp(norm2(x)))`; AbsTopK wherever the configuration says
-//! (method: section 1). Sites are visited after their AbsTopK.
+//! A layer: `x ← act(x + attn(norm1(x)))`, then `x ← act(x + mlp(norm2(x)))`; AbsTopK wherever the
+//! configuration says (method: section 1). Sites are visited after their AbsTopK.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -24,12 +24,13 @@ const RMS_EPS: f32 = f32::EPSILON;
 /// LayerNorm's epsilon.
 const LN_EPS: f32 = 1e-5;
 
-/// A forward pass in parts. It can begin and end at any of the `2 n_layer + 1` sites of the residual stream (see
-/// [`ModelConfig::residual_site`]): before every attention (`2i`), before every MLP (`2i + 1`), and after the last layer
-/// (`2 n_layer`). The sublayer after a site has the site's number.
+/// A forward pass in parts. It can begin and end at any of the `2 n_layer + 1` sites of the
+/// residual stream (see [`ModelConfig::residual_site`]): before every attention (`2i`), before
+/// every MLP (`2i + 1`), and after the last layer (`2 n_layer`). The sublayer after a site has the
+/// site's number.
 ///
-/// The stream `(n·B, T, d_model)` may hold `n` copies of the batch's `B` sequences, one after the other, each with its own
-/// values: hybrids that continue through the same layers do so together.
+/// The stream `(n·B, T, d_model)` may hold `n` copies of the batch's `B` sequences, one after the
+/// other, each with its own values: hybrids that continue through the same layers do so together.
 pub struct Pass<'a> {
     /// Where the operations are recorded.
     pub tape: &'a mut Tape,
@@ -62,7 +63,8 @@ impl Model {
         Pass::new(self, weights, batch, tape, hooks).logits()
     }
 
-    /// Logits `(B, 1, V)` at one position of each sequence of a batch, without the cost of the other positions' logits.
+    /// Logits `(B, 1, V)` at one position of each sequence of a batch, without the cost of the
+    /// other positions' logits.
     ///
     /// # Errors
     /// Those of the operations and of `hooks`.
@@ -86,8 +88,8 @@ impl Model {
         pass.predict(&x, rows)
     }
 
-    /// Logits `(B, T, V)` of `batch` sequences' next tokens, given those in `cache`, to which they are added.
-    /// After the first call, each sequence gets one token per call.
+    /// Logits `(B, T, V)` of `batch` sequences' next tokens, given those in `cache`, to which they
+    /// are added. After the first call, each sequence gets one token per call.
     ///
     /// # Errors
     /// [`Error::Shape`] past `block_size`; otherwise those of the operations and of `hooks`.
@@ -140,8 +142,9 @@ impl<'a> Pass<'a> {
         Self { tape, model, weights, batch, hooks, cache: None, positions: None, checked }
     }
 
-    /// Lets the pass end with [`Error::NonFiniteSite`] at the first site that is not finite, if `checked`; every site is then read back.
-    /// So does every pass of a model that was loaded with weights which are not finite.
+    /// Lets the pass end with [`Error::NonFiniteSite`] at the first site that is not finite, if
+    /// `checked`; every site is then read back. So does every pass of a model that was loaded with
+    /// weights which are not finite.
     #[must_use]
     pub(crate) fn checked(mut self, checked: bool) -> Self {
         self.checked |= checked;
@@ -173,12 +176,12 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Takes the stream `x: (n·B, T, d_model)` through some sublayers, from the site of the first one's number to that of
-    /// `sublayers.end`.
+    /// Takes the stream `x: (n·B, T, d_model)` through some sublayers, from the site of the first
+    /// one's number to that of `sublayers.end`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a stream of another shape or sublayers that the model does not have; otherwise those of the
-    /// operations and of the hooks.
+    /// [`Error::Shape`] for a stream of another shape or sublayers that the model does not have;
+    /// otherwise those of the operations and of the hooks.
     pub fn advance(&mut self, mut x: Var, sublayers: Range<usize>) -> Result<Var> {
         if sublayers.end >= self.config().residual_sites() {
             return Err(Error::shape("forward", format!("sublayers {sublayers:?} of {}", 2 * self.config().n_layer)));
@@ -193,7 +196,8 @@ impl<'a> Pass<'a> {
     /// The logits `(n·B, T, V)` of the stream `x: (n·B, T, d_model)` at its last site.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a stream of another shape; otherwise those of the operations and of the hooks.
+    /// [`Error::Shape`] for a stream of another shape; otherwise those of the operations and of the
+    /// hooks.
     pub fn unembed(&mut self, x: Var) -> Result<Var> {
         let copies = self.copies(&x)?;
         let x = self.site(Site::FinalResid, x)?;
@@ -223,7 +227,8 @@ impl<'a> Pass<'a> {
         Ok(logits)
     }
 
-    /// Mean cross-entropy of the batch's targets, in nats, for `logits: (B, T, V)`: the loss `(1)`, and the rows' own losses.
+    /// Mean cross-entropy of the batch's targets, in nats, for `logits: (B, T, V)`: the loss `(1)`,
+    /// and the rows' own losses.
     ///
     /// # Errors
     /// Those of the operation.
@@ -360,8 +365,8 @@ impl<'a> Pass<'a> {
         self.hooks.on_linear(self.tape, layer, linear, x, out)
     }
 
-    /// The input of a sublayer (`part` 0: attention, 1: MLP): the normalized residual stream and, if concatenated, the
-    /// positions with their own norm.
+    /// The input of a sublayer (`part` 0: attention, 1: MLP): the normalized residual stream and,
+    /// if concatenated, the positions with their own norm.
     fn sublayer_input(&mut self, layer: usize, part: usize, x: &Var) -> Result<Var> {
         let ids = self.layer(layer)?;
         let mut h = self.norm(ids.norms[part], x)?;

@@ -14,7 +14,8 @@ pub struct Sampling {
     pub temperature: f32,
     /// Only this many of the most probable tokens can be drawn.
     pub top_k: Option<usize>,
-    /// Only the most probable tokens that together reach this probability can be drawn: the smallest such set.
+    /// Only the most probable tokens that together reach this probability can be drawn: the
+    /// smallest such set.
     pub top_p: Option<f64>,
     /// Tokens drawn at most.
     pub max_new_tokens: usize,
@@ -52,8 +53,8 @@ impl Model {
     /// Every token's probability after `prompt`, by id.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a prompt that the model cannot read, [`Error::NonFiniteSite`] where a logit is not finite;
-    /// otherwise those of the forward pass and of `hooks`.
+    /// [`Error::Shape`] for a prompt that the model cannot read, [`Error::NonFiniteSite`] where a
+    /// logit is not finite; otherwise those of the forward pass and of `hooks`.
     pub fn next_token(&self, prompt: &[u32], hooks: &mut dyn Hooks) -> Result<Vec<f64>> {
         let batch = Batch::new(&self.device, &self.config, prompt, 1)?;
         let weights = Weights::constant(self, &[]);
@@ -89,13 +90,15 @@ impl Sampling {
         }
     }
 
-    /// The tokens that can be drawn, the most probable first (of equals the lowest id), with their probabilities:
-    /// softmax(logits / temperature), of which `top_k` keeps the largest and then `top_p` the smallest set that reaches it.
+    /// The tokens that can be drawn, the most probable first (of equals the lowest id), with their
+    /// probabilities: softmax(logits / temperature), of which `top_k` keeps the largest and then
+    /// `top_p` the smallest set that reaches it.
     pub fn distribution(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         // Adding zero makes equals of the two zeros, which total_cmp tells apart.
         let logit = |id: u32| logits[id as usize] + 0.0;
-        // Where a logit is not a number, total_cmp still orders; a generator rejects such logits before.
+        // Where a logit is not a number, total_cmp still orders; a generator rejects such logits
+        // before.
         order.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)).then(a.cmp(&b)));
         order.truncate(if self.temperature == 0.0 { 1 } else { self.top_k.unwrap_or(usize::MAX) });
         let Some(&first) = order.first() else { return Vec::new() };
@@ -134,9 +137,9 @@ fn normalise(weights: &mut [(u32, f64)]) {
 
 /// A text that grows token by token.
 ///
-/// Up to `block_size` tokens, keys and values are kept and every token costs one position. Beyond, the context is cropped
-/// from the left as in the published code; what was computed from the cropped tokens is then no longer true, so that
-/// every further token costs a whole context.
+/// Up to `block_size` tokens, keys and values are kept and every token costs one position. Beyond,
+/// the context is cropped from the left as in the published code; what was computed from the
+/// cropped tokens is then no longer true, so that every further token costs a whole context.
 pub struct Generator<'a> {
     model: &'a Model,
     weights: Weights,
@@ -151,8 +154,8 @@ impl<'a> Generator<'a> {
     /// Starts after `prompt`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for an empty prompt or tokens that are not in the vocabulary, [`Error::Config`] for impossible
-    /// sampling, and the device's limits.
+    /// [`Error::Shape`] for an empty prompt or tokens that are not in the vocabulary,
+    /// [`Error::Config`] for impossible sampling, and the device's limits.
     pub fn new(model: &'a Model, prompt: &[u32], sampling: Sampling) -> Result<Self> {
         sampling.validate()?;
         if prompt.is_empty() {
@@ -173,7 +176,8 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// The same without kept keys and values: every token costs a whole context. Slow; for comparison.
+    /// The same without kept keys and values: every token costs a whole context. Slow; for
+    /// comparison.
     pub fn without_cache(mut self) -> Self {
         self.cache = None;
         self

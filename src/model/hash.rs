@@ -7,8 +7,9 @@ use crate::files::hex;
 use crate::{Error, Result};
 
 impl Model {
-    /// `sha256:…` over every parameter's name, shape and numbers, in order. Zeros count alike with either sign, so that a model
-    /// held compressed has the hash of the same model held dense, on every device and from every file format.
+    /// `sha256:…` over every parameter's name, shape and numbers, in order. Zeros count alike with
+    /// either sign, so that a model held compressed has the hash of the same model held dense, on
+    /// every device and from every file format.
     ///
     /// # Errors
     /// Those of the device.
@@ -17,8 +18,8 @@ impl Model {
     }
 }
 
-/// Returns an error unless `what`, which was made with the model of hash `expected`, is used with that one. `model` says which of several it is:
-/// `model` alone, or `sparse model`.
+/// Returns an error unless `what`, which was made with the model of hash `expected`, is used with
+/// that one. `model` says which of several it is: `model` alone, or `sparse model`.
 ///
 /// # Errors
 /// [`Error::OtherModel`] with both hashes.

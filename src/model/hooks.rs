@@ -32,10 +32,11 @@ impl LinearLayer {
     }
 }
 
-/// Sees, and may replace, values of a forward pass. Every method has a default that changes nothing. An error of a hook
-/// ends the forward pass.
+/// Sees, and may replace, values of a forward pass. Every method has a default that changes
+/// nothing. An error of a hook ends the forward pass.
 pub trait Hooks {
-    /// Called once when a pass begins, with the length of each prompt of the batch; shorter ones are padded on the right.
+    /// Called once when a pass begins, with the length of each prompt of the batch; shorter ones
+    /// are padded on the right.
     fn on_start(&mut self, lengths: &[usize]) {
         let _ = lengths;
     }
@@ -46,8 +47,8 @@ pub trait Hooks {
         Ok(value)
     }
 
-    /// Called to apply AbsTopK in a layer, keeping `k` entries of each row of `x`. `kind` says where; for
-    /// [`SiteKind::ResidIn`] it is the stream after the layer's MLP.
+    /// Called to apply AbsTopK in a layer, keeping `k` entries of each row of `x`. `kind` says
+    /// where; for [`SiteKind::ResidIn`] it is the stream after the layer's MLP.
     fn on_topk(&mut self, tape: &mut Tape, layer: usize, kind: SiteKind, x: &Var, k: usize) -> Result<Var> {
         let _ = (layer, kind);
         tape.abs_topk(x, k)

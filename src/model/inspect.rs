@@ -45,14 +45,14 @@ pub struct TensorReport {
     pub not_finite: u64,
     /// The first of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_not_finite: Option<Entry>,
+    pub first_not_finite: Option<Element>,
     /// The largest finite ones by magnitude, largest first.
-    pub largest: Vec<Entry>,
+    pub largest: Vec<Element>,
 }
 
 /// One entry of a parameter.
 #[derive(Clone, Debug, Serialize)]
-pub struct Entry {
+pub struct Element {
     /// Where it is.
     pub index: Vec<usize>,
     /// What it is. In JSON a text where it is not finite, since JSON has no such numbers.
@@ -74,7 +74,8 @@ pub struct LayerReport {
     pub neurons_without_input: Vec<usize>,
     /// Neurons of the MLP whose weights out are all zero.
     pub neurons_without_output: Vec<usize>,
-    /// Channels of queries and keys of which one side is always zero (neither weights nor bias): no score depends on them.
+    /// Channels of queries and keys of which one side is always zero (neither weights nor bias): no
+    /// score depends on them.
     pub dead_query_key_channels: Vec<usize>,
     /// Channels of values that nothing is written to, or that are written nowhere.
     pub dead_value_channels: Vec<usize>,
@@ -189,7 +190,7 @@ fn summarise(name: &str, shape: &[usize], data: &[f32], largest: usize) -> Tenso
         order.truncate(largest);
     }
     order.sort_by(by_magnitude);
-    let entry = |i: usize| Entry { index: index_of(i, shape), value: data[i] };
+    let entry = |i: usize| Element { index: index_of(i, shape), value: data[i] };
     TensorReport {
         name: name.to_string(),
         shape: shape.to_vec(),

@@ -1,4 +1,5 @@
-//! Interventions: at any site, channels and positions are set, added to, scaled, ablated or patched while a model runs.
+//! Interventions: at any site, channels and positions are set, added to, scaled, ablated or patched
+//! while a model runs.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -59,12 +60,13 @@ pub enum Positions {
 /// One intervention. Its text form is `SITE[CHANNELS]@POSITIONS` and what to do:
 ///
 /// * `3.mlp.post_act[17]@-1=0` sets channel 17 at the last position to 0;
-/// * `0.attn.q[h2]*=0.5` halves all of head 2, `0.attn.q[h2.5]+=1` adds to its channel 5, both at every position;
+/// * `0.attn.q[h2]*=0.5` halves all of head 2, `0.attn.q[h2.5]+=1` adds to its channel 5, both at
+///   every position;
 /// * `*.mlp.resid_delta=mean` mean-ablates the MLPs of all layers;
 /// * `final_resid@3:=patch` takes everything from position 3 on from another run.
 ///
-/// Channels and positions are comma-separated numbers and ranges `a:b` (without b). What is named twice in one edit is
-/// edited once.
+/// Channels and positions are comma-separated numbers and ranges `a:b` (without b). What is named
+/// twice in one edit is edited once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
     /// The site, or one of every layer.
@@ -276,8 +278,8 @@ fn fits(donor: &HostTensor, width: usize) -> bool {
     matches!(donor.shape[..], [1, t, w] if w == width && donor.data.len() == t * w)
 }
 
-/// Edits made ready for a model. Several at one site are made in order. In a batch of unequal prompts, positions count
-/// within each prompt.
+/// Edits made ready for a model. Several at one site are made in order. In a batch of unequal
+/// prompts, positions count within each prompt.
 #[derive(Default)]
 pub struct Interventions {
     edits: HashMap<Site, Vec<Edit>>,
@@ -296,12 +298,14 @@ struct Affine {
 }
 
 impl Interventions {
-    /// `means` holds the mean of every channel of the sites that are mean-ablated; `donor` the values `(1, T, width)` of
-    /// the sites that are patched, from the other run. A patched position is that of the same number (negative: from the
-    /// end) in the other run; without positions, both runs are equally long.
+    /// `means` holds the mean of every channel of the sites that are mean-ablated; `donor` the
+    /// values `(1, T, width)` of the sites that are patched, from the other run. A patched position
+    /// is that of the same number (negative: from the end) in the other run; without positions,
+    /// both runs are equally long.
     ///
     /// # Errors
-    /// [`Error::Config`] naming an edit's site that does not exist, channels it does not have, or what is missing.
+    /// [`Error::Config`] naming an edit's site that does not exist, channels it does not have, or
+    /// what is missing.
     pub fn new(
         config: &ModelConfig,
         edits: &[Edit],
@@ -367,7 +371,8 @@ impl Interventions {
         Ok(all)
     }
 
-    /// Where in the other run the positions begin that are patched into `count` positions of this one.
+    /// Where in the other run the positions begin that are patched into `count` positions of this
+    /// one.
     fn donor_start(&self, site: Site, positions: Positions, count: usize) -> Result<usize> {
         let donor = &self.donor[&site];
         let length = donor.data.len() / donor.shape.last().copied().unwrap_or(1).max(1);

@@ -1,11 +1,13 @@
-//! Keys and values of the tokens read so far, so that the next token costs one position instead of all.
+//! Keys and values of the tokens read so far, so that the next token costs one position instead of
+//! all.
 
 use super::Model;
 use crate::device::Tensor;
 use crate::ops::{attention, attention_decode};
 use crate::{Error, Result};
 
-/// The keys and values of every layer for sequences that are read bit by bit with [`Model::extend`].
+/// The keys and values of every layer for sequences that are read bit by bit with
+/// [`Model::extend`].
 pub struct KvCache {
     /// Keys and values of each layer, `(B, block_size, H·D)`.
     layers: Vec<[Tensor; 2]>,
@@ -43,7 +45,8 @@ impl KvCache {
         self.length += tokens;
     }
 
-    /// Keeps the new keys and values of a layer and attends to all of them; `q`, `k`, `v`: `(B, T, H·D)`.
+    /// Keeps the new keys and values of a layer and attends to all of them; `q`, `k`, `v`: `(B, T,
+    /// H·D)`.
     pub(super) fn attend(
         &mut self,
         layer: usize,

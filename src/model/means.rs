@@ -10,7 +10,8 @@ use crate::tape::Tape;
 /// The mean activation of every channel of `sites`, over all positions of `batches`.
 ///
 /// # Errors
-/// [`crate::Error::NonFiniteSite`] where a mean is not finite; those of the batches and of the forward pass.
+/// [`crate::Error::NonFiniteSite`] where a mean is not finite; those of the batches and of the
+/// forward pass.
 pub fn means(
     model: &Model,
     batches: impl IntoIterator<Item = Result<Batch>>,
@@ -19,7 +20,8 @@ pub fn means(
     take_means(model, batches, sites, true)
 }
 
-/// As [`means`], of whatever the sites hold: means of numbers that are not finite are not finite either.
+/// As [`means`], of whatever the sites hold: means of numbers that are not finite are not finite
+/// either.
 ///
 /// # Errors
 /// Those of the batches and of the forward pass.

@@ -1,4 +1,5 @@
-//! The transformer: its configuration, its parameters, the forward pass with its named sites, and generation.
+//! The transformer: its configuration, its parameters, the forward pass with its named sites, and
+//! generation.
 
 mod attention;
 mod batch;
@@ -30,12 +31,12 @@ pub use forward::{LossOutput, Pass};
 pub use generate::{Generator, Sampling, probabilities, ranked};
 pub use hash::expect_model;
 pub use hooks::{Hooks, LinearLayer, NoHooks, Recorder};
-pub use inspect::{Entry, LayerReport, TensorReport, WeightReport, inspect};
+pub use inspect::{Element, LayerReport, TensorReport, WeightReport, inspect};
 pub use intervene::{Action, Channels, Edit, EditSites, Interventions, Positions};
 pub use kv_cache::KvCache;
 pub use means::{means, means_unchecked};
 pub(crate) use parameters::fill_normal;
-pub use parameters::{Kind, Parameter, Parameters, Value, WeightFormat};
+pub use parameters::{Kind, Parameter, ParameterValue, Parameters, WeightFormat};
 pub use run::{ActivationCache, AnswerTokens, Gradients, Metric, PromptTensor, Prompts, Run, SiteGradient};
 pub use shapes::{check_shapes, check_tied, check_weights, is_buffer};
 pub use site::{Site, SiteKind};

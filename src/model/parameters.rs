@@ -16,7 +16,8 @@ use crate::ops::sparse_linear;
 use crate::ops::weight_topk::Neurons;
 use crate::{Error, Result};
 
-/// What a parameter is, which decides how it starts and how it is trained (method: sections 1 and 2).
+/// What a parameter is, which decides how it starts and how it is trained (method: sections 1 and
+/// 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A weight matrix of a sublayer; its neurons or attention channels are these.
@@ -47,7 +48,7 @@ impl Kind {
 }
 
 /// A parameter's numbers on a device.
-pub enum Value {
+pub enum ParameterValue {
     /// All of them.
     Dense(Tensor),
     /// A matrix as the lists of its nonzeros.
@@ -63,12 +64,12 @@ pub struct Parameter {
     /// Its shape; that of a linear layer's matrix is `(out, in)`.
     pub shape: Vec<usize>,
     /// Its numbers.
-    pub value: Value,
+    pub value: ParameterValue,
 }
 
 impl Parameter {
     fn dense_of(name: String, kind: Kind, value: Tensor) -> Self {
-        Self { name, kind, shape: value.shape().to_vec(), value: Value::Dense(value) }
+        Self { name, kind, shape: value.shape().to_vec(), value: ParameterValue::Dense(value) }
     }
 
     /// The number of entries, zeros included.
@@ -87,8 +88,8 @@ impl Parameter {
     /// [`Error::SparseParameter`].
     pub fn dense(&self) -> Result<&Tensor> {
         match &self.value {
-            Value::Dense(tensor) => Ok(tensor),
-            Value::Compressed(_) => Err(only_compressed(&self.name)),
+            ParameterValue::Dense(tensor) => Ok(tensor),
+            ParameterValue::Compressed(_) => Err(only_compressed(&self.name)),
         }
     }
 
@@ -98,8 +99,8 @@ impl Parameter {
     /// [`Error::SparseParameter`].
     pub fn dense_mut(&mut self) -> Result<&mut Tensor> {
         match &mut self.value {
-            Value::Dense(tensor) => Ok(tensor),
-            Value::Compressed(_) => Err(only_compressed(&self.name)),
+            ParameterValue::Dense(tensor) => Ok(tensor),
+            ParameterValue::Compressed(_) => Err(only_compressed(&self.name)),
         }
     }
 
@@ -109,8 +110,8 @@ impl Parameter {
     /// Those of the device.
     pub fn read(&self) -> Result<HostTensor> {
         let data = match &self.value {
-            Value::Dense(tensor) => tensor.read()?,
-            Value::Compressed(matrix) => matrix.to_dense()?.read()?,
+            ParameterValue::Dense(tensor) => tensor.read()?,
+            ParameterValue::Compressed(matrix) => matrix.to_dense()?.read()?,
         };
         Ok(HostTensor { shape: self.shape.clone(), data })
     }
@@ -293,7 +294,8 @@ fn stream_of(seed: u64, stream: u64) -> ChaCha8Rng {
     rng
 }
 
-/// Normal numbers of standard deviation `std` from one stream of a seed, by Box and Muller's method.
+/// Normal numbers of standard deviation `std` from one stream of a seed, by Box and Muller's
+/// method.
 pub(crate) fn fill_normal((seed, stream): (u64, u64), std: f32, out: &mut [f32]) {
     let mut rng = stream_of(seed, stream);
     for pair in out.chunks_mut(2) {
@@ -308,11 +310,12 @@ pub(crate) fn fill_normal((seed, stream): (u64, u64), std: f32, out: &mut [f32])
 }
 
 impl Parameters {
-    /// Parameters as training starts: normal(0, 0.02) for linears and embeddings, normal(0, 0.02/√(2·n_layer)) for
-    /// residual projections, biases 0, norms 1, sinks 0, positions 0, bigram table uniform(0, 0.02).
+    /// Parameters as training starts: normal(0, 0.02) for linears and embeddings, normal(0,
+    /// 0.02/√(2·n_layer)) for residual projections, biases 0, norms 1, sinks 0, positions 0, bigram
+    /// table uniform(0, 0.02).
     ///
-    /// Every parameter has a random stream of its own, so that its numbers depend on the seed, its place and nothing
-    /// else; they are the same on every device.
+    /// Every parameter has a random stream of its own, so that its numbers depend on the seed, its
+    /// place and nothing else; they are the same on every device.
     ///
     /// # Errors
     /// The device's limits, naming the parameter.
@@ -333,11 +336,13 @@ impl Parameters {
         Self::from_list(config, list)
     }
 
-    /// Parameters from a state dict, read one after the other; those that [`check_weights`] lets be absent are zeros. Numbers that are
-    /// not finite are logged as warnings, and every forward pass is then checked.
+    /// Parameters from a state dict, read one after the other; those that [`check_weights`] lets be
+    /// absent are zeros. Numbers that are not finite are logged as warnings, and every forward pass
+    /// is then checked.
     ///
     /// # Errors
-    /// Those of [`check_weights`] and [`check_tied`], before any number is read; then those of the source and the device.
+    /// Those of [`check_weights`] and [`check_tied`], before any number is read; then those of the
+    /// source and the device.
     pub fn load(
         config: &ModelConfig,
         source: &dyn TensorSource,
@@ -362,7 +367,7 @@ impl Parameters {
             let sparse = format == WeightFormat::Sparse && not_finite.is_none();
             list.push(match slot.shape[..] {
                 [out, input] if linear && sparse && prefer_sparse(device, &host.data) => Parameter {
-                    value: Value::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
+                    value: ParameterValue::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
                     name: slot.name,
                     kind: slot.kind,
                     shape: slot.shape,
@@ -389,7 +394,8 @@ impl Parameters {
         Self::load(config, &InMemory::from(tensors), WeightFormat::Dense, device)
     }
 
-    /// Copies all parameters to the host, by name; a tied unembedding is written out as the published files do.
+    /// Copies all parameters to the host, by name; a tied unembedding is written out as the
+    /// published files do.
     ///
     /// # Errors
     /// Those of the device.

@@ -44,7 +44,8 @@ impl From<&Vec<Vec<u32>>> for Prompts {
     }
 }
 
-/// Values at every position of every prompt: `(B, T, width)`, where T is the length of the longest prompt.
+/// Values at every position of every prompt: `(B, T, width)`, where T is the length of the longest
+/// prompt.
 #[derive(Clone)]
 pub struct PromptTensor {
     /// The values; those after a prompt's end mean nothing.
@@ -129,7 +130,8 @@ pub struct AnswerTokens {
 pub enum Metric {
     /// Mean cross-entropy of the prompts' tokens but the first ones, in nats.
     Loss,
-    /// The difference of two logits at the last position, mean over the prompts: one pair for each prompt, or one for all.
+    /// The difference of two logits at the last position, mean over the prompts: one pair for each
+    /// prompt, or one for all.
     LogitDiff(Vec<AnswerTokens>),
 }
 
@@ -151,11 +153,12 @@ pub struct Gradients {
 }
 
 impl Model {
-    /// Runs prompts and keeps the activations at `sites`, for instance those of [`super::ModelConfig::sites_matching`].
+    /// Runs prompts and keeps the activations at `sites`, for instance those of
+    /// [`super::ModelConfig::sites_matching`].
     ///
     /// # Errors
-    /// [`Error::Shape`] for prompts that the model cannot read; [`Error::Config`] for a site that it does not have;
-    /// otherwise the device's.
+    /// [`Error::Shape`] for prompts that the model cannot read; [`Error::Config`] for a site that
+    /// it does not have; otherwise the device's.
     pub fn run_with_cache(&self, prompts: impl Into<Prompts>, sites: &[Site]) -> Result<Run> {
         self.run(prompts, sites, &mut NoHooks)
     }
@@ -186,8 +189,8 @@ impl Model {
     /// Mean cross-entropy of the prompts' tokens but the first ones, in nats.
     ///
     /// # Errors
-    /// [`Error::Shape`] for prompts that the model cannot read, or where no token has one before it;
-    /// [`Error::NonFiniteSite`] where the loss is not finite; otherwise the device's.
+    /// [`Error::Shape`] for prompts that the model cannot read, or where no token has one before
+    /// it; [`Error::NonFiniteSite`] where the loss is not finite; otherwise the device's.
     pub fn loss(&self, prompts: impl Into<Prompts>) -> Result<f64> {
         let batch = self.batch(prompts, &[])?;
         predicts(&batch)?;
@@ -200,8 +203,9 @@ impl Model {
     /// A metric of prompts, and its gradients at `sites`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for prompts that the model cannot read, answers that do not fit the prompts, or a loss where no
-    /// token has one before it; [`Error::Config`] for a site that the model does not have; otherwise the device's.
+    /// [`Error::Shape`] for prompts that the model cannot read, answers that do not fit the
+    /// prompts, or a loss where no token has one before it; [`Error::Config`] for a site that the
+    /// model does not have; otherwise the device's.
     pub fn run_with_gradients(
         &self,
         prompts: impl Into<Prompts>,
@@ -259,8 +263,8 @@ impl Model {
         tape.logit_diff(&logits, &pairs)
     }
 
-    /// The attention pattern of every head of a layer: for each prompt `(H, T, T)`, T its own length (see
-    /// [`Model::attention_pattern`]).
+    /// The attention pattern of every head of a layer: for each prompt `(H, T, T)`, T its own
+    /// length (see [`Model::attention_pattern`]).
     ///
     /// # Errors
     /// Those of [`Model::run_with_cache`].

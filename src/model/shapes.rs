@@ -6,13 +6,16 @@ use super::{Kind, ModelConfig, Parameters};
 use crate::files::{TensorInfo, TensorSource};
 use crate::{Error, Result};
 
-/// Checks that the tensors `entries` are those of a model of `config`, before any of their numbers is read.
+/// Checks that the tensors `entries` are those of a model of `config`, before any of their numbers
+/// is read.
 ///
-/// May be absent: `final_logits_bias` and, with LayerNorm, the biases of `ln_p1` and `ln_p2` (all zeros then). May be there although unused: the
-/// unembedding of a model that ties it, and what [`is_buffer`] knows.
+/// May be absent: `final_logits_bias` and, with LayerNorm, the biases of `ln_p1` and `ln_p2` (all
+/// zeros then). May be there although unused: the unembedding of a model that ties it, and what
+/// [`is_buffer`] knows.
 ///
 /// # Errors
-/// [`Error::Mismatch`] naming the first parameter, in the model's order, that is missing or of another shape, or a tensor that no such model has.
+/// [`Error::Mismatch`] naming the first parameter, in the model's order, that is missing or of
+/// another shape, or a tensor that no such model has.
 pub fn check_shapes(config: &ModelConfig, entries: &BTreeMap<String, TensorInfo>) -> Result<()> {
     check(config, entries, &BTreeMap::new())
 }
@@ -20,7 +23,8 @@ pub fn check_shapes(config: &ModelConfig, entries: &BTreeMap<String, TensorInfo>
 /// As [`check_shapes`], of a source that knows what else its file holds.
 ///
 /// # Errors
-/// Those of [`check_shapes`]; a parameter that is there, but is no tensor of floats, is said to be of the wrong type.
+/// Those of [`check_shapes`]; a parameter that is there, but is no tensor of floats, is said to be
+/// of the wrong type.
 pub fn check_weights(config: &ModelConfig, source: &dyn TensorSource) -> Result<()> {
     check(config, source.entries(), &source.others())
 }
@@ -31,7 +35,8 @@ fn check(
     others: &BTreeMap<String, String>,
 ) -> Result<()> {
     config.validate()?;
-    // A layer has more than one parameter, so that this bounds what a wrong configuration can make us list below.
+    // A layer has more than one parameter, so that this bounds what a wrong configuration can make
+    // us list below.
     if config.n_layer > entries.len() {
         let (layers, held) = (config.n_layer, entries.len());
         return Err(Error::Mismatch(format!(
@@ -73,7 +78,8 @@ fn check(
 pub(super) const EMBEDDING: &str = "transformer.wte.weight";
 pub(super) const UNEMBEDDING: &str = "lm_head.weight";
 
-/// Returns an error if the configuration says that the unembedding is the embedding, and `source` holds two that differ. Reads both.
+/// Returns an error if the configuration says that the unembedding is the embedding, and `source`
+/// holds two that differ. Reads both.
 ///
 /// # Errors
 /// [`Error::Mismatch`] naming both, and those of reading.
@@ -95,7 +101,8 @@ pub fn check_tied(config: &ModelConfig, source: &dyn TensorSource) -> Result<()>
     }
 }
 
-/// Whether `name` is `transformer.h.<layer>.attn.bias`: the causal mask that some published code keeps among the weights.
+/// Whether `name` is `transformer.h.<layer>.attn.bias`: the causal mask that some published code
+/// keeps among the weights.
 pub fn is_buffer(name: &str) -> bool {
     let layer = name.strip_prefix("transformer.h.").and_then(|rest| rest.strip_suffix(".attn.bias"));
     layer.is_some_and(|layer| !layer.is_empty() && layer.bytes().all(|b| b.is_ascii_digit()))

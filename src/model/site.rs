@@ -1,5 +1,5 @@
-//! The named activations of a forward pass (method: section 1), in one table: names, order, widths, and where AbsTopK
-//! applies.
+//! The named activations of a forward pass (method: section 1), in one table: names, order, widths,
+//! and where AbsTopK applies.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::ModelConfig;
 use crate::{Error, Result};
 
-/// A named activation `(B, T, width)`. Its text form is the published name: `3.mlp.post_act`, `final_resid`. Sites are
-/// ordered as the forward pass reaches them.
+/// A named activation `(B, T, width)`. Its text form is the published name: `3.mlp.post_act`,
+/// `final_resid`. Sites are ordered as the forward pass reaches them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
     /// A site of a layer, counted from 0.
@@ -47,8 +47,9 @@ pub enum SiteKind {
     MlpOut,
 }
 
-/// Kind, name within a layer, and the name that `afrac_loctypes` has for it: AbsTopK's result is what the site shows.
-/// The stream after the MLP shows as the next layer's `resid_in`, or as `final_resid`.
+/// Kind, name within a layer, and the name that `afrac_loctypes` has for it: AbsTopK's result is
+/// what the site shows. The stream after the MLP shows as the next layer's `resid_in`, or as
+/// `final_resid`.
 const TABLE: [(SiteKind, &str, Option<&str>); 11] = [
     (SiteKind::ResidIn, "resid_in", Some("resid_post_mlp")),
     (SiteKind::AttnIn, "attn.act_in", Some("attn_in")),
@@ -205,12 +206,14 @@ impl ModelConfig {
         Ok(matching)
     }
 
-    /// How many sites the residual stream has: before every attention and MLP, and after the last layer.
+    /// How many sites the residual stream has: before every attention and MLP, and after the last
+    /// layer.
     pub fn residual_sites(&self) -> usize {
         2 * self.n_layer + 1
     }
 
-    /// The residual stream's site of that number: `resid_in` and `resid_mid` of each layer, then `final_resid`.
+    /// The residual stream's site of that number: `resid_in` and `resid_mid` of each layer, then
+    /// `final_resid`.
     pub fn residual_site(&self, number: usize) -> Site {
         match number {
             last if last >= 2 * self.n_layer => Site::FinalResid,
@@ -219,8 +222,8 @@ impl ModelConfig {
         }
     }
 
-    /// How many entries of each row AbsTopK keeps at a site, or nothing if it does not apply there. For `ResidIn` this is
-    /// the stream after the MLP.
+    /// How many entries of each row AbsTopK keeps at a site, or nothing if it does not apply there.
+    /// For `ResidIn` this is the stream after the MLP.
     pub fn topk(&self, kind: SiteKind) -> Option<usize> {
         let fraction = self.afrac?;
         let applies = kind.topk_name().is_some_and(|name| self.afrac_loctypes.contains(name));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Kind, Model, Value};
+use super::{Kind, Model, ParameterValue};
 use crate::ops::compress::SparseMatrix;
 use crate::tape::{Tape, Var};
 
@@ -13,8 +13,9 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Parameters for which `trained` returns true get gradients, if they are held dense. `compressed` holds, per parameter, its
-    /// nonzeros where linear layers shall use them; it may be empty.
+    /// Parameters for which `trained` returns true get gradients, if they are held dense.
+    /// `compressed` holds, per parameter, its nonzeros where linear layers shall use them; it may
+    /// be empty.
     pub fn new(
         model: &Model,
         tape: &mut Tape,
@@ -26,9 +27,9 @@ impl Weights {
         let mut dense = Vec::with_capacity(lists.len());
         for (p, lists) in model.parameters.iter().zip(&mut lists) {
             dense.push(match &p.value {
-                Value::Dense(value) if trained(p.kind) => Some(tape.leaf(value.clone())),
-                Value::Dense(value) => Some(Var::constant(value.clone())),
-                Value::Compressed(held) => {
+                ParameterValue::Dense(value) if trained(p.kind) => Some(tape.leaf(value.clone())),
+                ParameterValue::Dense(value) => Some(Var::constant(value.clone())),
+                ParameterValue::Compressed(held) => {
                     *lists = Some(held.clone());
                     None
                 }

@@ -3,7 +3,7 @@ use serde::Serialize;
 use crate::Result;
 use crate::device::Device;
 use crate::formats::ModelFiles;
-use crate::model::{self, Entry, LayerReport, ModelConfig, WeightFormat};
+use crate::model::{self, Element, LayerReport, ModelConfig, WeightFormat};
 use crate::report::{Cell, Column, Report, Table};
 use crate::train::memory::human_bytes;
 
@@ -104,7 +104,7 @@ impl Inspection<'_> {
             let largest: Vec<_> =
                 t.largest.iter().map(|e| format!("{:+.3} [{}]", e.value, join(&e.index, ","))).collect();
             let mut largest = largest.join("  ");
-            if let Some(Entry { index, value }) = &t.first_not_finite {
+            if let Some(Element { index, value }) = &t.first_not_finite {
                 let index = join(index, ",");
                 largest =
                     format!("not finite: {} entries, the first of them {value} [{index}]  {largest}", t.not_finite);

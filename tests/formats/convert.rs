@@ -33,7 +33,8 @@ fn object(bytes: &[u8]) -> serde_json::Map<String, Value> {
 fn a_model_that_a_kill_left_aside_is_not_taken_for_nothing() {
     let (from, to) = (tempdir().unwrap(), tempdir().unwrap());
     write_model(from.path());
-    // A kill between the two renames of a replacement leaves this; a file of another program has a name of its own.
+    // A kill between the two renames of a replacement leaves this; a file of another program has a
+    // name of its own.
     let (aside, out) = (to.path().join(".old-gossamer-out"), to.path().join("out"));
     fs::create_dir(&aside).unwrap();
     fs::write(aside.join("model.safetensors"), "the only copy").unwrap();

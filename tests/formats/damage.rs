@@ -1,5 +1,5 @@
-//! Torch files that are damaged, absurd or hostile: always an error that names the file and says why, never a panic, a hang or an
-//! allocation that the file's size does not explain.
+//! Torch files that are damaged, absurd or hostile: always an error that names the file and says
+//! why, never a panic, a hang or an allocation that the file's size does not explain.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -124,7 +124,8 @@ fn nothing_is_ever_executed() {
         (b"\x80\x02ccollections\nOrderedDict\n(NNNNNNNNNtR.", "`collections.OrderedDict`"),
         (b"\x80\x02ctorch.hub\nload\n(tR.", "`torch.hub.load`"),
         (b"\x80\x02ctorch\nload\n)R.", "`torch.load`"),
-        // As a reducer inside a value that is otherwise plain, and as an argument of a call that is known.
+        // As a reducer inside a value that is otherwise plain, and as an argument of a call that is
+        // known.
         (b"\x80\x02}X\x01\0\0\0acos\nsystem\nX\x02\0\0\0ls\x85Rs.", "`os.system`"),
         (b"\x80\x02ccollections\nOrderedDict\ncbuiltins\nexec\nX\x01\0\0\0x\x85R\x85R.", "`builtins.exec`"),
     ] {

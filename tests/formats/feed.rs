@@ -1,5 +1,6 @@
-//! What each fuzz target does with its bytes: everything the library can do with such a file. Every outcome but an `Ok` or an error that
-//! names the file is a finding. Shared by the tests and by the fuzzers in `fuzz/`.
+//! What each fuzz target does with its bytes: everything the library can do with such a file. Every
+//! outcome but an `Ok` or an error that names the file is a finding. Shared by the tests and by the
+//! fuzzers in `fuzz/`.
 #![allow(dead_code)]
 
 #[path = "stored_zip.rs"]
@@ -214,7 +215,8 @@ pub fn means(data: &[u8]) {
     });
 }
 
-/// Tokens in a file of the cache, whose magic and checksum are made right: nothing else would be reached.
+/// Tokens in a file of the cache, whose magic and checksum are made right: nothing else would be
+/// reached.
 pub fn token_cache(data: &[u8]) {
     const HEADER: usize = 88;
     let mut bytes = data.to_vec();
@@ -319,7 +321,8 @@ fn count(shape: &[usize]) -> usize {
     if shape.contains(&0) { 0 } else { shape.iter().fold(1, |product, &size| product.saturating_mul(size)) }
 }
 
-/// How many numbers are still worth reading: a small file may hold many views of one storage, each of which is honest work.
+/// How many numbers are still worth reading: a small file may hold many views of one storage, each
+/// of which is honest work.
 struct Patience(usize);
 
 impl Patience {

@@ -1,4 +1,5 @@
-//! Other people's files: found, opened, read right, fetched and converted, and damaged or hostile ones refused.
+//! Other people's files: found, opened, read right, fetched and converted, and damaged or hostile
+//! ones refused.
 
 mod convert;
 mod damage;

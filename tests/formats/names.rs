@@ -1,4 +1,5 @@
-//! Models under the names that other programs give their tensors, and what is said of tensors that will not do.
+//! Models under the names that other programs give their tensors, and what is said of tensors that
+//! will not do.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

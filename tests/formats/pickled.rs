@@ -106,7 +106,8 @@ fn write(value: &Py, out: &mut Vec<u8>, storages: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// A published circuit of seven nodes in a model of two layers: 8 channels, 2 heads of 4, 16 neurons.
+/// A published circuit of seven nodes in a model of two layers: 8 channels, 2 heads of 4, 16
+/// neurons.
 pub fn payload() -> Py {
     let place = |a, b| Py::Tuple(vec![Py::Str(a), Py::Str(b)]);
     let pair = |shape: [usize; 2], effects: &[f32], sources: Py, targets: &[i64], places: Py| {

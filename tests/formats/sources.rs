@@ -63,7 +63,8 @@ fn numbers_are_rounded_to_the_nearest_and_overflow_is_an_error() {
         let entries = BTreeMap::from([("w".to_string(), TensorInfo { shape: vec![1], float })]);
         write_safetensors(&path, &entries, None, |_| Ok(Cow::Borrowed(&tensor)))
     };
-    // Halfway between two neighbours the even one is taken: 1 + 1/2048 and 1 + 3/2048 for f16, whose step at 1 is 1/1024.
+    // Halfway between two neighbours the even one is taken: 1 + 1/2048 and 1 + 3/2048 for f16,
+    // whose step at 1 is 1/1024.
     let cases = [
         (1.0 + 1.0 / 2048.0, FloatType::F16, 0x3c00u16),
         (1.0 + 3.0 / 2048.0, FloatType::F16, 0x3c02),

@@ -1,4 +1,5 @@
-//! A zip archive of entries that are stored as they are, written by hand so that it can also be written wrongly.
+//! A zip archive of entries that are stored as they are, written by hand so that it can also be
+//! written wrongly.
 
 /// An entry as the archive's directory describes it.
 pub struct Entry<'a> {

@@ -1,10 +1,11 @@
-//! Files that torch itself wrote (`tests/data/torch/make.py`, and the golden models), against what was put into them.
+//! Files that torch itself wrote (`tests/data/torch/make.py`, and the golden models), against what
+//! was put into them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gossamer::files::{FloatType, HostTensor, TensorSource, load_tensors};
-use gossamer::formats::torch::{DataType, Layout, SparseRef, TensorRef, TorchFile, TorchStateDict, Value};
+use gossamer::formats::torch::{DataType, SparseLayout, SparseRef, TensorRef, TorchFile, TorchStateDict, Value};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -179,13 +180,13 @@ fn sparse_tensors_are_read_with_their_zeros() {
 }
 
 /// A sparse tensor of two nonzeros, 1 and 2, whose lists of indices are these.
-fn sparse(layout: Layout, shape: &[usize], lists: &[&[i64]], axes: usize) -> gossamer::Result<HostTensor> {
+fn sparse(layout: SparseLayout, shape: &[usize], lists: &[&[i64]], axes: usize) -> gossamer::Result<HostTensor> {
     let mut files = vec![("x/data.pkl".to_string(), b"\x80\x02N.".to_vec())];
     files.push(("x/data/v".into(), [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect()));
     let mut indices = Vec::new();
     for (number, list) in lists.iter().enumerate() {
         files.push((format!("x/data/{number}"), list.iter().flat_map(|i| i.to_le_bytes()).collect()));
-        let shape = if layout == Layout::Coo { vec![axes, list.len() / axes.max(1)] } else { vec![list.len()] };
+        let shape = if layout == SparseLayout::Coo { vec![axes, list.len() / axes.max(1)] } else { vec![list.len()] };
         let strides = if shape.len() == 2 { vec![shape[1], 1] } else { vec![1] };
         let storage = number.to_string().as_str().into();
         indices.push(TensorRef { dtype: DataType::I64, shape, strides, storage, offset: 0 });
@@ -196,12 +197,12 @@ fn sparse(layout: Layout, shape: &[usize], lists: &[&[i64]], axes: usize) -> gos
     file.sparse_floats(&SparseRef { layout, shape: shape.to_vec(), indices, values })
 }
 
-/// Layout, shape, lists of indices, and how many axes they have.
-type Sparse<'a> = (Layout, &'a [usize], &'a [&'a [i64]], usize);
+/// SparseLayout, shape, lists of indices, and how many axes they have.
+type Sparse<'a> = (SparseLayout, &'a [usize], &'a [&'a [i64]], usize);
 
 #[test]
 fn hostile_indices_are_refused() {
-    let (coo, csr, csc) = (Layout::Coo, Layout::Csr, Layout::Csc);
+    let (coo, csr, csc) = (SparseLayout::Coo, SparseLayout::Csr, SparseLayout::Csc);
     assert_eq!(sparse(coo, &[2, 2], &[&[0, 1, 1, 0]], 2).unwrap().data, [0.0, 1.0, 2.0, 0.0]);
     assert_eq!(sparse(csr, &[2, 3], &[&[0, 0, 2], &[0, 2]], 1).unwrap().data, [0.0, 0.0, 0.0, 1.0, 0.0, 2.0]);
     assert_eq!(sparse(csc, &[2, 3], &[&[0, 1, 1, 2], &[1, 0]], 1).unwrap().data, [0.0, 0.0, 2.0, 1.0, 0.0, 0.0]);
@@ -249,7 +250,8 @@ fn the_golden_models_equal_their_safetensors() {
 }
 
 proptest! {
-    /// Any shape, strides and offset: the numbers that the definition of strides gives, or an error if one lies outside.
+    /// Any shape, strides and offset: the numbers that the definition of strides gives, or an error
+    /// if one lies outside.
     #[test]
     fn any_view_follows_its_definition(
         axes in prop::collection::vec((0usize..4, 0usize..9), 0..5),

@@ -1,4 +1,5 @@
-//! Numbers that are not finite: a forward pass names the first site that has them, wherever they were planted.
+//! Numbers that are not finite: a forward pass names the first site that has them, wherever they
+//! were planted.
 
 use gossamer::Error;
 use gossamer::device::Device;

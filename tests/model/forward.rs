@@ -11,7 +11,8 @@ use crate::common::{devices, error};
 use crate::oracle;
 use crate::variants::{clear_state, every, prompts, random_state, smooth, sparse};
 
-/// What disagrees with the oracle, of logits and sites; nothing may, and every site must have been compared.
+/// What disagrees with the oracle, of logits and sites; nothing may, and every site must have been
+/// compared.
 fn objections(
     config: &ModelConfig,
     state: &BTreeMap<String, HostTensor>,
@@ -70,7 +71,8 @@ fn the_oracle_sees_planted_errors() {
     }
 }
 
-/// Without AbsTopK an oracle that forgets a place would not be noticed: each of them changes the logits.
+/// Without AbsTopK an oracle that forgets a place would not be noticed: each of them changes the
+/// logits.
 #[test]
 fn every_place_of_abs_topk_changes_the_logits() {
     let logits = |config: &ModelConfig| oracle::forward(config, &random_state(config, 1), &[1, 2, 3], &mut |_, _| ());

@@ -45,15 +45,16 @@ fn loss_at(config: &ModelConfig, name: &str, data: Vec<f32>) -> f64 {
     wide(&losses.read().unwrap()).iter().sum::<f64>() / batch.predictions() as f64
 }
 
-/// What central differences say against these gradients, and how many comparisons could have said anything.
+/// What central differences say against these gradients, and how many comparisons could have said
+/// anything.
 fn objections(config: &ModelConfig, gradients: &BTreeMap<String, Vec<f32>>) -> (Vec<String>, usize) {
     const EPS: f32 = 4e-3;
     let state = random_state(config, 1);
     let (mut objections, mut telling) = (Vec::new(), 0);
     for (name, gradient) in gradients {
         for seed in 0..3 {
-            // Along the signs of the gradient, so that its derivative is not lost among the roundings of the loss;
-            // by random amounts, so that no entry hides behind another.
+            // Along the signs of the gradient, so that its derivative is not lost among the
+            // roundings of the loss; by random amounts, so that no entry hides behind another.
             let amounts = normal(&mut rng(seed), gradient.len());
             let direction: Vec<f32> = gradient.iter().zip(amounts).map(|(g, a)| g.signum() * a.abs()).collect();
             let length = direction.iter().map(|d| d * d).sum::<f32>().sqrt();

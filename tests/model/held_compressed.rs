@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, InMemory, TensorInfo, TensorSource};
 use gossamer::model::{
-    Batch, Kind, LossOutput, Model, ModelConfig, NoHooks, Parameters, Value, WeightFormat, Weights, check_shapes,
+    Batch, Kind, LossOutput, Model, ModelConfig, NoHooks, ParameterValue, Parameters, WeightFormat, Weights,
+    check_shapes,
 };
 use gossamer::ops::compress::{self, Nonzeros};
 use gossamer::sparsity::Schedule;
@@ -70,7 +71,12 @@ fn compressed_models_compute_the_same() {
                     let nonzeros = state[&p.name].data.iter().filter(|v| **v != 0.0).count();
                     let sparse = nonzeros as f64 <= threshold * p.len() as f64;
                     assert_eq!(linear && density < threshold, linear && sparse, "{what}: an unlucky draw");
-                    assert_eq!(matches!(p.value, Value::Compressed(_)), linear && sparse, "{what}: {}", p.name);
+                    assert_eq!(
+                        matches!(p.value, ParameterValue::Compressed(_)),
+                        linear && sparse,
+                        "{what}: {}",
+                        p.name
+                    );
                     assert_eq!(p.dense().is_ok(), !(linear && sparse));
                 }
                 let mut back = held.parameters.to_host().unwrap();

@@ -55,7 +55,8 @@ struct Reference {
     longer: BTreeMap<String, Vec<f64>>,
 }
 
-/// Edits as text, `{}` standing for the site, and what each value at time `t` and channel `c` then is.
+/// Edits as text, `{}` standing for the site, and what each value at time `t` and channel `c` then
+/// is.
 struct Case {
     texts: Vec<&'static str>,
     from_longer: bool,
@@ -175,8 +176,9 @@ fn setting() -> Setting {
     Setting { state, tokens, equal, longer, reference, config: config.clone() }
 }
 
-/// Compares the logits of the edited model with those of the oracle edited by hand. Nothing, if a choice was close;
-/// otherwise how far the two are apart, and how far the edit moved the oracle's logits.
+/// Compares the logits of the edited model with those of the oracle edited by hand. Nothing, if a
+/// choice was close; otherwise how far the two are apart, and how far the edit moved the oracle's
+/// logits.
 fn compare(
     setting: &Setting,
     model: &Model,
@@ -417,8 +419,8 @@ fn gradients_go_through_interventions() {
                 cut += usize::from(scale == 0.0 && *after != 0.0);
             }
         }
-        // Of the values set: four times of two channels in two sequences, of which the loss sees all but the last, and
-        // the mean at the last position, which it never sees.
+        // Of the values set: four times of two channels in two sequences, of which the loss sees
+        // all but the last, and the mean at the last position, which it never sees.
         assert_eq!(cut, 2 * 3 * 2);
     }
 }

@@ -1,5 +1,5 @@
-//! The transformer in plain float64 loops (method: section 1): what every forward pass is held to. It shares nothing with
-//! the library but configurations, host tensors and names.
+//! The transformer in plain float64 loops (method: section 1): what every forward pass is held to.
+//! It shares nothing with the library but configurations, host tensors and names.
 
 use std::collections::BTreeMap;
 use std::f64::consts::{PI, SQRT_2};
@@ -14,7 +14,8 @@ pub type Edit<'a> = &'a mut dyn FnMut(&str, &mut Vec<f64>);
 pub struct Run {
     /// `T × V`.
     pub logits: Vec<f64>,
-    /// By how much the closest choice of any AbsTopK was decided: float32 may decide otherwise if it is tiny.
+    /// By how much the closest choice of any AbsTopK was decided: float32 may decide otherwise if
+    /// it is tiny.
     pub margin: f64,
 }
 
@@ -108,7 +109,8 @@ impl Pass<'_> {
         x
     }
 
-    /// What a sublayer reads: the norm of `x`, and beside it that of the positions, if they are concatenated.
+    /// What a sublayer reads: the norm of `x`, and beside it that of the positions, if they are
+    /// concatenated.
     fn input(&mut self, i: usize, sublayer: usize, x: &[f64], positions: &[f64]) -> Vec<f64> {
         let d = self.config.d_model;
         let mut h = self.norm(&format!("transformer.h.{i}.ln_{sublayer}"), x);

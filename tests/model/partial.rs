@@ -1,4 +1,5 @@
-//! Forward passes in parts: begun and ended at residual sites, several through the same layers at once.
+//! Forward passes in parts: begun and ended at residual sites, several through the same layers at
+//! once.
 
 use gossamer::device::{Device, Tensor};
 use gossamer::model::{Model, NoHooks, Pass, Recorder, Weights};

@@ -1,4 +1,5 @@
-//! Runs of prompts: batches of unequal prompts against single ones, losses and gradients against the float64 oracle.
+//! Runs of prompts: batches of unequal prompts against single ones, losses and gradients against
+//! the float64 oracle.
 
 use std::collections::BTreeMap;
 

@@ -6,8 +6,8 @@ use rand::RngExt;
 
 use crate::common::{normal, rng};
 
-/// Temperature, then top-k, then top-p, one after the other over the whole vocabulary. Beside the probabilities, by how
-/// much top-p was decided.
+/// Temperature, then top-k, then top-p, one after the other over the whole vocabulary. Beside the
+/// probabilities, by how much top-p was decided.
 fn plain(sampling: &Sampling, logits: &[f32]) -> (Vec<f64>, f64) {
     let beats = |a: usize, b: usize| logits[a] > logits[b] || logits[a] == logits[b] && a < b;
     let rank = |a: usize| (0..logits.len()).filter(|&b| beats(b, a)).count();

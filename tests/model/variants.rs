@@ -51,7 +51,8 @@ pub fn smooth() -> Vec<(&'static str, ModelConfig)> {
     .into()
 }
 
-/// Variants with AbsTopK: at each place alone, at all of them, and with what goes along in published models.
+/// Variants with AbsTopK: at each place alone, at all of them, and with what goes along in
+/// published models.
 pub fn sparse() -> Vec<(String, ModelConfig)> {
     let all = "attn_in,attn_q,attn_k,attn_v,attn_out,mlp_in,mlp_neuron,mlp_out,resid_post_attn,resid_post_mlp";
     let mut places: Vec<(String, &str, &str)> = all.split(',').map(|place| (place.into(), place, "0.3")).collect();

@@ -7,6 +7,7 @@ use gossamer::files::check_output;
 use gossamer::pipelines::{RecordRequest, TokenSource, record};
 use gossamer::settings::count;
 use gossamer::terminal::{Progress, screen};
+use regex::Regex;
 
 use crate::open::{MAX_TOKENS, ModelArgs};
 
@@ -25,7 +26,7 @@ pub struct Args {
     tokens: Option<PathBuf>,
     /// Which sites: a regular expression over names such as 3.mlp.post_act or final_resid
     #[arg(long, value_name = "REGEX", default_value = ".")]
-    sites: String,
+    sites: Regex,
     /// The safetensors file to write: `tokens`, `logits` (B, T, V), and each site (B, T, width)
     /// under its name
     #[arg(long, value_name = "FILE")]
@@ -52,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
         (None, Some(path)) => TokenSource::File(path),
         (None, None) => TokenSource::Text { data: &args.data, max_tokens: args.max_tokens },
     };
-    let request = RecordRequest { tokens, sites: &args.sites, mean: args.mean };
+    let request = RecordRequest { tokens, sites: args.sites.as_str(), mean: args.mean };
     let recording = record(&opened, &request, &progress.observer())?;
     recording.save(&args.out)?;
     drop(progress);

@@ -24,13 +24,16 @@ pub(super) fn download(hub: &Hub, id: &HubId, progress: bool) -> Result<PathBuf>
     let blobs = home.join("blobs");
     let api =
         ApiBuilder::from_cache(Cache::new(cache)).with_endpoint(hub.endpoint.clone()).with_token(hub.token.clone());
-    let api = api.with_progress(false).build().map_err(|e| explain(hub, id, &blobs, &e.to_string()))?;
-    let session = Session { hub, id, api, blobs, progress };
+    let api = api
+        .with_progress(false)
+        .build()
+        .map_err(|e| download_error(hub, id, &blobs, &e.to_string(), Remedy::of(&e)))?;
+    let download = ModelDownload { hub, id, api, blobs, progress };
 
-    let (commit, offered) = session.list()?;
+    let (commit, offered) = download.list()?;
     let snapshot = home.join("snapshots").join(&commit);
     let offers = |name: &str| offered.iter().any(|file| file == name);
-    let fetch = |name: &str| session.file(&commit, &snapshot, name);
+    let fetch = |name: &str| download.file(&commit, &snapshot, name);
 
     let configs: Vec<_> = [CONFIG, BEEG_CONFIG].into_iter().filter(|name| offers(name)).collect();
     let weights = [WEIGHTS, INDEX, TORCH].into_iter().find(|name| offers(name));
@@ -62,7 +65,7 @@ pub(super) fn download(hub: &Hub, id: &HubId, progress: bool) -> Result<PathBuf>
 }
 
 /// One model's downloads.
-struct Session<'a> {
+struct ModelDownload<'a> {
     hub: &'a Hub,
     id: &'a HubId,
     api: Api,
@@ -70,7 +73,7 @@ struct Session<'a> {
     progress: bool,
 }
 
-impl Session<'_> {
+impl ModelDownload<'_> {
     /// The commit that the revision stands for, and the names of its files.
     fn list(&self) -> Result<(String, Vec<String>)> {
         let HubId { repository, revision } = self.id.clone();
@@ -78,7 +81,7 @@ impl Session<'_> {
         let info = self.bounded(move |_| repo.info())?;
         let plain = !info.sha.is_empty() && info.sha.bytes().all(|b| b.is_ascii_alphanumeric());
         if !plain {
-            return Err(self.explain(&format!("it answered with the commit `{}`", info.sha)));
+            return Err(self.error(&format!("it answered with the commit `{}`", info.sha), Remedy::TryLater));
         }
         Ok((info.sha, info.siblings.into_iter().map(|file| file.rfilename).collect()))
     }
@@ -102,8 +105,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Runs `work` on a thread of its own, and gives up when it has neither ended nor counted up `beat` for the agreed time. The client
-    /// knows no time limits; the thread of a request that is given up ends with its connection or with the process.
+    /// Runs `work` on a thread of its own, and gives up when it has neither ended nor counted up
+    /// `beat` for the agreed time. The client knows no time limits; the thread of a request that is
+    /// given up ends with its connection or with the process.
     fn bounded<T: Send + 'static>(
         &self,
         work: impl FnOnce(Arc<AtomicU64>) -> Result<T, ApiError> + Send + 'static,
@@ -111,41 +115,69 @@ impl Session<'_> {
         let beat = Arc::new(AtomicU64::new(0));
         let (done, result) = channel();
         let worker = beat.clone();
-        std::thread::spawn(move || done.send(work(worker).map_err(|e| e.to_string())));
+        std::thread::spawn(move || done.send(work(worker)));
         let mut last = 0;
         let timeout = self.hub.timeout.max(Duration::from_millis(1));
         loop {
             match result.recv_timeout(timeout) {
                 Ok(Ok(value)) => return Ok(value),
-                Ok(Err(message)) => return Err(self.explain(&message)),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.explain("the download broke off")),
+                Ok(Err(error)) => return Err(self.error(&error.to_string(), Remedy::of(&error))),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.error("the download broke off", Remedy::TryLater));
+                }
                 Err(RecvTimeoutError::Timeout) => match beat.load(Ordering::Relaxed) {
-                    now if now == last => return Err(self.explain(&format!("no answer within {timeout:?}"))),
+                    now if now == last => {
+                        return Err(self.error(&format!("no answer within {timeout:?}"), Remedy::TryLater));
+                    }
                     now => last = now,
                 },
             }
         }
     }
 
-    fn explain(&self, reason: &str) -> Error {
-        explain(self.hub, self.id, &self.blobs, reason)
+    fn error(&self, reason: &str, remedy: Remedy) -> Error {
+        download_error(self.hub, self.id, &self.blobs, reason, remedy)
     }
 }
 
-/// What went wrong, and what the user can do about it.
-fn explain(hub: &Hub, id: &HubId, blobs: &Path, reason: &str) -> Error {
+/// What the user can do about a failed download.
+enum Remedy {
+    CheckAccess,
+    RemoveParts,
+    TryLater,
+}
+
+impl Remedy {
+    fn of(error: &ApiError) -> Self {
+        match error {
+            ApiError::RequestError(request) => match **request {
+                ureq::Error::StatusCode(401 | 403 | 404) => Self::CheckAccess,
+                ureq::Error::StatusCode(416) => Self::RemoveParts,
+                _ => Self::TryLater,
+            },
+            ApiError::InvalidResume => Self::RemoveParts,
+            ApiError::TooManyRetries(last) => Self::of(last),
+            _ => Self::TryLater,
+        }
+    }
+}
+
+fn download_error(hub: &Hub, id: &HubId, blobs: &Path, reason: &str, remedy: Remedy) -> Error {
     let (endpoint, repository) = (&hub.endpoint, &id.repository);
-    let status = |codes: &[&str]| codes.iter().any(|code| reason.contains(&format!("http status: {code}")));
-    let advice = if status(&["401", "403", "404"]) {
-        let token = if hub.token.is_some() { "HF_TOKEN belongs to someone with access" } else { "HF_TOKEN is set" };
-        format!("there is no such model or revision, or it is not open to everyone: check the name, and that {token}")
-    } else if status(&["416"]) || reason.contains("part file") {
-        format!("an earlier download left a damaged rest: remove the .part files in {} and try again", blobs.display())
-    } else {
-        format!(
+    let advice = match remedy {
+        Remedy::CheckAccess => {
+            let token = if hub.token.is_some() { "HF_TOKEN belongs to someone with access" } else { "HF_TOKEN is set" };
+            format!(
+                "there is no such model or revision, or it is not open to everyone: check the name, and that {token}"
+            )
+        }
+        Remedy::RemoveParts => {
+            format!("an earlier download is damaged: remove the .part files in {} and try again", blobs.display())
+        }
+        Remedy::TryLater => format!(
             "try again later (what has arrived is kept), set HF_ENDPOINT to a mirror, or, without network, run `hf download \
-             {repository}` elsewhere and give the folder of the copy"
-        )
+             {repository}` on another machine and give the folder of the copy"
+        ),
     };
     Error::Hub(format!(
         "{id} is no file or folder, and as a model of the Hugging Face Hub ({endpoint}) it could not be fetched: {reason}; \
@@ -153,7 +185,7 @@ fn explain(hub: &Hub, id: &HubId, blobs: &Path, reason: &str) -> Error {
     ))
 }
 
-/// A bar that also tells the watcher that bytes arrive.
+/// A bar that also counts the arrivals of bytes.
 struct Watched {
     beat: Arc<AtomicU64>,
     bar: ProgressBar,

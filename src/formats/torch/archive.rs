@@ -25,9 +25,10 @@ pub(super) struct Archive {
 impl Archive {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = open_input(path)?;
-        // SAFETY: the mapping is private to this module and read-only, and lives as long as the archive that holds it; every access stays
-        // inside the slice it gives. What the type system cannot promise is that no one else changes the file meanwhile: the public
-        // functions document that.
+        // SAFETY: the mapping is private to this module and read-only, and lives as long as the
+        // archive that holds it; every access stays inside the slice it gives. What the type system
+        // cannot promise is that no one else changes the file meanwhile: the public functions
+        // document that.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         Self::new(Box::new(map)).map_err(|message| Error::file(path, message))
     }

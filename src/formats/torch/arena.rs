@@ -1,6 +1,7 @@
 //! The objects a pickle makes while it is read.
 //!
-//! They refer to each other by number, so that however deep or circular they are, nothing here recurses and nothing leaks.
+//! They refer to each other by number, so that however deep or circular they are, nothing here
+//! recurses and nothing leaks.
 
 use std::sync::Arc;
 
@@ -12,31 +13,31 @@ const MOST: usize = 1 << 31;
 
 /// A reference to an object, or a small object itself.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Item {
+pub(super) enum PickleItem {
     None,
     Bool(bool),
     Int(i64),
     Float(f64),
-    Node(u32),
+    PickleNode(u32),
 }
 
 /// An object.
 #[derive(Debug)]
-pub(super) enum Node {
+pub(super) enum PickleNode {
     Str(Arc<str>),
     Bytes(Arc<[u8]>),
-    List(Vec<Item>),
-    Tuple(Vec<Item>),
-    Dict(Vec<(Item, Item)>),
+    List(Vec<PickleItem>),
+    Tuple(Vec<PickleItem>),
+    Dict(Vec<(PickleItem, PickleItem)>),
     Name(Arc<str>),
-    Storage(Storage),
+    StorageRef(StorageRef),
     Tensor(Arc<TensorRef>),
     Sparse(Arc<SparseRef>),
 }
 
 /// A storage: numbers of one kind, or bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Storage {
+pub(super) struct StorageRef {
     pub(super) key: Arc<str>,
     /// Nothing for plain bytes, of which each tensor says itself what they are.
     pub(super) dtype: Option<DataType>,
@@ -45,86 +46,91 @@ pub(super) struct Storage {
 }
 
 pub(super) struct Arena {
-    nodes: Vec<Node>,
+    nodes: Vec<PickleNode>,
     left: usize,
 }
 
 impl Arena {
-    /// An arena for a pickle of `length` bytes: what it makes may take 64 times as many, and a mebibyte.
+    /// An arena for a pickle of `length` bytes: what it makes may take 64 times as many, and a
+    /// mebibyte.
     pub(super) fn new(length: usize) -> Self {
         Self { nodes: Vec::new(), left: length.saturating_mul(64).saturating_add(1 << 20).min(MOST) }
     }
 
-    /// Sets `bytes` of memory aside. Honest pickles stay far below the limit; without it, a few bytes could multiply what is shared.
+    /// Sets `bytes` of memory aside. Honest pickles stay far below the limit; without it, a few
+    /// bytes could multiply what is shared.
     pub(super) fn spend(&mut self, bytes: usize) -> Result<(), String> {
         self.left = self.left.checked_sub(bytes).ok_or("makes far more than its size explains")?;
         Ok(())
     }
 
-    /// A new object. What it holds beyond `size_of::<Node>()` must have been spent by the caller, unless it stands in the pickle itself.
-    pub(super) fn add(&mut self, node: Node) -> Result<Item, String> {
-        self.spend(size_of::<Node>())?;
+    /// A new object. What it holds beyond `size_of::<PickleNode>()` must have been spent by the caller,
+    /// unless it stands in the pickle itself.
+    pub(super) fn add(&mut self, node: PickleNode) -> Result<PickleItem, String> {
+        self.spend(size_of::<PickleNode>())?;
         let index = u32::try_from(self.nodes.len()).map_err(|_| "makes too many objects")?;
         self.nodes.push(node);
-        Ok(Item::Node(index))
+        Ok(PickleItem::PickleNode(index))
     }
 
-    pub(super) fn node(&self, item: Item) -> Option<&Node> {
+    pub(super) fn node(&self, item: PickleItem) -> Option<&PickleNode> {
         match item {
-            Item::Node(index) => self.nodes.get(index as usize),
+            PickleItem::PickleNode(index) => self.nodes.get(index as usize),
             _ => None,
         }
     }
 
     /// The items of a list, to be added to.
-    pub(super) fn list_mut(&mut self, item: Item) -> Result<&mut Vec<Item>, String> {
+    pub(super) fn list_mut(&mut self, item: PickleItem) -> Result<&mut Vec<PickleItem>, String> {
         match self.node_mut(item) {
-            Some(Node::List(items)) => Ok(items),
+            Some(PickleNode::List(items)) => Ok(items),
             _ => Err("appends to what is not a list".into()),
         }
     }
 
     /// The pairs of a dictionary, to be added to.
-    pub(super) fn dict_mut(&mut self, item: Item) -> Result<&mut Vec<(Item, Item)>, String> {
+    pub(super) fn dict_mut(&mut self, item: PickleItem) -> Result<&mut Vec<(PickleItem, PickleItem)>, String> {
         match self.node_mut(item) {
-            Some(Node::Dict(pairs)) => Ok(pairs),
+            Some(PickleNode::Dict(pairs)) => Ok(pairs),
             _ => Err("sets keys of what is not a dictionary".into()),
         }
     }
 
-    fn node_mut(&mut self, item: Item) -> Option<&mut Node> {
+    fn node_mut(&mut self, item: PickleItem) -> Option<&mut PickleNode> {
         match item {
-            Item::Node(index) => self.nodes.get_mut(index as usize),
+            PickleItem::PickleNode(index) => self.nodes.get_mut(index as usize),
             _ => None,
         }
     }
 
-    pub(super) fn text(&self, item: Item) -> Result<&Arc<str>, String> {
+    pub(super) fn text(&self, item: PickleItem) -> Result<&Arc<str>, String> {
         match self.node(item) {
-            Some(Node::Str(text)) => Ok(text),
+            Some(PickleNode::Str(text)) => Ok(text),
             _ => Err("has something else where a string belongs".into()),
         }
     }
 
-    pub(super) fn name(&self, item: Item) -> Result<&Arc<str>, String> {
+    pub(super) fn name(&self, item: PickleItem) -> Result<&Arc<str>, String> {
         match self.node(item) {
-            Some(Node::Name(name)) => Ok(name),
+            Some(PickleNode::Name(name)) => Ok(name),
             _ => Err("has something else where the name of a class or function belongs".into()),
         }
     }
 
     /// The items of a list or tuple.
-    pub(super) fn items(&self, item: Item) -> Result<&[Item], String> {
+    pub(super) fn items(&self, item: PickleItem) -> Result<&[PickleItem], String> {
         match self.node(item) {
-            Some(Node::List(items) | Node::Tuple(items)) => Ok(items),
+            Some(PickleNode::List(items) | PickleNode::Tuple(items)) => Ok(items),
             _ => Err("has something else where a list or tuple belongs".into()),
         }
     }
 
     /// A whole number that is not negative.
-    pub(super) fn size(&self, item: Item) -> Result<usize, String> {
+    pub(super) fn size(&self, item: PickleItem) -> Result<usize, String> {
         match item {
-            Item::Int(number) => usize::try_from(number).map_err(|_| format!("has {number} where a size belongs")),
+            PickleItem::Int(number) => {
+                usize::try_from(number).map_err(|_| format!("has {number} where a size belongs"))
+            }
             _ => Err("has something else where a size belongs".into()),
         }
     }

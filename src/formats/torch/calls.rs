@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::arena::{Arena, Item, Node, Storage};
-use super::sparse::{Layout, SparseRef};
+use super::arena::{Arena, PickleItem, PickleNode, StorageRef};
+use super::sparse::{SparseLayout, SparseRef};
 use super::value::{DataType, TensorRef};
 
 /// More axes than any tensor has.
 const AXES: usize = 64;
 
 /// What `callable(*arguments)` would return.
-pub(super) fn call(arena: &mut Arena, callable: Item, arguments: Item) -> Result<Item, String> {
+pub(super) fn call(arena: &mut Arena, callable: PickleItem, arguments: PickleItem) -> Result<PickleItem, String> {
     let name = Arc::clone(arena.name(callable)?);
     let arguments = arena.items(arguments)?;
     if arguments.len() > 8 {
@@ -30,24 +30,26 @@ pub(super) fn call(arena: &mut Arena, callable: Item, arguments: Item) -> Result
             tensor(arena, storage, offset, shape, strides, Some(dtype))
         }
         ("parameter", &[tensor, _, _]) | ("parameter_with_state", &[tensor, _, _, _]) => match arena.node(tensor) {
-            Some(Node::Tensor(_) | Node::Sparse(_)) => Ok(tensor),
+            Some(PickleNode::Tensor(_) | PickleNode::Sparse(_)) => Ok(tensor),
             _ => Err("a parameter that is not a tensor".into()),
         },
         ("sparse_tensor" | "sparse_csr_tensor", &[layout, parts]) => sparse(arena, layout, parts),
         // What a layout is saved as.
         ("torch.serialization._get_layout", &[name]) => {
             let name = Arc::clone(arena.text(name)?);
-            arena.add(Node::Name(name))
+            arena.add(PickleNode::Name(name))
         }
         ("torch.Size", &[sizes]) => arena.items(sizes).map(|_| sizes),
-        ("collections.OrderedDict", &[]) | ("collections.defaultdict", &[] | &[_]) => arena.add(Node::Dict(Vec::new())),
+        ("collections.OrderedDict", &[]) | ("collections.defaultdict", &[] | &[_]) => {
+            arena.add(PickleNode::Dict(Vec::new()))
+        }
         ("collections.OrderedDict", &[pairs]) => dict(arena, pairs),
         // How protocol 2 spells bytes.
         ("_codecs.encode", &[text, _]) => {
             let text = Arc::clone(arena.text(text)?);
             arena.spend(text.len())?;
             let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
-            arena.add(Node::Bytes(bytes.map_err(|_| "bytes that are no bytes")?.into()))
+            arena.add(PickleNode::Bytes(bytes.map_err(|_| "bytes that are no bytes")?.into()))
         }
         _ => Err(refusal(&name)),
     }
@@ -60,8 +62,9 @@ pub(super) fn refusal(name: &str) -> String {
     )
 }
 
-/// The storage that a persistent id stands for: ('storage', type, key, where it lived, how many numbers).
-pub(super) fn storage(arena: &Arena, id: Item) -> Result<Storage, String> {
+/// The storage that a persistent id stands for: ('storage', type, key, where it lived, how many
+/// numbers).
+pub(super) fn storage(arena: &Arena, id: PickleItem) -> Result<StorageRef, String> {
     let Ok(&[kind, class, key, _, length]) = arena.items(id) else {
         return Err("a persistent id that is not a storage's".into());
     };
@@ -87,7 +90,7 @@ pub(super) fn storage(arena: &Arena, id: Item) -> Result<Storage, String> {
             ));
         }
     };
-    Ok(Storage { key: Arc::clone(arena.text(key)?), dtype, length: arena.size(length)? })
+    Ok(StorageRef { key: Arc::clone(arena.text(key)?), dtype, length: arena.size(length)? })
 }
 
 fn named_dtype(name: &str) -> Result<DataType, String> {
@@ -114,13 +117,13 @@ fn named_dtype(name: &str) -> Result<DataType, String> {
 
 fn tensor(
     arena: &mut Arena,
-    storage: Item,
-    offset: Item,
-    shape: Item,
-    strides: Item,
+    storage: PickleItem,
+    offset: PickleItem,
+    shape: PickleItem,
+    strides: PickleItem,
     dtype: Option<DataType>,
-) -> Result<Item, String> {
-    let Some(Node::Storage(storage)) = arena.node(storage) else {
+) -> Result<PickleItem, String> {
+    let Some(PickleNode::StorageRef(storage)) = arena.node(storage) else {
         return Err("a tensor without a storage".into());
     };
     let dtype = dtype.or(storage.dtype).ok_or("a tensor that does not say what its bytes are")?;
@@ -131,16 +134,17 @@ fn tensor(
     let storage = Arc::clone(&storage.key);
     let tensor = TensorRef { dtype, offset: arena.size(offset)?, shape, strides, storage };
     arena.spend(size_of::<TensorRef>() + 2 * size_of_val(tensor.shape.as_slice()))?;
-    arena.add(Node::Tensor(tensor.into()))
+    arena.add(PickleNode::Tensor(tensor.into()))
 }
 
-/// A tensor from its layout and (indices, values, shape) or, for compressed rows or columns, (starts, positions, values, shape).
-fn sparse(arena: &mut Arena, layout: Item, parts: Item) -> Result<Item, String> {
+/// A tensor from its layout and (indices, values, shape) or, for compressed rows or columns,
+/// (starts, positions, values, shape).
+fn sparse(arena: &mut Arena, layout: PickleItem, parts: PickleItem) -> Result<PickleItem, String> {
     let name = arena.name(layout)?;
     let layout = match &**name {
-        "torch.sparse_coo" => Layout::Coo,
-        "torch.sparse_csr" => Layout::Csr,
-        "torch.sparse_csc" => Layout::Csc,
+        "torch.sparse_coo" => SparseLayout::Coo,
+        "torch.sparse_csr" => SparseLayout::Csr,
+        "torch.sparse_csc" => SparseLayout::Csc,
         other => {
             return Err(format!(
                 "a tensor of layout {other}; strided, sparse_coo, sparse_csr and sparse_csc are understood"
@@ -148,12 +152,14 @@ fn sparse(arena: &mut Arena, layout: Item, parts: Item) -> Result<Item, String> 
         }
     };
     let (indices, values, shape) = match (layout, arena.items(parts)?) {
-        (Layout::Coo, &[indices, values, shape] | &[indices, values, shape, _]) => (vec![indices], values, shape),
-        (Layout::Csr | Layout::Csc, &[starts, positions, values, shape]) => (vec![starts, positions], values, shape),
+        (SparseLayout::Coo, &[indices, values, shape] | &[indices, values, shape, _]) => (vec![indices], values, shape),
+        (SparseLayout::Csr | SparseLayout::Csc, &[starts, positions, values, shape]) => {
+            (vec![starts, positions], values, shape)
+        }
         _ => return Err("a sparse tensor of too few or too many parts".into()),
     };
     let part = |item| match arena.node(item) {
-        Some(Node::Tensor(tensor)) => Ok(TensorRef::clone(tensor)),
+        Some(PickleNode::Tensor(tensor)) => Ok(TensorRef::clone(tensor)),
         _ => Err("a sparse tensor whose parts are no tensors".to_string()),
     };
     let indices = indices.into_iter().map(part).collect::<Result<Vec<_>, _>>()?;
@@ -162,11 +168,11 @@ fn sparse(arena: &mut Arena, layout: Item, parts: Item) -> Result<Item, String> 
     let tensor = SparseRef { layout, shape, indices, values };
     // As many as three descriptions of tensors, with up to so many axes each.
     arena.spend(size_of::<SparseRef>() + 3 * size_of::<TensorRef>() + 7 * AXES * size_of::<usize>())?;
-    arena.add(Node::Sparse(tensor.into()))
+    arena.add(PickleNode::Sparse(tensor.into()))
 }
 
 /// The items of a shape or of strides.
-fn sizes(arena: &Arena, item: Item) -> Result<Vec<usize>, String> {
+fn sizes(arena: &Arena, item: PickleItem) -> Result<Vec<usize>, String> {
     let items = arena.items(item)?;
     if items.len() > AXES {
         return Err(format!("a tensor of {} axes", items.len()));
@@ -175,21 +181,21 @@ fn sizes(arena: &Arena, item: Item) -> Result<Vec<usize>, String> {
 }
 
 /// A tensor may be saved as the negative or conjugate of what its storage holds.
-fn no_bits(arena: &Arena, bits: Item) -> Result<(), String> {
+fn no_bits(arena: &Arena, bits: PickleItem) -> Result<(), String> {
     match arena.node(bits) {
         None => Ok(()),
-        Some(Node::Dict(bits)) if bits.is_empty() => Ok(()),
+        Some(PickleNode::Dict(bits)) if bits.is_empty() => Ok(()),
         _ => Err("a tensor that is a negative or conjugate view; save it after `.resolve_neg()`".into()),
     }
 }
 
-fn dict(arena: &mut Arena, pairs: Item) -> Result<Item, String> {
+fn dict(arena: &mut Arena, pairs: PickleItem) -> Result<PickleItem, String> {
     let count = arena.items(pairs)?.len();
-    arena.spend(count.saturating_mul(size_of::<(Item, Item)>()))?;
-    let pair = |&item: &Item| match arena.items(item)? {
+    arena.spend(count.saturating_mul(size_of::<(PickleItem, PickleItem)>()))?;
+    let pair = |&item: &PickleItem| match arena.items(item)? {
         &[key, value] => Ok((key, value)),
         _ => Err("a dictionary from what are not pairs".to_string()),
     };
     let pairs = arena.items(pairs)?.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
-    arena.add(Node::Dict(pairs))
+    arena.add(PickleNode::Dict(pairs))
 }

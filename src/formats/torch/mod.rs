@@ -1,11 +1,13 @@
 //! Zip archives as `torch.save` writes them, read without executing anything.
 //!
-//! Such an archive holds one pickle, `data.pkl`, and every storage of numbers as a file of its own, `data/<key>`. A pickle is a program
-//! that may call any Python function; the reader here knows the few calls that rebuild tensors and dictionaries, and refuses a file that
-//! asks for any other. Whatever the bytes, it ends with a value or an error: no panic, no endless loop, and never more memory than a fixed
-//! multiple of the file's size.
+//! Such an archive holds one pickle, `data.pkl`, and every storage of numbers as a file of its own,
+//! `data/<key>`. A pickle is a program that may call any Python function; the reader here knows the
+//! few calls that rebuild tensors and dictionaries, and refuses a file that asks for any other.
+//! Whatever the bytes, it ends with a value or an error: no panic, no endless loop, and never more
+//! memory than a fixed multiple of the file's size.
 //!
-//! [`TorchFile`] gives the value as it was saved; [`TorchStateDict`] a model's tensors by their names.
+//! [`TorchFile`] gives the value as it was saved; [`TorchStateDict`] a model's tensors by their
+//! names.
 
 mod archive;
 mod arena;
@@ -17,7 +19,7 @@ mod state_dict;
 mod tree;
 mod value;
 
-pub use sparse::{Layout, SparseRef};
+pub use sparse::{SparseLayout, SparseRef};
 pub use state_dict::TorchStateDict;
 pub use value::{DataType, TensorRef, Value};
 
@@ -28,9 +30,11 @@ use archive::Archive;
 use crate::files::HostTensor;
 use crate::{Error, Result};
 
-/// What `torch.save` wrote: a value, and the numbers of the tensors in it, which are read when asked for.
+/// What `torch.save` wrote: a value, and the numbers of the tensors in it, which are read when
+/// asked for.
 ///
-/// A tensor may be a view of its storage: transposed, sliced, expanded, or shared with others. It is read as the view that was saved.
+/// A tensor may be a view of its storage: transposed, sliced, expanded, or shared with others. It
+/// is read as the view that was saved.
 pub struct TorchFile {
     path: PathBuf,
     archive: Archive,
@@ -40,12 +44,14 @@ pub struct TorchFile {
 impl TorchFile {
     /// Maps the archive at `path` and reads everything but the tensors' numbers.
     ///
-    /// The archive's checksums are not compared, because torch can be told to write none. Whoever changes the file while it is open may
-    /// cause torn numbers or, by shortening it, end the process.
+    /// The archive's checksums are not compared, because torch can be told to write none. Whoever
+    /// changes the file while it is open may cause torn numbers or, by shortening it, end the
+    /// process.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is not such an archive (torch's format before 1.6, TorchScript,
-    /// compressed or big-endian archives included), is damaged, or asks for a Python function that is not on the short list.
+    /// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is not such an archive
+    /// (torch's format before 1.6, TorchScript, compressed or big-endian archives included), is
+    /// damaged, or asks for a Python function that is not on the short list.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::from_archive(path, Archive::open(path)?)
@@ -78,8 +84,9 @@ impl TorchFile {
     /// The numbers of a float tensor of this file, row-major, as f32.
     ///
     /// # Errors
-    /// [`Error::File`] naming the tensor's storage: the tensor reaches beyond its storage, the storage is missing, there is too little
-    /// memory, the tensor is of integers, or a 64-bit number is too large for f32.
+    /// [`Error::File`] naming the tensor's storage: the tensor reaches beyond its storage, the
+    /// storage is missing, there is too little memory, the tensor is of integers, or a 64-bit
+    /// number is too large for f32.
     pub fn floats(&self, tensor: &TensorRef) -> Result<HostTensor> {
         self.storage(tensor).and_then(|storage| numbers::floats(tensor, storage)).map_err(|m| self.complain(tensor, &m))
     }

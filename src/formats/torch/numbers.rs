@@ -5,8 +5,8 @@ use half::{bf16, f16};
 use super::value::{DataType, TensorRef};
 use crate::files::HostTensor;
 
-/// A tensor that has more numbers than its storage (an expanded one) may have at most so many: 2²⁶, 256 MiB as f32. Without a limit,
-/// a file of a kilobyte could fill any memory.
+/// A tensor that has more numbers than its storage (an expanded one) may have at most so many: 2²⁶,
+/// 256 MiB as f32. Without a limit, a file of a kilobyte could fill any memory.
 pub(super) const EXPANDED: usize = 1 << 26;
 
 /// The numbers of a float tensor, row-major, or what is wrong.
@@ -50,7 +50,8 @@ pub(super) fn integers(tensor: &TensorRef, storage: &[u8]) -> Result<Vec<i64>, S
     }
 }
 
-/// How many numbers the tensor has, having checked that each lies inside a storage of `bytes` bytes.
+/// How many numbers the tensor has, having checked that each lies inside a storage of `bytes`
+/// bytes.
 pub(super) fn count(tensor: &TensorRef, bytes: usize) -> Result<usize, String> {
     let TensorRef { dtype, shape, strides, offset, .. } = tensor;
     let held = bytes / dtype.bytes();
@@ -88,17 +89,18 @@ fn gather<const N: usize, T>(
         return Ok(numbers);
     }
     let (cells, _) = storage.as_chunks::<N>();
-    let mut axes: Vec<Axis> = Vec::new();
+    let mut axes: Vec<AxisWalk> = Vec::new();
     for (&size, &stride) in tensor.shape.iter().zip(&tensor.strides).filter(|&(&size, _)| size > 1) {
         match axes.last_mut() {
-            // Two axes that lie in the storage as one are walked as one: a contiguous tensor has a single axis.
+            // Two axes that lie in the storage as one are walked as one: a contiguous tensor has a
+            // single axis.
             Some(outer) if stride.checked_mul(size) == Some(outer.stride) => {
-                *outer = Axis { size: outer.size * size, stride, index: 0 };
+                *outer = AxisWalk { size: outer.size * size, stride, index: 0 };
             }
-            _ => axes.push(Axis { size, stride, index: 0 }),
+            _ => axes.push(AxisWalk { size, stride, index: 0 }),
         }
     }
-    let inner = axes.pop().unwrap_or(Axis { size: 1, stride: 1, index: 0 });
+    let inner = axes.pop().unwrap_or(AxisWalk { size: 1, stride: 1, index: 0 });
     let mut start = tensor.offset;
     loop {
         if inner.stride == 1 {
@@ -119,7 +121,7 @@ fn gather<const N: usize, T>(
 }
 
 /// An axis, and where on it the walk stands.
-struct Axis {
+struct AxisWalk {
     size: usize,
     stride: usize,
     index: usize,

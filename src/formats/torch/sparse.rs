@@ -4,12 +4,13 @@ use super::numbers::{self, EXPANDED};
 use super::value::TensorRef;
 use crate::files::HostTensor;
 
-/// How many numbers a dense tensor may have for every nonzero of the file; without a limit, a file of a kilobyte could fill any memory.
+/// How many numbers a dense tensor may have for every nonzero of the file; without a limit, a file
+/// of a kilobyte could fill any memory.
 const PER_NONZERO: usize = 1024;
 
 /// How the nonzeros are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum SparseLayout {
     /// Coordinates, `(axes, nonzeros)`. What stands at one place several times is added up.
     Coo,
     /// Rows one after the other: where each begins, and every nonzero's column.
@@ -18,14 +19,16 @@ pub enum Layout {
     Csc,
 }
 
-/// A sparse tensor as the file describes it. Nothing here is checked against the storages until it is read.
+/// A sparse tensor as the file describes it. Nothing here is checked against the storages until it
+/// is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SparseRef {
     /// How the nonzeros are listed.
-    pub layout: Layout,
+    pub layout: SparseLayout,
     /// The size along each axis.
     pub shape: Vec<usize>,
-    /// The coordinates; of CSR and CSC, where each row or column begins, and then the positions in it.
+    /// The coordinates; of CSR and CSC, where each row or column begins, and then the positions in
+    /// it.
     pub indices: Vec<TensorRef>,
     /// The nonzeros.
     pub values: TensorRef,
@@ -48,17 +51,20 @@ impl SparseRef {
             .filter(|&count| count <= most)
             .ok_or_else(|| format!("shape {shape:?} is of more numbers than {nonzeros} nonzeros can stand for"))?;
         let places = match (layout, &lists[..]) {
-            (Layout::Coo, [coordinates]) => {
+            (SparseLayout::Coo, [coordinates]) => {
                 let axes = self.indices[0].shape.first().copied().unwrap_or(0);
                 coordinate_places(shape, (axes, nonzeros), coordinates, inside)?
             }
-            (Layout::Csr, [starts, columns]) => compressed_places(shape, nonzeros, (starts, columns), false)?,
-            (Layout::Csc, [starts, rows]) => compressed_places(shape, nonzeros, (starts, rows), true)?,
+            (SparseLayout::Csr, [starts, columns]) => compressed_places(shape, nonzeros, (starts, columns), false)?,
+            (SparseLayout::Csc, [starts, rows]) => compressed_places(shape, nonzeros, (starts, rows), true)?,
             _ => return Err("has too few or too many lists of indices".into()),
         };
-        let width =
-            if *layout == Layout::Coo { inside.iter().fold(1usize, |n, &size| n.saturating_mul(size)) } else { 1 };
-        if *layout != Layout::Coo && !inside.is_empty() {
+        let width = if *layout == SparseLayout::Coo {
+            inside.iter().fold(1usize, |n, &size| n.saturating_mul(size))
+        } else {
+            1
+        };
+        if *layout != SparseLayout::Coo && !inside.is_empty() {
             return Err(format!("its nonzeros have shape {:?}; a list was expected", values.shape));
         }
         let mut data = Vec::new();
@@ -96,7 +102,8 @@ fn coordinate_places(
     (0..nonzeros).map(place).collect()
 }
 
-/// Where each nonzero of a matrix lies whose rows, or `by_columns` columns, are listed one after the other.
+/// Where each nonzero of a matrix lies whose rows, or `by_columns` columns, are listed one after
+/// the other.
 fn compressed_places(
     shape: &[usize],
     nonzeros: usize,

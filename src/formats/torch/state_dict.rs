@@ -11,7 +11,8 @@ use crate::{Error, Result};
 /// Where training programs keep the state dict when they save more than it.
 const WRAPPER_KEYS: [&str; 3] = ["model", "state_dict", "model_state_dict"];
 
-/// The float tensors of a saved state dict, sparse ones included. Everything else in it (integers, booleans, plain values) is passed over.
+/// The float tensors of a saved state dict, sparse ones included. Everything else in it (integers,
+/// booleans, plain values) is passed over.
 pub struct TorchStateDict {
     file: TorchFile,
     entries: BTreeMap<String, TensorInfo>,
@@ -29,11 +30,13 @@ impl TorchStateDict {
         Self::new(TorchFile::open(path)?)
     }
 
-    /// The state dict of `file`: the dictionary with tensors under `model`, `state_dict` or `model_state_dict` if there is one, or
-    /// else the whole value. Names are as they stand in the file.
+    /// The state dict of `file`: the dictionary with tensors under `model`, `state_dict` or
+    /// `model_state_dict` if there is one, or else the whole value. Names are as they stand in the
+    /// file.
     ///
     /// # Errors
-    /// [`Error::File`] if that is no dictionary with float tensors by name, or a tensor reaches beyond its storage.
+    /// [`Error::File`] if that is no dictionary with float tensors by name, or a tensor reaches
+    /// beyond its storage.
     pub fn new(file: TorchFile) -> Result<Self> {
         let top = file.value();
         let is_tensor = |value: &Value| matches!(value, Value::Tensor(_) | Value::Sparse(_));

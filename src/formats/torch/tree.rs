@@ -1,17 +1,18 @@
-//! From the pickle's objects to a value that is safe to walk: not circular, not deep, and not far larger than its file.
+//! From the pickle's objects to a value that is safe to walk: not circular, not deep, and not far
+//! larger than its file.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::arena::{Arena, Item, Node};
+use super::arena::{Arena, PickleItem, PickleNode};
 use super::value::{DataType, TensorRef, Value};
 
 /// How deep values may be nested, so that walking and dropping them by recursion is safe.
 const DEPTH: usize = 100;
 
-/// The value of `top`. Shared parts are shared in it too; a walk that visits them each time they occur takes at most 64 times the
-/// pickle's `length`, and a mebibyte.
-pub(super) fn value(arena: &Arena, top: Item, length: usize) -> Result<Value, String> {
+/// The value of `top`. Shared parts are shared in it too; a walk that visits them each time they
+/// occur takes at most 64 times the pickle's `length`, and a mebibyte.
+pub(super) fn value(arena: &Arena, top: PickleItem, length: usize) -> Result<Value, String> {
     let most = length.saturating_mul(64).saturating_add(1 << 20);
     let mut builder = Builder { arena, most, done: HashMap::new() };
     Ok(builder.value(top, 0)?.value)
@@ -28,19 +29,20 @@ struct Built {
     value: Value,
     /// How many levels are below.
     height: usize,
-    /// The bytes of all strings and the number of all other things in it, as if nothing were shared.
+    /// The bytes of all strings and the number of all other things in it, as if nothing were
+    /// shared.
     size: usize,
 }
 
 impl Builder<'_> {
-    fn value(&mut self, item: Item, depth: usize) -> Result<Built, String> {
+    fn value(&mut self, item: PickleItem, depth: usize) -> Result<Built, String> {
         let leaf = |value, size| Ok(Built { value, height: 0, size });
         let index = match item {
-            Item::None => return leaf(Value::None, 1),
-            Item::Bool(truth) => return leaf(Value::Bool(truth), 1),
-            Item::Int(number) => return leaf(Value::Int(number), 1),
-            Item::Float(number) => return leaf(Value::Float(number), 1),
-            Item::Node(index) => index,
+            PickleItem::None => return leaf(Value::None, 1),
+            PickleItem::Bool(truth) => return leaf(Value::Bool(truth), 1),
+            PickleItem::Int(number) => return leaf(Value::Int(number), 1),
+            PickleItem::Float(number) => return leaf(Value::Float(number), 1),
+            PickleItem::PickleNode(index) => index,
         };
         if let Some(built) = self.done.get(&index) {
             return if depth + built.height > DEPTH { Err(too_deep()) } else { Ok(built.clone()) };
@@ -51,15 +53,15 @@ impl Builder<'_> {
         let arena = self.arena;
         let mut whole = Whole { height: 0, size: 1 };
         let value = match arena.node(item).ok_or("refers to an object it never made")? {
-            Node::Str(text) => return leaf(Value::Str(Arc::clone(text)), 1 + text.len()),
-            Node::Bytes(bytes) => return leaf(Value::Bytes(Arc::clone(bytes)), 1 + bytes.len()),
-            Node::Name(name) => return leaf(Value::Name(Arc::clone(name)), 1 + name.len()),
-            Node::Sparse(tensor) => {
+            PickleNode::Str(text) => return leaf(Value::Str(Arc::clone(text)), 1 + text.len()),
+            PickleNode::Bytes(bytes) => return leaf(Value::Bytes(Arc::clone(bytes)), 1 + bytes.len()),
+            PickleNode::Name(name) => return leaf(Value::Name(Arc::clone(name)), 1 + name.len()),
+            PickleNode::Sparse(tensor) => {
                 let size = 1 + tensor.indices.iter().map(|list| list.storage.len()).sum::<usize>();
                 return leaf(Value::Sparse(Arc::clone(tensor)), size + tensor.values.storage.len());
             }
-            Node::Tensor(tensor) => return leaf(Value::Tensor(Arc::clone(tensor)), 1 + tensor.storage.len()),
-            Node::Storage(storage) => {
+            PickleNode::Tensor(tensor) => return leaf(Value::Tensor(Arc::clone(tensor)), 1 + tensor.storage.len()),
+            PickleNode::StorageRef(storage) => {
                 let tensor = TensorRef {
                     dtype: storage.dtype.unwrap_or(DataType::U8),
                     shape: vec![storage.length],
@@ -69,9 +71,9 @@ impl Builder<'_> {
                 };
                 return leaf(Value::Tensor(tensor.into()), 1 + storage.key.len());
             }
-            Node::List(items) => Value::List(self.items(items, depth, &mut whole)?),
-            Node::Tuple(items) => Value::Tuple(self.items(items, depth, &mut whole)?),
-            Node::Dict(pairs) => {
+            PickleNode::List(items) => Value::List(self.items(items, depth, &mut whole)?),
+            PickleNode::Tuple(items) => Value::Tuple(self.items(items, depth, &mut whole)?),
+            PickleNode::Dict(pairs) => {
                 let mut built = Vec::with_capacity(pairs.len());
                 for &(key, value) in pairs {
                     built.push((self.part(key, depth, &mut whole)?, self.part(value, depth, &mut whole)?));
@@ -84,11 +86,11 @@ impl Builder<'_> {
         Ok(built)
     }
 
-    fn items(&mut self, items: &[Item], depth: usize, whole: &mut Whole) -> Result<Arc<[Value]>, String> {
+    fn items(&mut self, items: &[PickleItem], depth: usize, whole: &mut Whole) -> Result<Arc<[Value]>, String> {
         items.iter().map(|&item| self.part(item, depth, whole)).collect()
     }
 
-    fn part(&mut self, item: Item, depth: usize, whole: &mut Whole) -> Result<Value, String> {
+    fn part(&mut self, item: PickleItem, depth: usize, whole: &mut Whole) -> Result<Value, String> {
         let built = self.value(item, depth + 1)?;
         whole.height = whole.height.max(built.height + 1);
         whole.size = whole.size.saturating_add(built.size);

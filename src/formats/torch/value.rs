@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::sparse::SparseRef;
 
-/// A saved Python value. Parts that were one object when saved are shared, so that a copy costs nothing; the nesting is at most
-/// 100 deep, no value holds itself, and writing all of it out takes at most a fixed multiple of the file.
+/// A saved Python value. Parts that were one object when saved are shared, so that a copy costs
+/// nothing; the nesting is at most 100 deep, no value holds itself, and writing all of it out takes
+/// at most a fixed multiple of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `None`.
@@ -105,14 +106,16 @@ impl Value {
     }
 }
 
-/// A tensor as the file describes it: a view of a storage. Nothing here is checked against the storage until the tensor is read.
+/// A tensor as the file describes it: a view of a storage. Nothing here is checked against the
+/// storage until the tensor is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorRef {
     /// The kind of number.
     pub dtype: DataType,
     /// The size along each axis; empty for a single number.
     pub shape: Vec<usize>,
-    /// For each axis, how many numbers lie between neighbours in the storage; 0 where one number stands for all.
+    /// For each axis, how many numbers lie between neighbours in the storage; 0 where one number
+    /// stands for all.
     pub strides: Vec<usize>,
     /// The storage's key in the archive.
     pub storage: Arc<str>,

@@ -1,8 +1,10 @@
 //! Published circuits: the `viz_data.pt` that the visualiser of Gao et al. 2025 shows.
 //!
-//! A dictionary of plain containers and tensors: which nodes a circuit keeps, the signed effect of every edge, losses without a node or a
-//! sublayer, and texts with activations. Losses are stored as sums over both members of a pair; here they are means, as everywhere in this library.
-//! Whatever is missing or not understood is left out and listed in [`Payload::missing`]; damage is an error.
+//! A dictionary of plain containers and tensors: which nodes a circuit keeps, the signed effect of
+//! every edge, losses without a node or a sublayer, and texts with activations. Losses are stored
+//! as sums over both members of a pair; here they are means, as everywhere in this library.
+//! Whatever is missing or not understood is omitted and listed in [`Payload::missing`]; damage is
+//! an error.
 
 mod pairs;
 mod parts;
@@ -12,7 +14,7 @@ mod texts;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use self::read::Reader;
+use self::read::PayloadReader;
 use super::torch::{TorchFile, Value};
 use crate::circuits::statistics::{self, NodeStatistics};
 use crate::circuits::{
@@ -21,14 +23,16 @@ use crate::circuits::{
 };
 use crate::{Error, Result};
 
-/// A published circuit with what is told about it.
+/// A published circuit with what its file says about it.
 pub struct Payload {
-    /// The circuit. Its edges have one number each, the signed effect, as weight and as effect; the model's hash, the answers and the losses that
-    /// the file does not have are empty or 0.
+    /// The circuit. Its edges have one number each, the signed effect, as weight and as effect; the
+    /// model's hash, the answers and the losses that the file does not have are empty or 0.
     pub circuit: Circuit,
-    /// The nodes' activations: snippets of text at the quantiles that the file has, and everything about the task's prompts.
+    /// The nodes' activations: snippets of text at the quantiles that the file has, and everything
+    /// about the task's prompts.
     pub statistics: Statistics,
-    /// Positive and negative prompts as tokens, without their padding. Number i of one is the pair of number i of the other.
+    /// Clean and counterfactual prompts as tokens, without their padding. Number i of one is the pair
+    /// of number i of the other.
     pub prompts: [Vec<Vec<u32>>; 2],
     /// Task loss of the whole model, in nats.
     pub loss: Option<f64>,
@@ -47,10 +51,12 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Reads the file at `path`. Its folders, `viz/{model}/{task}/{sweep}/{k}`, say what it is about.
+    /// Reads the file at `path`. Its folders, `viz/{model}/{task}/{sweep}/{k}`, say what it is
+    /// about.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::File`] as for [`TorchFile::open`]; [`Error::File`] if it holds something else, or if a tensor is damaged.
+    /// [`Error::Io`] and [`Error::File`] as for [`TorchFile::open`]; [`Error::File`] if it holds
+    /// something else, or if a tensor is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::new(&TorchFile::open(path)?)
     }
@@ -65,7 +71,7 @@ impl Payload {
             let message = "is no published circuit: it holds neither circuit_data nor importances nor samples";
             return Err(Error::file(file.path(), message));
         }
-        let mut reader = Reader::new(file);
+        let mut reader = PayloadReader::new(file);
         let importances = value.get("importances").unwrap_or(&Value::None);
         let mut nodes = reader.kept(value.get("circuit_data"))?;
         let pairs = reader.pairs(importances.get("pair_data"))?;
@@ -76,29 +82,18 @@ impl Payload {
         let circuit_loss = reader.halved("interv_loss", importances.get("interv_loss"))?;
         let deltas = reader.deltas(importances.get("ch_interv_losses"), circuit_loss)?;
         let (prompts, activations) = reader.texts(value, importances, &nodes)?;
-        let place = Place::of(file.path());
-        let entries: Vec<_> = nodes.iter().map(|&node| NodeEntry::new(node, &model)).collect();
+        let folders = PublishedPath::of(file.path());
+        let entries = nodes.iter().map(|&node| NodeEntry::new(node, &model)).collect();
         let entries = described(entries, &deltas, &activations);
         let (edges, biases) = reader.within(pairs, &nodes);
         let loss = reader.halved("loss", importances.get("loss"))?;
         let [known, alone] = [loss, circuit_loss].map(Option::unwrap_or_default);
         let losses = LossSet { model: known, circuit: alone, circuit_uncalibrated: alone, ..LossSet::default() };
-        let unknown = TokenRef { id: 0, text: String::new() };
         let counts = Counts::of(model.n_layer, &entries, &edges, &biases);
         let circuit = Circuit {
             version: VERSION,
-            model: ModelRef { path: place.model_name, ..model },
-            task: TaskRef {
-                name: place.task,
-                description: place.description,
-                version: 0,
-                hash: String::new(),
-                clean: String::new(),
-                counterfactual: String::new(),
-                target: unknown.clone(),
-                alternative: unknown,
-                variant: 0,
-            },
+            model: ModelRef { path: folders.model_name, ..model },
+            task: folders.task,
             settings: value.get("prune_config").map(parts::to_json).unwrap_or_default(),
             nodes: entries,
             excluded: Vec::new(),
@@ -127,7 +122,7 @@ impl Payload {
             sublayers: reader.sublayers(importances.get("layer_interv_losses"), circuit_loss)?,
             curve: reader.curve(value.get("all_loss"))?,
             total_nodes: reader.count(value.get("num_total_nodes"))?,
-            model: place.model,
+            model: folders.model,
             missing: reader.missing,
         })
     }
@@ -149,14 +144,13 @@ fn described(
 }
 
 /// What the folders of a published file say.
-struct Place {
+struct PublishedPath {
     model: Option<PathBuf>,
     model_name: String,
-    task: String,
-    description: String,
+    task: TaskRef,
 }
 
-impl Place {
+impl PublishedPath {
     fn of(path: &Path) -> Self {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let above: Vec<&Path> = absolute.ancestors().collect();
@@ -166,9 +160,26 @@ impl Place {
             let (k, sweep, task, model) = (name(1), name(2), name(3), name(4));
             let description = format!("a published circuit of {model}: {sweep}, {k}");
             let folder = above.get(6).map(|root| root.join("models").join(&model));
-            return Self { model: folder, model_name: model, task, description };
+            return Self { model: folder, model_name: model, task: named_task(task, description) };
         }
         let task = absolute.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Self { model: None, model_name: "unknown".into(), task, description: "a published circuit".into() }
+        let task = named_task(task, "a published circuit".into());
+        Self { model: None, model_name: "unknown".into(), task }
+    }
+}
+
+/// A task of which only the name is known.
+fn named_task(name: String, description: String) -> TaskRef {
+    let unknown = TokenRef { id: 0, text: String::new() };
+    TaskRef {
+        name,
+        description,
+        version: 0,
+        hash: String::new(),
+        clean: String::new(),
+        counterfactual: String::new(),
+        target: unknown.clone(),
+        alternative: unknown,
+        variant: 0,
     }
 }

@@ -1,8 +1,8 @@
-//! `pair_data`: a matrix of signed effects for each two places that weights join.
+//! `pair_data`: a matrix of signed effects for each two sites that weights join.
 
 use std::collections::BTreeMap;
 
-use super::read::{Reader, location, node};
+use super::read::{PayloadReader, location, node};
 use crate::Result;
 use crate::circuits::{BiasEntry, EdgeEntry, Node, has_matrix};
 use crate::formats::torch::Value;
@@ -27,13 +27,13 @@ impl Pairs {
 
 /// A row of a matrix: a channel's, or that of the biases.
 #[derive(Clone, Copy)]
-enum Source {
+enum MatrixRow {
     Channel(i64),
     Bias,
 }
 
-impl Reader<'_> {
-    /// `[W, source ids, target ids, (source location, target location)]` for each two places.
+impl PayloadReader<'_> {
+    /// `[W, source ids, target ids, (source location, target location)]` for each two sites.
     pub(super) fn pairs(&mut self, data: Option<&Value>) -> Result<Pairs> {
         let mut pairs = Pairs::default();
         let Some(list) = data.and_then(Value::items) else {
@@ -46,7 +46,7 @@ impl Reader<'_> {
                 item.items().is_some_and(|parts| parts.iter().all(|part| part.items().is_some_and(|p| p.len() == 4)));
             for part in if nested { item.items().unwrap_or_default() } else { std::slice::from_ref(item) } {
                 if !self.pair(part, &mut pairs)? {
-                    self.miss("Some of pair_data was not understood; those edges are left out.");
+                    self.miss("Some of pair_data was not understood; those edges are omitted.");
                 }
             }
         }
@@ -55,8 +55,8 @@ impl Reader<'_> {
 
     /// Whether it was understood.
     fn pair(&mut self, item: &Value, pairs: &mut Pairs) -> Result<bool> {
-        let Some([matrix, sources, targets, places]) = item.items() else { return Ok(false) };
-        let Some([from, to]) = places.items() else { return Ok(false) };
+        let Some([matrix, sources, targets, locations]) = item.items() else { return Ok(false) };
+        let Some([from, to]) = locations.items() else { return Ok(false) };
         let Some((from, to)) = from.text().and_then(location).zip(to.text().and_then(location)) else {
             return Ok(false);
         };
@@ -83,8 +83,8 @@ impl Reader<'_> {
                     continue;
                 };
                 match source {
-                    Source::Bias => drop(pairs.biases.insert(target, effect.into())),
-                    Source::Channel(channel) => match node(from, channel) {
+                    MatrixRow::Bias => drop(pairs.biases.insert(target, effect.into())),
+                    MatrixRow::Channel(channel) => match node(from, channel) {
                         Some(source) => drop(pairs.edges.insert((source, target), effect.into())),
                         None => understood = false,
                     },
@@ -94,15 +94,15 @@ impl Reader<'_> {
         Ok(understood)
     }
 
-    fn sources(&self, ids: &Value) -> Result<Option<Vec<Source>>> {
+    fn sources(&self, ids: &Value) -> Result<Option<Vec<MatrixRow>>> {
         if let Some([channels @ .., last]) = ids.items()
             && last.text() == Some("bias")
         {
-            let channels = channels.iter().map(|id| Ok(self.int(id)?.map(Source::Channel)));
-            let sources = channels.chain([Ok(Some(Source::Bias))]);
+            let channels = channels.iter().map(|id| Ok(self.int(id)?.map(MatrixRow::Channel)));
+            let sources = channels.chain([Ok(Some(MatrixRow::Bias))]);
             return sources.collect::<Result<Option<Vec<_>>>>();
         }
-        Ok(self.integers(ids)?.map(|ids| ids.into_iter().map(Source::Channel).collect()))
+        Ok(self.integers(ids)?.map(|ids| ids.into_iter().map(MatrixRow::Channel).collect()))
     }
 
     /// The edges and biases of `nodes`.
@@ -123,7 +123,7 @@ impl Reader<'_> {
             .collect();
         let lost = all - edges.len() - biases.len();
         if lost > 0 {
-            self.miss(format!("{lost} edges at nodes that the circuit does not keep are left out."));
+            self.miss(format!("{lost} edges at nodes that the circuit does not keep are omitted."));
         }
         (edges, biases)
     }

@@ -4,34 +4,35 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::read::{Reader, location, node};
+use super::read::{PayloadReader, location, node};
 use crate::Result;
 use crate::circuits::{ModelRef, Node, NodeKind};
 use crate::formats::torch::Value;
 use crate::model::{ModelConfig, parse_config};
 
-impl Reader<'_> {
+impl PayloadReader<'_> {
     /// `circuit_data`: location → kept nodes.
     pub(super) fn kept(&mut self, data: Option<&Value>) -> Result<Vec<Node>> {
-        let Some(places) = data.and_then(Value::pairs) else {
+        let Some(locations) = data.and_then(Value::pairs) else {
             self.miss("There is no circuit_data: the nodes are those that edges join.");
             return Ok(Vec::new());
         };
         let mut nodes = Vec::new();
-        for (name, channels) in places {
-            let (Some(place), Some(channels)) = (name.text().and_then(location), self.integers(channels)?) else {
-                self.miss("Some of circuit_data was not understood and is left out.");
+        for (name, channels) in locations {
+            let (Some(site), Some(channels)) = (name.text().and_then(location), self.integers(channels)?) else {
+                self.miss("Some of circuit_data was not understood and is omitted.");
                 continue;
             };
-            nodes.extend(channels.iter().filter_map(|&index| node(place, index)));
-            self.order.insert(place, channels);
+            nodes.extend(channels.iter().filter_map(|&index| node(site, index)));
+            self.order.insert(site, channels);
         }
         nodes.sort_unstable();
         nodes.dedup();
         Ok(nodes)
     }
 
-    /// `beeg_model_config`, or the smallest model that has the nodes. Nodes that the model does not have are dropped.
+    /// `beeg_model_config`, or the smallest model that has the nodes. Nodes that the model does not
+    /// have are dropped.
     pub(super) fn model(&mut self, config: Option<&Value>, nodes: &mut Vec<Node>) -> Result<ModelRef> {
         let fields =
             config.map(to_json).and_then(|json| if let Json::Object(fields) = json { Some(fields) } else { None });
@@ -50,7 +51,7 @@ impl Reader<'_> {
         let all = nodes.len();
         nodes.retain(|node| node.layer < model.n_layer && node.index < model.width(node.kind));
         if nodes.len() < all {
-            self.miss(format!("{} nodes that a model of that shape does not have are left out.", all - nodes.len()));
+            self.miss(format!("{} nodes that a model of that shape does not have are omitted.", all - nodes.len()));
         }
         Ok(model)
     }
@@ -67,13 +68,13 @@ impl Reader<'_> {
     /// `ch_interv_losses`: how much the loss rises without each node.
     pub(super) fn deltas(&mut self, data: Option<&Value>, circuit: Option<f64>) -> Result<BTreeMap<Node, f64>> {
         let mut deltas = BTreeMap::new();
-        let (Some(places), Some(circuit)) = (data.and_then(Value::pairs), circuit) else {
+        let (Some(locations), Some(circuit)) = (data.and_then(Value::pairs), circuit) else {
             self.miss("What the loss is without single nodes is not known.");
             return Ok(deltas);
         };
-        for (name, losses) in places {
-            let Some(place) = name.text().and_then(location) else {
-                self.miss("Some of ch_interv_losses was not understood and is left out.");
+        for (name, losses) in locations {
+            let Some(site) = name.text().and_then(location) else {
+                self.miss("Some of ch_interv_losses was not understood and is omitted.");
                 continue;
             };
             // In pairs with the nodes: as a dictionary, or in circuit_data's order.
@@ -86,17 +87,17 @@ impl Reader<'_> {
                     read
                 }
                 None => {
-                    let kept = self.order.get(&place).cloned().unwrap_or_default();
+                    let kept = self.order.get(&site).cloned().unwrap_or_default();
                     let losses = self.numbers(losses)?.unwrap_or_default();
                     if kept.len() != losses.len() {
-                        self.miss("Some of ch_interv_losses has no node to go with and is left out.");
+                        self.miss("Some of ch_interv_losses has no node to go with and is omitted.");
                         continue;
                     }
                     kept.into_iter().zip(losses.into_iter().map(f64::from)).collect()
                 }
             };
             for (index, loss) in pairs {
-                if let Some(node) = node(place, index).filter(|_| loss.is_finite()) {
+                if let Some(node) = node(site, index).filter(|_| loss.is_finite()) {
                     deltas.insert(node, loss / 2.0 - circuit);
                 }
             }
@@ -104,7 +105,8 @@ impl Reader<'_> {
         Ok(deltas)
     }
 
-    /// `layer_interv_losses`: how much the loss rises without each sublayer. These are not sums over both members.
+    /// `layer_interv_losses`: how much the loss rises without each sublayer. These are not sums
+    /// over both members.
     pub(super) fn sublayers(&mut self, data: Option<&Value>, circuit: Option<f64>) -> Result<Vec<(String, f64)>> {
         let (Some(pairs), Some(circuit)) = (data.and_then(Value::pairs), circuit) else {
             self.miss("What the loss is without a sublayer is not known.");

@@ -7,21 +7,22 @@ use crate::circuits::{Node, NodeKind};
 use crate::formats::torch::{DataType, TensorRef, TorchFile, Value};
 use crate::model::Site;
 
-/// Tensors of a payload have at most so many numbers: 2²⁴. A small file can describe far larger ones.
+/// Tensors of a payload have at most so many numbers: 2²⁴. A small file can describe far larger
+/// ones.
 const MOST: usize = 1 << 24;
 
 /// More layers than any model has; each costs a little memory.
 const LAYERS: usize = 1000;
 
 /// Reads a payload's parts, and keeps a list of those that it could not.
-pub(super) struct Reader<'a> {
+pub(super) struct PayloadReader<'a> {
     file: &'a TorchFile,
     /// The kept nodes in the order in which the payload's lists go through them.
     pub(super) order: HashMap<(usize, NodeKind), Vec<i64>>,
     pub(super) missing: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> PayloadReader<'a> {
     pub(super) fn new(file: &'a TorchFile) -> Self {
         Self { file, order: HashMap::new(), missing: Vec::new() }
     }
@@ -101,7 +102,7 @@ pub(super) fn location(text: &str) -> Option<(usize, NodeKind)> {
     (layer < LAYERS).then_some((layer, kind))
 }
 
-/// A node by its place and its number there.
+/// A node by its site and its channel.
 pub(super) fn node((layer, kind): (usize, NodeKind), index: i64) -> Option<Node> {
     /// More channels than any site has.
     const CHANNELS: i64 = 1 << 30;

@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 
-use super::read::{Reader, location, node};
+use super::read::{PayloadReader, location, node};
 use crate::Result;
 use crate::circuits::Node;
 use crate::circuits::collect::{Visit, gather, snippet};
 use crate::circuits::statistics::{Activations, End, NodeStatistics, Quantile, Snippet};
 use crate::formats::torch::Value;
 
-/// Positive and negative prompts.
+/// Clean and counterfactual prompts.
 type Prompts = [Vec<Vec<u32>>; 2];
 
-impl Reader<'_> {
+impl PayloadReader<'_> {
     /// Everything about the activations of `nodes`, in their order, and the prompts.
     pub(super) fn texts(
         &mut self,
@@ -50,7 +50,8 @@ impl Reader<'_> {
         };
         let mut statistics = gather(nodes, [&corpus, &prompts[0], &prompts[1]], 0, &show)?;
         for entry in &mut statistics {
-            // The snippets are no sample of the corpus: all that is known of it are their quantiles.
+            // The snippets are no sample of the corpus: all that is known of it are their
+            // quantiles.
             entry.corpus =
                 Activations { quantiles: samples.remove(&entry.node).unwrap_or_default(), ..Activations::default() };
         }
@@ -60,17 +61,17 @@ impl Reader<'_> {
     /// `samples`: location → channel → quantile → [bottom, top].
     fn samples(&mut self, data: Option<&Value>) -> Result<HashMap<Node, Vec<Quantile>>> {
         let mut samples = HashMap::new();
-        let Some(places) = data.and_then(Value::pairs) else {
+        let Some(locations) = data.and_then(Value::pairs) else {
             self.miss("There are no samples: activations in text are not known.");
             return Ok(samples);
         };
-        for (name, channels) in places {
-            let (Some(place), Some(channels)) = (name.text().and_then(location), channels.pairs()) else {
-                self.miss("Some samples were not understood and are left out.");
+        for (name, channels) in locations {
+            let (Some(location), Some(channels)) = (name.text().and_then(location), channels.pairs()) else {
+                self.miss("Some samples were not understood and are omitted.");
                 continue;
             };
             for (channel, quantiles) in channels {
-                let Some(node) = self.int(channel)?.and_then(|index| node(place, index)) else { continue };
+                let Some(node) = self.int(channel)?.and_then(|index| node(location, index)) else { continue };
                 let mut read = Vec::new();
                 for (quantile, ends) in quantiles.pairs().unwrap_or_default() {
                     let (Some(quantile), Some([bottom, top])) = (self.number(quantile)?, ends.items()) else {
@@ -95,7 +96,7 @@ impl Reader<'_> {
             };
             match read {
                 Some(snippet) => end.snippets.push(Snippet { sequence: end.snippets.len(), ..snippet }),
-                None => self.miss("Some samples were not understood and are left out."),
+                None => self.miss("Some samples were not understood and are omitted."),
             }
         }
         // The quantile's own value is not saved; the first snippet is the nearest to it.
@@ -110,42 +111,43 @@ impl Reader<'_> {
         Ok(position.filter(|_| sound).map(|position| snippet(&tokens, 0, position, &values)))
     }
 
-    /// `task_samples`: (tokens, location → channel → activations), a row a prompt, padded on the right with token 0.
-    fn prompts(&mut self, data: Option<&Value>) -> Result<(Prompts, Rows)> {
-        let nothing = (Prompts::default(), Rows::default());
+    /// `task_samples`: (tokens, location → channel → activations), a row a prompt, padded on the
+    /// right with token 0.
+    fn prompts(&mut self, data: Option<&Value>) -> Result<(Prompts, PromptActivations)> {
+        let nothing = (Prompts::default(), PromptActivations::default());
         let Some([tokens, activations]) = data.and_then(Value::items) else {
             self.miss("There are no task_samples: prompts and activations in them are not known.");
             return Ok(nothing);
         };
         let shape = tokens.tensor().map(|tensor| tensor.shape.clone()).unwrap_or_default();
         let (&[count, width], Some(ids)) = (shape.as_slice(), self.tokens(tokens)?) else {
-            self.miss("The tokens of task_samples were not understood; prompts are left out.");
+            self.miss("The tokens of task_samples were not understood; prompts are omitted.");
             return Ok(nothing);
         };
         let prompt = |row: &[u32]| row[..row.iter().rposition(|&id| id != 0).map_or(1, |last| last + 1)].to_vec();
-        let mut positive: Vec<Vec<u32>> = ids.chunks_exact(width.max(1)).map(prompt).collect();
-        let negative = positive.split_off((count / 2).min(positive.len()));
-        let mut rows = Rows { width, of: HashMap::new() };
+        let mut clean: Vec<Vec<u32>> = ids.chunks_exact(width.max(1)).map(prompt).collect();
+        let counterfactual = clean.split_off((count / 2).min(clean.len()));
+        let mut rows = PromptActivations { width, of: HashMap::new() };
         for (name, channels) in activations.pairs().unwrap_or_default() {
-            let (Some(place), Some(channels)) = (name.text().and_then(location), channels.pairs()) else {
-                self.miss("Some activations of task_samples were not understood and are left out.");
+            let (Some(location), Some(channels)) = (name.text().and_then(location), channels.pairs()) else {
+                self.miss("Some activations of task_samples were not understood and are omitted.");
                 continue;
             };
             for (channel, values) in channels {
                 let values = self.numbers(values)?.filter(|v| v.len() == ids.len() && v.iter().all(|v| v.is_finite()));
-                match (self.int(channel)?.and_then(|index| node(place, index)), values) {
+                match (self.int(channel)?.and_then(|index| node(location, index)), values) {
                     (Some(node), Some(values)) => drop(rows.of.insert(node, values)),
-                    _ => self.miss("Some activations of task_samples were not understood and are left out."),
+                    _ => self.miss("Some activations of task_samples were not understood and are omitted."),
                 }
             }
         }
-        Ok(([positive, negative], rows))
+        Ok(([clean, counterfactual], rows))
     }
 }
 
 /// Activations in all prompts, one after the other, each `width` long.
 #[derive(Default)]
-struct Rows {
+struct PromptActivations {
     width: usize,
     of: HashMap<Node, Vec<f32>>,
 }

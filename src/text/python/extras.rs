@@ -1,7 +1,7 @@
 //! The long tail of ordinary code: library calls and the many small forms of the language.
 
 use super::expressions::element_name;
-use super::scope::PyKind;
+use super::scope::{Name, PyKind};
 use super::writer::{PythonWriter, line};
 
 /// A call into the standard library, with its import.
@@ -39,10 +39,7 @@ pub(super) fn small_form(w: &mut PythonWriter) {
         0 => line!(w, "print({} * {})", w.quoted("-"), w.sampler.pick(&[10, 20, 30, 40, 5])),
         1 => line!(w, "print({}, end={})", w.atom(PyKind::Str), w.quoted(" ")),
         2 => {
-            let first = w.fresh(PyKind::Int);
-            w.scope.declare(first, PyKind::Int);
-            let second = w.fresh(PyKind::Int);
-            w.scope.declare(second, PyKind::Int);
+            let [first, second] = two_names(w);
             line!(w, "{first} = {second} = {}", w.sampler.below(2));
         }
         3 => {
@@ -94,4 +91,12 @@ pub(super) fn small_form(w: &mut PythonWriter) {
             line!(w, "print({})", w.sampler.pick(&["first, rest", "first", "len(rest)", "rest"]));
         }
     }
+}
+
+fn two_names(w: &mut PythonWriter) -> [Name; 2] {
+    [(); 2].map(|()| {
+        let name = w.fresh(PyKind::Int);
+        w.scope.declare(name, PyKind::Int);
+        name
+    })
 }
