@@ -30,13 +30,15 @@ impl<'a> Observer<'a> {
         Self { stop: Some(stop), report: None }
     }
 
-    /// The same observer, which also calls `report` as the computation advances, from any of its threads.
+    /// The same observer, which also calls `report` as the computation advances, from any of its
+    /// threads.
     #[must_use]
     pub fn with_report(self, report: &'a (dyn Fn(&Stage<'_>) + Sync)) -> Self {
         Self { report: Some(report), ..self }
     }
 
-    /// Returns [`Error::Stopped`] once the computation is to stop. Long loops call it at least every half second.
+    /// Returns [`Error::Stopped`] once the computation is to stop. Long loops call it at least
+    /// every half second.
     ///
     /// # Errors
     /// [`Error::Stopped`].

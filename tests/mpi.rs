@@ -201,7 +201,7 @@ fn ranks_that_cannot_train_together_say_why() {
     for setting in SETTINGS.iter().chain(&[cpu, "run.seed=1"]) {
         command.args(["--set", setting]);
     }
-    fails(&mut command, &["rank 1 of 2 has other settings than the rest"]);
+    fails(&mut command, &["rank 1 of 2 has other settings than the others"]);
     let mut command = train(Some(2));
     command.args(["tokenizer", "--data"]).arg(dir.path());
     fails(&mut command, &["--shard"]);

@@ -219,7 +219,8 @@ impl NextToken {
         ids
     }
 
-    /// A row for each strength and a column for each token: steered, or the mean over the draws of random channels.
+    /// A row for each strength and a column for each token: steered, or the mean over the draws of
+    /// random channels.
     fn wide(&self, shown: &[u32], random: bool) -> Table {
         let columns = shown.iter().map(|&id| Column::decimals(self.tokenizer.show(id), 4));
         let mut table = Table::new("next", [Column::number("strength")].into_iter().chain(columns));

@@ -1,4 +1,5 @@
-//! Which channels steer: the dense model's answers to questions, with each channel as it is in the counterfactual.
+//! Which channels steer: the dense model's answers, with each channel as in the counterfactual
+//! prompt.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +13,9 @@ use crate::circuits::Circuit;
 use crate::observer::Stage;
 use crate::{Error, Result};
 
-/// The channels that may steer by what a circuit says: those of the residual stream that it reads or writes, wherever a sublayer reads them, in
-/// the order of sublayers. What one sublayer finds in a channel may move the dense model only after the next one has passed it on.
+/// The channels that may steer by what a circuit says: those of the residual stream that it reads
+/// or writes, wherever a sublayer reads them, in the order of sublayers. What one sublayer finds in
+/// a channel may move the dense model only after the next one has passed it on.
 pub fn residual_channels(circuit: &Circuit) -> Vec<Channel> {
     let resides = |site: &str| site.ends_with(".act_in") || site.ends_with(".resid_delta");
     let indices = circuit.nodes.iter().filter(|entry| resides(&entry.site)).map(|entry| entry.index);
@@ -22,7 +24,8 @@ pub fn residual_channels(circuit: &Circuit) -> Vec<Channel> {
     (0..2 * circuit.model.n_layer).flat_map(at).collect()
 }
 
-/// A prompt, what is right after it, and another prompt with another answer. An answer may be given in several ways, each a token.
+/// A prompt, what is right after it, and another prompt with another answer. An answer may be given
+/// in several ways, each a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptPair {
     /// The prompt that the dense model reads.
@@ -40,9 +43,10 @@ pub struct PromptPair {
 pub struct Effect {
     /// The median probability of the counterfactual's answer.
     pub other: f64,
-    /// The median probability of the prompt's own answer.
+    /// The median probability of the original answer.
     pub answer: f64,
-    /// The mean logarithm of the odds of the counterfactual's answer against the prompt's own, in nats.
+    /// The mean logarithm of the odds of the counterfactual's answer against the prompt's own, in
+    /// nats.
     pub log_odds: f64,
 }
 
@@ -75,13 +79,14 @@ pub struct StrengthSweep {
     pub strengths: Vec<f64>,
     /// At each strength, steered.
     pub steered: Vec<Effect>,
-    /// The same through random channels instead, each an own list: the amounts are those of the steered channels.
+    /// The same through random channels instead, each an own list: the amounts are those of the
+    /// steered channels.
     pub random: Vec<Vec<Effect>>,
 }
 
 impl Steering<'_> {
-    /// The effect of each of some channels at full strength, the one that makes the other answer most probable first; before all, that of
-    /// none.
+    /// The effect of each of some channels at full strength, the one that makes the other answer
+    /// most probable first; before all, that of none.
     ///
     /// # Errors
     /// [`Error::Request`] without questions; otherwise those of [`Steering::probabilities`].
@@ -101,7 +106,8 @@ impl Steering<'_> {
         Ok((effects[0], ranked))
     }
 
-    /// The effect of some channels together at each strength, and of `controls` draws of random channels in their places.
+    /// The effect of some channels together at each strength, and of `controls` draws of random
+    /// channels in their places.
     ///
     /// # Errors
     /// [`Error::Request`] without questions; otherwise those of [`Steering::probabilities`].
@@ -142,7 +148,8 @@ impl Steering<'_> {
         (0..controls).map(|_| draw(&mut rng)).collect()
     }
 
-    /// Over all questions the effect of each of the `count` changes that `changes` makes of a question.
+    /// Over all questions the effect of each of the `count` changes that `changes` makes of a
+    /// question.
     fn effects(
         &self,
         questions: &[PromptPair],

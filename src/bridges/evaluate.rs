@@ -1,5 +1,5 @@
-//! How well bridges work: the terms of the objective at every site, and what models predict that continue across a
-//! bridge, compared with models that continue from the mean of their own stream.
+//! How well bridges work: the terms of the objective at every site, and what models predict that
+//! continue across a bridge, compared with models that continue from the mean of their own stream.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +29,9 @@ pub struct SiteEvaluation {
     /// The terms of its encoder and its decoder, such as `nmse_enc`.
     #[serde(flatten)]
     pub terms: Numbers,
-    /// The sparse model continued from the encoded dense stream: the terms of the hybrid (`kl`), its cross-entropy
-    /// (`loss`), and its divergence from the dense model if it continues from its own mean stream (`mean_kl`), in nats.
+    /// The sparse model continued from the encoded dense stream: the terms of the hybrid (`kl`),
+    /// its cross-entropy (`loss`), and its divergence from the dense model if it continues from its
+    /// own mean stream (`mean_kl`), in nats.
     pub d2s: Numbers,
     /// The same of the dense model continued from the decoded sparse stream.
     pub s2d: Numbers,
@@ -51,15 +52,16 @@ pub struct BridgeEvaluation {
     pub sites: Vec<SiteEvaluation>,
 }
 
-/// What was measured, by name: one number, or one for each site. Names that end in `_d2s` and `_s2d` are of hybrids.
+/// What was measured, by name: one number, or one for each site. Names that end in `_d2s` and
+/// `_s2d` are of hybrids.
 type Measured = BTreeMap<String, Vec<f64>>;
 
-/// Measures bridges on `sequences` of equal length, `batch_size` at a time. Normalised errors are relative to the
-/// targets' variance within a batch, as in training.
+/// Measures bridges on `sequences` of equal length, `batch_size` at a time. Normalised errors are
+/// relative to the targets' variance within a batch, as in training.
 ///
 /// # Errors
-/// [`Error::Data`] without sequences, [`Error::NonFiniteSite`] where a number is not finite; otherwise those of
-/// [`Objective::losses`].
+/// [`Error::Data`] without sequences, [`Error::NonFiniteSite`] where a number is not finite;
+/// otherwise those of [`Objective::losses`].
 pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize) -> Result<BridgeEvaluation> {
     let length = sequences.first().map_or(0, Vec::len);
     let sequences: Vec<&[u32]> = sequences.iter().filter(|s| s.len() == length).map(Vec::as_slice).collect();
@@ -148,8 +150,8 @@ impl BridgeEvaluation {
 }
 
 impl Objective<'_> {
-    /// The measurements of one batch; means are those of the dense and of the sparse stream. If it is checked, it ends
-    /// at the first site that is not finite.
+    /// The measurements of one batch; means are those of the dense and of the sparse stream. If it
+    /// is checked, it ends at the first site that is not finite.
     fn measure(
         &self,
         tokens: &[u32],

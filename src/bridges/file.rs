@@ -1,4 +1,5 @@
-//! Bridges as files: `bridges.safetensors`, and beside it `bridges.json`, which names the two models that they join.
+//! Bridges as files: `bridges.safetensors`, and next to it `bridges.json`, which names the two
+//! models that they join.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ const MOMENTS: &str = "bridges_optimizer.safetensors";
 /// A model that bridges end at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelName {
-    /// Where it was, or its name on the Hub. A path that is not absolute starts in the folder of the bridges: `.` is the model
-    /// beside them.
+    /// Where it was, or its name on the Hub. A path that is not absolute starts in the folder of
+    /// the bridges: `.` is the model next to them.
     pub path: String,
     /// The hash of its numbers ([`Model::hash`]).
     pub hash: String,
@@ -53,7 +54,7 @@ impl Versioned for BridgeFile {
 }
 
 impl BridgeFile {
-    /// The description of bridges that lie beside their sparse model.
+    /// The description of bridges next to their sparse model.
     ///
     /// # Errors
     /// Those of the device.
@@ -74,13 +75,15 @@ impl BridgeFile {
         versioned::load(&folder.join(ABOUT))
     }
 
-    /// Where the dense model is, if it is still there: beside the bridges in `folder`, or where its path says.
+    /// Where the dense model is, if it is still there: next to the bridges in `folder`, or where
+    /// its path says.
     pub fn dense_path(&self, folder: &Path) -> PathBuf {
-        let beside = folder.join(&self.dense.path);
-        if beside.exists() { beside } else { PathBuf::from(&self.dense.path) }
+        let moved = folder.join(&self.dense.path);
+        if moved.exists() { moved } else { PathBuf::from(&self.dense.path) }
     }
 
-    /// Writes the description and the bridges into an existing folder, each file whole or not at all.
+    /// Writes the description and the bridges into an existing folder, each file whole or not at
+    /// all.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file, and those of the device.
@@ -92,12 +95,13 @@ impl BridgeFile {
     /// Reads the bridges that this describes onto the models' device. `dense` comes with its hash.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if they join other models than these, [`Error::File`] if they are damaged; [`Error::Io`] naming the file.
+    /// [`Error::OtherModel`] if they join other models than these, [`Error::File`] if they are
+    /// damaged; [`Error::Io`] naming the file.
     pub fn open(&self, folder: &Path, (dense, hash): (&Model, &str), sparse: &Model) -> Result<Bridges> {
         let found = [("dense model", &self.dense, hash.to_string()), ("sparse model", &self.sparse, sparse.hash()?)];
-        for (model, wanted, found) in found {
-            let what = format!("{} (from {})", folder.join(ABOUT).display(), wanted.path);
-            expect_model(what, model, &wanted.hash, &found)?;
+        for (model, expected, found) in found {
+            let what = format!("{} (from {})", folder.join(ABOUT).display(), expected.path);
+            expect_model(what, model, &expected.hash, &found)?;
         }
         let path = folder.join(TENSORS);
         let tensors = load_tensors(&path)?;

@@ -21,12 +21,13 @@ pub struct BridgeTensor {
     pub value: Tensor,
 }
 
-/// The encoders and decoders of a dense and a sparse model, with as many sites as the models' residual streams
-/// ([`ModelConfig::residual_sites`]).
+/// The encoders and decoders of a dense and a sparse model, with as many sites as the models'
+/// residual streams ([`ModelConfig::residual_sites`]).
 ///
-/// Encoder: `f(h) = AbsTopK(W h + b)` from the dense stream to the sparse one; decoder: `g(h) = W h + b` back.
+/// Encoder: `f(h) = AbsTopK(W h + b)` from the dense stream to the sparse one; decoder: `g(h) = W h
+/// + b` back.
 pub struct Bridges {
-    /// Their tensors: of each site in turn weight and bias of the encoder, then of the decoder.
+    /// Their tensors: for each site the weight and bias of the encoder, then of the decoder.
     pub list: Vec<BridgeTensor>,
     kept: usize,
 }
@@ -43,18 +44,20 @@ fn kept_by_encoders(afrac: f64, sparse: &ModelConfig) -> Result<usize> {
 }
 
 impl Bridges {
-    /// Bridges as training starts: weights normal(0, 0.02), biases 0. The encoders keep `floor(afrac · d_model)` entries
-    /// of the sparse stream.
+    /// Bridges as training starts: weights normal(0, 0.02), biases 0. The encoders keep
+    /// `floor(afrac · d_model)` entries of the sparse stream.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the models do not fit together, [`Error::Config`] if nothing would be kept, and the device's limits.
+    /// [`Error::Mismatch`] if the models do not fit together, [`Error::Config`] if nothing would be
+    /// kept, and the device's limits.
     pub fn new(dense: &ModelConfig, sparse: &ModelConfig, afrac: f64, seed: u64, device: &Device) -> Result<Self> {
         let kept = kept_by_encoders(afrac, sparse)?;
         let mut list = Vec::new();
         for (stream, (name, shape)) in shapes(dense, sparse)?.into_iter().enumerate() {
             let value = device.upload_with(&name, &shape, |data| {
                 if shape.len() == 2 {
-                    // Away from the streams of the models' own parameters, which count from below, and of the batches.
+                    // Away from the streams of the models' own parameters, which count from below,
+                    // and of the batches.
                     fill_normal((seed, (1 << 32) + stream as u64), START, data);
                 }
             })?;
@@ -74,8 +77,8 @@ impl Bridges {
     /// Bridges from named tensors.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] naming a tensor that is missing, of another shape, not finite, or not one of theirs; otherwise those of
-    /// [`Bridges::new`].
+    /// [`Error::Mismatch`] naming a tensor that is missing, of another shape, not finite, or not
+    /// one of theirs; otherwise those of [`Bridges::new`].
     pub fn from_host(
         dense: &ModelConfig,
         sparse: &ModelConfig,
@@ -133,8 +136,8 @@ impl Bridges {
         self.list.iter().map(|map| Var::constant(map.value.clone())).collect()
     }
 
-    /// The sparse stream `(.., d_sparse)` that the encoder of `site` makes of the dense one, `h: (.., d_dense)`. `maps` are
-    /// the tensors' values, in order.
+    /// The sparse stream `(.., d_sparse)` that the encoder of `site` makes of the dense one, `h:
+    /// (.., d_dense)`. `maps` are the tensors' values, in order.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes do not fit, or there is no such site.
@@ -143,8 +146,8 @@ impl Bridges {
         tape.abs_topk(&x, self.kept)
     }
 
-    /// The dense stream `(.., d_dense)` that the decoder of `site` makes of the sparse one, `h: (.., d_sparse)`. `maps` are
-    /// the tensors' values, in order.
+    /// The dense stream `(.., d_dense)` that the decoder of `site` makes of the sparse one, `h:
+    /// (.., d_sparse)`. `maps` are the tensors' values, in order.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes do not fit, or there is no such site.

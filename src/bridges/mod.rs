@@ -1,11 +1,15 @@
-//! Bridges between a dense model and a sparse one (method: section 5): at every site of the residual stream an encoder, from
-//! the dense stream to the sparse one, and a decoder back, so that the one model can continue what the other has begun.
+//! Bridges between a dense model and a sparse one (method: section 5): at every site of the
+//! residual stream an encoder, from the dense stream to the sparse one, and a decoder back, so that
+//! the one model can continue what the other has begun.
 //!
 //! * [`Bridges`] are the encoders and decoders;
-//! * [`Objective`] is what they and the sparse model are trained for, [`Terms`](crate::train::bridge_loss::Terms) what it is made of;
-//! * [`BridgeTrainer`] trains them, [`estimate()`] says what that needs, [`BridgeFile`] names the models they join;
+//! * [`Objective`] is what they and the sparse model are trained for,
+//!   [`Terms`](crate::train::bridge_loss::Terms) what it is made of;
+//! * [`BridgeTrainer`] trains them, [`estimate()`] says what that needs, [`BridgeFile`] names the
+//!   models they join;
 //! * [`evaluate()`] says how well they do;
-//! * [`Steering`] makes the dense model do what a channel of the sparse one says, [`Recipe`] how, as a file and as a command.
+//! * [`Steering`] makes the dense model do what a channel of the sparse one says, [`Recipe`] how,
+//!   as a file and as a command.
 
 mod answers;
 mod candidates;

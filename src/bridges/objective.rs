@@ -1,18 +1,21 @@
 //! What bridges are trained for (method: section 5), and its gradients.
 //!
-//! With `h^d`, `h^s` the residual streams of the dense and the sparse model at a site, `f` its encoder and `g` its
-//! decoder, and `y^d` the dense model's predictions, the terms of a site are
+//! With `h^d`, `h^s` the residual streams of the dense and the sparse model at a site, `f` its
+//! encoder and `g` its decoder, and `y^d` the dense model's predictions, the terms of a site are
 //!
-//! * `NMSE(f(h^d), h^s)`, for which `h^s` is a constant (see [`Objective::detach_target`]), and `NMSE(g(h^s), h^d)`;
-//! * `KL(y^d ‖ the sparse model continued from f(h^d))` and `KL(y^d ‖ the dense model continued from g(h^s))`;
+//! * `NMSE(f(h^d), h^s)`, for which `h^s` is a constant (see [`Objective::detach_target`]), and
+//!   `NMSE(g(h^s), h^d)`;
+//! * `KL(y^d ‖ the sparse model continued from f(h^d))` and `KL(y^d ‖ the dense model continued
+//!   from g(h^s))`;
 //!
-//! and the sparse model's own cross-entropy. The dense model is frozen. [`crate::train::bridge_loss`] has the table of
-//! the terms.
+//! and the sparse model's own cross-entropy. The dense model is frozen.
+//! [`crate::train::bridge_loss`] has the table of the terms.
 //!
-//! Each model runs alone once, the dense one without gradients. The hybrids of a model that continue from different
-//! sites run through a layer together: those that have entered so far are one batch. So is their backward pass, in which
-//! a layer's weight gradient is one product, and at a sparse site the gradients of all its readers are summed before
-//! they are propagated. All of it is exact, and no layer runs for a hybrid that does not continue through it.
+//! Each model runs alone once, the dense one without gradients. The hybrids of a model that
+//! continue from different sites run through a layer together: those that have entered so far are
+//! one batch. So is their backward pass, in which a layer's weight gradient is one product, and at
+//! a sparse site the gradients of all its readers are summed before they are propagated. All of it
+//! is exact, and no layer runs for a hybrid that does not continue through it.
 
 use std::sync::Arc;
 
@@ -34,7 +37,8 @@ pub struct BridgeGradients {
     pub bridges: Vec<Tensor>,
 }
 
-/// A dense model, a sparse one and the bridges between them, ready to be measured. All live on one device.
+/// A dense model, a sparse one and the bridges between them, ready to be measured. All live on one
+/// device.
 pub struct Objective<'a> {
     /// The dense model.
     pub dense: &'a Model,
@@ -42,23 +46,26 @@ pub struct Objective<'a> {
     pub dense_weights: &'a Weights,
     /// The sparse model.
     pub sparse: &'a Model,
-    /// For each parameter of the sparse model its nonzero weights, where linear layers use them; it may be empty.
+    /// For each parameter of the sparse model its nonzero weights, where linear layers use them; it
+    /// may be empty.
     pub compressed: &'a [Option<Arc<SparseMatrix>>],
     /// The encoders and decoders.
     pub bridges: &'a Bridges,
     /// What each term is multiplied by.
     pub coefficients: Coefficients,
-    /// Whether the sparse streams are constants in the encoders' errors, as in the method; otherwise these errors move
-    /// the sparse model as well. The scale of an error is constant either way.
+    /// Whether the sparse streams are constants in the encoders' errors, as in the method;
+    /// otherwise these errors move the sparse model as well. The scale of an error is constant
+    /// either way.
     pub detach_target: bool,
-    /// The divergences are from this many most probable tokens of the dense model, their probabilities scaled to a sum
-    /// of 1; none: from all.
+    /// The divergences are from this many most probable tokens of the dense model, their
+    /// probabilities scaled to a sum of 1; none: from all.
     pub kl_top: Option<usize>,
     /// May stop it between two operations.
     pub observer: Observer<'a>,
 }
 
-/// The residual stream of a model alone at every site, `(B, T, d_model)`, and its logits `(B, T, V)`.
+/// The residual stream of a model alone at every site, `(B, T, d_model)`, and its logits `(B, T,
+/// V)`.
 pub(super) struct Activations {
     pub(super) sites: Vec<Var>,
     pub(super) logits: Var,
@@ -99,8 +106,8 @@ impl<'a> Objective<'a> {
     /// The terms of `sequences` sequences of equal length, given one after the other.
     ///
     /// # Errors
-    /// [`Error::Shape`] for tokens that a model does not know or sequences too long for it; otherwise those of the
-    /// operations.
+    /// [`Error::Shape`] for tokens that a model does not know or sequences too long for it;
+    /// otherwise those of the operations.
     pub fn losses(&self, tokens: &[u32], sequences: usize) -> Result<Terms<Tensor>> {
         let batches = self.batches(tokens, sequences)?;
         let dense = self.run_dense(&batches)?;
@@ -121,8 +128,8 @@ impl<'a> Objective<'a> {
         Ok(terms.values())
     }
 
-    /// As [`Objective::losses`], with the gradients of `share` times the objective for the bridges and for those of the
-    /// sparse model's parameters whose kind is `trained`.
+    /// As [`Objective::losses`], with the gradients of `share` times the objective for the bridges
+    /// and for those of the sparse model's parameters whose kind is `trained`.
     ///
     /// # Errors
     /// Those of [`Objective::losses`].
@@ -178,8 +185,8 @@ impl<'a> Objective<'a> {
         Ok((terms.values(), BridgeGradients { sparse, bridges }))
     }
 
-    /// Computes the terms of the sparse hybrids, and their backward pass on a tape of its own: what it saves is freed
-    /// before the dense hybrids run.
+    /// Computes the terms of the sparse hybrids, and their backward pass on a tape of its own: what
+    /// it saves is freed before the dense hybrids run.
     fn backward_sparse(
         &self,
         streams: Vec<Var>,
@@ -270,7 +277,8 @@ fn run(model: &Model, mut pass: Pass) -> Result<Activations> {
     Ok(Activations { sites, logits: pass.unembed(x)? })
 }
 
-/// Logits `(sites · B, T, V)` of a model continued from each of `entries: (B, T, d_model)`, one for each site.
+/// Logits `(sites · B, T, V)` of a model continued from each of `entries: (B, T, d_model)`, one for
+/// each site.
 fn hybrids(mut pass: Pass, entries: Vec<Var>) -> Result<Var> {
     let mut entered: Option<Var> = None;
     for (site, entry) in entries.into_iter().enumerate() {

@@ -58,7 +58,8 @@ impl PairRequest {
     /// Opens the models and reads the text.
     ///
     /// # Errors
-    /// Those of [`ModelFiles::find`], [`BridgeFile::open`] and of reading text; [`Error::Tokenizer`] without a tokenizer.
+    /// Those of [`ModelFiles::find`], [`BridgeFile::open`] and of reading text;
+    /// [`Error::Tokenizer`] without a tokenizer.
     pub fn open(&self) -> Result<ModelPair> {
         let (offline, tokenizer) = (self.offline, self.tokenizer.clone());
         let options = FindOptions { offline, tokenizer, progress: true, ..FindOptions::default() };
@@ -145,8 +146,9 @@ impl SteerRequest {
     /// Opens the models and steers the dense one.
     ///
     /// # Errors
-    /// [`Error::Request`] for a request without channels, or of too many numbers; [`Error::OtherModel`] for a circuit or
-    /// a recipe of another model; otherwise those of opening files and of [`Steering`].
+    /// [`Error::Request`] for a request without channels, or of too many numbers;
+    /// [`Error::OtherModel`] for a circuit or a recipe of another model; otherwise those of opening
+    /// files and of [`Steering`].
     pub fn run(&self, pair: &PairRequest, observer: Observer) -> Result<SteerResult> {
         match &self.target {
             SteerTarget::Task(task) => task.run(pair, self.strengths.clone().unwrap_or_default(), observer),

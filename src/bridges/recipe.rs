@@ -63,7 +63,7 @@ impl FromStr for Strengths {
 pub struct Recipe {
     /// The version of its file.
     pub version: u32,
-    /// The sparse model that has the bridges beside it.
+    /// The sparse model that has the bridges next to it.
     pub sparse: ModelName,
     /// The text whose next token the dense model is asked for.
     pub prompt: String,
@@ -112,7 +112,8 @@ impl Recipe {
     /// Writes the file whole or not at all.
     ///
     /// # Errors
-    /// [`Error::File`] for what [`Recipe::load`] would refuse, [`Error::Io`] where the system refuses.
+    /// [`Error::File`] for what [`Recipe::load`] would refuse, [`Error::Io`] where the system
+    /// refuses.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         versioned::save(self, path.as_ref())
     }
@@ -120,7 +121,8 @@ impl Recipe {
     /// What it changes at full strength.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if it is for another sparse model, [`Error::Request`] if there is nothing to steer by; otherwise those of [`Steering::edited`] and [`Steering::read`].
+    /// [`Error::OtherModel`] if it is for another sparse model, [`Error::Request`] if there is
+    /// nothing to steer by; otherwise those of [`Steering::edited`] and [`Steering::read`].
     pub fn change(&self, steering: &Steering, tokenizer: &Tokenizer) -> Result<Change> {
         // One that was not read from a file may say nothing.
         if !self.sparse.hash.is_empty() {
@@ -146,8 +148,9 @@ impl Recipe {
         }
     }
 
-    /// What the dense model says without `change`, with it, and with the same amounts through random channels, at the recipe's strength.
-    /// `tokens` are the prompt's, `change` is [`Recipe::change`]'s.
+    /// What the dense model says without `change`, with it, and with the same amounts through
+    /// random channels, at the recipe's strength. `tokens` are the prompt's, `change` is
+    /// [`Recipe::change`]'s.
     ///
     /// # Errors
     /// Those of [`Steering::probabilities`].

@@ -1,4 +1,5 @@
-//! Runs that train bridges: a request, and the training of a run whose settings have a section `bridge`.
+//! Runs that train bridges: a request, and the training of a run whose settings have a section
+//! `bridge`.
 
 use std::path::Path;
 
@@ -28,8 +29,8 @@ impl BridgeRequest {
     /// The settings. Shapes that both models share are the dense one's, unless they are set.
     ///
     /// # Errors
-    /// Those of [`TrainRequest::settings`] and [`ModelFiles::find`]; [`Error::Tokenizer`] if there is no tokenizer, or one
-    /// of another size than the dense model's vocabulary.
+    /// Those of [`TrainRequest::settings`] and [`ModelFiles::find`]; [`Error::Tokenizer`] if there
+    /// is no tokenizer, or one of another size than the dense model's vocabulary.
     pub fn settings(&self) -> Result<RunConfig> {
         let Some(name) = &self.dense else { return self.run.settings(|_| ()) };
         let dense = find(name)?;
@@ -70,8 +71,8 @@ impl BridgeRequest {
 /// Trains the sparse model of a run together with bridges to its dense one.
 ///
 /// # Errors
-/// [`Error::Request`] for a run without bridges; otherwise those of [`Run::execute`], [`ModelFiles::find`] and
-/// [`BridgeTrainer::new`].
+/// [`Error::Request`] for a run without bridges; otherwise those of [`Run::execute`],
+/// [`ModelFiles::find`] and [`BridgeTrainer::new`].
 pub fn train_bridges(run: &Run, start: StartFrom, watch: &mut dyn FnMut(Event<'_>)) -> Result<TrainResult> {
     let Some(bridge) = &run.config.bridge else {
         return Err(Error::Request("that run trains no bridges: continue it with `train --resume`".into()));
@@ -104,7 +105,8 @@ fn find(model: &str) -> Result<ModelFiles> {
     ModelFiles::find(model, &FindOptions { progress: true, ..FindOptions::default() })
 }
 
-/// The full path of a model on this machine, so that a run can be resumed from anywhere; other names stay.
+/// The full path of a model on this machine, so that a run can be resumed from anywhere; other
+/// names stay.
 fn full_path(model: &str) -> Result<String> {
     if Path::new(model).exists() { Ok(absolute(Path::new(model))?.display().to_string()) } else { Ok(model.into()) }
 }

@@ -1,8 +1,10 @@
-//! Steering (method: section 5; paper: A.4): what a channel of the sparse model would change in the dense one.
+//! Steering (method: section 5; paper: A.4): what a channel of the sparse model would change in the
+//! dense one.
 //!
-//! A channel `c` that a sublayer of the sparse model reads is changed by δ_t at position t. Through the decoder of the site before that
-//! sublayer, δ_t times the decoder's column c, scaled, is added to what the dense model's sublayer reads at t. Bridges lie before the norms
-//! and channels after them; the scale is the ratio of the streams' root mean squares, over reference text.
+//! A channel `c` that a sublayer of the sparse model reads is changed by δ_t at position t. Through
+//! the decoder of the site before that sublayer, δ_t times the decoder's column c, scaled, is added
+//! to what the dense model's sublayer reads at t. Bridges lie before the norms and channels after
+//! them; the scale is the ratio of the streams' root mean squares, over reference text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,10 +30,12 @@ const LOGITS_AT_ONCE: usize = 1 << 24;
 /// What sublayers read.
 const INPUTS: [SiteKind; 2] = [SiteKind::AttnIn, SiteKind::MlpIn];
 
-/// A channel of the sparse model that reads the residual stream: channel 17 of `3.attn.act_in` or of `3.mlp.act_in`.
+/// A channel of the sparse model that reads the residual stream: channel 17 of `3.attn.act_in` or
+/// of `3.mlp.act_in`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Channel {
-    /// The sublayer that reads it: `2i` is attention `i`, `2i + 1` MLP `i`. The site of the bridges before it has the same number.
+    /// The sublayer that reads it: `2i` is attention `i`, `2i + 1` MLP `i`. The site of the bridges
+    /// before it has the same number.
     pub sublayer: usize,
     /// Its number.
     pub index: usize,
@@ -43,7 +47,8 @@ impl Channel {
         INPUTS[self.sublayer % 2].at(self.sublayer / 2)
     }
 
-    /// Complains unless the model of `config` has this channel, and it stands for one of the residual stream.
+    /// Returns an error unless the model of `config` has this channel and it reads the residual
+    /// stream.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -80,8 +85,8 @@ impl FromStr for Channel {
             let channel = Self { sublayer, index: index.parse().ok()? };
             (channel.to_string() == text).then_some(channel)
         };
-        let wanted = "a channel that reads the residual stream, such as 3.attn.act_in[17] or 0.mlp.act_in[5]";
-        parse().ok_or_else(|| Error::config("node", format!("`{text}` is not {wanted}")))
+        let expected = "a channel that reads the residual stream, such as 3.attn.act_in[17] or 0.mlp.act_in[5]";
+        parse().ok_or_else(|| Error::config("node", format!("`{text}` is not {expected}")))
     }
 }
 
@@ -104,12 +109,14 @@ pub enum Ratio {
     /// The dense stream's root mean square over the sparse one's, as the method has it.
     #[default]
     DenseOverSparse,
-    /// The sparse stream's over the dense one's: what a small change of the channel amounts to behind the dense model's norm.
+    /// The sparse stream's over the dense one's: what a small change of the channel amounts to
+    /// behind the dense model's norm.
     SparseOverDense,
 }
 
-/// Root mean squares of the residual streams before a sublayer, averaged over the tokens of reference text. For a model with LayerNorm
-/// that of the stream's distance from its mean, which its norm divides by.
+/// Root mean squares of the residual streams before a sublayer, averaged over the tokens of
+/// reference text. For a model with LayerNorm that of the stream's distance from its mean, which
+/// its norm divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scale {
     /// Of the dense model.
@@ -187,8 +194,9 @@ impl Reading {
         }
     }
 
-    /// The change of `channel` that makes it what it is in `other`. Of prompts of different lengths, what comes after their common start
-    /// is compared from the ends, and positions that the other one lacks do not change.
+    /// The change of `channel` that makes it what it is in `other`. Of prompts of different
+    /// lengths, what comes after their common start is compared from the ends, and positions that
+    /// the other one lacks do not change.
     pub fn towards(&self, other: &Self, channel: Channel) -> Change {
         let (own, theirs) = (self.channel(channel), other.channel(channel));
         let common = self.tokens.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count();
@@ -222,8 +230,8 @@ impl<'a> Steering<'a> {
     /// Measures the scales on `reference`, sequences that both models can read.
     ///
     /// # Errors
-    /// [`Error::Data`] if the reference is empty or a stream is zero on all of it, [`Error::NonFiniteSite`] where one is not finite;
-    /// otherwise those of the models.
+    /// [`Error::Data`] if the reference is empty or a stream is zero on all of it,
+    /// [`Error::NonFiniteSite`] where one is not finite; otherwise those of the models.
     pub fn new(
         dense: &'a Model,
         sparse: &'a Model,
@@ -301,8 +309,9 @@ impl<'a> Steering<'a> {
         Ok(Reading { tokens: prompt.to_vec(), inputs })
     }
 
-    /// The change that edits of the sparse model's channels make on a prompt, in a run with all of them in place. They can be made where
-    /// sublayers read the residual stream, `3.attn.act_in` and `3.mlp.act_in`. `donor` is the prompt that `=patch` takes from.
+    /// The change that edits of the sparse model's channels make on a prompt, in a run with all of
+    /// them in place. They can be made where sublayers read the residual stream, `3.attn.act_in`
+    /// and `3.mlp.act_in`. `donor` is the prompt that `=patch` takes from.
     ///
     /// # Errors
     /// [`Error::Config`] naming an edit that cannot be made; otherwise those of [`Steering::read`].
@@ -368,12 +377,14 @@ impl<'a> Steering<'a> {
         self.sparse.check_finite(site, values, &self.sparse_weights, batch, hooks).map_err(|e| e.in_model("sparse"))
     }
 
-    /// The dense model's probabilities of the token after `prompt`, by id, under each of several changes. All copies share the layers
-    /// before the first change and run through the others as one batch.
+    /// The dense model's probabilities of the token after `prompt`, by id, under each of several
+    /// changes. All copies share the layers before the first change and run through the others as
+    /// one batch.
     ///
     /// # Errors
-    /// [`Error::Config`] for channels that the sparse model does not have, [`Error::Shape`] for changes of another length and for prompts
-    /// that the dense model cannot read, [`Error::NonFiniteSite`] where a logit is not finite; otherwise the device's.
+    /// [`Error::Config`] for channels that the sparse model does not have, [`Error::Shape`] for
+    /// changes of another length and for prompts that the dense model cannot read,
+    /// [`Error::NonFiniteSite`] where a logit is not finite; otherwise the device's.
     pub fn probabilities(&self, prompt: &[u32], changes: &[Change]) -> Result<Vec<Vec<f64>>> {
         let copies = (LOGITS_AT_ONCE / (prompt.len().max(1) * self.dense.config.vocab_size)).max(1);
         let mut all = Vec::with_capacity(changes.len());

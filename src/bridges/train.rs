@@ -1,5 +1,5 @@
-//! Training: the sparse model by its own recipe (method: section 2), the bridges by Adam, both along the gradients of one
-//! objective.
+//! Training: the sparse model by its own recipe (method: section 2), the bridges by Adam, both
+//! along the gradients of one objective.
 
 use std::path::Path;
 
@@ -39,12 +39,13 @@ pub struct BridgeStepRecord {
 }
 
 impl BridgeTrainer {
-    /// Training of new bridges between `dense` and the model of `sparse`, from the seed alone; or of those in `checkpoint`,
-    /// from where it left them.
+    /// Training of new bridges between `dense` and the model of `sparse`, from the seed alone; or
+    /// of those in `checkpoint`, from where it left them.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the models do not fit together, [`Error::Config`] for impossible settings, the device's limits; of a
-    /// checkpoint, [`Error::Io`] and [`Error::File`] naming what is missing, damaged, or belongs to other models.
+    /// [`Error::Mismatch`] if the models do not fit together, [`Error::Config`] for impossible
+    /// settings, the device's limits; of a checkpoint, [`Error::Io`] and [`Error::File`] naming
+    /// what is missing, damaged, or belongs to other models.
     pub fn new(
         sparse: Trainer,
         dense: Model,
@@ -84,10 +85,11 @@ impl BridgeTrainer {
         &mut self.sparse
     }
 
-    /// Complains about models between which no bridges can be trained.
+    /// Returns an error for models between which no bridges can be trained.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if they have not equally many layers and tokens, [`Error::Config`] if the dense one reads less.
+    /// [`Error::Mismatch`] if they have not equally many layers and tokens, [`Error::Config`] if
+    /// the dense one reads less.
     pub(crate) fn fits(dense: &ModelConfig, sparse: &ModelConfig) -> Result<()> {
         shapes(dense, sparse)?;
         match sparse.block_size > dense.block_size {

@@ -5,8 +5,9 @@ use toml::{Table, Value};
 use super::{SettingRow, Takes, names};
 use crate::{Error, Result};
 
-/// The assignments of a line such as `steps=600 data.paths=["a b", "c"]`: one begins wherever a name with `=` follows a space outside of
-/// quotes and brackets. So a value may have spaces, unless what follows them looks like a further assignment; then it is quoted.
+/// The assignments of a line such as `steps=600 data.paths=["a b", "c"]`: one begins wherever a
+/// name with `=` follows a space outside of quotes and brackets. So a value may have spaces, unless
+/// what follows them looks like a further assignment; then it is quoted.
 pub fn split(line: &str) -> Vec<String> {
     let (mut parts, mut part) = (Vec::new(), String::new());
     let (mut quote, mut depth) = (None, 0usize);
@@ -31,7 +32,7 @@ pub fn split(line: &str) -> Vec<String> {
     parts.into_iter().map(|part| part.trim().to_string()).filter(|part| !part.is_empty()).collect()
 }
 
-/// Whether `rest`, which begins with a space, goes on with `name=`.
+/// Whether `rest`, which begins with a space, continues with `name=`.
 fn begins_assignment(rest: &str) -> bool {
     let name = rest.trim_start();
     let end = name.find(|c: char| !(c.is_ascii_alphanumeric() || "_.-".contains(c))).unwrap_or(name.len());
@@ -57,7 +58,8 @@ pub(crate) fn value(text: &str) -> Value {
 /// Does `KEY=VALUE` to `table`, the settings of which are `rows`.
 ///
 /// # Errors
-/// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose value is impossible.
+/// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose
+/// value is impossible.
 pub fn assign(table: &mut Table, rows: &[SettingRow], assignment: &str) -> Result<()> {
     let (key, text) = parts(assignment)?;
     let row = rows

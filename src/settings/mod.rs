@@ -1,7 +1,7 @@
 //! Settings: what each may be, how `KEY=VALUE` is read, and which name was meant.
 //!
-//! Every group of settings has one table of [`Setting`]s. Validation, the reading of `--set`, the list that `train --settings`
-//! prints and the messages all take their ranges from it.
+//! Every group of settings has one table of [`Setting`]s. Validation, the reading of `--set`, the
+//! list that `train --settings` prints and the messages all take their ranges from it.
 
 mod assign;
 mod names;
@@ -66,7 +66,7 @@ impl Takes {
     }
 }
 
-/// What is wanted, as in "`x` is not …".
+/// What is expected, as in "`x` is not …".
 impl fmt::Display for Takes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -215,7 +215,8 @@ impl<C> Setting<C> {
         Self { name, takes, optional: true, about, get: |_| SettingValue::Absent }
     }
 
-    /// Returns an error unless the number is one that the setting may be. `section` stands before its name, if it is not empty.
+    /// Returns an error unless the number is one that the setting may be. `section` stands before
+    /// its name, if it is not empty.
     ///
     /// # Errors
     /// [`Error::Config`] naming the setting.
@@ -234,7 +235,8 @@ impl<C> Setting<C> {
     }
 }
 
-/// Returns an error unless every number of `config` is one that its setting may be. `section` stands before the names, if it is not empty.
+/// Returns an error unless every number of `config` is one that its setting may be. `section`
+/// stands before the names, if it is not empty.
 ///
 /// # Errors
 /// [`Error::Config`] naming the first setting that is not.

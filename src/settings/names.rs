@@ -2,8 +2,9 @@
 
 use crate::Error;
 
-/// What other programs call settings that have another name here. Where two groups of settings have the thing under different names, each
-/// has a line of its own; the first whose name exists is taken.
+/// What other programs call settings that have another name here. Where two groups of settings have
+/// the thing under different names, each has a line of its own; the first whose name exists is
+/// taken.
 const OTHERS: &[(&str, &str)] = &[
     ("learning_rate", "lr"),
     ("max_lr", "lr"),
@@ -133,8 +134,8 @@ fn other_name<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> O
     ours.find_map(|ours| known.clone().find(|key| last(key) == ours))
 }
 
-/// The key among `known` that was probably meant by `name`: what other programs call so, or the nearest. Keys may have sections; names may
-/// be written with dashes or in capitals.
+/// The key among `known` that was probably meant by `name`: what other programs call so, or the
+/// nearest. Keys may have sections; names may be written with dashes or in capitals.
 pub fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     if let Some(key) = other_name(name, known.clone()) {
         return Some(key);
@@ -176,7 +177,8 @@ fn last(key: &str) -> &str {
     key.rsplit('.').next().unwrap_or(key)
 }
 
-/// How many letters must be added, removed, replaced or swapped with their neighbour to make `b` of `a`.
+/// How many letters must be added, removed, replaced or swapped with their neighbour to make `b` of
+/// `a`.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
     let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];

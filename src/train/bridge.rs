@@ -1,5 +1,5 @@
-//! Settings of a run that trains a sparse model together with bridges to a dense one: the section `bridge` of its
-//! `config.toml` (method: section 5).
+//! Settings of a run that trains a sparse model together with bridges to a dense one: the section
+//! `bridge` of its `config.toml` (method: section 5).
 
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +20,11 @@ pub struct BridgeConfig {
     pub lr: f64,
     /// Epsilon of the bridges' Adam.
     pub eps: f64,
-    /// Whether the sparse streams are constants in the encoders' errors, as in the method; otherwise these errors move
-    /// the sparse model as well.
+    /// Whether the sparse streams are constants in the encoders' errors, as in the method;
+    /// otherwise these errors move the sparse model as well.
     pub detach_target: bool,
-    /// The divergences are from only so many most probable tokens of the dense model, an approximation; none: from all.
+    /// The divergences are from only so many most probable tokens of the dense model, an
+    /// approximation; none: from all.
     pub kl_top: Option<usize>,
     /// What each term of the objective is multiplied by.
     pub coefficients: Coefficients,
@@ -45,7 +46,7 @@ impl Default for BridgeConfig {
 }
 
 impl BridgeConfig {
-    /// Complains about impossible values, naming the setting.
+    /// Returns an error that names the setting for an impossible value.
     ///
     /// # Errors
     /// [`crate::Error::Config`].

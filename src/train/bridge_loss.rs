@@ -1,7 +1,7 @@
 //! The terms of the objective that bridges are trained with (method: section 5).
 //!
-//! `TERMS` has a row for each. Settings, coefficients, gradients, metrics, the evaluation and the memory estimate
-//! all go through it.
+//! `TERMS` has a row for each. Settings, coefficients, gradients, metrics, the evaluation and the
+//! memory estimate all go through it.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,8 @@ pub(crate) fn cross_entropy(tape: &mut Tape, logits: &Var, batch: &Batch) -> Res
     Ok(tape.cross_entropy(logits, &batch.targets, batch.predictions())?.0)
 }
 
-/// What exists at one point of the computation, of which terms are computed. A site has the same index everywhere.
+/// What exists at one point of the computation, of which terms are computed. A site has the same
+/// index everywhere.
 pub(crate) enum Inputs<'a> {
     Model { logits: &'a Var },
     Encoder { streams: &'a [Var], targets: &'a [Var] },
@@ -71,7 +72,8 @@ pub(crate) enum Inputs<'a> {
     DenseHybrid { logits: &'a Var, target: &'a Tensor },
 }
 
-/// Values of all terms, each before its coefficient: one value, one a site, or one tensor `(sites)`.
+/// Values of all terms, each before its coefficient: one value, one a site, or one tensor
+/// `(sites)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms<T>([Vec<T>; TERMS.len()]);
 
@@ -123,7 +125,8 @@ impl Terms<Var> {
         Ok(())
     }
 
-    /// The gradients of `share` times the objective for the terms whose loss is of a kind; none for a coefficient of 0.
+    /// The gradients of `share` times the objective for the terms whose loss is of a kind; none for
+    /// a coefficient of 0.
     pub(crate) fn seeds(
         &self,
         coefficients: &Coefficients,

@@ -1,9 +1,10 @@
-//! What a run leaves behind so that it can go on: `checkpoints/step-<n>/` with `model.safetensors` and `config.json` under
-//! published names, `optimizer.safetensors` and `state.json`.
+//! What a run saves so that it can continue: `checkpoints/step-<n>/` with `model.safetensors` and
+//! `config.json` under published names, `optimizer.safetensors` and `state.json`.
 //!
-//! A checkpoint appears under its name only when it is whole and synced; a kill at any instant leaves the one before. Its
-//! `state.json` has the checksums of its other files and the settings that steps depend on, so that damage and changed
-//! settings are found before training goes on with them.
+//! A checkpoint appears under its name only when it is whole and synced; a kill at any instant
+//! leaves the one before. Its `state.json` has the checksums of its other files and the settings
+//! that steps depend on, so that damage and changed settings are found before training continues
+//! with them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -31,7 +32,7 @@ const VERSION: u32 = 1;
 /// A checkpoint's description of itself.
 const STATE: &str = "state.json";
 
-/// Where checkpoints go that come after the one that a run goes on from, beside the others.
+/// Where checkpoints are moved that are later than the one that a run continues from.
 const ASIDE: &str = "aside";
 
 /// What a checkpoint says of itself.
@@ -102,25 +103,27 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Which of `all` checkpoints of the folder `run` a run goes on from; none where it starts at the beginning.
+/// Which of `all` checkpoints of the folder `run` a run continues from; none where it starts at the
+/// beginning.
 ///
 /// # Errors
 /// [`Error::File`] naming those there are, if the one that is asked for is not among them.
 pub(crate) fn chosen(run: &Path, all: &[(u64, PathBuf)], start: StartFrom) -> Result<Option<usize>> {
-    let StartFrom::Step(wanted) = start else {
+    let StartFrom::Step(requested) = start else {
         return Ok(all.len().checked_sub(1).filter(|_| start == StartFrom::Newest));
     };
-    match all.iter().position(|(step, _)| *step == wanted) {
+    match all.iter().position(|(step, _)| *step == requested) {
         Some(at) => Ok(Some(at)),
         None => {
             let steps: Vec<_> = all.iter().map(|(step, _)| format!("step-{step}")).collect();
             let there = if steps.is_empty() { "none".into() } else { steps.join(", ") };
-            Err(Error::file(folder(run), format!("has no checkpoint step-{wanted}; there are: {there}")))
+            Err(Error::file(folder(run), format!("has no checkpoint step-{requested}; there are: {there}")))
         }
     }
 }
 
-/// The run and the step of the checkpoint that `path` names as `RUN/checkpoints/step-N`, if it does.
+/// The run and the step of the checkpoint that `path` names as `RUN/checkpoints/step-N`, if it
+/// does.
 pub(crate) fn run_and_step(path: &Path) -> Option<(PathBuf, u64)> {
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
     let run = |path: &Path| {
@@ -147,7 +150,7 @@ pub(crate) fn set_aside(run: &Path, checkpoints: &[(u64, PathBuf)]) -> Result<()
     };
     let (Some((last, _)), metrics) = (checkpoints.last(), run.join("metrics.jsonl")) else { return Ok(()) };
     create_folder(&aside)?;
-    // The lines after the step that training goes on from are written anew.
+    // The lines after the step that training continues from are written again.
     if metrics.exists() {
         let to = free(&format!("metrics-step-{last}"), ".jsonl");
         let lines = fs::read(&metrics).map_err(|e| Error::io(&metrics, e))?;
@@ -171,8 +174,9 @@ pub(crate) fn clean(run: &Path) -> Result<()> {
     if folder.exists() { clean_temporaries(folder) } else { Ok(()) }
 }
 
-/// Writes the trainee's state as a checkpoint of the run in the folder `run` and removes the oldest ones beyond
-/// `keep_checkpoints`. `corpus` and `tokenizer` are the hashes of what the run learns from.
+/// Writes the trainee's state as a checkpoint of the run in the folder `run` and removes the oldest
+/// ones beyond `keep_checkpoints`. `corpus` and `tokenizer` are the hashes of what the run learns
+/// from.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file, for example on a full disk; older checkpoints are then untouched.
@@ -242,7 +246,8 @@ fn checksum(path: &Path) -> Result<u32> {
 /// What the checkpoint at `path` says of itself.
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::File`] naming its `state.json` where that is missing, damaged, or of another checkpoint.
+/// [`Error::Io`] and [`Error::File`] naming its `state.json` where that is missing, damaged, or of
+/// another checkpoint.
 pub fn state(path: &Path) -> Result<CheckpointState> {
     let file = path.join(STATE);
     let text = read_text(&file)?;
@@ -264,7 +269,8 @@ pub fn state(path: &Path) -> Result<CheckpointState> {
 /// Reads a checkpoint, of which `state` is what it says of itself, back into a trainer.
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or belongs to another run.
+/// [`Error::Io`] and [`Error::File`] naming the file that is missing, damaged, or belongs to
+/// another run.
 pub fn load(path: &Path, state: &CheckpointState, config: &RunConfig, device: &Device) -> Result<Trainer> {
     for (name, &saved) in &state.checksums {
         let file = path.join(name);
@@ -290,8 +296,8 @@ pub fn load(path: &Path, state: &CheckpointState, config: &RunConfig, device: &D
     Ok(trainer)
 }
 
-/// Returns an error if trained numbers are not finite, or matrices have more nonzero weights than the settings let them have
-/// after `step` steps.
+/// Returns an error if trained numbers are not finite, or matrices have more nonzero weights than
+/// the settings let them have after `step` steps.
 fn check_weights(trainer: &Trainer, step: u64, file: &Path) -> Result<()> {
     let (schedule, steps) = (&trainer.schedule, trainer.optimizer.steps);
     for p in trainer.model.parameters.iter().filter(|p| trainer.trains(p.kind)) {

@@ -88,7 +88,7 @@ pub struct DataConfig {
     pub val_fraction: f64,
 }
 
-/// What happens beside the optimizer steps.
+/// What happens besides the optimizer steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeConfig {
@@ -122,7 +122,7 @@ pub struct RunConfig {
     pub sparsity: Schedule,
     /// What is read.
     pub data: DataConfig,
-    /// What happens beside.
+    /// What happens besides.
     pub run: RuntimeConfig,
     /// The dense model that bridges are built to, if any are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,8 +153,8 @@ impl RunConfig {
         toml::to_string_pretty(self).map_err(|e| Error::Request(format!("config.toml: {e}")))
     }
 
-    /// Overlays the settings of a TOML file, complete or not, and returns the full names of what it sets. One that is complete, as a run's
-    /// `config.toml`, replaces all.
+    /// Overlays the settings of a TOML file, complete or not, and returns the full names of what it
+    /// sets. One that is complete, as a run's `config.toml`, replaces all.
     ///
     /// # Errors
     /// [`Error::Config`] naming a setting that does not exist or has an impossible value.
@@ -174,25 +174,28 @@ impl RunConfig {
         leaves(table).into_iter().map(&mut set).collect()
     }
 
-    /// The configuration that `table` is all of, as a run's `config.toml` is. What such a file leaves out is absent, and not
-    /// to be taken from elsewhere.
+    /// The configuration that `table` is all of, as a run's `config.toml` is. What such a file
+    /// leaves out is absent, and not to be read from another source.
     fn written_whole(table: &Table) -> Option<Self> {
         let whole: Self = table.clone().try_into().ok()?;
         let keys = |table: Table| leaves(table).into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>();
         (keys(Table::try_from(&whole).ok()?) == keys(table.clone())).then_some(whole)
     }
 
-    /// Sets one setting from `key=value`, as `train.lr=0.02` or, where no other section has the name, `lr=0.02`. Values are those of TOML,
-    /// or text without quotes. Optional ones, such as `afrac`, take `none`.
+    /// Sets one setting from `key=value`, as `train.lr=0.02` or, where no other section has the
+    /// name, `lr=0.02`. Values are those of TOML, or text without quotes. Optional ones, such as
+    /// `afrac`, take `none`.
     ///
     /// # Errors
-    /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or whose value is impossible.
+    /// [`Error::Config`] naming a setting that does not exist, with the one that may be meant, or
+    /// whose value is impossible.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         let (key, text) = settings::parts(assignment)?;
         self.set_value(key, settings::value(text))
     }
 
-    /// Does all assignments of each text, as `steps=600 lr=0.02`, and returns the full names of what they set.
+    /// Does all assignments of each text, as `steps=600 lr=0.02`, and returns the full names of
+    /// what they set.
     ///
     /// # Errors
     /// Those of [`RunConfig::set`].
@@ -218,7 +221,8 @@ impl RunConfig {
         Ok(())
     }
 
-    /// The setting of that full or short name. Those of bridges have no short names where there are none.
+    /// The setting of that full or short name. Those of bridges have no short names where there are
+    /// none.
     fn row(&self, key: &str) -> Result<SettingRow> {
         let mut rows = super::settings::rows();
         // Names of earlier versions.
@@ -238,9 +242,9 @@ impl RunConfig {
         }
     }
 
-    /// The settings that a training step depends on, by name: a run goes on only with those that it began with. What is said
-    /// of the data and of other models are places, which may change; what is in them is checked by its hash. The model's are
-    /// in its own configuration.
+    /// The settings that a training step depends on, by name: a run continues only with those that
+    /// it began with. What is said of the data and of other models are places, which may change;
+    /// what is in them is checked by its hash. The model's are in its own configuration.
     ///
     /// # Errors
     /// [`Error::Request`] if a value cannot be written, which no valid configuration has.
@@ -266,7 +270,8 @@ impl RunConfig {
         (self.train.batch_size * self.train.accumulate * self.model.block_size) as u64
     }
 
-    /// Returns an error if a value is impossible, or is one that training would not honour, naming the setting.
+    /// Returns an error if a value is impossible, or is one that training would not honour, naming
+    /// the setting.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -274,12 +279,14 @@ impl RunConfig {
         super::settings::check(self)
     }
 
-    /// What of the settings cannot come about or has no effect, a line each. Training does what it can.
+    /// What of the settings cannot come about or has no effect, a line each. Training does what it
+    /// can.
     pub fn notes(&self) -> Vec<String> {
         super::settings::notes(self)
     }
 
-    /// Makes the model's vocabulary that of the tokenizer which `data.tokenizer` names. `given`: the vocabulary was asked for, too.
+    /// Makes the model's vocabulary that of the tokenizer which `data.tokenizer` names. `given`:
+    /// the vocabulary was asked for, too.
     ///
     /// # Errors
     /// Those of [`Tokenizer::load`], and [`Error::Config`] if both are given and differ.

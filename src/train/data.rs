@@ -25,10 +25,12 @@ pub struct RunData {
     pub corpus: Corpus,
 }
 
-/// The tokenizer that a new run of `config` uses: loaded if the settings name one, else trained on the data.
+/// The tokenizer that a new run of `config` uses: loaded if the settings name one, else trained on
+/// the data.
 ///
 /// # Errors
-/// Those of reading and training, [`Error::Config`] if its size is not the model's, and [`Error::Stopped`].
+/// Those of reading and training, [`Error::Config`] if its size is not the model's, and
+/// [`Error::Stopped`].
 pub(crate) fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Tokenizer> {
     let vocab_size = config.model.vocab_size;
     let tokenizer = match &config.data.tokenizer {
@@ -55,7 +57,8 @@ pub(crate) fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Token
 /// Documents of about `max_bytes` to train a tokenizer on, spread evenly over `source`.
 ///
 /// # Errors
-/// Those of reading, [`Error::Data`] naming the places where no document is, and [`Error::Stopped`].
+/// Those of reading, [`Error::Data`] naming the places where no document is, and
+/// [`Error::Stopped`].
 pub(crate) fn sample(source: &Source, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
     source.sample(max_bytes, observer)
 }
@@ -73,7 +76,8 @@ fn generated(config: &RunConfig) -> impl Iterator<Item = String> + Send + use<> 
 /// Tokenises the data of a run, or finds it in `cache`.
 ///
 /// # Errors
-/// Those of reading and caching, [`Error::Config`] where there is too little data for the settings, and [`Error::Stopped`].
+/// Those of reading and caching, [`Error::Config`] where there is too little data for the settings,
+/// and [`Error::Stopped`].
 pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path, observer: &Observer) -> Result<RunData> {
     let fraction = config.data.val_fraction;
     let corpus = match config.data.paths.is_empty() {
@@ -99,8 +103,9 @@ pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path, observer:
     Ok(RunData { tokenizer, corpus })
 }
 
-/// The sequences of optimizer step `step`, one list of `batch_size · block_size` tokens a micro-batch. They depend on
-/// the seed and the step alone, so that a resumed run reads what it would have read.
+/// The sequences of optimizer step `step`, one list of `batch_size · block_size` tokens a
+/// micro-batch. They depend on the seed and the step alone, so that a resumed run reads what it
+/// would have read.
 ///
 /// # Errors
 /// Those of reading the tokens.
@@ -120,18 +125,18 @@ pub fn batches(config: &RunConfig, tokens: &Tokens, step: u64) -> Result<Vec<Vec
         .collect()
 }
 
-/// Sequences of held-out data, evenly spread: as many as `run.eval_sequences` or as there are, each `block_size` tokens
-/// or, of less data, all of it.
+/// Sequences of held-out data, evenly spread: as many as `run.eval_sequences` or as there are, each
+/// `block_size` tokens or, of less data, all of it.
 ///
 /// # Errors
 /// Those of reading the tokens.
 pub fn held_out(config: &RunConfig, tokens: &Tokens) -> Result<Vec<Vec<u32>>> {
     let length = config.model.block_size.min(tokens.len());
     let available = tokens.len() / length;
-    let wanted = config.run.eval_sequences.min(available);
-    (0..wanted)
+    let count = config.run.eval_sequences.min(available);
+    (0..count)
         .map(|i| {
-            let start = i * available / wanted * length;
+            let start = i * available / count * length;
             tokens.get(start..start + length)
         })
         .collect()

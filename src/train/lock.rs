@@ -22,8 +22,8 @@ impl RunLock {
     /// Locks the folder `run`, which is created if need be, and removed again if it is left empty.
     ///
     /// # Errors
-    /// [`Error::File`] naming the folder and the process that writes there; [`Error::Io`] where the folder cannot be created or
-    /// written to.
+    /// [`Error::File`] naming the folder and the process that writes there; [`Error::Io`] where the
+    /// folder cannot be created or written to.
     pub fn take(run: &Path) -> Result<Self> {
         let created = (!run.exists()).then(|| run.to_path_buf());
         create_folder(run)?;
@@ -49,8 +49,8 @@ impl Drop for RunLock {
     }
 }
 
-/// Creates the folder `base` or, where something is there, the first of `base-2`, `base-3` and so on where nothing is. Of several
-/// processes at once, each gets one of its own.
+/// Creates the folder `base` or, where something is there, the first of `base-2`, `base-3` and so
+/// on where nothing is. Of several processes at once, each gets one of its own.
 ///
 /// # Errors
 /// [`Error::Io`] naming the folder that could not be created.

@@ -1,13 +1,15 @@
-//! How much room is left: in main memory, on a disk.
+//! How much space is available in main memory and on a disk.
 
 use std::path::Path;
 
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// Bytes of main memory that this process can still take without swapping: what the machine has available or, where a container or a
-/// control group allows less, what is left of that. `None` if the system does not say.
+/// Bytes of main memory that this process can still take without swapping: what the machine has
+/// available or, where a container or a control group allows less, what remains of that. `None` if
+/// the system does not say.
 ///
-/// Under a control group, memory that only caches files counts as free, since the system gives it up first.
+/// Under a control group, memory that only caches files counts as free, since the system gives it
+/// up first.
 pub fn host_available() -> Option<u64> {
     let mut system = System::new().ok()?;
     system.refresh_memory();
@@ -21,8 +23,8 @@ pub fn host_available() -> Option<u64> {
     machine.into_iter().chain(allowed).min()
 }
 
-/// Bytes that can still be written to the disk that holds `path`, or that will hold it: of a path that does not exist, the nearest folder
-/// above counts. `None` if the system does not say.
+/// Bytes that can still be written to the disk that holds `path`, or that will hold it: of a path
+/// that does not exist, the nearest folder above counts. `None` if the system does not say.
 pub fn disk_available(path: impl AsRef<Path>) -> Option<u64> {
     let absolute = std::path::absolute(path).ok()?;
     let existing = absolute.ancestors().find(|path| path.exists())?;

@@ -1,4 +1,5 @@
-//! What a run reports as it goes: `metrics.jsonl`, a line a logged step, and the same scalars for TensorBoard.
+//! What a run reports as it goes: `metrics.jsonl`, a line a logged step, and the same scalars for
+//! TensorBoard.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +12,8 @@ use super::tensorboard::EventFile;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 
-/// The run folder's open metrics: lines of JSON in `metrics.jsonl`, scalars in `events.out.tfevents.<unix time>.gossamer`.
+/// The run folder's open metrics: lines of JSON in `metrics.jsonl`, scalars in
+/// `events.out.tfevents.<unix time>.gossamer`.
 #[derive(Debug)]
 pub struct Metrics {
     path: PathBuf,
@@ -23,12 +25,14 @@ impl Metrics {
     /// Opens the metrics of the run in the folder `run_dir`, which must exist.
     ///
     /// * `resume_step` `None`: a new run. Metrics that are there already are never overwritten.
-    /// * `Some(n)`: goes on at step `n`. What an interrupted run logged of step `n` and later ones is dropped, as is a last line that it did
-    ///   not finish, so that `metrics.jsonl` ends up as if nothing had happened. `Some(0)` starts over.
+    /// * `Some(n)`: continues at step `n`. What an interrupted run logged of step `n` and later
+    ///   ones is dropped, as is a last line that it did not finish, so that `metrics.jsonl` ends up
+    ///   as if nothing had happened. `Some(0)` starts over.
     ///
     /// # Errors
     ///
-    /// [`Error::File`] if a new run finds metrics there, or if an earlier line is not one of ours; [`Error::Io`] where the system refuses.
+    /// [`Error::File`] if a new run finds metrics there, or if an earlier line is not one of ours;
+    /// [`Error::Io`] where the system refuses.
     pub fn open(run_dir: impl AsRef<Path>, resume_step: Option<u64>) -> Result<Self> {
         let dir = run_dir.as_ref();
         let path = dir.join("metrics.jsonl");
@@ -55,12 +59,14 @@ impl Metrics {
         Ok(Self { path, lines, events })
     }
 
-    /// Appends one line, `{"step":..,"loss":..}`, with `values` in the order given, and the same as TensorBoard scalars (as f32). A value
-    /// that is not finite is `null` in the line. Both are in the system's hands when this returns: a kill loses nothing.
+    /// Appends one line, `{"step":..,"loss":..}`, with `values` in the order given, and the same as
+    /// TensorBoard scalars (as f32). A value that is not finite is `null` in the line. Both are in
+    /// the system's hands when this returns: a kill loses nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] naming the file, for example on a full disk; [`Error::Config`] for a value named `step`.
+    /// [`Error::Io`] naming the file, for example on a full disk; [`Error::Config`] for a value
+    /// named `step`.
     pub fn log(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
         let mut line = format!("{{\"step\":{step}");
         for &(name, value) in values {
@@ -75,7 +81,8 @@ impl Metrics {
         self.events.scalars(step, values)
     }
 
-    /// Adds a value to the last line, which is that of `step`, as if it had been the last of its values.
+    /// Adds a value to the last line, which is that of `step`, as if it had been the last of its
+    /// values.
     ///
     /// # Errors
     ///
@@ -84,7 +91,7 @@ impl Metrics {
         const END: &[u8] = b"}\n";
         let failed = |e| Error::io(&self.path, e);
         let number = if value.is_finite() { serde_json::Value::from(value) } else { serde_json::Value::Null };
-        // Whole or not at all: a line that was cut off would be dropped when the run goes on.
+        // Whole or not at all: a line that was cut off would be dropped when the run continues.
         let mut lines = fs::read(&self.path).map_err(failed)?;
         lines.truncate(lines.strip_suffix(END).map_or(lines.len(), <[u8]>::len));
         lines.extend(format!(",{}:{number}}}\n", serde_json::Value::from(name)).bytes());
@@ -116,7 +123,8 @@ impl MetricsLine {
     }
 }
 
-/// What the run in the folder `run_dir` has logged so far; nothing if it has not begun. A line that is still being written is left out.
+/// What the run in the folder `run_dir` has logged so far; nothing if it has not begun. A line that
+/// is still being written is skipped.
 ///
 /// # Errors
 ///
@@ -152,7 +160,7 @@ fn lines_before(step: u64, written: &[u8], path: &Path) -> Result<Vec<u8>> {
             // Only the last line can lack its end: the run was stopped while writing it.
             Err(_) if !line.ends_with(b"\n") => {}
             Err(e) => {
-                let message = format!("line {} is damaged ({e}): remove it, and the run can go on", index + 1);
+                let message = format!("line {} is damaged ({e}): remove it, and the run can continue", index + 1);
                 return Err(Error::file(path, message));
             }
         }

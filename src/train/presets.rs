@@ -9,9 +9,10 @@ use crate::{Error, Result};
 pub const PRESETS: [&str; 4] = ["quickstart", "circuits", "small", "paper"];
 
 impl RunConfig {
-    /// A preset by name: `quickstart` (about three minutes on two cores), `circuits` (quickstart's layers with twice the vocabulary, trained
-    /// positions and nine times the training, in small steps: for the tasks and their circuits), `small` (4 layers, width 256), or `paper` (the published
-    /// default: 8 layers, width 1024, targets 1/64 and 1/16).
+    /// A preset by name: `quickstart` (about three minutes on two cores), `circuits` (quickstart's
+    /// layers with twice the vocabulary, trained positions and nine times the training, in small
+    /// steps: for the tasks and their circuits), `small` (4 layers, width 256), or `paper` (the
+    /// published default: 8 layers, width 1024, targets 1/64 and 1/16).
     ///
     /// # Errors
     /// [`Error::Config`] for another name.
@@ -48,32 +49,28 @@ impl RunConfig {
                 },
                 bridge: None,
             }),
-            "circuits" => {
-                let quick = Self::preset("quickstart")?;
-                Ok(Self {
-                    // 1,024 entries: every task has answers of one token.
-                    model: ModelConfig { vocab_size: 1024, ..quick.model },
-                    // Which of two lines came last is a matter of position; without any, fewer tasks are learned. Of the same tokens more
-                    // is learned in more and smaller steps.
-                    train: OptimizerConfig {
-                        steps: 42_000,
-                        batch_size: 16,
-                        lr: 3e-2,
-                        train_positions: true,
-                        ..quick.train
-                    },
-                    sparsity: Schedule {
-                        target_density: 1.0 / 16.0,
-                        embed_target_density: 1.0 / 8.0,
-                        anneal_stop_frac: 0.4,
-                        ..quick.sparsity
-                    },
-                    data: DataConfig { generated_documents: 60_000, ..quick.data },
-                    run: RuntimeConfig { eval_every: 8400, checkpoint_every: 8400, ..quick.run },
-                    bridge: None,
-                })
-            }
+            "circuits" => Ok(Self::circuits(Self::preset("quickstart")?)),
             _ => Err(Error::config("preset", format!("`{name}` is not one of {}", PRESETS.join(", ")))),
+        }
+    }
+
+    fn circuits(quick: Self) -> Self {
+        Self {
+            // 1,024 entries: every task has answers of one token.
+            model: ModelConfig { vocab_size: 1024, ..quick.model },
+            // Which of two lines came last is a matter of position; without any, fewer
+            // tasks are learned. Of the same tokens more is learned in more and smaller
+            // steps.
+            train: OptimizerConfig { steps: 42_000, batch_size: 16, lr: 3e-2, train_positions: true, ..quick.train },
+            sparsity: Schedule {
+                target_density: 1.0 / 16.0,
+                embed_target_density: 1.0 / 8.0,
+                anneal_stop_frac: 0.4,
+                ..quick.sparsity
+            },
+            data: DataConfig { generated_documents: 60_000, ..quick.data },
+            run: RuntimeConfig { eval_every: 8400, checkpoint_every: 8400, ..quick.run },
+            bridge: None,
         }
     }
 

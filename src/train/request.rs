@@ -1,4 +1,5 @@
-//! What a user asks `train` for, as data: where the settings start, what replaces them, and where the run is.
+//! What a user asks `train` for, as data: where the settings start, what replaces them, and where
+//! the run is.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +65,8 @@ impl TrainRequest {
     ///
     /// # Errors
     /// Those of [`RunConfig::preset`], [`RunConfig::overlay_file`], [`RunConfig::set`] and
-    /// [`RunConfig::fit_vocabulary`]; [`Error::File`] if there is no run to resume, [`Error::Io`] for missing data.
+    /// [`RunConfig::fit_vocabulary`]; [`Error::File`] if there is no run to resume, [`Error::Io`]
+    /// for missing data.
     pub fn settings(&self, adapt: impl FnOnce(&mut RunConfig)) -> Result<RunConfig> {
         if let Some(folder) = self.resumed() {
             let path = folder.join("config.toml");
@@ -119,11 +121,12 @@ impl TrainRequest {
         }
     }
 
-    /// Opens the device and the folder of a run with these settings, by default `runs/NAME`. All ranks share the folder;
-    /// corpora are kept next to it.
+    /// Opens the device and the folder of a run with these settings, by default `runs/NAME`. All
+    /// ranks share the folder; corpora are kept next to it.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings that cannot be trained with; those of [`Device::open`] and of the folder.
+    /// [`Error::Config`] for settings that cannot be trained with; those of [`Device::open`] and of
+    /// the folder.
     pub fn prepare<'a>(
         &self,
         mut config: RunConfig,
@@ -156,8 +159,8 @@ impl TrainRequest {
     }
 }
 
-/// The full path of existing data, so that a run can be resumed from anywhere. Links stay: each host of a cluster may
-/// have its own under one name.
+/// The full path of existing data, so that a run can be resumed from anywhere. Links stay: each
+/// host of a cluster may have its own under one name.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     path.metadata().and_then(|_| std::path::absolute(path)).map_err(|e| Error::io(path, e))
 }

@@ -28,7 +28,7 @@ pub enum Event<'a> {
     Planned(&'a Estimate, &'a Device),
     /// The data is ready.
     Data(&'a RunData),
-    /// The run goes on from a checkpoint with this many steps done.
+    /// The run continues from a checkpoint with this many steps done.
     Resumed(u64),
     /// A logged step.
     Step(&'a StepProgress),
@@ -69,7 +69,7 @@ pub struct TrainResult {
     pub step: u64,
     /// Whether all steps were done; otherwise the run was asked to stop.
     pub finished: bool,
-    /// Loss on held-out data, if all steps were done and nobody stopped its measurement.
+    /// Loss on held-out data, if all steps were done and its measurement was not stopped.
     pub validation: Option<f64>,
     /// Loss of a smoothed bigram model, fitted on the training tokens, on the same held-out data.
     pub bigram: Option<f64>,
@@ -83,7 +83,7 @@ pub struct TrainResult {
     pub communication: Option<Communication>,
 }
 
-/// What a run trains: a [`Trainer`], or one with something beside it.
+/// What a run trains: a [`Trainer`], or one with more to train.
 pub trait Trainable {
     /// What a step leaves to be read back when convenient.
     type Record;
@@ -94,21 +94,22 @@ pub trait Trainable {
     /// The model.
     fn into_model(self) -> Model;
 
-    /// Does one step on the sequences of each micro-batch, one after the other, `block_size` tokens each. Given up in the middle, it
-    /// leaves everything as it was.
+    /// Does one step on the sequences of each micro-batch, one after the other, `block_size` tokens
+    /// each. Given up in the middle, it leaves everything as it was.
     ///
     /// # Errors
     /// Those of the operations, and [`Error::Stopped`] once it is to stop.
     fn step(&mut self, batches: &[Vec<u32>], observer: &Observer) -> Result<Self::Record>;
 
-    /// Reads a record back, waiting for the device: the numbers of the model's step, and further ones by their names in
-    /// metrics.
+    /// Reads a record back, waiting for the device: the numbers of the model's step, and further
+    /// ones by their names in metrics.
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming the step and what went wrong.
     fn numbers(&self, record: &Self::Record) -> Result<(StepNumbers, Vec<(String, f64)>)>;
 
-    /// What identifies the numbers that are trained, and those that they are trained against: the same on all ranks.
+    /// What identifies the numbers that are trained, and those that they are trained against: the
+    /// same on all ranks.
     ///
     /// # Errors
     /// Those of the device.
@@ -183,27 +184,29 @@ pub struct Run<'a> {
     pub cache: PathBuf,
     /// The device.
     pub device: Device,
-    /// Is told how far the data is, and stops the run: the step under way is given up (with several ranks: done), and the ones
-    /// before it are saved.
+    /// Receives the progress of the data, and stops the run: the step under way is given up (with
+    /// several ranks: done), and the ones before it are saved.
     pub observer: Observer<'a>,
-    /// The processes that train together. All have the same settings, folder and cache; rank 0 alone writes there.
+    /// The processes that train together. All have the same settings, folder and cache; rank 0
+    /// alone writes there.
     pub communicator: Communicator,
 }
 
 impl Run<'_> {
-    /// Starts a new run, or goes on with the one in the folder. The folder is locked meanwhile.
+    /// Starts a new run, or continues the one in the folder. The folder is locked meanwhile.
     ///
     /// # Errors
-    /// Anything that can go wrong, with what it was; what was saved stays. A new run refuses a folder that already holds
-    /// one; both refuse one that another process is writing in.
+    /// Anything that can go wrong, with what it was; what was saved stays. A new run refuses a
+    /// folder that already holds one; both refuse one that another process is writing in.
     pub fn execute(&self, start: impl Into<StartFrom>, watch: &mut dyn FnMut(Event<'_>)) -> Result<TrainResult> {
         let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
         let estimate = Estimate::on(&self.communicator.share(&self.config)?, &self.device);
         self.execute_with(start, estimate, fresh, |trainer, _| Ok(trainer), watch)
     }
 
-    /// As [`Run::execute`], with another trainee than the trainer alone, and its estimate. Training starts with the model that
-    /// `fresh` gives; `trainee` is given the trainer and, where the run goes on, the checkpoint's folder.
+    /// As [`Run::execute`], with another trainee than the trainer alone, and its estimate. Training
+    /// starts with the model that `fresh` gives; `trainee` is given the trainer and, where the run
+    /// continues, the checkpoint's folder.
     ///
     /// # Errors
     /// Those of [`Run::execute`] and of `trainee`.
@@ -221,24 +224,15 @@ impl Run<'_> {
         let estimate = estimate.on_each_of(&self.communicator)?;
         watch(Event::Planned(&estimate, &self.device));
         estimate.check(&self.device)?;
-        let _lock = match self.communicator.is_root() {
-            true => {
-                // Found out now, not after a tokenizer has been trained.
-                check_output_folder(&self.folder)?;
-                Some(RunLock::take(&self.folder)?)
-            }
-            false => None,
-        };
+        let _lock = self.communicator.is_root().then(|| self.lock()).transpose()?;
         let data = self.data(start)?;
         self.communicator.assert_all_equal("data (documents, tokenizer or split)", &data.corpus.key)?;
         watch(Event::Data(&data));
         let (trainer, from) = self.trainer(start, &own, &data, fresh, watch)?;
         let mut trainee = trainee(trainer, from.as_deref())?;
         let first = trainee.trainer().steps_done();
-        let mut metrics = match self.communicator.is_root() {
-            true => Some(Metrics::open(&self.folder, Some(first + 1))?),
-            false => None,
-        };
+        let root = self.communicator.is_root();
+        let mut metrics = root.then(|| Metrics::open(&self.folder, Some(first + 1))).transpose()?;
         let held_out = data::held_out(&self.config, &data.corpus.validation)?;
         let train_loop = TrainLoop { run: self, own: &own, data: &data, held_out: &held_out };
         train_loop.compare(&trainee)?;
@@ -249,19 +243,12 @@ impl Run<'_> {
         let communication = self.communicator.communication();
         let done = trainee.trainer().steps_done();
         let finished = done == self.config.train.steps;
-        let report = finished && self.communicator.is_root();
-        let validation = match report.then(|| evaluate(trainee.trainer(), &own, &held_out, &self.observer)) {
+        let validation = match (finished && root).then(|| evaluate(trainee.trainer(), &own, &held_out, &self.observer))
+        {
             None | Some(Err(Error::Stopped)) => None,
             Some(loss) => Some(loss?),
         };
-        let bigram = match validation {
-            Some(_) => {
-                let bigram = Bigram::fit(&data.corpus.train, self.config.model.vocab_size)?;
-                let length = held_out.first().map_or(1, Vec::len);
-                Some(bigram.loss(&Tokens::from_ids(&held_out.concat()), length)?)
-            }
-            None => None,
-        };
+        let bigram = validation.map(|_| self.bigram_loss(&data, &held_out)).transpose()?;
         let checkpoint = checkpoint::folder(&self.folder).join(format!("step-{done}"));
         let model = trainee.into_model();
         let nonzeros = nonzeros(&model)?;
@@ -281,6 +268,19 @@ impl Run<'_> {
         })
     }
 
+    /// Locks the run's folder, once it can be written to: found out now, not after a tokenizer has
+    /// been trained.
+    fn lock(&self) -> Result<RunLock> {
+        check_output_folder(&self.folder)?;
+        RunLock::take(&self.folder)
+    }
+
+    /// The loss of a smoothed bigram model on the held-out sequences, in nats.
+    fn bigram_loss(&self, data: &RunData, held_out: &[Vec<u32>]) -> Result<f64> {
+        let bigram = Bigram::fit(&data.corpus.train, self.config.model.vocab_size)?;
+        bigram.loss(&Tokens::from_ids(&held_out.concat()), held_out.first().map_or(1, Vec::len))
+    }
+
     /// The run's tokenizer and tokens. Rank 0 makes what is not there yet; the others then find it.
     fn data(&self, start: StartFrom) -> Result<RunData> {
         if self.communicator.is_root() {
@@ -292,7 +292,8 @@ impl Run<'_> {
         data::prepare(&self.config, Tokenizer::load(self.folder.join("tokenizer.json"))?, &self.cache, &self.observer)
     }
 
-    /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run that is there.
+    /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run
+    /// that is there.
     fn open(&self, start: StartFrom) -> Result<Tokenizer> {
         let (settings, tokenizer) = (self.folder.join("config.toml"), self.folder.join("tokenizer.json"));
         // A run killed before it had settings is begun anew, not resumed.
@@ -315,10 +316,11 @@ impl Run<'_> {
         Ok(trained)
     }
 
-    /// The tokenizer that the run began with. One that was exchanged is refused here, before it makes a corpus.
+    /// The tokenizer that the run began with. One that was exchanged is refused here, before it
+    /// makes a corpus.
     fn kept_tokenizer(&self, path: &Path, start: StartFrom) -> Result<Tokenizer> {
         if !path.exists() {
-            let message = "is missing: a run goes on only with the tokenizer that it began with; put that file back";
+            let message = "is missing: a run continues only with the tokenizer that it began with; put that file back";
             return Err(Error::file(path, message));
         }
         let tokenizer = Tokenizer::load(path)?;
@@ -409,7 +411,7 @@ pub fn nonzeros(model: &Model) -> Result<(u64, u64)> {
     Ok((nonzeros, matrices().map(|p| p.len() as u64).sum()))
 }
 
-/// A few texts that the model writes by itself.
+/// A few texts sampled from the model.
 ///
 /// # Errors
 /// Those of the forward pass and of decoding.

@@ -80,7 +80,8 @@ const BRIDGE: &[Setting<BridgeConfig>] = &[
     }),
 ];
 
-/// All settings by their full names, those of bridges last. Where two have one short name, the first is meant by it.
+/// All settings by their full names, those of bridges last. Where two have one short name, the
+/// first is meant by it.
 pub fn rows() -> Vec<SettingRow> {
     let mut all = settings::rows("model", MODEL_SETTINGS);
     all.extend(settings::rows("train", TRAIN));
@@ -171,7 +172,7 @@ fn dead_neurons(config: &RunConfig) -> Option<String> {
     ))
 }
 
-/// What is left with nothing at all.
+/// Rows and columns that keep no weight.
 fn emptied(config: &RunConfig) -> Vec<String> {
     let model = &config.model;
     let mut notes: Vec<String> = SiteKind::all()
@@ -189,7 +190,7 @@ fn emptied(config: &RunConfig) -> Vec<String> {
     notes
 }
 
-/// Settings that are on and have no effect beside others.
+/// Settings that have no effect because of others.
 fn idle(config: &RunConfig) -> Vec<String> {
     let RunConfig { model, train, sparsity, .. } = config;
     let places = model.afrac_loctypes.names().count();

@@ -14,7 +14,7 @@ use crate::sparsity::{self, Schedule};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
-/// A model with what its training needs beside it.
+/// A model with its optimizer's state.
 pub struct Trainer {
     /// The model.
     pub model: Model,
@@ -22,8 +22,8 @@ pub struct Trainer {
     pub optimizer: OptimizerConfig,
     /// The densities.
     pub schedule: Schedule,
-    /// Whether linear layers multiply by the nonzeros of their weights instead of by whole matrices. `None`: wherever
-    /// that is worthwhile.
+    /// Whether linear layers multiply by the nonzeros of their weights instead of by whole
+    /// matrices. `None`: wherever that is faster.
     pub use_compressed: Option<bool>,
     communicator: Communicator,
     step: u64,
@@ -90,8 +90,9 @@ impl Trainer {
     /// Training of `model` from the start.
     ///
     /// # Errors
-    /// The device's limits, naming the tensor; [`Error::SparseParameter`] naming a parameter that is held compressed, and
-    /// [`Error::NonFiniteSite`] naming one that was loaded with numbers that are not finite.
+    /// The device's limits, naming the tensor; [`Error::SparseParameter`] naming a parameter that
+    /// is held compressed, and [`Error::NonFiniteSite`] naming one that was loaded with numbers
+    /// that are not finite.
     pub fn new(model: Model, optimizer: OptimizerConfig, schedule: Schedule) -> Result<Self> {
         schedule.validate()?;
         if model.parameters.loaded_not_finite()
@@ -132,8 +133,9 @@ impl Trainer {
         trains(&self.model.config, &self.optimizer, kind)
     }
 
-    /// Lets `ranks` train together: each gives [`Trainer::step`] a share of the step's batches, equally many predictions each,
-    /// and all do the update that the average over all of them asks for.
+    /// Lets `ranks` train together: each gives [`Trainer::step`] a share of the step's batches,
+    /// equally many predictions each, and all do the update that the average over all of them asks
+    /// for.
     ///
     /// # Errors
     /// Those of the device.
@@ -172,7 +174,8 @@ impl Trainer {
         self.recompress()
     }
 
-    /// Nonzeros of the parameters in their compressed form, where linear layers use it; for evaluation.
+    /// Nonzeros of the parameters in their compressed form, where linear layers use it; for
+    /// evaluation.
     pub fn compressed(&self) -> &[Option<Arc<SparseMatrix>>] {
         &self.compressed
     }
@@ -207,13 +210,14 @@ impl Trainer {
     /// Does one step on the average gradient of `batches`.
     ///
     /// # Errors
-    /// Those of the operations. Numbers that are not finite are not looked for here but in [`Trainer::numbers`], since
-    /// that waits for the device.
+    /// Those of the operations. Numbers that are not finite are not looked for here but in
+    /// [`Trainer::numbers`], since that waits for the device.
     pub fn step(&mut self, batches: &[Batch]) -> Result<StepRecord> {
         self.step_with(batches, &mut NoHooks, sparsity::apply_topk_and_decay)
     }
 
-    /// As [`Trainer::step`], given up with [`Error::Stopped`] once it is to stop; the model is then as it was before.
+    /// As [`Trainer::step`], given up with [`Error::Stopped`] once it is to stop; the model is then
+    /// as it was before.
     ///
     /// # Errors
     /// Those of [`Trainer::step`], and [`Error::Stopped`].
@@ -222,8 +226,8 @@ impl Trainer {
         self.update(losses, gradients, sparsity::apply_topk_and_decay)
     }
 
-    /// As [`Trainer::step`], with someone at the forward pass's sites, and another hand than [`sparsity::apply_topk_and_decay`] to keep
-    /// and decay weights.
+    /// As [`Trainer::step`], with someone at the forward pass's sites, and another hand than
+    /// [`sparsity::apply_topk_and_decay`] to keep and decay weights.
     pub(crate) fn step_with(
         &mut self,
         batches: &[Batch],
@@ -234,8 +238,8 @@ impl Trainer {
         self.update(losses, gradients, apply_rules)
     }
 
-    /// Does one step along `gradients`, one for each parameter that is trained. `losses` are the model's own on each
-    /// micro-batch, `(1)`.
+    /// Does one step along `gradients`, one for each parameter that is trained. `losses` are the
+    /// model's own on each micro-batch, `(1)`.
     ///
     /// # Errors
     /// Those of the operations.
@@ -287,8 +291,9 @@ impl Trainer {
         })
     }
 
-    /// Losses of the batches, and the average over all ranks of their gradients for every trained parameter. What is done on
-    /// the way back of the last batch travels while the rest of it is computed.
+    /// Losses of the batches, and the average over all ranks of their gradients for every trained
+    /// parameter. Finished gradients of the last batch are sent while its backward pass computes
+    /// further ones.
     fn gradients(
         &self,
         batches: &[Batch],
@@ -332,7 +337,8 @@ impl Trainer {
     /// Reads a record back, waiting for the device.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] naming the step and either `loss` or the first parameter whose gradient went wrong.
+    /// [`Error::NonFinite`] naming the step and either `loss` or the first parameter whose gradient
+    /// went wrong.
     pub fn numbers(&self, record: &StepRecord) -> Result<StepNumbers> {
         let mut loss = 0.0;
         for tensor in &record.losses {

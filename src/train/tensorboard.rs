@@ -1,7 +1,7 @@
 //! The event files that TensorBoard reads: scalars only.
 //!
-//! A file is a row of TFRecord frames, each holding one `Event` protocol buffer; the field numbers below are those of TensorFlow's
-//! `event.proto` and `summary.proto`.
+//! A file is a row of TFRecord frames, each holding one `Event` protocol buffer; the field numbers
+//! below are those of TensorFlow's `event.proto` and `summary.proto`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -16,8 +16,8 @@ const BITS_64: u64 = 1;
 const BYTES: u64 = 2;
 const BITS_32: u64 = 5;
 
-/// An open event file. Every record is handed to the system whole and at once, so that a killed run leaves at most one torn record, at
-/// the end, which readers pass over.
+/// An open event file. Every record is handed to the system whole and at once, so that a killed run
+/// leaves at most one torn record, at the end, which readers pass over.
 #[derive(Debug)]
 pub(super) struct EventFile {
     path: PathBuf,
@@ -25,7 +25,8 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    /// Begins `events.out.tfevents.<unix time>.gossamer` in the folder `dir`, or the next free second's.
+    /// Begins `events.out.tfevents.<unix time>.gossamer` in the folder `dir`, or the next free
+    /// second's.
     pub(super) fn create(dir: &Path) -> Result<Self> {
         let mut seconds = since_epoch().as_secs();
         let (path, file) = loop {
@@ -41,7 +42,8 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Tells the reader that the run begins anew at `step`: what earlier files say of this step and later ones no longer counts.
+    /// Tells the reader that the run begins anew at `step`: what earlier files say of this step and
+    /// later ones no longer counts.
     pub(super) fn restart(&mut self, step: u64) -> Result<()> {
         let mut session = Vec::new();
         varint_field(&mut session, 1, 1); // SessionLog.status = START
@@ -84,7 +86,8 @@ fn frame(contents: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// TFRecord's checksum: CRC-32C, turned and shifted so that a checksum of data that itself holds checksums stays useful.
+/// TFRecord's checksum: CRC-32C, turned and shifted so that a checksum of data that itself holds
+/// checksums stays useful.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }

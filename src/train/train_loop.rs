@@ -13,7 +13,7 @@ use crate::observer::Observer;
 use crate::tape::Tape;
 use crate::{Error, Result};
 
-/// Steps between two looks at whether all ranks still have the same weights.
+/// Steps between two checks that all ranks still have the same weights.
 const COMPARE_EVERY: u64 = 250;
 /// What the loss on held-out data is called in the metrics.
 const VALIDATION: &str = "validation_loss";
@@ -29,113 +29,159 @@ pub(super) struct TrainLoop<'a> {
     pub(super) held_out: &'a [Vec<u32>],
 }
 
+/// What the loop remembers from step to step.
+struct LoopState<R> {
+    /// Steps done at the last checkpoint.
+    saved: u64,
+    /// Records not read back yet.
+    pending: Vec<R>,
+    last: Option<Numbers>,
+    validation: Option<f64>,
+    /// Time in steps so far, and how much of it, at which step, at the last line of metrics.
+    spent: Duration,
+    logged: (u64, Duration),
+}
+
 impl TrainLoop<'_> {
-    /// Trains until all is done or someone wants to stop, logs, evaluates and saves. Without `metrics`, for ranks that only
-    /// compute, it only trains. Returns the time spent in steps.
+    /// Trains until all is done or a stop is requested, logs, evaluates and saves. Without
+    /// `metrics`, for ranks that only compute, it only trains. Returns the time spent in steps.
     pub(super) fn run<L: Trainable>(
         &self,
         trainee: &mut L,
         mut metrics: Option<&mut Metrics>,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Duration> {
-        let config = &self.run.config;
-        let (steps, run) = (config.train.steps, &config.run);
-        let mut saved = trainee.trainer().steps_done();
-        let (mut spent, mut logged) = (Duration::ZERO, (saved, Duration::ZERO));
-        let mut pending = Vec::new();
-        let mut last: Option<Numbers> = None;
-        let mut validation = None;
+        let (steps, run) = (self.run.config.train.steps, &self.run.config.run);
+        let first = trainee.trainer().steps_done();
+        let mut state = LoopState {
+            saved: first,
+            pending: Vec::new(),
+            last: None,
+            validation: None,
+            spent: Duration::ZERO,
+            logged: (first, Duration::ZERO),
+        };
         if let Some(metrics) = metrics.as_deref_mut() {
-            validation = self.make_up(trainee.trainer(), metrics)?;
+            state.validation = self.make_up(trainee.trainer(), metrics)?;
         }
         while trainee.trainer().steps_done() < steps {
             let started = Instant::now();
-            let batches = data::batches(config, &self.data.corpus.train, trainee.trainer().steps_done())?;
-            let record = match trainee.step(&self.run.communicator.scatter(batches, self.own), &self.observer()) {
-                Ok(record) => record,
-                Err(Error::Stopped) => {
-                    for record in pending.drain(..) {
-                        trainee.numbers(&record)?;
-                    }
-                    if trainee.trainer().steps_done() > saved {
-                        self.save(trainee, watch)?;
-                    }
-                    break;
+            if !self.step(trainee, &mut state)? {
+                if trainee.trainer().steps_done() > state.saved {
+                    self.save(trainee, watch)?;
                 }
-                Err(error) => return Err(error),
-            };
-            pending.push(record);
+                break;
+            }
             let done = trainee.trainer().steps_done();
             let mut stop = self.run.observer.check().is_err();
-            let due = |every: u64| self.due(every, done);
-            if due(run.log_every)
-                || due(run.checkpoint_every)
-                || due(run.eval_every)
-                || stop
-                || self.run.device.is_cpu()
-                || self.run.communicator.size() > 1
-            {
-                // Reading waits for the device, which is why it is put off; but nothing is saved unseen.
-                for record in pending.drain(..) {
-                    let numbers = trainee.numbers(&record)?;
-                    last = Some(self.average(numbers, &mut stop)?);
-                }
-            }
-            spent += started.elapsed();
-            if due(run.checkpoint_every) || stop || due(COMPARE_EVERY) {
+            self.read_back(trainee, &mut state, &mut stop)?;
+            state.spent += started.elapsed();
+            let save = self.due(run.checkpoint_every, done);
+            if save || stop || self.due(COMPARE_EVERY, done) {
                 self.compare(trainee)?;
             }
-            let Some(metrics) = metrics.as_deref_mut() else { if stop { break } else { continue } };
-            let mut evaluated = None;
-            if due(run.eval_every) {
-                match evaluate(trainee.trainer(), self.own, self.held_out, &self.observer()) {
-                    Ok(loss) => evaluated = Some(loss),
-                    // Made up for when the run goes on.
-                    Err(Error::Stopped) => stop = true,
-                    Err(error) => return Err(error),
+            if let Some(metrics) = metrics.as_deref_mut() {
+                self.log(trainee.trainer(), &mut state, metrics, &mut stop, watch)?;
+                if save || stop {
+                    self.save(trainee, watch)?;
+                    state.saved = done;
                 }
-                validation = evaluated.or(validation);
-            }
-            if let (Some((numbers, more)), true) = (&last, due(run.log_every) || due(run.eval_every)) {
-                let progress = self.progress(trainee.trainer(), *numbers, validation, (spent, logged))?;
-                logged = (done, spent);
-                let mut values = vec![
-                    ("loss", numbers.loss),
-                    ("lr", numbers.lr),
-                    ("density", numbers.density),
-                    ("embed_density", numbers.embed_density),
-                    ("grad_rms", numbers.grad_rms),
-                    ("nonzeros", progress.nonzeros as f64),
-                    ("tokens", (done * config.tokens_per_step()) as f64),
-                    ("tokens_per_second", progress.tokens_per_second),
-                ];
-                values.extend(more.iter().map(|(name, value)| (name.as_str(), *value)));
-                values.extend(evaluated.map(|v| (VALIDATION, v)));
-                metrics.log(done, &values)?;
-                watch(Event::Step(&progress));
-            }
-            if due(run.checkpoint_every) || stop {
-                self.save(trainee, watch)?;
-                saved = done;
             }
             if stop {
                 break;
             }
         }
-        Ok(spent)
+        Ok(state.spent)
     }
 
-    /// Whether something is due after `done` steps that is done every so many, and after the last one.
+    /// Does a step. False if it was given up; the numbers of the steps before it are then checked.
+    fn step<L: Trainable>(&self, trainee: &mut L, state: &mut LoopState<L::Record>) -> Result<bool> {
+        let batches = data::batches(&self.run.config, &self.data.corpus.train, trainee.trainer().steps_done())?;
+        match trainee.step(&self.run.communicator.scatter(batches, self.own), &self.observer()) {
+            Ok(record) => {
+                state.pending.push(record);
+                Ok(true)
+            }
+            Err(Error::Stopped) => {
+                state.pending.drain(..).try_for_each(|record| trainee.numbers(&record).map(drop))?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the numbers of the last steps where they are needed. `stop` becomes true if any rank
+    /// is to stop.
+    fn read_back<L: Trainable>(&self, trainee: &L, state: &mut LoopState<L::Record>, stop: &mut bool) -> Result<()> {
+        let (run, done) = (&self.run.config.run, trainee.trainer().steps_done());
+        let due = [run.log_every, run.checkpoint_every, run.eval_every].iter().any(|&every| self.due(every, done));
+        // Reading waits for the device, which is why it is put off; but nothing is saved unseen.
+        if due || *stop || self.run.device.is_cpu() || self.run.communicator.size() > 1 {
+            for record in state.pending.drain(..) {
+                let numbers = trainee.numbers(&record)?;
+                state.last = Some(self.average(numbers, stop)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates and writes a line of metrics, where either is due.
+    fn log<R>(
+        &self,
+        trainer: &Trainer,
+        state: &mut LoopState<R>,
+        metrics: &mut Metrics,
+        stop: &mut bool,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<()> {
+        let (config, done) = (&self.run.config, trainer.steps_done());
+        let mut evaluated = None;
+        if self.due(config.run.eval_every, done) {
+            match evaluate(trainer, self.own, self.held_out, &self.observer()) {
+                Ok(loss) => evaluated = Some(loss),
+                // Done when the run continues.
+                Err(Error::Stopped) => *stop = true,
+                Err(error) => return Err(error),
+            }
+            state.validation = evaluated.or(state.validation);
+        }
+        if !self.due(config.run.log_every, done) && !self.due(config.run.eval_every, done) {
+            return Ok(());
+        }
+        let Some((numbers, more)) = &state.last else { return Ok(()) };
+        let progress = self.progress(trainer, *numbers, state.validation, (state.spent, state.logged))?;
+        state.logged = (done, state.spent);
+        let mut values = vec![
+            ("loss", numbers.loss),
+            ("lr", numbers.lr),
+            ("density", numbers.density),
+            ("embed_density", numbers.embed_density),
+            ("grad_rms", numbers.grad_rms),
+            ("nonzeros", progress.nonzeros as f64),
+            ("tokens", (done * config.tokens_per_step()) as f64),
+            ("tokens_per_second", progress.tokens_per_second),
+        ];
+        values.extend(more.iter().map(|(name, value)| (name.as_str(), *value)));
+        values.extend(evaluated.map(|v| (VALIDATION, v)));
+        metrics.log(done, &values)?;
+        watch(Event::Step(&progress));
+        Ok(())
+    }
+
+    /// Whether something is due after `done` steps that is done every so many, and after the last
+    /// one.
     fn due(&self, every: u64, done: u64) -> bool {
         done == self.run.config.train.steps || (every > 0 && done.is_multiple_of(every))
     }
 
-    /// Who may stop this rank in the middle of something. Of several, none can: the others would wait for it.
+    /// Who may stop this rank in the middle of something. Of several, none can: the others would
+    /// wait for it.
     fn observer(&self) -> Observer<'_> {
         if self.run.communicator.size() == 1 { self.run.observer } else { Observer::default() }
     }
 
-    /// The evaluation after the last step that was logged, if it was cut off when the run was stopped.
+    /// The evaluation after the last step that was logged, if it was cut off when the run was
+    /// stopped.
     fn make_up(&self, trainer: &Trainer, metrics: &mut Metrics) -> Result<Option<f64>> {
         let done = trainer.steps_done();
         if done == 0 || !self.due(self.run.config.run.eval_every, done) {
@@ -164,7 +210,8 @@ impl TrainLoop<'_> {
         Ok(())
     }
 
-    /// The numbers of a step as all ranks together have them; whether any of them is to stop, all are.
+    /// The numbers of a step as all ranks together have them; whether any of them is to stop, all
+    /// are.
     fn average(&self, own: Numbers, stop: &mut bool) -> Result<Numbers> {
         let (mut numbers, mut more) = own;
         let mut all = vec![f64::from(u8::from(*stop)), numbers.loss];
@@ -175,7 +222,7 @@ impl TrainLoop<'_> {
         Ok((numbers, more))
     }
 
-    /// Complains if not all ranks have the same weights.
+    /// Returns an error unless all ranks have the same weights.
     pub(super) fn compare(&self, trainee: &impl Trainable) -> Result<()> {
         let communicator = &self.run.communicator;
         match communicator.size() {
@@ -185,8 +232,8 @@ impl TrainLoop<'_> {
         }
     }
 
-    /// Complains if the weights of the last update lead to no finite loss. Only the next step would notice, after they had
-    /// been saved and had pushed out a good checkpoint.
+    /// Returns an error if the weights of the last update lead to no finite loss. Only the next
+    /// step would notice, after they had been saved and had pushed out a good checkpoint.
     fn check_sound(&self, trainer: &Trainer) -> Result<()> {
         evaluate(trainer, self.own, &self.held_out[..1.min(self.held_out.len())], &Observer::default()).map(drop)
     }
@@ -212,8 +259,8 @@ impl TrainLoop<'_> {
     }
 }
 
-/// Mean loss in nats of the sequences' predictions, or [`Error::Stopped`]. Where it is not finite, that is an error that names the first
-/// site.
+/// Mean loss in nats of the sequences' predictions, or [`Error::Stopped`]. Where it is not finite,
+/// that is an error that names the first site.
 pub(super) fn evaluate(
     trainer: &Trainer,
     config: &RunConfig,

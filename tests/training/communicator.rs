@@ -179,16 +179,16 @@ fn whoever_differs_is_named() {
     };
     assert!(agree(["a"; 5]).iter().all(|result| result.is_ok()));
     for result in agree(["a", "a", "b", "a", "a"]) {
-        assert_eq!(result.unwrap_err().to_string(), "rank 2 of 5 has other weights than the rest");
+        assert_eq!(result.unwrap_err().to_string(), "rank 2 of 5 has other weights than the others");
     }
     // Even if it is the first.
     let said = agree(["b", "a", "a", "c", "a"]).remove(1).unwrap_err().to_string();
-    assert_eq!(said, "ranks 0, 3 of 5 have other weights than the rest");
+    assert_eq!(said, "ranks 0, 3 of 5 have other weights than the others");
     let two = among(2, |communicator| communicator.assert_all_equal("weights", &communicator.rank().to_string()))
         .remove(0)
         .unwrap_err()
         .to_string();
-    assert_eq!(two, "rank 1 of 2 has other weights than the rest");
+    assert_eq!(two, "rank 1 of 2 has other weights than the others");
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn ranks_with_other_weights_do_not_train() {
         among(3, |communicator| execute(&run, &config, &communicator, false, communicator.rank() == 1).err().unwrap());
     for error in ended {
         assert!(matches!(error, Error::Communication(_)));
-        assert_eq!(error.to_string(), "rank 1 of 3 has other weights after step 0 than the rest");
+        assert_eq!(error.to_string(), "rank 1 of 3 has other weights after step 0 than the others");
     }
     assert!(!run.join("checkpoints").exists());
 }

@@ -1,10 +1,11 @@
-//! Sums of a step's gradients over all ranks, begun while the backward pass goes on.
+//! Sums of a step's gradients over all ranks, begun during the backward pass.
 
 use super::Communicator;
 use crate::Result;
 use crate::device::Tensor;
 
-/// Numbers in a bucket: enough that a message is worth sending, few enough that the first leaves early.
+/// Numbers in a bucket: enough that a message is worth sending, few enough that the first leaves
+/// early.
 const NUMBERS: usize = 1 << 20;
 /// Every rank sends each other a part of a bucket; numbers in such a part, at least.
 const PART: usize = 1 << 13;
@@ -18,8 +19,8 @@ pub(crate) fn sum(communicator: &Communicator, places: &mut [Option<Tensor>]) ->
     buckets.finish(places)
 }
 
-/// Gradients on their way. They are laid end to end in the order they are given, which must be the same on all ranks, and
-/// leave whenever there are enough for a bucket.
+/// Gradients on their way. They are laid end to end in the order they are given, which must be the
+/// same on all ranks, and leave whenever there are enough for a bucket.
 pub(crate) struct Buckets<'a> {
     communicator: &'a Communicator,
     size: usize,
@@ -149,7 +150,7 @@ mod tests {
             let mut slots: Vec<_> = (0..5)
                 .map(|slot| (slot < 4).then(|| device.upload("g", &[numbers(slot).len()], &numbers(slot)).unwrap()))
                 .collect();
-            // Not in the order of the slots, and one of them stays as it is.
+            // Not in the order of the slots, and one of them stays unchanged.
             for slot in [2, 0, 3] {
                 buckets.give(slot, slots[slot].as_ref().unwrap()).unwrap();
             }

@@ -1,8 +1,9 @@
-//! Processes that train one model together: each computes the gradient of its share of the batch, all add them up, and all
-//! do the same update.
+//! Processes that train one model together: each computes the gradient of its share of the batch,
+//! all add them up, and all do the same update.
 //!
-//! Nothing here knows how the processes talk: that is [`Transport`], of which `mpi` (behind the feature of that name) is the one
-//! for clusters. A process by itself is its own only rank and pays nothing.
+//! Nothing here knows how the processes talk: that is [`Transport`], of which `mpi` (behind the
+//! feature of that name) is the one for clusters. A single process is its only rank and
+//! communicates nothing.
 
 pub(crate) mod buckets;
 #[cfg(feature = "mpi")]
@@ -36,8 +37,8 @@ pub trait Transport: Send + Sync {
     /// [`Error::Communication`].
     fn start_sum(&self, numbers: Vec<f32>) -> Result<()>;
 
-    /// Waits for the oldest sum that was begun and not yet taken: the same bits on all ranks, each the sum in the order of
-    /// ranks.
+    /// Waits for the oldest sum that was begun and not yet taken: the same bits on all ranks, each
+    /// the sum in the order of ranks.
     ///
     /// # Errors
     /// [`Error::Communication`].
@@ -52,7 +53,7 @@ pub trait Transport: Send + Sync {
     /// Time spent on sums so far, whether anything waited for them or not.
     fn busy(&self) -> Duration;
 
-    /// Ends all processes, this one included if it can. For when this one cannot go on.
+    /// Ends all processes, this one included if it can. For when this one cannot continue.
     fn abort(&self);
 }
 
@@ -71,7 +72,8 @@ pub struct Topology {
     pub local_rank: usize,
     /// Ranks on the host.
     pub local_size: usize,
-    /// Threads for it: the processors that it may use, divided by the ranks that may use the same ones.
+    /// Threads for it: the processors that it may use, divided by the ranks that may use the same
+    /// ones.
     pub threads: usize,
 }
 
@@ -94,7 +96,7 @@ impl Communication {
 }
 
 impl Communicator {
-    /// A process by itself.
+    /// A single process.
     pub fn single() -> Self {
         Self::default()
     }
@@ -135,7 +137,7 @@ impl Communicator {
     }
 
     fn peers(&self) -> Result<&Arc<dyn Transport>> {
-        self.peers.as_ref().ok_or_else(|| Error::Communication("a process by itself has no sums to wait for".into()))
+        self.peers.as_ref().ok_or_else(|| Error::Communication("a single process has no sums to wait for".into()))
     }
 
     fn waiting<T>(&self, f: impl FnOnce() -> T) -> T {
@@ -187,8 +189,8 @@ impl Communicator {
         String::from_utf8(first).map_err(|e| Error::Communication(format!("rank 0 sent something else than text: {e}")))
     }
 
-    /// Complains on all ranks if not all of them give the same `text`, naming those that differ from most. `what` is what they
-    /// should agree on, in the plural.
+    /// Returns an error on all ranks, naming those that differ from most, unless all give the same
+    /// `text`. `what` is what they should agree on, in the plural.
     ///
     /// # Errors
     /// [`Error::Communication`].
@@ -203,9 +205,9 @@ impl Communicator {
         let odd: Vec<_> = (0..all.len()).filter(|&rank| all[rank] != *usual).map(|rank| rank.to_string()).collect();
         match odd.as_slice() {
             [] => Ok(()),
-            [one] => Err(Error::Communication(format!("rank {one} of {} has other {what} than the rest", all.len()))),
+            [one] => Err(Error::Communication(format!("rank {one} of {} has other {what} than the others", all.len()))),
             many => Err(Error::Communication(format!(
-                "ranks {} of {} have other {what} than the rest",
+                "ranks {} of {} have other {what} than the others",
                 many.join(", "),
                 all.len()
             ))),
@@ -234,24 +236,26 @@ impl Communicator {
         })
     }
 
-    /// Time spent on sums so far; none where there is nobody to add anything up with.
+    /// Time spent on sums so far; none for a single process.
     pub(crate) fn communication(&self) -> Option<Communication> {
         let peers = self.peers.as_ref()?;
         let waited = Duration::from_nanos(self.waited.load(Ordering::Relaxed));
         Some(Communication { ranks: self.size(), busy: peers.busy(), waited })
     }
 
-    /// Ends all processes, this one included. For when this one cannot go on.
+    /// Ends all processes, this one included. For when this one cannot continue.
     pub fn abort(&self) {
         if let Some(peers) = &self.peers {
             peers.abort();
         }
     }
 
-    /// This rank's share of an optimizer step: the settings with `train.batch_size` and `train.accumulate` lowered to it.
+    /// This rank's share of an optimizer step: the settings with `train.batch_size` and
+    /// `train.accumulate` lowered to it.
     ///
-    /// Forward passes are dealt out whole as far as they go; ranks that share a pass divide its sequences. With bridges, passes
-    /// stay whole, since an error is normalised by the spread of its pass.
+    /// Forward passes are dealt out whole as far as they go; ranks that share a pass divide its
+    /// sequences. With bridges, passes stay whole, since an error is normalised by the spread of
+    /// its pass.
     ///
     /// # Errors
     /// [`Error::Config`] saying what must divide by what.
@@ -280,7 +284,8 @@ impl Communicator {
         }
     }
 
-    /// Of the whole step's passes, sequences one after the other, those that are this rank's; `own` is its [`Communicator::share`].
+    /// Of the whole step's passes, sequences one after the other, those that are this rank's; `own`
+    /// is its [`Communicator::share`].
     pub fn scatter(&self, passes: Vec<Vec<u32>>, own: &RunConfig) -> Vec<Vec<u32>> {
         let lanes = passes.len() / own.train.accumulate.max(1);
         let in_a_lane = (self.size() / lanes.max(1)).max(1);

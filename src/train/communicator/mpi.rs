@@ -1,7 +1,8 @@
 //! Processes that `mpirun` or `srun` started.
 //!
-//! One thread of the process talks to MPI, so that every MPI library will do, whatever it says about threads. It works off what
-//! the rest of the process asks for, in order, and sums go on while the rest does something else.
+//! One thread of the process talks to MPI, so that every MPI library will do, whatever it says
+//! about threads. It works off what the process requests, in order, while its other threads
+//! continue.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -39,7 +40,8 @@ struct Mpi {
 /// Meets the other processes, of which a launcher promised `count`.
 ///
 /// # Errors
-/// [`Error::Communication`] if MPI sees another number of them: they were started by another MPI's launcher.
+/// [`Error::Communication`] if MPI sees another number of them: they were started by another MPI's
+/// launcher.
 pub(super) fn connect(count: usize) -> Result<Communicator> {
     let (tasks, inbox) = channel();
     let (send_sums, sums) = channel();
@@ -87,9 +89,9 @@ pub(super) fn connect(count: usize) -> Result<Communicator> {
     Ok(Communicator::new(Arc::new(mpi)))
 }
 
-/// Adds up `numbers` of all ranks: each gets a part of everybody's, adds those up in the order of ranks, and gives the sum to
-/// everybody. No bytes travel that a ring would save, and the order of the terms does not depend on the library. `parts` is
-/// room to work in.
+/// Adds up `numbers` of all ranks: each gets a part of everybody's, adds those up in the order of
+/// ranks, and gives the sum to everybody. No bytes travel that a ring would save, and the order of
+/// the terms does not depend on the library. `parts` is buffer to work in.
 fn sum(world: &SimpleCommunicator, mut numbers: Vec<f32>, parts: &mut Vec<f32>) -> Vec<f32> {
     let (length, size) = (numbers.len(), world.size() as usize);
     let part = length.div_ceil(size).max(1);
@@ -111,7 +113,8 @@ fn gather(world: &SimpleCommunicator, own: &[u8]) -> Vec<Vec<u8>> {
     all.chunks(own.len().max(1)).map(<[u8]>::to_vec).collect()
 }
 
-/// Waits, and lets whoever computes on this processor go first: a library's own waiting would keep it busy.
+/// Waits, and lets whoever computes on this processor go first: a library's own waiting would keep
+/// it busy.
 fn wait<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>) {
     while let Err(unfinished) = request.test() {
         request = unfinished;
@@ -125,7 +128,7 @@ impl Mpi {
         tasks.as_ref().and_then(|tasks| tasks.send(task).ok()).ok_or_else(gone)
     }
 
-    fn hear<T>(&self, from: &Mutex<Receiver<T>>) -> Result<T> {
+    fn receive<T>(&self, from: &Mutex<Receiver<T>>) -> Result<T> {
         from.lock().map_err(|_| gone())?.recv().map_err(|_| gone())
     }
 }
@@ -148,12 +151,12 @@ impl Transport for Mpi {
     }
 
     fn finish_sum(&self) -> Result<Vec<f32>> {
-        self.hear(&self.sums)
+        self.receive(&self.sums)
     }
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         self.ask(Task::Gather(own.to_vec()))?;
-        self.hear(&self.gathered)
+        self.receive(&self.gathered)
     }
 
     fn busy(&self) -> Duration {
@@ -170,7 +173,8 @@ impl Transport for Mpi {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        // The others wait for a rank that says goodbye, but would wait for ever for one that panicked.
+        // The others wait for a rank that says goodbye, but would wait for ever for one that
+        // panicked.
         if thread::panicking() {
             self.abort();
         }

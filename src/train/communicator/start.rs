@@ -5,7 +5,8 @@ use std::process::Command;
 use super::Communicator;
 use crate::Result;
 
-/// What launchers tell a process about how many it is one of: Open MPI, MPICH and Intel MPI, MVAPICH, Slurm's srun.
+/// What launchers tell a process about how many it is one of: Open MPI, MPICH and Intel MPI,
+/// MVAPICH, Slurm's srun.
 const VARIABLES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
 
 /// How many processes a launcher started, going by the environment; 1 without a launcher.
@@ -14,14 +15,15 @@ fn launched() -> usize {
     VARIABLES.iter().find_map(number).unwrap_or(1)
 }
 
-/// Starts `command` as a process by itself, even from within a launcher's job.
+/// Starts `command` as a single process, even from within a launcher's job.
 pub fn forget_launcher(command: &mut Command) {
     for variable in VARIABLES {
         command.env_remove(variable);
     }
 }
 
-/// Meets the processes that were started together with this one, if any were. To be called once, before other threads run.
+/// Meets the processes that were started together with this one, if any were. To be called once,
+/// before other threads run.
 ///
 /// # Errors
 /// [`crate::Error::Communication`] if there are others, and no way to talk to them.
