@@ -235,11 +235,11 @@ fn a_lock_has_one_holder_and_goes_with_it() {
     assert!(matches!(stopped, Err(Error::Stopped)));
     drop(lock);
     assert!(listing(dir.path()).is_empty());
-    // What a killed process signed is nobody's.
-    fs::write(&path, "77 elsewhere").unwrap();
+    // The lock of a killed process is free.
+    fs::write(&path, "77 otherhost").unwrap();
     let lock = Lock::acquire(&path).unwrap().unwrap();
-    fs::write(&path, "77 elsewhere").unwrap();
-    assert_eq!(Lock::acquire(&path).unwrap().unwrap_err().to_string(), "process 77 on elsewhere");
+    fs::write(&path, "77 otherhost").unwrap();
+    assert_eq!(Lock::acquire(&path).unwrap().unwrap_err().to_string(), "process 77 on otherhost");
     drop(lock);
     assert!(matches!(Lock::acquire(dir.path().join("none/lock")), Err(Error::Io { .. })));
 }

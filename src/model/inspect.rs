@@ -1,4 +1,4 @@
-//! What a state dict holds: how many weights are left, where, and what they no longer reach.
+//! What a state dict holds: how many weights are not zero, where, and what they no longer reach.
 
 use serde::{Serialize, Serializer};
 

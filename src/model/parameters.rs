@@ -314,7 +314,7 @@ impl Parameters {
     /// 0.02/√(2·n_layer)) for residual projections, biases 0, norms 1, sinks 0, positions 0, bigram
     /// table uniform(0, 0.02).
     ///
-    /// Every parameter has a random stream of its own, so that its numbers depend on the seed, its
+    /// Every parameter has its own random stream, so that its numbers depend on the seed, its
     /// place and nothing else; they are the same on every device.
     ///
     /// # Errors
@@ -449,7 +449,7 @@ impl Parameters {
         self.list.is_empty()
     }
 
-    /// Where the parameter of that name stands in the order.
+    /// The index of the parameter of that name.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.index.get(name).copied()
     }

@@ -183,7 +183,7 @@ fn what_is_missing_is_said_with_the_folder() {
     fs::create_dir(&folder).unwrap();
     assert_says(ModelFiles::open(&folder), &["model:", "model.safetensors", "final_model.pt", "of a run"]);
     fs::write(folder.join("config.json"), "{}").unwrap();
-    assert_says(ModelFiles::open(&folder), &["model:", "model.safetensors.index.json", "beside the configuration"]);
+    assert_says(ModelFiles::open(&folder), &["model:", "model.safetensors.index.json", "next to the configuration"]);
     fs::remove_file(folder.join("config.json")).unwrap();
     write(&folder.join("model.safetensors"), &weights(&config()), FloatType::F32, "");
     assert_says(ModelFiles::open(&folder), &["model:", "config.json", "beeg_config.json"]);

@@ -212,7 +212,7 @@ fn every_edit_at_every_site_is_the_edit_by_hand() {
         for (s, site) in NAMES.into_iter().enumerate() {
             let mut moving = 0;
             for (i, case) in cases(site, &setting.reference).into_iter().enumerate() {
-                // The kernels' own tests are elsewhere: a software GPU need not do all of it.
+                // The tests of operations cover the kernels: a software GPU need not do all of it.
                 if !device.is_cpu() && (s + i) % 6 != 0 {
                     continue;
                 }

@@ -44,7 +44,7 @@ pub struct Payload {
     pub curve: Vec<(f64, f64)>,
     /// How many nodes the whole model has.
     pub total_nodes: Option<u64>,
-    /// The folder of the model, where the file lies as published, whether or not it is there.
+    /// The folder of the model, if the file is at its published path, whether or not it is there.
     pub model: Option<PathBuf>,
     /// What the file lacks, or what in it was not understood; a sentence each.
     pub missing: Vec<String>,
