@@ -353,9 +353,10 @@ impl Parameters {
         check_tied(config, source)?;
         let (mut list, mut loaded_not_finite) = (Vec::new(), false);
         for slot in slots(config) {
-            let host = match source.entries().contains_key(&slot.name) {
-                true => source.read(&slot.name)?,
-                false => HostTensor { data: vec![0.0; slot.shape.iter().product()], shape: slot.shape.clone() },
+            let host = if source.entries().contains_key(&slot.name) {
+                source.read(&slot.name)?
+            } else {
+                HostTensor { data: vec![0.0; slot.shape.iter().product()], shape: slot.shape.clone() }
             };
             let not_finite = NotFinite::find(&slot.name, &slot.shape, &host.data);
             if let Some(found) = &not_finite {

@@ -76,10 +76,8 @@ impl Pass<'_> {
         let n = weight.len() as f64;
         let mut out = Vec::new();
         for row in x.chunks(weight.len()) {
-            let (centre, eps) = match self.config.rms_norm {
-                true => (0.0, 1.1920929e-7),
-                false => (row.iter().sum::<f64>() / n, 1e-5),
-            };
+            let (centre, eps) =
+                if self.config.rms_norm { (0.0, 1.1920929e-7) } else { (row.iter().sum::<f64>() / n, 1e-5) };
             let square = row.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / n;
             for (i, v) in row.iter().enumerate() {
                 out.push((v - centre) / (square + eps).sqrt() * weight[i] + bias.as_ref().map_or(0.0, |b| b[i]));
