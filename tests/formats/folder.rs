@@ -251,7 +251,7 @@ fn check(config: &ModelConfig, tensors: &BTreeMap<String, HostTensor>) -> gossam
 }
 
 #[test]
-fn weights_that_do_not_fit_the_configuration_are_refused_by_name() {
+fn weights_that_do_not_fit_the_configuration_are_errors_that_name_them() {
     let right = weights(&config());
     check(&config(), &right).unwrap();
     for (name, kind, shape) in Parameters::shapes(&config()) {

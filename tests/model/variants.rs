@@ -71,7 +71,8 @@ pub fn every() -> Vec<(String, ModelConfig)> {
     smooth().into_iter().map(|(name, config)| (name.to_string(), config)).chain(sparse()).collect()
 }
 
-/// As the published models: RMSNorm, sinks, concatenated positions, a bigram table, AbsTopK everywhere.
+/// As the published models: RMSNorm, sinks, concatenated positions, a bigram table, AbsTopK
+/// everywhere.
 pub fn as_published() -> ModelConfig {
     config(
         r#""rms_norm": true, "sink": true, "d_pos_emb": 4, "enable_bigram_table": true, "tied_unembed": false,

@@ -61,7 +61,8 @@ impl Archive {
     }
 }
 
-/// The byte range of each entry, by its name without the archive's prefix. All ranges are inside `bytes`.
+/// The byte range of each entry, by its name without the archive's prefix. All ranges are inside
+/// `bytes`.
 fn entries(bytes: &[u8]) -> Result<HashMap<String, Range<usize>>, String> {
     if bytes.starts_with(OLD) {
         return Err("torch's format before 1.6; load it in torch and save it again".into());
