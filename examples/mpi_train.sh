@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One training on several processes: `examples/mpi_train.sh [RANKS [FOLDER [ARGUMENT OF train]...]]`, here, or on what a batch job was
-# given. Where FOLDER holds a run, that one goes on. `train` must be built with `--features mpi`.
+# given. If FOLDER holds a run, it continues. `train` must be built with `--features mpi`.
 # As root, as in a container, Open MPI also wants OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 in the environment.
 #SBATCH --job-name=train
 #SBATCH --nodes=2
@@ -19,7 +19,7 @@ elif (($# == 0)); then
 else
     set -- "$@" --out "$folder"
 fi
-# Where mpirun is, it knows a Slurm job's nodes by itself. Elsewhere there may be fewer processors than ranks.
+# Where mpirun is, it knows a Slurm job's nodes. Otherwise there may be fewer processors than ranks.
 options=()
 if [[ -z ${SLURM_JOB_ID:-} ]]; then options=(--oversubscribe); fi
 exec mpirun "${options[@]}" -n "$ranks" train "$@"

@@ -10,7 +10,7 @@
 #SBATCH --output=sweep-%A_%a.log
 set -euo pipefail
 
-# As many as `--array` has above. A part that is submitted by itself does not know.
+# As many as `--array` has above. A part that is submitted alone does not know.
 parts=3
 sweep=${1:-examples/sweep.toml}
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then

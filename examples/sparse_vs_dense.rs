@@ -9,7 +9,7 @@
 //! loss.
 //!
 //! `cargo run --release --example sparse_vs_dense -- [--out FOLDER] [--sparse RUN]`: about two
-//! hours on two cores. Run again with the same `--out`, it takes up the models that it has trained.
+//! hours on two cores. Run again with the same `--out`, it uses the models that it has trained.
 //! `--quick`: tiny models that can do hardly anything, in seconds.
 
 use std::collections::BTreeMap;
@@ -118,10 +118,10 @@ fn run(args: &Args) -> Result<()> {
         ("attribution", &sparse, Ranking::Attribution),
         ("dense", &dense, Ranking::Learned),
     ] {
-        circuits(args, (name, ranking), model, &tokenizer, &rows)?;
+        circuits(args, Kind { model: name, ranking }, model, &tokenizer, &rows)?;
     }
     let rows = rows.rows.into_inner().map_err(|_| anyhow!("another thread failed"))?;
-    picture(&rows, &args.targets).save(&args.out.join("circuits.png"))?;
+    chart(&rows, &args.targets).save(&args.out.join("circuits.png"))?;
     for clean in [false, true] {
         for &target in &args.targets {
             for other in ["dense", "attribution"] {
@@ -139,10 +139,8 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
     }
     let folder = args.out.join("sparse");
     let resume = folder.join("config.toml").exists();
-    let mut config = match resume {
-        true => RunConfig::load(&folder.join("config.toml"))?,
-        false => RunConfig::preset(&args.preset)?,
-    };
+    let mut config =
+        if resume { RunConfig::load(&folder.join("config.toml"))? } else { RunConfig::preset(&args.preset)? };
     if args.quick && !resume {
         for setting in [
             "train.steps=60",
@@ -193,7 +191,7 @@ fn dense_twin(args: &Args, config: &RunConfig, data: &RunData, sparse: &Model, g
         if let Some(model) = train_dense(&config, data, goal, &sparse.device)? {
             create_folder(&folder)?;
             model.save(&folder)?;
-            write_atomic(&twin, |out| out.write_all(about.as_bytes()).map_err(|e| gossamer::Error::io(&twin, e)))?;
+            write_atomic(&twin, |out| out.write_all(about.as_bytes()).map_err(|e| Error::io(&twin, e)))?;
             return Ok(model);
         }
     }
@@ -239,8 +237,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Adds a task's circuits, and writes the file anew: hours of searching are not lost by what
-    /// comes after.
+    /// Adds a task's circuits, and writes the file again: a later failure loses no hours of
+    /// searching.
     fn add(&self, more: Vec<Row>) -> Result<()> {
         let mut rows = self.rows.lock().map_err(|_| anyhow!("another thread failed"))?;
         rows.extend(more);
@@ -249,8 +247,12 @@ impl Rows {
     }
 }
 
-/// Who a circuit is of, and how it was found.
-type Kind = (&'static str, Ranking);
+/// The model of circuits, and how they are found.
+#[derive(Clone, Copy)]
+struct Kind {
+    model: &'static str,
+    ranking: Ranking,
+}
 
 fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows: &Rows) -> Result<()> {
     let length = model.config.block_size;
@@ -265,7 +267,7 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
     let done = parallel::map(&model.device, tasks.len(), |at| match task_rows(args, kind, &search, &tasks[at]) {
         Ok(found) => rows.add(found),
         Err(error) if is_answer(&error) => {
-            print(format_args!("{}: {}: {error:#}", kind.0, tasks[at].name));
+            print(format_args!("{}: {}: {error:#}", kind.model, tasks[at].name));
             Ok(())
         }
         Err(error) => Err(error),
@@ -273,18 +275,23 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
     done.into_iter().collect()
 }
 
-/// Whether it says that the task has no circuit. Any other error says nothing about the task.
+/// Whether the error means that the task has no circuit.
 fn is_answer(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::UnreachableTarget { .. } | Error::UnsuitableTask { .. }))
 }
 
 /// A task's circuits at all target losses, with and without clean-up: of all prices of a node the
 /// smallest.
-fn task_rows(args: &Args, (name, ranking): Kind, search: &CircuitSearch, task: &Task) -> Result<Vec<Row>> {
+fn task_rows(
+    args: &Args,
+    Kind { model: name, ranking }: Kind,
+    search: &CircuitSearch,
+    task: &Task,
+) -> Result<Vec<Row>> {
     let task = task.clone().for_tokenizer(search.tokenizer)?;
     let loosest = args.targets.iter().copied().fold(f64::MIN, f64::max);
     let (steps, pairs) = if args.quick { (10, 8) } else { (args.steps, args.pairs) };
-    // Exchanges are for small circuits only: they would favour one side.
+    // Swaps are for small circuits only: they would favour one model.
     let base = SearchSettings {
         steps,
         pairs,
@@ -295,7 +302,7 @@ fn task_rows(args: &Args, (name, ranking): Kind, search: &CircuitSearch, task: &
         ..SearchSettings::default()
     };
     let mut rows: Vec<Row> = Vec::new();
-    // Attribution knows no price.
+    // Attribution has no price.
     let k_coefs: &[f64] = if ranking == Ranking::Learned { &args.k_coefs } else { &[0.0] };
     for &k_coef in k_coefs {
         let settings = SearchSettings { k_coef, ..base.clone() };
@@ -343,7 +350,7 @@ fn write_csv(path: &Path, rows: &[Row]) -> Result<()> {
             r.task, r.model, r.target, r.clean, r.k_coef, r.nodes, r.edges, r.loss, r.held_out_loss, r.ablated
         )?;
     }
-    Ok(write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| gossamer::Error::io(path, e)))?)
+    Ok(write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(path, e)))?)
 }
 
 /// Edges of one model's circuits at `target`, by task. A circuit without an edge counts as one
@@ -386,7 +393,7 @@ fn report(rows: &[Row], other: &str, target: f64, clean: bool) {
 
 /// Edges against task loss: every task's circuits after clean-up as dots, the geometric means over
 /// shared tasks as lines.
-fn picture(rows: &[Row], targets: &[f64]) -> Chart {
+fn chart(rows: &[Row], targets: &[f64]) -> Chart {
     let mut series = Vec::new();
     for (model, color) in [("sparse", COLORS[0]), ("dense", COLORS[1])] {
         let of = rows.iter().filter(|r| r.model == model && r.clean && r.edges > 0);

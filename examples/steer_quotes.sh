@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Steers a dense model by what a sparse one can be read to mean: trains a dense model of four layers and a sparse one beside it, joins them by bridges,
+# Steers a dense model by what a sparse one can be read to mean: trains a dense and a sparse model of four layers, joins them by bridges,
 # finds the sparse model's circuits for `single_double_quote` and `while_return_true`, and turns up the channel that moves the dense model most.
 #
 #     examples/steer_quotes.sh [OUT] [--quick]

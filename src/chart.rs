@@ -43,7 +43,7 @@ pub struct Series {
     pub color: (u8, u8, u8),
     /// Whether lines join the points.
     pub line: bool,
-    /// The points. Those that are not finite are left out.
+    /// The points. Those that are not finite are not drawn.
     pub points: Vec<(f64, f64)>,
 }
 

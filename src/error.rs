@@ -136,7 +136,7 @@ pub enum Error {
         /// Where it is in a site `(B, T, width)`: sequence, position and channel, from 0. Nothing
         /// for what is no site.
         at: Option<[usize; 3]>,
-        /// Which of the model's weights are not finite, in words; nothing if all are.
+        /// Which of the model's weights are not finite, in words; empty if all are.
         weights: Option<String>,
     },
     /// Something was made with another model than the one given.

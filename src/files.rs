@@ -96,7 +96,7 @@ pub fn replace_dir_atomic(path: impl AsRef<Path>, build: impl FnOnce(&Path) -> R
 
 /// Removes the temporary files of killed processes from the folder `dir`, and restores a folder
 /// whose replacement was interrupted (see [`replace_dir_atomic`]). Subfolders, files of running
-/// processes and files of other programs are left alone. A `dir` that does not exist is clean.
+/// processes and files of other programs are kept. A `dir` that does not exist is clean.
 ///
 /// # Errors
 /// Returns [`Error::Io`] naming the file that could not be read, removed or renamed.
@@ -118,7 +118,7 @@ pub fn clean_temporaries(dir: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
-/// Creates the folder `path` and its missing parents, durably. An existing one is left alone.
+/// Creates the folder `path` and its missing parents, durably. An existing one is kept.
 ///
 /// # Errors
 /// Returns [`Error::Io`] naming the folder that could not be created, or that is a file.

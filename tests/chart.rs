@@ -59,7 +59,7 @@ fn dots_stand_where_their_numbers_say() {
         assert!(c.0 > a.0 + 200.0 && c.1 < a.1 - 120.0, "larger is further right and higher: {a:?} {c:?}");
     }
     let wrong = dots(&chart(false, vec![(1.0, 10.0), (2.5, 20.0), (3.0, 30.0)]));
-    assert!((wrong[1].0 - (wrong[0].0 + wrong[2].0) / 2.0).abs() > 20.0, "a point elsewhere is seen elsewhere");
+    assert!((wrong[1].0 - (wrong[0].0 + wrong[2].0) / 2.0).abs() > 20.0, "another value is drawn at another height");
 }
 
 #[test]

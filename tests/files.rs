@@ -235,11 +235,11 @@ fn a_lock_has_one_holder_and_goes_with_it() {
     assert!(matches!(stopped, Err(Error::Stopped)));
     drop(lock);
     assert!(listing(dir.path()).is_empty());
-    // What a killed process signed is nobody's.
-    fs::write(&path, "77 elsewhere").unwrap();
+    // The lock of a killed process is free.
+    fs::write(&path, "77 otherhost").unwrap();
     let lock = Lock::acquire(&path).unwrap().unwrap();
-    fs::write(&path, "77 elsewhere").unwrap();
-    assert_eq!(Lock::acquire(&path).unwrap().unwrap_err().to_string(), "process 77 on elsewhere");
+    fs::write(&path, "77 otherhost").unwrap();
+    assert_eq!(Lock::acquire(&path).unwrap().unwrap_err().to_string(), "process 77 on otherhost");
     drop(lock);
     assert!(matches!(Lock::acquire(dir.path().join("none/lock")), Err(Error::Io { .. })));
 }
@@ -376,10 +376,10 @@ fn ids_come_from_every_integer_type_and_must_fit() {
             ("float", "F32", &[1], bytes_of([1f32.to_le_bytes()])),
         ],
     );
-    assert_eq!(load_ids(&path, "i64").unwrap(), (vec![2, 2], vec![0, 1, 65_535, u32::MAX]));
-    assert_eq!(load_ids(&path, "i32").unwrap(), (vec![1], vec![2_147_483_647]));
-    assert_eq!(load_ids(&path, "u32").unwrap(), (vec![1], vec![u32::MAX]));
-    assert_eq!(load_ids(&path, "u16").unwrap(), (vec![2], vec![513, 65_535]));
+    assert_eq!(load_ids(&path, "i64").unwrap(), HostIds { shape: vec![2, 2], data: vec![0, 1, 65_535, u32::MAX] });
+    assert_eq!(load_ids(&path, "i32").unwrap(), HostIds { shape: vec![1], data: vec![2_147_483_647] });
+    assert_eq!(load_ids(&path, "u32").unwrap(), HostIds { shape: vec![1], data: vec![u32::MAX] });
+    assert_eq!(load_ids(&path, "u16").unwrap(), HostIds { shape: vec![2], data: vec![513, 65_535] });
     for (name, reason) in [("negative", "-1"), ("large", "4294967296"), ("float", "F32"), ("none", "not in the file")] {
         let message = load_ids(&path, name).unwrap_err().to_string();
         assert!(message.contains(name) && message.contains(reason), "{message}");

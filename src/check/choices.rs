@@ -29,7 +29,7 @@ impl Choices {
         let mut known = HashMap::new();
         if let Some((path, bytes)) = case.choices()? {
             for name in parse_names(&path, &bytes)? {
-                let (_, ids) = parse_ids(&path, &bytes, &name)?;
+                let ids = parse_ids(&path, &bytes, &name)?.data;
                 known.insert(name, ids);
             }
         }

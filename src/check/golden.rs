@@ -163,7 +163,8 @@ impl Case {
     }
 
     pub(super) fn ids(&self, name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
-        parse_ids(&self.path("inputs.safetensors"), &self.bytes("inputs.safetensors")?, name)
+        let ids = parse_ids(&self.path("inputs.safetensors"), &self.bytes("inputs.safetensors")?, name)?;
+        Ok((ids.shape, ids.data))
     }
 
     /// The selections of the case or, without them, those of the built-in case that expects the

@@ -23,7 +23,8 @@ pub fn check_output(path: impl AsRef<Path>) -> Result<()> {
 /// Returns an error if the folder `path` cannot be created or written into. Leaves nothing behind.
 ///
 /// # Errors
-/// Returns [`Error::File`] if a file is in the way, and [`Error::Io`] where the system refuses.
+/// Returns [`Error::File`] if a file has the name of a folder, and [`Error::Io`] where the system
+/// refuses.
 pub fn check_output_folder(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     if path.as_os_str().is_empty() {

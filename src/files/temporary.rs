@@ -200,10 +200,12 @@ fn remove_all_abandoned(folder: &Path, temporary: impl Fn(&str) -> bool) -> Resu
 /// Removes a temporary file or folder unless its process is running.
 fn remove_abandoned(path: &Path) {
     let Ok(found) = fs::symlink_metadata(path) else { return };
-    let opened = match found.is_dir() {
-        true => File::open(path),
-        false if found.is_file() => OpenOptions::new().read(true).write(true).open(path),
-        false => return,
+    let opened = if found.is_dir() {
+        File::open(path)
+    } else if found.is_file() {
+        OpenOptions::new().read(true).write(true).open(path)
+    } else {
+        return;
     };
     let locked = match &opened {
         Ok(file) => file.try_lock(),

@@ -8,7 +8,7 @@ use memmap2::Mmap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::open_input;
+use super::{HostIds, open_input};
 use crate::error::{Error, Result};
 
 /// Floats in main memory, row-major.
@@ -49,14 +49,14 @@ pub fn parse_tensors(path: &Path, file: &[u8]) -> Result<BTreeMap<String, HostTe
     Ok(tensors)
 }
 
-/// Reads the integer tensor `name` (I64, I32, U32 or U16) of the safetensors file at `path`: its
-/// shape, and its numbers, row-major. The file is mapped as for [`load_tensors`].
+/// Reads the integer tensor `name` (I64, I32, U32 or U16) of the safetensors file at `path`.
+/// The file is mapped as for [`load_tensors`].
 ///
 /// # Errors
 /// Returns [`Error::Io`] if the file cannot be opened, and [`Error::File`] if it is truncated, is
 /// no safetensors file, has no such tensor or one of another type, or a number that is negative or
 /// does not fit in u32.
-pub fn load_ids(path: impl AsRef<Path>, name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
+pub fn load_ids(path: impl AsRef<Path>, name: &str) -> Result<HostIds> {
     let path = path.as_ref();
     parse_ids(path, &map(path)?, name)
 }
@@ -65,11 +65,10 @@ pub fn load_ids(path: impl AsRef<Path>, name: &str) -> Result<(Vec<usize>, Vec<u
 ///
 /// # Errors
 /// Returns the errors of [`load_ids`].
-pub fn parse_ids(path: &Path, file: &[u8], name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
+pub fn parse_ids(path: &Path, file: &[u8], name: &str) -> Result<HostIds> {
     let error = |message: String| Error::file(path, format!("tensor `{name}` {message}"));
     let view = parse(path, file)?.tensor(name).map_err(|_| error("is not in the file".into()))?;
-    let ids = integers(&view).map_err(error)?;
-    Ok((view.shape().to_vec(), ids))
+    Ok(HostIds { data: integers(&view).map_err(error)?, shape: view.shape().to_vec() })
 }
 
 /// The names of all tensors in the bytes of a safetensors file; `path` is for error messages.

@@ -56,29 +56,29 @@ const BOILERPLATE: [&str; 38] = [
 ];
 
 /// Reads the model's configuration from `path`: fields flat, or one level down in the one object
-/// that holds them. Fields beside that object count where it says nothing. What Hugging Face adds
-/// is passed over; other fields that are not known are logged as warnings.
+/// that holds them. Fields next to that object are used where it lacks them. Hugging Face's fields
+/// are ignored; other unknown fields are logged as warnings.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::File`] if it is no JSON object, describes
 /// another kind of model, or no possible one.
 pub fn read_config(path: &Path) -> Result<ModelConfig> {
     let bytes = read_unmarked(path)?;
-    let complain = |message: String| Error::file(path, message);
+    let invalid = |message: String| Error::file(path, message);
     let whole: Map<String, Value> =
-        serde_json::from_slice(&bytes).map_err(|e| complain(format!("not a JSON object: {e}")))?;
+        serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not a JSON object: {e}")))?;
     if let Some(other) = whole.get("model_type").and_then(Value::as_str).filter(|other| *other != MODEL_TYPE) {
         let message = format!("describes a model of type `{other}`; only `{MODEL_TYPE}` models can be opened");
-        return Err(complain(message));
+        return Err(invalid(message));
     }
-    let mut fields = flatten(whole).map_err(complain)?;
+    let mut fields = flatten(whole).map_err(invalid)?;
     fields.retain(|name, _| !BOILERPLATE.contains(&name.as_str()));
     // Back to text, so that the checks and messages of one reader serve all.
-    let flat = serde_json::to_vec(&fields).map_err(|e| complain(e.to_string()))?;
+    let flat = serde_json::to_vec(&fields).map_err(|e| invalid(e.to_string()))?;
     parse_config(path, &flat)
 }
 
-/// The fields of the model all on one level; otherwise what is wrong.
+/// The fields of the model, all on one level.
 fn flatten(mut whole: Map<String, Value>) -> Result<Map<String, Value>, String> {
     let describes = |fields: &Map<String, Value>| ["n_layer", "d_model"].map(|name| fields.contains_key(name));
     if describes(&whole) == [true, true] {

@@ -66,7 +66,7 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     })
 }
 
-/// Complains unless `out` can be written without loss of anything but, with `force`, a model.
+/// Returns an error if writing `out` would replace anything but, with `force`, a model.
 fn check_free(out: &Path, files: &ModelFiles, force: bool) -> Result<()> {
     let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
     if !metadata.is_dir() {

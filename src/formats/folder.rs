@@ -57,7 +57,7 @@ impl ModelFiles {
     /// things.
     pub fn find(spec: impl AsRef<Path>, options: &FindOptions) -> Result<Self> {
         let path = spec.as_ref();
-        // A link whose target is missing is still a path; opening it says what is wrong.
+        // A link whose target is missing is still a path; opening it reports the error.
         let mut files = if path.symlink_metadata().is_ok() {
             Self::open(path)?
         } else if let Some(id) = path.to_str().and_then(HubId::parse) {
@@ -75,11 +75,11 @@ impl ModelFiles {
 
     /// Opens the model at `path`:
     ///
-    /// * a folder with `config.json` or `beeg_config.json` beside `model.safetensors`,
+    /// * a folder with `config.json` or `beeg_config.json` next to `model.safetensors`,
     ///   `model.safetensors.index.json` and its shards, or `final_model.pt` (the first of them that
     ///   is there);
     /// * a run of the trainer (its newest checkpoint is taken);
-    /// * a file of weights, beside which the configuration lies.
+    /// * a file of weights with the configuration next to it.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::File`] naming the folder that lacks something, or the file that
@@ -188,20 +188,21 @@ fn find_weights(folder: &Path) -> Result<PathBuf> {
         Some(path) => Ok(path),
         None => {
             let found = [CONFIG, BEEG_CONFIG].iter().any(|name| folder.join(name).exists());
-            let advice = match found {
-                true => "put the file of weights beside the configuration",
-                false => "is it the folder of a model, or of a run?",
+            let advice = if found {
+                "put the file of weights next to the configuration"
+            } else {
+                "is it the folder of a model, or of a run?"
             };
             Err(Error::file(folder, format!("has no weights ({}): {advice}", names.join(", "))))
         }
     }
 }
 
-/// The tokenizer beside the weights or, for a checkpoint, that of its run.
+/// The tokenizer next to the weights or, for a checkpoint, that of its run.
 fn find_tokenizer(folder: &Path) -> Option<PathBuf> {
-    let beside = folder.join(TOKENIZER);
-    if beside.is_file() {
-        return Some(beside);
+    let path = folder.join(TOKENIZER);
+    if path.is_file() {
+        return Some(path);
     }
     let absolute = std::path::absolute(folder).ok()?;
     let is_step = absolute.file_name()?.to_str()?.starts_with("step-");
@@ -224,7 +225,7 @@ fn open_weights(path: &Path) -> Result<Box<dyn TensorSource>> {
     opened.map_err(|error| if is_pointer(path) { pointer_error(path) } else { error })
 }
 
-/// Whether the file only stands for one that Git has not fetched.
+/// Whether the file is a placeholder for one that Git has not fetched.
 fn is_pointer(path: &Path) -> bool {
     use std::io::Read;
     const START: &[u8] = b"version https://git-lfs.github.com/spec/";

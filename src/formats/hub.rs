@@ -22,7 +22,7 @@ pub struct HubId {
 }
 
 impl HubId {
-    /// Reads `owner/name[@revision]`; nothing if `text` is not of that form.
+    /// Reads `owner/name[@revision]`; `None` if `text` is not of that form.
     pub fn parse(text: &str) -> Option<Self> {
         let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
         let plain = |part: &str| {
@@ -98,7 +98,7 @@ impl Hub {
     }
 
     /// The folder of the model `id`, with its configuration, its weights and, if it has one, its
-    /// tokenizer. What is in the cache is used as it is, without a question to the Hub; the rest is
+    /// tokenizer. Files in the cache are used without a question to the Hub; others are
     /// downloaded, the safetensors in preference to other weights. `progress` shows a bar on
     /// standard error.
     ///
@@ -127,7 +127,7 @@ impl Hub {
         }
         match (self.download(id, progress), usable) {
             (Err(error), Some(folder)) => {
-                tracing::warn!("going on without a tokenizer: {error}");
+                tracing::warn!("continuing without a tokenizer: {error}");
                 Ok(folder.to_path_buf())
             }
             (downloaded, _) => downloaded,
@@ -180,7 +180,7 @@ fn missing(folder: &Path) -> Option<String> {
         return None;
     }
     if has(INDEX) {
-        // An index that cannot be read is complained about when it is opened.
+        // Opening an index that cannot be read returns an error later.
         return ShardedSafetensors::files(folder.join(INDEX)).unwrap_or_default().into_iter().find(|file| !has(file));
     }
     (!has(TORCH)).then(|| WEIGHTS.into())

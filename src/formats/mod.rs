@@ -1,7 +1,7 @@
 //! Other people's files: published model folders, Hugging Face folders and the Hub, and the way
 //! from one to the other.
 //!
-//! [`folder::ModelFiles`] finds a model wherever it lies; [`hub`] fetches it from the Hugging Face
+//! [`folder::ModelFiles`] finds a model; [`hub`] fetches it from the Hugging Face
 //! Hub; [`convert()`] writes it as a folder that everyone reads. [`torch`] reads what `torch.save`
 //! writes, without executing anything; [`viz`] the circuits that were published so.
 

@@ -26,10 +26,10 @@ const WRAPPERS: [&str; 8] = [
     "net.",
 ];
 
-/// Tensors that may lie outside of such an object.
+/// Tensors that may be outside of such an object.
 const OUTSIDE: [&str; 3] = ["lm_head.weight", "bigram_table", "final_logits_bias"];
 
-/// What stands before the published names in files that begin with `transformer.`.
+/// The prefix of the published names in files that begin with `transformer.`.
 const BODY: &str = "transformer.";
 
 /// From the names in a file to the published ones.
@@ -46,18 +46,18 @@ impl Naming {
     /// embedding.
     pub(super) fn of<'a>(names: impl Iterator<Item = &'a String> + Clone, tied: bool) -> Self {
         let mut prefix = String::new();
-        let rest = |name: &'a String, prefix: &str| name.strip_prefix(prefix).unwrap_or(name);
+        let stripped = |name: &'a String, prefix: &str| name.strip_prefix(prefix).unwrap_or(name);
         let carried = |wrapper: &&&str, prefix: &str| {
             let whole = format!("{prefix}{wrapper}");
             let inside = |name: &&'a String| name.starts_with(&whole);
             names.clone().any(|name| inside(&name))
-                && names.clone().all(|name| inside(&name) || OUTSIDE.contains(&rest(name, prefix)))
+                && names.clone().all(|name| inside(&name) || OUTSIDE.contains(&stripped(name, prefix)))
         };
         while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| carried(wrapper, &prefix)) {
             prefix += wrapper;
         }
-        let has = |wanted: &str| names.clone().any(|name| rest(name, &prefix) == wanted);
-        let bare = has("wte.weight") && !names.clone().any(|name| rest(name, &prefix).starts_with(BODY));
+        let has = |tensor: &str| names.clone().any(|name| stripped(name, &prefix) == tensor);
+        let bare = has("wte.weight") && !names.clone().any(|name| stripped(name, &prefix).starts_with(BODY));
         let embedding = if bare { "wte.weight" } else { "transformer.wte.weight" };
         let only_unembedding = tied && has("lm_head.weight") && !has(embedding);
         Self { prefix, bare, only_unembedding }

@@ -31,7 +31,7 @@ impl Batch {
     }
 
     /// A batch of prompts of any lengths, the shorter ones padded on the right. Since the model is
-    /// causal, padding changes nothing at a prompt's own positions, and no padding is a target.
+    /// causal, padding changes nothing at a prompt's positions, and no padding is a target.
     ///
     /// # Errors
     /// [`Error::Shape`] without prompts, or for a prompt that is empty, too long for the model, or
@@ -79,8 +79,8 @@ impl Batch {
             return Err(Error::shape("batch", message));
         }
         let mut targets = vec![IGNORE; tokens.len()];
-        for ((row, target), &own) in tokens.chunks(length).zip(targets.chunks_mut(length)).zip(&lengths) {
-            target[..own - 1].copy_from_slice(&row[1..own]);
+        for ((row, target), &prompt_length) in tokens.chunks(length).zip(targets.chunks_mut(length)).zip(&lengths) {
+            target[..prompt_length - 1].copy_from_slice(&row[1..prompt_length]);
         }
         let positions: Vec<_> = (0..tokens.len()).map(|i| (before + i % length) as u32).collect();
         Ok(Self {

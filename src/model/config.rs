@@ -257,7 +257,7 @@ impl ModelConfig {
         settings::check("", MODEL_SETTINGS, self)?;
         for (name, width) in [("d_head", self.head_width()), ("d_mlp", self.mlp_width())] {
             if width == 0 || width as u64 > LARGEST {
-                return Err(Error::config(name, format!("would be {width}; {} is wanted", Takes::Count(1, LARGEST))));
+                return Err(Error::config(name, format!("would be {width}; {} is needed", Takes::Count(1, LARGEST))));
             }
         }
         if self.d_head.is_none() && !self.d_model.is_multiple_of(self.n_head) {

@@ -25,7 +25,7 @@ pub struct NotFinite {
 }
 
 impl NotFinite {
-    /// Those among `data`, which has that shape; nothing if all are finite.
+    /// Those among `data`, which has that shape; `None` if all are finite.
     pub(crate) fn find(name: &str, shape: &[usize], data: &[f32]) -> Option<Self> {
         let (first, value) = first_not_finite(data)?;
         let count = data[first..].iter().filter(|v| !v.is_finite()).count();
@@ -110,7 +110,7 @@ impl Model {
     }
 
     /// Returns an error unless all of `values` are finite. They were computed, as `what` says, from
-    /// a forward pass of `batch` with `hooks`, which is then run once more to name the first site
+    /// a forward pass of `batch` with `hooks`, which is then run again to name the first site
     /// that is not finite.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A model as a folder: `config.json` (or the published `beeg_config.json`) beside
+//! A model as a folder: `config.json` (or the published `beeg_config.json`) next to
 //! `model.safetensors`.
 
 use std::path::Path;
@@ -41,7 +41,7 @@ impl Model {
 /// warnings.
 ///
 /// # Errors
-/// [`Error::File`] saying what is wrong.
+/// [`Error::File`] if the files do not fit together.
 pub fn parse_config(path: &Path, bytes: &[u8]) -> Result<ModelConfig> {
     let file: ConfigFile = serde_json::from_slice(bytes).map_err(|e| Error::file(path, e.to_string()))?;
     let (config, unknown) = file.into_config().map_err(|e| Error::file(path, e.to_string()))?;
@@ -55,9 +55,9 @@ pub fn parse_config(path: &Path, bytes: &[u8]) -> Result<ModelConfig> {
         tracing::warn!("{}: fields not known and ignored: {}", path.display(), unknown.join(", "));
     }
     if config.afrac.is_some() && config.afrac_loctypes.0.contains(char::is_whitespace) {
-        let places = &config.afrac_loctypes.0;
+        let sites = &config.afrac_loctypes.0;
         tracing::warn!(
-            "{}: afrac_loctypes is \"{places}\"; blanks are passed over, but the published code knows no site that begins with one",
+            "{}: afrac_loctypes is \"{sites}\"; blanks are passed over, but the published code knows no site that begins with one",
             path.display()
         );
     }

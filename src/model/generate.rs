@@ -138,8 +138,8 @@ fn normalise(weights: &mut [(u32, f64)]) {
 /// A text that grows token by token.
 ///
 /// Up to `block_size` tokens, keys and values are kept and every token costs one position. Beyond,
-/// the context is cropped from the left as in the published code; what was computed from the
-/// cropped tokens is then no longer true, so that every further token costs a whole context.
+/// the context is cropped from the left as in the published code; what was computed
+/// from the cropped tokens no longer holds, so that every further token costs a whole context.
 pub struct Generator<'a> {
     model: &'a Model,
     weights: Weights,

@@ -24,15 +24,10 @@ impl Model {
 /// # Errors
 /// [`Error::OtherModel`] with both hashes.
 pub fn expect_model(what: impl Into<String>, model: &str, expected: &str, found: &str) -> Result<()> {
-    match expected == found {
-        true => Ok(()),
-        false => Err(Error::OtherModel {
-            what: what.into(),
-            model: model.into(),
-            expected: expected.into(),
-            found: found.into(),
-        }),
+    if expected == found {
+        return Ok(());
     }
+    Err(Error::OtherModel { what: what.into(), model: model.into(), expected: expected.into(), found: found.into() })
 }
 
 /// `sha256:…` over names, shapes and numbers, in order.

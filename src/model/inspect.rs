@@ -1,4 +1,4 @@
-//! What a state dict holds: how many weights are left, where, and what they no longer reach.
+//! What a state dict holds: how many weights are not zero, where, and what they no longer reach.
 
 use serde::{Serialize, Serializer};
 
@@ -61,10 +61,7 @@ pub struct Element {
 }
 
 fn number_or_text<S: Serializer>(value: &f32, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    match value.is_finite() {
-        true => serializer.serialize_f32(*value),
-        false => serializer.collect_str(value),
-    }
+    if value.is_finite() { serializer.serialize_f32(*value) } else { serializer.collect_str(value) }
 }
 
 /// A layer's dead ends.

@@ -21,8 +21,8 @@ impl KvCache {
     /// The device's limits, naming the tensor.
     pub fn new(model: &Model, batch: usize) -> Result<Self> {
         let shape = [batch, model.config.block_size, model.config.attention_width()];
-        let room = |name: &str| model.device.empty(name, &shape);
-        let layers = (0..model.config.n_layer).map(|_| Ok([room("key cache")?, room("value cache")?]));
+        let buffer = |name: &str| model.device.empty(name, &shape);
+        let layers = (0..model.config.n_layer).map(|_| Ok([buffer("key cache")?, buffer("value cache")?]));
         Ok(Self { layers: layers.collect::<Result<_>>()?, length: 0 })
     }
 

@@ -314,7 +314,7 @@ impl Parameters {
     /// 0.02/√(2·n_layer)) for residual projections, biases 0, norms 1, sinks 0, positions 0, bigram
     /// table uniform(0, 0.02).
     ///
-    /// Every parameter has a random stream of its own, so that its numbers depend on the seed, its
+    /// Every parameter has its own random stream, so that its numbers depend on the seed, its
     /// place and nothing else; they are the same on every device.
     ///
     /// # Errors
@@ -353,9 +353,10 @@ impl Parameters {
         check_tied(config, source)?;
         let (mut list, mut loaded_not_finite) = (Vec::new(), false);
         for slot in slots(config) {
-            let host = match source.entries().contains_key(&slot.name) {
-                true => source.read(&slot.name)?,
-                false => HostTensor { data: vec![0.0; slot.shape.iter().product()], shape: slot.shape.clone() },
+            let host = if source.entries().contains_key(&slot.name) {
+                source.read(&slot.name)?
+            } else {
+                HostTensor { data: vec![0.0; slot.shape.iter().product()], shape: slot.shape.clone() }
             };
             let not_finite = NotFinite::find(&slot.name, &slot.shape, &host.data);
             if let Some(found) = &not_finite {
@@ -449,7 +450,7 @@ impl Parameters {
         self.list.is_empty()
     }
 
-    /// Where the parameter of that name stands in the order.
+    /// The index of the parameter of that name.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.index.get(name).copied()
     }

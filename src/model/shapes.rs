@@ -58,7 +58,7 @@ fn check(
             None if others.contains_key(name) => {
                 let found = others.get(name).map_or("", String::as_str);
                 return Err(Error::Mismatch(format!(
-                    "{name} is of the wrong type ({found}): floats of 16, 32 or 64 bits are wanted"
+                    "{name} is of the wrong type ({found}): floats of 16, 32 or 64 bits are needed"
                 )));
             }
             None if may_be_absent(name, *kind) => {}

@@ -222,7 +222,7 @@ impl ModelConfig {
         }
     }
 
-    /// How many entries of each row AbsTopK keeps at a site, or nothing if it does not apply there.
+    /// How many entries of each row AbsTopK keeps at a site, or `None` if it does not apply there.
     /// For `ResidIn` this is the stream after the MLP.
     pub fn topk(&self, kind: SiteKind) -> Option<usize> {
         let fraction = self.afrac?;

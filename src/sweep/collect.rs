@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// run are those of its last line of metrics, of a circuit search a row for each circuit, of any
 /// other command the numbers of the JSON that it printed.
 ///
-/// Numbers with `seconds` or `per_second` in their names are left out: the same jobs give the same
+/// Numbers with `seconds` or `per_second` in their names are omitted: the same jobs give the same
 /// table, however they were split.
 fn collect(sweep: &Sweep) -> Result<(Results, usize)> {
     let (mut rows, mut missing) = (Vec::new(), 0);

@@ -39,7 +39,7 @@ struct ProgressShared {
 }
 
 struct ProgressState {
-    work: Vec<WorkItem>,
+    items: Vec<WorkItem>,
     numbers: usize,
     /// When a line was last written.
     last_line: Instant,
@@ -83,7 +83,7 @@ impl Progress {
     }
 
     fn with(bars: Option<MultiProgress>, interval: Duration) -> Self {
-        let state = ProgressState { work: Vec::new(), numbers: 0, last_line: Instant::now(), over: false };
+        let state = ProgressState { items: Vec::new(), numbers: 0, last_line: Instant::now(), over: false };
         let shared = Arc::new(ProgressShared { bars, interval, state: Mutex::new(state), changed: Condvar::new() });
         let watched = shared.clone();
         let report = Box::new(move |stage: &Stage<'_>| watched.state().main(stage.name).at(stage));
@@ -103,7 +103,7 @@ impl Progress {
     /// Ends the current stage.
     pub fn clear(&self) {
         let mut state = self.shared.state();
-        if let Some(bar) = state.remove(0).and_then(|work| work.bar) {
+        if let Some(bar) = state.remove(0).and_then(|item| item.bar) {
             self.shared.remove(&bar);
         }
     }
@@ -111,7 +111,7 @@ impl Progress {
     /// Sets the progress of the current stage.
     pub fn at(&self, done: u64, total: u64, note: String) {
         let mut state = self.shared.state();
-        if let Some(main) = state.work.iter_mut().find(|work| work.number == 0) {
+        if let Some(main) = state.items.iter_mut().find(|item| item.number == 0) {
             (main.done, main.total, main.note) = (done, Some(total), note);
         }
     }
@@ -126,7 +126,7 @@ impl Progress {
         let mut state = self.shared.state();
         state.numbers += 1;
         let number = state.numbers;
-        state.work.push(WorkItem::new(number, name));
+        state.items.push(WorkItem::new(number, name));
         PartProgress { shared: &self.shared, number }
     }
 
@@ -153,7 +153,7 @@ impl Drop for Progress {
             let _ = ticker.join();
         }
         let mut state = self.shared.state();
-        state.work.iter_mut().filter_map(|work| work.bar.take()).for_each(|bar| bar.finish_and_clear());
+        state.items.iter_mut().filter_map(|item| item.bar.take()).for_each(|bar| bar.finish_and_clear());
         self.shared.clear();
     }
 }
@@ -168,8 +168,8 @@ impl PartProgress<'_> {
     /// Sets the progress, out of `total`, with a note.
     pub fn at(&self, done: u64, total: u64, note: String) {
         let mut state = self.shared.state();
-        if let Some(work) = state.work.iter_mut().find(|work| work.number == self.number) {
-            (work.done, work.total, work.note) = (done, Some(total), note);
+        if let Some(item) = state.items.iter_mut().find(|item| item.number == self.number) {
+            (item.done, item.total, item.note) = (done, Some(total), note);
         }
     }
 }
@@ -177,7 +177,7 @@ impl PartProgress<'_> {
 impl Drop for PartProgress<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        if let Some(bar) = state.remove(self.number).and_then(|work| work.bar) {
+        if let Some(bar) = state.remove(self.number).and_then(|item| item.bar) {
             self.shared.remove(&bar);
         }
     }
@@ -186,14 +186,14 @@ impl Drop for PartProgress<'_> {
 impl ProgressState {
     /// The current stage, which is started if it has another name.
     fn main(&mut self, name: &str) -> &mut WorkItem {
-        let at = match self.work.iter().position(|work| work.number == 0) {
+        let at = match self.items.iter().position(|item| item.number == 0) {
             Some(at) => at,
             None => {
-                self.work.insert(0, WorkItem::new(0, name));
+                self.items.insert(0, WorkItem::new(0, name));
                 0
             }
         };
-        let main = &mut self.work[at];
+        let main = &mut self.items[at];
         if main.name != name {
             *main = WorkItem { bar: main.bar.take(), ..WorkItem::new(0, name) };
         }
@@ -201,13 +201,13 @@ impl ProgressState {
     }
 
     fn remove(&mut self, number: usize) -> Option<WorkItem> {
-        self.work.iter().position(|work| work.number == number).map(|at| self.work.remove(at))
+        self.items.iter().position(|item| item.number == number).map(|at| self.items.remove(at))
     }
 
     fn line(&self) -> String {
-        let mut named: Vec<String> = self.work.iter().take(NAMED).map(WorkItem::line).collect();
-        if self.work.len() > NAMED {
-            named.push(format!("and {} more", self.work.len() - NAMED));
+        let mut named: Vec<String> = self.items.iter().take(NAMED).map(WorkItem::line).collect();
+        if self.items.len() > NAMED {
+            named.push(format!("and {} more", self.items.len() - NAMED));
         }
         named.join("; ")
     }
@@ -263,21 +263,21 @@ impl ProgressShared {
         }
     }
 
-    fn draw(&self, bars: &MultiProgress, work: &mut WorkItem) {
-        if work.since.elapsed() < QUICK && work.bar.is_none() {
+    fn draw(&self, bars: &MultiProgress, item: &mut WorkItem) {
+        if item.since.elapsed() < QUICK && item.bar.is_none() {
             return;
         }
-        let bar = work.bar.get_or_insert_with(|| bars.add(ProgressBar::no_length())).clone();
-        let template = if work.total.is_some() { "{prefix} {bar:30} {msg}" } else { "{prefix} {msg}" };
+        let bar = item.bar.get_or_insert_with(|| bars.add(ProgressBar::no_length())).clone();
+        let template = if item.total.is_some() { "{prefix} {bar:30} {msg}" } else { "{prefix} {msg}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        if let Some(total) = work.total {
+        if let Some(total) = item.total {
             bar.set_length(total);
-            bar.set_position(work.done);
+            bar.set_position(item.done);
         }
-        bar.set_prefix(work.name.clone());
-        bar.set_message(format!("{} ({} s)", work.numbers(), work.since.elapsed().as_secs()));
+        bar.set_prefix(item.name.clone());
+        bar.set_message(format!("{} ({} s)", item.numbers(), item.since.elapsed().as_secs()));
         bar.tick();
     }
 }
@@ -296,10 +296,10 @@ fn tick(shared: &ProgressShared) {
             return;
         }
         match &shared.bars {
-            Some(bars) => state.work.iter_mut().for_each(|work| shared.draw(bars, work)),
+            Some(bars) => state.items.iter_mut().for_each(|item| shared.draw(bars, item)),
             None if state.last_line.elapsed() >= shared.interval => {
                 state.last_line = Instant::now();
-                if !state.work.is_empty() {
+                if !state.items.is_empty() {
                     let _ = std::io::stderr().write_all(format!("{}\n", state.line()).as_bytes());
                 }
             }
@@ -332,6 +332,6 @@ mod tests {
         let line = progress.shared.state().line();
         assert_eq!(line, "a (0 s); b: 3 of 10  loss 0.5 (0 s); c (0 s); d (0 s); and 1 more");
         drop(parts);
-        assert!(progress.shared.state().work.is_empty());
+        assert!(progress.shared.state().items.is_empty());
     }
 }

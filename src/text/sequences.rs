@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::python;
 use super::source::Source;
 use super::tokenizer::{END_OF_TEXT, Tokenizer};
-use crate::files::load_ids;
+use crate::files::{HostIds, load_ids};
 use crate::{Error, Result};
 
 /// The tokens of all documents, each document followed by the end-of-text token, cut into sequences
@@ -80,7 +80,7 @@ pub(crate) fn sequences_of(
 /// # Errors
 /// Returns the errors of [`load_ids`], and [`Error::File`] for another shape.
 pub(crate) fn token_file(path: &Path) -> Result<Vec<Vec<u32>>> {
-    let (shape, ids) = load_ids(path, "tokens")?;
+    let HostIds { shape, data: ids } = load_ids(path, "tokens")?;
     match shape[..] {
         [length] | [_, length] if length > 0 && !ids.is_empty() => {
             Ok(ids.chunks(length).map(<[u32]>::to_vec).collect())

@@ -147,7 +147,7 @@ fn walk(top: &Path, visited: &mut Visited, files: &mut Vec<PathBuf>) -> Result<(
 /// The folders that were read.
 type Visited = HashSet<Identity>;
 
-/// Device and inode. A canonical path would need a look at every parent folder.
+/// Device and inode. A canonical path would read every parent folder.
 #[cfg(unix)]
 type Identity = (u64, u64);
 #[cfg(not(unix))]

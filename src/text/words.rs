@@ -16,7 +16,7 @@ const TAIL: &str = r"|\s+(?!\S)|\s+";
 /// The pattern of the `ByteLevel` pre-tokenizer, which is that of GPT-2.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+";
 
-/// Known patterns without their [`TAIL`]. All match every character, look at nothing before a
+/// Known patterns without their [`TAIL`]. All match every character, depend on nothing before a
 /// match, and after it only at the end of a run of letters, digits, white space or other
 /// characters; none continues a run of ASCII letters and digits with another ASCII character.
 const HEADS: [&str; 3] = [

@@ -206,7 +206,7 @@ pub fn bridge_file(data: &[u8]) {
     });
 }
 
-/// The mean activations beside a model.
+/// The mean activations next to a model.
 pub fn means(data: &[u8]) {
     in_folder(MEANS, data, |path| {
         for hash in ["", "abc"] {
@@ -278,7 +278,7 @@ pub fn state(data: &[u8]) {
         let config = RunConfig::preset("quickstart").unwrap();
         let folder = path.parent().unwrap();
         if let Ok(state) = checkpoint::state(folder) {
-            // There is no model beside it.
+            // There is no model next to it.
             assert!(checkpoint::load(folder, &state, &config, &Device::cpu()).is_err());
         }
     });

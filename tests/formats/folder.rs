@@ -183,7 +183,7 @@ fn what_is_missing_is_said_with_the_folder() {
     fs::create_dir(&folder).unwrap();
     assert_says(ModelFiles::open(&folder), &["model:", "model.safetensors", "final_model.pt", "of a run"]);
     fs::write(folder.join("config.json"), "{}").unwrap();
-    assert_says(ModelFiles::open(&folder), &["model:", "model.safetensors.index.json", "beside the configuration"]);
+    assert_says(ModelFiles::open(&folder), &["model:", "model.safetensors.index.json", "next to the configuration"]);
     fs::remove_file(folder.join("config.json")).unwrap();
     write(&folder.join("model.safetensors"), &weights(&config()), FloatType::F32, "");
     assert_says(ModelFiles::open(&folder), &["model:", "config.json", "beeg_config.json"]);
@@ -251,7 +251,7 @@ fn check(config: &ModelConfig, tensors: &BTreeMap<String, HostTensor>) -> gossam
 }
 
 #[test]
-fn weights_that_do_not_fit_the_configuration_are_refused_by_name() {
+fn weights_that_do_not_fit_the_configuration_are_errors_that_name_them() {
     let right = weights(&config());
     check(&config(), &right).unwrap();
     for (name, kind, shape) in Parameters::shapes(&config()) {

@@ -168,7 +168,7 @@ mod downloads {
         } else if path.contains("private") {
             reply("401 Unauthorized", "", b"")
         } else if name == Some("model.safetensors") {
-            // Large files lie elsewhere, and that server knows nothing of commits.
+            // Large files are on another server, which knows nothing of commits.
             let host = headers.iter().find_map(|line| line.strip_prefix("host: ")).unwrap();
             let place = format!("Location: http://{host}/large/model.safetensors\r\n");
             let tags = format!("X-Linked-ETag: \"abc\"\r\nETag: \"xyz\"\r\nX-Repo-Commit: {COMMIT}\r\n");

@@ -109,24 +109,31 @@ fn write(value: &Py, out: &mut Vec<u8>, storages: &mut Vec<Vec<u8>>) {
 /// A published circuit of seven nodes in a model of two layers: 8 channels, 2 heads of 4, 16
 /// neurons.
 pub fn payload() -> Py {
-    let place = |a, b| Py::Tuple(vec![Py::Str(a), Py::Str(b)]);
-    let pair = |shape: [usize; 2], effects: &[f32], sources: Py, targets: &[i64], places: Py| {
-        Py::List(vec![Py::Floats(shape.to_vec(), effects.to_vec()), sources, longs(targets), places])
-    };
-    let sample = |tokens: &[i64], activations: &[f32], position| {
-        Py::Tuple(vec![longs(tokens), floats(activations), Py::Int(position)])
-    };
-    let long: Vec<i64> = (0..80).collect();
-    let ramp: Vec<f32> = (0..80).map(|i| i as f32 / 16.0).collect();
-    let ends = |quantile: f64, bottom: Vec<Py>, top: Vec<Py>| {
-        (Py::Float(quantile), Py::List(vec![Py::List(bottom), Py::List(top)]))
-    };
-    // Four prompts, two pairs.
-    let tokens = Py::Longs(vec![4, 5], vec![5, 6, 7, 0, 0, 5, 6, 0, 0, 0, 5, 9, 7, 0, 0, 5, 9, 0, 0, 0]);
-    let rows = |first: f32| {
-        let value = |i: usize| if i < 10 { first + i as f32 } else { -first - i as f32 };
-        Py::Floats(vec![4, 5], (0..20).map(value).collect())
-    };
+    dict(vec![
+        (
+            "circuit_data",
+            dict(vec![
+                ("0.mlp.act_in", longs(&[3])),
+                // Not in order: losses go by position.
+                ("0.mlp.post_act", longs(&[9, 2])),
+                ("0.mlp.resid_delta", longs(&[1])),
+                ("1.attn.act_in", longs(&[1])),
+                ("1.attn.v", longs(&[6])),
+                ("1.attn.resid_delta", longs(&[0])),
+            ]),
+        ),
+        ("samples", samples()),
+        ("num_total_nodes", Py::Int(144)),
+        ("prune_config", dict(vec![("k_coef", Py::Float(0.001)), ("steps", Py::Int(500))])),
+        (
+            "all_loss",
+            Py::List(vec![Py::Tuple(vec![Py::Int(0), Py::Float(1.5)]), Py::Tuple(vec![Py::Int(10), Py::Float(0.5)])]),
+        ),
+        ("importances", importances()),
+    ])
+}
+
+fn importances() -> Py {
     let config = dict(vec![
         ("n_layer", Py::Int(2)),
         ("d_model", Py::Int(8)),
@@ -137,7 +144,7 @@ pub fn payload() -> Py {
         ("block_size", Py::Int(16)),
         ("something_of_later_versions", Py::Str("passed over")),
     ]);
-    let importances = dict(vec![
+    dict(vec![
         ("beeg_model_config", config),
         ("loss", Py::Float(0.02)),
         ("interv_loss", Py::Float(0.3)),
@@ -153,68 +160,67 @@ pub fn payload() -> Py {
                 ("1.attn.resid_delta", floats(&[0.31])),
             ]),
         ),
-        (
-            "pair_data",
-            Py::List(vec![
-                pair([1, 2], &[0.5, -0.25], longs(&[3]), &[9, 2], place("0.mlp.act_in", "0.mlp.post_act")),
-                pair(
-                    [3, 1],
-                    &[0.125, 0.0, -1.0],
-                    Py::List(vec![Py::Int(9), Py::Int(2), Py::Str("bias")]),
-                    &[1],
-                    place("0.mlp.post_act", "0.mlp.resid_delta"),
-                ),
-                // One level deeper, as old files have it.
-                Py::List(vec![
-                    pair([1, 1], &[2.0], longs(&[1]), &[6], place("1.attn.act_in", "1.attn.v")),
-                    pair([1, 1], &[0.75], longs(&[6]), &[0], place("1.attn.v", "1.attn.resid_delta")),
-                ]),
-                pair([0, 0], &[], longs(&[]), &[], place("1.attn.act_in", "1.attn.q")),
-            ]),
-        ),
-        (
-            "task_samples",
-            Py::Tuple(vec![
-                tokens,
-                dict(vec![
-                    ("0.mlp.act_in", Py::Dict(vec![(Py::Int(3), rows(1.0))])),
-                    ("1.attn.v", Py::Dict(vec![(Py::Longs(vec![], vec![6]), rows(0.5))])),
-                ]),
-            ]),
-        ),
-    ]);
-    dict(vec![
-        (
-            "circuit_data",
-            dict(vec![
-                ("0.mlp.act_in", longs(&[3])),
-                // Not in order: losses go by position.
-                ("0.mlp.post_act", longs(&[9, 2])),
-                ("0.mlp.resid_delta", longs(&[1])),
-                ("1.attn.act_in", longs(&[1])),
-                ("1.attn.v", longs(&[6])),
-                ("1.attn.resid_delta", longs(&[0])),
-            ]),
-        ),
-        (
-            "samples",
-            dict(vec![(
-                "0.mlp.post_act",
-                Py::Dict(vec![(
-                    Py::Longs(vec![], vec![9]),
-                    Py::Dict(vec![
-                        ends(0.1, vec![], vec![sample(&[4, 5], &[0.5, 0.25], 1)]),
-                        ends(0.001, vec![sample(&[1, 2, 3], &[0.0, -2.0, 1.0], 1)], vec![sample(&long, &ramp, 60)]),
-                    ]),
-                )]),
-            )]),
-        ),
-        ("num_total_nodes", Py::Int(144)),
-        ("prune_config", dict(vec![("k_coef", Py::Float(0.001)), ("steps", Py::Int(500))])),
-        (
-            "all_loss",
-            Py::List(vec![Py::Tuple(vec![Py::Int(0), Py::Float(1.5)]), Py::Tuple(vec![Py::Int(10), Py::Float(0.5)])]),
-        ),
-        ("importances", importances),
+        ("pair_data", pair_data()),
+        ("task_samples", task_samples()),
     ])
+}
+
+fn pair_data() -> Py {
+    let place = |a, b| Py::Tuple(vec![Py::Str(a), Py::Str(b)]);
+    let pair = |shape: [usize; 2], effects: &[f32], sources: Py, targets: &[i64], places: Py| {
+        Py::List(vec![Py::Floats(shape.to_vec(), effects.to_vec()), sources, longs(targets), places])
+    };
+    Py::List(vec![
+        pair([1, 2], &[0.5, -0.25], longs(&[3]), &[9, 2], place("0.mlp.act_in", "0.mlp.post_act")),
+        pair(
+            [3, 1],
+            &[0.125, 0.0, -1.0],
+            Py::List(vec![Py::Int(9), Py::Int(2), Py::Str("bias")]),
+            &[1],
+            place("0.mlp.post_act", "0.mlp.resid_delta"),
+        ),
+        // One level deeper, as old files have it.
+        Py::List(vec![
+            pair([1, 1], &[2.0], longs(&[1]), &[6], place("1.attn.act_in", "1.attn.v")),
+            pair([1, 1], &[0.75], longs(&[6]), &[0], place("1.attn.v", "1.attn.resid_delta")),
+        ]),
+        pair([0, 0], &[], longs(&[]), &[], place("1.attn.act_in", "1.attn.q")),
+    ])
+}
+
+fn task_samples() -> Py {
+    // Four prompts, two pairs.
+    let tokens = Py::Longs(vec![4, 5], vec![5, 6, 7, 0, 0, 5, 6, 0, 0, 0, 5, 9, 7, 0, 0, 5, 9, 0, 0, 0]);
+    let rows = |first: f32| {
+        let value = |i: usize| if i < 10 { first + i as f32 } else { -first - i as f32 };
+        Py::Floats(vec![4, 5], (0..20).map(value).collect())
+    };
+    Py::Tuple(vec![
+        tokens,
+        dict(vec![
+            ("0.mlp.act_in", Py::Dict(vec![(Py::Int(3), rows(1.0))])),
+            ("1.attn.v", Py::Dict(vec![(Py::Longs(vec![], vec![6]), rows(0.5))])),
+        ]),
+    ])
+}
+
+fn samples() -> Py {
+    let sample = |tokens: &[i64], activations: &[f32], position| {
+        Py::Tuple(vec![longs(tokens), floats(activations), Py::Int(position)])
+    };
+    let long: Vec<i64> = (0..80).collect();
+    let ramp: Vec<f32> = (0..80).map(|i| i as f32 / 16.0).collect();
+    let ends = |quantile: f64, bottom: Vec<Py>, top: Vec<Py>| {
+        (Py::Float(quantile), Py::List(vec![Py::List(bottom), Py::List(top)]))
+    };
+    dict(vec![(
+        "0.mlp.post_act",
+        Py::Dict(vec![(
+            Py::Longs(vec![], vec![9]),
+            Py::Dict(vec![
+                ends(0.1, vec![], vec![sample(&[4, 5], &[0.5, 0.25], 1)]),
+                ends(0.001, vec![sample(&[1, 2, 3], &[0.0, -2.0, 1.0], 1)], vec![sample(&long, &ramp, 60)]),
+            ]),
+        )]),
+    )])
 }

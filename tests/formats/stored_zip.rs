@@ -1,4 +1,4 @@
-//! A zip archive of entries that are stored as they are, written by hand so that it can also be
+//! A zip archive of uncompressed entries, written by hand so that it can also be
 //! written wrongly.
 
 /// An entry as the archive's directory describes it.
@@ -17,7 +17,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The archive's bytes. Checksums are left at 0, as torch may leave them.
+/// The archive's bytes. Checksums are 0, as torch may write them.
 pub fn zip(entries: &[Entry]) -> Vec<u8> {
     let (mut out, mut directory) = (Vec::new(), Vec::new());
     for entry in entries {

@@ -107,8 +107,8 @@ fn what_is_missing_is_told_and_the_rest_is_there() {
         let read = read(&less);
         // Without circuit_data, the nodes are those that edges join: here the same.
         assert_eq!(read.circuit.nodes.len(), 7, "{key}");
-        let told = ["circuit_data", "samples", "importances"].contains(&key);
-        assert_eq!(!read.missing.is_empty(), told, "{key}: {:?}", read.missing);
+        let reported = ["circuit_data", "samples", "importances"].contains(&key);
+        assert_eq!(!read.missing.is_empty(), reported, "{key}: {:?}", read.missing);
     }
     for key in [
         "beeg_model_config",

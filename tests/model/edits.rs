@@ -108,8 +108,7 @@ fn malformed_texts_are_told_what_is_wrong() {
     }
 }
 
-/// Whatever is understood is understood once more as it is written, and can be made ready or be
-/// refused in words.
+/// An edit that parses also parses as displayed, and can be prepared or returns an error.
 fn parse_and_prepare(text: &str) {
     let config = as_published();
     let means: BTreeMap<_, _> = config.sites().into_iter().map(|site| (site, vec![0.0; site.width(&config)])).collect();

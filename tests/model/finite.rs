@@ -64,14 +64,14 @@ fn one_number_in_any_parameter_is_named_with_the_first_site() {
             let model = Model { config: config.clone(), parameters, device: device.clone() };
             let (found, value, _, weights) =
                 site(evaluate(&model, &everything(&config), 4, false, &Observer::default()));
-            let wanted = first_site(&config, &name);
-            assert!(wanted.contains(&found), "{variant}: NaN in {name} is first seen at {found}, not {wanted:?}");
+            let expected = first_site(&config, &name);
+            assert!(expected.contains(&found), "{variant}: NaN in {name} is first seen at {found}, not {expected:?}");
             assert!(value.is_nan() && weights.unwrap().starts_with(&format!("{name} holds NaN at [")), "{shape:?}");
         }
     }
 }
 
-/// As training leaves them: nobody looked at the numbers when they came.
+/// As training writes them, without a check of the numbers.
 fn written(device: &Device, config: &ModelConfig, name: &str, change: impl FnOnce(&mut [f32])) -> Model {
     let mut model = random_model(config, 4, device);
     let parameter = model.parameters.iter_mut().find(|p| p.name == name).unwrap();

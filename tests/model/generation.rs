@@ -32,7 +32,7 @@ fn generation_with_a_cache_is_generation_without() {
     let variants = [
         ("plain, learned positions", ""),
         ("sinks, bigrams", r#""sink": true, "enable_bigram_table": true, "rms_norm": true"#),
-        ("positions beside", r#""d_pos_emb": 5"#),
+        ("concatenated positions", r#""d_pos_emb": 5"#),
         ("AbsTopK", r#""afrac": 0.5, "sink": true"#),
     ];
     for device in devices() {

@@ -1,4 +1,4 @@
-//! Models whose matrices are held as lists of nonzeros: the same numbers in less memory.
+//! Models whose matrices are held as CSR and CSC: the same numbers in less memory.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ fn compressed_models_compute_the_same() {
     let variants =
         ["", r#", "tied_unembed": false, "rms_norm": true, "sink": true"#, r#", "bias": false, "d_pos_emb": 5"#];
     for device in devices() {
-        // Denser matrices are multiplied faster as they are.
+        // Denser matrices are multiplied faster when dense.
         let threshold = if device.is_cpu() { 0.25 } else { 1.0 / 16.0 };
         for variant in variants {
             let config = config(&format!("{SHAPES}{variant}"));

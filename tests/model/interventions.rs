@@ -63,12 +63,8 @@ struct Case {
     by_hand: Box<dyn Fn(usize, usize, f64) -> f64>,
 }
 
-fn cases(site: &str, reference: &Reference) -> Vec<Case> {
-    let mean = reference.means[&site.parse().unwrap()].clone();
-    let width = mean.len();
-    let mean = move |c: usize| f64::from(mean[c]);
-    let (equal, longer) = (reference.equal[site].clone(), reference.longer[site].clone());
-    let (equal, longer) = (move |t: usize, c| equal[t * width + c], move |t: usize, c| longer[t * width + c]);
+/// Edits with numbers only.
+fn cases_without_means() -> Vec<Case> {
     let mut all: Vec<Case> = Vec::new();
     let mut add = |texts: &[&'static str], by_hand: Box<dyn Fn(usize, usize, f64) -> f64>| {
         all.push(Case { texts: texts.to_vec(), from_longer: false, by_hand });
@@ -84,6 +80,33 @@ fn cases(site: &str, reference: &Reference) -> Vec<Case> {
     );
     add(&["{}=0"], Box::new(|_, _, _| 0.0));
     add(&["{}@4-=0.3"], Box::new(|t, _, v| if t == 4 { v - 0.3 } else { v }));
+    add(
+        &["{}[2]@1=2", "{}[2:4]@1:3+=1", "{}[2]*=3"],
+        Box::new(|t, c, v| match (t, c) {
+            (1, 2) => 9.0,
+            (2, 2) => 3.0 * (v + 1.0),
+            (_, 2) => 3.0 * v,
+            (1 | 2, 3) => v + 1.0,
+            _ => v,
+        }),
+    );
+    add(
+        &["{}[3,2:5,3]@2,2:4+=1"],
+        Box::new(|t, c, v| if [2, 3].contains(&t) && [2, 3, 4].contains(&c) { v + 1.0 } else { v }),
+    );
+    all
+}
+
+fn cases(site: &str, reference: &Reference) -> Vec<Case> {
+    let mean = reference.means[&site.parse().unwrap()].clone();
+    let width = mean.len();
+    let mean = move |c: usize| f64::from(mean[c]);
+    let (equal, longer) = (reference.equal[site].clone(), reference.longer[site].clone());
+    let (equal, longer) = (move |t: usize, c| equal[t * width + c], move |t: usize, c| longer[t * width + c]);
+    let mut all = cases_without_means();
+    let mut add = |texts: &[&'static str], by_hand: Box<dyn Fn(usize, usize, f64) -> f64>| {
+        all.push(Case { texts: texts.to_vec(), from_longer: false, by_hand });
+    };
     let m = mean.clone();
     add(
         &["{}[2:5]@1:-1=mean"],
@@ -98,16 +121,6 @@ fn cases(site: &str, reference: &Reference) -> Vec<Case> {
         &["{}[0,5]@2,4:=patch"],
         Box::new(move |t, c, v| if [0, 5].contains(&c) && [2, 4, 5].contains(&t) { e(t, c) } else { v }),
     );
-    add(
-        &["{}[2]@1=2", "{}[2:4]@1:3+=1", "{}[2]*=3"],
-        Box::new(|t, c, v| match (t, c) {
-            (1, 2) => 9.0,
-            (2, 2) => 3.0 * (v + 1.0),
-            (_, 2) => 3.0 * v,
-            (1 | 2, 3) => v + 1.0,
-            _ => v,
-        }),
-    );
     let m = mean.clone();
     add(
         &["{}[2]*=3", "{}[2:4]@1:3+=1", "{}@2=mean", "{}[0:3]@2+=0.25"],
@@ -119,10 +132,6 @@ fn cases(site: &str, reference: &Reference) -> Vec<Case> {
             (_, 2) => 3.0 * v,
             _ => v,
         }),
-    );
-    add(
-        &["{}[3,2:5,3]@2,2:4+=1"],
-        Box::new(|t, c, v| if [2, 3].contains(&t) && [2, 3, 4].contains(&c) { v + 1.0 } else { v }),
     );
     if ["q", "k", "v", "y"].iter().any(|part| site.ends_with(&format!(".attn.{part}"))) {
         add(&["{}[h1]@3*=0.5"], Box::new(|t, c, v| if t == 3 && c >= 6 { 0.5 * v } else { v }));
@@ -212,7 +221,7 @@ fn every_edit_at_every_site_is_the_edit_by_hand() {
         for (s, site) in NAMES.into_iter().enumerate() {
             let mut moving = 0;
             for (i, case) in cases(site, &setting.reference).into_iter().enumerate() {
-                // The kernels' own tests are elsewhere: a software GPU need not do all of it.
+                // The tests of operations cover the kernels: a software GPU need not do all of it.
                 if !device.is_cpu() && (s + i) % 6 != 0 {
                     continue;
                 }
@@ -426,12 +435,11 @@ fn gradients_go_through_interventions() {
 }
 
 #[test]
-fn impossible_edits_are_refused_by_name() {
+fn impossible_edits_are_errors_that_name_the_site() {
     let config = as_published();
     let state = random_state(&config, 1);
     let model = model(&config, &state, &Device::cpu());
     let means = BTreeMap::from([(SiteKind::AttnQ.at(0), vec![0.0; 12]), (SiteKind::AttnK.at(0), vec![0.0; 11])]);
-    let donor = donor(&model, &prompts(&config, 1, 1, 5), 1);
     let refusal = |text: &str, donor: &Donor| {
         let edits = parse(&["final_resid+=1".into(), text.into()]);
         let made = Interventions::new(&config, &edits, means.clone(), donor.clone());
@@ -466,8 +474,13 @@ fn impossible_edits_are_refused_by_name() {
         assert!(matches!(&error, Error::Config { key: named, .. } if named == key), "{text}: {error}");
         assert!(error.to_string().contains(reason), "{text}: {error}");
     }
+}
 
-    // Only the prompt can tell.
+#[test]
+fn positions_that_a_prompt_lacks_are_errors_that_name_the_site() {
+    let config = as_published();
+    let model = model(&config, &random_state(&config, 1), &Device::cpu());
+    let donor = donor(&model, &prompts(&config, 1, 1, 5), 1);
     let tokens = prompts(&config, 1, 2, T);
     for (text, reason) in [
         ("0.attn.q@6=0", "not among 6"),
@@ -482,7 +495,7 @@ fn impossible_edits_are_refused_by_name() {
         ("0.attn.q@5=patch", "not among 5"),
         ("0.attn.q@1:=patch", "5 positions cannot be patched from 4"),
     ] {
-        let mut edits = Interventions::new(&config, &parse(&[text.into()]), means.clone(), donor.clone()).unwrap();
+        let mut edits = Interventions::new(&config, &parse(&[text.into()]), BTreeMap::new(), donor.clone()).unwrap();
         let error = logits(&model, &tokens, 2, &mut edits).unwrap_err();
         assert!(matches!(&error, Error::Config { key, .. } if key == "0.attn.q"), "{text}: {error:?}");
         assert!(error.to_string().contains(reason), "{text}: {error}");

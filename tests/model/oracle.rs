@@ -76,10 +76,8 @@ impl Pass<'_> {
         let n = weight.len() as f64;
         let mut out = Vec::new();
         for row in x.chunks(weight.len()) {
-            let (centre, eps) = match self.config.rms_norm {
-                true => (0.0, 1.1920929e-7),
-                false => (row.iter().sum::<f64>() / n, 1e-5),
-            };
+            let (centre, eps) =
+                if self.config.rms_norm { (0.0, 1.1920929e-7) } else { (row.iter().sum::<f64>() / n, 1e-5) };
             let square = row.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / n;
             for (i, v) in row.iter().enumerate() {
                 out.push((v - centre) / (square + eps).sqrt() * weight[i] + bias.as_ref().map_or(0.0, |b| b[i]));
@@ -109,16 +107,16 @@ impl Pass<'_> {
         x
     }
 
-    /// What a sublayer reads: the norm of `x`, and beside it that of the positions, if they are
+    /// What a sublayer reads: the norm of `x`, and that of the positions, if they are
     /// concatenated.
     fn input(&mut self, i: usize, sublayer: usize, x: &[f64], positions: &[f64]) -> Vec<f64> {
         let d = self.config.d_model;
         let mut h = self.norm(&format!("transformer.h.{i}.ln_{sublayer}"), x);
         let mut width = d;
-        if let Some(beside) = self.config.d_pos_emb {
+        if let Some(d_pos) = self.config.d_pos_emb {
             let p = self.norm(&format!("transformer.h.{i}.ln_p{sublayer}"), positions);
-            h = h.chunks(d).zip(p.chunks(beside)).flat_map(|(h, p)| [h, p].concat()).collect();
-            width += beside;
+            h = h.chunks(d).zip(p.chunks(d_pos)).flat_map(|(h, p)| [h, p].concat()).collect();
+            width += d_pos;
         }
         let (place, site) = [("attn_in", "attn.act_in"), ("mlp_in", "mlp.act_in")][sublayer - 1];
         let h = self.select(place, width, h);

@@ -50,7 +50,7 @@ fn parts_make_up_the_whole_bit_for_bit() {
     }
 }
 
-/// Streams that enter at different sites go on together as they would alone.
+/// Streams that enter at different sites continue together as they would alone.
 #[test]
 fn hybrids_go_through_layers_together() {
     for device in devices() {

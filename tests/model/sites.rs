@@ -64,7 +64,7 @@ fn the_recorder_sees_the_published_sites_in_order() {
     }
 }
 
-/// Sites come after their AbsTopK: exactly half of every row is left.
+/// Sites come after their AbsTopK: exactly half of every row is not zero.
 #[test]
 fn sites_are_sparse_where_the_configuration_says() {
     let config = as_published();

@@ -40,9 +40,9 @@ pub fn smooth() -> Vec<(&'static str, ModelConfig)> {
         ("narrow heads with sinks", r#""d_head": 1, "n_head": 5, "sink": true, "bias": false"#),
         ("n_mlp", r#""n_mlp": 5"#),
         ("default mlp", r#""d_mlp": null, "n_layer": 1"#),
-        ("positions beside, layer norm", r#""d_pos_emb": 5"#),
-        ("positions beside, no norm biases", r#""d_pos_emb": 3, "ln_bias": false"#),
-        ("positions beside, rms norm", r#""d_pos_emb": 4, "rms_norm": true"#),
+        ("concatenated positions, layer norm", r#""d_pos_emb": 5"#),
+        ("concatenated positions, no norm biases", r#""d_pos_emb": 3, "ln_bias": false"#),
+        ("concatenated positions, rms norm", r#""d_pos_emb": 4, "rms_norm": true"#),
         ("fixed bigrams", r#""enable_bigram_table": true, "learnable_bigram_table": false"#),
         ("learned bigrams", r#""enable_bigram_table": true, "learnable_bigram_table": true, "tied_unembed": false"#),
         ("three layers", r#""n_layer": 3, "rms_norm": true, "sink": true, "d_pos_emb": 2, "n_head": 4"#),
@@ -71,7 +71,8 @@ pub fn every() -> Vec<(String, ModelConfig)> {
     smooth().into_iter().map(|(name, config)| (name.to_string(), config)).chain(sparse()).collect()
 }
 
-/// As the published models: RMSNorm, sinks, positions beside, a bigram table, AbsTopK everywhere.
+/// As the published models: RMSNorm, sinks, concatenated positions, a bigram table, AbsTopK
+/// everywhere.
 pub fn as_published() -> ModelConfig {
     config(
         r#""rms_norm": true, "sink": true, "d_pos_emb": 4, "enable_bigram_table": true, "tied_unembed": false,

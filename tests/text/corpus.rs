@@ -153,8 +153,8 @@ fn neither_side_is_empty() {
             ids.push(VOCAB as u32 - 1);
             let ids = ids.repeat(times);
             assert_eq!([all(&corpus.train), all(&corpus.validation)].concat(), ids);
-            let wanted = ((ids.len() as f64 * fraction).round() as usize).clamp(1, ids.len() - 1);
-            assert_eq!(corpus.validation.len(), wanted);
+            let expected = ((ids.len() as f64 * fraction).round() as usize).clamp(1, ids.len() - 1);
+            assert_eq!(corpus.validation.len(), expected);
         }
     }
 }

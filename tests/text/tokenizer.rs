@@ -24,7 +24,7 @@ fn every_byte_has_a_token_and_end_of_text_is_last() {
 
 #[test]
 fn the_most_frequent_pair_is_merged_first() {
-    // Pairs of "ab", " ab", " ab", " cd": a+b three times, space+a twice, the rest once.
+    // Pairs of "ab", " ab", " ab", " cd": a+b three times, space+a twice, the others once.
     let tokenizer = Tokenizer::train(["ab ab ab cd".to_string()].into_iter(), 258, &Observer::default()).unwrap();
     assert_eq!(tokenizer.single_token("ab"), Some(256));
     assert_eq!(tokenizer.encode("abcab").unwrap()[..1], [256]);

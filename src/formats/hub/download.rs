@@ -16,7 +16,7 @@ use crate::files::{ShardedSafetensors, create_folder, write_atomic};
 use crate::formats::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
 use crate::{Error, Result};
 
-/// Downloads what of the model `id` is not in the cache yet, and gives the folder with all of it.
+/// Downloads what of the model `id` is not in the cache yet, and returns the folder with all of it.
 pub(super) fn download(hub: &Hub, id: &HubId, progress: bool) -> Result<PathBuf> {
     let cache = std::path::absolute(&hub.cache).map_err(|e| Error::io(&hub.cache, e))?;
     create_folder(&cache)?;
@@ -74,7 +74,7 @@ struct ModelDownload<'a> {
 }
 
 impl ModelDownload<'_> {
-    /// The commit that the revision stands for, and the names of its files.
+    /// The commit of the revision, and the names of its files.
     fn list(&self) -> Result<(String, Vec<String>)> {
         let HubId { repository, revision } = self.id.clone();
         let repo = self.api.repo(Repo::with_revision(repository, RepoType::Model, revision));
@@ -93,7 +93,7 @@ impl ModelDownload<'_> {
             return Ok(());
         }
         if path.symlink_metadata().is_ok() {
-            // A link whose file is gone would be in the way of the new one.
+            // A link whose file is gone would block the new one.
             std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
         }
         let repo = Repo::with_revision(self.id.repository.clone(), RepoType::Model, commit.into());
@@ -105,7 +105,7 @@ impl ModelDownload<'_> {
         Ok(())
     }
 
-    /// Runs `work` on a thread of its own, and gives up when it has neither ended nor counted up
+    /// Runs `work` on its own thread, and gives up when it has neither ended nor counted up
     /// `beat` for the agreed time. The client knows no time limits; the thread of a request that is
     /// given up ends with its connection or with the process.
     fn bounded<T: Send + 'static>(

@@ -14,10 +14,10 @@ use crate::{Error, Result};
 /// How files in torch's format before 1.6 begin.
 const OLD: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-/// The bytes of an archive, mapped or in memory, and where its entries lie in them.
+/// The bytes of an archive, mapped or in memory, and where its entries are in them.
 pub(super) struct Archive {
     bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
-    /// By name, without the archive's own.
+    /// By name, without the archive's prefix.
     entries: HashMap<String, Range<usize>>,
     pickle: Range<usize>,
 }
@@ -61,7 +61,8 @@ impl Archive {
     }
 }
 
-/// Where each entry lies, by its name without the archive's own. All ranges are inside `bytes`.
+/// The byte range of each entry, by its name without the archive's prefix. All ranges are inside
+/// `bytes`.
 fn entries(bytes: &[u8]) -> Result<HashMap<String, Range<usize>>, String> {
     if bytes.starts_with(OLD) {
         return Err("torch's format before 1.6; load it in torch and save it again".into());
@@ -94,7 +95,7 @@ fn entries(bytes: &[u8]) -> Result<HashMap<String, Range<usize>>, String> {
         };
         if file.compression() != CompressionMethod::Stored || file.encrypted() || file.size() != file.compressed_size()
         {
-            return Err(format!("entry `{name}` is compressed or encrypted; torch.save writes entries as they are"));
+            return Err(format!("entry `{name}` is compressed or encrypted; torch.save does not do that"));
         }
         let range = file.data_start().and_then(|start| Some(start..start.checked_add(file.size())?));
         let range = range.and_then(|r| Some(usize::try_from(r.start).ok()?..usize::try_from(r.end).ok()?));

@@ -39,7 +39,7 @@ pub(super) enum PickleNode {
 #[derive(Clone, Debug)]
 pub(super) struct StorageRef {
     pub(super) key: Arc<str>,
-    /// Nothing for plain bytes, of which each tensor says itself what they are.
+    /// Nothing for plain bytes, of which each tensor says what they are.
     pub(super) dtype: Option<DataType>,
     /// How many numbers, or bytes.
     pub(super) length: usize,
@@ -47,25 +47,25 @@ pub(super) struct StorageRef {
 
 pub(super) struct Arena {
     nodes: Vec<PickleNode>,
-    left: usize,
+    remaining: usize,
 }
 
 impl Arena {
     /// An arena for a pickle of `length` bytes: what it makes may take 64 times as many, and a
     /// mebibyte.
     pub(super) fn new(length: usize) -> Self {
-        Self { nodes: Vec::new(), left: length.saturating_mul(64).saturating_add(1 << 20).min(MOST) }
+        Self { nodes: Vec::new(), remaining: length.saturating_mul(64).saturating_add(1 << 20).min(MOST) }
     }
 
     /// Sets `bytes` of memory aside. Honest pickles stay far below the limit; without it, a few
     /// bytes could multiply what is shared.
     pub(super) fn spend(&mut self, bytes: usize) -> Result<(), String> {
-        self.left = self.left.checked_sub(bytes).ok_or("makes far more than its size explains")?;
+        self.remaining = self.remaining.checked_sub(bytes).ok_or("makes far more than its size explains")?;
         Ok(())
     }
 
     /// A new object. What it holds beyond `size_of::<PickleNode>()` must have been spent by the caller,
-    /// unless it stands in the pickle itself.
+    /// unless the pickle itself contains it.
     pub(super) fn add(&mut self, node: PickleNode) -> Result<PickleItem, String> {
         self.spend(size_of::<PickleNode>())?;
         let index = u32::try_from(self.nodes.len()).map_err(|_| "makes too many objects")?;

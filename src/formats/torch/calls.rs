@@ -62,7 +62,7 @@ pub(super) fn refusal(name: &str) -> String {
     )
 }
 
-/// The storage that a persistent id stands for: ('storage', type, key, where it lived, how many
+/// The storage that a persistent id names: ('storage', type, key, where it lived, how many
 /// numbers).
 pub(super) fn storage(arena: &Arena, id: PickleItem) -> Result<StorageRef, String> {
     let Ok(&[kind, class, key, _, length]) = arena.items(id) else {

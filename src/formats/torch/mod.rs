@@ -44,9 +44,8 @@ pub struct TorchFile {
 impl TorchFile {
     /// Maps the archive at `path` and reads everything but the tensors' numbers.
     ///
-    /// The archive's checksums are not compared, because torch can be told to write none. Whoever
-    /// changes the file while it is open may cause torn numbers or, by shortening it, end the
-    /// process.
+    /// The archive's checksums are not compared, because torch has a setting to write none. Changing
+    /// the file while it is open may cause torn numbers or, where it gets shorter, end the process.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is not such an archive
@@ -88,7 +87,9 @@ impl TorchFile {
     /// storage is missing, there is too little memory, the tensor is of integers, or a 64-bit
     /// number is too large for f32.
     pub fn floats(&self, tensor: &TensorRef) -> Result<HostTensor> {
-        self.storage(tensor).and_then(|storage| numbers::floats(tensor, storage)).map_err(|m| self.complain(tensor, &m))
+        self.storage(tensor)
+            .and_then(|storage| numbers::floats(tensor, storage))
+            .map_err(|m| self.tensor_error(tensor, &m))
     }
 
     /// The numbers of a sparse float tensor of this file, zeros included, row-major.
@@ -96,7 +97,7 @@ impl TorchFile {
     /// # Errors
     /// [`Error::File`] as for [`Self::floats`], also where an index lies outside of the tensor.
     pub fn sparse_floats(&self, tensor: &SparseRef) -> Result<HostTensor> {
-        tensor.dense(|part| self.storage(part)).map_err(|m| self.complain(&tensor.values, &m))
+        tensor.dense(|part| self.storage(part)).map_err(|m| self.tensor_error(&tensor.values, &m))
     }
 
     /// The numbers of an integer or boolean tensor of this file, row-major.
@@ -106,7 +107,7 @@ impl TorchFile {
     pub fn integers(&self, tensor: &TensorRef) -> Result<Vec<i64>> {
         self.storage(tensor)
             .and_then(|storage| numbers::integers(tensor, storage))
-            .map_err(|m| self.complain(tensor, &m))
+            .map_err(|m| self.tensor_error(tensor, &m))
     }
 
     fn storage(&self, tensor: &TensorRef) -> Result<&[u8], String> {
@@ -114,7 +115,7 @@ impl TorchFile {
         self.archive.storage(key).ok_or_else(|| format!("there is no storage `{key}` in the archive"))
     }
 
-    fn complain(&self, tensor: &TensorRef, message: &str) -> Error {
+    fn tensor_error(&self, tensor: &TensorRef, message: &str) -> Error {
         Error::file(&self.path, format!("a tensor in storage `{}`: {message}", tensor.storage))
     }
 }

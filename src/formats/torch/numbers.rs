@@ -9,7 +9,7 @@ use crate::files::HostTensor;
 /// 256 MiB as f32. Without a limit, a file of a kilobyte could fill any memory.
 pub(super) const EXPANDED: usize = 1 << 26;
 
-/// The numbers of a float tensor, row-major, or what is wrong.
+/// The numbers of a float tensor, row-major.
 pub(super) fn floats(tensor: &TensorRef, storage: &[u8]) -> Result<HostTensor, String> {
     let data = match tensor.dtype {
         DataType::F32 => gather(tensor, storage, f32::from_le_bytes)?,
@@ -35,7 +35,7 @@ pub(super) fn floats(tensor: &TensorRef, storage: &[u8]) -> Result<HostTensor, S
     Ok(HostTensor { shape: tensor.shape.clone(), data })
 }
 
-/// The numbers of an integer or boolean tensor, row-major, or what is wrong.
+/// The numbers of an integer or boolean tensor, row-major.
 pub(super) fn integers(tensor: &TensorRef, storage: &[u8]) -> Result<Vec<i64>, String> {
     match tensor.dtype {
         DataType::I64 => gather(tensor, storage, i64::from_le_bytes),
@@ -50,7 +50,7 @@ pub(super) fn integers(tensor: &TensorRef, storage: &[u8]) -> Result<Vec<i64>, S
     }
 }
 
-/// How many numbers the tensor has, having checked that each lies inside a storage of `bytes`
+/// How many numbers the tensor has, having checked that each is inside a storage of `bytes`
 /// bytes.
 pub(super) fn count(tensor: &TensorRef, bytes: usize) -> Result<usize, String> {
     let TensorRef { dtype, shape, strides, offset, .. } = tensor;
@@ -92,7 +92,7 @@ fn gather<const N: usize, T>(
     let mut axes: Vec<AxisWalk> = Vec::new();
     for (&size, &stride) in tensor.shape.iter().zip(&tensor.strides).filter(|&(&size, _)| size > 1) {
         match axes.last_mut() {
-            // Two axes that lie in the storage as one are walked as one: a contiguous tensor has a
+            // Axes that are contiguous in the storage are walked as one: a contiguous tensor has a
             // single axis.
             Some(outer) if stride.checked_mul(size) == Some(outer.stride) => {
                 *outer = AxisWalk { size: outer.size * size, stride, index: 0 };
@@ -120,7 +120,7 @@ fn gather<const N: usize, T>(
     }
 }
 
-/// An axis, and where on it the walk stands.
+/// An axis, and the current position of the walk along it.
 struct AxisWalk {
     size: usize,
     stride: usize,

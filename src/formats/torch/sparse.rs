@@ -11,7 +11,7 @@ const PER_NONZERO: usize = 1024;
 /// How the nonzeros are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SparseLayout {
-    /// Coordinates, `(axes, nonzeros)`. What stands at one place several times is added up.
+    /// Coordinates, `(axes, nonzeros)`. Nonzeros with the same coordinates are added up.
     Coo,
     /// Rows one after the other: where each begins, and every nonzero's column.
     Csr,
@@ -35,7 +35,7 @@ pub struct SparseRef {
 }
 
 impl SparseRef {
-    /// All numbers, row-major, or what is wrong. `storage` gives a tensor's bytes.
+    /// All numbers, row-major. `storage` returns a tensor's bytes.
     pub(super) fn dense<'file>(
         &self,
         storage: impl Fn(&TensorRef) -> Result<&'file [u8], String>,
@@ -50,13 +50,13 @@ impl SparseRef {
         let count = count
             .filter(|&count| count <= most)
             .ok_or_else(|| format!("shape {shape:?} is of more numbers than {nonzeros} nonzeros can stand for"))?;
-        let places = match (layout, &lists[..]) {
+        let offsets = match (layout, &lists[..]) {
             (SparseLayout::Coo, [coordinates]) => {
                 let axes = self.indices[0].shape.first().copied().unwrap_or(0);
-                coordinate_places(shape, (axes, nonzeros), coordinates, inside)?
+                coordinate_offsets(shape, (axes, nonzeros), coordinates, inside)?
             }
-            (SparseLayout::Csr, [starts, columns]) => compressed_places(shape, nonzeros, (starts, columns), false)?,
-            (SparseLayout::Csc, [starts, rows]) => compressed_places(shape, nonzeros, (starts, rows), true)?,
+            (SparseLayout::Csr, [starts, columns]) => compressed_offsets(shape, nonzeros, (starts, columns), false)?,
+            (SparseLayout::Csc, [starts, rows]) => compressed_offsets(shape, nonzeros, (starts, rows), true)?,
             _ => return Err("has too few or too many lists of indices".into()),
         };
         let width = if *layout == SparseLayout::Coo {
@@ -71,8 +71,8 @@ impl SparseRef {
         data.try_reserve_exact(count).map_err(|_| format!("{count} numbers, for which there is too little memory"))?;
         data.resize(count, 0.0f32);
         if width > 0 {
-            for (place, numbers) in places.into_iter().zip(values.data.chunks(width)) {
-                let whole = data.get_mut(place * width..(place + 1) * width).ok_or("a nonzero lies outside")?;
+            for (offset, numbers) in offsets.into_iter().zip(values.data.chunks(width)) {
+                let whole = data.get_mut(offset * width..(offset + 1) * width).ok_or("a nonzero lies outside")?;
                 whole.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
             }
         }
@@ -80,8 +80,8 @@ impl SparseRef {
     }
 }
 
-/// Where each nonzero lies, counted in pieces of what `inside` spans.
-fn coordinate_places(
+/// The offset of each nonzero, in units of the product of `inside`.
+fn coordinate_offsets(
     shape: &[usize],
     (axes, nonzeros): (usize, usize),
     coordinates: &[i64],
@@ -93,18 +93,18 @@ fn coordinate_places(
             coordinates.len()
         ));
     }
-    let place = |at: usize| {
-        (0..axes).try_fold(0usize, |place, axis| {
+    let offset = |at: usize| {
+        (0..axes).try_fold(0usize, |offset, axis| {
             let index = inside_of(coordinates[axis * nonzeros + at], shape[axis])?;
-            Ok(place * shape[axis] + index)
+            Ok(offset * shape[axis] + index)
         })
     };
-    (0..nonzeros).map(place).collect()
+    (0..nonzeros).map(offset).collect()
 }
 
-/// Where each nonzero of a matrix lies whose rows, or `by_columns` columns, are listed one after
+/// The offset of each nonzero of a matrix whose rows, or `by_columns` columns, are listed one after
 /// the other.
-fn compressed_places(
+fn compressed_offsets(
     shape: &[usize],
     nonzeros: usize,
     (starts, positions): (&[i64], &[i64]),
@@ -118,24 +118,24 @@ fn compressed_places(
         let (starts, positions) = (starts.len(), positions.len());
         return Err(format!("{starts} starts and {positions} positions of {nonzeros} nonzeros do not fit {shape:?}"));
     }
-    let mut places = Vec::with_capacity(nonzeros);
+    let mut offsets = Vec::with_capacity(nonzeros);
     for (list, ends) in starts.windows(2).enumerate() {
         let (begin, end) = (usize::try_from(ends[0]).ok(), usize::try_from(ends[1]).ok());
         let (Some(begin), Some(end)) = (begin, end) else { return Err("a start is negative".into()) };
-        if begin != places.len() || end < begin || end > nonzeros {
+        if begin != offsets.len() || end < begin || end > nonzeros {
             return Err(format!(
                 "list {list} goes from {begin} to {end}: lists follow each other and hold all nonzeros"
             ));
         }
         for &position in &positions[begin..end] {
             let at = inside_of(position, length)?;
-            places.push(if by_columns { at * columns + list } else { list * columns + at });
+            offsets.push(if by_columns { at * columns + list } else { list * columns + at });
         }
     }
-    match places.len() == nonzeros {
-        true => Ok(places),
-        false => Err(format!("its lists hold {} of {nonzeros} nonzeros", places.len())),
+    if offsets.len() != nonzeros {
+        return Err(format!("its lists hold {} of {nonzeros} nonzeros", offsets.len()));
     }
+    Ok(offsets)
 }
 
 fn inside_of(index: i64, size: usize) -> Result<usize, String> {

@@ -31,7 +31,7 @@ impl TorchStateDict {
     }
 
     /// The state dict of `file`: the dictionary with tensors under `model`, `state_dict` or
-    /// `model_state_dict` if there is one, or else the whole value. Names are as they stand in the
+    /// `model_state_dict` if there is one, or else the whole value. Names are those of the
     /// file.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl TorchStateDict {
         let top = file.value();
         let is_tensor = |value: &Value| matches!(value, Value::Tensor(_) | Value::Sparse(_));
         let holds_tensors = |pairs: &&[(Value, Value)]| pairs.iter().any(|(_, value)| is_tensor(value));
-        let inner = WRAPPER_KEYS.iter().filter_map(|&place| top.get(place)?.pairs()).find(holds_tensors);
+        let inner = WRAPPER_KEYS.iter().filter_map(|&key| top.get(key)?.pairs()).find(holds_tensors);
         let (mut entries, mut tensors, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (key, value) in inner.or(top.pairs()).unwrap_or_default() {
             let Value::Str(name) = key else { continue };
@@ -64,7 +64,7 @@ impl TorchStateDict {
             for part in parts {
                 file.storage(part)
                     .and_then(|storage| numbers::count(part, storage.len()))
-                    .map_err(|message| complain(&file, name, &message))?;
+                    .map_err(|message| tensor_error(&file, name, &message))?;
             }
             // Of one name, the last one counts.
             others.remove(&**name);
@@ -72,9 +72,8 @@ impl TorchStateDict {
             tensors.insert(name.to_string(), value.clone());
         }
         if entries.is_empty() {
-            let places = WRAPPER_KEYS.join("`, `");
-            let message =
-                format!("no float tensors by name, neither at the top nor under `{places}`: not a state dict");
+            let keys = WRAPPER_KEYS.join("`, `");
+            let message = format!("no float tensors by name, neither at the top nor under `{keys}`: not a state dict");
             return Err(Error::file(file.path(), message));
         }
         Ok(Self { file, entries, tensors, others })
@@ -98,10 +97,10 @@ impl TensorSource for TorchStateDict {
             Some(Value::Sparse(tensor)) => tensor.dense(|part| self.file.storage(part)),
             _ => Err("is not in the file".into()),
         };
-        read.map_err(|message| complain(&self.file, name, &message))
+        read.map_err(|message| tensor_error(&self.file, name, &message))
     }
 }
 
-fn complain(file: &TorchFile, name: &str, message: &str) -> Error {
+fn tensor_error(file: &TorchFile, name: &str, message: &str) -> Error {
     Error::file(file.path(), format!("tensor `{name}`: {message}"))
 }

@@ -36,7 +36,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// What stands under the string `key`; nothing if this is no dictionary.
+    /// The value of the string `key`, if this is a dictionary that has it.
     pub fn get(&self, key: &str) -> Option<&Self> {
         self.pairs()?.iter().rev().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value)
     }
@@ -114,7 +114,7 @@ pub struct TensorRef {
     pub dtype: DataType,
     /// The size along each axis; empty for a single number.
     pub shape: Vec<usize>,
-    /// For each axis, how many numbers lie between neighbours in the storage; 0 where one number
+    /// For each axis, the distance of neighbours in the storage; 0 where one number
     /// stands for all.
     pub strides: Vec<usize>,
     /// The storage's key in the archive.

@@ -23,6 +23,8 @@ use crate::circuits::{
 };
 use crate::{Error, Result};
 
+const NO_CIRCUIT: &str = "is no published circuit: it holds neither circuit_data nor importances nor samples";
+
 /// A published circuit with what its file says about it.
 pub struct Payload {
     /// The circuit. Its edges have one number each, the signed effect, as weight and as effect; the
@@ -44,7 +46,7 @@ pub struct Payload {
     pub curve: Vec<(f64, f64)>,
     /// How many nodes the whole model has.
     pub total_nodes: Option<u64>,
-    /// The folder of the model, where the file lies as published, whether or not it is there.
+    /// The folder of the model, if the file is at its published path, whether or not it is there.
     pub model: Option<PathBuf>,
     /// What the file lacks, or what in it was not understood; a sentence each.
     pub missing: Vec<String>,
@@ -68,8 +70,7 @@ impl Payload {
     pub fn new(file: &TorchFile) -> Result<Self> {
         let value = file.value();
         if !["circuit_data", "importances", "samples"].iter().any(|key| value.get(key).is_some()) {
-            let message = "is no published circuit: it holds neither circuit_data nor importances nor samples";
-            return Err(Error::file(file.path(), message));
+            return Err(Error::file(file.path(), NO_CIRCUIT));
         }
         let mut reader = PayloadReader::new(file);
         let importances = value.get("importances").unwrap_or(&Value::None);

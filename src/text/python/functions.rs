@@ -263,7 +263,7 @@ pub(super) fn finish(w: &mut PythonWriter, returns: Option<PyKind>) {
     }
 }
 
-/// One of a few well-known functions, with names of its own.
+/// One of a few well-known functions, with its own names.
 pub(super) fn classic(w: &mut PythonWriter) {
     let kind = Some(PyKind::Int);
     let pick = |w: &mut PythonWriter, names: &[&'static str]| loops::free_name(w, names);

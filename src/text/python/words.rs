@@ -115,7 +115,7 @@ pub(crate) const CONSTANTS: &[&str] = &[
     "STEPS",
 ];
 
-/// What may stand before an attribute or a thing in a longer name, by kind of variable.
+/// What may precede an attribute or a thing in a longer name, by kind of variable.
 pub(crate) const INT_HEADS: &[&str] = &["max_", "min_", "total_", "num_", "last_", "next_", "old_", "new_", "first_"];
 pub(crate) const STR_HEADS: &[&str] = &["new_", "old_", "first_", "last_", "default_", "full_", "short_"];
 pub(crate) const BOOL_HEADS: &[&str] = &["is_", "has_", "all_", "was_"];
