@@ -21,6 +21,7 @@ use crate::circuits::{
     ActivationRange, Calibration, Circuit, Counts, LossSet, Losses, ModelRef, Node, NodeEntry, Statistics, TaskRef,
     TokenRef, VERSION,
 };
+use crate::files::versioned::Versioned as _;
 use crate::{Error, Result};
 
 /// A published circuit with what its file says about it.
