@@ -1,4 +1,4 @@
-//! Checkpoints and tokenizers that are damaged or belong elsewhere; training that goes astray.
+//! Checkpoints and tokenizers that are damaged or belong to another model; training that diverges.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ fn a_damaged_checkpoint_is_named_and_nothing_is_deleted() {
         fs::rename(aside, newest.join(name)).unwrap();
     }
 
-    // Without the damaged one, the run goes on from the one before, to the same end.
+    // Without the damaged one, the run continues from the one before, to the same end.
     let whole = finished(dir.path(), "whole", &[]);
     fs::remove_dir_all(&newest).unwrap();
     let said = succeeds(&mut resume(&run));

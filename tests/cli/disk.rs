@@ -25,7 +25,7 @@ fn an_output_that_cannot_be_a_folder_is_named() {
 }
 
 /// A write that the system refuses half-way, by a limit on the size of files: what was saved before
-/// stays and goes on.
+/// stays and continues.
 #[cfg(unix)]
 #[test]
 fn a_write_refused_half_way_loses_nothing() {

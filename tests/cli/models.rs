@@ -61,15 +61,15 @@ fn difference(got: Option<&HostTensor>, want: &HostTensor) -> Result<f32, String
 fn recorded_numbers_are_the_golden_ones_from_both_formats_on_both_devices() {
     for case in CASES {
         let expected = load_tensors(golden(case).join("expected.safetensors")).unwrap();
-        let wanted: BTreeMap<_, _> = expected
+        let expected_sites: BTreeMap<_, _> = expected
             .iter()
             .filter_map(|(name, t)| name.strip_prefix("act/").or((name == "logits").then_some("logits")).zip(Some(t)))
             .collect();
-        assert!(wanted.len() > 20, "{wanted:?}");
+        assert!(expected_sites.len() > 20, "{expected_sites:?}");
         for device in ["cpu", "gpu"] {
             let [safetensors, torch] = ["model.safetensors", "final_model.pt"]
                 .map(|weights| record(published(case, weights).path(), case, device));
-            for (site, want) in &wanted {
+            for (site, want) in &expected_sites {
                 match difference(safetensors.get(*site), want) {
                     Ok(e) if e <= 2e-5 => {}
                     other => panic!("{case} on {device}, {site}: {other:?}"),

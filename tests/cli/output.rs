@@ -1,4 +1,4 @@
-//! Standard output and standard error that nobody reads, or that have no room.
+//! Standard output and standard error without a reader, or on a full disk.
 
 #[cfg(target_os = "linux")]
 use std::fs::File;
@@ -10,7 +10,7 @@ use super::{finish, gossamer, tiny};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/circuit-example.json");
 
-/// Exit code and standard error of a command whose standard output is a pipe that nobody reads.
+/// Exit code and standard error of a command whose standard output is a pipe without a reader.
 fn unread(command: &mut Command) -> (Option<i32>, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
