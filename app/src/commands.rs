@@ -7,8 +7,7 @@ use eframe::egui::{
     Button, ComboBox, Context, Grid, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui,
     ViewportCommand, WidgetInfo, Window, vec2,
 };
-use gossamer::circuits::svg;
-use gossamer::files::write_atomic;
+use gossamer::circuits::{CircuitFormat, FORMATS};
 
 use crate::explorer::Explorer;
 
@@ -16,9 +15,7 @@ use crate::explorer::Explorer;
 pub enum Command {
     Open,
     Example,
-    SaveSvg,
     SavePng,
-    SaveJson,
     Quit,
     Undo,
     Redo,
@@ -72,9 +69,7 @@ const CTRL: Modifiers = Modifiers::COMMAND;
 const COMMANDS: &[Entry] = &[
     menu(Command::Open, "File", "Open…").with(CTRL, Key::O).global(),
     menu(Command::Example, "File", "Example"),
-    menu(Command::SaveSvg, "File", "Save drawing as SVG"),
     menu(Command::SavePng, "File", "Save view as PNG"),
-    menu(Command::SaveJson, "File", "Save circuit as JSON"),
     menu(Command::Quit, "File", "Quit").with(CTRL, Key::Q).global(),
     menu(Command::Undo, "Edit", "Undo").with(CTRL, Key::Z),
     menu(Command::Redo, "Edit", "Redo").with(CTRL.plus(Modifiers::SHIFT), Key::Z),
@@ -112,9 +107,11 @@ impl Explorer {
         match command {
             Command::Open => self.path = Some(String::new()),
             Command::Example => self.start_opening(ctx, None),
-            Command::SaveSvg => self.export("svg"),
-            Command::SavePng => self.export("png"),
-            Command::SaveJson => self.export("json"),
+            Command::SavePng => {
+                if let Some(path) = self.export_path("png") {
+                    self.snapshots.request(path);
+                }
+            }
             Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
             Command::Find => self.search.focus = true,
             Command::Keys => self.show_keys = true,
@@ -183,7 +180,7 @@ impl Explorer {
     }
 
     fn menu_item(&mut self, ui: &mut Ui, entry: &Entry) {
-        if matches!(entry.command, Command::SaveSvg | Command::Quit) {
+        if matches!(entry.command, Command::SavePng | Command::Quit) {
             ui.separator();
         }
         let ctx = ui.ctx().clone();
@@ -203,6 +200,14 @@ impl Explorer {
         if response.clicked() {
             self.run(&ctx, entry.command);
             ui.close();
+        }
+        if entry.command == Command::SavePng {
+            for format in FORMATS {
+                if ui.button(format!("Save as .{}: {}", format.name, format.about)).clicked() {
+                    self.export(format);
+                    ui.close();
+                }
+            }
         }
         if entry.command == Command::Open {
             ui.menu_button("Recent", |ui| {
@@ -248,21 +253,24 @@ impl Explorer {
         }
     }
 
-    /// Saves the circuit next to its file, or in the working folder.
-    fn export(&mut self, extension: &str) {
-        let Some(open) = &self.open else { return };
-        let path = match &open.document.path {
+    /// A file next to the circuit's, or in the working folder; `None` if nothing is open.
+    fn export_path(&self, extension: &str) -> Option<PathBuf> {
+        let document = &self.open.as_ref()?.document;
+        Some(match &document.path {
             Some(path) => path.with_extension(format!("export.{extension}")),
-            None => PathBuf::from(format!("{}.export.{extension}", open.document.file_stem())),
+            None => PathBuf::from(format!("{}.export.{extension}", document.file_stem())),
+        })
+    }
+
+    /// Saves what is visible; the whole circuit in formats that can be read back.
+    fn export(&mut self, format: &CircuitFormat) {
+        let (Some(open), Some(path)) = (&self.open, self.export_path(format.name)) else { return };
+        let saved = if format.read.is_some() {
+            format.save(&open.document.circuit, &path)
+        } else {
+            format.save(&open.scene.visible(&open.view), &path)
         };
-        let text = match extension {
-            "png" => return self.snapshots.request(path),
-            "svg" => svg(&open.scene.visible(&open.view)),
-            _ => open.document.circuit.to_json(),
-        };
-        let written =
-            write_atomic(&path, |out| out.write_all(text.as_bytes()).map_err(|e| gossamer::Error::io(&path, e)));
-        match written {
+        match saved {
             Ok(()) => self.message = format!("saved {}", path.display()),
             Err(e) => self.error = Some(e.to_string()),
         }

@@ -52,7 +52,7 @@ fn it_opens_and_its_nodes_are_described() {
     harness.get_by_label("top 0.1 %: +24.000");
     // It can be taken away as a circuit file.
     click(&mut harness, "File");
-    click(&mut harness, "Save circuit as JSON");
+    click(&mut harness, "Save as .json: the circuit file, with its residual paths spelled out");
     let saved = Circuit::load(file.with_extension("export.json")).unwrap();
     assert_eq!((saved.nodes.len(), saved.edges.len()), (7, 5));
 }

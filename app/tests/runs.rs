@@ -235,7 +235,7 @@ fn what_was_chosen_is_there_again_and_pictures_leave_out_what_is_hidden() {
     click(&mut harness, &first.to_string());
     click(&mut harness, "hide");
     click(&mut harness, "File");
-    click(&mut harness, "Save drawing as SVG");
+    click(&mut harness, "Save as .svg: a picture");
     let svg = fs::read_to_string(file.with_extension("export.svg")).unwrap();
     let drawn = |svg: &str| svg.matches("class=\"edge\"").count();
     let lost = circuit.edges.iter().filter(|edge| edge.from == first || edge.to == first).count();

@@ -103,14 +103,13 @@ impl<'de> Deserialize<'de> for Channel {
 }
 
 /// Which way the scale goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Ratio {
-    /// The dense stream's root mean square over the sparse one's, as the method has it.
+    /// The dense stream's root mean square over the sparse one's (the method)
     #[default]
     DenseOverSparse,
-    /// The sparse stream's over the dense one's: what a small change of the channel amounts to
-    /// behind the dense model's norm.
+    /// The inverse: what a small change amounts to after the dense model's norm
     SparseOverDense,
 }
 

@@ -1,7 +1,7 @@
 //! Binarisation: a circuit whose nodes each have two states only, and its losses (method: section
 //! 4).
 //!
-//! A node's activation x becomes `high` where x ≥ threshold and `low` elsewhere, at every position,
+//! A node's activation x becomes `high` where x ≥ threshold and `low` otherwise, at every position,
 //! after the gates. Thresholds lie at a quarter, a half or three quarters of the way between two
 //! levels. The published method trains them through annealed sigmoids; this one chooses them, which
 //! needs no gradients: node by node in the order of the forward pass, it takes the step with the

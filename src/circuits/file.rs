@@ -9,10 +9,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Calibration;
 use super::check::check;
 use super::nodes::{Node, NodeKind};
+use super::{Calibration, CircuitFormat, FORMATS};
 use crate::error::{Error, Result};
+use crate::files::versioned::{self, Versioned};
 use crate::files::{read_unmarked, write_atomic};
 use crate::model::ModelConfig;
 
@@ -255,8 +256,8 @@ pub struct LayerCounts {
 }
 
 impl Circuit {
-    /// Reads the file at `path` and checks it: nodes that the model has, edges between nodes of the
-    /// circuit, finite numbers.
+    /// Reads the file at `path`, by the format of its extension if that can be read, else as JSON,
+    /// and checks it: nodes that the model has, edges between nodes of the circuit, finite numbers.
     ///
     /// # Errors
     ///
@@ -264,7 +265,9 @@ impl Circuit {
     /// another version, a missing field, a node, an edge or a number that cannot be.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_json(&read_unmarked(path)?).map_err(|message| Error::file(path, message))
+        let of_extension = |format: &&CircuitFormat| path.extension().is_some_and(|name| name == format.name);
+        let read = FORMATS.iter().find(of_extension).and_then(|format| format.read).unwrap_or(Self::from_json);
+        read(&read_unmarked(path)?).map_err(|message| Error::file(path, message))
     }
 
     /// Reads a file's contents, as [`Circuit::load`] does.
@@ -273,23 +276,7 @@ impl Circuit {
     ///
     /// What is wrong with them.
     pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: Option<u64>,
-        }
-        // The version first: the fields of another version may differ.
-        let wrong = |e: serde_json::Error| format!("not a circuit file: {e}");
-        let Versioned { version } = serde_json::from_slice(bytes).map_err(wrong)?;
-        match version {
-            None => return Err("not a circuit file: no `version`".into()),
-            Some(v) if v != u64::from(VERSION) => {
-                return Err(format!("circuit file of version {v}; this program reads version {VERSION}"));
-            }
-            Some(_) => {}
-        }
-        let circuit: Self = serde_json::from_slice(bytes).map_err(wrong)?;
-        circuit.check()?;
-        Ok(circuit)
+        versioned::parse(bytes)
     }
 
     /// Writes the file whole or not at all. The same circuit gives the same bytes.
@@ -326,9 +313,13 @@ impl Circuit {
         }
         self
     }
+}
 
-    /// What is wrong with it, if anything is.
-    pub fn check(&self) -> Result<(), String> {
+impl Versioned for Circuit {
+    const WHAT: &'static str = "circuit file";
+    const VERSION: u32 = VERSION;
+
+    fn check(&self) -> Result<(), String> {
         check(self)
     }
 }

@@ -19,19 +19,23 @@ pub(crate) trait Versioned: Serialize + DeserializeOwned {
 }
 
 pub(crate) fn load<T: Versioned>(path: &Path) -> Result<T> {
-    let wrong = |message: String| Error::file(path, message);
-    let value: serde_json::Value =
-        serde_json::from_slice(&read_unmarked(path)?).map_err(|e| wrong(format!("not a {}: {e}", T::WHAT)))?;
+    parse(&read_unmarked(path)?).map_err(|message| Error::file(path, message))
+}
+
+/// Reads a file's contents, or returns what is wrong with them.
+pub(crate) fn parse<T: Versioned>(bytes: &[u8]) -> Result<T, String> {
     // The version first: the fields of another version may differ.
+    let wrong = |e: serde_json::Error| format!("not a {}: {e}", T::WHAT);
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(wrong)?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
-        None => return Err(wrong(format!("not a {}: no `version`", T::WHAT))),
+        None => return Err(format!("not a {}: no `version`", T::WHAT)),
         Some(v) if v != u64::from(T::VERSION) => {
-            return Err(wrong(format!("{} of version {v}; this program reads version {}", T::WHAT, T::VERSION)));
+            return Err(format!("{} of version {v}; this program reads version {}", T::WHAT, T::VERSION));
         }
         Some(_) => {}
     }
-    let read: T = serde_json::from_value(value).map_err(|e| wrong(format!("not a {}: {e}", T::WHAT)))?;
-    read.check().map_err(wrong)?;
+    let read: T = serde_json::from_slice(bytes).map_err(wrong)?;
+    read.check()?;
     Ok(read)
 }
 

@@ -38,7 +38,7 @@ impl GenerateRequest<'_> {
     }
 }
 
-/// Writes the prompt and its continuation to `out` as it is generated, for each sample, and logs
+/// Writes the prompt and its continuation to `out` while it is generated, for each sample, and logs
 /// the speed.
 ///
 /// # Errors

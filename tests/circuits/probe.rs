@@ -1,4 +1,5 @@
-//! Prompts put to a model, a circuit and the rest, against float64 loops; and the means that nodes stand at.
+//! Logit differences of a model, a circuit and its complement against float64 loops, and the means that
+//! ablated nodes take.
 
 use std::collections::BTreeMap;
 

@@ -34,12 +34,12 @@ const fn route([read, value, written]: [usize; 3]) -> [Node; 3] {
     ]
 }
 
-/// One layer in which the quote is known only by channel 0, and much else goes on.
+/// One layer in which the quote is known only by channel 0, among other activity.
 pub(crate) fn planted(device: &Device) -> Model {
     with_routes(device, &[PLANTED])
 }
 
-/// One layer in which the quote takes these routes and no other, and much else goes on.
+/// One layer in which the quote takes these routes and no other, among other activity.
 fn with_routes(device: &Device, routes: &[[Node; 3]]) -> Model {
     let config = ModelConfig {
         block_size: 12,
@@ -317,7 +317,7 @@ fn absent_nodes_are_never_kept() {
         let keep: Vec<bool> = (0..all.layout.len()).map(|n| n == numbers[1]).collect();
         let rest = all.excluding(&keep);
         assert_eq!(rest.excluded, keep);
-        // Without one link of the chain nothing is left, whatever the gates say.
+        // Without one link of the chain no circuit remains, whatever the gates say.
         let task_batch = TaskBatch::new(&model, &pairs(32, 998)).unwrap();
         let loss = |nodes: &Nodes| {
             CircuitScorer { model: (&model, &weights), nodes, task_batch: &task_batch }

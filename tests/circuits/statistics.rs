@@ -60,7 +60,7 @@ fn sequences(count: usize, shortest: usize, longest: usize, seed: u64) -> Vec<Ve
     (0..count).map(|_| one()).collect()
 }
 
-/// Every node's activations, sequence by sequence, each run by itself.
+/// Every node's activations, sequence by sequence, each run alone.
 fn recorded(model: &Model, set: &[Vec<u32>]) -> Vec<Vec<Vec<f32>>> {
     let weights = Weights::constant(model, &[]);
     let mut all = vec![Vec::new(); NODES.len()];

@@ -60,7 +60,7 @@ fn general(task: &str, answer: &str) -> String {
     }
 }
 
-/// Prompt, answer and the rest: a whole piece of code for each side.
+/// Prompt, answer and what follows: a whole piece of code for each side.
 fn code(pair: &Pair) -> [String; 2] {
     [
         format!("{}{}{}", pair.clean, pair.target, pair.after[0]),
@@ -265,7 +265,7 @@ fn prompts_are_cropped_from_the_left() {
     let rest = batch(&task, Split::Train, 0, whole.next_index, 10, quickstart(), 1000).unwrap();
     let longer = batch(&task, Split::Train, 0, 0, 60, quickstart(), 1000).unwrap();
     assert_eq!(longer.pairs[50..], rest.pairs);
-    // The last token never differs, so that nothing is left to tell the prompts apart.
+    // The last token never differs, so that nothing tells the prompts apart.
     let fixed = tasks::find("set_or_string_fixedvarname").unwrap();
     let error = batch(&fixed, Split::Train, 0, 0, 5, quickstart(), 1).unwrap_err().to_string();
     assert!(error.contains("cropping leaves no difference"), "{error}");
@@ -494,7 +494,7 @@ fn answers_are_given_by_all_that_begins_alike() {
     let [single, double] = given(["')\n", "\")\n"]);
     assert_eq!((&single, &double), (&by_decoding("'"), &by_decoding("\"")));
     assert!(single.len() > 1 && single.contains(&id("')\n")) && single.contains(&id("'")));
-    // They part after `)`; what goes on in yet another way gives neither.
+    // They part after `)`; a third continuation gives neither.
     let [colon, line] = given(["):\n", ")\n"]);
     assert_eq!((&colon, &line), (&by_decoding("):"), &by_decoding(")\n")));
     // The one is where the other begins.

@@ -1,4 +1,4 @@
-//! `train bridges`, from a dense model to checkpoints that go on.
+//! `train bridges`, from a dense model to checkpoints that can be resumed.
 
 use std::fs;
 use std::path::Path;
@@ -69,7 +69,7 @@ fn a_run_logs_every_term_and_goes_on_bit_for_bit() {
     }
     let said = succeeds(&mut resume(&run));
     assert!(said.contains("resumed     at step 4"), "{said}");
-    assert!(read() == whole, "resumed, it ends elsewhere");
+    assert!(read() == whole, "resumed, it ends with other bytes");
     assert_eq!(metrics(&run), lines);
 
     // The model at the same place is another one now.

@@ -116,9 +116,9 @@ fn when_the_products_change_is_told_to_who_asks() {
     let settings = ["sparsity.target_density=0.0625", "sparsity.anneal_stop_frac=0.5"];
     let said = |name: &str, more: &[&str]| succeeds(tiny(&dir.path().join(name), &settings).args(more));
     assert!(!said("quiet", &[]).contains("multiplied by their nonzeros"));
-    let told = said("told", &["--verbose"]);
+    let verbose = said("verbose", &["--verbose"]);
     // The density passes a quarter before the middle of forty steps, not at once.
-    let line = told.lines().find(|line| line.contains("multiplied by their nonzeros")).expect(&told);
+    let line = verbose.lines().find(|line| line.contains("multiplied by their nonzeros")).expect(&verbose);
     let step: u64 = line.split("step ").nth(1).and_then(|rest| rest.split(':').next()).unwrap().parse().unwrap();
     assert!((5..20).contains(&step), "{line}");
 }

@@ -144,7 +144,7 @@ fn check_refuses_a_folder_that_is_no_case() {
     fails(&mut gossamer(&["check", "--device", "cpu", text(&damaged)]), &["model.safetensors"]);
 }
 
-/// Drivers complain on standard error where there is no such variable.
+/// Drivers write warnings to standard error where there is no such variable.
 #[cfg(target_os = "linux")]
 #[test]
 fn drivers_do_not_complain_where_there_is_no_desktop() {

@@ -1,4 +1,4 @@
-//! Stopped in every way, a run goes on to the same bytes.
+//! Stopped in every way, a resumed run ends with the same bytes.
 
 use std::fs;
 
@@ -62,7 +62,7 @@ mod signals {
         assert!(sent.success());
     }
 
-    /// Starts the command and returns once `ready` says so.
+    /// Starts the command and returns once `ready` returns true.
     fn started(command: &mut Command, mut ready: impl FnMut() -> bool) -> Child {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let start = Instant::now();

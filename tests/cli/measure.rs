@@ -11,7 +11,7 @@ use tempfile::tempdir;
 
 use crate::{fails, gossamer, succeeds, text, tiny, train};
 
-/// Puts nodes into a circuit file, whose means are beside it.
+/// Puts nodes into a circuit file, whose means are next to it.
 pub(crate) fn plant_nodes(file: &Path) {
     let mut circuit = Circuit::load(file).unwrap();
     let means = load_tensors(file.with_file_name("means.safetensors")).unwrap();
@@ -26,7 +26,7 @@ pub(crate) fn plant_nodes(file: &Path) {
     circuit.normalised().save(file).unwrap();
 }
 
-/// A run in `folder` and a circuit file beside its means.
+/// A run in `folder` and a circuit file next to its means.
 fn circuit(folder: &Path) -> (PathBuf, PathBuf) {
     let run = folder.join("run");
     succeeds(&mut tiny(&run, &[]));

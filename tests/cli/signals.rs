@@ -12,9 +12,9 @@ use tempfile::tempdir;
 
 use super::{TINY, fails, finish, gossamer, succeeds, text, tiny, train};
 
-/// How long a process may go on after a signal.
+/// How long a process may run after a signal.
 const SOON: Duration = Duration::from_secs(2);
-/// Settings of a run that does not end by itself.
+/// Settings of a run that does not end without a signal.
 const ENDLESS: [&str; 3] = ["train.steps=10000000", "warmup_frac=0.0000001", "checkpoint_every=0"];
 
 fn send(signal: &str, process: &str) {
@@ -38,7 +38,7 @@ fn at_line(command: &mut Command, line: &str) -> Child {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|said| said.starts_with(line)), "it never says {line}");
-    // Somebody goes on reading.
+    // The other end keeps reading.
     std::thread::spawn(move || lines.for_each(drop));
     child
 }
@@ -88,7 +88,7 @@ fn a_second_signal_ends_it_at_once_with_its_own_code() {
     let run = dir.path().join("run");
     let mut child = at_line(&mut tiny(&run, &ENDLESS), "data ");
     until("a step", || logged(&run) >= 1);
-    // Both are there when it goes on.
+    // Both are there when it continues.
     let id = child.id().to_string();
     ["-STOP", "-INT", "-TERM", "-CONT"].into_iter().for_each(|signal| send(signal, &id));
     assert_eq!(child.wait().unwrap().code(), Some(143));

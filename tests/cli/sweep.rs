@@ -77,7 +77,7 @@ fn three_shards_one_of_them_killed_and_rerun_collect_to_the_table_of_one_process
     assert!(said.contains("2/4  done      lr=0.02,seed=1"), "{said}");
     collect(&parts);
     assert_eq!(fs::read_to_string(split.join("table.csv")).unwrap(), table);
-    // Nothing is left to do.
+    // Nothing remains to do.
     let said = succeeds(&mut sweep(&parts, None));
     assert_eq!(said.matches("was done").count(), 12, "{said}");
 }

@@ -4,18 +4,18 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Subcommand;
-use gossamer::files::check_output;
 use gossamer::pipelines::bench::{self, BenchRequest, compare_reports};
 use gossamer::terminal::{Lines, Progress, screen};
+
+use crate::open::{DeviceArgs, report};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// The CPU and every graphics adapter, one after the other
     #[arg(long, conflicts_with = "device")]
     all: bool,
@@ -45,12 +45,10 @@ enum Command {
 
 pub fn run(args: &Args) -> Result<()> {
     if let Some(Command::Compare { reports, png }) = &args.command {
-        png.as_ref().map_or(Ok(()), check_output)?;
-        let report = compare_reports(reports, png.as_deref())?;
-        return Ok(report.write(&mut screen(&[png.as_deref()])?, false)?);
+        return report(&[png.as_deref()], false, |_| Ok(compare_reports(reports, png.as_deref())?));
     }
     let Args { all, quick, autotune, .. } = *args;
-    let request = BenchRequest { device: &args.device, all, quick, autotune, out: args.out.as_deref() };
+    let request = BenchRequest { device: &args.device.device, all, quick, autotune, out: args.out.as_deref() };
     let progress = Progress::new();
     let mut lines = Lines::new(&progress, screen(&[request.out])?);
     progress.stage("measuring");

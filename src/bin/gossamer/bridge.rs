@@ -4,11 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use gossamer::bridges::PairRequest;
-use gossamer::files::check_output;
 use gossamer::settings::count;
-use gossamer::terminal::{Progress, screen};
 
-use crate::open::{MAX_TOKENS, SourceArgs};
+use crate::open::{DeviceArgs, JsonArgs, MAX_TOKENS, SourceArgs, report};
 
 /// A sparse model with bridges to a dense one.
 #[derive(clap::Args)]
@@ -25,9 +23,8 @@ pub struct PairArgs {
     /// Tokens of text to read at most, but at least a sequence
     #[arg(long, default_value_t = 16_384, value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
-    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl PairArgs {
@@ -35,11 +32,11 @@ impl PairArgs {
         PairRequest {
             sparse: self.sparse.model.clone(),
             dense: self.dense.clone(),
-            tokenizer: self.sparse.tokenizer.clone(),
-            offline: self.sparse.offline,
+            tokenizer: self.sparse.load.tokenizer.clone(),
+            offline: self.sparse.load.offline,
             data: self.data.clone(),
             max_tokens: self.max_tokens,
-            device: self.device.clone(),
+            device: self.device.device.clone(),
         }
     }
 }
@@ -63,9 +60,8 @@ struct EvalArgs {
     /// Sequences that run at once; each goes through a model once for every site
     #[arg(long, default_value_t = 8, value_parser = count::<usize>(1, 65_536))]
     batch_size: usize,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: JsonArgs,
     /// Draw the divergences of all hybrids into this file
     #[arg(long, value_name = "FILE")]
     png: Option<PathBuf>,
@@ -73,15 +69,13 @@ struct EvalArgs {
 
 pub fn run(args: &Args) -> Result<()> {
     let Command::Eval(args) = &args.command;
-    args.png.as_ref().map_or(Ok(()), check_output)?;
-    let progress = Progress::new();
-    progress.stage("opening the models");
-    let pair = args.pair.request().open()?;
-    progress.stage("measuring means");
-    let result = pair.evaluate(args.batch_size, progress.observer())?;
-    drop(progress);
-    if let Some(path) = &args.png {
-        result.chart()?.save(path)?;
-    }
-    Ok(result.report()?.write(&mut screen(&[args.png.as_deref()])?, args.json)?)
+    let png = args.png.as_deref();
+    report(&[png], args.output.json, |progress| {
+        progress.stage("opening the models");
+        let pair = args.pair.request().open()?;
+        progress.stage("measuring means");
+        let result = pair.evaluate(args.batch_size, progress.observer())?;
+        png.map_or(Ok(()), |path| result.chart()?.save(path))?;
+        Ok(result.report()?)
+    })
 }

@@ -7,12 +7,12 @@ use gossamer::device::Device;
 use gossamer::pipelines::check;
 use gossamer::terminal::{Lines, Progress};
 
+use crate::open::DeviceArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Only these operations, and no golden cases
     #[arg(long, value_name = "OPERATION", value_delimiter = ',', conflicts_with = "folders")]
     only: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let device = Device::open(&args.device)?;
+    let device = Device::open(&args.device.device)?;
     let progress = Progress::new();
     let mut lines = Lines::new(&progress, Box::new(std::io::stdout()));
     lines.print(&device.describe());

@@ -1,7 +1,7 @@
 //! `gossamer circuit`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -11,10 +11,11 @@ use gossamer::circuits::{Circuit, CircuitFormat, FORMATS, show};
 use gossamer::files::check_output;
 use gossamer::formats::Pretrained;
 use gossamer::pipelines::{CircuitRequest, binarise_circuit, circuit_statistics, statistics_report};
+use gossamer::report::Report;
 use gossamer::settings::count;
 use gossamer::terminal::Progress;
 
-use crate::open::{MAX_TOKENS, ModelArgs, SourceArgs};
+use crate::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -59,15 +60,10 @@ struct CircuitArgs {
     /// The circuit's task as a .toml or .jsonl file, if it is not built in
     #[arg(long, value_name = "FILE")]
     task: Option<PathBuf>,
-    /// A tokenizer.json, if the model comes without one
-    #[arg(long, value_name = "FILE")]
-    tokenizer: Option<PathBuf>,
-    /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// Do not go to the network
-    #[arg(long)]
-    offline: bool,
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 #[derive(clap::Args)]
@@ -110,47 +106,44 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
         Command::Stats(StatsArgs { circuit, data, max_tokens, seed }) => {
-            let path = circuit.file.with_extension("statistics.json");
-            circuit.measure(&path, data, *max_tokens, |model, request, progress| {
+            circuit.measure("statistics.json", data, *max_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let statistics = circuit_statistics(model, request, *seed, &progress.observer(), &note)?;
-                statistics.save(&path)?;
-                Ok(statistics_report(&statistics, model).text())
+                statistics.save(path)?;
+                Ok(statistics_report(&statistics, model))
             })
         }
         Command::Binarise(BinariseArgs { circuit, data, mean_tokens }) => {
-            let path = circuit.file.with_extension("binary.json");
-            circuit.measure(&path, data, *mean_tokens, |model, request, progress| {
+            circuit.measure("binary.json", data, *mean_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let binary = binarise_circuit(model, request, &progress.observer(), &note)?;
-                binary.save(&path)?;
-                Ok(binary.report().text())
+                binary.save(path)?;
+                Ok(binary.report())
             })
         }
     }
 }
 
 impl CircuitArgs {
-    /// Opens the circuit and its model, and prints what `work` returns and writes to `path`.
+    /// Opens the circuit and its model, and prints the report of `work`, which writes a file next
+    /// to the circuit's.
     fn measure(
         &self,
-        path: &std::path::Path,
+        extension: &str,
         data: &[PathBuf],
         max_tokens: usize,
-        work: impl FnOnce(&Pretrained, &CircuitRequest, &Progress) -> Result<String>,
+        work: impl FnOnce(&Pretrained, &CircuitRequest, &Path, &Progress) -> Result<Report>,
     ) -> Result<()> {
-        check_output(path)?;
-        let progress = Progress::new();
-        progress.stage("opening the model");
-        let circuit = Circuit::load(&self.file)?;
-        let task = self.task.as_deref().map(Task::from_file).transpose()?;
-        let source = SourceArgs { model: self.model.clone(), tokenizer: self.tokenizer.clone(), offline: self.offline };
-        let model = ModelArgs { source, device: self.device.clone() }.open()?;
-        let request = CircuitRequest { circuit: &circuit, file: &self.file, task, data, max_tokens };
-        progress.stage("measuring");
-        let text = work(&model, &request, &progress)?;
-        drop(progress);
-        print(&format!("{text}\n{}\n", path.display()))
+        let path = self.file.with_extension(extension);
+        check_output(&path)?;
+        report(&[], false, |progress| {
+            let circuit = Circuit::load(&self.file)?;
+            let task = self.task.as_deref().map(Task::from_file).transpose()?;
+            let model = self.load.open(&self.model, &self.device, progress)?;
+            let request = CircuitRequest { circuit: &circuit, file: &self.file, task, data, max_tokens };
+            progress.stage("measuring");
+            Ok(work(&model, &request, &path, progress)?.paragraph(path.display().to_string()))
+        })
     }
 }
 

@@ -27,8 +27,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     check_output_folder(&args.out)?;
     let progress = Progress::new();
-    progress.stage("opening the model");
-    let files = args.source.files()?;
+    let files = args.source.load.files(&args.source.model)?;
     let float = args.dtype.as_deref().and_then(FloatType::named);
     progress.stage("converting");
     convert(&files, &args.out, ConvertOptions { float, force: args.force })?;

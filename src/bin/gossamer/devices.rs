@@ -3,13 +3,14 @@
 use anyhow::Result;
 use gossamer::pipelines::devices;
 
+use crate::open::JsonArgs;
+
 #[derive(clap::Args)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    Ok(devices()?.write(&mut std::io::stdout(), args.json)?)
+    Ok(devices()?.write(&mut std::io::stdout(), args.output.json)?)
 }

@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use gossamer::files::check_output;
 use gossamer::pipelines::{EvaluateRequest, TokenSource, evaluate};
 use gossamer::settings::count;
-use gossamer::terminal::{Progress, screen};
 
-use crate::open::{MAX_TOKENS, ModelArgs};
+use crate::open::{JsonArgs, MAX_TOKENS, ModelArgs, report};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,25 +28,23 @@ pub struct Args {
     /// Write the loss of every token, (sequences, T − 1), to this safetensors file
     #[arg(long, value_name = "FILE")]
     losses: Option<PathBuf>,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     if args.tokens.is_none() && args.data.is_empty() {
         bail!("nothing to evaluate on: name text with --data or tokens with --tokens");
     }
-    args.losses.as_ref().map_or(Ok(()), check_output)?;
-    let progress = Progress::new();
-    progress.stage("opening the model");
-    let opened = args.model.open()?;
-    progress.stage("reading text");
-    let text = TokenSource::Text { data: &args.data, max_tokens: args.max_tokens };
-    let tokens = args.tokens.as_deref().map_or(text, TokenSource::File);
-    let request = EvaluateRequest { tokens, batch_size: args.batch_size, keep_losses: args.losses.is_some() };
-    let result = evaluate(&opened, &request, &progress.observer())?;
-    drop(progress);
-    args.losses.as_ref().map_or(Ok(()), |path| result.save_losses(path))?;
-    Ok(result.report()?.write(&mut screen(&[args.losses.as_deref()])?, args.json)?)
+    let losses = args.losses.as_deref();
+    report(&[losses], args.output.json, |progress| {
+        let model = args.model.open(progress)?;
+        progress.stage("reading text");
+        let text = TokenSource::Text { data: &args.data, max_tokens: args.max_tokens };
+        let tokens = args.tokens.as_deref().map_or(text, TokenSource::File);
+        let request = EvaluateRequest { tokens, batch_size: args.batch_size, keep_losses: losses.is_some() };
+        let result = evaluate(&model, &request, &progress.observer())?;
+        losses.map_or(Ok(()), |path| result.save_losses(path))?;
+        Ok(result.report()?)
+    })
 }

@@ -52,9 +52,6 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let request = GenerateRequest { prompt: &args.prompt, special: args.special, sampling, samples: args.num_samples };
     request.validate()?;
-    let progress = Progress::new();
-    progress.stage("opening the model");
-    let opened = args.model.open()?;
-    drop(progress);
-    Ok(generate(&opened, &request, &mut std::io::stdout().lock())?)
+    let model = args.model.open(&Progress::new())?;
+    Ok(generate(&model, &request, &mut std::io::stdout().lock())?)
 }

@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let files = args.source.files()?;
+    let files = args.source.load.files(&args.source.model)?;
     let vocabulary = files.load_tokenizer()?.map(|tokenizer| tokenizer.vocab_size());
     let inspection = inspect(&files, vocabulary, args.largest, args.device.as_deref())?;
     Ok(inspection.report()?.write(&mut std::io::stdout(), args.json)?)

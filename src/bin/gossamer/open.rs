@@ -1,11 +1,14 @@
-//! The arguments that name a model, its tokenizer and a device.
+//! What commands share: the arguments that name a model and a device, and the way to a report.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use gossamer::device::Device;
+use gossamer::files::check_output;
 use gossamer::formats::{FindOptions, ModelFiles, Pretrained};
 use gossamer::model::WeightFormat;
+use gossamer::report::Report;
+use gossamer::terminal::{Progress, screen};
 
 /// Tokens of text at most: all are held in memory.
 pub const MAX_TOKENS: u64 = 1_000_000_000;
@@ -16,6 +19,13 @@ pub struct SourceArgs {
     /// A run, a checkpoint, a Hugging Face folder, a published folder, its .pt or .safetensors
     /// file, or a Hub id such as openai/circuit-sparsity
     pub model: String,
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// How a model is found.
+#[derive(clap::Args)]
+pub struct LoadArgs {
     /// A tokenizer.json, if the model comes without one or with the wrong one
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
@@ -24,28 +34,57 @@ pub struct SourceArgs {
     pub offline: bool,
 }
 
-/// Which model, and where it runs.
+/// Where to compute.
 #[derive(clap::Args)]
-pub struct ModelArgs {
-    #[command(flatten)]
-    pub source: SourceArgs,
+pub struct DeviceArgs {
     /// auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME (see `gossamer devices`)
     #[arg(long, default_value = "auto")]
     pub device: String,
 }
 
-impl SourceArgs {
-    pub fn files(&self) -> Result<ModelFiles> {
+/// How to print.
+#[derive(clap::Args)]
+pub struct JsonArgs {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which model, and where it runs.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+impl LoadArgs {
+    pub fn files(&self, model: &str) -> Result<ModelFiles> {
         let (offline, tokenizer) = (self.offline, self.tokenizer.clone());
-        Ok(ModelFiles::find(
-            &self.model,
-            &FindOptions { offline, tokenizer, progress: true, ..FindOptions::default() },
-        )?)
+        let options = FindOptions { offline, tokenizer, progress: true, ..FindOptions::default() };
+        Ok(ModelFiles::find(model, &options)?)
+    }
+
+    pub fn open(&self, model: &str, device: &DeviceArgs, progress: &Progress) -> Result<Pretrained> {
+        progress.stage("opening the model");
+        Ok(self.files(model)?.pretrained(WeightFormat::Sparse, &Device::open(&device.device)?)?)
     }
 }
 
 impl ModelArgs {
-    pub fn open(&self) -> Result<Pretrained> {
-        Ok(self.source.files()?.pretrained(WeightFormat::Sparse, &Device::open(&self.device)?)?)
+    pub fn open(&self, progress: &Progress) -> Result<Pretrained> {
+        self.source.load.open(&self.source.model, &self.device, progress)
     }
+}
+
+/// Prints the report of `work`, which shows its progress and writes `files`. Checks first that the
+/// files can be written.
+pub fn report(files: &[Option<&Path>], json: bool, work: impl FnOnce(&Progress) -> Result<Report>) -> Result<()> {
+    files.iter().flatten().try_for_each(check_output)?;
+    let mut out = screen(files)?;
+    let progress = Progress::new();
+    let report = work(&progress)?;
+    drop(progress);
+    Ok(report.write(&mut out, json)?)
 }

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::files::check_output;
 use gossamer::pipelines::{RecordRequest, TokenSource, record};
 use gossamer::settings::count;
-use gossamer::terminal::{Progress, screen};
 use regex::Regex;
 
-use crate::open::{MAX_TOKENS, ModelArgs};
+use crate::open::{MAX_TOKENS, ModelArgs, report};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,19 +41,17 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    check_output(&args.out)?;
-    let progress = Progress::new();
-    progress.stage("opening the model");
-    let opened = args.model.open()?;
-    progress.stage("recording");
-    let tokens = match (&args.prompt, &args.tokens) {
-        (Some(text), _) => TokenSource::Prompt { text, special: args.special },
-        (None, Some(path)) => TokenSource::File(path),
-        (None, None) => TokenSource::Text { data: &args.data, max_tokens: args.max_tokens },
-    };
-    let request = RecordRequest { tokens, sites: args.sites.as_str(), mean: args.mean };
-    let recording = record(&opened, &request, &progress.observer())?;
-    recording.save(&args.out)?;
-    drop(progress);
-    Ok(recording.report(&args.out).write(&mut screen(&[Some(&args.out)])?, false)?)
+    report(&[Some(&args.out)], false, |progress| {
+        let model = args.model.open(progress)?;
+        progress.stage("recording");
+        let tokens = match (&args.prompt, &args.tokens) {
+            (Some(text), _) => TokenSource::Prompt { text, special: args.special },
+            (None, Some(path)) => TokenSource::File(path),
+            (None, None) => TokenSource::Text { data: &args.data, max_tokens: args.max_tokens },
+        };
+        let request = RecordRequest { tokens, sites: args.sites.as_str(), mean: args.mean };
+        let recording = record(&model, &request, &progress.observer())?;
+        recording.save(&args.out)?;
+        Ok(recording.report(&args.out))
+    })
 }

@@ -6,9 +6,8 @@ use anyhow::Result;
 use gossamer::model::Edit;
 use gossamer::pipelines::{PredictRequest, predict};
 use gossamer::settings::count;
-use gossamer::terminal::Progress;
 
-use crate::open::ModelArgs;
+use crate::open::{JsonArgs, ModelArgs, report};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,9 +35,8 @@ pub struct Args {
     /// How many tokens to show
     #[arg(long, default_value_t = 10, value_parser = count::<usize>(1, 1 << 24))]
     top: usize,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -50,11 +48,9 @@ pub fn run(args: &Args) -> Result<()> {
         means: args.means.as_deref(),
     };
     request.validate()?;
-    let progress = Progress::new();
-    progress.stage("opening the model");
-    let opened = args.model.open()?;
-    progress.stage("running the prompt");
-    let prediction = predict(&opened, &request)?;
-    drop(progress);
-    Ok(prediction.report(args.top, &opened)?.write(&mut std::io::stdout(), args.json)?)
+    report(&[], args.output.json, |progress| {
+        let model = args.model.open(progress)?;
+        progress.stage("running the prompt");
+        Ok(predict(&model, &request)?.report(args.top, &model)?)
+    })
 }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use gossamer::bridges::{
     Channel, MAX_DRAWS, ModelName, Ratio, Recipe, SteerRequest, SteerTarget, Strengths, TaskSteering,
 };
@@ -57,7 +56,7 @@ pub struct Args {
     seed: u64,
     /// The scale of decoders
     #[arg(long, value_enum, default_value = "dense-over-sparse")]
-    ratio: RatioArg,
+    ratio: Ratio,
     /// How many tokens to show
     #[arg(long, default_value_t = 5, value_parser = count::<usize>(1, 1 << 24))]
     top: usize,
@@ -72,27 +71,9 @@ pub struct Args {
     png: Option<PathBuf>,
 }
 
-/// [`Ratio`], as an argument.
-#[derive(Clone, Copy, ValueEnum)]
-enum RatioArg {
-    /// The dense stream's root mean square over the sparse one's (the method)
-    DenseOverSparse,
-    /// The inverse: what a small change amounts to after the dense model's norm
-    SparseOverDense,
-}
-
-impl From<RatioArg> for Ratio {
-    fn from(arg: RatioArg) -> Self {
-        match arg {
-            RatioArg::DenseOverSparse => Self::DenseOverSparse,
-            RatioArg::SparseOverDense => Self::SparseOverDense,
-        }
-    }
-}
-
 impl Args {
     fn target(&self) -> Result<SteerTarget> {
-        let (random, seed, ratio) = (self.random, self.seed, self.ratio.into());
+        let (random, seed, ratio) = (self.random, self.seed, self.ratio);
         if let Some(path) = &self.recipe {
             return Ok(SteerTarget::File(path.clone()));
         }
@@ -130,7 +111,7 @@ impl Args {
 pub fn run(args: &Args) -> Result<()> {
     let (csv, png) = (args.csv.as_deref(), args.png.as_deref());
     csv.into_iter().chain(png).try_for_each(check_output)?;
-    // Two files that are both to be standard output are refused before the work.
+    // Before the work: two files cannot both be standard output.
     let mut out = screen(&[csv, png])?;
     let request = SteerRequest { target: args.target()?, strengths: args.strength.clone() };
     let progress = Progress::new();

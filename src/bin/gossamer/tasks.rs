@@ -13,7 +13,7 @@ use gossamer::settings::count as bounded;
 use gossamer::terminal::{Progress, screen};
 use gossamer::text::notation::token;
 
-use crate::open::ModelArgs;
+use crate::open::{JsonArgs, ModelArgs};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -59,9 +59,8 @@ struct EvalArgs {
     /// Which pairs
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -103,25 +102,24 @@ fn eval(args: &EvalArgs) -> Result<()> {
         [] => tasks::all()?,
         names => names.iter().map(|name| tasks::open(name)).collect::<Result<_, _>>()?,
     };
-    let progress = Progress::new();
-    progress.stage("opening the model");
-    let model = args.model.open()?;
+    let (progress, json) = (Progress::new(), args.output.json);
+    let model = args.model.open(&progress)?;
     progress.stage("evaluating tasks");
     let print = |line: &str| progress.aside(|| writeln!(std::io::stdout(), "{line}"));
     let table = TaskEvaluation::table();
-    if !args.json {
+    if !json {
         print(&table.heading())?;
     }
     let mut rows = Vec::new();
     for (done, task) in list.iter().enumerate() {
         progress.at(done as u64, list.len() as u64, task.name.clone());
         let row = evaluate_task(&model, task, args.pairs, args.seed)?;
-        if !args.json {
+        if !json {
             print(&row.text(&table))?;
         }
         rows.push(row);
     }
-    if args.json {
+    if json {
         print(&serde_json::to_string_pretty(&rows)?)?;
     }
     if rows.iter().all(|row| row.error.is_some()) {

@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Prints what came of all tasks.
 fn conclude(args: &Args, request: &SearchRequest, progress: &Progress, outcomes: Vec<TaskOutcome>) -> Result<()> {
-    let count = |wanted: fn(&TaskOutcome) -> bool| outcomes.iter().filter(|outcome| wanted(outcome)).count();
+    let count = |has: fn(&TaskOutcome) -> bool| outcomes.iter().filter(|outcome| has(outcome)).count();
     let all = outcomes.len();
     if all == 0 || count(|outcome| matches!(outcome, TaskOutcome::Found(_))) > 0 {
         let folder = request.folder.display();

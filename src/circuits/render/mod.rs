@@ -32,11 +32,11 @@ pub struct CircuitFormat {
     pub about: &'static str,
     /// Renders a circuit.
     pub write: fn(&Circuit) -> String,
-    /// Reads a circuit from a file's contents; nothing for formats that only render it.
+    /// Reads a circuit from a file's contents; `None` for formats that only render it.
     pub read: Option<ReadCircuit>,
 }
 
-/// All formats.
+/// All formats: those that `gossamer circuit export` and the explorer's menu offer.
 pub const FORMATS: &[CircuitFormat] = &[
     CircuitFormat { name: "svg", about: "a picture", write: svg, read: None },
     CircuitFormat { name: "dot", about: "a Graphviz graph", write: dot, read: None },

@@ -21,6 +21,7 @@ use crate::circuits::{
     ActivationRange, Calibration, Circuit, Counts, LossSet, Losses, ModelRef, Node, NodeEntry, Statistics, TaskRef,
     TokenRef, VERSION,
 };
+use crate::files::versioned::Versioned as _;
 use crate::{Error, Result};
 
 const NO_CIRCUIT: &str = "is no published circuit: it holds neither circuit_data nor importances nor samples";
