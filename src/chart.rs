@@ -86,9 +86,6 @@ pub struct Bars {
 
 impl Bars {
     /// Writes the picture to a PNG file, as high as it needs to be.
-    ///
-    /// # Errors
-    /// Returns [`Error::Io`], and [`Error::Request`] for more bars than fit into 10,000 pixels.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let bytes = self.png()?;
         write_atomic(path, |out| out.write_all(&bytes).map_err(|e| Error::io(path, e)))

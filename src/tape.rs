@@ -137,9 +137,6 @@ impl Tape {
 
     /// As [`Tape::backward_from`], with a call of `check` before every operation; its first error
     /// ends the pass.
-    ///
-    /// # Errors
-    /// Those of the operations' gradient rules, and of `check`.
     pub(crate) fn backward_while(
         &mut self,
         seeds: impl IntoIterator<Item = (Var, Tensor)>,
@@ -160,9 +157,6 @@ impl Tape {
     /// As [`Tape::backward`], and calls `done` with the index and the gradient of each of `leaves`
     /// as soon as the gradient is complete: those used last come first. Leaves that nothing depends
     /// on come at the end, without a gradient.
-    ///
-    /// # Errors
-    /// Those of the operations' gradient rules, and of `done`.
     pub(crate) fn backward_to(
         &mut self,
         from: &Var,

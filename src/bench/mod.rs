@@ -51,9 +51,6 @@ const MIN_SECONDS: f64 = 0.004;
 const MAX_RUNS: usize = 200;
 
 /// Checks the device, then measures it, and calls `watch` with every row when it is done.
-///
-/// # Errors
-/// [`Error::Device`] naming the golden case that fails; otherwise those of the operations.
 pub(crate) fn run(device: &Device, options: &Options, watch: &mut dyn FnMut(&Row)) -> Result<BenchReport> {
     let cases = check::built_in();
     for case in &cases {

@@ -196,9 +196,6 @@ impl BenchReport {
     }
 
     /// Writes it as JSON, whole or not at all.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::file(path, e.to_string()))?;
         write_atomic(path, |out| writeln!(out, "{text}").map_err(|e| Error::io(path, e)))

@@ -55,9 +55,6 @@ impl Versioned for BridgeFile {
 
 impl BridgeFile {
     /// The description of bridges next to their sparse model.
-    ///
-    /// # Errors
-    /// Those of the device.
     pub(crate) fn new(settings: &BridgeConfig, dense_hash: &str, sparse: &Model) -> Result<Self> {
         Ok(Self {
             version: Self::VERSION,

@@ -67,9 +67,6 @@ impl Bridges {
     }
 
     /// `sha256:…` over every tensor's name, shape and numbers, as of a model.
-    ///
-    /// # Errors
-    /// Those of the device.
     pub(crate) fn hash(&self) -> Result<String> {
         hash_of(self.list.iter().map(|map| Ok((map.name.as_str(), map.value.shape(), map.value.read()?))))
     }
@@ -121,9 +118,6 @@ impl Bridges {
     }
 
     /// The decoder's weight at `site`, `(d_dense, d_sparse)`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if there is no such site.
     pub(crate) fn decoder(&self, site: usize) -> Result<&Tensor> {
         match self.list.get(4 * site + 2) {
             Some(map) => Ok(&map.value),
@@ -164,9 +158,6 @@ fn affine(tape: &mut Tape, maps: &[Var], at: usize, h: &Var) -> Result<Var> {
 }
 
 /// Names and shapes of the tensors between two models, in order.
-///
-/// # Errors
-/// [`Error::Mismatch`] if the models do not fit together.
 pub(super) fn shapes(dense: &ModelConfig, sparse: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>> {
     for (what, dense, sparse) in
         [("layers", dense.n_layer, sparse.n_layer), ("tokens", dense.vocab_size, sparse.vocab_size)]

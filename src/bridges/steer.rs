@@ -279,9 +279,6 @@ impl<'a> Steering<'a> {
     }
 
     /// The hash of the sparse model ([`Model::hash`]), computed once.
-    ///
-    /// # Errors
-    /// Those of the device.
     pub(crate) fn sparse_hash(&self) -> Result<&str> {
         match self.hash.get() {
             Some(hash) => Ok(hash),

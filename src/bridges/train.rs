@@ -86,10 +86,6 @@ impl BridgeTrainer {
     }
 
     /// Returns an error for models between which no bridges can be trained.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] if they have not equally many layers and tokens, [`Error::Config`] if
-    /// the dense one reads less.
     pub(crate) fn fits(dense: &ModelConfig, sparse: &ModelConfig) -> Result<()> {
         shapes(dense, sparse)?;
         match sparse.block_size > dense.block_size {

@@ -13,10 +13,9 @@ use crate::{Error, Result};
 
 pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
     let (dense, sparse) = (case.model_in("dense/", device)?, case.model_in("sparse/", device)?);
-    let meta = case.meta()?;
-    let number = |name: &str| meta[name].as_f64().ok_or_else(|| case.error(format!("lacks the number {name}")));
     let tensors = case.tensors("bridges.safetensors")?;
-    let afrac = number("encoder_topk_fraction")?;
+    let afrac = case.meta()?["encoder_topk_fraction"].as_f64();
+    let afrac = afrac.ok_or_else(|| case.error("lacks the number encoder_topk_fraction"))?;
     let bridges = Bridges::from_host(&dense.config, &sparse.config, afrac, &tensors, device)?;
     let (shape, tokens) = case.tokens()?;
     let sequences = shape.first().copied().unwrap_or(1);

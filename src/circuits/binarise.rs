@@ -193,10 +193,6 @@ fn candidates(node: Node, ranges: &[(f32, f32)]) -> Vec<BinaryStep> {
 impl CircuitSearch<'_> {
     /// Binarises a circuit on the pairs that it was chosen by, and evaluates it on those and on
     /// held-out ones. `task` is the circuit's task, if that is not built in.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] if the circuit is not a part of the model, or its pairs differ from
-    /// those that it was found with; those of the forward pass.
     pub(crate) fn binarise(&self, circuit: &Circuit, task: Option<Task>) -> Result<Binary> {
         let hash = self.model.hash()?;
         circuit.check_model(&hash)?;

@@ -59,9 +59,6 @@ pub(crate) type VisitSet<'a> = dyn Fn(usize, &mut Visit) -> Result<()> + 'a;
 
 /// The statistics of `nodes` from the activations that `show` visits: twice for each of the three
 /// sets, and twice more for the prompts. A node that is never visited has empty statistics.
-///
-/// # Errors
-/// Those of `show`.
 pub(crate) fn gather(
     nodes: &[Node],
     sets: [&[Vec<u32>]; 3],

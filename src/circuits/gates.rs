@@ -56,9 +56,6 @@ impl Nodes {
 
     /// Gates that learn: node n is kept where `tau[n] ≥ 0`. Their gradients are in
     /// [`Gates::gradient`] after the backward pass.
-    ///
-    /// # Errors
-    /// Those of the device, and [`Error::Stopped`].
     pub(crate) fn learn(&self, tape: &mut Tape, tau: &[f32], temperature: f32) -> Result<Gates<'_>> {
         self.check_stop()?;
         let mut gates = Vec::with_capacity(self.tensors.len());
@@ -105,9 +102,6 @@ pub struct Gates<'a> {
 
 impl Gates<'_> {
     /// The gradient of every tau, by the nodes' numbers. It can be taken once.
-    ///
-    /// # Errors
-    /// Those of the device.
     pub(crate) fn gradient(&self, tape: &mut Tape) -> Result<Vec<f32>> {
         let mut gradient = vec![0.0; self.nodes.layout.len()];
         for (block, tau) in self.nodes.layout.blocks().iter().zip(&self.gates) {

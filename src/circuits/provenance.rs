@@ -26,9 +26,6 @@ impl Circuit {
     }
 
     /// The settings that it was found with.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] if they are not those of pruning.
     pub(crate) fn search_settings(&self) -> Result<SearchSettings> {
         let settings: SearchSettings = serde_json::from_value(self.settings.clone())
             .map_err(|e| Error::Mismatch(format!("the circuit's settings are not those of pruning: {e}")))?;
@@ -48,9 +45,6 @@ impl Circuit {
     }
 
     /// The pairs that it was chosen by, and those that it is evaluated on.
-    ///
-    /// # Errors
-    /// Those of [`Circuit::pairs`].
     pub(crate) fn pairs_by_split(
         &self,
         task: Option<Task>,
@@ -66,9 +60,6 @@ impl Circuit {
 
     /// Its task, with the variant of the answers that it was found with. `task` as for
     /// [`Circuit::pairs`].
-    ///
-    /// # Errors
-    /// Those of [`Circuit::pairs`].
     pub(crate) fn resolve_task(&self, task: Option<Task>, tokenizer: &Tokenizer) -> Result<Task> {
         let given = task.is_some();
         let task = task.map_or_else(|| tasks::find(&self.task.name), Ok)?;

@@ -45,9 +45,6 @@ impl Default for SearchPlan {
 
 impl SearchPlan {
     /// Returns an error if it contradicts itself, or a setting is impossible.
-    ///
-    /// # Errors
-    /// Returns [`Error::Request`] or [`Error::Config`].
     pub(crate) fn validate(&self) -> Result<()> {
         if self.trials > 0 && self.ranking == Ranking::Attribution {
             let message = "random settings (--tune) are those of learned gates, which --ranking attribution does not \
@@ -95,9 +92,6 @@ pub(crate) type OnStep<'a> = dyn Fn(PruningStep) + Sync + 'a;
 
 impl CircuitSearch<'_> {
     /// Searches for the circuit of a task.
-    ///
-    /// # Errors
-    /// Those of [`CircuitSearch::rank`], [`CircuitSearch::choose`] and [`tune`].
     pub(crate) fn run(&self, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
         let task = &task.clone().for_tokenizer(self.tokenizer)?;
         if plan.trials > 0 {
@@ -166,9 +160,6 @@ impl CircuitSearch<'_> {
 
     /// The result after a [local search](super::local_search) with nodes of `pool`, if the circuit
     /// is small enough.
-    ///
-    /// # Errors
-    /// Those of the pairs and of the forward pass.
     pub(super) fn local_search(&self, task: &Task, mut result: SearchResult, pool: &[usize]) -> Result<SearchResult> {
         if prune::count(&result.keep) > result.settings.local_search_max {
             return Ok(result);
@@ -189,9 +180,6 @@ impl CircuitSearch<'_> {
     }
 
     /// The pairs that circuits of a task are chosen by, or evaluated on.
-    ///
-    /// # Errors
-    /// Those of [`tasks::batch`] and [`TaskBatch::new`].
     pub(super) fn eval_pairs(
         &self,
         task: &Task,
@@ -247,9 +235,6 @@ impl CircuitSearch<'_> {
     }
 
     /// The losses of the circuit, of its complement and of the whole model.
-    ///
-    /// # Errors
-    /// Those of the forward pass.
     pub(crate) fn losses(&self, task_batch: &TaskBatch, keep: &[bool], calibration: Calibration) -> Result<LossSet> {
         let weights = self.weights();
         let scorer = self.scorer(&weights, task_batch);

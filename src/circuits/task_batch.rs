@@ -80,9 +80,6 @@ impl TaskBatch {
 
     /// For every prompt the correct answer's logit minus the other's, `(2 · pairs)`, recorded on
     /// `tape`.
-    ///
-    /// # Errors
-    /// Those of the forward pass and of the hooks.
     pub(crate) fn logit_diffs_on_tape(
         &self,
         model: &Model,
@@ -95,9 +92,6 @@ impl TaskBatch {
 
     /// Returns an error if one of `values` is not finite, which were computed, as `what` says, from
     /// a forward pass of all prompts with these hooks.
-    ///
-    /// # Errors
-    /// [`Error::NonFiniteSite`]; those of the forward pass and of the hooks.
     pub(crate) fn check_finite(
         &self,
         (what, values): (&str, &[f32]),

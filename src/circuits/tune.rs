@@ -19,10 +19,6 @@ use crate::{Error, Result};
 /// Each trial multiplies lr, k_coef and weight_decay by random factors, log-uniform between 1/10
 /// and 10 (lr: 1/4 and 4), draws the mean of tau at the start from (0, 0.5), and uses another seed.
 /// A trial depends on the seed and its number alone.
-///
-/// # Errors
-/// Returns [`Error::UnreachableTarget`] if no trial succeeds, [`Error::Request`] for another
-/// ranking than by learned gates; those of [`CircuitSearch::run`].
 pub(crate) fn tune(search: &CircuitSearch, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
     plan.validate()?;
     let count = usize::try_from(plan.trials.saturating_add(1)).unwrap_or(usize::MAX);

@@ -77,9 +77,6 @@ impl Device {
 
     /// As [`Device::open`], for process number `nth`, counted from 0, of several on this machine:
     /// `auto` deals its hardware GPUs out to them.
-    ///
-    /// # Errors
-    /// As [`Device::open`].
     pub(crate) fn open_nth(name: &str, nth: usize) -> Result<Self> {
         let name = name.trim();
         match name.split_once(':') {
@@ -149,10 +146,6 @@ impl Device {
 
     /// A tensor of `shape` whose contents are unspecified; the operation that asked for it writes
     /// all of it.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] if the device cannot bind a tensor that large, [`Error::Memory`] if it has
-    /// not enough memory; both name the tensor by `name`.
     pub(crate) fn empty<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Tensor<T>> {
         Tensor::empty(self, name, shape)
     }
@@ -206,9 +199,6 @@ impl Device {
 
     /// Fills the memory kept for reuse with set bits, which are NaN as floats. It makes an
     /// operation that leaves a part of its result unwritten fail its check. Waits for the device.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device failed.
     pub(crate) fn poison_free_memory(&self) -> Result<()> {
         match self {
             Self::Cpu(cpu) => cpu.poison_free_memory(),

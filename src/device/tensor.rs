@@ -125,9 +125,6 @@ impl<T: Element> Tensor<T> {
     }
 
     /// The entries, on the CPU device.
-    ///
-    /// # Errors
-    /// [`Error::Device`] on a GPU tensor.
     pub(crate) fn as_slice(&self) -> Result<&[T]> {
         match &self.data {
             Storage::Cpu(buffer) => Ok(&buffer.data),
@@ -136,9 +133,6 @@ impl<T: Element> Tensor<T> {
     }
 
     /// The entries, to be written, on the CPU device.
-    ///
-    /// # Errors
-    /// [`Error::Device`] on a GPU tensor, and if the tensor has clones.
     pub(crate) fn as_mut_slice(&mut self) -> Result<&mut [T]> {
         match &mut self.data {
             Storage::Cpu(buffer) => Arc::get_mut(buffer).map(|buffer| &mut buffer.data[..]).ok_or_else(shared),

@@ -26,10 +26,6 @@ pub(super) enum Target {
 
 impl Target {
     /// Resolves `path`.
-    ///
-    /// # Errors
-    /// Returns [`Error::Io`] naming `path` for a folder, a socket, a cycle of links, or where the
-    /// system refuses.
     pub(super) fn of(path: &Path) -> Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Stdout);

@@ -34,9 +34,6 @@ pub(crate) struct Temporary {
 impl Temporary {
     /// Opens a new file, for reading and writing, in the folder of the file that `target` names or
     /// links to.
-    ///
-    /// # Errors
-    /// Returns [`Error::Io`] naming `target` if it is no file, or where the system refuses.
     pub(crate) fn next_to(target: &Path) -> Result<Self> {
         match Target::of(target)? {
             Target::File(real) => Self::create(real, target),
@@ -69,9 +66,6 @@ impl Temporary {
 
     /// Makes the contents durable and renames the file to its target. A replaced file keeps its
     /// permissions.
-    ///
-    /// # Errors
-    /// Returns [`Error::Io`] naming the target.
     pub(crate) fn publish(mut self) -> Result<()> {
         let failed = |e| Error::io(&self.named, e);
         self.file.sync_all().map_err(failed)?;

@@ -101,11 +101,6 @@ impl Hub {
     /// tokenizer. Files in the cache are used without a question to the Hub; others are
     /// downloaded, the safetensors in preference to other weights. `progress` shows a bar on
     /// standard error.
-    ///
-    /// # Errors
-    /// [`Error::Hub`] saying what to do, if the Hub cannot be reached or falls silent, if it has no
-    /// such model, if the model is not in the cache though it would have to be, or if this program
-    /// cannot download; [`Error::Io`] if the cache cannot be written.
     pub(crate) fn fetch(&self, id: &HubId, offline: bool, progress: bool) -> Result<PathBuf> {
         let cached = self.cached(id);
         let usable = cached.as_deref().filter(|folder| missing(folder).is_none());

@@ -32,10 +32,6 @@ impl Batch {
 
     /// A batch of prompts of any lengths, the shorter ones padded on the right. Since the model is
     /// causal, padding changes nothing at a prompt's positions, and no padding is a target.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] without prompts, or for a prompt that is empty, too long for the model, or
-    /// not in its vocabulary.
     pub(crate) fn of_prompts<P: AsRef<[u32]>>(device: &Device, config: &ModelConfig, prompts: &[P]) -> Result<Self> {
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.as_ref().len()).collect();
         if lengths.contains(&0) {
@@ -116,9 +112,6 @@ pub struct QueryPositions {
 
 impl QueryPositions {
     /// The position `at[b]` of sequence b.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if there is not one a sequence, or one is outside of it.
     pub(crate) fn new(device: &Device, batch: &Batch, at: &[usize]) -> Result<Self> {
         let (sequences, length) = batch.shape();
         if at.len() != sequences || at.iter().any(|&at| at >= length) {
@@ -135,9 +128,6 @@ impl QueryPositions {
     }
 
     /// The last position of each sequence.
-    ///
-    /// # Errors
-    /// Those of the device.
     pub(crate) fn last(device: &Device, batch: &Batch) -> Result<Self> {
         let last: Vec<usize> = batch.lengths.iter().map(|length| length - 1).collect();
         Self::new(device, batch, &last)

@@ -295,9 +295,6 @@ impl ModelConfig {
     }
 
     /// Returns an error if a field is set that training would not honour, naming it.
-    ///
-    /// # Errors
-    /// [`Error::Config`].
     pub(crate) fn check_trainable(&self) -> Result<()> {
         let unused = [
             ("dropout", self.dropout != 0.0, "dropout", "0"),

@@ -83,9 +83,6 @@ pub(crate) fn all_finite(x: &Tensor) -> Result<bool> {
 
 impl Parameters {
     /// The parameters that hold numbers which are not finite, in order. Reads all of them.
-    ///
-    /// # Errors
-    /// Those of the device.
     pub(crate) fn not_finite(&self) -> Result<Vec<NotFinite>> {
         let mut found = Vec::new();
         for p in self.iter() {
@@ -112,9 +109,6 @@ impl Model {
     /// Returns an error unless all of `values` are finite. They were computed, as `what` says, from
     /// a forward pass of `batch` with `hooks`, which is then run again to name the first site
     /// that is not finite.
-    ///
-    /// # Errors
-    /// [`Error::NonFiniteSite`], and those of the forward pass.
     pub(crate) fn check_finite(
         &self,
         what: impl Display,

@@ -65,9 +65,6 @@ impl Model {
 
     /// Logits `(B, 1, V)` at one position of each sequence of a batch, without the cost of the
     /// other positions' logits.
-    ///
-    /// # Errors
-    /// Those of the operations and of `hooks`.
     pub(crate) fn forward_at(
         &self,
         tape: &mut Tape,
@@ -229,9 +226,6 @@ impl<'a> Pass<'a> {
 
     /// Mean cross-entropy of the batch's targets, in nats, for `logits: (B, T, V)`: the loss `(1)`,
     /// and the rows' own losses.
-    ///
-    /// # Errors
-    /// Those of the operation.
     pub(crate) fn cross_entropy(&mut self, logits: &Var) -> Result<(Var, Tensor)> {
         self.tape.cross_entropy(logits, &self.batch.targets, self.batch.predictions())
     }

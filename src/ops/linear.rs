@@ -345,9 +345,6 @@ fn native_column_sums(x: &[f32], cols: usize, sum: &mut [f32]) {
 
 /// `out = a b`, or `out += a b`: `out: (m, n)` row-major, `a: (m, k)` and `b: (k, n)` with the
 /// given distances between neighbouring rows and columns.
-///
-/// # Errors
-/// [`Error::Shape`] if a matrix does not lie within its slice.
 fn matmul(
     out: &mut [f32],
     (m, n, k): (usize, usize, usize),

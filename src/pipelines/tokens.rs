@@ -27,9 +27,6 @@ pub enum TokenSource<'a> {
 
 impl TokenSource<'_> {
     /// The sequences, for `model`.
-    ///
-    /// # Errors
-    /// Returns the errors of reading and of encoding them.
     pub(crate) fn sequences(&self, model: &Pretrained) -> Result<Vec<Vec<u32>>> {
         match *self {
             Self::Prompt { text, special } => Ok(vec![model.encode(text, special)?]),
@@ -44,9 +41,6 @@ impl TokenSource<'_> {
 impl Pretrained {
     /// Sequences of the model's `block_size`, of files and folders, or of generated Python if there
     /// are none.
-    ///
-    /// # Errors
-    /// Returns the errors of [`TokenSource::sequences`].
     pub(crate) fn sequences(&self, data: &[PathBuf], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
         TokenSource::Text { data, max_tokens }.sequences(self)
     }

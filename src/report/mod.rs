@@ -134,9 +134,6 @@ impl ReportBlock {
 
 impl Table {
     /// Writes the CSV form to `path`.
-    ///
-    /// # Errors
-    /// Returns [`Error::Io`] if the file cannot be written.
     pub(crate) fn save_csv(&self, path: &std::path::Path) -> Result<()> {
         write_atomic(path, |out| out.write_all(self.csv().as_bytes()).map_err(|e| Error::io(path, e)))
     }

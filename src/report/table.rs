@@ -231,9 +231,6 @@ impl Table {
     }
 
     /// The position of the column `name`.
-    ///
-    /// # Errors
-    /// Returns [`Error::Unknown`] if there is none.
     pub(crate) fn column(&self, name: &str) -> Result<usize> {
         let known = || self.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
         let at = self.columns.iter().position(|column| column.name == name);

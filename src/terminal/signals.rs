@@ -161,9 +161,6 @@ fn exit(signal: i32) -> ! {
 
 /// Handles Ctrl-C and the closing of the window from now on. Calls `on_first` at the first one,
 /// with whether the process is [saving](Saving).
-///
-/// # Errors
-/// Returns the errors of the system.
 #[cfg(not(unix))]
 pub(crate) fn listen(on_first: impl Fn(bool) + Send + 'static) -> io::Result<()> {
     const SIGINT: i32 = 2;

@@ -50,9 +50,6 @@ pub fn sequences(
 
 /// [`sequences`] of the documents in files and folders, or of generated Python if there are none.
 /// Logs how many documents were skipped.
-///
-/// # Errors
-/// Returns the errors of [`Source::documents`] and of [`sequences`].
 pub(crate) fn sequences_of(
     data: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -76,9 +73,6 @@ pub(crate) fn sequences_of(
 }
 
 /// The tensor `tokens`, (T) or (B, T), of a safetensors file.
-///
-/// # Errors
-/// Returns the errors of [`load_ids`], and [`Error::File`] for another shape.
 pub(crate) fn token_file(path: &Path) -> Result<Vec<Vec<u32>>> {
     let HostIds { shape, data: ids } = load_ids(path, "tokens")?;
     match shape[..] {

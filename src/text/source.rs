@@ -37,10 +37,6 @@ impl Source {
     }
 
     /// Every file that documents are read from, in order.
-    ///
-    /// # Errors
-    /// Returns [`Error::Io`] for a path that does not exist or cannot be read, and [`Error::File`]
-    /// for a named file of an unknown kind.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
         let (mut files, mut visited) = (Vec::new(), Visited::default());
         for path in &self.paths {

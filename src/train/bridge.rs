@@ -47,9 +47,6 @@ impl Default for BridgeConfig {
 
 impl BridgeConfig {
     /// Returns an error that names the setting for an impossible value.
-    ///
-    /// # Errors
-    /// [`crate::Error::Config`].
     pub(crate) fn validate(&self) -> Result<()> {
         super::settings::check_bridge(self)
     }

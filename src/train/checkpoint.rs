@@ -58,9 +58,6 @@ pub struct CheckpointState {
 
 impl CheckpointState {
     /// Returns an error if the checkpoint at `path` was made with other settings than `config`.
-    ///
-    /// # Errors
-    /// [`Error::File`] naming the setting, and its value here and there.
     pub(crate) fn belongs_to(&self, config: &RunConfig, path: &Path) -> Result<()> {
         if self.steps != config.train.steps {
             let message = format!("is of a run of {} steps; config.toml says {}", self.steps, config.train.steps);
@@ -105,9 +102,6 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 
 /// Which of `all` checkpoints of the folder `run` a run continues from; none where it starts at the
 /// beginning.
-///
-/// # Errors
-/// [`Error::File`] naming those there are, if the one that is asked for is not among them.
 pub(crate) fn chosen(run: &Path, all: &[(u64, PathBuf)], start: StartFrom) -> Result<Option<usize>> {
     let StartFrom::Step(requested) = start else {
         return Ok(all.len().checked_sub(1).filter(|_| start == StartFrom::Newest));
@@ -136,9 +130,6 @@ pub(crate) fn run_and_step(path: &Path) -> Option<(PathBuf, u64)> {
 }
 
 /// Moves checkpoints of the folder `run` out of the way, to `checkpoints/aside`.
-///
-/// # Errors
-/// [`Error::Io`] naming the checkpoint.
 pub(crate) fn set_aside(run: &Path, checkpoints: &[(u64, PathBuf)]) -> Result<()> {
     let aside = folder(run).join(ASIDE);
     let free = |name: &str, end: &str| {
@@ -166,9 +157,6 @@ pub(crate) fn set_aside(run: &Path, checkpoints: &[(u64, PathBuf)]) -> Result<()
 }
 
 /// Removes what a killed run left half-written. Only for the one process that writes to the run.
-///
-/// # Errors
-/// [`Error::Io`].
 pub(crate) fn clean(run: &Path) -> Result<()> {
     let folder = folder(run);
     if folder.exists() { clean_temporaries(folder) } else { Ok(()) }
@@ -177,9 +165,6 @@ pub(crate) fn clean(run: &Path) -> Result<()> {
 /// Writes the trainee's state as a checkpoint of the run in the folder `run` and removes the oldest
 /// ones beyond `keep_checkpoints`. `corpus` and `tokenizer` are the hashes of what the run learns
 /// from.
-///
-/// # Errors
-/// [`Error::Io`] naming the file, for example on a full disk; older checkpoints are then untouched.
 pub(crate) fn save(
     run: &Path,
     trainee: &impl Trainable,

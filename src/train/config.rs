@@ -245,9 +245,6 @@ impl RunConfig {
     /// The settings that a training step depends on, by name: a run continues only with those that
     /// it began with. What is said of the data and of other models are places, which may change;
     /// what is in them is checked by its hash. The model's are in its own configuration.
-    ///
-    /// # Errors
-    /// [`Error::Request`] if a value cannot be written, which no valid configuration has.
     pub(crate) fn step_settings(&self) -> Result<BTreeMap<String, serde_json::Value>> {
         let sections = [
             ("train", serde_json::to_value(&self.train)),

@@ -27,10 +27,6 @@ pub struct RunData {
 
 /// The tokenizer that a new run of `config` uses: loaded if the settings name one, else trained on
 /// the data.
-///
-/// # Errors
-/// Those of reading and training, [`Error::Config`] if its size is not the model's, and
-/// [`Error::Stopped`].
 pub(crate) fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Tokenizer> {
     let vocab_size = config.model.vocab_size;
     let tokenizer = match &config.data.tokenizer {
@@ -55,10 +51,6 @@ pub(crate) fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Token
 }
 
 /// Documents of about `max_bytes` to train a tokenizer on, spread evenly over `source`.
-///
-/// # Errors
-/// Those of reading, [`Error::Data`] naming the places where no document is, and
-/// [`Error::Stopped`].
 pub(crate) fn sample(source: &Source, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
     source.sample(max_bytes, observer)
 }

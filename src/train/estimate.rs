@@ -127,9 +127,6 @@ impl Estimate {
 
     /// What each of `ranks` needs, if this is what its share of the batch needs: gradients travel
     /// by way of the host.
-    ///
-    /// # Errors
-    /// [`Error::Communication`].
     pub(crate) fn on_each_of(mut self, communicator: &Communicator) -> Result<Self> {
         if communicator.size() > 1 {
             self.on_host = communicator.topology()?.local_size as u64;
@@ -211,9 +208,6 @@ const MAX_TOKENS: usize = 1 << 20;
 /// What training on one device allocates: `prepare` makes what trains on a meta device, `trainer`
 /// gives its trainer, and `step` does a step. It runs with dense weights first, then at the
 /// densities at which sparse ones come to be used.
-///
-/// # Errors
-/// Those of the run; of tensors that no machine can hold, [`Error::Limit`].
 pub(crate) fn rehearse<T>(
     config: &RunConfig,
     cpu: bool,

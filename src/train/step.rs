@@ -218,9 +218,6 @@ impl Trainer {
 
     /// As [`Trainer::step`], given up with [`Error::Stopped`] once it is to stop; the model is then
     /// as it was before.
-    ///
-    /// # Errors
-    /// Those of [`Trainer::step`], and [`Error::Stopped`].
     pub(crate) fn step_observed(&mut self, batches: &[Batch], observer: &Observer) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, &mut { *observer }, observer)?;
         self.update(losses, gradients, sparsity::apply_topk_and_decay)
@@ -240,9 +237,6 @@ impl Trainer {
 
     /// Does one step along `gradients`, one for each parameter that is trained. `losses` are the
     /// model's own on each micro-batch, `(1)`.
-    ///
-    /// # Errors
-    /// Those of the operations.
     pub(crate) fn update(
         &mut self,
         losses: Vec<Tensor>,

@@ -100,9 +100,6 @@ impl Shader {
 
     /// As [`Shader::wgsl`], with the files of `folder`, laid out as `shaders/`, instead of the
     /// built-in ones.
-    ///
-    /// # Errors
-    /// As [`Shader::wgsl`], and [`Error::Io`] for a file that cannot be read.
     pub(super) fn wgsl_from(&self, folder: Option<&Path>, kernel: &str, subgroups: bool) -> Result<String> {
         let source = text(folder, &format!("{}.wgsl", self.name), self.source)?;
         let mut out = String::with_capacity(source.len() + 1024);
@@ -219,9 +216,6 @@ impl Launch {
     }
 
     /// Records the launch; it runs in order with all others. No workgroups: nothing happens.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the kernel does not compile or the tensors do not match its bindings.
     pub(crate) fn run(self, queue: Queue) -> Result<()> {
         let Some(gpu) = queue.gpu().filter(|_| self.workgroups > 0) else { return Ok(()) };
         let buffers = self.buffers.into_iter().collect::<Result<Vec<_>>>()?;

@@ -229,9 +229,6 @@ impl Gpu {
     }
 
     /// Opens `adapter` with all the buffer sizes it grants.
-    ///
-    /// # Errors
-    /// [`Error::Device`] with the driver's reason.
     pub(crate) fn from_adapter(adapter: wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
         let mut options = options.clone();
         if options.shaders.is_some() {
@@ -282,9 +279,6 @@ impl Gpu {
     }
 
     /// Another device on the same adapter, opened with other options.
-    ///
-    /// # Errors
-    /// [`Error::Device`] with the driver's reason.
     pub(crate) fn reopen(&self, options: &GpuOptions) -> Result<Self> {
         Self::from_adapter(self.shared.adapter.clone(), options)
     }

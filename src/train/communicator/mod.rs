@@ -167,9 +167,6 @@ impl Communicator {
     }
 
     /// Waits until all ranks are here.
-    ///
-    /// # Errors
-    /// [`Error::Communication`].
     pub(crate) fn barrier(&self) -> Result<()> {
         self.gather(&[0]).map(drop)
     }

@@ -38,10 +38,6 @@ struct Mpi {
 }
 
 /// Meets the other processes, of which a launcher promised `count`.
-///
-/// # Errors
-/// [`Error::Communication`] if MPI sees another number of them: they were started by another MPI's
-/// launcher.
 pub(super) fn connect(count: usize) -> Result<Communicator> {
     let (tasks, inbox) = channel();
     let (send_sums, sums) = channel();
