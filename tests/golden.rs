@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use gossamer::check::{self, Case, CaseKind, Verdict};
+use gossamer::check::{self, Case, CaseKind, Comparison};
 use gossamer::device::{Device, Gpu, GpuOptions, Shader};
 use gossamer::files::{HostTensor, load_tensors, save_tensors};
 use gossamer::ops::SHADERS;
@@ -23,9 +23,9 @@ fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case)
 }
 
-fn passes(case: &Case, device: &Device) -> Vec<Verdict> {
-    let verdicts = check::run(case, device).unwrap();
-    let quantities: Vec<_> = verdicts.iter().map(|v| v.quantity.as_str()).collect();
+fn passes(case: &Case, device: &Device) -> Vec<Comparison> {
+    let comparisons = check::run(case, device).unwrap();
+    let quantities: Vec<_> = comparisons.iter().map(|v| v.quantity.as_str()).collect();
     let expected = match case.kind() {
         CaseKind::Forward => FORWARD.to_vec(),
         CaseKind::Train => TRAIN.to_vec(),
@@ -33,10 +33,10 @@ fn passes(case: &Case, device: &Device) -> Vec<Verdict> {
         CaseKind::Bridge => BRIDGE.to_vec(),
     };
     assert_eq!(quantities, expected, "{}", case.name);
-    for v in &verdicts {
+    for v in &comparisons {
         assert!(v.passed(), "{}: {} is off by {:.3e} at {}", case.name, v.quantity, v.error, v.at);
     }
-    verdicts
+    comparisons
 }
 
 #[test]
@@ -161,10 +161,10 @@ impl Copy {
         self
     }
 
-    /// Exactly the verdict of `quantity` fails, and says where.
+    /// Exactly the comparison of `quantity` fails, and says where.
     fn fails_in(self, device: &Device, quantity: &str, at: &str) {
-        let verdicts = check::run(&check::folder(self.0.path()).unwrap(), device).unwrap();
-        for v in verdicts {
+        let comparisons = check::run(&check::folder(self.0.path()).unwrap(), device).unwrap();
+        for v in comparisons {
             assert_eq!(v.passed(), v.quantity != quantity, "{quantity} planted, {} says {:.3e}", v.quantity, v.error);
             assert!(v.passed() || v.at.starts_with(at), "{quantity}: planted at {at}, seen at {}", v.at);
         }
@@ -229,8 +229,8 @@ fn planted_errors_fail() {
     }
 }
 
-/// The verdicts on bridges where an expected gradient of one of them is changed.
-fn copy_of_changed_map(device: &Device, turn: impl FnOnce(&mut HostTensor)) -> Vec<Verdict> {
+/// The comparisons on bridges where an expected gradient of one of them is changed.
+fn copy_of_changed_map(device: &Device, turn: impl FnOnce(&mut HostTensor)) -> Vec<Comparison> {
     let case = Copy::of("bridge/two_layer").change("expected.safetensors", "grad/bridge/dec.2.weight", turn);
     check::run(&check::folder(case.0.path()).unwrap(), device).unwrap()
 }
@@ -247,8 +247,14 @@ fn entry_points() -> BTreeSet<String> {
 fn every_kernel_is_launched() {
     for subgroups in [true, false] {
         let device = common::gpu(subgroups, false);
-        for verdict in check::operations(&device, &[]).unwrap() {
-            assert!(verdict.passed(), "{} is off by {:.3e} at {}", verdict.quantity, verdict.error, verdict.at);
+        for comparison in check::operations(&device, &[]).unwrap() {
+            assert!(
+                comparison.passed(),
+                "{} is off by {:.3e} at {}",
+                comparison.quantity,
+                comparison.error,
+                comparison.at
+            );
         }
         let Device::Gpu(gpu) = &device else { panic!("not a GPU") };
         let kernels = gpu.compiled_kernels().unwrap();
@@ -270,7 +276,7 @@ fn every_kernel_is_launched() {
 fn operations_pass_on_the_cpu_and_are_chosen_by_name() {
     let all = check::operations(&Device::cpu(), &[]).unwrap();
     assert_eq!(all.len(), SHADERS.len());
-    assert!(all.iter().all(Verdict::passed), "{all:?}");
+    assert!(all.iter().all(Comparison::passed), "{all:?}");
     let one = check::operations(&Device::cpu(), &["gelu".into()]).unwrap();
     assert_eq!(one.iter().map(|v| v.quantity.as_str()).collect::<Vec<_>>(), ["gelu"]);
     let unknown = check::operations(&Device::cpu(), &["gelo".into()]).unwrap_err().to_string();
@@ -310,14 +316,14 @@ fn errors_planted_in_kernels_are_seen() {
         let folder = tempfile::tempdir().unwrap();
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders"), folder.path());
         let options = || GpuOptions { shaders: Some(folder.path().into()), checked: false, ..GpuOptions::from_env() };
-        let verdicts = || {
+        let comparisons = || {
             let gpu = Gpu::open_with(None, &options()).unwrap();
             assert!(gpu.options().checked, "kernels of a folder are checked");
             check::operations(&Device::Gpu(gpu), &[operation.into()]).unwrap()
         };
-        assert!(verdicts().iter().all(Verdict::passed), "{operation} as it is");
+        assert!(comparisons().iter().all(Comparison::passed), "{operation} as it is");
         plant(&folder.path().join(format!("{operation}.wgsl")), was, becomes);
-        assert!(verdicts().iter().all(|verdict| !verdict.passed()), "{operation}: `{becomes}`");
+        assert!(comparisons().iter().all(|comparison| !comparison.passed()), "{operation}: `{becomes}`");
     }
 }
 
@@ -344,8 +350,8 @@ fn a_wrong_model_fails_everywhere() {
     let case = Copy::of("forward/sink_sparse").change("model.safetensors", "transformer.h.0.attn.c_attn.weight", |t| {
         t.data.iter_mut().for_each(|v| *v *= 1.01);
     });
-    let verdicts = check::run(&check::folder(case.0.path()).unwrap(), &device).unwrap();
-    assert!(verdicts.iter().all(|v| !v.passed()));
+    let comparisons = check::run(&check::folder(case.0.path()).unwrap(), &device).unwrap();
+    assert!(comparisons.iter().all(|v| !v.passed()));
 }
 
 #[test]

@@ -271,7 +271,7 @@ fn find(path: &Path, task: &str, settings: &SearchSettings, reporter: &Reporter<
             };
             show(JobProgress { done, all, message, loss: Some(step.loss) });
         }
-        SearchEvent::Found { circuit, .. } => {
+        SearchEvent::Circuit { circuit, .. } => {
             let (counts, test) = (&circuit.counts, &circuit.losses.test);
             *found.lock().unwrap_or_else(PoisonError::into_inner) =
                 format!("{} nodes, {} edges; task loss on new pairs {:.3}", counts.nodes, counts.edges, test.circuit);

@@ -54,8 +54,8 @@ const MAX_RUNS: usize = 200;
 pub(crate) fn run(device: &Device, options: &Options, watch: &mut dyn FnMut(&Row)) -> Result<BenchReport> {
     let cases = check::built_in();
     for case in &cases {
-        let verdicts = check::run(case, device)?;
-        if let Some(wrong) = verdicts.iter().find(|verdict| !verdict.passed()) {
+        let comparisons = check::run(case, device)?;
+        if let Some(wrong) = comparisons.iter().find(|comparison| !comparison.passed()) {
             return Err(Error::Device(format!(
                 "{} computes wrong numbers ({}: {} off by {:.1e} at {}); see `gossamer check`",
                 device.describe(),

@@ -432,8 +432,8 @@ impl<'a> Steering<'a> {
                 let row = &self.decoders[channel.sublayer][channel.index * d..][..d];
                 let host = hosts.entry(channel.sublayer).or_insert_with(|| vec![0.0; changes.len() * length * width]);
                 for (t, &amount) in amounts.iter().enumerate().filter(|(_, amount)| **amount != 0.0) {
-                    let place = &mut host[(copy * length + t) * width..][..d];
-                    place.iter_mut().zip(row).for_each(|(sum, weight)| *sum += amount * weight);
+                    let at = &mut host[(copy * length + t) * width..][..d];
+                    at.iter_mut().zip(row).for_each(|(sum, weight)| *sum += amount * weight);
                 }
             }
         }

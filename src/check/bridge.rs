@@ -3,7 +3,7 @@
 //! with constant ones, as bridges are trained.
 
 use super::golden::Case;
-use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, relative_largest, relative_norm};
+use super::{ACTIVATION, Comparison, GRADIENT, LOSS, Worst, relative_largest, relative_norm};
 use crate::bridges::{Bridges, Objective};
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Kind, Model, NoHooks, Weights};
@@ -11,7 +11,7 @@ use crate::tape::Tape;
 use crate::train::bridge_loss::{Coefficients, Terms};
 use crate::{Error, Result};
 
-pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
+pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let (dense, sparse) = (case.model_in("dense/", device)?, case.model_in("sparse/", device)?);
     let tensors = case.tensors("bridges.safetensors")?;
     let afrac = case.meta()?["encoder_topk_fraction"].as_f64();
@@ -70,7 +70,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         }
     }
     of_sparse.note("(with the encoders' targets learning, as the golden run had them)".into());
-    Ok([losses, logits, of_sparse, of_bridges, constant_targets].map(Worst::verdict).into())
+    Ok([losses, logits, of_sparse, of_bridges, constant_targets].map(Worst::comparison).into())
 }
 
 fn logits_of(model: &Model, tokens: &[u32], sequences: usize) -> Result<Vec<f32>> {

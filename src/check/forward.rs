@@ -3,13 +3,13 @@
 
 use super::choices::Choices;
 use super::golden::Case;
-use super::{ACTIVATION, GRADIENT, LOSS, Verdict, Worst, largest, relative_largest, relative_norm};
+use super::{ACTIVATION, Comparison, GRADIENT, LOSS, Worst, largest, relative_largest, relative_norm};
 use crate::Result;
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Kind, LossOutput, Recorder, Weights};
 use crate::tape::Tape;
 
-pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
+pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let model = case.model(device)?;
     let expected = case.tensors("expected.safetensors")?;
     let (shape, tokens) = case.tokens()?;
@@ -57,5 +57,5 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
         }
     }
     site_gradients.note(choices.describe());
-    Ok(vec![losses.verdict(), activations.verdict(), gradients.verdict(), site_gradients.verdict()])
+    Ok(vec![losses.comparison(), activations.comparison(), gradients.comparison(), site_gradients.comparison()])
 }

@@ -20,7 +20,7 @@ pub use ops::operations;
 
 /// How one quantity of a case compares with its golden numbers.
 #[derive(Clone, Debug)]
-pub struct Verdict {
+pub struct Comparison {
     /// What was compared, such as `logits` or `gradients`.
     pub quantity: String,
     /// The worst error found, in the measure of the tolerance. Infinite where numbers are not
@@ -32,7 +32,7 @@ pub struct Verdict {
     pub at: String,
 }
 
-impl Verdict {
+impl Comparison {
     /// Whether the error is within its tolerance.
     pub fn passed(&self) -> bool {
         self.error <= self.tolerance
@@ -51,8 +51,8 @@ const WEIGHT: f64 = 1e-4;
 /// Runs one case on a device.
 ///
 /// # Errors
-/// If the case cannot be read or the device fails; wrong numbers are verdicts, not errors.
-pub fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
+/// If the case cannot be read or the device fails; wrong numbers are comparisons, not errors.
+pub fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     match case.kind() {
         CaseKind::Forward => forward::run(case, device),
         CaseKind::Train => train::run(case, device),
@@ -100,12 +100,12 @@ impl Worst {
         self.note = note;
     }
 
-    fn verdict(mut self) -> Verdict {
+    fn comparison(mut self) -> Comparison {
         if self.compared == 0 {
             (self.error, self.at) = (f64::INFINITY, "nothing to compare".into());
         }
         let at = format!("{} {}", self.at, self.note).trim().to_string();
-        Verdict { quantity: self.quantity.into(), error: self.error, tolerance: self.tolerance, at }
+        Comparison { quantity: self.quantity.into(), error: self.error, tolerance: self.tolerance, at }
     }
 }
 
@@ -159,13 +159,13 @@ mod tests {
         assert!(relative_norm(&[3.0, f32::NAN, -4.0], &want).is_err());
         assert!(relative_norm(&want, &[3.0, f32::INFINITY, -4.0]).is_err());
         let mut worst = Worst::new("x", 1e-3);
-        assert!(!Worst::new("nothing", 1.0).verdict().passed());
+        assert!(!Worst::new("nothing", 1.0).comparison().passed());
         worst.see("a", Ok(1e-4));
         worst.see("b", Ok(1e-2));
-        let verdict = worst.verdict();
-        assert!(!verdict.passed() && verdict.at == "b");
+        let comparison = worst.comparison();
+        assert!(!comparison.passed() && comparison.at == "b");
         let mut worst = Worst::new("x", 1e-3);
         worst.see("a", Err("gone".into()));
-        assert!(!worst.verdict().passed());
+        assert!(!worst.comparison().passed());
     }
 }

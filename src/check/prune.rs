@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::golden::Case;
-use super::{GRADIENT, LOSS, Verdict, Worst, relative_norm};
+use super::{Comparison, GRADIENT, LOSS, Worst, relative_norm};
 use crate::circuits::prune::{GateGradient, SearchSettings, step};
 use crate::circuits::tasks::TokenPair;
 use crate::circuits::{Layout, Nodes, TaskBatch};
@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::model::Weights;
 use crate::{Error, Result};
 
-pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
+pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let model = case.model(device)?;
     let meta = case.meta()?;
     let number = |name: &str| meta[name].as_f64().ok_or_else(|| case.error(format!("lacks the number {name}")));
@@ -61,7 +61,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
             },
         );
     }
-    Ok(vec![losses.verdict(), kept.verdict(), gradients.verdict()])
+    Ok(vec![losses.comparison(), kept.comparison(), gradients.comparison()])
 }
 
 fn pairs(case: &Case) -> Result<Vec<TokenPair>> {

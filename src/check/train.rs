@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::choices::Choices;
 use super::golden::Case;
-use super::{LOSS, Verdict, WEIGHT, Worst, largest};
+use super::{Comparison, LOSS, WEIGHT, Worst, largest};
 use crate::Result;
 use crate::device::Device;
 use crate::model::{Batch, NoHooks};
@@ -79,7 +79,7 @@ impl Hyperparameters {
     }
 }
 
-pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
+pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let meta: Meta = serde_json::from_value(case.meta()?).map_err(|e| case.error(e.to_string()))?;
     let h = meta.hyperparameters;
     let (shape, tokens) = case.tokens()?;
@@ -115,7 +115,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Verdict>> {
 
     let [weights, mut zeros] = compare_weights(case, &trainer)?;
     zeros.note(choices.describe());
-    Ok([losses, scales, schedules, counts, weights, zeros].map(Worst::verdict).into())
+    Ok([losses, scales, schedules, counts, weights, zeros].map(Worst::comparison).into())
 }
 
 /// The weights at the end, and which of them are zero.

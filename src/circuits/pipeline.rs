@@ -96,7 +96,7 @@ pub enum SearchEvent<'a> {
         step: Option<PruningStep>,
     },
     /// A circuit was found and written.
-    Found {
+    Circuit {
         /// Its name, and its file's without `.json`.
         name: &'a str,
         /// The circuit.
@@ -127,7 +127,7 @@ pub struct SearchObserver<'a> {
 #[derive(Debug)]
 pub enum TaskOutcome {
     /// Circuits, with the names of their files.
-    Found(Vec<PathBuf>),
+    Circuits(Vec<PathBuf>),
     /// The model has no circuit for it.
     None(Error),
     /// An error that says nothing about the task.
@@ -211,7 +211,7 @@ impl Run<'_> {
             (self.observer.on_event)(SearchEvent::NotFound { name: &task.name, further: false, error });
         }
         match found {
-            Ok(files) => TaskOutcome::Found(files),
+            Ok(files) => TaskOutcome::Circuits(files),
             Err(error @ (Error::UnreachableTarget { .. } | Error::UnsuitableTask { .. })) => TaskOutcome::None(error),
             Err(error) => TaskOutcome::Failed(error),
         }
@@ -274,7 +274,7 @@ impl Run<'_> {
         let result = search.run(task, plan, &on_step)?;
         let circuit = search.describe(task, &result, &self.request.model_path, &self.hash)?;
         circuit.save(self.file(name))?;
-        (self.observer.on_event)(SearchEvent::Found { name, circuit: &circuit, took: start.elapsed() });
+        (self.observer.on_event)(SearchEvent::Circuit { name, circuit: &circuit, took: start.elapsed() });
         Ok(result.keep)
     }
 

@@ -52,7 +52,7 @@ pub enum ParameterValue {
     /// All of them.
     Dense(Tensor),
     /// A matrix as the lists of its nonzeros.
-    Compressed(Arc<SparseMatrix>),
+    Sparse(Arc<SparseMatrix>),
 }
 
 /// One parameter.
@@ -89,7 +89,7 @@ impl Parameter {
     pub fn dense(&self) -> Result<&Tensor> {
         match &self.value {
             ParameterValue::Dense(tensor) => Ok(tensor),
-            ParameterValue::Compressed(_) => Err(only_compressed(&self.name)),
+            ParameterValue::Sparse(_) => Err(only_compressed(&self.name)),
         }
     }
 
@@ -100,7 +100,7 @@ impl Parameter {
     pub fn dense_mut(&mut self) -> Result<&mut Tensor> {
         match &mut self.value {
             ParameterValue::Dense(tensor) => Ok(tensor),
-            ParameterValue::Compressed(_) => Err(only_compressed(&self.name)),
+            ParameterValue::Sparse(_) => Err(only_compressed(&self.name)),
         }
     }
 
@@ -111,7 +111,7 @@ impl Parameter {
     pub fn read(&self) -> Result<HostTensor> {
         let data = match &self.value {
             ParameterValue::Dense(tensor) => tensor.read()?,
-            ParameterValue::Compressed(matrix) => matrix.to_dense()?.read()?,
+            ParameterValue::Sparse(matrix) => matrix.to_dense()?.read()?,
         };
         Ok(HostTensor { shape: self.shape.clone(), data })
     }
@@ -216,7 +216,7 @@ pub struct Parameters {
 }
 
 /// Name, role, shape and standard deviation at the start of one parameter.
-struct Slot {
+struct ParameterSpec {
     name: String,
     kind: Kind,
     shape: Vec<usize>,
@@ -229,13 +229,13 @@ enum Start {
     Constant(f32),
 }
 
-fn slots(config: &ModelConfig) -> Vec<Slot> {
+fn specs(config: &ModelConfig) -> Vec<ParameterSpec> {
     let (d, input) = (config.d_model, config.input_width());
     let (heads, mlp, vocab) = (config.attention_width(), config.mlp_width(), config.vocab_size);
     let residual = 0.02 / (2.0 * config.n_layer as f32).sqrt();
-    let mut slots = Vec::new();
+    let mut specs = Vec::new();
     let mut add = |name: String, kind, shape: &[usize], start| {
-        slots.push(Slot { name, kind, shape: shape.to_vec(), start });
+        specs.push(ParameterSpec { name, kind, shape: shape.to_vec(), start });
     };
     add(EMBEDDING.into(), Kind::Embedding, &[vocab, d], Start::Normal(0.02));
     let position_width = config.d_pos_emb.unwrap_or(d);
@@ -279,7 +279,7 @@ fn slots(config: &ModelConfig) -> Vec<Slot> {
         add("bigram_table".into(), Kind::Bigram, &[vocab, vocab], Start::Uniform(0.02));
     }
     add("final_logits_bias".into(), Kind::LogitsBias, &[vocab], Start::Constant(0.0));
-    slots
+    specs
 }
 
 fn prefer_sparse(device: &Device, data: &[f32]) -> bool {
@@ -321,9 +321,9 @@ impl Parameters {
     /// The device's limits, naming the parameter.
     pub fn initialise(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self> {
         let mut list = Vec::new();
-        for (stream, slot) in slots(config).into_iter().enumerate() {
+        for (stream, spec) in specs(config).into_iter().enumerate() {
             let stream = stream as u64;
-            let value = device.upload_with(&slot.name, &slot.shape, |data| match slot.start {
+            let value = device.upload_with(&spec.name, &spec.shape, |data| match spec.start {
                 Start::Normal(std) => fill_normal((seed, stream), std, data),
                 Start::Uniform(top) => {
                     let mut rng = stream_of(seed, stream);
@@ -331,7 +331,7 @@ impl Parameters {
                 }
                 Start::Constant(value) => data.fill(value),
             })?;
-            list.push(Parameter::dense_of(slot.name, slot.kind, value));
+            list.push(Parameter::dense_of(spec.name, spec.kind, value));
         }
         Self::from_list(config, list)
     }
@@ -352,30 +352,30 @@ impl Parameters {
         check_weights(config, source)?;
         check_tied(config, source)?;
         let (mut list, mut loaded_not_finite) = (Vec::new(), false);
-        for slot in slots(config) {
-            let host = if source.entries().contains_key(&slot.name) {
-                source.read(&slot.name)?
+        for spec in specs(config) {
+            let host = if source.entries().contains_key(&spec.name) {
+                source.read(&spec.name)?
             } else {
-                HostTensor { data: vec![0.0; slot.shape.iter().product()], shape: slot.shape.clone() }
+                HostTensor { data: vec![0.0; spec.shape.iter().product()], shape: spec.shape.clone() }
             };
-            let not_finite = NotFinite::find(&slot.name, &slot.shape, &host.data);
+            let not_finite = NotFinite::find(&spec.name, &spec.shape, &host.data);
             if let Some(found) = &not_finite {
                 tracing::warn!("{found}: what depends on it is not finite either");
                 loaded_not_finite = true;
             }
-            let linear = matches!(slot.kind, Kind::Hidden(_)) || slot.name == UNEMBEDDING;
+            let linear = matches!(spec.kind, Kind::Hidden(_)) || spec.name == UNEMBEDDING;
             // Products with nonzeros skip activations of 0 too, and 0 times NaN is not 0.
             let sparse = format == WeightFormat::Sparse && not_finite.is_none();
-            list.push(match slot.shape[..] {
+            list.push(match spec.shape[..] {
                 [out, input] if linear && sparse && prefer_sparse(device, &host.data) => Parameter {
-                    value: ParameterValue::Compressed(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
-                    name: slot.name,
-                    kind: slot.kind,
-                    shape: slot.shape,
+                    value: ParameterValue::Sparse(Arc::new(compress::from_host(device, (out, input), &host.data)?)),
+                    name: spec.name,
+                    kind: spec.kind,
+                    shape: spec.shape,
                 },
                 _ => {
-                    let value = device.upload(&slot.name, &slot.shape, &host.data)?;
-                    Parameter::dense_of(slot.name, slot.kind, value)
+                    let value = device.upload(&spec.name, &spec.shape, &host.data)?;
+                    Parameter::dense_of(spec.name, spec.kind, value)
                 }
             });
         }
@@ -413,7 +413,7 @@ impl Parameters {
 
     /// Names and shapes of all parameters that a model of `config` has, without making them.
     pub fn shapes(config: &ModelConfig) -> Vec<(String, Kind, Vec<usize>)> {
-        slots(config).into_iter().map(|s| (s.name, s.kind, s.shape)).collect()
+        specs(config).into_iter().map(|s| (s.name, s.kind, s.shape)).collect()
     }
 
     fn from_list(config: &ModelConfig, list: Vec<Parameter>) -> Result<Self> {

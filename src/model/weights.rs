@@ -29,7 +29,7 @@ impl Weights {
             dense.push(match &p.value {
                 ParameterValue::Dense(value) if trained(p.kind) => Some(tape.leaf(value.clone())),
                 ParameterValue::Dense(value) => Some(Var::constant(value.clone())),
-                ParameterValue::Compressed(held) => {
+                ParameterValue::Sparse(held) => {
                     *lists = Some(held.clone());
                     None
                 }

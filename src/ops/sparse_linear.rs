@@ -45,8 +45,8 @@ pub fn prefer_sparse(device: &Device, density: f64) -> bool {
 /// The same for a weight of shape (out, in) that multiplies the output of AbsTopK, which is mostly
 /// zeros.
 pub fn prefer_sparse_after_topk(device: &Device, (outputs, inputs): (usize, usize), density: f64) -> bool {
-    let skips = device.is_cpu() && linear::skips_zero_activations(inputs, outputs);
-    prefer_sparse(device, density) && (!skips || density <= MAX_DENSITY_AFTER_TOPK)
+    let skip_zeros = device.is_cpu() && linear::skips_zero_activations(inputs, outputs);
+    prefer_sparse(device, density) && (!skip_zeros || density <= MAX_DENSITY_AFTER_TOPK)
 }
 
 /// The densities below which training uses sparse matrices on the CPU, or else on a GPU: of all

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::check::{self, Verdict};
+use crate::check::{self, Comparison};
 use crate::device::Device;
 use crate::observer::{Observer, Stage};
 
@@ -34,22 +34,22 @@ pub fn check(
         cases.push(check::folder(folder)?);
     }
     let operations = check::operations(device, only)?;
-    let mut failures = print_verdicts("operations", &operations, print);
+    let mut failures = print_comparisons("operations", &operations, print);
     for (done, case) in cases.iter().enumerate() {
         let total = Some(cases.len() as u64);
         observer.advance(&Stage { name: "checking golden cases", done: done as u64, total, unit: "cases" })?;
-        failures += print_verdicts(&case.name, &check::run(case, device)?, print);
+        failures += print_comparisons(&case.name, &check::run(case, device)?, print);
     }
     Ok(CheckResult { operations: operations.len(), cases: cases.len(), failures })
 }
 
-/// Prints a line for each verdict, and counts those that failed.
-fn print_verdicts(name: &str, verdicts: &[Verdict], print: &mut dyn FnMut(&str)) -> usize {
+/// Prints a line for each comparison, and counts those that failed.
+fn print_comparisons(name: &str, comparisons: &[Comparison], print: &mut dyn FnMut(&str)) -> usize {
     print(&format!("\n{name}"));
-    for v in verdicts {
+    for v in comparisons {
         let result = if v.passed() { "ok  " } else { "FAIL" };
         let numbers = format!("{:>9.2e} of {:.0e}", v.error, v.tolerance);
         print(&format!("  {result}  {:<28} {numbers}  {}", v.quantity, v.at));
     }
-    verdicts.iter().filter(|verdict| !verdict.passed()).count()
+    comparisons.iter().filter(|comparison| !comparison.passed()).count()
 }

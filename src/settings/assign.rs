@@ -188,8 +188,8 @@ mod tests {
             (Takes::OneOf(&["a"]), "b"),
             (Takes::Flag, "none"),
         ] {
-            let said = read(takes, text).unwrap_err();
-            assert!(said.contains("setting `x`") && said.contains(&takes.to_string()), "{said}");
+            let message = read(takes, text).unwrap_err();
+            assert!(message.contains("setting `x`") && message.contains(&takes.to_string()), "{message}");
         }
     }
 }

@@ -201,7 +201,7 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    const KNOWN: [&str; 8] = [
+    const KEYS: [&str; 8] = [
         "model.n_head",
         "model.d_model",
         "model.block_size",
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_meant_name_is_found() {
-        let found = |name| suggestion(name, KNOWN.iter().copied());
+        let found = |name| suggestion(name, KEYS.iter().copied());
         for (name, want) in [
             ("learning_rate", Some("train.lr")),
             ("train.learning_rate", Some("train.lr")),
@@ -238,9 +238,9 @@ mod tests {
 
     #[test]
     fn sections_and_epochs_are_explained() {
-        let said = |name| unknown(name, KNOWN.iter().copied()).to_string();
-        assert!(said("train").contains("train.lr, train.steps"), "{}", said("train"));
-        assert!(said("epochs").contains("optimizer steps, `train.steps`"), "{}", said("epochs"));
-        assert!(said("colour").ends_with("no such setting (`train --settings` lists all)"), "{}", said("colour"));
+        let message = |name| unknown(name, KEYS.iter().copied()).to_string();
+        assert!(message("train").contains("train.lr, train.steps"), "{}", message("train"));
+        assert!(message("epochs").contains("optimizer steps, `train.steps`"), "{}", message("epochs"));
+        assert!(message("colour").ends_with("no such setting (`train --settings` lists all)"), "{}", message("colour"));
     }
 }

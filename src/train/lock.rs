@@ -93,8 +93,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("a/run");
         let lock = RunLock::take(&run).unwrap();
-        let said = RunLock::take(&run).unwrap_err().to_string();
-        assert!(said.contains(&format!("process {}", std::process::id())) && said.contains("run: "), "{said}");
+        let message = RunLock::take(&run).unwrap_err().to_string();
+        assert!(message.contains(&format!("process {}", std::process::id())) && message.contains("run: "), "{message}");
         drop(lock);
         assert!(!run.exists(), "it was created for the lock, and nothing is in it");
         drop(RunLock::take(&run).unwrap());

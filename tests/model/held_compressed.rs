@@ -71,12 +71,7 @@ fn compressed_models_compute_the_same() {
                     let nonzeros = state[&p.name].data.iter().filter(|v| **v != 0.0).count();
                     let sparse = nonzeros as f64 <= threshold * p.len() as f64;
                     assert_eq!(linear && density < threshold, linear && sparse, "{what}: an unlucky draw");
-                    assert_eq!(
-                        matches!(p.value, ParameterValue::Compressed(_)),
-                        linear && sparse,
-                        "{what}: {}",
-                        p.name
-                    );
+                    assert_eq!(matches!(p.value, ParameterValue::Sparse(_)), linear && sparse, "{what}: {}", p.name);
                     assert_eq!(p.dense().is_ok(), !(linear && sparse));
                 }
                 let mut back = held.parameters.to_host().unwrap();

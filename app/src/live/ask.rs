@@ -93,7 +93,7 @@ pub fn encode(opened: &Opened, name: &str, text: &str, longest: usize) -> Result
 
 /// The tokens to list of several distributions, the task's answers first.
 pub fn listed_tokens(opened: &Opened, distributions: &[&[f64]]) -> Vec<u32> {
-    most_probable(&task_answers(&opened.circuit), distributions, TOKENS)
+    top_tokens(&task_answers(&opened.circuit), distributions, TOKENS)
 }
 
 impl Answer {
@@ -139,7 +139,7 @@ fn column(values: &HostTensor, channel: usize) -> Option<Vec<f32>> {
 }
 
 /// At most `most` tokens: `first`, then the most probable ones of each distribution.
-fn most_probable(first: &[u32], distributions: &[&[f64]], most: usize) -> Vec<u32> {
+fn top_tokens(first: &[u32], distributions: &[&[f64]], most: usize) -> Vec<u32> {
     let mut shown = first.to_vec();
     let orders: Vec<Vec<u32>> = distributions.iter().map(|p| ranked(p)).collect();
     let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
@@ -163,13 +163,13 @@ pub fn task_answers(circuit: &Circuit) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::most_probable;
+    use super::top_tokens;
 
     #[test]
     fn the_most_probable_tokens_of_each_are_shown_once() {
         let (a, b) = ([0.1, 0.6, 0.3, 0.0], [0.2, 0.1, 0.3, 0.4]);
-        assert_eq!(most_probable(&[], &[&a, &b], 3), [1, 3, 2]);
-        assert_eq!(most_probable(&[3], &[&a, &b], 9), [3, 1, 2, 0]);
-        assert_eq!(most_probable(&[3, 0], &[], 9), [3, 0]);
+        assert_eq!(top_tokens(&[], &[&a, &b], 3), [1, 3, 2]);
+        assert_eq!(top_tokens(&[3], &[&a, &b], 9), [3, 1, 2, 0]);
+        assert_eq!(top_tokens(&[3, 0], &[], 9), [3, 0]);
     }
 }

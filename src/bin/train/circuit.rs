@@ -127,7 +127,7 @@ pub fn run(args: &Args) -> Result<()> {
                 part.at(done, total, format!("{what}, loss {:.3}, {} nodes", step.loss, step.kept));
             }
         }
-        SearchEvent::Found { name, circuit, took } => {
+        SearchEvent::Circuit { name, circuit, took } => {
             drop(part(name));
             print(table.line(&search_row(name, circuit, took)));
         }
@@ -149,7 +149,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn conclude(args: &Args, request: &SearchRequest, progress: &Progress, outcomes: Vec<TaskOutcome>) -> Result<()> {
     let count = |has: fn(&TaskOutcome) -> bool| outcomes.iter().filter(|outcome| has(outcome)).count();
     let all = outcomes.len();
-    if all == 0 || count(|outcome| matches!(outcome, TaskOutcome::Found(_))) > 0 {
+    if all == 0 || count(|outcome| matches!(outcome, TaskOutcome::Circuits(_))) > 0 {
         let folder = request.folder.display();
         progress.aside(|| print(format!("\ncircuits are in {folder}; losses are those on held-out pairs")));
     }

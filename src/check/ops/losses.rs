@@ -63,7 +63,7 @@ fn kl(b: &mut Bench) -> Result<()> {
     for (blocks, rows, v) in [(1, 1, 2), (3, 5, 300), (2, 300, 7), (2, 3, 1100)] {
         let (x, target) = (logits(b, blocks * rows, v), logits(b, rows, v));
         let dloss = b.numbers(blocks);
-        let wanted: Vec<Vec<f64>> = wide(&target)
+        let expected: Vec<Vec<f64>> = wide(&target)
             .chunks(v)
             .map(|row| {
                 let sum = log_sum_exp(row);
@@ -72,7 +72,7 @@ fn kl(b: &mut Bench) -> Result<()> {
             .collect();
         let (mut loss, mut lse, mut dx) = (vec![0.0; blocks], vec![], vec![]);
         for (r, row) in wide(&x).chunks(v).enumerate() {
-            let (sum, block, want) = (log_sum_exp(row), r / rows, &wanted[r % rows]);
+            let (sum, block, want) = (log_sum_exp(row), r / rows, &expected[r % rows]);
             lse.push(sum);
             for (x, log_p) in row.iter().zip(want) {
                 let log_q = x - sum;

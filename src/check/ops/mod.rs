@@ -22,7 +22,7 @@ mod selection;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Verdict, comparable};
+use super::{Comparison, comparable};
 use crate::device::{Device, Gpu, GpuOptions, Tensor};
 use crate::ops::SHADERS;
 use crate::{Error, Result};
@@ -50,14 +50,14 @@ fn all() -> Vec<Operation> {
 }
 
 /// Runs every operation on `device`, or those named in `only`, and where the device has subgroup
-/// operations those that use them once more without. One verdict an operation, the worst.
+/// operations those that use them once more without. One comparison an operation, the worst.
 ///
 /// # Errors
 /// [`Error::Config`] for a name that is none; otherwise if the device fails. Wrong numbers are
-/// verdicts, not errors.
-pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Verdict>> {
+/// comparisons, not errors.
+pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Comparison>> {
     let selected = select(only)?;
-    let mut verdicts = run(device, &selected, false)?;
+    let mut comparisons = run(device, &selected, false)?;
     if let Device::Gpu(gpu) = device
         && gpu.subgroups()
     {
@@ -69,9 +69,9 @@ pub fn operations(device: &Device, only: &[String]) -> Result<Vec<Verdict>> {
                 differ.push(operation);
             }
         }
-        verdicts.extend(run(&without, &differ, true)?);
+        comparisons.extend(run(&without, &differ, true)?);
     }
-    Ok(verdicts)
+    Ok(comparisons)
 }
 
 fn select(only: &[String]) -> Result<Vec<Operation>> {
@@ -90,14 +90,14 @@ fn uses_subgroups(name: &str) -> Result<bool> {
     SHADERS.iter().find(|shader| shader.name == name).map_or(Ok(true), |shader| shader.uses_subgroups())
 }
 
-fn run(device: &Device, operations: &[Operation], without_subgroups: bool) -> Result<Vec<Verdict>> {
-    let verdict = |operation: &Operation| {
+fn run(device: &Device, operations: &[Operation], without_subgroups: bool) -> Result<Vec<Comparison>> {
+    let comparison = |operation: &Operation| {
         let mut bench = Bench::new(device, without_subgroups);
         (operation.run)(&mut bench)?;
         let form = if without_subgroups { ", no subgroups" } else { "" };
-        Ok(bench.verdict(format!("{}{form}", operation.name)))
+        Ok(bench.comparison(format!("{}{form}", operation.name)))
     };
-    operations.iter().map(verdict).collect()
+    operations.iter().map(comparison).collect()
 }
 
 /// Sums of float32 numbers, and functions that a driver may compute to a few units in the last
@@ -110,7 +110,7 @@ struct Bench<'a> {
     /// Whether this is the second run, for the kernels that have such a form.
     without_subgroups: bool,
     rng: ChaCha8Rng,
-    worst: Option<Verdict>,
+    worst: Option<Comparison>,
 }
 
 impl<'a> Bench<'a> {
@@ -199,14 +199,14 @@ impl<'a> Bench<'a> {
         let badness = |error: f64, tolerance: f64| error / tolerance.max(1e-12);
         if self.worst.as_ref().is_none_or(|worst| badness(error, tolerance) > badness(worst.error, worst.tolerance)) {
             let at = reason.map_or(what.to_string(), |reason| format!("{what}: {reason}"));
-            self.worst = Some(Verdict { quantity: String::new(), error, tolerance, at });
+            self.worst = Some(Comparison { quantity: String::new(), error, tolerance, at });
         }
     }
 
-    fn verdict(self, quantity: String) -> Verdict {
+    fn comparison(self, quantity: String) -> Comparison {
         match self.worst {
-            Some(worst) => Verdict { quantity, ..worst },
-            None => Verdict { quantity, error: f64::INFINITY, tolerance: 0.0, at: "nothing to compare".into() },
+            Some(worst) => Comparison { quantity, ..worst },
+            None => Comparison { quantity, error: f64::INFINITY, tolerance: 0.0, at: "nothing to compare".into() },
         }
     }
 }

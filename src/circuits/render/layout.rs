@@ -317,9 +317,9 @@ impl CircuitLayout {
         let sizes: Vec<_> = targets.iter().map(|&(target, width, _, _)| (target, width)).collect();
         for (centre, (_, _, column, columns)) in without_overlaps(&sizes).into_iter().zip(&targets) {
             let left = centre - column * (columns.len() as f64 - 1.0) / 2.0;
-            for (place, members) in columns.iter().enumerate() {
+            for (position, members) in columns.iter().enumerate() {
                 for (level, &i) in members.iter().enumerate() {
-                    self.boxes[i].x = left + column * place as f64;
+                    self.boxes[i].x = left + column * position as f64;
                     self.boxes[i].level = level;
                 }
             }

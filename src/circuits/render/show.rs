@@ -126,8 +126,8 @@ fn layer(circuit: &Circuit, paths: &[ResidualPath], number: usize, lines: &mut V
     lines.push(format!("\nlayer {number}"));
     for kind in NodeKind::ALL {
         let entries = circuit.nodes.iter().filter(|entry| entry.layer == number && entry.kind == kind);
-        for (place, entry) in entries.enumerate() {
-            if place == 0 {
+        for (position, entry) in entries.enumerate() {
+            if position == 0 {
                 let columns = ["mean", "in clean prompts", "in counterfactual prompts", "loss change if ablated"];
                 let [mean, clean, counterfactual, ablated] = columns;
                 lines.push(format!("  {:22}{mean:>9}   {clean:26}{counterfactual:26}{ablated}", kind.site()));

@@ -42,13 +42,13 @@ pub(super) fn connect(count: usize) -> Result<Communicator> {
     let (tasks, inbox) = channel();
     let (send_sums, sums) = channel();
     let (send_gathered, gathered) = channel();
-    let (met, meet) = channel();
+    let (started, start) = channel();
     let busy = Arc::new(AtomicU64::new(0));
     let clock = busy.clone();
     let talk = move || {
         let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else { return };
         let world = universe.world();
-        let _ = met.send((world.rank() as usize, world.size() as usize));
+        let _ = started.send((world.rank() as usize, world.size() as usize));
         let mut parts = Vec::new();
         for task in inbox {
             match task {
@@ -66,7 +66,7 @@ pub(super) fn connect(count: usize) -> Result<Communicator> {
     };
     let failed = |reason: String| Error::Communication(format!("MPI does not start: {reason}"));
     let talker = thread::Builder::new().name("mpi".into()).spawn(talk).map_err(|e| failed(e.to_string()))?;
-    let (rank, size) = meet.recv().map_err(|_| failed("it was started before".into()))?;
+    let (rank, size) = start.recv().map_err(|_| failed("it was started before".into()))?;
     let mpi = Mpi {
         rank,
         size,
