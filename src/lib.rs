@@ -48,6 +48,7 @@
 //! * [`report`]: a result as text, CSV, JSON or a chart.
 //! * [`sweep`]: one command with many settings, and a table of the results.
 //! * [`terminal`]: what the binaries share: messages, signals, progress.
+//! * [`cli`]: the command lines themselves.
 //! * [`prelude`]: the names that most programs need.
 #![warn(missing_docs)]
 // They panic where a line cannot be written.
@@ -58,6 +59,7 @@ pub mod bridges;
 pub mod chart;
 pub mod check;
 pub mod circuits;
+pub mod cli;
 pub mod device;
 pub mod error;
 pub mod files;

@@ -20,7 +20,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match terminal::parse(|_| None) {
+    match terminal::parse(std::env::args_os(), |_| None) {
         Ok(args) => terminal::finish(show(args)),
         Err(code) => code,
     }

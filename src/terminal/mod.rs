@@ -7,6 +7,7 @@ mod output;
 pub mod progress;
 pub mod signals;
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -50,13 +51,16 @@ pub fn without_desktop() {
     }
 }
 
-/// The arguments of the command line, or the exit code after help, the version or an error message
+/// The command line `args` as arguments, or the exit code after help, the version or an error message
 /// was printed, followed by `advice`.
 ///
 /// # Errors
 /// Returns the exit code: 0 for help and version, unless they could not be written.
-pub fn parse<C: Parser>(advice: impl FnOnce(&clap::Error) -> Option<String>) -> Result<C, ExitCode> {
-    C::try_parse().map_err(|wrong| {
+pub fn parse<C: Parser>(
+    args: impl IntoIterator<Item = OsString>,
+    advice: impl FnOnce(&clap::Error) -> Option<String>,
+) -> Result<C, ExitCode> {
+    C::try_parse_from(args).map_err(|wrong| {
         let printed = wrong.print().and_then(|()| io::stdout().flush());
         advice(&wrong).into_iter().for_each(say);
         match printed {

@@ -1,12 +1,12 @@
 //! `gossamer generate`.
 
 use anyhow::Result;
-use gossamer::model::Sampling;
-use gossamer::pipelines::{GenerateRequest, generate};
-use gossamer::settings::{above, count, number, within};
-use gossamer::terminal::Progress;
+use crate::model::Sampling;
+use crate::pipelines::{GenerateRequest, generate};
+use crate::settings::{above, count, number, within};
+use crate::terminal::Progress;
 
-use crate::open::ModelArgs;
+use super::open::ModelArgs;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::bridges::{
+use crate::bridges::{
     Channel, MAX_DRAWS, ModelName, Ratio, Recipe, SteerRequest, SteerTarget, Strengths, TaskSteering,
 };
-use gossamer::circuits::prune::MAX_PAIRS;
-use gossamer::files::check_output;
-use gossamer::model::Edit;
-use gossamer::settings::count;
-use gossamer::terminal::{Progress, screen};
+use crate::circuits::prune::MAX_PAIRS;
+use crate::files::check_output;
+use crate::model::Edit;
+use crate::settings::count;
+use crate::terminal::{Progress, screen};
 
-use crate::bridge::PairArgs;
+use super::bridge::PairArgs;
 
 #[derive(clap::Args)]
 pub struct Args {

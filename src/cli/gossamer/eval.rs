@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use gossamer::pipelines::{EvaluateRequest, TokenSource, evaluate};
-use gossamer::settings::count;
+use crate::pipelines::{EvaluateRequest, TokenSource, evaluate};
+use crate::settings::count;
 
-use crate::open::{JsonArgs, MAX_TOKENS, ModelArgs, report};
+use super::open::{JsonArgs, MAX_TOKENS, ModelArgs, report};
 
 #[derive(clap::Args)]
 pub struct Args {

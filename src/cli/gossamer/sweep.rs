@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use gossamer::sweep::{Shard, Sweep, collect_report};
-use gossamer::terminal::{print, say, signals};
+use crate::sweep::{Shard, Sweep, collect_report};
+use crate::terminal::{print, say, signals};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -19,6 +19,9 @@ pub struct Args {
     /// Do only this part of the jobs, such as 0/3, 1/3 or 2/3
     #[arg(long, value_name = "INDEX/COUNT")]
     shard: Option<Shard>,
+    /// Where the programs are that jobs run.
+    #[arg(skip)]
+    pub programs: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -36,17 +39,15 @@ enum Command {
 pub fn run(args: &Args) -> Result<()> {
     match (&args.command, &args.file) {
         (Some(Command::Collect { from, plot }), _) => Ok(collect_report(from, plot)?.write(&mut stdout(), false)?),
-        (None, Some(file)) => sweep(file, args.shard.unwrap_or(Shard::WHOLE)),
+        (None, Some(file)) => sweep(file, args.shard.unwrap_or(Shard::WHOLE), &args.programs),
         (None, None) => bail!("which sweep?"),
     }
 }
 
-fn sweep(file: &Path, shard: Shard) -> Result<()> {
+fn sweep(file: &Path, shard: Shard, programs: &Path) -> Result<()> {
     let sweep = Sweep::load(file)?;
-    let program = std::env::current_exe().context("where is this program?")?;
-    let folder = program.parent().unwrap_or(Path::new("."));
     signals::listen(|_| ()).context("signals cannot be received")?;
-    let result = sweep.run(shard, folder, signals::stop(), signals::wait_forwarding, &mut |line| print(line))?;
+    let result = sweep.run(shard, programs, signals::stop(), signals::wait_forwarding, &mut |line| print(line))?;
     match result.failed.first() {
         _ if result.jobs == 0 => say(format_args!("of {} jobs none belongs to shard {shard}", sweep.jobs.len())),
         _ if result.stopped => say("stopped; the same command continues with the remaining jobs"),

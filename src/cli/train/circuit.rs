@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::Error;
+use crate::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
+use crate::circuits::prune::SearchSettings;
+use crate::circuits::search::{Ranking, SearchPlan};
+use crate::circuits::tasks;
+use crate::device::Device;
+use crate::formats::{FindOptions, ModelFiles};
+use crate::model::WeightFormat;
+use crate::pipelines::{search_row, search_table};
+use crate::settings::{count, split};
+use crate::sweep::Shard;
+use crate::terminal::{Progress, print, signals};
 use anyhow::{Context, Result, bail};
-use gossamer::Error;
-use gossamer::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
-use gossamer::circuits::prune::SearchSettings;
-use gossamer::circuits::search::{Ranking, SearchPlan};
-use gossamer::circuits::tasks;
-use gossamer::device::Device;
-use gossamer::formats::{FindOptions, ModelFiles};
-use gossamer::model::WeightFormat;
-use gossamer::pipelines::{search_row, search_table};
-use gossamer::settings::{count, split};
-use gossamer::sweep::Shard;
-use gossamer::terminal::{Progress, print, signals};
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -1,29 +1,29 @@
-//! The headless trainer: `train` learns a weight-sparse transformer, `train tokenizer` a tokenizer.
-#![deny(clippy::print_stdout, clippy::print_stderr)]
+//! The command `train`: trains models, tokenizers and bridges, and finds circuits.
 
 mod circuit;
 mod list;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::bridges::{BridgeRequest, train_bridges};
+use crate::device::{on_worker, use_threads};
+use crate::error::explain;
+use crate::files::is_stdout;
+use crate::settings::count;
+use crate::terminal::signals::{self, Saving};
+use crate::terminal::{self, Progress, print, say};
+use crate::text::tokenizer::MIN_VOCAB;
+use crate::train::communicator::{Communication, Communicator, start};
+use crate::train::config::RunConfig;
+use crate::train::memory::human_bytes;
+use crate::train::request::{TokenizerRequest, TrainRequest};
+use crate::train::run::{Event, Run, StepProgress, TrainResult, samples};
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
-use gossamer::bridges::{BridgeRequest, train_bridges};
-use gossamer::device::{on_worker, use_threads};
-use gossamer::error::explain;
-use gossamer::files::is_stdout;
-use gossamer::settings::count;
-use gossamer::terminal::signals::{self, Saving};
-use gossamer::terminal::{self, Progress, print, say};
-use gossamer::text::tokenizer::MIN_VOCAB;
-use gossamer::train::communicator::{Communication, Communicator, start};
-use gossamer::train::config::RunConfig;
-use gossamer::train::memory::human_bytes;
-use gossamer::train::request::{TokenizerRequest, TrainRequest};
-use gossamer::train::run::{Event, Run, StepProgress, TrainResult, samples};
 use indicatif::{HumanCount, HumanDuration};
 
 /// Train a weight-sparse transformer. Without arguments: a small one on generated Python, in about three minutes.
@@ -118,9 +118,9 @@ struct BridgeArgs {
     run: RunArgs,
 }
 
-fn main() -> ExitCode {
-    terminal::without_desktop();
-    let cli: Cli = match terminal::parse(list::advice) {
+/// Runs the command with the arguments `args`, the first of which is its name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli: Cli = match terminal::parse(args, list::advice) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
@@ -150,7 +150,7 @@ fn main() -> ExitCode {
     match (run(&cli, &communicator), signals::exit_code()) {
         (Ok(()), None) => ExitCode::SUCCESS,
         (Ok(()), Some(code)) => ExitCode::from(code),
-        (Err(error), Some(code)) if matches!(error.downcast_ref(), Some(gossamer::Error::Stopped)) => {
+        (Err(error), Some(code)) if matches!(error.downcast_ref(), Some(crate::Error::Stopped)) => {
             if root {
                 say("stopped");
             }

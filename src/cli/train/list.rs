@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use crate::circuits::prune;
+use crate::settings::{SettingRow, suggestion};
+use crate::train::config::{RunConfig, leaves};
+use crate::train::settings::rows;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use gossamer::circuits::prune;
-use gossamer::settings::{SettingRow, suggestion};
-use gossamer::train::config::{RunConfig, leaves};
-use gossamer::train::settings::rows;
 
 /// Writes every setting with its value in `config`, what it may be and what it means.
 pub fn print(config: &RunConfig) -> Result<()> {

@@ -1,9 +1,9 @@
 //! `gossamer devices`.
 
 use anyhow::Result;
-use gossamer::pipelines::devices;
+use crate::pipelines::devices;
 
-use crate::open::JsonArgs;
+use super::open::JsonArgs;
 
 #[derive(clap::Args)]
 pub struct Args {

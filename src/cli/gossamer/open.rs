@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::device::Device;
+use crate::files::check_output;
+use crate::formats::{FindOptions, ModelFiles, Pretrained};
+use crate::model::WeightFormat;
+use crate::report::Report;
+use crate::terminal::{Progress, screen};
 use anyhow::Result;
-use gossamer::device::Device;
-use gossamer::files::check_output;
-use gossamer::formats::{FindOptions, ModelFiles, Pretrained};
-use gossamer::model::WeightFormat;
-use gossamer::report::Report;
-use gossamer::terminal::{Progress, screen};
 
 /// Tokens of text at most: all are held in memory.
 pub const MAX_TOKENS: u64 = 1_000_000_000;

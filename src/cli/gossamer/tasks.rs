@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use gossamer::circuits::prune::MAX_PAIRS;
-use gossamer::circuits::tasks::{self, Split, Task};
-use gossamer::files::check_output;
-use gossamer::pipelines::{TaskEvaluation, evaluate_task};
-use gossamer::settings::count as bounded;
-use gossamer::terminal::{Progress, screen};
-use gossamer::text::notation::token;
+use crate::circuits::prune::MAX_PAIRS;
+use crate::circuits::tasks::{self, Split, Task};
+use crate::files::check_output;
+use crate::pipelines::{TaskEvaluation, evaluate_task};
+use crate::settings::count as bounded;
+use crate::terminal::{Progress, screen};
+use crate::text::notation::token;
 
-use crate::open::{JsonArgs, ModelArgs};
+use super::open::{JsonArgs, ModelArgs};
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
-use gossamer::circuits::tasks::Task;
-use gossamer::circuits::{Circuit, CircuitFormat, FORMATS, show};
-use gossamer::files::check_output;
-use gossamer::formats::Pretrained;
-use gossamer::pipelines::{CircuitRequest, binarise_circuit, circuit_statistics, statistics_report};
-use gossamer::report::Report;
-use gossamer::settings::count;
-use gossamer::terminal::Progress;
+use crate::circuits::tasks::Task;
+use crate::circuits::{Circuit, CircuitFormat, FORMATS, show};
+use crate::files::check_output;
+use crate::formats::Pretrained;
+use crate::pipelines::{CircuitRequest, binarise_circuit, circuit_statistics, statistics_report};
+use crate::report::Report;
+use crate::settings::count;
+use crate::terminal::Progress;
 
-use crate::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
+use super::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use gossamer::device::Device;
-use gossamer::pipelines::check;
-use gossamer::terminal::{Lines, Progress};
+use crate::device::Device;
+use crate::pipelines::check;
+use crate::terminal::{Lines, Progress};
 
-use crate::open::DeviceArgs;
+use super::open::DeviceArgs;
 
 #[derive(clap::Args)]
 pub struct Args {

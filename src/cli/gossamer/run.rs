@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::model::Edit;
-use gossamer::pipelines::{PredictRequest, predict};
-use gossamer::settings::count;
+use crate::model::Edit;
+use crate::pipelines::{PredictRequest, predict};
+use crate::settings::count;
 
-use crate::open::{JsonArgs, ModelArgs, report};
+use super::open::{JsonArgs, ModelArgs, report};
 
 #[derive(clap::Args)]
 pub struct Args {

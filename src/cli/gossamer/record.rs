@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::pipelines::{RecordRequest, TokenSource, record};
-use gossamer::settings::count;
+use crate::pipelines::{RecordRequest, TokenSource, record};
+use crate::settings::count;
 use regex::Regex;
 
-use crate::open::{MAX_TOKENS, ModelArgs, report};
+use super::open::{MAX_TOKENS, ModelArgs, report};
 
 #[derive(clap::Args)]
 pub struct Args {

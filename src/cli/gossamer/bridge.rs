@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::bridges::PairRequest;
-use gossamer::settings::count;
+use crate::bridges::PairRequest;
+use crate::settings::count;
 
-use crate::open::{DeviceArgs, JsonArgs, MAX_TOKENS, SourceArgs, report};
+use super::open::{DeviceArgs, JsonArgs, MAX_TOKENS, SourceArgs, report};
 
 /// A sparse model with bridges to a dense one.
 #[derive(clap::Args)]

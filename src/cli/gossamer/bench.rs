@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Subcommand;
-use gossamer::pipelines::bench::{self, BenchRequest, compare_reports};
-use gossamer::terminal::{Lines, Progress, screen};
+use crate::pipelines::bench::{self, BenchRequest, compare_reports};
+use crate::terminal::{Lines, Progress, screen};
 
-use crate::open::{DeviceArgs, report};
+use super::open::{DeviceArgs, report};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]

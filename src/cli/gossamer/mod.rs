@@ -1,13 +1,14 @@
-//! Every command but training.
-#![deny(clippy::print_stdout, clippy::print_stderr)]
+//! The command `gossamer`: everything but training.
 
 mod open;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::device::on_worker;
+use crate::terminal;
 use clap::{Parser, Subcommand};
-use gossamer::device::on_worker;
-use gossamer::terminal;
 
 /// Weight-sparse transformers: run them, look inside, intervene
 #[derive(Parser)]
@@ -66,10 +67,14 @@ commands! {
     Devices: devices,
 }
 
-fn main() -> ExitCode {
-    terminal::without_desktop();
-    match terminal::parse::<Cli>(|_| None) {
-        Ok(cli) => {
+/// Runs the command with the arguments `args`, the first of which is its name. `programs` is the
+/// folder with the programs that a sweep starts.
+pub fn main(args: impl IntoIterator<Item = OsString>, programs: PathBuf) -> ExitCode {
+    match terminal::parse::<Cli>(args, |_| None) {
+        Ok(mut cli) => {
+            if let Command::Sweep(args) = &mut cli.command {
+                args.programs = programs;
+            }
             terminal::start_log("warn,gossamer=info");
             terminal::finish(on_worker(|| run(&cli.command)))
         }

@@ -1,10 +1,10 @@
 //! `gossamer inspect`.
 
 use anyhow::Result;
-use gossamer::pipelines::inspect;
-use gossamer::settings::count;
+use crate::pipelines::inspect;
+use crate::settings::count;
 
-use crate::open::SourceArgs;
+use super::open::SourceArgs;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use gossamer::files::{FloatType, check_output_folder};
-use gossamer::formats::{ConvertOptions, convert};
-use gossamer::terminal::Progress;
+use crate::files::{FloatType, check_output_folder};
+use crate::formats::{ConvertOptions, convert};
+use crate::terminal::Progress;
 
-use crate::open::SourceArgs;
+use super::open::SourceArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
