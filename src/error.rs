@@ -144,7 +144,6 @@ pub enum Error {
         "{what} was made with another {model}: its hash is {expected}, that of the one given is {found}. Give the model that it was \
          made with, or make it anew with this one"
     )]
-    /// A file was made with another model than the one given.
     OtherModel {
         /// The file, or what is in it.
         what: String,

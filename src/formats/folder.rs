@@ -1,6 +1,7 @@
 //! Where a model's files are: in a published folder, a Hugging Face folder, a run, a checkpoint, a
 //! single file, or on the Hub.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::config::read_config;
@@ -53,8 +54,7 @@ impl ModelFiles {
     /// `owner/name@revision`, which is downloaded unless it is in the cache already.
     ///
     /// # Errors
-    /// Those of [`ModelFiles::open`] and `Hub::fetch`; [`Error::File`] if `spec` is none of these
-    /// things.
+    /// Those of [`ModelFiles::open`] and `Hub::fetch`; [`Error::Io`] if `spec` is none of these things.
     pub fn find(spec: impl AsRef<Path>, options: &FindOptions) -> Result<Self> {
         let path = spec.as_ref();
         // A link whose target is missing is still a path; opening it reports the error.
@@ -65,7 +65,7 @@ impl ModelFiles {
         } else {
             let message =
                 "no such file or folder, and not the name of a model on the Hugging Face Hub (owner/name) either";
-            return Err(Error::file(path, message));
+            return Err(Error::io(path, io::Error::new(io::ErrorKind::NotFound, message)));
         };
         if let Some(tokenizer) = &options.tokenizer {
             files.tokenizer = Some(tokenizer.clone());

@@ -65,4 +65,14 @@ impl Model {
         let parameters = Parameters::initialise(&config, seed, device)?;
         Ok(Self { config, parameters, device: device.clone() })
     }
+
+    /// How many weights of the layers' matrices are not zero, and how many there are.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn hidden_weights(&self) -> Result<(u64, u64)> {
+        let hidden = || self.parameters.iter().filter(|parameter| matches!(parameter.kind, Kind::Hidden(_)));
+        let nonzeros = hidden().map(Parameter::nonzeros).sum::<Result<u64>>()?;
+        Ok((nonzeros, hidden().map(|parameter| parameter.len() as u64).sum()))
+    }
 }

@@ -12,8 +12,8 @@ use super::{LinearLayer, ModelConfig, NotFinite, check_tied, check_weights};
 use crate::device::{Device, Tensor};
 use crate::files::{HostTensor, InMemory, TensorSource};
 use crate::ops::compress::{self, SparseMatrix};
-use crate::ops::sparse_linear;
 use crate::ops::weight_topk::Neurons;
+use crate::ops::{count_nonzero, sparse_linear};
 use crate::{Error, Result};
 
 /// What a parameter is, which decides how it starts and how it is trained (method: sections 1 and
@@ -114,6 +114,18 @@ impl Parameter {
             ParameterValue::Sparse(matrix) => matrix.to_dense()?.read()?,
         };
         Ok(HostTensor { shape: self.shape.clone(), data })
+    }
+
+    /// How many entries are not zero.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn nonzeros(&self) -> Result<u64> {
+        let count = match &self.value {
+            ParameterValue::Dense(tensor) => count_nonzero::forward(tensor)?.read()?.first().copied(),
+            ParameterValue::Sparse(matrix) => matrix.csr().offsets().read()?.last().copied(),
+        };
+        Ok(count.map_or(0, u64::from))
     }
 }
 

@@ -108,6 +108,15 @@ impl ActivationCache {
     }
 }
 
+impl IntoIterator for ActivationCache {
+    type Item = (Site, PromptTensor);
+    type IntoIter = std::collections::btree_map::IntoIter<Site, PromptTensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 /// What a run gives.
 pub struct Run {
     /// Logits of the next token `(B, T, V)`.
@@ -192,11 +201,19 @@ impl Model {
     /// [`Error::Shape`] for prompts that the model cannot read, or where no token has one before
     /// it; [`Error::NonFiniteSite`] where the loss is not finite; otherwise the device's.
     pub fn loss(&self, prompts: impl Into<Prompts>) -> Result<f64> {
+        self.loss_with_hooks(prompts, &mut NoHooks)
+    }
+
+    /// [`Model::loss`] of a forward pass with hooks.
+    ///
+    /// # Errors
+    /// Those of [`Model::loss`] and of `hooks`.
+    pub fn loss_with_hooks(&self, prompts: impl Into<Prompts>, hooks: &mut dyn Hooks) -> Result<f64> {
         let batch = self.batch(prompts, &[])?;
         predicts(&batch)?;
         let weights = Weights::constant(self, &[]);
-        let losses = self.forward_loss(&mut Tape::new(), &weights, &batch, &mut NoHooks)?.losses.read()?;
-        self.check_finite("the loss", &losses, &weights, &batch, &mut NoHooks)?;
+        let losses = self.forward_loss(&mut Tape::new(), &weights, &batch, hooks)?.losses.read()?;
+        self.check_finite("the loss", &losses, &weights, &batch, hooks)?;
         Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / batch.predictions() as f64)
     }
 
@@ -212,16 +229,32 @@ impl Model {
         metric: &Metric,
         sites: &[Site],
     ) -> Result<Gradients> {
+        self.gradients_with_hooks(prompts, metric, sites, &mut NoHooks)
+    }
+
+    /// [`Model::run_with_gradients`] of a forward pass with hooks: activations and gradients are
+    /// those of the values that the hooks leave.
+    ///
+    /// # Errors
+    /// Those of [`Model::run_with_gradients`] and of `hooks`.
+    pub fn gradients_with_hooks(
+        &self,
+        prompts: impl Into<Prompts>,
+        metric: &Metric,
+        sites: &[Site],
+        hooks: &mut dyn Hooks,
+    ) -> Result<Gradients> {
         let batch = self.batch(prompts, sites)?;
         let (mut tape, mut recorder) = (Tape::new(), Recorder::with_gradients(sites.iter().copied()));
+        let hooks: &mut dyn Hooks = &mut (hooks, &mut recorder);
         let weights = Weights::constant(self, &[]);
         let value = match metric {
             Metric::Loss => {
                 predicts(&batch)?;
-                let LossOutput { loss, .. } = self.forward_loss(&mut tape, &weights, &batch, &mut recorder)?;
+                let LossOutput { loss, .. } = self.forward_loss(&mut tape, &weights, &batch, hooks)?;
                 loss
             }
-            Metric::LogitDiff(answers) => self.logit_diffs(&mut tape, &weights, &batch, answers, &mut recorder)?,
+            Metric::LogitDiff(answers) => self.logit_diffs(&mut tape, &weights, &batch, answers, hooks)?,
         };
         let values = value.value().read()?;
         let count = values.len();

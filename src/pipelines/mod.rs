@@ -20,7 +20,7 @@ pub use devices::devices;
 pub use evaluate::{EvaluateRequest, evaluate};
 pub use generate::{GenerateRequest, generate};
 pub use inspect::{Inspection, inspect};
-pub use predict::{PredictRequest, Prediction, predict};
+pub use predict::{PredictRequest, Prediction, interventions, load_means, predict};
 pub use record::{RecordRequest, Recording, record};
 pub use tasks::{TaskEvaluation, TokenName, evaluate_task};
 pub use tokens::TokenSource;

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::TokenSource;
 use crate::files::{load_metadata, load_tensors};
 use crate::formats::Pretrained;
-use crate::model::{Action, Batch, Edit, Interventions, Model, NoHooks, Site, expect_model, means, ranked};
+use crate::model::{self, Action, Batch, Edit, Interventions, Model, NoHooks, Site, expect_model, ranked};
 use crate::report::{Cell, Column, Report, Table};
 use crate::{Error, Result};
 
@@ -75,31 +75,50 @@ impl PredictRequest<'_> {
     }
 
     fn interventions(&self, model: &Pretrained) -> Result<Interventions> {
-        let donor = match self.patch_from {
-            None => BTreeMap::new(),
-            Some(prompt) => {
-                let (model, tokens) = (&model.model, model.encode(prompt, self.special)?);
-                let cache = model.run_with_cache(&tokens, &model.config.sites())?.cache;
-                cache.sites().map(|site| Ok((site, cache.get(site)?.read()?))).collect::<Result<_>>()?
-            }
-        };
-        let means = match self.means {
-            _ if !self.uses(Action::Mean) => BTreeMap::new(),
-            Some(path) => load_means(path, &model.model)?,
-            None => {
-                tracing::info!("means are taken over {MEAN_TOKENS} tokens of generated Python; --means names others");
-                let sequences = TokenSource::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
-                let model = &model.model;
-                let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
-                means(model, batches, &model.config.sites())?
-            }
-        };
-        Interventions::new(&model.model.config, self.edits, means, donor)
+        let donor = self.patch_from.map(|prompt| model.encode(prompt, self.special)).transpose()?;
+        let means = self.means.map(|path| load_means(path, &model.model)).transpose()?;
+        interventions(model, self.edits, donor.as_deref(), means)
     }
 }
 
+/// Edits ready to run, with what they need: patched values from a run of the prompt `patch_from`,
+/// and `means` by site, which are taken over generated Python if they are not given.
+///
+/// # Errors
+/// Returns the errors of [`Interventions::new`] and of the forward pass.
+pub fn interventions(
+    model: &Pretrained,
+    edits: &[Edit],
+    patch_from: Option<&[u32]>,
+    means: Option<BTreeMap<Site, Vec<f32>>>,
+) -> Result<Interventions> {
+    let donor = match patch_from {
+        None => BTreeMap::new(),
+        Some(tokens) => {
+            let model = &model.model;
+            let cache = model.run_with_cache(tokens, &model.config.sites())?.cache;
+            cache.sites().map(|site| Ok((site, cache.get(site)?.read()?))).collect::<Result<_>>()?
+        }
+    };
+    let means = match means {
+        _ if !edits.iter().any(|edit| edit.action == Action::Mean) => BTreeMap::new(),
+        Some(means) => means,
+        None => {
+            tracing::info!("means are taken over {MEAN_TOKENS} tokens of generated Python; --means names others");
+            let sequences = TokenSource::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
+            let model = &model.model;
+            let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
+            model::means(model, batches, &model.config.sites())?
+        }
+    };
+    Interventions::new(&model.model.config, edits, means, donor)
+}
+
 /// The means in a file, after a check that they are of this model.
-fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<Site, Vec<f32>>> {
+///
+/// # Errors
+/// Returns [`Error::OtherModel`] for those of another model, and the errors of reading.
+pub fn load_means(path: &Path, model: &Model) -> Result<BTreeMap<Site, Vec<f32>>> {
     match load_metadata(path)?.get("model") {
         Some(hash) => expect_model(path.display().to_string(), "model", hash, &model.hash()?)?,
         None => tracing::warn!("{} does not say which model its means are of", path.display()),

@@ -96,7 +96,7 @@ fn interval(low: Bound<f64>, high: Bound<f64>) -> String {
 }
 
 /// A whole number with its digits in groups of three.
-pub(crate) fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

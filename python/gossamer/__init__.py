@@ -1,0 +1,16 @@
+"""Weight-sparse transformers: open and train them, look inside, find circuits, steer.
+
+>>> import gossamer as gs
+>>> model = gs.load("runs/quickstart")
+>>> logits, cache = model.run_with_cache("x = 1", sites="mlp.post_act")
+"""
+
+import os
+
+# Mesa's Vulkan layer for device selection asks a desktop, and prints errors where there is none.
+if not any(name in os.environ for name in ("XDG_RUNTIME_DIR", "NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT")):
+    os.environ["NODEVICE_SELECT"] = "1"
+
+from ._gossamer import Activations, Config, Error, Gradients, Model, Tokenizer, load
+
+__all__ = ["Activations", "Config", "Error", "Gradients", "Model", "Tokenizer", "load"]
