@@ -11,6 +11,42 @@ import os
 if not any(name in os.environ for name in ("XDG_RUNTIME_DIR", "NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT")):
     os.environ["NODEVICE_SELECT"] = "1"
 
-from ._gossamer import Activations, Config, Error, Gradients, Model, Tokenizer, load
+from . import tasks
+from ._gossamer import (
+    Activations,
+    Bridges,
+    Circuit,
+    Config,
+    Error,
+    Gradients,
+    Model,
+    Progress,
+    Tokenizer,
+    convert,
+    from_state_dict,
+    load,
+    new_model,
+)
+from ._work import Run, find_circuit, find_circuits, train, train_bridges
 
-__all__ = ["Activations", "Config", "Error", "Gradients", "Model", "Tokenizer", "load"]
+__all__ = [
+    "Activations",
+    "Bridges",
+    "Circuit",
+    "Config",
+    "Error",
+    "Gradients",
+    "Model",
+    "Progress",
+    "Run",
+    "Tokenizer",
+    "convert",
+    "find_circuit",
+    "find_circuits",
+    "from_state_dict",
+    "load",
+    "new_model",
+    "tasks",
+    "train",
+    "train_bridges",
+]

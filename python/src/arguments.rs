@@ -108,15 +108,31 @@ fn integers(value: &Bound<'_, PyAny>) -> PyResult<(Vec<usize>, Vec<u32>)> {
 /// TypeError for what is no array of numbers, ValueError for one that does not fit.
 pub fn floats(value: &Bound<'_, PyAny>, shape: &[usize]) -> PyResult<Vec<f32>> {
     let py = value.py();
-    let numpy = py.import("numpy")?;
-    let array = as_array(value)?;
-    if !matches!(array.dtype().kind(), b'i' | b'u' | b'f' | b'b') {
-        return Err(PyTypeError::new_err(format!("numbers are expected, not {}", array.dtype())));
-    }
-    let array = numpy.call_method1("broadcast_to", (array, PyTuple::new(py, shape)?))?;
-    let array = array.call_method1("astype", ("float32",))?.cast_into::<PyArrayDyn<f32>>()?;
+    let shape = PyTuple::new(py, shape)?;
+    Ok(tensor(&py.import("numpy")?.call_method1("broadcast_to", (numbers(value)?, shape))?)?.data)
+}
+
+/// An array of numbers, or a tensor, as float32.
+///
+/// # Errors
+/// TypeError for what is no array of numbers.
+pub fn tensor(value: &Bound<'_, PyAny>) -> PyResult<HostTensor> {
+    let array = numbers(value)?.call_method1("astype", ("float32",))?.cast_into::<PyArrayDyn<f32>>()?;
     let array = array.readonly();
-    Ok(array.as_array().iter().copied().collect())
+    Ok(HostTensor { shape: array.shape().to_vec(), data: array.as_array().iter().copied().collect() })
+}
+
+fn numbers<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    // A tensor of torch that needs a gradient is none of numpy's.
+    let value = match value.getattr_opt("detach")? {
+        Some(detach) => detach.call0()?,
+        None => value.clone(),
+    };
+    let array = as_array(&value)?;
+    match array.dtype().kind() {
+        b'i' | b'u' | b'f' | b'b' => Ok(array),
+        _ => Err(PyTypeError::new_err(format!("numbers are expected, not {}", array.dtype()))),
+    }
 }
 
 /// Sites by a regular expression over their names, or by a list of names.

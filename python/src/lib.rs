@@ -3,13 +3,17 @@
 
 mod activations;
 mod arguments;
+mod bridges;
+mod circuits;
 mod cli;
 mod compute;
 mod config;
 mod errors;
 mod hooks;
 mod model;
+mod tasks;
 mod tokenizer;
+mod train;
 
 use pyo3::prelude::*;
 
@@ -18,13 +22,21 @@ mod _gossamer {
     #[pymodule_export]
     use crate::activations::Activations;
     #[pymodule_export]
+    use crate::bridges::Bridges;
+    #[pymodule_export]
+    use crate::circuits::{Circuit, find_circuits};
+    #[pymodule_export]
     use crate::cli::{run_gossamer, run_train};
     #[pymodule_export]
     use crate::config::Config;
     #[pymodule_export]
     use crate::errors::Error;
     #[pymodule_export]
-    use crate::model::{Gradients, Model, load};
+    use crate::model::{Gradients, Model, from_state_dict, load, new_model};
+    #[pymodule_export]
+    use crate::tasks::{Task, evaluate_on_task, task_names};
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
+    #[pymodule_export]
+    use crate::train::{Progress, convert, train, train_bridges};
 }

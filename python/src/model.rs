@@ -1,5 +1,6 @@
 //! A model: what it computes, and what one sees and changes inside.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use gossamer::device::Device;
 use gossamer::files::HostTensor;
 use gossamer::formats::{FindOptions, ModelFiles, Pretrained};
 use gossamer::model::{
-    Generator, Gradients as LibraryGradients, Hooks, NoHooks, Run, Sampling, SiteGradient, WeightFormat,
+    Generator, Gradients as LibraryGradients, Hooks, NoHooks, Parameters, Run, Sampling, SiteGradient, WeightFormat,
 };
 use gossamer::pipelines::interventions;
 use numpy::{PyArray1, PyArrayDyn};
@@ -16,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::activations::Activations;
-use crate::arguments::{Tokens, array, edits, means, metric, sites};
+use crate::arguments::{Tokens, array, edits, means, metric, sites, tensor};
 use crate::compute::{compute, compute_here};
 use crate::config::Config;
 use crate::errors::OrRaise;
@@ -46,14 +47,55 @@ pub fn load(
     Ok(Model::new(found?, path))
 }
 
+/// A model with random weights from `seed`, untrained and without a tokenizer. `config` has the
+/// published names: `{"n_layer": 2, "d_model": 128, …}`; what it leaves out has its default.
+#[pyfunction]
+#[pyo3(signature = (config, *, seed=0, device="auto"))]
+pub fn new_model(py: Python<'_>, config: &Bound<'_, PyAny>, seed: u64, device: &str) -> PyResult<Model> {
+    let config = configuration(config)?;
+    let model = compute(py, |_| gossamer::model::Model::new(config, seed, &Device::open(device)?))?;
+    Ok(Model::new(Pretrained { model, tokenizer: None }, String::new()))
+}
+
+/// A model of the parameters in `state_dict`, a mapping from published names to arrays or tensors.
+/// `config` is as for `new_model`; `tokenizer` is a Tokenizer or None.
+#[pyfunction]
+#[pyo3(signature = (config, state_dict, *, tokenizer=None, device="auto"))]
+pub fn from_state_dict(
+    py: Python<'_>,
+    config: &Bound<'_, PyAny>,
+    state_dict: &Bound<'_, PyAny>,
+    tokenizer: Option<&Bound<'_, Tokenizer>>,
+    device: &str,
+) -> PyResult<Model> {
+    let config = configuration(config)?;
+    let mut tensors = BTreeMap::new();
+    for entry in state_dict.call_method0("items")?.try_iter()? {
+        let (name, values): (String, Bound<'_, PyAny>) = entry?.extract()?;
+        tensors.insert(name, tensor(&values)?);
+    }
+    let tokenizer = tokenizer.map(|tokenizer| (*tokenizer.get().0).clone());
+    let model = compute(py, |_| {
+        config.validate()?;
+        let device = Device::open(device)?;
+        let parameters = Parameters::from_host(&config, tensors, &device)?;
+        Ok(gossamer::model::Model { config, parameters, device })
+    })?;
+    Ok(Model::new(Pretrained { model, tokenizer }, String::new()))
+}
+
+fn configuration(config: &Bound<'_, PyAny>) -> PyResult<gossamer::model::ModelConfig> {
+    // Our own object, a dict and whatever else becomes one.
+    let entries = config.py().get_type::<PyDict>().call1((config,))?;
+    pythonize::depythonize(&entries).map_err(|e| PyValueError::new_err(format!("configuration: {e}")))
+}
+
 /// A model and its tokenizer. Threads can use one at the same time.
 #[pyclass(frozen, module = "gossamer")]
 pub struct Model {
     /// The model.
     pub pretrained: Arc<Pretrained>,
     tokenizer: Option<Arc<gossamer::text::tokenizer::Tokenizer>>,
-    /// Where it is from.
-    #[pyo3(get)]
     path: String,
 }
 
@@ -62,6 +104,11 @@ impl Model {
     pub fn new(pretrained: Pretrained, path: String) -> Self {
         let tokenizer = pretrained.tokenizer.clone().map(Arc::new);
         Self { pretrained: Arc::new(pretrained), tokenizer, path }
+    }
+
+    /// Where it is from.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// Runs prompts with edits or hooks, keeping activations at some sites.
@@ -346,6 +393,12 @@ impl Model {
             pretrained.model.save(&path)?;
             pretrained.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.save(path.join("tokenizer.json")))
         })
+    }
+
+    /// Where it is from.
+    #[getter(path)]
+    fn python_path(&self) -> &str {
+        &self.path
     }
 
     /// Shapes and variants.

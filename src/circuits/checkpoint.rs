@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::means::measured;
+use super::means::measured_means;
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split};
 use super::{Circuit, Layout, Nodes, SplitScore, score};
@@ -54,7 +54,7 @@ impl Circuit {
                 scores[number] = entry.tau as f32;
             }
         }
-        let means = measured(model, tokenizer, &[], config.mean_tokens, &Observer::stopped_by(&stop))?;
+        let means = measured_means(model, tokenizer, &[], config.mean_tokens, &Observer::stopped_by(&stop))?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         nodes.stop = stop;
         let search = CircuitSearch { model, nodes, tokenizer };

@@ -68,7 +68,7 @@ pub fn text_means(
     if same {
         return read(kept);
     }
-    let means = measured(model, tokenizer, data, tokens, observer)?;
+    let means = measured_means(model, tokenizer, data, tokens, observer)?;
     let tensor = |data: &Vec<f32>| HostTensor { shape: vec![data.len()], data: data.clone() };
     let tensors = means.iter().map(|(site, mean)| (site.to_string(), tensor(mean))).collect();
     save_tensors(kept, &tensors, Some(about))?;
@@ -76,7 +76,10 @@ pub fn text_means(
 }
 
 /// As [`text_means`], without a file.
-pub(super) fn measured(
+///
+/// # Errors
+/// Those of reading the text and of the forward pass, and [`Error::Stopped`].
+pub fn measured_means(
     model: &Model,
     tokenizer: &Tokenizer,
     data: &[PathBuf],

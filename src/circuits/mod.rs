@@ -18,6 +18,7 @@ mod check;
 pub mod checkpoint;
 pub mod collect;
 mod describe;
+mod edit;
 mod evaluate;
 mod file;
 mod finished;
@@ -50,7 +51,7 @@ pub use file::{
 pub use gates::{Gates, Nodes};
 pub use graph::{Edge, EdgeAblation, Graph, graph};
 pub use lock::lock;
-pub use means::{MEANS, mean_activations, stored_means, text_means};
+pub use means::{MEANS, mean_activations, measured_means, stored_means, text_means};
 pub use nodes::{Layout, Node, NodeKind, SiteBlock};
 pub use probe::{Probe, Response};
 pub use render::{

@@ -195,6 +195,26 @@ impl Task {
         })
     }
 
+    /// A task of these pairs.
+    ///
+    /// # Errors
+    /// Returns [`Error::Data`] if a split has no pairs.
+    pub fn from_pairs(name: &str, train: Vec<Pair>, test: Vec<Pair>) -> Result<Self> {
+        if train.is_empty() || test.is_empty() {
+            let counts = format!("{} train pairs and {} test pairs", train.len(), test.len());
+            return Err(Error::Data(format!("task {name}: {counts}; both splits need at least one")));
+        }
+        Ok(Self {
+            name: name.into(),
+            description: format!("{} pairs", train.len() + test.len()),
+            version: 1,
+            hash: jsonl::hash(&train, &test),
+            same_length: false,
+            variant: None,
+            source: PairSource::List { train, test },
+        })
+    }
+
     /// The task with its answers settled to the variant that [`choose_variant`] takes for
     /// `tokenizer`, so that it is chosen once.
     ///

@@ -1,0 +1,377 @@
+//! Circuits: found, opened, changed, evaluated, drawn.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use gossamer::circuits as library;
+use gossamer::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
+use gossamer::circuits::prune::SearchSettings;
+use gossamer::circuits::search::{CircuitSearch, Ranking, SearchPlan};
+use gossamer::circuits::{Layout, Losses, Node, Nodes, stored_means};
+use gossamer::model::Site;
+use numpy::PyArray1;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use crate::compute::{compute, compute_with};
+use crate::errors::{OrRaise, exception};
+use crate::model::Model;
+use crate::tasks::task;
+use crate::train::{Message, deliver};
+
+type Means = BTreeMap<Site, Vec<f32>>;
+
+/// The part of a model that does one task: nodes, the edges between them, and what both do.
+#[pyclass(frozen, module = "gossamer")]
+pub struct Circuit {
+    circuit: library::Circuit,
+    /// The mean activations that it was found with, if they are known.
+    means: Option<Arc<Means>>,
+    /// The task, if it is not built in.
+    task: Option<library::tasks::Task>,
+    /// Whether nodes were removed after it was measured.
+    changed: bool,
+}
+
+#[pymethods]
+impl Circuit {
+    /// Reads a circuit file, and the mean activations next to it.
+    #[staticmethod]
+    #[pyo3(signature = (path, *, task=None))]
+    fn load(path: PathBuf, task: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let circuit = library::Circuit::load(&path).or_raise()?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
+        let means = stored_means(folder, &circuit.model.hash).or_raise()?.map(Arc::new);
+        Ok(Self { circuit, means, task: task.map(self::task).transpose()?, changed: false })
+    }
+
+    /// Writes the circuit file. One that nodes were removed from must be measured first, by
+    /// `describe`.
+    fn save(&self, path: PathBuf) -> PyResult<()> {
+        self.measured()?;
+        self.circuit.save(path).or_raise()
+    }
+
+    /// The nodes, as dicts: `node` (its name), `site`, `layer`, `kind`, `index`, `head`, `channel`,
+    /// `mean` over pretraining data, `tau` (its score), `ablation_delta` (the change of the task loss if it
+    /// is ablated), and the least, mean and greatest activation in each kind of prompt.
+    #[getter]
+    fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for entry in &self.circuit.nodes {
+            let row = PyDict::new(py);
+            row.set_item("node", entry.node().to_string())?;
+            row.set_item("site", entry.site.as_str())?;
+            row.set_item("layer", entry.layer)?;
+            row.set_item("kind", pythonize::pythonize(py, &entry.kind)?)?;
+            row.set_item("index", entry.index)?;
+            row.set_item("head", entry.head)?;
+            row.set_item("channel", entry.channel)?;
+            row.set_item("mean", entry.mean)?;
+            row.set_item("tau", entry.tau)?;
+            row.set_item("ablation_delta", entry.ablation_delta)?;
+            for (name, range) in [("clean", entry.clean), ("counterfactual", entry.counterfactual)] {
+                row.set_item(format!("{name}_min"), range.min)?;
+                row.set_item(format!("{name}_mean"), range.mean)?;
+                row.set_item(format!("{name}_max"), range.max)?;
+            }
+            list.append(row)?;
+        }
+        Ok(list)
+    }
+
+    /// The edges, as dicts: `source` and `target` (names of nodes), `weight`, and `effect` (the change of
+    /// the task loss if the edge is ablated).
+    #[getter]
+    fn edges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for edge in &self.circuit.edges {
+            let row = PyDict::new(py);
+            row.set_item("source", edge.from.to_string())?;
+            row.set_item("target", edge.to.to_string())?;
+            row.set_item("weight", edge.weight)?;
+            row.set_item("effect", edge.effect)?;
+            list.append(row)?;
+        }
+        Ok(list)
+    }
+
+    /// The losses measured when it was found, as `evaluate` gives them.
+    #[getter]
+    fn losses<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.measured()?;
+        Ok(pythonize::pythonize(py, &self.circuit.losses)?)
+    }
+
+    /// The scale of the two answers' logit difference, and the shift added to it, fitted on train
+    /// pairs: a dict.
+    #[getter]
+    fn calibration<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.measured()?;
+        Ok(pythonize::pythonize(py, &self.circuit.calibration)?)
+    }
+
+    /// Everything in the file, as a dict.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(pythonize::pythonize(py, &self.circuit)?)
+    }
+
+    /// The task's name.
+    #[getter]
+    fn task(&self) -> &str {
+        &self.circuit.task.name
+    }
+
+    /// The hash of its model.
+    #[getter]
+    fn model_hash(&self) -> &str {
+        &self.circuit.model.hash
+    }
+
+    fn __len__(&self) -> usize {
+        self.circuit.nodes.len()
+    }
+
+    fn __contains__(&self, node: &str) -> bool {
+        node.parse().is_ok_and(|node: Node| self.circuit.nodes.iter().any(|entry| entry.node() == node))
+    }
+
+    /// The circuit without a node, or without a list of nodes, their edges and biases. `evaluate`
+    /// gives its losses, and `describe` measures everything else anew.
+    fn without(&self, nodes: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let parse = |name: &Bound<'_, PyAny>| -> PyResult<Node> {
+            let name = match name.cast::<PyDict>() {
+                Ok(row) => row.get_item("node")?.unwrap_or_else(|| row.clone().into_any()),
+                Err(_) => name.clone(),
+            };
+            let wrong = || PyTypeError::new_err(format!("{name} is no node; \"0.mlp.post_act[17]\" is one"));
+            let text = name.cast::<PyString>().map_err(|_| wrong())?;
+            text.to_str()?.parse().map_err(|error| PyValueError::new_err(format!("{text}: {error}")))
+        };
+        let nodes = match nodes.is_instance_of::<PyString>() || nodes.is_instance_of::<PyDict>() {
+            true => vec![parse(nodes)?],
+            false => nodes.try_iter()?.map(|node| parse(&node?)).collect::<PyResult<_>>()?,
+        };
+        let circuit = self.circuit.without(&nodes).or_raise()?;
+        Ok(Self { circuit, means: self.means.clone(), task: self.task.clone(), changed: true })
+    }
+
+    /// The task losses of the model, of the circuit's nodes alone and of the model without them,
+    /// on `train` and on held-out `test` pairs: a dict of dicts.
+    ///
+    /// `model`, `circuit` and `ablated` are losses in nats, calibrated but for the model's;
+    /// `circuit_uncalibrated` is the circuit's as it is; `accuracy_…` are shares of prompts.
+    /// `ablation` says what the other nodes are set to: "mean" (over pretraining data) or "zero".
+    /// `task` is another task, `pairs` another number of pairs of each split, `means` the mean
+    /// activations by site, if not those that the circuit was found with.
+    #[pyo3(signature = (model, *, ablation="mean", task=None, pairs=None, means=None))]
+    fn evaluate<'py>(
+        &self,
+        py: Python<'py>,
+        model: &Bound<'py, Model>,
+        ablation: &str,
+        task: Option<&Bound<'py, PyAny>>,
+        pairs: Option<usize>,
+        means: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let means = self.ablation(model, ablation, means)?;
+        let task = task.map(self::task).transpose()?.or_else(|| self.task.clone());
+        let evaluate = |search: &CircuitSearch<'_>| search.evaluate_circuit(&self.circuit, task.as_ref(), pairs);
+        let losses: Losses = self.search(py, model, means, evaluate)?;
+        Ok(pythonize::pythonize(py, &losses)?)
+    }
+
+    /// The circuit measured anew in its model: activations, edges, effects, calibration, losses.
+    fn describe(&self, py: Python<'_>, model: &Bound<'_, Model>) -> PyResult<Self> {
+        let pretrained = &*model.get().pretrained;
+        let hash = compute(py, |_| pretrained.model.hash())?;
+        self.circuit.check_model(&hash).or_raise()?;
+        let means = self.ablation(model, "mean", None)?;
+        let circuit = self.search(py, model, means, |search| search.redescribe(&self.circuit, self.task.as_ref()))?;
+        Ok(Self { circuit, means: self.means.clone(), task: self.task.clone(), changed: false })
+    }
+
+    /// What nodes outside of the circuit are set to in `model`: their means over pretraining data,
+    /// (width) by site.
+    fn means<'py>(&self, py: Python<'py>, model: &Bound<'py, Model>) -> PyResult<Bound<'py, PyDict>> {
+        let ablation = self.ablation(model, "mean", None)?;
+        let means = self.search(py, model, ablation, |search| {
+            let blocks = search.nodes.layout.blocks().iter();
+            Ok(blocks.map(|block| (block.site, search.nodes.means[block.range()].to_vec())).collect::<Vec<_>>())
+        })?;
+        let dict = PyDict::new(py);
+        means.into_iter().try_for_each(|(site, mean)| dict.set_item(site.to_string(), PyArray1::from_vec(py, mean)))?;
+        Ok(dict)
+    }
+
+    /// The drawing, as SVG.
+    fn to_svg(&self) -> String {
+        library::svg(&self.circuit)
+    }
+
+    /// The graph in Graphviz's language.
+    fn to_dot(&self) -> String {
+        library::dot(&self.circuit)
+    }
+
+    fn _repr_svg_(&self) -> String {
+        self.to_svg()
+    }
+
+    fn __str__(&self) -> String {
+        library::show(&self.circuit)
+    }
+
+    fn __repr__(&self) -> String {
+        let library::Circuit { task, nodes, edges, losses, .. } = &self.circuit;
+        let loss = match self.changed {
+            true => "not measured since nodes were removed".into(),
+            false => {
+                format!("test loss {:.3}, {:.3} uncalibrated", losses.test.circuit, losses.test.circuit_uncalibrated)
+            }
+        };
+        format!("<Circuit of {}: {} nodes, {} edges, {loss}>", task.name, nodes.len(), edges.len())
+    }
+}
+
+/// What nodes outside of a circuit are set to.
+enum Ablation {
+    Means(Arc<Means>),
+    /// Means over generated Python, which are measured first.
+    Text,
+    Zero,
+}
+
+impl Circuit {
+    fn measured(&self) -> PyResult<()> {
+        let message = "nodes were removed since this circuit was measured: `evaluate` gives its losses, \
+                       `describe(model)` measures all of it";
+        if self.changed { Err(PyValueError::new_err(message)) } else { Ok(()) }
+    }
+
+    fn ablation(&self, model: &Bound<'_, Model>, name: &str, means: Option<&Bound<'_, PyAny>>) -> PyResult<Ablation> {
+        match (name, means) {
+            ("mean", Some(means)) => {
+                Ok(Ablation::Means(Arc::new(crate::arguments::means(means, &model.get().pretrained)?)))
+            }
+            // Those of another model say nothing about this one.
+            ("mean", None) => {
+                let hash = model.get().pretrained.model.hash().or_raise()?;
+                let known = self.means.clone().filter(|_| hash == self.circuit.model.hash);
+                Ok(known.map_or(Ablation::Text, Ablation::Means))
+            }
+            ("zero", None) => Ok(Ablation::Zero),
+            ("zero", Some(_)) => Err(PyValueError::new_err("means are not used with ablation=\"zero\"")),
+            _ => Err(PyValueError::new_err(format!("ablation is {name:?}; there are \"mean\" and \"zero\""))),
+        }
+    }
+
+    /// Computes with the model's nodes.
+    fn search<T: Send>(
+        &self,
+        py: Python<'_>,
+        model: &Bound<'_, Model>,
+        ablation: Ablation,
+        work: impl FnOnce(&CircuitSearch<'_>) -> gossamer::Result<T> + Send,
+    ) -> PyResult<T> {
+        let pretrained = &*model.get().pretrained;
+        compute(py, |stop| {
+            let (model, tokenizer) = (&pretrained.model, pretrained.tokenizer()?);
+            let layout = Layout::new(&model.config);
+            let means = match ablation {
+                Ablation::Means(means) => means,
+                Ablation::Text => Arc::new(library::measured_means(
+                    model,
+                    tokenizer,
+                    &[],
+                    SearchRequest::MEAN_TOKENS,
+                    &stop.observer(),
+                )?),
+                Ablation::Zero => {
+                    Arc::new(layout.blocks().iter().map(|block| (block.site, vec![0.0; block.width])).collect())
+                }
+            };
+            let mut nodes = Nodes::new(layout, &means, &model.device)?;
+            nodes.stop = stop.flag().clone();
+            work(&CircuitSearch { model, nodes, tokenizer })
+        })
+    }
+}
+
+/// Searches for circuits of a task. They and the mean activations are written into `folder`.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+pub fn find_circuits(
+    py: Python<'_>,
+    model: &Bound<'_, Model>,
+    task: &Bound<'_, PyAny>,
+    folder: PathBuf,
+    target_loss: Option<f64>,
+    settings: Vec<String>,
+    tune: u64,
+    disjoint: u64,
+    ranking: &str,
+    clean_up: bool,
+    data: Vec<PathBuf>,
+    mean_tokens: usize,
+    on_message: Py<PyAny>,
+) -> PyResult<Vec<Circuit>> {
+    let own = task.is_instance_of::<PyString>();
+    let task = self::task(task)?;
+    let mut plan = SearchSettings::default();
+    settings.iter().try_for_each(|assignment| plan.set(assignment)).or_raise()?;
+    plan.target_loss = target_loss.unwrap_or(plan.target_loss);
+    let ranking = match ranking {
+        "learned" => Ranking::Learned,
+        "attribution" => Ranking::Attribution,
+        _ => {
+            let message = format!("ranking is {ranking:?}; there are \"learned\" and \"attribution\"");
+            return Err(PyValueError::new_err(message));
+        }
+    };
+    let model = model.get();
+    let request = SearchRequest {
+        tasks: vec![task.clone()],
+        plan: SearchPlan { settings: plan, ranking, clean_up, trials: tune },
+        disjoint,
+        data,
+        mean_tokens,
+        folder,
+        model_path: model.path().into(),
+        skip_finished: false,
+    };
+    let receive = |py: Python<'_>, message| deliver(py, &on_message, message);
+    let outcomes = compute_with(py, receive, |stop, messages| {
+        let on_event = |event: SearchEvent<'_>| {
+            let message = match event {
+                SearchEvent::Means(stage) => {
+                    Message::Stage(stage.name.into(), stage.done, stage.total, stage.unit.into())
+                }
+                SearchEvent::Step { done, total, step: Some(step), .. } => {
+                    let name = format!("learning gates, loss {:.3}, {} nodes", step.loss, step.kept);
+                    Message::Stage(name, done, Some(total), "steps".into())
+                }
+                SearchEvent::Note(note) => Message::Note(note),
+                _ => return,
+            };
+            messages.send(message);
+        };
+        let observer = SearchObserver { stop: stop.flag().clone(), on_event: &on_event };
+        let pretrained = &model.pretrained;
+        search_circuits(&pretrained.model, pretrained.tokenizer()?, &request, &observer)
+    })?;
+    let Some(outcome) = outcomes.into_iter().next() else { return Ok(Vec::new()) };
+    let files = match outcome {
+        TaskOutcome::Circuits(files) => files,
+        TaskOutcome::None(error) | TaskOutcome::Failed(error) => return Err(exception(error)),
+    };
+    let means = stored_means(&request.folder, &model.pretrained.model.hash().or_raise()?).or_raise()?.map(Arc::new);
+    let circuit = |file: &PathBuf| {
+        let circuit = library::Circuit::load(file).or_raise()?;
+        let task = (!own).then(|| task.clone());
+        Ok(Circuit { circuit, means: means.clone(), task, changed: false })
+    };
+    files.iter().map(circuit).collect()
+}
