@@ -142,6 +142,23 @@ class Model:
     def attention(self, prompts: Prompts, layer: int) -> Floats:
         """Attention patterns (B, n_head, T, T)."""
 
+    def next_tokens(
+        self,
+        prompt: Prompt,
+        top: int = 10,
+        *,
+        edits: str | Sequence[str] | None = None,
+        hooks: Hooks | None = None,
+        patch_from: Prompt | None = None,
+        means: Means | None = None,
+    ) -> list[dict[str, Any]]:
+        """The most probable next tokens: dicts with `token`, `text` and `probability`."""
+
+    def evaluate(
+        self, data: Sequence[PathLike] = (), *, max_tokens: int = 16_384, batch_size: int = 8
+    ) -> dict[str, Any]:
+        """The loss on files of text, in nats per token, and the kurtosis of `final_resid`."""
+
     def to_str_tokens(self, prompt: Prompt) -> list[str]: ...
     def state_dict(self) -> dict[str, Floats]: ...
     def to_torch_state_dict(self) -> dict[str, Any]: ...

@@ -82,7 +82,10 @@ fn is_number(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// The array of anything that is one by numpy's protocols: lists, tensors, arrays.
 fn as_array<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     let numpy = value.py().import("numpy")?;
-    Ok(numpy.call_method1("asarray", (value,))?.cast_into::<PyUntypedArray>()?)
+    // Some arrays are offered through DLPack alone.
+    let by_dlpack = !value.hasattr("__array__")? && value.hasattr("__dlpack__")?;
+    let function = if by_dlpack { "from_dlpack" } else { "asarray" };
+    Ok(numpy.call_method1(function, (value,))?.cast_into::<PyUntypedArray>()?)
 }
 
 /// The shape and the numbers of an array of integers that can be token ids.

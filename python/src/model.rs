@@ -8,9 +8,9 @@ use gossamer::device::Device;
 use gossamer::files::HostTensor;
 use gossamer::formats::{FindOptions, ModelFiles, Pretrained};
 use gossamer::model::{
-    Generator, Gradients as LibraryGradients, Hooks, NoHooks, Parameters, Run, Sampling, SiteGradient, WeightFormat,
+    Generator, Gradients as LibraryGradients, Hooks, NoHooks, Parameters, Run, Sampling, SiteGradient, WeightFormat, ranked,
 };
-use gossamer::pipelines::interventions;
+use gossamer::pipelines::{EvaluateRequest, TokenSource, evaluate, interventions};
 use numpy::{PyArray1, PyArrayDyn};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
@@ -354,6 +354,52 @@ impl Model {
             return Err(PyIndexError::new_err(format!("layer {layer}; the model has {layers}")));
         }
         array(py, compute(py, |_| Ok(padded(model.attention(&prompts, layer)?)))?)
+    }
+
+    /// The `top` most probable next tokens after a prompt: a list of dicts with `token`, `text` and
+    /// `probability`.
+    #[pyo3(signature = (prompt, top=10, *, edits=None, hooks=None, patch_from=None, means=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn next_tokens<'py>(
+        &self,
+        py: Python<'py>,
+        prompt: &Bound<'py, PyAny>,
+        top: usize,
+        edits: Option<&Bound<'py, PyAny>>,
+        hooks: Option<&Bound<'py, PyAny>>,
+        patch_from: Option<&Bound<'py, PyAny>>,
+        means: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let pretrained = &*self.pretrained;
+        let tokens = Tokens::of_one(prompt, Some(pretrained))?;
+        let changes = Changes::new(pretrained, edits, hooks, patch_from, means)?;
+        let probabilities = changes.run(py, pretrained, |hooks| pretrained.model.next_token(&tokens, hooks))?;
+        let row = |token: u32| {
+            let row = PyDict::new(py);
+            row.set_item("token", token)?;
+            row.set_item("text", pretrained.tokenizer.as_ref().map(|tokenizer| tokenizer.token_text(token)))?;
+            row.set_item("probability", probabilities[token as usize])?;
+            Ok(row)
+        };
+        ranked(&probabilities).into_iter().take(top).map(row).collect()
+    }
+
+    /// The loss on text, cut into sequences of the model's `block_size`: a dict with `loss` in nats
+    /// per token, `predictions` (their number) and the kurtosis of `final_resid`.
+    ///
+    /// `data` names files and folders; without it, Python is generated.
+    #[pyo3(signature = (data=Vec::new(), *, max_tokens=16_384, batch_size=8))]
+    fn evaluate<'py>(
+        &self,
+        py: Python<'py>,
+        data: Vec<PathBuf>,
+        max_tokens: usize,
+        batch_size: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let tokens = TokenSource::Text { data: &data, max_tokens };
+        let request = EvaluateRequest { tokens, batch_size, keep_losses: false };
+        let result = compute(py, |stop| evaluate(&self.pretrained, &request, &stop.observer()))?;
+        Ok(pythonize::pythonize(py, &result)?)
     }
 
     /// The texts of a prompt's tokens: of a text, or of ids.

@@ -22,12 +22,17 @@ VARIANTS = {
 PROMPTS = [[1, 2, 3, 4, 5, 6, 7], [8], [9, 10, 3, 3]]
 
 
-@pytest.fixture(params=VARIANTS)
+# The GPU device runs the same code above the kernels: three variants there, all on the CPU.
+ON_GPU = ("relu and AbsTopK", "positions aside", "sink and bigrams")
+
+
+@pytest.fixture(params=[("cpu", name) for name in VARIANTS] + [("gpu", name) for name in ON_GPU], ids="-".join)
 def pair(request):
     """A model of each variant, as the oracle and as ours."""
-    config = reference.config(**VARIANTS[request.param])
-    state = reference.state_dict(config, seed=len(request.param))
-    return reference.Reference(config, state), gs.from_state_dict(config, state, device="cpu")
+    device, name = request.param
+    config = reference.config(**VARIANTS[name])
+    state = reference.state_dict(config, seed=len(name))
+    return reference.Reference(config, state), gs.from_state_dict(config, state, device=device)
 
 
 @pytest.fixture(scope="session")

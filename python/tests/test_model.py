@@ -144,17 +144,33 @@ def test_greedy_generation(pair):
     assert model.generate([1, 2, 3], max_new_tokens=6, temperature=0).tolist() == tokens
 
 
-@pytest.mark.parametrize("variant", ["tensor", "int32", "matrix", "tuple"])
+class OnlyDlpack:
+    """An array of a library that numpy knows nothing of."""
+
+    def __init__(self, array):
+        self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+
+
+@pytest.mark.parametrize("variant", ["dlpack", "tensor", "int32", "matrix", "tuple"])
 def test_ids_in_any_form(pair, variant):
     _, model = pair
     ids = [3, 1, 2]
     forms = {
+        "dlpack": OnlyDlpack(np.array(ids)),
         "tensor": torch.tensor(ids),
         "int32": np.int32(ids),
         "matrix": np.array([ids], dtype=np.uint16),
         "tuple": tuple(np.int64(ids)),
     }
     np.testing.assert_array_equal(model.run(forms[variant]), model.run(ids))
+
+
+def test_next_tokens(pair):
+    oracle, model = pair
+    expected = oracle.run(PROMPTS[0])[0][-1].softmax(-1)
+    rows = model.next_tokens(PROMPTS[0], top=3)
+    assert [row["token"] for row in rows] == expected.topk(3).indices.tolist()
+    assert [row["probability"] for row in rows] == pytest.approx(expected.topk(3).values.tolist(), abs=1e-5)
 
 
 def test_a_saved_model_opens_with_the_same_numbers(pair, tmp_path):

@@ -68,6 +68,14 @@ def test_the_bits_are_those_of_the_command_line(tmp_path):
     assert ours.model.generate(text, max_new_tokens=12, temperature=0.8, seed=5) + "\n" == done.stdout
 
 
+def test_loss_on_text_is_the_mean_over_its_tokens(run, tmp_path):
+    (tmp_path / "text.py").write_text("x = 1\n" * 40)
+    ids = run.model.tokenizer.encode("x = 1\n" * 40)
+    result = run.model.evaluate([tmp_path / "text.py"], max_tokens=64)
+    assert result["predictions"] == 63
+    assert result["loss"] == pytest.approx(run.model.loss(ids[:64]), abs=1e-5)
+
+
 def test_text_prompts(run):
     model, text = run.model, "def f(x):\n"
     ids = model.tokenizer.encode(text)
