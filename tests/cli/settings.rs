@@ -47,6 +47,23 @@ fn presets_are_listed_from_the_smallest_model_to_the_largest() {
 }
 
 #[test]
+fn a_run_names_its_version_of_generated_python() {
+    let dir = tempdir().unwrap();
+    let (out, again) = (dir.path().join("run"), dir.path().join("again"));
+    fails(&mut tiny(&out, &["generated_version=4"]), &["data.generated_version", "4", "is not 3"]);
+    succeeds(&mut tiny(&out, &["d_head=none"]));
+    let file = out.join("config.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    let unnamed = config.replace("generated_version = 3\n", "");
+    assert_ne!(config, unnamed);
+    // As the runs wrote it that trained on version 3 before it had a name: still a whole one, in
+    // which d_head is absent.
+    fs::write(&file, unnamed).unwrap();
+    succeeds(&mut train(&["--config", text(&file), "--out", text(&again)]));
+    assert_eq!(fs::read_to_string(again.join("config.toml")).unwrap(), config);
+}
+
+#[test]
 fn numbers_that_no_run_can_have_are_refused() {
     let dir = tempdir().unwrap();
     let out = dir.path().join("run");
