@@ -1,15 +1,6 @@
 //! What bridges are trained for (method: section 5), and its gradients.
 //!
-//! With `h^d`, `h^s` the residual streams of the dense and the sparse model at a site, `f` its
-//! encoder and `g` its decoder, and `y^d` the dense model's predictions, the terms of a site are
-//!
-//! * `NMSE(f(h^d), h^s)`, for which `h^s` is a constant (see [`Objective::detach_target`]), and
-//!   `NMSE(g(h^s), h^d)`;
-//! * `KL(y^d ‖ the sparse model continued from f(h^d))` and `KL(y^d ‖ the dense model continued
-//!   from g(h^s))`;
-//!
-//! and the sparse model's own cross-entropy. The dense model is frozen.
-//! [`crate::train::bridge_loss`] has the table of the terms.
+//! [`crate::train::bridge_loss`] has the table of the terms. The dense model is frozen.
 //!
 //! Each model runs alone once, the dense one without gradients. The hybrids of a model that
 //! continue from different sites run through a layer together: those that have entered so far are

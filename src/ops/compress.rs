@@ -108,13 +108,17 @@ impl Nonzeros {
 /// # Errors
 /// [`Error::Shape`] if `weight` is not a matrix, and, on the CPU, if there are more nonzeros than
 /// `capacity`. A GPU could not report it without a readback: it drops the last ones that do not
-/// fit, in each order.
+/// fit, in each order. [`Error::Limit`] for more entries than 32 bits can count.
 pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
     let &[outputs, inputs] = weight.shape() else {
         return Err(Error::shape("compress", format!("weight is {:?}, expected (out, in)", weight.shape())));
     };
     if weight.len() > u32::MAX as usize {
-        return Err(Error::shape("compress", format!("{:?} has more entries than a 32-bit index", weight.shape())));
+        return Err(Error::Limit {
+            tensor: format!("a sparse matrix {:?}", weight.shape()),
+            needed: (weight.len() as u64).saturating_mul(4),
+            limit: "the indices of its entries have 32 bits".into(),
+        });
     }
     let mut csr = Nonzeros::empty(weight.device(), outputs, capacity)?;
     let mut csc = Nonzeros::empty(weight.device(), inputs, capacity)?;

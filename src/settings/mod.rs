@@ -72,6 +72,7 @@ impl fmt::Display for Takes {
         match self {
             Self::Number(low, high) => write!(f, "a number {}", interval(*low, *high)),
             Self::Pair(low, high) => write!(f, "[a, b], two numbers {}", interval(*low, *high)),
+            Self::Count(least, most) if least == most => f.write_str(&grouped(*least)),
             Self::Count(least, most) => write!(f, "a whole number from {} to {}", grouped(*least), grouped(*most)),
             Self::Flag => f.write_str("true or false"),
             Self::OneOf(words) => write!(f, "one of {}", words.join(", ")),

@@ -19,6 +19,8 @@ pub(crate) struct Term {
     pub(crate) name: &'static str,
     /// What its coefficient weighs, in a line.
     pub(crate) about: &'static str,
+    /// Its coefficient unless set.
+    pub(crate) default: f64,
     pub(crate) loss: Loss,
 }
 
@@ -46,16 +48,27 @@ type StreamLoss = fn(&mut Tape, &Var, &Var) -> Result<Var>;
 type HybridLoss = fn(&mut Tape, &Var, &Tensor) -> Result<Var>;
 
 /// All terms, in the order of metrics and settings.
-pub(crate) const TERMS: [Term; 5] = [
-    Term { name: "cross_entropy", about: "of the sparse model's own loss", loss: Loss::Model(cross_entropy) },
-    Term { name: "nmse_enc", about: "of the encoders' errors", loss: Loss::Encoder(Tape::nmse) },
-    Term { name: "nmse_dec", about: "of the decoders' errors", loss: Loss::Decoder(Tape::nmse) },
+pub(crate) const TERMS: &[Term] = &[
+    Term {
+        name: "cross_entropy",
+        about: "of the sparse model's own loss",
+        default: 1.0,
+        loss: Loss::Model(cross_entropy),
+    },
+    Term { name: "nmse_enc", about: "of the encoders' errors", default: 1.0, loss: Loss::Encoder(Tape::nmse) },
+    Term { name: "nmse_dec", about: "of the decoders' errors", default: 1.0, loss: Loss::Decoder(Tape::nmse) },
     Term {
         name: "kl_d2s",
         about: "of dense streams continued by the sparse model",
+        default: 1.0,
         loss: Loss::SparseHybrid(Tape::kl),
     },
-    Term { name: "kl_s2d", about: "of sparse streams continued by the dense model", loss: Loss::DenseHybrid(Tape::kl) },
+    Term {
+        name: "kl_s2d",
+        about: "of sparse streams continued by the dense model",
+        default: 1.0,
+        loss: Loss::DenseHybrid(Tape::kl),
+    },
 ];
 
 pub(crate) fn cross_entropy(tape: &mut Tape, logits: &Var, batch: &Batch) -> Result<Var> {
@@ -179,7 +192,7 @@ impl Terms<f64> {
     }
 }
 
-/// The coefficient of each term: 1 unless set.
+/// The coefficient of each term.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients([f64; TERMS.len()]);
 
@@ -187,7 +200,9 @@ const RANGE: Takes = within(0.0, 1e6);
 
 impl Default for Coefficients {
     fn default() -> Self {
-        Self([1.0; TERMS.len()])
+        let mut all = Self::zero();
+        all.0.iter_mut().zip(TERMS).for_each(|(coefficient, term)| *coefficient = term.default);
+        all
     }
 }
 

@@ -65,7 +65,7 @@ impl CheckpointState {
         }
         let now = config.step_settings()?;
         // A setting that only one of them knows is younger than the other.
-        let differs = |(key, then): &(&String, &Value)| now.get(*key).is_some_and(|now| now != *then);
+        let differs = |(key, then): &(&String, &Value)| now.get(*key).is_some_and(|now| differ(then, now));
         let Some((key, then)) = self.settings.iter().find(differs) else { return Ok(()) };
         let now = now.get(key).cloned().unwrap_or_default();
         let message = format!(
@@ -73,6 +73,17 @@ impl CheckpointState {
              with those settings (--config)"
         );
         Err(Error::file(path.join(STATE), message))
+    }
+}
+
+/// Whether a setting changed. In a section, such as that of coefficients, one that only one of both
+/// knows is younger than the other.
+fn differ(then: &Value, now: &Value) -> bool {
+    match (then, now) {
+        (Value::Object(then), Value::Object(now)) => {
+            then.iter().any(|(key, then)| now.get(key).is_some_and(|now| differ(then, now)))
+        }
+        _ => then != now,
     }
 }
 

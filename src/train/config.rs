@@ -84,8 +84,16 @@ pub struct DataConfig {
     pub tokenizer: Option<PathBuf>,
     /// Documents that the built-in generator makes.
     pub generated_documents: u64,
+    /// The version of the generator, so that later ones change neither presets nor runs.
+    #[serde(default = "unnamed_version")]
+    pub generated_version: u32,
     /// Fraction of the documents held out for validation.
     pub val_fraction: f64,
+}
+
+/// What the runs trained on whose `config.toml` names no version.
+fn unnamed_version() -> u32 {
+    3
 }
 
 /// What happens besides the optimizer steps.
@@ -178,7 +186,9 @@ impl RunConfig {
     /// leaves out is absent, and not to be read from another source.
     fn written_whole(table: &Table) -> Option<Self> {
         let whole: Self = table.clone().try_into().ok()?;
-        let keys = |table: Table| leaves(table).into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>();
+        // Runs of earlier versions have no version of generated Python.
+        let newer = |key: &String| key != "data.generated_version";
+        let keys = |table: Table| leaves(table).into_iter().map(|(key, _)| key).filter(newer).collect::<BTreeSet<_>>();
         (keys(Table::try_from(&whole).ok()?) == keys(table.clone())).then_some(whole)
     }
 

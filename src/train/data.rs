@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::config::{RunConfig, other_vocabulary};
+use super::config::{DataConfig, RunConfig, other_vocabulary};
 use crate::observer::Observer;
 use crate::text::cache::Tokens;
 use crate::text::corpus::{Corpus, Source};
@@ -33,7 +33,7 @@ pub(crate) fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Token
         Some(path) => Tokenizer::load(path)?,
         None if config.data.paths.is_empty() => {
             let mut bytes = 0;
-            let documents = generated(config).take_while(|document| {
+            let documents = generated(config)?.take_while(|document| {
                 bytes += document.len() as u64;
                 bytes <= TOKENIZER_SAMPLE
             });
@@ -55,14 +55,15 @@ pub(crate) fn sample(source: &Source, max_bytes: u64, observer: &Observer) -> Re
     source.sample(max_bytes, observer)
 }
 
-fn generated(config: &RunConfig) -> impl Iterator<Item = String> + Send + use<> {
+fn generated(config: &RunConfig) -> Result<impl Iterator<Item = String> + Send + use<>> {
     /// How many are generated at once, on all threads.
     const BLOCK: u64 = 256;
     let (seed, count) = (config.run.seed, config.data.generated_documents);
-    (0..count.div_ceil(BLOCK)).flat_map(move |block| {
+    let document = python::generator(config.data.generated_version)?;
+    Ok((0..count.div_ceil(BLOCK)).flat_map(move |block| {
         let indices = block * BLOCK..count.min((block + 1) * BLOCK);
-        indices.into_par_iter().map(|index| python::document(seed, index)).collect::<Vec<_>>()
-    })
+        indices.into_par_iter().map(|index| document(seed, index)).collect::<Vec<_>>()
+    }))
 }
 
 /// Tokenises the data of a run, or finds it in `cache`.
@@ -74,8 +75,9 @@ pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path, observer:
     let fraction = config.data.val_fraction;
     let corpus = match config.data.paths.is_empty() {
         true => {
-            let key = format!("python {} {} {}", python::VERSION, config.run.seed, config.data.generated_documents);
-            Corpus::from_documents(generated(config), &tokenizer, cache, fraction, &key, observer)?
+            let DataConfig { generated_version, generated_documents, .. } = config.data;
+            let key = format!("python {generated_version} {} {generated_documents}", config.run.seed);
+            Corpus::from_documents(generated(config)?, &tokenizer, cache, fraction, &key, observer)?
         }
         false => {
             let source = Source::new(&config.data.paths);

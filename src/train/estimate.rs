@@ -79,17 +79,24 @@ impl Estimate {
         }
     }
 
-    /// Estimates a run on the CPU device, by going through the allocations of its first steps.
-    pub fn new(config: &RunConfig) -> Self {
+    /// Estimates a run on the CPU device, by going through the allocations of its first steps; a
+    /// run with tensors that no machine can hold roughly.
+    ///
+    /// # Errors
+    /// Those of [`Model::new`], [`Trainer::new`] and [`Trainer::step`] but for the device's limits.
+    pub fn new(config: &RunConfig) -> Result<Self> {
         Self::of(config, true)
     }
 
     /// As [`Estimate::new`], for a run on `device`.
-    pub fn on(config: &RunConfig, device: &Device) -> Self {
+    ///
+    /// # Errors
+    /// Those of [`Estimate::new`].
+    pub fn on(config: &RunConfig, device: &Device) -> Result<Self> {
         Self::of(config, device.is_cpu())
     }
 
-    pub(crate) fn of(config: &RunConfig, cpu: bool) -> Self {
+    pub(crate) fn of(config: &RunConfig, cpu: bool) -> Result<Self> {
         let shapes = Parameters::shapes(&config.model);
         let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
         let parameters = Self::parameters_of(&config.model);
@@ -99,7 +106,7 @@ impl Estimate {
         // In bytes and saturating, since settings beyond any machine must be refused, not wrapped
         // around.
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
-        let DeviceBytes { state, total } = needed(config, cpu);
+        let DeviceBytes { state, total } = needed(config, cpu)?;
         let mut estimate = Self {
             parameters,
             nonzeros,
@@ -122,7 +129,7 @@ impl Estimate {
         for (name, _, shape) in &shapes {
             estimate.see_tensor(name.clone(), bytes(size(shape), 4), shrinks(name));
         }
-        estimate
+        Ok(estimate)
     }
 
     /// What each of `ranks` needs, if this is what its share of the batch needs: gradients travel
@@ -188,7 +195,7 @@ pub(crate) struct DeviceBytes {
 
 impl DeviceBytes {
     /// For a run with tensors that no machine can hold: roughly, so that the larger part is known.
-    pub(crate) fn beyond_any_machine(config: &RunConfig) -> Self {
+    fn beyond_any_machine(config: &RunConfig) -> Self {
         let m = &config.model;
         let sublayers = [m.input_width(), m.attention_width(), m.mlp_width()];
         let layer = sublayers.iter().fold(0, |sum: u64, &width| sum.saturating_add(4 * width as u64));
@@ -196,6 +203,15 @@ impl DeviceBytes {
         let tokens = (config.train.batch_size as u64).saturating_mul(m.block_size as u64);
         let state = Estimate::parameters_of(m).saturating_mul(16);
         Self { state, total: tokens.saturating_mul(token).saturating_add(state) }
+    }
+}
+
+/// What a rehearsal found. Only a tensor that no machine or no sparse matrix can hold means that a
+/// run cannot be rehearsed.
+pub(crate) fn or_roughly(rehearsed: Result<DeviceBytes>, config: &RunConfig) -> Result<DeviceBytes> {
+    match rehearsed {
+        Err(Error::Limit { .. }) => Ok(DeviceBytes::beyond_any_machine(config)),
+        other => other,
     }
 }
 
@@ -268,15 +284,14 @@ fn telling_steps(config: &RunConfig, cpu: bool) -> Vec<u64> {
     at
 }
 
-/// What training a model allocates. Roughly, if no machine can hold it.
-fn needed(config: &RunConfig, cpu: bool) -> DeviceBytes {
+/// What training a model allocates.
+fn needed(config: &RunConfig, cpu: bool) -> Result<DeviceBytes> {
     let step = |trainer: &mut Trainer, batches: &[Vec<u32>]| {
         let (device, model) = (&trainer.model.device, &trainer.model.config);
         let batches = batches.iter().map(|tokens| Batch::new(device, model, tokens, trainer.optimizer.batch_size));
         trainer.step(&batches.collect::<Result<Vec<_>>>()?).map(drop)
     };
-    let needed = rehearse(config, cpu, |_, _, trainer| Ok(trainer), |trainer| trainer, step);
-    needed.unwrap_or_else(|_| DeviceBytes::beyond_any_machine(config))
+    or_roughly(rehearse(config, cpu, |_, _, trainer| Ok(trainer), |trainer| trainer, step), config)
 }
 
 /// How many numbers a tensor of `shape` has.

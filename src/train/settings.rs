@@ -7,6 +7,7 @@ use crate::model::{Kind, MODEL_SETTINGS, Parameters, SiteKind};
 use crate::ops::weight_topk::Neurons;
 use crate::settings::{self, Setting, SettingRow, Takes, above, below, between, grouped, within};
 use crate::sparsity::{SPARSITY_SETTINGS, keep_counts};
+use crate::text::python;
 use crate::{Error, Result};
 
 /// More tokens in an optimizer step than any machine takes; their sequences are held in memory.
@@ -39,11 +40,17 @@ const TRAIN: &[Setting<OptimizerConfig>] = &[
     Setting::other("train_positions", Takes::Flag, "position embeddings are trained; otherwise they stay zero"),
 ];
 
+/// The versions of generated Python.
+const VERSIONS: Takes = Takes::Count(python::OLDEST_VERSION as u64, python::VERSION as u64);
+
 const DATA: &[Setting<DataConfig>] = &[
     Setting::other("paths", Takes::Texts("a path or a list of paths"), "files and folders; [] for generated Python"),
     Setting::maybe_other("tokenizer", Takes::Text("a path"), "a tokenizer.json; none: one is trained"),
     Setting::number("generated_documents", Takes::Count(0, MANY), "documents of generated Python", |d| {
         d.generated_documents.into()
+    }),
+    Setting::number("generated_version", VERSIONS, "version of generated Python", |d| {
+        u64::from(d.generated_version).into()
     }),
     Setting::number("val_fraction", between(0.0, 1.0), "share of documents held out", |d| d.val_fraction.into()),
 ];

@@ -71,6 +71,8 @@ fn the_sparse_recipe_is_unchanged() {
 
 #[test]
 fn the_objective_falls_and_every_term_is_named() {
+    let sites = |term: &'static str| (0..5).map(move |site| format!("{term}/{site}"));
+    let terms: Vec<String> = ["nmse_enc", "nmse_dec", "kl_d2s", "kl_s2d"].into_iter().flat_map(sites).collect();
     for device in devices() {
         let steps = if device.is_cpu() { 150 } else { 30 };
         let mut trainer = bridged(&device, optimizer(steps, 1), Coefficients::default());
@@ -78,13 +80,13 @@ fn the_objective_falls_and_every_term_is_named() {
         for _ in 0..steps {
             let record = trainer.step(&batches(0, 1), &Observer::default()).unwrap();
             let (numbers, more) = trainer.numbers(&record).unwrap();
-            assert_eq!(more.len(), 2 + 4 * 5);
-            let sum: f64 = more[2..].iter().map(|(_, term)| term).sum();
-            assert!((more[0].1 - sum - numbers.loss).abs() < 1e-4 * more[0].1, "all coefficients are 1");
+            let value = |name: &str| more.iter().find(|(found, _)| found == name).unwrap().1;
+            let sum: f64 = terms.iter().map(|term| value(term)).sum();
+            assert!((more[0].1 - sum - numbers.loss).abs() < 1e-4 * more[0].1, "their coefficients are 1");
             seen.push(more);
         }
         let names: Vec<_> = seen[0].iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!((names[0], names[1], names[2], names[21]), ("objective", "bridge_lr", "nmse_enc/0", "kl_s2d/4"));
+        assert_eq!(names[..2], ["objective", "bridge_lr"]);
         let (first, last) = (seen[0][0].1, seen[seen.len() - 1][0].1);
         assert!(last < 0.95 * first, "{} from {first} to {last}", device.describe());
     }

@@ -200,3 +200,28 @@ fn steer_quotes_runs_from_one_command() {
     assert!(numbers(&said).len() >= 22, "{said}");
     assert_eq!(numbers(&run()), numbers(&said), "taken up again, it says otherwise");
 }
+
+#[test]
+fn a_run_that_began_before_a_term_was_added_continues() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, run) = (folder.path().join("dense"), folder.path().join("run"));
+    dense(&model);
+    succeeds(&mut bridges(&model, &run, &["train.steps=8"]));
+    let read = || fs::read(run.join("checkpoints/step-8/bridges.safetensors")).expect("a file");
+    let whole = read();
+    let (settings, state) = (run.join("config.toml"), run.join("checkpoints/step-4/state.json"));
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&state).expect("a file")).expect("JSON");
+    let coefficients = json["settings"]["bridge.coefficients"].as_object_mut().expect("coefficients");
+    assert_eq!(coefficients.remove("kl_s2d"), Some(1.0.into()));
+    fs::write(&state, json.to_string()).expect("written");
+    let config = fs::read_to_string(&settings).expect("a file");
+    let without = config.replace("kl_s2d = 1.0\n", "");
+    assert_ne!(config, without);
+    fs::remove_dir_all(run.join("checkpoints/step-8")).expect("removed");
+
+    fs::write(&settings, without.replace("kl_d2s = 1.0", "kl_d2s = 2.0")).expect("written");
+    fails(&mut resume(&run), &["bridge.coefficients", "put it back"]);
+    fs::write(&settings, without).expect("written");
+    succeeds(&mut resume(&run));
+    assert!(read() == whole, "the term's default is 1, as it was set");
+}

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gossamer::train::config::{RunConfig, leaves};
+use gossamer::train::presets::names;
 use gossamer::train::settings::rows;
 use tempfile::tempdir;
 
@@ -21,12 +22,45 @@ fn every_setting_has_a_row_and_every_preset_keeps_to_it() {
     for (key, _) in leaves(toml::Table::try_from(&config).unwrap()) {
         assert!(known.iter().any(|row| row.key == key), "{key} is in no table");
     }
-    for preset in gossamer::train::presets::PRESETS {
+    for preset in names().unwrap() {
         let config = RunConfig::preset(preset).unwrap();
         config.validate().unwrap();
+        let file: toml::Table = preset_file(preset).parse().unwrap();
+        let named: Vec<String> = leaves(file).into_iter().map(|(key, _)| key).collect();
+        for (key, _) in leaves(toml::Table::try_from(&config).unwrap()) {
+            let unused = known.iter().any(|row| row.key == key && row.about.ends_with("not trained with"));
+            assert!(named.contains(&key) || unused, "presets/{preset}.toml leaves {key} to a default");
+        }
         assert_eq!(config.model.afrac_loctypes.0.split(',').count(), 8, "{preset}");
         assert_eq!(config.notes(), Vec::<String>::new(), "{preset}");
     }
+}
+
+fn preset_file(name: &str) -> String {
+    fs::read_to_string(format!("{}/presets/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+#[test]
+fn presets_are_listed_from_the_smallest_model_to_the_largest() {
+    assert_eq!(names().unwrap(), ["quickstart", "circuits", "small", "paper"]);
+    assert!(succeeds(&mut train(&["--help"])).contains("start from: quickstart, circuits, small or paper"));
+}
+
+#[test]
+fn a_run_names_its_version_of_generated_python() {
+    let dir = tempdir().unwrap();
+    let (out, again) = (dir.path().join("run"), dir.path().join("again"));
+    fails(&mut tiny(&out, &["generated_version=4"]), &["data.generated_version", "4", "is not 3"]);
+    succeeds(&mut tiny(&out, &["d_head=none"]));
+    let file = out.join("config.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    let unnamed = config.replace("generated_version = 3\n", "");
+    assert_ne!(config, unnamed);
+    // As the runs wrote it that trained on version 3 before it had a name: still a whole one, in
+    // which d_head is absent.
+    fs::write(&file, unnamed).unwrap();
+    succeeds(&mut train(&["--config", text(&file), "--out", text(&again)]));
+    assert_eq!(fs::read_to_string(again.join("config.toml")).unwrap(), config);
 }
 
 #[test]
@@ -162,12 +196,24 @@ fn what_other_programs_call_it_leads_to_ours() {
 }
 
 #[test]
-fn the_documented_settings_are_those_there_are() {
-    let page = include_str!("../../docs/settings.md");
+fn the_documented_settings_and_presets_are_those_there_are() {
+    const LIST: &str = "```text\n";
+    const PRESETS: &str = "\n## The presets\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+    let page = fs::read_to_string(path).unwrap();
+    let (head, rest) = page.split_once(LIST).unwrap();
+    let (_, rest) = rest.split_once("```\n").unwrap();
+    let (rest, presets) = rest.split_once(PRESETS).unwrap();
+    let about = presets.split("\n### ").next().unwrap();
     let said = succeeds(&mut train(&["--settings"]));
-    for line in said.lines() {
-        assert!(page.contains(line.trim_end()), "docs/settings.md lacks: {line}");
+    let list: String = said.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let shown = |name| format!("\n### {name}\n\n```toml\n{}```\n", preset_file(name));
+    let shown: String = names().unwrap().into_iter().map(shown).collect();
+    let written = format!("{head}{LIST}{list}```\n{rest}{PRESETS}{about}{shown}");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        return fs::write(path, written).unwrap();
     }
+    assert!(page == written, "docs/settings.md differs: run this test with UPDATE_DOCS=1");
 }
 
 #[test]

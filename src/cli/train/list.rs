@@ -1,4 +1,4 @@
-//! `train --settings`, and the way from an option that does not exist to a setting that does.
+//! `train --settings`, the presets' names, and the way from an option that does not exist to a setting that does.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,6 +6,7 @@ use std::io::Write;
 use crate::circuits::prune;
 use crate::settings::{SettingRow, suggestion};
 use crate::train::config::{RunConfig, leaves};
+use crate::train::presets;
 use crate::train::settings::rows;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -22,6 +23,15 @@ pub fn print(config: &RunConfig) -> Result<()> {
     section(&mut out, &rows(), toml::Table::try_from(&shown)?)?;
     writeln!(out, "\n`train circuit --set KEY=VALUE`")?;
     section(&mut out, &prune::SearchSettings::rows(), toml::Table::try_from(prune::SearchSettings::default())?)
+}
+
+/// The names of the presets, for the help.
+pub fn presets() -> String {
+    let names = presets::names().unwrap_or_default();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 fn section(out: &mut impl Write, rows: &[SettingRow], table: toml::Table) -> Result<()> {

@@ -48,8 +48,7 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    /// Where the settings start from: quickstart, circuits, small or paper
-    #[arg(long, default_value = "quickstart")]
+    #[arg(long, default_value = "quickstart", help = format!("Where the settings start from: {}", list::presets()))]
     preset: String,
     /// A TOML file whose settings replace the preset's
     #[arg(long, value_name = "FILE")]

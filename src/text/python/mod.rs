@@ -28,19 +28,41 @@ mod writer;
 use sampler::Sampler;
 use writer::PythonWriter;
 
-/// The version of the stream: the same version, seed and index give the same document on every
-/// machine. It changes with everything that changes a document.
-pub const VERSION: u32 = 3;
+use crate::{Error, Result};
+
+/// A version of the stream: gives the document of a seed and an index.
+pub type Generator = fn(seed: u64, index: u64) -> String;
+
+/// Every version that can be generated. The same version, seed and index give the same document on
+/// every machine: what would change a document is a new version, since presets and runs name
+/// theirs.
+const VERSIONS: &[(u32, Generator)] = &[(3, document)];
+
+/// The newest version of the stream.
+pub const VERSION: u32 = VERSIONS[VERSIONS.len() - 1].0;
+
+/// The oldest one.
+pub const OLDEST_VERSION: u32 = VERSIONS[0].0;
+
+/// The generator of a version.
+///
+/// # Errors
+/// [`Error::Config`] for a version that there is not.
+pub fn generator(version: u32) -> Result<Generator> {
+    let known = VERSIONS.iter().find(|(known, _)| *known == version);
+    let missing = || Error::config("generated_version", format!("there is no version {version} of generated Python"));
+    known.map(|(_, generator)| *generator).ok_or_else(missing)
+}
 
 /// The names of the idioms, which are the names of the twenty tasks.
 pub const IDIOMS: [&str; 20] = idioms::NAMES;
 
-/// Document `index` of the stream `seed`. It costs the same for every index.
+/// Document `index` of the newest version's stream `seed`. It costs the same for every index.
 pub fn document(seed: u64, index: u64) -> String {
     document::write(Sampler::new(seed, index))
 }
 
-/// The documents of the stream `seed`, from index 0, without end.
+/// The documents of the newest version's stream `seed`, from index 0, without end.
 pub fn documents(seed: u64) -> impl Iterator<Item = String> + Send {
     (0u64..).map(move |index| document(seed, index))
 }
