@@ -18,14 +18,22 @@ use crate::errors::OrRaise;
 /// array is read from the device when it is first asked for.
 #[pyclass(frozen, mapping, module = "gossamer")]
 pub struct Activations {
-    sites: Vec<(Site, PromptTensor, OnceLock<Py<PyArrayDyn<f32>>>)>,
+    sites: Vec<Values>,
     lengths: Vec<usize>,
+}
+
+/// The values at a site.
+struct Values {
+    site: Site,
+    tensor: PromptTensor,
+    /// They were read.
+    array: OnceLock<Py<PyArrayDyn<f32>>>,
 }
 
 impl Activations {
     /// The values at sites, in the order of the forward pass.
     pub fn new(sites: impl IntoIterator<Item = (Site, PromptTensor)>, lengths: &[usize]) -> Self {
-        let sites = sites.into_iter().map(|(site, values)| (site, values, OnceLock::new()));
+        let sites = sites.into_iter().map(|(site, tensor)| Values { site, tensor, array: OnceLock::new() });
         Self { sites: sites.collect(), lengths: lengths.to_vec() }
     }
 
@@ -38,17 +46,17 @@ impl Activations {
         } else {
             return Err(PyTypeError::new_err("a site's name is expected, such as \"0.mlp.post_act\""));
         };
-        Ok(name.parse().ok().and_then(|site: Site| self.sites.iter().position(|(known, ..)| *known == site)))
+        Ok(name.parse().ok().and_then(|site: Site| self.sites.iter().position(|values| values.site == site)))
     }
 
     fn array<'py>(&self, py: Python<'py>, at: usize) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-        let (_, values, read) = &self.sites[at];
-        if let Some(array) = read.get() {
+        let values = &self.sites[at];
+        if let Some(array) = values.array.get() {
             return Ok(array.bind(py).clone());
         }
-        let values = array(py, py.detach(|| values.read()).or_raise()?)?;
+        let read = array(py, py.detach(|| values.tensor.read()).or_raise()?)?;
         // Another thread may have been first; then its array is the one.
-        Ok(read.get_or_init(|| values.unbind()).bind(py).clone())
+        Ok(values.array.get_or_init(|| read.unbind()).bind(py).clone())
     }
 }
 
@@ -58,7 +66,7 @@ impl Activations {
         match self.find(name)? {
             Some(at) => self.array(py, at),
             None => {
-                let sites: Vec<_> = self.sites.iter().map(|(site, ..)| site.to_string()).collect();
+                let sites: Vec<_> = self.sites.iter().map(|values| values.site.to_string()).collect();
                 Err(PyKeyError::new_err(format!("{name} was not recorded; there are: {}", sites.join(", "))))
             }
         }
@@ -78,7 +86,7 @@ impl Activations {
 
     /// The names of the sites, in the order of the forward pass.
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.sites.iter().map(|(site, ..)| site.to_string()))
+        PyList::new(py, self.sites.iter().map(|values| values.site.to_string()))
     }
 
     /// The arrays, in the same order.
@@ -88,7 +96,7 @@ impl Activations {
 
     /// Pairs of names and arrays.
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Vec<(String, Bound<'py, PyArrayDyn<f32>>)>> {
-        (0..self.sites.len()).map(|at| Ok((self.sites[at].0.to_string(), self.array(py, at)?))).collect()
+        (0..self.sites.len()).map(|at| Ok((self.sites[at].site.to_string(), self.array(py, at)?))).collect()
     }
 
     /// The array of a site, or `default` if it was not recorded.
@@ -117,7 +125,7 @@ impl Activations {
             count => format!("{count} prompts"),
         };
         let longest = self.lengths.iter().max().copied().unwrap_or(0);
-        let names: Vec<_> = self.sites.iter().take(3).map(|(site, ..)| site.to_string()).collect();
+        let names: Vec<_> = self.sites.iter().take(3).map(|values| values.site.to_string()).collect();
         let more = if self.sites.len() > names.len() { ", …" } else { "" };
         let count = self.sites.len();
         format!("<Activations at {count} sites ({}{more}), {prompts} of up to {longest} tokens>", names.join(", "))

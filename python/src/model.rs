@@ -8,7 +8,8 @@ use gossamer::device::Device;
 use gossamer::files::HostTensor;
 use gossamer::formats::{FindOptions, ModelFiles, Pretrained};
 use gossamer::model::{
-    Generator, Gradients as LibraryGradients, Hooks, NoHooks, Parameters, Run, Sampling, SiteGradient, WeightFormat, ranked,
+    Generator, Gradients as LibraryGradients, Hooks, NoHooks, Parameters, Run, Sampling, SiteGradient, WeightFormat,
+    ranked,
 };
 use gossamer::pipelines::{EvaluateRequest, TokenSource, evaluate, interventions};
 use numpy::{PyArray1, PyArrayDyn};
