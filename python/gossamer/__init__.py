@@ -27,10 +27,11 @@ from ._gossamer import (
     load,
     new_model,
 )
-from ._work import Run, find_circuit, find_circuits, train, train_bridges
+from ._work import BridgeRun, Run, find_circuit, find_circuits, train, train_bridges
 
 __all__ = [
     "Activations",
+    "BridgeRun",
     "Bridges",
     "Circuit",
     "Config",

@@ -43,14 +43,26 @@ class Run:
         """What was logged, by name: arrays of equal length, `nan` where a step has no such number."""
         return read_metrics(self.folder)
 
-    @property
-    def bridges(self) -> Bridges:
-        """The bridges, if the run trained some."""
-        return Bridges(self.folder)
-
     def __repr__(self) -> str:
         validation = "" if self.validation is None else f", validation {self.validation:.3f}"
         return f"<Run {self.folder}, step {self.step}{validation}>"
+
+
+class BridgeRun(Run):
+    """A training run of bridges."""
+
+    def __init__(self, outcome: Mapping[str, Any], device: str) -> None:
+        super().__init__(outcome)
+        self.bridges = Bridges(self.folder, device=device)
+        """The bridges."""
+
+    def evaluate(self, **options: Any) -> dict[str, Any]:
+        """How well the bridges do: `Bridges.evaluate`."""
+        return self.bridges.evaluate(**options)
+
+    def steer(self, prompt: str | None = None, **options: Any) -> list[dict[str, Any]]:
+        """Steers the dense model: `Bridges.steer`."""
+        return self.bridges.steer(prompt, **options)
 
 
 def read_metrics(folder: PathLike) -> dict[str, np.ndarray]:
@@ -109,17 +121,16 @@ def train_bridges(
     seed: int | None = None,
     on_step: Callable[[Progress], Any] | None = None,
     progress: bool = True,
-) -> Run:
+) -> BridgeRun:
     """Trains a sparse model together with bridges to a dense one, which stays unchanged.
 
     `dense` and `sparse` are models that were opened, or what `load` takes; without `sparse`, a new
-    sparse model is trained. The other arguments are those of `train`. The bridges are in
-    `run.bridges`.
+    sparse model is trained. The other arguments are those of `train`.
     """
     request = _request(preset, data, steps, tokens, settings, config, tokenizer, out, None, device, seed)
     with _Bar("training", on_step, progress) as bar:
         names = _name(dense), None if sparse is None else _name(sparse)
-        return Run(_gossamer.train_bridges(*names, request, bar))
+        return BridgeRun(_gossamer.train_bridges(*names, request, bar), device or "auto")
 
 
 def find_circuit(model: Model, task: str | Task, target_loss: float | None = None, **options: Any) -> Circuit:

@@ -190,11 +190,11 @@ def test_bridges_train_evaluate_and_steer(run, tmp_path):
     bridged = gs.train_bridges(
         run.checkpoint, settings=settings, steps=3, out=tmp_path / "bridges", device="cpu", progress=False
     )
-    evaluation = bridged.bridges.evaluate(max_tokens=256)
+    evaluation = bridged.evaluate(max_tokens=256)
     assert len(evaluation["sites"]) == 3
     ids = np.array(run.model.tokenizer.encode("x = 1\n" * 8))
     assert evaluation["dense_loss"] > 0 and np.isfinite(run.model.loss(ids))
-    steered = bridged.bridges.steer(
+    steered = bridged.steer(
         "x = 'a", counterfactual='x = "a', nodes="0.attn.act_in[1]", strengths=[0.0, 1.0], random=0, max_tokens=256
     )
     assert steered
