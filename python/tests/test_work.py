@@ -190,14 +190,21 @@ def test_bridges_train_evaluate_and_steer(run, tmp_path):
     bridged = gs.train_bridges(
         run.checkpoint, settings=settings, steps=3, out=tmp_path / "bridges", device="cpu", progress=False
     )
-    evaluation = bridged.evaluate(max_tokens=256)
-    assert len(evaluation["sites"]) == 3
-    ids = np.array(run.model.tokenizer.encode("x = 1\n" * 8))
-    assert evaluation["dense_loss"] > 0 and np.isfinite(run.model.loss(ids))
-    steered = bridged.steer(
-        "x = 'a", counterfactual='x = "a', nodes="0.attn.act_in[1]", strengths=[0.0, 1.0], random=0, max_tokens=256
+    (tmp_path / "text.py").write_text("x = 1\n" * 200)
+    evaluation = bridged.evaluate(data=[tmp_path / "text.py"], max_tokens=256)
+    assert [site["name"] for site in evaluation["sites"]] == ["0.resid_in", "0.resid_mid", "final_resid"]
+    sequences = np.array(run.model.tokenizer.encode("x = 1\n" * 200))[: evaluation["tokens"]].reshape(-1, 64)
+    assert evaluation["dense_loss"] == pytest.approx(run.model.loss(sequences), abs=1e-4)
+    prompt = "x = 'a"
+    [steered] = bridged.steer(
+        prompt, edits="0.attn.act_in[1]+=1", strengths=[0, 1e4], random=0, max_tokens=256
     )
-    assert steered
+    logits = run.model.run(prompt)[0, -1].astype(float)
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    for token in steered["next"]:
+        before, after = token["steered"]
+        assert before == pytest.approx(probabilities[token["token"]], abs=1e-6)
+    assert after != before
 
 
 def test_convert_keeps_the_numbers(run, tmp_path):
