@@ -135,12 +135,7 @@ pub fn apply(
             let block = rows_per_block(1);
             let state = weight.as_mut_slice()?.par_chunks_mut(block).zip(m.as_mut_slice()?.par_chunks_mut(block));
             let state = state.zip(v.as_mut_slice()?.par_chunks_mut(block)).zip(grad.as_slice()?.par_chunks(block));
-            state.for_each(|(((w, m), v), g)| {
-                simd(
-                    #[inline(always)]
-                    || update(w, g, m, v, factor, c),
-                )
-            });
+            state.for_each(|(((w, m), v), g)| simd!(update(w, g, m, v, factor, c)));
             Ok(())
         }
         Backend::Meta => Ok(()),

@@ -63,16 +63,7 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
                 .run(queue)
         }
         Backend::Cpu => {
-            let blocks: Vec<f64> = x
-                .as_slice()?
-                .par_chunks(rows_per_block(1))
-                .map(|b| {
-                    simd(
-                        #[inline(always)]
-                        || squares(b),
-                    )
-                })
-                .collect();
+            let blocks: Vec<f64> = x.as_slice()?.par_chunks(rows_per_block(1)).map(|b| simd!(squares(b))).collect();
             sums.as_mut_slice()?[slot] = blocks.iter().sum::<f64>() as f32;
             Ok(())
         }
