@@ -7,7 +7,7 @@ use super::writer::{PythonWriter, line};
 
 /// A class with its `__init__` and a few methods; it joins the scope.
 pub(super) fn class(w: &mut PythonWriter) {
-    let name = w.sampler.pick(w.domain.classes);
+    let name = w.sampler.pick(&w.domain.classes);
     if w.scope.classes.iter().any(|class| class.name == name) {
         return functions::function(w);
     }

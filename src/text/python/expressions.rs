@@ -181,7 +181,7 @@ impl PythonWriter {
             }
             3 => {
                 let things = self.var(PyKind::Things)?;
-                let (item, field) = (self.element(things), self.sampler.pick(self.domain.strs));
+                let (item, field) = (self.element(things), self.sampler.pick(&self.domain.strs));
                 format!("[{item}.{field} for {item} in {things}]")
             }
             _ => format!("{}.split()", self.var(PyKind::Str)?),
@@ -201,17 +201,17 @@ impl PythonWriter {
     fn things_expr(&mut self) -> Option<String> {
         let things = self.var(PyKind::Things)?;
         let item = self.element(things);
-        let field = self.sampler.pick(self.domain.ints);
+        let field = self.sampler.pick(&self.domain.ints);
         Some(match self.sampler.below(3) {
             0 => format!("sorted({things}, key=lambda {item}: {item}.{field})"),
-            1 => format!("[{item} for {item} in {things} if {item}.{}]", self.sampler.pick(self.domain.flags)),
+            1 => format!("[{item} for {item} in {things} if {item}.{}]", self.sampler.pick(&self.domain.flags)),
             _ => format!("[{item} for {item} in {things} if {item}.{field} > {}]", self.sampler.number()),
         })
     }
 
     /// The singular for an element of a list of things.
     pub(super) fn element(&mut self, things: Name) -> &'static str {
-        self.domain.things.iter().find(|(_, many)| *many == things.tail).map_or("item", |(one, _)| one)
+        self.domain.things().iter().find(|[_, many]| *many == things.tail).map_or("item", |[one, _]| one)
     }
 
     /// An attribute of some thing or instance in scope.
@@ -234,10 +234,10 @@ impl PythonWriter {
     /// The names of the attributes of that kind that things of the domain have.
     pub(super) fn fields_of_things(&self, kind: PyKind) -> Option<&'static [&'static str]> {
         match kind {
-            PyKind::Int => Some(self.domain.ints),
-            PyKind::Float => Some(self.domain.floats),
-            PyKind::Str => Some(self.domain.strs),
-            PyKind::Bool => Some(self.domain.flags),
+            PyKind::Int => Some(&self.domain.ints),
+            PyKind::Float => Some(&self.domain.floats),
+            PyKind::Str => Some(&self.domain.strs),
+            PyKind::Bool => Some(&self.domain.flags),
             _ => None,
         }
     }

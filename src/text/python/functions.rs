@@ -2,7 +2,7 @@
 
 use super::loops;
 use super::scope::{Name, PyFunction, PyKind, PyParam, PyVar};
-use super::words;
+use super::words::WORDS;
 use super::writer::{PythonWriter, line};
 
 /// Kinds of parameters, most often first.
@@ -152,13 +152,13 @@ impl PythonWriter {
             None => &["print_", "show_", "update_", "process_", "add_", "save_", "handle_", "reset_"],
         };
         let head =
-            if self.sampler.chance(25) { self.sampler.pick(self.domain.verbs) } else { self.sampler.pick(heads) };
+            if self.sampler.chance(25) { self.sampler.pick(&self.domain.verbs) } else { self.sampler.pick(heads) };
         let tail = match self.sampler.below(5) {
             0 => self.thing(),
             1 => self.things(),
-            2 => self.sampler.pick(self.domain.ints),
-            3 => self.sampler.pick(words::INT_LISTS),
-            _ => self.sampler.pick(words::STRS),
+            2 => self.sampler.pick(&self.domain.ints),
+            3 => self.sampler.pick(&WORDS.int_lists),
+            _ => self.sampler.pick(&WORDS.strs),
         };
         Name::joined(head, tail)
     }

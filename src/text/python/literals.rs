@@ -1,7 +1,7 @@
 //! Literals: strings, numbers, lists, dicts.
 
 use super::scope::{Name, PyKind};
-use super::words;
+use super::words::WORDS;
 use super::writer::PythonWriter;
 
 impl PythonWriter {
@@ -10,14 +10,14 @@ impl PythonWriter {
         let thing = self.thing();
         let text = match self.sampler.weighted(&[22, 14, 10, 12, 10, 20, 12]) {
             0 => self.label().to_string(),
-            1 => format!("{} {thing}", self.sampler.pick(words::ADJECTIVES)),
+            1 => format!("{} {thing}", self.sampler.pick(&WORDS.adjectives)),
             2 => format!("no {} {}", thing, self.sampler.pick(&["found", "left", "here", "given", "yet"])),
-            3 => format!("{thing} {} is {}", self.label(), self.sampler.pick(words::ADJECTIVES)),
-            4 => format!("{} the {thing}", self.sampler.pick(words::PLAIN_VERBS)),
+            3 => format!("{thing} {} is {}", self.label(), self.sampler.pick(&WORDS.adjectives)),
+            4 => format!("{} the {thing}", self.sampler.pick(&WORDS.plain_verbs)),
             5 => self.some_words(),
             _ => format!(
                 "{} {} {thing}",
-                self.sampler.pick(words::PLAIN_VERBS),
+                self.sampler.pick(&WORDS.plain_verbs),
                 self.sampler.pick(&["a", "the", "one", "this"])
             ),
         };
@@ -43,9 +43,9 @@ impl PythonWriter {
     /// A word of the domain, as a label, key or value.
     pub(super) fn label(&mut self) -> &'static str {
         match self.sampler.weighted(&[80, 12, 8]) {
-            0 => self.sampler.pick(self.domain.labels),
-            1 => self.sampler.pick(words::ADJECTIVES),
-            _ => self.sampler.pick(self.domain.strs),
+            0 => self.sampler.pick(&self.domain.labels),
+            1 => self.sampler.pick(&WORDS.adjectives),
+            _ => self.sampler.pick(&self.domain.strs),
         }
     }
 
@@ -95,8 +95,8 @@ impl PythonWriter {
 
     /// A quoted file name; its stem says whether one reads or writes it.
     pub(super) fn file_name(&mut self, read: bool) -> String {
-        let stem = self.sampler.pick(if read { words::FILE_STEMS_READ } else { words::FILE_STEMS_WRITE });
-        let end = self.sampler.pick(words::FILE_ENDS);
+        let stem = self.sampler.pick(if read { &WORDS.file_stems_read } else { &WORDS.file_stems_write });
+        let end = self.sampler.pick(&WORDS.file_ends);
         let folder =
             if self.sampler.chance(15) { self.sampler.pick(&["data/", "files/", "tmp/", "docs/"]) } else { "" };
         let name = match self.sampler.weighted(&[70, 20, 10]) {

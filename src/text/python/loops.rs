@@ -192,18 +192,18 @@ fn use_thing(w: &mut PythonWriter, name: Name) {
     if way == 0
         && let Some(total) = w.target(PyKind::Int)
     {
-        line!(w, "{total} += {name}.{}", w.sampler.pick(w.domain.ints));
+        line!(w, "{total} += {name}.{}", w.sampler.pick(&w.domain.ints));
     } else if way == 1 && !w.deep() {
-        line!(w, "if {}{name}.{}:", w.sampler.pick(&["", "not "]), w.sampler.pick(w.domain.flags));
+        line!(w, "if {}{name}.{}:", w.sampler.pick(&["", "not "]), w.sampler.pick(&w.domain.flags));
         w.block(|w| w.branch());
     } else if way == 2
         && let Some(list) = w.target(PyKind::Strs)
     {
-        line!(w, "{list}.append({name}.{})", w.sampler.pick(w.domain.strs));
+        line!(w, "{list}.append({name}.{})", w.sampler.pick(&w.domain.strs));
     } else if way == 3 {
-        line!(w, "{name}.{} = {}", w.sampler.pick(w.domain.ints), w.expr(PyKind::Int));
+        line!(w, "{name}.{} = {}", w.sampler.pick(&w.domain.ints), w.expr(PyKind::Int));
     } else {
-        line!(w, "print({name}.{})", w.sampler.pick(w.domain.strs));
+        line!(w, "print({name}.{})", w.sampler.pick(&w.domain.strs));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ordinary statements: definitions, updates, prints, conditions, calls.
 
 use super::scope::{Name, PyKind};
-use super::words;
+use super::words::WORDS;
 use super::writer::{PythonWriter, line};
 use super::{extras, idioms, loops};
 
@@ -157,7 +157,9 @@ impl PythonWriter {
                 _ => line!(self, "{name}[{}] = {}", self.atom(PyKind::Str), self.atom(PyKind::Int)),
             },
             PyKind::Texts => line!(self, "{name}[{}] = {}", self.word(), self.atom(PyKind::Str)),
-            PyKind::Thing => line!(self, "{name}.{} = {}", self.sampler.pick(self.domain.ints), self.atom(PyKind::Int)),
+            PyKind::Thing => {
+                line!(self, "{name}.{} = {}", self.sampler.pick(&self.domain.ints), self.atom(PyKind::Int))
+            }
             PyKind::Things => line!(self, "{name}.reverse()"),
             PyKind::Instance(_) => line!(self, "print({name})"),
         }
@@ -336,7 +338,7 @@ impl PythonWriter {
 
     /// A constant at the top of the document.
     pub(super) fn constant(&mut self) {
-        let name = Name::plain(self.sampler.pick(words::CONSTANTS));
+        let name = Name::plain(self.sampler.pick(&WORDS.constants));
         if !self.scope.knows(name) {
             line!(self, "{name} = {}", self.sampler.number());
             self.scope.declare_fixed(name, PyKind::Int);

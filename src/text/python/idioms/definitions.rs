@@ -66,7 +66,7 @@ pub(super) fn lambda_func(w: &mut PythonWriter) {
         2 => match w.target(PyKind::Things) {
             Some(things) => {
                 let item = w.element(things);
-                line!(w, "{things}.sort(key=lambda {item}: {item}.{})", w.sampler.pick(w.domain.ints));
+                line!(w, "{things}.sort(key=lambda {item}: {item}.{})", w.sampler.pick(&w.domain.ints));
             }
             None => {
                 let words = w.need(PyKind::Strs);

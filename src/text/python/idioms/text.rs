@@ -73,7 +73,7 @@ fn grow(w: &mut PythonWriter, name: Name, kind: PyKind) {
                 w.scope.mark_used(element);
                 let value = match element_kind {
                     PyKind::Str => element.to_string(),
-                    PyKind::Thing => format!("{element}.{}", w.sampler.pick(w.domain.strs)),
+                    PyKind::Thing => format!("{element}.{}", w.sampler.pick(&w.domain.strs)),
                     _ => format!("str({element})"),
                 };
                 match w.sampler.weighted(&[55, 25, 20]) {
