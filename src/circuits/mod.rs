@@ -54,7 +54,7 @@ pub use means::{MEANS, mean_activations, stored_means, text_means};
 pub use nodes::{Layout, Node, NodeKind, SiteBlock};
 pub use probe::{Probe, Response};
 pub use render::{
-    CircuitFormat, FORMATS, Reader, ResidualPath, Writer, color, dot, json, labels, layout, residual_paths, show, svg,
+    CircuitFormat, FORMATS, ResidualPath, ResidualUser, color, dot, json, labels, layout, residual_paths, show, svg,
 };
 pub use statistics::Statistics;
 pub use task_batch::{Calibration, LogitDiffs, TaskBatch};
