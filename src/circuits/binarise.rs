@@ -15,7 +15,6 @@
 //! sign that is mostly off would otherwise be on everywhere. Every node still has two states.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +22,7 @@ use super::prune::CircuitScorer;
 use super::search::CircuitSearch;
 use super::tasks::{Split, Task};
 use super::{Calibration, Circuit, LogitDiffs, Node};
-use crate::files::versioned::{self, Versioned, finite};
+use crate::files::versioned::{Versioned, finite, load_and_save};
 use crate::model::{Hooks, Recorder, Site};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -226,23 +225,7 @@ impl CircuitSearch<'_> {
     }
 }
 
-impl Binary {
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming what is wrong in it.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        versioned::load(path.as_ref())
-    }
-
-    /// Writes the file whole or not at all. The same content gives the same bytes.
-    ///
-    /// # Errors
-    /// [`Error::File`] for what [`Binary::load`] rejects, [`Error::Io`] if it cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        versioned::save(self, path.as_ref())
-    }
-}
+load_and_save!(Binary);
 
 impl Versioned for Binary {
     const WHAT: &'static str = "file of a binary circuit";
