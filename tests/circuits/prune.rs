@@ -136,7 +136,7 @@ pub(crate) fn nodes(model: &Model) -> Nodes {
             pairs(8, 100 + i).iter().flat_map(|p| [p.clean[0], 4, 5, p.counterfactual[0], 6, 7]).collect();
         Batch::new(&model.device, &model.config, &tokens, 8)
     });
-    let means = means(model, batches, &model.config.sites()).unwrap();
+    let means = means(model, batches, &model.config.sites(), true).unwrap();
     Nodes::new(Layout::new(&model.config), &means, &model.device).unwrap()
 }
 
