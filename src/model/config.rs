@@ -43,11 +43,6 @@ impl TopkSites {
     pub(super) fn contains(&self, name: &str) -> bool {
         self.names().any(|listed| listed == name)
     }
-
-    /// All sites but those of the residual stream, which the presets use.
-    pub fn all_sublayer() -> Self {
-        Self("attn_in,attn_out,mlp_in,mlp_out,mlp_neuron,attn_v,attn_k,attn_q".into())
-    }
 }
 
 /// The published default.
