@@ -12,7 +12,7 @@ use super::tasks::Split;
 use super::{Calibration, LogitDiffs, Nodes, TaskBatch};
 use crate::model::{Model, Weights, first_not_finite};
 use crate::ops::logit_diff::loss;
-use crate::settings::{self, Setting, SettingRow, Takes, above, below, within};
+use crate::settings::{self, Setting, SettingRow, Takes, above, below, numeric, within};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -128,33 +128,28 @@ pub const MAX_PAIRS: u64 = 65_536;
 
 /// What each setting may be.
 const SEARCH_SETTINGS: &[Setting<SearchSettings>] = &[
-    Setting::number("steps", Takes::Count(0, 1_000_000_000), "steps of gradient descent", |s| s.steps.into()),
-    Setting::number("pairs", Takes::Count(1, MAX_PAIRS), "pairs in a step", |s| s.pairs.into()),
-    Setting::number("eval_pairs", Takes::Count(1, MAX_PAIRS), "pairs that circuits are chosen by", |s| {
-        s.eval_pairs.into()
-    }),
-    Setting::number("lr", above(0.0, 1e3), "learning rate at the start; it falls to 0", |s| s.lr.into()),
-    Setting::number("k_coef", within(0.0, 1e6), "price of a kept node", |s| s.k_coef.into()),
-    Setting::number("weight_decay", within(0.0, 1e3), "AdamW's decoupled decay", |s| s.weight_decay.into()),
-    Setting::number("beta1", below(0.0, 1.0), "AdamW's mean of gradients", |s| s.beta1.into()),
-    Setting::number("beta2", below(0.0, 1.0), "AdamW's mean of squared gradients", |s| s.beta2.into()),
-    Setting::number("eps", within(1e-30, 1e3), "AdamW's epsilon", |s| s.eps.into()),
-    Setting::number("clip", within(1e-30, 1e6), "largest norm of the gradient", |s| s.clip.into()),
-    Setting::number("temperature", within(1e-6, 1e6), "of the sigmoid in the backward pass", |s| s.temperature.into()),
-    Setting::number(
-        "start",
+    numeric!(steps, Takes::Count(0, 1_000_000_000), "steps of gradient descent"),
+    numeric!(pairs, Takes::Count(1, MAX_PAIRS), "pairs in a step"),
+    numeric!(eval_pairs, Takes::Count(1, MAX_PAIRS), "pairs that circuits are chosen by"),
+    numeric!(lr, above(0.0, 1e3), "learning rate at the start; it falls to 0"),
+    numeric!(k_coef, within(0.0, 1e6), "price of a kept node"),
+    numeric!(weight_decay, within(0.0, 1e3), "AdamW's decoupled decay"),
+    numeric!(beta1, below(0.0, 1.0), "AdamW's mean of gradients"),
+    numeric!(beta2, below(0.0, 1.0), "AdamW's mean of squared gradients"),
+    numeric!(eps, within(1e-30, 1e3), "AdamW's epsilon"),
+    numeric!(clip, within(1e-30, 1e6), "largest norm of the gradient"),
+    numeric!(temperature, within(1e-6, 1e6), "of the sigmoid in the backward pass"),
+    numeric!(
+        start,
         Takes::Pair(Bound::Included(-1e3), Bound::Included(1e3)),
-        "mean and standard deviation of tau at the start",
-        |s| s.start.into(),
+        "mean and standard deviation of tau at the start"
     ),
-    Setting::number("target_loss", above(0.0, 1e3), "task loss to reach", |s| s.target_loss.into()),
+    numeric!(target_loss, above(0.0, 1e3), "task loss to reach"),
     Setting::number("polish", Takes::Count(0, 1 << 24), "circuits of up to this many nodes are searched around", |s| {
         s.local_search_max.into()
     }),
-    Setting::number("max_length", Takes::Count(1, 1 << 24), "longest prompt; others are cropped from the left", |s| {
-        s.max_length.into()
-    }),
-    Setting::number("seed", Takes::Count(0, i64::MAX as u64), "of the pairs and of tau", |s| s.seed.into()),
+    numeric!(max_length, Takes::Count(1, 1 << 24), "longest prompt; others are cropped from the left"),
+    numeric!(seed, Takes::Count(0, i64::MAX as u64), "of the pairs and of tau"),
 ];
 
 /// A step of pruning.

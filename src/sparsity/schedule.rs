@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{self, Setting, Takes, above, within};
+use crate::settings::{self, Setting, Takes, above, numeric, within};
 use crate::{Error, Result};
 
 /// How the densities of the weights fall during training.
@@ -25,21 +25,11 @@ pub struct Schedule {
 
 /// What each setting may be.
 pub const SPARSITY_SETTINGS: &[Setting<Schedule>] = &[
-    Setting::number("target_density", above(0.0, 1.0), "density of hidden matrices at the end", |s| {
-        s.target_density.into()
-    }),
-    Setting::number("embed_target_density", above(0.0, 1.0), "density of embeddings at the end", |s| {
-        s.embed_target_density.into()
-    }),
-    Setting::number("anneal_start_frac", within(0.0, 1.0), "share of training at which densities start to fall", |s| {
-        s.anneal_start_frac.into()
-    }),
-    Setting::number("anneal_stop_frac", within(0.0, 1.0), "share of training at which they reach their targets", |s| {
-        s.anneal_stop_frac.into()
-    }),
-    Setting::number("min_alive", Takes::Count(0, 1 << 24), "weights of every neuron that survive first", |s| {
-        s.min_alive.into()
-    }),
+    numeric!(target_density, above(0.0, 1.0), "density of hidden matrices at the end"),
+    numeric!(embed_target_density, above(0.0, 1.0), "density of embeddings at the end"),
+    numeric!(anneal_start_frac, within(0.0, 1.0), "share of training at which densities start to fall"),
+    numeric!(anneal_stop_frac, within(0.0, 1.0), "share of training at which they reach their targets"),
+    numeric!(min_alive, Takes::Count(0, 1 << 24), "weights of every neuron that survive first"),
     Setting::other("sparse_biases", Takes::Flag, "biases are made sparse too"),
 ];
 
