@@ -11,7 +11,7 @@ use crate::graph::{self, Camera};
 use crate::history::History;
 use crate::jobs::Job;
 use crate::live::Live;
-use crate::panels::{self, Panel, PanelContext, Search};
+use crate::panels::{self, DockedPanel, PanelContext, Search};
 use crate::run_window::RunWindow;
 use crate::scene::Scene;
 use crate::session::Session;
@@ -55,7 +55,7 @@ pub(crate) struct OpenDocument {
     pub camera: Camera,
     live: Live,
     timeline: Option<Result<Timeline, String>>,
-    panels: Vec<Box<dyn Panel>>,
+    panels: Vec<DockedPanel>,
 }
 
 #[derive(PartialEq)]

@@ -6,7 +6,7 @@ use eframe::egui::{Rect, Role, Sense, Slider, SliderClamping, Stroke, StrokeKind
 use gossamer::circuits::Node;
 use gossamer::circuits::labels::token;
 
-use super::{Dock, Panel, PanelContext};
+use super::{Panel, PanelContext};
 use crate::item::Item;
 use crate::live::choices::{Becomes, Setting};
 use crate::widgets::{finite, text_field};
@@ -96,14 +96,6 @@ fn setting(ui: &mut Ui, node: Node, activations: &[f32], token: Option<usize>, s
 pub struct NodePanel;
 
 impl Panel for NodePanel {
-    fn title(&self) -> &'static str {
-        "node in the prompt"
-    }
-
-    fn dock(&self) -> Dock {
-        Dock::Right
-    }
-
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
         let (live, selected) = (&*context.live, context.view.selected);
         let (Some(Item::Node(node)), Some(answer), Some(at)) = (selected, live.answer(), live.token()) else { return };
