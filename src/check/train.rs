@@ -10,7 +10,7 @@ use super::golden::Case;
 use super::{Comparison, LOSS, WEIGHT, Worst, largest};
 use crate::Result;
 use crate::device::Device;
-use crate::model::{Batch, NoHooks};
+use crate::model::Batch;
 use crate::ops::count_nonzero;
 use crate::train::settings::rows;
 use crate::train::step::Trainer;
@@ -60,7 +60,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let relative = |got: f64, want: f64| if want == 0.0 { got.abs() } else { ((got - want) / want).abs() };
     for (want, tokens) in meta.log.iter().zip(tokens.chunks(tokens.len() / steps.max(1))) {
         let batch = Batch::new(device, &trainer.model.config, tokens, batch)?;
-        let mut sites = choices.at(trainer.steps_done(), NoHooks);
+        let mut sites = choices.at(trainer.steps_done());
         let record = trainer.step_with(&[batch], &mut sites, |p, schedule, at, decay| {
             choices.apply_topk_and_decay(p, schedule, at, decay)
         })?;

@@ -356,7 +356,7 @@ impl<'a> Pass<'a> {
 
     fn layer_linear(&mut self, layer: usize, linear: LinearLayer, x: &Var) -> Result<Var> {
         let out = self.linear(self.layer(layer)?.linears[linear as usize], x)?;
-        self.hooks.on_linear(self.tape, layer, linear, x, out)
+        self.hooks.on_linear(self.tape, (layer, linear), x, out)
     }
 
     /// The input of a sublayer (`part` 0: attention, 1: MLP): the normalized residual stream and,
