@@ -207,38 +207,6 @@ impl<T: Element> Tensor<T> {
         }
     }
 
-    /// Overwrites all entries with those of `source`, which has equally many and lives on the same
-    /// device.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the devices do, or if the
-    /// tensor has clones.
-    pub fn copy_from(&mut self, source: &Self) -> Result<()> {
-        if source.len() != self.len() {
-            return Err(Error::shape("copy", format!("{:?} into {:?}", source.shape, self.shape)));
-        }
-        match &self.device {
-            Device::Gpu(gpu) => {
-                gpu.copy(source.buffer()?, self.unshared_buffer()?, (self.len() * size_of::<T>()) as u64)
-            }
-            Device::Cpu(_) => {
-                self.as_mut_slice()?.copy_from_slice(source.as_slice()?);
-                Ok(())
-            }
-            Device::Meta(_) => Ok(()),
-        }
-    }
-
-    /// A new tensor with the same entries in storage that it does not share.
-    ///
-    /// # Errors
-    /// As `Device::empty`.
-    pub fn duplicate(&self, name: &str) -> Result<Self> {
-        let mut copy = self.device.empty(name, &self.shape)?;
-        copy.copy_from(self)?;
-        Ok(copy)
-    }
-
     /// The GPU this tensor lives on, if it does.
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
         match &self.device {
