@@ -8,18 +8,9 @@ use crate::train::config::RunConfig;
 use crate::train::estimate::{DeviceBytes, Estimate, rehearse};
 use crate::train::run::Trainable;
 
-/// Estimates a run on the CPU device that trains a sparse model together with bridges to a dense
-/// one, as [`Estimate::new`] does.
-pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Estimate {
-    estimate_for(config, dense, true)
-}
-
-/// As [`estimate()`], for a run on `device`.
-pub fn estimate_on(config: &RunConfig, dense: &ModelConfig, device: &Device) -> Estimate {
-    estimate_for(config, dense, device.is_cpu())
-}
-
-fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Estimate {
+/// Estimates a run on `device` that trains a sparse model together with bridges to a dense one, as
+/// [`Estimate::new`] does.
+pub fn estimate(config: &RunConfig, dense: &ModelConfig, device: &Device) -> Estimate {
     let sparse = &config.model;
     let number = |n: usize| n as u64;
     let times = |a: u64, b: u64| a.saturating_mul(b);
@@ -27,7 +18,7 @@ fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Estimate 
     let maps = times(sites, times(2 * number(dense.d_model), number(sparse.d_model)))
         .saturating_add(times(sites, number(dense.d_model + sparse.d_model)));
     let tokens = number(config.train.batch_size.saturating_mul(sparse.block_size));
-    let mut estimate = Estimate::of(config, cpu);
+    let mut estimate = Estimate::new(config, device);
     let gradients = times(maps.saturating_add(estimate.gradients), 4);
     let step =
         |trainer: &mut BridgeTrainer, batches: &[Vec<u32>]| trainer.step(batches, &Observer::default()).map(drop);
@@ -35,7 +26,7 @@ fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Estimate 
         let dense = Model::new(dense.clone(), 0, device)?;
         BridgeTrainer::start(sparse, dense, config.bridge.clone().unwrap_or_default(), 0, String::new())
     };
-    let needed = rehearse(config, cpu, prepare, BridgeTrainer::sparse_mut, step);
+    let needed = rehearse(config, device.is_cpu(), prepare, BridgeTrainer::sparse_mut, step);
     let DeviceBytes { state, total } = needed.unwrap_or_else(|_| DeviceBytes::beyond_any_machine(config));
     // The bridges' gradients, and the sparse model's once more.
     estimate.state_bytes = state.saturating_add(gradients).min(total);

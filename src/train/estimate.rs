@@ -79,17 +79,8 @@ impl Estimate {
         }
     }
 
-    /// Estimates a run on the CPU device, by going through the allocations of its first steps.
-    pub fn new(config: &RunConfig) -> Self {
-        Self::of(config, true)
-    }
-
-    /// As [`Estimate::new`], for a run on `device`.
-    pub fn on(config: &RunConfig, device: &Device) -> Self {
-        Self::of(config, device.is_cpu())
-    }
-
-    pub(crate) fn of(config: &RunConfig, cpu: bool) -> Self {
+    /// Estimates a run on `device`, by going through the allocations of its first steps.
+    pub fn new(config: &RunConfig, device: &Device) -> Self {
         let shapes = Parameters::shapes(&config.model);
         let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
         let parameters = Self::parameters_of(&config.model);
@@ -99,7 +90,7 @@ impl Estimate {
         // In bytes and saturating, since settings beyond any machine must be refused, not wrapped
         // around.
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
-        let DeviceBytes { state, total } = needed(config, cpu);
+        let DeviceBytes { state, total } = needed(config, device.is_cpu());
         let mut estimate = Self {
             parameters,
             nonzeros,

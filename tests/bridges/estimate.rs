@@ -1,6 +1,6 @@
 //! The memory that training bridges needs is estimated before it starts, and then it needs that.
 
-use gossamer::bridges::{BridgeTrainer, estimate_on};
+use gossamer::bridges::{BridgeTrainer, estimate};
 use gossamer::device::Device;
 use gossamer::model::{Model, ModelConfig};
 use gossamer::observer::Observer;
@@ -24,7 +24,7 @@ fn pair(dense: &str, sparse: &str, change: impl FnOnce(&mut RunConfig)) -> (RunC
 }
 
 fn ratio(device: &Device, (config, dense): &(RunConfig, ModelConfig)) -> f64 {
-    let estimate = estimate_on(config, dense, device).device_bytes();
+    let estimate = estimate(config, dense, device).device_bytes();
     let sparse = Model::new(config.model.clone(), 3, device).unwrap();
     let trainer = Trainer::new(sparse, config.train.clone(), config.sparsity.clone()).unwrap();
     let dense = Model::new(dense.clone(), 4, device).unwrap();

@@ -11,7 +11,7 @@ use crate::tiny::{model, optimizer, schedule, step, trainer};
 
 /// The estimate over what is allocated after some steps.
 fn ratio(device: &Device, config: &RunConfig) -> f64 {
-    let estimate = Estimate::on(config, device).device_bytes();
+    let estimate = Estimate::new(config, device).device_bytes();
     let mut trainer: Trainer = trainer(device, config.model.clone(), config.train.clone(), config.sparsity.clone());
     for _ in 0..config.train.steps {
         step(&mut trainer).unwrap();
