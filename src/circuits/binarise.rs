@@ -120,8 +120,7 @@ impl CircuitScorer<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn stepped(&self, keep: &[bool], steps: &[BinaryStep]) -> Result<LogitDiffs> {
-        let (model, weights) = self.model;
-        self.task_batch.logit_diffs(model, weights, &mut (self.nodes.keep(keep)?, BinarySteps::new(steps)))
+        self.task_batch.logit_diffs(self.model, &mut (self.nodes.keep(keep)?, BinarySteps::new(steps)))
     }
 
     /// Chooses the steps of all nodes in `keep`.
@@ -150,14 +149,13 @@ impl CircuitScorer<'_> {
     /// The ranges of a node's activations over all positions and over the prompts' last positions,
     /// with `steps` applied before it.
     fn ranges_of(&self, node: Node, keep: &[bool], steps: &[BinaryStep]) -> Result<[(f32, f32); 2]> {
-        let (model, weights) = self.model;
         let mut sites = ((self.nodes.keep(keep)?, BinarySteps::new(steps)), Recorder::of([node.site()]));
-        self.task_batch.logit_diffs_on_tape(model, weights, &mut Tape::new(), &mut sites)?;
+        self.task_batch.logit_diffs_on_tape(self.model, &mut Tape::new(), &mut sites)?;
         let missing = || Error::Mismatch(format!("the model has no node {node}"));
         let value = sites.1.values.get(&node.site()).ok_or_else(missing)?;
         let values = value.value().read()?;
         let mut again = (self.nodes.keep(keep)?, BinarySteps::new(steps));
-        self.task_batch.check_finite((&node.site().to_string(), &values), model, weights, &mut again)?;
+        self.task_batch.check_finite((&node.site().to_string(), &values), self.model, &mut again)?;
         let &[_, padded, width] = value.value().shape() else { return Err(missing()) };
         let mut ranges = [(f32::MAX, f32::MIN); 2];
         for (b, &length) in self.task_batch.lengths().iter().enumerate() {

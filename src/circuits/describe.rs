@@ -89,12 +89,11 @@ impl CircuitSearch<'_> {
         loss: f64,
         edges: &[Edge],
     ) -> Result<Vec<EdgeEntry>> {
-        let (model, weights) = scorer.model;
         let entry = |edge: &Edge| {
             let gates = self.nodes.keep(&result.keep)?;
-            let effect = match EdgeAblation::new(model, gates, *edge) {
+            let effect = match EdgeAblation::new(self.model, gates, *edge) {
                 Some(mut ablation) => {
-                    let diffs = scorer.task_batch.logit_diffs_at_once(model, weights, &mut ablation)?;
+                    let diffs = scorer.task_batch.logit_diffs_at_once(scorer.model, &mut ablation)?;
                     diffs.loss(result.calibration) - loss
                 }
                 None => 0.0,
@@ -124,20 +123,16 @@ impl CircuitSearch<'_> {
     /// The activations of kept nodes within the circuit, over all positions of the clean and of the
     /// counterfactual prompts.
     fn ranges(&self, task_batch: &TaskBatch, keep: &[bool]) -> Result<BTreeMap<usize, [ActivationRange; 2]>> {
+        let model = (self.model, &self.weights());
         let mut sites = (self.nodes.keep(keep)?, Recorder::default());
-        task_batch.logit_diffs_on_tape(self.model, &self.weights(), &mut Tape::new(), &mut sites)?;
+        task_batch.logit_diffs_on_tape(model, &mut Tape::new(), &mut sites)?;
         let mut ranges = BTreeMap::new();
         for (&site, value) in &sites.1.values {
             let Some(block) = self.nodes.layout.block(site).filter(|block| keep[block.range()].contains(&true)) else {
                 continue;
             };
             let values = value.value().read()?;
-            task_batch.check_finite(
-                (&site.to_string(), &values),
-                self.model,
-                &self.weights(),
-                &mut self.nodes.keep(keep)?,
-            )?;
+            task_batch.check_finite((&site.to_string(), &values), model, &mut self.nodes.keep(keep)?)?;
             let padded = values.len() / (task_batch.lengths().len() * block.width).max(1);
             for n in block.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {

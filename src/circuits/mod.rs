@@ -57,5 +57,5 @@ pub use render::{
     CircuitFormat, FORMATS, ResidualPath, ResidualUser, color, dot, json, labels, layout, residual_paths, show, svg,
 };
 pub use statistics::Statistics;
-pub use task_batch::{Calibration, LogitDiffs, TaskBatch};
+pub use task_batch::{Calibration, LogitDiffs, TaskBatch, Weighted};
 pub use vocabulary::channel_tokens;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::task_batch::LOGIT_DIFF;
 use super::tasks::Split;
-use super::{Calibration, LogitDiffs, Nodes, TaskBatch};
-use crate::model::{Model, Weights, first_not_finite};
+use super::{Calibration, LogitDiffs, Nodes, TaskBatch, Weighted};
+use crate::model::first_not_finite;
 use crate::ops::logit_diff::loss;
 use crate::settings::{self, Setting, SettingRow, Takes, above, below, numeric, within};
 use crate::tape::Tape;
@@ -176,7 +176,7 @@ pub struct GateGradient {
 /// # Errors
 /// [`Error::NonFiniteSite`] if a difference is not finite; those of the forward pass.
 pub fn step(
-    (model, weights): (&Model, &Weights),
+    model: Weighted,
     nodes: &Nodes,
     task_batch: &TaskBatch,
     tau: &[f32],
@@ -184,17 +184,17 @@ pub fn step(
 ) -> Result<GateGradient> {
     let mut tape = Tape::new();
     let mut gates = nodes.learn(&mut tape, tau, settings.temperature as f32)?;
-    let z = task_batch.logit_diffs_on_tape(model, weights, &mut tape, &mut gates)?;
+    let z = task_batch.logit_diffs_on_tape(model, &mut tape, &mut gates)?;
     let values = z.value().read()?;
     if first_not_finite(&values).is_some() {
         // Gates that learn belong to their tape.
         let kept: Vec<bool> = tau.iter().map(|&tau| tau >= 0.0).collect();
-        task_batch.check_finite((LOGIT_DIFF, &values), model, weights, &mut nodes.keep(&kept)?)?;
+        task_batch.check_finite((LOGIT_DIFF, &values), model, &mut nodes.keep(&kept)?)?;
     }
     let count = values.len() as f64;
     let losses: Vec<(f64, f64)> = values.iter().map(|&z| loss(z.into())).collect();
     let dz: Vec<f32> = losses.iter().map(|(_, slope)| (-slope / count) as f32).collect();
-    tape.backward(&z, model.device.upload("gradient", &[dz.len()], &dz)?)?;
+    tape.backward(&z, model.0.device.upload("gradient", &[dz.len()], &dz)?)?;
     let task = gates.gradient(&mut tape)?;
     let slope = |tau: f32| {
         let s = 1.0 / (1.0 + (-f64::from(tau) / settings.temperature).exp());
@@ -214,7 +214,7 @@ pub fn step(
 /// Those of the forward pass and of `task_batch`; [`Error::NonFiniteSite`] if a difference or the
 /// gradient is not finite.
 pub fn learn(
-    model: (&Model, &Weights),
+    model: Weighted,
     nodes: &Nodes,
     settings: &SearchSettings,
     task_batch: &mut dyn FnMut(u64) -> Result<TaskBatch>,
@@ -257,7 +257,7 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 /// Evaluates circuits on the same pairs.
 pub struct CircuitScorer<'a> {
     /// The model and its weights.
-    pub model: (&'a Model, &'a Weights),
+    pub model: Weighted<'a>,
     /// Its nodes.
     pub nodes: &'a Nodes,
     /// The pairs.
@@ -270,8 +270,7 @@ impl CircuitScorer<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn logit_diffs(&self, keep: &[bool]) -> Result<LogitDiffs> {
-        let (model, weights) = self.model;
-        self.task_batch.logit_diffs(model, weights, &mut self.nodes.keep(keep)?)
+        self.task_batch.logit_diffs(self.model, &mut self.nodes.keep(keep)?)
     }
 
     /// The least loss that calibration gives the nodes in `keep`, and the calibration.
@@ -290,13 +289,12 @@ impl CircuitScorer<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn within(&self, keep: &[bool], limit: f64) -> Result<Option<f64>> {
-        let (model, weights) = self.model;
         let all = self.task_batch.lengths().len() as f64;
         // No prompt's loss is negative, and no calibration of all prompts is better for some of
         // them than their own, so the loss of some, calibrated, is a lower bound for all. The
         // twentieth is for the optimiser, which stops short of the optimum.
         let continues = |some: &LogitDiffs| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
-        let diffs = self.task_batch.logit_diffs_while(model, weights, &mut self.nodes.keep(keep)?, continues)?;
+        let diffs = self.task_batch.logit_diffs_while(self.model, &mut self.nodes.keep(keep)?, continues)?;
         Ok(diffs.map(|diffs| diffs.loss(diffs.calibrate())).filter(|loss| *loss <= limit))
     }
 }
