@@ -1,6 +1,6 @@
 //! Literals: strings, numbers, lists, dicts.
 
-use super::scope::{Name, PyKind};
+use super::scope::{Name, PyKind, PyKind::*};
 use super::words::WORDS;
 use super::writer::PythonWriter;
 
@@ -110,30 +110,30 @@ impl PythonWriter {
     /// A literal of that kind that mentions no variable.
     pub(super) fn literal(&mut self, kind: PyKind) -> String {
         match kind {
-            PyKind::Int => self.sampler.number().to_string(),
-            PyKind::Float => self.fraction(),
-            PyKind::Str => {
+            Int => self.sampler.number().to_string(),
+            Float => self.fraction(),
+            Str => {
                 if self.sampler.chance(45) {
                     self.word()
                 } else {
                     self.text()
                 }
             }
-            PyKind::Bool => self.sampler.pick(&["True", "False"]).to_string(),
-            PyKind::Ints => format!("[{}]", self.numbers(2, 7)),
-            PyKind::Strs => self.string_list(),
-            PyKind::Grid => self.grid(),
-            PyKind::Set => {
+            Bool => self.sampler.pick(&["True", "False"]).to_string(),
+            Ints => format!("[{}]", self.numbers(2, 7)),
+            Strs => self.string_list(),
+            Grid => self.grid(),
+            Set => {
                 if self.sampler.chance(60) {
                     "set()".to_string()
                 } else {
                     format!("{{{}}}", self.words(2, 4).join(", "))
                 }
             }
-            PyKind::Counts => self.dict(false),
-            PyKind::Texts => self.dict(true),
-            PyKind::Thing | PyKind::Instance(_) => "None".to_string(),
-            PyKind::Things => "[]".to_string(),
+            Counts => self.dict(false),
+            Texts => self.dict(true),
+            Thing | Instance(_) => "None".to_string(),
+            Things => "[]".to_string(),
         }
     }
 
@@ -208,24 +208,23 @@ impl PythonWriter {
     /// Something in scope worth showing inside an f-string or a print call, free of quotes.
     pub(super) fn showable(&mut self) -> Option<String> {
         match self.sampler.weighted(&[35, 35, 10, 12, 8]) {
-            0 => self.var(PyKind::Int).map(|name| name.to_string()),
-            1 => self.var(PyKind::Str).map(|name| name.to_string()),
-            2 => self.var(PyKind::Float).map(|name| {
+            0 => self.var(Int).map(|name| name.to_string()),
+            1 => self.var(Str).map(|name| name.to_string()),
+            2 => self.var(Float).map(|name| {
                 if self.sampler.chance(50) {
                     format!("{name}:.{}f", self.sampler.range(1, 3))
                 } else {
                     name.to_string()
                 }
             }),
-            3 => self.attribute(PyKind::Str).or_else(|| self.attribute(PyKind::Int)),
+            3 => self.attribute(Str).or_else(|| self.attribute(Int)),
             _ => self.collection().map(|name| format!("len({name})")),
         }
     }
 
     /// Any variable with a length, other than a string.
     pub(super) fn collection(&mut self) -> Option<Name> {
-        let kinds =
-            [PyKind::Strs, PyKind::Ints, PyKind::Set, PyKind::Counts, PyKind::Things, PyKind::Texts, PyKind::Grid];
+        let kinds = [Strs, Ints, Set, Counts, Things, Texts, Grid];
         let start = self.sampler.below(kinds.len());
         (0..kinds.len()).find_map(|i| self.var(kinds[(start + i) % kinds.len()]))
     }

@@ -2,7 +2,7 @@
 
 use super::loops;
 use super::sampler::Sampler;
-use super::scope::{Name, PyKind, Scope};
+use super::scope::{Name, PyKind, PyKind::*, Scope};
 use super::words::{Domain, WORDS};
 
 /// Writes one line of the program from a format string; arguments may themselves use the writer.
@@ -205,18 +205,18 @@ impl PythonWriter {
 
     fn candidate(&mut self, kind: PyKind) -> Name {
         let (pool, names, heads): (&[&str], &[&str], &[&str]) = match kind {
-            PyKind::Int => (&WORDS.ints, &self.domain.ints, &WORDS.int_heads),
-            PyKind::Float => (&WORDS.floats, &self.domain.floats, &WORDS.int_heads),
-            PyKind::Str => (&WORDS.strs, &self.domain.strs, &WORDS.str_heads),
-            PyKind::Bool => (&WORDS.bools, &self.domain.flags, &WORDS.bool_heads),
-            PyKind::Ints => (&WORDS.int_lists, &WORDS.int_lists, &WORDS.list_heads),
-            PyKind::Strs => (&WORDS.str_lists, &WORDS.str_lists, &WORDS.list_heads),
-            PyKind::Grid => (&WORDS.grids, &WORDS.grids, &WORDS.list_heads),
-            PyKind::Set => (&WORDS.sets, &WORDS.sets, &WORDS.list_heads),
-            PyKind::Counts => (&WORDS.dicts, &WORDS.dicts, &WORDS.list_heads),
-            PyKind::Texts => (&WORDS.maps, &WORDS.maps, &WORDS.str_heads),
-            PyKind::Thing | PyKind::Instance(_) => return Name::plain(self.thing()),
-            PyKind::Things => {
+            Int => (&WORDS.ints, &self.domain.ints, &WORDS.int_heads),
+            Float => (&WORDS.floats, &self.domain.floats, &WORDS.int_heads),
+            Str => (&WORDS.strs, &self.domain.strs, &WORDS.str_heads),
+            Bool => (&WORDS.bools, &self.domain.flags, &WORDS.bool_heads),
+            Ints => (&WORDS.int_lists, &WORDS.int_lists, &WORDS.list_heads),
+            Strs => (&WORDS.str_lists, &WORDS.str_lists, &WORDS.list_heads),
+            Grid => (&WORDS.grids, &WORDS.grids, &WORDS.list_heads),
+            Set => (&WORDS.sets, &WORDS.sets, &WORDS.list_heads),
+            Counts => (&WORDS.dicts, &WORDS.dicts, &WORDS.list_heads),
+            Texts => (&WORDS.maps, &WORDS.maps, &WORDS.str_heads),
+            Thing | Instance(_) => return Name::plain(self.thing()),
+            Things => {
                 let things = self.things();
                 let head = if self.sampler.chance(30) { self.sampler.pick(&WORDS.list_heads) } else { "" };
                 return Name::joined(head, things);
