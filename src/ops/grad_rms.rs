@@ -7,6 +7,7 @@
 //! gradients.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::elementwise::Entries;
 use crate::device::cpu::{rows_per_block, simd};
@@ -26,8 +27,10 @@ const BLOCK: usize = 4096;
 /// Added to the root-mean-square under [`Rule::Normalize`].
 const EPS: f32 = 1e-5;
 
-/// How the root-mean-square `rms` of all gradients becomes the factor that multiplies each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the root-mean-square `rms` of all gradients becomes the factor that multiplies each before
+/// Adam (method: section 2, step 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Rule {
     /// `1 / (rms + 1e-5)`.
     Normalize,

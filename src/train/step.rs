@@ -252,7 +252,7 @@ impl Trainer {
             grad_rms::square_sum(gradient, &mut square_sums, slot)?;
             numel += gradient.len() as u64;
         }
-        let factor = grad_rms::factor(&square_sums, numel, self.optimizer.grad_rms.into())?;
+        let factor = grad_rms::factor(&square_sums, numel, self.optimizer.grad_rms)?;
         let settings = adam::Settings {
             lr: lr as f32,
             beta1: self.optimizer.beta1 as f32,
