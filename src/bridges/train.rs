@@ -126,7 +126,7 @@ impl BridgeTrainer {
         let BridgeGradients { sparse, bridges } = total.ok_or_else(|| Error::shape("step", "no batches"))?;
         let of_sparse = sparse.len();
         let mut all: Vec<_> = sparse.into_iter().chain(bridges.into_iter().map(Some)).collect();
-        buckets::sum(self.sparse.communicator(), &mut all)?;
+        buckets::sum(&self.sparse.communicator, &mut all)?;
         let bridges = all.split_off(of_sparse).into_iter().flatten().collect();
         Ok((terms, BridgeGradients { sparse: all, bridges }))
     }

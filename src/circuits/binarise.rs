@@ -158,7 +158,7 @@ impl CircuitScorer<'_> {
         self.task_batch.check_finite((&node.site().to_string(), &values), self.model, &mut again)?;
         let &[_, padded, width] = value.value().shape() else { return Err(missing()) };
         let mut ranges = [(f32::MAX, f32::MIN); 2];
-        for (b, &length) in self.task_batch.lengths().iter().enumerate() {
+        for (b, &length) in self.task_batch.lengths.iter().enumerate() {
             for t in 0..length {
                 let x = values[(b * padded + t) * width + node.index] + 0.0;
                 let counts = if t + 1 == length { &mut ranges[..] } else { &mut ranges[..1] };

@@ -133,14 +133,14 @@ impl CircuitSearch<'_> {
             };
             let values = value.value().read()?;
             task_batch.check_finite((&site.to_string(), &values), model, &mut self.nodes.keep(keep)?)?;
-            let padded = values.len() / (task_batch.lengths().len() * block.width).max(1);
+            let padded = values.len() / (task_batch.lengths.len() * block.width).max(1);
             for n in block.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {
-                    let prompts = task_batch.lengths().iter().enumerate().skip(first).take(task_batch.pairs());
+                    let prompts = task_batch.lengths.iter().enumerate().skip(first).take(task_batch.pairs);
                     let rows = prompts.flat_map(|(b, &length)| (0..length).map(move |t| b * padded + t));
                     range(rows.map(|row| values[row * block.width + n - block.start]))
                 };
-                ranges.insert(n, [of(0), of(task_batch.pairs())]);
+                ranges.insert(n, [of(0), of(task_batch.pairs)]);
             }
         }
         Ok(ranges)

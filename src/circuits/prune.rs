@@ -289,7 +289,7 @@ impl CircuitScorer<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn within(&self, keep: &[bool], limit: f64) -> Result<Option<f64>> {
-        let all = self.task_batch.lengths().len() as f64;
+        let all = self.task_batch.lengths.len() as f64;
         // No prompt's loss is negative, and no calibration of all prompts is better for some of
         // them than their own, so the loss of some, calibrated, is a lower bound for all. The
         // twentieth is for the optimiser, which stops short of the optimum.

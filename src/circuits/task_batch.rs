@@ -20,8 +20,10 @@ pub struct TaskBatch {
     whole: SubBatch,
     /// The same prompts in batches of similar length; none if they are few.
     parts: Vec<SubBatch>,
-    lengths: Vec<usize>,
-    pairs: usize,
+    /// The lengths of the prompts, the clean ones first; sequences are padded to the longest.
+    pub(crate) lengths: Vec<usize>,
+    /// The number of pairs.
+    pub(crate) pairs: usize,
 }
 
 /// A batch with some of the prompts.
@@ -69,16 +71,6 @@ impl TaskBatch {
             }
         }
         Ok(Self { whole, parts, lengths, pairs: pairs.len() })
-    }
-
-    /// The number of pairs.
-    pub(crate) fn pairs(&self) -> usize {
-        self.pairs
-    }
-
-    /// The lengths of the prompts, the clean ones first; sequences are padded to the longest.
-    pub(crate) fn lengths(&self) -> &[usize] {
-        &self.lengths
     }
 
     /// For every prompt the correct answer's logit minus the other's, `(2 · pairs)`, recorded on

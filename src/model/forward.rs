@@ -134,8 +134,8 @@ impl<'a> Pass<'a> {
         tape: &'a mut Tape,
         hooks: &'a mut dyn Hooks,
     ) -> Self {
-        hooks.on_start(batch.lengths());
-        let checked = model.parameters.loaded_not_finite();
+        hooks.on_start(&batch.lengths);
+        let checked = model.parameters.loaded_not_finite;
         Self { tape, model, weights, batch, hooks, cache: None, positions: None, checked }
     }
 
@@ -300,7 +300,7 @@ impl<'a> Pass<'a> {
     }
 
     fn ids(&self) -> &'a ParameterIds {
-        self.model.parameters.ids()
+        &self.model.parameters.ids
     }
 
     fn layer(&self, layer: usize) -> Result<&'a LayerIds> {

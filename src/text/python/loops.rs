@@ -207,7 +207,7 @@ fn use_thing(w: &mut PythonWriter, name: Name) {
 pub(super) fn settle(w: &mut PythonWriter, known: usize) {
     for at in known..w.scope.vars.len() {
         let var = w.scope.vars[at];
-        if !var.used && !var.fixed && !w.ended() && w.sampler.chance(80) {
+        if !var.used && !var.fixed && !w.ended && w.sampler.chance(80) {
             w.scope.mark_used(var.name);
             read(w, var.name, var.kind);
         }

@@ -32,9 +32,10 @@ pub(super) struct PythonWriter {
     /// The quote character of the current line.
     quote: char,
     /// Whether the last line ended its block, as `return` does.
-    ended: bool,
+    pub(super) ended: bool,
     out: String,
-    indent: usize,
+    /// Units of indentation at the current line.
+    pub(super) indent: usize,
     limit: usize,
     imports: Vec<&'static str>,
 }
@@ -74,16 +75,6 @@ impl PythonWriter {
     /// Whether the document has reached its size.
     pub(super) fn full(&self) -> bool {
         self.out.len() >= self.limit
-    }
-
-    /// Whether the last line ended its block.
-    pub(super) fn ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Units of indentation at the current line.
-    pub(super) fn indent(&self) -> usize {
-        self.indent
     }
 
     /// Whether blocks must not nest deeper.

@@ -80,13 +80,13 @@ pub(super) fn lambda_func(w: &mut PythonWriter) {
         _ => {
             line!(w, "def {name}({x}):");
             w.block(|w| line!(w, "return {body}"));
-            if w.indent() == 0 {
+            if w.indent == 0 {
                 w.blank(2);
             }
             let params = vec![PyParam { name: x, kind: Int, optional: false }];
             let returns = Some(if body.contains("==") { Bool } else { Int });
             let function = PyFunction { name, params, returns };
-            if w.indent() == 0 {
+            if w.indent == 0 {
                 w.scope.functions.push(function);
             } else {
                 line!(w, "print({name}({}))", w.atom(Int));

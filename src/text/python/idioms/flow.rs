@@ -113,7 +113,7 @@ pub(super) fn if_ternary(w: &mut PythonWriter) {
 /// A `for` line and the deeper line below it, at several depths.
 pub(super) fn indent_for(w: &mut PythonWriter) {
     match w.sampler.weighted(&[40, 30, 30]) {
-        1 if w.indent() < 3 && !w.deep() => {
+        1 if w.indent < 3 && !w.deep() => {
             let grid = w.need(Grid);
             let row = loops::free_name(w, &["row", "line", "group", "r"]);
             let cell = loops::free_name(w, &["cell", "value", "x", "item", "n"]);
