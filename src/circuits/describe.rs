@@ -189,10 +189,7 @@ impl CircuitSearch<'_> {
         };
         let embedding = read("transformer.wte.weight")?;
         let embeddings = list(&embedding, &channels([NodeKind::AttnIn, NodeKind::MlpIn]), &seen, &[]);
-        let unembedding = match self.model.config.tied_unembed {
-            true => embedding,
-            false => read("lm_head.weight")?,
-        };
+        let unembedding = if self.model.config.tied_unembed { embedding } else { read("lm_head.weight")? };
         let answers: Vec<u32> = batch.tokens.first().map(|p| vec![p.target, p.alternative]).unwrap_or_default();
         let written = channels([NodeKind::AttnOut, NodeKind::MlpOut]);
         Ok((embeddings, list(&unembedding, &written, &all, &answers)))

@@ -126,10 +126,7 @@ impl<T: Element> Tensor<T> {
 
     /// The entries, on the CPU device.
     pub(crate) fn as_slice(&self) -> Result<&[T]> {
-        match &self.data {
-            Storage::Cpu(buffer) => Ok(&buffer.data),
-            _ => Err(wrong_device("CPU")),
-        }
+        if let Storage::Cpu(buffer) = &self.data { Ok(&buffer.data) } else { Err(wrong_device("CPU")) }
     }
 
     /// The entries, to be written, on the CPU device.
@@ -150,10 +147,7 @@ impl<T: Element> Tensor<T> {
     }
 
     pub(super) fn buffer(&self) -> Result<&Arc<gpu::Buffer>> {
-        match &self.data {
-            Storage::Gpu(buffer) => Ok(buffer),
-            _ => Err(wrong_device("GPU")),
-        }
+        if let Storage::Gpu(buffer) = &self.data { Ok(buffer) } else { Err(wrong_device("GPU")) }
     }
 
     /// As [`Tensor::buffer`], if nothing else reads it.
@@ -209,10 +203,7 @@ impl<T: Element> Tensor<T> {
 
     /// The GPU this tensor lives on, if it does.
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
-        match &self.device {
-            Device::Gpu(gpu) => Some(gpu),
-            _ => None,
-        }
+        if let Device::Gpu(gpu) = &self.device { Some(gpu) } else { None }
     }
 
     /// How operations on this tensor run.

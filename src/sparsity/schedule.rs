@@ -96,14 +96,8 @@ impl Sharkfin {
     pub fn at(&self, step: u64, steps: u64, schedule: &Schedule) -> f64 {
         let warm = (self.warmup_frac * steps as f64).floor();
         let (step_f, steps_f) = (step as f64, steps as f64);
-        let shape = match step_f < warm {
-            true => step_f / warm,
-            false => (steps_f - step_f) / (steps_f - warm).max(1.0),
-        };
-        let fin = match self.sharkfin {
-            true => (schedule.target_density / schedule.density(step, steps)).sqrt(),
-            false => 1.0,
-        };
+        let shape = if step_f < warm { step_f / warm } else { (steps_f - step_f) / (steps_f - warm).max(1.0) };
+        let fin = if self.sharkfin { (schedule.target_density / schedule.density(step, steps)).sqrt() } else { 1.0 };
         self.lr * shape * fin
     }
 }

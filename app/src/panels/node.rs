@@ -61,10 +61,7 @@ fn setting(ui: &mut Ui, node: Node, activations: &[f32], token: Option<usize>, s
     let mut only = old.and_then(|setting| setting.at);
     let largest = activations.iter().fold(1.0f32, |most, x| most.max(x.abs()));
     let now = token.and_then(|token| activations.get(token)).copied().unwrap_or(0.0);
-    let mut value = match becomes {
-        Some(Becomes::Value(value)) => value,
-        _ => now,
-    };
+    let mut value = if let Some(Becomes::Value(value)) = becomes { value } else { now };
     ui.horizontal(|ui| {
         ui.selectable_value(&mut becomes, None, "unchanged");
         ui.selectable_value(&mut becomes, Some(Becomes::Mean), "ablated").on_hover_text("at its mean over text");

@@ -174,10 +174,7 @@ fn connections(circuit: &Circuit, paths: &[ResidualPath], entry: &NodeEntry) -> 
 fn readers(paths: &[ResidualPath], from: ResidualUser, channel: usize) -> Vec<String> {
     let paths = paths.iter().filter(|path| (path.channel, path.from) == (channel, from));
     let readers: Vec<_> = paths.map(|path| path.to.to_string()).collect();
-    match readers.is_empty() {
-        true => Vec::new(),
-        false => wrapped(&format!("      channel {channel} is read by "), &readers, ""),
-    }
+    if readers.is_empty() { Vec::new() } else { wrapped(&format!("      channel {channel} is read by "), &readers, "") }
 }
 
 /// Who writes what `to` reads from a channel.
