@@ -74,9 +74,7 @@ impl Value {
     pub fn tensor(&self) -> Option<&TensorRef> {
         if let Self::Tensor(tensor) = self { Some(tensor) } else { None }
     }
-}
 
-impl Value {
     /// What it is, for people.
     pub(super) fn kind(&self) -> String {
         match self {
