@@ -159,9 +159,10 @@ impl Explorer {
             message: String::new(),
             snapshots: Snapshots::default(),
         };
-        match path {
-            Some(path) => explorer.start_opening(ctx, Some(path)),
-            None => explorer.show_example(),
+        if let Some(path) = path {
+            explorer.start_opening(ctx, Some(path))
+        } else {
+            explorer.show_example()
         }
         explorer
     }

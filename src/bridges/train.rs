@@ -118,10 +118,7 @@ impl BridgeTrainer {
             let trained = |kind| self.sparse.trains(kind);
             let (losses, gradients) = objective.gradients(tokens, optimizer.batch_size, share, &trained)?;
             terms.push(losses);
-            match &mut total {
-                None => total = Some(gradients),
-                Some(total) => sum(total, gradients)?,
-            }
+            if let Some(total) = &mut total { sum(total, gradients)? } else { total = Some(gradients) }
         }
         let BridgeGradients { sparse, bridges } = total.ok_or_else(|| Error::shape("step", "no batches"))?;
         let of_sparse = sparse.len();

@@ -190,10 +190,7 @@ macro_rules! inlined {
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 macro_rules! vectorised {
     ($body:expr) => {
-        match pulp::x86::V3::try_new() {
-            Some(v3) => v3.vectorize(|| $body),
-            None => $body,
-        }
+        if let Some(v3) = pulp::x86::V3::try_new() { v3.vectorize(|| $body) } else { $body }
     };
 }
 

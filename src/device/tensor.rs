@@ -101,10 +101,7 @@ impl<T: Element> Tensor<T> {
 
     /// The tensor as a matrix: (product of all but the last dimension, last dimension).
     pub fn rows_cols(&self) -> (usize, usize) {
-        match self.shape.split_last() {
-            Some((&last, rest)) => (rest.iter().product(), last),
-            None => (1, 1),
-        }
+        if let Some((&last, rest)) = self.shape.split_last() { (rest.iter().product(), last) } else { (1, 1) }
     }
 
     /// The device that holds it.

@@ -216,10 +216,7 @@ impl<'a> Pass<'a> {
         let x = self.norm(self.ids().final_norm, x)?;
         let head = LinearIds { weight: self.ids().unembedding, bias: Some(self.ids().logits_bias) };
         let logits = self.linear(head, &x)?;
-        let logits = match bigrams {
-            Some(bigrams) => self.tape.add(&logits, &bigrams)?,
-            None => logits,
-        };
+        let logits = if let Some(bigrams) = bigrams { self.tape.add(&logits, &bigrams)? } else { logits };
         self.check(&"logits", logits.value())?;
         Ok(logits)
     }
@@ -324,10 +321,7 @@ impl<'a> Pass<'a> {
     }
 
     fn topk(&mut self, layer: usize, kind: SiteKind, x: Var) -> Result<Var> {
-        match self.config().topk(kind) {
-            Some(k) => self.hooks.on_topk(self.tape, layer, kind, &x, k),
-            None => Ok(x),
-        }
+        if let Some(k) = self.config().topk(kind) { self.hooks.on_topk(self.tape, layer, kind, &x, k) } else { Ok(x) }
     }
 
     /// Applies AbsTopK and shows the result at the site.

@@ -312,10 +312,7 @@ fn column_sums(queue: Queue, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()
     .workgroups(workgroups)
     .cost(rows * cols)
     .run(queue)?;
-    match partial {
-        Some(partial) => column_sums(queue, &partial, chunks, sum),
-        None => Ok(()),
-    }
+    if let Some(partial) = partial { column_sums(queue, &partial, chunks, sum) } else { Ok(()) }
 }
 
 fn native_column_sums(x: &[f32], cols: usize, sum: &mut [f32]) {

@@ -29,10 +29,7 @@ impl RunConfig {
 /// The settings of a preset, by section.
 fn settings(presets: &Table, name: &str) -> Option<Table> {
     let mut own = presets.get(name)?.as_table()?.clone();
-    let mut whole = match own.remove("base") {
-        Some(base) => settings(presets, base.as_str()?)?,
-        None => Table::new(),
-    };
+    let mut whole = if let Some(base) = own.remove("base") { settings(presets, base.as_str()?)? } else { Table::new() };
     for (section, values) in own {
         let section = whole.entry(section).or_insert_with(|| Table::new().into());
         section.as_table_mut()?.extend(values.as_table()?.clone());

@@ -94,10 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
         Args::Export { file, format, out } => {
             out.as_ref().map_or(Ok(()), check_output)?;
             let (circuit, format) = (Circuit::load(file)?, CircuitFormat::named(format)?);
-            match out {
-                Some(path) => Ok(format.save(&circuit, path)?),
-                None => print(&(format.write)(&circuit)),
-            }
+            if let Some(path) = out { Ok(format.save(&circuit, path)?) } else { print(&(format.write)(&circuit)) }
         }
         Args::Stats(StatsArgs { circuit, data, max_tokens, seed }) => {
             circuit.measure("statistics.json", data, *max_tokens, |model, request, path, progress| {

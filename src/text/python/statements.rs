@@ -74,18 +74,12 @@ impl PythonWriter {
 
     /// A variable of that kind: one in scope, or a new one defined on a line before.
     pub(super) fn need(&mut self, kind: PyKind) -> Name {
-        match self.var(kind) {
-            Some(name) => name,
-            None => self.define(kind),
-        }
+        if let Some(name) = self.var(kind) { name } else { self.define(kind) }
     }
 
     /// As [`PythonWriter::need`], a variable that may be assigned to.
     pub(super) fn need_target(&mut self, kind: PyKind) -> Name {
-        match self.target(kind) {
-            Some(name) => name,
-            None => self.define(kind),
-        }
+        if let Some(name) = self.target(kind) { name } else { self.define(kind) }
     }
 
     /// Changes some variable.
