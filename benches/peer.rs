@@ -126,7 +126,7 @@ fn measure(folder: &Path, what: &str, device: &Device) -> Result<Value> {
                 status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
             let peak: u64 =
                 peak.ok_or_else(|| Error::Device("the system does not report the peak memory of this process".into()))?;
-            let estimate = Estimate::new(&config)?;
+            let estimate = Estimate::new(&config, &gossamer::device::Device::cpu())?;
             Ok(json!({ "bytes": peak * 1024, "state": estimate.state_bytes, "activations": estimate.activation_bytes }))
         }
         "evaluate" => {

@@ -260,7 +260,7 @@ fn circuits(args: &Args, kind: Kind, model: &Model, tokenizer: &Tokenizer, rows:
     let tokens = if args.quick { 64 * length } else { 65_536 };
     let sequences = gossamer::text::sequences::sequences(documents, tokenizer, length, tokens)?;
     let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
-    let means = means(model, batches, &model.config.sites())?;
+    let means = means(model, batches, &model.config.sites(), true)?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     let search = CircuitSearch { model, nodes, tokenizer };
     let tasks = tasks::all()?;

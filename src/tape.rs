@@ -206,10 +206,7 @@ impl Tape {
     }
 
     fn add_gradient(&mut self, id: usize, gradient: Tensor) -> Result<()> {
-        let total = match self.gradients.remove(&id) {
-            None => gradient,
-            Some(total) => total.accumulate(&gradient)?,
-        };
+        let total = if let Some(total) = self.gradients.remove(&id) { total.accumulate(&gradient)? } else { gradient };
         self.gradients.insert(id, total);
         Ok(())
     }

@@ -26,7 +26,7 @@ fn golden(case: &str) -> PathBuf {
 fn passes(case: &Case, device: &Device) -> Vec<Comparison> {
     let comparisons = check::run(case, device).unwrap();
     let quantities: Vec<_> = comparisons.iter().map(|v| v.quantity.as_str()).collect();
-    let expected = match case.kind() {
+    let expected = match case.kind {
         CaseKind::Forward => FORWARD.to_vec(),
         CaseKind::Train => TRAIN.to_vec(),
         CaseKind::Prune => PRUNE.to_vec(),
@@ -42,12 +42,12 @@ fn passes(case: &Case, device: &Device) -> Vec<Comparison> {
 #[test]
 fn built_in_cases_pass_and_folders_give_the_same() {
     let cases = check::built_in();
-    let count = |kind| cases.iter().filter(|c| c.kind() == kind).count();
+    let count = |kind| cases.iter().filter(|c| c.kind == kind).count();
     assert_eq!([CaseKind::Forward, CaseKind::Train, CaseKind::Prune, CaseKind::Bridge].map(count), [4, 2, 1, 1]);
     for device in common::kernels() {
         for case in &cases {
-            let folder = check::folder(&golden(&case.name)).unwrap();
-            assert_eq!(folder.kind(), case.kind());
+            let folder = check::Case::folder(&golden(&case.name)).unwrap();
+            assert_eq!(folder.kind, case.kind);
             for (a, b) in passes(case, &device).iter().zip(passes(&folder, &device)) {
                 assert_eq!((a.error, &a.at), (b.error, &b.at), "{} {}", case.name, a.quantity);
             }
@@ -76,7 +76,7 @@ fn cases_expect_every_number_of_the_model() {
             load_tensors(golden(&case.name).join(file)).unwrap().into_keys().collect()
         };
         let expected = names("expected.safetensors");
-        if case.kind() == CaseKind::Bridge {
+        if case.kind == CaseKind::Bridge {
             let sparse = names("sparse/model.safetensors").into_iter().filter(|name| name != "final_logits_bias");
             let maps = names("bridges.safetensors");
             assert_eq!(maps.len(), 4 * 5, "an encoder and a decoder at each of five sites");
@@ -86,7 +86,7 @@ fn cases_expect_every_number_of_the_model() {
             continue;
         }
         let weights = names("model.safetensors");
-        match case.kind() {
+        match case.kind {
             CaseKind::Forward | CaseKind::Bridge => {}
             CaseKind::Train => {
                 assert_eq!(expected, weights, "{}", case.name);
@@ -163,7 +163,7 @@ impl Copy {
 
     /// Exactly the comparison of `quantity` fails, and says where.
     fn fails_in(self, device: &Device, quantity: &str, at: &str) {
-        let comparisons = check::run(&check::folder(self.0.path()).unwrap(), device).unwrap();
+        let comparisons = check::run(&check::Case::folder(self.0.path()).unwrap(), device).unwrap();
         for v in comparisons {
             assert_eq!(v.passed(), v.quantity != quantity, "{quantity} planted, {} says {:.3e}", v.quantity, v.error);
             assert!(v.passed() || v.at.starts_with(at), "{quantity}: planted at {at}, seen at {}", v.at);
@@ -232,7 +232,7 @@ fn planted_errors_fail() {
 /// The comparisons on bridges where an expected gradient of one of them is changed.
 fn copy_of_changed_map(device: &Device, turn: impl FnOnce(&mut HostTensor)) -> Vec<Comparison> {
     let case = Copy::of("bridge/two_layer").change("expected.safetensors", "grad/bridge/dec.2.weight", turn);
-    check::run(&check::folder(case.0.path()).unwrap(), device).unwrap()
+    check::run(&check::Case::folder(case.0.path()).unwrap(), device).unwrap()
 }
 
 /// The names of all entry points, as `shader::entry`.
@@ -350,14 +350,14 @@ fn a_wrong_model_fails_everywhere() {
     let case = Copy::of("forward/sink_sparse").change("model.safetensors", "transformer.h.0.attn.c_attn.weight", |t| {
         t.data.iter_mut().for_each(|v| *v *= 1.01);
     });
-    let comparisons = check::run(&check::folder(case.0.path()).unwrap(), &device).unwrap();
+    let comparisons = check::run(&check::Case::folder(case.0.path()).unwrap(), &device).unwrap();
     assert!(comparisons.iter().all(|v| !v.passed()));
 }
 
 #[test]
 fn folders_that_are_no_cases_are_refused() {
     let empty = tempfile::tempdir().unwrap();
-    assert!(check::folder(empty.path()).err().unwrap().to_string().contains("meta.json"));
+    assert!(check::Case::folder(empty.path()).err().unwrap().to_string().contains("meta.json"));
     std::fs::write(empty.path().join("meta.json"), "{\"batch\": 1}").unwrap();
-    assert!(check::folder(empty.path()).err().unwrap().to_string().contains("not a golden case"));
+    assert!(check::Case::folder(empty.path()).err().unwrap().to_string().contains("not a golden case"));
 }

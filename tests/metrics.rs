@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gossamer::Error;
-use gossamer::train::memory::{disk_available, host_available, human_bytes};
+use gossamer::train::memory::{host_available, human_bytes};
 use gossamer::train::metrics::{Metrics, read};
 use serde_json::Value;
 use tempfile::tempdir;
@@ -260,14 +260,9 @@ fn trouble_is_an_error_that_says_where() {
 }
 
 #[test]
-fn there_is_some_memory_and_some_disk() {
+fn there_is_some_memory() {
     let host = host_available().unwrap();
     assert!((1 << 20..1 << 50).contains(&host), "{host}");
-    let dir = tempdir().unwrap();
-    let disk = disk_available(dir.path()).unwrap();
-    assert!(disk > 1 << 10);
-    let later = disk_available(dir.path().join("not/yet/there")).unwrap();
-    assert!(later.abs_diff(disk) < disk / 2 + (1 << 30), "{later} and {disk} are one disk");
 }
 
 #[test]

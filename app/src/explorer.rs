@@ -11,7 +11,7 @@ use crate::graph::{self, Camera};
 use crate::history::History;
 use crate::jobs::Job;
 use crate::live::Live;
-use crate::panels::{self, Panel, PanelContext, Search};
+use crate::panels::{self, DockedPanel, PanelContext, Search};
 use crate::run_window::RunWindow;
 use crate::scene::Scene;
 use crate::session::Session;
@@ -55,7 +55,7 @@ pub(crate) struct OpenDocument {
     pub camera: Camera,
     live: Live,
     timeline: Option<Result<Timeline, String>>,
-    panels: Vec<Box<dyn Panel>>,
+    panels: Vec<DockedPanel>,
 }
 
 #[derive(PartialEq)]
@@ -159,9 +159,10 @@ impl Explorer {
             message: String::new(),
             snapshots: Snapshots::default(),
         };
-        match path {
-            Some(path) => explorer.start_opening(ctx, Some(path)),
-            None => explorer.show_example(),
+        if let Some(path) = path {
+            explorer.start_opening(ctx, Some(path))
+        } else {
+            explorer.show_example()
         }
         explorer
     }

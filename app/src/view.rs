@@ -61,22 +61,6 @@ pub struct Edits {
 }
 
 impl Edits {
-    pub fn hide(&mut self, item: Item, hidden: bool) {
-        if hidden {
-            self.hidden.insert(item)
-        } else {
-            self.hidden.remove(&item)
-        };
-    }
-
-    pub fn pin(&mut self, item: Item, pinned: bool) {
-        if pinned {
-            self.pinned.insert(item)
-        } else {
-            self.pinned.remove(&item)
-        };
-    }
-
     /// Labels an item; an empty label removes it.
     pub fn label(&mut self, item: Item, label: &str) {
         match label.trim() {
@@ -138,7 +122,7 @@ mod tests {
     #[test]
     fn choices_are_saved_with_names_for_items() {
         let mut view = View { threshold: 0.25, selected: Some(Item::Embedding(3)), ..View::default() };
-        view.edits.pin("0.attn.q[3]".parse().unwrap(), true);
+        view.edits.pinned.insert("0.attn.q[3]".parse().unwrap());
         view.edits.label("1.mlp.post_act[9]".parse().unwrap(), "closes strings");
         let text = serde_json::to_string(&view).unwrap();
         assert!(text.contains(r#""1.mlp.post_act[9]":"closes strings""#), "{text}");

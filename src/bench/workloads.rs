@@ -32,6 +32,17 @@ pub(super) struct Workload {
     pub(super) prepare: Prepare,
 }
 
+fn workload<J: FnMut(usize) -> Result<()> + 'static>(
+    name: &'static str,
+    shape: String,
+    amount: f64,
+    unit: Unit,
+    prepare: impl FnOnce(&Device) -> Result<J> + 'static,
+) -> Workload {
+    let prepare = Box::new(|device: &Device| prepare(device).map(|job| Box::new(job) as Job));
+    Workload { name, shape, amount, unit, prepare }
+}
+
 /// Bytes of inputs to rotate through, more than the caches of most devices.
 const ROTATED: usize = 96 << 20;
 
@@ -75,39 +86,30 @@ fn rotated(device: &Device, shape: &[usize], share: f64) -> Result<Vec<Tensor>> 
 
 fn bandwidth() -> Workload {
     const LENGTH: usize = 1 << 23;
-    let prepare = |device: &Device| {
+    let (shape, amount) = (format!("sum of two × {LENGTH} numbers"), 12.0 * LENGTH as f64);
+    workload("memory", shape, amount, Unit::Bytes, |device| {
         let inputs = rotated(device, &[LENGTH], 1.0)?;
         let job = move |round: usize| {
             add::forward(&inputs[round % inputs.len()], &inputs[(round + 1) % inputs.len()]).map(drop)
         };
-        Ok(Box::new(job) as Job)
-    };
-    Workload {
-        name: "memory",
-        shape: format!("sum of two × {LENGTH} numbers"),
-        amount: 12.0 * LENGTH as f64,
-        unit: Unit::Bytes,
-        prepare: Box::new(prepare),
-    }
+        Ok(job)
+    })
 }
 
 fn matmul(n: usize) -> Workload {
-    let prepare = move |device: &Device| {
+    let (shape, amount) = (format!("{n} × {n} × {n}"), 2.0 * (n as f64).powi(3));
+    workload("matmul", shape, amount, Unit::Flops, move |device| {
         let (x, w) = (rotated(device, &[n, n], 1.0)?, numbers(device, 99, &[n, n], 1.0)?);
-        Ok(Box::new(move |round: usize| linear::forward(&x[round % x.len()], &w, None).map(drop)) as Job)
-    };
-    Workload {
-        name: "matmul",
-        shape: format!("{n} × {n} × {n}"),
-        amount: 2.0 * (n as f64).powi(3),
-        unit: Unit::Flops,
-        prepare: Box::new(prepare),
-    }
+        Ok(move |round: usize| linear::forward(&x[round % x.len()], &w, None).map(drop))
+    })
 }
 
 /// A weight of which one entry in `every` is not zero; 1: the dense product.
 fn sparse(every: usize) -> Workload {
-    let prepare = move |device: &Device| {
+    let density = if every == 1 { "dense".to_string() } else { format!("1/{every}") };
+    let name = if every == 1 { "linear, dense" } else { "linear, sparse weights" };
+    let (shape, amount) = (format!("{ROWS} × {WIDTH} × {WIDTH}, {density}"), 2.0 * (ROWS * WIDTH * WIDTH) as f64);
+    workload(name, shape, amount, Unit::Flops, move |device| {
         let x = rotated(device, &[ROWS, WIDTH], 0.25)?;
         let w = numbers(device, 99, &[WIDTH, WIDTH], 1.0 / every as f64)?;
         if every == 1 {
@@ -115,67 +117,48 @@ fn sparse(every: usize) -> Workload {
         }
         let w = compress::from_host(device, (WIDTH, WIDTH), &w.read()?)?;
         Ok(Box::new(move |round: usize| sparse_linear::forward(&x[round % x.len()], &w, None).map(drop)) as Job)
-    };
-    let density = if every == 1 { "dense".to_string() } else { format!("1/{every}") };
-    Workload {
-        name: if every == 1 { "linear, dense" } else { "linear, sparse weights" },
-        shape: format!("{ROWS} × {WIDTH} × {WIDTH}, {density}"),
-        amount: 2.0 * (ROWS * WIDTH * WIDTH) as f64,
-        unit: Unit::Flops,
-        prepare: Box::new(prepare),
-    }
+    })
 }
 
 fn weight_gradient(what: &'static str, share: f64) -> Workload {
-    let prepare = move |device: &Device| {
+    let (shape, amount) = (format!("{ROWS} × {WIDTH} × {WIDTH}, {what}"), 2.0 * (ROWS * WIDTH * WIDTH) as f64);
+    workload("weight gradient", shape, amount, Unit::Flops, move |device| {
         let (x, dy) = (rotated(device, &[ROWS, WIDTH], share)?, numbers(device, 99, &[ROWS, WIDTH], share)?);
-        Ok(Box::new(move |round: usize| linear::backward_weight(&dy, &x[round % x.len()]).map(drop)) as Job)
-    };
-    Workload {
-        name: "weight gradient",
-        shape: format!("{ROWS} × {WIDTH} × {WIDTH}, {what}"),
-        amount: 2.0 * (ROWS * WIDTH * WIDTH) as f64,
-        unit: Unit::Flops,
-        prepare: Box::new(prepare),
-    }
+        Ok(move |round: usize| linear::backward_weight(&dy, &x[round % x.len()]).map(drop))
+    })
 }
 
 fn abs_topk() -> Workload {
-    let prepare = |device: &Device| {
+    let (shape, amount) = (format!("{ROWS} × {WIDTH}, 1/4"), (ROWS * WIDTH) as f64);
+    workload("AbsTopK", shape, amount, Unit::Entries, |device| {
         let x = rotated(device, &[ROWS, WIDTH], 1.0)?;
-        Ok(Box::new(move |round: usize| abs_topk::forward(&x[round % x.len()], WIDTH / 4).map(drop)) as Job)
-    };
-    Workload {
-        name: "AbsTopK",
-        shape: format!("{ROWS} × {WIDTH}, 1/4"),
-        amount: (ROWS * WIDTH) as f64,
-        unit: Unit::Entries,
-        prepare: Box::new(prepare),
-    }
+        Ok(move |round: usize| abs_topk::forward(&x[round % x.len()], WIDTH / 4).map(drop))
+    })
 }
 
 fn weight_topk() -> Workload {
     let shape = [4 * WIDTH, WIDTH];
     let count = shape[0] * shape[1];
-    let prepare = move |device: &Device| {
+    let (size, amount) = (format!("{} × {}, min-alive 4", shape[0], shape[1]), count as f64);
+    workload("weight top-k", size, amount, Unit::Entries, move |device| {
         let mut weight = numbers(device, 99, &shape, 1.0)?;
         // Nothing is removed, so that every run does the same work: the selection takes the time.
         let rule = Rule { keep: count - 1, min_alive: 4, neurons: Some(Neurons::Rows), decay: 0.0 };
-        Ok(Box::new(move |_| weight_topk::apply(&mut weight, &rule)) as Job)
-    };
-    Workload {
-        name: "weight top-k",
-        shape: format!("{} × {}, min-alive 4", shape[0], shape[1]),
-        amount: count as f64,
-        unit: Unit::Entries,
-        prepare: Box::new(prepare),
-    }
+        Ok(move |_| weight_topk::apply(&mut weight, &rule))
+    })
 }
 
 fn attention(back: bool) -> Workload {
     let (batch, time, heads, width) = (2, 256, 16, 16);
     let shape = [batch, time, heads * width];
-    let prepare = move |device: &Device| {
+    // Half of all pairs of positions, twice two products forward and five backward.
+    let products = if back { 5.0 } else { 2.0 };
+    let name = if back { "attention, backward" } else { "attention, forward" };
+    let (size, amount) = (
+        format!("{batch} × {time}, {heads} heads of {width}"),
+        products * (batch * heads * time * time * width) as f64,
+    );
+    workload(name, size, amount, Unit::Flops, move |device| {
         let [q, k, v, dy] = [0, 1, 2, 3].map(|seed| numbers(device, seed, &shape, 1.0));
         let (q, k, v, dy, sink) = (q?, k?, v?, dy?, numbers(device, 4, &[heads], 1.0)?);
         let done = attention::forward(&q, &k, &v, Some(&sink), heads)?;
@@ -183,17 +166,8 @@ fn attention(back: bool) -> Workload {
             false => attention::forward(&q, &k, &v, Some(&sink), heads).map(drop),
             true => attention::backward(&dy, &q, &k, &v, Some(&sink), &done, heads).map(drop),
         };
-        Ok(Box::new(job) as Job)
-    };
-    // Half of all pairs of positions, twice two products forward and five backward.
-    let products = if back { 5.0 } else { 2.0 };
-    Workload {
-        name: if back { "attention, backward" } else { "attention, forward" },
-        shape: format!("{batch} × {time}, {heads} heads of {width}"),
-        amount: products * (batch * heads * time * time * width) as f64,
-        unit: Unit::Flops,
-        prepare: Box::new(prepare),
-    }
+        Ok(job)
+    })
 }
 
 /// A preset's training at the start, or at the target density.
@@ -230,25 +204,25 @@ fn sizes(name: &str, batch: Option<usize>) -> (String, f64) {
 
 fn step(name: &'static str, base: &'static str, batch: Option<usize>, dense: bool) -> Workload {
     let (shape, amount) = sizes(base, batch);
-    let prepare = move |device: &Device| {
+    workload(name, shape, amount, Unit::Tokens, move |device| {
         let (config, mut trainer) = trainer(preset(base, batch), dense, device)?;
         let vocabulary = config.model.vocab_size as u64;
         let tokens: Vec<u32> = (0..config.tokens_per_step()).map(|i| skewed(i, vocabulary)).collect();
         let device = device.clone();
-        let job = move |_| {
+        Ok(move |_| {
             let batch = Batch::new(&device, &config.model, &tokens, config.train.batch_size)?;
             trainer.step(&[batch]).map(drop)
-        };
-        Ok(Box::new(job) as Job)
-    };
-    Workload { name, shape, amount, unit: Unit::Tokens, prepare: Box::new(prepare) }
+        })
+    })
 }
 
 /// Tokens that one run generates.
 const GENERATED: usize = 16;
 
 fn generation(base: &'static str) -> Workload {
-    let prepare = move |device: &Device| {
+    let (shape, _) = sizes(base, None);
+    let shape = shape.split(", batch").next().unwrap_or_default().to_string();
+    workload("generation", shape, GENERATED as f64, Unit::Tokens, move |device| {
         let (config, mut trainer) = trainer(preset(base, None), false, device)?;
         let at = (1, config.train.steps);
         trainer
@@ -267,16 +241,8 @@ fn generation(base: &'static str) -> Workload {
             }
             Ok(())
         };
-        Ok(Box::new(job) as Job)
-    };
-    let (shape, _) = sizes(base, None);
-    Workload {
-        name: "generation",
-        shape: shape.split(", batch").next().unwrap_or_default().to_string(),
-        amount: GENERATED as f64,
-        unit: Unit::Tokens,
-        prepare: Box::new(prepare),
-    }
+        Ok(job)
+    })
 }
 
 /// A token for position `i`. Small ones are frequent, as in text.

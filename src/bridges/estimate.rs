@@ -9,24 +9,12 @@ use crate::train::config::RunConfig;
 use crate::train::estimate::{DeviceBytes, Estimate, or_roughly, rehearse};
 use crate::train::run::Trainable;
 
-/// Estimates a run on the CPU device that trains a sparse model together with bridges to a dense
-/// one, as [`Estimate::new`] does.
+/// Estimates a run on `device` that trains a sparse model together with bridges to a dense one, as
+/// [`Estimate::new`] does.
 ///
 /// # Errors
 /// Those of [`Estimate::new`] and [`BridgeTrainer::new`].
-pub fn estimate(config: &RunConfig, dense: &ModelConfig) -> Result<Estimate> {
-    estimate_for(config, dense, true)
-}
-
-/// As [`estimate()`], for a run on `device`.
-///
-/// # Errors
-/// Those of [`estimate()`].
-pub fn estimate_on(config: &RunConfig, dense: &ModelConfig, device: &Device) -> Result<Estimate> {
-    estimate_for(config, dense, device.is_cpu())
-}
-
-fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Result<Estimate> {
+pub fn estimate(config: &RunConfig, dense: &ModelConfig, device: &Device) -> Result<Estimate> {
     let sparse = &config.model;
     let number = |n: usize| n as u64;
     let times = |a: u64, b: u64| a.saturating_mul(b);
@@ -34,7 +22,7 @@ fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Result<Es
     let maps = times(sites, times(2 * number(dense.d_model), number(sparse.d_model)))
         .saturating_add(times(sites, number(dense.d_model + sparse.d_model)));
     let tokens = number(config.train.batch_size.saturating_mul(sparse.block_size));
-    let mut estimate = Estimate::of(config, cpu)?;
+    let mut estimate = Estimate::new(config, device)?;
     let gradients = times(maps.saturating_add(estimate.gradients), 4);
     let step =
         |trainer: &mut BridgeTrainer, batches: &[Vec<u32>]| trainer.step(batches, &Observer::default()).map(drop);
@@ -42,7 +30,7 @@ fn estimate_for(config: &RunConfig, dense: &ModelConfig, cpu: bool) -> Result<Es
         let dense = Model::new(dense.clone(), 0, device)?;
         BridgeTrainer::start(sparse, dense, config.bridge.clone().unwrap_or_default(), 0, String::new())
     };
-    let rehearsed = rehearse(config, cpu, prepare, BridgeTrainer::sparse_mut, step);
+    let rehearsed = rehearse(config, device.is_cpu(), prepare, BridgeTrainer::sparse_mut, step);
     let DeviceBytes { state, total } = or_roughly(rehearsed, config)?;
     // The bridges' gradients, and the sparse model's once more.
     estimate.state_bytes = state.saturating_add(gradients).min(total);

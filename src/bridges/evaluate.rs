@@ -232,7 +232,7 @@ fn site_means<'a>(
         Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
     });
     let sites: Vec<_> = (0..model.config.residual_sites()).map(|site| model.config.residual_site(site)).collect();
-    let mut means = means(model, batches, &sites)?;
+    let mut means = means(model, batches, &sites, true)?;
     let sites = sites.iter().map(|site| means.remove(site));
     let sites = sites.collect::<Option<Vec<_>>>();
     sites.ok_or_else(|| Error::shape("bridges", "a site was not visited"))

@@ -26,7 +26,7 @@ mod train;
 
 pub use answers::{NextToken, Ranking, SteerResult};
 pub use candidates::{Effect, PromptPair, RandomChannels, RankedChannel, StrengthSweep, residual_channels};
-pub use estimate::{estimate, estimate_on};
+pub use estimate::estimate;
 pub use evaluate::{BridgeEvaluation, Numbers, SiteEvaluation, evaluate};
 pub use file::{BridgeFile, ModelName};
 pub use maps::{BridgeTensor, Bridges};

@@ -1,13 +1,12 @@
 //! How a dense model is steered after one prompt: as a file, and as a command.
 
-use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::ModelName;
 use super::steer::{Change, Channel, Ratio, Steering};
-use crate::files::versioned::{self, Versioned};
+use crate::files::versioned::{Versioned, load_and_save};
 use crate::model::{Edit, expect_model};
 use crate::settings::{Takes, within};
 use crate::text::tokenizer::Tokenizer;
@@ -101,23 +100,6 @@ impl Recipe {
     /// The version of the file that is written, and the only one that is read.
     pub const VERSION: u32 = 1;
 
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming what is wrong in it.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        versioned::load(path.as_ref())
-    }
-
-    /// Writes the file whole or not at all.
-    ///
-    /// # Errors
-    /// [`Error::File`] for what [`Recipe::load`] would refuse, [`Error::Io`] where the system
-    /// refuses.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        versioned::save(self, path.as_ref())
-    }
-
     /// What it changes at full strength.
     ///
     /// # Errors
@@ -193,6 +175,8 @@ impl Recipe {
     }
 }
 
+load_and_save!(Recipe);
+
 impl Versioned for Recipe {
     const WHAT: &'static str = "recipe for steering";
     const VERSION: u32 = Self::VERSION;
@@ -217,8 +201,5 @@ impl Versioned for Recipe {
 /// Text as one word of a POSIX shell.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/,:=@+".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.into(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{BridgeTrainer, estimate_on};
+use super::{BridgeTrainer, estimate};
 use crate::error::explain;
 use crate::formats::{FindOptions, ModelFiles};
 use crate::model::{Model, ModelConfig, WeightFormat};
@@ -79,7 +79,7 @@ pub fn train_bridges(run: &Run, start: StartFrom, watch: &mut dyn FnMut(Event<'_
     };
     let dense = find(&bridge.dense).map_err(|e| Error::Request(format!("the dense model: {}", explain(&e))))?;
     BridgeTrainer::fits(&dense.config, &run.config.model)?;
-    let estimate = estimate_on(&run.config, &dense.config, &run.device)?;
+    let estimate = estimate(&run.config, &dense.config, &run.device)?;
     let trainer = |trainer, checkpoint: Option<&Path>| {
         let dense = dense.load(WeightFormat::Sparse, &run.device)?;
         BridgeTrainer::new(trainer, dense, bridge.clone(), run.config.run.seed, checkpoint)

@@ -11,11 +11,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::Bridges;
 use crate::device::Tensor;
-use crate::files::HostTensor;
+use crate::files::{HostTensor, serialize_as_text};
 use crate::model::{
     Batch, Edit, Hooks, Interventions, Model, ModelConfig, NoHooks, Pass, Recorder, Site, SiteKind, Weights,
     first_not_finite, probabilities,
@@ -90,17 +90,7 @@ impl FromStr for Channel {
     }
 }
 
-impl Serialize for Channel {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Channel {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+serialize_as_text!(Channel);
 
 /// Which way the scale goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

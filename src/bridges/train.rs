@@ -118,15 +118,12 @@ impl BridgeTrainer {
             let trained = |kind| self.sparse.trains(kind);
             let (losses, gradients) = objective.gradients(tokens, optimizer.batch_size, share, &trained)?;
             terms.push(losses);
-            match &mut total {
-                None => total = Some(gradients),
-                Some(total) => sum(total, gradients)?,
-            }
+            if let Some(total) = &mut total { sum(total, gradients)? } else { total = Some(gradients) }
         }
         let BridgeGradients { sparse, bridges } = total.ok_or_else(|| Error::shape("step", "no batches"))?;
         let of_sparse = sparse.len();
         let mut all: Vec<_> = sparse.into_iter().chain(bridges.into_iter().map(Some)).collect();
-        buckets::sum(self.sparse.communicator(), &mut all)?;
+        buckets::sum(&self.sparse.communicator, &mut all)?;
         let bridges = all.split_off(of_sparse).into_iter().flatten().collect();
         Ok((terms, BridgeGradients { sparse: all, bridges }))
     }

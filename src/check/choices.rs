@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use super::golden::Case;
 use crate::files::{parse_ids, parse_names};
-use crate::model::{Hooks, Kind, LinearLayer, Parameter, Site, SiteKind};
+use crate::model::{Hooks, Kind, Parameter, SiteKind};
 use crate::ops::abs_topk;
 use crate::ops::weight_topk::Neurons;
 use crate::sparsity::{self, Schedule};
@@ -46,8 +46,8 @@ impl Choices {
 
     /// Hooks with which AbsTopK at `step` keeps the zeros that the golden run kept; `inner` gets
     /// the activations.
-    pub(super) fn at<S: Hooks>(&self, step: u64, inner: S) -> KeptZeros<'_, S> {
-        KeptZeros { choices: self, step, inner }
+    pub(super) fn at(&self, step: u64) -> KeptZeros<'_> {
+        KeptZeros { choices: self, step }
     }
 
     /// As [`sparsity::apply_topk_and_decay`], but with the golden run's survivors in a matrix with
@@ -87,36 +87,16 @@ impl Choices {
 }
 
 /// Lets the gradient through the zeros that a golden run kept, instead of through the first ones.
-pub(super) struct KeptZeros<'a, S> {
+pub(super) struct KeptZeros<'a> {
     choices: &'a Choices,
     step: u64,
-    pub(super) inner: S,
 }
 
-impl<S: Hooks> Hooks for KeptZeros<'_, S> {
-    fn on_start(&mut self, lengths: &[usize]) {
-        self.inner.on_start(lengths);
-    }
-
-    fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
-        self.inner.on_activation(tape, site, value)
-    }
-
-    fn on_linear(
-        &mut self,
-        tape: &mut Tape,
-        layer: usize,
-        linear: LinearLayer,
-        input: &Var,
-        output: Var,
-    ) -> Result<Var> {
-        self.inner.on_linear(tape, layer, linear, input, output)
-    }
-
+impl Hooks for KeptZeros<'_> {
     fn on_topk(&mut self, tape: &mut Tape, layer: usize, kind: SiteKind, x: &Var, k: usize) -> Result<Var> {
         let name = kind.topk_name().unwrap_or_default();
         let Some(zeros) = self.choices.0.get(&format!("{}/{layer}.{name}", self.step)) else {
-            return self.inner.on_topk(tape, layer, kind, x, k);
+            return tape.abs_topk(x, k);
         };
         let y = abs_topk::forward(x.value(), k)?.y;
         let mut kept: Vec<bool> = y.read()?.iter().map(|v| *v != 0.0).collect();
@@ -126,12 +106,10 @@ impl<S: Hooks> Hooks for KeptZeros<'_, S> {
                 None => return Err(Error::shape("choices", format!("{layer}.{name} has no entry {i}"))),
             }
         }
-        let mut vars = tape.record(&[x], vec![y], move |mut dout, _| {
-            let Some(dout) = dout.pop().flatten() else { return Ok(vec![None]) };
+        tape.record_one(&[x], y, move |dout, _| {
             let mut gradient = dout.read()?;
             gradient.iter_mut().zip(&kept).filter(|(_, kept)| !**kept).for_each(|(g, _)| *g = 0.0);
             Ok(vec![Some(dout.device().upload("gradient", dout.shape(), &gradient)?)])
-        });
-        vars.pop().ok_or_else(|| Error::shape("choices", "no output"))
+        })
     }
 }

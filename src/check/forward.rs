@@ -18,7 +18,8 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let mut tape = Tape::new();
     let weights = Weights::new(&model, &mut tape, |kind| kind != Kind::LogitsBias, &[]);
     let choices = Choices::of(case)?;
-    let mut sites = choices.at(0, Recorder::with_gradients(model.config.sites()));
+    let mut recorder = Recorder::with_gradients(model.config.sites());
+    let mut sites = (choices.at(0), &mut recorder);
     let LossOutput { loss, logits, .. } = model.forward_loss(&mut tape, &weights, &batch, &mut sites)?;
     tape.backward(&loss, device.upload("seed", &[1], &[1.0])?)?;
 
@@ -26,7 +27,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let mut activations = Worst::new("logits, activations", ACTIVATION);
     let mut gradients = Worst::new("gradients", GRADIENT);
     let mut site_gradients = Worst::new("activation gradients", GRADIENT);
-    let by_name = |name: &str| sites.inner.values.get(&name.parse().ok()?);
+    let by_name = |name: &str| recorder.values.get(&name.parse().ok()?);
     for (name, want) in &expected {
         let read = |tensor: Option<&Tensor>| match tensor {
             Some(tensor) if tensor.shape() == want.shape => tensor.read().map_err(|e| e.to_string()),

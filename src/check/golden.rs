@@ -14,7 +14,8 @@ pub struct Case {
     /// What to call it.
     pub name: String,
     source: Source,
-    kind: CaseKind,
+    /// What the case checks.
+    pub kind: CaseKind,
 }
 
 /// What a case checks.
@@ -92,7 +93,10 @@ pub fn built_in() -> Vec<Case> {
 
 impl Case {
     /// A case in a folder. The fields of its `meta.json` tell its kind.
-    pub(super) fn folder(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`crate::Error::File`] if the folder holds no case of a known kind.
+    pub fn folder(path: &Path) -> Result<Self> {
         let (name, source) = (path.display().to_string(), Source::Folder(path.to_path_buf()));
         let mut case = Self { name, source, kind: CaseKind::Forward };
         let meta = case.meta()?;
@@ -108,11 +112,6 @@ impl Case {
             }
         };
         Ok(case)
-    }
-
-    /// What the case checks.
-    pub fn kind(&self) -> CaseKind {
-        self.kind
     }
 
     fn path(&self, file: &str) -> PathBuf {

@@ -11,8 +11,6 @@ mod ops;
 mod prune;
 mod train;
 
-use std::path::Path;
-
 use crate::Result;
 use crate::device::Device;
 pub use golden::{Case, CaseKind, built_in};
@@ -53,20 +51,12 @@ const WEIGHT: f64 = 1e-4;
 /// # Errors
 /// If the case cannot be read or the device fails; wrong numbers are comparisons, not errors.
 pub fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
-    match case.kind() {
+    match case.kind {
         CaseKind::Forward => forward::run(case, device),
         CaseKind::Train => train::run(case, device),
         CaseKind::Prune => prune::run(case, device),
         CaseKind::Bridge => bridge::run(case, device),
     }
-}
-
-/// A case in a folder.
-///
-/// # Errors
-/// [`crate::Error::File`] if the folder holds no case of a known kind.
-pub fn folder(path: &Path) -> Result<Case> {
-    Case::folder(path)
 }
 
 /// Collects the worst error of one quantity over many tensors.

@@ -2,41 +2,23 @@
 //! and the final weights with exactly the expected zeros.
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::choices::Choices;
 use super::golden::Case;
 use super::{Comparison, LOSS, WEIGHT, Worst, largest};
 use crate::Result;
 use crate::device::Device;
-use crate::model::{Batch, NoHooks};
+use crate::model::Batch;
 use crate::ops::count_nonzero;
-use crate::sparsity::Schedule;
-use crate::train::config::{GradRms, OptimizerConfig};
+use crate::train::settings::rows;
 use crate::train::step::Trainer;
 
 #[derive(Deserialize)]
 struct Meta {
-    hyperparameters: Hyperparameters,
+    hyperparameters: Map<String, Value>,
     log: Vec<Logged>,
-}
-
-#[derive(Deserialize)]
-struct Hyperparameters {
-    total_steps: u64,
-    lr: f64,
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    weight_decay: f64,
-    target_density: f64,
-    embed_target_density: f64,
-    sparse_biases: bool,
-    min_alive: usize,
-    grad_rms: GradRms,
-    warmup_frac: f64,
-    anneal_start_frac: f64,
-    anneal_stop_frac: f64,
-    sharkfin: bool,
 }
 
 #[derive(Deserialize)]
@@ -49,44 +31,27 @@ struct Logged {
     nonzero_matrix_weights: u64,
 }
 
-impl Hyperparameters {
-    fn optimizer(&self, batch: usize) -> OptimizerConfig {
-        OptimizerConfig {
-            steps: self.total_steps,
-            batch_size: batch,
-            accumulate: 1,
-            lr: self.lr,
-            warmup_frac: self.warmup_frac,
-            sharkfin: self.sharkfin,
-            beta1: self.beta1,
-            beta2: self.beta2,
-            eps: self.eps,
-            weight_decay: self.weight_decay,
-            grad_rms: self.grad_rms,
-            train_positions: false,
-        }
-    }
-
-    fn schedule(&self) -> Schedule {
-        Schedule {
-            target_density: self.target_density,
-            embed_target_density: self.embed_target_density,
-            anneal_start_frac: self.anneal_start_frac,
-            anneal_stop_frac: self.anneal_stop_frac,
-            min_alive: self.min_alive,
-            sparse_biases: self.sparse_biases,
-        }
-    }
+/// The settings of a section, of the hyperparameters that have its names.
+fn section<T: DeserializeOwned>(name: &str, hyperparameters: &Map<String, Value>) -> serde_json::Result<T> {
+    let rows = rows();
+    let has = |key: &String| rows.iter().any(|row| row.key == format!("{name}.{key}"));
+    let own = hyperparameters.iter().filter(|(key, _)| has(key)).map(|(key, value)| (key.clone(), value.clone()));
+    serde_json::from_value(Value::Object(own.collect()))
 }
 
 pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
-    let meta: Meta = serde_json::from_value(case.meta()?).map_err(|e| case.error(e.to_string()))?;
-    let h = meta.hyperparameters;
+    let wrong = |e: serde_json::Error| case.error(e.to_string());
+    let mut meta: Meta = serde_json::from_value(case.meta()?).map_err(wrong)?;
     let (shape, tokens) = case.tokens()?;
     let &[steps, batch, _] = shape.as_slice() else {
         return Err(case.error(format!("tokens are {shape:?}, expected (steps, B, T)")));
     };
-    let mut trainer = Trainer::new(case.model(device)?, h.optimizer(batch), h.schedule())?;
+    let h = &mut meta.hyperparameters;
+    let steps_of_run = h.remove("total_steps").unwrap_or_default();
+    let own = [("steps", steps_of_run), ("batch_size", batch.into()), ("accumulate", 1.into())];
+    h.extend(own.into_iter().chain([("train_positions", false.into())]).map(|(key, value)| (key.into(), value)));
+    let (optimizer, schedule) = (section("train", h).map_err(wrong)?, section("sparsity", h).map_err(wrong)?);
+    let mut trainer = Trainer::new(case.model(device)?, optimizer, schedule)?;
     let mut losses = Worst::new("losses", LOSS);
     let mut scales = Worst::new("gradient rms", LOSS);
     let mut schedules = Worst::new("lr, densities", 1e-12);
@@ -95,7 +60,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let relative = |got: f64, want: f64| if want == 0.0 { got.abs() } else { ((got - want) / want).abs() };
     for (want, tokens) in meta.log.iter().zip(tokens.chunks(tokens.len() / steps.max(1))) {
         let batch = Batch::new(device, &trainer.model.config, tokens, batch)?;
-        let mut sites = choices.at(trainer.steps_done(), NoHooks);
+        let mut sites = choices.at(trainer.steps_done());
         let record = trainer.step_with(&[batch], &mut sites, |p, schedule, at, decay| {
             choices.apply_topk_and_decay(p, schedule, at, decay)
         })?;

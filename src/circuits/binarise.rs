@@ -15,7 +15,6 @@
 //! sign that is mostly off would otherwise be on everywhere. Every node still has two states.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +22,7 @@ use super::prune::CircuitScorer;
 use super::search::CircuitSearch;
 use super::tasks::{Split, Task};
 use super::{Calibration, Circuit, LogitDiffs, Node};
-use crate::files::versioned::{self, Versioned, finite};
+use crate::files::versioned::{Versioned, finite, load_and_save};
 use crate::model::{Hooks, Recorder, Site};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -121,8 +120,7 @@ impl CircuitScorer<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn stepped(&self, keep: &[bool], steps: &[BinaryStep]) -> Result<LogitDiffs> {
-        let (model, weights) = self.model;
-        self.task_batch.logit_diffs(model, weights, &mut (self.nodes.keep(keep)?, BinarySteps::new(steps)))
+        self.task_batch.logit_diffs(self.model, &mut (self.nodes.keep(keep)?, BinarySteps::new(steps)))
     }
 
     /// Chooses the steps of all nodes in `keep`.
@@ -151,17 +149,16 @@ impl CircuitScorer<'_> {
     /// The ranges of a node's activations over all positions and over the prompts' last positions,
     /// with `steps` applied before it.
     fn ranges_of(&self, node: Node, keep: &[bool], steps: &[BinaryStep]) -> Result<[(f32, f32); 2]> {
-        let (model, weights) = self.model;
         let mut sites = ((self.nodes.keep(keep)?, BinarySteps::new(steps)), Recorder::of([node.site()]));
-        self.task_batch.logit_diffs_on_tape(model, weights, &mut Tape::new(), &mut sites)?;
+        self.task_batch.logit_diffs_on_tape(self.model, &mut Tape::new(), &mut sites)?;
         let missing = || Error::Mismatch(format!("the model has no node {node}"));
         let value = sites.1.values.get(&node.site()).ok_or_else(missing)?;
         let values = value.value().read()?;
         let mut again = (self.nodes.keep(keep)?, BinarySteps::new(steps));
-        self.task_batch.check_finite((&node.site().to_string(), &values), model, weights, &mut again)?;
+        self.task_batch.check_finite((&node.site().to_string(), &values), self.model, &mut again)?;
         let &[_, padded, width] = value.value().shape() else { return Err(missing()) };
         let mut ranges = [(f32::MAX, f32::MIN); 2];
-        for (b, &length) in self.task_batch.lengths().iter().enumerate() {
+        for (b, &length) in self.task_batch.lengths.iter().enumerate() {
             for t in 0..length {
                 let x = values[(b * padded + t) * width + node.index] + 0.0;
                 let counts = if t + 1 == length { &mut ranges[..] } else { &mut ranges[..1] };
@@ -226,23 +223,7 @@ impl CircuitSearch<'_> {
     }
 }
 
-impl Binary {
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming what is wrong in it.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        versioned::load(path.as_ref())
-    }
-
-    /// Writes the file whole or not at all. The same content gives the same bytes.
-    ///
-    /// # Errors
-    /// [`Error::File`] for what [`Binary::load`] rejects, [`Error::Io`] if it cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        versioned::save(self, path.as_ref())
-    }
-}
+load_and_save!(Binary);
 
 impl Versioned for Binary {
     const WHAT: &'static str = "file of a binary circuit";

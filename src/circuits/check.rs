@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::file::{Circuit, Counts, EdgeEntry, LossSet, NodeEntry, TokenWeights, VERSION};
 use super::nodes::{Node, NodeKind};
+use crate::files::versioned::finite;
 
 /// More than any model has; damaged numbers must not allocate memory.
 const MAX_LAYERS: usize = 10_000;
@@ -176,12 +177,5 @@ fn check_counts(circuit: &Circuit) -> Result<(), String> {
     match got.layers == want.layers {
         true => Ok(()),
         false => Err("counts.layers does not agree with the nodes and edges listed".into()),
-    }
-}
-
-fn finite(what: &str, value: f64) -> Result<(), String> {
-    match value.is_finite() {
-        true => Ok(()),
-        false => Err(format!("{what} is {value}")),
     }
 }

@@ -31,16 +31,6 @@ pub fn node_statistics(
     nodes: &[Node],
     sets: [&[Vec<u32>]; 3],
     seed: u64,
-) -> Result<Vec<NodeStatistics>> {
-    observed_statistics(model, nodes, sets, seed, &Observer::default())
-}
-
-/// As [`node_statistics`], watched by `observer`.
-pub(super) fn observed_statistics(
-    model: &Model,
-    nodes: &[Node],
-    sets: [&[Vec<u32>]; 3],
-    seed: u64,
     observer: &Observer,
 ) -> Result<Vec<NodeStatistics>> {
     let layout = Layout::new(&model.config);

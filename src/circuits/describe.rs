@@ -89,12 +89,11 @@ impl CircuitSearch<'_> {
         loss: f64,
         edges: &[Edge],
     ) -> Result<Vec<EdgeEntry>> {
-        let (model, weights) = scorer.model;
         let entry = |edge: &Edge| {
             let gates = self.nodes.keep(&result.keep)?;
-            let effect = match EdgeAblation::new(model, gates, *edge) {
+            let effect = match EdgeAblation::new(self.model, gates, *edge) {
                 Some(mut ablation) => {
-                    let diffs = scorer.task_batch.logit_diffs_at_once(model, weights, &mut ablation)?;
+                    let diffs = scorer.task_batch.logit_diffs_at_once(scorer.model, &mut ablation)?;
                     diffs.loss(result.calibration) - loss
                 }
                 None => 0.0,
@@ -124,28 +123,24 @@ impl CircuitSearch<'_> {
     /// The activations of kept nodes within the circuit, over all positions of the clean and of the
     /// counterfactual prompts.
     fn ranges(&self, task_batch: &TaskBatch, keep: &[bool]) -> Result<BTreeMap<usize, [ActivationRange; 2]>> {
+        let model = (self.model, &self.weights());
         let mut sites = (self.nodes.keep(keep)?, Recorder::default());
-        task_batch.logit_diffs_on_tape(self.model, &self.weights(), &mut Tape::new(), &mut sites)?;
+        task_batch.logit_diffs_on_tape(model, &mut Tape::new(), &mut sites)?;
         let mut ranges = BTreeMap::new();
         for (&site, value) in &sites.1.values {
             let Some(block) = self.nodes.layout.block(site).filter(|block| keep[block.range()].contains(&true)) else {
                 continue;
             };
             let values = value.value().read()?;
-            task_batch.check_finite(
-                (&site.to_string(), &values),
-                self.model,
-                &self.weights(),
-                &mut self.nodes.keep(keep)?,
-            )?;
-            let padded = values.len() / (task_batch.lengths().len() * block.width).max(1);
+            task_batch.check_finite((&site.to_string(), &values), model, &mut self.nodes.keep(keep)?)?;
+            let padded = values.len() / (task_batch.lengths.len() * block.width).max(1);
             for n in block.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {
-                    let prompts = task_batch.lengths().iter().enumerate().skip(first).take(task_batch.pairs());
+                    let prompts = task_batch.lengths.iter().enumerate().skip(first).take(task_batch.pairs);
                     let rows = prompts.flat_map(|(b, &length)| (0..length).map(move |t| b * padded + t));
                     range(rows.map(|row| values[row * block.width + n - block.start]))
                 };
-                ranges.insert(n, [of(0), of(task_batch.pairs())]);
+                ranges.insert(n, [of(0), of(task_batch.pairs)]);
             }
         }
         Ok(ranges)
@@ -194,10 +189,7 @@ impl CircuitSearch<'_> {
         };
         let embedding = read("transformer.wte.weight")?;
         let embeddings = list(&embedding, &channels([NodeKind::AttnIn, NodeKind::MlpIn]), &seen, &[]);
-        let unembedding = match self.model.config.tied_unembed {
-            true => embedding,
-            false => read("lm_head.weight")?,
-        };
+        let unembedding = if self.model.config.tied_unembed { embedding } else { read("lm_head.weight")? };
         let answers: Vec<u32> = batch.tokens.first().map(|p| vec![p.target, p.alternative]).unwrap_or_default();
         let written = channels([NodeKind::AttnOut, NodeKind::MlpOut]);
         Ok((embeddings, list(&unembedding, &written, &all, &answers)))

@@ -41,7 +41,7 @@ pub fn score(
 ) -> Result<SplitScore> {
     let batch = tasks::batch(task, split, seed, 0, pairs, tokenizer, model.config.block_size)?;
     let weights = Weights::constant(model, &[]);
-    let diffs = TaskBatch::new(model, &batch.tokens)?.logit_diffs(model, &weights, &mut NoHooks)?;
+    let diffs = TaskBatch::new(model, &batch.tokens)?.logit_diffs((model, &weights), &mut NoHooks)?;
     let plain = Calibration::default();
     Ok(SplitScore {
         loss: diffs.loss(plain),

@@ -82,8 +82,7 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
 /// carry.
 pub struct EdgeAblation<'a> {
     gates: Gates<'a>,
-    layer: usize,
-    linear: LinearLayer,
+    at: (usize, LinearLayer),
     row: usize,
     column: usize,
     weight: f32,
@@ -93,7 +92,7 @@ impl<'a> EdgeAblation<'a> {
     /// Ablates `edge` of `model` in addition to the gates.
     pub fn new(model: &Model, gates: Gates<'a>, edge: Edge) -> Option<Self> {
         let (linear, _, row) = producer(edge.to, model.config.attention_width())?;
-        Some(Self { gates, layer: edge.to.layer, linear, row, column: edge.from.index, weight: edge.weight })
+        Some(Self { gates, at: (edge.to.layer, linear), row, column: edge.from.index, weight: edge.weight })
     }
 }
 
@@ -103,8 +102,8 @@ impl Hooks for EdgeAblation<'_> {
     }
 
     /// For values, what an edge carries is what attention made of them.
-    fn on_linear(&mut self, _: &mut Tape, layer: usize, linear: LinearLayer, input: &Var, output: Var) -> Result<Var> {
-        if (layer, linear) != (self.layer, self.linear) {
+    fn on_linear(&mut self, _: &mut Tape, at: (usize, LinearLayer), input: &Var, output: Var) -> Result<Var> {
+        if at != self.at {
             return Ok(output);
         }
         let (x, mut y) = (input.value().read()?, output.value().read()?);

@@ -37,7 +37,7 @@ pub fn mean_activations(
         Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
     };
     let batches = sequences.chunks(BATCH).enumerate().map(batch);
-    means(model, batches, &model.config.sites_of(&NodeKind::ALL.map(NodeKind::site)))
+    means(model, batches, &model.config.sites_of(&NodeKind::ALL.map(NodeKind::site)), true)
 }
 
 /// For every site with nodes the means of its channels over `tokens` tokens of the text in `data`,

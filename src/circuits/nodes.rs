@@ -4,8 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use crate::files::serialize_as_text;
 use crate::model::{ModelConfig, Site, SiteKind};
 use crate::{Error, Result};
 
@@ -114,17 +115,7 @@ impl FromStr for Node {
     }
 }
 
-impl Serialize for Node {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+serialize_as_text!(Node);
 
 /// All nodes of one site: consecutive in the [`Layout`]'s numbering.
 #[derive(Clone, Debug, PartialEq, Eq)]

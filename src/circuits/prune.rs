@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::task_batch::LOGIT_DIFF;
 use super::tasks::Split;
-use super::{Calibration, LogitDiffs, Nodes, TaskBatch};
-use crate::model::{Model, Weights, first_not_finite};
+use super::{Calibration, LogitDiffs, Nodes, TaskBatch, Weighted};
+use crate::model::first_not_finite;
 use crate::ops::logit_diff::loss;
-use crate::settings::{self, Setting, SettingRow, Takes, above, below, within};
+use crate::settings::{self, Setting, SettingRow, Takes, above, below, numeric, within};
 use crate::tape::Tape;
 use crate::{Error, Result};
 
@@ -128,33 +128,28 @@ pub const MAX_PAIRS: u64 = 65_536;
 
 /// What each setting may be.
 const SEARCH_SETTINGS: &[Setting<SearchSettings>] = &[
-    Setting::number("steps", Takes::Count(0, 1_000_000_000), "steps of gradient descent", |s| s.steps.into()),
-    Setting::number("pairs", Takes::Count(1, MAX_PAIRS), "pairs in a step", |s| s.pairs.into()),
-    Setting::number("eval_pairs", Takes::Count(1, MAX_PAIRS), "pairs that circuits are chosen by", |s| {
-        s.eval_pairs.into()
-    }),
-    Setting::number("lr", above(0.0, 1e3), "learning rate at the start; it falls to 0", |s| s.lr.into()),
-    Setting::number("k_coef", within(0.0, 1e6), "price of a kept node", |s| s.k_coef.into()),
-    Setting::number("weight_decay", within(0.0, 1e3), "AdamW's decoupled decay", |s| s.weight_decay.into()),
-    Setting::number("beta1", below(0.0, 1.0), "AdamW's mean of gradients", |s| s.beta1.into()),
-    Setting::number("beta2", below(0.0, 1.0), "AdamW's mean of squared gradients", |s| s.beta2.into()),
-    Setting::number("eps", within(1e-30, 1e3), "AdamW's epsilon", |s| s.eps.into()),
-    Setting::number("clip", within(1e-30, 1e6), "largest norm of the gradient", |s| s.clip.into()),
-    Setting::number("temperature", within(1e-6, 1e6), "of the sigmoid in the backward pass", |s| s.temperature.into()),
-    Setting::number(
-        "start",
+    numeric!(steps, Takes::Count(0, 1_000_000_000), "steps of gradient descent"),
+    numeric!(pairs, Takes::Count(1, MAX_PAIRS), "pairs in a step"),
+    numeric!(eval_pairs, Takes::Count(1, MAX_PAIRS), "pairs that circuits are chosen by"),
+    numeric!(lr, above(0.0, 1e3), "learning rate at the start; it falls to 0"),
+    numeric!(k_coef, within(0.0, 1e6), "price of a kept node"),
+    numeric!(weight_decay, within(0.0, 1e3), "AdamW's decoupled decay"),
+    numeric!(beta1, below(0.0, 1.0), "AdamW's mean of gradients"),
+    numeric!(beta2, below(0.0, 1.0), "AdamW's mean of squared gradients"),
+    numeric!(eps, within(1e-30, 1e3), "AdamW's epsilon"),
+    numeric!(clip, within(1e-30, 1e6), "largest norm of the gradient"),
+    numeric!(temperature, within(1e-6, 1e6), "of the sigmoid in the backward pass"),
+    numeric!(
+        start,
         Takes::Pair(Bound::Included(-1e3), Bound::Included(1e3)),
-        "mean and standard deviation of tau at the start",
-        |s| s.start.into(),
+        "mean and standard deviation of tau at the start"
     ),
-    Setting::number("target_loss", above(0.0, 1e3), "task loss to reach", |s| s.target_loss.into()),
+    numeric!(target_loss, above(0.0, 1e3), "task loss to reach"),
     Setting::number("polish", Takes::Count(0, 1 << 24), "circuits of up to this many nodes are searched around", |s| {
         s.local_search_max.into()
     }),
-    Setting::number("max_length", Takes::Count(1, 1 << 24), "longest prompt; others are cropped from the left", |s| {
-        s.max_length.into()
-    }),
-    Setting::number("seed", Takes::Count(0, i64::MAX as u64), "of the pairs and of tau", |s| s.seed.into()),
+    numeric!(max_length, Takes::Count(1, 1 << 24), "longest prompt; others are cropped from the left"),
+    numeric!(seed, Takes::Count(0, i64::MAX as u64), "of the pairs and of tau"),
 ];
 
 /// A step of pruning.
@@ -181,7 +176,7 @@ pub struct GateGradient {
 /// # Errors
 /// [`Error::NonFiniteSite`] if a difference is not finite; those of the forward pass.
 pub fn step(
-    (model, weights): (&Model, &Weights),
+    model: Weighted,
     nodes: &Nodes,
     task_batch: &TaskBatch,
     tau: &[f32],
@@ -189,17 +184,17 @@ pub fn step(
 ) -> Result<GateGradient> {
     let mut tape = Tape::new();
     let mut gates = nodes.learn(&mut tape, tau, settings.temperature as f32)?;
-    let z = task_batch.logit_diffs_on_tape(model, weights, &mut tape, &mut gates)?;
+    let z = task_batch.logit_diffs_on_tape(model, &mut tape, &mut gates)?;
     let values = z.value().read()?;
     if first_not_finite(&values).is_some() {
         // Gates that learn belong to their tape.
         let kept: Vec<bool> = tau.iter().map(|&tau| tau >= 0.0).collect();
-        task_batch.check_finite((LOGIT_DIFF, &values), model, weights, &mut nodes.keep(&kept)?)?;
+        task_batch.check_finite((LOGIT_DIFF, &values), model, &mut nodes.keep(&kept)?)?;
     }
     let count = values.len() as f64;
     let losses: Vec<(f64, f64)> = values.iter().map(|&z| loss(z.into())).collect();
     let dz: Vec<f32> = losses.iter().map(|(_, slope)| (-slope / count) as f32).collect();
-    tape.backward(&z, model.device.upload("gradient", &[dz.len()], &dz)?)?;
+    tape.backward(&z, model.0.device.upload("gradient", &[dz.len()], &dz)?)?;
     let task = gates.gradient(&mut tape)?;
     let slope = |tau: f32| {
         let s = 1.0 / (1.0 + (-f64::from(tau) / settings.temperature).exp());
@@ -219,7 +214,7 @@ pub fn step(
 /// Those of the forward pass and of `task_batch`; [`Error::NonFiniteSite`] if a difference or the
 /// gradient is not finite.
 pub fn learn(
-    model: (&Model, &Weights),
+    model: Weighted,
     nodes: &Nodes,
     settings: &SearchSettings,
     task_batch: &mut dyn FnMut(u64) -> Result<TaskBatch>,
@@ -262,7 +257,7 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 /// Evaluates circuits on the same pairs.
 pub struct CircuitScorer<'a> {
     /// The model and its weights.
-    pub model: (&'a Model, &'a Weights),
+    pub model: Weighted<'a>,
     /// Its nodes.
     pub nodes: &'a Nodes,
     /// The pairs.
@@ -275,8 +270,7 @@ impl CircuitScorer<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn logit_diffs(&self, keep: &[bool]) -> Result<LogitDiffs> {
-        let (model, weights) = self.model;
-        self.task_batch.logit_diffs(model, weights, &mut self.nodes.keep(keep)?)
+        self.task_batch.logit_diffs(self.model, &mut self.nodes.keep(keep)?)
     }
 
     /// The least loss that calibration gives the nodes in `keep`, and the calibration.
@@ -295,13 +289,12 @@ impl CircuitScorer<'_> {
     /// # Errors
     /// Those of the forward pass.
     pub fn within(&self, keep: &[bool], limit: f64) -> Result<Option<f64>> {
-        let (model, weights) = self.model;
-        let all = self.task_batch.lengths().len() as f64;
+        let all = self.task_batch.lengths.len() as f64;
         // No prompt's loss is negative, and no calibration of all prompts is better for some of
         // them than their own, so the loss of some, calibrated, is a lower bound for all. The
         // twentieth is for the optimiser, which stops short of the optimum.
         let continues = |some: &LogitDiffs| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
-        let diffs = self.task_batch.logit_diffs_while(model, weights, &mut self.nodes.keep(keep)?, continues)?;
+        let diffs = self.task_batch.logit_diffs_while(self.model, &mut self.nodes.keep(keep)?, continues)?;
         Ok(diffs.map(|diffs| diffs.loss(diffs.calibrate())).filter(|loss| *loss <= limit))
     }
 }

@@ -239,7 +239,7 @@ impl CircuitSearch<'_> {
         let weights = self.weights();
         let scorer = self.scorer(&weights, task_batch);
         let complement: Vec<bool> = keep.iter().map(|kept| !kept).collect();
-        let model = task_batch.logit_diffs(self.model, &weights, &mut NoHooks)?;
+        let model = task_batch.logit_diffs((self.model, &weights), &mut NoHooks)?;
         let [circuit, ablated]: [LogitDiffs; 2] = [scorer.logit_diffs(keep)?, scorer.logit_diffs(&complement)?];
         // The complement is calibrated too: a constant preference for one answer is no sign that
         // the circuit is needed.

@@ -12,14 +12,12 @@
 //! below. Of values that are equally near, such as the many zeros that AbsTopK leaves, a hash of
 //! position and seed decides, so that they come from all over the corpus.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
-use super::collect::observed_statistics;
+use super::collect::node_statistics;
 use super::{Circuit, Node};
 use crate::Result;
-use crate::files::versioned::{self, Versioned, finite};
+use crate::files::versioned::{Versioned, finite, load_and_save};
 use crate::model::Model;
 use crate::observer::Observer;
 
@@ -162,28 +160,12 @@ impl Statistics {
         let hash = model.hash()?;
         circuit.check_model(&hash)?;
         let nodes: Vec<Node> = circuit.nodes.iter().map(super::NodeEntry::node).collect();
-        let nodes = observed_statistics(model, &nodes, sets, seed, observer)?;
+        let nodes = node_statistics(model, &nodes, sets, seed, observer)?;
         Ok(Self { version: VERSION, model: hash, task: circuit.task.name.clone(), seed, nodes })
     }
-
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] where it cannot be read, [`crate::Error::File`] naming what is wrong in
-    /// it.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        versioned::load(path.as_ref())
-    }
-
-    /// Writes the file whole or not at all. The same statistics give the same bytes.
-    ///
-    /// # Errors
-    /// [`crate::Error::File`] for what [`Statistics::load`] rejects, [`crate::Error::Io`] if it
-    /// cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        versioned::save(self, path.as_ref())
-    }
 }
+
+load_and_save!(Statistics);
 
 impl Versioned for Statistics {
     const WHAT: &'static str = "statistics file";

@@ -20,8 +20,10 @@ pub struct TaskBatch {
     whole: SubBatch,
     /// The same prompts in batches of similar length; none if they are few.
     parts: Vec<SubBatch>,
-    lengths: Vec<usize>,
-    pairs: usize,
+    /// The lengths of the prompts, the clean ones first; sequences are padded to the longest.
+    pub(crate) lengths: Vec<usize>,
+    /// The number of pairs.
+    pub(crate) pairs: usize,
 }
 
 /// A batch with some of the prompts.
@@ -32,6 +34,9 @@ struct SubBatch {
     /// The prompts' numbers.
     numbers: Vec<usize>,
 }
+
+/// A model and its weights.
+pub type Weighted<'a> = (&'a Model, &'a Weights);
 
 /// A prompt, the correct and the incorrect token after it.
 type Prompt<'a> = (&'a [u32], u32, u32);
@@ -68,26 +73,10 @@ impl TaskBatch {
         Ok(Self { whole, parts, lengths, pairs: pairs.len() })
     }
 
-    /// The number of pairs.
-    pub(crate) fn pairs(&self) -> usize {
-        self.pairs
-    }
-
-    /// The lengths of the prompts, the clean ones first; sequences are padded to the longest.
-    pub(crate) fn lengths(&self) -> &[usize] {
-        &self.lengths
-    }
-
     /// For every prompt the correct answer's logit minus the other's, `(2 · pairs)`, recorded on
     /// `tape`.
-    pub(crate) fn logit_diffs_on_tape(
-        &self,
-        model: &Model,
-        weights: &Weights,
-        tape: &mut Tape,
-        sites: &mut dyn Hooks,
-    ) -> Result<Var> {
-        self.whole.logit_diffs_on_tape(model, weights, tape, sites)
+    pub(crate) fn logit_diffs_on_tape(&self, model: Weighted, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
+        self.whole.logit_diffs_on_tape(model, tape, sites)
     }
 
     /// Returns an error if one of `values` is not finite, which were computed, as `what` says, from
@@ -95,8 +84,7 @@ impl TaskBatch {
     pub(crate) fn check_finite(
         &self,
         (what, values): (&str, &[f32]),
-        model: &Model,
-        weights: &Weights,
+        (model, weights): Weighted,
         sites: &mut dyn Hooks,
     ) -> Result<()> {
         model.check_finite(what, values, weights, &self.whole.batch, sites)
@@ -108,8 +96,8 @@ impl TaskBatch {
     /// # Errors
     /// [`Error::NonFiniteSite`] if a difference is not finite; those of the forward pass and of the
     /// hooks.
-    pub fn logit_diffs(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
-        Ok(self.logit_diffs_while(model, weights, sites, |_| true)?.unwrap_or_default())
+    pub fn logit_diffs(&self, model: Weighted, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
+        Ok(self.logit_diffs_while(model, sites, |_| true)?.unwrap_or_default())
     }
 
     /// As [`TaskBatch::logit_diffs`], but returns nothing as soon as `continues` returns false for
@@ -119,8 +107,7 @@ impl TaskBatch {
     /// Those of the forward pass and of the hooks.
     pub fn logit_diffs_while(
         &self,
-        model: &Model,
-        weights: &Weights,
+        model: Weighted,
         sites: &mut dyn Hooks,
         mut continues: impl FnMut(&LogitDiffs) -> bool,
     ) -> Result<Option<LogitDiffs>> {
@@ -136,8 +123,8 @@ impl TaskBatch {
             if done > 0 && !continues(&collect(&diffs)) {
                 return Ok(None);
             }
-            let z = part.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
-            model.check_finite(LOGIT_DIFF, &z, weights, &part.batch, sites)?;
+            let z = part.logit_diffs_on_tape(model, &mut Tape::new(), sites)?.value().read()?;
+            model.0.check_finite(LOGIT_DIFF, &z, model.1, &part.batch, sites)?;
             part.numbers.iter().zip(z).for_each(|(&number, z)| diffs[number] = Some(f64::from(z)));
         }
         Ok(Some(collect(&diffs)))
@@ -147,9 +134,9 @@ impl TaskBatch {
     ///
     /// # Errors
     /// Those of the forward pass and of the hooks.
-    pub fn logit_diffs_at_once(&self, model: &Model, weights: &Weights, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
-        let z = self.logit_diffs_on_tape(model, weights, &mut Tape::new(), sites)?.value().read()?;
-        self.check_finite((LOGIT_DIFF, &z), model, weights, sites)?;
+    pub fn logit_diffs_at_once(&self, model: Weighted, sites: &mut dyn Hooks) -> Result<LogitDiffs> {
+        let z = self.logit_diffs_on_tape(model, &mut Tape::new(), sites)?.value().read()?;
+        self.check_finite((LOGIT_DIFF, &z), model, sites)?;
         let wide = |z: &[f32]| z.iter().map(|&z| f64::from(z)).collect();
         Ok(LogitDiffs { clean: wide(&z[..self.pairs]), counterfactual: wide(&z[self.pairs..]) })
     }
@@ -172,13 +159,7 @@ impl SubBatch {
         Ok(Self { batch, positions, choices, numbers })
     }
 
-    fn logit_diffs_on_tape(
-        &self,
-        model: &Model,
-        weights: &Weights,
-        tape: &mut Tape,
-        sites: &mut dyn Hooks,
-    ) -> Result<Var> {
+    fn logit_diffs_on_tape(&self, (model, weights): Weighted, tape: &mut Tape, sites: &mut dyn Hooks) -> Result<Var> {
         let logits = model.forward_at(tape, weights, &self.batch, &self.positions, sites)?;
         tape.logit_diff(&logits, &self.choices)
     }

@@ -38,9 +38,6 @@ pub fn channel_tokens(
         TokenWeights { channel, tokens: column.into_iter().map(token).collect() }
     };
     let embedding = column(weights.read("transformer.wte.weight")?);
-    let unembedding = match config.tied_unembed {
-        true => embedding.clone(),
-        false => column(weights.read("lm_head.weight")?),
-    };
+    let unembedding = if config.tied_unembed { embedding.clone() } else { column(weights.read("lm_head.weight")?) };
     Ok([embedding, unembedding])
 }

@@ -153,26 +153,44 @@ pub fn on_worker<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
-/// Runs `f` compiled for the widest vectors this processor has. `f` and what it calls must be
-/// `#[inline(always)]` to profit.
-#[inline]
-pub(crate) fn simd<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+/// Evaluates an expression compiled for the widest vectors this processor has. What it calls must
+/// be `#[inline(always)]` to profit.
+macro_rules! simd {
+    ($body:expr) => {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || $body,
+        )
+    };
+}
+
+/// Calls a function with a closure as its last argument that is `#[inline(always)]`.
+macro_rules! inlined {
+    ($($function:ident)::+($($argument:expr),*), |$($x:pat_param),*| $body:expr) => {
+        $($function)::+(
+            $($argument,)*
+            #[inline(always)]
+            |$($x),*| $body,
+        )
+    };
+    ($object:ident.$method:ident($($argument:expr),*), |$($x:pat_param),*| $body:expr) => {
+        $object.$method(
+            $($argument,)*
+            #[inline(always)]
+            |$($x),*| $body,
+        )
+    };
 }
 
 /// Evaluates an expression compiled for the widest vectors this processor has. What it calls must
 /// be `#[inline(always)]`.
 ///
-/// Prefer this to the function [`simd`] for all but the smallest loops: the function calls its
-/// closure twice, with and without wide vectors, and the compiler tends to keep only the copy
-/// without them.
+/// Prefer this to `simd` for all but the smallest loops: that compiles the expression twice, with
+/// and without wide vectors, and the compiler tends to keep only the copy without them.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 macro_rules! vectorised {
     ($body:expr) => {
-        match pulp::x86::V3::try_new() {
-            Some(v3) => v3.vectorize(|| $body),
-            None => $body,
-        }
+        if let Some(v3) = pulp::x86::V3::try_new() { v3.vectorize(|| $body) } else { $body }
     };
 }
 
@@ -184,7 +202,7 @@ macro_rules! vectorised {
     };
 }
 
-pub(crate) use vectorised;
+pub(crate) use {inlined, simd, vectorised};
 
 /// Calls `f(first_row, rows)` in parallel on consecutive blocks of `out`'s rows (`width` entries
 /// each), vectorised.
@@ -200,12 +218,7 @@ pub(crate) fn for_row_blocks<T: Element>(
         return;
     }
     let block = rows_per_block.max(1);
-    out.par_chunks_mut(block * width).enumerate().for_each(|(i, rows)| {
-        simd(
-            #[inline(always)]
-            || f(i * block, rows),
-        )
-    });
+    out.par_chunks_mut(block * width).enumerate().for_each(|(i, rows)| simd!(f(i * block, rows)));
 }
 
 /// How many rows of `width` entries make a block that is large enough for a thread.

@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 1 << 56;
 /// Stands for the CPU or for a GPU.
 #[derive(Clone)]
 pub struct Meta {
-    like_cpu: bool,
+    pub(super) like_cpu: bool,
     pools: Arc<Mutex<Pools>>,
 }
 
@@ -40,10 +40,6 @@ impl Drop for Buffer {
 impl Meta {
     pub(super) fn new(like_cpu: bool) -> Self {
         Self { like_cpu, pools: Arc::default() }
-    }
-
-    pub(super) fn is_like_cpu(&self) -> bool {
-        self.like_cpu
     }
 
     pub(super) fn allocated(&self) -> u64 {

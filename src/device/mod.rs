@@ -105,7 +105,7 @@ impl Device {
         match self {
             Self::Cpu(_) => Backend::Cpu,
             Self::Gpu(gpu) => Backend::Gpu(Queue(Some(gpu))),
-            Self::Meta(meta) if meta.is_like_cpu() => Backend::Meta,
+            Self::Meta(meta) if meta.like_cpu => Backend::Meta,
             Self::Meta(_) => Backend::Gpu(Queue(None)),
         }
     }

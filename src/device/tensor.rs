@@ -101,10 +101,7 @@ impl<T: Element> Tensor<T> {
 
     /// The tensor as a matrix: (product of all but the last dimension, last dimension).
     pub fn rows_cols(&self) -> (usize, usize) {
-        match self.shape.split_last() {
-            Some((&last, rest)) => (rest.iter().product(), last),
-            None => (1, 1),
-        }
+        if let Some((&last, rest)) = self.shape.split_last() { (rest.iter().product(), last) } else { (1, 1) }
     }
 
     /// The device that holds it.
@@ -126,10 +123,7 @@ impl<T: Element> Tensor<T> {
 
     /// The entries, on the CPU device.
     pub(crate) fn as_slice(&self) -> Result<&[T]> {
-        match &self.data {
-            Storage::Cpu(buffer) => Ok(&buffer.data),
-            _ => Err(wrong_device("CPU")),
-        }
+        if let Storage::Cpu(buffer) = &self.data { Ok(&buffer.data) } else { Err(wrong_device("CPU")) }
     }
 
     /// The entries, to be written, on the CPU device.
@@ -150,10 +144,7 @@ impl<T: Element> Tensor<T> {
     }
 
     pub(super) fn buffer(&self) -> Result<&Arc<gpu::Buffer>> {
-        match &self.data {
-            Storage::Gpu(buffer) => Ok(buffer),
-            _ => Err(wrong_device("GPU")),
-        }
+        if let Storage::Gpu(buffer) = &self.data { Ok(buffer) } else { Err(wrong_device("GPU")) }
     }
 
     /// As [`Tensor::buffer`], if nothing else reads it.
@@ -207,44 +198,9 @@ impl<T: Element> Tensor<T> {
         }
     }
 
-    /// Overwrites all entries with those of `source`, which has equally many and lives on the same
-    /// device.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the devices do, or if the
-    /// tensor has clones.
-    pub fn copy_from(&mut self, source: &Self) -> Result<()> {
-        if source.len() != self.len() {
-            return Err(Error::shape("copy", format!("{:?} into {:?}", source.shape, self.shape)));
-        }
-        match &self.device {
-            Device::Gpu(gpu) => {
-                gpu.copy(source.buffer()?, self.unshared_buffer()?, (self.len() * size_of::<T>()) as u64)
-            }
-            Device::Cpu(_) => {
-                self.as_mut_slice()?.copy_from_slice(source.as_slice()?);
-                Ok(())
-            }
-            Device::Meta(_) => Ok(()),
-        }
-    }
-
-    /// A new tensor with the same entries in storage that it does not share.
-    ///
-    /// # Errors
-    /// As `Device::empty`.
-    pub fn duplicate(&self, name: &str) -> Result<Self> {
-        let mut copy = self.device.empty(name, &self.shape)?;
-        copy.copy_from(self)?;
-        Ok(copy)
-    }
-
     /// The GPU this tensor lives on, if it does.
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
-        match &self.device {
-            Device::Gpu(gpu) => Some(gpu),
-            _ => None,
-        }
+        if let Device::Gpu(gpu) = &self.device { Some(gpu) } else { None }
     }
 
     /// How operations on this tensor run.

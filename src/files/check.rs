@@ -14,10 +14,7 @@ use crate::error::{Error, Result};
 /// Returns [`Error::Io`] for a folder, a missing parent, or where the system refuses.
 pub fn check_output(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    match Target::of(path)? {
-        Target::File(real) => Temporary::create(real, path).map(drop),
-        _ => Ok(()),
-    }
+    if let Target::File(real) = Target::of(path)? { Temporary::create(real, path).map(drop) } else { Ok(()) }
 }
 
 /// Returns an error if the folder `path` cannot be created or written into. Leaves nothing behind.

@@ -8,17 +8,20 @@ use memmap2::Mmap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{HostIds, open_input};
+use super::open_input;
 use crate::error::{Error, Result};
 
-/// Floats in main memory, row-major.
+/// Numbers in main memory, row-major.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostTensor {
+pub struct HostTensor<T = f32> {
     /// The size along each axis; empty for a single number.
     pub shape: Vec<usize>,
     /// The numbers, as many as the product of the sizes.
-    pub data: Vec<f32>,
+    pub data: Vec<T>,
 }
+
+/// Token ids in main memory.
+pub type HostIds = HostTensor<u32>;
 
 /// Reads every float tensor (F32, F16, BF16, F64) of the safetensors file at `path`, as f32. Skips
 /// integers and booleans, which [`load_ids`] reads.

@@ -50,3 +50,30 @@ pub(crate) fn save<T: Versioned>(value: &T, path: &Path) -> Result<()> {
 pub(crate) fn finite(name: &str, value: f64) -> Result<(), String> {
     if value.is_finite() { Ok(()) } else { Err(format!("{name} is {value}")) }
 }
+
+/// Gives a [`Versioned`] type its methods `load` and `save`.
+macro_rules! load_and_save {
+    ($type:ty) => {
+        impl $type {
+            /// Reads and checks a file.
+            ///
+            /// # Errors
+            /// [`crate::Error::Io`] where it cannot be read, [`crate::Error::File`] naming what is
+            /// wrong in it.
+            pub fn load(path: impl AsRef<std::path::Path>) -> $crate::Result<Self> {
+                $crate::files::versioned::load(path.as_ref())
+            }
+
+            /// Writes the file whole or not at all. The same contents give the same bytes.
+            ///
+            /// # Errors
+            /// [`crate::Error::File`] for what `load` rejects, [`crate::Error::Io`] if it cannot be
+            /// written.
+            pub fn save(&self, path: impl AsRef<std::path::Path>) -> $crate::Result<()> {
+                $crate::files::versioned::save(self, path.as_ref())
+            }
+        }
+    };
+}
+
+pub(crate) use load_and_save;

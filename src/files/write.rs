@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
-use super::{FloatType, HostTensor, TensorInfo, write_atomic};
+use super::{FloatType, HostIds, HostTensor, TensorInfo, write_atomic};
 use crate::error::{Error, Result};
 
 /// The key of the metadata in the header; no tensor can have this name.
@@ -33,15 +33,6 @@ pub fn save_tensors(
     let entries = tensors.iter().map(|(name, tensor)| (name.clone(), info(tensor))).collect();
     let metadata = metadata.map(|metadata| metadata.into_iter().collect());
     write_safetensors(path, &entries, metadata.as_ref(), |name| Ok(Cow::Borrowed(&tensors[name])))
-}
-
-/// Token ids in main memory, row-major.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HostIds {
-    /// The size along each axis.
-    pub shape: Vec<usize>,
-    /// As many numbers as the sizes multiply to.
-    pub data: Vec<u32>,
 }
 
 /// Writes float and integer tensors (as F32 and I64) to the safetensors file at `path`, atomically.

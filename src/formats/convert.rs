@@ -59,10 +59,7 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
         let end_of_text = tokenizer.as_ref().and_then(|(tokenizer, _)| tokenizer.end_of_text());
         write_json(&folder.join(CONFIG), &hugging_face(fields.clone(), &entries, end_of_text))?;
         write_json(&folder.join(BEEG_CONFIG), &published(fields))?;
-        match &tokenizer {
-            Some((_, bytes)) => write_bytes(&folder.join(TOKENIZER), bytes),
-            None => Ok(()),
-        }
+        if let Some((_, bytes)) = &tokenizer { write_bytes(&folder.join(TOKENIZER), bytes) } else { Ok(()) }
     })
 }
 

@@ -111,9 +111,7 @@ impl ModelFiles {
         files.misfit(check_weights(&files.config, files.weights.as_ref()))?;
         Ok(files)
     }
-}
 
-impl ModelFiles {
     /// Returns an error if the two matrices that the configuration says are one differ; see
     /// [`check_tied`].
     ///

@@ -31,7 +31,7 @@ impl Model {
                 return Err(Error::shape("attention pattern", message));
             }
         };
-        let sink = self.parameters.ids().layers.get(layer).and_then(|ids| ids.sink);
+        let sink = self.parameters.ids.layers.get(layer).and_then(|ids| ids.sink);
         let sink = sink
             .and_then(|id| self.parameters.iter().nth(id))
             .map(|sink| Ok::<_, Error>(f64::from(sink.read()?.data[head])))

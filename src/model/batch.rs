@@ -14,7 +14,7 @@ pub struct Batch {
     pub(super) positions: Rc<Index>,
     pub(crate) targets: Tensor<u32>,
     /// Of each sequence without its padding.
-    lengths: Vec<usize>,
+    pub(crate) lengths: Vec<usize>,
     /// With padding.
     length: usize,
 }
@@ -96,11 +96,6 @@ impl Batch {
     /// Number of sequences and their length, padding included.
     pub fn shape(&self) -> (usize, usize) {
         (self.lengths.len(), self.length)
-    }
-
-    /// The length of each sequence without its padding.
-    pub(crate) fn lengths(&self) -> &[usize] {
-        &self.lengths
     }
 }
 

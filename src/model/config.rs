@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::SiteKind;
-use crate::settings::{self, Setting, Takes, above, below};
+use crate::settings::{self, Setting, Takes, above, below, numeric, optional};
 use crate::{Error, Result};
 
 /// Activation function of the MLP.
@@ -43,11 +43,6 @@ impl TopkSites {
     pub(super) fn contains(&self, name: &str) -> bool {
         self.names().any(|listed| listed == name)
     }
-
-    /// All sites but those of the residual stream, which the presets use.
-    pub fn all_sublayer() -> Self {
-        Self("attn_in,attn_out,mlp_in,mlp_out,mlp_neuron,attn_v,attn_k,attn_q".into())
-    }
 }
 
 /// The published default.
@@ -62,39 +57,33 @@ const LARGEST: u64 = 1 << 24;
 
 /// What each field may be.
 pub const MODEL_SETTINGS: &[Setting<ModelConfig>] = &[
-    Setting::number("block_size", Takes::Count(1, LARGEST), "longest sequence, in tokens", |c| c.block_size.into()),
-    Setting::number("vocab_size", Takes::Count(1, LARGEST), "tokens; follows data.tokenizer", |c| c.vocab_size.into()),
-    Setting::number("n_layer", Takes::Count(1, 10_000), "layers", |c| c.n_layer.into()),
-    Setting::number("n_head", Takes::Count(1, LARGEST), "attention heads in a layer", |c| c.n_head.into()),
-    Setting::maybe_number("d_head", Takes::Count(1, LARGEST), "width of a head; none: d_model / n_head", |c| {
-        c.d_head.into()
-    }),
-    Setting::number("d_model", Takes::Count(1, LARGEST), "width of the residual stream", |c| c.d_model.into()),
-    Setting::maybe_number("d_mlp", Takes::Count(1, LARGEST), "width of the MLP; none: 4 d_model", |c| c.d_mlp.into()),
+    numeric!(block_size, Takes::Count(1, LARGEST), "longest sequence, in tokens"),
+    numeric!(vocab_size, Takes::Count(1, LARGEST), "tokens; follows data.tokenizer"),
+    numeric!(n_layer, Takes::Count(1, 10_000), "layers"),
+    numeric!(n_head, Takes::Count(1, LARGEST), "attention heads in a layer"),
+    optional(numeric!(d_head, Takes::Count(1, LARGEST), "width of a head; none: d_model / n_head")),
+    numeric!(d_model, Takes::Count(1, LARGEST), "width of the residual stream"),
+    optional(numeric!(d_mlp, Takes::Count(1, LARGEST), "width of the MLP; none: 4 d_model")),
     Setting::other("bias", Takes::Flag, "biases in the linear layers"),
     Setting::other("ln_bias", Takes::Flag, "biases in LayerNorm"),
     Setting::other("rms_norm", Takes::Flag, "RMSNorm instead of LayerNorm"),
     Setting::other("activation_type", Takes::OneOf(&["gelu", "relu"]), "of the MLP"),
     Setting::other("residual_activation_type", Takes::OneOf(&["identity", "relu"]), "after each sublayer's addition"),
-    Setting::maybe_number("afrac", above(0.0, 1.0), "share of entries that AbsTopK keeps; none: no AbsTopK", |c| {
-        c.afrac.into()
-    }),
+    optional(numeric!(afrac, above(0.0, 1.0), "share of entries that AbsTopK keeps; none: no AbsTopK")),
     Setting::other("afrac_loctypes", Takes::Text("sites with commas between them"), "where AbsTopK applies"),
     Setting::other("tied_unembed", Takes::Flag, "the unembedding is the embedding"),
     Setting::other("enable_bigram_table", Takes::Flag, "a dense table of logits by the current token"),
     Setting::other("learnable_bigram_table", Takes::Flag, "whether that table is trained"),
-    Setting::maybe_number("d_pos_emb", Takes::Count(1, LARGEST), "width of concatenated positions; none: added", |c| {
-        c.d_pos_emb.into()
-    }),
+    optional(numeric!(d_pos_emb, Takes::Count(1, LARGEST), "width of concatenated positions; none: added")),
     Setting::other("sink", Takes::Flag, "attention sinks"),
     Setting::other("sinusoidal_cat_pos_emb", Takes::Flag, "accepted in published files; not trained with"),
     Setting::other("dropout_cat_pos_emb", Takes::Flag, "accepted in published files; not trained with"),
-    Setting::number("dropout", below(0.0, 1.0), "accepted in published files; not trained with", |c| c.dropout.into()),
+    numeric!(dropout, below(0.0, 1.0), "accepted in published files; not trained with"),
     Setting::other("grad_checkpointing", Takes::Flag, "accepted in published files; not trained with"),
     Setting::other("flash", Takes::Flag, "accepted in published files; not trained with"),
     Setting::other("debug_nans", Takes::Flag, "accepted in published files; not trained with"),
     Setting::other("enable_sparse_kernels", Takes::Flag, "accepted in published files; not trained with"),
-    Setting::maybe_other("tokenizer_name", Takes::Text("a name"), "accepted in published files; not trained with"),
+    optional(Setting::other("tokenizer_name", Takes::Text("a name"), "accepted in published files; not trained with")),
 ];
 
 /// A model's shapes and variants: the fields of the published `beeg_config.json`.

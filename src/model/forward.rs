@@ -134,8 +134,8 @@ impl<'a> Pass<'a> {
         tape: &'a mut Tape,
         hooks: &'a mut dyn Hooks,
     ) -> Self {
-        hooks.on_start(batch.lengths());
-        let checked = model.parameters.loaded_not_finite();
+        hooks.on_start(&batch.lengths);
+        let checked = model.parameters.loaded_not_finite;
         Self { tape, model, weights, batch, hooks, cache: None, positions: None, checked }
     }
 
@@ -216,10 +216,7 @@ impl<'a> Pass<'a> {
         let x = self.norm(self.ids().final_norm, x)?;
         let head = LinearIds { weight: self.ids().unembedding, bias: Some(self.ids().logits_bias) };
         let logits = self.linear(head, &x)?;
-        let logits = match bigrams {
-            Some(bigrams) => self.tape.add(&logits, &bigrams)?,
-            None => logits,
-        };
+        let logits = if let Some(bigrams) = bigrams { self.tape.add(&logits, &bigrams)? } else { logits };
         self.check(&"logits", logits.value())?;
         Ok(logits)
     }
@@ -300,7 +297,7 @@ impl<'a> Pass<'a> {
     }
 
     fn ids(&self) -> &'a ParameterIds {
-        self.model.parameters.ids()
+        &self.model.parameters.ids
     }
 
     fn layer(&self, layer: usize) -> Result<&'a LayerIds> {
@@ -324,10 +321,7 @@ impl<'a> Pass<'a> {
     }
 
     fn topk(&mut self, layer: usize, kind: SiteKind, x: Var) -> Result<Var> {
-        match self.config().topk(kind) {
-            Some(k) => self.hooks.on_topk(self.tape, layer, kind, &x, k),
-            None => Ok(x),
-        }
+        if let Some(k) = self.config().topk(kind) { self.hooks.on_topk(self.tape, layer, kind, &x, k) } else { Ok(x) }
     }
 
     /// Applies AbsTopK and shows the result at the site.
@@ -356,7 +350,7 @@ impl<'a> Pass<'a> {
 
     fn layer_linear(&mut self, layer: usize, linear: LinearLayer, x: &Var) -> Result<Var> {
         let out = self.linear(self.layer(layer)?.linears[linear as usize], x)?;
-        self.hooks.on_linear(self.tape, layer, linear, x, out)
+        self.hooks.on_linear(self.tape, (layer, linear), x, out)
     }
 
     /// The input of a sublayer (`part` 0: attention, 1: MLP): the normalized residual stream and,

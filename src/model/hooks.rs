@@ -55,15 +55,9 @@ pub trait Hooks {
     }
 
     /// Called with the input and output of a linear layer, before activation function and AbsTopK.
-    fn on_linear(
-        &mut self,
-        tape: &mut Tape,
-        layer: usize,
-        linear: LinearLayer,
-        input: &Var,
-        output: Var,
-    ) -> Result<Var> {
-        let _ = (tape, layer, linear, input);
+    /// `at` is the number of the transformer layer, and which of its linear layers it is.
+    fn on_linear(&mut self, tape: &mut Tape, at: (usize, LinearLayer), input: &Var, output: Var) -> Result<Var> {
+        let _ = (tape, at, input);
         Ok(output)
     }
 }
@@ -79,7 +73,7 @@ impl Hooks for Observer<'_> {
         self.check().map(|()| value)
     }
 
-    fn on_linear(&mut self, _: &mut Tape, _: usize, _: LinearLayer, _: &Var, output: Var) -> Result<Var> {
+    fn on_linear(&mut self, _: &mut Tape, _: (usize, LinearLayer), _: &Var, output: Var) -> Result<Var> {
         self.check().map(|()| output)
     }
 }
@@ -100,16 +94,9 @@ impl<A: Hooks, B: Hooks> Hooks for (A, B) {
         self.0.on_topk(tape, layer, kind, x, k)
     }
 
-    fn on_linear(
-        &mut self,
-        tape: &mut Tape,
-        layer: usize,
-        linear: LinearLayer,
-        input: &Var,
-        output: Var,
-    ) -> Result<Var> {
-        let output = self.0.on_linear(tape, layer, linear, input, output)?;
-        self.1.on_linear(tape, layer, linear, input, output)
+    fn on_linear(&mut self, tape: &mut Tape, at: (usize, LinearLayer), input: &Var, output: Var) -> Result<Var> {
+        let output = self.0.on_linear(tape, at, input, output)?;
+        self.1.on_linear(tape, at, input, output)
     }
 }
 
@@ -126,15 +113,8 @@ impl<H: Hooks + ?Sized> Hooks for &mut H {
         (**self).on_topk(tape, layer, kind, x, k)
     }
 
-    fn on_linear(
-        &mut self,
-        tape: &mut Tape,
-        layer: usize,
-        linear: LinearLayer,
-        input: &Var,
-        output: Var,
-    ) -> Result<Var> {
-        (**self).on_linear(tape, layer, linear, input, output)
+    fn on_linear(&mut self, tape: &mut Tape, at: (usize, LinearLayer), input: &Var, output: Var) -> Result<Var> {
+        (**self).on_linear(tape, at, input, output)
     }
 }
 

@@ -7,11 +7,9 @@ use std::fmt::{self, Display};
 use std::ops::Range;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::site::site_names;
 use super::{Hooks, ModelConfig, Site, SiteKind};
-use crate::files::HostTensor;
+use crate::files::{HostTensor, serialize_as_text};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -197,17 +195,7 @@ impl Display for Positions {
     }
 }
 
-impl Serialize for Edit {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Edit {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+serialize_as_text!(Edit);
 
 fn channel(item: &str) -> Option<Channels> {
     if let Some(head) = item.strip_prefix('h') {

@@ -7,33 +7,13 @@ use crate::Result;
 use crate::ops::linear;
 use crate::tape::Tape;
 
-/// The mean activation of every channel of `sites`, over all positions of `batches`.
+/// The mean activation of every channel of `sites`, over all positions of `batches`. Without
+/// `finite`, of whatever the sites hold: means of numbers that are not finite are not finite either.
 ///
 /// # Errors
-/// [`crate::Error::NonFiniteSite`] where a mean is not finite; those of the batches and of the
-/// forward pass.
+/// With `finite`, [`crate::Error::NonFiniteSite`] where a mean is not finite; those of the batches
+/// and of the forward pass.
 pub fn means(
-    model: &Model,
-    batches: impl IntoIterator<Item = Result<Batch>>,
-    sites: &[Site],
-) -> Result<BTreeMap<Site, Vec<f32>>> {
-    take_means(model, batches, sites, true)
-}
-
-/// As [`means`], of whatever the sites hold: means of numbers that are not finite are not finite
-/// either.
-///
-/// # Errors
-/// Those of the batches and of the forward pass.
-pub fn means_unchecked(
-    model: &Model,
-    batches: impl IntoIterator<Item = Result<Batch>>,
-    sites: &[Site],
-) -> Result<BTreeMap<Site, Vec<f32>>> {
-    take_means(model, batches, sites, false)
-}
-
-fn take_means(
     model: &Model,
     batches: impl IntoIterator<Item = Result<Batch>>,
     sites: &[Site],

@@ -34,7 +34,7 @@ pub use hooks::{Hooks, LinearLayer, NoHooks, Recorder};
 pub use inspect::{Element, LayerReport, TensorReport, WeightReport, inspect};
 pub use intervene::{Action, Channels, Edit, EditSites, Interventions, Positions};
 pub use kv_cache::KvCache;
-pub use means::{means, means_unchecked};
+pub use means::means;
 pub(crate) use parameters::fill_normal;
 pub use parameters::{Kind, Parameter, ParameterValue, Parameters, WeightFormat};
 pub use run::{ActivationCache, AnswerTokens, Gradients, Metric, PromptTensor, Prompts, Run, SiteGradient};

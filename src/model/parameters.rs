@@ -223,8 +223,9 @@ impl ParameterIds {
 pub struct Parameters {
     list: Vec<Parameter>,
     index: HashMap<String, usize>,
-    ids: ParameterIds,
-    loaded_not_finite: bool,
+    pub(super) ids: ParameterIds,
+    /// Whether it was loaded with numbers that are not finite.
+    pub(crate) loaded_not_finite: bool,
 }
 
 /// Name, role, shape and standard deviation at the start of one parameter.
@@ -394,11 +395,6 @@ impl Parameters {
         Ok(Self { loaded_not_finite, ..Self::from_list(config, list)? })
     }
 
-    /// Whether it was loaded with numbers that are not finite.
-    pub(crate) fn loaded_not_finite(&self) -> bool {
-        self.loaded_not_finite
-    }
-
     /// As [`Parameters::load`], dense, from tensors in memory.
     ///
     /// # Errors
@@ -431,10 +427,6 @@ impl Parameters {
     fn from_list(config: &ModelConfig, list: Vec<Parameter>) -> Result<Self> {
         let index = list.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
         Ok(Self { ids: ParameterIds::new(config, &index)?, list, index, loaded_not_finite: false })
-    }
-
-    pub(super) fn ids(&self) -> &ParameterIds {
-        &self.ids
     }
 
     /// The name of the parameter at that place in the order, for messages.

@@ -189,7 +189,7 @@ impl Model {
         let mut recorder = Recorder::of(sites.iter().copied());
         let weights = Weights::constant(self, &[]);
         let logits = self.forward(&mut Tape::new(), &weights, &batch, &mut (hooks, &mut recorder))?;
-        let lengths: Arc<[usize]> = batch.lengths().into();
+        let lengths: Arc<[usize]> = batch.lengths[..].into();
         let keep = |tensor: Tensor| PromptTensor { tensor, lengths: lengths.clone() };
         let values = recorder.values.into_iter().map(|(site, var)| (site, keep(var.value().clone())));
         Ok(Run { cache: ActivationCache(values.collect()), logits: keep(logits.value().clone()) })
@@ -260,7 +260,7 @@ impl Model {
         let count = values.len();
         let seed = self.device.upload("seed", &[count], &vec![1.0 / count as f32; count])?;
         tape.backward(&value, seed)?;
-        let lengths: Arc<[usize]> = batch.lengths().into();
+        let lengths: Arc<[usize]> = batch.lengths[..].into();
         let keep = |tensor: Tensor| PromptTensor { tensor, lengths: lengths.clone() };
         let mut gradients = BTreeMap::new();
         for (site, var) in recorder.values {
@@ -284,7 +284,7 @@ impl Model {
         answers: &[AnswerTokens],
         hooks: &mut dyn Hooks,
     ) -> Result<Var> {
-        let prompts = batch.lengths().len();
+        let prompts = batch.lengths.len();
         if answers.is_empty() || (answers.len() != 1 && answers.len() != prompts) {
             let message = format!("{} pairs of answers for {prompts} prompts", answers.len());
             return Err(Error::shape("logit_diff", message));

@@ -5,9 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use regex::Regex;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ModelConfig;
+use crate::files::serialize_as_text;
 use crate::{Error, Result};
 
 /// A named activation `(B, T, width)`. Its text form is the published name: `3.mlp.post_act`,
@@ -166,17 +166,7 @@ impl FromStr for Site {
     }
 }
 
-impl Serialize for Site {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Site {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+serialize_as_text!(Site);
 
 impl ModelConfig {
     /// All sites, in the order of the forward pass.

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::elementwise::Rows;
 use super::{expect_same, expect_shape};
 use crate::Result;
-use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::tape::{Tape, Var};
 
@@ -89,23 +89,17 @@ pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor
             .run(queue)?,
         Backend::Cpu => {
             let (dout, y, zeros) = (dout.as_slice()?, y.as_slice()?, zeros.as_slice()?);
-            for_row_blocks(
-                dx.as_mut_slice()?,
-                cols,
-                rows_per_block(cols),
-                #[inline(always)]
-                |first, block| {
-                    for (r, dx) in block.chunks_exact_mut(cols).enumerate() {
-                        let row = (first + r) * cols..(first + r + 1) * cols;
-                        let (dout, y) = (&dout[row.clone()], &y[row]);
-                        for ((dx, &d), &y) in dx.iter_mut().zip(dout).zip(y) {
-                            *dx = if y.to_bits() & MAGNITUDE != 0 { d } else { 0.0 };
-                        }
-                        let zeros = cols.min(zeros[first + r] as usize);
-                        dx[..zeros].copy_from_slice(&dout[..zeros]);
+            inlined!(for_row_blocks(dx.as_mut_slice()?, cols, rows_per_block(cols)), |first, block| {
+                for (r, dx) in block.chunks_exact_mut(cols).enumerate() {
+                    let row = (first + r) * cols..(first + r + 1) * cols;
+                    let (dout, y) = (&dout[row.clone()], &y[row]);
+                    for ((dx, &d), &y) in dx.iter_mut().zip(dout).zip(y) {
+                        *dx = if y.to_bits() & MAGNITUDE != 0 { d } else { 0.0 };
                     }
-                },
-            );
+                    let zeros = cols.min(zeros[first + r] as usize);
+                    dx[..zeros].copy_from_slice(&dout[..zeros]);
+                }
+            });
         }
         Backend::Meta => {}
     }

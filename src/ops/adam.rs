@@ -46,24 +46,9 @@ pub struct Settings {
     pub decay: f32,
 }
 
-/// What the loops need, each number rounded once from float64.
-#[derive(Clone, Copy)]
-struct Coefficients {
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    /// `lr / (1 − β1^step)`.
-    rate: f32,
-    /// `1 / (1 − β2^step)`.
-    correction: f32,
-    eps: f32,
-    /// `1 − decay`.
-    keep: f32,
-}
-
 impl Settings {
-    fn coefficients(&self) -> Result<Coefficients> {
+    /// What kernels and loops compute with, each number rounded once from float64.
+    fn params(&self, n: usize, scaled: bool) -> Result<AdamParams> {
         for (key, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&beta) {
                 return Err(Error::config(key, format!("{beta} is not at least 0 and below 1")));
@@ -74,7 +59,9 @@ impl Settings {
         }
         let (beta1, beta2) = (f64::from(self.beta1), f64::from(self.beta2));
         let steps = self.step as f64;
-        Ok(Coefficients {
+        Ok(AdamParams {
+            n: n as u32,
+            scaled: u32::from(scaled),
             beta1: self.beta1,
             rest1: (1.0 - beta1) as f32,
             beta2: self.beta2,
@@ -108,39 +95,19 @@ pub fn apply(
     if factor.is_some_and(Tensor::is_empty) {
         return Err(Error::shape("adam", "the gradient's factor is empty"));
     }
-    let c = settings.coefficients()?;
+    let params = settings.params(weight.len(), factor.is_some())?;
     match weight.backend() {
-        Backend::Gpu(queue) => Launch::new(
-            &SHADER,
-            "apply",
-            AdamParams {
-                n: weight.len() as u32,
-                scaled: u32::from(factor.is_some()),
-                beta1: c.beta1,
-                rest1: c.rest1,
-                beta2: c.beta2,
-                rest2: c.rest2,
-                rate: c.rate,
-                correction: c.correction,
-                eps: c.eps,
-                keep: c.keep,
-            },
-        )
-        .bind(&[grad, factor.unwrap_or(grad), weight, m, v])
-        .threads(weight.len(), 256)
-        .cost(16 * weight.len())
-        .run(queue),
+        Backend::Gpu(queue) => Launch::new(&SHADER, "apply", params)
+            .bind(&[grad, factor.unwrap_or(grad), weight, m, v])
+            .threads(weight.len(), 256)
+            .cost(16 * weight.len())
+            .run(queue),
         Backend::Cpu => {
             let factor = factor.map_or(Ok(1.0), |f| f.as_slice().map(|f| f[0]))?;
             let block = rows_per_block(1);
             let state = weight.as_mut_slice()?.par_chunks_mut(block).zip(m.as_mut_slice()?.par_chunks_mut(block));
             let state = state.zip(v.as_mut_slice()?.par_chunks_mut(block)).zip(grad.as_slice()?.par_chunks(block));
-            state.for_each(|(((w, m), v), g)| {
-                simd(
-                    #[inline(always)]
-                    || update(w, g, m, v, factor, c),
-                )
-            });
+            state.for_each(|(((w, m), v), g)| simd!(update(w, g, m, v, factor, params)));
             Ok(())
         }
         Backend::Meta => Ok(()),
@@ -148,7 +115,7 @@ pub fn apply(
 }
 
 #[inline(always)]
-fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], factor: f32, c: Coefficients) {
+fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], factor: f32, c: AdamParams) {
     let n = w.len();
     let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
     for i in 0..n {

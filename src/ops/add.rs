@@ -4,7 +4,7 @@
 
 use super::elementwise::{Entries, Map};
 use super::expect_same;
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor};
 use crate::tape::{Accumulate, Tape, Var};
 use crate::{Error, Result};
@@ -14,11 +14,7 @@ pub(super) const SHADER: Shader = Shader::new("add", include_str!("../../shaders
 /// `a + b`.
 pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "forward", name: "add", cost: 1 };
-    map.apply(
-        [a, b],
-        #[inline(always)]
-        |[a, b]| a + b,
-    )
+    inlined!(map.apply([a, b]), |[a, b]| a + b)
 }
 
 /// `sum += a`, in place.
@@ -38,16 +34,10 @@ pub fn accumulate(sum: &mut Tensor, a: &Tensor) -> Result<()> {
             .run(queue),
         Backend::Cpu => {
             let a = a.as_slice()?;
-            for_row_blocks(
-                sum.as_mut_slice()?,
-                1,
-                rows_per_block(1),
-                #[inline(always)]
-                |start, block| {
-                    let a = &a[start..start + block.len()];
-                    block.iter_mut().zip(a).for_each(|(s, a)| *s += a);
-                },
-            );
+            inlined!(for_row_blocks(sum.as_mut_slice()?, 1, rows_per_block(1)), |start, block| {
+                let a = &a[start..start + block.len()];
+                block.iter_mut().zip(a).for_each(|(s, a)| *s += a);
+            });
             Ok(())
         }
         Backend::Meta => Ok(()),

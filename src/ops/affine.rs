@@ -4,6 +4,7 @@
 
 use super::elementwise::Map;
 use crate::Result;
+use crate::device::cpu::inlined;
 use crate::device::{Shader, Tensor};
 use crate::tape::{Tape, Var};
 
@@ -12,21 +13,13 @@ pub(super) const SHADER: Shader = Shader::new("affine", include_str!("../../shad
 /// `scale ⊙ x + shift`, all of one shape.
 pub fn forward(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "forward", name: "affine", cost: 1 };
-    map.apply(
-        [x, scale, shift],
-        #[inline(always)]
-        |[x, scale, shift]| scale * x + shift,
-    )
+    inlined!(map.apply([x, scale, shift]), |[x, scale, shift]| scale * x + shift)
 }
 
 /// The gradient of x: `scale ⊙ dout`.
 pub fn backward(dout: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "backward", name: "affine gradient", cost: 1 };
-    map.apply(
-        [dout, scale],
-        #[inline(always)]
-        |[dout, scale]| scale * dout,
-    )
+    inlined!(map.apply([dout, scale]), |[dout, scale]| scale * dout)
 }
 
 impl Tape {

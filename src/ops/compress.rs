@@ -258,14 +258,11 @@ fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result
     offsets.fill(0);
     let counts = &mut offsets[1..];
     counts.par_chunks_mut(BLOCK).zip(weight.par_chunks(BLOCK * inputs)).for_each(|(counts, rows)| {
-        simd(
-            #[inline(always)]
-            || {
-                for (count, row) in counts.iter_mut().zip(rows.chunks_exact(inputs)) {
-                    *count = row.iter().map(|v| u32::from(v.to_bits() << 1 != 0)).sum();
-                }
-            },
-        );
+        simd!({
+            for (count, row) in counts.iter_mut().zip(rows.chunks_exact(inputs)) {
+                *count = row.iter().map(|v| u32::from(v.to_bits() << 1 != 0)).sum();
+            }
+        });
     });
     let mut total = 0;
     for offset in offsets.iter_mut() {
@@ -285,12 +282,7 @@ fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result
         (indices, values) = (other_indices, other_values);
         blocks.push((rows, block_indices, block_values));
     }
-    blocks.into_par_iter().for_each(|(rows, indices, values)| {
-        simd(
-            #[inline(always)]
-            || fill_rows(rows, inputs, indices, values),
-        )
-    });
+    blocks.into_par_iter().for_each(|(rows, indices, values)| simd!(fill_rows(rows, inputs, indices, values)));
     Ok(())
 }
 

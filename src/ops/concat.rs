@@ -2,7 +2,7 @@
 //!
 //! Gradients: each part of [`forward()`] receives the [`narrow()`] of the gradient that it became.
 
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -95,20 +95,14 @@ fn copy(kernel: &'static str, source: &Tensor, dest: &mut Tensor, runs: Runs) ->
         Backend::Cpu => {
             let (source, dest) = (source.as_slice()?, dest.as_mut_slice()?);
             let width = if kernel == "narrow" { part } else { whole };
-            for_row_blocks(
-                dest,
-                width,
-                rows_per_block(width),
-                #[inline(always)]
-                |first, block| {
-                    for (run, dest) in block.chunks_exact_mut(width).enumerate() {
-                        match kernel {
-                            "narrow" => dest.copy_from_slice(&source[(first + run) * whole + start..][..part]),
-                            _ => dest[start..start + part].copy_from_slice(&source[(first + run) * part..][..part]),
-                        }
+            inlined!(for_row_blocks(dest, width, rows_per_block(width)), |first, block| {
+                for (run, dest) in block.chunks_exact_mut(width).enumerate() {
+                    match kernel {
+                        "narrow" => dest.copy_from_slice(&source[(first + run) * whole + start..][..part]),
+                        _ => dest[start..start + part].copy_from_slice(&source[(first + run) * part..][..part]),
                     }
-                },
-            );
+                }
+            });
             Ok(())
         }
         Backend::Meta => Ok(()),

@@ -26,16 +26,7 @@ pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
             .cost(x.len())
             .run(queue)?,
         Backend::Cpu => {
-            out.as_mut_slice()?[0] = x
-                .as_slice()?
-                .par_chunks(rows_per_block(1))
-                .map(|b| {
-                    simd(
-                        #[inline(always)]
-                        || count(b),
-                    )
-                })
-                .sum()
+            out.as_mut_slice()?[0] = x.as_slice()?.par_chunks(rows_per_block(1)).map(|b| simd!(count(b))).sum()
         }
         Backend::Meta => {}
     }

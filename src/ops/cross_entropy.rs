@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::elementwise::Rows;
 use super::math::{exp, log_sum};
-use crate::device::cpu::{for_row_blocks, rows_per_block, simd};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block, simd};
 use crate::device::{Backend, Launch, Queue, Shader, Tensor, params};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -103,17 +103,14 @@ fn rows_forward(x: &[f32], targets: &[u32], losses: &mut [f32], lse: &mut [f32],
     let block = rows_per_block(vocab);
     let blocks = losses.par_chunks_mut(block).zip(lse.par_chunks_mut(block));
     blocks.zip(targets.par_chunks(block)).zip(x.par_chunks(block * vocab)).for_each(|(((losses, lse), targets), x)| {
-        simd(
-            #[inline(always)]
-            || {
-                for (r, row) in x.chunks_exact(vocab).enumerate() {
-                    let (top, log_sum) = log_sum(row);
-                    lse[r] = top + log_sum;
-                    // In this order small losses keep their digits when the logits are large.
-                    losses[r] = if targets[r] == IGNORE { 0.0 } else { (top - row[targets[r] as usize]) + log_sum };
-                }
-            },
-        );
+        simd!({
+            for (r, row) in x.chunks_exact(vocab).enumerate() {
+                let (top, log_sum) = log_sum(row);
+                lse[r] = top + log_sum;
+                // In this order small losses keep their digits when the logits are large.
+                losses[r] = if targets[r] == IGNORE { 0.0 } else { (top - row[targets[r] as usize]) + log_sum };
+            }
+        });
     });
 }
 
@@ -140,26 +137,20 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, targets: &Tensor<u32>, forward:
             let scale = dloss.as_slice()?[0] / forward.count as f32;
             let (x, targets, lse) = (logits.as_slice()?, targets.as_slice()?, forward.lse.as_slice()?);
             known_targets(targets, vocab)?;
-            for_row_blocks(
-                dlogits.as_mut_slice()?,
-                vocab,
-                rows_per_block(vocab),
-                #[inline(always)]
-                |start, block| {
-                    for (r, dx) in block.chunks_exact_mut(vocab).enumerate() {
-                        let row = start + r;
-                        if targets[row] == IGNORE {
-                            dx.fill(0.0);
-                            continue;
-                        }
-                        let x = &x[row * vocab..][..vocab];
-                        for (d, &v) in dx.iter_mut().zip(x) {
-                            *d = exp(v - lse[row]) * scale;
-                        }
-                        dx[targets[row] as usize] -= scale;
+            inlined!(for_row_blocks(dlogits.as_mut_slice()?, vocab, rows_per_block(vocab)), |start, block| {
+                for (r, dx) in block.chunks_exact_mut(vocab).enumerate() {
+                    let row = start + r;
+                    if targets[row] == IGNORE {
+                        dx.fill(0.0);
+                        continue;
                     }
-                },
-            );
+                    let x = &x[row * vocab..][..vocab];
+                    for (d, &v) in dx.iter_mut().zip(x) {
+                        *d = exp(v - lse[row]) * scale;
+                    }
+                    dx[targets[row] as usize] -= scale;
+                }
+            });
         }
         Backend::Meta => {}
     }

@@ -2,7 +2,7 @@
 
 use super::expect_same;
 use crate::Result;
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 
 params! {
@@ -59,23 +59,17 @@ impl Map {
                 for (slice, input) in slices.iter_mut().zip(inputs) {
                     *slice = input.as_slice()?;
                 }
-                for_row_blocks(
-                    out.as_mut_slice()?,
-                    1,
-                    rows_per_block(1),
-                    #[inline(always)]
-                    |start, block| {
-                        let n = block.len();
-                        let slices = slices.map(|slice| &slice[start..][..n]);
-                        for i in 0..n {
-                            let mut entries = [0.0; N];
-                            for k in 0..N {
-                                entries[k] = slices[k][i];
-                            }
-                            block[i] = f(entries);
+                inlined!(for_row_blocks(out.as_mut_slice()?, 1, rows_per_block(1)), |start, block| {
+                    let n = block.len();
+                    let slices = slices.map(|slice| &slice[start..][..n]);
+                    for i in 0..n {
+                        let mut entries = [0.0; N];
+                        for k in 0..N {
+                            entries[k] = slices[k][i];
                         }
-                    },
-                );
+                        block[i] = f(entries);
+                    }
+                });
             }
             Backend::Meta => {}
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::elementwise::Rows;
 use super::expect_shape;
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Device, Launch, Shader, Tensor};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -97,17 +97,11 @@ pub fn forward(table: &Tensor, index: &Index) -> Result<Tensor> {
             .run(queue)?,
         Backend::Cpu => {
             let (table, ids) = (table.as_slice()?, index.ids.as_slice()?);
-            for_row_blocks(
-                out.as_mut_slice()?,
-                width,
-                rows_per_block(width),
-                #[inline(always)]
-                |start, block| {
-                    for (row, &id) in block.chunks_exact_mut(width).zip(&ids[start..]) {
-                        row.copy_from_slice(&table[id as usize * width..][..width]);
-                    }
-                },
-            );
+            inlined!(for_row_blocks(out.as_mut_slice()?, width, rows_per_block(width)), |start, block| {
+                for (row, &id) in block.chunks_exact_mut(width).zip(&ids[start..]) {
+                    row.copy_from_slice(&table[id as usize * width..][..width]);
+                }
+            });
         }
         Backend::Meta => {}
     }
@@ -130,17 +124,11 @@ pub fn backward(dout: &Tensor, index: &Index) -> Result<Tensor> {
             .run(queue)?,
         Backend::Cpu => {
             let (dout, offsets, order) = (dout.as_slice()?, index.offsets.as_slice()?, index.order.as_slice()?);
-            for_row_blocks(
-                dtable.as_mut_slice()?,
-                width,
-                rows_per_block(4 * width),
-                #[inline(always)]
-                |start, block| {
-                    for (row, span) in block.chunks_exact_mut(width).zip(offsets[start..].windows(2)) {
-                        sum_positions(row, &order[span[0] as usize..span[1] as usize], dout);
-                    }
-                },
-            );
+            inlined!(for_row_blocks(dtable.as_mut_slice()?, width, rows_per_block(4 * width)), |start, block| {
+                for (row, span) in block.chunks_exact_mut(width).zip(offsets[start..].windows(2)) {
+                    sum_positions(row, &order[span[0] as usize..span[1] as usize], dout);
+                }
+            });
         }
         Backend::Meta => {}
     }

@@ -11,7 +11,7 @@
 use super::elementwise::Rows;
 use super::{expect_same, expect_shape};
 use crate::Result;
-use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::tape::{Tape, Var};
 
@@ -47,19 +47,13 @@ fn select(kernel: &'static str, x: &Tensor, tau: &Tensor, mean: Option<&Tensor>)
         Backend::Cpu => {
             let (x, tau, zeros) = (x.as_slice()?, tau.as_slice()?, vec![0.0; width]);
             let mean = mean.map_or(Ok(&zeros[..]), Tensor::as_slice)?;
-            for_row_blocks(
-                out.as_mut_slice()?,
-                width,
-                rows_per_block(width),
-                #[inline(always)]
-                |first, rows| {
-                    for (row, x) in rows.chunks_exact_mut(width).zip(x[first * width..].chunks_exact(width)) {
-                        for c in 0..width {
-                            row[c] = if tau[c] >= 0.0 { x[c] } else { mean[c] };
-                        }
+            inlined!(for_row_blocks(out.as_mut_slice()?, width, rows_per_block(width)), |first, rows| {
+                for (row, x) in rows.chunks_exact_mut(width).zip(x[first * width..].chunks_exact(width)) {
+                    for c in 0..width {
+                        row[c] = if tau[c] >= 0.0 { x[c] } else { mean[c] };
                     }
-                },
-            );
+                }
+            });
         }
         Backend::Meta => {}
     }

@@ -7,6 +7,7 @@
 //! gradients.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::elementwise::Entries;
 use crate::device::cpu::{rows_per_block, simd};
@@ -26,8 +27,10 @@ const BLOCK: usize = 4096;
 /// Added to the root-mean-square under [`Rule::Normalize`].
 const EPS: f32 = 1e-5;
 
-/// How the root-mean-square `rms` of all gradients becomes the factor that multiplies each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the root-mean-square `rms` of all gradients becomes the factor that multiplies each before
+/// Adam (method: section 2, step 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Rule {
     /// `1 / (rms + 1e-5)`.
     Normalize,
@@ -63,16 +66,7 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
                 .run(queue)
         }
         Backend::Cpu => {
-            let blocks: Vec<f64> = x
-                .as_slice()?
-                .par_chunks(rows_per_block(1))
-                .map(|b| {
-                    simd(
-                        #[inline(always)]
-                        || squares(b),
-                    )
-                })
-                .collect();
+            let blocks: Vec<f64> = x.as_slice()?.par_chunks(rows_per_block(1)).map(|b| simd!(squares(b))).collect();
             sums.as_mut_slice()?[slot] = blocks.iter().sum::<f64>() as f32;
             Ok(())
         }

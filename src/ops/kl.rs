@@ -10,7 +10,7 @@
 use super::elementwise::Rows;
 use super::expect_shape;
 use super::math::{exp, log_sum};
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -64,19 +64,13 @@ pub fn forward(logits: &Tensor, target: &Tensor) -> Result<Forward> {
         Backend::Cpu => {
             let (x, target) = (logits.as_slice()?, target.as_slice()?);
             let (lse, target_lse) = (lse.as_slice()?, target_lse.as_slice()?);
-            for_row_blocks(
-                losses.as_mut_slice()?,
-                1,
-                rows_per_block(vocab),
-                #[inline(always)]
-                |start, block_losses| {
-                    for (r, loss) in block_losses.iter_mut().enumerate() {
-                        let (row, target_row) = (start + r, (start + r) % block);
-                        let (x, target) = (&x[row * vocab..][..vocab], &target[target_row * vocab..][..vocab]);
-                        *loss = divergence(x, target, lse[row], target_lse[target_row]);
-                    }
-                },
-            );
+            inlined!(for_row_blocks(losses.as_mut_slice()?, 1, rows_per_block(vocab)), |start, block_losses| {
+                for (r, loss) in block_losses.iter_mut().enumerate() {
+                    let (row, target_row) = (start + r, (start + r) % block);
+                    let (x, target) = (&x[row * vocab..][..vocab], &target[target_row * vocab..][..vocab]);
+                    *loss = divergence(x, target, lse[row], target_lse[target_row]);
+                }
+            });
             for (mean, losses) in loss.as_mut_slice()?.iter_mut().zip(losses.as_slice()?.chunks_exact(block)) {
                 *mean = (losses.iter().map(|&l| f64::from(l)).sum::<f64>() / block as f64) as f32;
             }
@@ -109,23 +103,17 @@ pub fn backward(dloss: &Tensor, logits: &Tensor, target: &Tensor, forward: &Forw
         Backend::Cpu => {
             let (x, target, dloss) = (logits.as_slice()?, target.as_slice()?, dloss.as_slice()?);
             let (lse, target_lse) = (forward.lse.as_slice()?, forward.target_lse.as_slice()?);
-            for_row_blocks(
-                dlogits.as_mut_slice()?,
-                vocab,
-                rows_per_block(vocab),
-                #[inline(always)]
-                |start, rows| {
-                    for (r, dx) in rows.chunks_exact_mut(vocab).enumerate() {
-                        let (row, target_row) = (start + r, (start + r) % block);
-                        let (x, target) = (&x[row * vocab..][..vocab], &target[target_row * vocab..][..vocab]);
-                        let (lse, target_lse) = (lse[row], target_lse[target_row]);
-                        let scale = dloss[row / block] / block as f32;
-                        for ((d, &x), &t) in dx.iter_mut().zip(x).zip(target) {
-                            *d = (exp(x - lse) - exp(t - target_lse)) * scale;
-                        }
+            inlined!(for_row_blocks(dlogits.as_mut_slice()?, vocab, rows_per_block(vocab)), |start, rows| {
+                for (r, dx) in rows.chunks_exact_mut(vocab).enumerate() {
+                    let (row, target_row) = (start + r, (start + r) % block);
+                    let (x, target) = (&x[row * vocab..][..vocab], &target[target_row * vocab..][..vocab]);
+                    let (lse, target_lse) = (lse[row], target_lse[target_row]);
+                    let scale = dloss[row / block] / block as f32;
+                    for ((d, &x), &t) in dx.iter_mut().zip(x).zip(target) {
+                        *d = (exp(x - lse) - exp(t - target_lse)) * scale;
                     }
-                },
-            );
+                }
+            });
         }
         Backend::Meta => {}
     }
@@ -144,18 +132,12 @@ pub(super) fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
             .run(queue)?,
         Backend::Cpu => {
             let x = x.as_slice()?;
-            for_row_blocks(
-                lse.as_mut_slice()?,
-                1,
-                rows_per_block(vocab),
-                #[inline(always)]
-                |start, block| {
-                    for (lse, row) in block.iter_mut().zip(x[start * vocab..].chunks_exact(vocab)) {
-                        let (top, log_sum) = log_sum(row);
-                        *lse = top + log_sum;
-                    }
-                },
-            );
+            inlined!(for_row_blocks(lse.as_mut_slice()?, 1, rows_per_block(vocab)), |start, block| {
+                for (lse, row) in block.iter_mut().zip(x[start * vocab..].chunks_exact(vocab)) {
+                    let (top, log_sum) = log_sum(row);
+                    *lse = top + log_sum;
+                }
+            });
         }
         Backend::Meta => {}
     }

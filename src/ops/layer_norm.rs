@@ -8,6 +8,7 @@
 use super::linear;
 use super::norm::{self, scale_of, sums};
 use crate::Result;
+use crate::device::cpu::inlined;
 use crate::device::{Shader, Tensor};
 use crate::tape::{Tape, Var};
 
@@ -30,13 +31,8 @@ pub struct Forward {
 /// # Errors
 /// [`crate::Error::Shape`] if the widths differ or are 0.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Forward> {
-    let (y, [mean, rstd]) = norm::forward(
-        (&SHADER, if bias.is_some() { "forward_bias" } else { "forward" }),
-        x,
-        weight,
-        bias,
-        eps,
-        #[inline(always)]
+    let (y, [mean, rstd]) = inlined!(
+        norm::forward((&SHADER, if bias.is_some() { "forward_bias" } else { "forward" }), x, weight, bias, eps),
         |y, x, weight, bias| {
             let [sum] = sums(x, x, x, |x, _, _| [x]);
             let m = sum / x.len() as f32;
@@ -47,7 +43,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> 
             }
             y.iter_mut().zip(bias.unwrap_or_default()).for_each(|(y, b)| *y += b);
             [m, r]
-        },
+        }
     )?;
     Ok(Forward { y, mean, rstd })
 }
@@ -55,34 +51,19 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> 
 /// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)`, and the forward pass's `mean`
 /// and `rstd`: `(rows)`.
 pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, mean: &Tensor, rstd: &Tensor) -> Result<Tensor> {
-    norm::backward_input(
-        &SHADER,
-        dout,
-        x,
-        weight,
-        [mean, rstd],
-        #[inline(always)]
-        |dx, dout, x, weight, [m, r]| {
-            let [sum, product] = sums(dout, x, weight, |d, x, w| [d * w, d * w * (x - m) * r]);
-            let (sum, product) = (sum / x.len() as f32, product / x.len() as f32);
-            for (((dx, d), x), w) in dx.iter_mut().zip(dout).zip(x).zip(weight) {
-                *dx = r * (d * w - sum - (x - m) * r * product);
-            }
-        },
-    )
+    inlined!(norm::backward_input(&SHADER, dout, x, weight, [mean, rstd]), |dx, dout, x, weight, [m, r]| {
+        let [sum, product] = sums(dout, x, weight, |d, x, w| [d * w, d * w * (x - m) * r]);
+        let (sum, product) = (sum / x.len() as f32, product / x.len() as f32);
+        for (((dx, d), x), w) in dx.iter_mut().zip(dout).zip(x).zip(weight) {
+            *dx = r * (d * w - sum - (x - m) * r * product);
+        }
+    })
 }
 
 /// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `mean`
 /// and `rstd`: `(rows)`.
 pub fn backward_weight(dout: &Tensor, x: &Tensor, mean: &Tensor, rstd: &Tensor) -> Result<Tensor> {
-    norm::backward_weight(
-        &SHADER,
-        dout,
-        x,
-        [mean, rstd],
-        #[inline(always)]
-        |d, x, [m, r]| d * (x - m) * r,
-    )
+    inlined!(norm::backward_weight(&SHADER, dout, x, [mean, rstd]), |d, x, [m, r]| d * (x - m) * r)
 }
 
 impl Tape {

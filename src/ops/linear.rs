@@ -19,7 +19,7 @@ pub(super) use zeros::skips_zero_activations;
 use std::sync::Arc;
 
 use super::{expect_shape, sparse_linear};
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Gpu, Launch, Queue, Shader, Tensor, params};
 use crate::ops::compress::SparseMatrix;
 use crate::tape::{Tape, Var};
@@ -238,13 +238,9 @@ fn product(
         Backend::Cpu => {
             if let Some(bias) = bias {
                 let bias = bias.as_slice()?;
-                for_row_blocks(
-                    out.as_mut_slice()?,
-                    n,
-                    rows_per_block(n),
-                    #[inline(always)]
-                    |_, rows| rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)),
-                );
+                inlined!(for_row_blocks(out.as_mut_slice()?, n, rows_per_block(n)), |_, rows| rows
+                    .chunks_exact_mut(n)
+                    .for_each(|row| row.copy_from_slice(bias)));
             }
             if !zeros::product(&mut out, (m, n, k), &a, &b, bias.is_some())? {
                 matmul(out.as_mut_slice()?, (m, n, k), a.0.as_slice()?, a.1, b.0.as_slice()?, b.1, bias.is_some())?;
@@ -316,27 +312,18 @@ fn column_sums(queue: Queue, x: &Tensor, rows: usize, sum: &Tensor) -> Result<()
     .workgroups(workgroups)
     .cost(rows * cols)
     .run(queue)?;
-    match partial {
-        Some(partial) => column_sums(queue, &partial, chunks, sum),
-        None => Ok(()),
-    }
+    if let Some(partial) = partial { column_sums(queue, &partial, chunks, sum) } else { Ok(()) }
 }
 
 fn native_column_sums(x: &[f32], cols: usize, sum: &mut [f32]) {
     let rows = x.len() / cols.max(1);
     let mut partial = vec![0.0f32; rows.div_ceil(CHUNK) * cols];
-    for_row_blocks(
-        &mut partial,
-        cols,
-        1,
-        #[inline(always)]
-        |chunk, total| {
-            let end = rows.min((chunk + 1) * CHUNK);
-            for row in x[chunk * CHUNK * cols..end * cols].chunks_exact(cols) {
-                total.iter_mut().zip(row).for_each(|(t, v)| *t += v);
-            }
-        },
-    );
+    inlined!(for_row_blocks(&mut partial, cols, 1), |chunk, total| {
+        let end = rows.min((chunk + 1) * CHUNK);
+        for row in x[chunk * CHUNK * cols..end * cols].chunks_exact(cols) {
+            total.iter_mut().zip(row).for_each(|(t, v)| *t += v);
+        }
+    });
     sum.fill(0.0);
     for chunk in partial.chunks_exact(cols.max(1)) {
         sum.iter_mut().zip(chunk).for_each(|(s, v)| *s += v);

@@ -94,14 +94,7 @@ mod tests {
         let worst = (-870_000..=880_000).fold(0.0f64, |worst, i| {
             let x = i as f32 * 1e-4;
             let want = f64::from(x).exp();
-            worst.max(
-                (f64::from(simd(
-                    #[inline(always)]
-                    || exp(x),
-                )) / want
-                    - 1.0)
-                    .abs(),
-            )
+            worst.max((f64::from(simd!(exp(x))) / want - 1.0).abs())
         });
         assert!(worst < 1.5e-7 && worst > 1e-9, "{worst:e}");
     }

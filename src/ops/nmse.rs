@@ -10,7 +10,7 @@
 
 use super::elementwise::Rows;
 use super::{expect_same, expect_shape, linear};
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -74,19 +74,13 @@ fn native_forward(x: &[f32], target: &[f32], sums: &[f32], weights: &mut [f32]) 
     let (rows, width) = (weights.len(), sums.len());
     let mean: Vec<f32> = sums.iter().map(|sum| sum / rows as f32).collect();
     let mut measured = vec![0.0f32; 2 * rows];
-    for_row_blocks(
-        &mut measured,
-        2,
-        rows_per_block(width),
-        #[inline(always)]
-        |start, block| {
-            for (r, pair) in block.chunks_exact_mut(2).enumerate() {
-                let row = (start + r) * width..(start + r + 1) * width;
-                pair[0] = squared_distance(&x[row.clone()], &target[row.clone()]);
-                pair[1] = squared_distance(&target[row], &mean);
-            }
-        },
-    );
+    inlined!(for_row_blocks(&mut measured, 2, rows_per_block(width)), |start, block| {
+        for (r, pair) in block.chunks_exact_mut(2).enumerate() {
+            let row = (start + r) * width..(start + r + 1) * width;
+            pair[0] = squared_distance(&x[row.clone()], &target[row.clone()]);
+            pair[1] = squared_distance(&target[row], &mean);
+        }
+    });
     let distance = measured.chunks_exact(2).map(|pair| f64::from(pair[1])).sum::<f64>() / rows as f64;
     let square = distance + mean.iter().map(|&m| f64::from(m) * f64::from(m)).sum::<f64>();
     let least = f64::from(LEAST) * square;
@@ -118,21 +112,15 @@ pub fn backward(dloss: &Tensor, x: &Tensor, target: &Tensor, weights: &Tensor) -
         Backend::Cpu => {
             let (x, target, weights, dloss) =
                 (x.as_slice()?, target.as_slice()?, weights.as_slice()?, dloss.as_slice()?[0]);
-            for_row_blocks(
-                dx.as_mut_slice()?,
-                width,
-                rows_per_block(width),
-                #[inline(always)]
-                |start, block| {
-                    for (r, dx) in block.chunks_exact_mut(width).enumerate() {
-                        let row = (start + r) * width..(start + r + 1) * width;
-                        let scale = 2.0 * weights[start + r] * dloss;
-                        for ((d, x), t) in dx.iter_mut().zip(&x[row.clone()]).zip(&target[row]) {
-                            *d = (x - t) * scale;
-                        }
+            inlined!(for_row_blocks(dx.as_mut_slice()?, width, rows_per_block(width)), |start, block| {
+                for (r, dx) in block.chunks_exact_mut(width).enumerate() {
+                    let row = (start + r) * width..(start + r + 1) * width;
+                    let scale = 2.0 * weights[start + r] * dloss;
+                    for ((d, x), t) in dx.iter_mut().zip(&x[row.clone()]).zip(&target[row]) {
+                        *d = (x - t) * scale;
                     }
-                },
-            );
+                }
+            });
         }
         Backend::Meta => {}
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::elementwise::Rows;
 use super::expect_shape;
-use crate::device::cpu::{for_row_blocks, rows_per_block, vectorised};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -118,13 +118,9 @@ pub(super) fn backward_input<const N: usize>(
         Backend::Cpu => {
             let (dout, x, weight) = (dout.as_slice()?, x.as_slice()?, weight.as_slice()?);
             let statistics = slices(statistics)?;
-            for_row_blocks(
-                dx.as_mut_slice()?,
-                width,
-                rows_per_block(width),
-                #[inline(always)]
-                |start, dx| vectorised!(backward_block(dx, start, dout, x, weight, &statistics, &row)),
-            );
+            inlined!(for_row_blocks(dx.as_mut_slice()?, width, rows_per_block(width)), |start, dx| vectorised!(
+                backward_block(dx, start, dout, x, weight, &statistics, &row)
+            ));
         }
         Backend::Meta => {}
     }
@@ -173,16 +169,10 @@ pub(super) fn backward_weight<const N: usize>(
         }
         Backend::Cpu => {
             let (dout, x, statistics) = (dout.as_slice()?, x.as_slice()?, slices(statistics)?);
-            for_row_blocks(
-                partials.as_mut_slice()?,
-                width,
-                1,
-                #[inline(always)]
-                |i, partial| {
-                    let rows = i * block..rows.min((i + 1) * block);
-                    vectorised!(weight_block(partial, rows, dout, x, &statistics, &term));
-                },
-            );
+            inlined!(for_row_blocks(partials.as_mut_slice()?, width, 1), |i, partial| {
+                let rows = i * block..rows.min((i + 1) * block);
+                vectorised!(weight_block(partial, rows, dout, x, &statistics, &term));
+            });
         }
         Backend::Meta => {}
     }
@@ -220,18 +210,12 @@ fn sum_partials(partials: &Tensor) -> Result<Tensor> {
             .run(queue)?,
         Backend::Cpu => {
             let partials = partials.as_slice()?;
-            for_row_blocks(
-                sum.as_mut_slice()?,
-                1,
-                1024,
-                #[inline(always)]
-                |start, sum| {
-                    sum.fill(0.0);
-                    for partial in partials.chunks_exact(width) {
-                        sum.iter_mut().zip(&partial[start..]).for_each(|(s, p)| *s += p);
-                    }
-                },
-            );
+            inlined!(for_row_blocks(sum.as_mut_slice()?, 1, 1024), |start, sum| {
+                sum.fill(0.0);
+                for partial in partials.chunks_exact(width) {
+                    sum.iter_mut().zip(&partial[start..]).for_each(|(s, p)| *s += p);
+                }
+            });
         }
         Backend::Meta => {}
     }

@@ -5,6 +5,7 @@
 
 use super::elementwise::Map;
 use crate::Result;
+use crate::device::cpu::inlined;
 use crate::device::{Shader, Tensor};
 use crate::tape::{Tape, Var};
 
@@ -14,21 +15,13 @@ pub(super) const SHADER: Shader = Shader::new("relu", include_str!("../../shader
 pub fn forward(x: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "forward", name: "relu", cost: 1 };
     // `x > 0` would make 0 of NaN.
-    map.apply(
-        [x],
-        #[inline(always)]
-        |[x]| if x <= 0.0 { 0.0 } else { x },
-    )
+    inlined!(map.apply([x]), |[x]| if x <= 0.0 { 0.0 } else { x })
 }
 
 /// The gradient of `x`, given that of the output. `x` may equally be the output.
 pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
     let map = Map { shader: &SHADER, kernel: "backward", name: "relu gradient", cost: 1 };
-    map.apply(
-        [dout, x],
-        #[inline(always)]
-        |[dout, x]| if x > 0.0 { dout } else { 0.0 },
-    )
+    inlined!(map.apply([dout, x]), |[dout, x]| if x > 0.0 { dout } else { 0.0 })
 }
 
 impl Tape {

@@ -6,6 +6,7 @@
 
 use super::norm::{self, scale_of, sums};
 use crate::Result;
+use crate::device::cpu::inlined;
 use crate::device::{Shader, Tensor};
 use crate::tape::{Tape, Var};
 
@@ -26,56 +27,33 @@ pub struct Forward {
 /// # Errors
 /// [`crate::Error::Shape`] if the widths differ or are 0.
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Forward> {
-    let (y, [rstd]) = norm::forward(
-        (&SHADER, "forward"),
-        x,
-        weight,
-        None,
-        eps,
-        #[inline(always)]
-        |y, x, weight, _| {
-            let [squares] = sums(x, x, x, |x, _, _| [x * x]);
-            let rstd = scale_of(squares, x.len(), eps);
-            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * rstd * w;
-            }
-            [rstd]
-        },
-    )?;
+    let (y, [rstd]) = inlined!(norm::forward((&SHADER, "forward"), x, weight, None, eps), |y, x, weight, _| {
+        let [squares] = sums(x, x, x, |x, _, _| [x * x]);
+        let rstd = scale_of(squares, x.len(), eps);
+        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+            *y = x * rstd * w;
+        }
+        [rstd]
+    })?;
     Ok(Forward { y, rstd })
 }
 
 /// The gradient of `x`, for `dout` and `x`: `(.., C)`, `weight: (C)` and the forward pass's `rstd:
 /// (rows)`.
 pub fn backward_input(dout: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor) -> Result<Tensor> {
-    norm::backward_input(
-        &SHADER,
-        dout,
-        x,
-        weight,
-        [rstd],
-        #[inline(always)]
-        |dx, dout, x, weight, [r]| {
-            let [product] = sums(dout, x, weight, |d, x, w| [d * w * x]);
-            let along = product * r * r / x.len() as f32;
-            for (((dx, d), x), w) in dx.iter_mut().zip(dout).zip(x).zip(weight) {
-                *dx = r * (d * w - x * along);
-            }
-        },
-    )
+    inlined!(norm::backward_input(&SHADER, dout, x, weight, [rstd]), |dx, dout, x, weight, [r]| {
+        let [product] = sums(dout, x, weight, |d, x, w| [d * w * x]);
+        let along = product * r * r / x.len() as f32;
+        for (((dx, d), x), w) in dx.iter_mut().zip(dout).zip(x).zip(weight) {
+            *dx = r * (d * w - x * along);
+        }
+    })
 }
 
 /// The gradient `(C)` of the weight, for `dout` and `x`: `(.., C)` and the forward pass's `rstd:
 /// (rows)`.
 pub fn backward_weight(dout: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tensor> {
-    norm::backward_weight(
-        &SHADER,
-        dout,
-        x,
-        [rstd],
-        #[inline(always)]
-        |d, x, [r]| d * x * r,
-    )
+    inlined!(norm::backward_weight(&SHADER, dout, x, [rstd]), |d, x, [r]| d * x * r)
 }
 
 impl Tape {

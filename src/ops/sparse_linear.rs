@@ -259,9 +259,10 @@ impl<'a> Block<'a> {
     #[inline(always)]
     fn row<S: pulp::Simd>(&mut self) {
         let (x, out) = self.next(1);
-        match self.weight.bias {
-            Some(bias) => out.copy_from_slice(bias),
-            None => out.fill(0.0),
+        if let Some(bias) = self.weight.bias {
+            out.copy_from_slice(bias)
+        } else {
+            out.fill(0.0)
         }
         for (i, &x) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
             for (&o, &value) in self.weight.transposed.entries(i) {

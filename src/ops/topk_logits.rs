@@ -8,7 +8,7 @@
 use super::elementwise::Rows;
 use super::math::exp;
 use super::{abs_topk, kl};
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -48,18 +48,12 @@ fn probabilities(x: &Tensor, lse: &Tensor) -> Result<Tensor> {
             .run(queue)?,
         Backend::Cpu => {
             let (x, lse) = (x.as_slice()?, lse.as_slice()?);
-            for_row_blocks(
-                probability.as_mut_slice()?,
-                vocab,
-                rows_per_block(vocab),
-                #[inline(always)]
-                |start, block| {
-                    for (r, p) in block.chunks_exact_mut(vocab).enumerate() {
-                        let (x, lse) = (&x[(start + r) * vocab..][..vocab], lse[start + r]);
-                        p.iter_mut().zip(x).for_each(|(p, x)| *p = exp(x - lse));
-                    }
-                },
-            );
+            inlined!(for_row_blocks(probability.as_mut_slice()?, vocab, rows_per_block(vocab)), |start, block| {
+                for (r, p) in block.chunks_exact_mut(vocab).enumerate() {
+                    let (x, lse) = (&x[(start + r) * vocab..][..vocab], lse[start + r]);
+                    p.iter_mut().zip(x).for_each(|(p, x)| *p = exp(x - lse));
+                }
+            });
         }
         Backend::Meta => {}
     }
@@ -80,21 +74,15 @@ fn cut(x: &Tensor, lse: &Tensor, kept: &Tensor) -> Result<Tensor> {
         }
         Backend::Cpu => {
             let (x, lse, kept) = (x.as_slice()?, lse.as_slice()?, kept.as_slice()?);
-            for_row_blocks(
-                y.as_mut_slice()?,
-                vocab,
-                rows_per_block(vocab),
-                #[inline(always)]
-                |start, block| {
-                    for (r, y) in block.chunks_exact_mut(vocab).enumerate() {
-                        let row = (start + r) * vocab..(start + r + 1) * vocab;
-                        let below = lse[start + r] - DEPTH;
-                        for ((y, &x), &kept) in y.iter_mut().zip(&x[row.clone()]).zip(&kept[row]) {
-                            *y = if kept > 0.0 { x } else { below };
-                        }
+            inlined!(for_row_blocks(y.as_mut_slice()?, vocab, rows_per_block(vocab)), |start, block| {
+                for (r, y) in block.chunks_exact_mut(vocab).enumerate() {
+                    let row = (start + r) * vocab..(start + r + 1) * vocab;
+                    let below = lse[start + r] - DEPTH;
+                    for ((y, &x), &kept) in y.iter_mut().zip(&x[row.clone()]).zip(&kept[row]) {
+                        *y = if kept > 0.0 { x } else { below };
                     }
-                },
-            );
+                }
+            });
         }
         Backend::Meta => {}
     }

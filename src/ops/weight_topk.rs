@@ -159,36 +159,28 @@ fn select_cpu(weight: &mut [f32], cols: usize, neurons: Option<Neurons>, rule: &
     let keys = Keys::new(weight, cols, neurons, rule.min_alive);
     if rule.keep >= weight.len() {
         if let Some(factor) = factor {
-            weight.par_chunks_mut(rows_per_block(1)).for_each(|w| {
-                simd(
-                    #[inline(always)]
-                    || w.iter_mut().for_each(|w| *w *= factor),
-                )
-            });
+            weight.par_chunks_mut(rows_per_block(1)).for_each(|w| simd!(w.iter_mut().for_each(|w| *w *= factor)));
         }
         return;
     }
     let (threshold, bound) = threshold(weight, &keys, rule.keep);
     weight.par_chunks_mut(keys.block).enumerate().for_each(|(b, block)| {
-        simd(
-            #[inline(always)]
-            || {
-                let mut buffer = [0u32; PIECE];
-                let mut start = b * keys.block;
-                for piece in keys.pieces_mut(block) {
-                    let keys = keys.fill(piece, start, &mut buffer);
-                    let ties = bound.saturating_sub(start).min(piece.len());
-                    let (early, late) = piece.split_at_mut(ties);
-                    survive(early, &keys[..ties], threshold, factor);
-                    // No key is above u32::MAX, should the threshold be that.
-                    match threshold.checked_add(1) {
-                        Some(above) => survive(late, &keys[ties..], above, factor),
-                        None => late.fill(0.0),
-                    }
-                    start += piece.len();
+        simd!({
+            let mut buffer = [0u32; PIECE];
+            let mut start = b * keys.block;
+            for piece in keys.pieces_mut(block) {
+                let keys = keys.fill(piece, start, &mut buffer);
+                let ties = bound.saturating_sub(start).min(piece.len());
+                let (early, late) = piece.split_at_mut(ties);
+                survive(early, &keys[..ties], threshold, factor);
+                // No key is above u32::MAX, should the threshold be that.
+                match threshold.checked_add(1) {
+                    Some(above) => survive(late, &keys[ties..], above, factor),
+                    None => late.fill(0.0),
                 }
-            },
-        )
+                start += piece.len();
+            }
+        })
     });
 }
 
@@ -246,27 +238,16 @@ impl Keys {
     fn new(weight: &[f32], cols: usize, neurons: Option<Neurons>, protect: usize) -> Self {
         let cuts = match neurons {
             None => return Self { cols: PIECE, block: rows_per_block(PIECE) * PIECE, cuts: Cuts::None },
-            Some(Neurons::Rows) => Cuts::Rows(
-                weight
-                    .par_chunks(cols)
-                    .map(|row| {
-                        simd(
-                            #[inline(always)]
-                            || Cut::find(row, protect, 0),
-                        )
-                    })
-                    .collect(),
-            ),
+            Some(Neurons::Rows) => {
+                Cuts::Rows(weight.par_chunks(cols).map(|row| simd!(Cut::find(row, protect, 0))).collect())
+            }
             Some(Neurons::Columns) => {
                 let (mut magnitudes, mut bounds) = (vec![0; cols], vec![0; cols]);
                 // Wide strips read memory best, several keep all threads busy.
                 let strip = (cols / 8).next_multiple_of(16).clamp(16, 512);
                 let strips = magnitudes.par_chunks_mut(strip).zip(bounds.par_chunks_mut(strip)).enumerate();
                 strips.for_each(|(s, (magnitudes, bounds))| {
-                    simd(
-                        #[inline(always)]
-                        || cut_columns(&weight[s * strip..], cols, protect, magnitudes, bounds),
-                    )
+                    simd!(cut_columns(&weight[s * strip..], cols, protect, magnitudes, bounds))
                 });
                 Cuts::Columns(magnitudes, bounds)
             }
@@ -312,19 +293,16 @@ impl Keys {
     fn histogram(&self, weight: &[f32]) -> Vec<usize> {
         let none = || vec![0u32; 1 << DIGIT];
         let count = |mut bins: Vec<u32>, (b, block): (usize, &[f32])| {
-            simd(
-                #[inline(always)]
-                || {
-                    let mut start = b * self.block;
-                    let mut buffer = [0u32; PIECE];
-                    for piece in self.pieces(block) {
-                        for &key in self.fill(piece, start, &mut buffer) {
-                            bins[(key >> (32 - DIGIT)) as usize] += 1;
-                        }
-                        start += piece.len();
+            simd!({
+                let mut start = b * self.block;
+                let mut buffer = [0u32; PIECE];
+                for piece in self.pieces(block) {
+                    for &key in self.fill(piece, start, &mut buffer) {
+                        bins[(key >> (32 - DIGIT)) as usize] += 1;
                     }
-                },
-            );
+                    start += piece.len();
+                }
+            });
             bins
         };
         let sum = |mut a: Vec<usize>, b: Vec<u32>| {
@@ -338,24 +316,21 @@ impl Keys {
     /// All keys with this leading digit, in no particular order.
     fn gather(&self, weight: &[f32], digit: u32) -> Vec<u32> {
         let add = |mut near: Vec<u32>, (b, block): (usize, &[f32])| {
-            simd(
-                #[inline(always)]
-                || {
-                    let mut start = b * self.block;
-                    let (mut buffer, mut found) = ([0u32; PIECE], [0u32; PIECE]);
-                    for piece in self.pieces(block) {
-                        let mut n = 0;
-                        for &key in self.fill(piece, start, &mut buffer) {
-                            // Written in any case: a branch here would be mispredicted all the
-                            // time.
-                            found[n] = key;
-                            n += usize::from(key >> (32 - DIGIT) == digit);
-                        }
-                        near.extend_from_slice(&found[..n]);
-                        start += piece.len();
+            simd!({
+                let mut start = b * self.block;
+                let (mut buffer, mut found) = ([0u32; PIECE], [0u32; PIECE]);
+                for piece in self.pieces(block) {
+                    let mut n = 0;
+                    for &key in self.fill(piece, start, &mut buffer) {
+                        // Written in any case: a branch here would be mispredicted all the
+                        // time.
+                        found[n] = key;
+                        n += usize::from(key >> (32 - DIGIT) == digit);
                     }
-                },
-            );
+                    near.extend_from_slice(&found[..n]);
+                    start += piece.len();
+                }
+            });
             near
         };
         let parts: Vec<Vec<u32>> = weight.par_chunks(self.block).enumerate().fold(Vec::new, add).collect();
@@ -368,20 +343,17 @@ impl Keys {
             .par_chunks(self.block)
             .enumerate()
             .map(|(b, block)| {
-                simd(
-                    #[inline(always)]
-                    || {
-                        let mut buffer = [0u32; PIECE];
-                        let mut start = b * self.block;
-                        let mut equal = 0;
-                        for piece in self.pieces(block) {
-                            let keys = self.fill(piece, start, &mut buffer);
-                            equal += keys.iter().map(|&k| u32::from(k == key)).sum::<u32>() as usize;
-                            start += piece.len();
-                        }
-                        equal
-                    },
-                )
+                simd!({
+                    let mut buffer = [0u32; PIECE];
+                    let mut start = b * self.block;
+                    let mut equal = 0;
+                    for piece in self.pieces(block) {
+                        let keys = self.fill(piece, start, &mut buffer);
+                        equal += keys.iter().map(|&k| u32::from(k == key)).sum::<u32>() as usize;
+                        start += piece.len();
+                    }
+                    equal
+                })
             })
             .collect();
         let mut remaining = n;

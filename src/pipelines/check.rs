@@ -31,7 +31,7 @@ pub fn check(
 ) -> Result<CheckResult> {
     let mut cases = if only.is_empty() { check::built_in() } else { Vec::new() };
     for folder in folders {
-        cases.push(check::folder(folder)?);
+        cases.push(check::Case::folder(folder)?);
     }
     let operations = check::operations(device, only)?;
     let mut failures = print_comparisons("operations", &operations, print);

@@ -108,7 +108,7 @@ pub fn interventions(
             let sequences = TokenSource::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
             let model = &model.model;
             let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
-            model::means(model, batches, &model.config.sites())?
+            model::means(model, batches, &model.config.sites(), true)?
         }
     };
     Interventions::new(&model.model.config, edits, means, donor)

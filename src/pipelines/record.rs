@@ -5,7 +5,7 @@ use super::TokenSource;
 use crate::Result;
 use crate::files::{HostIds, HostTensor, save_arrays};
 use crate::formats::Pretrained;
-use crate::model::{Batch, NotFinite, Pass, Recorder, Site, Weights, means_unchecked};
+use crate::model::{Batch, NotFinite, Pass, Recorder, Site, Weights, means};
 use crate::observer::{Observer, Stage};
 use crate::report::Report;
 use crate::tape::Tape;
@@ -65,7 +65,7 @@ fn record_means(
         observer.advance(&Stage { name: "recording", done: done as u64, total, unit: "sequences" })?;
         Batch::new(&model.device, &model.config, sequence, 1)
     });
-    let means = means_unchecked(model, batches, sites)?;
+    let means = means(model, batches, sites, false)?;
     let tensor = |data: Vec<f32>| HostTensor { shape: vec![data.len()], data };
     Ok(means.into_iter().map(|(site, mean)| (site.to_string(), tensor(mean))).collect())
 }

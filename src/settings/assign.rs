@@ -76,9 +76,10 @@ pub(crate) fn put(table: &mut Table, row: &SettingRow, value: Value) -> Result<(
     let mut parts = row.key.split('.').peekable();
     while let Some(part) = parts.next() {
         if parts.peek().is_none() {
-            match value {
-                Some(value) => drop(table.insert(part.to_string(), value)),
-                None => drop(table.remove(part)),
+            if let Some(value) = value {
+                drop(table.insert(part.to_string(), value))
+            } else {
+                drop(table.remove(part))
             }
             break;
         }

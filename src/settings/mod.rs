@@ -128,12 +128,6 @@ impl From<f64> for SettingValue {
     }
 }
 
-impl From<f32> for SettingValue {
-    fn from(value: f32) -> Self {
-        Self::Number(value.into())
-    }
-}
-
 impl From<(f64, f64)> for SettingValue {
     fn from((a, b): (f64, f64)) -> Self {
         Self::Pair(a, b)
@@ -201,21 +195,6 @@ impl<C> Setting<C> {
         Self { name, takes, optional: false, about, get: |_| SettingValue::Absent }
     }
 
-    /// A setting that is a number or absent.
-    pub(crate) const fn maybe_number(
-        name: &'static str,
-        takes: Takes,
-        about: &'static str,
-        get: fn(&C) -> SettingValue,
-    ) -> Self {
-        Self { name, takes, optional: true, about, get }
-    }
-
-    /// A setting that is no number, and may be absent.
-    pub(crate) const fn maybe_other(name: &'static str, takes: Takes, about: &'static str) -> Self {
-        Self { name, takes, optional: true, about, get: |_| SettingValue::Absent }
-    }
-
     /// Returns an error unless the number is one that the setting may be. `section` stands before
     /// its name, if it is not empty.
     ///
@@ -235,6 +214,20 @@ impl<C> Setting<C> {
         }
     }
 }
+
+/// The setting, if it may also be absent.
+pub(crate) const fn optional<C>(setting: Setting<C>) -> Setting<C> {
+    Setting { optional: true, ..setting }
+}
+
+/// The setting that is the number in the field of its name.
+macro_rules! numeric {
+    ($name:ident, $takes:expr, $about:expr) => {
+        $crate::settings::Setting::number(stringify!($name), $takes, $about, |c| c.$name.into())
+    };
+}
+
+pub(crate) use numeric;
 
 /// Returns an error unless every number of `config` is one that its setting may be. `section`
 /// stands before the names, if it is not empty.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{self, Setting, Takes, above, within};
+use crate::settings::{self, Setting, Takes, above, numeric, within};
 use crate::{Error, Result};
 
 /// How the densities of the weights fall during training.
@@ -25,21 +25,11 @@ pub struct Schedule {
 
 /// What each setting may be.
 pub const SPARSITY_SETTINGS: &[Setting<Schedule>] = &[
-    Setting::number("target_density", above(0.0, 1.0), "density of hidden matrices at the end", |s| {
-        s.target_density.into()
-    }),
-    Setting::number("embed_target_density", above(0.0, 1.0), "density of embeddings at the end", |s| {
-        s.embed_target_density.into()
-    }),
-    Setting::number("anneal_start_frac", within(0.0, 1.0), "share of training at which densities start to fall", |s| {
-        s.anneal_start_frac.into()
-    }),
-    Setting::number("anneal_stop_frac", within(0.0, 1.0), "share of training at which they reach their targets", |s| {
-        s.anneal_stop_frac.into()
-    }),
-    Setting::number("min_alive", Takes::Count(0, 1 << 24), "weights of every neuron that survive first", |s| {
-        s.min_alive.into()
-    }),
+    numeric!(target_density, above(0.0, 1.0), "density of hidden matrices at the end"),
+    numeric!(embed_target_density, above(0.0, 1.0), "density of embeddings at the end"),
+    numeric!(anneal_start_frac, within(0.0, 1.0), "share of training at which densities start to fall"),
+    numeric!(anneal_stop_frac, within(0.0, 1.0), "share of training at which they reach their targets"),
+    numeric!(min_alive, Takes::Count(0, 1 << 24), "weights of every neuron that survive first"),
     Setting::other("sparse_biases", Takes::Flag, "biases are made sparse too"),
 ];
 
@@ -106,14 +96,8 @@ impl Sharkfin {
     pub fn at(&self, step: u64, steps: u64, schedule: &Schedule) -> f64 {
         let warm = (self.warmup_frac * steps as f64).floor();
         let (step_f, steps_f) = (step as f64, steps as f64);
-        let shape = match step_f < warm {
-            true => step_f / warm,
-            false => (steps_f - step_f) / (steps_f - warm).max(1.0),
-        };
-        let fin = match self.sharkfin {
-            true => (schedule.target_density / schedule.density(step, steps)).sqrt(),
-            false => 1.0,
-        };
+        let shape = if step_f < warm { step_f / warm } else { (steps_f - step_f) / (steps_f - warm).max(1.0) };
+        let fin = if self.sharkfin { (schedule.target_density / schedule.density(step, steps)).sqrt() } else { 1.0 };
         self.lr * shape * fin
     }
 }

@@ -56,10 +56,7 @@ pub fn apply_topk_and_decay(
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
     let numel = p.len();
     let Some(keep) = keep(p.kind, numel, density, embed_density, schedule.sparse_biases) else { return Ok(()) };
-    let neurons: Option<Neurons> = match p.kind {
-        Kind::Hidden(neurons) => Some(neurons),
-        _ => None,
-    };
+    let neurons: Option<Neurons> = if let Kind::Hidden(neurons) = p.kind { Some(neurons) } else { None };
     let decay = if p.kind.is_matrix() { weight_decay_lr } else { 0.0 };
     match keep < numel || decay != 0.0 {
         true => weight_topk::apply(p.dense_mut()?, &Rule { keep, min_alive: schedule.min_alive, neurons, decay }),

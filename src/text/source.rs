@@ -103,9 +103,7 @@ impl Source {
         }
         Ok(sample)
     }
-}
 
-impl Source {
     /// The error message if there are no documents.
     pub(crate) fn no_documents(&self, skipped: &SkippedDocuments) -> String {
         let paths: Vec<_> = self.paths.iter().map(|path| path.display().to_string()).collect();

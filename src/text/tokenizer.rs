@@ -225,10 +225,7 @@ impl Tokenizer {
 
     /// The id of `text` if it is exactly one token.
     pub fn single_token(&self, text: &str) -> Option<u32> {
-        match self.encode(text).ok()?.as_slice() {
-            &[id] => Some(id),
-            _ => None,
-        }
+        if let &[id] = self.encode(text).ok()?.as_slice() { Some(id) } else { None }
     }
 
     /// One more than the largest id: the number of embedding rows that a model needs.

@@ -318,7 +318,7 @@ fn check_weights(trainer: &Trainer, step: u64, file: &Path) -> Result<()> {
 
 fn moments_to_host(trainer: &Trainer) -> Result<BTreeMap<String, HostTensor>> {
     let mut tensors = BTreeMap::new();
-    for (p, moments) in trainer.model.parameters.iter().zip(trainer.moments()) {
+    for (p, moments) in trainer.model.parameters.iter().zip(&trainer.moments) {
         for (which, tensor) in moments.iter().flat_map(|AdamMoments { m, v }| [("m", m), ("v", v)]) {
             let host = HostTensor { shape: tensor.shape().to_vec(), data: tensor.read()? };
             tensors.insert(format!("{which}.{}", p.name), host);

@@ -9,33 +9,11 @@ use toml::{Table, Value};
 use super::bridge::BridgeConfig;
 use crate::files::read_text;
 use crate::model::ModelConfig;
-use crate::ops::grad_rms;
+pub use crate::ops::grad_rms::Rule as GradRms;
 use crate::settings::{self, SettingRow};
 use crate::sparsity::{Schedule, Sharkfin};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
-
-/// How gradients are scaled before Adam (method: section 2, step 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GradRms {
-    /// Divide by (rms + 1e-5), always.
-    Normalize,
-    /// Divide by the rms where it is larger than 1.
-    Clip,
-    /// Leave them.
-    None,
-}
-
-impl From<GradRms> for grad_rms::Rule {
-    fn from(rule: GradRms) -> Self {
-        match rule {
-            GradRms::Normalize => Self::Normalize,
-            GradRms::Clip => Self::Clip,
-            GradRms::None => Self::None,
-        }
-    }
-}
 
 /// The optimizer and the length of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -79,24 +79,12 @@ impl Estimate {
         }
     }
 
-    /// Estimates a run on the CPU device, by going through the allocations of its first steps; a
-    /// run with tensors that no machine can hold roughly.
+    /// Estimates a run on `device`, by going through the allocations of its first steps; a run with
+    /// tensors that no machine can hold roughly.
     ///
     /// # Errors
     /// Those of [`Model::new`], [`Trainer::new`] and [`Trainer::step`] but for the device's limits.
-    pub fn new(config: &RunConfig) -> Result<Self> {
-        Self::of(config, true)
-    }
-
-    /// As [`Estimate::new`], for a run on `device`.
-    ///
-    /// # Errors
-    /// Those of [`Estimate::new`].
-    pub fn on(config: &RunConfig, device: &Device) -> Result<Self> {
-        Self::of(config, device.is_cpu())
-    }
-
-    pub(crate) fn of(config: &RunConfig, cpu: bool) -> Result<Self> {
+    pub fn new(config: &RunConfig, device: &Device) -> Result<Self> {
         let shapes = Parameters::shapes(&config.model);
         let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
         let parameters = Self::parameters_of(&config.model);
@@ -106,7 +94,7 @@ impl Estimate {
         // In bytes and saturating, since settings beyond any machine must be refused, not wrapped
         // around.
         let bytes = |numbers: u64, each: u64| numbers.saturating_mul(each);
-        let DeviceBytes { state, total } = needed(config, cpu)?;
+        let DeviceBytes { state, total } = needed(config, device.is_cpu())?;
         let mut estimate = Self {
             parameters,
             nonzeros,

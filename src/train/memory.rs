@@ -1,6 +1,4 @@
-//! How much space is available in main memory and on a disk.
-
-use std::path::Path;
+//! How much main memory is available.
 
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -21,14 +19,6 @@ pub fn host_available() -> Option<u64> {
     let allowed = limits.map(|limits| limits.total_memory.saturating_sub(limits.rss));
 
     machine.into_iter().chain(allowed).min()
-}
-
-/// Bytes that can still be written to the disk that holds `path`, or that will hold it: of a path
-/// that does not exist, the nearest folder above counts. `None` if the system does not say.
-pub fn disk_available(path: impl AsRef<Path>) -> Option<u64> {
-    let absolute = std::path::absolute(path).ok()?;
-    let existing = absolute.ancestors().find(|path| path.exists())?;
-    fs4::available_space(existing).ok()
 }
 
 /// A number of bytes for people, in powers of 1024, to one decimal.

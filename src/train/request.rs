@@ -12,8 +12,9 @@ use super::run::{Run, StartFrom};
 use crate::device::Device;
 use crate::files::check_output;
 use crate::observer::Observer;
+use crate::settings::count;
 use crate::text::corpus::Source;
-use crate::text::tokenizer::Tokenizer;
+use crate::text::tokenizer::{MIN_VOCAB, Tokenizer};
 use crate::{Error, Result};
 
 /// A training run.
@@ -166,15 +167,19 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// A tokenizer to train.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct TokenizerRequest {
-    /// Files and folders to train on.
+    /// A file or folder to train on; may be repeated
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
-    /// Entries.
+    /// Entries, `<|endoftext|>` included
+    #[arg(long, default_value_t = 2048, value_parser = count::<usize>(MIN_VOCAB as u64, 1 << 24))]
     pub vocab_size: usize,
-    /// Bytes of the data to read at most.
+    /// Bytes of the data to read at most
+    #[arg(long, default_value_t = 50_000_000, value_parser = count::<u64>(1, 1 << 30))]
     pub max_bytes: u64,
-    /// The file to write.
+    /// The file to write, - for standard output
+    #[arg(long, value_name = "FILE", default_value = "tokenizer.json")]
     pub out: PathBuf,
 }
 

@@ -200,7 +200,7 @@ impl Run<'_> {
     /// folder that already holds one; both refuse one that another process is writing in.
     pub fn execute(&self, start: impl Into<StartFrom>, watch: &mut dyn FnMut(Event<'_>)) -> Result<TrainResult> {
         let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
-        let estimate = Estimate::on(&self.communicator.share(&self.config)?, &self.device)?;
+        let estimate = Estimate::new(&self.communicator.share(&self.config)?, &self.device)?;
         self.execute_with(start, estimate, fresh, |trainer, _| Ok(trainer), watch)
     }
 

@@ -5,7 +5,7 @@ use super::bridge_loss::Coefficients;
 use super::config::{DataConfig, OptimizerConfig, RunConfig, RuntimeConfig};
 use crate::model::{Kind, MODEL_SETTINGS, Parameters, SiteKind};
 use crate::ops::weight_topk::Neurons;
-use crate::settings::{self, Setting, SettingRow, Takes, above, below, between, grouped, within};
+use crate::settings::{self, Setting, SettingRow, Takes, above, below, between, grouped, numeric, optional, within};
 use crate::sparsity::{SPARSITY_SETTINGS, keep_counts};
 use crate::text::python;
 use crate::{Error, Result};
@@ -20,22 +20,16 @@ const MANY: u64 = 1_000_000_000;
 const TINY: f64 = 1e-30;
 
 const TRAIN: &[Setting<OptimizerConfig>] = &[
-    Setting::number("steps", Takes::Count(1, MANY), "optimizer steps", |t| t.steps.into()),
-    Setting::number("batch_size", Takes::Count(1, MAX_TOKENS_PER_STEP), "sequences in a forward pass", |t| {
-        t.batch_size.into()
-    }),
-    Setting::number("accumulate", Takes::Count(1, MAX_TOKENS_PER_STEP), "forward passes in a step", |t| {
-        t.accumulate.into()
-    }),
-    Setting::number("lr", above(0.0, 1e30), "peak learning rate", |t| t.lr.into()),
-    Setting::number("warmup_frac", within(0.0, 1.0), "share of training spent warming up", |t| t.warmup_frac.into()),
+    numeric!(steps, Takes::Count(1, MANY), "optimizer steps"),
+    numeric!(batch_size, Takes::Count(1, MAX_TOKENS_PER_STEP), "sequences in a forward pass"),
+    numeric!(accumulate, Takes::Count(1, MAX_TOKENS_PER_STEP), "forward passes in a step"),
+    numeric!(lr, above(0.0, 1e30), "peak learning rate"),
+    numeric!(warmup_frac, within(0.0, 1.0), "share of training spent warming up"),
     Setting::other("sharkfin", Takes::Flag, "the learning rate grows as the density falls"),
-    Setting::number("beta1", below(0.0, 1.0), "Adam's decay of the first moment", |t| t.beta1.into()),
-    Setting::number("beta2", below(0.0, 1.0), "Adam's decay of the second moment", |t| t.beta2.into()),
-    Setting::number("eps", within(TINY, 1e3), "Adam's epsilon", |t| t.eps.into()),
-    Setting::number("weight_decay", within(0.0, 1e3), "decay of the matrices, times the learning rate", |t| {
-        t.weight_decay.into()
-    }),
+    numeric!(beta1, below(0.0, 1.0), "Adam's decay of the first moment"),
+    numeric!(beta2, below(0.0, 1.0), "Adam's decay of the second moment"),
+    numeric!(eps, within(TINY, 1e3), "Adam's epsilon"),
+    numeric!(weight_decay, within(0.0, 1e3), "decay of the matrices, times the learning rate"),
     Setting::other("grad_rms", Takes::OneOf(&["normalize", "clip", "none"]), "how gradients are scaled"),
     Setting::other("train_positions", Takes::Flag, "position embeddings are trained; otherwise they stay zero"),
 ];
@@ -45,46 +39,34 @@ const VERSIONS: Takes = Takes::Count(python::OLDEST_VERSION as u64, python::VERS
 
 const DATA: &[Setting<DataConfig>] = &[
     Setting::other("paths", Takes::Texts("a path or a list of paths"), "files and folders; [] for generated Python"),
-    Setting::maybe_other("tokenizer", Takes::Text("a path"), "a tokenizer.json; none: one is trained"),
-    Setting::number("generated_documents", Takes::Count(0, MANY), "documents of generated Python", |d| {
-        d.generated_documents.into()
-    }),
+    optional(Setting::other("tokenizer", Takes::Text("a path"), "a tokenizer.json; none: one is trained")),
+    numeric!(generated_documents, Takes::Count(0, MANY), "documents of generated Python"),
     Setting::number("generated_version", VERSIONS, "version of generated Python", |d| {
         u64::from(d.generated_version).into()
     }),
-    Setting::number("val_fraction", between(0.0, 1.0), "share of documents held out", |d| d.val_fraction.into()),
+    numeric!(val_fraction, between(0.0, 1.0), "share of documents held out"),
 ];
 
 const RUN: &[Setting<RuntimeConfig>] = &[
     Setting::other("device", Takes::Text("auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME"), "where it runs"),
     // TOML has no larger numbers.
-    Setting::number("seed", Takes::Count(0, i64::MAX as u64), "of everything random", |r| r.seed.into()),
-    Setting::number("log_every", Takes::Count(1, MANY), "steps between lines of metrics", |r| r.log_every.into()),
-    Setting::number("eval_every", Takes::Count(0, MANY), "steps between evaluations; 0: at the end", |r| {
-        r.eval_every.into()
-    }),
-    Setting::number("eval_sequences", Takes::Count(1, MANY), "sequences in an evaluation", |r| r.eval_sequences.into()),
-    Setting::number("checkpoint_every", Takes::Count(0, MANY), "steps between checkpoints; 0: at the end", |r| {
-        r.checkpoint_every.into()
-    }),
-    Setting::number("keep_checkpoints", Takes::Count(0, MANY), "checkpoints kept; 0: all", |r| {
-        r.keep_checkpoints.into()
-    }),
-    Setting::number("samples", Takes::Count(0, 10_000), "texts sampled at the end", |r| r.samples.into()),
+    numeric!(seed, Takes::Count(0, i64::MAX as u64), "of everything random"),
+    numeric!(log_every, Takes::Count(1, MANY), "steps between lines of metrics"),
+    numeric!(eval_every, Takes::Count(0, MANY), "steps between evaluations; 0: at the end"),
+    numeric!(eval_sequences, Takes::Count(1, MANY), "sequences in an evaluation"),
+    numeric!(checkpoint_every, Takes::Count(0, MANY), "steps between checkpoints; 0: at the end"),
+    numeric!(keep_checkpoints, Takes::Count(0, MANY), "checkpoints kept; 0: all"),
+    numeric!(samples, Takes::Count(0, 10_000), "texts sampled at the end"),
 ];
 
 const BRIDGE: &[Setting<BridgeConfig>] = &[
     Setting::other("dense", Takes::Text("a model"), "the dense model that bridges are built to"),
-    Setting::maybe_other("sparse", Takes::Text("a model"), "the sparse model to start from; none: a new one"),
-    Setting::number("encoder_afrac", above(0.0, 1.0), "share of channels that encoders keep", |b| {
-        b.encoder_afrac.into()
-    }),
-    Setting::number("lr", above(0.0, 1e3), "peak learning rate of the bridges", |b| b.lr.into()),
-    Setting::number("eps", within(TINY, 1e3), "epsilon of the bridges' Adam", |b| b.eps.into()),
+    optional(Setting::other("sparse", Takes::Text("a model"), "the sparse model to start from; none: a new one")),
+    numeric!(encoder_afrac, above(0.0, 1.0), "share of channels that encoders keep"),
+    numeric!(lr, above(0.0, 1e3), "peak learning rate of the bridges"),
+    numeric!(eps, within(TINY, 1e3), "epsilon of the bridges' Adam"),
     Setting::other("detach_target", Takes::Flag, "encoders' errors leave the sparse model alone"),
-    Setting::maybe_number("kl_top", Takes::Count(1, 1 << 24), "most probable tokens compared; none: all", |b| {
-        b.kl_top.into()
-    }),
+    optional(numeric!(kl_top, Takes::Count(1, 1 << 24), "most probable tokens compared; none: all")),
 ];
 
 /// All settings by their full names, those of bridges last. Where two have one short name, the

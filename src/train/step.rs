@@ -25,9 +25,9 @@ pub struct Trainer {
     /// Whether linear layers multiply by the nonzeros of their weights instead of by whole
     /// matrices. `None`: wherever that is faster.
     pub use_compressed: Option<bool>,
-    communicator: Communicator,
+    pub(crate) communicator: Communicator,
     step: u64,
-    moments: Vec<Option<AdamMoments>>,
+    pub(super) moments: Vec<Option<AdamMoments>>,
     compressed: Vec<Option<Arc<SparseMatrix>>>,
     /// How many there were after the last step.
     sparse_products: usize,
@@ -95,7 +95,7 @@ impl Trainer {
     /// that are not finite.
     pub fn new(model: Model, optimizer: OptimizerConfig, schedule: Schedule) -> Result<Self> {
         schedule.validate()?;
-        if model.parameters.loaded_not_finite()
+        if model.parameters.loaded_not_finite
             && let Some(found) = model.parameters.not_finite()?.into_iter().next()
         {
             return Err(model.not_finite(found.name, found.value, None));
@@ -154,17 +154,9 @@ impl Trainer {
         self.share_of(&self.communicator)
     }
 
-    pub(crate) fn communicator(&self) -> &Communicator {
-        &self.communicator
-    }
-
     /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.step
-    }
-
-    pub(super) fn moments(&self) -> &[Option<AdamMoments>] {
-        &self.moments
     }
 
     /// Takes up training where a checkpoint left it.
@@ -252,7 +244,7 @@ impl Trainer {
             grad_rms::square_sum(gradient, &mut square_sums, slot)?;
             numel += gradient.len() as u64;
         }
-        let factor = grad_rms::factor(&square_sums, numel, self.optimizer.grad_rms.into())?;
+        let factor = grad_rms::factor(&square_sums, numel, self.optimizer.grad_rms)?;
         let settings = adam::Settings {
             lr: lr as f32,
             beta1: self.optimizer.beta1 as f32,

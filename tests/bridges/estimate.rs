@@ -1,7 +1,7 @@
 //! The memory that training bridges needs is estimated before it starts, and then it needs that.
 
 use gossamer::Error;
-use gossamer::bridges::{BridgeTrainer, estimate_on};
+use gossamer::bridges::{BridgeTrainer, estimate};
 use gossamer::device::Device;
 use gossamer::model::{Model, ModelConfig};
 use gossamer::observer::Observer;
@@ -25,7 +25,7 @@ fn pair(dense: &str, sparse: &str, change: impl FnOnce(&mut RunConfig)) -> (RunC
 }
 
 fn ratio(device: &Device, (config, dense): &(RunConfig, ModelConfig)) -> f64 {
-    let estimate = estimate_on(config, dense, device).unwrap().device_bytes();
+    let estimate = estimate(config, dense, device).unwrap().device_bytes();
     let sparse = Model::new(config.model.clone(), 3, device).unwrap();
     let trainer = Trainer::new(sparse, config.train.clone(), config.sparsity.clone()).unwrap();
     let dense = Model::new(dense.clone(), 4, device).unwrap();
@@ -64,6 +64,6 @@ fn the_estimate_is_within_a_tenth() {
 #[test]
 fn models_between_which_there_are_no_bridges_are_an_error_and_no_estimate() {
     let (config, dense) = pair(r#""n_layer": 3"#, "", |_| ());
-    let Err(Error::Mismatch(message)) = estimate_on(&config, &dense, &Device::cpu()) else { panic!("3 layers and 2") };
+    let Err(Error::Mismatch(message)) = estimate(&config, &dense, &Device::cpu()) else { panic!("3 layers and 2") };
     assert!(message.contains("the dense model has 3 layers and the sparse one 2"), "{message}");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use gossamer::Error;
 use gossamer::circuits::{
-    ActivationRange, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, Reader, TokenWeight, TokenWeights, Writer,
+    ActivationRange, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, ResidualUser, TokenWeight, TokenWeights,
     dot, json, residual_paths, show, svg,
 };
 use serde_json::{Value, json};
@@ -233,16 +233,16 @@ fn residual_paths_join_every_writer_to_every_later_reader_of_its_channel() {
             }
             for w in &from {
                 let later = to.iter().filter(|r| time(r) > time(w));
-                want.extend(later.map(|r| (channel, Writer::Node(*w), Reader::Node(*r))));
+                want.extend(later.map(|r| (channel, ResidualUser::Node(*w), ResidualUser::Node(*r))));
             }
             if channel % 3 == 0 {
-                want.extend(to.iter().map(|r| (channel, Writer::Embedding, Reader::Node(*r))));
+                want.extend(to.iter().map(|r| (channel, ResidualUser::Embedding, ResidualUser::Node(*r))));
             }
             if channel % 4 == 0 {
-                want.extend(from.iter().map(|w| (channel, Writer::Node(*w), Reader::Unembedding)));
+                want.extend(from.iter().map(|w| (channel, ResidualUser::Node(*w), ResidualUser::Unembedding)));
             }
             if channel % 12 == 0 {
-                want.insert((channel, Writer::Embedding, Reader::Unembedding));
+                want.insert((channel, ResidualUser::Embedding, ResidualUser::Unembedding));
             }
         }
         let got = residual_paths(&circuit);

@@ -136,7 +136,7 @@ pub(crate) fn nodes(model: &Model) -> Nodes {
             pairs(8, 100 + i).iter().flat_map(|p| [p.clean[0], 4, 5, p.counterfactual[0], 6, 7]).collect();
         Batch::new(&model.device, &model.config, &tokens, 8)
     });
-    let means = means(model, batches, &model.config.sites()).unwrap();
+    let means = means(model, batches, &model.config.sites(), true).unwrap();
     Nodes::new(Layout::new(&model.config), &means, &model.device).unwrap()
 }
 
@@ -183,8 +183,8 @@ fn a_planted_circuit_is_found_exactly() {
         // A cut edge carries its mean, which says nothing about the quote.
         for edge in graph.edges {
             let mut cut = EdgeAblation::new(&model, nodes.keep(&keep).unwrap(), edge).unwrap();
-            let loss = task_batch.logit_diffs_at_once(&model, &weights, &mut cut).unwrap().calibrate();
-            let answers = task_batch.logit_diffs_at_once(&model, &weights, &mut cut).unwrap();
+            let loss = task_batch.logit_diffs_at_once((&model, &weights), &mut cut).unwrap().calibrate();
+            let answers = task_batch.logit_diffs_at_once((&model, &weights), &mut cut).unwrap();
             assert!(answers.loss(loss) > 0.5, "{} → {}: {}", edge.from, edge.to, answers.loss(loss));
         }
     }
@@ -283,8 +283,8 @@ fn prompts_in_parts_have_the_same_answers_and_losses_beyond_the_limit_are_known_
         for share in [0.0, 0.5, 0.9, 0.97, 1.0] {
             let keep: Vec<bool> = (0..nodes.layout.len()).map(|_| rng.random_bool(share)).collect();
             let gates = || nodes.keep(&keep).unwrap();
-            let parts = task_batch.logit_diffs(&model, &weights, &mut gates()).unwrap();
-            let whole = task_batch.logit_diffs_at_once(&model, &weights, &mut gates()).unwrap();
+            let parts = task_batch.logit_diffs((&model, &weights), &mut gates()).unwrap();
+            let whole = task_batch.logit_diffs_at_once((&model, &weights), &mut gates()).unwrap();
             let all = |answers: &LogitDiffs| [&answers.clean[..], &answers.counterfactual[..]].concat();
             for (part, whole) in all(&parts).iter().zip(all(&whole)) {
                 assert!((part - whole).abs() <= 1e-5 * (1.0 + whole.abs()), "{part} {whole}");
@@ -299,7 +299,7 @@ fn prompts_in_parts_have_the_same_answers_and_losses_beyond_the_limit_are_known_
         assert!(reached[0] >= 5 && reached[1] >= 5, "{reached:?}");
         // Given up after the first part, where there are parts.
         let mut asked = 0;
-        let some = task_batch.logit_diffs_while(&model, &weights, &mut NoHooks, |some| {
+        let some = task_batch.logit_diffs_while((&model, &weights), &mut NoHooks, |some| {
             asked += 1;
             assert!((1..400).contains(&(some.clean.len() + some.counterfactual.len())));
             false

@@ -146,7 +146,7 @@ fn statistics_are_those_of_plain_loops() {
     for device in devices() {
         let model = tiny(&device, 70);
         let sets = [sequences(19, 2, 70, 1), sequences(5, 3, 9, 2), sequences(3, 60, 70, 3)];
-        let got = node_statistics(&model, &chosen(), [&sets[0], &sets[1], &sets[2]], 7).unwrap();
+        let got = node_statistics(&model, &chosen(), [&sets[0], &sets[1], &sets[2]], 7, &Observer::default()).unwrap();
         assert_eq!(got.len(), NODES.len());
         assert!(got.iter().any(|node| node.corpus.zeros > 0 && node.corpus.active() > 0.0));
         for (at, set) in sets.iter().enumerate() {
@@ -169,7 +169,7 @@ fn statistics_are_those_of_plain_loops() {
             check(&format!("difference of {}", node.node), set, &sets[1][..3], &values, (set.min, set.max));
         }
         // The other way round, the longer prompts are cut to the shorter ones' length, and every sign turns.
-        let turned = node_statistics(&model, &chosen(), [&[], &sets[2], &sets[1]], 7).unwrap();
+        let turned = node_statistics(&model, &chosen(), [&[], &sets[2], &sets[1]], 7, &Observer::default()).unwrap();
         for (node, turned) in got.iter().zip(&turned) {
             let [a, b] = [node, turned].map(|node| node.difference.as_ref().unwrap());
             assert_eq!((a.count, a.zeros, a.min, a.max), (b.count, b.zeros, -b.max, -b.min), "{}", node.node);
@@ -177,10 +177,12 @@ fn statistics_are_those_of_plain_loops() {
             let whole = &sets[2][end.sequence];
             assert!(whole[end.start..] == end.tokens && end.tokens.len() == sets[1][end.sequence].len());
         }
-        let again = node_statistics(&model, &chosen(), [&sets[0], &sets[1], &sets[2]], 7).unwrap();
+        let again =
+            node_statistics(&model, &chosen(), [&sets[0], &sets[1], &sets[2]], 7, &Observer::default()).unwrap();
         assert_eq!(got, again);
         // Another seed takes other zeros, and nothing else changes.
-        let mut other = node_statistics(&model, &chosen(), [&sets[0], &sets[1], &sets[2]], 8).unwrap();
+        let mut other =
+            node_statistics(&model, &chosen(), [&sets[0], &sets[1], &sets[2]], 8, &Observer::default()).unwrap();
         assert_ne!(got, other);
         for (other, got) in other.iter_mut().zip(&got) {
             for (other, got) in [(&mut other.corpus, &got.corpus), (&mut other.counterfactual, &got.counterfactual)] {
@@ -201,7 +203,7 @@ fn the_oracle_notices_errors() {
     let model = tiny(&Device::cpu(), 70);
     // A node of layer 1: those of layer 0 depend on the token alone, so that many values are equal.
     let set = sequences(12, 2, 70, 1);
-    let got = &node_statistics(&model, &chosen(), [&set, &[], &[]], 0).unwrap()[4];
+    let got = &node_statistics(&model, &chosen(), [&set, &[], &[]], 0, &Observer::default()).unwrap()[4];
     let values = &recorded(&model, &set)[4];
     let passes = |damage: &dyn Fn(&mut Activations)| {
         let mut wrong = got.corpus.clone();
@@ -224,7 +226,7 @@ fn large_corpora_are_sampled_for_quantiles_only() {
     let model = tiny(&Device::cpu(), 256);
     let set = sequences(RESERVOIR / 256 + 40, 256, 256, 4);
     let node = ["0.attn.q[1]".parse().unwrap()];
-    let got = &node_statistics(&model, &node, [&set, &[], &[]], 1).unwrap()[0];
+    let got = &node_statistics(&model, &node, [&set, &[], &[]], 1, &Observer::default()).unwrap()[0];
     let values = &recorded(&model, &set)[1];
     let mut sorted: Vec<f32> = values.concat();
     assert!(sorted.len() > RESERVOIR && got.corpus.count == sorted.len() as u64);
@@ -249,7 +251,7 @@ fn large_corpora_are_sampled_for_quantiles_only() {
 fn what_cannot_be_measured_is_named() {
     let model = tiny(&Device::cpu(), 8);
     let said = |nodes: &[Node], set: &[Vec<u32>]| {
-        node_statistics(&model, nodes, [set, &[], &[]], 0).map(|_| ()).unwrap_err().to_string()
+        node_statistics(&model, nodes, [set, &[], &[]], 0, &Observer::default()).map(|_| ()).unwrap_err().to_string()
     };
     let outside: Node = "2.attn.q[0]".parse().unwrap();
     assert!(said(&[outside], &[vec![1]]).contains("2.attn.q[0]"));
@@ -260,14 +262,14 @@ fn what_cannot_be_measured_is_named() {
     let other =
         Statistics::measure(&model, &circuit, [&[], &[], &[]], 0, &Observer::default()).unwrap_err().to_string();
     assert!(other.contains(&circuit.model.hash) && other.contains(&model.hash().unwrap()), "{other}");
-    assert!(node_statistics(&model, &[], [&[vec![1]], &[], &[]], 0).unwrap().is_empty());
+    assert!(node_statistics(&model, &[], [&[vec![1]], &[], &[]], 0, &Observer::default()).unwrap().is_empty());
 }
 
 #[test]
 fn the_file_is_read_as_written_and_damage_is_named() {
     let model = tiny(&Device::cpu(), 70);
     let set = sequences(9, 2, 70, 1);
-    let nodes = node_statistics(&model, &chosen(), [&set, &set[..2], &[]], 0).unwrap();
+    let nodes = node_statistics(&model, &chosen(), [&set, &set[..2], &[]], 0, &Observer::default()).unwrap();
     let statistics = Statistics { version: 1, model: "sha256:0".into(), task: "quotes".into(), seed: 0, nodes };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("quotes.statistics.json");

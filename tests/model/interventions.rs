@@ -327,17 +327,17 @@ fn means_are_those_of_the_oracle() {
     for device in devices() {
         let model = model(&config, &state, &device);
         let on_device = || batches.iter().map(|(tokens, n)| Batch::new(&device, &config, tokens, *n));
-        let got = means(&model, on_device(), &config.sites()).unwrap();
+        let got = means(&model, on_device(), &config.sites(), true).unwrap();
         assert_eq!(got.len(), want.len());
         for (site, got) in &got {
             let site = site.to_string();
             assert_close(&site, got, &want[&site], 2e-6);
         }
-        let some = means(&model, on_device(), &activations).unwrap();
+        let some = means(&model, on_device(), &activations, true).unwrap();
         assert_eq!(some.keys().copied().collect::<Vec<_>>(), activations);
         assert_eq!(some[&activations[1]], got[&activations[1]]);
         let failing = [Err(Error::Data("no more text".into()))];
-        assert_eq!(means(&model, failing, &config.sites()).unwrap_err().to_string(), "no more text");
+        assert_eq!(means(&model, failing, &config.sites(), true).unwrap_err().to_string(), "no more text");
     }
 }
 

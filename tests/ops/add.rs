@@ -9,11 +9,10 @@ fn sums_agree_on_every_size() {
             let n: usize = shape.iter().product();
             let (a, b) = (normal(&mut rng, n), normal(&mut rng, n));
             let want: Vec<f64> = wide(&a).iter().zip(wide(&b)).map(|(x, y)| x + y).collect();
-            let (a, b) = (put(&device, &shape, &a), put(&device, &shape, &b));
+            let (a, b, mut total) = (put(&device, &shape, &a), put(&device, &shape, &b), put(&device, &shape, &a));
             let sum = add::forward(&a, &b).unwrap();
             assert_eq!(sum.shape(), shape);
             assert_close("forward", &sum.read().unwrap(), &want, 1e-7);
-            let mut total = a.duplicate("total").unwrap();
             add::accumulate(&mut total, &b).unwrap();
             assert_close("accumulate", &total.read().unwrap(), &want, 1e-7);
         }

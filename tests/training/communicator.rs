@@ -242,7 +242,7 @@ fn execute(
         communicator,
     };
     let fresh = || Model::new(run.config.model.clone(), seed, &run.device);
-    run.execute_with(resume, Estimate::new(config)?, fresh, |trainer, _| Ok(trainer), &mut |_| ())
+    run.execute_with(resume, Estimate::new(config, &Device::cpu())?, fresh, |trainer, _| Ok(trainer), &mut |_| ())
 }
 
 fn losses(folder: &Path) -> Vec<f64> {

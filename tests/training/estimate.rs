@@ -12,7 +12,7 @@ use crate::tiny::{model, optimizer, schedule, step, trainer};
 
 /// The estimate over what is allocated after some steps.
 fn ratio(device: &Device, config: &RunConfig) -> f64 {
-    let estimate = Estimate::on(config, device).unwrap().device_bytes();
+    let estimate = Estimate::new(config, device).unwrap().device_bytes();
     let mut trainer: Trainer = trainer(device, config.model.clone(), config.train.clone(), config.sparsity.clone());
     for _ in 0..config.train.steps {
         step(&mut trainer).unwrap();
@@ -94,7 +94,7 @@ fn the_estimate_is_within_a_tenth() {
 #[test]
 fn a_model_that_cannot_be_is_an_error_and_no_estimate() {
     let odd = config(|c| c.model.n_head = 5);
-    let Err(Error::Config { key, .. }) = Estimate::new(&odd) else { panic!("5 heads of width 48 / 5") };
+    let Err(Error::Config { key, .. }) = Estimate::new(&odd, &Device::cpu()) else { panic!("5 heads of width 48 / 5") };
     assert_eq!(key, "n_head");
 }
 
@@ -106,6 +106,6 @@ fn what_no_machine_can_hold_is_estimated_roughly() {
         (c.model.n_head, c.model.d_head) = (1 << 16, Some(1 << 16));
         (c.model.d_model, c.model.d_mlp, c.model.n_layer) = (1 << 24, Some(64), 1);
     });
-    let bytes = Estimate::new(&huge).unwrap().state_bytes;
+    let bytes = Estimate::new(&huge, &Device::cpu()).unwrap().state_bytes;
     assert!((1 << 62..(1 << 62) + (1 << 40)).contains(&bytes), "{bytes}");
 }

@@ -98,7 +98,7 @@ fn execute(folder: &Path, step: u64, resume: bool) -> TrainResult {
     let run = Run { config, folder: folder.into(), cache, device, observer, communicator: Communicator::single() };
     let fresh = || Model::new(run.config.model.clone(), 3, &run.device);
     let trainee = |trainer, _: Option<&Path>| Ok(StoppedAfter { trainer, step, stop: &stop });
-    run.execute_with(resume, Estimate::new(&run.config).unwrap(), fresh, trainee, &mut |_| ()).unwrap()
+    run.execute_with(resume, Estimate::new(&run.config, &run.device).unwrap(), fresh, trainee, &mut |_| ()).unwrap()
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub fn model() -> ModelConfig {
         d_model: 32,
         rms_norm: true,
         afrac: Some(0.25),
-        afrac_loctypes: TopkSites::all_sublayer(),
+        afrac_loctypes: TopkSites("attn_in,attn_out,mlp_in,mlp_out,mlp_neuron,attn_v,attn_k,attn_q".into()),
         tied_unembed: false,
         enable_bigram_table: true,
         learnable_bigram_table: true,

@@ -8,7 +8,7 @@ use gossamer::model::expect_model;
 
 use super::prompt::{opened_model, prompt_field, status, task_prompts};
 use super::table::{self, Column};
-use super::{Dock, Panel, PanelContext};
+use super::{Panel, PanelContext};
 use crate::live::choices::{By, Steer};
 use crate::live::model::Opened;
 use crate::live::{Live, channel, channels, counterfactual, recipe};
@@ -23,18 +23,6 @@ pub struct BridgePanel {
 }
 
 impl Panel for BridgePanel {
-    fn title(&self) -> &'static str {
-        "Bridge"
-    }
-
-    fn dock(&self) -> Dock {
-        Dock::Tab
-    }
-
-    fn hint(&self) -> &'static str {
-        "Steer a dense model through the bridges next to this sparse one"
-    }
-
     fn status(&self, ui: &mut Ui, live: &Live) {
         status(ui, live, live.steered().map(|steered| steered.took));
         ui.weak(&self.message);

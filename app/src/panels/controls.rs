@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use eframe::egui::{Key, RichText, Slider, TextEdit, Ui};
 
-use super::{Dock, Panel, PanelContext};
+use super::{Panel, PanelContext};
 use crate::graph::group_color;
 use crate::item::Item;
 use crate::text;
@@ -22,14 +22,6 @@ pub struct Search {
 pub struct ControlsPanel;
 
 impl Panel for ControlsPanel {
-    fn title(&self) -> &'static str {
-        "controls"
-    }
-
-    fn dock(&self) -> Dock {
-        Dock::Left
-    }
-
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
         let found = search(ui, context);
         ui.separator();

@@ -7,7 +7,7 @@ use gossamer::circuits::labels::{signed, token, visible};
 use gossamer::circuits::layout::LineKind;
 use gossamer::circuits::statistics::{Activations, NodeStatistics, Snippet};
 
-use super::{Dock, Panel, PanelContext, about};
+use super::{Panel, PanelContext, about};
 use crate::commands::Command;
 use crate::document::Document;
 use crate::item::Item;
@@ -58,14 +58,6 @@ pub struct DetailsPanel {
 }
 
 impl Panel for DetailsPanel {
-    fn title(&self) -> &'static str {
-        "details"
-    }
-
-    fn dock(&self) -> Dock {
-        Dock::Right
-    }
-
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
         let (document, scene) = (context.document, context.scene);
         let Some(item) = context.view.selected else {
@@ -104,13 +96,12 @@ impl Panel for DetailsPanel {
 /// Pins, hides, labels or groups the item.
 fn edit(ui: &mut Ui, item: Item, view: &mut View) {
     ui.horizontal_wrapped(|ui| {
-        let mut pinned = view.edits.pinned.contains(&item);
-        if ui.checkbox(&mut pinned, "pin").changed() {
-            view.edits.pin(item, pinned);
-        }
-        let mut hidden = view.edits.hidden.contains(&item);
-        if ui.checkbox(&mut hidden, "hide").changed() {
-            view.edits.hide(item, hidden);
+        for (set, name) in [(&mut view.edits.pinned, "pin"), (&mut view.edits.hidden, "hide")] {
+            let mut chosen = set.contains(&item);
+            if ui.checkbox(&mut chosen, name).changed() {
+                set.retain(|&other| other != item);
+                set.extend(chosen.then_some(item));
+            }
         }
         if ui.button("copy name").clicked() {
             ui.ctx().copy_text(item.to_string());

@@ -62,16 +62,6 @@ impl PanelContext<'_> {
 
 /// A panel of an open document. Its fields are the state that is not saved.
 pub trait Panel {
-    /// Its name: of a tab, the text on it.
-    fn title(&self) -> &'static str;
-
-    fn dock(&self) -> Dock;
-
-    /// What the panel is for, shown when a tab is pointed at.
-    fn hint(&self) -> &'static str {
-        ""
-    }
-
     fn is_open(&self, _: &View) -> bool {
         true
     }
@@ -82,35 +72,48 @@ pub trait Panel {
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext);
 }
 
+/// A panel and where it is.
+pub struct DockedPanel {
+    dock: Dock,
+    /// Its name: of a tab, the text on it.
+    title: &'static str,
+    /// What the panel is for, shown when a tab is pointed at.
+    hint: &'static str,
+    panel: Box<dyn Panel>,
+}
+
 /// All panels, in the order in which they are placed.
-pub fn all() -> Vec<Box<dyn Panel>> {
+pub fn all() -> Vec<DockedPanel> {
+    let row = |dock, title, panel: Box<dyn Panel>, hint| DockedPanel { dock, title, hint, panel };
+    let prompt = "Run a prompt in the whole model, in the circuit and in its complement; set nodes by hand";
+    let bridge = "Steer a dense model through the bridges next to this sparse one";
     vec![
-        Box::<prompt::PromptPanel>::default(),
-        Box::<bridge::BridgePanel>::default(),
-        Box::new(controls::ControlsPanel),
-        Box::<timeline::TimelinePanel>::default(),
-        Box::<details::DetailsPanel>::default(),
-        Box::new(node::NodePanel),
-        Box::<vocabulary::VocabularyPanel>::default(),
+        row(Dock::Tab, "Prompt", Box::<prompt::PromptPanel>::default(), prompt),
+        row(Dock::Tab, "Bridge", Box::<bridge::BridgePanel>::default(), bridge),
+        row(Dock::Left, "controls", Box::new(controls::ControlsPanel), ""),
+        row(Dock::Bottom, "timeline", Box::<timeline::TimelinePanel>::default(), ""),
+        row(Dock::Right, "details", Box::<details::DetailsPanel>::default(), ""),
+        row(Dock::Right, "node in the prompt", Box::new(node::NodePanel), ""),
+        row(Dock::Right, "vocabulary", Box::<vocabulary::VocabularyPanel>::default(), ""),
     ]
 }
 
 /// Shows all open panels. `tab` is the title of the open tab.
-pub fn show(ui: &mut Ui, panels: &mut [Box<dyn Panel>], tab: &mut Option<&'static str>, context: &mut PanelContext) {
+pub fn show(ui: &mut Ui, panels: &mut [DockedPanel], tab: &mut Option<&'static str>, context: &mut PanelContext) {
     egui::Panel::bottom("tabs").show(ui, |ui| ui.horizontal(|ui| tabs(ui, panels, tab, context)));
-    if let Some(panel) = panels.iter_mut().find(|panel| panel.dock() == Dock::Tab && *tab == Some(panel.title())) {
+    if let Some(panel) = panels.iter_mut().find(|panel| panel.dock == Dock::Tab && *tab == Some(panel.title)) {
         egui::Panel::bottom("live").resizable(true).default_size(290.0).min_size(160.0).show(ui, |ui| {
             ui.set_min_height(ui.available_height());
-            panel.ui(ui, context);
+            panel.panel.ui(ui, context);
         });
     }
     egui::Panel::left("controls").default_size(230.0).show(ui, |ui| {
         ScrollArea::vertical().show(ui, |ui| stack(ui, panels, Dock::Left, context));
     });
-    for panel in panels.iter_mut().filter(|panel| panel.dock() == Dock::Bottom) {
-        if panel.is_open(context.view) {
-            let bottom = egui::Panel::bottom(panel.title()).default_size(190.0).min_size(150.0);
-            bottom.show(ui, |ui| panel.ui(ui, context));
+    for panel in panels.iter_mut().filter(|panel| panel.dock == Dock::Bottom) {
+        if panel.panel.is_open(context.view) {
+            let bottom = egui::Panel::bottom(panel.title).default_size(190.0).min_size(150.0);
+            bottom.show(ui, |ui| panel.panel.ui(ui, context));
         }
     }
     egui::Panel::right("details").default_size(330.0).show(ui, |ui| {
@@ -118,23 +121,23 @@ pub fn show(ui: &mut Ui, panels: &mut [Box<dyn Panel>], tab: &mut Option<&'stati
     });
 }
 
-fn stack(ui: &mut Ui, panels: &mut [Box<dyn Panel>], dock: Dock, context: &mut PanelContext) {
-    for panel in panels.iter_mut().filter(|panel| panel.dock() == dock) {
-        if panel.is_open(context.view) {
-            panel.ui(ui, context);
+fn stack(ui: &mut Ui, panels: &mut [DockedPanel], dock: Dock, context: &mut PanelContext) {
+    for panel in panels.iter_mut().filter(|panel| panel.dock == dock) {
+        if panel.panel.is_open(context.view) {
+            panel.panel.ui(ui, context);
         }
     }
 }
 
-fn tabs(ui: &mut Ui, panels: &[Box<dyn Panel>], tab: &mut Option<&'static str>, context: &mut PanelContext) {
-    for panel in panels.iter().filter(|panel| panel.dock() == Dock::Tab) {
-        let open = *tab == Some(panel.title());
-        if ui.selectable_label(open, panel.title()).on_hover_text(panel.hint()).clicked() {
-            *tab = if open { None } else { Some(panel.title()) };
+fn tabs(ui: &mut Ui, panels: &[DockedPanel], tab: &mut Option<&'static str>, context: &mut PanelContext) {
+    for panel in panels.iter().filter(|panel| panel.dock == Dock::Tab) {
+        let open = *tab == Some(panel.title);
+        if ui.selectable_label(open, panel.title).on_hover_text(panel.hint).clicked() {
+            *tab = if open { None } else { Some(panel.title) };
             context.live.retry();
         }
     }
-    if let Some(panel) = panels.iter().find(|panel| *tab == Some(panel.title())) {
-        panel.status(ui, context.live);
+    if let Some(panel) = panels.iter().find(|panel| *tab == Some(panel.title)) {
+        panel.panel.status(ui, context.live);
     }
 }

@@ -6,7 +6,7 @@ use eframe::egui::{Rect, Role, Sense, Slider, SliderClamping, Stroke, StrokeKind
 use gossamer::circuits::Node;
 use gossamer::circuits::labels::token;
 
-use super::{Dock, Panel, PanelContext};
+use super::{Panel, PanelContext};
 use crate::item::Item;
 use crate::live::choices::{Becomes, Setting};
 use crate::widgets::{finite, text_field};
@@ -61,10 +61,7 @@ fn setting(ui: &mut Ui, node: Node, activations: &[f32], token: Option<usize>, s
     let mut only = old.and_then(|setting| setting.at);
     let largest = activations.iter().fold(1.0f32, |most, x| most.max(x.abs()));
     let now = token.and_then(|token| activations.get(token)).copied().unwrap_or(0.0);
-    let mut value = match becomes {
-        Some(Becomes::Value(value)) => value,
-        _ => now,
-    };
+    let mut value = if let Some(Becomes::Value(value)) = becomes { value } else { now };
     ui.horizontal(|ui| {
         ui.selectable_value(&mut becomes, None, "unchanged");
         ui.selectable_value(&mut becomes, Some(Becomes::Mean), "ablated").on_hover_text("at its mean over text");
@@ -96,14 +93,6 @@ fn setting(ui: &mut Ui, node: Node, activations: &[f32], token: Option<usize>, s
 pub struct NodePanel;
 
 impl Panel for NodePanel {
-    fn title(&self) -> &'static str {
-        "node in the prompt"
-    }
-
-    fn dock(&self) -> Dock {
-        Dock::Right
-    }
-
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
         let (live, selected) = (&*context.live, context.view.selected);
         let (Some(Item::Node(node)), Some(answer), Some(at)) = (selected, live.answer(), live.token()) else { return };

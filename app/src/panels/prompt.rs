@@ -10,7 +10,7 @@ use gossamer::model::Site;
 
 use super::node::{self, NodeName};
 use super::table::{self, Column};
-use super::{Dock, Panel, PanelContext};
+use super::{Panel, PanelContext};
 use crate::document::Document;
 use crate::item::Item;
 use crate::live::ask::Answer;
@@ -29,18 +29,6 @@ pub struct PromptPanel {
 }
 
 impl Panel for PromptPanel {
-    fn title(&self) -> &'static str {
-        "Prompt"
-    }
-
-    fn dock(&self) -> Dock {
-        Dock::Tab
-    }
-
-    fn hint(&self) -> &'static str {
-        "Run a prompt in the whole model, in the circuit and in its complement; set nodes by hand"
-    }
-
     fn status(&self, ui: &mut Ui, live: &Live) {
         status(ui, live, live.answer().map(|answer| answer.took));
     }

@@ -8,7 +8,7 @@ use eframe::egui::{Slider, Ui};
 use gossamer::circuits::Node;
 
 use super::curves::{self, Series};
-use super::{Dock, Panel, PanelContext};
+use super::{Panel, PanelContext};
 use crate::document::Document;
 use crate::item::Item;
 use crate::timeline::{self, CheckpointData, Timeline};
@@ -21,14 +21,6 @@ pub struct TimelinePanel {
 }
 
 impl Panel for TimelinePanel {
-    fn title(&self) -> &'static str {
-        "timeline"
-    }
-
-    fn dock(&self) -> Dock {
-        Dock::Bottom
-    }
-
     fn is_open(&self, view: &View) -> bool {
         view.timeline
     }

@@ -7,7 +7,7 @@ use gossamer::circuits::labels::{signed, token};
 use gossamer::circuits::{TokenWeights, channel_tokens};
 use gossamer::formats::ModelFiles;
 
-use super::{Dock, Panel, PanelContext};
+use super::{Panel, PanelContext};
 use crate::document::Document;
 use crate::item::Item;
 use crate::jobs::Job;
@@ -24,14 +24,6 @@ pub struct VocabularyPanel {
 }
 
 impl Panel for VocabularyPanel {
-    fn title(&self) -> &'static str {
-        "vocabulary"
-    }
-
-    fn dock(&self) -> Dock {
-        Dock::Right
-    }
-
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
         if let Some((channel, columns)) = self.requested.zip(Job::take_result(&mut self.job)) {
             self.known.insert(channel, columns);

@@ -138,10 +138,7 @@ impl<'a> Bench<'a> {
     }
 
     fn gpu(&self) -> Option<Gpu> {
-        match self.device {
-            Device::Gpu(gpu) => Some(gpu.clone()),
-            _ => None,
-        }
+        if let Device::Gpu(gpu) = self.device { Some(gpu.clone()) } else { None }
     }
 
     fn put(&self, shape: &[usize], data: &[f32]) -> Result<Tensor> {

@@ -2,7 +2,7 @@
 
 use super::color::{RESIDUAL, Widths, hex, separation, shade, sign};
 use super::labels::{signed, token};
-use super::residual::{Reader, Writer, residual_paths};
+use super::residual::{ResidualUser, residual_paths};
 use crate::circuits::file::{Circuit, NodeEntry};
 use crate::circuits::nodes::NodeKind;
 
@@ -44,14 +44,10 @@ pub fn dot(circuit: &Circuit) -> String {
         ));
     }
     for path in residual_paths(&circuit) {
-        let from = match path.from {
-            Writer::Embedding => format!("embedding[{}]", path.channel),
-            Writer::Node(node) => node.to_string(),
-        };
-        let to = match path.to {
-            Reader::Node(node) => node.to_string(),
-            Reader::Unembedding => format!("unembedding[{}]", path.channel),
-        };
+        let [from, to] = [path.from, path.to].map(|user| match user {
+            ResidualUser::Node(node) => node.to_string(),
+            tokens => format!("{tokens}[{}]", path.channel),
+        });
         let style = format!("style=dashed, arrowhead=none, color=\"{}\"", hex(RESIDUAL));
         let tooltip = quoted(&format!("residual channel {}", path.channel));
         lines.push(format!("  {} -> {} [{style}, tooltip={tooltip}];", quoted(&from), quoted(&to)));

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::residual::{User, threads};
+use super::residual::{ResidualUser, threads};
 use crate::circuits::file::Circuit;
 use crate::circuits::nodes::{Node, NodeKind};
 
@@ -88,6 +88,12 @@ pub struct NodeBox {
     /// The head, and whether query, key or value.
     head: Option<(usize, NodeKind)>,
     level: usize,
+}
+
+impl NodeBox {
+    fn new(content: BoxContent, row: usize, head: Option<(usize, NodeKind)>) -> Self {
+        Self { content, x: 0.0, top: 0.0, bottom: 0.0, row, head, level: 0 }
+    }
 }
 
 /// What a line represents.
@@ -177,15 +183,7 @@ impl CircuitLayout {
             if self.rows.last().is_none_or(|row| row.key != key) {
                 self.rows.push(SiteRow { key, top: 0.0, bottom: 0.0 });
             }
-            self.boxes.push(NodeBox {
-                content,
-                x: 0.0,
-                top: 0.0,
-                bottom: 0.0,
-                row: self.rows.len() - 1,
-                head,
-                level: 0,
-            });
+            self.boxes.push(NodeBox::new(content, self.rows.len() - 1, head));
         }
     }
 
@@ -198,10 +196,10 @@ impl CircuitLayout {
                     nodes.insert(circuit.nodes[i].node(), node_box);
                 }
                 BoxContent::Embedding(i) => {
-                    channels.insert((User::Embedding, circuit.embeddings[i].channel), node_box);
+                    channels.insert((ResidualUser::Embedding, circuit.embeddings[i].channel), node_box);
                 }
                 BoxContent::Unembedding(i) => {
-                    channels.insert((User::Unembedding, circuit.unembeddings[i].channel), node_box);
+                    channels.insert((ResidualUser::Unembedding, circuit.unembeddings[i].channel), node_box);
                 }
                 BoxContent::Bend => {}
             }
@@ -213,22 +211,14 @@ impl CircuitLayout {
         }
         for (channel, from, to) in threads(circuit) {
             let find = |user| match user {
-                User::Node(node) => nodes.get(&node).copied(),
+                ResidualUser::Node(node) => nodes.get(&node).copied(),
                 tokens => channels.get(&(tokens, channel)).copied(),
             };
             let (Some(from), Some(to)) = (find(from), find(to)) else { continue };
             let mut boxes = vec![from];
             for row in self.boxes[from].row + 1..self.boxes[to].row {
                 boxes.push(self.boxes.len());
-                self.boxes.push(NodeBox {
-                    content: BoxContent::Bend,
-                    x: 0.0,
-                    top: 0.0,
-                    bottom: 0.0,
-                    row,
-                    head: None,
-                    level: 0,
-                });
+                self.boxes.push(NodeBox::new(BoxContent::Bend, row, None));
             }
             boxes.push(to);
             self.lines.push(Connector { kind: LineKind::Channel(channel), boxes });

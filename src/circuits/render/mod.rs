@@ -13,7 +13,7 @@ use std::path::Path;
 
 pub use dot::dot;
 pub use json::json;
-pub use residual::{Reader, ResidualPath, Writer, residual_paths};
+pub use residual::{ResidualPath, ResidualUser, residual_paths};
 pub use show::show;
 pub use svg::svg;
 

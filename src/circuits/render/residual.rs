@@ -1,27 +1,54 @@
 //! The connections of a circuit through the residual stream: every later reader of a channel sees
 //! what is written into it.
 
+use std::fmt;
+
 use serde::{Serialize, Serializer};
 
 use crate::circuits::file::Circuit;
 use crate::circuits::nodes::{Node, NodeKind};
 
-/// What writes a residual channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Writer {
-    /// The embedding of the token at the same position.
+/// What reads or writes a residual channel, in the order of the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResidualUser {
+    /// The embedding of the token at the same position, which writes.
     Embedding,
-    /// An `attn.resid_delta` or `mlp.resid_delta`.
+    /// An `attn.resid_delta` or `mlp.resid_delta` writes, an `attn.act_in` or `mlp.act_in` reads.
     Node(Node),
+    /// The logits, which read.
+    Unembedding,
 }
 
-/// What reads a residual channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reader {
-    /// An `attn.act_in` or `mlp.act_in`.
-    Node(Node),
-    /// The logits.
-    Unembedding,
+impl ResidualUser {
+    fn writes(self) -> bool {
+        match self {
+            Self::Node(node) => matches!(node.kind, NodeKind::AttnOut | NodeKind::MlpOut),
+            tokens => tokens == Self::Embedding,
+        }
+    }
+
+    fn reads(self) -> bool {
+        match self {
+            Self::Node(node) => matches!(node.kind, NodeKind::AttnIn | NodeKind::MlpIn),
+            tokens => tokens == Self::Unembedding,
+        }
+    }
+}
+
+impl fmt::Display for ResidualUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedding => f.write_str("embedding"),
+            Self::Node(node) => node.fmt(f),
+            Self::Unembedding => f.write_str("unembedding"),
+        }
+    }
+}
+
+impl Serialize for ResidualUser {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// A residual channel from one writer to one later reader.
@@ -30,27 +57,9 @@ pub struct ResidualPath {
     /// The channel.
     pub channel: usize,
     /// What writes it; in JSON `embedding` or the node.
-    pub from: Writer,
+    pub from: ResidualUser,
     /// What reads it; in JSON the node or `unembedding`.
-    pub to: Reader,
-}
-
-impl Serialize for Writer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Embedding => serializer.serialize_str("embedding"),
-            Self::Node(node) => node.serialize(serializer),
-        }
-    }
-}
-
-impl Serialize for Reader {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Node(node) => node.serialize(serializer),
-            Self::Unembedding => serializer.serialize_str("unembedding"),
-        }
-    }
+    pub to: ResidualUser,
 }
 
 /// All residual paths of a circuit, by channel, writer and reader. The embedding writes the
@@ -59,39 +68,12 @@ pub fn residual_paths(circuit: &Circuit) -> Vec<ResidualPath> {
     let mut paths = Vec::new();
     for channel in channels(circuit) {
         let users = users(circuit, channel);
-        for (position, user) in users.iter().enumerate() {
-            let Some(from) = user.writer() else { continue };
-            let readers = users[position + 1..].iter().filter_map(|user| user.reader());
-            paths.extend(readers.map(|to| ResidualPath { channel, from, to }));
+        for (position, &from) in users.iter().enumerate().filter(|(_, user)| user.writes()) {
+            let readers = users[position + 1..].iter().filter(|user| user.reads());
+            paths.extend(readers.map(|&to| ResidualPath { channel, from, to }));
         }
     }
     paths
-}
-
-/// A reader or writer of a residual channel, in the order of the forward pass.
-#[derive(Hash, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum User {
-    Embedding,
-    Node(Node),
-    Unembedding,
-}
-
-impl User {
-    pub(super) fn writer(self) -> Option<Writer> {
-        match self {
-            Self::Embedding => Some(Writer::Embedding),
-            Self::Node(node) => matches!(node.kind, NodeKind::AttnOut | NodeKind::MlpOut).then_some(Writer::Node(node)),
-            Self::Unembedding => None,
-        }
-    }
-
-    pub(super) fn reader(self) -> Option<Reader> {
-        match self {
-            Self::Embedding => None,
-            Self::Node(node) => matches!(node.kind, NodeKind::AttnIn | NodeKind::MlpIn).then_some(Reader::Node(node)),
-            Self::Unembedding => Some(Reader::Unembedding),
-        }
-    }
 }
 
 /// The residual channels that a circuit touches, in order.
@@ -105,11 +87,12 @@ fn channels(circuit: &Circuit) -> Vec<usize> {
 }
 
 /// What of the circuit is at `channel`, in the order of the forward pass.
-fn users(circuit: &Circuit, channel: usize) -> Vec<User> {
+fn users(circuit: &Circuit, channel: usize) -> Vec<ResidualUser> {
     let nodes = circuit.nodes.iter().map(crate::circuits::file::NodeEntry::node);
-    let nodes = nodes.filter(|&node| circuit.model.residual_channel(node) == Some(channel)).map(User::Node);
-    let embedding = circuit.embeddings.iter().any(|entry| entry.channel == channel).then_some(User::Embedding);
-    let unembedding = circuit.unembeddings.iter().any(|entry| entry.channel == channel).then_some(User::Unembedding);
+    let nodes = nodes.filter(|&node| circuit.model.residual_channel(node) == Some(channel)).map(ResidualUser::Node);
+    let embedding = circuit.embeddings.iter().any(|entry| entry.channel == channel).then_some(ResidualUser::Embedding);
+    let unembedding =
+        circuit.unembeddings.iter().any(|entry| entry.channel == channel).then_some(ResidualUser::Unembedding);
     let mut users: Vec<_> = embedding.into_iter().chain(nodes).chain(unembedding).collect();
     users.sort_unstable();
     users
@@ -117,12 +100,12 @@ fn users(circuit: &Circuit, channel: usize) -> Vec<User> {
 
 /// A thread along each channel, from its first writer to its last reader: each pair of neighbours
 /// on it.
-pub(super) fn threads(circuit: &Circuit) -> Vec<(usize, User, User)> {
+pub(super) fn threads(circuit: &Circuit) -> Vec<(usize, ResidualUser, ResidualUser)> {
     let mut links = Vec::new();
     for channel in channels(circuit) {
         let users = users(circuit, channel);
-        let first = users.iter().position(|user| user.writer().is_some());
-        let last = users.iter().rposition(|user| user.reader().is_some());
+        let first = users.iter().position(|user| user.writes());
+        let last = users.iter().rposition(|user| user.reads());
         if let (Some(first), Some(last)) = (first, last)
             && first < last
         {

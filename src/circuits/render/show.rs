@@ -2,7 +2,7 @@
 //! to the logits.
 
 use super::labels::{count, signed, token, visible};
-use super::residual::{Reader, ResidualPath, Writer, residual_paths};
+use super::residual::{ResidualPath, ResidualUser, residual_paths};
 use crate::circuits::file::{ActivationRange, Circuit, LossSet, NodeEntry, TokenWeights};
 use crate::circuits::nodes::{Node, NodeKind};
 
@@ -101,7 +101,7 @@ fn embeddings(circuit: &Circuit, paths: &[ResidualPath], lines: &mut Vec<String>
     lines.push("\nembedding".into());
     for entry in &circuit.embeddings {
         lines.extend(wrapped("  ", &weights(entry), &format!(" → channel {}", entry.channel)));
-        lines.extend(readers(paths, Writer::Embedding, entry.channel));
+        lines.extend(readers(paths, ResidualUser::Embedding, entry.channel));
     }
 }
 
@@ -118,7 +118,7 @@ fn unembeddings(circuit: &Circuit, paths: &[ResidualPath], lines: &mut Vec<Strin
                 lines.push(format!("      {role} {} {}", token(&t.text), signed(t.weight)));
             }
         }
-        lines.extend(writers(circuit, paths, Reader::Unembedding, entry.channel));
+        lines.extend(writers(circuit, paths, ResidualUser::Unembedding, entry.channel));
     }
 }
 
@@ -150,7 +150,7 @@ fn connections(circuit: &Circuit, paths: &[ResidualPath], entry: &NodeEntry) -> 
     let node = entry.node();
     let mut lines = Vec::new();
     match circuit.model.residual_channel(node) {
-        Some(channel) => lines.extend(writers(circuit, paths, Reader::Node(node), channel)),
+        Some(channel) => lines.extend(writers(circuit, paths, ResidualUser::Node(node), channel)),
         None if matches!(node.kind, NodeKind::AttnIn | NodeKind::MlpIn) => {
             lines.push(format!("      reads position channel {}", node.index - circuit.model.d_model));
         }
@@ -165,40 +165,34 @@ fn connections(circuit: &Circuit, paths: &[ResidualPath], entry: &NodeEntry) -> 
         lines.push(format!("      {node} --({weight}, {effect})--> {}{}", edge.to, head.unwrap_or_default()));
     }
     if let Some(channel) = circuit.model.residual_channel(node) {
-        lines.extend(readers(paths, Writer::Node(node), channel));
+        lines.extend(readers(paths, ResidualUser::Node(node), channel));
     }
     lines
 }
 
 /// Who reads what `from` writes into a channel.
-fn readers(paths: &[ResidualPath], from: Writer, channel: usize) -> Vec<String> {
-    let readers = paths.iter().filter(|path| (path.channel, path.from) == (channel, from)).map(|path| match path.to {
-        Reader::Node(node) => node.to_string(),
-        Reader::Unembedding => "unembedding".into(),
-    });
-    let readers: Vec<_> = readers.collect();
-    match readers.is_empty() {
-        true => Vec::new(),
-        false => wrapped(&format!("      channel {channel} is read by "), &readers, ""),
-    }
+fn readers(paths: &[ResidualPath], from: ResidualUser, channel: usize) -> Vec<String> {
+    let paths = paths.iter().filter(|path| (path.channel, path.from) == (channel, from));
+    let readers: Vec<_> = paths.map(|path| path.to.to_string()).collect();
+    if readers.is_empty() { Vec::new() } else { wrapped(&format!("      channel {channel} is read by "), &readers, "") }
 }
 
 /// Who writes what `to` reads from a channel.
-fn writers(circuit: &Circuit, paths: &[ResidualPath], to: Reader, channel: usize) -> Vec<String> {
+fn writers(circuit: &Circuit, paths: &[ResidualPath], to: ResidualUser, channel: usize) -> Vec<String> {
     let writers = paths.iter().filter(|path| (path.channel, path.to) == (channel, to)).map(|path| match path.from {
-        Writer::Node(node) => node.to_string(),
-        Writer::Embedding => {
+        ResidualUser::Embedding => {
             let entry = circuit.embeddings.iter().find(|entry| entry.channel == channel);
             let first = entry.and_then(|entry| entry.tokens.first());
             first.map_or("embedding".into(), |t| format!("embedding {} {} …", token(&t.text), signed(t.weight)))
         }
+        other => other.to_string(),
     });
     let writers: Vec<_> = writers.collect();
     let reads = format!("      reads channel {channel}, written by ");
     match (to, writers.is_empty()) {
         (_, false) => wrapped(&reads, &writers, ""),
         // A node that only writes reads nothing.
-        (Reader::Node(Node { kind: NodeKind::AttnIn | NodeKind::MlpIn, .. }), true) => {
+        (ResidualUser::Node(Node { kind: NodeKind::AttnIn | NodeKind::MlpIn, .. }), true) => {
             vec![format!("      reads channel {channel}, which nothing else in the circuit writes")]
         }
         _ => Vec::new(),

@@ -2,22 +2,8 @@
 
 use super::Split;
 use super::template::Filler;
-use crate::text::python::words::{self, FILE_ENDS};
+use crate::text::python::words::WORDS;
 
-/// Names short enough that many are one token in small tokenizers, the shortest twice.
-const COPIED: &[&str] = &[
-    "a", "b", "m", "n", "s", "item", "total", "old", "new", "x", "y", "k", "a", "b", "m", "n", "s", "item", "total",
-    "old", "name", "value", "size", "key", "line", "path", "text", "data", "count", "label", "index", "last", "row",
-    "title", "node",
-];
-/// Names for a dict as well as for a list.
-const COLLECTIONS: &[&str] = &[
-    "data", "values", "table", "names", "scores", "results", "colors", "totals", "counts", "config", "keys", "labels",
-];
-/// Names to loop over elements with.
-const ELEMENTS: &[&str] = &[
-    "x", "n", "item", "value", "name", "word", "line", "row", "key", "number", "entry", "v", "element", "part", "text",
-];
 const INDICES: &[&str] = &["i", "j", "index", "n", "k", "position", "number", "row"];
 const HANDLES: &[&str] = &["f", "file", "handle", "fh", "stream", "f", "document", "source"];
 /// The next line, which is part of no prompt.
@@ -91,26 +77,26 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> Option<String> {
         if filler.sampler.chance(70) { pick(filler, pool).to_string() } else { pick(filler, own).to_string() }
     };
     Some(match kind {
-        "a" | "b" | "c" => one(filler, COPIED),
-        "int" => either(filler, words::INTS, domain.ints),
-        "str" => either(filler, words::STRS, domain.strs),
-        "flag" => either(filler, words::BOOLS, domain.flags),
-        "ints" => one(filler, words::INT_LISTS),
-        "strs" => one(filler, words::STR_LISTS),
-        "set" => one(filler, words::SETS),
-        "things" => domain.things[filler.sampler.below(domain.things.len())].1.to_string(),
-        "thing" => domain.things[filler.sampler.below(domain.things.len())].0.to_string(),
-        "attr" => one(filler, domain.ints),
-        "class" => one(filler, domain.classes),
-        "coll" => one(filler, COLLECTIONS),
-        "elem" => one(filler, ELEMENTS),
+        "a" | "b" | "c" => one(filler, &WORDS.copied),
+        "int" => either(filler, &WORDS.ints, &domain.ints),
+        "str" => either(filler, &WORDS.strs, &domain.strs),
+        "flag" => either(filler, &WORDS.bools, &domain.flags),
+        "ints" => one(filler, &WORDS.int_lists),
+        "strs" => one(filler, &WORDS.str_lists),
+        "set" => one(filler, &WORDS.sets),
+        "things" => filler.sampler.pick(domain.things())[1].to_string(),
+        "thing" => filler.sampler.pick(domain.things())[0].to_string(),
+        "attr" => one(filler, &domain.ints),
+        "class" => one(filler, &domain.classes),
+        "coll" => one(filler, &WORDS.collections),
+        "elem" => one(filler, &WORDS.elements),
         "idx" => one(filler, INDICES),
         "handle" => one(filler, HANDLES),
         "next" => filler.sampler.pick(NEXT).to_string(),
-        "read" => one(filler, words::FILE_STEMS_READ),
-        "write" => one(filler, words::FILE_STEMS_WRITE),
-        "ext" => filler.sampler.pick(FILE_ENDS).to_string(),
-        "label" | "labelx" => one(filler, domain.labels),
+        "read" => one(filler, &WORDS.file_stems_read),
+        "write" => one(filler, &WORDS.file_stems_write),
+        "ext" => filler.sampler.pick(&WORDS.file_ends).to_string(),
+        "label" | "labelx" => one(filler, &domain.labels),
         "num" | "numx" | "numy" => filler.sampler.number().to_string(),
         "q" => filler.sampler.pick(&["'", "\""]).to_string(),
         "func" => function(filler),
@@ -120,22 +106,22 @@ pub(super) fn word(filler: &mut Filler, kind: &str) -> Option<String> {
 }
 
 fn function(filler: &mut Filler) -> String {
-    let thing = filler.domain.things[filler.sampler.below(filler.domain.things.len())].0;
+    let thing = filler.sampler.pick(filler.domain.things())[0];
     match filler.sampler.chance(50) {
-        true => format!("{}{thing}", pick(filler, filler.domain.verbs)),
-        false => format!("{}_{thing}", pick(filler, words::PLAIN_VERBS)),
+        true => format!("{}{thing}", pick(filler, &filler.domain.verbs)),
+        false => format!("{}_{thing}", pick(filler, &WORDS.plain_verbs)),
     }
 }
 
 /// The text of a string: a few words without quotes or punctuation.
 fn text(filler: &mut Filler) -> String {
-    let thing = filler.domain.things[filler.sampler.below(filler.domain.things.len())].0;
+    let thing = filler.sampler.pick(filler.domain.things())[0];
     match filler.sampler.weighted(&[30, 20, 20, 15, 15]) {
-        0 => pick(filler, filler.domain.labels).to_string(),
-        1 => format!("{} {thing}", pick(filler, words::ADJECTIVES)),
-        2 => format!("{} the {thing}", pick(filler, words::PLAIN_VERBS)),
-        3 => format!("{} {}", pick(filler, filler.domain.labels), pick(filler, filler.domain.labels)),
-        _ => format!("{thing} {} is {}", pick(filler, filler.domain.labels), pick(filler, words::ADJECTIVES)),
+        0 => pick(filler, &filler.domain.labels).to_string(),
+        1 => format!("{} {thing}", pick(filler, &WORDS.adjectives)),
+        2 => format!("{} the {thing}", pick(filler, &WORDS.plain_verbs)),
+        3 => format!("{} {}", pick(filler, &filler.domain.labels), pick(filler, &filler.domain.labels)),
+        _ => format!("{thing} {} is {}", pick(filler, &filler.domain.labels), pick(filler, &WORDS.adjectives)),
     }
 }
 

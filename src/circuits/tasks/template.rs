@@ -9,7 +9,7 @@ use super::Split;
 use super::context;
 use super::spec::Words;
 use crate::text::python::sampler::Sampler;
-use crate::text::python::words::{DOMAINS, Domain};
+use crate::text::python::words::{Domain, WORDS};
 
 /// The words chosen so far for one pair.
 pub(super) struct Filler<'a> {
@@ -24,7 +24,7 @@ pub(super) struct Filler<'a> {
 
 impl<'a> Filler<'a> {
     pub(super) fn new(sampler: &'a mut Sampler, split: Split, words: &'a Words) -> Self {
-        let domain = &DOMAINS[sampler.below(DOMAINS.len())];
+        let domain = &WORDS.domains[sampler.below(WORDS.domains.len())];
         // A kind of one word is known from the start, so that no other placeholder takes that word.
         let only = |words: &[String]| if let [word] = words { Some(word.clone()) } else { None };
         let chosen = words.iter().filter_map(|(kind, words)| Some((kind.clone(), only(words.get_ref())?))).collect();

@@ -41,20 +41,14 @@ impl PairArgs {
     }
 }
 
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(clap::Subcommand)]
-enum Command {
+pub enum Args {
     /// Errors of the bridges at every site, and how far models that continue across them are from the dense model
     Eval(EvalArgs),
 }
 
 #[derive(clap::Args)]
-struct EvalArgs {
+pub struct EvalArgs {
     #[command(flatten)]
     pair: PairArgs,
     /// Sequences that run at once; each goes through a model once for every site
@@ -68,7 +62,7 @@ struct EvalArgs {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let Command::Eval(args) = &args.command;
+    let Args::Eval(args) = args;
     let png = args.png.as_deref();
     report(&[png], args.output.json, |progress| {
         progress.stage("opening the models");

@@ -17,14 +17,8 @@ use crate::terminal::Progress;
 
 use super::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
 
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Subcommand)]
-enum Command {
+pub enum Args {
     /// Print a circuit file as text, node by node and edge by edge
     Show {
         /// The circuit file
@@ -67,7 +61,7 @@ struct CircuitArgs {
 }
 
 #[derive(clap::Args)]
-struct StatsArgs {
+pub struct StatsArgs {
     #[command(flatten)]
     circuit: CircuitArgs,
     /// Files and folders of text to run the model on [default: generated Python]; may be repeated
@@ -82,7 +76,7 @@ struct StatsArgs {
 }
 
 #[derive(clap::Args)]
-struct BinariseArgs {
+pub struct BinariseArgs {
     #[command(flatten)]
     circuit: CircuitArgs,
     /// Text to take mean activations over, if they are not next to the circuit [default: generated
@@ -95,17 +89,14 @@ struct BinariseArgs {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    match &args.command {
-        Command::Show { file } => print(&show(&Circuit::load(file)?)),
-        Command::Export { file, format, out } => {
+    match args {
+        Args::Show { file } => print(&show(&Circuit::load(file)?)),
+        Args::Export { file, format, out } => {
             out.as_ref().map_or(Ok(()), check_output)?;
             let (circuit, format) = (Circuit::load(file)?, CircuitFormat::named(format)?);
-            match out {
-                Some(path) => Ok(format.save(&circuit, path)?),
-                None => print(&(format.write)(&circuit)),
-            }
+            if let Some(path) = out { Ok(format.save(&circuit, path)?) } else { print(&(format.write)(&circuit)) }
         }
-        Command::Stats(StatsArgs { circuit, data, max_tokens, seed }) => {
+        Args::Stats(StatsArgs { circuit, data, max_tokens, seed }) => {
             circuit.measure("statistics.json", data, *max_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let statistics = circuit_statistics(model, request, *seed, &progress.observer(), &note)?;
@@ -113,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
                 Ok(statistics_report(&statistics, model))
             })
         }
-        Command::Binarise(BinariseArgs { circuit, data, mean_tokens }) => {
+        Args::Binarise(BinariseArgs { circuit, data, mean_tokens }) => {
             circuit.measure("binary.json", data, *mean_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let binary = binarise_circuit(model, request, &progress.observer(), &note)?;

@@ -48,14 +48,17 @@ commands! {
     /// Loss on text or tokens
     Eval: eval,
     /// Circuits: show, draw and measure them
+    #[command(subcommand)]
     Circuit: circuit,
     /// Bridges between a dense and a sparse model: evaluate them
+    #[command(subcommand)]
     Bridge: bridge,
     /// Steer a dense model by channels of a sparse one, through bridges
     Steer: steer,
     /// Write any model as a folder in Hugging Face's layout, under the published names
     Convert: convert,
     /// Tasks: their pairs, and how well a model does them
+    #[command(subcommand)]
     Tasks: tasks,
     /// Check that a device computes correctly, by golden cases and operations
     Check: check,

@@ -15,14 +15,8 @@ use crate::text::notation::token;
 
 use super::open::{JsonArgs, ModelArgs};
 
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Subcommand)]
-enum Command {
+pub enum Args {
     /// All built-in tasks, a line each
     List,
     /// Some pairs of a task
@@ -47,7 +41,7 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-struct EvalArgs {
+pub struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// A task's name, or a .toml or .jsonl file; may be repeated [default: all built-in ones]
@@ -64,12 +58,12 @@ struct EvalArgs {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    match &args.command {
-        Command::List => list(),
-        Command::Show { task, count, test, seed, save } => {
+    match args {
+        Args::List => list(),
+        Args::Show { task, count, test, seed, save } => {
             show(&tasks::open(task)?, *count, if *test { Split::Test } else { Split::Train }, *seed, save.as_deref())
         }
-        Command::Eval(args) => eval(args),
+        Args::Eval(args) => eval(args),
     }
 }
 

@@ -16,7 +16,6 @@ use crate::files::is_stdout;
 use crate::settings::count;
 use crate::terminal::signals::{self, Saving};
 use crate::terminal::{self, Progress, print, say};
-use crate::text::tokenizer::MIN_VOCAB;
 use crate::train::communicator::{Communication, Communicator, start};
 use crate::train::config::RunConfig;
 use crate::train::memory::human_bytes;
@@ -39,7 +38,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Train a byte-level BPE tokenizer on files and folders
-    Tokenizer(TokenizerArgs),
+    Tokenizer(TokenizerRequest),
     /// Train a sparse model together with bridges to a dense one, which stays unchanged
     Bridges(BridgeArgs),
     /// Find the circuits of a trained model: the fewest channels that do a task
@@ -87,22 +86,6 @@ struct RunArgs {
     /// Log more, such as the steps at which products become sparse
     #[arg(short, long)]
     verbose: bool,
-}
-
-#[derive(Args)]
-struct TokenizerArgs {
-    /// A file or folder to train on; may be repeated
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
-    data: Vec<PathBuf>,
-    /// Entries, `<|endoftext|>` included
-    #[arg(long, default_value_t = 2048, value_parser = count::<usize>(MIN_VOCAB as u64, 1 << 24))]
-    vocab_size: usize,
-    /// Bytes of the data to read at most
-    #[arg(long, default_value_t = 50_000_000, value_parser = count::<u64>(1, 1 << 30))]
-    max_bytes: u64,
-    /// The file to write, - for standard output
-    #[arg(long, value_name = "FILE", default_value = "tokenizer.json")]
-    out: PathBuf,
 }
 
 #[derive(Args)]
@@ -197,9 +180,7 @@ fn single(communicator: &Communicator) -> Result<()> {
     Ok(())
 }
 
-fn tokenizer(args: &TokenizerArgs) -> Result<()> {
-    let (data, out) = (args.data.clone(), args.out.clone());
-    let request = TokenizerRequest { data, vocab_size: args.vocab_size, max_bytes: args.max_bytes, out };
+fn tokenizer(request: &TokenizerRequest) -> Result<()> {
     let progress = Progress::new();
     progress.stage("training the tokenizer");
     let result = request.run(&progress.observer())?;
@@ -209,10 +190,10 @@ fn tokenizer(args: &TokenizerArgs) -> Result<()> {
         result.vocab_size,
         result.documents,
         human_bytes(result.bytes),
-        args.out.display()
+        request.out.display()
     );
     // Standard output may hold the tokenizer.
-    if is_stdout(&args.out) {
+    if is_stdout(&request.out) {
         say(message)
     } else {
         print(message)

@@ -127,14 +127,6 @@ impl Gpu {
         self.record(&mut *lock(&self.shared.pending)?, command, 0)
     }
 
-    pub(in crate::device) fn copy(&self, from: &Buffer, to: &Buffer, bytes: u64) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let command = Command::Copy { from: from.raw()?.clone(), to: to.raw()?.clone(), bytes };
-        self.record(&mut *lock(&self.shared.pending)?, command, 0)
-    }
-
     pub(in crate::device) fn read<T: Element>(&self, buffer: &Buffer, len: usize) -> Result<Vec<T>> {
         let bytes = (len * size_of::<T>()) as u64;
         if bytes == 0 {

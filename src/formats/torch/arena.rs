@@ -74,10 +74,7 @@ impl Arena {
     }
 
     pub(super) fn node(&self, item: PickleItem) -> Option<&PickleNode> {
-        match item {
-            PickleItem::PickleNode(index) => self.nodes.get(index as usize),
-            _ => None,
-        }
+        if let PickleItem::PickleNode(index) = item { self.nodes.get(index as usize) } else { None }
     }
 
     /// The items of a list, to be added to.
@@ -97,10 +94,7 @@ impl Arena {
     }
 
     fn node_mut(&mut self, item: PickleItem) -> Option<&mut PickleNode> {
-        match item {
-            PickleItem::PickleNode(index) => self.nodes.get_mut(index as usize),
-            _ => None,
-        }
+        if let PickleItem::PickleNode(index) = item { self.nodes.get_mut(index as usize) } else { None }
     }
 
     pub(super) fn text(&self, item: PickleItem) -> Result<&Arc<str>, String> {

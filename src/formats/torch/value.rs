@@ -43,34 +43,22 @@ impl Value {
 
     /// The keys and values of a dictionary.
     pub fn pairs(&self) -> Option<&[(Self, Self)]> {
-        match self {
-            Self::Dict(pairs) => Some(pairs),
-            _ => None,
-        }
+        if let Self::Dict(pairs) = self { Some(pairs) } else { None }
     }
 
     /// The items of a list or tuple.
     pub fn items(&self) -> Option<&[Self]> {
-        match self {
-            Self::List(items) | Self::Tuple(items) => Some(items),
-            _ => None,
-        }
+        if let Self::List(items) | Self::Tuple(items) = self { Some(items) } else { None }
     }
 
     /// A string.
     pub fn text(&self) -> Option<&str> {
-        match self {
-            Self::Str(text) => Some(text),
-            _ => None,
-        }
+        if let Self::Str(text) = self { Some(text) } else { None }
     }
 
     /// A whole number.
     pub fn int(&self) -> Option<i64> {
-        match self {
-            Self::Int(number) => Some(*number),
-            _ => None,
-        }
+        if let Self::Int(number) = self { Some(*number) } else { None }
     }
 
     /// A number, whole or not.
@@ -84,14 +72,9 @@ impl Value {
 
     /// A tensor.
     pub fn tensor(&self) -> Option<&TensorRef> {
-        match self {
-            Self::Tensor(tensor) => Some(tensor),
-            _ => None,
-        }
+        if let Self::Tensor(tensor) = self { Some(tensor) } else { None }
     }
-}
 
-impl Value {
     /// What it is, for people.
     pub(super) fn kind(&self) -> String {
         match self {

@@ -8,7 +8,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::device::cpu::{for_row_blocks, rows_per_block};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::ops::math::{LANES, exp, largest};
 
 /// The sizes of an attention.
@@ -372,19 +372,13 @@ impl WithSimd for HeadBackward<'_> {
 pub(super) fn unpack(heads: Heads, packed: &[f32], parts: usize, part: usize, out: &mut [f32]) {
     let Heads { time, count, width, .. } = heads;
     let row = count * width;
-    for_row_blocks(
-        out,
-        row,
-        rows_per_block(row),
-        #[inline(always)]
-        |start, block| {
-            for (i, out) in block.chunks_exact_mut(row).enumerate() {
-                let (b, t) = ((start + i) / time, (start + i) % time);
-                for (h, out) in out.chunks_exact_mut(width).enumerate() {
-                    let head = (b * count + h) * parts + part;
-                    out.copy_from_slice(&packed[(head * time + t) * width..][..width]);
-                }
+    inlined!(for_row_blocks(out, row, rows_per_block(row)), |start, block| {
+        for (i, out) in block.chunks_exact_mut(row).enumerate() {
+            let (b, t) = ((start + i) / time, (start + i) % time);
+            for (h, out) in out.chunks_exact_mut(width).enumerate() {
+                let head = (b * count + h) * parts + part;
+                out.copy_from_slice(&packed[(head * time + t) * width..][..width]);
             }
-        },
-    );
+        }
+    });
 }

@@ -2,12 +2,12 @@
 
 use super::functions::{self, SignatureParam};
 use super::loops;
-use super::scope::{Name, PyClass, PyFunction, PyKind, PyParam};
+use super::scope::{Name, PyClass, PyFunction, PyKind, PyKind::*, PyParam};
 use super::writer::{PythonWriter, line};
 
 /// A class with its `__init__` and a few methods; it joins the scope.
 pub(super) fn class(w: &mut PythonWriter) {
-    let name = w.sampler.pick(w.domain.classes);
+    let name = w.sampler.pick(&w.domain.classes);
     if w.scope.classes.iter().any(|class| class.name == name) {
         return functions::function(w);
     }
@@ -50,7 +50,7 @@ fn init(w: &mut PythonWriter, class: &mut PyClass, parent: Option<&PyClass>) {
         }
         for SignatureParam { param, default } in &given[inherited.len()..] {
             match default.as_deref() {
-                Some("None") if param.kind == PyKind::Strs => line!(w, "self.{0} = {0} or []", param.name),
+                Some("None") if param.kind == Strs => line!(w, "self.{0} = {0} or []", param.name),
                 _ => line!(w, "self.{0} = {0}", param.name),
             }
             made.push(*param);
@@ -59,24 +59,16 @@ fn init(w: &mut PythonWriter, class: &mut PyClass, parent: Option<&PyClass>) {
             w.scope.mark_used(param.name);
         }
         for _ in 0..w.sampler.weighted(&[40, 35, 25]) + usize::from(made.is_empty()) {
-            let kind = w.sampler.pick(&[
-                PyKind::Ints,
-                PyKind::Strs,
-                PyKind::Int,
-                PyKind::Counts,
-                PyKind::Bool,
-                PyKind::Set,
-                PyKind::Things,
-            ]);
+            let kind = w.sampler.pick(&[Ints, Strs, Int, Counts, Bool, Set, Things]);
             let name = w.fresh(kind);
             if !name.head.is_empty() || made.iter().any(|field| field.name == name) {
                 continue;
             }
             let value = match kind {
-                PyKind::Int => w.sampler.pick(&["0", "1", "0", "100"]).to_string(),
-                PyKind::Counts => "{}".to_string(),
-                PyKind::Bool => w.literal(PyKind::Bool),
-                PyKind::Set => "set()".to_string(),
+                Int => w.sampler.pick(&["0", "1", "0", "100"]).to_string(),
+                Counts => "{}".to_string(),
+                Bool => w.literal(Bool),
+                Set => "set()".to_string(),
                 _ => "[]".to_string(),
             };
             line!(w, "self.{name} = {value}");
@@ -92,15 +84,7 @@ fn fields(w: &mut PythonWriter, given: &mut Vec<SignatureParam>) {
     let count = w.sampler.weighted(&[0, 10, 26, 28, 20, 10, 6]);
     let defaults = if w.sampler.chance(30) { w.sampler.range(1, 2) } else { 0 };
     for i in 0..count {
-        let kind = w.sampler.pick(&[
-            PyKind::Str,
-            PyKind::Int,
-            PyKind::Int,
-            PyKind::Str,
-            PyKind::Float,
-            PyKind::Bool,
-            PyKind::Strs,
-        ]);
+        let kind = w.sampler.pick(&[Str, Int, Int, Str, Float, Bool, Strs]);
         let name = match w.fields_of_things(kind) {
             Some(fields) if w.sampler.chance(65) => Name::plain(w.sampler.pick(fields)),
             _ => w.fresh(kind),
@@ -111,7 +95,7 @@ fn fields(w: &mut PythonWriter, given: &mut Vec<SignatureParam>) {
         let optional = i + defaults >= count;
         let default = match kind {
             _ if !optional => None,
-            PyKind::Strs => Some("None".to_string()),
+            Strs => Some("None".to_string()),
             _ if w.sampler.chance(45) => Some("None".to_string()),
             _ => Some(w.literal(kind)),
         };
@@ -157,7 +141,7 @@ fn in_method(
 }
 
 fn general(w: &mut PythonWriter, class: &mut PyClass) -> bool {
-    let returns = w.sampler.pick(&[None, None, Some(PyKind::Int), Some(PyKind::Bool), Some(PyKind::Str)]);
+    let returns = w.sampler.pick(&[None, None, Some(Int), Some(Bool), Some(Str)]);
     let name = w.function_name(returns);
     let count = w.sampler.weighted(&[35, 50, 15]);
     if class.has(name) {
@@ -184,7 +168,7 @@ fn text_of(w: &mut PythonWriter, class: &mut PyClass) -> bool {
         }
     }
     w.blank(1);
-    in_method(w, class, name, &[], Some(PyKind::Str), |w| line!(w, "return {}", w.f_string(&fields)));
+    in_method(w, class, name, &[], Some(Str), |w| line!(w, "return {}", w.f_string(&fields)));
     class.specials.push(name);
     true
 }
@@ -204,9 +188,9 @@ fn getter(w: &mut PythonWriter, class: &mut PyClass) -> bool {
 fn setter(w: &mut PythonWriter, class: &mut PyClass) -> bool {
     let Some(field) = some_field(w, class) else { return false };
     let (head, kind) = match field.kind {
-        PyKind::Strs | PyKind::Set => ("add_", PyKind::Str),
-        PyKind::Ints => ("add_", PyKind::Int),
-        PyKind::Things => ("add_", PyKind::Thing),
+        Strs | Set => ("add_", Str),
+        Ints => ("add_", Int),
+        Things => ("add_", Thing),
         kind => ("set_", kind),
     };
     let name = Name::joined(head, field.name.tail);
@@ -222,9 +206,9 @@ fn setter(w: &mut PythonWriter, class: &mut PyClass) -> bool {
         }
         w.scope.mark_used(value);
         match field.kind {
-            PyKind::Strs | PyKind::Ints | PyKind::Things => line!(w, "self.{}.append({value})", field.name),
-            PyKind::Set => line!(w, "self.{}.add({value})", field.name),
-            PyKind::Int if w.sampler.chance(40) => line!(w, "self.{} += {value}", field.name),
+            Strs | Ints | Things => line!(w, "self.{}.append({value})", field.name),
+            Set => line!(w, "self.{}.add({value})", field.name),
+            Int if w.sampler.chance(40) => line!(w, "self.{} += {value}", field.name),
             _ => line!(w, "self.{} = {value}", field.name),
         }
     });
@@ -233,7 +217,7 @@ fn setter(w: &mut PythonWriter, class: &mut PyClass) -> bool {
 }
 
 fn property(w: &mut PythonWriter, class: &mut PyClass) -> bool {
-    let kind = w.sampler.pick(&[PyKind::Int, PyKind::Bool, PyKind::Str]);
+    let kind = w.sampler.pick(&[Int, Bool, Str]);
     let name = w.fresh(kind);
     if class.has(name) {
         return false;
@@ -256,7 +240,7 @@ pub(super) fn construct(w: &mut PythonWriter) {
     }
     let number = w.sampler.below(w.scope.classes.len());
     let class = w.scope.classes[number].clone();
-    let kind = PyKind::Instance(number as u8);
+    let kind = Instance(number as u8);
     let name = w.fresh(kind);
     let constructor = PyFunction { name: Name::plain(class.name), params: class.params, returns: None };
     let call = w.call(&constructor);

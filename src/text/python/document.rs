@@ -32,10 +32,7 @@ const SHAPES: [DocumentShape; 8] = [
 /// Writes one document.
 pub(super) fn write(mut sampler: Sampler) -> String {
     let shape = sampler.pick(&SHAPES);
-    let limit = match shape {
-        DocumentShape::Script => sampler.range(150, 700),
-        _ => sampler.range(250, 1200),
-    };
+    let limit = if let DocumentShape::Script = shape { sampler.range(150, 700) } else { sampler.range(250, 1200) };
     let mut w = PythonWriter::new(sampler, limit);
     if w.sampler.chance(22) {
         w.constant();

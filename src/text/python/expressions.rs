@@ -1,6 +1,6 @@
 //! Expressions of each kind, from the names in scope. They write no lines.
 
-use super::scope::{Name, PyFunction, PyKind};
+use super::scope::{Name, PyFunction, PyKind, PyKind::*};
 use super::writer::PythonWriter;
 
 impl PythonWriter {
@@ -19,24 +19,24 @@ impl PythonWriter {
         {
             return call;
         }
-        if matches!(kind, PyKind::Int | PyKind::Str) && self.sampler.chance(6) {
+        if matches!(kind, Int | Str) && self.sampler.chance(6) {
             return format!("{} if {} else {}", self.atom(kind), self.condition(), self.atom(kind));
         }
         let found = match kind {
-            PyKind::Int => self.int(),
-            PyKind::Float => self.float(),
-            PyKind::Str => self.str(),
-            PyKind::Bool => self.bool(),
-            PyKind::Ints => self.ints(),
-            PyKind::Strs => self.strs(),
-            PyKind::Grid => self.grid_expr(),
-            PyKind::Set => self.var(PyKind::Strs).map(|names| format!("set({names})")),
-            PyKind::Counts => self.var(PyKind::Strs).map(|names| {
+            Int => self.int(),
+            Float => self.float(),
+            Str => self.str(),
+            Bool => self.bool(),
+            Ints => self.ints(),
+            Strs => self.strs(),
+            Grid => self.grid_expr(),
+            Set => self.var(Strs).map(|names| format!("set({names})")),
+            Counts => self.var(Strs).map(|names| {
                 let name = element_name(names, "key");
                 format!("{{{name}: {} for {name} in {names}}}", self.sampler.below(2))
             }),
-            PyKind::Texts | PyKind::Thing | PyKind::Instance(_) => None,
-            PyKind::Things => self.things_expr(),
+            Texts | Thing | Instance(_) => None,
+            Things => self.things_expr(),
         };
         found.unwrap_or_else(|| self.atom(kind))
     }
@@ -44,40 +44,40 @@ impl PythonWriter {
     fn int(&mut self) -> Option<String> {
         Some(match self.sampler.weighted(&[30, 14, 14, 14, 10, 8, 10]) {
             0 => {
-                let name = self.var(PyKind::Int)?;
+                let name = self.var(Int)?;
                 let number = self.sampler.number().max(2);
                 format!("{name} {} {number}", self.sampler.pick(&["+", "-", "*", "//", "%", "+"]))
             }
             1 => {
-                let a = self.var(PyKind::Int)?;
+                let a = self.var(Int)?;
                 let b = self.other_int(a);
                 format!("{a} {} {b}", self.sampler.pick(&["+", "-", "*", "+"]))
             }
             2 => format!("len({})", self.collection()?),
             3 => {
-                let list = self.var(PyKind::Ints)?;
+                let list = self.var(Ints)?;
                 match self.sampler.below(4) {
                     0 => format!("{list}[{}]", self.sampler.pick(&["0", "-1", "1"])),
                     _ => format!("{}({list})", self.sampler.pick(&["sum", "max", "min"])),
                 }
             }
             4 => {
-                let counts = self.var(PyKind::Counts)?;
-                let key = self.atom(PyKind::Str);
+                let counts = self.var(Counts)?;
+                let key = self.atom(Str);
                 if self.sampler.chance(50) { format!("{counts}[{key}]") } else { format!("{counts}.get({key}, 0)") }
             }
             5 => {
-                let a = self.var(PyKind::Int)?;
+                let a = self.var(Int)?;
                 let b = self.other_int(a);
                 format!("{}({a}, {b})", self.sampler.pick(&["max", "min"]))
             }
-            _ => self.attribute(PyKind::Int)?,
+            _ => self.attribute(Int)?,
         })
     }
 
     /// A number, or a variable other than `first`.
     fn other_int(&mut self, first: Name) -> String {
-        match self.var(PyKind::Int).filter(|&name| name != first) {
+        match self.var(Int).filter(|&name| name != first) {
             Some(name) => name.to_string(),
             None => self.sampler.number().to_string(),
         }
@@ -85,14 +85,14 @@ impl PythonWriter {
 
     fn float(&mut self) -> Option<String> {
         Some(match self.sampler.below(5) {
-            0 => format!("{} * {}", self.var(PyKind::Float)?, self.atom(PyKind::Float)),
-            1 => format!("{} / {}", self.var(PyKind::Int)?, self.sampler.range(2, 100)),
-            2 => format!("round({}, {})", self.var(PyKind::Float)?, self.sampler.range(1, 3)),
+            0 => format!("{} * {}", self.var(Float)?, self.atom(Float)),
+            1 => format!("{} / {}", self.var(Int)?, self.sampler.range(2, 100)),
+            2 => format!("round({}, {})", self.var(Float)?, self.sampler.range(1, 3)),
             3 => {
-                let list = self.var(PyKind::Ints)?;
+                let list = self.var(Ints)?;
                 format!("sum({list}) / len({list})")
             }
-            _ => self.attribute(PyKind::Float)?,
+            _ => self.attribute(Float)?,
         })
     }
 
@@ -100,30 +100,30 @@ impl PythonWriter {
         Some(match self.sampler.weighted(&[20, 20, 10, 8, 8, 14, 8]) {
             0 => format!(
                 "{}.{}()",
-                self.var(PyKind::Str)?,
+                self.var(Str)?,
                 self.sampler.pick(&["strip", "lower", "upper", "title", "capitalize"])
             ),
             1 => {
                 let parts = vec![self.showable()?];
                 self.f_string(&parts)
             }
-            2 => format!("{}.replace({}, {})", self.var(PyKind::Str)?, self.word(), self.word()),
+            2 => format!("{}.replace({}, {})", self.var(Str)?, self.word(), self.word()),
             3 => {
                 let joint = self.sampler.pick(&[" ", ", ", "-", "", "/"]);
-                format!("{}.join({})", self.quoted(joint), self.var(PyKind::Strs)?)
+                format!("{}.join({})", self.quoted(joint), self.var(Strs)?)
             }
-            4 => format!("str({})", self.var(PyKind::Int)?),
+            4 => format!("str({})", self.var(Int)?),
             5 => {
-                let (a, b) = (self.var(PyKind::Str)?, self.atom(PyKind::Str));
+                let (a, b) = (self.var(Str)?, self.atom(Str));
                 format!("{a} + {b}")
             }
-            _ => self.attribute(PyKind::Str)?,
+            _ => self.attribute(Str)?,
         })
     }
 
     fn bool(&mut self) -> Option<String> {
         Some(match self.sampler.below(5) {
-            0 => format!("not {}", self.var(PyKind::Bool)?),
+            0 => format!("not {}", self.var(Bool)?),
             1 | 2 => self.comparison()?,
             _ => self.sampler.pick(&["True", "False"]).to_string(),
         })
@@ -132,7 +132,7 @@ impl PythonWriter {
     fn ints(&mut self) -> Option<String> {
         Some(match self.sampler.below(5) {
             0 => {
-                let list = self.var(PyKind::Ints)?;
+                let list = self.var(Ints)?;
                 let item = element_name(list, "x");
                 match self.sampler.below(3) {
                     0 => format!("[{item} * {} for {item} in {list}]", self.sampler.range(2, 10)),
@@ -141,18 +141,18 @@ impl PythonWriter {
                 }
             }
             1 => match self.sampler.below(2) {
-                0 => format!("sorted({})", self.var(PyKind::Ints)?),
+                0 => format!("sorted({})", self.var(Ints)?),
                 _ => format!(
                     "sorted({}, key=lambda {1}: {1} % {2})",
-                    self.var(PyKind::Ints)?,
+                    self.var(Ints)?,
                     self.sampler.pick(&["x", "n", "v"]),
                     self.sampler.range(2, 9)
                 ),
             },
-            2 => format!("list(range({}))", self.atom(PyKind::Int)),
-            3 => format!("{}[{}]", self.var(PyKind::Ints)?, self.sampler.pick(&["1:", ":-1", "::-1", ":3", "2:"])),
+            2 => format!("list(range({}))", self.atom(Int)),
+            3 => format!("{}[{}]", self.var(Ints)?, self.sampler.pick(&["1:", ":-1", "::-1", ":3", "2:"])),
             _ => {
-                let list = self.var(PyKind::Strs)?;
+                let list = self.var(Strs)?;
                 let item = element_name(list, "x");
                 format!("[len({item}) for {item} in {list}]")
             }
@@ -162,7 +162,7 @@ impl PythonWriter {
     fn strs(&mut self) -> Option<String> {
         Some(match self.sampler.below(5) {
             0 => {
-                let list = self.var(PyKind::Strs)?;
+                let list = self.var(Strs)?;
                 let item = element_name(list, "s");
                 format!("[{item}.{}() for {item} in {list}]", self.sampler.pick(&["strip", "lower", "upper"]))
             }
@@ -177,51 +177,51 @@ impl PythonWriter {
             },
             2 => {
                 let joint = self.sampler.pick(&[",", " ", ";", ":"]);
-                format!("{}.split({})", self.var(PyKind::Str)?, self.quoted(joint))
+                format!("{}.split({})", self.var(Str)?, self.quoted(joint))
             }
             3 => {
-                let things = self.var(PyKind::Things)?;
-                let (item, field) = (self.element(things), self.sampler.pick(self.domain.strs));
+                let things = self.var(Things)?;
+                let (item, field) = (self.element(things), self.sampler.pick(&self.domain.strs));
                 format!("[{item}.{field} for {item} in {things}]")
             }
-            _ => format!("{}.split()", self.var(PyKind::Str)?),
+            _ => format!("{}.split()", self.var(Str)?),
         })
     }
 
     fn collection_of_strings(&mut self) -> Option<Name> {
-        let kind = self.sampler.pick(&[PyKind::Strs, PyKind::Set, PyKind::Counts]);
-        self.var(kind).or_else(|| self.var(PyKind::Strs))
+        let kind = self.sampler.pick(&[Strs, Set, Counts]);
+        self.var(kind).or_else(|| self.var(Strs))
     }
 
     fn grid_expr(&mut self) -> Option<String> {
-        let (rows, columns) = (self.atom(PyKind::Int), self.sampler.range(2, 9));
+        let (rows, columns) = (self.atom(Int), self.sampler.range(2, 9));
         Some(format!("[[0] * {columns} for _ in range({rows})]"))
     }
 
     fn things_expr(&mut self) -> Option<String> {
-        let things = self.var(PyKind::Things)?;
+        let things = self.var(Things)?;
         let item = self.element(things);
-        let field = self.sampler.pick(self.domain.ints);
+        let field = self.sampler.pick(&self.domain.ints);
         Some(match self.sampler.below(3) {
             0 => format!("sorted({things}, key=lambda {item}: {item}.{field})"),
-            1 => format!("[{item} for {item} in {things} if {item}.{}]", self.sampler.pick(self.domain.flags)),
+            1 => format!("[{item} for {item} in {things} if {item}.{}]", self.sampler.pick(&self.domain.flags)),
             _ => format!("[{item} for {item} in {things} if {item}.{field} > {}]", self.sampler.number()),
         })
     }
 
     /// The singular for an element of a list of things.
     pub(super) fn element(&mut self, things: Name) -> &'static str {
-        self.domain.things.iter().find(|(_, many)| *many == things.tail).map_or("item", |(one, _)| one)
+        self.domain.things().iter().find(|[_, many]| *many == things.tail).map_or("item", |[one, _]| one)
     }
 
     /// An attribute of some thing or instance in scope.
     pub(super) fn attribute(&mut self, kind: PyKind) -> Option<String> {
-        if let Some(thing) = self.var(PyKind::Thing) {
+        if let Some(thing) = self.var(Thing) {
             let fields = self.fields_of_things(kind)?;
             return Some(format!("{thing}.{}", self.sampler.pick(fields)));
         }
         let number = self.sampler.below(self.scope.classes.len());
-        let name = self.var(PyKind::Instance(number as u8))?;
+        let name = self.var(Instance(number as u8))?;
         let fields: Vec<Name> = self.scope.classes[number]
             .fields
             .iter()
@@ -234,10 +234,10 @@ impl PythonWriter {
     /// The names of the attributes of that kind that things of the domain have.
     pub(super) fn fields_of_things(&self, kind: PyKind) -> Option<&'static [&'static str]> {
         match kind {
-            PyKind::Int => Some(self.domain.ints),
-            PyKind::Float => Some(self.domain.floats),
-            PyKind::Str => Some(self.domain.strs),
-            PyKind::Bool => Some(self.domain.flags),
+            Int => Some(&self.domain.ints),
+            Float => Some(&self.domain.floats),
+            Str => Some(&self.domain.strs),
+            Bool => Some(&self.domain.flags),
             _ => None,
         }
     }
@@ -284,7 +284,7 @@ impl PythonWriter {
         for _ in 0..4 {
             let found = match self.sampler.weighted(&[45, 14, 14, 12, 8, 7]) {
                 0 => self.comparison(),
-                1 => self.var(PyKind::Bool).map(|flag| match self.sampler.below(4) {
+                1 => self.var(Bool).map(|flag| match self.sampler.below(4) {
                     0 => format!("{flag} == {}", self.sampler.pick(&["True", "False", "True"])),
                     _ => self.perhaps_not(flag),
                 }),
@@ -293,9 +293,9 @@ impl PythonWriter {
                 4 => {
                     let part = self.word();
                     let method = self.sampler.pick(&["startswith", "endswith"]);
-                    self.var(PyKind::Str).map(|name| format!("{name}.{method}({part})"))
+                    self.var(Str).map(|name| format!("{name}.{method}({part})"))
                 }
-                _ => self.attribute(PyKind::Bool),
+                _ => self.attribute(Bool),
             };
             if let Some(condition) = found {
                 return condition;
@@ -312,9 +312,9 @@ impl PythonWriter {
     }
 
     fn membership(&mut self) -> Option<String> {
-        let kind = self.sampler.pick(&[PyKind::Strs, PyKind::Set, PyKind::Counts, PyKind::Texts]);
+        let kind = self.sampler.pick(&[Strs, Set, Counts, Texts]);
         let name = self.var(kind)?;
-        let item = self.atom(PyKind::Str);
+        let item = self.atom(Str);
         Some(format!("{item} {} {name}", self.sampler.pick(&["in", "not in", "in"])))
     }
 
@@ -322,16 +322,16 @@ impl PythonWriter {
     pub(super) fn comparison(&mut self) -> Option<String> {
         Some(match self.sampler.weighted(&[36, 12, 12, 14, 12, 14]) {
             0 => {
-                let (name, number) = (self.var(PyKind::Int)?, self.sampler.number());
+                let (name, number) = (self.var(Int)?, self.sampler.number());
                 format!("{name} {} {number}", self.operator())
             }
             1 => {
-                let a = self.var(PyKind::Int)?;
+                let a = self.var(Int)?;
                 let b = self.other_int(a);
                 format!("{a} {} {b}", self.operator())
             }
             2 => {
-                let name = self.var(PyKind::Int)?;
+                let name = self.var(Int)?;
                 let divisor = self.sampler.pick(&[2, 2, 3, 5, 10]);
                 format!("{name} % {divisor} {} 0", self.sampler.pick(&["==", "!="]))
             }
@@ -340,11 +340,11 @@ impl PythonWriter {
                 format!("len({name}) {} {number}", self.operator())
             }
             4 => {
-                let (name, word) = (self.var(PyKind::Str)?, self.word());
+                let (name, word) = (self.var(Str)?, self.word());
                 format!("{name} {} {word}", self.sampler.pick(&["==", "!="]))
             }
             _ => {
-                let (name, number) = (self.attribute(PyKind::Int)?, self.sampler.number());
+                let (name, number) = (self.attribute(Int)?, self.sampler.number());
                 format!("{name} {} {number}", self.operator())
             }
         })
@@ -366,9 +366,9 @@ pub(super) fn element_name(list: Name, other: &'static str) -> &'static str {
 /// Names that loops give to the elements of lists without a singular.
 pub(super) fn spare_element(kind: PyKind) -> &'static [&'static str] {
     match kind {
-        PyKind::Ints => &["x", "n", "value", "number", "v", "num"],
-        PyKind::Grid => &["row", "line", "pair", "group"],
-        PyKind::Things => &["item", "entry", "one"],
+        Ints => &["x", "n", "value", "number", "v", "num"],
+        Grid => &["row", "line", "pair", "group"],
+        Things => &["item", "entry", "one"],
         _ => &["item", "word", "name", "s", "entry", "key"],
     }
 }

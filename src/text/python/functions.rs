@@ -1,25 +1,12 @@
 //! PyFunction definitions: signatures, bodies, and their use.
 
 use super::loops;
-use super::scope::{Name, PyFunction, PyKind, PyParam, PyVar};
-use super::words;
+use super::scope::{Name, PyFunction, PyKind, PyKind::*, PyParam, PyVar};
+use super::words::WORDS;
 use super::writer::{PythonWriter, line};
 
 /// Kinds of parameters, most often first.
-const TAKEN: [PyKind; 12] = [
-    PyKind::Int,
-    PyKind::Str,
-    PyKind::Ints,
-    PyKind::Things,
-    PyKind::Strs,
-    PyKind::Int,
-    PyKind::Str,
-    PyKind::Thing,
-    PyKind::Float,
-    PyKind::Counts,
-    PyKind::Grid,
-    PyKind::Bool,
-];
+const TAKEN: [PyKind; 12] = [Int, Str, Ints, Things, Strs, Int, Str, Thing, Float, Counts, Grid, Bool];
 
 /// A parameter of a signature, with its default value, if it has one.
 pub(super) struct SignatureParam {
@@ -36,7 +23,7 @@ impl PythonWriter {
             let optional = i + defaults >= count;
             let mut kind = self.sampler.pick(&TAKEN);
             if optional && !nones {
-                kind = self.sampler.pick(&[PyKind::Int, PyKind::Str, PyKind::Float, PyKind::Bool]);
+                kind = self.sampler.pick(&[Int, Str, Float, Bool]);
             }
             let mut name = self.fresh(kind);
             for _ in 0..20 {
@@ -112,7 +99,7 @@ impl PythonWriter {
     /// Gives every optional parameter that is `None` a value.
     pub(super) fn fill_defaults(&mut self, given: &[SignatureParam]) {
         for SignatureParam { param, default } in given {
-            let known = !matches!(param.kind, PyKind::Thing | PyKind::Instance(_));
+            let known = !matches!(param.kind, Thing | Instance(_));
             if known && default.as_deref() == Some("None") && self.sampler.chance(70) {
                 line!(self, "if {} is None:", param.name);
                 self.block(|w| line!(w, "{} = {}", param.name, w.literal(param.kind)));
@@ -143,22 +130,20 @@ impl PythonWriter {
 
     fn function_candidate(&mut self, returns: Option<PyKind>) -> Name {
         let heads: &[&str] = match returns {
-            Some(PyKind::Int | PyKind::Float) => {
-                &["count_", "get_", "compute_", "total_", "find_", "calculate_", "sum_"]
-            }
-            Some(PyKind::Bool) => &["is_", "has_", "check_", "can_", "validate_"],
-            Some(PyKind::Str) => &["format_", "describe_", "get_", "build_", "make_", "clean_"],
+            Some(Int | Float) => &["count_", "get_", "compute_", "total_", "find_", "calculate_", "sum_"],
+            Some(Bool) => &["is_", "has_", "check_", "can_", "validate_"],
+            Some(Str) => &["format_", "describe_", "get_", "build_", "make_", "clean_"],
             Some(_) => &["get_", "filter_", "collect_", "load_", "find_", "make_", "select_", "group_"],
             None => &["print_", "show_", "update_", "process_", "add_", "save_", "handle_", "reset_"],
         };
         let head =
-            if self.sampler.chance(25) { self.sampler.pick(self.domain.verbs) } else { self.sampler.pick(heads) };
+            if self.sampler.chance(25) { self.sampler.pick(&self.domain.verbs) } else { self.sampler.pick(heads) };
         let tail = match self.sampler.below(5) {
             0 => self.thing(),
             1 => self.things(),
-            2 => self.sampler.pick(self.domain.ints),
-            3 => self.sampler.pick(words::INT_LISTS),
-            _ => self.sampler.pick(words::STRS),
+            2 => self.sampler.pick(&self.domain.ints),
+            3 => self.sampler.pick(&WORDS.int_lists),
+            _ => self.sampler.pick(&WORDS.strs),
         };
         Name::joined(head, tail)
     }
@@ -167,13 +152,13 @@ impl PythonWriter {
 /// An ordinary function, at the current indentation.
 pub(super) fn function(w: &mut PythonWriter) {
     let returns = w.sampler.pick(&[
-        Some(PyKind::Int),
-        Some(PyKind::Str),
-        Some(PyKind::Bool),
-        Some(PyKind::Ints),
-        Some(PyKind::Strs),
-        Some(PyKind::Float),
-        Some(PyKind::Counts),
+        Some(Int),
+        Some(Str),
+        Some(Bool),
+        Some(Ints),
+        Some(Strs),
+        Some(Float),
+        Some(Counts),
         None,
         None,
     ]);
@@ -207,9 +192,7 @@ pub(super) fn define(
 pub(super) fn body(w: &mut PythonWriter, given: &[SignatureParam], returns: Option<PyKind>) {
     w.fill_defaults(given);
     match (w.sampler.below(10), returns) {
-        (0..4, Some(kind @ (PyKind::Int | PyKind::Str | PyKind::Ints | PyKind::Strs | PyKind::Counts))) => {
-            gather(w, given, kind)
-        }
+        (0..4, Some(kind @ (Int | Str | Ints | Strs | Counts))) => gather(w, given, kind),
         (4..6, Some(_)) => {
             w.use_rest(given);
             w.leave();
@@ -231,9 +214,9 @@ pub(super) fn body(w: &mut PythonWriter, given: &[SignatureParam], returns: Opti
 /// Accumulates a result in a loop over one of the parameters.
 fn gather(w: &mut PythonWriter, given: &[SignatureParam], kind: PyKind) {
     let start = match kind {
-        PyKind::Int => "0".to_string(),
-        PyKind::Str => w.quoted(""),
-        PyKind::Counts => "{}".to_string(),
+        Int => "0".to_string(),
+        Str => w.quoted(""),
+        Counts => "{}".to_string(),
         _ => "[]".to_string(),
     };
     let result = w.define_as(kind, &start);
@@ -265,10 +248,10 @@ pub(super) fn finish(w: &mut PythonWriter, returns: Option<PyKind>) {
 
 /// One of a few well-known functions, with its own names.
 pub(super) fn classic(w: &mut PythonWriter) {
-    let kind = Some(PyKind::Int);
+    let kind = Some(Int);
     let pick = |w: &mut PythonWriter, names: &[&'static str]| loops::free_name(w, names);
     let n = pick(w, &["n", "number", "num", "value", "x", "k", "limit"]);
-    let param = |name| SignatureParam { param: PyParam { name, kind: PyKind::Int, optional: false }, default: None };
+    let param = |name| SignatureParam { param: PyParam { name, kind: Int, optional: false }, default: None };
     match w.sampler.below(5) {
         0 => {
             let name = pick(w, &["factorial", "fact", "product_up_to"]);
@@ -316,7 +299,7 @@ pub(super) fn classic(w: &mut PythonWriter) {
 /// A test whether a number is prime.
 fn primality(w: &mut PythonWriter, parameter: SignatureParam, n: Name) {
     let name = loops::free_name(w, &["is_prime", "prime", "check_prime"]);
-    define(w, name, &[parameter], Some(PyKind::Bool), |w| {
+    define(w, name, &[parameter], Some(Bool), |w| {
         line!(w, "if {n} < 2:");
         w.block(|w| w.line("return False"));
         let i = w.sampler.pick(&["i", "d", "divisor"]);

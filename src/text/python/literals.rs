@@ -1,7 +1,7 @@
 //! Literals: strings, numbers, lists, dicts.
 
-use super::scope::{Name, PyKind};
-use super::words;
+use super::scope::{Name, PyKind, PyKind::*};
+use super::words::WORDS;
 use super::writer::PythonWriter;
 
 impl PythonWriter {
@@ -10,14 +10,14 @@ impl PythonWriter {
         let thing = self.thing();
         let text = match self.sampler.weighted(&[22, 14, 10, 12, 10, 20, 12]) {
             0 => self.label().to_string(),
-            1 => format!("{} {thing}", self.sampler.pick(words::ADJECTIVES)),
+            1 => format!("{} {thing}", self.sampler.pick(&WORDS.adjectives)),
             2 => format!("no {} {}", thing, self.sampler.pick(&["found", "left", "here", "given", "yet"])),
-            3 => format!("{thing} {} is {}", self.label(), self.sampler.pick(words::ADJECTIVES)),
-            4 => format!("{} the {thing}", self.sampler.pick(words::PLAIN_VERBS)),
+            3 => format!("{thing} {} is {}", self.label(), self.sampler.pick(&WORDS.adjectives)),
+            4 => format!("{} the {thing}", self.sampler.pick(&WORDS.plain_verbs)),
             5 => self.some_words(),
             _ => format!(
                 "{} {} {thing}",
-                self.sampler.pick(words::PLAIN_VERBS),
+                self.sampler.pick(&WORDS.plain_verbs),
                 self.sampler.pick(&["a", "the", "one", "this"])
             ),
         };
@@ -43,9 +43,9 @@ impl PythonWriter {
     /// A word of the domain, as a label, key or value.
     pub(super) fn label(&mut self) -> &'static str {
         match self.sampler.weighted(&[80, 12, 8]) {
-            0 => self.sampler.pick(self.domain.labels),
-            1 => self.sampler.pick(words::ADJECTIVES),
-            _ => self.sampler.pick(self.domain.strs),
+            0 => self.sampler.pick(&self.domain.labels),
+            1 => self.sampler.pick(&WORDS.adjectives),
+            _ => self.sampler.pick(&self.domain.strs),
         }
     }
 
@@ -95,8 +95,8 @@ impl PythonWriter {
 
     /// A quoted file name; its stem says whether one reads or writes it.
     pub(super) fn file_name(&mut self, read: bool) -> String {
-        let stem = self.sampler.pick(if read { words::FILE_STEMS_READ } else { words::FILE_STEMS_WRITE });
-        let end = self.sampler.pick(words::FILE_ENDS);
+        let stem = self.sampler.pick(if read { &WORDS.file_stems_read } else { &WORDS.file_stems_write });
+        let end = self.sampler.pick(&WORDS.file_ends);
         let folder =
             if self.sampler.chance(15) { self.sampler.pick(&["data/", "files/", "tmp/", "docs/"]) } else { "" };
         let name = match self.sampler.weighted(&[70, 20, 10]) {
@@ -110,30 +110,30 @@ impl PythonWriter {
     /// A literal of that kind that mentions no variable.
     pub(super) fn literal(&mut self, kind: PyKind) -> String {
         match kind {
-            PyKind::Int => self.sampler.number().to_string(),
-            PyKind::Float => self.fraction(),
-            PyKind::Str => {
+            Int => self.sampler.number().to_string(),
+            Float => self.fraction(),
+            Str => {
                 if self.sampler.chance(45) {
                     self.word()
                 } else {
                     self.text()
                 }
             }
-            PyKind::Bool => self.sampler.pick(&["True", "False"]).to_string(),
-            PyKind::Ints => format!("[{}]", self.numbers(2, 7)),
-            PyKind::Strs => self.string_list(),
-            PyKind::Grid => self.grid(),
-            PyKind::Set => {
+            Bool => self.sampler.pick(&["True", "False"]).to_string(),
+            Ints => format!("[{}]", self.numbers(2, 7)),
+            Strs => self.string_list(),
+            Grid => self.grid(),
+            Set => {
                 if self.sampler.chance(60) {
                     "set()".to_string()
                 } else {
                     format!("{{{}}}", self.words(2, 4).join(", "))
                 }
             }
-            PyKind::Counts => self.dict(false),
-            PyKind::Texts => self.dict(true),
-            PyKind::Thing | PyKind::Instance(_) => "None".to_string(),
-            PyKind::Things => "[]".to_string(),
+            Counts => self.dict(false),
+            Texts => self.dict(true),
+            Thing | Instance(_) => "None".to_string(),
+            Things => "[]".to_string(),
         }
     }
 
@@ -208,24 +208,23 @@ impl PythonWriter {
     /// Something in scope worth showing inside an f-string or a print call, free of quotes.
     pub(super) fn showable(&mut self) -> Option<String> {
         match self.sampler.weighted(&[35, 35, 10, 12, 8]) {
-            0 => self.var(PyKind::Int).map(|name| name.to_string()),
-            1 => self.var(PyKind::Str).map(|name| name.to_string()),
-            2 => self.var(PyKind::Float).map(|name| {
+            0 => self.var(Int).map(|name| name.to_string()),
+            1 => self.var(Str).map(|name| name.to_string()),
+            2 => self.var(Float).map(|name| {
                 if self.sampler.chance(50) {
                     format!("{name}:.{}f", self.sampler.range(1, 3))
                 } else {
                     name.to_string()
                 }
             }),
-            3 => self.attribute(PyKind::Str).or_else(|| self.attribute(PyKind::Int)),
+            3 => self.attribute(Str).or_else(|| self.attribute(Int)),
             _ => self.collection().map(|name| format!("len({name})")),
         }
     }
 
     /// Any variable with a length, other than a string.
     pub(super) fn collection(&mut self) -> Option<Name> {
-        let kinds =
-            [PyKind::Strs, PyKind::Ints, PyKind::Set, PyKind::Counts, PyKind::Things, PyKind::Texts, PyKind::Grid];
+        let kinds = [Strs, Ints, Set, Counts, Things, Texts, Grid];
         let start = self.sampler.below(kinds.len());
         (0..kinds.len()).find_map(|i| self.var(kinds[(start + i) % kinds.len()]))
     }

@@ -1,7 +1,7 @@
 //! Loops, and statements that use one value.
 
 use super::expressions::{element_name, spare_element};
-use super::scope::{Name, PyKind};
+use super::scope::{Name, PyKind, PyKind::*};
 use super::writer::{PythonWriter, line};
 
 /// A `for` loop over something in scope, or over a range.
@@ -35,7 +35,7 @@ pub(super) fn over_enumerated(w: &mut PythonWriter) {
     let index = free_name(w, &["i", "index", "j", "k", "idx", "number", "position", "pos"]);
     let start = if w.sampler.chance(15) { ", 1" } else { "" };
     line!(w, "for {index}, {name} in enumerate({list}{start}):");
-    body(w, Some(list), &[(index, PyKind::Int), (name, element)]);
+    body(w, Some(list), &[(index, Int), (name, element)]);
 }
 
 /// `for i in range(n):`
@@ -43,7 +43,7 @@ pub(super) fn over_range(w: &mut PythonWriter) {
     let index = free_name(w, &["i", "j", "k", "n", "x", "step", "index", "row", "round_number"]);
     let bounds = match w.sampler.weighted(&[35, 25, 22, 12, 6]) {
         0 => w.sampler.number().max(1).to_string(),
-        1 => w.atom(PyKind::Int),
+        1 => w.atom(Int),
         2 => match w.collection() {
             Some(name) => format!("len({name})"),
             None => w.sampler.range(2, 20).to_string(),
@@ -52,26 +52,24 @@ pub(super) fn over_range(w: &mut PythonWriter) {
         _ => format!("0, {}, {}", w.sampler.range(10, 100), w.sampler.range(2, 5)),
     };
     line!(w, "for {index} in range({bounds}):");
-    body(w, None, &[(index, PyKind::Int)]);
+    body(w, None, &[(index, Int)]);
 }
 
 fn over_entries(w: &mut PythonWriter) {
-    let (kind, value) = if w.sampler.chance(60) { (PyKind::Counts, PyKind::Int) } else { (PyKind::Texts, PyKind::Str) };
+    let (kind, value) = if w.sampler.chance(60) { (Counts, Int) } else { (Texts, Str) };
     let dict = w.need(kind);
     let first = free_name(w, &["key", "name", "k", "word"]);
-    let second = free_name(
-        w,
-        if value == PyKind::Int { &["value", "count", "v", "total"] } else { &["value", "text", "v", "option"] },
-    );
+    let second =
+        free_name(w, if value == Int { &["value", "count", "v", "total"] } else { &["value", "text", "v", "option"] });
     line!(w, "for {first}, {second} in {dict}.items():");
-    body(w, Some(dict), &[(first, PyKind::Str), (second, value)]);
+    body(w, Some(dict), &[(first, Str), (second, value)]);
 }
 
 fn over_letters(w: &mut PythonWriter) {
-    let text = w.need(PyKind::Str);
+    let text = w.need(Str);
     let letter = free_name(w, &["letter", "c", "ch", "char", "symbol"]);
     line!(w, "for {letter} in {text}:");
-    body(w, Some(text), &[(letter, PyKind::Str)]);
+    body(w, Some(text), &[(letter, Str)]);
 }
 
 /// The body of a loop: each loop variable is used, then perhaps another statement. It does not
@@ -101,30 +99,28 @@ pub(super) fn body(w: &mut PythonWriter, source: Option<Name>, variables: &[(Nam
 pub(super) fn use_value(w: &mut PythonWriter, name: Name, kind: PyKind) {
     w.scope.mark_used(name);
     match kind {
-        PyKind::Int => use_int(w, name),
-        PyKind::Str => use_str(w, name),
-        PyKind::Float => match w.sampler.below(3) {
+        Int => use_int(w, name),
+        Str => use_str(w, name),
+        Float => match w.sampler.below(3) {
             0 => line!(w, "print(round({name}, 2))"),
             1 => line!(w, "print({})", w.f_string(&[format!("{name}:.2f")])),
             _ => {
-                let value = format!("{name} * {}", w.atom(PyKind::Float));
-                w.define_as(PyKind::Float, &value);
+                let value = format!("{name} * {}", w.atom(Float));
+                w.define_as(Float, &value);
             }
         },
-        PyKind::Bool if !w.deep() => {
+        Bool if !w.deep() => {
             line!(w, "if {}{name}:", w.sampler.pick(&["", "not "]));
             w.block(|w| w.branch());
         }
-        PyKind::Ints | PyKind::Strs | PyKind::Grid | PyKind::Things if !w.deep() && w.sampler.chance(65) => {
-            over(w, name, kind)
-        }
-        PyKind::Ints => {
+        Ints | Strs | Grid | Things if !w.deep() && w.sampler.chance(65) => over(w, name, kind),
+        Ints => {
             let value = format!("{}({name})", w.sampler.pick(&["sum", "max", "min", "len"]));
-            w.define_as(PyKind::Int, &value);
+            w.define_as(Int, &value);
         }
-        PyKind::Thing => use_thing(w, name),
-        PyKind::Set | PyKind::Counts | PyKind::Texts | PyKind::Strs if w.sampler.chance(60) => w.change(name, kind),
-        PyKind::Bool | PyKind::Instance(_) => line!(w, "print({name})"),
+        Thing => use_thing(w, name),
+        Set | Counts | Texts | Strs if w.sampler.chance(60) => w.change(name, kind),
+        Bool | Instance(_) => line!(w, "print({name})"),
         _ => line!(w, "print(len({name}))"),
     }
 }
@@ -132,7 +128,7 @@ pub(super) fn use_value(w: &mut PythonWriter, name: Name, kind: PyKind) {
 fn use_int(w: &mut PythonWriter, name: Name) {
     let way = w.sampler.weighted(&[26, 20, 16, 16, 14]);
     if way == 0
-        && let Some(total) = w.target(PyKind::Int).filter(|&total| total != name)
+        && let Some(total) = w.target(Int).filter(|&total| total != name)
     {
         line!(w, "{total} {}= {name}", w.sampler.pick(&["+", "+", "-"]));
     } else if way == 1 && !w.deep() {
@@ -143,12 +139,12 @@ fn use_int(w: &mut PythonWriter, name: Name) {
         }
         w.block(|w| w.branch());
     } else if way == 2
-        && let Some(list) = w.target(PyKind::Ints)
+        && let Some(list) = w.target(Ints)
     {
         line!(w, "{list}.append({name}{})", w.sampler.pick(&["", "", " + 1", " * 2", " ** 2"]));
     } else if way == 3 {
         let value = format!("{name} {} {}", w.sampler.pick(&["+", "*", "-", "%", "//"]), w.sampler.number().max(1));
-        w.define_as(PyKind::Int, &value);
+        w.define_as(Int, &value);
     } else {
         show_value(w, name);
     }
@@ -157,23 +153,23 @@ fn use_int(w: &mut PythonWriter, name: Name) {
 fn use_str(w: &mut PythonWriter, name: Name) {
     let way = w.sampler.weighted(&[18, 16, 14, 12, 14, 22]);
     if way == 0
-        && let Some(list) = w.target(PyKind::Strs)
+        && let Some(list) = w.target(Strs)
     {
         line!(w, "{list}.append({name}{})", w.sampler.pick(&["", "", ".strip()", ".lower()", ".upper()"]));
     } else if way == 1
-        && let Some(text) = w.target(PyKind::Str).filter(|&text| text != name)
+        && let Some(text) = w.target(Str).filter(|&text| text != name)
     {
         line!(w, "{text} += {name}");
     } else if way == 2
-        && let Some(set) = w.target(PyKind::Set)
+        && let Some(set) = w.target(Set)
     {
         line!(w, "{set}.add({name})");
     } else if way == 3
-        && let Some(counts) = w.target(PyKind::Counts)
+        && let Some(counts) = w.target(Counts)
     {
         match w.sampler.below(2) {
             0 => line!(w, "{counts}[{name}] = {counts}.get({name}, 0) + 1"),
-            _ => line!(w, "{counts}[{name}] = {}", w.expr(PyKind::Int)),
+            _ => line!(w, "{counts}[{name}] = {}", w.expr(Int)),
         }
     } else if way == 4 && !w.deep() {
         match w.sampler.below(3) {
@@ -190,20 +186,20 @@ fn use_str(w: &mut PythonWriter, name: Name) {
 fn use_thing(w: &mut PythonWriter, name: Name) {
     let way = w.sampler.weighted(&[25, 20, 20, 20, 15]);
     if way == 0
-        && let Some(total) = w.target(PyKind::Int)
+        && let Some(total) = w.target(Int)
     {
-        line!(w, "{total} += {name}.{}", w.sampler.pick(w.domain.ints));
+        line!(w, "{total} += {name}.{}", w.sampler.pick(&w.domain.ints));
     } else if way == 1 && !w.deep() {
-        line!(w, "if {}{name}.{}:", w.sampler.pick(&["", "not "]), w.sampler.pick(w.domain.flags));
+        line!(w, "if {}{name}.{}:", w.sampler.pick(&["", "not "]), w.sampler.pick(&w.domain.flags));
         w.block(|w| w.branch());
     } else if way == 2
-        && let Some(list) = w.target(PyKind::Strs)
+        && let Some(list) = w.target(Strs)
     {
-        line!(w, "{list}.append({name}.{})", w.sampler.pick(w.domain.strs));
+        line!(w, "{list}.append({name}.{})", w.sampler.pick(&w.domain.strs));
     } else if way == 3 {
-        line!(w, "{name}.{} = {}", w.sampler.pick(w.domain.ints), w.expr(PyKind::Int));
+        line!(w, "{name}.{} = {}", w.sampler.pick(&w.domain.ints), w.expr(Int));
     } else {
-        line!(w, "print({name}.{})", w.sampler.pick(w.domain.strs));
+        line!(w, "print({name}.{})", w.sampler.pick(&w.domain.strs));
     }
 }
 
@@ -211,7 +207,7 @@ fn use_thing(w: &mut PythonWriter, name: Name) {
 pub(super) fn settle(w: &mut PythonWriter, known: usize) {
     for at in known..w.scope.vars.len() {
         let var = w.scope.vars[at];
-        if !var.used && !var.fixed && !w.ended() && w.sampler.chance(80) {
+        if !var.used && !var.fixed && !w.ended && w.sampler.chance(80) {
             w.scope.mark_used(var.name);
             read(w, var.name, var.kind);
         }
@@ -221,16 +217,16 @@ pub(super) fn settle(w: &mut PythonWriter, known: usize) {
 /// One line that reads `name` and defines nothing.
 fn read(w: &mut PythonWriter, name: Name, kind: PyKind) {
     let list = match kind {
-        PyKind::Int => w.target(PyKind::Ints),
-        PyKind::Str => w.target(PyKind::Strs),
-        PyKind::Ints => w.target(PyKind::Grid),
+        Int => w.target(Ints),
+        Str => w.target(Strs),
+        Ints => w.target(Grid),
         _ => None,
     };
-    let total = if kind == PyKind::Int { w.target(PyKind::Int).filter(|&total| total != name) } else { None };
+    let total = if kind == Int { w.target(Int).filter(|&total| total != name) } else { None };
     match (list, total, w.sampler.below(3)) {
         (Some(list), _, 0..2) => line!(w, "{list}.append({name})"),
         (_, Some(total), 0..2) => line!(w, "{total} += {name}"),
-        (_, _, 0) if matches!(kind, PyKind::Ints | PyKind::Strs | PyKind::Set | PyKind::Counts) => {
+        (_, _, 0) if matches!(kind, Ints | Strs | Set | Counts) => {
             line!(w, "print(len({name}))")
         }
         (_, _, 1) => line!(w, "print({}, {name})", w.text()),
@@ -248,7 +244,7 @@ fn show_value(w: &mut PythonWriter, name: Name) {
 
 /// Some list in scope, or a new one.
 pub(super) fn some_list(w: &mut PythonWriter) -> (Name, PyKind) {
-    let kinds = [PyKind::Strs, PyKind::Ints, PyKind::Things, PyKind::Grid];
+    let kinds = [Strs, Ints, Things, Grid];
     let start = w.sampler.weighted(&[35, 35, 20, 10]);
     for i in 0..kinds.len() {
         let kind = kinds[(start + i) % kinds.len()];
@@ -263,12 +259,12 @@ pub(super) fn some_list(w: &mut PythonWriter) -> (Name, PyKind) {
 /// A name for an element of the list, and the element's kind.
 pub(super) fn loop_name(w: &mut PythonWriter, list: Name, kind: PyKind) -> (Name, PyKind) {
     let element = match kind {
-        PyKind::Ints => PyKind::Int,
-        PyKind::Grid => PyKind::Ints,
-        PyKind::Things => PyKind::Thing,
-        _ => PyKind::Str,
+        Ints => Int,
+        Grid => Ints,
+        Things => Thing,
+        _ => Str,
     };
-    let singular = if kind == PyKind::Things { w.element(list) } else { element_name(list, "item") };
+    let singular = if kind == Things { w.element(list) } else { element_name(list, "item") };
     let name = Name::plain(singular);
     if w.sampler.chance(75) && !w.scope.knows(name) {
         return (name, element);

@@ -1,7 +1,7 @@
 //! Ordinary statements: definitions, updates, prints, conditions, calls.
 
-use super::scope::{Name, PyKind};
-use super::words;
+use super::scope::{Name, PyKind, PyKind::*};
+use super::words::WORDS;
 use super::writer::{PythonWriter, line};
 use super::{extras, idioms, loops};
 
@@ -9,20 +9,7 @@ use super::{extras, idioms, loops};
 const IDIOM_SHARE: usize = 45;
 
 /// What a program defines, most often first.
-const DEFINED: [PyKind; 12] = [
-    PyKind::Int,
-    PyKind::Str,
-    PyKind::Ints,
-    PyKind::Strs,
-    PyKind::Int,
-    PyKind::Str,
-    PyKind::Counts,
-    PyKind::Float,
-    PyKind::Bool,
-    PyKind::Texts,
-    PyKind::Set,
-    PyKind::Grid,
-];
+const DEFINED: [PyKind; 12] = [Int, Str, Ints, Strs, Int, Str, Counts, Float, Bool, Texts, Set, Grid];
 
 impl PythonWriter {
     /// Between `low` and `high` statements, fewer when the document is full.
@@ -87,18 +74,12 @@ impl PythonWriter {
 
     /// A variable of that kind: one in scope, or a new one defined on a line before.
     pub(super) fn need(&mut self, kind: PyKind) -> Name {
-        match self.var(kind) {
-            Some(name) => name,
-            None => self.define(kind),
-        }
+        if let Some(name) = self.var(kind) { name } else { self.define(kind) }
     }
 
     /// As [`PythonWriter::need`], a variable that may be assigned to.
     pub(super) fn need_target(&mut self, kind: PyKind) -> Name {
-        match self.target(kind) {
-            Some(name) => name,
-            None => self.define(kind),
-        }
+        if let Some(name) = self.target(kind) { name } else { self.define(kind) }
     }
 
     /// Changes some variable.
@@ -115,51 +96,47 @@ impl PythonWriter {
     /// Changes the variable `name` as its kind allows.
     pub(super) fn change(&mut self, name: Name, kind: PyKind) {
         match kind {
-            PyKind::Int => match self.sampler.below(4) {
-                0 => line!(self, "{name} = {}", self.expr(PyKind::Int)),
+            Int => match self.sampler.below(4) {
+                0 => line!(self, "{name} = {}", self.expr(Int)),
                 _ => {
                     line!(self, "{name} {}= {}", self.sampler.pick(&["+", "+", "-", "*"]), self.sampler.number().max(1))
                 }
             },
-            PyKind::Float => line!(self, "{name} {}= {}", self.sampler.pick(&["+", "*", "-"]), self.fraction()),
-            PyKind::Str => match self.sampler.below(3) {
+            Float => line!(self, "{name} {}= {}", self.sampler.pick(&["+", "*", "-"]), self.fraction()),
+            Str => match self.sampler.below(3) {
                 0 => line!(self, "{name} = {name}.{}()", self.sampler.pick(&["strip", "lower", "upper", "title"])),
-                _ => line!(self, "{name} += {}", self.atom(PyKind::Str)),
+                _ => line!(self, "{name} += {}", self.atom(Str)),
             },
-            PyKind::Bool => line!(self, "{name} = {}", self.sampler.pick(&["True", "False", "True"])),
-            PyKind::Ints => match self.sampler.below(6) {
+            Bool => line!(self, "{name} = {}", self.sampler.pick(&["True", "False", "True"])),
+            Ints => match self.sampler.below(6) {
                 0 => line!(self, "{name}.{}()", self.sampler.pick(&["sort", "reverse", "pop"])),
-                1 => line!(self, "{name}[{}] = {}", self.sampler.below(3), self.atom(PyKind::Int)),
-                _ => line!(self, "{name}.append({})", self.expr(PyKind::Int)),
+                1 => line!(self, "{name}[{}] = {}", self.sampler.below(3), self.atom(Int)),
+                _ => line!(self, "{name}.append({})", self.expr(Int)),
             },
-            PyKind::Strs => match self.sampler.below(6) {
+            Strs => match self.sampler.below(6) {
                 0 => line!(self, "{name}.{}()", self.sampler.pick(&["sort", "reverse", "pop"])),
                 1 => line!(self, "{name}.extend([{}])", self.words(1, 3).join(", ")),
-                _ => line!(self, "{name}.append({})", self.atom(PyKind::Str)),
+                _ => line!(self, "{name}.append({})", self.atom(Str)),
             },
-            PyKind::Grid => match self.sampler.below(2) {
+            Grid => match self.sampler.below(2) {
                 0 => line!(self, "{name}.append([{}])", self.numbers(1, 4)),
-                _ => line!(
-                    self,
-                    "{name}[{}][{}] = {}",
-                    self.sampler.below(3),
-                    self.sampler.below(3),
-                    self.atom(PyKind::Int)
-                ),
+                _ => line!(self, "{name}[{}][{}] = {}", self.sampler.below(3), self.sampler.below(3), self.atom(Int)),
             },
-            PyKind::Set => match self.sampler.below(6) {
-                0 => line!(self, "{name}.discard({})", self.atom(PyKind::Str)),
+            Set => match self.sampler.below(6) {
+                0 => line!(self, "{name}.discard({})", self.atom(Str)),
                 1 => line!(self, "{name}.update([{}])", self.words(1, 3).join(", ")),
-                _ => line!(self, "{name}.add({})", self.atom(PyKind::Str)),
+                _ => line!(self, "{name}.add({})", self.atom(Str)),
             },
-            PyKind::Counts => match self.sampler.below(3) {
+            Counts => match self.sampler.below(3) {
                 0 => line!(self, "{name}[{}] += {}", self.word(), self.sampler.range(1, 9)),
-                _ => line!(self, "{name}[{}] = {}", self.atom(PyKind::Str), self.atom(PyKind::Int)),
+                _ => line!(self, "{name}[{}] = {}", self.atom(Str), self.atom(Int)),
             },
-            PyKind::Texts => line!(self, "{name}[{}] = {}", self.word(), self.atom(PyKind::Str)),
-            PyKind::Thing => line!(self, "{name}.{} = {}", self.sampler.pick(self.domain.ints), self.atom(PyKind::Int)),
-            PyKind::Things => line!(self, "{name}.reverse()"),
-            PyKind::Instance(_) => line!(self, "print({name})"),
+            Texts => line!(self, "{name}[{}] = {}", self.word(), self.atom(Str)),
+            Thing => {
+                line!(self, "{name}.{} = {}", self.sampler.pick(&self.domain.ints), self.atom(Int))
+            }
+            Things => line!(self, "{name}.reverse()"),
+            Instance(_) => line!(self, "print({name})"),
         }
     }
 
@@ -177,14 +154,14 @@ impl PythonWriter {
             },
             2 => match self.collection() {
                 Some(name) => line!(self, "print({name})"),
-                None => line!(self, "print({})", self.atom(PyKind::Int)),
+                None => line!(self, "print({})", self.atom(Int)),
             },
             3 => {
-                let kind = self.sampler.pick(&[PyKind::Int, PyKind::Str, PyKind::Float]);
+                let kind = self.sampler.pick(&[Int, Str, Float]);
                 line!(self, "print({}, {})", self.text(), self.atom(kind));
             }
             _ => {
-                let kind = self.sampler.pick(&[PyKind::Int, PyKind::Str, PyKind::Ints]);
+                let kind = self.sampler.pick(&[Int, Str, Ints]);
                 line!(self, "print({})", self.expr(kind));
             }
         }
@@ -247,7 +224,7 @@ impl PythonWriter {
     /// A call of a function that returns nothing, or of a method; else an update.
     fn procedure_call(&mut self) {
         if let Some(class) = self.sampler.below(self.scope.classes.len() + 1).checked_sub(1)
-            && let Some(name) = self.var(PyKind::Instance(class as u8))
+            && let Some(name) = self.var(Instance(class as u8))
             && !self.scope.classes[class].methods.is_empty()
         {
             let number = self.sampler.below(self.scope.classes[class].methods.len());
@@ -279,13 +256,13 @@ impl PythonWriter {
     fn try_statement(&mut self) {
         let error = match self.sampler.below(3) {
             0 => {
-                let (target, text) = (self.need_target(PyKind::Int), self.need(PyKind::Str));
+                let (target, text) = (self.need_target(Int), self.need(Str));
                 self.line("try:");
                 self.block(|w| line!(w, "{target} = int({text})"));
                 "ValueError"
             }
             1 => {
-                let (target, counts) = (self.need_target(PyKind::Int), self.need(PyKind::Counts));
+                let (target, counts) = (self.need_target(Int), self.need(Counts));
                 self.line("try:");
                 self.block(|w| line!(w, "{target} = {counts}[{}]", w.word()));
                 "KeyError"
@@ -323,7 +300,7 @@ impl PythonWriter {
 
     /// Two variables defined at once.
     fn pair(&mut self) {
-        let kind = self.sampler.pick(&[PyKind::Int, PyKind::Int, PyKind::Str]);
+        let kind = self.sampler.pick(&[Int, Int, Str]);
         let first = self.fresh(kind);
         let second = self.fresh(kind);
         if first == second {
@@ -336,10 +313,10 @@ impl PythonWriter {
 
     /// A constant at the top of the document.
     pub(super) fn constant(&mut self) {
-        let name = Name::plain(self.sampler.pick(words::CONSTANTS));
+        let name = Name::plain(self.sampler.pick(&WORDS.constants));
         if !self.scope.knows(name) {
             line!(self, "{name} = {}", self.sampler.number());
-            self.scope.declare_fixed(name, PyKind::Int);
+            self.scope.declare_fixed(name, Int);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::loops;
 use super::sampler::Sampler;
-use super::scope::{Name, PyKind, Scope};
-use super::words::{self, Domain};
+use super::scope::{Name, PyKind, PyKind::*, Scope};
+use super::words::{Domain, WORDS};
 
 /// Writes one line of the program from a format string; arguments may themselves use the writer.
 macro_rules! line {
@@ -32,9 +32,10 @@ pub(super) struct PythonWriter {
     /// The quote character of the current line.
     quote: char,
     /// Whether the last line ended its block, as `return` does.
-    ended: bool,
+    pub(super) ended: bool,
     out: String,
-    indent: usize,
+    /// Units of indentation at the current line.
+    pub(super) indent: usize,
     limit: usize,
     imports: Vec<&'static str>,
 }
@@ -42,7 +43,7 @@ pub(super) struct PythonWriter {
 impl PythonWriter {
     /// An empty program that should stop growing at about `limit` bytes.
     pub(super) fn new(mut sampler: Sampler, limit: usize) -> Self {
-        let domain = &words::DOMAINS[sampler.below(words::DOMAINS.len())];
+        let domain = &WORDS.domains[sampler.below(WORDS.domains.len())];
         let hints = sampler.chance(20);
         PythonWriter {
             sampler,
@@ -74,16 +75,6 @@ impl PythonWriter {
     /// Whether the document has reached its size.
     pub(super) fn full(&self) -> bool {
         self.out.len() >= self.limit
-    }
-
-    /// Whether the last line ended its block.
-    pub(super) fn ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Units of indentation at the current line.
-    pub(super) fn indent(&self) -> usize {
-        self.indent
     }
 
     /// Whether blocks must not nest deeper.
@@ -205,20 +196,20 @@ impl PythonWriter {
 
     fn candidate(&mut self, kind: PyKind) -> Name {
         let (pool, names, heads): (&[&str], &[&str], &[&str]) = match kind {
-            PyKind::Int => (words::INTS, self.domain.ints, words::INT_HEADS),
-            PyKind::Float => (words::FLOATS, self.domain.floats, words::INT_HEADS),
-            PyKind::Str => (words::STRS, self.domain.strs, words::STR_HEADS),
-            PyKind::Bool => (words::BOOLS, self.domain.flags, words::BOOL_HEADS),
-            PyKind::Ints => (words::INT_LISTS, words::INT_LISTS, words::LIST_HEADS),
-            PyKind::Strs => (words::STR_LISTS, words::STR_LISTS, words::LIST_HEADS),
-            PyKind::Grid => (words::GRIDS, words::GRIDS, words::LIST_HEADS),
-            PyKind::Set => (words::SETS, words::SETS, words::LIST_HEADS),
-            PyKind::Counts => (words::DICTS, words::DICTS, words::LIST_HEADS),
-            PyKind::Texts => (words::MAPS, words::MAPS, words::STR_HEADS),
-            PyKind::Thing | PyKind::Instance(_) => return Name::plain(self.thing()),
-            PyKind::Things => {
+            Int => (&WORDS.ints, &self.domain.ints, &WORDS.int_heads),
+            Float => (&WORDS.floats, &self.domain.floats, &WORDS.int_heads),
+            Str => (&WORDS.strs, &self.domain.strs, &WORDS.str_heads),
+            Bool => (&WORDS.bools, &self.domain.flags, &WORDS.bool_heads),
+            Ints => (&WORDS.int_lists, &WORDS.int_lists, &WORDS.list_heads),
+            Strs => (&WORDS.str_lists, &WORDS.str_lists, &WORDS.list_heads),
+            Grid => (&WORDS.grids, &WORDS.grids, &WORDS.list_heads),
+            Set => (&WORDS.sets, &WORDS.sets, &WORDS.list_heads),
+            Counts => (&WORDS.dicts, &WORDS.dicts, &WORDS.list_heads),
+            Texts => (&WORDS.maps, &WORDS.maps, &WORDS.str_heads),
+            Thing | Instance(_) => return Name::plain(self.thing()),
+            Things => {
                 let things = self.things();
-                let head = if self.sampler.chance(30) { self.sampler.pick(words::LIST_HEADS) } else { "" };
+                let head = if self.sampler.chance(30) { self.sampler.pick(&WORDS.list_heads) } else { "" };
                 return Name::joined(head, things);
             }
         };
@@ -231,11 +222,11 @@ impl PythonWriter {
 
     /// One of the domain's things, singular.
     pub(super) fn thing(&mut self) -> &'static str {
-        self.sampler.pick(self.domain.things).0
+        self.sampler.pick(self.domain.things())[0]
     }
 
     /// One of the domain's things, plural.
     pub(super) fn things(&mut self) -> &'static str {
-        self.sampler.pick(self.domain.things).1
+        self.sampler.pick(self.domain.things())[1]
     }
 }

@@ -130,10 +130,7 @@ impl Communicator {
     }
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        match &self.peers {
-            None => Ok(vec![own.to_vec()]),
-            Some(peers) => self.waiting(|| peers.gather(own)),
-        }
+        if let Some(peers) = &self.peers { self.waiting(|| peers.gather(own)) } else { Ok(vec![own.to_vec()]) }
     }
 
     fn peers(&self) -> Result<&Arc<dyn Transport>> {

@@ -1,12 +1,12 @@
 //! Signatures, constructors, lambdas, and what returns True.
 
-use crate::text::python::scope::{Name, PyFunction, PyKind, PyParam};
+use crate::text::python::scope::{Name, PyFunction, PyKind::*, PyParam};
 use crate::text::python::writer::{PythonWriter, line};
 use crate::text::python::{classes, functions, loops};
 
 /// A signature whose last parameters all default to `None`, or none of them.
 pub(super) fn final_kwarg(w: &mut PythonWriter) {
-    let returns = w.sampler.pick(&[Some(PyKind::Int), Some(PyKind::Str), Some(PyKind::Strs), None, None]);
+    let returns = w.sampler.pick(&[Some(Int), Some(Str), Some(Strs), None, None]);
     let name = w.function_name(returns);
     let count = w.sampler.range(2, 5);
     let defaults = if w.sampler.chance(75) { w.sampler.range(2, count) } else { 0 };
@@ -53,43 +53,43 @@ pub(super) fn lambda_func(w: &mut PythonWriter) {
         0 => {
             line!(w, "{name} = lambda {x}: {body}");
             if w.sampler.chance(60) {
-                line!(w, "print({name}({}))", w.atom(PyKind::Int));
+                line!(w, "print({name}({}))", w.atom(Int));
             }
         }
         1 => {
-            let list = w.need(PyKind::Ints);
+            let list = w.need(Ints);
             let call = w.sampler.pick(&["map", "filter", "map"]);
-            let result = w.fresh(PyKind::Ints);
+            let result = w.fresh(Ints);
             line!(w, "{result} = list({call}(lambda {x}: {body}, {list}))");
-            w.scope.declare(result, PyKind::Ints);
+            w.scope.declare(result, Ints);
         }
-        2 => match w.target(PyKind::Things) {
+        2 => match w.target(Things) {
             Some(things) => {
                 let item = w.element(things);
-                line!(w, "{things}.sort(key=lambda {item}: {item}.{})", w.sampler.pick(w.domain.ints));
+                line!(w, "{things}.sort(key=lambda {item}: {item}.{})", w.sampler.pick(&w.domain.ints));
             }
             None => {
-                let words = w.need(PyKind::Strs);
+                let words = w.need(Strs);
                 let s = loops::free_name(w, &["s", "w", "word", "name", "text"]);
                 let key = w.sampler.pick(&["len(", "str.lower("]);
-                let result = w.fresh(PyKind::Strs);
+                let result = w.fresh(Strs);
                 line!(w, "{result} = sorted({words}, key=lambda {s}: {key}{s}))");
-                w.scope.declare(result, PyKind::Strs);
+                w.scope.declare(result, Strs);
             }
         },
         _ => {
             line!(w, "def {name}({x}):");
             w.block(|w| line!(w, "return {body}"));
-            if w.indent() == 0 {
+            if w.indent == 0 {
                 w.blank(2);
             }
-            let params = vec![PyParam { name: x, kind: PyKind::Int, optional: false }];
-            let returns = Some(if body.contains("==") { PyKind::Bool } else { PyKind::Int });
+            let params = vec![PyParam { name: x, kind: Int, optional: false }];
+            let returns = Some(if body.contains("==") { Bool } else { Int });
             let function = PyFunction { name, params, returns };
-            if w.indent() == 0 {
+            if w.indent == 0 {
                 w.scope.functions.push(function);
             } else {
-                line!(w, "print({name}({}))", w.atom(PyKind::Int));
+                line!(w, "print({name}({}))", w.atom(Int));
             }
         }
     }
@@ -106,12 +106,12 @@ pub(super) fn while_return_true(w: &mut PythonWriter) {
 
 /// A function around a loop that ends by `break` or `return`.
 fn forever(w: &mut PythonWriter) {
-    let returns = w.sampler.pick(&[None, Some(PyKind::Int), Some(PyKind::Str)]);
+    let returns = w.sampler.pick(&[None, Some(Int), Some(Str)]);
     let name = w.function_name(returns);
     let count = w.sampler.weighted(&[40, 60]);
     let given = w.parameters(count, 0, false);
     functions::define(w, name, &given, returns, |w| {
-        let counter = w.define_as(PyKind::Int, "0");
+        let counter = w.define_as(Int, "0");
         w.line("while True:");
         w.loop_block(|w| {
             line!(w, "{counter} += {}", w.sampler.pick(&[1, 1, 2, 5]));
@@ -134,17 +134,16 @@ fn forever(w: &mut PythonWriter) {
 
 /// A function that returns True or False.
 fn predicate(w: &mut PythonWriter) {
-    let name = w.function_name(Some(PyKind::Bool));
+    let name = w.function_name(Some(Bool));
     let count = w.sampler.range(1, 2);
     let given = w.parameters(count, 0, false);
-    functions::define(w, name, &given, Some(PyKind::Bool), |w| {
+    functions::define(w, name, &given, Some(Bool), |w| {
         let early = w.sampler.chance(50);
         let (first, last) = if early { ("True", "False") } else { ("False", "True") };
-        let subject: Option<Name> =
-            given.iter().find(|given| given.param.kind == PyKind::Strs).map(|given| given.param.name);
+        let subject: Option<Name> = given.iter().find(|given| given.param.kind == Strs).map(|given| given.param.name);
         match subject {
             Some(list) => {
-                let (item, _) = loops::loop_name(w, list, PyKind::Strs);
+                let (item, _) = loops::loop_name(w, list, Strs);
                 w.scope.mark_used(list);
                 line!(w, "for {item} in {list}:");
                 w.block(|w| {

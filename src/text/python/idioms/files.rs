@@ -1,7 +1,7 @@
 //! Opening files.
 
 use crate::text::python::loops;
-use crate::text::python::scope::{Name, PyKind};
+use crate::text::python::scope::{Name, PyKind::*};
 use crate::text::python::writer::{PythonWriter, line};
 
 const READERS: [&str; 8] = ["f", "file", "handle", "source", "fh", "infile", "reader", "stream"];
@@ -11,7 +11,7 @@ const WRITERS: [&str; 8] = ["f", "file", "handle", "out", "fh", "outfile", "writ
 pub(super) fn with_as(w: &mut PythonWriter) {
     let read = w.sampler.chance(75);
     let handle = loops::free_name(w, if read { &READERS } else { &WRITERS });
-    let path = match w.var(PyKind::Str).filter(|_| w.sampler.chance(35)) {
+    let path = match w.var(Str).filter(|_| w.sampler.chance(35)) {
         Some(name) => name.to_string(),
         None => w.file_name(read),
     };
@@ -47,7 +47,7 @@ pub(super) fn with_open(w: &mut PythonWriter) {
         };
         let name = loops::free_name(w, &stem);
         line!(w, "{name} = {file}");
-        w.scope.declare(name, PyKind::Str);
+        w.scope.declare(name, Str);
         w.scope.mark_used(name);
         name.to_string()
     } else {
@@ -70,20 +70,17 @@ fn contents(w: &mut PythonWriter, handle: Name, read: bool) {
         return write_to(w, handle);
     }
     let (kind, value) = match w.sampler.weighted(&[34, 22, 14, 30]) {
-        0 => (PyKind::Str, format!("{handle}.read()")),
-        1 => (
-            PyKind::Strs,
-            format!("{handle}.{}", w.sampler.pick(&["readlines()", "read().split()", "read().splitlines()"])),
-        ),
+        0 => (Str, format!("{handle}.read()")),
+        1 => (Strs, format!("{handle}.{}", w.sampler.pick(&["readlines()", "read().split()", "read().splitlines()"]))),
         2 => {
             w.import("import json");
-            (PyKind::Texts, format!("json.load({handle})"))
+            (Texts, format!("json.load({handle})"))
         }
-        _ if w.deep() => (PyKind::Str, format!("{handle}.readline()")),
+        _ if w.deep() => (Str, format!("{handle}.readline()")),
         _ => {
             let line = loops::free_name(w, &["line", "row", "text", "record", "entry"]);
             line!(w, "for {line} in {handle}:");
-            return loops::body(w, None, &[(line, PyKind::Str)]);
+            return loops::body(w, None, &[(line, Str)]);
         }
     };
     w.define_as(kind, &value);
@@ -91,9 +88,9 @@ fn contents(w: &mut PythonWriter, handle: Name, read: bool) {
 
 fn write_to(w: &mut PythonWriter, handle: Name) {
     match w.sampler.weighted(&[30, 20, 15, 15, 20]) {
-        0 => line!(w, "{handle}.write({})", w.atom(PyKind::Str)),
+        0 => line!(w, "{handle}.write({})", w.atom(Str)),
         1 => line!(w, "{handle}.write({})", w.text()),
-        2 => line!(w, "{handle}.write({})", w.expr(PyKind::Str)),
+        2 => line!(w, "{handle}.write({})", w.expr(Str)),
         3 => {
             w.import("import json");
             let data = match w.collection() {
@@ -102,14 +99,14 @@ fn write_to(w: &mut PythonWriter, handle: Name) {
             };
             line!(w, "json.dump({data}, {handle})");
         }
-        _ if w.deep() => line!(w, "{handle}.write(str({}))", w.atom(PyKind::Int)),
-        _ => match w.var(PyKind::Strs) {
+        _ if w.deep() => line!(w, "{handle}.write(str({}))", w.atom(Int)),
+        _ => match w.var(Strs) {
             Some(list) => {
-                let (item, _) = loops::loop_name(w, list, PyKind::Strs);
+                let (item, _) = loops::loop_name(w, list, Strs);
                 line!(w, "for {item} in {list}:");
                 w.block(|w| line!(w, "{handle}.write({item})"));
             }
-            None => line!(w, "{handle}.write(str({}))", w.atom(PyKind::Int)),
+            None => line!(w, "{handle}.write(str({}))", w.atom(Int)),
         },
     }
 }

@@ -1,7 +1,7 @@
 //! Loops and conditions.
 
 use crate::text::python::loops;
-use crate::text::python::scope::{Name, PyKind};
+use crate::text::python::scope::{Name, PyKind::*};
 use crate::text::python::writer::{PythonWriter, line};
 
 /// `for name in` against `while name:`.
@@ -11,7 +11,7 @@ pub(super) fn for_while(w: &mut PythonWriter) {
     }
     match w.sampler.weighted(&[32, 28, 26, 14]) {
         0 => {
-            let kind = w.sampler.pick(&[PyKind::Ints, PyKind::Strs]);
+            let kind = w.sampler.pick(&[Ints, Strs]);
             let list = w.need_target(kind);
             let (item, element) = loops::loop_name(w, list, kind);
             line!(w, "while {list}:");
@@ -22,7 +22,7 @@ pub(super) fn for_while(w: &mut PythonWriter) {
             });
         }
         1 => {
-            let flag = w.need_target(PyKind::Bool);
+            let flag = w.need_target(Bool);
             line!(w, "while {}{flag}:", w.sampler.pick(&["", "", "", "not "]));
             w.loop_block(|w| {
                 w.statements(1, 2);
@@ -30,7 +30,7 @@ pub(super) fn for_while(w: &mut PythonWriter) {
             });
         }
         2 => {
-            let count = w.need_target(PyKind::Int);
+            let count = w.need_target(Int);
             line!(w, "while {count}:");
             w.loop_block(|w| {
                 w.statements(1, 1);
@@ -38,7 +38,7 @@ pub(super) fn for_while(w: &mut PythonWriter) {
             });
         }
         _ => {
-            let count = w.need_target(PyKind::Int);
+            let count = w.need_target(Int);
             let up = w.sampler.chance(60);
             let bound = if up { w.sampler.range(5, 100) } else { w.sampler.below(3) };
             line!(w, "while {count} {} {bound}:", if up { "<" } else { ">" });
@@ -52,7 +52,7 @@ pub(super) fn for_while(w: &mut PythonWriter) {
 
 /// Chains of `if`, `elif` (often `elif not`) and `else`.
 pub(super) fn else_elif(w: &mut PythonWriter) {
-    w.need(PyKind::Int);
+    w.need(Int);
     line!(w, "if {}:", w.condition());
     w.block(|w| w.branch());
     let middle = w.sampler.weighted(&[10, 70, 20]);
@@ -73,29 +73,29 @@ pub(super) fn else_elif(w: &mut PythonWriter) {
 fn negatable(w: &mut PythonWriter) -> Option<String> {
     match w.sampler.below(4) {
         0 => w.collection().map(|name| name.to_string()),
-        1 => w.var(PyKind::Str).map(|name| {
+        1 => w.var(Str).map(|name| {
             let method = w.sampler.pick(&["isdigit()", "isalpha()", "strip()", "isupper()"]);
             format!("{name}.{method}")
         }),
-        2 => w.attribute(PyKind::Bool),
-        _ => w.var(PyKind::Bool).map(|name| name.to_string()),
+        2 => w.attribute(Bool),
+        _ => w.var(Bool).map(|name| name.to_string()),
     }
-    .or_else(|| w.var(PyKind::Str).map(|name| name.to_string()))
+    .or_else(|| w.var(Str).map(|name| name.to_string()))
 }
 
 /// `if` as a statement against `if` inside an expression.
 pub(super) fn if_ternary(w: &mut PythonWriter) {
-    w.need(PyKind::Int);
+    w.need(Int);
     if w.sampler.chance(8) {
         return w.if_statement();
     }
-    let kind = w.sampler.pick(&[PyKind::Int, PyKind::Str, PyKind::Int, PyKind::Str, PyKind::Float]);
+    let kind = w.sampler.pick(&[Int, Str, Int, Str, Float]);
     let condition = w.condition();
     let choice = format!("{} if {condition} else {}", w.atom(kind), w.atom(kind));
     match (w.sampler.weighted(&[64, 14, 22]), w.returns) {
         (1, _) => line!(w, "print({choice})"),
-        (2, _) if kind != PyKind::Float => {
-            let list = w.need_target(if kind == PyKind::Int { PyKind::Ints } else { PyKind::Strs });
+        (2, _) if kind != Float => {
+            let list = w.need_target(if kind == Int { Ints } else { Strs });
             line!(w, "{list}.append({choice})");
         }
         _ => {
@@ -113,20 +113,20 @@ pub(super) fn if_ternary(w: &mut PythonWriter) {
 /// A `for` line and the deeper line below it, at several depths.
 pub(super) fn indent_for(w: &mut PythonWriter) {
     match w.sampler.weighted(&[40, 30, 30]) {
-        1 if w.indent() < 3 && !w.deep() => {
-            let grid = w.need(PyKind::Grid);
+        1 if w.indent < 3 && !w.deep() => {
+            let grid = w.need(Grid);
             let row = loops::free_name(w, &["row", "line", "group", "r"]);
             let cell = loops::free_name(w, &["cell", "value", "x", "item", "n"]);
             line!(w, "for {row} in {grid}:");
             w.loop_block(|w| {
                 line!(w, "for {cell} in {row}:");
-                w.scope.declare_fixed(row, PyKind::Ints);
+                w.scope.declare_fixed(row, Ints);
                 w.scope.mark_used(row);
-                loops::body(w, None, &[(cell, PyKind::Int)]);
+                loops::body(w, None, &[(cell, Int)]);
             });
         }
         2 if !w.deep() => {
-            w.need(PyKind::Int);
+            w.need(Int);
             line!(w, "if {}:", w.condition());
             w.block(loops::for_loop);
         }
@@ -136,7 +136,7 @@ pub(super) fn indent_for(w: &mut PythonWriter) {
 
 /// `if x == y:` against `x = y`.
 pub(super) fn if_equals(w: &mut PythonWriter) {
-    let kind = w.sampler.pick(&[PyKind::Int, PyKind::Int, PyKind::Str]);
+    let kind = w.sampler.pick(&[Int, Int, Str]);
     let name = w.need_target(kind);
     let value = match w.target(kind).filter(|&other| other != name && w.sampler.chance(50)) {
         Some(other) => other.to_string(),
@@ -161,13 +161,13 @@ pub(super) fn enumerate_range(w: &mut PythonWriter) {
 
 /// `if x == True:` against `x = True`.
 pub(super) fn var_if(w: &mut PythonWriter) {
-    let name = match w.target(PyKind::Bool).filter(|_| w.sampler.chance(70)) {
+    let name = match w.target(Bool).filter(|_| w.sampler.chance(70)) {
         Some(name) => name,
         None => {
-            let name: Name = w.fresh(PyKind::Bool);
-            let value = w.literal(PyKind::Bool);
+            let name: Name = w.fresh(Bool);
+            let value = w.literal(Bool);
             line!(w, "{name} = {value}");
-            w.scope.declare(name, PyKind::Bool);
+            w.scope.declare(name, Bool);
             name
         }
     };

@@ -1,7 +1,7 @@
 //! Brackets, braces, and two variables that are exchanged.
 
 use crate::text::python::loops::free_name;
-use crate::text::python::scope::{Name, PyKind};
+use crate::text::python::scope::{Name, PyKind, PyKind::*};
 use crate::text::python::writer::{PythonWriter, line};
 
 /// Names that dicts have as well as lists of any depth.
@@ -33,17 +33,17 @@ pub(super) fn bracket_brace(w: &mut PythonWriter) {
             .zip(w.sampler.below(3)..)
             .map(|(word, number)| {
                 let key = if strings { word } else { number.to_string() };
-                let value = if texts { w.word() } else { w.atom(PyKind::Int) };
+                let value = if texts { w.word() } else { w.atom(Int) };
                 format!("{key}: {value}")
             })
             .collect(),
         (false, true) => words,
-        (false, false) => words.iter().map(|_| w.atom(PyKind::Str)).collect(),
+        (false, false) => words.iter().map(|_| w.atom(Str)).collect(),
     };
     let (open, close, kind) = match (dict, texts) {
-        (true, true) => ('{', '}', PyKind::Texts),
-        (true, false) => ('{', '}', PyKind::Counts),
-        _ => ('[', ']', PyKind::Strs),
+        (true, true) => ('{', '}', Texts),
+        (true, false) => ('{', '}', Counts),
+        _ => ('[', ']', Strs),
     };
     let literal = if entries.len() > 1 && w.sampler.chance(35) {
         w.stacked(open, &entries, close)
@@ -67,9 +67,9 @@ pub(super) fn bracket_counting(w: &mut PythonWriter) {
     let style = w.sampler.weighted(&[55, 20, 25]);
     let literal = nested(w, depth, style);
     let kind = match (depth, style) {
-        (1, 1) => PyKind::Strs,
-        (1, _) => PyKind::Ints,
-        _ => PyKind::Grid,
+        (1, 1) => Strs,
+        (1, _) => Ints,
+        _ => Grid,
     };
     match w.sampler.weighted(&[72, 14, 14]) {
         0 => define(w, kind, &literal),
@@ -93,7 +93,7 @@ fn nested(w: &mut PythonWriter, depth: usize, style: usize) -> String {
         1 => format!("[{}]", w.words(1, 4).join(", ")),
         _ => {
             let count = w.sampler.range(1, 4);
-            let items: Vec<String> = (0..count).map(|_| w.atom(PyKind::Int)).collect();
+            let items: Vec<String> = (0..count).map(|_| w.atom(Int)).collect();
             format!("[{}]", items.join(", "))
         }
     }
@@ -101,16 +101,16 @@ fn nested(w: &mut PythonWriter, depth: usize, style: usize) -> String {
 
 /// `x, y = y, x`, against other assignments to two variables.
 pub(super) fn var_swap(w: &mut PythonWriter) {
-    let kind = w.sampler.pick(&[PyKind::Int, PyKind::Int, PyKind::Str, PyKind::Float, PyKind::Ints]);
+    let kind = w.sampler.pick(&[Int, Int, Str, Float, Ints]);
     let first = w.need_target(kind);
     let Some(second) = other_target(w, first, kind) else {
         return;
     };
     match w.sampler.weighted(&[70, 10, 4, 16]) {
         0 => line!(w, "{first}, {second} = {second}, {first}"),
-        1 if kind == PyKind::Int => line!(w, "{first}, {second} = {second}, {first} + {second}"),
+        1 if kind == Int => line!(w, "{first}, {second} = {second}, {first} + {second}"),
         1 | 2 => line!(w, "{first}, {second} = {}, {}", w.literal(kind), w.literal(kind)),
-        _ if w.deep() || !matches!(kind, PyKind::Int | PyKind::Float) => {
+        _ if w.deep() || !matches!(kind, Int | Float) => {
             line!(w, "{first}, {second} = {second}, {first}")
         }
         _ => {

@@ -1,7 +1,7 @@
 //! Quotes, strings that grow, sets, f-strings.
 
 use crate::text::python::loops;
-use crate::text::python::scope::{Name, PyKind};
+use crate::text::python::scope::{Name, PyKind, PyKind::*};
 use crate::text::python::writer::{PythonWriter, line};
 
 /// A call whose only argument is a string: it closes as it opened.
@@ -9,27 +9,27 @@ pub(super) fn single_double_quote(w: &mut PythonWriter) {
     match w.sampler.weighted(&[30, 14, 10, 10, 10, 8, 8, 10]) {
         0 => line!(w, "print({})", w.text()),
         1 => {
-            let list = w.need_target(PyKind::Strs);
+            let list = w.need_target(Strs);
             line!(w, "{list}.append({})", w.text());
         }
         2 => {
-            let name = w.fresh(PyKind::Str);
+            let name = w.fresh(Str);
             line!(w, "{name} = input({})", w.text());
-            w.scope.declare(name, PyKind::Str);
+            w.scope.declare(name, Str);
         }
         3 => {
-            let text = w.need(PyKind::Str);
+            let text = w.need(Str);
             let method = w.sampler.pick(&["split", "startswith", "endswith", "find", "count", "strip"]);
             line!(w, "print({text}.{method}({}))", w.text());
         }
         4 => {
-            let (name, text) = (w.fresh(PyKind::Int), w.text());
+            let (name, text) = (w.fresh(Int), w.text());
             line!(w, "{name} = len({text})");
-            w.scope.declare(name, PyKind::Int);
+            w.scope.declare(name, Int);
         }
         5 => w.raise_if(),
         6 => {
-            let set = w.need_target(PyKind::Set);
+            let set = w.need_target(Set);
             line!(w, "{set}.add({})", w.text());
         }
         _ => {
@@ -41,14 +41,14 @@ pub(super) fn single_double_quote(w: &mut PythonWriter) {
 
 /// `.add` for a variable that starts as `set()`, `+=` for one that starts as an empty string.
 pub(super) fn set_or_string(w: &mut PythonWriter) {
-    let kind = w.sampler.pick(&[PyKind::Set, PyKind::Str]);
+    let kind = w.sampler.pick(&[Set, Str]);
     let name = w.fresh(kind);
     grow(w, name, kind);
 }
 
 /// The same with a variable that is always called `current`.
 pub(super) fn set_or_string_fixedvarname(w: &mut PythonWriter) {
-    let kind = w.sampler.pick(&[PyKind::Set, PyKind::Str]);
+    let kind = w.sampler.pick(&[Set, Str]);
     let name = Name::plain("current");
     match w.scope.vars.iter().find(|var| var.name == name) {
         Some(var) if var.fixed => set_or_string(w),
@@ -72,8 +72,8 @@ fn grow(w: &mut PythonWriter, name: Name, kind: PyKind) {
                 w.scope.declare_fixed(element, element_kind);
                 w.scope.mark_used(element);
                 let value = match element_kind {
-                    PyKind::Str => element.to_string(),
-                    PyKind::Thing => format!("{element}.{}", w.sampler.pick(w.domain.strs)),
+                    Str => element.to_string(),
+                    Thing => format!("{element}.{}", w.sampler.pick(&w.domain.strs)),
                     _ => format!("str({element})"),
                 };
                 match w.sampler.weighted(&[55, 25, 20]) {
@@ -91,7 +91,7 @@ fn grow(w: &mut PythonWriter, name: Name, kind: PyKind) {
         }
         _ => {
             for _ in 0..w.sampler.range(1, 2) {
-                let value = w.atom(PyKind::Str);
+                let value = w.atom(Str);
                 let value = if value == name.to_string() { w.word() } else { value };
                 extend(w, name, kind, &value);
             }
@@ -110,10 +110,10 @@ fn grow(w: &mut PythonWriter, name: Name, kind: PyKind) {
 
 /// A second variable of the other kind, initialized next to the first.
 fn start_companion(w: &mut PythonWriter, name: Name, kind: PyKind) -> (Name, PyKind) {
-    let kind = if kind == PyKind::Set { PyKind::Str } else { PyKind::Set };
+    let kind = if kind == Set { Str } else { Set };
     let mut other = w.fresh(kind);
     if other == name {
-        other = Name::plain(if kind == PyKind::Set { "others" } else { "joined" });
+        other = Name::plain(if kind == Set { "others" } else { "joined" });
     }
     start(w, other, kind);
     w.scope.declare(other, kind);
@@ -122,21 +122,21 @@ fn start_companion(w: &mut PythonWriter, name: Name, kind: PyKind) -> (Name, PyK
 
 fn start(w: &mut PythonWriter, name: Name, kind: PyKind) {
     match kind {
-        PyKind::Set => line!(w, "{name} = set()"),
+        Set => line!(w, "{name} = set()"),
         _ => line!(w, "{name} = {}", w.quoted("")),
     }
 }
 
 fn extend(w: &mut PythonWriter, name: Name, kind: PyKind, value: &str) {
     match kind {
-        PyKind::Set => line!(w, "{name}.add({value})"),
+        Set => line!(w, "{name}.add({value})"),
         _ => line!(w, "{name} += {value}"),
     }
 }
 
 /// A string with values: by an f-string's braces, by `format`, or with no values at all.
 pub(super) fn fstring_brace(w: &mut PythonWriter) {
-    let kind = w.sampler.pick(&[PyKind::Str, PyKind::Int]);
+    let kind = w.sampler.pick(&[Str, Int]);
     let value = w.need(kind);
     let text = w.sentence();
     let text = text.trim_end();
@@ -152,11 +152,11 @@ pub(super) fn fstring_brace(w: &mut PythonWriter) {
     match w.sampler.weighted(&[40, 40, 20]) {
         0 => line!(w, "print({literal})"),
         1 => {
-            let name = w.fresh(PyKind::Str);
+            let name = w.fresh(Str);
             line!(w, "{name} = {literal}");
-            w.scope.declare(name, PyKind::Str);
+            w.scope.declare(name, Str);
         }
-        _ => match w.target(PyKind::Strs) {
+        _ => match w.target(Strs) {
             Some(list) => line!(w, "{list}.append({literal})"),
             None => line!(w, "print({literal})"),
         },
