@@ -66,7 +66,7 @@ impl Accumulate for Tensor {
 
 impl Tape {
     /// `a + b`, equal shapes.
-    pub(crate) fn add(&mut self, a: &Var, b: &Var) -> Result<Var> {
+    pub fn add(&mut self, a: &Var, b: &Var) -> Result<Var> {
         let out = forward(a.value(), b.value())?;
         self.record_one(&[a, b], out, |dout, needs| Ok(vec![needs[0].then(|| dout.clone()), needs[1].then_some(dout)]))
     }

@@ -31,7 +31,7 @@ pub fn backward(dout: &Tensor, scale: &Tensor) -> Result<Tensor> {
 
 impl Tape {
     /// `scale ⊙ x + shift`; the latter two are constants.
-    pub(crate) fn affine(&mut self, x: &Var, scale: Tensor, shift: &Tensor) -> Result<Var> {
+    pub fn affine(&mut self, x: &Var, scale: Tensor, shift: &Tensor) -> Result<Var> {
         let out = forward(x.value(), &scale, shift)?;
         self.record_one(&[x], out, move |dout, _| Ok(vec![Some(backward(&dout, &scale)?)]))
     }

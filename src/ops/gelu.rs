@@ -39,7 +39,7 @@ pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
 
 impl Tape {
     /// Exact GELU.
-    pub(crate) fn gelu(&mut self, x: &Var) -> Result<Var> {
+    pub fn gelu(&mut self, x: &Var) -> Result<Var> {
         let (y, x_value) = (forward(x.value())?, x.value().clone());
         self.record_one(&[x], y, move |dout, _| Ok(vec![Some(backward(&dout, &x_value)?)]))
     }

@@ -33,7 +33,7 @@ pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
 
 impl Tape {
     /// ReLU.
-    pub(crate) fn relu(&mut self, x: &Var) -> Result<Var> {
+    pub fn relu(&mut self, x: &Var) -> Result<Var> {
         let y = forward(x.value())?;
         self.record_one(&[x], y.clone(), move |dout, _| Ok(vec![Some(backward(&dout, &y)?)]))
     }
