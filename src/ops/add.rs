@@ -2,7 +2,7 @@
 //!
 //! Gradient: both summands receive the sum's gradient unchanged.
 
-use super::elementwise::{Entries, Map};
+use super::elementwise::{Entries, EntrywiseKernel};
 use super::expect_same;
 use crate::device::cpu::{for_row_blocks, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor};
@@ -13,8 +13,8 @@ pub(super) const SHADER: Shader = Shader::new("add", include_str!("../../shaders
 
 /// `a + b`.
 pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "forward", name: "add", cost: 1 };
-    map.apply(
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "forward", name: "add", cost: 1 };
+    kernel.apply(
         [a, b],
         #[inline(always)]
         |[a, b]| a + b,

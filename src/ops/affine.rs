@@ -2,7 +2,7 @@
 //!
 //! Gradient of x: `scale ⊙ dy`. Scale and shift are constants and have none.
 
-use super::elementwise::Map;
+use super::elementwise::EntrywiseKernel;
 use crate::Result;
 use crate::device::{Shader, Tensor};
 use crate::tape::{Tape, Var};
@@ -11,8 +11,8 @@ pub(super) const SHADER: Shader = Shader::new("affine", include_str!("../../shad
 
 /// `scale ⊙ x + shift`, all of one shape.
 pub fn forward(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "forward", name: "affine", cost: 1 };
-    map.apply(
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "forward", name: "affine", cost: 1 };
+    kernel.apply(
         [x, scale, shift],
         #[inline(always)]
         |[x, scale, shift]| scale * x + shift,
@@ -21,8 +21,8 @@ pub fn forward(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
 
 /// The gradient of x: `scale ⊙ dout`.
 pub fn backward(dout: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "backward", name: "affine gradient", cost: 1 };
-    map.apply(
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "backward", name: "affine gradient", cost: 1 };
+    kernel.apply(
         [dout, scale],
         #[inline(always)]
         |[dout, scale]| scale * dout,

@@ -27,7 +27,7 @@ impl Rows {
 }
 
 /// A kernel of one entry a thread, with the same computation for the CPU.
-pub(super) struct Map {
+pub(super) struct EntrywiseKernel {
     pub(super) shader: &'static Shader,
     pub(super) kernel: &'static str,
     /// What to call the result.
@@ -36,7 +36,7 @@ pub(super) struct Map {
     pub(super) cost: usize,
 }
 
-impl Map {
+impl EntrywiseKernel {
     /// `f` of the entries of `inputs`, which have equal shapes. `f` must be `#[inline(always)]`.
     #[inline(always)]
     pub(super) fn apply<const N: usize>(

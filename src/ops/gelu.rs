@@ -3,7 +3,7 @@
 //!
 //! Gradient: `dx = dout (P(x) + x e^(-x^2/2)/sqrt(2 pi))`.
 
-use super::elementwise::Map;
+use super::elementwise::EntrywiseKernel;
 use super::math;
 use crate::Result;
 use crate::device::{Shader, Tensor};
@@ -16,8 +16,8 @@ const BELL_HEIGHT: f32 = 0.398_942_3;
 
 /// `x P(x)`, in the shape of `x`. `P` is within 1e-7 of its true value for every finite `x`.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "forward", name: "gelu", cost: 32 };
-    map.apply(
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "forward", name: "gelu", cost: 32 };
+    kernel.apply(
         [x],
         #[inline(always)]
         |[x]| x * math::normal_cdf(x).0,
@@ -26,8 +26,8 @@ pub fn forward(x: &Tensor) -> Result<Tensor> {
 
 /// The gradient of `x`, given that of the output.
 pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "backward", name: "gelu gradient", cost: 32 };
-    map.apply(
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "backward", name: "gelu gradient", cost: 32 };
+    kernel.apply(
         [dout, x],
         #[inline(always)]
         |[dout, x]| {
