@@ -130,7 +130,7 @@ pub struct TaskSteering {
     pub circuit: Option<PathBuf>,
     /// The channels that steer together, without a circuit.
     pub channels: Vec<Channel>,
-    /// Pairs.
+    /// How many pairs of each split are measured.
     pub pairs: usize,
     /// Whether counterfactual prompts are steered towards clean ones.
     pub reverse: bool,
