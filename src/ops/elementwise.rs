@@ -32,7 +32,7 @@ pub(super) struct EntrywiseKernel {
     pub(super) kernel: &'static str,
     /// What to call the result.
     pub(super) name: &'static str,
-    /// Arithmetic operations an entry.
+    /// Arithmetic operations an entry, roughly: it bounds how many launches a GPU gets at once.
     pub(super) cost: usize,
 }
 
