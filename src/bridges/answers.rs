@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// What each channel of a circuit does alone, on training pairs of its task.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ranking {
-    /// Prompts.
+    /// How many prompts the effects are medians of.
     pub prompts: usize,
     /// The effect of no channel.
     pub before: Effect,
@@ -26,7 +26,7 @@ pub struct Ranking {
 /// Probabilities of the token after a prompt, by id.
 #[derive(Clone)]
 pub struct NextToken {
-    /// The strengths.
+    /// What the change is multiplied by; 0 leaves the dense model alone, 1 is the whole change.
     pub strengths: Vec<f64>,
     /// At each strength.
     pub steered: Vec<Vec<f64>>,
@@ -51,7 +51,7 @@ pub enum SteerResult {
         ranking: Option<Ranking>,
         /// The channels that steered.
         by: String,
-        /// Held-out prompts.
+        /// How many held-out prompts the answers are of.
         prompts: usize,
         /// The answers to them.
         sweep: StrengthSweep,
@@ -155,7 +155,7 @@ impl SteerResult {
 
 impl Ranking {
     fn table(&self, top: usize) -> Table {
-        let numbers = ["original", "other"].map(|name| Column::decimals(name, 4));
+        let numbers = ["original answer", "other answer"].map(|name| Column::decimals(name, 4));
         let odds = Column::decimals("log_odds", 2).title("log odds of the other answer (mean)");
         let mut table = Table::new("ranking", [Column::text("steered by")].into_iter().chain(numbers).chain([odds]));
         let mut row = |name: String, e: &Effect| {
@@ -168,13 +168,8 @@ impl Ranking {
 }
 
 /// The columns that tell steered numbers from those of random channels.
-fn long_columns(more: &[&str]) -> impl Iterator<Item = Column> {
-    ["kind", "draw", "strength"]
-        .into_iter()
-        .chain(more.iter().copied())
-        .map(Column::number)
-        .collect::<Vec<_>>()
-        .into_iter()
+fn long_columns() -> [Column; 3] {
+    [Column::text("kind"), Column::number("draw"), Column::number("strength")]
 }
 
 fn long_row(draw: usize, strength: f64) -> [Cell; 3] {
@@ -198,7 +193,8 @@ impl StrengthSweep {
 
     /// A row for each strength and draw.
     fn long(&self) -> Table {
-        let mut table = Table::new("sweep", long_columns(&["other", "own", "log_odds"]));
+        let answers = ["other", "own", "log_odds"].map(Column::number);
+        let mut table = Table::new("sweep", long_columns().into_iter().chain(answers));
         for (draw, effects) in std::iter::once(&self.steered).chain(&self.random).enumerate() {
             for (&strength, e) in self.strengths.iter().zip(effects) {
                 table.push(long_row(draw, strength).into_iter().chain([e.other, e.answer, e.log_odds].map(Cell::from)));
@@ -237,7 +233,8 @@ impl NextToken {
 
     /// A row for each token, strength and draw.
     fn long(&self, top: usize) -> Table {
-        let mut table = Table::new("next", long_columns(&["token", "text", "probability"]));
+        let tokens = [Column::number("token"), Column::text("text"), Column::number("probability")];
+        let mut table = Table::new("next", long_columns().into_iter().chain(tokens));
         for (draw, lists) in std::iter::once(&self.steered).chain(&self.random).enumerate() {
             for (&strength, p) in self.strengths.iter().zip(lists) {
                 for &id in &self.shown(top) {

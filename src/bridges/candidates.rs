@@ -38,7 +38,7 @@ pub struct PromptPair {
     pub other: Vec<u32>,
 }
 
-/// What steering does to the answers, over all questions.
+/// What steering does to the answers, over all pairs of prompts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Effect {
     /// The median probability of the counterfactual's answer.
@@ -51,7 +51,7 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// Of the probabilities `(answer, other)` at each question.
+    /// Of the probabilities `(answer, other)` at each pair of prompts.
     fn of(pairs: &[(f64, f64)]) -> Self {
         // Probabilities that vanish in f64 would make infinities.
         let odds = |&(answer, other): &(f64, f64)| (other.max(f64::MIN_POSITIVE) / answer.max(f64::MIN_POSITIVE)).ln();
@@ -75,7 +75,7 @@ pub struct RankedChannel {
 /// Answers at each of several strengths.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StrengthSweep {
-    /// The strengths.
+    /// What the change is multiplied by, in the order of the lists below.
     pub strengths: Vec<f64>,
     /// At each strength, steered.
     pub steered: Vec<Effect>,
@@ -89,10 +89,10 @@ impl Steering<'_> {
     /// most probable first; before all, that of none.
     ///
     /// # Errors
-    /// [`Error::Request`] without questions; otherwise those of [`Steering::probabilities`].
-    pub fn candidates(&self, channels: &[Channel], questions: &[PromptPair]) -> Result<(Effect, Vec<RankedChannel>)> {
-        let effects = self.effects(questions, channels.len() + 1, |question| {
-            let (here, there) = (self.read(&question.prompt)?, self.read(&question.counterfactual)?);
+    /// [`Error::Request`] without pairs; otherwise those of [`Steering::probabilities`].
+    pub fn candidates(&self, channels: &[Channel], pairs: &[PromptPair]) -> Result<(Effect, Vec<RankedChannel>)> {
+        let effects = self.effects(pairs, channels.len() + 1, |pair| {
+            let (here, there) = (self.read(&pair.prompt)?, self.read(&pair.counterfactual)?);
             let steered = channels.iter().map(|&channel| here.towards(&there, channel));
             Ok(std::iter::once(Change::default()).chain(steered).collect())
         })?;
@@ -110,18 +110,18 @@ impl Steering<'_> {
     /// channels in their places.
     ///
     /// # Errors
-    /// [`Error::Request`] without questions; otherwise those of [`Steering::probabilities`].
+    /// [`Error::Request`] without pairs; otherwise those of [`Steering::probabilities`].
     pub fn sweep(
         &self,
         channels: &[Channel],
-        questions: &[PromptPair],
+        pairs: &[PromptPair],
         strengths: &[f64],
         controls: usize,
         seed: u64,
     ) -> Result<StrengthSweep> {
         let draws = self.controls(channels, controls, seed);
-        let effects = self.effects(questions, strengths.len() * (1 + controls), |question| {
-            let (here, there) = (self.read(&question.prompt)?, self.read(&question.counterfactual)?);
+        let effects = self.effects(pairs, strengths.len() * (1 + controls), |pair| {
+            let (here, there) = (self.read(&pair.prompt)?, self.read(&pair.counterfactual)?);
             let mut change = Change::default();
             channels.iter().for_each(|&channel| change.merge(here.towards(&there, channel)));
             let random = draws.iter().map(|draw| draw.apply(&change));
@@ -148,28 +148,27 @@ impl Steering<'_> {
         (0..controls).map(|_| draw(&mut rng)).collect()
     }
 
-    /// Over all questions the effect of each of the `count` changes that `changes` makes of a
-    /// question.
+    /// Over all pairs the effect of each of the `count` changes that `changes` makes of a pair.
     fn effects(
         &self,
-        questions: &[PromptPair],
+        pairs: &[PromptPair],
         count: usize,
         changes: impl Fn(&PromptPair) -> Result<Vec<Change>>,
     ) -> Result<Vec<Effect>> {
-        if questions.is_empty() {
-            return Err(Error::Request("there are no questions to steer by".into()));
+        if pairs.is_empty() {
+            return Err(Error::Request("there are no pairs of prompts to steer by".into()));
         }
-        let mut pairs = vec![Vec::with_capacity(questions.len()); count];
-        for (done, question) in questions.iter().enumerate() {
-            let (done, total) = (done as u64, Some(questions.len() as u64));
+        let mut by_change = vec![Vec::with_capacity(pairs.len()); count];
+        for (done, pair) in pairs.iter().enumerate() {
+            let (done, total) = (done as u64, Some(pairs.len() as u64));
             self.observer().advance(&Stage { name: "steering", done, total, unit: "prompts" })?;
-            let probabilities = self.probabilities(&question.prompt, &changes(question)?)?;
-            for (pairs, p) in pairs.iter_mut().zip(&probabilities) {
+            let probabilities = self.probabilities(&pair.prompt, &changes(pair)?)?;
+            for (answers, p) in by_change.iter_mut().zip(&probabilities) {
                 let of = |ids: &[u32]| ids.iter().filter_map(|&id| p.get(id as usize)).sum();
-                pairs.push((of(&question.answer), of(&question.other)));
+                answers.push((of(&pair.answer), of(&pair.other)));
             }
         }
-        Ok(pairs.iter().map(|pairs| Effect::of(pairs)).collect())
+        Ok(by_change.iter().map(|answers| Effect::of(answers)).collect())
     }
 }
 

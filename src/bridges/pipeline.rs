@@ -124,13 +124,13 @@ pub enum SteerTarget {
 /// Steering on held-out pairs of a task.
 #[derive(Clone, Debug)]
 pub struct TaskSteering {
-    /// Its name, or a `.jsonl` file of pairs; none: the circuit's.
+    /// Its name, or a `.toml` or `.jsonl` file; none: the circuit's.
     pub task: Option<String>,
     /// A circuit whose residual channels are ranked by their effect; the best one steers.
     pub circuit: Option<PathBuf>,
     /// The channels that steer together, without a circuit.
     pub channels: Vec<Channel>,
-    /// Pairs.
+    /// How many pairs of each split are measured.
     pub pairs: usize,
     /// Whether counterfactual prompts are steered towards clean ones.
     pub reverse: bool,
@@ -216,10 +216,7 @@ impl TaskSteering {
     fn run(&self, pair: &PairRequest, strengths: Strengths, observer: Observer) -> Result<SteerResult> {
         let circuit = self.circuit.as_ref().map(Circuit::load).transpose()?;
         let name = self.task.as_deref().or(circuit.as_ref().map(|circuit| circuit.task.name.as_str()));
-        let task = match name {
-            Some(name) if name.ends_with(".jsonl") => Task::from_file(name)?,
-            name => tasks::find(name.unwrap_or_default())?,
-        };
+        let task = tasks::open(name.unwrap_or_default())?;
         let pair = pair.open()?;
         let ranked = match (&self.circuit, &circuit) {
             (Some(path), Some(circuit)) => {

@@ -37,15 +37,27 @@ pub fn node_statistics(
     if let Some(node) = nodes.iter().find(|node| layout.number(**node).is_none()) {
         return Err(Error::Mismatch(format!("the model has no node {node}")));
     }
-    gather(nodes, sets, seed, &|which, visit| run(model, nodes, sets[which], visit, observer))
+    gather(nodes, sets, seed, &|set, visit| run(model, nodes, sets[set as usize], visit, observer))
+}
+
+/// The sequences that nodes are measured on, in the order of the lists.
+#[derive(Clone, Copy)]
+pub(crate) enum SequenceSet {
+    Corpus,
+    Clean,
+    Counterfactual,
+}
+
+impl SequenceSet {
+    const ALL: [Self; 3] = [Self::Corpus, Self::Clean, Self::Counterfactual];
 }
 
 /// Called with a node's activations in a sequence: the node's position in the list, the sequence's
 /// number, the values `(T)`.
 pub(crate) type Visit<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
-/// Visits all activations of one of the three sets, by its number.
-pub(crate) type VisitSet<'a> = dyn Fn(usize, &mut Visit) -> Result<()> + 'a;
+/// Visits all activations in one of the sets.
+pub(crate) type VisitSet<'a> = dyn Fn(SequenceSet, &mut Visit) -> Result<()> + 'a;
 
 /// The statistics of `nodes` from the activations that `show` visits: twice for each of the three
 /// sets, and twice more for the prompts. A node that is never visited has empty statistics.
@@ -56,8 +68,8 @@ pub(crate) fn gather(
     show: &VisitSet,
 ) -> Result<Vec<NodeStatistics>> {
     let mut moments = Vec::new();
-    for (which, set) in sets.into_iter().enumerate() {
-        moments.push(first_pass(nodes, set, seed, &|visit| show(which, visit))?);
+    for (set, sequences) in SequenceSet::ALL.into_iter().zip(sets) {
+        moments.push(first_pass(nodes, sequences, seed, &|visit| show(set, visit))?);
     }
     let mut differences = differences(nodes, [sets[1], sets[2]], seed, show)?.into_iter();
 
@@ -68,17 +80,18 @@ pub(crate) fn gather(
     };
     let ranges: Vec<(f32, f32)> = (0..nodes.len()).map(range).collect();
     let mut gathered = Vec::new();
-    for (which, (set, moments)) in sets.into_iter().zip(moments).enumerate() {
-        gathered.push(second_pass(nodes, set, &ranges, moments, seed, &|visit| show(which, visit))?.into_iter());
+    for ((set, sequences), moments) in SequenceSet::ALL.into_iter().zip(sets).zip(moments) {
+        let activations = second_pass(nodes, sequences, &ranges, moments, seed, &|visit| show(set, visit))?;
+        gathered.push(activations.into_iter());
     }
-    let mut next = |set: usize| gathered[set].next().unwrap_or_default();
+    let mut next = |set: SequenceSet| gathered[set as usize].next().unwrap_or_default();
     let entry = |(&node, (low, high))| NodeStatistics {
         node,
         low,
         high,
-        corpus: next(0),
-        clean: next(1),
-        counterfactual: next(2),
+        corpus: next(SequenceSet::Corpus),
+        clean: next(SequenceSet::Clean),
+        counterfactual: next(SequenceSet::Counterfactual),
         difference: differences.next(),
     };
     Ok(nodes.iter().zip(ranges).map(entry).collect())
@@ -99,23 +112,23 @@ fn differences(
     let left_out = |(clean, counterfactual): (&Vec<u32>, &Vec<u32>)| clean.len().saturating_sub(counterfactual.len());
     let left_out: Vec<usize> = clean.iter().zip(counterfactual).take(PAIRS).map(left_out).collect();
     let pairs: Vec<Vec<u32>> = clean.iter().zip(&left_out).map(|(prompt, &start)| prompt[start..].to_vec()).collect();
-    let more = |visit: &mut Visit| {
-        let mut known: HashMap<(usize, usize), Vec<f32>> = HashMap::new();
-        show(2, &mut |n, pair, values| {
+    let visit_differences = |visit: &mut Visit| {
+        let mut subtrahends: HashMap<(usize, usize), Vec<f32>> = HashMap::new();
+        show(SequenceSet::Counterfactual, &mut |n, pair, values| {
             if pair < pairs.len() {
-                known.insert((n, pair), values.to_vec());
+                subtrahends.insert((n, pair), values.to_vec());
             }
         })?;
-        show(1, &mut |n, pair, values| {
-            let Some(other) = known.get(&(n, pair)) else { return };
+        show(SequenceSet::Clean, &mut |n, pair, values| {
+            let Some(other) = subtrahends.get(&(n, pair)) else { return };
             let shared = values.len().min(other.len());
             let ends = values[values.len() - shared..].iter().zip(&other[other.len() - shared..]);
             visit(n, pair, &ends.map(|(a, b)| a - b).collect::<Vec<f32>>());
         })
     };
-    let moments = first_pass(nodes, &pairs, seed, &more)?;
+    let moments = first_pass(nodes, &pairs, seed, &visit_differences)?;
     let ranges: Vec<(f32, f32)> = moments.iter().map(|m| (m.min, m.max)).collect();
-    let mut differences = second_pass(nodes, &pairs, &ranges, moments, seed, &more)?;
+    let mut differences = second_pass(nodes, &pairs, &ranges, moments, seed, &visit_differences)?;
     for quantile in differences.iter_mut().flat_map(|set| &mut set.quantiles) {
         for snippet in quantile.bottom.snippets.iter_mut().chain(&mut quantile.top.snippets) {
             snippet.start += left_out[snippet.sequence];

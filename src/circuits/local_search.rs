@@ -1,6 +1,6 @@
 //! The last steps towards the smallest circuit: moves that single removals do not find.
 
-use super::prune::{CircuitScorer, count, greedy_prune};
+use super::prune::{CircuitScorer, greedy_prune, kept_count};
 use super::{Edge, NodeKind, graph};
 use crate::Result;
 
@@ -17,10 +17,10 @@ pub fn local_search(scorer: &CircuitScorer, keep: &mut [bool], pool: &[usize], l
     let dangling = shape.dangling(keep);
     let size = |keep: &[bool]| (shape.dangling(keep) <= dangling).then(|| shape.size(keep));
     loop {
-        let moved = replace_move(scorer, keep, pool, limit, &size)?;
+        let moved = replace_one(scorer, keep, pool, limit, &size)?;
         greedy_prune(scorer, keep, limit)?;
         let before = shape.size(keep);
-        match swap_move(scorer, keep, pool, limit, &|keep| size(keep).is_some_and(|after| after < before))? {
+        match replace_two_by_one(scorer, keep, pool, limit, &|keep| size(keep).is_some_and(|after| after < before))? {
             true => greedy_prune(scorer, keep, limit)?,
             false if moved => {}
             false => return Ok(()),
@@ -46,7 +46,7 @@ impl Shape {
 
     /// Nodes and edges together, then nodes.
     fn size(&self, keep: &[bool]) -> (usize, usize) {
-        let nodes = count(keep);
+        let nodes = kept_count(keep);
         (nodes + self.edges.iter().filter(|&&(from, to)| keep[from] && keep[to]).count(), nodes)
     }
 
@@ -65,7 +65,7 @@ impl Shape {
     }
 }
 
-/// By how much an swap_move must lower the loss of a circuit that it makes no smaller: less is not
+/// By how much a replacement must lower the loss of a circuit that it makes no smaller: less is not
 /// worth another round.
 const GAIN: f64 = 0.98;
 
@@ -75,32 +75,38 @@ const GAIN: f64 = 0.98;
 ///
 /// # Errors
 /// Those of the forward pass.
-pub fn replace_move<S: Ord>(
+pub fn replace_one<S: Ord>(
     scorer: &CircuitScorer,
     keep: &mut [bool],
     pool: &[usize],
     limit: f64,
     size: &dyn Fn(&[bool]) -> Option<S>,
 ) -> Result<bool> {
-    let (Some(mut least), (mut loss, _)) = (size(keep), scorer.loss(keep)?) else { return Ok(false) };
-    let mut moved = false;
+    let Some(mut least) = size(keep) else { return Ok(false) };
+    let (mut loss, _) = scorer.loss(keep)?;
+    let mut replaced = false;
     for kept in (0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>() {
-        let mut at = kept;
+        // What stands in its place by now.
+        let mut current = kept;
         for &new in pool {
             if keep[new] {
                 continue;
             }
-            (keep[at], keep[new]) = (false, true);
-            let after = size(keep).filter(|after| *after <= least);
-            let bound = if after.as_ref() == Some(&least) { limit.min(GAIN * loss) } else { limit };
-            let lower = if after.is_some() { scorer.within(keep, bound)? } else { None };
-            match (after, lower) {
-                (Some(after), Some(lower)) => (at, least, loss, moved) = (new, after, lower, true),
-                _ => (keep[at], keep[new]) = (true, false),
+            (keep[current], keep[new]) = (false, true);
+            let size_after = size(keep).filter(|after| *after <= least);
+            let bound = if size_after.as_ref() == Some(&least) { limit.min(GAIN * loss) } else { limit };
+            let new_loss = if size_after.is_some() { scorer.within(keep, bound)? } else { None };
+            if let (Some(size_after), Some(new_loss)) = (size_after, new_loss) {
+                current = new;
+                least = size_after;
+                loss = new_loss;
+                replaced = true;
+            } else {
+                (keep[current], keep[new]) = (true, false);
             }
         }
     }
-    Ok(moved)
+    Ok(replaced)
 }
 
 /// Replaces two kept nodes, neither of which can be removed alone, by one of `pool`, if `allowed`
@@ -108,7 +114,7 @@ pub fn replace_move<S: Ord>(
 ///
 /// # Errors
 /// Those of the forward pass.
-pub fn swap_move(
+pub fn replace_two_by_one(
     scorer: &CircuitScorer,
     keep: &mut [bool],
     pool: &[usize],

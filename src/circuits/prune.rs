@@ -258,9 +258,9 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 pub struct CircuitScorer<'a> {
     /// The model and its weights.
     pub model: Weighted<'a>,
-    /// Its nodes.
+    /// Its nodes, with the mean activations that ablate those not kept.
     pub nodes: &'a Nodes,
-    /// The pairs.
+    /// The pairs that the loss is a mean over.
     pub task_batch: &'a TaskBatch,
 }
 
@@ -299,20 +299,21 @@ impl CircuitScorer<'_> {
     }
 }
 
-/// The nodes in the order of `scores`, largest first; of equals the lowest number.
-pub fn order(scores: &[f32]) -> Vec<usize> {
+/// The numbers of the nodes in the order of their `scores`, largest first; of equals the lowest
+/// number.
+pub fn rank_nodes(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
     order
 }
 
-/// How many nodes are kept.
-pub fn count(keep: &[bool]) -> usize {
+/// How many nodes `keep` has.
+pub fn kept_count(keep: &[bool]) -> usize {
     keep.iter().filter(|kept| **kept).count()
 }
 
 /// The first `k` nodes of `order`.
-pub fn first(order: &[usize], k: usize) -> Vec<bool> {
+pub fn keep_first(order: &[usize], k: usize) -> Vec<bool> {
     let mut keep = vec![false; order.len()];
     order.iter().take(k).for_each(|&n| keep[n] = true);
     keep
@@ -324,7 +325,7 @@ pub fn first(order: &[usize], k: usize) -> Vec<bool> {
 /// # Errors
 /// Those of the forward pass.
 pub fn bisect(scorer: &CircuitScorer, order: &[usize], target: f64) -> Result<Option<usize>> {
-    let reaches = |k: usize| Ok::<_, Error>(scorer.within(&first(order, k), target)?.is_some());
+    let reaches = |k: usize| Ok::<_, Error>(scorer.within(&keep_first(order, k), target)?.is_some());
     let (mut low, mut high) = (0, order.len());
     if !reaches(high)? {
         return Ok(None);

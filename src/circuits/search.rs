@@ -76,11 +76,11 @@ pub struct SearchResult {
 
 /// A model, its nodes and its tokenizer, ready to be searched for circuits. Threads can share one.
 pub struct CircuitSearch<'a> {
-    /// The model.
+    /// The model that circuits are part of.
     pub model: &'a Model,
-    /// Its nodes.
+    /// Its nodes, with the mean activations that ablate them.
     pub nodes: Nodes,
-    /// Its tokenizer.
+    /// Makes the tasks' pairs into the tokens that the model was trained on.
     pub tokenizer: &'a Tokenizer,
 }
 
@@ -142,15 +142,15 @@ impl CircuitSearch<'_> {
         let (_, train) = self.eval_pairs(task, Split::Train, settings)?;
         let weights = self.weights();
         let scorer = self.scorer(&weights, &train);
-        let order = prune::order(&scores);
+        let order = prune::rank_nodes(&scores);
         let Some(k) = prune::bisect(&scorer, &order, settings.target_loss)? else {
             let (loss, _) = scorer.loss(&vec![true; order.len()])?;
             return Err(Error::UnreachableTarget { loss, target: settings.target_loss });
         };
-        let mut keep = prune::first(&order, k);
+        let mut keep = prune::keep_first(&order, k);
         if clean_up {
             prune::greedy_prune(&scorer, &mut keep, settings.target_loss)?;
-            if prune::count(&keep) <= settings.local_search_max {
+            if prune::kept_count(&keep) <= settings.local_search_max {
                 local_search(&scorer, &mut keep, &order[..order.len().min(k.max(POOL))], settings.target_loss)?;
             }
         }
@@ -161,7 +161,7 @@ impl CircuitSearch<'_> {
     /// The result after a [local search](super::local_search) with nodes of `pool`, if the circuit
     /// is small enough.
     pub(super) fn local_search(&self, task: &Task, mut result: SearchResult, pool: &[usize]) -> Result<SearchResult> {
-        if prune::count(&result.keep) > result.settings.local_search_max {
+        if prune::kept_count(&result.keep) > result.settings.local_search_max {
             return Ok(result);
         }
         let (_, train) = self.eval_pairs(task, Split::Train, &result.settings)?;

@@ -68,7 +68,7 @@ struct Trial {
 impl Trial {
     fn new(search: &CircuitSearch, result: SearchResult) -> Result<Self> {
         let edges = graph(search.model, &search.nodes.layout, &result.keep)?.edges.len();
-        let size = prune::count(&result.keep) + edges;
+        let size = prune::kept_count(&result.keep) + edges;
         Ok(Self { size, result })
     }
 

@@ -211,7 +211,7 @@ fn nth_equal(row: &[f32], magnitude: u32, n: u32) -> u32 {
 
 impl Tape {
     /// Keeps the `k` entries of largest magnitude in each row. Saves its output and one word a row.
-    pub(crate) fn abs_topk(&mut self, x: &Var, k: usize) -> Result<Var> {
+    pub fn abs_topk(&mut self, x: &Var, k: usize) -> Result<Var> {
         let Forward { y, zeros } = forward(x.value(), k)?;
         self.record_one(&[x], y.clone(), move |dout, _| Ok(vec![Some(backward(&dout, &y, &zeros)?)]))
     }

@@ -2,7 +2,7 @@
 //!
 //! Gradient: both summands receive the sum's gradient unchanged.
 
-use super::elementwise::{Entries, Map};
+use super::elementwise::{Entries, EntrywiseKernel};
 use super::expect_same;
 use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor};
@@ -13,8 +13,8 @@ pub(super) const SHADER: Shader = Shader::new("add", include_str!("../../shaders
 
 /// `a + b`.
 pub fn forward(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "forward", name: "add", cost: 1 };
-    inlined!(map.apply([a, b]), |[a, b]| a + b)
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "forward", name: "add", cost: 1 };
+    inlined!(kernel.apply([a, b]), |[a, b]| a + b)
 }
 
 /// `sum += a`, in place.
@@ -56,7 +56,7 @@ impl Accumulate for Tensor {
 
 impl Tape {
     /// `a + b`, equal shapes.
-    pub(crate) fn add(&mut self, a: &Var, b: &Var) -> Result<Var> {
+    pub fn add(&mut self, a: &Var, b: &Var) -> Result<Var> {
         let out = forward(a.value(), b.value())?;
         self.record_one(&[a, b], out, |dout, needs| Ok(vec![needs[0].then(|| dout.clone()), needs[1].then_some(dout)]))
     }

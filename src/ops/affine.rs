@@ -2,7 +2,7 @@
 //!
 //! Gradient of x: `scale ⊙ dy`. Scale and shift are constants and have none.
 
-use super::elementwise::Map;
+use super::elementwise::EntrywiseKernel;
 use crate::Result;
 use crate::device::cpu::inlined;
 use crate::device::{Shader, Tensor};
@@ -12,19 +12,19 @@ pub(super) const SHADER: Shader = Shader::new("affine", include_str!("../../shad
 
 /// `scale ⊙ x + shift`, all of one shape.
 pub fn forward(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "forward", name: "affine", cost: 1 };
-    inlined!(map.apply([x, scale, shift]), |[x, scale, shift]| scale * x + shift)
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "forward", name: "affine", cost: 1 };
+    inlined!(kernel.apply([x, scale, shift]), |[x, scale, shift]| scale * x + shift)
 }
 
 /// The gradient of x: `scale ⊙ dout`.
 pub fn backward(dout: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "backward", name: "affine gradient", cost: 1 };
-    inlined!(map.apply([dout, scale]), |[dout, scale]| scale * dout)
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "backward", name: "affine gradient", cost: 1 };
+    inlined!(kernel.apply([dout, scale]), |[dout, scale]| scale * dout)
 }
 
 impl Tape {
     /// `scale ⊙ x + shift`; the latter two are constants.
-    pub(crate) fn affine(&mut self, x: &Var, scale: Tensor, shift: &Tensor) -> Result<Var> {
+    pub fn affine(&mut self, x: &Var, scale: Tensor, shift: &Tensor) -> Result<Var> {
         let out = forward(x.value(), &scale, shift)?;
         self.record_one(&[x], out, move |dout, _| Ok(vec![Some(backward(&dout, &scale)?)]))
     }

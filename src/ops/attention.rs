@@ -215,7 +215,7 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usiz
 impl Tape {
     /// Causal attention of `n_head` heads; `q`, `k`, `v`: `(B, T, H·dh)`, `sink`: `(H)`. Saves its
     /// inputs, its output and one number for each query of each head.
-    pub(crate) fn attention(&mut self, q: &Var, k: &Var, v: &Var, sink: Option<&Var>, n_head: usize) -> Result<Var> {
+    pub fn attention(&mut self, q: &Var, k: &Var, v: &Var, sink: Option<&Var>, n_head: usize) -> Result<Var> {
         let forward = forward(q.value(), k.value(), v.value(), sink.map(Var::value), n_head)?;
         let (qv, kv, vv) = (q.value().clone(), k.value().clone(), v.value().clone());
         let sv = sink.map(|s| s.value().clone());

@@ -28,7 +28,7 @@ params! {
 pub(super) const SHADER: Shader = Shader::new("compress", include_str!("../../shaders/compress.wgsl"));
 
 /// Entries of a segment that one invocation handles, as in the shader.
-const PIECE: usize = 64;
+const SEGMENT_PIECE: usize = 64;
 
 /// A matrix `(out, in)` as its nonzeros, in two orders. Made by [`forward`]; what uses it trusts
 /// its indices.
@@ -212,7 +212,7 @@ fn gather_nonzeros(
     (count, length): (usize, usize),
     (segment_step, entry_step): (usize, usize),
 ) -> Result<()> {
-    let pieces = length.div_ceil(PIECE);
+    let pieces = length.div_ceil(SEGMENT_PIECE);
     let starts: Tensor<u32> = weight.device().empty("compressed starts", &[count * pieces + 1])?;
     let params = SegmentParams {
         segments: count as u32,

@@ -185,7 +185,7 @@ impl Tape {
     /// Mean cross-entropy over the `count` rows that have a target; `logits: (.., V)`. Returns it,
     /// in shape `(1)`, and the losses of the rows, which have no gradient. Saves the logits and one
     /// number a row.
-    pub(crate) fn cross_entropy(&mut self, logits: &Var, targets: &Tensor<u32>, count: usize) -> Result<(Var, Tensor)> {
+    pub fn cross_entropy(&mut self, logits: &Var, targets: &Tensor<u32>, count: usize) -> Result<(Var, Tensor)> {
         let forward = forward(logits.value(), targets, count)?;
         let (loss, losses) = (forward.loss.clone(), forward.losses.clone());
         let (x, targets) = (logits.value().clone(), targets.clone());

@@ -27,16 +27,16 @@ impl Rows {
 }
 
 /// A kernel of one entry a thread, with the same computation for the CPU.
-pub(super) struct Map {
+pub(super) struct EntrywiseKernel {
     pub(super) shader: &'static Shader,
     pub(super) kernel: &'static str,
     /// What to call the result.
     pub(super) name: &'static str,
-    /// Arithmetic operations an entry.
+    /// Arithmetic operations an entry, roughly: it bounds how many launches a GPU gets at once.
     pub(super) cost: usize,
 }
 
-impl Map {
+impl EntrywiseKernel {
     /// `f` of the entries of `inputs`, which have equal shapes. `f` must be `#[inline(always)]`.
     #[inline(always)]
     pub(super) fn apply<const N: usize>(

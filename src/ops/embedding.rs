@@ -152,7 +152,7 @@ fn sum_positions(row: &mut [f32], positions: &[u32], dout: &[f32]) {
 
 impl Tape {
     /// Rows of `table: (V, C)` at the indexed ids: `(n, C)`. Saves the index.
-    pub(crate) fn embedding(&mut self, table: &Var, index: &Rc<Index>) -> Result<Var> {
+    pub fn embedding(&mut self, table: &Var, index: &Rc<Index>) -> Result<Var> {
         let out = forward(table.value(), index)?;
         let index = index.clone();
         self.record_one(&[table], out, move |dout, _| Ok(vec![Some(backward(&dout, &index)?)]))

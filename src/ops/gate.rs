@@ -131,7 +131,7 @@ fn check(x: &Tensor, tau: &Tensor, mean: &Tensor) -> Result<usize> {
 impl Tape {
     /// Gates over channels: x where `tau ≥ 0`, `mean` elsewhere; tau learns through a sigmoid of
     /// `temperature`.
-    pub(crate) fn gate(&mut self, x: &Var, tau: &Var, mean: &Tensor, temperature: f32) -> Result<Var> {
+    pub fn gate(&mut self, x: &Var, tau: &Var, mean: &Tensor, temperature: f32) -> Result<Var> {
         let out = forward(x.value(), tau.value(), mean)?;
         let (xv, tv, mean) = (x.value().clone(), tau.value().clone(), mean.clone());
         self.record_one(&[x, tau], out, move |dout, needs| {

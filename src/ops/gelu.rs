@@ -3,7 +3,7 @@
 //!
 //! Gradient: `dx = dout (P(x) + x e^(-x^2/2)/sqrt(2 pi))`.
 
-use super::elementwise::Map;
+use super::elementwise::EntrywiseKernel;
 use super::math;
 use crate::Result;
 use crate::device::cpu::inlined;
@@ -17,14 +17,14 @@ const BELL_HEIGHT: f32 = 0.398_942_3;
 
 /// `x P(x)`, in the shape of `x`. `P` is within 1e-7 of its true value for every finite `x`.
 pub fn forward(x: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "forward", name: "gelu", cost: 32 };
-    inlined!(map.apply([x]), |[x]| x * math::normal_cdf(x).0)
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "forward", name: "gelu", cost: 32 };
+    inlined!(kernel.apply([x]), |[x]| x * math::normal_cdf(x).0)
 }
 
 /// The gradient of `x`, given that of the output.
 pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
-    let map = Map { shader: &SHADER, kernel: "backward", name: "gelu gradient", cost: 32 };
-    inlined!(map.apply([dout, x]), |[dout, x]| {
+    let kernel = EntrywiseKernel { shader: &SHADER, kernel: "backward", name: "gelu gradient", cost: 32 };
+    inlined!(kernel.apply([dout, x]), |[dout, x]| {
         let (cdf, bell) = math::normal_cdf(x);
         dout * (x * BELL_HEIGHT).mul_add(bell, cdf)
     })
@@ -32,7 +32,7 @@ pub fn backward(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
 
 impl Tape {
     /// Exact GELU.
-    pub(crate) fn gelu(&mut self, x: &Var) -> Result<Var> {
+    pub fn gelu(&mut self, x: &Var) -> Result<Var> {
         let (y, x_value) = (forward(x.value())?, x.value().clone());
         self.record_one(&[x], y, move |dout, _| Ok(vec![Some(backward(&dout, &x_value)?)]))
     }

@@ -68,7 +68,7 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor, mean: &Tensor, rstd: &Tensor) 
 
 impl Tape {
     /// LayerNorm over the last dimension. Saves `x` and two statistics a row.
-    pub(crate) fn layer_norm(&mut self, x: &Var, weight: &Var, bias: Option<&Var>, eps: f32) -> Result<Var> {
+    pub fn layer_norm(&mut self, x: &Var, weight: &Var, bias: Option<&Var>, eps: f32) -> Result<Var> {
         let Forward { y, mean, rstd } = forward(x.value(), weight.value(), bias.map(Var::value), eps)?;
         let (xv, wv) = (x.value().clone(), weight.value().clone());
         let inputs: Vec<_> = [Some(x), Some(weight), bias].into_iter().flatten().collect();

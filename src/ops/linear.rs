@@ -42,7 +42,7 @@ params! {
     struct SumParams { rows: u32, cols: u32, workgroups: u32 }
 }
 
-/// The kernels.
+/// Dense products and column sums; public for tests of the WGSL that comes of it.
 pub const SHADER: Shader = Shader::new("linear", include_str!("../../shaders/linear.wgsl"));
 
 /// Rows that one partial column sum covers, as in the shader.
@@ -422,23 +422,17 @@ impl Tape {
         let weight = weight.clone();
         let inputs: Vec<_> = [Some(x), dense, bias].into_iter().flatten().collect();
         let (has_dense, has_bias) = (dense.is_some(), bias.is_some());
-        self.record_one(&inputs, out, move |dout, needs| {
-            let mut needs = needs.iter().copied();
-            let mut gradients = Vec::new();
+        let (needs_dx, needs_db) = (x.needs_gradient(), bias.is_some_and(Var::needs_gradient));
+        self.record_one(&inputs, out, move |dout, _| {
             let input = || match &weight {
                 Weight::Dense(dense) => backward_input(&dout, dense.value()),
                 Weight::Sparse { matrix, .. } => sparse_linear::backward_input(&dout, matrix),
             };
-            let mut next = || needs.next().unwrap_or(false);
-            gradients.push(next().then(input).transpose()?);
-            if has_dense {
-                next();
-                gradients.push(xv.map(|xv| backward_weight(&dout, &xv)).transpose()?);
-            }
-            if has_bias {
-                gradients.push(next().then(|| backward_bias(&dout)).transpose()?);
-            }
-            Ok(gradients)
+            let dx = needs_dx.then(input).transpose()?;
+            let dw = xv.map(|xv| backward_weight(&dout, &xv)).transpose()?;
+            let db = needs_db.then(|| backward_bias(&dout)).transpose()?;
+            // One for each of `inputs`, whether or not it needs a gradient.
+            Ok([Some(dx), has_dense.then_some(dw), has_bias.then_some(db)].into_iter().flatten().collect())
         })
     }
 }

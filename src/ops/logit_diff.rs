@@ -105,7 +105,7 @@ pub fn loss(z: f64) -> (f64, f64) {
 
 impl Tape {
     /// The differences `(B)` between the logits of two tokens. Saves their positions.
-    pub(crate) fn logit_diff(&mut self, logits: &Var, pairs: &TokenPairs) -> Result<Var> {
+    pub fn logit_diff(&mut self, logits: &Var, pairs: &TokenPairs) -> Result<Var> {
         let (out, pairs) = (forward(logits.value(), pairs)?, pairs.clone());
         self.record_one(&[logits], out, move |dz, _| Ok(vec![Some(backward(&dz, &pairs)?)]))
     }

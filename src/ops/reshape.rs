@@ -5,7 +5,7 @@ use crate::tape::{Tape, Var};
 
 impl Tape {
     /// The numbers of `x` in `shape`, of equal length.
-    pub(crate) fn reshape(&mut self, x: &Var, shape: &[usize]) -> Result<Var> {
+    pub fn reshape(&mut self, x: &Var, shape: &[usize]) -> Result<Var> {
         let out = x.value().reshape(shape)?;
         let before = x.value().shape().to_vec();
         self.record_one(&[x], out, move |dout, _| Ok(vec![Some(dout.reshape(&before)?)]))

@@ -58,7 +58,7 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor, rstd: &Tensor) -> Result<Tenso
 
 impl Tape {
     /// RMSNorm over the last dimension. Saves `x` and one scale a row.
-    pub(crate) fn rms_norm(&mut self, x: &Var, weight: &Var, eps: f32) -> Result<Var> {
+    pub fn rms_norm(&mut self, x: &Var, weight: &Var, eps: f32) -> Result<Var> {
         let Forward { y, rstd } = forward(x.value(), weight.value(), eps)?;
         let (xv, wv) = (x.value().clone(), weight.value().clone());
         self.record_one(&[x, weight], y, move |dout, needs| {

@@ -91,7 +91,7 @@ pub trait Trainable {
     /// The training of the model.
     fn trainer(&self) -> &Trainer;
 
-    /// The model.
+    /// The trained model, without what only training needs.
     fn into_model(self) -> Model;
 
     /// Does one step on the sequences of each micro-batch, one after the other, `block_size` tokens
@@ -182,7 +182,7 @@ pub struct Run<'a> {
     pub folder: PathBuf,
     /// Where tokenised corpora are kept for other runs.
     pub cache: PathBuf,
-    /// The device.
+    /// Where the model is trained.
     pub device: Device,
     /// Receives the progress of the data, and stops the run: the step under way is given up (with
     /// several ranks: done), and the ones before it are saved.
@@ -234,8 +234,8 @@ impl Run<'_> {
         let root = self.communicator.is_root();
         let mut metrics = root.then(|| Metrics::open(&self.folder, Some(first + 1))).transpose()?;
         let held_out = data::held_out(&self.config, &data.corpus.validation)?;
-        let train_loop = TrainLoop { run: self, own: &own, data: &data, held_out: &held_out };
-        train_loop.compare(&trainee)?;
+        let train_loop = TrainLoop { run: self, rank_config: &own, data: &data, held_out: &held_out };
+        train_loop.assert_ranks_agree(&trainee)?;
         let before = self.communicator.communication();
         let spent = train_loop.run(&mut trainee, metrics.as_mut(), watch)?;
         watch(Event::Trained);

@@ -16,11 +16,11 @@ use crate::{Error, Result};
 
 /// A model with its optimizer's state.
 pub struct Trainer {
-    /// The model.
+    /// What the steps change.
     pub model: Model,
-    /// The optimizer's settings.
+    /// How each step changes it.
     pub optimizer: OptimizerConfig,
-    /// The densities.
+    /// What share of the weights may be nonzero after each step.
     pub schedule: Schedule,
     /// Whether linear layers multiply by the nonzeros of their weights instead of by whole
     /// matrices. `None`: wherever that is faster.

@@ -24,7 +24,7 @@ type Numbers = (StepNumbers, Vec<(String, f64)>);
 pub(super) struct TrainLoop<'a> {
     pub(super) run: &'a Run<'a>,
     /// This rank's share.
-    pub(super) own: &'a RunConfig,
+    pub(super) rank_config: &'a RunConfig,
     pub(super) data: &'a RunData,
     pub(super) held_out: &'a [Vec<u32>],
 }
@@ -62,7 +62,7 @@ impl TrainLoop<'_> {
             logged: (first, Duration::ZERO),
         };
         if let Some(metrics) = metrics.as_deref_mut() {
-            state.validation = self.make_up(trainee.trainer(), metrics)?;
+            state.validation = self.evaluate_missed(trainee.trainer(), metrics)?;
         }
         while trainee.trainer().steps_done() < steps {
             let started = Instant::now();
@@ -78,7 +78,7 @@ impl TrainLoop<'_> {
             state.spent += started.elapsed();
             let save = self.due(run.checkpoint_every, done);
             if save || stop || self.due(COMPARE_EVERY, done) {
-                self.compare(trainee)?;
+                self.assert_ranks_agree(trainee)?;
             }
             if let Some(metrics) = metrics.as_deref_mut() {
                 self.log(trainee.trainer(), &mut state, metrics, &mut stop, watch)?;
@@ -97,7 +97,7 @@ impl TrainLoop<'_> {
     /// Does a step. False if it was given up; the numbers of the steps before it are then checked.
     fn step<L: Trainable>(&self, trainee: &mut L, state: &mut LoopState<L::Record>) -> Result<bool> {
         let batches = data::batches(&self.run.config, &self.data.corpus.train, trainee.trainer().steps_done())?;
-        match trainee.step(&self.run.communicator.scatter(batches, self.own), &self.observer()) {
+        match trainee.step(&self.run.communicator.scatter(batches, self.rank_config), &self.observer()) {
             Ok(record) => {
                 state.pending.push(record);
                 Ok(true)
@@ -137,7 +137,7 @@ impl TrainLoop<'_> {
         let (config, done) = (&self.run.config, trainer.steps_done());
         let mut evaluated = None;
         if self.due(config.run.eval_every, done) {
-            match evaluate(trainer, self.own, self.held_out, &self.observer()) {
+            match evaluate(trainer, self.rank_config, self.held_out, &self.observer()) {
                 Ok(loss) => evaluated = Some(loss),
                 // Done when the run continues.
                 Err(Error::Stopped) => *stop = true,
@@ -182,7 +182,7 @@ impl TrainLoop<'_> {
 
     /// The evaluation after the last step that was logged, if it was cut off when the run was
     /// stopped.
-    fn make_up(&self, trainer: &Trainer, metrics: &mut Metrics) -> Result<Option<f64>> {
+    fn evaluate_missed(&self, trainer: &Trainer, metrics: &mut Metrics) -> Result<Option<f64>> {
         let done = trainer.steps_done();
         if done == 0 || !self.due(self.run.config.run.eval_every, done) {
             return Ok(None);
@@ -191,7 +191,7 @@ impl TrainLoop<'_> {
         if logged.last().is_none_or(|line| line.step != done || line.has(VALIDATION)) {
             return Ok(None);
         }
-        match evaluate(trainer, self.own, self.held_out, &self.observer()) {
+        match evaluate(trainer, self.rank_config, self.held_out, &self.observer()) {
             Ok(loss) => {
                 metrics.amend(done, VALIDATION, loss)?;
                 Ok(Some(loss))
@@ -223,7 +223,7 @@ impl TrainLoop<'_> {
     }
 
     /// Returns an error unless all ranks have the same weights.
-    pub(super) fn compare(&self, trainee: &impl Trainable) -> Result<()> {
+    pub(super) fn assert_ranks_agree(&self, trainee: &impl Trainable) -> Result<()> {
         let communicator = &self.run.communicator;
         match communicator.size() {
             1 => Ok(()),
@@ -235,7 +235,8 @@ impl TrainLoop<'_> {
     /// Returns an error if the weights of the last update lead to no finite loss. Only the next
     /// step would notice, after they had been saved and had pushed out a good checkpoint.
     fn check_sound(&self, trainer: &Trainer) -> Result<()> {
-        evaluate(trainer, self.own, &self.held_out[..1.min(self.held_out.len())], &Observer::default()).map(drop)
+        evaluate(trainer, self.rank_config, &self.held_out[..1.min(self.held_out.len())], &Observer::default())
+            .map(drop)
     }
 
     fn progress(

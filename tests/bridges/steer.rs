@@ -199,7 +199,7 @@ fn the_one_channel_that_leads_anywhere_ranks_first() {
     let width = weight.shape[1];
     weight.data.iter_mut().enumerate().for_each(|(i, w)| *w = if i % width == 9 { 5.0 + i as f32 } else { 0.0 });
     let all = sequences(&pair);
-    let questions: Vec<PromptPair> = (0..2)
+    let pairs: Vec<PromptPair> = (0..2)
         .map(|i| {
             let mut counterfactual = all[i].clone();
             counterfactual[1] = (counterfactual[1] + 1) % 5;
@@ -208,27 +208,26 @@ fn the_one_channel_that_leads_anywhere_ranks_first() {
         .collect();
     let channels: Vec<Channel> = (0..width).map(|index| Channel { sublayer: 2, index }).collect();
     with_steering(&pair, &Device::cpu(), Ratio::default(), |steering| {
-        let (before, ranked) = steering.candidates(&channels, &questions).unwrap();
+        let (before, ranked) = steering.candidates(&channels, &pairs).unwrap();
         let moved: Vec<_> = ranked.iter().filter(|c| (c.effect.log_odds - before.log_odds).abs() > 1e-6).collect();
         assert_eq!(moved.len(), 1, "{ranked:?}");
         assert_eq!(moved[0].channel, planted);
 
-        let sweep = steering.sweep(&[planted], &questions, &[0.0, 1.0], 3, 7).unwrap();
+        let sweep = steering.sweep(&[planted], &pairs, &[0.0, 1.0], 3, 7).unwrap();
         assert_eq!((sweep.steered.len(), sweep.random.len(), sweep.random[0].len()), (2, 3, 2));
         assert!((sweep.steered[0].log_odds - before.log_odds).abs() < 1e-9);
         assert!((sweep.steered[1].log_odds - moved[0].effect.log_odds).abs() < 1e-5);
-        // The median of two is their mean; by hand from each question alone.
-        let alone = questions
-            .iter()
-            .map(|q| steering.sweep(&[planted], std::slice::from_ref(q), &[1.0], 0, 0).unwrap().steered[0]);
+        // The median of two is their mean; by hand from each pair alone.
+        let alone =
+            pairs.iter().map(|q| steering.sweep(&[planted], std::slice::from_ref(q), &[1.0], 0, 0).unwrap().steered[0]);
         let others: Vec<f64> = alone.map(|effect| effect.other).collect();
         assert!((sweep.steered[1].other - 0.5 * (others[0] + others[1])).abs() < 1e-5);
         for random in &sweep.random {
             assert!(random.iter().all(|effect| (effect.log_odds - before.log_odds).abs() < 1e-6), "{random:?}");
         }
-        let again = steering.sweep(&[planted], &questions, &[0.0, 1.0], 3, 7).unwrap();
+        let again = steering.sweep(&[planted], &pairs, &[0.0, 1.0], 3, 7).unwrap();
         assert_eq!(again, sweep);
-        assert!(steering.candidates(&channels, &[]).unwrap_err().to_string().contains("no questions"));
+        assert!(steering.candidates(&channels, &[]).unwrap_err().to_string().contains("no pairs"));
     });
 }
 

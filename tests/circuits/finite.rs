@@ -54,7 +54,7 @@ fn every_step_of_a_search_names_the_first_site() {
         let all = vec![true; nodes.layout.len()];
         assert_eq!(site(scorer.loss(&all)), first);
         assert_eq!(site(scorer.within(&all, 0.1)), first);
-        assert_eq!(site(prune::bisect(&scorer, &prune::order(&vec![0.0; all.len()]), 0.1)), first);
+        assert_eq!(site(prune::bisect(&scorer, &prune::rank_nodes(&vec![0.0; all.len()]), 0.1)), first);
         assert_eq!(site(scorer.binarise(&all)), first);
         let open = vec![1.0; all.len()];
         assert_eq!(site(prune::step(scorer.model, &nodes, &task_batch, &open, &SearchSettings::default())), first);

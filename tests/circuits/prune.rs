@@ -159,8 +159,8 @@ fn a_planted_circuit_is_found_exactly() {
 
         let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
         let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
-        let k = prune::bisect(&scorer, &prune::order(&tau), 0.1).unwrap().unwrap();
-        let mut keep = prune::first(&prune::order(&tau), k);
+        let k = prune::bisect(&scorer, &prune::rank_nodes(&tau), 0.1).unwrap().unwrap();
+        let mut keep = prune::keep_first(&prune::rank_nodes(&tau), k);
         prune::greedy_prune(&scorer, &mut keep, 0.1).unwrap();
         let numbers: Vec<_> = PLANTED.iter().map(|node| nodes.layout.number(*node).unwrap()).collect();
         let found: Vec<_> = (0..keep.len()).filter(|&n| keep[n]).collect();
@@ -202,16 +202,16 @@ fn one_node_is_exchanged_for_two() {
     let mut keep = vec![false; nodes.layout.len()];
     [planted[0], planted[2], others[0], others[1]].iter().for_each(|&n| keep[n] = true);
     let before = keep.clone();
-    let swap_move = |keep: &mut [bool], pool: &[usize], most| {
+    let replace_two = |keep: &mut [bool], pool: &[usize], most| {
         let nodes = |keep: &[bool]| keep.iter().filter(|kept| **kept).count();
-        local_search::swap_move(&scorer, keep, pool, 0.1, &|keep| nodes(keep) <= most).unwrap()
+        local_search::replace_two_by_one(&scorer, keep, pool, 0.1, &|keep| nodes(keep) <= most).unwrap()
     };
-    assert!(!swap_move(&mut keep, &others, 9) && keep == before, "what it needs is not there");
+    assert!(!replace_two(&mut keep, &others, 9) && keep == before, "what it needs is not there");
     let all: Vec<usize> = (0..nodes.layout.len()).collect();
-    assert!(!swap_move(&mut keep, &all, 2) && keep == before, "three are too many");
-    assert!(swap_move(&mut keep, &all, 9));
+    assert!(!replace_two(&mut keep, &all, 2) && keep == before, "three are too many");
+    assert!(replace_two(&mut keep, &all, 9));
     assert_eq!(all.iter().copied().filter(|&n| keep[n]).collect::<Vec<_>>(), planted);
-    assert!(!swap_move(&mut keep, &all, 9), "three is the least");
+    assert!(!replace_two(&mut keep, &all, 9), "three is the least");
 }
 
 #[test]
@@ -227,9 +227,9 @@ fn one_node_takes_the_place_of_another_where_that_is_smaller() {
     let mut keep: Vec<bool> = all.iter().map(|n| first.contains(n)).collect();
     // Of the two ways, which are equally good, the first shall be the larger.
     let size = |keep: &[bool]| Some(usize::from(keep[first[1]]) + keep.iter().filter(|kept| **kept).count());
-    assert!(local_search::replace_move(&scorer, &mut keep, &all, 0.1, &size).unwrap());
+    assert!(local_search::replace_one(&scorer, &mut keep, &all, 0.1, &size).unwrap());
     assert_eq!(kept(&keep), second);
-    assert!(!local_search::replace_move(&scorer, &mut keep, &all, 0.1, &size).unwrap() && kept(&keep) == second);
+    assert!(!local_search::replace_one(&scorer, &mut keep, &all, 0.1, &size).unwrap() && kept(&keep) == second);
 
     // By nodes and edges they are equals: nothing is to be done, and what is too much goes.
     local_search(&scorer, &mut keep, &all, 0.1).unwrap();
@@ -249,9 +249,9 @@ fn what_takes_two_routes_has_two_disjoint_circuits() {
     for _ in 0..2 {
         let tau = learn(&model, &weights, &nodes, &settings());
         let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
-        let order = prune::order(&tau);
+        let order = prune::rank_nodes(&tau);
         let k = prune::bisect(&scorer, &order, 0.1).unwrap().unwrap();
-        let mut keep = prune::first(&order, k);
+        let mut keep = prune::keep_first(&order, k);
         prune::greedy_prune(&scorer, &mut keep, 0.1).unwrap();
         let rest: Vec<bool> = keep.iter().map(|kept| !kept).collect();
         found.push(((0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>(), scorer.loss(&rest).unwrap().0));
@@ -347,7 +347,7 @@ fn attribution_ranks_the_planted_nodes_first() {
     let free = SearchSettings { k_coef: 0.0, ..settings() };
     let step = prune::step((&model, &weights), &nodes, &task_batch, &open, &free).unwrap();
     let scores: Vec<f32> = step.gradient.iter().map(|g| g.abs() as f32).collect();
-    let mut first: Vec<_> = prune::order(&scores).into_iter().take(3).collect();
+    let mut first: Vec<_> = prune::rank_nodes(&scores).into_iter().take(3).collect();
     first.sort_unstable();
     assert_eq!(first, PLANTED.map(|node| nodes.layout.number(node).unwrap()));
 }

@@ -136,6 +136,12 @@ fn steers(run: &Path, folder: &Path) {
     fails(steer(&["--prompt", "x = 1"]).args(node), &["--counterfactual"]);
     fails(&mut steer(&[]), &["--task"]);
     fails(&mut steer(&["--task", "single_double_quote"]), &["--circuit"]);
+    // A task's file is opened as everywhere.
+    let task = folder.join("mine.toml");
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tasks/var_if.toml"), &task).expect("copied");
+    fails(&mut steer(&["--task", text(&task)]), &["--circuit"]);
+    fs::write(&task, "version = 1").expect("written");
+    fails(&mut steer(&["--task", text(&task)]), &["mine.toml", "line 1"]);
 }
 
 #[test]

@@ -105,6 +105,8 @@ fn other_models_means_and_tasks_are_refused() {
     };
     fails(&mut change(&|c| c.nodes[0].mean += 1.0), &["mean activations", "0.attn.act_in[3]"]);
     fails(&mut change(&|c| c.task.name = "mine".into()), &["mine", ".jsonl"]);
+    succeeds(change(&|c| c.task.name = "mine".into()).args(["--task", "single_double_quote"]));
+    fs::remove_file(file.with_file_name("changed.binary.json")).unwrap();
     // The pairs' hash decides; files of earlier versions have only a version.
     succeeds(&mut change(&|c| c.task.version += 1));
     fs::remove_file(file.with_file_name("changed.binary.json")).unwrap();

@@ -1,5 +1,6 @@
 use crate::common::{kernels, normal, put, rng};
 use gossamer::ops::relu;
+use gossamer::tape::Tape;
 
 #[test]
 fn the_negative_half_is_cut_off_and_passes_no_gradient() {
@@ -36,5 +37,17 @@ fn different_shapes_are_refused() {
     for device in kernels() {
         let (a, b) = (put(&device, &[2], &[1.0, 2.0]), put(&device, &[1, 2], &[1.0, 2.0]));
         assert!(relu::backward(&a, &b).unwrap_err().to_string().contains("relu"));
+    }
+}
+
+#[test]
+fn the_tape_goes_back_through_it() {
+    for device in kernels() {
+        let mut tape = Tape::new();
+        let x = tape.leaf(put(&device, &[3], &[-1.0, 0.0, 2.0]));
+        let y = tape.relu(&x).unwrap();
+        assert_eq!(y.value().read().unwrap(), [0.0, 0.0, 2.0]);
+        tape.backward(&y, put(&device, &[3], &[3.0, 5.0, 7.0])).unwrap();
+        assert_eq!(tape.take_gradient(&x).unwrap().read().unwrap(), [0.0, 0.0, 7.0]);
     }
 }

@@ -1,6 +1,6 @@
 //! Attention over whole sequences, and of one query a sequence over what is kept.
 
-use super::{Bench, Operation, wide};
+use super::{Checker, Operation, wide};
 use crate::Result;
 use crate::ops::{attention, attention_decode};
 
@@ -76,7 +76,7 @@ fn right(s: Shape, [q, k, v, dout]: [&[f64]; 4], sink: Option<&[f64]>) -> Right 
     r
 }
 
-fn attention(b: &mut Bench) -> Result<()> {
+fn attention(b: &mut Checker) -> Result<()> {
     let shape = |(batch, time, heads, width)| Shape { batch, time, heads, width };
     // Widths for full and for smaller tiles, with and without channels left over; times around
     // blocks of 64.
@@ -93,7 +93,7 @@ fn attention(b: &mut Bench) -> Result<()> {
         let (v, dout) = (b.put(&dimensions, &v)?, b.put(&dimensions, &dout)?);
         let sink = b.put(&[s.heads], &sink)?;
         let sink = with_sink.then_some(&sink);
-        b.fresh()?;
+        b.poison()?;
         let at = |what: &str| format!("{what}, {dimensions:?}, {} heads, sink {with_sink}", s.heads);
         let forward = attention::forward(&q, &k, &v, sink, s.heads)?;
         b.close(&at("forward"), &forward.y, &want.y)?;
@@ -119,7 +119,7 @@ fn attention(b: &mut Bench) -> Result<()> {
 
 /// Scores that grow from key to key, so far that their exponentials overflow unless the largest one
 /// met so far is taken out.
-fn large_scores(b: &mut Bench) -> Result<()> {
+fn large_scores(b: &mut Checker) -> Result<()> {
     let s = Shape { batch: 1, time: 70, heads: 1, width: 5 };
     let q = vec![8.0; s.len()];
     let k: Vec<f32> = (0..s.len()).map(|i| (i / s.width) as f32 * 0.25).collect();
@@ -127,14 +127,14 @@ fn large_scores(b: &mut Bench) -> Result<()> {
     let want = right(s, [&wide(&q), &wide(&k), &wide(&v), &wide(&v)], None);
     let dimensions = [s.batch, s.time, s.width];
     let (q, k, v) = (b.put(&dimensions, &q)?, b.put(&dimensions, &k)?, b.put(&dimensions, &v)?);
-    b.fresh()?;
+    b.poison()?;
     let forward = attention::forward(&q, &k, &v, None, s.heads)?;
     // What exp makes of the rounding of scores of 300 is larger than elsewhere.
     b.within(1e-3, "forward, large scores", &forward.y, &want.y)?;
     b.close("lse, large scores", &forward.lse, &want.lse)
 }
 
-fn attention_decode(b: &mut Bench) -> Result<()> {
+fn attention_decode(b: &mut Checker) -> Result<()> {
     for (batch, capacity, heads, width) in [(1, 1, 1, 1), (2, 9, 3, 5), (3, 140, 2, 16), (1, 70, 1, 70)] {
         let s = Shape { batch, time: capacity, heads, width };
         let channels = heads * width;
@@ -181,7 +181,7 @@ fn attention_decode(b: &mut Bench) -> Result<()> {
                 let y = right(whole, [&queries, &k, &v, &queries], with_sink.then(|| wide(&sink)).as_deref()).y;
                 let last = y.chunks(length * channels).flat_map(|y| &y[(length - 1) * channels..]);
                 let want: Vec<f64> = last.copied().collect();
-                b.fresh()?;
+                b.poison()?;
                 let got =
                     attention_decode::forward(&query, &keys, &values, length, with_sink.then_some(&sink_in), heads)?;
                 b.close(&format!("{length} of {kept:?}, {heads} heads, sink {with_sink}"), &got, &want)?;

@@ -1,6 +1,6 @@
 //! What goes entry by entry, moves entries, or adds them up.
 
-use super::{Bench, Operation, wide};
+use super::{Checker, Operation, wide};
 use crate::Result;
 use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, grad_rms, relu};
 
@@ -14,12 +14,12 @@ fn pairs(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     a.iter().zip(b).map(|(&a, &b)| f(a.into(), b.into())).collect()
 }
 
-fn add(b: &mut Bench) -> Result<()> {
+fn add(b: &mut Checker) -> Result<()> {
     for n in LENGTHS {
         let (x, y) = (b.numbers(n), b.numbers(n));
         let want = pairs(&x, &y, |x, y| x + y);
         let (x, mut y) = (b.put(&[n], &x)?, b.put(&[n], &y)?);
-        b.fresh()?;
+        b.poison()?;
         b.close("forward", &add::forward(&x, &y)?, &want)?;
         add::accumulate(&mut y, &x)?;
         b.close("accumulate", &y, &want)?;
@@ -27,27 +27,27 @@ fn add(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn affine(b: &mut Bench) -> Result<()> {
+fn affine(b: &mut Checker) -> Result<()> {
     for n in LENGTHS {
         let (x, scale, shift) = (b.numbers(n), b.numbers(n), b.numbers(n));
         let product = pairs(&x, &scale, |x, scale| x * scale);
         let want: Vec<f64> = product.iter().zip(&shift).map(|(p, &s)| p + f64::from(s)).collect();
         let (x, scale, shift) = (b.put(&[n], &x)?, b.put(&[n], &scale)?, b.put(&[n], &shift)?);
-        b.fresh()?;
+        b.poison()?;
         b.close("forward", &affine::forward(&x, &scale, &shift)?, &want)?;
         b.close("backward", &affine::backward(&x, &scale)?, &product)?;
     }
     Ok(())
 }
 
-fn relu(b: &mut Bench) -> Result<()> {
+fn relu(b: &mut Checker) -> Result<()> {
     for n in LENGTHS {
         let (mut x, dout) = (b.numbers(n), b.numbers(n));
         x.iter_mut().step_by(5).for_each(|x| *x = 0.0);
         let want = pairs(&x, &x, |x, _| x.max(0.0));
         let slope = pairs(&x, &dout, |x, d| if x > 0.0 { d } else { 0.0 });
         let (x, dout) = (b.put(&[n], &x)?, b.put(&[n], &dout)?);
-        b.fresh()?;
+        b.poison()?;
         b.within(0.0, "forward", &relu::forward(&x)?, &want)?;
         b.within(0.0, "backward", &relu::backward(&dout, &x)?, &slope)?;
     }
@@ -73,7 +73,7 @@ fn normal_cdf(x: f64) -> f64 {
     if x < 0.0 { tail } else { 1.0 - tail }
 }
 
-fn gelu(b: &mut Bench) -> Result<()> {
+fn gelu(b: &mut Checker) -> Result<()> {
     // Each range is compared alone, so that its small numbers count.
     for (first, last) in
         [(-0.01, 0.01), (-1.0, 1.0), (-3.0, -1.0), (-5.0, -3.0), (1.0, 12.5), (12.9, 20.0), (-1e20, 1e20)]
@@ -84,7 +84,7 @@ fn gelu(b: &mut Bench) -> Result<()> {
         let bell = |x: f64| x * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
         let slope = pairs(&x, &dout, |x, d| d * (normal_cdf(x) + bell(x)));
         let (x, dout) = (b.put(&[300], &x)?, b.put(&[300], &dout)?);
-        b.fresh()?;
+        b.poison()?;
         b.close(&format!("forward, {first} to {last}"), &gelu::forward(&x)?, &want)?;
         b.close(&format!("backward, {first} to {last}"), &gelu::backward(&dout, &x)?, &slope)?;
     }
@@ -94,7 +94,7 @@ fn gelu(b: &mut Bench) -> Result<()> {
     b.within(0.0, "backward, far below 0", &gelu::backward(&dout, &x)?, &[0.0; 4])
 }
 
-fn adam(b: &mut Bench) -> Result<()> {
+fn adam(b: &mut Checker) -> Result<()> {
     for (n, factor, decay) in [(1, None, 0.0), (257, Some(0.3f32), 0.02), (1000, None, 0.01)] {
         let (w, grad, m) = (b.numbers(n), b.numbers(n), b.numbers(n));
         let v: Vec<f32> = b.numbers(n).iter().map(|v| v * v).collect();
@@ -121,7 +121,7 @@ fn adam(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn gate(b: &mut Bench) -> Result<()> {
+fn gate(b: &mut Checker) -> Result<()> {
     for (rows, width) in [(1, 1), (3, 70), (130, 5), (200, 65)] {
         let n = rows * width;
         let (x, dout, mut tau, mean) = (b.numbers(n), b.numbers(n), b.numbers(width), b.numbers(width));
@@ -146,7 +146,7 @@ fn gate(b: &mut Bench) -> Result<()> {
         }
         let (x, dout) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &dout)?);
         let (tau, mean) = (b.put(&[width], &tau)?, b.put(&[width], &mean)?);
-        b.fresh()?;
+        b.poison()?;
         b.within(0.0, "forward", &gate::forward(&x, &tau, &mean)?, &forward)?;
         b.within(0.0, "backward_input", &gate::backward_input(&dout, &tau)?, &dx)?;
         b.close("backward_tau", &gate::backward_tau(&dout, &x, &tau, &mean, temperature)?, &dtau)?;
@@ -154,13 +154,13 @@ fn gate(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn concat(b: &mut Bench) -> Result<()> {
+fn concat(b: &mut Checker) -> Result<()> {
     for (before, left, right, after) in [(1, 1, 1, 1), (5, 70, 3, 1), (90, 7, 13, 1), (1, 3, 2, 100), (3, 40, 9, 7)] {
         let (x, y) = (b.numbers(before * left * after), b.numbers(before * right * after));
         let runs = x.chunks(left * after).zip(y.chunks(right * after));
         let both: Vec<f32> = runs.flat_map(|(x, y)| x.iter().chain(y)).copied().collect();
         let (x_in, y_in) = (b.put(&[before, left, after], &x)?, b.put(&[before, right, after], &y)?);
-        b.fresh()?;
+        b.poison()?;
         let joined = concat::forward(&[&x_in, &y_in], 1)?;
         b.exact("concat", &joined, &both)?;
         b.exact("narrow from the start", &concat::narrow(&joined, 1, 0, left)?, &x)?;
@@ -169,7 +169,7 @@ fn concat(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn embedding(b: &mut Bench) -> Result<()> {
+fn embedding(b: &mut Checker) -> Result<()> {
     for (vocab, width, positions) in [(1, 1, 1), (10, 60, 40), (300, 3, 700)] {
         let table = b.numbers(vocab * width);
         // Some ids many times, some never.
@@ -184,19 +184,19 @@ fn embedding(b: &mut Bench) -> Result<()> {
         }
         let index = embedding::Index::new(b.device, &ids, vocab)?;
         let (table, dout) = (b.put(&[vocab, width], &table)?, b.put(&[positions, width], &dout)?);
-        b.fresh()?;
+        b.poison()?;
         b.exact("forward", &embedding::forward(&table, &index)?, &want)?;
         b.close("backward", &embedding::backward(&dout, &index)?, &gathered)?;
     }
     Ok(())
 }
 
-fn grad_rms(b: &mut Bench) -> Result<()> {
+fn grad_rms(b: &mut Checker) -> Result<()> {
     for n in [1, 255, 300, 600, 900, 4095, 4096, 4097, 9000] {
         let x = b.numbers(n);
         let sum: f64 = wide(&x).iter().map(|x| x * x).sum();
         let (x, mut sums) = (b.put(&[n], &x)?, b.put(&[3], &[1.0, 2.0, 3.0])?);
-        b.fresh()?;
+        b.poison()?;
         grad_rms::square_sum(&x, &mut sums, 1)?;
         let sums = wide(&sums.read()?);
         let got = b.put(&[1], &[sums[1] as f32])?;
@@ -212,7 +212,7 @@ fn grad_rms(b: &mut Bench) -> Result<()> {
         for (rule, factor) in
             [(Rule::Normalize, 1.0 / (rms + 1e-5)), (Rule::Clip, 1.0 / rms.max(1.0)), (Rule::None, 1.0)]
         {
-            b.fresh()?;
+            b.poison()?;
             let got = grad_rms::factor(&sums, count, rule)?.read()?;
             for (name, got, want) in [("factor", got[0], factor), ("rms", got[1], rms)] {
                 let got = b.put(&[1], &[got])?;

@@ -1,6 +1,6 @@
 //! Losses, and the logit difference.
 
-use super::{Bench, Operation, wide};
+use super::{Checker, Operation, wide};
 use crate::Result;
 use crate::ops::{cross_entropy, kl, logit_diff, nmse};
 
@@ -8,7 +8,7 @@ pub(super) const OPERATIONS: &[Operation] = operations![cross_entropy, kl, logit
 
 /// Logits whose exponentials would overflow, unless the largest is taken out first, be it a single
 /// one.
-fn logits(b: &mut Bench, rows: usize, v: usize) -> Vec<f32> {
+fn logits(b: &mut Checker, rows: usize, v: usize) -> Vec<f32> {
     let offsets: Vec<f32> = (0..rows).map(|r| [0.0, 90.0, -200.0][r % 3]).collect();
     let mut x: Vec<f32> = b.numbers(rows * v).iter().enumerate().map(|(i, x)| 3.0 * x + offsets[i / v]).collect();
     for r in (1..rows).step_by(2) {
@@ -23,7 +23,7 @@ fn log_sum_exp(row: &[f64]) -> f64 {
     top + row.iter().map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
-fn cross_entropy(b: &mut Bench) -> Result<()> {
+fn cross_entropy(b: &mut Checker) -> Result<()> {
     for (rows, v) in [(1, 1), (7, 255), (5, 300), (3, 1100), (4200, 2), (9000, 3)] {
         let x = logits(b, rows, v);
         let targets: Vec<u32> = (0..rows)
@@ -47,7 +47,7 @@ fn cross_entropy(b: &mut Bench) -> Result<()> {
         let loss = losses.iter().sum::<f64>() / count as f64;
         let (x, targets) = (b.put(&[rows, v], &x)?, b.put_ids(&[rows], &targets)?);
         let dloss = b.put(&[1], &[dloss as f32])?;
-        b.fresh()?;
+        b.poison()?;
         let forward = cross_entropy::forward(&x, &targets, count)?;
         let at = |what: &str| format!("{what}, {rows} rows of {v}");
         b.close(&at("losses"), &forward.losses, &losses)?;
@@ -59,7 +59,7 @@ fn cross_entropy(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn kl(b: &mut Bench) -> Result<()> {
+fn kl(b: &mut Checker) -> Result<()> {
     for (blocks, rows, v) in [(1, 1, 2), (3, 5, 300), (2, 300, 7), (2, 3, 1100)] {
         let (x, target) = (logits(b, blocks * rows, v), logits(b, rows, v));
         let dloss = b.numbers(blocks);
@@ -82,7 +82,7 @@ fn kl(b: &mut Bench) -> Result<()> {
         }
         let (x, target) = (b.put(&[blocks * rows, v], &x)?, b.put(&[rows, v], &target)?);
         let dloss = b.put(&[blocks], &dloss)?;
-        b.fresh()?;
+        b.poison()?;
         let forward = kl::forward(&x, &target)?;
         let at = |what: &str| format!("{what}, {blocks} blocks of {rows} rows of {v}");
         b.close(&at("lse"), &forward.lse, &lse)?;
@@ -92,7 +92,7 @@ fn kl(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn nmse(b: &mut Bench) -> Result<()> {
+fn nmse(b: &mut Checker) -> Result<()> {
     for (rows, width, all_at_mean) in [(2, 1, false), (5, 300, false), (300, 7, false), (600, 260, false), (4, 5, true)]
     {
         let (x, mut target) = (b.numbers(rows * width), b.numbers(rows * width));
@@ -114,7 +114,7 @@ fn nmse(b: &mut Bench) -> Result<()> {
         }
         let (x, target) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &target)?);
         let dloss = b.put(&[1], &[dloss])?;
-        b.fresh()?;
+        b.poison()?;
         let forward = nmse::forward(&x, &target)?;
         let at = |what: &str| format!("{what}, {rows} rows of {width}");
         b.close(&at("loss"), &forward.loss, &[loss])?;
@@ -126,7 +126,7 @@ fn nmse(b: &mut Bench) -> Result<()> {
 }
 
 /// Targets near their mean, followed by others that are far from it.
-fn far_below(b: &mut Bench) -> Result<()> {
+fn far_below(b: &mut Checker) -> Result<()> {
     let (rows, width) = (600, 3);
     let size = |r: usize| if r < 256 { 1e-3f64 } else { 1e3 };
     let mut target = vec![0.0; rows * width];
@@ -136,13 +136,13 @@ fn far_below(b: &mut Bench) -> Result<()> {
     let weight = |r: usize| if r < 256 { 0.0 } else { 1.0 / (rows as f64 * size(r) * size(r)) };
     let x = b.numbers(rows * width);
     let (x, target) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &target)?);
-    b.fresh()?;
+    b.poison()?;
     let want: Vec<f64> = (0..rows).map(weight).collect();
     b.close("weights near the mean and far from it", &nmse::forward(&x, &target)?.weights, &want)
 }
 
 /// Targets about as far from their mean as counts at least, the mean itself being far from 0.
-fn at_the_limit(b: &mut Bench) -> Result<()> {
+fn at_the_limit(b: &mut Checker) -> Result<()> {
     let width = 300;
     for (off, counts) in [(0.012f32, true), (0.009, false)] {
         let mut target = vec![0.0; 2 * width];
@@ -150,14 +150,14 @@ fn at_the_limit(b: &mut Bench) -> Result<()> {
         (target[3], target[width + 3]) = (off, -off);
         let x = b.numbers(2 * width);
         let (x, target) = (b.put(&[2, width], &x)?, b.put(&[2, width], &target)?);
-        b.fresh()?;
+        b.poison()?;
         let weight = if counts { 0.5 / (f64::from(off) * f64::from(off)) } else { 0.0 };
         b.close(&format!("weights {off} from the mean"), &nmse::forward(&x, &target)?.weights, &[weight; 2])?;
     }
     Ok(())
 }
 
-fn logit_diff(b: &mut Bench) -> Result<()> {
+fn logit_diff(b: &mut Checker) -> Result<()> {
     for (batch, time, vocab) in [(1, 1, 1), (3, 4, 5), (70, 2, 9)] {
         let n = batch * time * vocab;
         let logits = b.numbers(n);
@@ -175,7 +175,7 @@ fn logit_diff(b: &mut Bench) -> Result<()> {
         let shape = [batch, time, vocab];
         let choices = logit_diff::TokenPairs::new(b.device, shape, &choices)?;
         let (logits, dz) = (b.put(&shape, &logits)?, b.put(&[batch], &dz)?);
-        b.fresh()?;
+        b.poison()?;
         b.close("forward", &logit_diff::forward(&logits, &choices)?, &z)?;
         b.close("backward", &logit_diff::backward(&dz, &choices)?, &dlogits)?;
     }

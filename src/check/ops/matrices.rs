@@ -1,6 +1,6 @@
 //! Products of matrices, dense and compressed.
 
-use super::{Bench, Operation, wide};
+use super::{Checker, Operation, wide};
 use crate::Result;
 use crate::device::Tensor;
 use crate::ops::linear::{OutputShape, Tile};
@@ -27,7 +27,7 @@ fn column_sums(x: &[f64], cols: usize) -> Vec<f64> {
     (0..cols).map(|c| x.iter().skip(c).step_by(cols).sum()).collect()
 }
 
-fn linear(b: &mut Bench) -> Result<()> {
+fn linear(b: &mut Checker) -> Result<()> {
     // Rows, inputs, outputs. Ragged; then one that is cut along its inner dimension.
     let shapes = [(1, 1, 1), (33, 21, 70), (130, 5, 140), (67, 130, 9), (3, 600, 5), (40, 515, 35)];
     let Some(gpu) = b.gpu() else {
@@ -46,7 +46,7 @@ fn linear(b: &mut Bench) -> Result<()> {
     bias_gradients(b)
 }
 
-fn products(b: &mut Bench, (rows, inputs, outputs): (usize, usize, usize)) -> Result<()> {
+fn products(b: &mut Checker, (rows, inputs, outputs): (usize, usize, usize)) -> Result<()> {
     let (x, w) = (b.numbers(rows * inputs), b.numbers(outputs * inputs));
     let (bias, dout) = (b.numbers(outputs), b.numbers(rows * outputs));
     let (x64, w64, d64) = (wide(&x), wide(&w), wide(&dout));
@@ -54,7 +54,7 @@ fn products(b: &mut Bench, (rows, inputs, outputs): (usize, usize, usize)) -> Re
     let biased: Vec<f64> = plain.iter().enumerate().map(|(i, y)| y + f64::from(bias[i % outputs])).collect();
     let (x, w) = (b.put(&[rows, inputs], &x)?, b.put(&[outputs, inputs], &w)?);
     let (bias, dout) = (b.put(&[outputs], &bias)?, b.put(&[rows, outputs], &dout)?);
-    b.fresh()?;
+    b.poison()?;
     let at = |what: &str| format!("{what}, ({rows}, {inputs}) to {outputs}");
     b.close(&at("forward"), &linear::forward(&x, &w, None)?, &plain)?;
     b.close(&at("forward with bias"), &linear::forward(&x, &w, Some(&bias))?, &biased)?;
@@ -64,19 +64,19 @@ fn products(b: &mut Bench, (rows, inputs, outputs): (usize, usize, usize)) -> Re
 }
 
 /// The last needs partial sums of partial sums.
-fn bias_gradients(b: &mut Bench) -> Result<()> {
+fn bias_gradients(b: &mut Checker) -> Result<()> {
     for (rows, width) in [(1, 1), (17, 130), (65, 64), (129, 70), (4200, 3)] {
         let dout = b.numbers(rows * width);
         let want = column_sums(&wide(&dout), width);
         let dout = b.put(&[rows, width], &dout)?;
-        b.fresh()?;
+        b.poison()?;
         b.close(&format!("backward_bias, {rows} rows of {width}"), &linear::backward_bias(&dout)?, &want)?;
     }
     Ok(())
 }
 
 /// A matrix of which some rows and columns are empty, some full, with zeros of either sign.
-fn sparse(b: &mut Bench, rows: usize, cols: usize) -> Vec<f32> {
+fn sparse(b: &mut Checker, rows: usize, cols: usize) -> Vec<f32> {
     let mut w = b.numbers(rows * cols);
     for (i, w) in w.iter_mut().enumerate() {
         let (r, c) = (i / cols, i % cols);
@@ -104,7 +104,7 @@ fn lists(w: &[f32], cols: usize, capacity: usize) -> (Vec<u32>, Vec<u32>, Vec<f3
     (offsets, indices, values)
 }
 
-fn compress(b: &mut Bench) -> Result<()> {
+fn compress(b: &mut Checker) -> Result<()> {
     for (rows, cols) in [(1, 1), (3, 70), (65, 129), (45, 1700)] {
         let w = sparse(b, rows, cols);
         let across: Vec<f32> = (0..cols).flat_map(|c| w.iter().skip(c).step_by(cols).copied()).collect();
@@ -113,7 +113,7 @@ fn compress(b: &mut Bench) -> Result<()> {
         // On a GPU what does not fit is dropped.
         let short = if b.device.is_cpu() { nonzeros } else { nonzeros.div_ceil(2) };
         for capacity in [nonzeros, nonzeros + 5, short] {
-            b.fresh()?;
+            b.poison()?;
             let compressed = compress::forward(&weight, capacity)?;
             for (name, got, w, length) in
                 [("rows", compressed.csr(), &w, cols), ("columns", compressed.csc(), &across, rows)]
@@ -136,11 +136,11 @@ fn compress(b: &mut Bench) -> Result<()> {
     let (rows, cols) = (65_537, 2);
     let w: Vec<f32> = (0..rows * cols).map(|i| if i % 3 == 0 { i as f32 } else { 0.0 }).collect();
     let compressed = compress::from_host(b.device, (rows, cols), &w)?;
-    b.fresh()?;
+    b.poison()?;
     b.exact("decompress, a folded grid", &compressed.to_dense()?, &w)
 }
 
-fn sparse_linear(b: &mut Bench) -> Result<()> {
+fn sparse_linear(b: &mut Checker) -> Result<()> {
     // Rows, inputs, outputs.
     for (rows, inputs, outputs) in [(1, 1, 1), (17, 300, 5), (3, 5, 300), (40, 513, 260)] {
         let w = sparse(b, outputs, inputs);
@@ -152,7 +152,7 @@ fn sparse_linear(b: &mut Bench) -> Result<()> {
         let weight = compress::from_host(b.device, (outputs, inputs), &w)?;
         let (x, dout): (Tensor, Tensor) = (b.put(&[rows, inputs], &x)?, b.put(&[rows, outputs], &dout)?);
         let bias = b.put(&[outputs], &bias)?;
-        b.fresh()?;
+        b.poison()?;
         let at = |what: &str| format!("{what}, ({rows}, {inputs}) to {outputs}");
         b.close(&at("forward"), &sparse_linear::forward(&x, &weight, None)?, &plain)?;
         b.close(&at("forward with bias"), &sparse_linear::forward(&x, &weight, Some(&bias))?, &biased)?;

@@ -31,7 +31,7 @@ use crate::{Error, Result};
 #[derive(Clone, Copy)]
 struct Operation {
     name: &'static str,
-    run: fn(&mut Bench) -> Result<()>,
+    run: fn(&mut Checker) -> Result<()>,
 }
 
 /// All operations, by name.
@@ -92,10 +92,10 @@ fn uses_subgroups(name: &str) -> Result<bool> {
 
 fn run(device: &Device, operations: &[Operation], without_subgroups: bool) -> Result<Vec<Comparison>> {
     let comparison = |operation: &Operation| {
-        let mut bench = Bench::new(device, without_subgroups);
-        (operation.run)(&mut bench)?;
+        let mut checker = Checker::new(device, without_subgroups);
+        (operation.run)(&mut checker)?;
         let form = if without_subgroups { ", no subgroups" } else { "" };
-        Ok(bench.comparison(format!("{}{form}", operation.name)))
+        Ok(checker.comparison(format!("{}{form}", operation.name)))
     };
     operations.iter().map(comparison).collect()
 }
@@ -105,7 +105,7 @@ fn run(device: &Device, operations: &[Operation], without_subgroups: bool) -> Re
 const CLOSE: f64 = 2e-5;
 
 /// Makes inputs, compares results, and keeps the worst comparison.
-struct Bench<'a> {
+struct Checker<'a> {
     device: &'a Device,
     /// Whether this is the second run, for the kernels that have such a form.
     without_subgroups: bool,
@@ -113,7 +113,7 @@ struct Bench<'a> {
     worst: Option<Comparison>,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Checker<'a> {
     fn new(device: &'a Device, without_subgroups: bool) -> Self {
         Self { device, without_subgroups, rng: ChaCha8Rng::seed_from_u64(24), worst: None }
     }
@@ -151,7 +151,7 @@ impl<'a> Bench<'a> {
 
     /// Makes an operation that leaves a part of its result unwritten fail. To be called before
     /// every operation.
-    fn fresh(&self) -> Result<()> {
+    fn poison(&self) -> Result<()> {
         self.device.poison_free_memory()
     }
 

@@ -1,6 +1,6 @@
 //! Norms over the last dimension.
 
-use super::{Bench, Operation};
+use super::{Checker, Operation};
 use crate::Result;
 use crate::ops::{layer_norm, rms_norm};
 
@@ -19,7 +19,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn new(b: &mut Bench, rows: usize, width: usize) -> Self {
+    fn new(b: &mut Checker, rows: usize, width: usize) -> Self {
         // Far from 0, as activations may be; and a row of zeros.
         let mut x: Vec<f32> = b.numbers(rows * width).iter().map(|x| x + 3.0).collect();
         if rows > 2 {
@@ -32,15 +32,15 @@ impl Inputs {
 /// Not small compared with what it is added to.
 const EPS: f32 = 1.0;
 
-fn layer_norm(b: &mut Bench) -> Result<()> {
+fn layer_norm(b: &mut Checker) -> Result<()> {
     norm(b, true)
 }
 
-fn rms_norm(b: &mut Bench) -> Result<()> {
+fn rms_norm(b: &mut Checker) -> Result<()> {
     norm(b, false)
 }
 
-fn norm(b: &mut Bench, centred: bool) -> Result<()> {
+fn norm(b: &mut Checker, centred: bool) -> Result<()> {
     for (rows, width) in SHAPES {
         let Inputs { x, dout, weight, bias } = Inputs::new(b, rows, width);
         let n = width as f64;
@@ -68,7 +68,7 @@ fn norm(b: &mut Bench, centred: bool) -> Result<()> {
         let shape = [rows, width];
         let (x, dout) = (b.put(&shape, &x)?, b.put(&shape, &dout)?);
         let (weight, bias) = (b.put(&[width], &weight)?, b.put(&[width], &bias)?);
-        b.fresh()?;
+        b.poison()?;
         let at = |what: &str| format!("{what}, {rows} rows of {width}");
         if !centred {
             let forward = rms_norm::forward(&x, &weight, EPS)?;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Bench, Operation, wide};
+use super::{Checker, Operation, wide};
 use crate::Result;
 use crate::ops::weight_topk::{Neurons, Rule};
 use crate::ops::{abs_topk, count_nonzero, topk_logits, weight_topk};
@@ -29,8 +29,8 @@ fn marks(n: usize, kept: &[usize]) -> Vec<bool> {
     marks
 }
 
-fn abs_topk(b: &mut Bench) -> Result<()> {
-    let fill = |b: &mut Bench, kind: usize, n: usize| match kind {
+fn abs_topk(b: &mut Checker) -> Result<()> {
+    let fill = |b: &mut Checker, kind: usize, n: usize| match kind {
         0 => b.numbers(n),
         1 => b.ties(n),
         2 => vec![-0.0; n],
@@ -58,7 +58,7 @@ fn abs_topk(b: &mut Bench) -> Result<()> {
                     y.extend(x.iter().zip(&is_kept).map(|(&x, &kept)| if kept { x } else { 0.0 }));
                     dx.extend(dout.iter().zip(&is_kept).map(|(&d, &kept)| if kept { d } else { 0.0 }));
                 }
-                b.fresh()?;
+                b.poison()?;
                 let forward = abs_topk::forward(&input, k)?;
                 let at = |what: &str| format!("{what}, {k} of {cols}, input {kind}");
                 b.exact(&at("forward"), &forward.y, &y)?;
@@ -70,20 +70,20 @@ fn abs_topk(b: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn count_nonzero(b: &mut Bench) -> Result<()> {
+fn count_nonzero(b: &mut Checker) -> Result<()> {
     for n in [1, 255, 257, 4095, 4097, 10_000] {
         let mut x = b.ties(n);
         // The smallest number there is, whose bits no driver may take for a zero.
         x[n - 1] = f32::from_bits(1);
         let want = x.iter().filter(|x| **x != 0.0).count() as u32;
         let x = b.put(&[n], &x)?;
-        b.fresh()?;
+        b.poison()?;
         b.same(&format!("of {n}"), &count_nonzero::forward(&x)?.read()?, &[want]);
     }
     Ok(())
 }
 
-fn topk_logits(b: &mut Bench) -> Result<()> {
+fn topk_logits(b: &mut Checker) -> Result<()> {
     for (rows, v, n) in [(1, 1, 1), (3, 100, 1), (4, 300, 7), (2, 300, 300)] {
         // Steps of a half, so that no two logits differ by little, with ties, and some whose
         // probability is 0 in float32. With another row's sum, exponentials would overflow.
@@ -105,7 +105,7 @@ fn topk_logits(b: &mut Bench) -> Result<()> {
             }
         }
         let x_in = b.put(&[rows, v], &x)?;
-        b.fresh()?;
+        b.poison()?;
         let y = topk_logits::forward(&x_in, n)?;
         let got: Vec<u32> = y.read()?.iter().zip(&x).map(|(y, x)| u32::from(y == x)).collect();
         b.same(&format!("{n} of {v}"), &got, &keep);
@@ -133,7 +133,7 @@ fn survivors(w: &[f32], cols: usize, rule: &Rule) -> Vec<f32> {
     w.iter().zip(kept).map(|(&w, kept)| if kept { w * factor } else { 0.0 }).collect()
 }
 
-fn weight_topk(b: &mut Bench) -> Result<()> {
+fn weight_topk(b: &mut Checker) -> Result<()> {
     let both = [None, Some(Neurons::Rows), Some(Neurons::Columns)];
     for (rows, cols) in [(1, 1), (1, 40), (5, 3), (40, 33), (70, 130), (19, 500)] {
         for (kind, neurons) in [0, 1].into_iter().flat_map(|kind| both.map(|neurons| (kind, neurons))) {
@@ -144,7 +144,7 @@ fn weight_topk(b: &mut Bench) -> Result<()> {
             {
                 let rule = Rule { keep, min_alive, neurons, decay };
                 let mut weight = b.put(&[rows, cols], &w)?;
-                b.fresh()?;
+                b.poison()?;
                 weight_topk::apply(&mut weight, &rule)?;
                 let at = format!("{keep} of {rows} x {cols}, input {kind}, {neurons:?}, min-alive {min_alive}");
                 b.exact(&at, &weight, &survivors(&w, cols, &rule))?;

@@ -273,47 +273,43 @@ impl CircuitLayout {
         let mut target = row.to_vec();
         target.sort_by(|&a, &b| self.boxes[a].x.total_cmp(&self.boxes[b].x).then(a.cmp(&b)));
 
-        // Blocks of columns that move together: a bend, a column of boxes, or a head with its
-        // queries, keys and values.
-        let mut blocks: Vec<Vec<Vec<usize>>> = Vec::new();
+        let mut blocks = Vec::new();
         let mut heads: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut loose = Vec::new();
         for i in target {
             match (self.boxes[i].content, self.boxes[i].head) {
-                (BoxContent::Bend, _) => blocks.push(vec![vec![i]]),
+                (BoxContent::Bend, _) => blocks.push(self.block(vec![vec![i]])),
                 (_, Some((head, _))) => heads.entry(head).or_default().push(i),
                 (_, None) => loose.push(i),
             }
         }
-        blocks.extend(loose.chunks(levels).map(|column| vec![column.to_vec()]));
+        blocks.extend(loose.chunks(levels).map(|column| self.block(vec![column.to_vec()])));
         for mut members in heads.into_values() {
             members.sort_by_key(|&i| self.boxes[i].head);
             let kinds = members.chunk_by(|&a, &b| self.boxes[a].head == self.boxes[b].head);
-            blocks.push(kinds.flat_map(|kind| kind.chunks(levels)).map(<[usize]>::to_vec).collect());
+            blocks.push(self.block(kinds.flat_map(|kind| kind.chunks(levels)).map(<[usize]>::to_vec).collect()));
         }
 
-        let mut targets: Vec<_> = blocks
-            .into_iter()
-            .map(|columns| {
-                let members = columns.iter().map(Vec::len).sum::<usize>() as f64;
-                let target = columns.iter().flatten().map(|&i| self.boxes[i].x).sum::<f64>() / members;
-                let first = &self.boxes[columns[0][0]];
-                let pad = if first.head.is_some() { 2.0 * GROUP_PAD } else { 0.0 };
-                let column = breadth(first) + if first.content == BoxContent::Bend { 0.0 } else { GAP };
-                (target, column * columns.len() as f64 + pad, column, columns)
-            })
-            .collect();
-        targets.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let sizes: Vec<_> = targets.iter().map(|&(target, width, _, _)| (target, width)).collect();
-        for (centre, (_, _, column, columns)) in without_overlaps(&sizes).into_iter().zip(&targets) {
-            let left = centre - column * (columns.len() as f64 - 1.0) / 2.0;
+        blocks.sort_by(|a, b| a.target.total_cmp(&b.target));
+        let sizes: Vec<_> = blocks.iter().map(|block| (block.target, block.width)).collect();
+        for (centre, Block { columns, pitch, .. }) in without_overlaps(&sizes).into_iter().zip(&blocks) {
+            let left = centre - pitch * (columns.len() as f64 - 1.0) / 2.0;
             for (position, members) in columns.iter().enumerate() {
                 for (level, &i) in members.iter().enumerate() {
-                    self.boxes[i].x = left + column * position as f64;
+                    self.boxes[i].x = left + pitch * position as f64;
                     self.boxes[i].level = level;
                 }
             }
         }
+    }
+
+    fn block(&self, columns: Vec<Vec<usize>>) -> Block {
+        let members = columns.iter().map(Vec::len).sum::<usize>() as f64;
+        let target = columns.iter().flatten().map(|&i| self.boxes[i].x).sum::<f64>() / members;
+        let first = &self.boxes[columns[0][0]];
+        let pad = if first.head.is_some() { 2.0 * GROUP_PAD } else { 0.0 };
+        let pitch = breadth(first) + if first.content == BoxContent::Bend { 0.0 } else { GAP };
+        Block { target, width: pitch * columns.len() as f64 + pad, pitch, columns }
     }
 
     /// Finds the heights, from the top row down.
@@ -353,6 +349,18 @@ impl CircuitLayout {
             }
         }
     }
+}
+
+/// Columns of boxes that move together: a bend, a column of boxes, or a head with its queries, keys
+/// and values.
+struct Block {
+    /// Where its centre should be.
+    target: f64,
+    width: f64,
+    /// From the centre of a column to that of the next.
+    pitch: f64,
+    /// Positions of boxes, from the top of each column.
+    columns: Vec<Vec<usize>>,
 }
 
 /// The row of a node: queries, keys and values share one.

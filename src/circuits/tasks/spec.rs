@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
-use super::template::{self, Filler};
+use super::template::{self, ClassCode, Filler};
 use super::{Pair, Split, context};
 use crate::files::hex;
+use crate::text::notation::token;
 use crate::text::python::sampler::Sampler;
 use crate::{Error, Result};
 
@@ -87,6 +88,12 @@ impl TaskSpec {
             let checked = template::check(text).and_then(|()| self.check_placeholders(text));
             checked.map_err(|message| (template.span().start, message))?;
         }
+        for split in [Split::Train, Split::Test] {
+            for template in self.templates(split) {
+                let checked = self.check_answers(split, template.get_ref());
+                checked.map_err(|message| (template.span().start, message))?;
+            }
+        }
         match self.test.iter().find(|test| self.train.contains(test)) {
             Some(test) => Err((test.span().start, "this template is also in `train`".into())),
             None => Ok(()),
@@ -101,6 +108,31 @@ impl TaskSpec {
             Some(key) => Err(format!("{{{key}}}: no such words; list them under [words]")),
             None => Ok(()),
         }
+    }
+
+    /// Returns an error unless the code of `template` goes on after `▮` with the answers, in every
+    /// variant, since one variant serves all pairs. Which words are drawn may matter, so a few pairs
+    /// are.
+    fn check_answers(&self, split: Split, template: &str) -> Result<(), String> {
+        for (variant, draw) in (0..self.answers.len()).flat_map(|variant| (0..8).map(move |draw| (variant, draw))) {
+            let filled = self.fill(&mut Sampler::keyed([0; 32], draw), split, template, variant);
+            for (class, code, answer) in [
+                ("clean", &filled.clean, &filled.target),
+                ("counterfactual", &filled.counterfactual, &filled.alternative),
+            ] {
+                let expected = format!("{}{answer}", filled.skip);
+                if !code.completion.starts_with(&expected) {
+                    let found: String = code.completion.chars().take(expected.chars().count().max(20)).collect();
+                    return Err(format!(
+                        "after `▮` the {class} code is {}, but entry {} of `answers` expects {}",
+                        token(&found),
+                        variant + 1,
+                        token(&expected)
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A hash of everything that decides the pairs.
@@ -125,11 +157,9 @@ impl TaskSpec {
         let templates = self.templates(split);
         let mut sampler = Sampler::keyed(key, index);
         let template = sampler.below(templates.len());
-        let mut filler = Filler::new(&mut sampler, split, &self.words);
-        let body = context::around(&mut filler, templates[template].get_ref());
-        let AnswerVariant { skip, target, alternative } = self.answers[variant.min(self.answers.len() - 1)].get_ref();
-        let [skip, target, alternative] = [skip, target, alternative].map(|answer| filler.expand(answer));
-        let [clean, counterfactual] = template::classes(&filler.expand(&body));
+        let variant = variant.min(self.answers.len() - 1);
+        let Filled { clean, counterfactual, skip, target, alternative } =
+            self.fill(&mut sampler, split, templates[template].get_ref(), variant);
         let after = |completion: &str, answer: &str| {
             let after = completion.strip_prefix(skip.as_str()).and_then(|after| after.strip_prefix(answer));
             after.unwrap_or_default().to_string()
@@ -143,4 +173,23 @@ impl TaskSpec {
             template,
         }
     }
+
+    /// `template` with words, and lines around it, and the answers of a variant with the same words.
+    fn fill(&self, sampler: &mut Sampler, split: Split, template: &str, variant: usize) -> Filled {
+        let mut filler = Filler::new(sampler, split, &self.words);
+        let body = context::around(&mut filler, template);
+        let AnswerVariant { skip, target, alternative } = self.answers[variant].get_ref();
+        let [skip, target, alternative] = [skip, target, alternative].map(|answer| filler.expand(answer));
+        let [clean, counterfactual] = template::classes(&filler.expand(&body));
+        Filled { clean, counterfactual, skip, target, alternative }
+    }
+}
+
+/// The code of a pair, and its answers.
+struct Filled {
+    clean: ClassCode,
+    counterfactual: ClassCode,
+    skip: String,
+    target: String,
+    alternative: String,
 }

@@ -10,9 +10,9 @@ use crate::{Error, Result};
 /// A pair in tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenPair {
-    /// The positive prompt.
+    /// The clean prompt.
     pub clean: Vec<u32>,
-    /// The negative prompt.
+    /// The counterfactual prompt.
     pub counterfactual: Vec<u32>,
     /// What follows the clean prompt.
     pub target: u32,
@@ -23,9 +23,9 @@ pub struct TokenPair {
 /// The two members of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PromptClass {
-    /// The positive prompt and the target.
+    /// The clean prompt and the target.
     Clean,
-    /// The negative prompt and the alternative.
+    /// The counterfactual prompt and the alternative.
     Counterfactual,
 }
 

@@ -29,7 +29,11 @@ pub fn run(args: &Args) -> Result<()> {
     if result.failures > 0 {
         bail!("{} quantities are off: do not trust numbers from this device", result.failures);
     }
-    let (operations, cases) = (result.operations, result.cases);
-    lines.print(&format!("\nall {operations} operations and {cases} cases agree: this device computes what it should"));
+    let agree = match (result.operations, result.cases) {
+        (1, 0) => "1 operation agrees".into(),
+        (operations, 0) => format!("all {operations} operations agree"),
+        (operations, cases) => format!("all {operations} operations and {cases} cases agree"),
+    };
+    lines.print(&format!("\n{agree}: this device computes what it should"));
     Ok(lines.finish()?)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
-use crate::circuits::tasks::Task;
+use crate::circuits::tasks;
 use crate::circuits::{Circuit, CircuitFormat, FORMATS, show};
 use crate::files::check_output;
 use crate::formats::Pretrained;
@@ -51,9 +51,9 @@ struct CircuitArgs {
     /// folder, or a Hub id
     #[arg(long)]
     model: String,
-    /// The circuit's task as a .toml or .jsonl file, if it is not built in
-    #[arg(long, value_name = "FILE")]
-    task: Option<PathBuf>,
+    /// The circuit's task (a name, or a .toml or .jsonl file), if it is not the built-in one that the circuit names
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
@@ -129,7 +129,7 @@ impl CircuitArgs {
         check_output(&path)?;
         report(&[], false, |progress| {
             let circuit = Circuit::load(&self.file)?;
-            let task = self.task.as_deref().map(Task::from_file).transpose()?;
+            let task = self.task.as_deref().map(tasks::open).transpose()?;
             let model = self.load.open(&self.model, &self.device, progress)?;
             let request = CircuitRequest { circuit: &circuit, file: &self.file, task, data, max_tokens };
             progress.stage("measuring");

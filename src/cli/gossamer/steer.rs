@@ -30,7 +30,7 @@ pub struct Args {
     /// An edit of the sparse model's channels, in place of a node: SITE[CHANNELS]@POSITIONS=VALUE as in `gossamer run`; may be repeated
     #[arg(long, value_name = "EDIT", conflicts_with_all = ["node", "task"], requires = "prompt")]
     set: Vec<Edit>,
-    /// Held-out pairs of this task (a name or a .jsonl file) in place of one prompt
+    /// Held-out pairs of this task (a name, or a .toml or .jsonl file) in place of one prompt
     #[arg(long, value_name = "TASK", conflicts_with = "prompt")]
     task: Option<String>,
     /// Rank the residual channels of this circuit, at every sublayer, by how much each moves the dense model's answers to its task, and steer by the best

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::read::{PayloadReader, location, node};
 use crate::Result;
 use crate::circuits::Node;
-use crate::circuits::collect::{Visit, gather, snippet};
+use crate::circuits::collect::{SequenceSet, Visit, gather, snippet};
 use crate::circuits::statistics::{Activations, End, NodeStatistics, Quantile, Snippet};
 use crate::formats::torch::Value;
 
@@ -33,16 +33,19 @@ impl PayloadReader<'_> {
                 }
             }
         }
-        let show = |which: usize, see: &mut Visit| -> Result<()> {
-            if which == 0 {
-                ranges.iter().for_each(|&(n, sequence, values)| see(n, sequence, values));
-                return Ok(());
-            }
+        let show = |set: SequenceSet, see: &mut Visit| -> Result<()> {
+            let (prompts, first) = match set {
+                SequenceSet::Corpus => {
+                    ranges.iter().for_each(|&(n, sequence, values)| see(n, sequence, values));
+                    return Ok(());
+                }
+                SequenceSet::Clean => (&prompts[0], 0),
+                SequenceSet::Counterfactual => (&prompts[1], prompts[0].len()),
+            };
             let width = activations.width;
             for (n, node) in nodes.iter().enumerate() {
                 let Some(values) = activations.of.get(node) else { continue };
-                let first = if which == 1 { 0 } else { prompts[0].len() };
-                for (i, prompt) in prompts[which - 1].iter().enumerate() {
+                for (i, prompt) in prompts.iter().enumerate() {
                     see(n, i, &values[(first + i) * width..][..prompt.len()]);
                 }
             }

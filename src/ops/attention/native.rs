@@ -44,7 +44,7 @@ impl Heads {
 }
 
 /// Rows that a product takes at once: four rows by two vectors of sums fit into sixteen registers.
-const ROWS: usize = 4;
+const BLOCK_ROWS: usize = 4;
 
 /// Columns that a product takes at once.
 const fn columns<S: Simd>() -> usize {
@@ -52,7 +52,7 @@ const fn columns<S: Simd>() -> usize {
 }
 
 /// Four rows by [`columns`].
-type Block<S> = [[<S as Simd>::f32s; 2]; ROWS];
+type Block<S> = [[<S as Simd>::f32s; 2]; BLOCK_ROWS];
 
 /// The first [`columns`] entries of `x`.
 #[inline(always)]
@@ -68,13 +68,13 @@ fn store<S: Simd>(x: &mut [f32], block: [S::f32s; 2]) {
 
 /// Rows r of `a` times `b`, whose row i is what follows `i * stride`.
 #[inline(always)]
-fn product<S: Simd>(simd: S, a: [&[f32]; ROWS], b: &[f32], stride: usize) -> Block<S> {
-    let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
+fn product<S: Simd>(simd: S, a: [&[f32]; BLOCK_ROWS], b: &[f32], stride: usize) -> Block<S> {
+    let mut sums = [[simd.splat_f32s(0.0); 2]; BLOCK_ROWS];
     let n = a[0].len();
     let a = [&a[0][..n], &a[1][..n], &a[2][..n], &a[3][..n]];
     for i in 0..n {
         let b = load::<S>(&b[i * stride..]);
-        for r in 0..ROWS {
+        for r in 0..BLOCK_ROWS {
             let factor = simd.splat_f32s(a[r][i]);
             sums[r][0] = simd.mul_add_e_f32s(factor, b[0], sums[r][0]);
             sums[r][1] = simd.mul_add_e_f32s(factor, b[1], sums[r][1]);
@@ -86,12 +86,12 @@ fn product<S: Simd>(simd: S, a: [&[f32]; ROWS], b: &[f32], stride: usize) -> Blo
 /// `out[j] += sum over r of a[r][j] b[r]` for all j: [`columns`] of `out`, whose rows are `stride`
 /// apart.
 #[inline(always)]
-fn add_outer<S: Simd>(simd: S, out: &mut [f32], stride: usize, a: [&[f32]; ROWS], b: Block<S>) {
+fn add_outer<S: Simd>(simd: S, out: &mut [f32], stride: usize, a: [&[f32]; BLOCK_ROWS], b: Block<S>) {
     let n = a[0].len();
     let a = [&a[0][..n], &a[1][..n], &a[2][..n], &a[3][..n]];
     for j in 0..n {
         let mut sums = load::<S>(&out[j * stride..]);
-        for r in 0..ROWS {
+        for r in 0..BLOCK_ROWS {
             let factor = simd.splat_f32s(a[r][j]);
             sums[0] = simd.mul_add_e_f32s(factor, b[r][0], sums[0]);
             sums[1] = simd.mul_add_e_f32s(factor, b[r][1], sums[1]);
@@ -102,7 +102,7 @@ fn add_outer<S: Simd>(simd: S, out: &mut [f32], stride: usize, a: [&[f32]; ROWS]
 
 /// `n` entries of each of four consecutive rows of `x`.
 #[inline(always)]
-fn four(x: &[f32], stride: usize, n: usize) -> [&[f32]; ROWS] {
+fn four(x: &[f32], stride: usize, n: usize) -> [&[f32]; BLOCK_ROWS] {
     [&x[..n], &x[stride..][..n], &x[2 * stride..][..n], &x[3 * stride..][..n]]
 }
 
@@ -115,8 +115,8 @@ fn load_four<S: Simd>(x: &[f32], stride: usize) -> Block<S> {
 /// Writes the first entries of four rows of sums, times a factor each, into consecutive rows of
 /// `out` from `column` on. Rows that `out` does not have and columns past its `width` are padding.
 #[inline(always)]
-fn store_part<S: Simd>(out: &mut [f32], width: usize, column: usize, sums: Block<S>, factors: [f32; ROWS]) {
-    for (r, out) in out.chunks_exact_mut(width).take(ROWS).enumerate() {
+fn store_part<S: Simd>(out: &mut [f32], width: usize, column: usize, sums: Block<S>, factors: [f32; BLOCK_ROWS]) {
+    for (r, out) in out.chunks_exact_mut(width).take(BLOCK_ROWS).enumerate() {
         let out = &mut out[column..width.min(column + columns::<S>())];
         for (out, sum) in out.iter_mut().zip(pulp::bytemuck::cast_slice::<_, f32>(&sums[r])) {
             *out = sum * factors[r];
@@ -179,7 +179,7 @@ impl Padded {
     fn new<S: Simd>(heads: Heads) -> Self {
         let unit = columns::<S>().max(LANES);
         Self {
-            queries: heads.time.next_multiple_of(ROWS),
+            queries: heads.time.next_multiple_of(BLOCK_ROWS),
             channels: heads.width.next_multiple_of(unit),
             keys: heads.time.next_multiple_of(unit),
             unit,
@@ -221,9 +221,9 @@ impl WithSimd for HeadForward<'_> {
         pad(q, heads.rows(qkv[0], at), queries, width, heads.scale());
         transpose(k, heads.rows(qkv[1], at), width, keys);
         pad(v, heads.rows(qkv[2], at), time, channels, 1.0);
-        clear(p, ROWS * keys);
-        for first in (0..time).step_by(ROWS) {
-            let n = time.min(first + ROWS);
+        clear(p, BLOCK_ROWS * keys);
+        for first in (0..time).step_by(BLOCK_ROWS) {
+            let n = time.min(first + BLOCK_ROWS);
             let seen = n.next_multiple_of(unit);
             for j in (0..seen).step_by(columns::<S>()) {
                 let scores = product(simd, four(&q[first * width..], width, width), &k[j..], keys);
@@ -231,7 +231,7 @@ impl WithSimd for HeadForward<'_> {
                     store::<S>(&mut p[r * keys + j..], scores);
                 }
             }
-            let mut inverse = [0.0; ROWS];
+            let mut inverse = [0.0; BLOCK_ROWS];
             for t in first..n {
                 let p = &mut p[(t - first) * keys..][..seen];
                 p[t + 1..].fill(f32::NEG_INFINITY);
@@ -322,16 +322,16 @@ impl WithSimd for HeadBackward<'_> {
         transpose(v_columns, heads.rows(v_in, at), width, keys);
         pad(k, heads.rows(k_in, at), time, channels, 1.0);
         [&mut *dk, &mut *dv].into_iter().for_each(|sums| clear(sums, time * channels));
-        [&mut *p, &mut *ds].into_iter().for_each(|rows| clear(rows, ROWS * keys));
+        [&mut *p, &mut *ds].into_iter().for_each(|rows| clear(rows, BLOCK_ROWS * keys));
         let (dq, dkv) = grads.split_at_mut(heads.size());
-        for first in (0..time).step_by(ROWS) {
-            let n = time.min(first + ROWS);
+        for first in (0..time).step_by(BLOCK_ROWS) {
+            let n = time.min(first + BLOCK_ROWS);
             let seen = n.next_multiple_of(unit);
             let (q, dout) = (&q[first * channels..], &dout[first * channels..]);
             for j in (0..seen).step_by(columns::<S>()) {
                 let scores = product(simd, four(q, channels, width), &k_columns[j..], keys);
                 let slopes = product(simd, four(dout, channels, width), &v_columns[j..], keys);
-                for r in 0..ROWS {
+                for r in 0..BLOCK_ROWS {
                     store::<S>(&mut p[r * keys + j..], scores[r]);
                     store::<S>(&mut ds[r * keys + j..], slopes[r]);
                 }
@@ -354,7 +354,7 @@ impl WithSimd for HeadBackward<'_> {
             let (p, ds) = (four(p, keys, n), four(ds, keys, n));
             for c in (0..width).step_by(columns::<S>()) {
                 let sums = product(simd, ds, &k[c..], channels);
-                store_part::<S>(&mut dq[first * width..], width, c, sums, [heads.scale(); ROWS]);
+                store_part::<S>(&mut dq[first * width..], width, c, sums, [heads.scale(); BLOCK_ROWS]);
                 add_outer(simd, &mut dk[c..], channels, ds, load_four::<S>(&q[c..], channels));
                 add_outer(simd, &mut dv[c..], channels, p, load_four::<S>(&dout[c..], channels));
             }

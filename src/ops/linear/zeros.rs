@@ -1,8 +1,8 @@
 //! Products on the CPU of which one factor is mostly zeros, as AbsTopK leaves activations and their
 //! gradients: an entry of the result takes up only what the nonzeros of its row name.
 //!
-//! It sums over the inner dimension in ascending order, in groups of [`ROWS`] whose sums are then
-//! added: the result depends neither on the number of threads nor on how wide the vectors are.
+//! It sums over the inner dimension in ascending order, in groups of [`GROUP_ROWS`] whose sums are
+//! then added: the result depends neither on the number of threads nor on how wide the vectors are.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -20,15 +20,15 @@ const MAX_DENSITY: f64 = 0.4;
 /// Least sides of a dense weight that activations with zeros come to this way. Smaller ones would
 /// gain too (1.4 times at 128, 1.6 at 256); they stay dense so that small models train to the bits
 /// that they always had.
-const SIDE: usize = 512;
+const MIN_SIDE: usize = 512;
 
 /// Least rows of activations for which it pays to copy a weight into panels: that takes 0.6 ms for
 /// 1,024 × 1,024, and the dense product with 64 rows would by count take 1.1 ms. Where between 64
 /// and 1,024 rows the two meet was not measured.
-const LEAST: usize = 256;
+const MIN_ROWS: usize = 256;
 
 /// Rows of the second factor that are summed at a time, as many as a word has bits.
-const ROWS: usize = 64;
+const GROUP_ROWS: usize = 64;
 
 /// Outputs that are computed at a time.
 const OUTPUTS: usize = 64;
@@ -43,12 +43,12 @@ const WIDTH: usize = 64;
 const GROUPS: usize = 8;
 
 /// Entries in a cache line. A vector that lies across two takes twice as long to load.
-const LINE: usize = 16;
+const CACHE_LINE: usize = 16;
 
 /// Whether the zeros of activations are skipped on the way through a dense weight of these sides,
 /// if they are many.
 pub(in crate::ops) fn skips_zero_activations(inputs: usize, outputs: usize) -> bool {
-    inputs.min(outputs) >= SIDE
+    inputs.min(outputs) >= MIN_SIDE
 }
 
 /// `out = a b`, or `out += a b`, with `a: (m, k)` and `b: (k, n)`, if `a` has zeros enough for this
@@ -60,7 +60,7 @@ pub(super) fn product(
     b: &Factor,
     accumulate: bool,
 ) -> Result<bool> {
-    let skip = skips_zero_activations(n, k) && m >= LEAST && share(a.0.as_slice()?) <= MAX_DENSITY;
+    let skip = skips_zero_activations(n, k) && m >= MIN_ROWS && share(a.0.as_slice()?) <= MAX_DENSITY;
     if skip {
         multiply(out, (m, n, k), a, b, accumulate)?;
     }
@@ -103,10 +103,10 @@ fn multiply(
     b: &Factor,
     accumulate: bool,
 ) -> Result<()> {
-    let padded = k.next_multiple_of(ROWS) * WIDTH;
+    let padded = k.next_multiple_of(GROUP_ROWS) * WIDTH;
     let len = n.div_ceil(WIDTH) * padded;
-    let mut packed: Tensor = out.device().empty("linear panels", &[len + LINE])?;
-    let start = packed.as_slice()?.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    let mut packed: Tensor = out.device().empty("linear panels", &[len + CACHE_LINE])?;
+    let start = packed.as_slice()?.as_ptr().align_offset(CACHE_LINE * size_of::<f32>()).min(CACHE_LINE);
     pack(b.0.as_slice()?, b.1, (k, n), &mut packed.as_mut_slice()?[start..start + len]);
     let (a, strides, packed) = (a.0.as_slice()?, a.1, &packed.as_slice()?[start..start + len]);
     // The more outputs a thread takes, the less often it reads `b`; but all threads shall have
@@ -129,7 +129,7 @@ fn multiply(
 /// `b: (k, n)`, with the given distances between rows and columns, in panels of [`WIDTH`] columns,
 /// (panels, k, WIDTH), with zeros to fill up the last panel and the last group of rows.
 fn pack(b: &[f32], (down, right): (usize, usize), (k, n): (usize, usize), packed: &mut [f32]) {
-    let padded = k.next_multiple_of(ROWS) * WIDTH;
+    let padded = k.next_multiple_of(GROUP_ROWS) * WIDTH;
     let rows = rows_per_block(WIDTH);
     packed.par_chunks_mut(padded).enumerate().for_each(|(p, panel)| {
         let here = WIDTH.min(n - p * WIDTH);
@@ -147,8 +147,8 @@ fn pack(b: &[f32], (down, right): (usize, usize), (k, n): (usize, usize), packed
                     panel.fill(0.0);
                 }
                 // A cache line of every column at a time.
-                for (line, panel) in panel.chunks_mut(LINE * WIDTH).enumerate() {
-                    for (c, source) in b[line * LINE..].chunks(right).take(here).enumerate() {
+                for (line, panel) in panel.chunks_mut(CACHE_LINE * WIDTH).enumerate() {
+                    for (c, source) in b[line * CACHE_LINE..].chunks(right).take(here).enumerate() {
                         panel[c..].iter_mut().step_by(WIDTH).zip(source).for_each(|(to, from)| *to = *from);
                     }
                 }
@@ -174,18 +174,18 @@ impl RowNonzeros {
     #[inline(always)]
     fn fill(&mut self, a: &[f32], (down, right): (usize, usize), k: usize, first: usize, outputs: usize) {
         self.outputs = outputs;
-        for start in (0..k).step_by(ROWS) {
+        for start in (0..k).step_by(GROUP_ROWS) {
             let group = &a[first * down + start * right..];
             let mut masks = [[0u32; OUTPUTS]; 2];
             // A single column lies both ways, and its rows are shorter than a group.
             if right == 1 && down > 1 {
                 for (o, row) in group.chunks(down).take(outputs).enumerate() {
-                    for (half, row) in masks.iter_mut().zip(row[..ROWS.min(k - start)].chunks(32)) {
+                    for (half, row) in masks.iter_mut().zip(row[..GROUP_ROWS.min(k - start)].chunks(32)) {
                         half[o] = (0..32).zip(row).map(|(c, value)| u32::from(*value != 0.0) << c).sum();
                     }
                 }
             } else {
-                for (c, column) in group.chunks(right).take(ROWS.min(k - start)).enumerate() {
+                for (c, column) in group.chunks(right).take(GROUP_ROWS.min(k - start)).enumerate() {
                     for (bits, value) in masks[c / 32].iter_mut().zip(&column[..outputs]) {
                         *bits |= u32::from(*value != 0.0) << (c % 32);
                     }
@@ -235,6 +235,19 @@ impl WithSimd for Outputs<'_> {
 
 impl Outputs<'_> {
     /// `V` vectors are [`WIDTH`] entries.
+    ///
+    /// ```text
+    ///   a, its nonzeros         b, packed                  out
+    ///   ┌─────────────┐     ┌───────┬───────┐      ┌───────┬───────┐
+    ///   │ block       │     │ group │       │      │ sums  │       │ OUTPUTS rows
+    ///   ├─────────────┤  ×  ├───────┤ panel │   =  ├───────┤       │
+    ///   │ block       │     │ group │       │      │       │       │
+    ///   └─────────────┘     └───────┴───────┘      └───────┴───────┘
+    ///          k              WIDTH columns          WIDTH columns
+    /// ```
+    ///
+    /// Panel by panel, [`GROUPS`] groups of it at a time serve every block of `a` in turn, so that
+    /// they stay in the cache; `sums` waits in `out` between one such chunk and the next.
     #[inline(always)]
     fn panels<S: Simd, const V: usize>(self, simd: S) {
         let Self { blocks, packed, cols, out, accumulate } = self;
@@ -242,17 +255,17 @@ impl Outputs<'_> {
         let Sums(sums) = &mut Sums([0.0; OUTPUTS * WIDTH]);
         for (p, panel) in packed.chunks_exact(padded).enumerate() {
             let here = p * WIDTH..cols.min((p + 1) * WIDTH);
-            for (c, rows) in panel.chunks(GROUPS * ROWS * WIDTH).enumerate() {
-                for (nonzeros, out) in blocks.iter().zip(out.chunks_mut(OUTPUTS * cols)) {
+            for (c, panel_rows) in panel.chunks(GROUPS * GROUP_ROWS * WIDTH).enumerate() {
+                for (nonzeros, out_block) in blocks.iter().zip(out.chunks_mut(OUTPUTS * cols)) {
                     sums.fill(0.0);
                     if c > 0 || accumulate {
-                        for (sum, out) in sums.chunks_exact_mut(WIDTH).zip(out.chunks_exact(cols)) {
-                            sum[..here.len()].copy_from_slice(&out[here.clone()]);
+                        for (sum, out_row) in sums.chunks_exact_mut(WIDTH).zip(out_block.chunks_exact(cols)) {
+                            sum[..here.len()].copy_from_slice(&out_row[here.clone()]);
                         }
                     }
-                    nonzeros.multiply::<S, V>(simd, c * GROUPS, rows, sums);
-                    for (sum, out) in sums.chunks_exact(WIDTH).zip(out.chunks_exact_mut(cols)) {
-                        out[here.clone()].copy_from_slice(&sum[..here.len()]);
+                    nonzeros.multiply::<S, V>(simd, c * GROUPS, panel_rows, sums);
+                    for (sum, out_row) in sums.chunks_exact(WIDTH).zip(out_block.chunks_exact_mut(cols)) {
+                        out_row[here.clone()].copy_from_slice(&sum[..here.len()]);
                     }
                 }
             }
@@ -261,26 +274,27 @@ impl Outputs<'_> {
 }
 
 impl RowNonzeros {
-    /// Adds to `sums`, (outputs, [`WIDTH`]), what comes of some groups of rows, (groups · [`ROWS`],
-    /// WIDTH), the first of which is number `first`.
+    /// Adds to `sums`, (outputs, [`WIDTH`]), what comes of some groups of rows, (groups ·
+    /// [`GROUP_ROWS`], WIDTH), the first of which is number `first`.
     #[inline(always)]
     fn multiply<S: Simd, const V: usize>(&self, simd: S, first: usize, rows: &[f32], sums: &mut [f32]) {
         let outputs = self.outputs;
         let mut start = (first * outputs).checked_sub(1).map_or(0, |last| self.ends[last] as usize);
-        for (ends, rows) in self.ends[first * outputs..].chunks_exact(outputs).zip(rows.chunks_exact(ROWS * WIDTH)) {
-            let rows = S::as_simd_f32s(rows).0.as_chunks::<V>().0;
-            for (&end, sum) in ends.iter().zip(sums.chunks_exact_mut(WIDTH)) {
-                let mut group = [simd.splat_f32s(0.0); V];
+        let groups = self.ends[first * outputs..].chunks_exact(outputs);
+        for (ends, group) in groups.zip(rows.chunks_exact(GROUP_ROWS * WIDTH)) {
+            let group_rows = S::as_simd_f32s(group).0.as_chunks::<V>().0;
+            for (&end, output_sums) in ends.iter().zip(sums.chunks_exact_mut(WIDTH)) {
+                let mut group_sums = [simd.splat_f32s(0.0); V];
                 for &(r, value) in &self.entries[start..end as usize] {
                     let value = simd.splat_f32s(value);
-                    let row = &rows[r as usize];
+                    let row = &group_rows[r as usize];
                     for v in 0..V {
-                        group[v] = simd.mul_add_e_f32s(value, row[v], group[v]);
+                        group_sums[v] = simd.mul_add_e_f32s(value, row[v], group_sums[v]);
                     }
                 }
                 start = end as usize;
-                for (sum, group) in S::as_mut_simd_f32s(sum).0.iter_mut().zip(group) {
-                    *sum = simd.add_f32s(*sum, group);
+                for (sum, group_sum) in S::as_mut_simd_f32s(output_sums).0.iter_mut().zip(group_sums) {
+                    *sum = simd.add_f32s(*sum, group_sum);
                 }
             }
         }

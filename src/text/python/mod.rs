@@ -3,9 +3,8 @@
 //! Documents are small programs, mostly of 150 to 1500 bytes: scripts, functions, classes, main
 //! guards. Each is about one subject area; variables are read after they are defined, parameters
 //! are used, kinds are kept apart (`.add` for a set, `+=` for a string). Ordinary code is mixed
-//! with the idioms of the twenty tasks ([`IDIOMS`]), both sides of every contrast, in many surface
-//! forms. Every document is valid Python 3, ASCII, indented by four spaces, and ends with one
-//! newline.
+//! with the idioms of tasks ([`IDIOMS`]), both sides of every contrast, in many surface forms. Every
+//! document is valid Python 3, ASCII, indented by four spaces, and ends with one newline.
 //!
 //! The modules: `sampler` (random choices), `words` (the vocabulary of programs), `scope` (defined
 //! names), `writer` (the text so far), `literals` and `expressions` (values), `statements`,
@@ -54,7 +53,7 @@ pub fn generator(version: u32) -> Result<Generator> {
     known.map(|(_, generator)| *generator).ok_or_else(missing)
 }
 
-/// The names of the idioms, which are the names of the twenty tasks.
+/// The names of the idioms, each the name of a built-in task.
 pub const IDIOMS: [&str; 20] = idioms::NAMES;
 
 /// Document `index` of the newest version's stream `seed`. It costs the same for every index.

@@ -1,4 +1,4 @@
-//! The idioms behind the twenty tasks, one small function each, named as the task. Every function
+//! The idioms behind built-in tasks, one small function each, named as the task. Every function
 //! writes one of the two sides of its task's contrast, in one of several surface forms, with names
 //! from the program around it.
 
@@ -47,7 +47,7 @@ const TABLE: [Idiom; 20] = [
     ("while_return_true", definitions::while_return_true, Top, 3),
 ];
 
-/// The names of the idioms, which are the names of the twenty tasks.
+/// The names of the idioms, each the name of a built-in task.
 pub(super) const NAMES: [&str; 20] = {
     let mut names = [""; 20];
     let mut i = 0;
