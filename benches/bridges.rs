@@ -1,6 +1,7 @@
-//! What a step of bridge training costs, against what it cannot avoid: a forward and a backward pass of each model by itself and of every
-//! hybrid through the layers that it continues in. Both are timed on the CPU, the passes one by one, and counted in multiplications as if
-//! all weights were dense.
+//! What a step of bridge training costs, against what it cannot avoid: a forward and a backward
+//! pass of each model by itself and of every hybrid through the layers that it continues in. Both
+//! are timed on the CPU, the passes one by one, and counted in multiplications as if all weights
+//! were dense.
 //!
 //! `cargo bench --bench bridges` measures pairs of two and of four layers.
 

@@ -1,7 +1,9 @@
-//! Time of one training step on the CPU: of the presets, against density at fixed width, and against width at a fixed number of nonzeros.
+//! Time of one training step on the CPU: of the presets, against density at fixed width, and
+//! against width at a fixed number of nonzeros.
 //!
-//! `cargo bench --bench step` measures all; what follows `--` chooses a group (`presets`, `density`, `width`) or lines by a part of their name,
-//! as in `cargo bench --bench step -- density 'small, d'`. Medians, with the fastest step beside them: on a machine that does other things,
+//! `cargo bench --bench step` measures all; what follows `--` chooses a group (`presets`,
+//! `density`, `width`) or lines by a part of their name, as in `cargo bench --bench step -- density
+//! 'small, d'`. Medians, with the fastest step beside them: on a machine that does other things,
 //! compare the latter.
 
 use std::time::{Duration, Instant};
@@ -47,7 +49,8 @@ fn wide(width: usize) -> gossamer::Result<RunConfig> {
 
 /// Steps of the hidden matrices' `density`; embedding and unembedding keep four times as much.
 fn measure(name: &str, mut config: RunConfig, density: f64) -> gossamer::Result<()> {
-    // An anneal that has just begun, so that the weights' top-k has work, or one that was over before it began.
+    // An anneal that has just begun, so that the weights' top-k has work, or one that was over
+    // before it began.
     config.train.steps = 1_000_000;
     (config.sparsity.target_density, config.sparsity.embed_target_density) = (density, (4.0 * density).min(1.0));
     config.sparsity.anneal_start_frac = 0.0;

@@ -34,12 +34,13 @@
 //! The layers point one way, from the bottom up:
 //!
 //! * [`device`]: where tensors live and kernels run. Knows nothing of models.
-//! * [`ops`]: what can be computed; one file per operation, with its WGSL kernel in `shaders/` and its
-//!   native CPU twin.
+//! * [`ops`]: what can be computed; one file per operation, with its WGSL kernel in `shaders/` and
+//!   its native CPU twin.
 //! * [`tape`]: which operations ran, for the backward pass.
 //! * [`observer`]: how a long computation reports and learns that it is to stop.
 //! * [`settings`]: what each setting may be, and how `KEY=VALUE` is read.
-//! * [`model`], [`sparsity`], [`text`]: the transformer, the weight-sparsity rules, tokenizers and data.
+//! * [`model`], [`sparsity`], [`text`]: the transformer, the weight-sparsity rules, tokenizers and
+//!   data.
 //! * [`formats`]: models as other programs and the Hugging Face Hub keep them.
 //! * [`train`]: batches, optimizer, the loop, checkpoints.
 //! * [`circuits`]: the tasks that ask a model one question each, and the circuits that answer it.

@@ -1,5 +1,5 @@
-//! What a device does apart from computing: compiled kernels, and choices of what is fastest, that are
-//! kept from one run to the next.
+//! What a device does apart from computing: compiled kernels, and choices of what is fastest, that
+//! are kept from one run to the next.
 
 mod common;
 

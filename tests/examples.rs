@@ -45,7 +45,8 @@ fn plot_run_draws_every_logged_step() {
     let output = Command::new(example("plot_run")).arg(folder.path()).arg(&svg).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = std::fs::read_to_string(svg).unwrap();
-    // 640 wide with margins of 44: step 10 of 20 is in the middle, a loss of 3 out of 6 at half height.
+    // 640 wide with margins of 44: step 10 of 20 is in the middle, a loss of 3 out of 6 at half
+    // height.
     assert!(text.contains("320.0,44.0 596.0,150.0"), "the loss: {text}");
     assert!(text.contains("320.0,44.0 596.0,114.7"), "the density: {text}");
     assert_eq!(text.matches("<polyline").count(), 3);
@@ -59,7 +60,8 @@ fn published_size_writes_opens_and_runs() {
     let output = Command::new(example("published_size")).arg("--quick").arg(folder.path()).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}{stderr}");
-    // 8 layers of width 64: embeddings, positions, bigram table, and 12·64² a layer with biases, norms and sinks.
+    // 8 layers of width 64: embeddings, positions, bigram table, and 12·64² a layer with biases,
+    // norms and sinks.
     let layer = 12 * 64 * 64 + (3 * 64 + 64 + 256 + 64) + 2 * 64 + 4;
     let all = 2 * 2048 * 64 + 256 * 64 + 2048 * 2048 + 2048 + 64 + 8 * layer;
     assert!(stdout.contains(&format!("{all} parameters loaded in")), "{stdout}");

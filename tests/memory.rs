@@ -1,4 +1,5 @@
-//! A thousand training steps take no more memory than fifty. Alone in its process, whose size it watches.
+//! A thousand training steps take no more memory than fifty. Alone in its process, whose size it
+//! watches.
 
 mod common;
 
@@ -52,7 +53,8 @@ fn thousand_steps(device: &Device) {
     }
     assert!(trainer.compressed().iter().flatten().count() > 0);
     assert!(allocated > 0);
-    // Which products skip zeros depends on the activations, so that a buffer of theirs may be wanted late. One that leaked would be 950.
+    // Which products skip zeros depends on the activations, so that a buffer of theirs may be
+    // wanted late. One that leaked would be 950.
     let more = device.allocated() - allocated;
     assert!(
         more <= allocated / 16,

@@ -1,4 +1,5 @@
-//! `metrics.jsonl`, read as JSON, and the TensorBoard event file, read by a decoder that shares nothing with the writer.
+//! `metrics.jsonl`, read as JSON, and the TensorBoard event file, read by a decoder that shares
+//! nothing with the writer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -187,7 +188,8 @@ fn a_resumed_run_leaves_the_lines_of_an_uninterrupted_one() {
     log_steps(&mut Metrics::open(straight.path(), None).unwrap(), 0..20);
     let expected = fs::read_to_string(straight.path().join("metrics.jsonl")).unwrap();
 
-    // Stopped at step 15, in the middle of a line, with the last checkpoint at 10; or right after the line's closing brace.
+    // Stopped at step 15, in the middle of a line, with the last checkpoint at 10; or right after
+    // the line's closing brace.
     for torn in ["{\"step\":15,\"lo", "", "{\"step\":15,\"loss\":0.0625}", "{", "\0\0\0", "\u{3c0}"] {
         let dir = tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
@@ -206,7 +208,8 @@ fn a_resumed_run_leaves_the_lines_of_an_uninterrupted_one() {
         assert_eq!(files.len(), 5, "an event file an opening, however quickly they follow one another");
         let bytes = fs::read(&files[1]).unwrap();
         let events: Vec<_> = records(&bytes).into_iter().map(event).collect();
-        // SessionLog { status: START } at the step resumed from, which makes TensorBoard forget the later ones.
+        // SessionLog { status: START } at the step resumed from, which makes TensorBoard forget the
+        // later ones.
         assert_eq!(events[1], (10, 7, vec![0x08, 0x01]));
         assert_eq!(events[2].0, 10);
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
 
-/// Fifty steps, dense at first and at the final density from the 35th on. The learning rate is low: at a high one a rounding
-/// error can choose another weight, and that grows.
+/// Fifty steps, dense at first and at the final density from the 35th on. The learning rate is low:
+/// at a high one a rounding error can choose another weight, and that grows.
 const SETTINGS: [&str; 19] = [
     "train.steps=50",
     "lr=0.005",

@@ -55,8 +55,8 @@ impl Circuit {
     }
 
     /// The nodes, as dicts: `node` (its name), `site`, `layer`, `kind`, `index`, `head`, `channel`,
-    /// `mean` over pretraining data, `tau` (its score), `ablation_delta` (the change of the task loss if it
-    /// is ablated), and the least, mean and greatest activation in each kind of prompt.
+    /// `mean` over pretraining data, `tau` (its score), `ablation_delta` (the change of the task
+    /// loss if it is ablated), and the least, mean and greatest activation in each kind of prompt.
     #[getter]
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
@@ -82,8 +82,8 @@ impl Circuit {
         Ok(list)
     }
 
-    /// The edges, as dicts: `source` and `target` (names of nodes), `weight`, and `effect` (the change of
-    /// the task loss if the edge is ablated).
+    /// The edges, as dicts: `source` and `target` (names of nodes), `weight`, and `effect` (the
+    /// change of the task loss if the edge is ablated).
     #[getter]
     fn edges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);

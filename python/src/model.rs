@@ -203,7 +203,8 @@ impl Model {
     }
 
     /// Logits (B, T, vocab_size) after edits in the notation of `gossamer run`:
-    /// `SITE[CHANNELS]@POSITIONS=VALUE`, where the value is a number, `+x`, `*x`, `mean` or `patch`.
+    /// `SITE[CHANNELS]@POSITIONS=VALUE`, where the value is a number, `+x`, `*x`, `mean` or
+    /// `patch`.
     ///
     /// `patch_from` is the prompt that `patch` takes values from. `means` holds what `mean` sets:
     /// a file of `gossamer record --mean`, or a mapping from sites to arrays (width); by default
@@ -432,7 +433,8 @@ impl Model {
         Ok(dict)
     }
 
-    /// Writes the model and its tokenizer into the folder `path`, which is created; `load` opens it.
+    /// Writes the model and its tokenizer into the folder `path`, which is created; `load` opens
+    /// it.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let pretrained = &*self.pretrained;
         compute(py, |_| {

@@ -364,8 +364,9 @@ fn matmul(
         if n > 1 { ((n, m), (step(n), 1), transposed(b), transposed(a)) } else { ((m, n), (1, step(n)), a, b) };
     let multiply = gemm_f32::gemm::f32::get_gemm_fn();
     let (out, threads) = (out.as_mut_ptr(), Parallelism::Rayon(0));
-    // SAFETY: `fits` has shown that every entry (i, j) of each matrix, i * down + j * right at most `last`, lies within
-    // its slice; `out` is borrowed exclusively, so that it overlaps neither factor; all entries are initialised.
+    // SAFETY: `fits` has shown that every entry (i, j) of each matrix, i * down + j * right at most
+    // `last`, lies within its slice; `out` is borrowed exclusively, so that it overlaps neither
+    // factor; all entries are initialised.
     unsafe {
         multiply(
             m, n, k, out, columns, rows, accumulate, lhs.0, lhs.1, lhs.2, rhs.0, rhs.1, rhs.2, 1.0, 1.0, false, false,

@@ -115,14 +115,15 @@ fn tensor<'a>(pair: &'a mut Pair, name: &str) -> &'a mut Vec<f32> {
     &mut state.get_mut(name).unwrap().data
 }
 
-/// What central differences of the float64 objective say against these gradients, and how many could have said anything.
+/// What central differences of the float64 objective say against these gradients, and how many
+/// could have said anything.
 fn objections(gradients: &BTreeMap<String, Vec<f32>>, draw: bool) -> (Vec<String>, usize) {
     let base = Pair::smooth();
     let (_, frozen, _) = base.terms(None, false);
     let (mut objections, mut telling) = (Vec::new(), 0);
     for (at, (name, gradient)) in gradients.iter().enumerate() {
-        // Along the gradient's signs, so that the derivative is not small by cancellation; by random amounts, so that no
-        // entry hides behind another.
+        // Along the gradient's signs, so that the derivative is not small by cancellation; by
+        // random amounts, so that no entry hides behind another.
         let amounts = normal(&mut rng(at as u64), gradient.len());
         let direction: Vec<f32> = gradient.iter().zip(amounts).map(|(g, a)| g.signum() * a.abs()).collect();
         let length = direction.iter().map(|d| d * d).sum::<f32>().sqrt();
@@ -193,7 +194,8 @@ fn devices_agree_on_gradients() {
     }
 }
 
-/// A term with coefficient 0 leaves no gradient; the shares of micro-batches are shares of the gradient.
+/// A term with coefficient 0 leaves no gradient; the shares of micro-batches are shares of the
+/// gradient.
 #[test]
 fn coefficients_and_shares_scale_gradients() {
     let (pair, device) = (Pair::smooth(), Device::cpu());

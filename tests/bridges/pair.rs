@@ -15,7 +15,8 @@ use crate::variants::{config, prompts, random_state};
 /// The fraction of the sparse stream that encoders keep.
 pub const AFRAC: f64 = 0.3;
 
-/// How far central differences go; in [`Pair::smooth`] no choice of AbsTopK is so close that this would change it.
+/// How far central differences go; in [`Pair::smooth`] no choice of AbsTopK is so close that this
+/// would change it.
 pub const STEP: f32 = 1e-4;
 
 pub type State = BTreeMap<String, HostTensor>;
@@ -45,8 +46,8 @@ impl Pair {
         Self { dense: (dense, dense_state), sparse: (sparse, sparse_state), bridges, tokens, sequences: 3 }
     }
 
-    /// A LayerNorm dense model, a wider sparse model with everything that is shared between copies of a batch, no AbsTopK but the
-    /// encoders'.
+    /// A LayerNorm dense model, a wider sparse model with everything that is shared between copies
+    /// of a batch, no AbsTopK but the encoders'.
     pub fn smooth() -> Self {
         let sparse = r#""d_model": 14, "rms_norm": true, "sink": true, "d_pos_emb": 3, "tied_unembed": false,
                         "enable_bigram_table": true, "learnable_bigram_table": true, "block_size": 9"#;
@@ -65,9 +66,10 @@ impl Pair {
         (model(&self.dense), model(&self.sparse), bridges)
     }
 
-    /// The terms in float64. The encoders' targets, or with `draw` only the scales of their errors, are those of `frozen`, the sparse
-    /// streams of another call; without, those of this one. Beside the terms: the sparse streams, and by how much the closest choice of
-    /// any AbsTopK was decided.
+    /// The terms in float64. The encoders' targets, or with `draw` only the scales of their errors,
+    /// are those of `frozen`, the sparse streams of another call; without, those of this one.
+    /// Beside the terms: the sparse streams, and by how much the closest choice of any AbsTopK was
+    /// decided.
     pub fn terms(&self, frozen: Option<&[Vec<f64>]>, draw: bool) -> (Terms<f64>, Vec<Vec<f64>>, f64) {
         let (d, s) = (Runs::of(&self.dense, self), Runs::of(&self.sparse, self));
         let mut margin = d.margin.min(s.margin);
@@ -143,7 +145,8 @@ impl Pair {
         let (name, length) = (site_name(config, site), self.tokens.len() / self.sequences);
         let mut runs = Runs { sites: Vec::new(), logits: Vec::new(), margin: f64::INFINITY };
         for (tokens, part) in self.tokens.chunks(length).zip(stream.chunks(length * config.d_model)) {
-            // What comes before is run in vain and counts nothing, its close choices included; the tests are the stricter for it.
+            // What comes before is run in vain and counts nothing, its close choices included; the
+            // tests are the stricter for it.
             let run = oracle::run(config, state, tokens, &mut |at, values| {
                 if at == name {
                     values.copy_from_slice(part);
@@ -156,7 +159,8 @@ impl Pair {
     }
 }
 
-/// See [`Pair::spliced_from_all`]. Of each site the loss of the hybrid, and the divergence of the one that goes on from the mean.
+/// See [`Pair::spliced_from_all`]. Of each site the loss of the hybrid, and the divergence of the
+/// one that goes on from the mean.
 pub struct Beside {
     pub dense_loss: f64,
     pub sparse_kl: f64,

@@ -1,4 +1,5 @@
-//! Recipes: what they do is what steering does by hand, and their command is what a shell makes of it.
+//! Recipes: what they do is what steering does by hand, and their command is what a shell makes of
+//! it.
 
 use std::process::Command;
 
@@ -23,7 +24,8 @@ fn recipe() -> Recipe {
     }
 }
 
-/// A tokenizer of the tokens 0 to 18 of the pair's models: single characters, of which `a` is token 0.
+/// A tokenizer of the tokens 0 to 18 of the pair's models: single characters, of which `a` is token
+/// 0.
 fn letters() -> Tokenizer {
     let vocab: String = (0..19u8).map(|id| format!("\"{}\": {id},", (b'a' + id) as char)).collect();
     let level = r#""add_prefix_space": false, "trim_offsets": false, "use_regex": false"#;

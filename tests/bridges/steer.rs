@@ -40,7 +40,8 @@ fn scales(pair: &Pair, sublayer: usize) -> (f64, f64) {
     (of(&pair.dense, true), of(&pair.sparse, false))
 }
 
-/// The dense model's probabilities with `amounts` of channels of the sparse model added, through decoders scaled by `ratio`.
+/// The dense model's probabilities with `amounts` of channels of the sparse model added, through
+/// decoders scaled by `ratio`.
 fn steered(pair: &Pair, prompt: &[u32], amounts: &BTreeMap<Channel, Vec<f64>>, ratio: Ratio) -> Vec<f64> {
     let (config, state) = &pair.dense;
     let logits = oracle::forward(config, state, prompt, &mut |at, values| {
@@ -129,7 +130,8 @@ fn a_channel_becomes_what_it_is_in_the_counterfactual() {
         assert_close(&amounts(&same), &want, "equal lengths");
         assert!(want[..2].iter().all(|v| *v == 0.0) && want[2..].iter().any(|v| v.abs() > 1e-3), "{want:?}");
 
-        // A token less: what follows the common start is compared from the end, and the token without a partner stays.
+        // A token less: what follows the common start is compared from the end, and the token
+        // without a partner stays.
         let mut short = prompt.clone();
         short.remove(2);
         let common = prompt.iter().zip(&short).take_while(|(a, b)| a == b).count();
@@ -178,7 +180,8 @@ fn free_edits_lead_through_the_decoder() {
         let p = &steering.probabilities(prompt, &[change]).unwrap()[0];
         assert_close(p, &steered(&pair, prompt, &want, Ratio::default()), "edited");
 
-        // Positions beyond the prompt, sites that do not lead into the dense model, and position channels.
+        // Positions beyond the prompt, sites that do not lead into the dense model, and position
+        // channels.
         for (text, says) in [
             ("0.attn.act_in[2]@99=1", "0.attn.act_in"),
             ("0.attn.q[2]=1", "only attn.act_in"),

@@ -1,4 +1,5 @@
-//! A circuit's nodes and the tasks in other checkpoints, against weights and logits read one at a time.
+//! A circuit's nodes and the tasks in other checkpoints, against weights and logits read one at a
+//! time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -218,7 +218,8 @@ fn residual_paths_join_every_writer_to_every_later_reader_of_its_channel() {
         let mut circuit = large(200, seed);
         circuit.embeddings = (0..32).step_by(3).map(|channel| TokenWeights { channel, tokens: vec![] }).collect();
         circuit.unembeddings = (0..32).step_by(4).map(|channel| TokenWeights { channel, tokens: vec![] }).collect();
-        // The definition, word for word: half a layer is attention or MLP, reading comes before writing.
+        // The definition, word for word: half a layer is attention or MLP, reading comes before
+        // writing.
         let mut want = BTreeSet::new();
         let time = |n: &Node| (n.layer, matches!(n.kind, NodeKind::MlpIn | NodeKind::MlpOut));
         for channel in 0..32 {
@@ -280,7 +281,8 @@ fn shown_text_has_every_node_edge_bias_and_token() {
     assert!(show(&large(300, 3)).lines().all(|line| line.chars().count() <= 130));
 }
 
-/// The elements of well-formed XML: name, attributes and text directly within. Panics where it is not.
+/// The elements of well-formed XML: name, attributes and text directly within. Panics where it is
+/// not.
 fn elements(xml: &str) -> Vec<(String, BTreeMap<String, String>, String)> {
     let entity = regex::Regex::new("&(?:amp|lt|gt|quot|#39);").unwrap();
     let plain = |text: &str| {
@@ -420,7 +422,8 @@ fn exported_json_is_the_circuit_with_its_residual_paths() {
     assert!(paths.contains(&json!({"channel": 28, "from": "1.attn.resid_delta[28]", "to": "unembedding"})));
 }
 
-/// Holds a value to the parts of JSON Schema that ours uses, and notes which definitions were met. Fields and properties must be the same.
+/// Holds a value to the parts of JSON Schema that ours uses, and notes which definitions were met.
+/// Fields and properties must be the same.
 fn conforms(value: &Value, rule: &Value, root: &Value, place: &str, met: &mut BTreeSet<String>) -> Result<(), String> {
     if let Some(reference) = rule["$ref"].as_str() {
         met.insert(reference.into());

@@ -1,4 +1,5 @@
-//! Numbers that are not finite end a search with the first site that has them, and nothing takes them for success.
+//! Numbers that are not finite end a search with the first site that has them, and nothing takes
+//! them for success.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;

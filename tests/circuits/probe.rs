@@ -1,5 +1,5 @@
-//! Logit differences of a model, a circuit and its complement against float64 loops, and the means that
-//! ablated nodes take.
+//! Logit differences of a model, a circuit and its complement against float64 loops, and the means
+//! that ablated nodes take.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,8 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     logits.iter().map(|x| (x - top).exp() / sum).collect()
 }
 
-/// An edit by hand: a site, a channel, the first position, and what becomes of the activation given its mean.
+/// An edit by hand: a site, a channel, the first position, and what becomes of the activation given
+/// its mean.
 type Hand = (&'static str, usize, usize, fn(f64, f64) -> f64);
 
 #[test]

@@ -19,8 +19,8 @@ const DOUBLE: u32 = 1;
 const TARGET: u32 = 2;
 const ALTERNATIVE: u32 = 3;
 
-/// What the planted circuit is made of: the quote's channel is read, carried by a value channel and written where the
-/// unembedding reads it.
+/// What the planted circuit is made of: the quote's channel is read, carried by a value channel and
+/// written where the unembedding reads it.
 pub(crate) const PLANTED: [Node; 3] = route([0, 5, 2]);
 
 /// Another way that the quote may take.

@@ -23,8 +23,8 @@ fn quickstart() -> &'static Tokenizer {
     &TOKENIZERS[1]
 }
 
-/// What the answers of some tasks must be with each of [`SIZES`]; empty: that tokenizer cannot write them. Names change
-/// from pair to pair. A task without a row is held to everything else.
+/// What the answers of some tasks must be with each of [`SIZES`]; empty: that tokenizer cannot
+/// write them. Names change from pair to pair. A task without a row is held to everything else.
 const ANSWERS: &[(&str, [(&str, &str); 3])] = &[
     ("single_double_quote", [("'", "\""), ("')\n", "\")\n"), ("')\n", "\")\n")]),
     ("final_kwarg", [("=", "):\n"), ("=None", "):\n"), ("=None", "):\n")]),
@@ -82,8 +82,8 @@ fn the_idioms_of_the_corpus_are_tasks() {
     assert!(tasks::find("x".repeat(1 << 16).as_str()).is_err());
 }
 
-/// Every task, three tokenizers, both splits: single-token answers where they really stand, equal lengths where claimed.
-/// The smallest tokenizer may be unable to write a task's answers.
+/// Every task, three tokenizers, both splits: single-token answers where they really stand, equal
+/// lengths where claimed. The smallest tokenizer may be unable to write a task's answers.
 #[test]
 fn pairs_are_well_formed_for_every_tokenizer() {
     let tasks = all();
@@ -182,7 +182,8 @@ fn test_pairs_are_not_trained_on() {
     }
 }
 
-/// Hashes of the pairs of some seeds, in all variants. Whoever changes a task's pairs must raise its version, and change its row.
+/// Hashes of the pairs of some seeds, in all variants. Whoever changes a task's pairs must raise
+/// its version, and change its row.
 const FROZEN: &[(&str, u32, u64)] = &[
     ("single_double_quote", 4, 7_744_039_932_622_691_695),
     ("final_kwarg", 4, 234_242_366_736_024_449),
@@ -475,7 +476,8 @@ fn complaint(path: &Path) -> String {
     }
 }
 
-/// The part of `docs/tasks.md` below this line is written by the test; `UPDATE_DOCS=1` writes it anew.
+/// The part of `docs/tasks.md` below this line is written by the test; `UPDATE_DOCS=1` writes it
+/// anew.
 const MARK: &str = "<!-- written by tests/circuits/tasks.rs -->\n";
 
 #[test]

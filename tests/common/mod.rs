@@ -1,4 +1,5 @@
-//! Shared by the tests: the devices under test, random inputs, and comparators that have been seen to fail.
+//! Shared by the tests: the devices under test, random inputs, and comparators that have been seen
+//! to fail.
 #![allow(dead_code)]
 
 use gossamer::device::{Device, Gpu, GpuOptions, Tensor};
@@ -10,7 +11,8 @@ pub fn devices() -> Vec<Device> {
     vec![Device::cpu(), gpu(true, false)]
 }
 
-/// All forms of every kernel: both devices, and the GPU once more with checked kernels, without subgroup operations.
+/// All forms of every kernel: both devices, and the GPU once more with checked kernels, without
+/// subgroup operations.
 pub fn kernels() -> Vec<Device> {
     let mut devices = devices();
     devices.push(gpu(false, true));
@@ -64,7 +66,8 @@ pub fn error(got: &[f32], want: &[f64]) -> Result<f64, String> {
     Ok(got.iter().zip(want).fold(0.0f64, |m, (&g, &w)| m.max((f64::from(g) - w).abs())) / scale)
 }
 
-/// Panics unless `got` agrees with the float64 oracle: max|got - want| <= tolerance * (1 + max|want|).
+/// Panics unless `got` agrees with the float64 oracle: max|got - want| <= tolerance * (1 +
+/// max|want|).
 #[track_caller]
 pub fn assert_close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
     match error(got, want) {

@@ -1,4 +1,5 @@
-//! Several ranks train as one process does. Threads stand for the processes; `tests/mpi.rs` has real ones.
+//! Several ranks train as one process does. Threads stand for the processes; `tests/mpi.rs` has
+//! real ones.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -116,7 +117,8 @@ fn a_pass_for_each_rank_gives_the_bits_of_one_process() {
 
 #[test]
 fn ranks_that_share_a_pass_follow_one_process() {
-    // At a low learning rate, since at a high one a rounding error can choose another weight, and that grows.
+    // At a low learning rate, since at a high one a rounding error can choose another weight, and
+    // that grows.
     let whole = OptimizerConfig { batch_size: 6, accumulate: 2, lr: 2e-3, ..optimizer(50) };
     let device = Device::cpu();
     let (_, want) = trained(&device, &whole, &Communicator::single());
@@ -265,7 +267,8 @@ fn a_run_goes_on_with_another_number_of_ranks() {
     assert!(read(&many, 20) == read(&alone, 20), "four ranks, a pass each, and not the bits of one process");
     assert_eq!(losses(&many).len(), 20);
     let want = losses(&alone);
-    // As if stopped at step 10, and from there two ranks, then three that divide passes of four and are refused.
+    // As if stopped at step 10, and from there two ranks, then three that divide passes of four and
+    // are refused.
     std::fs::remove_dir_all(many.join("checkpoints/step-20")).unwrap();
     let said = among(3, |communicator| execute(&many, &config, &communicator, true, false).err().unwrap().to_string())
         .remove(0);

@@ -23,7 +23,8 @@ fn after_two_steps(device: &Device, config: ModelConfig) -> Trainer {
     trainer
 }
 
-/// Whatever the weight and the value: some operations lose a NaN on the way forward (ReLU, as a maximum), none both ways.
+/// Whatever the weight and the value: some operations lose a NaN on the way forward (ReLU, as a
+/// maximum), none both ways.
 #[test]
 fn planted_numbers_stop_the_run() {
     let relu = ModelConfig {

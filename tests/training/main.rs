@@ -1,4 +1,5 @@
-//! Training: both devices follow the same curve, repeatably, at exactly the densities that were asked for.
+//! Training: both devices follow the same curve, repeatably, at exactly the densities that were
+//! asked for.
 
 #[path = "../common/mod.rs"]
 mod common;

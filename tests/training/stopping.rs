@@ -36,7 +36,8 @@ fn a_step_that_is_given_up_leaves_everything_as_it_was() {
     }
 }
 
-/// A training that is asked to stop once it has done so many steps, as late as can be: when their numbers are read.
+/// A training that is asked to stop once it has done so many steps, as late as can be: when their
+/// numbers are read.
 struct StoppedAfter<'a> {
     trainer: Trainer,
     step: u64,

@@ -17,7 +17,8 @@ pub struct PairArgs {
     /// The dense model, if it is no longer where it was
     #[arg(long, value_name = "MODEL")]
     dense: Option<String>,
-    /// Files and folders of text (.py, .txt, .jsonl with a field `text`) [default: generated Python that no run trains on]
+    /// Files and folders of text (.py, .txt, .jsonl with a field `text`) [default: generated Python
+    /// that no run trains on]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
     /// Tokens of text to read at most, but at least a sequence
@@ -43,7 +44,8 @@ impl PairArgs {
 
 #[derive(clap::Subcommand)]
 pub enum Args {
-    /// Errors of the bridges at every site, and how far models that continue across them are from the dense model
+    /// Errors of the bridges at every site, and how far models that continue across them are from
+    /// the dense model
     Eval(EvalArgs),
 }
 

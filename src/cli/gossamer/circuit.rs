@@ -51,7 +51,8 @@ struct CircuitArgs {
     /// folder, or a Hub id
     #[arg(long)]
     model: String,
-    /// The circuit's task (a name, or a .toml or .jsonl file), if it is not the built-in one that the circuit names
+    /// The circuit's task (a name, or a .toml or .jsonl file), if it is not the built-in one that
+    /// the circuit names
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
     #[command(flatten)]

@@ -24,16 +24,19 @@ pub struct Args {
     /// The text that gives the channels their other values
     #[arg(long, value_name = "TEXT", requires = "prompt")]
     counterfactual: Option<String>,
-    /// A channel of the sparse model that reads the residual stream, such as 3.attn.act_in[17]; may be repeated: together
+    /// A channel of the sparse model that reads the residual stream, such as 3.attn.act_in[17]; may
+    /// be repeated: together
     #[arg(long, value_name = "CHANNEL")]
     node: Vec<Channel>,
-    /// An edit of the sparse model's channels, in place of a node: SITE[CHANNELS]@POSITIONS=VALUE as in `gossamer run`; may be repeated
+    /// An edit of the sparse model's channels, in place of a node: SITE[CHANNELS]@POSITIONS=VALUE
+    /// as in `gossamer run`; may be repeated
     #[arg(long, value_name = "EDIT", conflicts_with_all = ["node", "task"], requires = "prompt")]
     set: Vec<Edit>,
     /// Held-out pairs of this task (a name, or a .toml or .jsonl file) in place of one prompt
     #[arg(long, value_name = "TASK", conflicts_with = "prompt")]
     task: Option<String>,
-    /// Rank the residual channels of this circuit, at every sublayer, by how much each moves the dense model's answers to its task, and steer by the best
+    /// Rank the residual channels of this circuit, at every sublayer, by how much each moves the
+    /// dense model's answers to its task, and steer by the best
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "node"])]
     circuit: Option<PathBuf>,
     /// Pairs of the task

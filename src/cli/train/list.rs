@@ -1,4 +1,5 @@
-//! `train --settings`, the presets' names, and the way from an option that does not exist to a setting that does.
+//! `train --settings`, the presets' names, and the way from an option that does not exist to a
+//! setting that does.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -25,7 +25,8 @@ use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{HumanCount, HumanDuration};
 
-/// Train a weight-sparse transformer. Without arguments: a small one on generated Python, in about three minutes.
+/// Train a weight-sparse transformer. Without arguments: a small one on generated Python, in about
+/// three minutes.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -52,7 +53,8 @@ struct RunArgs {
     /// A TOML file whose settings replace the preset's
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting, such as train.lr=0.02 or lr=0.02, or several with spaces between them; may be repeated
+    /// One setting, such as train.lr=0.02 or lr=0.02, or several with spaces between them; may be
+    /// repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// List all settings with the preset's values and what each may be, and exit
@@ -67,8 +69,8 @@ struct RunArgs {
     /// The run's folder [default: runs/PRESET, numbered if taken]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Continue the run in this folder, or from a checkpoint's folder (RUN/checkpoints/step-N): later checkpoints are set
-    /// aside
+    /// Continue the run in this folder, or from a checkpoint's folder (RUN/checkpoints/step-N):
+    /// later checkpoints are set aside
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "config", "set", "data", "tokenizer", "out", "steps", "tokens", "seed"])]
     resume: Option<PathBuf>,
     /// Optimizer steps

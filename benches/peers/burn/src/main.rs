@@ -1,7 +1,8 @@
 //! burn's side of `benches/peers/burn-wgpu`, written plainly, as its book teaches.
 //!
-//! `peer-burn product M K N` multiplies two dense matrices; `peer-burn step FOLDER` trains a dense GPT of the shape, and on the tokens, that
-//! `cargo bench --bench peer -- prepare FOLDER` wrote. Both print one JSON line.
+//! `peer-burn product M K N` multiplies two dense matrices; `peer-burn step FOLDER` trains a dense
+//! GPT of the shape, and on the tokens, that `cargo bench --bench peer -- prepare FOLDER` wrote.
+//! Both print one JSON line.
 
 use std::error::Error;
 use std::path::Path;
@@ -22,7 +23,8 @@ const WARM: usize = 4;
 const RUNS: usize = 5;
 
 fn main() -> Outcome<()> {
-    // The environment chooses, as it does for gossamer's `--device gpu`: VK_DRIVER_FILES, CUBECL_WGPU_DEFAULT_DEVICE.
+    // The environment chooses, as it does for gossamer's `--device gpu`: VK_DRIVER_FILES,
+    // CUBECL_WGPU_DEFAULT_DEVICE.
     let (device, setup) = Device::wgpu_options().init_with_setup()?;
     let info = setup.adapter.get_info();
     // As gossamer describes it, so that the script can tell whether it is the same.
