@@ -194,7 +194,11 @@ class Task:
     def description(self) -> str: ...
     @property
     def version(self) -> int: ...
-    def pairs(self, count: int = 8, *, split: str = "train", seed: int = 0) -> list[dict[str, str]]: ...
+    def pairs(
+        self, count: int = 8, *, split: str = "train", seed: int = 0, model: Model | None = None
+    ) -> list[dict[str, Any]]:
+        """Pairs as dicts of texts; with a model also as ids, in the form that it is evaluated on."""
+
 
 class Circuit:
     """The part of a model that does one task."""

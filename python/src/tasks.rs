@@ -1,11 +1,11 @@
 //! Tasks: pairs of prompts with one next token each.
 
 use gossamer::circuits::tasks as library;
-use gossamer::circuits::tasks::{Pair, Split};
+use gossamer::circuits::tasks::{Pair, Split, TokenPair};
 use gossamer::pipelines::evaluate_task;
 use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyDict, PyString};
 
 use crate::compute::compute;
 use crate::errors::OrRaise;
@@ -62,25 +62,41 @@ impl Task {
 
     /// The first `count` pairs of a split ("train" or "test") of the stream `seed`: dicts with
     /// `clean`, `counterfactual`, `target` and `alternative`.
-    #[pyo3(signature = (count=8, *, split="train", seed=0))]
-    fn pairs<'py>(&self, py: Python<'py>, count: u64, split: &str, seed: u64) -> PyResult<Bound<'py, PyList>> {
+    ///
+    /// With a `model`, they are those that it is evaluated on: with answers as its tokenizer writes
+    /// them, without pairs that do not suit it, and with `clean_ids`, `counterfactual_ids` (their last
+    /// `block_size` tokens), `target_id` and `alternative_id`.
+    #[pyo3(signature = (count=8, *, split="train", seed=0, model=None))]
+    fn pairs<'py>(
+        &self,
+        py: Python<'py>,
+        count: usize,
+        split: &str,
+        seed: u64,
+        model: Option<&Bound<'py, Model>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let split = match split {
             "train" => Split::Train,
             "test" => Split::Test,
             _ => return Err(PyValueError::new_err(format!("split is {split:?}; there are train and test"))),
         };
-        let list = PyList::empty(py);
-        let count = self.0.len(split).map_or(count, |all| count.min(all as u64));
-        for index in 0..count {
-            let Pair { clean, counterfactual, target, alternative, .. } = self.0.pair(split, seed, index);
-            let pair = PyDict::new(py);
-            pair.set_item("clean", clean)?;
-            pair.set_item("counterfactual", counterfactual)?;
-            pair.set_item("target", target)?;
-            pair.set_item("alternative", alternative)?;
-            list.append(pair)?;
-        }
-        Ok(list)
+        let Some(model) = model else {
+            let count = self.0.len(split).map_or(count, |all| count.min(all));
+            return (0..count).map(|index| row(py, self.0.pair(split, seed, index as u64))).collect();
+        };
+        let pretrained = &*model.get().pretrained;
+        let (tokenizer, longest) = (pretrained.tokenizer().or_raise()?, pretrained.model.config.block_size);
+        let task = self.0.clone().for_tokenizer(tokenizer).or_raise()?;
+        let batch = library::batch(&task, split, seed, 0, count, tokenizer, longest).or_raise()?;
+        let with_ids = |(pair, tokens): (Pair, TokenPair)| {
+            let row = row(py, pair)?;
+            row.set_item("clean_ids", tokens.clean)?;
+            row.set_item("counterfactual_ids", tokens.counterfactual)?;
+            row.set_item("target_id", tokens.target)?;
+            row.set_item("alternative_id", tokens.alternative)?;
+            Ok(row)
+        };
+        batch.pairs.into_iter().zip(batch.tokens).map(with_ids).collect()
     }
 
     fn __repr__(&self) -> String {
@@ -124,6 +140,16 @@ pub fn task(task: &Bound<'_, PyAny>) -> PyResult<library::Task> {
     }
     let task = task.cast::<Task>().map_err(|_| PyTypeError::new_err("a task, or the name of one, is expected"))?;
     Ok(task.get().0.clone())
+}
+
+fn row(py: Python<'_>, pair: Pair) -> PyResult<Bound<'_, PyDict>> {
+    let Pair { clean, counterfactual, target, alternative, .. } = pair;
+    let row = PyDict::new(py);
+    row.set_item("clean", clean)?;
+    row.set_item("counterfactual", counterfactual)?;
+    row.set_item("target", target)?;
+    row.set_item("alternative", alternative)?;
+    Ok(row)
 }
 
 fn pairs(pairs: &Bound<'_, PyAny>) -> PyResult<Vec<Pair>> {

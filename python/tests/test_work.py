@@ -107,6 +107,20 @@ def test_tasks_score_what_the_model_says(run):
     assert score["loss"] == pytest.approx(np.mean(losses), abs=1e-5)
 
 
+def test_pairs_of_a_model_are_those_that_it_is_evaluated_on(run):
+    task = gs.tasks.Task.open("var_if")
+    pairs = task.pairs(16, split="test", model=run.model)
+    losses = []
+    for pair in pairs:
+        assert run.model.tokenizer.single_token(pair["target"]) == pair["target_id"]
+        answers = pair["target_id"], pair["alternative_id"]
+        for prompt, (answer, other) in ((pair["clean_ids"], answers), (pair["counterfactual_ids"], answers[::-1])):
+            logits = run.model.run(prompt)[0, -1].astype(float)
+            losses.append(np.log1p(np.exp(logits[other] - logits[answer])))
+    score = gs.tasks.evaluate(run.model, "var_if", pairs=16)["test"]
+    assert score["loss"] == pytest.approx(np.mean(losses), abs=1e-5)
+
+
 @pytest.fixture(scope="module")
 def task(run):
     """A task that the model does: the answers are the tokens that it tells the two prompts apart by."""
