@@ -153,17 +153,6 @@ pub fn on_worker<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
-/// Evaluates an expression compiled for the widest vectors this processor has. What it calls must
-/// be `#[inline(always)]` to profit.
-macro_rules! simd {
-    ($body:expr) => {
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || $body,
-        )
-    };
-}
-
 /// Calls a function with a closure as its last argument that is `#[inline(always)]`.
 macro_rules! inlined {
     ($($function:ident)::+($($argument:expr),*), |$($x:pat_param),*| $body:expr) => {
@@ -185,12 +174,19 @@ macro_rules! inlined {
 /// Evaluates an expression compiled for the widest vectors this processor has. What it calls must
 /// be `#[inline(always)]`.
 ///
-/// Prefer this to `simd` for all but the smallest loops: that compiles the expression twice, with
-/// and without wide vectors, and the compiler tends to keep only the copy without them.
+/// The expression stands twice in it, not in one closure that is called twice: of such a closure the
+/// compiler tends to keep one copy, the one without wide vectors, which takes several times as long.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 macro_rules! vectorised {
     ($body:expr) => {
-        if let Some(v3) = pulp::x86::V3::try_new() { v3.vectorize(|| $body) } else { $body }
+        if let Some(v3) = pulp::x86::V3::try_new() {
+            v3.vectorize(
+                #[inline(always)]
+                || $body,
+            )
+        } else {
+            $body
+        }
     };
 }
 
@@ -202,7 +198,7 @@ macro_rules! vectorised {
     };
 }
 
-pub(crate) use {inlined, simd, vectorised};
+pub(crate) use {inlined, vectorised};
 
 /// Calls `f(first_row, rows)` in parallel on consecutive blocks of `out`'s rows (`width` entries
 /// each), vectorised.
@@ -218,7 +214,7 @@ pub(crate) fn for_row_blocks<T: Element>(
         return;
     }
     let block = rows_per_block.max(1);
-    out.par_chunks_mut(block * width).enumerate().for_each(|(i, rows)| simd!(f(i * block, rows)));
+    out.par_chunks_mut(block * width).enumerate().for_each(|(i, rows)| vectorised!(f(i * block, rows)));
 }
 
 /// How many rows of `width` entries make a block that is large enough for a thread.

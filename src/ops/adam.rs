@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::expect_same;
-use crate::device::cpu::{rows_per_block, simd};
+use crate::device::cpu::{rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -107,7 +107,7 @@ pub fn apply(
             let block = rows_per_block(1);
             let state = weight.as_mut_slice()?.par_chunks_mut(block).zip(m.as_mut_slice()?.par_chunks_mut(block));
             let state = state.zip(v.as_mut_slice()?.par_chunks_mut(block)).zip(grad.as_slice()?.par_chunks(block));
-            state.for_each(|(((w, m), v), g)| simd!(update(w, g, m, v, factor, params)));
+            state.for_each(|(((w, m), v), g)| vectorised!(update(w, g, m, v, factor, params)));
             Ok(())
         }
         Backend::Meta => Ok(()),

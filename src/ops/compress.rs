@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::elementwise::Rows;
-use crate::device::cpu::simd;
+use crate::device::cpu::vectorised;
 use crate::device::{Backend, Device, Launch, Queue, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -258,7 +258,7 @@ fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result
     offsets.fill(0);
     let counts = &mut offsets[1..];
     counts.par_chunks_mut(BLOCK).zip(weight.par_chunks(BLOCK * inputs)).for_each(|(counts, rows)| {
-        simd!({
+        vectorised!({
             for (count, row) in counts.iter_mut().zip(rows.chunks_exact(inputs)) {
                 *count = row.iter().map(|v| u32::from(v.to_bits() << 1 != 0)).sum();
             }
@@ -282,7 +282,7 @@ fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result
         (indices, values) = (other_indices, other_values);
         blocks.push((rows, block_indices, block_values));
     }
-    blocks.into_par_iter().for_each(|(rows, indices, values)| simd!(fill_rows(rows, inputs, indices, values)));
+    blocks.into_par_iter().for_each(|(rows, indices, values)| vectorised!(fill_rows(rows, inputs, indices, values)));
     Ok(())
 }
 

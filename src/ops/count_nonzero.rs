@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::abs_topk::MAGNITUDE;
 use super::elementwise::Entries;
 use crate::Result;
-use crate::device::cpu::{rows_per_block, simd};
+use crate::device::cpu::{rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Shader, Tensor};
 
 pub(super) const SHADER: Shader = Shader::new("count_nonzero", include_str!("../../shaders/count_nonzero.wgsl"));
@@ -26,7 +26,7 @@ pub fn forward(x: &Tensor) -> Result<Tensor<u32>> {
             .cost(x.len())
             .run(queue)?,
         Backend::Cpu => {
-            out.as_mut_slice()?[0] = x.as_slice()?.par_chunks(rows_per_block(1)).map(|b| simd!(count(b))).sum()
+            out.as_mut_slice()?[0] = x.as_slice()?.par_chunks(rows_per_block(1)).map(|b| vectorised!(count(b))).sum()
         }
         Backend::Meta => {}
     }

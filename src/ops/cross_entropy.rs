@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::elementwise::Rows;
 use super::math::{exp, log_sum};
-use crate::device::cpu::{for_row_blocks, inlined, rows_per_block, simd};
+use crate::device::cpu::{for_row_blocks, inlined, rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Queue, Shader, Tensor, params};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -103,7 +103,7 @@ fn rows_forward(x: &[f32], targets: &[u32], losses: &mut [f32], lse: &mut [f32],
     let block = rows_per_block(vocab);
     let blocks = losses.par_chunks_mut(block).zip(lse.par_chunks_mut(block));
     blocks.zip(targets.par_chunks(block)).zip(x.par_chunks(block * vocab)).for_each(|(((losses, lse), targets), x)| {
-        simd!({
+        vectorised!({
             for (r, row) in x.chunks_exact(vocab).enumerate() {
                 let (top, log_sum) = log_sum(row);
                 lse[r] = top + log_sum;

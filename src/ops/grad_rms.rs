@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::elementwise::Entries;
-use crate::device::cpu::{rows_per_block, simd};
+use crate::device::cpu::{rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -66,7 +66,8 @@ pub fn square_sum(x: &Tensor, sums: &mut Tensor, slot: usize) -> Result<()> {
                 .run(queue)
         }
         Backend::Cpu => {
-            let blocks: Vec<f64> = x.as_slice()?.par_chunks(rows_per_block(1)).map(|b| simd!(squares(b))).collect();
+            let blocks: Vec<f64> =
+                x.as_slice()?.par_chunks(rows_per_block(1)).map(|b| vectorised!(squares(b))).collect();
             sums.as_mut_slice()?[slot] = blocks.iter().sum::<f64>() as f32;
             Ok(())
         }

@@ -87,14 +87,14 @@ pub(super) fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::simd;
+    use crate::device::cpu::vectorised;
 
     #[test]
     fn exponentials_are_accurate_where_floats_are_normal() {
         let worst = (-870_000..=880_000).fold(0.0f64, |worst, i| {
             let x = i as f32 * 1e-4;
             let want = f64::from(x).exp();
-            worst.max((f64::from(simd!(exp(x))) / want - 1.0).abs())
+            worst.max((f64::from(vectorised!(exp(x))) / want - 1.0).abs())
         });
         assert!(worst < 1.5e-7 && worst > 1e-9, "{worst:e}");
     }

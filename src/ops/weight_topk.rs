@@ -19,7 +19,7 @@
 use rayon::prelude::*;
 
 use super::abs_topk::{Cut, MAGNITUDE};
-use crate::device::cpu::{rows_per_block, simd};
+use crate::device::cpu::{rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Queue, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -159,13 +159,13 @@ fn select_cpu(weight: &mut [f32], cols: usize, neurons: Option<Neurons>, rule: &
     let keys = Keys::new(weight, cols, neurons, rule.min_alive);
     if rule.keep >= weight.len() {
         if let Some(factor) = factor {
-            weight.par_chunks_mut(rows_per_block(1)).for_each(|w| simd!(w.iter_mut().for_each(|w| *w *= factor)));
+            weight.par_chunks_mut(rows_per_block(1)).for_each(|w| vectorised!(w.iter_mut().for_each(|w| *w *= factor)));
         }
         return;
     }
     let (threshold, bound) = threshold(weight, &keys, rule.keep);
     weight.par_chunks_mut(keys.block).enumerate().for_each(|(b, block)| {
-        simd!({
+        vectorised!({
             let mut buffer = [0u32; PIECE];
             let mut start = b * keys.block;
             for piece in keys.pieces_mut(block) {
@@ -239,7 +239,7 @@ impl Keys {
         let cuts = match neurons {
             None => return Self { cols: PIECE, block: rows_per_block(PIECE) * PIECE, cuts: Cuts::None },
             Some(Neurons::Rows) => {
-                Cuts::Rows(weight.par_chunks(cols).map(|row| simd!(Cut::find(row, protect, 0))).collect())
+                Cuts::Rows(weight.par_chunks(cols).map(|row| vectorised!(Cut::find(row, protect, 0))).collect())
             }
             Some(Neurons::Columns) => {
                 let (mut magnitudes, mut bounds) = (vec![0; cols], vec![0; cols]);
@@ -247,7 +247,7 @@ impl Keys {
                 let strip = (cols / 8).next_multiple_of(16).clamp(16, 512);
                 let strips = magnitudes.par_chunks_mut(strip).zip(bounds.par_chunks_mut(strip)).enumerate();
                 strips.for_each(|(s, (magnitudes, bounds))| {
-                    simd!(cut_columns(&weight[s * strip..], cols, protect, magnitudes, bounds))
+                    vectorised!(cut_columns(&weight[s * strip..], cols, protect, magnitudes, bounds))
                 });
                 Cuts::Columns(magnitudes, bounds)
             }
@@ -293,7 +293,7 @@ impl Keys {
     fn histogram(&self, weight: &[f32]) -> Vec<usize> {
         let none = || vec![0u32; 1 << DIGIT];
         let count = |mut bins: Vec<u32>, (b, block): (usize, &[f32])| {
-            simd!({
+            vectorised!({
                 let mut start = b * self.block;
                 let mut buffer = [0u32; PIECE];
                 for piece in self.pieces(block) {
@@ -316,7 +316,7 @@ impl Keys {
     /// All keys with this leading digit, in no particular order.
     fn gather(&self, weight: &[f32], digit: u32) -> Vec<u32> {
         let add = |mut near: Vec<u32>, (b, block): (usize, &[f32])| {
-            simd!({
+            vectorised!({
                 let mut start = b * self.block;
                 let (mut buffer, mut found) = ([0u32; PIECE], [0u32; PIECE]);
                 for piece in self.pieces(block) {
@@ -343,7 +343,7 @@ impl Keys {
             .par_chunks(self.block)
             .enumerate()
             .map(|(b, block)| {
-                simd!({
+                vectorised!({
                     let mut buffer = [0u32; PIECE];
                     let mut start = b * self.block;
                     let mut equal = 0;
