@@ -26,6 +26,36 @@ pub struct PythonHooks<'a> {
     asked: Instant,
 }
 
+/// Ends a forward pass on this thread at a signal whose handler raises, such as that of Ctrl-C.
+pub struct Signals<'a> {
+    stop: &'a Stop,
+    asked: Instant,
+}
+
+impl<'a> Signals<'a> {
+    /// Hooks that end the forward pass through `stop`.
+    pub fn new(stop: &'a Stop) -> Self {
+        Self { stop, asked: Instant::now() }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        if self.asked.elapsed() <= SIGNALS {
+            return Ok(());
+        }
+        self.asked = Instant::now();
+        Python::attach(|py| py.check_signals()).map_err(|error| {
+            self.stop.raise(error);
+            Error::Stopped
+        })
+    }
+}
+
+impl Hooks for Signals<'_> {
+    fn on_activation(&mut self, _: &mut Tape, _: Site, value: Var) -> Result<Var> {
+        self.check().map(|()| value)
+    }
+}
+
 /// The functions of `hooks`, a mapping from sites' names, or from regular expressions over them, or
 /// a list of such pairs, in the order in which they are called.
 ///

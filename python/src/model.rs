@@ -22,7 +22,7 @@ use crate::arguments::{Tokens, array, edits, means, metric, sites, tensor};
 use crate::compute::{compute, compute_here};
 use crate::config::Config;
 use crate::errors::OrRaise;
-use crate::hooks::{PythonHooks, functions};
+use crate::hooks::{PythonHooks, Signals, functions};
 use crate::tokenizer::Tokenizer;
 
 /// Opens a model with its tokenizer.
@@ -160,14 +160,15 @@ impl<'py> Changes<'py> {
     ) -> PyResult<T> {
         match self {
             Self::Hooks(functions) => compute_here(py, |stop| work(&mut PythonHooks::new(functions, stop))),
+            // Handing it to another thread would take longer than a short prompt does.
             Self::Edits(edits, ..) if edits.is_empty() => {
-                compute(py, |stop| work(&mut (NoHooks, &mut stop.observer())))
+                compute_here(py, |stop| work(&mut (NoHooks, &mut Signals::new(stop))))
             }
             Self::Edits(edits, patch_from, means) => {
                 let means = means.map(|means| self::means(&means, model)).transpose()?;
-                compute(py, |stop| {
+                compute_here(py, |stop| {
                     let edits = interventions(model, &edits, patch_from.as_deref(), means)?;
-                    work(&mut (edits, &mut stop.observer()))
+                    work(&mut (edits, &mut Signals::new(stop)))
                 })
             }
         }
