@@ -1,6 +1,6 @@
 """gossamer's Python package against TransformerLens on the CPU: the same model, the same prompts, in turn.
 
-Needs an environment with transformer_lens and gossamer. Prints a table of medians in milliseconds.
+Needs an environment with transformer_lens and gossamer: `python benches/peers/python_side.py`. Prints a table of medians in milliseconds.
 """
 
 import statistics
