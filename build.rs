@@ -1,6 +1,6 @@
 //! Embeds the tasks and the presets: adding a file to `tasks/` or `presets/` adds one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,8 +17,11 @@ fn embed(folder: &str) -> Result<(), Box<dyn std::error::Error>> {
         .collect::<Result<_, _>>()?;
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
-    let row = |path: &Path| format!("({:?}, include_str!({path:?})),\n", path.file_stem().unwrap_or_default());
-    let rows: String = files.iter().map(|path| row(path)).collect();
+    // Texts and no paths: a checkout may be moved together with what was built in it.
+    let row = |path: &PathBuf| -> Result<String, Box<dyn std::error::Error>> {
+        Ok(format!("({:?}, {:?}),\n", path.file_stem().unwrap_or_default(), fs::read_to_string(path)?))
+    };
+    let rows = files.iter().map(row).collect::<Result<String, _>>()?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join(format!("{folder}.rs")), format!("&[\n{rows}]"))?;
     Ok(())
 }
