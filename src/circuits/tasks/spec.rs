@@ -110,7 +110,7 @@ impl TaskSpec {
         }
     }
 
-    /// Returns an error unless the code of `template` goes on after `▮` with the answers, in every
+    /// Returns an error unless the code of `template` continues after `▮` with the answers, in every
     /// variant, since one variant serves all pairs. Which words are drawn may matter, so a few pairs
     /// are.
     fn check_answers(&self, split: Split, template: &str) -> Result<(), String> {
