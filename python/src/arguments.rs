@@ -10,6 +10,8 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+use serde::de::{DeserializeOwned, IntoDeserializer};
+
 use crate::errors::OrRaise;
 
 /// The ids of prompts.
@@ -160,19 +162,33 @@ pub fn site(name: &str, config: &ModelConfig) -> PyResult<Site> {
     config.sites().contains(&site).then_some(site).ok_or_else(|| PyValueError::new_err(known()))
 }
 
+/// One text, or several.
+///
+/// # Errors
+/// TypeError for anything else.
+pub fn texts(texts: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    match texts.cast::<PyString>() {
+        Ok(text) => Ok(vec![text.to_str()?.to_string()]),
+        Err(_) => texts.try_iter()?.map(|text| text?.extract()).collect(),
+    }
+}
+
+/// The choice that `value` names; `argument` is for the message.
+///
+/// # Errors
+/// ValueError with the choices that there are.
+pub fn choice<T: DeserializeOwned>(argument: &str, value: &str) -> PyResult<T> {
+    T::deserialize(value.into_deserializer())
+        .map_err(|error: serde::de::value::Error| PyValueError::new_err(format!("{argument}: {error}")))
+}
+
 /// Edits as the command line writes them, `SITE[CHANNELS]@POSITIONS=VALUE`: one, or a list.
 ///
 /// # Errors
 /// ValueError naming what is wrong.
 pub fn edits(edits: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Edit>> {
     let parse = |text: &str| text.parse::<Edit>().map_err(|error| PyValueError::new_err(format!("{text}: {error}")));
-    match edits {
-        None => Ok(Vec::new()),
-        Some(edits) => match edits.cast::<PyString>() {
-            Ok(text) => Ok(vec![parse(text.to_str()?)?]),
-            Err(_) => edits.try_iter()?.map(|edit| parse(edit?.cast::<PyString>()?.to_str()?)).collect(),
-        },
-    }
+    edits.map_or(Ok(Vec::new()), texts)?.iter().map(|text| parse(text)).collect()
 }
 
 /// Mean activations: a file that `gossamer record --mean` wrote, or a mapping from site names to

@@ -7,9 +7,8 @@ use gossamer::bridges::{
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
-use crate::arguments::edits;
+use crate::arguments::{choice, edits, texts};
 use crate::compute::compute;
 
 /// A sparse model's bridges to a dense one, as `train_bridges` leaves them in a run.
@@ -82,14 +81,7 @@ impl Bridges {
         data: Vec<PathBuf>,
         max_tokens: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let ratio = match ratio {
-            "dense_over_sparse" => Ratio::DenseOverSparse,
-            "sparse_over_dense" => Ratio::SparseOverDense,
-            _ => {
-                let message = format!("ratio is {ratio:?}; there are dense_over_sparse and sparse_over_dense");
-                return Err(PyValueError::new_err(message));
-            }
-        };
+        let ratio: Ratio = choice("ratio", ratio)?;
         let (channels, edits) = (channels(nodes)?, self::edits(edits)?);
         let target = match prompt {
             Some(prompt) => SteerTarget::Prompt(Recipe {
@@ -138,11 +130,5 @@ impl Bridges {
 
 fn channels(nodes: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Channel>> {
     let parse = |name: &str| name.parse().map_err(|error| PyValueError::new_err(format!("{name}: {error}")));
-    match nodes {
-        None => Ok(Vec::new()),
-        Some(nodes) => match nodes.cast::<PyString>() {
-            Ok(name) => Ok(vec![parse(name.to_str()?)?]),
-            Err(_) => nodes.try_iter()?.map(|node| parse(node?.cast::<PyString>()?.to_str()?)).collect(),
-        },
-    }
+    nodes.map_or(Ok(Vec::new()), texts)?.iter().map(|name| parse(name)).collect()
 }

@@ -15,6 +15,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
+use crate::arguments::choice;
 use crate::compute::{compute, compute_with};
 use crate::errors::{OrRaise, exception};
 use crate::model::Model;
@@ -162,7 +163,7 @@ impl Circuit {
     /// on `train` and on held-out `test` pairs: a dict of dicts.
     ///
     /// `model`, `circuit` and `ablated` are losses in nats, calibrated but for the model's;
-    /// `circuit_uncalibrated` is the circuit's as it is; `accuracy_…` are shares of prompts.
+    /// `circuit_uncalibrated` is the circuit's unchanged; `accuracy_…` are shares of prompts.
     /// `ablation` says what the other nodes are set to: "mean" (over pretraining data) or "zero".
     /// `task` is another task, `pairs` another number of pairs of each split, `means` the mean
     /// activations by site, if not those that the circuit was found with.
@@ -323,14 +324,7 @@ pub fn find_circuits(
     let mut plan = SearchSettings::default();
     settings.iter().try_for_each(|assignment| plan.set(assignment)).or_raise()?;
     plan.target_loss = target_loss.unwrap_or(plan.target_loss);
-    let ranking = match ranking {
-        "learned" => Ranking::Learned,
-        "attribution" => Ranking::Attribution,
-        _ => {
-            let message = format!("ranking is {ranking:?}; there are \"learned\" and \"attribution\"");
-            return Err(PyValueError::new_err(message));
-        }
-    };
+    let ranking: Ranking = choice("ranking", ranking)?;
     let model = model.get();
     let request = SearchRequest {
         tasks: vec![task.clone()],

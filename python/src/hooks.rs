@@ -14,7 +14,7 @@ use crate::arguments::{array, floats, site};
 use crate::compute::Stop;
 use crate::errors::OrRaise;
 
-/// How long a forward pass goes on before Python is asked whether a signal has come.
+/// How long a forward pass continues before Python is asked whether a signal has come.
 const SIGNALS: Duration = Duration::from_millis(50);
 
 /// Functions `f(array, site)` by site. Each gets a read-only array (B, T, width) and returns one

@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use crate::arguments::choice;
 use crate::compute::compute;
 use crate::errors::OrRaise;
 use crate::model::Model;
@@ -75,11 +76,7 @@ impl Task {
         seed: u64,
         model: Option<&Bound<'py, Model>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let split = match split {
-            "train" => Split::Train,
-            "test" => Split::Test,
-            _ => return Err(PyValueError::new_err(format!("split is {split:?}; there are train and test"))),
-        };
+        let split: Split = choice("split", split)?;
         let Some(model) = model else {
             let count = self.0.len(split).map_or(count, |all| count.min(all));
             return (0..count).map(|index| row(py, self.0.pair(split, seed, index as u64))).collect();
