@@ -146,7 +146,22 @@ pub struct Request {
 impl From<Request> for TrainRequest {
     fn from(r: Request) -> Self {
         let Request { preset, config, settings, data, tokenizer, out, resume, steps, tokens, device, seed } = r;
-        Self { preset, config, set: settings, data, tokenizer, out, resume, steps, tokens, device, seed }
+        Self {
+            preset,
+            config,
+            set: settings,
+            data,
+            text_field: None,
+            stream: false,
+            offline: false,
+            tokenizer,
+            out,
+            resume,
+            steps,
+            tokens,
+            device,
+            seed,
+        }
     }
 }
 

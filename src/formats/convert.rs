@@ -10,11 +10,10 @@ use super::config::MODEL_TYPE;
 use super::folder::ModelFiles;
 use super::names::{BEEG_CONFIG, CONFIG, TOKENIZER, WEIGHTS};
 use crate::files::{
-    FloatType, TensorInfo, create_folder, follow, read_unmarked, replace_dir_atomic, restore, write_atomic,
-    write_safetensors,
+    FloatType, TensorInfo, create_folder, follow, replace_dir_atomic, restore, write_atomic, write_safetensors,
 };
 use crate::model::is_buffer;
-use crate::text::tokenizer::Tokenizer;
+use crate::text::tokenizer::{Tokenizer, tokenizer_json};
 use crate::{Error, Result};
 
 /// How a model is to be written.
@@ -102,7 +101,7 @@ fn load_tokenizer(path: &Path, vocab_size: usize) -> Result<(Tokenizer, Vec<u8>)
         let tokens = tokenizer.vocab_size();
         return Err(Error::file(path, format!("has {tokens} tokens, the model only {vocab_size}")));
     }
-    Ok((tokenizer, read_unmarked(path)?))
+    Ok((tokenizer, tokenizer_json(path)?))
 }
 
 /// What is written, and in which types.

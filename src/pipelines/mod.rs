@@ -23,4 +23,4 @@ pub use inspect::{Inspection, inspect};
 pub use predict::{PredictRequest, Prediction, interventions, load_means, predict};
 pub use record::{RecordRequest, Recording, record};
 pub use tasks::{TaskEvaluation, TokenName, evaluate_task};
-pub use tokens::TokenSource;
+pub use tokens::{Prompt, TokenSource};

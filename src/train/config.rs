@@ -12,6 +12,7 @@ use crate::model::ModelConfig;
 pub use crate::ops::grad_rms::Rule as GradRms;
 use crate::settings::{self, SettingRow};
 use crate::sparsity::{Schedule, Sharkfin};
+use crate::text::source::{DEFAULT_FIELD, Source};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -56,8 +57,19 @@ impl OptimizerConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Files and folders (`.py`, `.txt`, `.jsonl`); none: the built-in generator of simple Python.
+    /// Files, folders and data sets (see [`Source`]); none: the built-in generator of simple
+    /// Python.
     pub paths: Vec<PathBuf>,
+    /// The field or column that has the text.
+    #[serde(default = "default_field", skip_serializing_if = "is_default_field")]
+    pub text_field: String,
+    /// Training tokens in a shard, of files that are tokenized while the model trains; none: all of
+    /// them are before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_tokens: Option<u64>,
+    /// Whether data sets of the Hub are taken from its cache only; not kept with the settings.
+    #[serde(skip)]
+    pub offline: bool,
     /// A `tokenizer.json`; none: one of `model.vocab_size` entries is trained on the data.
     pub tokenizer: Option<PathBuf>,
     /// Documents that the built-in generator makes.
@@ -67,6 +79,21 @@ pub struct DataConfig {
     pub generated_version: u32,
     /// Fraction of the documents held out for validation.
     pub val_fraction: f64,
+}
+
+fn default_field() -> String {
+    DEFAULT_FIELD.into()
+}
+
+fn is_default_field(field: &str) -> bool {
+    field == DEFAULT_FIELD
+}
+
+impl DataConfig {
+    /// What the paths name.
+    pub(crate) fn source(&self) -> Source {
+        Source::new(&self.paths).with_field(&self.text_field).offline(self.offline)
+    }
 }
 
 /// What the runs trained on whose `config.toml` names no version.

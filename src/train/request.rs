@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use super::checkpoint;
 use super::communicator::Communicator;
 use super::config::RunConfig;
-use super::data::sample;
 use super::lock::claim;
 use super::run::{Run, StartFrom};
 use crate::device::Device;
 use crate::files::check_output;
 use crate::observer::Observer;
 use crate::settings::count;
-use crate::text::corpus::Source;
+use crate::text::source::{DATASET_PREFIX, DEFAULT_FIELD, Source, is_stdin, keep_stdin};
 use crate::text::tokenizer::{MIN_VOCAB, Tokenizer};
 use crate::{Error, Result};
+
+/// Training tokens in a shard of a stream by default.
+pub const SHARD_TOKENS: u64 = 1 << 24;
 
 /// A training run.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +28,15 @@ pub struct TrainRequest {
     pub config: Option<PathBuf>,
     /// Assignments `KEY=VALUE`, which replace those.
     pub set: Vec<String>,
-    /// Files and folders to train on, instead of the settings'.
+    /// Files, folders and data sets to train on, instead of the settings'.
     pub data: Vec<PathBuf>,
+    /// The field or column that has the text, instead of the settings'.
+    pub text_field: Option<String>,
+    /// Whether to tokenize while the model trains, in shards of [`SHARD_TOKENS`] tokens unless the
+    /// settings say otherwise.
+    pub stream: bool,
+    /// Whether data sets of the Hub are taken from its cache only.
+    pub offline: bool,
     /// A `tokenizer.json` to use.
     pub tokenizer: Option<PathBuf>,
     /// The run's folder; none: `runs/NAME`, numbered if taken.
@@ -84,6 +93,12 @@ impl TrainRequest {
         if !self.data.is_empty() {
             config.data.paths = self.data.clone();
         }
+        if self.stream {
+            config.data.shard_tokens.get_or_insert(SHARD_TOKENS);
+        }
+        if let Some(field) = &self.text_field {
+            config.data.text_field = field.clone();
+        }
         if has("data.paths") || !self.data.is_empty() {
             config.data.paths = config.data.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
         }
@@ -136,6 +151,7 @@ impl TrainRequest {
         observer: Observer<'a>,
     ) -> Result<PreparedRun<'a>> {
         config.run.device = self.device.clone().unwrap_or(config.run.device);
+        config.data.offline = self.offline;
         config.validate()?;
         let device = Device::open_nth(&config.run.device, communicator.topology()?.local_rank)?;
         let named = self.resumed().or(self.out.clone());
@@ -156,22 +172,38 @@ impl TrainRequest {
         };
         let above = folder.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let (cache, communicator) = (above.join("cache"), communicator.clone());
+        for path in config.data.paths.iter_mut().filter(|path| is_stdin(path)) {
+            if communicator.size() > 1 {
+                return Err(Error::Request("several ranks cannot share a standard input: give them files".into()));
+            }
+            *path = keep_stdin(path, &cache)?;
+        }
         Ok(PreparedRun { run: Run { config, folder, cache, device, observer, communicator }, claimed })
     }
 }
 
-/// The full path of existing data, so that a run can be resumed from anywhere. Links stay: each
+/// The full path of existing data, so that a run can be resumed from anywhere; the standard input
+/// and data sets of the Hub are unchanged. Links stay: each
 /// host of a cluster may have its own under one name.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    if is_stdin(path) || path.to_str().is_some_and(|text| text.starts_with(DATASET_PREFIX)) {
+        return Ok(path.into());
+    }
     path.metadata().and_then(|_| std::path::absolute(path)).map_err(|e| Error::io(path, e))
 }
 
 /// A tokenizer to train.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TokenizerRequest {
-    /// A file or folder to train on; may be repeated
+    /// A file or folder to train on, - for standard input, or hub:OWNER/NAME; may be repeated
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
+    /// The field or column that has the text, in .jsonl, .csv, .tsv and .parquet files
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_FIELD)]
+    pub text_field: String,
+    /// Do not go to the network; take from the Hub's cache what is there
+    #[arg(long)]
+    pub offline: bool,
     /// Entries, `<|endoftext|>` included
     #[arg(long, default_value_t = 2048, value_parser = count::<usize>(MIN_VOCAB as u64, 1 << 24))]
     pub vocab_size: usize,
@@ -201,7 +233,8 @@ impl TokenizerRequest {
     /// Those of reading, training and writing; [`Error::Stopped`].
     pub fn run(&self, observer: &Observer) -> Result<TokenizerSummary> {
         check_output(&self.out)?;
-        let documents = sample(&Source::new(&self.data), self.max_bytes, observer)?;
+        let source = Source::new(&self.data).with_field(&self.text_field).offline(self.offline);
+        let documents = source.sample(self.max_bytes, observer)?;
         let (count, bytes) = (documents.len(), documents.iter().map(|text| text.len() as u64).sum());
         let tokenizer = Tokenizer::train(documents.into_iter(), self.vocab_size, observer)?;
         tokenizer.save(&self.out)?;

@@ -289,7 +289,8 @@ impl Run<'_> {
             return Ok(data);
         }
         self.communicator.barrier()?;
-        data::prepare(&self.config, Tokenizer::load(self.folder.join("tokenizer.json"))?, &self.cache, &self.observer)
+        let tokenizer = Tokenizer::load(self.folder.join("tokenizer.json"))?;
+        data::prepare_as(false, &self.config, tokenizer, &self.cache, &self.observer)
     }
 
     /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run

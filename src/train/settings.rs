@@ -38,7 +38,13 @@ const TRAIN: &[Setting<OptimizerConfig>] = &[
 const VERSIONS: Takes = Takes::Count(python::OLDEST_VERSION as u64, python::VERSION as u64);
 
 const DATA: &[Setting<DataConfig>] = &[
-    Setting::other("paths", Takes::Texts("a path or a list of paths"), "files and folders; [] for generated Python"),
+    Setting::other(
+        "paths",
+        Takes::Texts("a path or a list of paths"),
+        "files, folders, data sets; [] for generated Python",
+    ),
+    Setting::other("text_field", Takes::Text("a name"), "the field or column that has the text"),
+    optional(numeric!(shard_tokens, Takes::Count(1 << 10, 1 << 40), "tokens in a shard of a stream; none: no stream")),
     optional(Setting::other("tokenizer", Takes::Text("a path"), "a tokenizer.json; none: one is trained")),
     numeric!(generated_documents, Takes::Count(0, MANY), "documents of generated Python"),
     Setting::number("generated_version", VERSIONS, "version of generated Python", |d| {
@@ -114,6 +120,18 @@ pub fn check(config: &RunConfig) -> Result<()> {
     }
     if model.block_size < 2 {
         return Err(Error::config("model.block_size", "training needs at least 2 tokens"));
+    }
+    if let Some(tokens) = data.shard_tokens {
+        if data.paths.is_empty() {
+            return Err(Error::config(
+                "data.shard_tokens",
+                "streams files and data sets, not generated Python: name data",
+            ));
+        }
+        if tokens < model.block_size as u64 {
+            let message = format!("a sequence is {} tokens, but a shard only {tokens}", model.block_size);
+            return Err(Error::config("data.shard_tokens", message));
+        }
     }
     if data.paths.is_empty() && data.generated_documents < 2 {
         return Err(Error::config("data.generated_documents", "must be at least 2, one to hold out"));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint;
 use super::config::RunConfig;
-use super::data::{self, RunData};
+use super::data::RunData;
 use super::metrics::{self, Metrics};
 use super::run::{Event, Run, StepProgress, Trainable, nonzeros};
 use super::step::{StepNumbers, Trainer};
@@ -96,8 +96,11 @@ impl TrainLoop<'_> {
 
     /// Does a step. False if it was given up; the numbers of the steps before it are then checked.
     fn step<L: Trainable>(&self, trainee: &mut L, state: &mut LoopState<L::Record>) -> Result<bool> {
-        let batches = data::batches(&self.run.config, &self.data.corpus.train, trainee.trainer().steps_done())?;
-        match trainee.step(&self.run.communicator.scatter(batches, self.rank_config), &self.observer()) {
+        let batches = self.data.batches(&self.run.config, trainee.trainer().steps_done(), &self.observer());
+        let stepped = batches.and_then(|batches| {
+            trainee.step(&self.run.communicator.scatter(batches, self.rank_config), &self.observer())
+        });
+        match stepped {
             Ok(record) => {
                 state.pending.push(record);
                 Ok(true)

@@ -24,6 +24,7 @@ mod reading;
 mod settings;
 #[cfg(unix)]
 mod signals;
+mod stream;
 mod sweep;
 mod tasks;
 mod tokenizer;
