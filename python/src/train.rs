@@ -136,6 +136,7 @@ pub struct Request {
     data: Vec<PathBuf>,
     tokenizer: Option<PathBuf>,
     out: Option<PathBuf>,
+    init: Option<String>,
     resume: Option<PathBuf>,
     steps: Option<u64>,
     tokens: Option<u64>,
@@ -145,7 +146,7 @@ pub struct Request {
 
 impl From<Request> for TrainRequest {
     fn from(r: Request) -> Self {
-        let Request { preset, config, settings, data, tokenizer, out, resume, steps, tokens, device, seed } = r;
+        let Request { preset, config, settings, data, tokenizer, out, init, resume, steps, tokens, device, seed } = r;
         Self {
             preset,
             config,
@@ -156,6 +157,7 @@ impl From<Request> for TrainRequest {
             offline: false,
             tokenizer,
             out,
+            init,
             resume,
             steps,
             tokens,

@@ -14,6 +14,7 @@ use crate::sparsity::{self, Sharkfin};
 use crate::train::bridge::BridgeConfig;
 use crate::train::bridge_loss::Terms;
 use crate::train::communicator::buckets;
+use crate::train::config::OptimizerConfig;
 use crate::train::run::Trainable;
 use crate::train::step::{AdamMoments, StepNumbers, StepRecord, Trainer};
 use crate::{Error, Result};
@@ -131,7 +132,8 @@ impl BridgeTrainer {
     /// The bridges' learning rate at a step.
     fn lr_at(&self, step: u64) -> f64 {
         let optimizer = &self.sparse.optimizer;
-        let rate = Sharkfin { lr: self.settings.lr, warmup_frac: optimizer.warmup_frac, sharkfin: false };
+        let OptimizerConfig { warmup_frac, lr_decay: decay, .. } = *optimizer;
+        let rate = Sharkfin { lr: self.settings.lr, warmup_frac, decay, sharkfin: false };
         rate.at(step, optimizer.steps, &self.sparse.schedule)
     }
 
@@ -200,6 +202,10 @@ impl Trainable for BridgeTrainer {
             more.extend(terms.iter().enumerate().map(|(site, &term)| (format!("{name}/{site}"), term)));
         }
         Ok((numbers, more))
+    }
+
+    fn step_record<'a>(&self, record: &'a BridgeStepRecord) -> &'a StepRecord {
+        &record.step
     }
 
     fn hash(&self) -> Result<String> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint;
 use super::communicator::Communicator;
 use super::config::RunConfig;
+use super::init::InitialModel;
 use super::lock::claim;
 use super::run::{Run, StartFrom};
 use crate::device::Device;
@@ -41,7 +42,10 @@ pub struct TrainRequest {
     pub tokenizer: Option<PathBuf>,
     /// The run's folder; none: `runs/NAME`, numbered if taken.
     pub out: Option<PathBuf>,
-    /// The run to continue, or one of its checkpoints: all of the above is then its own.
+    /// The model to start from, instead of random weights.
+    pub init: Option<String>,
+    /// The run to continue, or one of its checkpoints: all of the above is then its own. With
+    /// `steps` or `tokens`, a new run continues it by a longer schedule, in the folder `out`.
     pub resume: Option<PathBuf>,
     /// Optimizer steps.
     pub steps: Option<u64>,
@@ -83,10 +87,20 @@ impl TrainRequest {
             if !path.exists() {
                 return Err(Error::file(folder, "holds no run to resume: it has no config.toml"));
             }
-            return RunConfig::load(&path);
+            if self.out.is_some() && !self.extends() {
+                let message = "a run continues in its own folder: --out needs --steps or --tokens beside --resume";
+                return Err(Error::Request(message.into()));
+            }
+            let config = RunConfig::load(&path)?;
+            return Ok(match self.new_steps(&config) {
+                Some(steps) => with_steps(config, steps),
+                None => config,
+            });
         }
         let mut config = RunConfig::preset(&self.preset)?;
         adapt(&mut config);
+        let init = self.init.as_deref().map(InitialModel::find).transpose()?;
+        init.as_ref().map_or(Ok(()), |init| init.adapt(&mut config))?;
         let mut named = self.config.as_ref().map_or(Ok(Vec::new()), |path| config.overlay_file(path))?;
         named.extend(config.set_all(&self.set)?);
         let has = |key: &str| named.iter().any(|name| name == key);
@@ -110,12 +124,23 @@ impl TrainRequest {
         if config.bridge.is_none() {
             config.fit_vocabulary(has("model.vocab_size"))?;
         }
-        config.run.seed = self.seed.unwrap_or(config.run.seed);
-        config.train.steps = self.steps.unwrap_or(config.train.steps);
-        if let Some(tokens) = self.tokens {
-            config.train.steps = tokens.div_ceil(config.tokens_per_step().max(1));
+        if let Some(init) = &init {
+            config.run.init = Some(init.full_name()?);
+            init.check(&config)?;
         }
+        config.run.seed = self.seed.unwrap_or(config.run.seed);
+        config.train.steps = self.new_steps(&config).unwrap_or(config.train.steps);
         Ok(config)
+    }
+
+    /// The number of steps that is asked for.
+    fn new_steps(&self, config: &RunConfig) -> Option<u64> {
+        self.steps.or(self.tokens.map(|tokens| tokens.div_ceil(config.tokens_per_step().max(1))))
+    }
+
+    /// Whether a new run continues an earlier one by another schedule.
+    fn extends(&self) -> bool {
+        self.resume.is_some() && (self.steps.is_some() || self.tokens.is_some())
     }
 
     /// Whether `resume` names a checkpoint, and not a run: the run's folder and the step.
@@ -154,13 +179,15 @@ impl TrainRequest {
         config.data.offline = self.offline;
         config.validate()?;
         let device = Device::open_nth(&config.run.device, communicator.topology()?.local_rank)?;
-        let named = self.resumed().or(self.out.clone());
+        let source = self.resumed();
+        let named = if self.extends() { self.out.clone() } else { source.clone().or(self.out.clone()) };
         let claimed = named.is_none() && communicator.is_root();
-        let folder = match named {
-            Some(folder) => folder,
-            None if claimed => claim(&Path::new("runs").join(name))?,
+        let folder = match (named, &source) {
+            (Some(folder), _) => folder,
             // The root's is taken.
-            None => PathBuf::new(),
+            (None, _) if !claimed => PathBuf::new(),
+            (None, Some(source)) => claim(&extended(source, config.train.steps)?)?,
+            (None, None) => claim(&Path::new("runs").join(name))?,
         };
         let folder = match (communicator.size(), folder.to_str()) {
             (1, _) => folder,
@@ -170,6 +197,13 @@ impl TrainRequest {
                 return Err(Error::Communication(message));
             }
         };
+        if let Some(source) = source.filter(|_| self.extends() && communicator.is_root()) {
+            checkpoint::fork(&source, self.start(), &folder, &config).inspect_err(|_| {
+                // A folder that was claimed for it is still empty.
+                let _ = claimed.then(|| std::fs::remove_dir(&folder));
+            })?;
+        }
+        communicator.barrier()?;
         let above = folder.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let (cache, communicator) = (above.join("cache"), communicator.clone());
         for path in config.data.paths.iter_mut().filter(|path| is_stdin(path)) {
@@ -182,8 +216,7 @@ impl TrainRequest {
     }
 }
 
-/// The full path of existing data, so that a run can be resumed from anywhere; the standard input
-/// and data sets of the Hub are unchanged. Links stay: each
+use super::init::InitialModel;
 /// host of a cluster may have its own under one name.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     if is_stdin(path) || path.to_str().is_some_and(|text| text.starts_with(DATASET_PREFIX)) {

@@ -25,6 +25,11 @@ const TRAIN: &[Setting<OptimizerConfig>] = &[
     numeric!(accumulate, Takes::Count(1, MAX_TOKENS_PER_STEP), "forward passes in a step"),
     numeric!(lr, above(0.0, 1e30), "peak learning rate"),
     numeric!(warmup_frac, within(0.0, 1.0), "share of training spent warming up"),
+    Setting::other(
+        "lr_decay",
+        Takes::OneOf(&["linear", "cosine", "constant"]),
+        "of the learning rate after warming up",
+    ),
     Setting::other("sharkfin", Takes::Flag, "the learning rate grows as the density falls"),
     numeric!(beta1, below(0.0, 1.0), "Adam's decay of the first moment"),
     numeric!(beta2, below(0.0, 1.0), "Adam's decay of the second moment"),
@@ -54,11 +59,13 @@ const DATA: &[Setting<DataConfig>] = &[
 ];
 
 const RUN: &[Setting<RuntimeConfig>] = &[
+    optional(Setting::other("init", Takes::Text("a model"), "the model to start from; none: random weights")),
     Setting::other("device", Takes::Text("auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME"), "where it runs"),
     // TOML has no larger numbers.
     numeric!(seed, Takes::Count(0, i64::MAX as u64), "of everything random"),
     numeric!(log_every, Takes::Count(1, MANY), "steps between lines of metrics"),
     numeric!(eval_every, Takes::Count(0, MANY), "steps between evaluations; 0: at the end"),
+    numeric!(norms_every, Takes::Count(0, MANY), "steps between norms of every parameter in the metrics; 0: never"),
     numeric!(eval_sequences, Takes::Count(1, MANY), "sequences in an evaluation"),
     numeric!(checkpoint_every, Takes::Count(0, MANY), "steps between checkpoints; 0: at the end"),
     numeric!(keep_checkpoints, Takes::Count(0, MANY), "checkpoints kept; 0: all"),

@@ -11,6 +11,7 @@ mod damage;
 mod data;
 mod devices;
 mod disk;
+mod going_on;
 mod hashes;
 mod interruption;
 mod measure;

@@ -77,9 +77,14 @@ struct RunArgs {
     /// The run's folder [default: runs/PRESET, numbered if taken]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Start from this model instead of random weights: a run, a checkpoint, a Hugging Face folder, a
+    /// published folder, or a Hub id
+    #[arg(long, value_name = "MODEL")]
+    init: Option<String>,
     /// Continue the run in this folder, or from a checkpoint's folder (RUN/checkpoints/step-N):
-    /// later checkpoints are set aside
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "config", "set", "data", "text_field", "stream", "tokenizer", "out", "steps", "tokens", "seed"])]
+    /// later checkpoints are set aside. With --steps or --tokens, a new run continues it to that
+    /// many [default: RUN-STEPS]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "config", "set", "data", "text_field", "stream", "tokenizer", "init", "seed"])]
     resume: Option<PathBuf>,
     /// Optimizer steps
     #[arg(long, conflicts_with = "tokens")]
@@ -226,6 +231,7 @@ impl RunArgs {
             offline: self.offline,
             tokenizer: self.tokenizer.clone(),
             out: self.out.clone(),
+            init: self.init.clone(),
             resume: self.resume.clone(),
             steps: self.steps,
             tokens: self.tokens,
