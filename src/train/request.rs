@@ -216,8 +216,28 @@ impl TrainRequest {
     }
 }
 
-use super::init::InitialModel;
-/// host of a cluster may have its own under one name.
+/// The settings `config` with `steps` steps, in which the learning rate warms up and the densities
+/// fall at the steps at which they did.
+fn with_steps(mut config: RunConfig, steps: u64) -> RunConfig {
+    let ratio = config.train.steps as f64 / steps.max(1) as f64;
+    let fractions =
+        [&mut config.train.warmup_frac, &mut config.sparsity.anneal_start_frac, &mut config.sparsity.anneal_stop_frac];
+    fractions.into_iter().for_each(|fraction| *fraction = (*fraction * ratio).min(1.0));
+    config.train.steps = steps;
+    config
+}
+
+/// The folder next to the run `source` that continues it to `steps` steps.
+fn extended(source: &Path, steps: u64) -> Result<PathBuf> {
+    let source = std::path::absolute(source).map_err(|e| Error::io(source, e))?;
+    let mut name = source.file_name().unwrap_or_default().to_os_string();
+    name.push(format!("-{steps}"));
+    Ok(source.with_file_name(name))
+}
+
+/// The full path of existing data, so that a run can be resumed from anywhere; the standard input
+/// and data sets of the Hub are unchanged. Links stay: each host of a cluster may have its own under
+/// one name.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     if is_stdin(path) || path.to_str().is_some_and(|text| text.starts_with(DATASET_PREFIX)) {
         return Ok(path.into());
