@@ -13,7 +13,7 @@ use crate::files::{
     FloatType, TensorInfo, create_folder, follow, read_unmarked, replace_dir_atomic, restore, write_atomic,
     write_safetensors,
 };
-use crate::model::is_buffer;
+use crate::model::{ModelConfig, is_buffer};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -34,7 +34,7 @@ pub struct ConvertOptions {
 /// # Errors
 /// [`Error::Config`] for F64; [`Error::File`] if `out` holds something and `force` is not set, or
 /// something that is no model, or is where `files` are; if the tokenizer is damaged or has more
-/// tokens than the model; if a number is too large for the float type asked for; [`Error::Io`]
+/// tokens than the model; if the published code cannot express the model; if a number is too large for the float type asked for; [`Error::Io`]
 /// naming what the system refuses. In all cases `out` is as it was.
 pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Result<()> {
     if options.float == Some(FloatType::F64) {
@@ -45,6 +45,7 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     // A replacement that was cut short may have left the folder aside.
     restore(&out)?;
     check_free(&out, files, options.force)?;
+    let config = published_config(files)?;
     let tokenizer = files.tokenizer.as_deref().map(|path| load_tokenizer(path, files.config.vocab_size)).transpose()?;
     files.check_tied()?;
     let entries = stored(files.weights.entries(), options.float);
@@ -55,7 +56,7 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
         let read = |name: &str| files.weights.read(name).map(Cow::Owned);
         write_safetensors(folder.join(WEIGHTS), &entries, Some(&metadata), read)?;
-        let fields = fields(files)?;
+        let fields = fields(files, &config)?;
         let end_of_text = tokenizer.as_ref().and_then(|(tokenizer, _)| tokenizer.end_of_text());
         write_json(&folder.join(CONFIG), &hugging_face(fields.clone(), &entries, end_of_text))?;
         write_json(&folder.join(BEEG_CONFIG), &published(fields))?;
@@ -112,9 +113,14 @@ fn stored(entries: &BTreeMap<String, TensorInfo>, float: Option<FloatType>) -> B
     entries.iter().filter(|(name, _)| !is_buffer(name)).map(|(name, entry)| (name.clone(), info(entry))).collect()
 }
 
+/// The configuration in the published fields, or an error that names what they cannot express.
+fn published_config(files: &ModelFiles) -> Result<ModelConfig> {
+    files.config.as_published().map_err(|error| Error::file(&files.config_path, error.to_string()))
+}
+
 /// All fields of the configuration.
-fn fields(files: &ModelFiles) -> Result<Map<String, Value>> {
-    let fields = serde_json::to_value(&files.config).and_then(serde_json::from_value);
+fn fields(files: &ModelFiles, config: &ModelConfig) -> Result<Map<String, Value>> {
+    let fields = serde_json::to_value(config).and_then(serde_json::from_value);
     fields.map_err(|e| Error::file(&files.config_path, e.to_string()))
 }
 

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use super::names::{BEEG_CONFIG, CONFIG, INDEX, PYTORCH, TOKENIZER, TORCH, WEIGHTS};
 use crate::files::ShardedSafetensors;
 use crate::{Error, Result};
 
@@ -178,5 +178,5 @@ fn missing(folder: &Path) -> Option<String> {
         // Opening an index that cannot be read returns an error later.
         return ShardedSafetensors::files(folder.join(INDEX)).unwrap_or_default().into_iter().find(|file| !has(file));
     }
-    (!has(TORCH)).then(|| WEIGHTS.into())
+    (!has(TORCH) && !has(PYTORCH)).then(|| WEIGHTS.into())
 }

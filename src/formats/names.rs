@@ -10,6 +10,8 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The published weights.
 pub(super) const TORCH: &str = "final_model.pt";
+/// Weights as other people's training programs save them.
+pub(super) const PYTORCH: &str = "pytorch_model.bin";
 /// The tokenizer.
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 

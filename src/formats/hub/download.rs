@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Hub, HubId};
 use crate::files::{ShardedSafetensors, create_folder, write_atomic};
-use crate::formats::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use crate::formats::names::{BEEG_CONFIG, CONFIG, INDEX, PYTORCH, TOKENIZER, TORCH, WEIGHTS};
 use crate::{Error, Result};
 
 /// Downloads what of the model `id` is not in the cache yet, and returns the folder with all of it.
@@ -36,10 +36,10 @@ pub(super) fn download(hub: &Hub, id: &HubId, progress: bool) -> Result<PathBuf>
     let fetch = |name: &str| download.file(&commit, &snapshot, name);
 
     let configs: Vec<_> = [CONFIG, BEEG_CONFIG].into_iter().filter(|name| offers(name)).collect();
-    let weights = [WEIGHTS, INDEX, TORCH].into_iter().find(|name| offers(name));
+    let weights = [WEIGHTS, INDEX, TORCH, PYTORCH].into_iter().find(|name| offers(name));
     let (false, Some(weights)) = (configs.is_empty(), weights) else {
         return Err(Error::Hub(format!(
-            "{id} on {} is not such a model: it needs {CONFIG} or {BEEG_CONFIG}, and {WEIGHTS}, {INDEX} or {TORCH}",
+            "{id} on {} is not such a model: it needs {CONFIG} or {BEEG_CONFIG}, and {WEIGHTS}, {INDEX}, {TORCH} or {PYTORCH}",
             hub.endpoint
         )));
     };
