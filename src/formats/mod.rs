@@ -5,8 +5,10 @@
 //! Hub; [`convert()`] writes it as a folder that everyone reads. [`torch`] reads what `torch.save`
 //! writes, without executing anything, and writes such files; [`viz`] the circuits that were published so.
 
+mod assembled;
 pub mod config;
 pub mod convert;
+mod families;
 pub mod folder;
 pub mod hub;
 mod names;
