@@ -164,8 +164,8 @@ impl RunConfig {
     /// leaves out is absent, and not to be read from another source.
     fn written_whole(table: &Table) -> Option<Self> {
         let whole: Self = table.clone().try_into().ok()?;
-        // Runs of earlier versions have no version of generated Python.
-        let newer = |key: &String| key != "data.generated_version";
+        // Runs of earlier versions have no version of generated Python, and fewer settings of bridges.
+        let newer = |key: &String| key != "data.generated_version" && !key.starts_with("bridge.");
         let keys = |table: Table| leaves(table).into_iter().map(|(key, _)| key).filter(newer).collect::<BTreeSet<_>>();
         (keys(Table::try_from(&whole).ok()?) == keys(table.clone())).then_some(whole)
     }
