@@ -229,7 +229,7 @@ fn large(nodes: usize, edges: usize) -> Circuit {
     circuit.edges.clear();
     circuit.model.d_mlp = nodes;
     circuit.model.d_model = nodes;
-    let node = |kind, index| Node { layer: 1, kind, index };
+    let node = |kind, index| Node { layer: Some(1), kind, index };
     for kind in [NodeKind::MlpNeuron, NodeKind::MlpOut] {
         circuit.nodes.extend((0..nodes).map(|index| NodeEntry::new(node(kind, index), &circuit.model)));
     }
