@@ -7,7 +7,7 @@ use std::path::Path;
 use gossamer::Error;
 use gossamer::circuits::{
     ActivationRange, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, ResidualUser, TokenWeight, TokenWeights,
-    dot, json, residual_paths, show, svg,
+    dot, edges_csv, json, nodes_csv, residual_paths, show, svg,
 };
 use serde_json::{Value, json};
 
@@ -111,6 +111,36 @@ fn a_circuit_written_and_read_is_the_same_and_so_are_its_bytes() {
         loaded.save(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), first);
     }
+}
+
+#[test]
+fn tables_have_a_line_for_each_node_and_edge() {
+    let circuit = example();
+    let rows = |text: &str| {
+        let rows = text.lines().map(|line| line.split(',').map(String::from).collect()).collect::<Vec<Vec<String>>>();
+        assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{text}");
+        rows
+    };
+    let nodes = rows(&nodes_csv(&circuit));
+    assert_eq!(nodes.len(), circuit.nodes.len() + 1);
+    for (row, entry) in nodes[1..].iter().zip(&circuit.nodes) {
+        let field = |name: &str| &row[nodes[0].iter().position(|column| column == name).unwrap()];
+        assert_eq!(field("node"), &entry.node().to_string());
+        assert_eq!(field("tau").parse::<f64>().unwrap(), entry.tau);
+        assert_eq!(field("counterfactual_max").parse::<f64>().unwrap(), entry.counterfactual.max);
+        assert_eq!(field("head"), &entry.head.map(|head| head.to_string()).unwrap_or_default());
+        let bias = circuit.biases.iter().find(|bias| bias.node == entry.node()).map(|bias| bias.value.to_string());
+        assert_eq!(field("bias"), &bias.unwrap_or_default());
+    }
+    let edges = rows(&edges_csv(&circuit));
+    assert_eq!(edges[0], ["source", "target", "weight", "effect"]);
+    for (row, edge) in edges[1..].iter().zip(&circuit.edges) {
+        assert_eq!((&row[0], &row[1]), (&edge.from.to_string(), &edge.to.to_string()));
+        assert_eq!((row[2].parse(), row[3].parse()), (Ok(edge.weight), Ok(edge.effect)));
+    }
+    assert_eq!(edges.len(), circuit.edges.len() + 1);
+    // In no layer.
+    assert!(nodes_csv(&large(300, 1)).contains(",final_resid,,final_resid,"));
 }
 
 #[test]

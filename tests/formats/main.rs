@@ -6,6 +6,7 @@ mod damage;
 mod feed;
 mod folder;
 mod fuzz;
+mod graph;
 mod hub;
 mod names;
 mod pickled;
