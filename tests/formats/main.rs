@@ -11,6 +11,7 @@ mod families;
 mod feed;
 mod folder;
 mod fuzz;
+mod graph;
 mod hub;
 mod names;
 mod pickled;
