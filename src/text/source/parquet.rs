@@ -33,7 +33,7 @@ mod reading {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use parquet::basic::{Compression, Type};
+    use parquet::basic::{Compression, Encoding, Type};
     use parquet::column::page::{Page, PageMetadata, PageReader};
     use parquet::column::reader::ColumnReaderImpl;
     use parquet::data_type::{ByteArray, ByteArrayType};
@@ -130,7 +130,7 @@ mod reading {
             let file = PageFile { file: self.file.try_clone()?, gzip: matches!(compression, Compression::GZIP(_)) };
             let rows = usize::try_from(group.num_rows())?;
             let pages = SerializedPageReader::new(Arc::new(file), chunk, rows, None)?;
-            Ok(ColumnReaderImpl::new(column, Box::new(CheckedPages(pages))))
+            Ok(ColumnReaderImpl::new(column, Box::new(CheckedPages { pages, has_dictionary: false })))
         }
     }
 
@@ -240,24 +240,45 @@ mod reading {
         Some([number()?, number()?])
     }
 
-    /// Pages whose numbers of values are checked.
-    struct CheckedPages(SerializedPageReader<PageFile>);
+    /// Pages that the crate can decode: it panics where a dictionary is missing, or
+    /// levels are encoded in a way that there is none for.
+    struct CheckedPages {
+        pages: SerializedPageReader<PageFile>,
+        has_dictionary: bool,
+    }
 
     impl PageReader for CheckedPages {
         fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
-            let page = self.0.get_next_page()?;
-            if page.as_ref().is_some_and(|page| page.num_values() > MAX_VALUES) {
+            let Some(page) = self.pages.get_next_page()? else { return Ok(None) };
+            if page.num_values() > MAX_VALUES {
                 return Err(ParquetError::NYI(format!("a page of more than {MAX_VALUES} values")));
             }
-            Ok(page)
+            #[expect(deprecated, reason = "files have it")]
+            let levels = [Encoding::RLE, Encoding::BIT_PACKED];
+            if matches!(&page, Page::DataPage { def_level_encoding, .. } if !levels.contains(def_level_encoding)) {
+                return Err(ParquetError::General("the levels of a page are encoded in an unknown way".into()));
+            }
+            match (&page, page.encoding()) {
+                (Page::DictionaryPage { .. }, Encoding::PLAIN | Encoding::PLAIN_DICTIONARY) => {
+                    self.has_dictionary = true;
+                }
+                (Page::DictionaryPage { .. }, _) => return Err(ParquetError::General("a dictionary is encoded".into())),
+                (_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY) if !self.has_dictionary => {
+                    return Err(ParquetError::General("a dictionary is missing".into()));
+                }
+                (_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY | Encoding::PLAIN) => {}
+                (_, Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY) => {}
+                (_, other) => return Err(ParquetError::NYI(format!("texts in the encoding {other}"))),
+            }
+            Ok(Some(page))
         }
 
         fn peek_next_page(&mut self) -> ParquetResult<Option<PageMetadata>> {
-            self.0.peek_next_page()
+            self.pages.peek_next_page()
         }
 
         fn skip_next_page(&mut self) -> ParquetResult<()> {
-            self.0.skip_next_page()
+            self.pages.skip_next_page()
         }
     }
 
