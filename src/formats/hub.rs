@@ -5,7 +5,7 @@ mod download;
 
 use std::path::{Path, PathBuf};
 
-use super::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use super::names::{BEEG_CONFIG, CONFIG, INDEX, PYTORCH, TOKENIZER, TORCH, WEIGHTS};
 use crate::files::ShardedSafetensors;
 use crate::hub::RepositoryKind;
 pub use crate::hub::{Hub, HubId};
@@ -80,5 +80,5 @@ fn missing(folder: &Path) -> Option<String> {
         // Opening an index that cannot be read returns an error later.
         return ShardedSafetensors::files(folder.join(INDEX)).unwrap_or_default().into_iter().find(|file| !has(file));
     }
-    (!has(TORCH)).then(|| WEIGHTS.into())
+    (!has(TORCH) && !has(PYTORCH)).then(|| WEIGHTS.into())
 }

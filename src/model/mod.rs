@@ -22,7 +22,7 @@ mod site;
 mod weights;
 
 pub use batch::{Batch, QueryPositions};
-pub use config::{Activation, ConfigFile, MODEL_SETTINGS, ModelConfig, ResidualActivation, TopkSites};
+pub use config::{Activation, AttentionLayers, ConfigFile, MODEL_SETTINGS, ModelConfig, ResidualActivation, TopkSites};
 pub use evaluate::{Evaluation, evaluate};
 pub(crate) use finite::all_finite;
 pub use finite::{NotFinite, first_not_finite};
@@ -38,6 +38,7 @@ pub use means::means;
 pub(crate) use parameters::fill_normal;
 pub use parameters::{Kind, Parameter, ParameterValue, Parameters, WeightFormat};
 pub use run::{ActivationCache, AnswerTokens, Gradients, Metric, PromptTensor, Prompts, Run, SiteGradient};
+pub(crate) use shapes::{EMBEDDING, UNEMBEDDING};
 pub use shapes::{check_shapes, check_tied, check_weights, is_buffer};
 pub use site::{Site, SiteKind};
 pub use weights::Weights;

@@ -3,6 +3,7 @@
 
 mod convert;
 mod damage;
+mod families;
 mod feed;
 mod folder;
 mod fuzz;

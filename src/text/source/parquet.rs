@@ -30,6 +30,7 @@ pub(super) use reading::ParquetRows;
 mod reading {
     use std::fs::File;
     use std::io::{self, BufReader, Read, Seek, SeekFrom};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Arc;
 
     use bytes::Bytes;
@@ -73,7 +74,7 @@ mod reading {
         pub(in super::super) fn open(path: &Path, field: &str, raw: &RawBytes) -> Result<Self> {
             let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
             feed(&mut file, raw).map_err(|source| Error::io(path, source))?;
-            let metadata = ParquetMetaDataReader::new().parse_and_finish(&file);
+            let metadata = guarded(|| ParquetMetaDataReader::new().parse_and_finish(&file));
             let metadata = metadata.map_err(|error| damaged(path, &error))?;
             let schema = metadata.file_metadata().schema_descr();
             let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
@@ -91,16 +92,17 @@ mod reading {
 
         pub(in super::super) fn next(&mut self) -> Result<Option<Option<Vec<u8>>>> {
             loop {
-                if let Some(open) = &mut self.open
-                    && let Some(row) = read(open).map_err(|error| damaged(&self.path, &error))?
+                if let Some(mut open) = self.open.take()
+                    && let Some(row) = guarded(|| read(&mut open)).map_err(|error| damaged(&self.path, &error))?
                 {
+                    self.open = Some(open);
                     self.raw.advance(self.share);
                     return Ok(Some(row));
                 }
                 if self.group == self.metadata.num_row_groups() {
                     return Ok(None);
                 }
-                self.open = Some(self.row_group().map_err(|error| damaged(&self.path, &error))?);
+                self.open = Some(guarded(|| self.row_group()).map_err(|error| damaged(&self.path, &error))?);
                 self.group += 1;
             }
         }
@@ -143,6 +145,13 @@ mod reading {
                 read => raw.feed(&buffer[..read]),
             }
         }
+    }
+
+    /// What `f` returns; an error if the crate panics, as it does on some damaged pages. What `f`
+    /// uses must not be used again then.
+    fn guarded<T>(f: impl FnOnce() -> ParquetResult<T>) -> ParquetResult<T> {
+        let unreadable = |_| Err(ParquetError::General("a part of it cannot be decoded".into()));
+        catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(unreadable)
     }
 
     fn damaged(path: &Path, error: &ParquetError) -> Error {
