@@ -240,19 +240,18 @@ fn stored(entries: &BTreeMap<String, TensorInfo>, float: Option<FloatType>) -> B
     entries.iter().filter(|(name, _)| !is_buffer(name)).map(|(name, entry)| (name.clone(), info(entry))).collect()
 }
 
-/// All fields of the configuration.
+/// All fields of the configuration. The list of sites has no spaces, which the published code does
+/// not trim.
 fn fields(files: &ModelFiles, config: &ModelConfig) -> Result<Map<String, Value>> {
     let fields = serde_json::to_value(config).and_then(serde_json::from_value);
-    fields.map_err(|e| Error::file(&files.config_path, e.to_string()))
+    let mut fields: Map<String, Value> = fields.map_err(|e| Error::file(&files.config_path, e.to_string()))?;
+    fields.insert("afrac_loctypes".into(), json!(config.afrac_loctypes.names().collect::<Vec<_>>().join(",")));
+    Ok(fields)
 }
 
 /// `fields` as `beeg_config.json` has them: `sink` is younger than most published models, so that
-/// it is there only if true, and the list of sites has no spaces, which the published code does not
-/// trim.
+/// it is there only if true.
 fn published(mut fields: Map<String, Value>) -> Map<String, Value> {
-    if let Some(Value::String(sites)) = fields.get_mut("afrac_loctypes") {
-        *sites = sites.split(',').map(str::trim).filter(|site| !site.is_empty()).collect::<Vec<_>>().join(",");
-    }
     if fields.get("sink") == Some(&Value::Bool(false)) {
         fields.remove("sink");
     }
@@ -265,7 +264,6 @@ fn hugging_face(
     entries: &BTreeMap<String, TensorInfo>,
     end_of_text: Option<u32>,
 ) -> Map<String, Value> {
-    fields = published(fields);
     let tied = fields.get("tied_unembed").cloned().unwrap_or_default();
     let mut add = |name: &str, value| fields.insert(name.into(), value);
     add("model_type", json!(MODEL_TYPE));

@@ -37,6 +37,7 @@ pub mod relu;
 mod reshape;
 pub mod rms_norm;
 pub mod sparse_linear;
+pub mod threshold;
 pub mod topk_logits;
 pub mod weight_topk;
 
@@ -69,6 +70,7 @@ pub const SHADERS: &[&Shader] = &[
     &relu::SHADER,
     &rms_norm::SHADER,
     &sparse_linear::SHADER,
+    &threshold::SHADER,
     &weight_topk::SHADER,
 ];
 

@@ -201,7 +201,7 @@ impl RunConfig {
     /// leaves out is absent, and not to be read from another source.
     fn written_whole(table: &Table) -> Option<Self> {
         let whole: Self = table.clone().try_into().ok()?;
-        let known = |key: &String| !NEWER.contains(&key.as_str());
+        let known = |key: &String| !NEWER.contains(&key.as_str()) && !key.starts_with("bridge.");
         let keys = |table: Table| leaves(table).into_iter().map(|(key, _)| key).filter(known).collect::<BTreeSet<_>>();
         (keys(Table::try_from(&whole).ok()?) == keys(table.clone())).then_some(whole)
     }

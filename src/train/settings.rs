@@ -1,7 +1,9 @@
 //! All settings of a run: what each may be, and what they mean together.
 
+use std::ops::Bound;
+
 use super::bridge::BridgeConfig;
-use super::bridge_loss::Coefficients;
+use super::bridge_loss::{Coefficients, Ramps};
 use super::config::{DataConfig, OptimizerConfig, RunConfig, RuntimeConfig};
 use crate::model::{Kind, MODEL_SETTINGS, Parameters, SiteKind};
 use crate::ops::weight_topk::Neurons;
@@ -72,14 +74,27 @@ const RUN: &[Setting<RuntimeConfig>] = &[
     numeric!(samples, Takes::Count(0, 10_000), "texts sampled at the end"),
 ];
 
+/// How sharp thresholds may be.
+const SHARPNESS: Takes = Takes::Pair(Bound::Included(1e-3), Bound::Included(1e6));
+
 const BRIDGE: &[Setting<BridgeConfig>] = &[
     Setting::other("dense", Takes::Text("a model"), "the dense model that bridges are built to"),
     optional(Setting::other("sparse", Takes::Text("a model"), "the sparse model to start from; none: a new one")),
-    numeric!(encoder_afrac, above(0.0, 1.0), "share of channels that encoders keep"),
+    Setting::other("encoder", Takes::OneOf(&["abstopk", "threshold"]), "what encoders keep: a share, or by thresholds"),
+    numeric!(encoder_afrac, above(0.0, 1.0), "share of channels that encoders keep, if abstopk"),
+    numeric!(sharpness, SHARPNESS, "of thresholds in training: at first, and last"),
+    numeric!(sharpness_start_frac, within(0.0, 1.0), "share of training at which thresholds start to sharpen"),
+    numeric!(sharpness_stop_frac, within(0.0, 1.0), "share of training from which thresholds are hard"),
     numeric!(lr, above(0.0, 1e3), "peak learning rate of the bridges"),
+    optional(numeric!(warmup_frac, within(0.0, 1.0), "share of training spent warming them up; none: the run's")),
     numeric!(eps, within(TINY, 1e3), "epsilon of the bridges' Adam"),
     Setting::other("detach_target", Takes::Flag, "encoders' errors leave the sparse model alone"),
-    optional(numeric!(kl_top, Takes::Count(1, 1 << 24), "most probable tokens compared; none: all")),
+    optional(numeric!(
+        kl_top,
+        Takes::Count(1, 1 << 24),
+        "most probable tokens that dense predictions are cut to; none: all"
+    )),
+    Setting::other("kl_top_renormalize", Takes::Flag, "the others are cut to the same tokens"),
 ];
 
 /// All settings by their full names, those of bridges last. Where two have one short name, the
@@ -92,6 +107,7 @@ pub fn rows() -> Vec<SettingRow> {
     all.extend(settings::rows("run", RUN));
     all.extend(settings::rows("bridge", BRIDGE));
     all.extend(Coefficients::rows());
+    all.extend(Ramps::rows());
     all
 }
 
@@ -102,7 +118,14 @@ pub(crate) fn check_bridge(bridge: &BridgeConfig) -> Result<()> {
         return Err(Error::config("bridge.dense", message));
     }
     settings::check("bridge", BRIDGE, bridge)?;
-    bridge.coefficients.validate()
+    let (start, stop) = (bridge.sharpness_start_frac, bridge.sharpness_stop_frac);
+    if start > stop {
+        let message =
+            format!("{stop} is less than bridge.sharpness_start_frac, {start}: thresholds sharpen in between");
+        return Err(Error::config("bridge.sharpness_stop_frac", message));
+    }
+    bridge.coefficients.validate()?;
+    bridge.ramps.validate()
 }
 
 /// Returns an error unless a run can be made of these settings.
@@ -214,6 +237,10 @@ fn idle(config: &RunConfig) -> Vec<String> {
         (
             model.d_pos_emb.is_some() && !train.train_positions,
             "model.d_pos_emb only adds zeros: position embeddings stay zero unless train.train_positions is true",
+        ),
+        (
+            config.bridge.as_ref().is_some_and(|bridge| bridge.kl_top_renormalize && bridge.kl_top.is_none()),
+            "bridge.kl_top_renormalize has no effect: bridge.kl_top is none",
         ),
     ];
     all.into_iter().filter(|(is, _)| *is).map(|(_, text)| text.to_string()).collect()

@@ -1,6 +1,10 @@
 //! The binaries from end to end, as users meet them: on tiny models, with everything that can go
 //! wrong.
 
+#[cfg(feature = "hub")]
+#[path = "../common/fake_hub.rs"]
+mod fake_hub;
+
 mod bench;
 mod bridges;
 mod checkpoints;
@@ -21,6 +25,8 @@ mod nothing;
 mod output;
 mod outputs;
 mod progress;
+#[cfg(feature = "hub")]
+mod push;
 mod reading;
 mod settings;
 #[cfg(unix)]

@@ -1,15 +1,22 @@
 //! Other people's files: found, opened, read right, fetched and converted, and damaged or hostile
 //! ones refused.
 
+#[cfg(feature = "hub")]
+#[path = "../common/fake_hub.rs"]
+mod fake_hub;
+
 mod convert;
 mod damage;
 mod families;
 mod feed;
 mod folder;
 mod fuzz;
+mod graph;
 mod hub;
 mod names;
 mod pickled;
+#[cfg(feature = "hub")]
+mod push;
 mod sources;
 mod torch;
 mod viz;

@@ -9,19 +9,23 @@ Needs torch, transformers, tokenizers and safetensors. Prints a line a model; en
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoConfig, GPTNeoForCausalLM
+# A file of this folder would hide the package tokenizers.
+sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+import torch  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder  # noqa: E402
+from tokenizers.models import BPE  # noqa: E402
+from tokenizers.pre_tokenizers import ByteLevel  # noqa: E402
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoConfig, GPTNeoForCausalLM  # noqa: E402
 
 TOLERANCE = 2e-5
 
@@ -213,7 +217,8 @@ def refused(gossamer, folder, model, changes, *says):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--gossamer", type=Path, required=True, help="the program")
+    default = os.environ.get("GOSSAMER", "target/release/gossamer")
+    parser.add_argument("--gossamer", type=Path, default=default, help="the program")
     gossamer = parser.parse_args().gossamer.resolve()
     failures = 0
 

@@ -28,5 +28,6 @@ mod relu;
 mod rms_norm;
 mod shaders;
 mod sparse_linear;
+mod threshold;
 mod topk_logits;
 mod weight_topk;

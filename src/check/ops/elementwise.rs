@@ -2,10 +2,10 @@
 
 use super::{Checker, Operation, wide};
 use crate::Result;
-use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, gelu_tanh, grad_rms, relu};
+use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, gelu_tanh, grad_rms, relu, threshold};
 
 pub(super) const OPERATIONS: &[Operation] =
-    operations![adam, add, affine, concat, embedding, gate, gelu, gelu_tanh, grad_rms, relu];
+    operations![adam, add, affine, concat, embedding, gate, gelu, gelu_tanh, grad_rms, relu, threshold];
 
 /// Around the 256 entries of a workgroup.
 const LENGTHS: [usize; 4] = [1, 255, 257, 1000];
@@ -177,6 +177,43 @@ fn gate(b: &mut Checker) -> Result<()> {
         b.within(0.0, "forward", &gate::forward(&x, &tau, &mean)?, &forward)?;
         b.within(0.0, "backward_input", &gate::backward_input(&dout, &tau)?, &dx)?;
         b.close("backward_tau", &gate::backward_tau(&dout, &x, &tau, &mean, temperature)?, &dtau)?;
+    }
+    Ok(())
+}
+
+fn threshold(b: &mut Checker) -> Result<()> {
+    for (rows, width, sharpness) in [(1, 1, 1.0f32), (3, 70, 8.0), (130, 5, 1.0), (200, 65, 30.0)] {
+        let n = rows * width;
+        let (x, dout, log_eps) = (b.numbers(n), b.numbers(n), b.numbers(width));
+        let at = |i: usize| {
+            let (z, eps, sharpness) = (f64::from(x[i]), f64::from(log_eps[i % width]).exp(), f64::from(sharpness));
+            let open = 1.0 / (1.0 + (-sharpness * (z.abs() - eps)).exp());
+            (z, eps, open, sharpness * open * (1.0 - open))
+        };
+        let hard = |values: &[f32]| -> Vec<f64> {
+            let kept = |i: usize| if at(i).0.abs() >= at(i).1 { f64::from(values[i]) } else { 0.0 };
+            (0..n).map(kept).collect()
+        };
+        let (kept, kept_gradient) = (hard(&x), hard(&dout));
+        let soft: Vec<f64> = (0..n).map(|i| at(i).0 * at(i).2).collect();
+        let dz: Vec<f64> = (0..n).map(|i| f64::from(dout[i]) * (at(i).2 + at(i).0.abs() * at(i).3)).collect();
+        let mut dlog_eps = vec![0.0f64; width];
+        for i in 0..n {
+            let (z, eps, _, slope) = at(i);
+            dlog_eps[i % width] -= f64::from(dout[i]) * z * slope * eps;
+        }
+        let (x, dout) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &dout)?);
+        let log_eps = b.put(&[width], &log_eps)?;
+        b.poison()?;
+        b.within(0.0, "hard", &threshold::forward(&x, &log_eps, None)?, &kept)?;
+        b.within(0.0, "backward_hard", &threshold::backward_input(&dout, &x, &log_eps, None)?, &kept_gradient)?;
+        // The rounding of a difference is multiplied by the sharpness.
+        let close = 1e-4;
+        b.within(close, "soft", &threshold::forward(&x, &log_eps, Some(sharpness))?, &soft)?;
+        let got = threshold::backward_input(&dout, &x, &log_eps, Some(sharpness))?;
+        b.within(close, "backward_soft", &got, &dz)?;
+        let got = threshold::backward_log_eps(&dout, &x, &log_eps, sharpness)?;
+        b.within(close, "backward_log_eps", &got, &dlog_eps)?;
     }
     Ok(())
 }

@@ -59,6 +59,8 @@ commands! {
     Steer: steer,
     /// Write any model as a folder in Hugging Face's layout, under the published names
     Convert: convert,
+    /// Push any model to the Hugging Face Hub, with a model card made from its run
+    Push: push,
     /// Tasks: their pairs, and how well a model does them
     #[command(subcommand)]
     Tasks: tasks,
