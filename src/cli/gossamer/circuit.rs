@@ -17,6 +17,7 @@ use crate::pipelines::{
 };
 use crate::report::Report;
 use crate::settings::count;
+use crate::text::source::Source;
 use crate::terminal::{Progress, say};
 
 use super::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
@@ -168,8 +169,8 @@ impl ExportArgs {
         let task = self.task.as_deref().map(tasks::open).transpose()?;
         let model = self.model.as_ref().map(|model| self.load.open(model, &self.device, &progress)).transpose()?;
         let (circuit, payload) = (&opened.circuit, opened.payload.as_deref());
-        let circuit =
-            CircuitRequest { circuit, file: &self.file, payload, task, data: &[], max_tokens: SearchRequest::MEAN_TOKENS };
+        let (data, max_tokens) = (&Source::default(), SearchRequest::MEAN_TOKENS);
+        let circuit = CircuitRequest { circuit, file: &self.file, payload, task, data, max_tokens };
         let note = |note| progress.say(format!("note: {note}"));
         let request = ExportRequest { circuit, model: model.as_ref(), observer: &progress.observer(), note: &note };
         progress.stage("writing");
