@@ -11,6 +11,7 @@ import gzip
 import itertools
 import json
 import lzma
+import os
 import random
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def text_files(folder: Path, texts: list[str | None]):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gossamer", required=True)
+    parser.add_argument("--gossamer", default=os.environ.get("GOSSAMER", "gossamer"))
     arguments = parser.parse_args()
     texts = rows(1000)
     expected = [text for text in texts if text]

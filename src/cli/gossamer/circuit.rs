@@ -17,6 +17,7 @@ use crate::pipelines::{
 };
 use crate::report::Report;
 use crate::settings::count;
+use crate::text::source::Source;
 use crate::terminal::{Progress, say};
 use crate::text::corpus::Source;
 

@@ -271,7 +271,9 @@ mod reading {
                 (Page::DictionaryPage { .. }, Encoding::PLAIN | Encoding::PLAIN_DICTIONARY) => {
                     self.has_dictionary = true;
                 }
-                (Page::DictionaryPage { .. }, _) => return Err(ParquetError::General("a dictionary is encoded".into())),
+                (Page::DictionaryPage { .. }, _) => {
+                    return Err(ParquetError::General("a dictionary is encoded".into()));
+                }
                 (_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY) if !self.has_dictionary => {
                     return Err(ParquetError::General("a dictionary is missing".into()));
                 }

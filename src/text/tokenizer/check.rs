@@ -61,6 +61,10 @@ fn check_part(part: &Value, name: &str, list: &str, kinds: &[&str]) -> Result<()
             // The parsing crate panics on tokens that are shorter.
             Err("has a decoder of type \"Strip\" that removes the end of tokens, which is not supported".into())
         }
+        // Nor does it bear patterns that match nothing.
+        Some("Replace") if part["pattern"]["String"].as_str().is_none_or(str::is_empty) => {
+            Err(format!("has a {name} of type \"Replace\" without a text to replace; patterns are not supported"))
+        }
         Some(kind) if kinds.contains(&kind) => Ok(()),
         Some(other) => Err(format!("has a {name} of type {other:?}; only {} are supported", kinds.join(", "))),
         None => Err(format!("has a {name} without a `type`")),

@@ -1,6 +1,6 @@
 """Compares ids with the Python package `tokenizers`.
 
-    python tests/interop/tokenizers.py --gossamer target/release/gossamer
+    python tests/interop/token_ids.py --gossamer target/release/gossamer
 
 Trains tokenizers of every kind that gossamer opens, encodes 1,000 varied strings with both, and
 fails at the first difference. Needs the package `tokenizers`.
@@ -8,16 +8,14 @@ fails at the first difference. Needs the package `tokenizers`.
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-# This file's folder would hide the package of the same name.
-sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers  # noqa: E402
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -142,7 +140,7 @@ def ids_of(gossamer: str, tokenizer: Path, texts: Path) -> list[list[int]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gossamer", required=True)
+    parser.add_argument("--gossamer", default=os.environ.get("GOSSAMER", "gossamer"))
     arguments = parser.parse_args()
     nfkc = normalizers.NFKC()
     kinds = {
