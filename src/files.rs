@@ -32,6 +32,7 @@ pub(crate) use temporary::{Temporary, lock_name, sweep_own};
 pub use tensors::{HostIds, HostTensor, load_ids, load_metadata, load_tensors, parse_ids, parse_names, parse_tensors};
 pub(crate) use text::serialize_as_text;
 pub use text::{read_text, read_unmarked, utf16, without_mark};
+pub(crate) use write::encode;
 pub use write::{save_arrays, save_tensors, write_safetensors};
 
 use std::ffi::{OsStr, OsString};

@@ -308,7 +308,13 @@ def from_state_dict(
     device: str = "auto",
 ) -> Model: ...
 def convert(
-    source: PathLike, destination: PathLike, *, float: str | None = None, force: bool = False, offline: bool = False
+    source: PathLike,
+    destination: PathLike,
+    *,
+    to: str = "all",
+    float: str | None = None,
+    force: bool = False,
+    offline: bool = False,
 ) -> None: ...
 def evaluate_on_task(
     model: Model, task: str | Task, *, pairs: int = 512, seed: int = 0

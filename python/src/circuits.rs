@@ -10,6 +10,7 @@ use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::search::{CircuitSearch, Ranking, SearchPlan};
 use gossamer::circuits::{Layout, Losses, Node, Nodes, stored_means};
 use gossamer::model::Site;
+use gossamer::text::source::Source;
 use numpy::PyArray1;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -286,7 +287,7 @@ impl Circuit {
                 Ablation::Text => Arc::new(library::measured_means(
                     model,
                     tokenizer,
-                    &[],
+                    &Source::default(),
                     SearchRequest::MEAN_TOKENS,
                     &stop.observer(),
                 )?),
@@ -330,7 +331,7 @@ pub fn find_circuits(
         tasks: vec![task.clone()],
         plan: SearchPlan { settings: plan, ranking, clean_up, trials: tune },
         disjoint,
-        data,
+        data: Source::new(data),
         mean_tokens,
         folder,
         model_path: model.path().into(),

@@ -136,6 +136,7 @@ pub struct Request {
     data: Vec<PathBuf>,
     tokenizer: Option<PathBuf>,
     out: Option<PathBuf>,
+    init: Option<String>,
     resume: Option<PathBuf>,
     steps: Option<u64>,
     tokens: Option<u64>,
@@ -145,8 +146,24 @@ pub struct Request {
 
 impl From<Request> for TrainRequest {
     fn from(r: Request) -> Self {
-        let Request { preset, config, settings, data, tokenizer, out, resume, steps, tokens, device, seed } = r;
-        Self { preset, config, set: settings, data, tokenizer, out, resume, steps, tokens, device, seed }
+        let Request { preset, config, settings, data, tokenizer, out, init, resume, steps, tokens, device, seed } = r;
+        Self {
+            preset,
+            config,
+            set: settings,
+            data,
+            text_field: None,
+            stream: false,
+            offline: false,
+            tokenizer,
+            out,
+            init,
+            resume,
+            steps,
+            tokens,
+            device,
+            seed,
+        }
     }
 }
 
@@ -231,19 +248,21 @@ fn tell(messages: &Messages<Message>, folder: &Path, event: Event<'_>) {
     });
 }
 
-/// Writes any model as a folder in Hugging Face's layout.
+/// Writes any model as a folder for other programs: "hf" for Hugging Face's transformers, "torch"
+/// for the published inference code, "all" for both, "sparse_pretrain" for that training program.
 #[pyfunction]
-#[pyo3(signature = (source, destination, *, float=None, force=false, offline=false))]
+#[pyo3(signature = (source, destination, *, to="all", float=None, force=false, offline=false))]
 pub fn convert(
     py: Python<'_>,
     source: PathBuf,
     destination: PathBuf,
+    to: &str,
     float: Option<&str>,
     force: bool,
     offline: bool,
 ) -> PyResult<()> {
     use gossamer::files::FloatType;
-    use gossamer::formats::{ConvertOptions, FindOptions, convert};
+    use gossamer::formats::{ConvertFormat, ConvertOptions, FindOptions, convert};
     let float = match float {
         None => None,
         Some("float32" | "f32") => Some(FloatType::F32),
@@ -255,6 +274,7 @@ pub fn convert(
         }
     };
     let options = FindOptions { offline, progress: true, ..FindOptions::default() };
-    let work = || convert(&ModelFiles::find(&source, &options)?, &destination, ConvertOptions { float, force });
+    let to = ConvertFormat::named(to).or_raise()?;
+    let work = || convert(&ModelFiles::find(&source, &options)?, &destination, ConvertOptions { to, float, force });
     py.detach(work).or_raise()
 }

@@ -10,6 +10,7 @@ use crate::model::{Model, ModelConfig, WeightFormat};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::bridge::BridgeConfig;
 use crate::train::config::RunConfig;
+use crate::train::init::InitialModel;
 use crate::train::request::{TrainRequest, absolute};
 use crate::train::run::{Event, Run, StartFrom, TrainResult};
 use crate::{Error, Result};
@@ -32,6 +33,11 @@ impl BridgeRequest {
     /// Those of [`TrainRequest::settings`] and [`ModelFiles::find`]; [`Error::Tokenizer`] if there
     /// is no tokenizer, or one of another size than the dense model's vocabulary.
     pub fn settings(&self) -> Result<RunConfig> {
+        if self.run.init.is_some() {
+            return Err(Error::Request(
+                "bridges start from a sparse model with --sparse MODEL, not with --init".into(),
+            ));
+        }
         let Some(name) = &self.dense else { return self.run.settings(|_| ()) };
         let dense = find(name)?;
         let sparse = self.sparse.as_deref().map(find).transpose()?;
@@ -92,13 +98,7 @@ fn initial_model(run: &Run, bridge: &BridgeConfig) -> Result<Model> {
     let Some(name) = &bridge.sparse else {
         return Model::new(run.config.model.clone(), run.config.run.seed, &run.device);
     };
-    let files = ModelFiles::find(name, &FindOptions::default())?;
-    if files.config.without_unused() != run.config.model.without_unused() {
-        let message = format!("differs from the settings of {name}, which training starts from");
-        return Err(Error::config("model", message));
-    }
-    let model = files.load(WeightFormat::Dense, &run.device)?;
-    Ok(Model { config: run.config.model.clone(), ..model })
+    InitialModel::find(name)?.load(&run.config.model, &run.device)
 }
 
 fn find(model: &str) -> Result<ModelFiles> {

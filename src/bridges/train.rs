@@ -134,7 +134,7 @@ impl BridgeTrainer {
     fn lr_at(&self, step: u64) -> f64 {
         let optimizer = &self.sparse.optimizer;
         let warmup_frac = self.settings.warmup_frac.unwrap_or(optimizer.warmup_frac);
-        let rate = Sharkfin { lr: self.settings.lr, warmup_frac, sharkfin: false };
+        let rate = Sharkfin { lr: self.settings.lr, warmup_frac, decay: optimizer.lr_decay, sharkfin: false };
         rate.at(step, optimizer.steps, &self.sparse.schedule)
     }
 
@@ -203,6 +203,10 @@ impl Trainable for BridgeTrainer {
             more.extend(terms.iter().enumerate().map(|(site, &term)| (format!("{name}/{site}"), term)));
         }
         Ok((numbers, more))
+    }
+
+    fn step_record<'a>(&self, record: &'a BridgeStepRecord) -> &'a StepRecord {
+        &record.step
     }
 
     fn hash(&self) -> Result<String> {

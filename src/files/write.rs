@@ -136,7 +136,7 @@ fn count(shape: &[usize]) -> Option<usize> {
 }
 
 /// Fills `out` with the `numbers`, little-endian, as `float`; otherwise returns an error message.
-fn encode(numbers: &[f32], float: FloatType, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn encode(numbers: &[f32], float: FloatType, out: &mut Vec<u8>) -> Result<(), String> {
     // Numbers from half a step above the largest one of a type would round to infinity.
     let limit = match float {
         FloatType::F16 => 65_520.0,

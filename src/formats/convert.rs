@@ -1,41 +1,98 @@
-//! Models written as folders that Hugging Face's tools, the published code and this crate all read.
+//! Models written as folders that Hugging Face's tools, the published code, the training program
+//! sparse_pretrain and this crate read.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::config::MODEL_TYPE;
 use super::folder::ModelFiles;
-use super::names::{BEEG_CONFIG, CONFIG, TOKENIZER, WEIGHTS};
-use crate::files::{
-    FloatType, TensorInfo, create_folder, follow, read_unmarked, replace_dir_atomic, restore, write_atomic,
-    write_safetensors,
+use super::names::{
+    BEEG_CONFIG, CONFIG, GENERATION_CONFIG, PYTORCH, SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG, TORCH, WEIGHTS,
 };
-use crate::model::is_buffer;
-use crate::text::tokenizer::Tokenizer;
+use super::sparse_pretrain;
+use super::torch::{Numbers, TensorRef, Value as TorchValue, write_torch};
+use crate::files::{
+    FloatType, TensorInfo, create_folder, follow, replace_dir_atomic, restore, write_atomic, write_safetensors,
+};
+use crate::model::{EMBEDDING, ModelConfig, UNEMBEDDING, is_buffer};
+use crate::text::tokenizer::{Tokenizer, tokenizer_json};
 use crate::{Error, Result};
+
+/// The repository on the Hub whose modelling code runs these models, and its classes.
+const HUB_CODE: &str = "openai/circuit-sparsity";
+const AUTO_MAP: [(&str, &str); 2] =
+    [("AutoConfig", "config.CircuitGPTConfig"), ("AutoModelForCausalLM", "modeling_circuitgpt.CircuitGPTForCausalLM")];
+/// What that code puts before the published names.
+const INSIDE: &str = "circuit_model.";
+
+/// The programs that a folder is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConvertFormat {
+    /// Those of [`Self::HuggingFace`] and of [`Self::Torch`].
+    #[default]
+    All,
+    /// Hugging Face's transformers, with the published repository's modelling code: `config.json`,
+    /// `model.safetensors`, `generation_config.json`, and the tokenizer as `AutoTokenizer` takes it.
+    HuggingFace,
+    /// The published inference code: `beeg_config.json` and `final_model.pt`.
+    Torch,
+    /// The training program sparse_pretrain: its nested `config.json` and `pytorch_model.bin`.
+    SparsePretrain,
+}
+
+impl ConvertFormat {
+    /// All of them with their names in commands.
+    pub const NAMED: [(&'static str, Self); 4] = [
+        ("all", Self::All),
+        ("hf", Self::HuggingFace),
+        ("torch", Self::Torch),
+        ("sparse_pretrain", Self::SparsePretrain),
+    ];
+
+    /// The format of that name.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] with all names if there is none.
+    pub fn named(name: &str) -> Result<Self> {
+        let known = || Self::NAMED.map(|(name, _)| name).join(", ");
+        let found = Self::NAMED.iter().find(|(known, _)| *known == name).map(|&(_, format)| format);
+        found.ok_or_else(|| Error::Unknown { kind: "model format", name: name.into(), known: known() })
+    }
+
+    fn for_hugging_face(self) -> bool {
+        matches!(self, Self::All | Self::HuggingFace)
+    }
+
+    fn for_published_code(self) -> bool {
+        matches!(self, Self::All | Self::Torch)
+    }
+}
 
 /// How a model is to be written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConvertOptions {
+    /// Who is to read it.
+    pub to: ConvertFormat,
     /// How numbers are stored: F32, F16 or BF16. None: as they were, and F64 as F32.
     pub float: Option<FloatType>,
     /// Replace a model folder that is in the way.
     pub force: bool,
 }
 
-/// Writes `files` as the folder `out`, whole or not at all: `config.json` as Hugging Face has it,
-/// `beeg_config.json` as published, `model.safetensors` under the published names, and
-/// `tokenizer.json` if there is one, byte for byte. No more than one tensor is in memory at a time.
-/// The same model gives the same bytes.
+/// Writes `files` as the folder `out`, whole or not at all: the files that
+/// [`ConvertOptions::to`] asks for, and `tokenizer.json` if there is one, byte for byte. No more
+/// than one tensor is in memory at a time. The same model gives the same bytes.
 ///
 /// # Errors
-/// [`Error::Config`] for F64; [`Error::File`] if `out` holds something and `force` is not set, or
-/// something that is no model, or is where `files` are; if the tokenizer is damaged or has more
-/// tokens than the model; if a number is too large for the float type asked for; [`Error::Io`]
-/// naming what the system refuses. In all cases `out` is as it was.
+/// [`Error::Config`] for F64, and for a model that the programs asked for cannot express;
+/// [`Error::File`] if `out` holds something and `force` is not set, or something that is no model,
+/// or is where `files` are; if the tokenizer is damaged or has more tokens than the model; if a
+/// number is too large for the float type asked for; [`Error::Io`] naming what the system refuses.
+/// In all cases `out` is as it was.
 pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Result<()> {
     if options.float == Some(FloatType::F64) {
         return Err(Error::config("float", "F64 is not written; F32, F16 and BF16 are"));
@@ -48,19 +105,86 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     let tokenizer = files.tokenizer.as_deref().map(|path| load_tokenizer(path, files.config.vocab_size)).transpose()?;
     files.check_tied()?;
     let entries = stored(files.weights.entries(), options.float);
+    let nested = match options.to {
+        ConvertFormat::SparsePretrain => Some(sparse_pretrain::Converted::new(files, &entries)?),
+        _ => published_obstacle(&files.config).map_or(Ok(None), Err)?,
+    };
     if let Some(above) = out.parent() {
         create_folder(above)?;
     }
     replace_dir_atomic(&out, |folder| {
-        let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-        let read = |name: &str| files.weights.read(name).map(Cow::Owned);
-        write_safetensors(folder.join(WEIGHTS), &entries, Some(&metadata), read)?;
         let fields = fields(files)?;
         let end_of_text = tokenizer.as_ref().and_then(|(tokenizer, _)| tokenizer.end_of_text());
-        write_json(&folder.join(CONFIG), &hugging_face(fields.clone(), &entries, end_of_text))?;
-        write_json(&folder.join(BEEG_CONFIG), &published(fields))?;
-        if let Some((_, bytes)) = &tokenizer { write_bytes(&folder.join(TOKENIZER), bytes) } else { Ok(()) }
+        if options.to.for_hugging_face() {
+            write_hugging_face_weights(&folder.join(WEIGHTS), files, &entries)?;
+            write_json(&folder.join(CONFIG), &hugging_face(fields.clone(), &entries, end_of_text))?;
+            write_json(&folder.join(GENERATION_CONFIG), &ends(end_of_text))?;
+        }
+        if options.to.for_published_code() {
+            write_state_dict(&folder.join(TORCH), files, &with_tied(files, &entries))?;
+            write_json(&folder.join(BEEG_CONFIG), &published(fields))?;
+        }
+        if let Some(nested) = &nested {
+            write_state_dict(&folder.join(PYTORCH), files, &nested.tensors)?;
+            write_json(&folder.join(CONFIG), &nested.config)?;
+        }
+        let Some((tokenizer, bytes)) = &tokenizer else { return Ok(()) };
+        write_bytes(&folder.join(TOKENIZER), bytes)?;
+        if options.to.for_hugging_face() {
+            let end = end_of_text.map(|id| tokenizer.token_text(id));
+            write_json(&folder.join(TOKENIZER_CONFIG), &tokenizer_config(end.as_deref(), files.config.block_size))?;
+            write_json(&folder.join(SPECIAL_TOKENS), &special_tokens(end.as_deref()))?;
+        }
+        Ok(())
     })
+}
+
+/// Why the published code cannot run a model of `config`, if it cannot.
+fn published_obstacle(config: &ModelConfig) -> Option<Error> {
+    (!config.d_model.is_multiple_of(config.n_head)).then(|| {
+        let message = format!(
+            "{} does not divide d_model {}, which the published code and Hugging Face's do not run",
+            config.n_head, config.d_model
+        );
+        Error::config("n_head", message)
+    })
+}
+
+/// What of a state dict is written: by its name there, the tensor's own name and how it is stored.
+pub(super) type StateDict = BTreeMap<String, (String, TensorInfo)>;
+
+/// All tensors under their own names and, where the unembedding is the embedding and not in the
+/// files, under that name, too: the published loader expects both.
+fn with_tied(files: &ModelFiles, entries: &BTreeMap<String, TensorInfo>) -> StateDict {
+    let mut dict: StateDict = entries.iter().map(|(name, info)| (name.clone(), (name.clone(), info.clone()))).collect();
+    if files.config.tied_unembed
+        && !entries.contains_key(UNEMBEDDING)
+        && let Some(embedding) = dict.get(EMBEDDING).cloned()
+    {
+        dict.insert(UNEMBEDDING.into(), embedding);
+    }
+    dict
+}
+
+/// Writes a state dict as `torch.save` does.
+fn write_state_dict(path: &Path, files: &ModelFiles, dict: &StateDict) -> Result<()> {
+    let tensor = |(name, info): &(String, TensorInfo)| {
+        let tensor = TensorRef::contiguous(info.float.into(), &info.shape, name.as_str());
+        TorchValue::Tensor(Arc::new(tensor))
+    };
+    let pairs = dict.iter().map(|(name, stored)| (TorchValue::Str(name.as_str().into()), tensor(stored)));
+    write_torch(path, &TorchValue::Dict(pairs.collect()), |name| {
+        Ok(Numbers::Floats(Cow::Owned(files.weights.read(name)?.data)))
+    })
+}
+
+/// Writes the weights under the names that the published modelling code of Hugging Face has for
+/// them.
+fn write_hugging_face_weights(path: &Path, files: &ModelFiles, entries: &BTreeMap<String, TensorInfo>) -> Result<()> {
+    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    let inside = entries.iter().map(|(name, info)| (format!("{INSIDE}{name}"), info.clone())).collect();
+    let read = |name: &str| files.weights.read(name.strip_prefix(INSIDE).unwrap_or(name)).map(Cow::Owned);
+    write_safetensors(path, &inside, Some(&metadata), read)
 }
 
 /// Returns an error if writing `out` would replace anything but, with `force`, a model.
@@ -102,7 +226,7 @@ fn load_tokenizer(path: &Path, vocab_size: usize) -> Result<(Tokenizer, Vec<u8>)
         let tokens = tokenizer.vocab_size();
         return Err(Error::file(path, format!("has {tokens} tokens, the model only {vocab_size}")));
     }
-    Ok((tokenizer, read_unmarked(path)?))
+    Ok((tokenizer, tokenizer_json(path)?))
 }
 
 /// What is written, and in which types.
@@ -119,8 +243,12 @@ fn fields(files: &ModelFiles) -> Result<Map<String, Value>> {
 }
 
 /// `fields` as `beeg_config.json` has them: `sink` is younger than most published models, so that
-/// it is there only if true.
+/// it is there only if true, and the list of sites has no spaces, which the published code does not
+/// trim.
 fn published(mut fields: Map<String, Value>) -> Map<String, Value> {
+    if let Some(Value::String(sites)) = fields.get_mut("afrac_loctypes") {
+        *sites = sites.split(',').map(str::trim).filter(|site| !site.is_empty()).collect::<Vec<_>>().join(",");
+    }
     if fields.get("sink") == Some(&Value::Bool(false)) {
         fields.remove("sink");
     }
@@ -133,17 +261,39 @@ fn hugging_face(
     entries: &BTreeMap<String, TensorInfo>,
     end_of_text: Option<u32>,
 ) -> Map<String, Value> {
+    fields = published(fields);
     let tied = fields.get("tied_unembed").cloned().unwrap_or_default();
     let mut add = |name: &str, value| fields.insert(name.into(), value);
     add("model_type", json!(MODEL_TYPE));
     add("architectures", json!(["CircuitGPTForCausalLM"]));
+    add(
+        "auto_map",
+        json!(AUTO_MAP.iter().map(|(auto, class)| (*auto, format!("{HUB_CODE}--{class}"))).collect::<BTreeMap<_, _>>()),
+    );
     add("torch_dtype", json!(dominant(entries)));
     add("tie_word_embeddings", tied);
-    if let Some(id) = end_of_text {
-        add("bos_token_id", json!(id));
-        add("eos_token_id", json!(id));
-    }
+    fields.extend(ends(end_of_text));
     fields
+}
+
+/// The tokens that documents begin and end with.
+fn ends(end_of_text: Option<u32>) -> Map<String, Value> {
+    let both = |id| ["bos_token_id", "eos_token_id"].map(|name| (name.to_string(), json!(id)));
+    end_of_text.map(both).into_iter().flatten().collect()
+}
+
+/// What `AutoTokenizer` needs to know besides `tokenizer.json`.
+fn tokenizer_config(end_of_text: Option<&str>, longest: usize) -> Map<String, Value> {
+    let mut fields = special_tokens(end_of_text);
+    fields.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
+    fields.insert("model_max_length".into(), json!(longest));
+    fields.insert("clean_up_tokenization_spaces".into(), json!(false));
+    fields
+}
+
+fn special_tokens(end_of_text: Option<&str>) -> Map<String, Value> {
+    let both = |text| ["bos_token", "eos_token"].map(|name| (name.to_string(), json!(text)));
+    end_of_text.map(both).into_iter().flatten().collect()
 }
 
 /// PyTorch's name of the type that most numbers are stored in.

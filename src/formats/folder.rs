@@ -11,6 +11,7 @@ use super::torch::TorchStateDict;
 use crate::device::Device;
 use crate::files::{Renamed, SafetensorsFile, ShardedSafetensors, TensorSource, open_input};
 use crate::model::{Model, ModelConfig, Parameters, WeightFormat, check_tied, check_weights};
+use crate::text::tokenizer::find_in;
 use crate::{Error, Result};
 
 /// How to look for a model.
@@ -198,8 +199,7 @@ fn find_weights(folder: &Path) -> Result<PathBuf> {
 
 /// The tokenizer next to the weights or, for a checkpoint, that of its run.
 fn find_tokenizer(folder: &Path) -> Option<PathBuf> {
-    let path = folder.join(TOKENIZER);
-    if path.is_file() {
+    if let Some(path) = find_in(folder) {
         return Some(path);
     }
     let absolute = std::path::absolute(folder).ok()?;

@@ -3,7 +3,7 @@
 //!
 //! [`folder::ModelFiles`] finds a model; [`hub`] fetches it from the Hugging Face
 //! Hub; [`convert()`] writes it as a folder that everyone reads. [`torch`] reads what `torch.save`
-//! writes, without executing anything; [`viz`] the circuits that were published so.
+//! writes, without executing anything, and writes such files; [`viz`] the circuits that were published so.
 
 pub mod config;
 pub mod convert;
@@ -11,10 +11,11 @@ pub mod folder;
 pub mod hub;
 mod names;
 mod pretrained;
+mod sparse_pretrain;
 pub mod torch;
 pub mod viz;
 
-pub use convert::{ConvertOptions, convert};
+pub use convert::{ConvertFormat, ConvertOptions, convert};
 pub use folder::{FindOptions, ModelFiles};
 pub use hub::Hub;
 pub use pretrained::Pretrained;

@@ -10,6 +10,14 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The published weights.
 pub(super) const TORCH: &str = "final_model.pt";
+/// The weights of Hugging Face's and other training programs, as `torch.save` writes them.
+pub(super) const PYTORCH: &str = "pytorch_model.bin";
+/// What Hugging Face's generation begins and ends with.
+pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
+/// What `AutoTokenizer` needs to know of a tokenizer.
+pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// The same, for older versions.
+pub(super) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// The tokenizer.
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 

@@ -38,6 +38,7 @@ pub use means::means;
 pub(crate) use parameters::fill_normal;
 pub use parameters::{Kind, Parameter, ParameterValue, Parameters, WeightFormat};
 pub use run::{ActivationCache, AnswerTokens, Gradients, Metric, PromptTensor, Prompts, Run, SiteGradient};
+pub(crate) use shapes::{EMBEDDING, UNEMBEDDING};
 pub use shapes::{check_shapes, check_tied, check_weights, is_buffer};
 pub use site::{Site, SiteKind};
 pub use weights::Weights;

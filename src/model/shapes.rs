@@ -75,8 +75,8 @@ fn check(
     }
 }
 
-pub(super) const EMBEDDING: &str = "transformer.wte.weight";
-pub(super) const UNEMBEDDING: &str = "lm_head.weight";
+pub(crate) const EMBEDDING: &str = "transformer.wte.weight";
+pub(crate) const UNEMBEDDING: &str = "lm_head.weight";
 
 /// Returns an error if the configuration says that the unembedding is the embedding, and `source`
 /// holds two that differ. Reads both.

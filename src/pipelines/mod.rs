@@ -26,4 +26,4 @@ pub use predict::{PredictRequest, Prediction, interventions, load_means, predict
 pub use push::{PushRequest, PushResult, PushedFile, push};
 pub use record::{RecordRequest, Recording, record};
 pub use tasks::{TaskEvaluation, TokenName, evaluate_task};
-pub use tokens::TokenSource;
+pub use tokens::{Prompt, TokenSource};

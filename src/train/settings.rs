@@ -27,6 +27,11 @@ const TRAIN: &[Setting<OptimizerConfig>] = &[
     numeric!(accumulate, Takes::Count(1, MAX_TOKENS_PER_STEP), "forward passes in a step"),
     numeric!(lr, above(0.0, 1e30), "peak learning rate"),
     numeric!(warmup_frac, within(0.0, 1.0), "share of training spent warming up"),
+    Setting::other(
+        "lr_decay",
+        Takes::OneOf(&["linear", "cosine", "constant"]),
+        "of the learning rate after warming up",
+    ),
     Setting::other("sharkfin", Takes::Flag, "the learning rate grows as the density falls"),
     numeric!(beta1, below(0.0, 1.0), "Adam's decay of the first moment"),
     numeric!(beta2, below(0.0, 1.0), "Adam's decay of the second moment"),
@@ -40,7 +45,13 @@ const TRAIN: &[Setting<OptimizerConfig>] = &[
 const VERSIONS: Takes = Takes::Count(python::OLDEST_VERSION as u64, python::VERSION as u64);
 
 const DATA: &[Setting<DataConfig>] = &[
-    Setting::other("paths", Takes::Texts("a path or a list of paths"), "files and folders; [] for generated Python"),
+    Setting::other(
+        "paths",
+        Takes::Texts("a path or a list of paths"),
+        "files, folders, data sets; [] for generated Python",
+    ),
+    Setting::other("text_field", Takes::Text("a name"), "the field or column that has the text"),
+    optional(numeric!(shard_tokens, Takes::Count(1 << 10, 1 << 40), "tokens in a shard of a stream; none: no stream")),
     optional(Setting::other("tokenizer", Takes::Text("a path"), "a tokenizer.json; none: one is trained")),
     numeric!(generated_documents, Takes::Count(0, MANY), "documents of generated Python"),
     Setting::number("generated_version", VERSIONS, "version of generated Python", |d| {
@@ -50,11 +61,13 @@ const DATA: &[Setting<DataConfig>] = &[
 ];
 
 const RUN: &[Setting<RuntimeConfig>] = &[
+    optional(Setting::other("init", Takes::Text("a model"), "the model to start from; none: random weights")),
     Setting::other("device", Takes::Text("auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME"), "where it runs"),
     // TOML has no larger numbers.
     numeric!(seed, Takes::Count(0, i64::MAX as u64), "of everything random"),
     numeric!(log_every, Takes::Count(1, MANY), "steps between lines of metrics"),
     numeric!(eval_every, Takes::Count(0, MANY), "steps between evaluations; 0: at the end"),
+    numeric!(norms_every, Takes::Count(0, MANY), "steps between norms of every parameter in the metrics; 0: never"),
     numeric!(eval_sequences, Takes::Count(1, MANY), "sequences in an evaluation"),
     numeric!(checkpoint_every, Takes::Count(0, MANY), "steps between checkpoints; 0: at the end"),
     numeric!(keep_checkpoints, Takes::Count(0, MANY), "checkpoints kept; 0: all"),
@@ -137,6 +150,18 @@ pub fn check(config: &RunConfig) -> Result<()> {
     }
     if model.block_size < 2 {
         return Err(Error::config("model.block_size", "training needs at least 2 tokens"));
+    }
+    if let Some(tokens) = data.shard_tokens {
+        if data.paths.is_empty() {
+            return Err(Error::config(
+                "data.shard_tokens",
+                "streams files and data sets, not generated Python: name data",
+            ));
+        }
+        if tokens < model.block_size as u64 {
+            let message = format!("a sequence is {} tokens, but a shard only {tokens}", model.block_size);
+            return Err(Error::config("data.shard_tokens", message));
+        }
     }
     if data.paths.is_empty() && data.generated_documents < 2 {
         return Err(Error::config("data.generated_documents", "must be at least 2, one to hold out"));

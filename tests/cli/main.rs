@@ -15,6 +15,7 @@ mod damage;
 mod data;
 mod devices;
 mod disk;
+mod going_on;
 mod hashes;
 mod interruption;
 mod measure;
@@ -30,6 +31,7 @@ mod reading;
 mod settings;
 #[cfg(unix)]
 mod signals;
+mod stream;
 mod sweep;
 mod tasks;
 mod tokenizer;

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use gossamer::device::Device;
-use gossamer::files::{FloatType, HostTensor, load_metadata};
-use gossamer::formats::{ConvertOptions, ModelFiles, convert};
+use gossamer::files::{FloatType, HostTensor, SafetensorsFile, TensorSource, load_metadata};
+use gossamer::formats::torch::TorchStateDict;
+use gossamer::formats::{ConvertFormat, ConvertOptions, ModelFiles, convert};
 use gossamer::model::Model;
 use gossamer::observer::Observer;
 use gossamer::text::tokenizer::Tokenizer;
@@ -21,7 +22,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn run(from: &Path, to: &Path, float: Option<FloatType>) -> gossamer::Result<ModelFiles> {
-    convert(&ModelFiles::open(from)?, to, ConvertOptions { float, force: false })?;
+    convert(&ModelFiles::open(from)?, to, ConvertOptions { float, ..ConvertOptions::default() })?;
     ModelFiles::open(to)
 }
 
@@ -68,7 +69,12 @@ fn every_float_type_comes_back_bit_for_bit_and_twice_gives_the_same_bytes() {
         }
         assert_eq!(contents(&once), contents(&twice));
         assert_eq!(object(&contents(&once)["config.json"])["torch_dtype"], torch);
-        assert_eq!(contents(&once).len(), 3);
+        let names =
+            ["beeg_config.json", "config.json", "final_model.pt", "generation_config.json", "model.safetensors"];
+        assert!(contents(&once).keys().eq(names.iter()));
+        let pickled = TorchStateDict::open(once.join("final_model.pt")).unwrap();
+        assert_eq!(bits(&pickled), bits_of(&tensors));
+        assert!(pickled.entries().values().all(|info| info.float == kept));
         assert_eq!(load_metadata(once.join("model.safetensors")).unwrap()["format"], "pt");
 
         let half = run(&from, &dir.path().join("half"), Some(FloatType::BF16)).unwrap();
@@ -121,6 +127,122 @@ fn what_is_written_is_what_others_expect() {
         assert_eq!(hugging_face[name], value, "{name}");
     }
     assert!(!hugging_face.contains_key("transformers_version") && !hugging_face.contains_key("n_mlp"));
+    let class = |name: &str| hugging_face["auto_map"][name].as_str().unwrap().to_string();
+    assert!(class("AutoConfig").starts_with("openai/circuit-sparsity--"));
+    assert!(class("AutoModelForCausalLM").ends_with(".CircuitGPTForCausalLM"));
+    let ends = json!({ "bos_token_id": end, "eos_token_id": end });
+    assert_eq!(Value::Object(object(&written["generation_config.json"])), ends);
+    let end = json!("<|endoftext|>");
+    assert_eq!(object(&written["tokenizer_config.json"])["eos_token"], end);
+    assert_eq!(object(&written["tokenizer_config.json"])["tokenizer_class"], "PreTrainedTokenizerFast");
+    assert_eq!(object(&written["special_tokens_map.json"])["eos_token"], end);
+
+    // The names of Hugging Face's modules; the embedding stands for the unembedding in PyTorch's file.
+    let names = SafetensorsFile::open(to.join("model.safetensors")).unwrap();
+    assert!(names.entries().keys().all(|name| name.starts_with("circuit_model.")));
+    let pickled = TorchStateDict::open(to.join("final_model.pt")).unwrap();
+    assert_eq!(bits(&pickled), bits_of(&tensors));
+}
+
+#[test]
+fn a_tied_unembedding_is_in_the_published_file_though_files_leave_it_out() {
+    let dir = tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    let mut config = config();
+    config.tied_unembed = true;
+    let mut tensors = weights(&config);
+    tensors.remove("lm_head.weight");
+    fs::create_dir(&from).unwrap();
+    write_config(&from.join("config.json"), &config, json!({}));
+    write(&from.join("model.safetensors"), &tensors, FloatType::F32, "");
+    run(&from, &to, None).unwrap();
+    let pickled = TorchStateDict::open(to.join("final_model.pt")).unwrap();
+    let (unembedding, embedding) = ("lm_head.weight", "transformer.wte.weight");
+    assert_eq!(pickled.read(unembedding).unwrap(), pickled.read(embedding).unwrap());
+    assert_eq!(pickled.entries().len(), tensors.len() + 1);
+}
+
+#[test]
+fn each_program_gets_its_files_and_no_others() {
+    let dir = tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    let mut config = config();
+    (config.vocab_size, config.afrac_loctypes.0) = (300, "attn_in, mlp_out".into());
+    config.afrac = Some(0.5);
+    let mut tensors = weights(&config);
+    tensors.get_mut("final_logits_bias").unwrap().data.fill(0.0);
+    write_config(&from.join("config.json"), &config, json!({}));
+    write(&from.join("model.safetensors"), &tensors, FloatType::F32, "");
+    let docs = (0..200).map(|i| format!("x{i} = {}\nprint(x{i})\n", i * i));
+    Tokenizer::train(docs, 300, &Observer::default()).unwrap().save(from.join("tokenizer.json")).unwrap();
+    let files = ModelFiles::open(&from).unwrap();
+    let written = |name: &str| {
+        let out = dir.path().join(name);
+        let to = ConvertFormat::named(name).unwrap();
+        convert(&files, &out, ConvertOptions { to, ..ConvertOptions::default() }).unwrap();
+        contents(&out)
+    };
+    let names = |written: &BTreeMap<String, Vec<u8>>| written.keys().cloned().collect::<Vec<_>>();
+
+    let hugging_face = [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(names(&written("hf")), hugging_face);
+    let torch = written("torch");
+    assert_eq!(names(&torch), ["beeg_config.json", "final_model.pt", "tokenizer.json"]);
+    // The published code does not trim.
+    assert_eq!(object(&torch["beeg_config.json"])["afrac_loctypes"], "attn_in,mlp_out");
+    assert_eq!(ModelFiles::open(dir.path().join("torch")).unwrap().config.afrac, Some(0.5));
+
+    let nested = written("sparse_pretrain");
+    assert_eq!(names(&nested), ["config.json", "pytorch_model.bin", "tokenizer.json"]);
+    let fields = object(&nested["config.json"]);
+    assert_eq!(fields["model_config"]["use_attention_sinks"], true);
+    assert_eq!(fields["sparsity_config"]["activation_topk_fraction"], 0.5);
+    let dict = TorchStateDict::open(dir.path().join("sparse_pretrain/pytorch_model.bin")).unwrap();
+    let blocks = |name: &str| dict.entries().contains_key(name);
+    assert!(["wte.weight", "blocks.1.mlp.c_fc.bias", "blocks.0.attn.attn_fn.sink_logit"].into_iter().all(blocks));
+    assert!(!blocks("final_logits_bias"));
+    let name = "transformer.h.1.attn.c_attn.weight";
+    assert_eq!(dict.read("blocks.1.attn.c_attn.weight").unwrap(), tensors[name]);
+    assert_says(ConvertFormat::named("onnx").map(drop), &["onnx", "sparse_pretrain"]);
+}
+
+#[test]
+fn what_a_program_cannot_express_is_refused_by_the_field() {
+    let dir = tempdir().unwrap();
+    let mut number = 0;
+    let mut attempt = |to: ConvertFormat, change: fn(&mut gossamer::model::ModelConfig)| {
+        number += 1;
+        let (from, out) = (dir.path().join(format!("from{number}")), dir.path().join("out"));
+        let mut config = config();
+        change(&mut config);
+        fs::create_dir(&from).unwrap();
+        write_config(&from.join("config.json"), &config, json!({}));
+        write(&from.join("model.safetensors"), &weights(&config), FloatType::F32, "");
+        let files = ModelFiles::open(&from).unwrap();
+        convert(&files, &out, ConvertOptions { to, ..ConvertOptions::default() })
+    };
+    let nested = ConvertFormat::SparsePretrain;
+    assert_says(attempt(ConvertFormat::Torch, |c| c.n_head = 3), &["n_head", "3"]);
+    assert_says(attempt(nested, |_| ()), &["final_logits_bias", "not zero"]);
+    assert_says(attempt(nested, |c| c.d_pos_emb = Some(2)), &["d_pos_emb"]);
+    assert_says(attempt(nested, |c| c.d_head = Some(3)), &["d_head", "6 channels"]);
+    assert_says(
+        attempt(nested, |c| {
+            c.afrac = Some(0.5);
+            c.afrac_loctypes.0 = "resid_post_mlp".into();
+        }),
+        &["afrac_loctypes", "resid_post_mlp"],
+    );
+    assert_says(attempt(nested, |c| c.afrac = Some(0.1)), &["afrac", "nothing"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), number);
 }
 
 #[test]
@@ -194,6 +316,6 @@ fn a_conversion_that_fails_leaves_nothing() {
 
     tensors.get_mut("final_logits_bias").unwrap().data[0] = 1e6;
     write(&from.join("model.safetensors"), &tensors, FloatType::F32, "");
-    assert_says(try_it(Some(FloatType::F16)), &["model.safetensors", "`final_logits_bias`", "1e6", "F16"]);
+    assert_says(try_it(Some(FloatType::F16)), &["model.safetensors", "final_logits_bias`", "1e6", "F16"]);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

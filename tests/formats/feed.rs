@@ -298,6 +298,56 @@ pub fn documents(data: &[u8]) {
     });
 }
 
+/// Reads all documents of a file of that name, whose text is in the column `story`.
+fn text_file(name: &str, data: &[u8]) {
+    in_folder(name, data, |path| {
+        let source = Source::new([path]).with_field("story");
+        let documents = match source.documents() {
+            // Without that column.
+            Err(Error::Unknown { .. }) => return,
+            documents => documents,
+        };
+        for document in or_names(path, documents).into_iter().flatten() {
+            match document {
+                Err(Error::Unknown { .. }) => break,
+                document => match or_names(path, document) {
+                    Some(_) => {}
+                    None => break,
+                },
+            }
+        }
+    });
+}
+
+/// Text to train on, as rows of a table.
+pub fn csv(data: &[u8]) {
+    text_file("text.csv", data);
+    text_file("text.tsv", data);
+}
+
+/// Text to train on, as Parquet.
+pub fn parquet(data: &[u8]) {
+    text_file("text.parquet", data);
+}
+
+/// Compressed text, in each way.
+pub fn compressed(data: &[u8]) {
+    for name in ["text.jsonl.gz", "text.txt.xz", "text.csv.zst"] {
+        text_file(name, data);
+    }
+}
+
+/// A vocabulary and its merges, after each other with a zero byte between them.
+pub fn vocabulary(data: &[u8]) {
+    let at = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
+    in_folder("vocab.json", &data[..at], |path| {
+        std::fs::write(path.with_file_name("merges.txt"), data.get(at + 1..).unwrap_or_default()).unwrap();
+        if let Ok(tokenizer) = Tokenizer::load(path) {
+            let _ = tokenizer.encode("def f(x): é").map(|ids| tokenizer.decode(&ids));
+        }
+    });
+}
+
 /// A value that was read, or else nothing; the error must name the file or its folder.
 #[track_caller]
 fn or_names<T>(path: &Path, result: Result<T>) -> Option<T> {

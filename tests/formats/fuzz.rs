@@ -128,3 +128,24 @@ fn state() {
 fn documents() {
     each("documents", feed::documents);
 }
+
+#[test]
+fn csv() {
+    each("csv", feed::csv);
+}
+
+#[cfg(feature = "datasets")]
+#[test]
+fn parquet() {
+    each("parquet", feed::parquet);
+}
+
+#[test]
+fn compressed() {
+    each("compressed", feed::compressed);
+}
+
+#[test]
+fn vocabulary() {
+    each("vocabulary", feed::vocabulary);
+}

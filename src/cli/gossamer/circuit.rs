@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
+use crate::cli::FieldArgs;
 use crate::circuits::tasks;
 use crate::circuits::{Circuit, CircuitFormat, FORMATS, show};
 use crate::files::check_output;
@@ -68,6 +69,8 @@ pub struct StatsArgs {
     /// Files and folders of text to run the model on [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    field: FieldArgs,
     /// Tokens of text to read at most
     #[arg(long, default_value_t = 65_536, value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
@@ -84,6 +87,8 @@ pub struct BinariseArgs {
     /// Python]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    field: FieldArgs,
     /// Tokens that mean activations are taken over
     #[arg(long, default_value_t = 65_536, value_parser = count::<usize>(1, MAX_TOKENS))]
     mean_tokens: usize,
@@ -97,16 +102,16 @@ pub fn run(args: &Args) -> Result<()> {
             let (circuit, format) = (Circuit::load(file)?, CircuitFormat::named(format)?);
             if let Some(path) = out { Ok(format.save(&circuit, path)?) } else { print(&(format.write)(&circuit)) }
         }
-        Args::Stats(StatsArgs { circuit, data, max_tokens, seed }) => {
-            circuit.measure("statistics.json", data, *max_tokens, |model, request, path, progress| {
+        Args::Stats(StatsArgs { circuit, data, field, max_tokens, seed }) => {
+            circuit.measure("statistics.json", (data, field), *max_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let statistics = circuit_statistics(model, request, *seed, &progress.observer(), &note)?;
                 statistics.save(path)?;
                 Ok(statistics_report(&statistics, model))
             })
         }
-        Args::Binarise(BinariseArgs { circuit, data, mean_tokens }) => {
-            circuit.measure("binary.json", data, *mean_tokens, |model, request, path, progress| {
+        Args::Binarise(BinariseArgs { circuit, data, field, mean_tokens }) => {
+            circuit.measure("binary.json", (data, field), *mean_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let binary = binarise_circuit(model, request, &progress.observer(), &note)?;
                 binary.save(path)?;
@@ -122,7 +127,7 @@ impl CircuitArgs {
     fn measure(
         &self,
         extension: &str,
-        data: &[PathBuf],
+        (data, field): (&[PathBuf], &FieldArgs),
         max_tokens: usize,
         work: impl FnOnce(&Pretrained, &CircuitRequest, &Path, &Progress) -> Result<Report>,
     ) -> Result<()> {
@@ -132,6 +137,7 @@ impl CircuitArgs {
             let circuit = Circuit::load(&self.file)?;
             let task = self.task.as_deref().map(tasks::open).transpose()?;
             let model = self.load.open(&self.model, &self.device, progress)?;
+            let data = &field.source(data, self.load.offline);
             let request = CircuitRequest { circuit: &circuit, file: &self.file, task, data, max_tokens };
             progress.stage("measuring");
             Ok(work(&model, &request, &path, progress)?.paragraph(path.display().to_string()))

@@ -41,6 +41,8 @@ commands! {
     Generate: generate,
     /// Next-token probabilities of a prompt, before and after interventions
     Run: run,
+    /// The tokens of a text
+    Tokenize: tokenize,
     /// Write logits and activations to a safetensors file
     Record: record,
     /// Shapes, nonzeros, dead ends and largest weights of a model

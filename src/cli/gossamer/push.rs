@@ -1,8 +1,7 @@
 //! `gossamer push`.
 
 use anyhow::Result;
-use crate::formats::Hub;
-use crate::formats::hub::HubId;
+use crate::hub::{Hub, HubId};
 use crate::pipelines::{PushRequest, push};
 
 use super::open::{JsonArgs, SourceArgs, report};

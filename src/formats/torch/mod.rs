@@ -1,4 +1,4 @@
-//! Zip archives as `torch.save` writes them, read without executing anything.
+//! Zip archives as `torch.save` writes them, written, and read without executing anything.
 //!
 //! Such an archive holds one pickle, `data.pkl`, and every storage of numbers as a file of its own,
 //! `data/<key>`. A pickle is a program that may call any Python function; the reader here knows the
@@ -7,7 +7,7 @@
 //! memory than a fixed multiple of the file's size.
 //!
 //! [`TorchFile`] gives the value as it was saved; [`TorchStateDict`] a model's tensors by their
-//! names.
+//! names. [`write_torch`] writes a value that PyTorch loads.
 
 mod archive;
 mod arena;
@@ -18,10 +18,12 @@ mod sparse;
 mod state_dict;
 mod tree;
 mod value;
+mod write;
 
 pub use sparse::{SparseLayout, SparseRef};
 pub use state_dict::TorchStateDict;
 pub use value::{DataType, TensorRef, Value};
+pub use write::{Numbers, write_torch};
 
 use std::path::{Path, PathBuf};
 
