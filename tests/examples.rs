@@ -97,3 +97,12 @@ fn sparse_vs_dense_compares_circuits_of_equal_loss() {
         "{stdout}"
     );
 }
+
+#[test]
+fn stream_text_goes_through_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(example("stream_text")).arg(folder.path()).arg("--quick").output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    assert!(stdout.contains("0.004 GB") && stdout.contains("the tokenizers crate"), "{stdout}");
+}

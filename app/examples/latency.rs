@@ -39,7 +39,7 @@ fn main() -> anyhow::Result<()> {
     ));
     let question = |channel: usize| {
         let mut choices = LiveChoices::default();
-        let node = Node { layer: 0, kind: NodeKind::MlpNeuron, index: channel };
+        let node = Node { layer: Some(0), kind: NodeKind::MlpNeuron, index: channel };
         choices.settings.insert(node, Setting { becomes: Becomes::Mean, at: None });
         Question { prompt: prompt.clone(), edits: choices.edits(), head: Some((0, 0)) }
     };

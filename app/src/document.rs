@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use gossamer::circuits::{Circuit, Counts, LossSet, Losses, ModelRef, Statistics, TokenRef};
-use gossamer::formats::{ModelFiles, Payload};
+use gossamer::formats::{ModelFiles, OpenedCircuit, Payload};
 use gossamer::model::{WeightReport, expect_model, inspect};
 use gossamer::text::notation;
 use gossamer::text::tokenizer::Tokenizer;
@@ -63,20 +63,22 @@ impl Document {
             };
             return Self::open(&first);
         }
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("pt") => match Payload::open(path) {
-                Ok(payload) => Ok(Self::published(path, payload)),
-                // A model's weights have the same suffix.
-                Err(error) => Self::model(path).map_err(|_| error.into()),
-            },
-            Some("safetensors") => Self::model(path),
-            _ => Self::circuit(path),
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if extension == Some("safetensors") {
+            return Self::model(path);
+        }
+        match OpenedCircuit::open(path) {
+            Ok(OpenedCircuit { payload: Some(payload), .. }) => Ok(Self::published(path, *payload)),
+            Ok(OpenedCircuit { circuit, payload: None }) => Ok(Self::circuit(path, circuit)),
+            // A model's weights have the suffix of published circuits.
+            Err(error) if extension == Some("pt") => Self::model(path).map_err(|_| error.into()),
+            Err(error) => Err(error).context(
+                "circuits (.json), published circuits (viz_data.pt), runs and folders of models can be opened",
+            ),
         }
     }
 
-    fn circuit(path: &Path) -> Result<Self> {
-        let circuit = Circuit::load(path)
-            .context("circuits (.json), published circuits (viz_data.pt), runs and folders of models can be opened")?;
+    fn circuit(path: &Path, circuit: Circuit) -> Self {
         let statistics = path.with_extension("statistics.json");
         let statistics = if statistics.exists() {
             load_statistics(&statistics, &circuit.model.hash).map_err(|e| e.to_string())
@@ -85,7 +87,7 @@ impl Document {
         };
         let tokenizer = tokenizer(path, &circuit);
         let siblings = path.parent().and_then(|folder| circuits(folder).ok()).unwrap_or_default();
-        Ok(Self { path: Some(path.into()), circuit, statistics, tokenizer, siblings, contents: Contents::Circuit })
+        Self { path: Some(path.into()), circuit, statistics, tokenizer, siblings, contents: Contents::Circuit }
     }
 
     fn published(path: &Path, mut payload: Payload) -> Self {

@@ -48,9 +48,9 @@ impl Scene {
     pub fn new(circuit: &Circuit, sublayer: Option<Sublayer>) -> Self {
         let mut circuit = circuit.clone().normalised();
         if let Some(sublayer) = sublayer {
-            circuit.nodes.retain(|entry| Sublayer::of(entry.node()) == sublayer);
-            circuit.edges.retain(|edge| Sublayer::of(edge.to) == sublayer);
-            circuit.biases.retain(|bias| Sublayer::of(bias.node) == sublayer);
+            circuit.nodes.retain(|entry| Sublayer::of(entry.node()) == Some(sublayer));
+            circuit.edges.retain(|edge| Sublayer::of(edge.to) == Some(sublayer));
+            circuit.biases.retain(|bias| Sublayer::of(bias.node) == Some(sublayer));
             circuit.embeddings.clear();
             circuit.unembeddings.clear();
         }

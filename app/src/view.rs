@@ -17,9 +17,10 @@ pub struct Sublayer {
 }
 
 impl Sublayer {
-    pub fn of(node: Node) -> Self {
+    /// Where a node is; nothing for the final residual stream.
+    pub fn of(node: Node) -> Option<Self> {
         let mlp = matches!(node.kind, NodeKind::MlpIn | NodeKind::MlpNeuron | NodeKind::MlpOut);
-        Self { layer: node.layer, mlp }
+        node.layer.map(|layer| Self { layer, mlp })
     }
 
     pub fn name(self) -> String {

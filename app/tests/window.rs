@@ -97,9 +97,9 @@ fn a_label_is_found_by_the_search() {
 fn one_sublayer_at_a_time() {
     let mut harness = window(None);
     let node = example().nodes[0].node();
-    harness.get_by_label_contains(&format!("{}: ", Sublayer::of(node).name())).click();
+    harness.get_by_label_contains(&format!("{}: ", Sublayer::of(node).unwrap().name())).click();
     harness.run();
-    assert_eq!(view(&harness).sublayer, Some(Sublayer::of(node)));
+    assert_eq!(view(&harness).sublayer, Sublayer::of(node));
     harness.get_by_label(&node.to_string());
     let embedding = Item::Embedding(example().embeddings[0].channel).to_string();
     assert!(harness.query_by_label(&embedding).is_none(), "the embedding is in no sublayer");
@@ -229,7 +229,7 @@ fn large(nodes: usize, edges: usize) -> Circuit {
     circuit.edges.clear();
     circuit.model.d_mlp = nodes;
     circuit.model.d_model = nodes;
-    let node = |kind, index| Node { layer: 1, kind, index };
+    let node = |kind, index| Node { layer: Some(1), kind, index };
     for kind in [NodeKind::MlpNeuron, NodeKind::MlpOut] {
         circuit.nodes.extend((0..nodes).map(|index| NodeEntry::new(node(kind, index), &circuit.model)));
     }

@@ -8,7 +8,8 @@ use gossamer::circuits as library;
 use gossamer::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
 use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::search::{CircuitSearch, Ranking, SearchPlan};
-use gossamer::circuits::{Layout, Losses, Node, Nodes, stored_means};
+use gossamer::circuits::{Losses, Node, Nodes, stored_means};
+use gossamer::formats::OpenedCircuit;
 use gossamer::model::Site;
 use gossamer::text::source::Source;
 use numpy::PyArray1;
@@ -39,11 +40,12 @@ pub struct Circuit {
 
 #[pymethods]
 impl Circuit {
-    /// Reads a circuit file, and the mean activations next to it.
+    /// Reads a circuit file, and the mean activations next to it; or a published circuit
+    /// (`viz_data.pt`).
     #[staticmethod]
     #[pyo3(signature = (path, *, task=None))]
     fn load(path: PathBuf, task: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let circuit = library::Circuit::load(&path).or_raise()?;
+        let circuit = OpenedCircuit::open(&path).or_raise()?.circuit;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
         let means = stored_means(folder, &circuit.model.hash).or_raise()?.map(Arc::new);
         Ok(Self { circuit, means, task: task.map(self::task).transpose()?, changed: false })
@@ -281,7 +283,7 @@ impl Circuit {
         let pretrained = &*model.get().pretrained;
         compute(py, |stop| {
             let (model, tokenizer) = (&pretrained.model, pretrained.tokenizer()?);
-            let layout = Layout::new(&model.config);
+            let layout = self.circuit.layout(&model.config);
             let means = match ablation {
                 Ablation::Means(means) => means,
                 Ablation::Text => Arc::new(library::measured_means(

@@ -7,7 +7,7 @@ use super::golden::Case;
 use super::{Comparison, GRADIENT, LOSS, Worst, relative_norm};
 use crate::circuits::prune::{GateGradient, SearchSettings, step};
 use crate::circuits::tasks::TokenPair;
-use crate::circuits::{Layout, Nodes, TaskBatch};
+use crate::circuits::{Layout, Nodes, SiteBlock, TaskBatch};
 use crate::device::Device;
 use crate::model::Weights;
 use crate::{Error, Result};
@@ -27,7 +27,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     };
     let (mut tau, mut means) = (Vec::new(), BTreeMap::new());
     for block in layout.blocks() {
-        let mask = format!("{}.{}", block.layer, block.kind.mask());
+        let mask = mask_name(block);
         tau.extend(tensor(&format!("tau/{mask}"), block.width)?);
         means.insert(block.site, tensor(&format!("mean/{mask}"), block.width)?);
     }
@@ -51,7 +51,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     kept.see("all masks", Ok((active - number("active_nodes")?).abs()));
     let expected = case.tensors("expected.safetensors")?;
     for block in nodes.layout.blocks() {
-        let mask = format!("{}.{}", block.layer, block.kind.mask());
+        let mask = mask_name(block);
         let got: Vec<f32> = gradient[block.range()].iter().map(|&g| g as f32).collect();
         gradients.see(
             &mask,
@@ -62,6 +62,12 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
         );
     }
     Ok(vec![losses.comparison(), kept.comparison(), gradients.comparison()])
+}
+
+/// The published name of a site's mask.
+fn mask_name(block: &SiteBlock) -> String {
+    let layer = block.layer.map(|layer| format!("{layer}.")).unwrap_or_default();
+    format!("{layer}{}", block.kind.mask())
 }
 
 fn pairs(case: &Case) -> Result<Vec<TokenPair>> {

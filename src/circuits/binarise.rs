@@ -191,8 +191,7 @@ impl CircuitSearch<'_> {
     /// Binarises a circuit on the pairs that it was chosen by, and evaluates it on those and on
     /// held-out ones. `task` is the circuit's task, if that is not built in.
     pub(crate) fn binarise(&self, circuit: &Circuit, task: Option<Task>) -> Result<Binary> {
-        let hash = self.model.hash()?;
-        circuit.check_model(&hash)?;
+        circuit.check_part_of(self.model)?;
         let (keep, settings) = (circuit.keep(&self.nodes.layout)?, circuit.search_settings()?);
         let task = circuit.resolve_task(task, self.tokenizer)?;
         let (_, train) = self.eval_pairs(&task, Split::Train, &settings)?;
@@ -219,7 +218,7 @@ impl CircuitSearch<'_> {
         };
         let (train, test) = (losses(&choosing)?, losses(&held_out)?);
         let task = circuit.task.name.clone();
-        Ok(Binary { version: VERSION, model: hash, task, steps, alone, calibration, train, test })
+        Ok(Binary { version: VERSION, model: self.model.hash()?, task, steps, alone, calibration, train, test })
     }
 }
 

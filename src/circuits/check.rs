@@ -12,8 +12,10 @@ const MAX_LAYERS: usize = 10_000;
 
 /// Returns what is wrong with a circuit, if anything is.
 pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
-    if circuit.version != VERSION {
-        return Err(format!("circuit of version {}; this program writes version {VERSION}", circuit.version));
+    let needed = Circuit::version_for(&circuit.nodes);
+    if !(needed..=VERSION).contains(&circuit.version) {
+        let version = circuit.version;
+        return Err(format!("circuit of version {version}; this program writes its nodes as version {needed}"));
     }
     if circuit.model.n_layer > MAX_LAYERS {
         return Err(format!("model.n_layer is {}, more than {MAX_LAYERS}", circuit.model.n_layer));
@@ -26,7 +28,7 @@ pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
         }
     }
     for node in &circuit.excluded {
-        if node.layer >= circuit.model.n_layer || node.index >= circuit.model.width(node.kind) {
+        if !circuit.model.has_layer(node) || node.index >= circuit.model.width(node.kind) {
             return Err(format!("excluded {node}: the model has no such node"));
         }
         if nodes.contains(node) {
@@ -47,7 +49,7 @@ pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
 
 fn check_node(circuit: &Circuit, entry: &NodeEntry) -> Result<(), String> {
     let (node, model) = (entry.node(), &circuit.model);
-    if node.layer >= model.n_layer {
+    if !model.has_layer(&node) {
         return Err(format!("node {node}: the model has {} layers", model.n_layer));
     }
     if node.index >= model.width(node.kind) {
@@ -111,8 +113,8 @@ fn check_biases(circuit: &Circuit, nodes: &HashSet<Node>) -> Result<(), String> 
         if !nodes.contains(&bias.node) {
             return Err(format!("{name}: the node is not among the nodes"));
         }
-        if matches!(bias.node.kind, NodeKind::AttnIn | NodeKind::MlpIn) {
-            return Err(format!("{name}: sites act_in have none"));
+        if bias.node.kind.reads_residual() {
+            return Err(format!("{name}: sites act_in and final_resid have none"));
         }
         if !seen.insert(bias.node) {
             return Err(format!("{name} is listed twice"));

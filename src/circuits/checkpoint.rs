@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::means::measured_means;
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split};
-use super::{Circuit, Layout, Nodes, SplitScore, score};
+use super::{Circuit, Nodes, SplitScore, score};
 use crate::model::Model;
 use crate::observer::Observer;
 use crate::text::source::Source;
@@ -47,7 +47,7 @@ impl Circuit {
         let task = self.resolve_task(None, tokenizer)?;
         let mut settings = self.search_settings()?;
         settings.eval_pairs = config.pairs;
-        let layout = Layout::new(&model.config);
+        let layout = self.layout(&model.config);
         let keep = self.keep(&layout)?;
         let mut scores = vec![0.0; layout.len()];
         for entry in &self.nodes {

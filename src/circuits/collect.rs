@@ -33,10 +33,7 @@ pub fn node_statistics(
     seed: u64,
     observer: &Observer,
 ) -> Result<Vec<NodeStatistics>> {
-    let layout = Layout::new(&model.config);
-    if let Some(node) = nodes.iter().find(|node| layout.number(**node).is_none()) {
-        return Err(Error::Mismatch(format!("the model has no node {node}")));
-    }
+    check_nodes(model, nodes)?;
     gather(nodes, sets, seed, &|set, visit| run(model, nodes, sets[set as usize], visit, observer))
 }
 
@@ -135,6 +132,30 @@ fn differences(
         }
     }
     Ok(differences)
+}
+
+/// The activations of `nodes` in the whole model, by node and sequence.
+///
+/// # Errors
+/// Those of [`node_statistics`].
+pub(crate) fn node_activations(
+    model: &Model,
+    nodes: &[Node],
+    sequences: &[Vec<u32>],
+    observer: &Observer,
+) -> Result<Vec<Vec<Vec<f32>>>> {
+    check_nodes(model, nodes)?;
+    let mut all = vec![vec![Vec::new(); sequences.len()]; nodes.len()];
+    run(model, nodes, sequences, &mut |n, sequence, values| all[n][sequence] = values.to_vec(), observer)?;
+    Ok(all)
+}
+
+fn check_nodes(model: &Model, nodes: &[Node]) -> Result<()> {
+    let layout = Layout::with_final_resid(&model.config);
+    match nodes.iter().find(|node| layout.number(**node).is_none()) {
+        Some(node) => Err(Error::Mismatch(format!("the model has no node {node}"))),
+        None => Ok(()),
+    }
 }
 
 /// Runs the model over all sequences and calls `visit` with each node's activations in each.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::file::{
     ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, Losses, ModelRef, NodeEntry, TaskRef, TokenRef,
-    TokenWeight, TokenWeights, VERSION,
+    TokenWeight, TokenWeights,
 };
 use super::prune::CircuitScorer;
 use super::search::{CircuitSearch, SearchResult};
@@ -40,7 +40,7 @@ impl CircuitSearch<'_> {
             graph.biases.iter().map(|&(node, value)| BiasEntry { node, value: value.into() }).collect();
         let (embeddings, unembeddings) = self.vocabulary(&nodes, &pairs)?;
         let circuit = Circuit {
-            version: VERSION,
+            version: Circuit::version_for(&nodes),
             counts: Counts::of(model.n_layer, &nodes, &edges, &biases),
             model,
             task: self.task(task, &pairs)?,

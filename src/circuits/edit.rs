@@ -1,6 +1,7 @@
 //! Circuits that someone changed: without some nodes, evaluated and described anew.
 
-use super::prune::SearchSettings;
+use std::collections::BTreeMap;
+
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{Split, Task};
 use super::{Circuit, Counts, Losses, Node};
@@ -51,12 +52,32 @@ impl CircuitSearch<'_> {
         Ok(Circuit { excluded: circuit.excluded.clone(), ..described })
     }
 
+    /// By how much the task loss is higher without the circuit's nodes of a sublayer, `3.attn` or
+    /// `3.mlp`, on the train pairs. `task` is the circuit's task, if that is not built in.
+    pub(crate) fn sublayers(&self, circuit: &Circuit, task: Option<Task>) -> Result<BTreeMap<String, f64>> {
+        let (task, settings) = (circuit.resolve_task(task, self.tokenizer)?, circuit.search_settings()?);
+        let (_, train) = self.eval_pairs(&task, Split::Train, &settings)?;
+        let (weights, layout) = (self.weights(), &self.nodes.layout);
+        let (scorer, keep) = (self.scorer(&weights, &train), circuit.keep(layout)?);
+        let whole = scorer.logit_diffs(&keep)?.loss(circuit.calibration);
+        let mut sublayers = BTreeMap::new();
+        for layer in 0..circuit.model.n_layer {
+            for part in ["attn", "mlp"] {
+                let name = format!("{layer}.{part}");
+                let prefix = format!("{name}.");
+                let mut ablated = keep.clone();
+                let within = layout.blocks().iter().filter(|block| block.site.to_string().starts_with(&prefix));
+                within.for_each(|block| ablated[block.range()].fill(false));
+                let loss =
+                    if ablated == keep { whole } else { scorer.logit_diffs(&ablated)?.loss(circuit.calibration) };
+                sublayers.insert(name, loss - whole);
+            }
+        }
+        Ok(sublayers)
+    }
+
     fn evaluated(&self, circuit: &Circuit, task: Option<&Task>, pairs: Option<usize>) -> Result<(Task, SearchResult)> {
-        let mut settings = match &circuit.settings {
-            // Payloads of other programs have none.
-            serde_json::Value::Null => SearchSettings::default(),
-            _ => circuit.search_settings()?,
-        };
+        let mut settings = circuit.search_settings()?;
         settings.eval_pairs = pairs.unwrap_or(settings.eval_pairs);
         let task = match task {
             Some(task) => task.clone().for_tokenizer(self.tokenizer)?,

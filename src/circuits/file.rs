@@ -10,21 +10,22 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::check::check;
-use super::nodes::{Node, NodeKind};
+use super::nodes::{Layout, Node, NodeKind};
 use super::{Calibration, CircuitFormat, FORMATS};
 use crate::error::{Error, Result};
 use crate::files::versioned::{self, Versioned};
 use crate::files::{read_unmarked, write_atomic};
 use crate::model::ModelConfig;
 
-/// The version of the file that this code writes, and the only one it reads. It ignores unknown
-/// fields.
-pub const VERSION: u32 = 1;
+/// The newest version of the file that this code writes and reads: that of circuits with nodes of
+/// the final residual stream. Other circuits are written as version 1, which earlier programs read.
+/// Unknown fields are ignored.
+pub const VERSION: u32 = 2;
 
 /// The few parts of a model that do one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Circuit {
-    /// [`VERSION`].
+    /// [`Circuit::version_for`] its nodes, or later.
     pub version: u32,
     /// The model that it is a part of.
     pub model: ModelRef,
@@ -117,11 +118,11 @@ pub struct TokenRef {
 /// A kept channel, with its role in the circuit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeEntry {
-    /// The site, `0.attn.q`.
+    /// The site, `0.attn.q` or `final_resid`.
     pub site: String,
-    /// The layer, from 0.
-    pub layer: usize,
-    /// The site within the layer.
+    /// The layer, from 0; nothing for the final residual stream.
+    pub layer: Option<usize>,
+    /// The kind of site.
     pub kind: NodeKind,
     /// The channel of the site, from 0.
     pub index: usize,
@@ -240,7 +241,7 @@ pub struct Counts {
     pub edges: usize,
     /// The same, plus one for each bias.
     pub edges_with_biases: usize,
-    /// Layer by layer, all of the model's.
+    /// Layer by layer, all of the model's. Nodes of the final residual stream are in none.
     pub layers: Vec<LayerCounts>,
 }
 
@@ -291,6 +292,21 @@ impl Circuit {
         write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(path, e)))
     }
 
+    /// The version that a file of a circuit with these nodes has.
+    pub fn version_for(nodes: &[NodeEntry]) -> u32 {
+        if nodes.iter().any(|entry| entry.kind == NodeKind::FinalResid) { VERSION } else { 1 }
+    }
+
+    /// The nodes of a model that it is chosen from: with those of the final residual stream if it
+    /// has some.
+    pub fn layout(&self, config: &ModelConfig) -> Layout {
+        let all = self.nodes.iter().map(NodeEntry::node).chain(self.excluded.iter().copied());
+        match all.into_iter().any(|node| node.kind == NodeKind::FinalResid) {
+            true => Layout::with_final_resid(config),
+            false => Layout::new(config),
+        }
+    }
+
     /// The file's contents.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
@@ -318,6 +334,7 @@ impl Circuit {
 impl Versioned for Circuit {
     const WHAT: &'static str = "circuit file";
     const VERSION: u32 = VERSION;
+    const OLDEST: u32 = 1;
 
     fn check(&self) -> Result<(), String> {
         check(self)
@@ -344,8 +361,16 @@ impl ModelRef {
         match kind {
             NodeKind::AttnIn | NodeKind::MlpIn => self.d_model.saturating_add(self.d_pos_emb),
             NodeKind::AttnQ | NodeKind::AttnK | NodeKind::AttnV => self.n_head.saturating_mul(self.d_head),
-            NodeKind::AttnOut | NodeKind::MlpOut => self.d_model,
+            NodeKind::AttnOut | NodeKind::MlpOut | NodeKind::FinalResid => self.d_model,
             NodeKind::MlpNeuron => self.d_mlp,
+        }
+    }
+
+    /// Whether the model has the layer that a node says it is in.
+    pub(crate) fn has_layer(&self, node: &Node) -> bool {
+        match node.layer {
+            Some(layer) => layer < self.n_layer && node.kind != NodeKind::FinalResid,
+            None => node.kind == NodeKind::FinalResid,
         }
     }
 
@@ -358,7 +383,7 @@ impl ModelRef {
     /// The residual channel that a node reads or writes; nothing for nodes within attention or the
     /// MLP and for position channels.
     pub fn residual_channel(&self, node: Node) -> Option<usize> {
-        let touches = matches!(node.kind, NodeKind::AttnIn | NodeKind::AttnOut | NodeKind::MlpIn | NodeKind::MlpOut);
+        let touches = node.kind.reads_residual() || node.kind.writes_residual();
         (touches && node.index < self.d_model).then_some(node.index)
     }
 }
@@ -391,15 +416,16 @@ impl NodeEntry {
 impl Counts {
     /// The counts of a circuit's lists, in a model of `n_layer` layers.
     pub fn of(n_layer: usize, nodes: &[NodeEntry], edges: &[EdgeEntry], biases: &[BiasEntry]) -> Self {
-        let none = || NodeKind::ALL.into_iter().map(|kind| (kind, 0)).collect();
+        let none = || NodeKind::IN_LAYER.into_iter().map(|kind| (kind, 0)).collect();
         let mut layers: Vec<_> = (0..n_layer).map(|layer| LayerCounts { layer, nodes: none(), edges: 0 }).collect();
         for node in nodes {
-            if let Some(count) = layers.get_mut(node.layer).and_then(|layer| layer.nodes.get_mut(&node.kind)) {
+            let layer = node.layer.and_then(|layer| layers.get_mut(layer));
+            if let Some(count) = layer.and_then(|layer| layer.nodes.get_mut(&node.kind)) {
                 *count += 1;
             }
         }
         for edge in edges {
-            if let Some(layer) = layers.get_mut(edge.to.layer) {
+            if let Some(layer) = edge.to.layer.and_then(|layer| layers.get_mut(layer)) {
                 layer.edges += 1;
             }
         }

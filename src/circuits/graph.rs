@@ -28,19 +28,28 @@ pub struct Graph {
     pub biases: Vec<(Node, f32)>,
 }
 
-/// The linear layer that computes a node: its name within a layer, the kind of nodes it reads, and
-/// the node's row.
-fn producer(node: Node, attention_width: usize) -> Option<(LinearLayer, NodeKind, usize)> {
-    let row = node.index;
-    match node.kind {
-        NodeKind::AttnQ => Some((LinearLayer::AttnIn, NodeKind::AttnIn, row)),
-        NodeKind::AttnK => Some((LinearLayer::AttnIn, NodeKind::AttnIn, attention_width + row)),
-        NodeKind::AttnV => Some((LinearLayer::AttnIn, NodeKind::AttnIn, 2 * attention_width + row)),
-        NodeKind::AttnOut => Some((LinearLayer::AttnOut, NodeKind::AttnV, row)),
-        NodeKind::MlpNeuron => Some((LinearLayer::MlpIn, NodeKind::MlpIn, row)),
-        NodeKind::MlpOut => Some((LinearLayer::MlpOut, NodeKind::MlpNeuron, row)),
-        NodeKind::AttnIn | NodeKind::MlpIn => None,
-    }
+/// The linear layer that computes a node.
+struct Producer {
+    layer: usize,
+    linear: LinearLayer,
+    /// The kind of nodes that it reads.
+    reads: NodeKind,
+    /// The node's row of its weights.
+    row: usize,
+}
+
+/// The linear layer that computes a node; nothing for nodes that only read the residual stream.
+fn producer(node: Node, attention_width: usize) -> Option<Producer> {
+    let (linear, reads, row) = match node.kind {
+        NodeKind::AttnQ => (LinearLayer::AttnIn, NodeKind::AttnIn, node.index),
+        NodeKind::AttnK => (LinearLayer::AttnIn, NodeKind::AttnIn, attention_width + node.index),
+        NodeKind::AttnV => (LinearLayer::AttnIn, NodeKind::AttnIn, 2 * attention_width + node.index),
+        NodeKind::AttnOut => (LinearLayer::AttnOut, NodeKind::AttnV, node.index),
+        NodeKind::MlpNeuron => (LinearLayer::MlpIn, NodeKind::MlpIn, node.index),
+        NodeKind::MlpOut => (LinearLayer::MlpOut, NodeKind::MlpNeuron, node.index),
+        NodeKind::AttnIn | NodeKind::MlpIn | NodeKind::FinalResid => return None,
+    };
+    Some(Producer { layer: node.layer?, linear, reads, row })
 }
 
 /// The graph of the nodes in `keep`.
@@ -52,16 +61,18 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
     let mut read: HashMap<String, Option<HostTensor>> = HashMap::new();
     let mut result = Graph::default();
     for &to in &kept {
-        let Some((layer, kind, row)) = producer(to, model.config.attention_width()) else { continue };
+        let Some(Producer { layer, linear, reads, row }) = producer(to, model.config.attention_width()) else {
+            continue;
+        };
         let mut tensor = |part: &str| -> Result<Option<HostTensor>> {
-            let name = format!("transformer.h.{}.{}.{part}", to.layer, layer.name());
+            let name = format!("transformer.h.{layer}.{}.{part}", linear.name());
             if !read.contains_key(&name) {
                 let host = model.parameters.get(&name).map(|p| p.read()).transpose()?;
                 read.insert(name.clone(), host);
             }
             Ok(read[&name].clone())
         };
-        let sources = kept.iter().filter(|from| from.layer == to.layer && from.kind == kind);
+        let sources = kept.iter().filter(|from| from.layer == to.layer && from.kind == reads);
         if let Some(weights) = tensor("weight")? {
             let columns = weights.shape.last().copied().unwrap_or(0);
             for &from in sources {
@@ -91,8 +102,8 @@ pub struct EdgeAblation<'a> {
 impl<'a> EdgeAblation<'a> {
     /// Ablates `edge` of `model` in addition to the gates.
     pub fn new(model: &Model, gates: Gates<'a>, edge: Edge) -> Option<Self> {
-        let (linear, _, row) = producer(edge.to, model.config.attention_width())?;
-        Some(Self { gates, at: (edge.to.layer, linear), row, column: edge.from.index, weight: edge.weight })
+        let Producer { layer, linear, row, .. } = producer(edge.to, model.config.attention_width())?;
+        Some(Self { gates, at: (layer, linear), row, column: edge.from.index, weight: edge.weight })
     }
 }
 

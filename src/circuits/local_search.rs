@@ -58,6 +58,7 @@ impl Shape {
         }
         let dangling = |n: usize| match self.kinds[n] {
             Some(NodeKind::AttnIn | NodeKind::MlpIn) => !read[n],
+            Some(NodeKind::FinalResid) => false,
             Some(NodeKind::AttnV | NodeKind::MlpNeuron) => !(read[n] && reads[n]),
             _ => !reads[n],
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::Circuit;
-use super::NodeKind;
+use super::Layout;
 use crate::files::{HostTensor, load_metadata, load_tensors, save_tensors};
 use crate::model::{Batch, Model, NotFinite, Site, means};
 use crate::observer::{Observer, Stage};
@@ -37,7 +37,8 @@ pub fn mean_activations(
         Batch::new(&model.device, &model.config, &chunk.concat(), chunk.len())
     };
     let batches = sequences.chunks(BATCH).enumerate().map(batch);
-    means(model, batches, &model.config.sites_of(&NodeKind::ALL.map(NodeKind::site)), true)
+    let sites: Vec<Site> = Layout::with_final_resid(&model.config).blocks().iter().map(|block| block.site).collect();
+    means(model, batches, &sites, true)
 }
 
 /// For every site with nodes the means of its channels over `tokens` tokens of the text in `data`,
@@ -133,6 +134,10 @@ impl Circuit {
     /// # Errors
     /// [`Error::Mismatch`] naming a node whose mean is another one.
     pub fn check_means(&self, means: &BTreeMap<Site, Vec<f32>>) -> Result<()> {
+        // Those of other programs do not say.
+        if self.is_foreign() {
+            return Ok(());
+        }
         for entry in &self.nodes {
             let mean =
                 means.get(&entry.node().site()).and_then(|means| means.get(entry.index)).map(|&mean| f64::from(mean));

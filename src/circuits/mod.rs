@@ -55,7 +55,8 @@ pub use means::{MEANS, mean_activations, measured_means, stored_means, text_mean
 pub use nodes::{Layout, Node, NodeKind, SiteBlock};
 pub use probe::{Probe, Response};
 pub use render::{
-    CircuitFormat, FORMATS, ResidualPath, ResidualUser, color, dot, json, labels, layout, residual_paths, show, svg,
+    CircuitFormat, FORMATS, ResidualPath, ResidualUser, color, dot, edges_csv, json, labels, layout, nodes_csv,
+    residual_paths, show, svg,
 };
 pub use statistics::Statistics;
 pub use task_batch::{Calibration, LogitDiffs, TaskBatch, Weighted};

@@ -1,6 +1,7 @@
-//! The nodes that circuits are made of: single channels of eight sites of every layer (method:
-//! section 4).
+//! The nodes that circuits are made of: single channels of eight sites of every layer, and, in some
+//! published circuits, of the final residual stream (method: section 4).
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use crate::files::serialize_as_text;
 use crate::model::{ModelConfig, Site, SiteKind};
 use crate::{Error, Result};
 
-/// The site of a node within its layer.
+/// What kind of site a node is a channel of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeKind {
@@ -30,11 +31,27 @@ pub enum NodeKind {
     MlpNeuron,
     /// What the MLP writes, `mlp.resid_delta`.
     MlpOut,
+    /// The residual stream after the last layer, `final_resid`. Searches do not gate it; published
+    /// circuits may.
+    FinalResid,
 }
 
 impl NodeKind {
     /// All of them, in the order of the forward pass.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::AttnIn,
+        Self::AttnQ,
+        Self::AttnK,
+        Self::AttnV,
+        Self::AttnOut,
+        Self::MlpIn,
+        Self::MlpNeuron,
+        Self::MlpOut,
+        Self::FinalResid,
+    ];
+
+    /// Those that every layer has, in the order of the forward pass.
+    pub const IN_LAYER: [Self; 8] = [
         Self::AttnIn,
         Self::AttnQ,
         Self::AttnK,
@@ -45,57 +62,97 @@ impl NodeKind {
         Self::MlpOut,
     ];
 
-    /// The kind of site whose channels the nodes are.
-    pub fn site(self) -> SiteKind {
+    /// The kind of a layer's site whose channels the nodes are; nothing for the final residual
+    /// stream, which is in no layer.
+    pub fn site(self) -> Option<SiteKind> {
         match self {
-            Self::AttnIn => SiteKind::AttnIn,
-            Self::AttnQ => SiteKind::AttnQ,
-            Self::AttnK => SiteKind::AttnK,
-            Self::AttnV => SiteKind::AttnV,
-            Self::AttnOut => SiteKind::AttnOut,
-            Self::MlpIn => SiteKind::MlpIn,
-            Self::MlpNeuron => SiteKind::MlpNeuron,
-            Self::MlpOut => SiteKind::MlpOut,
+            Self::AttnIn => Some(SiteKind::AttnIn),
+            Self::AttnQ => Some(SiteKind::AttnQ),
+            Self::AttnK => Some(SiteKind::AttnK),
+            Self::AttnV => Some(SiteKind::AttnV),
+            Self::AttnOut => Some(SiteKind::AttnOut),
+            Self::MlpIn => Some(SiteKind::MlpIn),
+            Self::MlpNeuron => Some(SiteKind::MlpNeuron),
+            Self::MlpOut => Some(SiteKind::MlpOut),
+            Self::FinalResid => None,
         }
+    }
+
+    /// The site's name, within its layer if it is in one.
+    pub fn name(self) -> &'static str {
+        self.site().map_or("final_resid", SiteKind::name)
     }
 
     /// The published name of its mask.
     pub fn mask(self) -> &'static str {
-        self.site().topk_name().unwrap_or_default()
+        self.site().and_then(SiteKind::topk_name).unwrap_or_default()
     }
 
     /// The width of the site in models of `config`.
     pub fn width(self, config: &ModelConfig) -> usize {
-        self.site().width(config)
+        self.site().map_or(config.d_model, |site| site.width(config))
     }
 
     /// Whether its channels belong to heads.
     pub fn has_heads(self) -> bool {
         matches!(self, Self::AttnQ | Self::AttnK | Self::AttnV)
     }
+
+    /// Whether it reads channels of the residual stream.
+    pub fn reads_residual(self) -> bool {
+        matches!(self, Self::AttnIn | Self::MlpIn | Self::FinalResid)
+    }
+
+    /// Whether it writes channels of the residual stream.
+    pub fn writes_residual(self) -> bool {
+        matches!(self, Self::AttnOut | Self::MlpOut)
+    }
 }
 
-/// One channel of one site. Its text form is `3.mlp.post_act[17]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// One channel of one site. Its text form is `3.mlp.post_act[17]` or `final_resid[17]`. Nodes are
+/// ordered as the forward pass meets them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
-    /// The layer, from 0.
-    pub layer: usize,
-    /// The site within the layer.
+    /// The layer, from 0; nothing for the final residual stream.
+    pub layer: Option<usize>,
+    /// The kind of its site.
     pub kind: NodeKind,
     /// The channel, from 0.
     pub index: usize,
 }
 
 impl Node {
+    /// A channel of a site, if circuits have nodes there.
+    pub fn at(site: Site, index: usize) -> Option<Self> {
+        let kind = NodeKind::ALL.into_iter().find(|kind| kind.site() == site.kind())?;
+        let layer = if let Site::Layer(layer, _) = site { Some(layer) } else { None };
+        Some(Self { layer, kind, index })
+    }
+
     /// The site whose channel it is.
     pub fn site(&self) -> Site {
-        self.kind.site().at(self.layer)
+        match (self.layer, self.kind.site()) {
+            (Some(layer), Some(site)) => site.at(layer),
+            _ => Site::FinalResid,
+        }
+    }
+}
+
+impl Ord for Node {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.site(), self.index).cmp(&(other.site(), other.index))
+    }
+}
+
+impl PartialOrd for Node {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}[{}]", self.layer, self.kind.site(), self.index)
+        write!(f, "{}[{}]", self.site(), self.index)
     }
 }
 
@@ -105,10 +162,8 @@ impl FromStr for Node {
     /// Reads what [`Display`](fmt::Display) writes, and nothing else.
     fn from_str(text: &str) -> Result<Self> {
         let parse = || {
-            let (layer, rest) = text.split_once('.')?;
-            let (site, index) = rest.strip_suffix(']')?.split_once('[')?;
-            let kind = NodeKind::ALL.into_iter().find(|kind| kind.site().name() == site)?;
-            let node = Self { layer: layer.parse().ok()?, kind, index: index.parse().ok()? };
+            let (site, index) = text.strip_suffix(']')?.split_once('[')?;
+            let node = Self::at(site.parse().ok()?, index.parse().ok()?)?;
             (node.to_string() == text).then_some(node)
         };
         parse().ok_or_else(|| Error::Data(format!("`{text}` is no node; one is written like 3.mlp.post_act[17]")))
@@ -120,9 +175,9 @@ serialize_as_text!(Node);
 /// All nodes of one site: consecutive in the [`Layout`]'s numbering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteBlock {
-    /// The layer.
-    pub layer: usize,
-    /// The site within the layer.
+    /// The layer; nothing for the final residual stream.
+    pub layer: Option<usize>,
+    /// The kind of site.
     pub kind: NodeKind,
     /// The site.
     pub site: Site,
@@ -139,7 +194,7 @@ impl SiteBlock {
     }
 }
 
-/// All nodes of a model, numbered in the order of the forward pass.
+/// The nodes of a model that a circuit is chosen from, numbered in the order of the forward pass.
 #[derive(Clone, Debug)]
 pub struct Layout {
     blocks: Vec<SiteBlock>,
@@ -147,17 +202,27 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The nodes of models of `config`.
+    /// The nodes of the layers of models of `config`: those that searches choose from.
     pub fn new(config: &ModelConfig) -> Self {
-        let (mut blocks, mut len) = (Vec::new(), 0);
+        let mut layout = Self { blocks: Vec::new(), len: 0 };
         for layer in 0..config.n_layer {
-            for kind in NodeKind::ALL {
-                let width = kind.width(config);
-                blocks.push(SiteBlock { layer, kind, site: kind.site().at(layer), start: len, width });
-                len += width;
-            }
+            NodeKind::IN_LAYER.into_iter().for_each(|kind| layout.push(Some(layer), kind, config));
         }
-        Self { blocks, len }
+        layout
+    }
+
+    /// The same, and those of the final residual stream.
+    pub fn with_final_resid(config: &ModelConfig) -> Self {
+        let mut layout = Self::new(config);
+        layout.push(None, NodeKind::FinalResid, config);
+        layout
+    }
+
+    fn push(&mut self, layer: Option<usize>, kind: NodeKind, config: &ModelConfig) {
+        let width = kind.width(config);
+        let site = Node { layer, kind, index: 0 }.site();
+        self.blocks.push(SiteBlock { layer, kind, site, start: self.len, width });
+        self.len += width;
     }
 
     /// The sites' nodes, in order.
@@ -188,7 +253,7 @@ impl Layout {
 
     /// The node's number, if the model has it.
     pub fn number(&self, node: Node) -> Option<usize> {
-        let block = self.blocks.iter().find(|block| (block.layer, block.kind) == (node.layer, node.kind))?;
+        let block = self.block(node.site())?;
         (node.index < block.width).then_some(block.start + node.index)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Circuit, Layout, Nodes};
+use super::{Circuit, Nodes};
 use crate::files::HostTensor;
 use crate::model::{Batch, Edit, Hooks, Interventions, Model, QueryPositions, Recorder, Site, Weights, probabilities};
 use crate::tape::{Tape, Var};
@@ -38,11 +38,8 @@ impl<'a> Probe<'a> {
     /// [`Error::OtherModel`] if the circuit is a part of another model, [`Error::Mismatch`] if the
     /// model lacks a node of the circuit, or `means` the mean of a node; otherwise the device's.
     pub fn new(model: &'a Model, circuit: &Circuit, means: BTreeMap<Site, Vec<f32>>) -> Result<Self> {
-        // A published circuit has no hash.
-        if !circuit.model.hash.is_empty() {
-            circuit.check_model(&model.hash()?)?;
-        }
-        let layout = Layout::new(&model.config);
+        circuit.check_part_of(model)?;
+        let layout = circuit.layout(&model.config);
         let keep = circuit.keep(&layout)?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         for &node in &circuit.excluded {

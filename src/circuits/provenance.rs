@@ -4,7 +4,7 @@
 use super::prune::SearchSettings;
 use super::tasks::{self, Split, Task};
 use super::{Circuit, Layout};
-use crate::model::expect_model;
+use crate::model::{Model, expect_model};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -25,8 +25,28 @@ impl Circuit {
         expect_model(format!("the circuit of {}", self.task.name), "model", &self.model.hash, hash)
     }
 
-    /// The settings that it was found with.
+    /// Whether it is of another program, which does not record the model and the pairs.
+    pub fn is_foreign(&self) -> bool {
+        self.model.hash.is_empty()
+    }
+
+    /// As [`Circuit::check_model`]; a circuit of another program must at least fit the model's sizes.
+    ///
+    /// # Errors
+    /// [`Error::OtherModel`] with both hashes; [`Error::Mismatch`] naming a node that the model does
+    /// not have.
+    pub fn check_part_of(&self, model: &Model) -> Result<()> {
+        match self.is_foreign() {
+            true => self.keep(&self.layout(&model.config)).map(drop),
+            false => self.check_model(&model.hash()?),
+        }
+    }
+
+    /// The settings that it was found with; the defaults for a circuit of another program.
     pub(crate) fn search_settings(&self) -> Result<SearchSettings> {
+        if self.is_foreign() || self.settings.is_null() {
+            return Ok(SearchSettings::default());
+        }
         let settings: SearchSettings = serde_json::from_value(self.settings.clone())
             .map_err(|e| Error::Mismatch(format!("the circuit's settings are not those of pruning: {e}")))?;
         settings.validate()?;
@@ -74,7 +94,7 @@ impl Circuit {
             )));
         }
         let variant = tasks::choose_variant(&task, tokenizer)?;
-        if variant != self.task.variant {
+        if variant != self.task.variant && !self.is_foreign() {
             return Err(Error::Mismatch(format!(
                 "the circuit was found with another tokenizer: it chose variant {} of the answers, this one {variant}",
                 self.task.variant

@@ -157,11 +157,10 @@ impl Statistics {
         seed: u64,
         observer: &Observer,
     ) -> Result<Self> {
-        let hash = model.hash()?;
-        circuit.check_model(&hash)?;
+        circuit.check_part_of(model)?;
         let nodes: Vec<Node> = circuit.nodes.iter().map(super::NodeEntry::node).collect();
         let nodes = node_statistics(model, &nodes, sets, seed, observer)?;
-        Ok(Self { version: VERSION, model: hash, task: circuit.task.name.clone(), seed, nodes })
+        Ok(Self { version: VERSION, model: model.hash()?, task: circuit.task.name.clone(), seed, nodes })
     }
 }
 

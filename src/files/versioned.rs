@@ -11,8 +11,10 @@ use crate::{Error, Result};
 pub(crate) trait Versioned: Serialize + DeserializeOwned {
     /// The name of the file in messages.
     const WHAT: &'static str;
-    /// The only version that can be read.
+    /// The version that is written, and the newest that can be read.
     const VERSION: u32;
+    /// The oldest that can be read.
+    const OLDEST: u32 = Self::VERSION;
 
     /// An error message if the contents are invalid.
     fn check(&self) -> Result<(), String>;
@@ -29,8 +31,9 @@ pub(crate) fn parse<T: Versioned>(bytes: &[u8]) -> Result<T, String> {
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(wrong)?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
         None => return Err(format!("not a {}: no `version`", T::WHAT)),
-        Some(v) if v != u64::from(T::VERSION) => {
-            return Err(format!("{} of version {v}; this program reads version {}", T::WHAT, T::VERSION));
+        Some(v) if !(u64::from(T::OLDEST)..=u64::from(T::VERSION)).contains(&v) => {
+            let versions = if T::OLDEST == T::VERSION { String::new() } else { format!("{} to ", T::OLDEST) };
+            return Err(format!("{} of version {v}; this program reads version {versions}{}", T::WHAT, T::VERSION));
         }
         Some(_) => {}
     }

@@ -105,15 +105,17 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     let tokenizer = files.tokenizer.as_deref().map(|path| load_tokenizer(path, files.config.vocab_size)).transpose()?;
     files.check_tied()?;
     let entries = stored(files.weights.entries(), options.float);
-    let nested = match options.to {
-        ConvertFormat::SparsePretrain => Some(sparse_pretrain::Converted::new(files, &entries)?),
-        _ => published_obstacle(&files.config).map_or(Ok(None), Err)?,
+    let (config, nested) = match options.to {
+        ConvertFormat::SparsePretrain => {
+            (files.config.clone(), Some(sparse_pretrain::Converted::new(files, &entries)?))
+        }
+        _ => (published_config(&files.config)?, None),
     };
     if let Some(above) = out.parent() {
         create_folder(above)?;
     }
     replace_dir_atomic(&out, |folder| {
-        let fields = fields(files)?;
+        let fields = fields(files, &config)?;
         let end_of_text = tokenizer.as_ref().and_then(|(tokenizer, _)| tokenizer.end_of_text());
         if options.to.for_hugging_face() {
             write_hugging_face_weights(&folder.join(WEIGHTS), files, &entries)?;
@@ -139,15 +141,17 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     })
 }
 
-/// Why the published code cannot run a model of `config`, if it cannot.
-fn published_obstacle(config: &ModelConfig) -> Option<Error> {
-    (!config.d_model.is_multiple_of(config.n_head)).then(|| {
+/// The configuration in the published fields, or an error that names what the published code cannot
+/// run.
+fn published_config(config: &ModelConfig) -> Result<ModelConfig> {
+    if !config.d_model.is_multiple_of(config.n_head) {
         let message = format!(
             "{} does not divide d_model {}, which the published code and Hugging Face's do not run",
             config.n_head, config.d_model
         );
-        Error::config("n_head", message)
-    })
+        return Err(Error::config("n_head", message));
+    }
+    config.as_published()
 }
 
 /// What of a state dict is written: by its name there, the tensor's own name and how it is stored.
@@ -236,19 +240,18 @@ fn stored(entries: &BTreeMap<String, TensorInfo>, float: Option<FloatType>) -> B
     entries.iter().filter(|(name, _)| !is_buffer(name)).map(|(name, entry)| (name.clone(), info(entry))).collect()
 }
 
-/// All fields of the configuration.
-fn fields(files: &ModelFiles) -> Result<Map<String, Value>> {
-    let fields = serde_json::to_value(&files.config).and_then(serde_json::from_value);
-    fields.map_err(|e| Error::file(&files.config_path, e.to_string()))
+/// All fields of the configuration. The list of sites has no spaces, which the published code does
+/// not trim.
+fn fields(files: &ModelFiles, config: &ModelConfig) -> Result<Map<String, Value>> {
+    let fields = serde_json::to_value(config).and_then(serde_json::from_value);
+    let mut fields: Map<String, Value> = fields.map_err(|e| Error::file(&files.config_path, e.to_string()))?;
+    fields.insert("afrac_loctypes".into(), json!(config.afrac_loctypes.names().collect::<Vec<_>>().join(",")));
+    Ok(fields)
 }
 
 /// `fields` as `beeg_config.json` has them: `sink` is younger than most published models, so that
-/// it is there only if true, and the list of sites has no spaces, which the published code does not
-/// trim.
+/// it is there only if true.
 fn published(mut fields: Map<String, Value>) -> Map<String, Value> {
-    if let Some(Value::String(sites)) = fields.get_mut("afrac_loctypes") {
-        *sites = sites.split(',').map(str::trim).filter(|site| !site.is_empty()).collect::<Vec<_>>().join(",");
-    }
     if fields.get("sink") == Some(&Value::Bool(false)) {
         fields.remove("sink");
     }
@@ -261,7 +264,6 @@ fn hugging_face(
     entries: &BTreeMap<String, TensorInfo>,
     end_of_text: Option<u32>,
 ) -> Map<String, Value> {
-    fields = published(fields);
     let tied = fields.get("tied_unembed").cloned().unwrap_or_default();
     let mut add = |name: &str, value| fields.insert(name.into(), value);
     add("model_type", json!(MODEL_TYPE));

@@ -2,15 +2,38 @@
 
 #[cfg(feature = "hub")]
 mod download;
+#[cfg(feature = "hub")]
+mod upload;
 
 use std::path::{Path, PathBuf};
 
-use super::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use super::names::{BEEG_CONFIG, CONFIG, INDEX, PYTORCH, TOKENIZER, TORCH, WEIGHTS};
 use crate::files::ShardedSafetensors;
 use crate::hub::RepositoryKind;
 pub use crate::hub::{Hub, HubId};
+use crate::observer::Observer;
 use crate::text::tokenizer::find_in;
 use crate::{Error, Result};
+
+/// What a push left on the Hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// The files of the folder, by name.
+    pub files: Vec<UploadedFile>,
+    /// The commit; none if the Hub had all of the files already.
+    pub commit: Option<String>,
+}
+
+/// A file of a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadedFile {
+    /// Its name in the repository.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether the commit holds it; otherwise the Hub had it already.
+    pub sent: bool,
+}
 
 impl Hub {
     /// The folder of the model `id`, with its configuration, its weights and, if it has one, its
@@ -42,6 +65,40 @@ impl Hub {
                 Ok(folder.to_path_buf())
             }
             (downloaded, _) => downloaded,
+        }
+    }
+
+    /// Pushes all files of `folder` to the revision of the model `id`, as one commit with `message`:
+    /// all of them or, when it is cut short, none. Creates the repository (`private`: visible to its
+    /// owner only) and the branch unless they exist. Files that the Hub has already are not sent.
+    /// No file that the Hub stores apart is in memory as a whole.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] without a token or with one that may not write, if a repository that is to be
+    /// private is public, if the Hub refuses something, cannot be reached, or is silent for longer
+    /// than [`Hub::timeout`]; [`Error::Io`] naming a file that cannot be read.
+    pub fn upload(
+        &self,
+        id: &HubId,
+        folder: &Path,
+        private: bool,
+        message: &str,
+        observer: Observer,
+    ) -> Result<Uploaded> {
+        if self.offline {
+            return Err(Error::Hub(format!("{id} cannot be pushed while HF_HUB_OFFLINE forbids the network")));
+        }
+        #[cfg(feature = "hub")]
+        return upload::upload(self, id, folder, private, message, observer);
+        #[cfg(not(feature = "hub"))]
+        {
+            let _ = (private, message, observer);
+            Err(Error::Hub(format!(
+                "this program was built without access to the Hub. Build it with `--features hub`, or push with `hf upload {} \
+                 {}`",
+                id.repository,
+                folder.display()
+            )))
         }
     }
 
@@ -80,5 +137,5 @@ fn missing(folder: &Path) -> Option<String> {
         // Opening an index that cannot be read returns an error later.
         return ShardedSafetensors::files(folder.join(INDEX)).unwrap_or_default().into_iter().find(|file| !has(file));
     }
-    (!has(TORCH)).then(|| WEIGHTS.into())
+    (!has(TORCH) && !has(PYTORCH)).then(|| WEIGHTS.into())
 }

@@ -1,18 +1,13 @@
 //! The Hugging Face Hub: names of what is there, the cache of it that this crate shares with Hugging
-//! Face's own tools, data sets, and pushes. Models are opened by [`formats`](crate::formats).
+//! Face's own tools, and data sets. Models are opened by [`formats`](crate::formats).
 
 #[cfg(feature = "hub")]
 mod client;
 mod dataset;
-#[cfg(feature = "hub")]
-mod upload;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-use crate::observer::Observer;
-use crate::{Error, Result};
 
 #[cfg(feature = "hub")]
 pub(crate) use client::Client;
@@ -72,26 +67,6 @@ impl std::fmt::Debug for Hub {
     }
 }
 
-/// What a push left on the Hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uploaded {
-    /// The files of the folder, by name.
-    pub files: Vec<UploadedFile>,
-    /// The commit; none if the Hub had all of the files already.
-    pub commit: Option<String>,
-}
-
-/// A file of a push.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UploadedFile {
-    /// Its name in the repository.
-    pub name: String,
-    /// Its size.
-    pub bytes: u64,
-    /// Whether the commit holds it; otherwise the Hub had it already.
-    pub sent: bool,
-}
-
 impl Default for Hub {
     /// As the environment says: see [`Hub::from_vars`].
     fn default() -> Self {
@@ -120,40 +95,6 @@ impl Hub {
             token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
             offline: text("HF_HUB_OFFLINE").is_some_and(|v| ["1", "on", "yes", "true"].contains(&&*v.to_lowercase())),
             timeout: Duration::from_secs(seconds),
-        }
-    }
-
-    /// Pushes all files of `folder` to the revision of the model `id`, as one commit with `message`:
-    /// all of them or, when it is cut short, none. Creates the repository (`private`: visible to its
-    /// owner only) and the branch unless they exist. Files that the Hub has already are not sent.
-    /// No file that the Hub stores apart is in memory as a whole.
-    ///
-    /// # Errors
-    /// [`Error::Hub`] without a token or with one that may not write, if a repository that is to be
-    /// private is public, if the Hub refuses something, cannot be reached, or is silent for longer
-    /// than [`Hub::timeout`]; [`Error::Io`] naming a file that cannot be read.
-    pub fn upload(
-        &self,
-        id: &HubId,
-        folder: &Path,
-        private: bool,
-        message: &str,
-        observer: Observer,
-    ) -> Result<Uploaded> {
-        if self.offline {
-            return Err(Error::Hub(format!("{id} cannot be pushed while HF_HUB_OFFLINE forbids the network")));
-        }
-        #[cfg(feature = "hub")]
-        return upload::upload(self, id, folder, private, message, observer);
-        #[cfg(not(feature = "hub"))]
-        {
-            let _ = (private, message, observer);
-            Err(Error::Hub(format!(
-                "this program was built without access to the Hub. Build it with `--features hub`, or push with `hf upload {} \
-                 {}`",
-                id.repository,
-                folder.display()
-            )))
         }
     }
 

@@ -24,6 +24,7 @@ mod elementwise;
 pub mod embedding;
 pub mod gate;
 pub mod gelu;
+pub mod gelu_tanh;
 pub mod grad_rms;
 pub mod kl;
 pub mod layer_norm;
@@ -59,6 +60,7 @@ pub const SHADERS: &[&Shader] = &[
     &embedding::SHADER,
     &gate::SHADER,
     &gelu::SHADER,
+    &gelu_tanh::SHADER,
     &grad_rms::SHADER,
     &kl::SHADER,
     &layer_norm::SHADER,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::circuits::search::CircuitSearch;
 use crate::circuits::statistics::{QUANTILES, Snippet};
 use crate::circuits::tasks::Task;
-use crate::circuits::{Binary, Circuit, Layout, Nodes, Statistics, mean_activations, stored_means};
-use crate::formats::Pretrained;
+use crate::circuits::{Binary, Circuit, Nodes, Statistics, mean_activations, stored_means};
+use crate::formats::{Payload, Pretrained};
 use crate::model::Site;
 use crate::observer::Observer;
 use crate::report::{Cell, Column, Report, Table};
@@ -22,6 +22,9 @@ pub struct CircuitRequest<'a> {
     pub circuit: &'a Circuit,
     /// Its file, which mean activations may be next to.
     pub file: &'a Path,
+    /// What its file holds besides, if it is a published one: its prompts are taken unless a task is
+    /// named.
+    pub payload: Option<&'a Payload>,
     /// Its task, if that is not built in.
     pub task: Option<Task>,
     /// Text to run the model on; generated Python if there is none.
@@ -44,11 +47,8 @@ pub fn circuit_statistics(
     note: &dyn Fn(String),
 ) -> Result<Statistics> {
     let circuit = request.check(model)?;
-    let pairs = circuit.pairs(request.task.clone(), model.tokenizer()?, model.model.config.block_size)?;
-    pairs.notes().into_iter().for_each(note);
+    let [clean, counterfactual] = request.noted_prompts(model, note)?;
     let corpus = model.sequences(request.data, request.max_tokens)?;
-    let clean: Vec<_> = pairs.tokens.iter().map(|pair| pair.clean.clone()).collect();
-    let counterfactual: Vec<_> = pairs.tokens.iter().map(|pair| pair.counterfactual.clone()).collect();
     Statistics::measure(&model.model, circuit, [&corpus, &clean, &counterfactual], seed, observer)
 }
 
@@ -68,18 +68,42 @@ pub fn binarise_circuit(
     let pairs = circuit.pairs_by_split(request.task.clone(), tokenizer, model.model.config.block_size)?;
     pairs.iter().filter_map(|pairs| pairs.notes()).for_each(note);
     let means = request.means(model, observer)?;
-    let nodes = Nodes::new(Layout::new(&model.model.config), &means, &model.model.device)?;
+    let nodes = Nodes::new(circuit.layout(&model.model.config), &means, &model.model.device)?;
     CircuitSearch { model: &model.model, nodes, tokenizer }.binarise(circuit, request.task.clone())
 }
 
 impl CircuitRequest<'_> {
-    fn check(&self, model: &Pretrained) -> Result<&Circuit> {
-        self.circuit.check_model(&model.model.hash()?)?;
+    pub(super) fn check(&self, model: &Pretrained) -> Result<&Circuit> {
+        self.circuit.check_part_of(&model.model)?;
         if self.circuit.nodes.is_empty() {
             let message = "the circuit has no nodes, so that there is nothing to measure";
             return Err(Error::file(self.file, message));
         }
         Ok(self.circuit)
+    }
+
+    /// Clean and counterfactual prompts: those of the pairs that the circuit was chosen by, or those
+    /// that a published file has.
+    pub(super) fn prompts(&self, model: &Pretrained) -> Result<[Vec<Vec<u32>>; 2]> {
+        self.noted_prompts(model, &|_| ())
+    }
+
+    fn noted_prompts(&self, model: &Pretrained, note: &dyn Fn(String)) -> Result<[Vec<Vec<u32>>; 2]> {
+        if let Some(payload) = self.payload.filter(|payload| self.task.is_none() && !payload.prompts[0].is_empty()) {
+            return Ok(payload.prompts.clone());
+        }
+        let pairs = self.circuit.pairs(self.task.clone(), model.tokenizer()?, model.model.config.block_size)?;
+        pairs.notes().into_iter().for_each(note);
+        let (clean, counterfactual) = pairs.tokens.into_iter().map(|pair| (pair.clean, pair.counterfactual)).unzip();
+        Ok([clean, counterfactual])
+    }
+
+    /// By how much the circuit's task loss is higher without each sublayer.
+    pub(super) fn sublayers(&self, model: &Pretrained, observer: &Observer) -> Result<BTreeMap<String, f64>> {
+        let tokenizer = model.tokenizer()?;
+        let nodes =
+            Nodes::new(self.circuit.layout(&model.model.config), &self.means(model, observer)?, &model.model.device)?;
+        CircuitSearch { model: &model.model, nodes, tokenizer }.sublayers(self.circuit, self.task.clone())
     }
 
     /// The nodes' mean activations: those next to the circuit if they are this model's, otherwise

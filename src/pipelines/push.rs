@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::model_card::model_card;
 use crate::files::{create_folder, write_atomic};
-use crate::formats::{ConvertOptions, ModelFiles, convert};
-use crate::hub::{Hub, HubId, Uploaded, UploadedFile};
+use crate::formats::hub::{HubId, Uploaded, UploadedFile};
+use crate::formats::{ConvertOptions, Hub, ModelFiles, convert};
 use crate::observer::{Observer, Stage};
 use crate::report::{Column, Report, Table};
 use crate::train::memory::human_bytes;

@@ -7,7 +7,7 @@ use std::path::Path;
 use gossamer::Error;
 use gossamer::circuits::{
     ActivationRange, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, ResidualUser, TokenWeight, TokenWeights,
-    dot, json, residual_paths, show, svg,
+    dot, edges_csv, json, nodes_csv, residual_paths, show, svg,
 };
 use serde_json::{Value, json};
 
@@ -44,22 +44,24 @@ fn large(nodes: usize, seed: u64) -> Circuit {
     };
     let mut chosen = BTreeSet::new();
     while chosen.len() < nodes {
-        let kind = NodeKind::ALL[draw(8)];
+        let kind = NodeKind::ALL[draw(9)];
         let index = draw(circuit.model.width(kind));
-        chosen.insert(Node { layer: draw(4), kind, index });
+        let layer = draw(4);
+        chosen.insert(Node { layer: (kind != NodeKind::FinalResid).then_some(layer), kind, index });
     }
     let entry = |&node: &Node| NodeEntry {
         clean: ActivationRange { min: -1.0, mean: 0.1, max: 2.0 },
         ..NodeEntry::new(node, &circuit.model)
     };
     circuit.nodes = chosen.iter().map(entry).collect();
+    circuit.version = Circuit::version_for(&circuit.nodes);
     let joined = |from: &Node, to: &Node| {
         let to_reads = match to.kind {
             NodeKind::AttnQ | NodeKind::AttnK | NodeKind::AttnV => NodeKind::AttnIn,
             NodeKind::AttnOut => NodeKind::AttnV,
             NodeKind::MlpNeuron => NodeKind::MlpIn,
             NodeKind::MlpOut => NodeKind::MlpNeuron,
-            NodeKind::AttnIn | NodeKind::MlpIn => return false,
+            NodeKind::AttnIn | NodeKind::MlpIn | NodeKind::FinalResid => return false,
         };
         from.layer == to.layer && from.kind == to_reads && (from.index + to.index).is_multiple_of(5)
     };
@@ -112,6 +114,36 @@ fn a_circuit_written_and_read_is_the_same_and_so_are_its_bytes() {
 }
 
 #[test]
+fn tables_have_a_line_for_each_node_and_edge() {
+    let circuit = example();
+    let rows = |text: &str| {
+        let rows = text.lines().map(|line| line.split(',').map(String::from).collect()).collect::<Vec<Vec<String>>>();
+        assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{text}");
+        rows
+    };
+    let nodes = rows(&nodes_csv(&circuit));
+    assert_eq!(nodes.len(), circuit.nodes.len() + 1);
+    for (row, entry) in nodes[1..].iter().zip(&circuit.nodes) {
+        let field = |name: &str| &row[nodes[0].iter().position(|column| column == name).unwrap()];
+        assert_eq!(field("node"), &entry.node().to_string());
+        assert_eq!(field("tau").parse::<f64>().unwrap(), entry.tau);
+        assert_eq!(field("counterfactual_max").parse::<f64>().unwrap(), entry.counterfactual.max);
+        assert_eq!(field("head"), &entry.head.map(|head| head.to_string()).unwrap_or_default());
+        let bias = circuit.biases.iter().find(|bias| bias.node == entry.node()).map(|bias| bias.value.to_string());
+        assert_eq!(field("bias"), &bias.unwrap_or_default());
+    }
+    let edges = rows(&edges_csv(&circuit));
+    assert_eq!(edges[0], ["source", "target", "weight", "effect"]);
+    for (row, edge) in edges[1..].iter().zip(&circuit.edges) {
+        assert_eq!((&row[0], &row[1]), (&edge.from.to_string(), &edge.to.to_string()));
+        assert_eq!((row[2].parse(), row[3].parse()), (Ok(edge.weight), Ok(edge.effect)));
+    }
+    assert_eq!(edges.len(), circuit.edges.len() + 1);
+    // In no layer.
+    assert!(nodes_csv(&large(300, 1)).contains(",final_resid,,final_resid,"));
+}
+
+#[test]
 fn a_file_cut_short_anywhere_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("quotes.json");
@@ -124,7 +156,7 @@ fn a_file_cut_short_anywhere_is_refused() {
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
     let damages = [
-        ("/version", json!(2), "version 2; this program reads version 1"),
+        ("/version", json!(3), "version 3; this program reads version 1 to 2"),
         ("/version", json!(null), "no `version`"),
         ("/version", json!("1"), "not a circuit file"),
         ("/nodes/0/index", json!(36), "node 0.mlp.act_in[36]: the site has 36 channels"),
@@ -154,6 +186,10 @@ fn what_makes_no_sense_is_refused_by_name() {
         let said = load(damaged.to_string().as_bytes()).expect_err(place).to_string();
         assert!(said.contains(complaint), "{place}: {said}");
     }
+    let mut last = large(300, 1);
+    assert_eq!(last.version, 2);
+    last.version = 1;
+    assert!(Circuit::from_json(last.to_json().as_bytes()).unwrap_err().contains("its nodes as version 2"));
     let infinite = EXAMPLE.replacen("\"tau\": ", "\"tau\": 1e999, \"was\": ", 1);
     assert!(load(infinite.as_bytes()).unwrap_err().to_string().contains("out of range"));
     for bytes in [&b""[..], b"[]", b"\x93NUMPY", b"{\"version\": 1}", b"{\"version\": 1}{}"] {
@@ -193,7 +229,7 @@ fn fields_of_later_programs_are_passed_over() {
 #[test]
 fn nodes_are_read_as_they_are_written_and_no_other_way() {
     for kind in NodeKind::ALL {
-        let node = Node { layer: 12, kind, index: 340 };
+        let node = Node { layer: (kind != NodeKind::FinalResid).then_some(12), kind, index: 340 };
         assert_eq!(node.to_string().parse::<Node>().unwrap(), node);
     }
     for text in [
@@ -204,6 +240,9 @@ fn nodes_are_read_as_they_are_written_and_no_other_way() {
         "3.attn.q[]",
         "3.attn.q[1",
         "03.attn.q[1]",
+        "3.resid_in[1]",
+        "3.final_resid[1]",
+        "final_resid",
         "3.attn.q[+1]",
         "3.attn.q[1]]",
         " 3.attn.q[1]",
@@ -221,13 +260,13 @@ fn residual_paths_join_every_writer_to_every_later_reader_of_its_channel() {
         // The definition, word for word: half a layer is attention or MLP, reading comes before
         // writing.
         let mut want = BTreeSet::new();
-        let time = |n: &Node| (n.layer, matches!(n.kind, NodeKind::MlpIn | NodeKind::MlpOut));
+        let time = |n: &Node| (n.layer.unwrap_or(usize::MAX), matches!(n.kind, NodeKind::MlpIn | NodeKind::MlpOut));
         for channel in 0..32 {
             let nodes = circuit.nodes.iter().map(NodeEntry::node).filter(|n| n.index == channel);
             let (mut from, mut to) = (vec![], vec![]);
             for node in nodes {
                 match node.kind {
-                    NodeKind::AttnIn | NodeKind::MlpIn => to.push(node),
+                    NodeKind::AttnIn | NodeKind::MlpIn | NodeKind::FinalResid => to.push(node),
                     NodeKind::AttnOut | NodeKind::MlpOut => from.push(node),
                     _ => {}
                 }
@@ -496,7 +535,7 @@ fn the_schema_says_what_is_written() {
     assert_eq!(met, definitions, "every definition is used");
     // It refuses, too.
     for (right, wrong) in [
-        ("\"version\": 1", "\"version\": 2"),
+        ("\"version\": 1", "\"version\": 3"),
         ("\"tau\":", "\"tao\":"),
         ("\"0.mlp.act_in[17]\"", "\"0.mlp.act_in[017]\""),
         ("\"kind\": \"mlp_in\"", "\"kind\": \"mlp\""),

@@ -28,9 +28,9 @@ const SECOND: [Node; 3] = route([1, 6, 3]);
 
 const fn route([read, value, written]: [usize; 3]) -> [Node; 3] {
     [
-        Node { layer: 0, kind: NodeKind::AttnIn, index: read },
-        Node { layer: 0, kind: NodeKind::AttnV, index: value },
-        Node { layer: 0, kind: NodeKind::AttnOut, index: written },
+        Node { layer: Some(0), kind: NodeKind::AttnIn, index: read },
+        Node { layer: Some(0), kind: NodeKind::AttnV, index: value },
+        Node { layer: Some(0), kind: NodeKind::AttnOut, index: written },
     ]
 }
 

@@ -16,9 +16,9 @@ use gossamer::device::Device;
 use gossamer::files::{
     HostTensor, ShardedSafetensors, TensorSource, parse_ids, parse_names, parse_tensors, save_tensors,
 };
-use gossamer::formats::Payload;
 use gossamer::formats::config::read_config;
 use gossamer::formats::torch::{DataType, TensorRef, TorchFile, TorchStateDict, Value};
+use gossamer::formats::{ModelFiles, Payload};
 use gossamer::model::parse_config;
 use gossamer::sweep::Sweep;
 use gossamer::text::cache::Tokens;
@@ -116,6 +116,34 @@ pub fn nested_config(data: &[u8]) {
     in_folder("config.json", data, |path| {
         if let Err(error) = read_config(path) {
             assert!(error.to_string().contains("config.json"), "{error}");
+        }
+    });
+}
+
+/// The `config.json` of another program's model, next to weights that fit what it says unchanged.
+pub fn foreign(data: &[u8]) {
+    let has = |word: &[u8]| data.windows(word.len()).any(|part| part == word);
+    let (name, weights) = if has(b"gpt_neo") {
+        ("gpt_neo.bin", &include_bytes!("../data/foreign/gpt_neo/pytorch_model.bin")[..])
+    } else if has(b"gpt2") {
+        ("gpt2.safetensors", &include_bytes!("../data/foreign/gpt2/model.safetensors")[..])
+    } else {
+        ("sparse_pretrain.bin", &include_bytes!("../data/foreign/sparse_pretrain/pytorch_model.bin")[..])
+    };
+    in_folder("config.json", data, |path| {
+        let file = path.with_file_name(name);
+        std::fs::write(&file, weights).unwrap();
+        match ModelFiles::open(&file) {
+            Ok(files) => {
+                for (name, info) in files.weights.entries().iter().filter(|(_, info)| count(&info.shape) < 1 << 20) {
+                    let tensor = files.weights.read(name).unwrap();
+                    assert_eq!((&tensor.shape, tensor.data.len()), (&info.shape, count(&info.shape)), "{name}");
+                }
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("config.json") || text.contains(name), "{text}");
+            }
         }
     });
 }

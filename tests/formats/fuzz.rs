@@ -25,6 +25,11 @@ fn torch() {
 }
 
 #[test]
+fn foreign() {
+    each("foreign", feed::foreign);
+}
+
+#[test]
 fn viz() {
     each("viz", feed::viz);
 }

@@ -7,9 +7,11 @@ mod fake_hub;
 
 mod convert;
 mod damage;
+mod families;
 mod feed;
 mod folder;
 mod fuzz;
+mod graph;
 mod hub;
 mod names;
 mod pickled;

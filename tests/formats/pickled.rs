@@ -6,6 +6,7 @@ use super::stored_zip::{Entry, zip};
 /// A Python value to be pickled.
 #[derive(Clone)]
 pub enum Py {
+    None,
     Int(i32),
     Float(f64),
     Str(&'static str),
@@ -41,6 +42,12 @@ impl Py {
         &mut found.unwrap_or_else(|| panic!("no {name}")).1
     }
 
+    /// Puts a key at the end of a dictionary.
+    pub fn push(&mut self, name: &'static str, value: Py) {
+        let Py::Dict(pairs) = self else { panic!("no dictionary") };
+        pairs.push((Py::Str(name), value));
+    }
+
     /// Takes a key out of a dictionary.
     pub fn remove(&mut self, name: &str) {
         let Py::Dict(pairs) = self else { panic!("no dictionary") };
@@ -63,6 +70,7 @@ fn write(value: &Py, out: &mut Vec<u8>, storages: &mut Vec<Vec<u8>>) {
     let int = |number: usize| [b"J".as_slice(), &(number as u32).to_le_bytes()].concat();
     let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     match value {
+        Py::None => out.push(b'N'),
         Py::Int(number) => out.extend([b"J".as_slice(), &number.to_le_bytes()].concat()),
         Py::Float(number) => out.extend([b"G".as_slice(), &number.to_be_bytes()].concat()),
         Py::Str(string) => out.extend(text(string)),

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use gossamer::formats::ModelFiles;
-use gossamer::hub::{Hub, HubId, Uploaded};
+use gossamer::formats::hub::{HubId, Uploaded};
+use gossamer::formats::{Hub, ModelFiles};
 use gossamer::observer::Observer;
 use gossamer::pipelines::{PushRequest, push};
 use gossamer::{Error, Result};

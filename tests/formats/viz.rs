@@ -1,11 +1,18 @@
 //! Published circuits, written byte by byte in the layout that their visualiser reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gossamer::Error;
-use gossamer::circuits::Node;
-use gossamer::formats::Payload;
+use std::collections::BTreeMap;
+
+use gossamer::circuits::collect::node_statistics;
+use gossamer::circuits::{Circuit, Node, NodeEntry, NodeKind, dot, residual_paths, show, svg};
+use gossamer::device::Device;
 use gossamer::formats::torch::TorchFile;
+use gossamer::formats::viz::{Measurements, save_payload};
+use gossamer::formats::{OpenedCircuit, Payload};
+use gossamer::model::{Model, ModelConfig};
+use gossamer::observer::Observer;
 
 use super::feed;
 use super::pickled::{Py, archive, floats, longs, payload};
@@ -134,11 +141,17 @@ fn what_is_missing_is_told_and_the_rest_is_there() {
         "{:?}",
         read_.missing
     );
+    assert!(read_.missing.contains(&"1 of circuit_data was not understood and omitted: 1.attn.v[-1].".to_string()));
 
     let mut odd = payload();
     *odd.at("importances").at("pair_data") =
         Py::List(vec![Py::Int(3), Py::List(vec![floats(&[1.0])]), Py::List(vec![])]);
-    assert!(read(&odd).missing.iter().any(|what| what.contains("pair_data was not understood")));
+    assert!(
+        read(&odd)
+            .missing
+            .iter()
+            .any(|what| what.starts_with("2 of pair_data were not understood and omitted: ?, a tensor"))
+    );
     let mut odd = payload();
     *odd.at("importances").at("loss") = Py::Float(f64::NAN);
     assert_eq!(read(&odd).loss, None);
@@ -167,4 +180,157 @@ fn damage_and_other_files_are_errors_that_name_the_file() {
         damaged[at] = damaged[at].wrapping_add(1 + (at % 200) as u8);
         feed::viz(&damaged);
     }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/viz").join(name)
+}
+
+/// Two files that torch wrote in the published layout; their numbers counted with torch.
+#[test]
+fn nodes_of_the_final_residual_stream_and_biases_are_kept() {
+    let opened = OpenedCircuit::open(fixture("final.pt")).unwrap();
+    assert_eq!(opened.missing(), [] as [&str; 0]);
+    let circuit = &opened.circuit;
+    assert_eq!((circuit.counts.nodes, circuit.counts.edges, circuit.biases.len()), (89, 134, 0));
+    let last: Vec<_> = circuit.nodes.iter().filter(|entry| entry.kind == NodeKind::FinalResid).collect();
+    assert_eq!(last.len(), 5);
+    assert!(circuit.nodes.ends_with(&last.iter().map(|&entry| entry.clone()).collect::<Vec<_>>()));
+    let payload = opened.payload.as_ref().unwrap();
+    let known = payload.statistics.nodes.iter().find(|known| known.node == last[0].node()).unwrap();
+    assert_eq!((known.clean.count, known.corpus.quantiles.len()), (16, 4));
+    // They are drawn, listed and written like others.
+    let name = last[0].node().to_string();
+    assert!(name.starts_with("final_resid["), "{name}");
+    for text in [svg(circuit), dot(circuit), show(circuit)] {
+        assert!(text.contains(&name) || text.contains(&name["final_resid".len()..]), "{text}");
+    }
+    assert!(residual_paths(circuit).iter().any(|path| path.to.to_string().starts_with("final_resid[")));
+    assert_eq!(Circuit::from_json(circuit.to_json().as_bytes()).as_ref(), Ok(circuit));
+    assert_eq!(circuit.version, 2);
+
+    let opened = OpenedCircuit::open(fixture("bias.pt")).unwrap();
+    assert_eq!(opened.missing(), [] as [&str; 0]);
+    let circuit = &opened.circuit;
+    assert_eq!((circuit.counts.nodes, circuit.counts.edges, circuit.biases.len()), (84, 134, 64));
+    assert_eq!(circuit.version, 1);
+}
+
+#[test]
+fn what_others_write_otherwise_loses_nothing() {
+    let whole = read(&payload()).circuit;
+    let mut odd = payload();
+    // The ids of sources end in that of the biases, without a row for it.
+    let Py::List(pairs) = odd.at("importances").at("pair_data") else { panic!() };
+    let Py::List(pair) = &mut pairs[1] else { panic!() };
+    pair[0] = Py::Floats(vec![2, 1], vec![0.125, 0.0]);
+    // Fields that are null, tokens and ids as floats.
+    odd.at("importances").at("beeg_model_config").push("sink", Py::None);
+    *odd.at("circuit_data").at("1.attn.v") = floats(&[6.0]);
+    let Py::Tuple(samples) = odd.at("importances").at("task_samples") else { panic!() };
+    let Py::Longs(shape, ids) = samples[0].clone() else { panic!() };
+    samples[0] = Py::Floats(shape, ids.into_iter().map(|id| id as f32).collect());
+    let read_ = read(&odd);
+    assert_eq!(read_.missing, [] as [&str; 0]);
+    assert_eq!((&read_.circuit.nodes, &read_.circuit.edges), (&whole.nodes, &whole.edges));
+    assert_eq!(read_.circuit.biases, []);
+    assert_eq!(read_.prompts, read(&payload()).prompts);
+    assert_eq!(read_.circuit.model.n_layer, 2);
+
+    // An edge without effect is there if the file says that it is.
+    let Py::List(pairs) = payload().at("importances").at("pair_data").clone() else { panic!() };
+    let Py::List(mut pair) = pairs[0].clone() else { panic!() };
+    pair[0] = Py::Floats(vec![1, 2], vec![1.0, 1.0]);
+    let Py::List(effects) = odd.at("importances").at("pair_data") else { panic!() };
+    let Py::List(effect) = &mut effects[0] else { panic!() };
+    effect[0] = Py::Floats(vec![1, 2], vec![0.5, 0.0]);
+    odd.at("importances").push("pair_data_connections", Py::List(vec![Py::List(pair)]));
+    let edges = read(&odd).circuit.edges;
+    assert_eq!(edges.len(), whole.edges.len());
+    assert_eq!(edges.iter().filter(|edge| edge.effect == 0.0).count(), 1);
+}
+
+#[test]
+fn a_circuit_that_is_written_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("viz_data.pt");
+    let circuit = Circuit::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/circuit-example.json")).unwrap();
+    let circuit = circuit.normalised();
+    let reference = &circuit.model;
+    let config = ModelConfig {
+        block_size: 12,
+        vocab_size: 40,
+        n_layer: reference.n_layer,
+        n_head: reference.n_head,
+        d_head: Some(reference.d_head),
+        d_model: reference.d_model,
+        d_mlp: Some(reference.d_mlp),
+        d_pos_emb: Some(reference.d_pos_emb),
+        ..ModelConfig::default()
+    };
+    let model = Model::new(config.clone(), 3, &Device::cpu()).unwrap();
+    let nodes: Vec<Node> = circuit.nodes.iter().map(NodeEntry::node).collect();
+    let sequence = |seed: u32, length: u32| (0..length).map(|i| 1 + (seed + 7 * i) % 39).collect::<Vec<u32>>();
+    let corpus: Vec<_> = (0..9).map(|seed| sequence(seed, 12)).collect();
+    let prompts = [vec![sequence(1, 6), sequence(2, 4)], vec![sequence(3, 6), sequence(4, 4)]];
+    let sets = [&corpus[..], &prompts[0][..], &prompts[1][..]];
+    let statistics = node_statistics(&model, &nodes, sets, 0, &Observer::default()).unwrap();
+    let activation = |n: usize| prompts.iter().flatten().map(move |p| vec![n as f32 - 0.5; p.len()]).collect();
+    let known = Measurements {
+        config: Some(&config),
+        statistics: &statistics,
+        prompts: prompts.clone(),
+        activations: nodes.iter().enumerate().map(|(n, &node)| (node, activation(n))).collect(),
+        sublayers: BTreeMap::from([("0.attn".to_string(), 0.25)]),
+    };
+    save_payload(&path, &circuit, &known).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    save_payload(&path, &circuit, &known).unwrap();
+    assert_eq!(bytes, std::fs::read(&path).unwrap());
+
+    let payload = Payload::open(&path).unwrap();
+    assert_eq!(payload.missing, [] as [&str; 0]);
+    assert_eq!(payload.circuit, circuit);
+    assert_eq!(payload.prompts, prompts);
+    assert_eq!(payload.sublayers.len(), 1);
+    assert!((payload.sublayers[0].1 - 0.25).abs() < 1e-12);
+    for ((n, read), put) in payload.statistics.nodes.iter().enumerate().zip(&statistics) {
+        assert_eq!((read.node, read.clean.count, read.clean.min), (put.node, 10, n as f32 - 0.5));
+        let snippets = |known: &gossamer::circuits::statistics::NodeStatistics| {
+            let ends = known.corpus.quantiles.iter().flat_map(|q| [q.bottom.clone(), q.top.clone()]);
+            let all = ends.flat_map(|end| end.snippets).map(|s| (s.tokens, s.activations, s.position));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(snippets(read), snippets(put));
+    }
+
+    // The published parts alone say the same of nodes, edges, effects and losses.
+    let key = b"gossamer_circuit".as_slice();
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    let mut published = bytes.clone();
+    published[at] = b'G';
+    let payload = Payload::new(&TorchFile::from_bytes(&path, published).unwrap()).unwrap();
+    let names = |circuit: &Circuit| circuit.nodes.iter().map(NodeEntry::node).collect::<Vec<_>>();
+    assert_eq!(names(&payload.circuit), names(&circuit));
+    let effects = |circuit: &Circuit| {
+        circuit.edges.iter().map(|edge| (edge.from, edge.to, edge.effect as f32)).collect::<Vec<_>>()
+    };
+    assert_eq!(effects(&payload.circuit), effects(&circuit));
+    for (read, put) in payload.circuit.nodes.iter().zip(&circuit.nodes) {
+        assert!((read.ablation_delta - put.ablation_delta).abs() < 1e-12, "{}", put.node());
+    }
+    assert!((payload.circuit.losses.train.circuit - circuit.losses.train.circuit).abs() < 1e-12);
+    assert!((payload.loss.unwrap() - circuit.losses.train.model).abs() < 1e-12);
+
+    // A circuit file that says something else than the published parts is not believed.
+    let mut other = bytes.clone();
+    let name = circuit.nodes[0].node().to_string();
+    let site = format!("\"site\": \"{}\"", circuit.nodes[0].site);
+    let from = bytes.windows(site.len()).position(|window| window == site.as_bytes()).unwrap();
+    let index = format!("\"index\": {}", circuit.nodes[0].index);
+    let at = from + bytes[from..].windows(index.len()).position(|window| window == index.as_bytes()).unwrap();
+    other[at + index.len() - 1] ^= 1;
+    let payload = Payload::new(&TorchFile::from_bytes(&path, other).unwrap()).unwrap();
+    assert!(payload.missing.iter().any(|what| what.contains("is ignored")), "{name}: {:?}", payload.missing);
+    assert!(payload.circuit.model.hash.is_empty());
 }

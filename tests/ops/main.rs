@@ -17,6 +17,7 @@ mod cross_entropy;
 mod embedding;
 mod gate;
 mod gelu;
+mod gelu_tanh;
 mod grad_rms;
 mod kl;
 mod layer_norm;

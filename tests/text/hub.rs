@@ -16,7 +16,9 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn source(spec: &str, cache: &Path, endpoint: &str, offline: bool) -> Source {
     let hub = Hub { cache: cache.into(), endpoint: endpoint.into(), offline, ..Hub::from_vars(|_| None) };
-    Source { hub: Hub { timeout: Duration::from_millis(500), ..hub }, ..Source::new([spec]).with_field("story") }
+    let mut source = Source::new([spec]).with_field("story");
+    source.hub = Hub { timeout: Duration::from_millis(500), ..hub };
+    source
 }
 
 fn read(source: &Source) -> Result<Vec<String>, String> {
@@ -122,6 +124,7 @@ fn what_fails_says_what_to_do() {
     ] {
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
     }
+    read(&source("hub:some/stories", cache.path(), &server.endpoint, false)).unwrap();
     let unread = read(&source("hub:some/stories:default/test", cache.path(), &server.endpoint, true)).unwrap_err();
     assert!(unread.contains("lacks default/test/0000.parquet"), "{unread}");
 }

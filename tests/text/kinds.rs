@@ -150,6 +150,9 @@ fn what_is_no_tokenizer_is_refused() {
         let said = Tokenizer::from_json(&file.to_string()).unwrap_err().to_string();
         assert!(said.contains(why), "{change}: {said}");
     }
+    let mut file: Value = serde_json::from_slice(&std::fs::read(data("byte_fallback.json")).unwrap()).unwrap();
+    file["decoder"]["decoders"][3]["stop"] = json!(1);
+    assert!(Tokenizer::from_json(&file.to_string()).unwrap_err().to_string().contains("removes the end of tokens"));
 }
 
 #[test]

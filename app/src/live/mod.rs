@@ -78,7 +78,10 @@ impl Live {
             Request::new(Job::serve(move || ctx.request_repaint(), move |inbox| ask::serve(&opened, inbox)))
         });
         let head = match view.selected {
-            Some(Item::Node(node)) => document.circuit.model.head(node).map(|(head, _)| (node.layer, head)),
+            Some(Item::Node(node)) => {
+                let head = document.circuit.model.head(node).map(|(head, _)| head);
+                node.layer.zip(head)
+            }
             _ => None,
         };
         asking.poll();

@@ -1,6 +1,7 @@
 //! A description of the document: a circuit, a published circuit, or a model without circuits.
 
 use eframe::egui::{RichText, Ui};
+use gossamer::circuits::Circuit;
 use gossamer::circuits::labels::{count, signed, token};
 use gossamer::formats::Payload;
 use gossamer::model::WeightReport;
@@ -48,13 +49,22 @@ fn layers(ui: &mut Ui, document: &Document) {
     ui.separator();
     for layer in &circuit.counts.layers {
         let nodes: usize = layer.nodes.values().sum();
-        let entries = circuit.nodes.iter().filter(|entry| entry.layer == layer.layer);
-        let delta: f64 = entries.map(|entry| entry.ablation_delta).sum();
+        let delta = delta(circuit, Some(layer.layer));
         ui.label(format!("layer {}: {nodes} nodes, {} edges, Δ {}", layer.layer, layer.edges, signed(delta)));
+    }
+    let last = circuit.nodes.iter().filter(|entry| entry.layer.is_none()).count();
+    if last > 0 {
+        ui.label(format!("final residual stream: {last} nodes, Δ {}", signed(delta(circuit, None))));
     }
     ui.separator();
     ui.weak(format!("model {}", circuit.model.path));
     ui.weak("click a box of the drawing for its details");
+}
+
+/// How much the task loss rises without nodes of a layer, one at a time; of the final residual
+/// stream if it is none.
+fn delta(circuit: &Circuit, layer: Option<usize>) -> f64 {
+    circuit.nodes.iter().filter(|entry| entry.layer == layer).map(|entry| entry.ablation_delta).sum()
 }
 
 fn published(ui: &mut Ui, document: &Document, payload: &Payload) {

@@ -72,7 +72,7 @@ fn choose_sublayer(ui: &mut Ui, context: &mut PanelContext) {
     for layer in 0..circuit.model.n_layer {
         for mlp in [false, true] {
             let sublayer = Sublayer { layer, mlp };
-            let nodes = circuit.nodes.iter().filter(|entry| Sublayer::of(entry.node()) == sublayer);
+            let nodes = circuit.nodes.iter().filter(|entry| Sublayer::of(entry.node()) == Some(sublayer));
             let (count, delta) = nodes.fold((0, 0.0), |(count, sum), entry| (count + 1, sum + entry.ablation_delta));
             if count > 0 {
                 let text = format!("{}: {count} nodes, Δ {delta:.3}", sublayer.name());

@@ -99,11 +99,12 @@ impl Panel for NodePanel {
         let Some(activation) = live.activation_line(Item::Node(node)) else { return };
         ui.separator();
         ui.label(activation);
-        let Some((head, _)) = context.document.circuit.model.head(node) else { return };
-        let Some(pattern) = answer.pattern.as_ref().filter(|_| answer.question.head == Some((node.layer, head))) else {
+        let head = context.document.circuit.model.head(node).map(|(head, _)| head);
+        let Some((layer, head)) = node.layer.zip(head) else { return };
+        let Some(pattern) = answer.pattern.as_ref().filter(|_| answer.question.head == Some((layer, head))) else {
             return;
         };
-        let name = format!("attention of head {head} in layer {}", node.layer);
+        let name = format!("attention of head {head} in layer {layer}");
         ui.weak(&name);
         let row = pattern.get(at * answer.tokens.len()..(at + 1) * answer.tokens.len()).unwrap_or_default();
         let mut order: Vec<usize> = (0..row.len()).filter(|&j| row[j] >= 0.005).collect();

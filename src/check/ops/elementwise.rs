@@ -2,10 +2,10 @@
 
 use super::{Checker, Operation, wide};
 use crate::Result;
-use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, grad_rms, relu, threshold};
+use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, gelu_tanh, grad_rms, relu, threshold};
 
 pub(super) const OPERATIONS: &[Operation] =
-    operations![adam, add, affine, concat, embedding, gate, gelu, grad_rms, relu, threshold];
+    operations![adam, add, affine, concat, embedding, gate, gelu, gelu_tanh, grad_rms, relu, threshold];
 
 /// Around the 256 entries of a workgroup.
 const LENGTHS: [usize; 4] = [1, 255, 257, 1000];
@@ -92,6 +92,33 @@ fn gelu(b: &mut Checker) -> Result<()> {
     let (x, dout) = (b.put(&[4], &[-14.0, -20.0, -1e4, -1e20])?, b.put(&[4], &[1.0; 4])?);
     b.within(0.0, "forward, far below 0", &gelu::forward(&x)?, &[0.0; 4])?;
     b.within(0.0, "backward, far below 0", &gelu::backward(&dout, &x)?, &[0.0; 4])
+}
+
+fn gelu_tanh(b: &mut Checker) -> Result<()> {
+    let factor = (2.0 / std::f64::consts::PI).sqrt();
+    // Each range is compared alone, so that its small numbers count.
+    for (first, last) in
+        [(-0.01, 0.01), (-1.0, 1.0), (-3.0, -1.0), (-5.0, -3.0), (1.0, 9.9), (9.9, 20.0), (-1e30, 1e30)]
+    {
+        let x: Vec<f32> = (0..300).map(|i| (first + (last - first) * f64::from(i) / 299.0) as f32).collect();
+        let dout = b.numbers(x.len());
+        let tanh = |x: f64| (factor * (x + 0.044715 * x.powi(3))).tanh();
+        let want: Vec<f64> = wide(&x).iter().map(|&x| x * 0.5 * (1.0 + tanh(x))).collect();
+        // Where tanh is 1 up to rounding, its slope times a power of x is 0.
+        let bend = |x: f64| match 1.0 - tanh(x).powi(2) {
+            0.0 => 0.0,
+            slope => 0.5 * x * slope * factor * (1.0 + 3.0 * 0.044715 * x * x),
+        };
+        let slope = pairs(&x, &dout, |x, d| d * (0.5 * (1.0 + tanh(x)) + bend(x)));
+        let (x, dout) = (b.put(&[300], &x)?, b.put(&[300], &dout)?);
+        b.poison()?;
+        b.close(&format!("forward, {first} to {last}"), &gelu_tanh::forward(&x)?, &want)?;
+        b.close(&format!("backward, {first} to {last}"), &gelu_tanh::backward(&dout, &x)?, &slope)?;
+    }
+    // Where a float cannot tell the result from 0, it is 0.
+    let (x, dout) = (b.put(&[4], &[-10.0, -20.0, -1e4, -1e30])?, b.put(&[4], &[1.0; 4])?);
+    b.within(0.0, "forward, far below 0", &gelu_tanh::forward(&x)?, &[0.0; 4])?;
+    b.within(0.0, "backward, far below 0", &gelu_tanh::backward(&dout, &x)?, &[0.0; 4])
 }
 
 fn adam(b: &mut Checker) -> Result<()> {

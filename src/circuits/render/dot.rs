@@ -56,16 +56,21 @@ pub fn dot(circuit: &Circuit) -> String {
     lines.join("\n")
 }
 
-fn cluster(circuit: &Circuit, layer: usize) -> Vec<String> {
-    let mut lines =
-        vec![format!("  subgraph cluster_{layer} {{"), format!("    label=\"layer {layer}\"; color=\"#d0d5da\";")];
-    let ranks: [&[NodeKind]; 6] = [
+/// The nodes of a layer, or of the final residual stream.
+fn cluster(circuit: &Circuit, layer: Option<usize>) -> Vec<String> {
+    let (name, label) = match layer {
+        Some(layer) => (layer.to_string(), format!("layer {layer}")),
+        None => ("final".into(), "final residual stream".into()),
+    };
+    let mut lines = vec![format!("  subgraph cluster_{name} {{"), format!("    label=\"{label}\"; color=\"#d0d5da\";")];
+    let ranks: [&[NodeKind]; 7] = [
         &[NodeKind::AttnIn],
         &[NodeKind::AttnQ, NodeKind::AttnK, NodeKind::AttnV],
         &[NodeKind::AttnOut],
         &[NodeKind::MlpIn],
         &[NodeKind::MlpNeuron],
         &[NodeKind::MlpOut],
+        &[NodeKind::FinalResid],
     ];
     for rank in ranks {
         let in_rank = |entry: &&NodeEntry| entry.layer == layer && rank.contains(&entry.kind);
@@ -81,7 +86,7 @@ fn cluster(circuit: &Circuit, layer: usize) -> Vec<String> {
 }
 
 fn drawn(entry: &NodeEntry) -> String {
-    let mut label = format!("{}\n{}", entry.kind.site(), entry.index);
+    let mut label = format!("{}\n{}", entry.kind.name(), entry.index);
     if let (Some(head), Some(channel)) = (entry.head, entry.channel) {
         label.push_str(&format!(" (h{head} c{channel})"));
     }

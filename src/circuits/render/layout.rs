@@ -39,6 +39,8 @@ pub enum RowKey {
     Embedding,
     /// The layer, and the first of the sites that share the row.
     Site(usize, NodeKind),
+    /// The residual stream after the last layer.
+    FinalResid,
     /// The unembedding, which channels write tokens through.
     Unembedding,
 }
@@ -49,7 +51,8 @@ impl RowKey {
         match self {
             Self::Embedding => "embedding",
             Self::Site(_, NodeKind::AttnQ) => "attn.q, k, v",
-            Self::Site(_, kind) => kind.site().name(),
+            Self::Site(_, kind) => kind.name(),
+            Self::FinalResid => NodeKind::FinalResid.name(),
             Self::Unembedding => "unembedding",
         }
     }
@@ -366,7 +369,7 @@ struct Block {
 /// The row of a node: queries, keys and values share one.
 fn row_of(node: Node) -> RowKey {
     let kind = if node.kind.has_heads() { NodeKind::AttnQ } else { node.kind };
-    RowKey::Site(node.layer, kind)
+    node.layer.map_or(RowKey::FinalResid, |layer| RowKey::Site(layer, kind))
 }
 
 fn breadth(node_box: &NodeBox) -> f64 {
@@ -379,7 +382,7 @@ fn breadth(node_box: &NodeBox) -> f64 {
 
 fn level_height(key: RowKey) -> f64 {
     match key {
-        RowKey::Site(..) => BOX.1,
+        RowKey::Site(..) | RowKey::FinalResid => BOX.1,
         RowKey::Embedding | RowKey::Unembedding => TOKEN_BOX.1 + TOKEN_LINE * TOKENS as f64,
     }
 }

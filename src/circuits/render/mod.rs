@@ -1,6 +1,7 @@
 //! A circuit rendered for people and for other programs, in one of [`FORMATS`].
 
 pub mod color;
+mod csv;
 mod dot;
 mod json;
 pub mod labels;
@@ -11,6 +12,7 @@ mod svg;
 
 use std::path::Path;
 
+pub use csv::{edges_csv, nodes_csv};
 pub use dot::dot;
 pub use json::json;
 pub use residual::{ResidualPath, ResidualUser, residual_paths};
@@ -46,6 +48,8 @@ pub const FORMATS: &[CircuitFormat] = &[
         write: json,
         read: Some(Circuit::from_json),
     },
+    CircuitFormat { name: "nodes.csv", about: "a table of the nodes", write: nodes_csv, read: None },
+    CircuitFormat { name: "edges.csv", about: "a table of the edges", write: edges_csv, read: None },
     CircuitFormat { name: "txt", about: "text, node by node and edge by edge", write: show, read: None },
 ];
 

@@ -6,14 +6,15 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::circuits::file::Circuit;
-use crate::circuits::nodes::{Node, NodeKind};
+use crate::circuits::nodes::Node;
 
 /// What reads or writes a residual channel, in the order of the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResidualUser {
     /// The embedding of the token at the same position, which writes.
     Embedding,
-    /// An `attn.resid_delta` or `mlp.resid_delta` writes, an `attn.act_in` or `mlp.act_in` reads.
+    /// An `attn.resid_delta` or `mlp.resid_delta` writes, an `attn.act_in`, `mlp.act_in` or
+    /// `final_resid` reads.
     Node(Node),
     /// The logits, which read.
     Unembedding,
@@ -22,14 +23,14 @@ pub enum ResidualUser {
 impl ResidualUser {
     fn writes(self) -> bool {
         match self {
-            Self::Node(node) => matches!(node.kind, NodeKind::AttnOut | NodeKind::MlpOut),
+            Self::Node(node) => node.kind.writes_residual(),
             tokens => tokens == Self::Embedding,
         }
     }
 
     fn reads(self) -> bool {
         match self {
-            Self::Node(node) => matches!(node.kind, NodeKind::AttnIn | NodeKind::MlpIn),
+            Self::Node(node) => node.kind.reads_residual(),
             tokens => tokens == Self::Unembedding,
         }
     }

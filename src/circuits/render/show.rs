@@ -4,7 +4,7 @@
 use super::labels::{count, signed, token, visible};
 use super::residual::{ResidualPath, ResidualUser, residual_paths};
 use crate::circuits::file::{ActivationRange, Circuit, LossSet, NodeEntry, TokenWeights};
-use crate::circuits::nodes::{Node, NodeKind};
+use crate::circuits::nodes::NodeKind;
 
 /// Lines of text are at most about this long, where what they say can be cut.
 const WIDTH: usize = 100;
@@ -122,15 +122,15 @@ fn unembeddings(circuit: &Circuit, paths: &[ResidualPath], lines: &mut Vec<Strin
     }
 }
 
-fn layer(circuit: &Circuit, paths: &[ResidualPath], number: usize, lines: &mut Vec<String>) {
-    lines.push(format!("\nlayer {number}"));
+fn layer(circuit: &Circuit, paths: &[ResidualPath], number: Option<usize>, lines: &mut Vec<String>) {
+    lines.push(number.map_or("\nfinal residual stream".into(), |number| format!("\nlayer {number}")));
     for kind in NodeKind::ALL {
         let entries = circuit.nodes.iter().filter(|entry| entry.layer == number && entry.kind == kind);
         for (position, entry) in entries.enumerate() {
             if position == 0 {
                 let columns = ["mean", "in clean prompts", "in counterfactual prompts", "loss change if ablated"];
                 let [mean, clean, counterfactual, ablated] = columns;
-                lines.push(format!("  {:22}{mean:>9}   {clean:26}{counterfactual:26}{ablated}", kind.site()));
+                lines.push(format!("  {:22}{mean:>9}   {clean:26}{counterfactual:26}{ablated}", kind.name()));
             }
             lines.push(format!(
                 "    {:20}{:>9}   {:26}{:26}{}",
@@ -151,7 +151,7 @@ fn connections(circuit: &Circuit, paths: &[ResidualPath], entry: &NodeEntry) -> 
     let mut lines = Vec::new();
     match circuit.model.residual_channel(node) {
         Some(channel) => lines.extend(writers(circuit, paths, ResidualUser::Node(node), channel)),
-        None if matches!(node.kind, NodeKind::AttnIn | NodeKind::MlpIn) => {
+        None if node.kind.reads_residual() => {
             lines.push(format!("      reads position channel {}", node.index - circuit.model.d_model));
         }
         None => {}
@@ -192,7 +192,7 @@ fn writers(circuit: &Circuit, paths: &[ResidualPath], to: ResidualUser, channel:
     match (to, writers.is_empty()) {
         (_, false) => wrapped(&reads, &writers, ""),
         // A node that only writes reads nothing.
-        (ResidualUser::Node(Node { kind: NodeKind::AttnIn | NodeKind::MlpIn, .. }), true) => {
+        (ResidualUser::Node(node), true) if node.kind.reads_residual() => {
             vec![format!("      reads channel {channel}, which nothing else in the circuit writes")]
         }
         _ => Vec::new(),

@@ -80,7 +80,7 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
         test.model,
     );
     // Of a circuit that others published, it is not known.
-    if !circuit.model.hash.is_empty() {
+    if !circuit.is_foreign() {
         size.push_str(&format!(", of the complement {:.3}", test.ablated));
     }
     out.push(line(85.0, &quiet, &size, characters));

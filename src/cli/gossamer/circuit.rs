@@ -8,34 +8,28 @@ use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 use crate::cli::FieldArgs;
 use crate::circuits::tasks;
-use crate::circuits::{Circuit, CircuitFormat, FORMATS, show};
+use crate::circuits::pipeline::SearchRequest;
+use crate::circuits::{CircuitFormat, FORMATS, show};
 use crate::files::check_output;
-use crate::formats::Pretrained;
-use crate::pipelines::{CircuitRequest, binarise_circuit, circuit_statistics, statistics_report};
+use crate::formats::{OpenedCircuit, Pretrained};
+use crate::pipelines::{
+    CIRCUIT_EXPORTS, CircuitRequest, ExportRequest, binarise_circuit, circuit_statistics, statistics_report,
+};
 use crate::report::Report;
 use crate::settings::count;
-use crate::terminal::Progress;
+use crate::terminal::{Progress, say};
 
 use super::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
 
 #[derive(Subcommand)]
 pub enum Args {
-    /// Print a circuit file as text, node by node and edge by edge
+    /// Print a circuit as text, node by node and edge by edge
     Show {
-        /// The circuit file
+        /// A circuit file, or a published viz_data.pt
         file: PathBuf,
     },
-    /// Draw a circuit file, or write it for other programs
-    Export {
-        /// The circuit file
-        file: PathBuf,
-        /// A picture, a Graphviz graph, JSON with the residual paths spelled out, or text
-        #[arg(long, value_parser = PossibleValuesParser::new(FORMATS.iter().map(|format| format.name)))]
-        format: String,
-        /// The file to write, in place of standard output
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
+    /// Draw a circuit, or write it for other programs
+    Export(ExportArgs),
     /// Statistics of the nodes' activations in text: moments, histograms, snippets; written as
     /// FILE's .statistics.json
     Stats(StatsArgs),
@@ -43,10 +37,32 @@ pub enum Args {
     Binarise(BinariseArgs),
 }
 
-/// A circuit file, and the model it is a part of.
+#[derive(clap::Args)]
+pub struct ExportArgs {
+    /// A circuit file, or a published viz_data.pt
+    file: PathBuf,
+    #[arg(long, value_parser = format_names(), help = formats_help())]
+    format: String,
+    /// The file to write, in place of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The model that the circuit is a part of: viz has more with it, neuronpedia needs it
+    #[arg(long)]
+    model: Option<String>,
+    /// The circuit's task (a name, or a .toml or .jsonl file), if it is not the built-in one that
+    /// the circuit names
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// A circuit, and the model it is a part of.
 #[derive(clap::Args)]
 struct CircuitArgs {
-    /// The circuit file
+    /// A circuit file, or a published viz_data.pt
     file: PathBuf,
     /// The model that it is a part of: a run, a checkpoint, a Hugging Face folder, a published
     /// folder, or a Hub id
@@ -96,12 +112,8 @@ pub struct BinariseArgs {
 
 pub fn run(args: &Args) -> Result<()> {
     match args {
-        Args::Show { file } => print(&show(&Circuit::load(file)?)),
-        Args::Export { file, format, out } => {
-            out.as_ref().map_or(Ok(()), check_output)?;
-            let (circuit, format) = (Circuit::load(file)?, CircuitFormat::named(format)?);
-            if let Some(path) = out { Ok(format.save(&circuit, path)?) } else { print(&(format.write)(&circuit)) }
-        }
+        Args::Show { file } => print(&show(&open(file, &say)?.circuit)),
+        Args::Export(args) => args.run(),
         Args::Stats(StatsArgs { circuit, data, field, max_tokens, seed }) => {
             circuit.measure("statistics.json", (data, field), *max_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
@@ -121,6 +133,50 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// The names of all formats.
+fn format_names() -> PossibleValuesParser {
+    let measured = CIRCUIT_EXPORTS.iter().map(|export| export.name);
+    PossibleValuesParser::new(FORMATS.iter().map(|format| format.name).chain(measured))
+}
+
+fn formats_help() -> String {
+    let plain = FORMATS.iter().map(|format| (format.name, format.about));
+    let measured = CIRCUIT_EXPORTS.iter().map(|export| (export.name, export.about));
+    let all: Vec<_> = plain.chain(measured).map(|(name, about)| format!("{name}: {about}")).collect();
+    all.join("; ")
+}
+
+/// Opens a circuit, and says what of its file was not understood.
+fn open(file: &Path, say: &dyn Fn(String)) -> Result<OpenedCircuit> {
+    let opened = OpenedCircuit::open(file)?;
+    opened.missing().iter().for_each(|what| say(format!("note: {what}")));
+    Ok(opened)
+}
+
+impl ExportArgs {
+    fn run(&self) -> Result<()> {
+        self.out.as_ref().map_or(Ok(()), check_output)?;
+        let Some(export) = CIRCUIT_EXPORTS.iter().find(|export| export.name == self.format) else {
+            let (opened, format) = (open(&self.file, &say)?, CircuitFormat::named(&self.format)?);
+            return match &self.out {
+                Some(path) => Ok(format.save(&opened.circuit, path)?),
+                None => print(&(format.write)(&opened.circuit)),
+            };
+        };
+        let progress = Progress::new();
+        let opened = open(&self.file, &|note| progress.say(note))?;
+        let task = self.task.as_deref().map(tasks::open).transpose()?;
+        let model = self.model.as_ref().map(|model| self.load.open(model, &self.device, &progress)).transpose()?;
+        let (circuit, payload) = (&opened.circuit, opened.payload.as_deref());
+        let circuit =
+            CircuitRequest { circuit, file: &self.file, payload, task, data: &[], max_tokens: SearchRequest::MEAN_TOKENS };
+        let note = |note| progress.say(format!("note: {note}"));
+        let request = ExportRequest { circuit, model: model.as_ref(), observer: &progress.observer(), note: &note };
+        progress.stage("writing");
+        Ok(export.save(&request, self.out.as_deref().unwrap_or(Path::new("-")))?)
+    }
+}
+
 impl CircuitArgs {
     /// Opens the circuit and its model, and prints the report of `work`, which writes a file next
     /// to the circuit's.
@@ -134,11 +190,18 @@ impl CircuitArgs {
         let path = self.file.with_extension(extension);
         check_output(&path)?;
         report(&[], false, |progress| {
-            let circuit = Circuit::load(&self.file)?;
+            let opened = open(&self.file, &|note| progress.say(note))?;
             let task = self.task.as_deref().map(tasks::open).transpose()?;
             let model = self.load.open(&self.model, &self.device, progress)?;
             let data = &field.source(data, self.load.offline);
-            let request = CircuitRequest { circuit: &circuit, file: &self.file, task, data, max_tokens };
+            let request = CircuitRequest {
+                circuit: &opened.circuit,
+                file: &self.file,
+                payload: opened.payload.as_deref(),
+                task,
+                data,
+                max_tokens,
+            };
             progress.stage("measuring");
             Ok(work(&model, &request, &path, progress)?.paragraph(path.display().to_string()))
         })

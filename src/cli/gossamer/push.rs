@@ -1,7 +1,8 @@
 //! `gossamer push`.
 
 use anyhow::Result;
-use crate::hub::{Hub, HubId};
+use crate::formats::Hub;
+use crate::formats::hub::HubId;
 use crate::pipelines::{PushRequest, push};
 
 use super::open::{JsonArgs, SourceArgs, report};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Hub, HubId};
 use crate::files::{ShardedSafetensors, create_folder, write_atomic};
-use crate::formats::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use crate::formats::names::{BEEG_CONFIG, CONFIG, INDEX, PYTORCH, TOKENIZER, TORCH, WEIGHTS};
 use crate::hub::{Client, RepositoryKind};
 use crate::text::tokenizer::{PAIRS, SETTINGS};
 use crate::{Error, Result};
@@ -19,10 +19,10 @@ pub(super) fn download(hub: &Hub, id: &HubId, progress: bool) -> Result<PathBuf>
     let fetch = |name: &str| download.file(&commit, &snapshot, name);
 
     let configs: Vec<_> = [CONFIG, BEEG_CONFIG].into_iter().filter(|name| offers(name)).collect();
-    let weights = [WEIGHTS, INDEX, TORCH].into_iter().find(|name| offers(name));
+    let weights = [WEIGHTS, INDEX, TORCH, PYTORCH].into_iter().find(|name| offers(name));
     let (false, Some(weights)) = (configs.is_empty(), weights) else {
         return Err(Error::Hub(format!(
-            "{id} on {} is not such a model: it needs {CONFIG} or {BEEG_CONFIG}, and {WEIGHTS}, {INDEX} or {TORCH}",
+            "{id} on {} is not such a model: it needs {CONFIG} or {BEEG_CONFIG}, and {WEIGHTS}, {INDEX}, {TORCH} or {PYTORCH}",
             hub.endpoint
         )));
     };

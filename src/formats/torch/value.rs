@@ -76,7 +76,7 @@ impl Value {
     }
 
     /// What it is, for people.
-    pub(super) fn kind(&self) -> String {
+    pub(crate) fn kind(&self) -> String {
         match self {
             Self::Tensor(tensor) => format!("a tensor of {:?}", tensor.dtype),
             Self::Sparse(tensor) => format!("a sparse tensor of {:?}", tensor.values.dtype),

@@ -4,12 +4,15 @@
 //! every edge, losses without a node or a sublayer, and texts with activations. Losses are stored
 //! as sums over both members of a pair; here they are means, as everywhere in this library.
 //! Whatever is missing or not understood is omitted and listed in [`Payload::missing`]; damage is
-//! an error.
+//! an error. [`save_payload`] writes such a file.
 
 mod pairs;
 mod parts;
 mod read;
 mod texts;
+mod write;
+
+pub use write::{Measurements, save_payload};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +22,7 @@ use super::torch::{TorchFile, Value};
 use crate::circuits::statistics::{self, NodeStatistics};
 use crate::circuits::{
     ActivationRange, Calibration, Circuit, Counts, LossSet, Losses, ModelRef, Node, NodeEntry, Statistics, TaskRef,
-    TokenRef, VERSION,
+    TokenRef,
 };
 use crate::files::versioned::Versioned as _;
 use crate::{Error, Result};
@@ -76,7 +79,7 @@ impl Payload {
         let mut reader = PayloadReader::new(file);
         let importances = value.get("importances").unwrap_or(&Value::None);
         let mut nodes = reader.kept(value.get("circuit_data"))?;
-        let pairs = reader.pairs(importances.get("pair_data"))?;
+        let pairs = reader.pairs(importances.get("pair_data"), importances.get("pair_data_connections"))?;
         if nodes.is_empty() {
             nodes = pairs.nodes();
         }
@@ -93,7 +96,7 @@ impl Payload {
         let losses = LossSet { model: known, circuit: alone, circuit_uncalibrated: alone, ..LossSet::default() };
         let counts = Counts::of(model.n_layer, &entries, &edges, &biases);
         let circuit = Circuit {
-            version: VERSION,
+            version: Circuit::version_for(&entries),
             model: ModelRef { path: folders.model_name, ..model },
             task: folders.task,
             settings: value.get("prune_config").map(parts::to_json).unwrap_or_default(),
@@ -108,9 +111,10 @@ impl Payload {
             counts,
         };
         circuit.check().map_err(|message| Error::file(file.path(), message))?;
+        let circuit = reader.own_circuit(value.get(write::CIRCUIT), circuit);
         let statistics = Statistics {
             version: statistics::VERSION,
-            model: String::new(),
+            model: circuit.model.hash.clone(),
             task: circuit.task.name.clone(),
             seed: 0,
             nodes: activations,
@@ -125,7 +129,7 @@ impl Payload {
             curve: reader.curve(value.get("all_loss"))?,
             total_nodes: reader.count(value.get("num_total_nodes"))?,
             model: folders.model,
-            missing: reader.missing,
+            missing: reader.missing(),
         })
     }
 }

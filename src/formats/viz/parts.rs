@@ -1,12 +1,12 @@
 //! The parts of a payload that are lists of numbers: kept nodes, the model's shapes, losses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 
-use super::read::{PayloadReader, location, node};
+use super::read::{PayloadReader, location, node, shown};
 use crate::Result;
-use crate::circuits::{ModelRef, Node, NodeKind};
+use crate::circuits::{Circuit, ModelRef, Node, NodeEntry, NodeKind};
 use crate::formats::torch::Value;
 use crate::model::{ModelConfig, parse_config};
 
@@ -20,15 +20,35 @@ impl PayloadReader<'_> {
         let mut nodes = Vec::new();
         for (name, channels) in locations {
             let (Some(site), Some(channels)) = (name.text().and_then(location), self.integers(channels)?) else {
-                self.miss("Some of circuit_data was not understood and is omitted.");
+                self.skip("circuit_data", shown(name));
                 continue;
             };
-            nodes.extend(channels.iter().filter_map(|&index| node(site, index)));
+            for &index in &channels {
+                match node(site, index) {
+                    Some(node) => nodes.push(node),
+                    None => self.skip("circuit_data", format!("{site}[{index}]")),
+                }
+            }
             self.order.insert(site, channels);
         }
         nodes.sort_unstable();
         nodes.dedup();
         Ok(nodes)
+    }
+
+    /// The circuit file that this crate adds to a payload, if it says the same as the published
+    /// parts, which make up `published`: it has what they have no place for.
+    pub(super) fn own_circuit(&mut self, file: Option<&Value>, published: Circuit) -> Circuit {
+        let Some(text) = file.and_then(Value::text) else { return published };
+        let nodes = |circuit: &Circuit| circuit.nodes.iter().map(NodeEntry::node).collect::<BTreeSet<_>>();
+        let edges = |circuit: &Circuit| circuit.edges.iter().map(|edge| (edge.from, edge.to)).collect::<BTreeSet<_>>();
+        match Circuit::from_json(text.as_bytes()) {
+            Ok(own) if nodes(&own) == nodes(&published) && edges(&own) == edges(&published) => own,
+            _ => {
+                self.miss("The circuit file in it has other nodes or edges than the rest and is ignored.");
+                published
+            }
+        }
     }
 
     /// `beeg_model_config`, or the smallest model that has the nodes. Nodes that the model does not
@@ -40,7 +60,7 @@ impl PayloadReader<'_> {
             fields.filter(|fields| ["n_layer", "d_model", "n_head"].iter().all(|name| fields.contains_key(*name)));
         let config = fields.and_then(|mut fields| {
             let known = serde_json::to_value(ModelConfig::default()).unwrap_or_default();
-            fields.retain(|name, _| known.get(name).is_some() || name == "n_mlp");
+            fields.retain(|name, value| (known.get(name).is_some() || name == "n_mlp") && !value.is_null());
             parse_config(self.path(), &serde_json::to_vec(&fields).unwrap_or_default()).ok()
         });
         let Some(config) = config else {
@@ -49,7 +69,7 @@ impl PayloadReader<'_> {
         };
         let model = ModelRef::new("", "", &config);
         let all = nodes.len();
-        nodes.retain(|node| node.layer < model.n_layer && node.index < model.width(node.kind));
+        nodes.retain(|node| model.has_layer(node) && node.index < model.width(node.kind));
         if nodes.len() < all {
             self.miss(format!("{} nodes that a model of that shape does not have are omitted.", all - nodes.len()));
         }
@@ -74,7 +94,7 @@ impl PayloadReader<'_> {
         };
         for (name, losses) in locations {
             let Some(site) = name.text().and_then(location) else {
-                self.miss("Some of ch_interv_losses was not understood and is omitted.");
+                self.skip("ch_interv_losses", shown(name));
                 continue;
             };
             // In pairs with the nodes: as a dictionary, or in circuit_data's order.
@@ -82,23 +102,28 @@ impl PayloadReader<'_> {
                 Some(pairs) => {
                     let mut read = Vec::new();
                     for (channel, loss) in pairs {
-                        read.extend(self.int(channel)?.zip(self.number(loss)?));
+                        match self.int(channel)?.zip(self.number(loss)?) {
+                            Some(pair) => read.push(pair),
+                            None => self.skip("ch_interv_losses", format!("{site}[{}]", shown(channel))),
+                        }
                     }
                     read
                 }
                 None => {
                     let kept = self.order.get(&site).cloned().unwrap_or_default();
-                    let losses = self.numbers(losses)?.unwrap_or_default();
+                    let losses = self.doubles(losses)?.unwrap_or_default();
                     if kept.len() != losses.len() {
-                        self.miss("Some of ch_interv_losses has no node to go with and is omitted.");
+                        let name = format!("{site} ({} losses of {} nodes)", losses.len(), kept.len());
+                        self.skip("ch_interv_losses", name);
                         continue;
                     }
-                    kept.into_iter().zip(losses.into_iter().map(f64::from)).collect()
+                    kept.into_iter().zip(losses).collect()
                 }
             };
             for (index, loss) in pairs {
-                if let Some(node) = node(site, index).filter(|_| loss.is_finite()) {
-                    deltas.insert(node, loss / 2.0 - circuit);
+                match node(site, index).filter(|_| loss.is_finite()) {
+                    Some(node) => drop(deltas.insert(node, loss / 2.0 - circuit)),
+                    None => self.skip("ch_interv_losses", format!("{site}[{index}]")),
                 }
             }
         }
@@ -114,8 +139,11 @@ impl PayloadReader<'_> {
         };
         let mut sublayers = Vec::new();
         for (name, loss) in pairs {
-            if let (Some(name), Some(loss)) = (name.text(), self.number(loss)?) {
-                sublayers.push((name.to_string(), loss - circuit));
+            match (name.text(), self.number(loss)?) {
+                (Some(name), Some(loss)) => sublayers.push((name.to_string(), loss - circuit)),
+                // What is not finite was not measured.
+                (Some(_), None) if loss.number().is_some() => {}
+                _ => self.skip("layer_interv_losses", shown(name)),
             }
         }
         Ok(sublayers)
@@ -125,8 +153,13 @@ impl PayloadReader<'_> {
     pub(super) fn curve(&mut self, data: Option<&Value>) -> Result<Vec<(f64, f64)>> {
         let mut curve = Vec::new();
         for item in data.and_then(Value::items).unwrap_or_default() {
-            if let Some([step, loss]) = item.items() {
-                curve.extend(self.number(step)?.zip(self.number(loss)?));
+            let point = match item.items() {
+                Some([step, loss]) => self.number(step)?.zip(self.number(loss)?),
+                _ => None,
+            };
+            match point {
+                Some(point) => curve.push(point),
+                None => self.skip("all_loss", shown(item)),
             }
         }
         Ok(curve)
@@ -141,17 +174,17 @@ impl PayloadReader<'_> {
 
 /// The smallest model that has the nodes.
 fn smallest(nodes: &[Node]) -> ModelRef {
-    let width = |kinds: &[NodeKind]| {
-        nodes.iter().filter(|node| kinds.contains(&node.kind)).map(|node| node.index + 1).max().unwrap_or(1)
+    let width = |of: fn(NodeKind) -> bool| {
+        nodes.iter().filter(|node| of(node.kind)).map(|node| node.index + 1).max().unwrap_or(1)
     };
     ModelRef {
         path: String::new(),
         hash: String::new(),
-        n_layer: nodes.iter().map(|node| node.layer + 1).max().unwrap_or(1),
+        n_layer: nodes.iter().filter_map(|node| node.layer).map(|layer| layer + 1).max().unwrap_or(1),
         n_head: 1,
-        d_head: width(&[NodeKind::AttnQ, NodeKind::AttnK, NodeKind::AttnV]),
-        d_model: width(&[NodeKind::AttnIn, NodeKind::AttnOut, NodeKind::MlpIn, NodeKind::MlpOut]),
-        d_mlp: width(&[NodeKind::MlpNeuron]),
+        d_head: width(NodeKind::has_heads),
+        d_model: width(|kind| kind.reads_residual() || kind.writes_residual()),
+        d_mlp: width(|kind| kind == NodeKind::MlpNeuron),
         d_pos_emb: 0,
     }
 }

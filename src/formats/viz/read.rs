@@ -1,9 +1,10 @@
 //! Plain numbers out of a payload's values, however they were saved.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::Result;
-use crate::circuits::{Node, NodeKind};
+use crate::circuits::labels::{clipped, visible};
+use crate::circuits::{Node, has_matrix};
 use crate::formats::torch::{DataType, TensorRef, TorchFile, Value};
 use crate::model::Site;
 
@@ -14,17 +15,24 @@ const MOST: usize = 1 << 24;
 /// More layers than any model has; each costs a little memory.
 const LAYERS: usize = 1000;
 
+/// Entries that were not understood and are named, of each part.
+const NAMES: usize = 3;
+/// Characters of such a name.
+const NAME: usize = 60;
+
 /// Reads a payload's parts, and keeps a list of those that it could not.
 pub(super) struct PayloadReader<'a> {
     file: &'a TorchFile,
     /// The kept nodes in the order in which the payload's lists go through them.
-    pub(super) order: HashMap<(usize, NodeKind), Vec<i64>>,
-    pub(super) missing: Vec<String>,
+    pub(super) order: HashMap<Site, Vec<i64>>,
+    missing: Vec<String>,
+    /// What was not understood: by part of the payload, how many entries, and the first ones' names.
+    skipped: BTreeMap<&'static str, (usize, Vec<String>)>,
 }
 
 impl<'a> PayloadReader<'a> {
     pub(super) fn new(file: &'a TorchFile) -> Self {
-        Self { file, order: HashMap::new(), missing: Vec::new() }
+        Self { file, order: HashMap::new(), missing: Vec::new(), skipped: BTreeMap::new() }
     }
 
     pub(super) fn path(&self) -> &std::path::Path {
@@ -37,6 +45,24 @@ impl<'a> PayloadReader<'a> {
         if !self.missing.contains(&what) {
             self.missing.push(what);
         }
+    }
+
+    /// Counts an entry of a part of the payload that was not understood and is omitted.
+    pub(super) fn skip(&mut self, part: &'static str, name: impl Into<String>) {
+        let (count, names) = self.skipped.entry(part).or_default();
+        *count += 1;
+        if names.len() < NAMES {
+            names.push(visible(&clipped(&name.into(), NAME)));
+        }
+    }
+
+    /// Everything that is missing or was not understood; a sentence each.
+    pub(super) fn missing(self) -> Vec<String> {
+        let sentence = |(part, (count, names)): (&str, (usize, Vec<String>))| {
+            let (be, more) = (if count == 1 { "was" } else { "were" }, if count > names.len() { ", …" } else { "" });
+            format!("{count} of {part} {be} not understood and omitted: {}{more}.", names.join(", "))
+        };
+        self.missing.into_iter().chain(self.skipped.into_iter().map(sentence)).collect()
     }
 
     /// The numbers of a tensor, and its shape; nothing if there are too many.
@@ -60,12 +86,27 @@ impl<'a> PayloadReader<'a> {
         numbers.collect::<Result<Option<Vec<_>>>>()
     }
 
+    /// The same; those of a list with all their digits.
+    pub(super) fn doubles(&self, value: &Value) -> Result<Option<Vec<f64>>> {
+        if let Some(tensor) = value.tensor() {
+            return Ok(self.floats(tensor)?.map(|numbers| numbers.into_iter().map(f64::from).collect()));
+        }
+        let Some(items) = value.items() else { return Ok(None) };
+        items.iter().map(|item| self.number(item)).collect()
+    }
+
     /// The whole numbers of a list or tensor.
     pub(super) fn integers(&self, value: &Value) -> Result<Option<Vec<i64>>> {
         if let Some(tensor) = value.tensor() {
             let few = tensor.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).is_some_and(|n| n <= MOST);
-            let whole = !matches!(tensor.dtype, DataType::F64 | DataType::F32 | DataType::F16 | DataType::BF16);
-            return if few && whole { self.file.integers(tensor).map(Some) } else { Ok(None) };
+            return match tensor.dtype {
+                _ if !few => Ok(None),
+                // Some programs save tokens as floats.
+                DataType::F64 | DataType::F32 | DataType::F16 | DataType::BF16 => {
+                    Ok(self.file.floats(tensor)?.data.into_iter().map(whole).collect())
+                }
+                _ => self.file.integers(tensor).map(Some),
+            };
         }
         let Some(items) = value.items() else { return Ok(None) };
         items.iter().map(|item| self.int(item)).collect::<Result<Option<Vec<_>>>>()
@@ -75,7 +116,7 @@ impl<'a> PayloadReader<'a> {
     pub(super) fn int(&self, value: &Value) -> Result<Option<i64>> {
         match value.tensor() {
             Some(_) => Ok(self.integers(value)?.filter(|numbers| numbers.len() == 1).map(|numbers| numbers[0])),
-            None => Ok(value.int()),
+            None => Ok(value.int().or_else(|| value.number().and_then(|number| whole(number as f32)))),
         }
     }
 
@@ -95,16 +136,42 @@ impl<'a> PayloadReader<'a> {
     }
 }
 
-/// The nodes of a site: `3.mlp.post_act`.
-pub(super) fn location(text: &str) -> Option<(usize, NodeKind)> {
-    let Site::Layer(layer, site) = text.parse().ok()? else { return None };
-    let kind = NodeKind::ALL.into_iter().find(|kind| kind.site() == site)?;
-    (layer < LAYERS).then_some((layer, kind))
+/// A float that is a whole number.
+fn whole(number: f32) -> Option<i64> {
+    // From here on, floats do not tell whole numbers apart.
+    const LARGEST: f32 = (1 << 24) as f32;
+    (number.fract() == 0.0 && number.abs() <= LARGEST).then_some(number as i64)
+}
+
+/// A site that circuits have nodes at: `3.mlp.post_act`, `final_resid`.
+pub(super) fn location(text: &str) -> Option<Site> {
+    let site = text.parse().ok()?;
+    let node = Node::at(site, 0)?;
+    node.layer.is_none_or(|layer| layer < LAYERS).then_some(site)
 }
 
 /// A node by its site and its channel.
-pub(super) fn node((layer, kind): (usize, NodeKind), index: i64) -> Option<Node> {
+pub(super) fn node(site: Site, index: i64) -> Option<Node> {
     /// More channels than any site has.
     const CHANNELS: i64 = 1 << 30;
-    (0..CHANNELS).contains(&index).then_some(Node { layer, kind, index: index as usize })
+    (0..CHANNELS).contains(&index).then(|| Node::at(site, index as usize)).flatten()
+}
+
+/// Whether weights join two sites.
+pub(super) fn joined(from: Site, to: Site) -> bool {
+    let ends = Node::at(from, 0).zip(Node::at(to, 0));
+    ends.is_some_and(|(from, to)| from.layer == to.layer && has_matrix(from.kind, to.kind))
+}
+
+/// A key or a location, for messages.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::Str(text) => text.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::List(items) | Value::Tuple(items) if items.len() <= 4 => {
+            items.iter().map(shown).collect::<Vec<_>>().join(" → ")
+        }
+        other => other.kind(),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::read::{PayloadReader, location, node};
+use super::read::{PayloadReader, location, node, shown};
 use crate::Result;
 use crate::circuits::Node;
 use crate::circuits::collect::{SequenceSet, Visit, gather, snippet};
@@ -70,17 +70,22 @@ impl PayloadReader<'_> {
         };
         for (name, channels) in locations {
             let (Some(location), Some(channels)) = (name.text().and_then(location), channels.pairs()) else {
-                self.miss("Some samples were not understood and are omitted.");
+                self.skip("samples", shown(name));
                 continue;
             };
             for (channel, quantiles) in channels {
-                let Some(node) = self.int(channel)?.and_then(|index| node(location, index)) else { continue };
+                let Some(node) = self.int(channel)?.and_then(|index| node(location, index)) else {
+                    self.skip("samples", format!("{location}[{}]", shown(channel)));
+                    continue;
+                };
                 let mut read = Vec::new();
                 for (quantile, ends) in quantiles.pairs().unwrap_or_default() {
                     let (Some(quantile), Some([bottom, top])) = (self.number(quantile)?, ends.items()) else {
+                        self.skip("samples", format!("{node} at {}", shown(quantile)));
                         continue;
                     };
-                    read.push(Quantile { quantile, bottom: self.end(bottom)?, top: self.end(top)? });
+                    let [bottom, top] = [self.end(node, bottom)?, self.end(node, top)?];
+                    read.push(Quantile { quantile, bottom, top });
                 }
                 read.sort_by(|a, b| a.quantile.total_cmp(&b.quantile));
                 samples.insert(node, read);
@@ -90,7 +95,7 @@ impl PayloadReader<'_> {
     }
 
     /// A list of (tokens, activations, position).
-    fn end(&mut self, items: &Value) -> Result<End> {
+    fn end(&mut self, node: Node, items: &Value) -> Result<End> {
         let mut end = End::default();
         for item in items.items().unwrap_or_default() {
             let read = match item.items() {
@@ -99,7 +104,7 @@ impl PayloadReader<'_> {
             };
             match read {
                 Some(snippet) => end.snippets.push(Snippet { sequence: end.snippets.len(), ..snippet }),
-                None => self.miss("Some samples were not understood and are omitted."),
+                None => self.skip("samples", format!("a text of {node}")),
             }
         }
         // The quantile's own value is not saved; the first snippet is the nearest to it.
@@ -133,14 +138,14 @@ impl PayloadReader<'_> {
         let mut rows = PromptActivations { width, of: HashMap::new() };
         for (name, channels) in activations.pairs().unwrap_or_default() {
             let (Some(location), Some(channels)) = (name.text().and_then(location), channels.pairs()) else {
-                self.miss("Some activations of task_samples were not understood and are omitted.");
+                self.skip("task_samples", shown(name));
                 continue;
             };
             for (channel, values) in channels {
                 let values = self.numbers(values)?.filter(|v| v.len() == ids.len() && v.iter().all(|v| v.is_finite()));
                 match (self.int(channel)?.and_then(|index| node(location, index)), values) {
                     (Some(node), Some(values)) => drop(rows.of.insert(node, values)),
-                    _ => self.miss("Some activations of task_samples were not understood and are omitted."),
+                    _ => self.skip("task_samples", format!("{location}[{}]", shown(channel))),
                 }
             }
         }

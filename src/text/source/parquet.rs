@@ -30,10 +30,11 @@ pub(super) use reading::ParquetRows;
 mod reading {
     use std::fs::File;
     use std::io::{self, BufReader, Read, Seek, SeekFrom};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use parquet::basic::{Compression, Type};
+    use parquet::basic::{Compression, Encoding, Type};
     use parquet::column::page::{Page, PageMetadata, PageReader};
     use parquet::column::reader::ColumnReaderImpl;
     use parquet::data_type::{ByteArray, ByteArrayType};
@@ -73,7 +74,7 @@ mod reading {
         pub(in super::super) fn open(path: &Path, field: &str, raw: &RawBytes) -> Result<Self> {
             let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
             feed(&mut file, raw).map_err(|source| Error::io(path, source))?;
-            let metadata = ParquetMetaDataReader::new().parse_and_finish(&file);
+            let metadata = guarded(|| ParquetMetaDataReader::new().parse_and_finish(&file));
             let metadata = metadata.map_err(|error| damaged(path, &error))?;
             let schema = metadata.file_metadata().schema_descr();
             let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
@@ -91,16 +92,17 @@ mod reading {
 
         pub(in super::super) fn next(&mut self) -> Result<Option<Option<Vec<u8>>>> {
             loop {
-                if let Some(open) = &mut self.open
-                    && let Some(row) = read(open).map_err(|error| damaged(&self.path, &error))?
+                if let Some(mut open) = self.open.take()
+                    && let Some(row) = guarded(|| read(&mut open)).map_err(|error| damaged(&self.path, &error))?
                 {
+                    self.open = Some(open);
                     self.raw.advance(self.share);
                     return Ok(Some(row));
                 }
                 if self.group == self.metadata.num_row_groups() {
                     return Ok(None);
                 }
-                self.open = Some(self.row_group().map_err(|error| damaged(&self.path, &error))?);
+                self.open = Some(guarded(|| self.row_group()).map_err(|error| damaged(&self.path, &error))?);
                 self.group += 1;
             }
         }
@@ -130,7 +132,7 @@ mod reading {
             let file = PageFile { file: self.file.try_clone()?, gzip: matches!(compression, Compression::GZIP(_)) };
             let rows = usize::try_from(group.num_rows())?;
             let pages = SerializedPageReader::new(Arc::new(file), chunk, rows, None)?;
-            Ok(ColumnReaderImpl::new(column, Box::new(CheckedPages(pages))))
+            Ok(ColumnReaderImpl::new(column, Box::new(CheckedPages { pages, has_dictionary: false })))
         }
     }
 
@@ -143,6 +145,13 @@ mod reading {
                 read => raw.feed(&buffer[..read]),
             }
         }
+    }
+
+    /// What `f` returns; an error if the crate panics, as it does on some damaged pages. What `f`
+    /// uses must not be used again then.
+    fn guarded<T>(f: impl FnOnce() -> ParquetResult<T>) -> ParquetResult<T> {
+        let unreadable = |_| Err(ParquetError::General("a part of it cannot be decoded".into()));
+        catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(unreadable)
     }
 
     fn damaged(path: &Path, error: &ParquetError) -> Error {
@@ -240,24 +249,45 @@ mod reading {
         Some([number()?, number()?])
     }
 
-    /// Pages whose numbers of values are checked.
-    struct CheckedPages(SerializedPageReader<PageFile>);
+    /// Pages that the crate can decode: it panics where a dictionary is missing, or
+    /// levels are encoded in a way that there is none for.
+    struct CheckedPages {
+        pages: SerializedPageReader<PageFile>,
+        has_dictionary: bool,
+    }
 
     impl PageReader for CheckedPages {
         fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
-            let page = self.0.get_next_page()?;
-            if page.as_ref().is_some_and(|page| page.num_values() > MAX_VALUES) {
+            let Some(page) = self.pages.get_next_page()? else { return Ok(None) };
+            if page.num_values() > MAX_VALUES {
                 return Err(ParquetError::NYI(format!("a page of more than {MAX_VALUES} values")));
             }
-            Ok(page)
+            #[expect(deprecated, reason = "files have it")]
+            let levels = [Encoding::RLE, Encoding::BIT_PACKED];
+            if matches!(&page, Page::DataPage { def_level_encoding, .. } if !levels.contains(def_level_encoding)) {
+                return Err(ParquetError::General("the levels of a page are encoded in an unknown way".into()));
+            }
+            match (&page, page.encoding()) {
+                (Page::DictionaryPage { .. }, Encoding::PLAIN | Encoding::PLAIN_DICTIONARY) => {
+                    self.has_dictionary = true;
+                }
+                (Page::DictionaryPage { .. }, _) => return Err(ParquetError::General("a dictionary is encoded".into())),
+                (_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY) if !self.has_dictionary => {
+                    return Err(ParquetError::General("a dictionary is missing".into()));
+                }
+                (_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY | Encoding::PLAIN) => {}
+                (_, Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY) => {}
+                (_, other) => return Err(ParquetError::NYI(format!("texts in the encoding {other}"))),
+            }
+            Ok(Some(page))
         }
 
         fn peek_next_page(&mut self) -> ParquetResult<Option<PageMetadata>> {
-            self.0.peek_next_page()
+            self.pages.peek_next_page()
         }
 
         fn skip_next_page(&mut self) -> ParquetResult<()> {
-            self.0.skip_next_page()
+            self.pages.skip_next_page()
         }
     }
 

@@ -57,6 +57,10 @@ fn check_part(part: &Value, name: &str, list: &str, kinds: &[&str]) -> Result<()
         Some("Sequence") => {
             part[list].as_array().into_iter().flatten().try_for_each(|inner| check_part(inner, name, list, kinds))
         }
+        Some("Strip") if name == "decoder" && part["stop"].as_u64() != Some(0) => {
+            // The parsing crate panics on tokens that are shorter.
+            Err("has a decoder of type \"Strip\" that removes the end of tokens, which is not supported".into())
+        }
         Some(kind) if kinds.contains(&kind) => Ok(()),
         Some(other) => Err(format!("has a {name} of type {other:?}; only {} are supported", kinds.join(", "))),
         None => Err(format!("has a {name} without a `type`")),
