@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::circuits::Circuit;
 use crate::formats::ModelFiles;
+use crate::hub::DATASET_PREFIX;
 use crate::model::hash::hash_of;
 use crate::model::{self, Kind, ModelConfig, Parameters, WeightReport};
 use crate::settings::grouped;
@@ -237,7 +238,7 @@ impl Facts<'_> {
 impl RunFacts {
     /// Data sets of the Hub.
     fn datasets(&self) -> impl Iterator<Item = String> {
-        let hub = |path: &PathBuf| Some(path.to_str()?.strip_prefix("hub:")?.split('@').next()?.to_string());
+        let hub = |path: &PathBuf| Some(hub_name(path)?.split(['@', ':']).next()?.to_string());
         self.config.data.paths.iter().filter_map(hub)
     }
 
@@ -247,11 +248,9 @@ impl RunFacts {
             let documents = grouped(data.generated_documents);
             return format!("{documents} documents of generated Python (version {})", data.generated_version);
         }
-        let name = |path: &PathBuf| match path.to_str() {
-            Some(hub) if hub.starts_with("hub:") => format!("`{}`", &hub[4..]),
-            // Where it was is nobody else's concern.
-            _ => format!("`{}`", path.file_name().unwrap_or_default().display()),
-        };
+        // Where a file was is nobody else's concern.
+        let own = |path: &PathBuf| path.file_name().unwrap_or_default().display().to_string();
+        let name = |path: &PathBuf| format!("`{}`", hub_name(path).map_or_else(|| own(path), String::from));
         data.paths.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
@@ -308,6 +307,11 @@ impl RunFacts {
         }
         text
     }
+}
+
+/// The name of a data set of the Hub.
+fn hub_name(path: &Path) -> Option<&str> {
+    path.to_str()?.strip_prefix(DATASET_PREFIX)
 }
 
 fn seed(seed: u64) -> toml::Value {

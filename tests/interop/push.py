@@ -203,11 +203,14 @@ def compare(gossamer, model, part_size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gossamer", required=True, help="the program")
+    program = os.environ.get("GOSSAMER")
+    parser.add_argument("--gossamer", default=program, required=program is None, help="the program [default: $GOSSAMER]")
     parser.add_argument("--model", default=ROOT / "examples" / "model", help="what is pushed")
     arguments = parser.parse_args()
     # Its newer protocol needs a server of its own.
     os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    # The Hub is on this machine.
+    os.environ["HF_HUB_OFFLINE"] = "0"
     for part_size in (None, 100_000):
         compare(arguments.gossamer, arguments.model, part_size)
 
