@@ -2,8 +2,8 @@
 //
 // The kernels over blocks give each of 64 invocations one query (or key), which it holds in
 // registers, and stage keys and values (or queries and output gradients) in tiles that all of them
-// read. Channels go by fours, padded with zeros. A key after the query is left out by its index, so
-// that no infinities are needed.
+// read. Channels go by fours, padded with zeros. A key that the query does not see is left out by
+// its index, so that no infinities are needed.
 
 #include grid
 
@@ -42,7 +42,7 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         sum = 1.0;
     }
     let end = min(at.first + 64u, p.t);
-    for (var start = 0u; start < end; start += TILE) {
+    for (var start = first_key(at.first) / TILE * TILE; start < end; start += TILE) {
         let n = min(TILE, end - start);
         stage_keys(at, lane, start, n);
         workgroupBarrier();
@@ -50,7 +50,7 @@ fn forward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         if t < p.t && t >= start {
             seen = min(n, t + 1u - start);
         }
-        for (var j = 0u; j < seen; j++) {
+        for (var j = max(first_key(t), start) - start; j < seen; j++) {
             var score = 0.0;
             for (var c = 0u; c < QUADS; c++) {
                 score += dot(query[c], tile_a[j * QUADS + c]);
@@ -146,7 +146,7 @@ fn backward_query(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups
         }
     }
     let end = min(at.first + 64u, p.t);
-    for (var start = 0u; start < end; start += TILE) {
+    for (var start = first_key(at.first) / TILE * TILE; start < end; start += TILE) {
         let n = min(TILE, end - start);
         stage_keys(at, lane, start, n);
         workgroupBarrier();
@@ -154,7 +154,7 @@ fn backward_query(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups
         if t < p.t && t >= start {
             seen = min(n, t + 1u - start);
         }
-        for (var j = 0u; j < seen; j++) {
+        for (var j = max(first_key(t), start) - start; j < seen; j++) {
             var score = 0.0;
             var dweight = 0.0;
             for (var c = 0u; c < QUADS; c++) {
@@ -202,8 +202,10 @@ fn backward_key(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
             value[c] = load_v(row, c);
         }
     }
-    for (var start = at.first; start < p.t; start += TILE) {
-        let n = min(TILE, p.t - start);
+    // The last key of the block is seen by the queries of its window.
+    let end = min(at.first + 63u + p.window, p.t);
+    for (var start = at.first; start < end; start += TILE) {
+        let n = min(TILE, end - start);
         for (var i = lane; i < n * QUADS; i += 64u) {
             let from_row = at.base + (start + i / QUADS) * at.stride;
             tile_a[i] = load_q(from_row, i % QUADS) * p.scale;
@@ -214,12 +216,14 @@ fn backward_key(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
             tile_delta[lane] = delta[at.stats + start + lane];
         }
         workgroupBarrier();
-        // Queries before the key do not see it; past the end there is no key.
+        // Queries before the key do not see it, nor do those that it is too far behind; past the end
+        // there is no key.
         var j = n;
         if t < p.t {
             j = max(t, start) - start;
         }
-        for (; j < n; j++) {
+        let seen = min(n, max(t + p.window, start) - start);
+        for (; j < seen; j++) {
             var score = 0.0;
             var dweight = 0.0;
             for (var c = 0u; c < QUADS; c++) {

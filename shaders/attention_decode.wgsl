@@ -8,12 +8,13 @@
 struct Params {
     // B · H · length
     n: u32,
+    // The first time that the query sees, and how many.
+    first: u32,
     length: u32,
     capacity: u32,
     heads: u32,
     // D
     width: u32,
-    // 1 / sqrt(D)
     scale: f32,
 }
 
@@ -22,9 +23,9 @@ struct Params {
 @group(0) @binding(2) var<storage, read> keys: array<f32>;
 @group(0) @binding(3) var<storage, read_write> scores: array<f32>;
 
-// Where the channels of head `at % heads` of sequence `at / heads` begin at time 0.
+// Where the channels of head `at % heads` of sequence `at / heads` begin at the first time.
 fn start(at: u32) -> u32 {
-    return at / p.heads * p.capacity * p.heads * p.width + at % p.heads * p.width;
+    return (at / p.heads * p.capacity + p.first) * p.heads * p.width + at % p.heads * p.width;
 }
 
 // One product of the query with a key an invocation.
@@ -53,6 +54,8 @@ const LANES: u32 = 64u;
 struct Params {
     // B · H · length
     n: u32,
+    // The first time that the query sees, and how many.
+    first: u32,
     length: u32,
     capacity: u32,
     heads: u32,
@@ -67,9 +70,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read> sink: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-// Where the channels of head `at % heads` of sequence `at / heads` begin at time 0.
+// Where the channels of head `at % heads` of sequence `at / heads` begin at the first time.
 fn start(at: u32) -> u32 {
-    return at / p.heads * p.capacity * p.heads * p.width + at % p.heads * p.width;
+    return (at / p.heads * p.capacity + p.first) * p.heads * p.width + at % p.heads * p.width;
 }
 
 // A head a workgroup. All invocations find the largest score and the sum of exponentials together;

@@ -1,4 +1,5 @@
-// KL(p || q) of rows: p the softmax of targets (block, width), q that of logits (n, block, width).
+// KL(p || q) of rows: p the softmax of targets (block, width), q that of logits (n, block, width),
+// or that over the entries alone at which log p is at least `floor`.
 
 #include grid
 #include lanes
@@ -24,6 +25,43 @@ fn log_sum_exp(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) g
     let sums = row_log_sum(lane, row * p.width, p.width);
     if lane == 0u {
         lse[row] = sums.x + sums.y;
+    }
+}
+
+#kernel support_log_sum_exp
+
+// `rows` of logits x, `block` of targets.
+struct Params { rows: u32, width: u32, block: u32, floor: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> targets: array<f32>;
+@group(0) @binding(3) var<storage, read> target_lse: array<f32>;
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+
+// lse = log(sum of e^x over the support): one workgroup a row.
+@compute @workgroup_size(256)
+fn support_log_sum_exp(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+                       @builtin(local_invocation_index) lane: u32) {
+    let row = flat_group(wid, grid);
+    if row >= p.rows { return; }
+    let target_start = row % p.block * p.width;
+    let least = target_lse[row % p.block] + p.floor;
+    // Lanes without an entry hold the lowest float: no infinities needed.
+    var best = -3.4028234e38;
+    for (var c = lane; c < p.width; c += LANES) {
+        best = select(best, max(best, x[row * p.width + c]), targets[target_start + c] >= least);
+    }
+    let top = max_lanes(lane, best);
+    var part = 0.0;
+    for (var c = lane; c < p.width; c += LANES) {
+        if targets[target_start + c] >= least {
+            part += exp(x[row * p.width + c] - top);
+        }
+    }
+    let sum = sum_lanes(lane, part);
+    if lane == 0u {
+        lse[row] = top + log(sum);
     }
 }
 
@@ -85,7 +123,7 @@ fn mean(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
 #kernel backward
 
 // `rows` of logits x, `block` of targets.
-struct Params { rows: u32, width: u32, block: u32 }
+struct Params { rows: u32, width: u32, block: u32, floor: f32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -95,7 +133,8 @@ struct Params { rows: u32, width: u32, block: u32 }
 @group(0) @binding(5) var<storage, read> dloss: array<f32>;
 @group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;
 
-// dlogits = (q - p) dloss[block] / block, one entry an invocation.
+// dlogits = (q - p) dloss[block] / block, where q is 0 outside of the support; one entry an
+// invocation.
 @compute @workgroup_size(256)
 fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
             @builtin(local_invocation_index) lane: u32) {
@@ -103,6 +142,7 @@ fn backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid
     if i >= p.rows * p.width { return; }
     let row = i / p.width;
     let target_row = row % p.block;
-    let p_target = exp(targets[target_row * p.width + i % p.width] - target_lse[target_row]);
-    dlogits[i] = (exp(x[i] - lse[row]) - p_target) * dloss[row / p.block] / f32(p.block);
+    let log_p = targets[target_row * p.width + i % p.width] - target_lse[target_row];
+    let q = select(exp(x[i] - lse[row]), 0.0, log_p < p.floor);
+    dlogits[i] = (q - exp(log_p)) * dloss[row / p.block] / f32(p.block);
 }

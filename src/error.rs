@@ -89,7 +89,7 @@ pub enum Error {
         /// The known names, with commas.
         known: String,
     },
-    /// A model of the Hub cannot be fetched.
+    /// A model of the Hub cannot be fetched or pushed.
     #[error("{0}")]
     Hub(String),
     /// A request contradicts itself, or is incomplete.

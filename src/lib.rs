@@ -38,6 +38,7 @@
 //!   its native CPU twin.
 //! * [`tape`]: which operations ran, for the backward pass.
 //! * [`observer`]: how a long computation reports and learns that it is to stop.
+//! * [`hub`]: the Hugging Face Hub, its cache and its data sets.
 //! * [`settings`]: what each setting may be, and how `KEY=VALUE` is read.
 //! * [`model`], [`sparsity`], [`text`]: the transformer, the weight-sparsity rules, tokenizers and
 //!   data.
@@ -65,6 +66,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod formats;
+pub mod hub;
 pub mod model;
 pub mod observer;
 pub mod ops;

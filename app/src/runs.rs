@@ -15,6 +15,7 @@ use gossamer::error::explain;
 use gossamer::formats::ModelFiles;
 use gossamer::model::WeightFormat;
 use gossamer::observer::{Observer, Stage};
+use gossamer::text::source::Source;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::communicator::Communicator;
 use gossamer::train::config::RunConfig;
@@ -254,7 +255,7 @@ fn find(path: &Path, task: &str, settings: &SearchSettings, reporter: &Reporter<
         tasks: vec![tasks::find(task)?],
         plan: SearchPlan { settings: settings.clone(), ..SearchPlan::default() },
         disjoint: 1,
-        data: Vec::new(),
+        data: Source::default(),
         mean_tokens: SearchRequest::MEAN_TOKENS,
         folder: file.parent().unwrap_or(path).to_path_buf(),
         model_path: path.display().to_string(),

@@ -22,6 +22,7 @@ use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
 use gossamer::text::tokenizer::Tokenizer;
+use gossamer::train::bridge::EncoderKind;
 use gossamer_explorer::document::Document;
 use gossamer_explorer::item::Item;
 
@@ -75,13 +76,18 @@ impl Run {
             tokenizer.save(folder.join("tokenizer.json")).unwrap();
         }
         let hash = model.hash().unwrap();
-        let mut maps = Bridges::new(&dense.config, &model.config, 0.5, 7, &Device::cpu()).unwrap().to_host().unwrap();
+        let mut maps = Bridges::new(&dense.config, &model.config, EncoderKind::AbsTopK, 0.5, 7, &Device::cpu())
+            .unwrap()
+            .to_host()
+            .unwrap();
         maps.values_mut().for_each(|map| map.data.iter_mut().for_each(|w| *w *= 20.0));
-        let bridges = Bridges::from_host(&dense.config, &model.config, 0.5, &maps, &Device::cpu()).unwrap();
+        let bridges =
+            Bridges::from_host(&dense.config, &model.config, EncoderKind::AbsTopK, 0.5, &maps, &Device::cpu()).unwrap();
         let about = BridgeFile {
             version: 1,
             dense: ModelName { path: "../dense".into(), hash: dense.hash().unwrap() },
             sparse: ModelName { path: ".".into(), hash: hash.clone() },
+            encoder: EncoderKind::AbsTopK,
             encoder_afrac: 0.5,
         };
         about.save(&path, &bridges).unwrap();

@@ -86,6 +86,7 @@ def train(
     config: PathLike | None = None,
     tokenizer: PathLike | None = None,
     out: PathLike | None = None,
+    init: Model | PathLike | None = None,
     resume: PathLike | None = None,
     device: str | None = None,
     seed: int | None = None,
@@ -96,11 +97,13 @@ def train(
 
     `data` names files and folders to train on; without it, Python is generated. `settings` replaces
     settings of the preset: `{"train.lr": 0.02, "d_model": 64}`. The run is in the folder `out`, by
-    default `runs/PRESET`, numbered if taken; `resume` continues the run in a folder. `on_step` is
-    called after every logged step; what it raises ends the run. Ctrl-C ends it too: what was done
-    is saved, and can be resumed.
+    default `runs/PRESET`, numbered if taken. It starts from the model `init`, a `Model` or what
+    `load` takes, or from random weights. `resume` continues the run in a folder; with `steps` or
+    `tokens`, a new run continues it to that many. `on_step` is called after every logged step; what
+    it raises ends the run. Ctrl-C ends it too: what was done is saved, and can be resumed.
     """
-    request = _request(preset, data, steps, tokens, settings, config, tokenizer, out, resume, device, seed)
+    request = _request(preset, data, steps, tokens, settings, config, tokenizer, out, device, seed)
+    request |= {"init": None if init is None else _name(init), "resume": resume}
     with _Bar("training", on_step, progress) as bar:
         return Run(_gossamer.train(request, bar))
 
@@ -127,7 +130,7 @@ def train_bridges(
     `dense` and `sparse` are models that were opened, or what `load` takes; without `sparse`, a new
     sparse model is trained. The other arguments are those of `train`.
     """
-    request = _request(preset, data, steps, tokens, settings, config, tokenizer, out, None, device, seed)
+    request = _request(preset, data, steps, tokens, settings, config, tokenizer, out, device, seed)
     with _Bar("training", on_step, progress) as bar:
         names = _name(dense), None if sparse is None else _name(sparse)
         return BridgeRun(_gossamer.train_bridges(*names, request, bar), device or "auto")
@@ -191,7 +194,6 @@ def _request(
     config: PathLike | None,
     tokenizer: PathLike | None,
     out: PathLike | None,
-    resume: PathLike | None,
     device: str | None,
     seed: int | None,
 ) -> dict[str, Any]:
@@ -202,7 +204,8 @@ def _request(
         "data": _paths(data),
         "tokenizer": tokenizer,
         "out": out,
-        "resume": resume,
+        "init": None,
+        "resume": None,
         "steps": steps,
         "tokens": tokens,
         "device": device,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use gossamer::bridges::{
     Channel, ModelName, PairRequest, Ratio, Recipe, SteerRequest, SteerTarget, Strengths, TaskSteering,
 };
+use gossamer::text::source::Source;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -121,7 +122,7 @@ impl Bridges {
             dense: self.dense.clone(),
             tokenizer: None,
             offline: self.offline,
-            data,
+            data: Source::new(data),
             max_tokens,
             device: self.device.clone(),
         }

@@ -11,6 +11,7 @@ use gossamer::circuits::search::{CircuitSearch, Ranking, SearchPlan};
 use gossamer::circuits::{Losses, Node, Nodes, stored_means};
 use gossamer::formats::OpenedCircuit;
 use gossamer::model::Site;
+use gossamer::text::source::Source;
 use numpy::PyArray1;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -288,7 +289,7 @@ impl Circuit {
                 Ablation::Text => Arc::new(library::measured_means(
                     model,
                     tokenizer,
-                    &[],
+                    &Source::default(),
                     SearchRequest::MEAN_TOKENS,
                     &stop.observer(),
                 )?),
@@ -332,7 +333,7 @@ pub fn find_circuits(
         tasks: vec![task.clone()],
         plan: SearchPlan { settings: plan, ranking, clean_up, trials: tune },
         disjoint,
-        data,
+        data: Source::new(data),
         mean_tokens,
         folder,
         model_path: model.path().into(),

@@ -12,6 +12,7 @@ use gossamer::model::{
     ranked,
 };
 use gossamer::pipelines::{EvaluateRequest, TokenSource, evaluate, interventions};
+use gossamer::text::source::Source;
 use numpy::{PyArray1, PyArrayDyn};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
@@ -390,16 +391,19 @@ impl Model {
     /// The loss on text, cut into sequences of the model's `block_size`: a dict with `loss` in nats
     /// per token, `predictions` (their number) and the kurtosis of `final_resid`.
     ///
-    /// `data` names files and folders; without it, Python is generated.
-    #[pyo3(signature = (data=Vec::new(), *, max_tokens=16_384, batch_size=8))]
+    /// `data` names files, folders and data sets of the Hub (`hub:OWNER/NAME`), whose texts are in
+    /// the field or column `text_field`; without it, Python is generated.
+    #[pyo3(signature = (data=Vec::new(), *, text_field="text", max_tokens=16_384, batch_size=8))]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
         data: Vec<PathBuf>,
+        text_field: &str,
         max_tokens: usize,
         batch_size: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let tokens = TokenSource::Text { data: &data, max_tokens };
+        let source = Source::new(data).with_field(text_field);
+        let tokens = TokenSource::Text { data: &source, max_tokens };
         let request = EvaluateRequest { tokens, batch_size, keep_losses: false };
         let result = compute(py, |stop| evaluate(&self.pretrained, &request, &stop.observer()))?;
         Ok(pythonize::pythonize(py, &result)?)

@@ -136,6 +136,7 @@ pub struct Request {
     data: Vec<PathBuf>,
     tokenizer: Option<PathBuf>,
     out: Option<PathBuf>,
+    init: Option<String>,
     resume: Option<PathBuf>,
     steps: Option<u64>,
     tokens: Option<u64>,
@@ -145,8 +146,24 @@ pub struct Request {
 
 impl From<Request> for TrainRequest {
     fn from(r: Request) -> Self {
-        let Request { preset, config, settings, data, tokenizer, out, resume, steps, tokens, device, seed } = r;
-        Self { preset, config, set: settings, data, tokenizer, out, resume, steps, tokens, device, seed }
+        let Request { preset, config, settings, data, tokenizer, out, init, resume, steps, tokens, device, seed } = r;
+        Self {
+            preset,
+            config,
+            set: settings,
+            data,
+            text_field: None,
+            stream: false,
+            offline: false,
+            tokenizer,
+            out,
+            init,
+            resume,
+            steps,
+            tokens,
+            device,
+            seed,
+        }
     }
 }
 

@@ -225,3 +225,14 @@ def test_convert_keeps_the_numbers(run, tmp_path):
     gs.convert(run.folder, tmp_path / "converted")
     converted = gs.load(tmp_path / "converted", device="cpu")
     np.testing.assert_allclose(converted.run("x = 1"), run.model.run("x = 1"), rtol=1e-5, atol=1e-5)
+
+
+def test_training_continues_from_a_model_and_by_a_longer_schedule(tmp_path):
+    first = train(tmp_path / "first", steps=6, seed=3)
+    longer = gs.train(resume=first.folder, steps=9, progress=False)
+    assert longer.folder == tmp_path / "first-9"
+    assert longer.metrics["step"].tolist() == list(range(1, 10))
+    settings = {"lr": 0.001, "log_every": 1, "samples": 0, "generated_documents": 60, "val_fraction": 0.1}
+    again = gs.train(init=first.model, steps=2, settings=settings, out=tmp_path / "again", device="cpu", progress=False)
+    assert again.model.config["d_model"] == 16
+    assert abs(again.metrics["loss"][0] - first.metrics["loss"][-1]) < 0.5

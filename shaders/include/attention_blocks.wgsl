@@ -10,9 +10,11 @@ struct Params {
     workgroups: u32,
     // Blocks of 64 queries or keys in t.
     blocks: u32,
-    // 1 / sqrt(D)
+    // What products of queries and keys are multiplied by.
     scale: f32,
     has_sink: u32,
+    // How many keys a query sees at most, its own among them: 1 to t.
+    window: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -43,6 +45,11 @@ fn block_of(group: u32) -> Block {
     let head = at % p.heads;
     let stride = p.heads * D;
     return Block(at / p.heads * p.t * stride + head * D, stride, at * p.t, head, group % p.blocks * 64u);
+}
+
+// The first key that query t sees.
+fn first_key(t: u32) -> u32 {
+    return t + 1u - min(t + 1u, p.window);
 }
 
 // Which of the channels 4c .. 4c + 3 exist.

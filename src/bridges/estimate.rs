@@ -5,6 +5,7 @@ use crate::Result;
 use crate::device::Device;
 use crate::model::{Model, ModelConfig};
 use crate::observer::Observer;
+use crate::train::bridge::EncoderKind;
 use crate::train::config::RunConfig;
 use crate::train::estimate::{DeviceBytes, Estimate, or_roughly, rehearse};
 use crate::train::run::Trainable;
@@ -19,8 +20,10 @@ pub fn estimate(config: &RunConfig, dense: &ModelConfig, device: &Device) -> Res
     let number = |n: usize| n as u64;
     let times = |a: u64, b: u64| a.saturating_mul(b);
     let sites = number(sparse.residual_sites());
-    let maps = times(sites, times(2 * number(dense.d_model), number(sparse.d_model)))
-        .saturating_add(times(sites, number(dense.d_model + sparse.d_model)));
+    let thresholds = config.bridge.as_ref().is_some_and(|bridge| bridge.encoder == EncoderKind::Threshold);
+    let vectors = number(dense.d_model + sparse.d_model + if thresholds { sparse.d_model } else { 0 });
+    let maps =
+        times(sites, times(2 * number(dense.d_model), number(sparse.d_model))).saturating_add(times(sites, vectors));
     let tokens = number(config.train.batch_size.saturating_mul(sparse.block_size));
     let mut estimate = Estimate::new(config, device)?;
     let gradients = times(maps.saturating_add(estimate.gradients), 4);
@@ -35,6 +38,12 @@ pub fn estimate(config: &RunConfig, dense: &ModelConfig, device: &Device) -> Res
     // The bridges' gradients, and the sparse model's once more.
     estimate.state_bytes = state.saturating_add(gradients).min(total);
     estimate.activation_bytes = total - estimate.state_bytes;
+    if device.is_cpu() && config.bridge.as_ref().is_some_and(|bridge| bridge.kl_top_renormalize) {
+        // Logits of few tokens have gradients then. Their product with the hybrids' streams, which
+        // skips the others, copies these into panels of 64 channels.
+        let streams = times(times(tokens, sites), number(sparse.d_model.next_multiple_of(64)));
+        estimate.activation_bytes = estimate.activation_bytes.saturating_add(times(streams, 4));
+    }
     estimate.gradients = estimate.gradients.saturating_add(maps);
     estimate.host_bytes = estimate.host_bytes.saturating_add(times(maps, 12));
     let logits = times(times(tokens, sites), times(number(sparse.vocab_size), 4));

@@ -11,9 +11,10 @@ use crate::device::{Device, Tensor};
 use crate::model::{Batch, Model, Weights, first_not_finite, means};
 use crate::observer::Stage;
 use crate::ops::concat;
+use crate::ops::kl::Support;
 use crate::report::{Column, Report, Table};
 use crate::tape::{Tape, Var};
-use crate::train::bridge_loss::{Inputs, Terms, cross_entropy};
+use crate::train::bridge_loss::{Inputs, Target, Terms, cross_entropy};
 use crate::{Error, Result};
 
 /// Numbers by name.
@@ -46,8 +47,12 @@ pub struct BridgeEvaluation {
     pub dense_loss: f64,
     /// The sparse model's mean cross-entropy, in nats.
     pub sparse_loss: f64,
-    /// Mean divergence of the sparse model's predictions from the dense model's, in nats.
+    /// Mean divergence of the sparse model's predictions from the dense model's, in nats: the term
+    /// `kl_sparse`.
     pub sparse_kl: f64,
+    /// The terms that compare the models, such as `kl_sparse`.
+    #[serde(flatten)]
+    pub terms: Numbers,
     /// The sites, in order.
     pub sites: Vec<SiteEvaluation>,
 }
@@ -89,7 +94,10 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         }
     }
     let mut whole = |name: &str| total.remove(name).into_iter().flatten().sum();
-    let (dense_loss, sparse_loss, sparse_kl) = (whole("dense_loss"), whole("sparse_loss"), whole("sparse_kl"));
+    let (dense_loss, sparse_loss) = (whole("dense_loss"), whole("sparse_loss"));
+    let models = Terms::<f64>::default();
+    let terms: Numbers = models.of_models().map(|(name, _)| (name.to_string(), whole(name))).collect();
+    let sparse_kl = terms.get("kl_sparse").copied().unwrap_or_default();
     let site = |site: usize| {
         let (mut terms, mut d2s, mut s2d) = (Numbers::new(), Numbers::new(), Numbers::new());
         for (name, values) in &total {
@@ -102,7 +110,8 @@ pub fn evaluate(objective: &Objective, sequences: &[Vec<u32>], batch_size: usize
         SiteEvaluation { site, name: objective.sparse.config.residual_site(site).to_string(), terms, d2s, s2d }
     };
     let sites = (0..dense_means.len()).map(site).collect();
-    Ok(BridgeEvaluation { tokens: (sequences.len() * length) as u64, dense_loss, sparse_loss, sparse_kl, sites })
+    let tokens = (sequences.len() * length) as u64;
+    Ok(BridgeEvaluation { tokens, dense_loss, sparse_loss, sparse_kl, terms, sites })
 }
 
 impl BridgeEvaluation {
@@ -172,7 +181,8 @@ impl Objective<'_> {
             self.check_streams("encoder", &encoded)?;
             self.check_streams("decoder", &decoded)?;
         }
-        let target = dense.logits.value();
+        let target = &Target { logits: dense.logits.value().clone(), support: Support::All };
+        terms.compute(&mut tape, batch, &Inputs::Models { logits: &sparse.logits, target })?;
         let from_means = |means: &[Vec<f32>]| streams(&self.sparse.device, means, batch.shape());
         let d2s = self.continue_sparse(&mut tape, &weights, &batches, encoded)?;
         terms.compute(&mut tape, batch, &Inputs::SparseHybrid { logits: &d2s, target })?;
@@ -183,17 +193,17 @@ impl Objective<'_> {
 
         let numbers = |var: Var| Ok::<_, Error>(var.value().read()?.into_iter().map(f64::from).collect::<Vec<f64>>());
         let loss = |logits: &Tensor| numbers(cross_entropy(&mut Tape::new(), &Var::constant(logits.clone()), batch)?);
-        let kl = |logits: &Var| numbers(Tape::new().kl(logits, target)?);
+        let kl = |logits: &Var| numbers(Tape::new().kl(logits, &target.logits, target.support)?);
         let losses = |logits: &Var| {
             let site = |site| loss(&concat::narrow(logits.value(), 0, site * sequences, sequences)?);
             Ok::<_, Error>((0..dense.sites.len()).map(site).collect::<Result<Vec<_>>>()?.concat())
         };
-        let mut measured: Measured =
-            terms.values().read()?.by_site().map(|(name, values)| (name.to_string(), values.to_vec())).collect();
+        let terms = terms.values().read()?;
+        let named = terms.of_models().chain(terms.by_site());
+        let mut measured: Measured = named.map(|(name, values)| (name.to_string(), values.to_vec())).collect();
         measured.extend([
-            ("dense_loss".into(), loss(target)?),
+            ("dense_loss".into(), loss(&target.logits)?),
             ("sparse_loss".into(), loss(sparse.logits.value())?),
-            ("sparse_kl".into(), kl(&sparse.logits)?),
             ("loss_d2s".into(), losses(&d2s)?),
             ("mean_kl_d2s".into(), kl(&d2s_mean)?),
             ("loss_s2d".into(), losses(&s2d)?),

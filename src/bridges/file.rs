@@ -10,7 +10,7 @@ use super::{BridgeTensor, Bridges};
 use crate::files::versioned::{self, Versioned};
 use crate::files::{HostTensor, load_tensors, save_tensors};
 use crate::model::{Model, expect_model};
-use crate::train::bridge::BridgeConfig;
+use crate::train::bridge::{BridgeConfig, EncoderKind};
 use crate::train::step::AdamMoments;
 use crate::{Error, Result};
 
@@ -37,7 +37,10 @@ pub struct BridgeFile {
     pub dense: ModelName,
     /// The sparse model.
     pub sparse: ModelName,
-    /// The fraction of the sparse stream that encoders keep.
+    /// What encoders keep. Earlier versions knew AbsTopK only and wrote none.
+    #[serde(default)]
+    pub encoder: EncoderKind,
+    /// AbsTopK: the fraction of the sparse stream that encoders keep.
     pub encoder_afrac: f64,
 }
 
@@ -60,6 +63,7 @@ impl BridgeFile {
             version: Self::VERSION,
             dense: ModelName { path: settings.dense.clone(), hash: dense_hash.into() },
             sparse: ModelName { path: ".".into(), hash: sparse.hash()? },
+            encoder: settings.encoder,
             encoder_afrac: settings.encoder_afrac,
         })
     }
@@ -102,7 +106,8 @@ impl BridgeFile {
         }
         let path = folder.join(TENSORS);
         let tensors = load_tensors(&path)?;
-        Bridges::from_host(&dense.config, &sparse.config, self.encoder_afrac, &tensors, &sparse.device)
+        let (encoder, afrac) = (self.encoder, self.encoder_afrac);
+        Bridges::from_host(&dense.config, &sparse.config, encoder, afrac, &tensors, &sparse.device)
             .map_err(|error| error.in_file(&path, ""))
     }
 }

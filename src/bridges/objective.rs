@@ -15,9 +15,10 @@ use crate::device::Tensor;
 use crate::model::{Batch, Kind, Model, Pass, Weights};
 use crate::observer::Observer;
 use crate::ops::compress::SparseMatrix;
+use crate::ops::kl::Support;
 use crate::ops::{add, topk_logits};
 use crate::tape::{Tape, Var};
-use crate::train::bridge_loss::{Coefficients, Inputs, Loss, Terms};
+use crate::train::bridge_loss::{Coefficients, Inputs, Loss, Target, Terms};
 use crate::{Error, Result};
 
 /// The gradients of the objective.
@@ -51,6 +52,10 @@ pub struct Objective<'a> {
     /// The divergences are from this many most probable tokens of the dense model, their
     /// probabilities scaled to a sum of 1; none: from all.
     pub kl_top: Option<usize>,
+    /// Whether the other predictions, too, are scaled to a sum of 1 over those tokens.
+    pub kl_top_renormalize: bool,
+    /// The sharpness of encoders with thresholds; none: they are hard.
+    pub sharpness: Option<f32>,
     /// May stop it between two operations.
     pub observer: Observer<'a>,
 }
@@ -90,6 +95,8 @@ impl<'a> Objective<'a> {
             coefficients: Coefficients::default(),
             detach_target: true,
             kl_top: None,
+            kl_top_renormalize: false,
+            sharpness: None,
             observer: Observer::default(),
         }
     }
@@ -107,7 +114,7 @@ impl<'a> Objective<'a> {
         let (weights, batch) = (Weights::constant(self.sparse, self.compressed), &batches.sparse);
         let sparse = self.run_sparse(&mut tape, &weights, &batches)?;
         let mut terms = Terms::default();
-        terms.compute(&mut tape, batch, &Inputs::Model { logits: &sparse.logits })?;
+        self.of_sparse(&mut tape, batch, &sparse.logits, target, &mut terms)?;
         let streams = self.encode(&mut tape, &maps, &dense.sites)?;
         terms.compute(&mut tape, batch, &Inputs::Encoder { streams: &streams, targets: &sparse.sites })?;
         let logits = &self.continue_sparse(&mut tape, &weights, &batches, streams)?;
@@ -140,7 +147,7 @@ impl<'a> Objective<'a> {
         let weights = Weights::new(self.sparse, &mut tape, trained, self.compressed);
         let maps: Vec<Var> = self.bridges.list.iter().map(|map| tape.leaf(map.value.clone())).collect();
         let Activations { sites, logits } = self.run_sparse(&mut tape, &weights, &batches)?;
-        terms.compute(&mut tape, batch, &Inputs::Model { logits: &logits })?;
+        self.of_sparse(&mut tape, batch, &logits, &target, &mut terms)?;
         drop(logits);
         let streams = self.encode(&mut tape, &maps, &dense.sites)?;
         let constant = |var: &Var| Var::constant(var.value().clone());
@@ -176,13 +183,29 @@ impl<'a> Objective<'a> {
         Ok((terms.values(), BridgeGradients { sparse, bridges }))
     }
 
+    /// Computes the terms of the sparse model's own logits.
+    fn of_sparse(
+        &self,
+        tape: &mut Tape,
+        batch: &Batch,
+        logits: &Var,
+        target: &Target,
+        terms: &mut Terms<Var>,
+    ) -> Result<()> {
+        terms.compute(tape, batch, &Inputs::Model { logits })?;
+        match self.coefficients.compare_models() {
+            true => terms.compute(tape, batch, &Inputs::Models { logits, target }),
+            false => Ok(()),
+        }
+    }
+
     /// Computes the terms of the sparse hybrids, and their backward pass on a tape of its own: what
     /// it saves is freed before the dense hybrids run.
     fn backward_sparse(
         &self,
         streams: Vec<Var>,
         batches: &Batches,
-        target: &Tensor,
+        target: &Target,
         share: f32,
         trained: &dyn Fn(Kind) -> bool,
         terms: &mut Terms<Var>,
@@ -222,14 +245,16 @@ impl<'a> Objective<'a> {
         run(self.sparse, pass.checked(batches.checked)).map_err(|e| e.in_model("sparse"))
     }
 
-    /// The logits that hybrids are compared with, `(B, T, V)`.
-    fn target(&self, dense_logits: &Tensor) -> Result<Tensor> {
-        self.kl_top.map_or(Ok(dense_logits.clone()), |n| topk_logits::forward(dense_logits, n))
+    /// What predictions are compared with.
+    fn target(&self, dense_logits: &Tensor) -> Result<Target> {
+        let Some(n) = self.kl_top else { return Ok(Target { logits: dense_logits.clone(), support: Support::All }) };
+        let support = if self.kl_top_renormalize { Support::OfTarget } else { Support::All };
+        Ok(Target { logits: topk_logits::forward(dense_logits, n)?, support })
     }
 
     /// What the encoders make of the dense streams, at every site.
     pub(super) fn encode(&self, tape: &mut Tape, maps: &[Var], sites: &[Var]) -> Result<Vec<Var>> {
-        sites.iter().enumerate().map(|(site, h)| self.bridges.encode(tape, maps, site, h)).collect()
+        sites.iter().enumerate().map(|(site, h)| self.bridges.encode(tape, maps, site, h, self.sharpness)).collect()
     }
 
     /// What the decoders make of the sparse streams, at every site.

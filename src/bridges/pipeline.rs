@@ -18,6 +18,7 @@ use crate::observer::Observer;
 use crate::settings::grouped;
 use crate::text::python;
 use crate::text::sequences::{sequences, sequences_of};
+use crate::text::source::Source;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -32,8 +33,8 @@ pub struct PairRequest {
     pub tokenizer: Option<PathBuf>,
     /// Whether models are only taken from this machine.
     pub offline: bool,
-    /// Files and folders of text; none: generated Python that no run trains on.
-    pub data: Vec<PathBuf>,
+    /// Text; none: generated Python that no run trains on.
+    pub data: Source,
     /// Tokens of text to read at most, but at least a sequence.
     pub max_tokens: usize,
     /// See [`Device::open`].

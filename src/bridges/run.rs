@@ -7,9 +7,11 @@ use super::{BridgeTrainer, estimate};
 use crate::error::explain;
 use crate::formats::{FindOptions, ModelFiles};
 use crate::model::{Model, ModelConfig, WeightFormat};
+use crate::text::notation;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::bridge::BridgeConfig;
 use crate::train::config::RunConfig;
+use crate::train::init::InitialModel;
 use crate::train::request::{TrainRequest, absolute};
 use crate::train::run::{Event, Run, StartFrom, TrainResult};
 use crate::{Error, Result};
@@ -32,9 +34,17 @@ impl BridgeRequest {
     /// Those of [`TrainRequest::settings`] and [`ModelFiles::find`]; [`Error::Tokenizer`] if there
     /// is no tokenizer, or one of another size than the dense model's vocabulary.
     pub fn settings(&self) -> Result<RunConfig> {
+        if self.run.init.is_some() {
+            return Err(Error::Request(
+                "bridges start from a sparse model with --sparse MODEL, not with --init".into(),
+            ));
+        }
         let Some(name) = &self.dense else { return self.run.settings(|_| ()) };
         let dense = find(name)?;
         let sparse = self.sparse.as_deref().map(find).transpose()?;
+        if let (Some(sparse), Some(other)) = (&sparse, &self.sparse) {
+            expect_same_tokens((name, &dense), (other, sparse))?;
+        }
         let mut config = self.run.settings(|config| {
             let ModelConfig { n_layer, vocab_size, block_size, .. } = dense.config;
             config.model = ModelConfig { n_layer, vocab_size, block_size, ..config.model.clone() };
@@ -51,16 +61,17 @@ impl BridgeRequest {
         bridge.sparse = self.sparse.as_deref().map(full_path).transpose()?;
         if config.data.tokenizer.is_none() {
             let message = "the dense model comes without a tokenizer.json: name one with --tokenizer";
-            let tokenizer = dense.tokenizer.ok_or_else(|| Error::Tokenizer(message.into()))?;
-            config.data.tokenizer = Some(absolute(&tokenizer)?);
+            let tokenizer = dense.tokenizer.as_ref().ok_or_else(|| Error::Tokenizer(message.into()))?;
+            config.data.tokenizer = Some(absolute(tokenizer)?);
         }
         if let Some(path) = &config.data.tokenizer {
             let (entries, vocabulary) = (Tokenizer::load(path)?.vocab_size(), config.model.vocab_size);
             if entries != vocabulary {
                 return Err(Error::Tokenizer(format!(
-                    "{} has {entries} entries, but the dense model's vocabulary is {vocabulary}: name the dense model's \
+                    "{} has {entries} entries, but the dense model's vocabulary is {vocabulary} ({}): name the dense model's \
                      tokenizer with --tokenizer",
-                    path.display()
+                    path.display(),
+                    tokenizer_of(&dense)
                 )));
             }
         }
@@ -92,13 +103,37 @@ fn initial_model(run: &Run, bridge: &BridgeConfig) -> Result<Model> {
     let Some(name) = &bridge.sparse else {
         return Model::new(run.config.model.clone(), run.config.run.seed, &run.device);
     };
-    let files = ModelFiles::find(name, &FindOptions::default())?;
-    if files.config.without_unused() != run.config.model.without_unused() {
-        let message = format!("differs from the settings of {name}, which training starts from");
-        return Err(Error::config("model", message));
+    InitialModel::find(name)?.load(&run.config.model, &run.device)
+}
+
+/// Returns an error unless two models read the same tokens, as far as their files say.
+fn expect_same_tokens((dense_name, dense): (&str, &ModelFiles), (name, sparse): (&str, &ModelFiles)) -> Result<()> {
+    let (entries, others) = (dense.config.vocab_size, sparse.config.vocab_size);
+    let mismatch = |how: String| {
+        let (ours, theirs) = (tokenizer_of(dense), tokenizer_of(sparse));
+        Error::Mismatch(format!(
+            "{dense_name} has {entries} tokens ({ours}) and {name} {others} ({theirs}){how}: bridges join models that read \
+             the same tokens"
+        ))
+    };
+    if entries != others {
+        return Err(mismatch(String::new()));
     }
-    let model = files.load(WeightFormat::Dense, &run.device)?;
-    Ok(Model { config: run.config.model.clone(), ..model })
+    let (Some(ours), Some(theirs)) = (dense.load_tokenizer()?, sparse.load_tokenizer()?) else { return Ok(()) };
+    let differs = |id: &u32| ours.token_text(*id) != theirs.token_text(*id);
+    let known = ours.vocab_size().max(theirs.vocab_size()).min(entries) as u32;
+    match (0..known).find(differs) {
+        Some(id) => {
+            let [a, b] = [&ours, &theirs].map(|tokenizer| notation::token(&tokenizer.token_text(id)));
+            Err(mismatch(format!(", whose token {id} is {a} in one and {b} in the other")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where a model's tokenizer is, for messages.
+fn tokenizer_of(files: &ModelFiles) -> String {
+    files.tokenizer.as_ref().map_or_else(|| "without a tokenizer".into(), |path| path.display().to_string())
 }
 
 fn find(model: &str) -> Result<ModelFiles> {

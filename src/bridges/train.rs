@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::file::{BridgeFile, load_moments, save_moments};
-use super::maps::shapes;
+use super::maps::check_fit;
 use super::{BridgeGradients, Bridges, Objective};
 use crate::device::Tensor;
 use crate::model::{Model, ModelConfig, Weights};
@@ -71,8 +71,8 @@ impl BridgeTrainer {
         seed: u64,
         dense_hash: String,
     ) -> Result<Self> {
-        let device = &sparse.model.device;
-        let bridges = Bridges::new(&dense.config, &sparse.model.config, settings.encoder_afrac, seed, device)?;
+        let (device, encoder, afrac) = (&sparse.model.device, settings.encoder, settings.encoder_afrac);
+        let bridges = Bridges::new(&dense.config, &sparse.model.config, encoder, afrac, seed, device)?;
         let zeros = |map: &super::BridgeTensor| {
             let zeros = |which: &str| device.zeros(&format!("{which}.{}", map.name), map.value.shape());
             Ok(AdamMoments { m: zeros("m")?, v: zeros("v")? })
@@ -87,7 +87,7 @@ impl BridgeTrainer {
 
     /// Returns an error for models between which no bridges can be trained.
     pub(crate) fn fits(dense: &ModelConfig, sparse: &ModelConfig) -> Result<()> {
-        shapes(dense, sparse)?;
+        check_fit(dense, sparse)?;
         match sparse.block_size > dense.block_size {
             true => Err(Error::config(
                 "model.block_size",
@@ -99,7 +99,7 @@ impl BridgeTrainer {
 
     /// The terms of each micro-batch, and the average of the gradients over all ranks.
     fn gradients(&self, batches: &[Vec<u32>], observer: Observer) -> Result<(Vec<Terms<Tensor>>, BridgeGradients)> {
-        let optimizer = &self.sparse.optimizer;
+        let (step, optimizer, settings) = (self.sparse.steps_done(), &self.sparse.optimizer, &self.settings);
         let dense_weights = Weights::constant(&self.dense, &[]);
         let objective = Objective {
             dense: &self.dense,
@@ -107,9 +107,11 @@ impl BridgeTrainer {
             sparse: &self.sparse.model,
             compressed: self.sparse.compressed(),
             bridges: &self.bridges,
-            coefficients: self.settings.coefficients,
-            detach_target: self.settings.detach_target,
-            kl_top: self.settings.kl_top,
+            coefficients: settings.coefficients_at(step, optimizer.steps),
+            detach_target: settings.detach_target,
+            kl_top: settings.kl_top,
+            kl_top_renormalize: settings.kl_top_renormalize,
+            sharpness: settings.sharpness_at(step, optimizer.steps),
             observer,
         };
         let share = self.sparse.share();
@@ -131,7 +133,8 @@ impl BridgeTrainer {
     /// The bridges' learning rate at a step.
     fn lr_at(&self, step: u64) -> f64 {
         let optimizer = &self.sparse.optimizer;
-        let rate = Sharkfin { lr: self.settings.lr, warmup_frac: optimizer.warmup_frac, sharkfin: false };
+        let warmup_frac = self.settings.warmup_frac.unwrap_or(optimizer.warmup_frac);
+        let rate = Sharkfin { lr: self.settings.lr, warmup_frac, decay: optimizer.lr_decay, sharkfin: false };
         rate.at(step, optimizer.steps, &self.sparse.schedule)
     }
 
@@ -141,7 +144,7 @@ impl BridgeTrainer {
         for losses in &record.terms {
             mean.add(&losses.read()?, 1.0 / record.terms.len() as f64);
         }
-        for (name, terms) in mean.by_site() {
+        for (name, terms) in mean.of_models().chain(mean.by_site()) {
             if let Some(site) = terms.iter().position(|term| !term.is_finite()) {
                 let tensor = format!("{name}/{site}");
                 return Err(Error::NonFinite { step: record.step.step, tensor, value: terms[site] as f32 });
@@ -191,15 +194,19 @@ impl Trainable for BridgeTrainer {
 
     fn numbers(&self, record: &BridgeStepRecord) -> Result<(StepNumbers, Vec<(String, f64)>)> {
         let numbers = self.sparse.numbers(&record.step)?;
-        let (terms, coefficients) = (self.terms(record)?, &self.settings.coefficients);
-        let mut more = vec![
-            ("objective".to_string(), terms.total(coefficients)),
-            ("bridge_lr".to_string(), self.lr_at(record.step.step)),
-        ];
+        let (terms, step) = (self.terms(record)?, record.step.step);
+        let coefficients = self.settings.coefficients_at(step, self.sparse.optimizer.steps);
+        let mut more =
+            vec![("objective".to_string(), terms.total(&coefficients)), ("bridge_lr".to_string(), self.lr_at(step))];
+        more.extend(terms.of_models().flat_map(|(name, terms)| terms.iter().map(|&term| (name.to_string(), term))));
         for (name, terms) in terms.by_site() {
             more.extend(terms.iter().enumerate().map(|(site, &term)| (format!("{name}/{site}"), term)));
         }
         Ok((numbers, more))
+    }
+
+    fn step_record<'a>(&self, record: &'a BridgeStepRecord) -> &'a StepRecord {
+        &record.step
     }
 
     fn hash(&self) -> Result<String> {

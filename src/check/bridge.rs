@@ -8,6 +8,7 @@ use crate::bridges::{Bridges, Objective};
 use crate::device::{Device, Tensor};
 use crate::model::{Batch, Kind, Model, NoHooks, Weights};
 use crate::tape::Tape;
+use crate::train::bridge::EncoderKind;
 use crate::train::bridge_loss::{Coefficients, Terms};
 use crate::{Error, Result};
 
@@ -16,7 +17,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     let tensors = case.tensors("bridges.safetensors")?;
     let afrac = case.meta()?["encoder_topk_fraction"].as_f64();
     let afrac = afrac.ok_or_else(|| case.error("lacks the number encoder_topk_fraction"))?;
-    let bridges = Bridges::from_host(&dense.config, &sparse.config, afrac, &tensors, device)?;
+    let bridges = Bridges::from_host(&dense.config, &sparse.config, EncoderKind::AbsTopK, afrac, &tensors, device)?;
     let (shape, tokens) = case.tokens()?;
     let sequences = shape.first().copied().unwrap_or(1);
     let dense_weights = Weights::constant(&dense, &[]);

@@ -55,7 +55,7 @@ macro_rules! model_case {
     };
 }
 
-const BUILT_IN: [(&str, Files); 8] = [
+const BUILT_IN: [(&str, Files); 9] = [
     case!(
         "bridge/two_layer",
         "meta.json",
@@ -68,6 +68,7 @@ const BUILT_IN: [(&str, Files); 8] = [
         "sparse/model.safetensors"
     ),
     model_case!("forward/dense_gpt2"),
+    model_case!("forward/gpt_neo"),
     model_case!("forward/paper"),
     model_case!("forward/relu_cat_pos", "choices.safetensors"),
     model_case!("forward/sink_sparse"),

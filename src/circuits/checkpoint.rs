@@ -9,6 +9,7 @@ use super::tasks::{self, Split};
 use super::{Circuit, Nodes, SplitScore, score};
 use crate::model::Model;
 use crate::observer::Observer;
+use crate::text::source::Source;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -54,7 +55,8 @@ impl Circuit {
                 scores[number] = entry.tau as f32;
             }
         }
-        let means = measured_means(model, tokenizer, &[], config.mean_tokens, &Observer::stopped_by(&stop))?;
+        let means =
+            measured_means(model, tokenizer, &Source::default(), config.mean_tokens, &Observer::stopped_by(&stop))?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         nodes.stop = stop;
         let search = CircuitSearch { model, nodes, tokenizer };

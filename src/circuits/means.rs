@@ -2,16 +2,16 @@
 //! circuits that were found with them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Circuit;
 use super::Layout;
 use crate::files::{HostTensor, load_metadata, load_tensors, save_tensors};
 use crate::model::{Batch, Model, NotFinite, Site, means};
 use crate::observer::{Observer, Stage};
-use crate::text::corpus::{Source, fingerprint};
 use crate::text::python;
 use crate::text::sequences::sequences;
+use crate::text::source::{Source, fingerprint};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -50,7 +50,7 @@ pub fn mean_activations(
 pub fn text_means(
     model: &Model,
     tokenizer: &Tokenizer,
-    data: &[PathBuf],
+    data: &Source,
     tokens: usize,
     kept: &Path,
     observer: &Observer,
@@ -58,7 +58,7 @@ pub fn text_means(
     // By the contents of the files: an edited file keeps its name.
     let text = match data.is_empty() {
         true => format!("generated Python, version {}", python::VERSION),
-        false => fingerprint(&Source::new(data).files()?, observer)?,
+        false => fingerprint(&data.files()?, &data.text_field, observer)?,
     };
     let about = HashMap::from([
         ("model".to_string(), model.hash()?),
@@ -83,7 +83,7 @@ pub fn text_means(
 pub fn measured_means(
     model: &Model,
     tokenizer: &Tokenizer,
-    data: &[PathBuf],
+    data: &Source,
     tokens: usize,
     observer: &Observer,
 ) -> Result<BTreeMap<Site, Vec<f32>>> {
@@ -91,7 +91,7 @@ pub fn measured_means(
     let sequences = match data.is_empty() {
         true => sequences(python::documents(0).map(Ok), tokenizer, length, tokens)?,
         false => {
-            let mut documents = Source::new(data).documents()?;
+            let mut documents = data.documents()?;
             let found = sequences(documents.by_ref(), tokenizer, length, tokens);
             let skipped = documents.skipped().listed();
             if !skipped.is_empty() {

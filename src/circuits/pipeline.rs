@@ -15,6 +15,7 @@ use super::{Circuit, Layout, MEANS, Nodes, lock, parallel, text_means};
 use crate::files::{check_output_folder, create_folder};
 use crate::model::Model;
 use crate::observer::{Observer, Stage};
+use crate::text::source::Source;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -27,8 +28,8 @@ pub struct SearchRequest {
     pub plan: SearchPlan,
     /// How many circuits to search for in each task, each without the nodes of those before.
     pub disjoint: u64,
-    /// Files of text to take mean activations over; generated Python if there are none.
-    pub data: Vec<PathBuf>,
+    /// Text to take mean activations over; generated Python if it names none.
+    pub data: Source,
     /// Tokens to take mean activations over.
     pub mean_tokens: usize,
     /// Where circuits go, as `TASK.json`, `TASK.2.json` and so on.
@@ -67,7 +68,7 @@ impl SearchRequest {
             "disjoint": self.disjoint,
             "ranking": self.plan.ranking,
             "clean_up": self.plan.clean_up,
-            "data": self.data,
+            "data": self.data.key(),
             "mean_tokens": self.mean_tokens,
             "task": task.hash,
         })

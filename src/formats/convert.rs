@@ -16,11 +16,10 @@ use super::names::{
 use super::sparse_pretrain;
 use super::torch::{Numbers, TensorRef, Value as TorchValue, write_torch};
 use crate::files::{
-    FloatType, TensorInfo, create_folder, follow, read_unmarked, replace_dir_atomic, restore, write_atomic,
-    write_safetensors,
+    FloatType, TensorInfo, create_folder, follow, replace_dir_atomic, restore, write_atomic, write_safetensors,
 };
 use crate::model::{EMBEDDING, ModelConfig, UNEMBEDDING, is_buffer};
-use crate::text::tokenizer::{END_OF_TEXT, Tokenizer};
+use crate::text::tokenizer::{Tokenizer, tokenizer_json};
 use crate::{Error, Result};
 
 /// The repository on the Hub whose modelling code runs these models, and its classes.
@@ -106,15 +105,17 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
     let tokenizer = files.tokenizer.as_deref().map(|path| load_tokenizer(path, files.config.vocab_size)).transpose()?;
     files.check_tied()?;
     let entries = stored(files.weights.entries(), options.float);
-    let nested = match options.to {
-        ConvertFormat::SparsePretrain => Some(sparse_pretrain::Converted::new(files, &entries)?),
-        _ => published_obstacle(&files.config).map_or(Ok(None), Err)?,
+    let (config, nested) = match options.to {
+        ConvertFormat::SparsePretrain => {
+            (files.config.clone(), Some(sparse_pretrain::Converted::new(files, &entries)?))
+        }
+        _ => (published_config(&files.config)?, None),
     };
     if let Some(above) = out.parent() {
         create_folder(above)?;
     }
     replace_dir_atomic(&out, |folder| {
-        let fields = fields(files)?;
+        let fields = fields(files, &config)?;
         let end_of_text = tokenizer.as_ref().and_then(|(tokenizer, _)| tokenizer.end_of_text());
         if options.to.for_hugging_face() {
             write_hugging_face_weights(&folder.join(WEIGHTS), files, &entries)?;
@@ -129,26 +130,28 @@ pub fn convert(files: &ModelFiles, out: &Path, options: ConvertOptions) -> Resul
             write_state_dict(&folder.join(PYTORCH), files, &nested.tensors)?;
             write_json(&folder.join(CONFIG), &nested.config)?;
         }
-        let Some((_, bytes)) = &tokenizer else { return Ok(()) };
+        let Some((tokenizer, bytes)) = &tokenizer else { return Ok(()) };
         write_bytes(&folder.join(TOKENIZER), bytes)?;
         if options.to.for_hugging_face() {
-            let longest = files.config.block_size;
-            write_json(&folder.join(TOKENIZER_CONFIG), &tokenizer_config(end_of_text.is_some(), longest))?;
-            write_json(&folder.join(SPECIAL_TOKENS), &special_tokens(end_of_text.is_some()))?;
+            let end = end_of_text.map(|id| tokenizer.token_text(id));
+            write_json(&folder.join(TOKENIZER_CONFIG), &tokenizer_config(end.as_deref(), files.config.block_size))?;
+            write_json(&folder.join(SPECIAL_TOKENS), &special_tokens(end.as_deref()))?;
         }
         Ok(())
     })
 }
 
-/// Why the published code cannot run a model of `config`, if it cannot.
-fn published_obstacle(config: &ModelConfig) -> Option<Error> {
-    (!config.d_model.is_multiple_of(config.n_head)).then(|| {
+/// The configuration in the published fields, or an error that names what the published code cannot
+/// run.
+fn published_config(config: &ModelConfig) -> Result<ModelConfig> {
+    if !config.d_model.is_multiple_of(config.n_head) {
         let message = format!(
             "{} does not divide d_model {}, which the published code and Hugging Face's do not run",
             config.n_head, config.d_model
         );
-        Error::config("n_head", message)
-    })
+        return Err(Error::config("n_head", message));
+    }
+    config.as_published()
 }
 
 /// What of a state dict is written: by its name there, the tensor's own name and how it is stored.
@@ -227,7 +230,7 @@ fn load_tokenizer(path: &Path, vocab_size: usize) -> Result<(Tokenizer, Vec<u8>)
         let tokens = tokenizer.vocab_size();
         return Err(Error::file(path, format!("has {tokens} tokens, the model only {vocab_size}")));
     }
-    Ok((tokenizer, read_unmarked(path)?))
+    Ok((tokenizer, tokenizer_json(path)?))
 }
 
 /// What is written, and in which types.
@@ -239,10 +242,10 @@ fn stored(entries: &BTreeMap<String, TensorInfo>, float: Option<FloatType>) -> B
 
 /// All fields of the configuration. The list of sites has no spaces, which the published code does
 /// not trim.
-fn fields(files: &ModelFiles) -> Result<Map<String, Value>> {
-    let fields = serde_json::to_value(&files.config).and_then(serde_json::from_value);
+fn fields(files: &ModelFiles, config: &ModelConfig) -> Result<Map<String, Value>> {
+    let fields = serde_json::to_value(config).and_then(serde_json::from_value);
     let mut fields: Map<String, Value> = fields.map_err(|e| Error::file(&files.config_path, e.to_string()))?;
-    fields.insert("afrac_loctypes".into(), json!(files.config.afrac_loctypes.names().collect::<Vec<_>>().join(",")));
+    fields.insert("afrac_loctypes".into(), json!(config.afrac_loctypes.names().collect::<Vec<_>>().join(",")));
     Ok(fields)
 }
 
@@ -282,17 +285,17 @@ fn ends(end_of_text: Option<u32>) -> Map<String, Value> {
 }
 
 /// What `AutoTokenizer` needs to know besides `tokenizer.json`.
-fn tokenizer_config(has_end: bool, longest: usize) -> Map<String, Value> {
-    let mut fields = special_tokens(has_end);
+fn tokenizer_config(end_of_text: Option<&str>, longest: usize) -> Map<String, Value> {
+    let mut fields = special_tokens(end_of_text);
     fields.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
     fields.insert("model_max_length".into(), json!(longest));
     fields.insert("clean_up_tokenization_spaces".into(), json!(false));
     fields
 }
 
-fn special_tokens(has_end: bool) -> Map<String, Value> {
-    let both = || ["bos_token", "eos_token"].map(|name| (name.to_string(), json!(END_OF_TEXT)));
-    has_end.then(both).into_iter().flatten().collect()
+fn special_tokens(end_of_text: Option<&str>) -> Map<String, Value> {
+    let both = |text| ["bos_token", "eos_token"].map(|name| (name.to_string(), json!(text)));
+    end_of_text.map(both).into_iter().flatten().collect()
 }
 
 /// PyTorch's name of the type that most numbers are stored in.

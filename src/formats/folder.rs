@@ -4,13 +4,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::config::read_config;
+use super::config::read;
+use super::families::Foreign;
 use super::hub::{Hub, HubId};
-use super::names::{BEEG_CONFIG, CONFIG, INDEX, Naming, TOKENIZER, TORCH, WEIGHTS};
+use super::names::{BEEG_CONFIG, CONFIG, INDEX, Naming, PYTORCH, TOKENIZER, TORCH, WEIGHTS};
 use super::torch::TorchStateDict;
 use crate::device::Device;
 use crate::files::{Renamed, SafetensorsFile, ShardedSafetensors, TensorSource, open_input};
 use crate::model::{Model, ModelConfig, Parameters, WeightFormat, check_tied, check_weights};
+use crate::text::tokenizer::find_in;
 use crate::{Error, Result};
 
 /// How to look for a model.
@@ -76,8 +78,8 @@ impl ModelFiles {
     /// Opens the model at `path`:
     ///
     /// * a folder with `config.json` or `beeg_config.json` next to `model.safetensors`,
-    ///   `model.safetensors.index.json` and its shards, or `final_model.pt` (the first of them that
-    ///   is there);
+    ///   `model.safetensors.index.json` and its shards, `final_model.pt` or `pytorch_model.bin` (the
+    ///   first of them that is there);
     /// * a run of the trainer (its newest checkpoint is taken);
     /// * a file of weights with the configuration next to it.
     ///
@@ -102,10 +104,14 @@ impl ModelFiles {
 
     /// The model whose weights are at `weights_path`, and whose configuration is in `folder`.
     fn of(folder: &Path, weights_path: &Path) -> Result<Self> {
-        let (config_path, config) = find_config(folder)?;
+        let (config_path, (config, foreign)) = find_config(folder)?;
         let weights = open_weights(weights_path)?;
         let naming = Naming::of(weights.entries().keys(), config.tied_unembed);
         let weights = Renamed::wrap(weights, |name| naming.published(name), weights_path)?;
+        let weights = match foreign {
+            Some(foreign) => foreign.assemble(&config, weights, weights_path)?,
+            None => weights,
+        };
         let tokenizer = find_tokenizer(folder);
         let files = Self { config, weights, tokenizer, config_path, weights_path: weights_path.into() };
         files.misfit(check_weights(&files.config, files.weights.as_ref()))?;
@@ -139,7 +145,7 @@ impl ModelFiles {
 
 /// The checkpoints in `folder`, oldest first, if it is a run and not itself the folder of a model.
 fn checkpoints(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
-    if [CONFIG, BEEG_CONFIG, WEIGHTS, INDEX, TORCH].iter().any(|name| folder.join(name).exists()) {
+    if [CONFIG, BEEG_CONFIG, WEIGHTS, INDEX, TORCH, PYTORCH].iter().any(|name| folder.join(name).exists()) {
         return Ok(None);
     }
     let checkpoints = folder.join("checkpoints");
@@ -161,27 +167,27 @@ fn no_checkpoint(run: &Path) -> Error {
 }
 
 /// The configuration in `folder`. Where both kinds are, Hugging Face's is taken if it can be read.
-fn find_config(folder: &Path) -> Result<(PathBuf, ModelConfig)> {
+fn find_config(folder: &Path) -> Result<(PathBuf, (ModelConfig, Option<Foreign>))> {
     let (ours, beeg) = (folder.join(CONFIG), folder.join(BEEG_CONFIG));
     match (ours.exists(), beeg.exists()) {
         (false, false) => Err(Error::file(
             folder,
             format!("has no configuration ({CONFIG} or {BEEG_CONFIG}): put the one that came with the weights there"),
         )),
-        (true, true) => match read_config(&ours) {
+        (true, true) => match read(&ours) {
             Ok(config) => Ok((ours, config)),
             Err(error) => {
                 tracing::warn!("{error}; taking {BEEG_CONFIG} instead");
-                read_config(&beeg).map(|config| (beeg, config))
+                read(&beeg).map(|config| (beeg, config))
             }
         },
-        (true, false) => read_config(&ours).map(|config| (ours, config)),
-        (false, true) => read_config(&beeg).map(|config| (beeg, config)),
+        (true, false) => read(&ours).map(|config| (ours, config)),
+        (false, true) => read(&beeg).map(|config| (beeg, config)),
     }
 }
 
 fn find_weights(folder: &Path) -> Result<PathBuf> {
-    let names = [WEIGHTS, INDEX, TORCH];
+    let names = [WEIGHTS, INDEX, TORCH, PYTORCH];
     match names.iter().map(|name| folder.join(name)).find(|path| path.exists()) {
         Some(path) => Ok(path),
         None => {
@@ -198,8 +204,7 @@ fn find_weights(folder: &Path) -> Result<PathBuf> {
 
 /// The tokenizer next to the weights or, for a checkpoint, that of its run.
 fn find_tokenizer(folder: &Path) -> Option<PathBuf> {
-    let path = folder.join(TOKENIZER);
-    if path.is_file() {
+    if let Some(path) = find_in(folder) {
         return Some(path);
     }
     let absolute = std::path::absolute(folder).ok()?;
@@ -215,10 +220,13 @@ fn open_weights(path: &Path) -> Result<Box<dyn TensorSource>> {
         SafetensorsFile::open(path).map(|file| Box::new(file) as Box<dyn TensorSource>)
     } else if name.ends_with(b".safetensors.index.json") {
         ShardedSafetensors::open(path).map(|file| Box::new(file) as Box<dyn TensorSource>)
-    } else if name.ends_with(b".pt") {
+    } else if name.ends_with(b".pt") || name.ends_with(b".bin") {
         TorchStateDict::open(path).map(|weights| Box::new(weights) as Box<dyn TensorSource>)
     } else {
-        Err(Error::file(path, format!("is not a file of weights; those are called {WEIGHTS}, {INDEX} or {TORCH}")))
+        Err(Error::file(
+            path,
+            format!("is not a file of weights; those are called {WEIGHTS}, {INDEX}, {TORCH} or {PYTORCH}"),
+        ))
     };
     opened.map_err(|error| if is_pointer(path) { pointer_error(path) } else { error })
 }

@@ -1,111 +1,50 @@
-//! Models on the Hugging Face Hub, and the cache of them that this crate shares with Hugging Face's
-//! own tools.
+//! Models on the Hugging Face Hub.
 
 #[cfg(feature = "hub")]
 mod download;
+#[cfg(feature = "hub")]
+mod upload;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::names::{BEEG_CONFIG, CONFIG, INDEX, TOKENIZER, TORCH, WEIGHTS};
+use super::names::{BEEG_CONFIG, CONFIG, INDEX, PYTORCH, TOKENIZER, TORCH, WEIGHTS};
 use crate::files::ShardedSafetensors;
+use crate::hub::RepositoryKind;
+pub use crate::hub::{Hub, HubId};
+use crate::observer::Observer;
+use crate::text::tokenizer::find_in;
 use crate::{Error, Result};
 
-/// A model on the Hub: `owner/name`, or `owner/name@revision`.
+/// What a push left on the Hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HubId {
-    /// `owner/name`.
-    pub repository: String,
-    /// A branch, tag or commit; `main` unless given.
-    pub revision: String,
+pub struct Uploaded {
+    /// The files of the folder, by name.
+    pub files: Vec<UploadedFile>,
+    /// The commit; none if the Hub had all of the files already.
+    pub commit: Option<String>,
 }
 
-impl HubId {
-    /// Reads `owner/name[@revision]`; `None` if `text` is not of that form.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
-        let plain = |part: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            !part.is_empty() && part.chars().all(allowed) && !part.starts_with(['.', '-'])
-        };
-        let whole = repository.split('/').count() == 2 && repository.split('/').chain(revision.split('/')).all(plain);
-        whole.then(|| Self { repository: repository.into(), revision: revision.into() })
-    }
-}
-
-impl std::fmt::Display for HubId {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self.revision.as_str() {
-            "main" => f.write_str(&self.repository),
-            revision => write!(f, "{}@{revision}", self.repository),
-        }
-    }
-}
-
-/// Where the Hub is, and where its files are kept here.
-#[derive(Clone)]
-pub struct Hub {
-    /// The cache, laid out as Hugging Face's own tools do
-    /// (`models--owner--name/{blobs,refs,snapshots}`).
-    pub cache: PathBuf,
-    /// The Hub's address, without a slash at its end.
-    pub endpoint: String,
-    /// What identifies the user, for models that are private or need consent.
-    pub token: Option<String>,
-    /// Never use the network.
-    pub offline: bool,
-    /// How long the Hub may be silent, before it answers or while it sends.
-    pub timeout: Duration,
-}
-
-impl std::fmt::Debug for Hub {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        // The token is a secret.
-        f.debug_struct("Hub").field("cache", &self.cache).field("endpoint", &self.endpoint).finish_non_exhaustive()
-    }
-}
-
-impl Default for Hub {
-    /// As the environment says: see [`Hub::from_vars`].
-    fn default() -> Self {
-        Self::from_vars(|name| std::env::var_os(name))
-    }
+/// A file of a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadedFile {
+    /// Its name in the repository.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether the commit holds it; otherwise the Hub had it already.
+    pub sent: bool,
 }
 
 impl Hub {
-    /// The Hub as Hugging Face's variables describe it: `HF_HUB_CACHE`, `HF_HOME` and
-    /// `XDG_CACHE_HOME` for the cache, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
-    /// `HF_HUB_OFFLINE`, and `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
-    pub fn from_vars(get: impl Fn(&str) -> Option<OsString>) -> Self {
-        let set = |name: &str| get(name).filter(|value| !value.is_empty());
-        let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
-        let path = |name: &str| set(name).map(PathBuf::from);
-        let general =
-            || path("XDG_CACHE_HOME").unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache"));
-        let home = path("HF_HOME").unwrap_or_else(|| general().join("huggingface"));
-        let token_path = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
-        let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_path).ok());
-        let seconds = text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|text| text.parse().ok()).unwrap_or(30);
-        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
-        Self {
-            cache: path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
-            endpoint: endpoint.trim_end_matches('/').into(),
-            token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
-            offline: text("HF_HUB_OFFLINE").is_some_and(|v| ["1", "on", "yes", "true"].contains(&&*v.to_lowercase())),
-            timeout: Duration::from_secs(seconds),
-        }
-    }
-
     /// The folder of the model `id`, with its configuration, its weights and, if it has one, its
     /// tokenizer. Files in the cache are used without a question to the Hub; others are
     /// downloaded, the safetensors in preference to other weights. `progress` shows a bar on
     /// standard error.
     pub(crate) fn fetch(&self, id: &HubId, offline: bool, progress: bool) -> Result<PathBuf> {
-        let cached = self.cached(id);
+        let cached = self.cached(RepositoryKind::Model, id);
         let usable = cached.as_deref().filter(|folder| missing(folder).is_none());
         if let Some(folder) = usable
-            && (offline || self.offline || folder.join(TOKENIZER).exists() || self.no_tokenizer(folder).exists())
+            && (offline || self.offline || find_in(folder).is_some() || self.no_tokenizer(folder).exists())
         {
             return Ok(folder.to_path_buf());
         }
@@ -129,6 +68,40 @@ impl Hub {
         }
     }
 
+    /// Pushes all files of `folder` to the revision of the model `id`, as one commit with `message`:
+    /// all of them or, when it is cut short, none. Creates the repository (`private`: visible to its
+    /// owner only) and the branch unless they exist. Files that the Hub has already are not sent.
+    /// No file that the Hub stores apart is in memory as a whole.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] without a token or with one that may not write, if a repository that is to be
+    /// private is public, if the Hub refuses something, cannot be reached, or is silent for longer
+    /// than [`Hub::timeout`]; [`Error::Io`] naming a file that cannot be read.
+    pub fn upload(
+        &self,
+        id: &HubId,
+        folder: &Path,
+        private: bool,
+        message: &str,
+        observer: Observer,
+    ) -> Result<Uploaded> {
+        if self.offline {
+            return Err(Error::Hub(format!("{id} cannot be pushed while HF_HUB_OFFLINE forbids the network")));
+        }
+        #[cfg(feature = "hub")]
+        return upload::upload(self, id, folder, private, message, observer);
+        #[cfg(not(feature = "hub"))]
+        {
+            let _ = (private, message, observer);
+            Err(Error::Hub(format!(
+                "this program was built without access to the Hub. Build it with `--features hub`, or push with `hf upload {} \
+                 {}`",
+                id.repository,
+                folder.display()
+            )))
+        }
+    }
+
     #[cfg(not(feature = "hub"))]
     fn download(&self, id: &HubId, _progress: bool) -> Result<PathBuf> {
         Err(Error::Hub(format!(
@@ -141,20 +114,6 @@ impl Hub {
     #[cfg(feature = "hub")]
     fn download(&self, id: &HubId, progress: bool) -> Result<PathBuf> {
         download::download(self, id, progress)
-    }
-
-    /// The folder that the cache has for this model, whole or not.
-    fn cached(&self, id: &HubId) -> Option<PathBuf> {
-        let home = self.home(id);
-        let named = std::fs::read_to_string(home.join("refs").join(&id.revision)).ok();
-        let commit = named.as_deref().map_or(id.revision.as_str(), str::trim);
-        let plain = !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_alphanumeric());
-        Some(home.join("snapshots").join(commit)).filter(|folder| plain && folder.is_dir())
-    }
-
-    /// The folder of all that the cache has of this model.
-    fn home(&self, id: &HubId) -> PathBuf {
-        self.cache.join(format!("models--{}", id.repository.replace('/', "--")))
     }
 
     /// The file by which Hugging Face's tools, too, remember that the model in `snapshot` has no
@@ -178,5 +137,5 @@ fn missing(folder: &Path) -> Option<String> {
         // Opening an index that cannot be read returns an error later.
         return ShardedSafetensors::files(folder.join(INDEX)).unwrap_or_default().into_iter().find(|file| !has(file));
     }
-    (!has(TORCH)).then(|| WEIGHTS.into())
+    (!has(TORCH) && !has(PYTORCH)).then(|| WEIGHTS.into())
 }

@@ -7,9 +7,11 @@
 //! they were published, [`attribution_graph`] writes them for viewers of attribution graphs.
 //! [`OpenedCircuit`] is a circuit from a file of either kind.
 
+mod assembled;
 pub mod attribution_graph;
 pub mod config;
 pub mod convert;
+mod families;
 pub mod folder;
 pub mod hub;
 mod names;

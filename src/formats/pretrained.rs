@@ -80,8 +80,7 @@ impl Pretrained {
     pub fn encode(&self, prompt: &str, special: bool) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
         if prompt.is_empty() {
-            let missing = || Error::Tokenizer("an empty prompt, and a tokenizer without <|endoftext|>".into());
-            return Ok(vec![tokenizer.end_of_text().ok_or_else(missing)?]);
+            return Ok(vec![tokenizer.expect_end_of_text()?]);
         }
         if special { tokenizer.encode_special(prompt) } else { tokenizer.encode(prompt) }
     }

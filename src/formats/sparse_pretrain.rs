@@ -32,6 +32,8 @@ impl Converted {
         if let Some((field, why)) = obstacle(&files.config) {
             return Err(Error::config(field, format!("{why}, which sparse_pretrain has no setting for")));
         }
+        // What the published code lacks, this program lacks too, but for the least top-k.
+        ModelConfig { min_topk: ModelConfig::default().min_topk, ..files.config.clone() }.as_published()?;
         if entries.contains_key(LOGITS_BIAS) && files.weights.read(LOGITS_BIAS)?.data.iter().any(|bias| *bias != 0.0) {
             return Err(Error::config(LOGITS_BIAS, "is not zero, and sparse_pretrain has no such tensor"));
         }
@@ -82,8 +84,8 @@ fn obstacle(config: &ModelConfig) -> Option<(&'static str, String)> {
 
 fn nested(config: &ModelConfig, positions: bool) -> Map<String, Value> {
     let activation = match config.activation_type {
-        Activation::Gelu => "gelu",
         Activation::Relu => "relu",
+        Activation::Gelu | Activation::GeluTanh => "gelu",
     };
     let sites: Vec<&str> = config.afrac_loctypes.names().collect();
     let fields = json!({

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 
 impl Model {
     /// The attention pattern of a head on one sequence, `(T, T)`: row t holds the softmax weights
-    /// of position t over the positions up to it, and zeros after it. With a sink, a row's sum is
+    /// of position t over the positions that it sees, and zeros elsewhere. With a sink, a row's sum is
     /// below 1. `q` and `k`: `(1, T, H·D)`, the values of the sites `attn.q` and `attn.k` of that
     /// layer.
     ///
@@ -36,19 +36,21 @@ impl Model {
             .and_then(|id| self.parameters.iter().nth(id))
             .map(|sink| Ok::<_, Error>(f64::from(sink.read()?.data[head])))
             .transpose()?;
+        let options = config.attention_options(layer);
         let part = |t: usize| t * stride + head * width..t * stride + (head + 1) * width;
         let mut pattern = vec![0.0; length * length];
         for t in 0..length {
             let query = &q.data[part(t)];
             let logit = |j: usize| {
                 let product: f64 = query.iter().zip(&k.data[part(j)]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-                product / (width as f64).sqrt()
+                options.scale.map_or_else(|| product / (width as f64).sqrt(), |scale| product * f64::from(scale))
             };
-            let logits: Vec<f64> = (0..=t).map(logit).collect();
+            let first = options.first_key(t);
+            let logits: Vec<f64> = (first..=t).map(logit).collect();
             let top = logits.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = logits.iter().copied().chain(sink).map(|logit| (logit - top).exp()).sum();
             let shares = logits.iter().map(|logit| ((logit - top).exp() / total) as f32);
-            pattern[t * length..].iter_mut().zip(shares).for_each(|(entry, share)| *entry = share);
+            pattern[t * length + first..].iter_mut().zip(shares).for_each(|(entry, share)| *entry = share);
         }
         Ok(pattern)
     }

@@ -1,11 +1,14 @@
-//! The fields of `beeg_config.json`, with the defaults of the published code.
+//! The fields of `beeg_config.json`, with the defaults of the published code, and those by which
+//! other people's models differ.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::SiteKind;
-use crate::settings::{self, Setting, Takes, above, below, numeric, optional};
+use super::site::RESID_PRE;
+use crate::ops::attention::AttentionOptions;
+use crate::settings::{self, Setting, Takes, above, below, numeric, optional, within};
 use crate::{Error, Result};
 
 /// Activation function of the MLP.
@@ -14,6 +17,9 @@ use crate::{Error, Result};
 pub enum Activation {
     /// Exact (erf) GELU.
     Gelu,
+    /// GELU in its tanh form, GPT-2's `gelu_new`.
+    #[serde(rename = "gelu_tanh")]
+    GeluTanh,
     /// max(x, 0).
     Relu,
 }
@@ -52,6 +58,32 @@ impl Default for TopkSites {
     }
 }
 
+/// Which keys the attention of each layer sees, as a comma-separated list that is repeated until
+/// there is a word for each layer: `global` for all keys up to the query's own, `local` for the last
+/// `window_size` of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttentionLayers(pub String);
+
+impl AttentionLayers {
+    fn words(&self) -> impl Iterator<Item = &str> + Clone {
+        self.0.split(',').map(str::trim)
+    }
+
+    /// Whether the attention of a layer is local.
+    fn is_local(&self, layer: usize) -> bool {
+        let count = self.words().count().max(1);
+        self.words().nth(layer % count) == Some("local")
+    }
+}
+
+/// GPT-2's.
+impl Default for AttentionLayers {
+    fn default() -> Self {
+        Self("global".into())
+    }
+}
+
 /// Sizes of tensors are at most this.
 const LARGEST: u64 = 1 << 24;
 
@@ -67,15 +99,29 @@ pub const MODEL_SETTINGS: &[Setting<ModelConfig>] = &[
     Setting::other("bias", Takes::Flag, "biases in the linear layers"),
     Setting::other("ln_bias", Takes::Flag, "biases in LayerNorm"),
     Setting::other("rms_norm", Takes::Flag, "RMSNorm instead of LayerNorm"),
-    Setting::other("activation_type", Takes::OneOf(&["gelu", "relu"]), "of the MLP"),
+    Setting::other("activation_type", Takes::OneOf(&["gelu", "gelu_tanh", "relu"]), "of the MLP"),
     Setting::other("residual_activation_type", Takes::OneOf(&["identity", "relu"]), "after each sublayer's addition"),
     optional(numeric!(afrac, above(0.0, 1.0), "share of entries that AbsTopK keeps; none: no AbsTopK")),
     Setting::other("afrac_loctypes", Takes::Text("sites with commas between them"), "where AbsTopK applies"),
+    numeric!(min_topk, Takes::Count(0, LARGEST), "entries that AbsTopK keeps at least; default 0"),
     Setting::other("tied_unembed", Takes::Flag, "the unembedding is the embedding"),
     Setting::other("enable_bigram_table", Takes::Flag, "a dense table of logits by the current token"),
     Setting::other("learnable_bigram_table", Takes::Flag, "whether that table is trained"),
     optional(numeric!(d_pos_emb, Takes::Count(1, LARGEST), "width of concatenated positions; none: added")),
     Setting::other("sink", Takes::Flag, "attention sinks"),
+    numeric!(ln_eps, within(1e-30, 1e3), "epsilon of LayerNorm; default 1e-5"),
+    Setting::other("scale_attn_weights", Takes::Flag, "attention divides by the root of a head's width; default true"),
+    Setting::other(
+        "scale_attn_by_inverse_layer_idx",
+        Takes::Flag,
+        "attention divides by the layer's number, from 1; default false",
+    ),
+    Setting::other(
+        "attention_layers",
+        Takes::Text("global and local with commas between them"),
+        "attention of the layers in turn; default global",
+    ),
+    optional(numeric!(window_size, Takes::Count(1, LARGEST), "keys that local attention sees")),
     Setting::other("sinusoidal_cat_pos_emb", Takes::Flag, "accepted in published files; not trained with"),
     Setting::other("dropout_cat_pos_emb", Takes::Flag, "accepted in published files; not trained with"),
     numeric!(dropout, below(0.0, 1.0), "accepted in published files; not trained with"),
@@ -86,7 +132,9 @@ pub const MODEL_SETTINGS: &[Setting<ModelConfig>] = &[
     optional(Setting::other("tokenizer_name", Takes::Text("a name"), "accepted in published files; not trained with")),
 ];
 
-/// A model's shapes and variants: the fields of the published `beeg_config.json`.
+/// A model's shapes and variants: the fields of the published `beeg_config.json`, and further ones
+/// that the published code does not know. Those are written only where they differ from their
+/// defaults, which are what it does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
@@ -115,10 +163,14 @@ pub struct ModelConfig {
     pub activation_type: Activation,
     /// Applied to the residual stream after each sublayer.
     pub residual_activation_type: ResidualActivation,
-    /// AbsTopK keeps `floor(afrac · width)` entries; absent: AbsTopK nowhere.
+    /// AbsTopK keeps `floor(afrac · width)` entries, but at least `min_topk`; absent: AbsTopK
+    /// nowhere.
     pub afrac: Option<f64>,
     /// Where AbsTopK applies.
     pub afrac_loctypes: TopkSites,
+    /// The fewest entries that AbsTopK keeps.
+    #[serde(skip_serializing_if = "is_default")]
+    pub min_topk: usize,
     /// `lm_head.weight` is `transformer.wte.weight`.
     pub tied_unembed: bool,
     /// A dense V×V table whose row of the current token is added to the logits.
@@ -130,6 +182,21 @@ pub struct ModelConfig {
     pub d_pos_emb: Option<usize>,
     /// A learned logit per head joins the softmax with a zero value.
     pub sink: bool,
+    /// What LayerNorm adds to the variance.
+    #[serde(skip_serializing_if = "is_published_eps")]
+    pub ln_eps: f64,
+    /// Products of queries and keys are divided by the root of a head's width.
+    #[serde(skip_serializing_if = "is_true")]
+    pub scale_attn_weights: bool,
+    /// Products of queries and keys are divided by the layer's number, counted from 1.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scale_attn_by_inverse_layer_idx: bool,
+    /// Which keys the attention of each layer sees.
+    #[serde(skip_serializing_if = "is_default")]
+    pub attention_layers: AttentionLayers,
+    /// How many keys local attention sees, the last ones up to the query's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_size: Option<usize>,
     /// Without effect here.
     pub sinusoidal_cat_pos_emb: bool,
     /// Without effect here.
@@ -146,6 +213,21 @@ pub struct ModelConfig {
     pub enable_sparse_kernels: bool,
     /// The tokenizer's name in the published code; without effect here.
     pub tokenizer_name: Option<String>,
+}
+
+/// The epsilon of the published code's LayerNorm.
+const PUBLISHED_LN_EPS: f64 = 1e-5;
+
+fn is_published_eps(eps: &f64) -> bool {
+    *eps == PUBLISHED_LN_EPS
+}
+
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for ModelConfig {
@@ -165,11 +247,17 @@ impl Default for ModelConfig {
             residual_activation_type: ResidualActivation::Identity,
             afrac: None,
             afrac_loctypes: TopkSites::default(),
+            min_topk: 0,
             tied_unembed: true,
             enable_bigram_table: false,
             learnable_bigram_table: false,
             d_pos_emb: None,
             sink: false,
+            ln_eps: PUBLISHED_LN_EPS,
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            attention_layers: AttentionLayers::default(),
+            window_size: None,
             sinusoidal_cat_pos_emb: false,
             dropout_cat_pos_emb: false,
             dropout: 0.0,
@@ -200,8 +288,7 @@ impl ConfigFile {
         if self.0.contains_key("d_mlp") {
             self.0.remove("n_mlp");
         }
-        let known = serde_json::to_value(ModelConfig::default()).unwrap_or_default();
-        let is_known = |name: &str| known.get(name).is_some() || name == "n_mlp";
+        let is_known = |name: &str| name == "n_mlp" || MODEL_SETTINGS.iter().any(|setting| setting.name == name);
         let unknown = names.into_iter().filter(|name| !is_known(name)).collect();
         let mut fields = serde_json::Map::new();
         for (name, value) in self.0.into_iter().filter(|(name, _)| is_known(name)) {
@@ -238,6 +325,58 @@ impl ModelConfig {
         self.d_model + self.d_pos_emb.unwrap_or(0)
     }
 
+    /// How a layer attends.
+    pub fn attention_options(&self, layer: usize) -> AttentionOptions {
+        let usual = AttentionOptions::from(self.n_head);
+        let of_layer = if self.scale_attn_by_inverse_layer_idx { 1.0 / (layer + 1) as f32 } else { 1.0 };
+        let scale = match self.scale_attn_weights {
+            true if of_layer == 1.0 => None,
+            true => Some(usual.scale_of(self.head_width()) * of_layer),
+            false => Some(of_layer),
+        };
+        let window = self.window_size.filter(|_| self.attention_layers.is_local(layer));
+        AttentionOptions { scale, window, ..usual }
+    }
+
+    /// What of the model the published code cannot express, a field with its value each; nothing
+    /// for a model that it computes as this crate does.
+    pub fn published_obstacles(&self) -> Vec<String> {
+        let few = SiteKind::all().any(|kind| self.topk(kind).is_some_and(|k| Some(k) != self.published_topk(kind)));
+        let local = |layer| self.attention_options(layer).window.is_some_and(|window| window < self.block_size);
+        let obstacles = [
+            (self.activation_type == Activation::GeluTanh, "activation_type = gelu_tanh".to_string()),
+            (!self.rms_norm && !is_published_eps(&self.ln_eps), format!("ln_eps = {:e}", self.ln_eps)),
+            (!self.scale_attn_weights, "scale_attn_weights = false".into()),
+            (self.scale_attn_by_inverse_layer_idx && self.n_layer > 1, "scale_attn_by_inverse_layer_idx = true".into()),
+            ((0..self.n_layer).any(local), format!("attention_layers = {}", self.attention_layers.0)),
+            (few, format!("min_topk = {}", self.min_topk)),
+            (self.afrac.is_some() && self.afrac_loctypes.contains(RESID_PRE), format!("afrac_loctypes = {RESID_PRE}")),
+        ];
+        obstacles.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect()
+    }
+
+    /// The same model in the fields of the published code alone.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming what it cannot express; see [`ModelConfig::published_obstacles`].
+    pub fn as_published(&self) -> Result<Self> {
+        let obstacles = self.published_obstacles();
+        if !obstacles.is_empty() {
+            let message = format!("the published code has no such thing: {}", obstacles.join(", "));
+            return Err(Error::config("model", message));
+        }
+        let default = Self::default();
+        Ok(Self {
+            min_topk: default.min_topk,
+            ln_eps: default.ln_eps,
+            scale_attn_weights: default.scale_attn_weights,
+            scale_attn_by_inverse_layer_idx: default.scale_attn_by_inverse_layer_idx,
+            attention_layers: default.attention_layers,
+            window_size: default.window_size,
+            ..self.clone()
+        })
+    }
+
     /// Checks that a model can be built.
     ///
     /// # Errors
@@ -255,9 +394,18 @@ impl ModelConfig {
                 format!("{} does not divide d_model {}; set d_head", self.n_head, self.d_model),
             ));
         }
-        let known: Vec<&str> = SiteKind::all().filter_map(SiteKind::topk_name).collect();
+        let known: Vec<&str> = SiteKind::all().filter_map(SiteKind::topk_name).chain([RESID_PRE]).collect();
         if let Some(unknown) = self.afrac_loctypes.names().find(|name| !known.contains(name)) {
             return Err(Error::config("afrac_loctypes", format!("`{unknown}` is not one of {}", known.join(", "))));
+        }
+        if self.attention_layers.words().count() > 10_000 {
+            return Err(Error::config("attention_layers", "names more than 10,000 layers"));
+        }
+        if let Some(unknown) = self.attention_layers.words().find(|word| !["global", "local"].contains(word)) {
+            return Err(Error::config("attention_layers", format!("`{unknown}` is not one of global, local")));
+        }
+        if self.window_size.is_none() && self.attention_layers.words().any(|word| word == "local") {
+            return Err(Error::config("window_size", "is needed: attention_layers names local ones"));
         }
         if self.enable_bigram_table && self.vocab_size > 65_536 {
             return Err(Error::config("enable_bigram_table", "a table of more than 65,536² entries"));

@@ -21,8 +21,6 @@ use crate::{Error, Result};
 
 /// RMSNorm's epsilon: the machine epsilon of f32, as the published code has it.
 const RMS_EPS: f32 = f32::EPSILON;
-/// LayerNorm's epsilon.
-const LN_EPS: f32 = 1e-5;
 
 /// A forward pass in parts. It can begin and end at any of the `2 n_layer + 1` sites of the
 /// residual stream (see [`ModelConfig::residual_site`]): before every attention (`2i`), before
@@ -164,12 +162,16 @@ impl<'a> Pass<'a> {
         let wte = self.parameter(self.ids().embedding)?;
         let embedded = self.tape.embedding(&wte, &self.batch.tokens)?;
         let x = self.tape.reshape(&embedded, &[b, t, self.config().d_model])?;
-        match self.config().d_pos_emb {
-            Some(_) => Ok(x),
+        let x = match self.config().d_pos_emb {
+            Some(_) => x,
             None => {
                 let positions = self.positions()?;
-                self.tape.add(&x, &positions)
+                self.tape.add(&x, &positions)?
             }
+        };
+        match self.config().residual_topk(0) {
+            Some(k) => self.tape.abs_topk(&x, k),
+            None => Ok(x),
         }
     }
 
@@ -336,7 +338,7 @@ impl<'a> Pass<'a> {
             return self.tape.rms_norm(x, &weight, RMS_EPS);
         }
         let bias = self.optional(ids.bias)?;
-        self.tape.layer_norm(x, &weight, bias.as_ref(), LN_EPS)
+        self.tape.layer_norm(x, &weight, bias.as_ref(), self.config().ln_eps as f32)
     }
 
     fn linear(&mut self, ids: LinearIds, x: &Var) -> Result<Var> {
@@ -379,12 +381,12 @@ impl<'a> Pass<'a> {
             heads.push(self.topk_site(layer, kind, part)?);
         }
         let sink = self.optional(self.layer(layer)?.sink)?;
-        let n_head = self.config().n_head;
+        let options = self.config().attention_options(layer);
         let y = match &mut self.cache {
-            None => self.tape.attention(&heads[0], &heads[1], &heads[2], sink.as_ref(), n_head)?,
+            None => self.tape.attention(&heads[0], &heads[1], &heads[2], sink.as_ref(), options)?,
             Some(cache) => {
                 let [q, k, v] = [0, 1, 2].map(|part| heads[part].value());
-                Var::constant(cache.attend(layer, [q, k, v], sink.as_ref().map(Var::value), n_head)?)
+                Var::constant(cache.attend(layer, [q, k, v], sink.as_ref().map(Var::value), options)?)
             }
         };
         let y = self.site(SiteKind::AttnY.at(layer), y)?;
@@ -396,6 +398,7 @@ impl<'a> Pass<'a> {
         let h = self.layer_linear(layer, LinearLayer::MlpIn, input)?;
         let h = match self.config().activation_type {
             Activation::Gelu => self.tape.gelu(&h)?,
+            Activation::GeluTanh => self.tape.gelu_tanh(&h)?,
             Activation::Relu => self.tape.relu(&h)?,
         };
         let h = self.topk_site(layer, SiteKind::MlpNeuron, h)?;
@@ -416,6 +419,9 @@ impl<'a> Pass<'a> {
         if self.config().residual_activation_type == ResidualActivation::Relu {
             x = self.tape.relu(&x)?;
         }
-        self.topk(layer, next, x)
+        match self.config().residual_topk(number + 1) {
+            Some(k) => self.hooks.on_topk(self.tape, layer, next, &x, k),
+            None => Ok(x),
+        }
     }
 }

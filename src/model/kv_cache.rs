@@ -3,7 +3,8 @@
 
 use super::Model;
 use crate::device::Tensor;
-use crate::ops::{attention, attention_decode};
+use crate::ops::attention::{self, AttentionOptions};
+use crate::ops::attention_decode;
 use crate::{Error, Result};
 
 /// The keys and values of every layer for sequences that are read bit by bit with
@@ -52,15 +53,15 @@ impl KvCache {
         layer: usize,
         [q, k, v]: [&Tensor; 3],
         sink: Option<&Tensor>,
-        n_head: usize,
+        options: AttentionOptions,
     ) -> Result<Tensor> {
         let length = self.length;
         let [keys, values] = self.layers.get_mut(layer).ok_or_else(|| Error::shape("cache", "another model's"))?;
         attention_decode::append(k, keys, length)?;
         attention_decode::append(v, values, length)?;
         match length {
-            0 => Ok(attention::forward(q, k, v, sink, n_head)?.y),
-            _ => attention_decode::forward(q, keys, values, length + 1, sink, n_head),
+            0 => Ok(attention::forward(q, k, v, sink, options)?.y),
+            _ => attention_decode::forward(q, keys, values, length + 1, sink, options),
         }
     }
 }

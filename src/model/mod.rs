@@ -22,7 +22,7 @@ mod site;
 mod weights;
 
 pub use batch::{Batch, QueryPositions};
-pub use config::{Activation, ConfigFile, MODEL_SETTINGS, ModelConfig, ResidualActivation, TopkSites};
+pub use config::{Activation, AttentionLayers, ConfigFile, MODEL_SETTINGS, ModelConfig, ResidualActivation, TopkSites};
 pub use evaluate::{Evaluation, evaluate};
 pub(crate) use finite::all_finite;
 pub use finite::{NotFinite, first_not_finite};

@@ -64,6 +64,10 @@ const TABLE: [(SiteKind, &str, Option<&str>); 11] = [
     (SiteKind::MlpOut, "mlp.resid_delta", Some("mlp_out")),
 ];
 
+/// The name in `afrac_loctypes` of the residual stream before every attention: the embedding's, and
+/// that after each MLP but the last.
+pub(super) const RESID_PRE: &str = "resid_pre";
+
 impl SiteKind {
     /// All kinds, in the order of the forward pass.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -213,10 +217,28 @@ impl ModelConfig {
     }
 
     /// How many entries of each row AbsTopK keeps at a site, or `None` if it does not apply there.
-    /// For `ResidIn` this is the stream after the MLP.
+    /// For `ResidIn` this is the stream after the MLP; see [`ModelConfig::residual_topk`] too.
     pub fn topk(&self, kind: SiteKind) -> Option<usize> {
-        let fraction = self.afrac?;
-        let applies = kind.topk_name().is_some_and(|name| self.afrac_loctypes.contains(name));
-        applies.then(|| (fraction * kind.width(self) as f64).floor() as usize)
+        self.topk_named(kind.topk_name()?, kind)
+    }
+
+    /// As [`ModelConfig::topk`], of the residual stream's site of that number.
+    pub fn residual_topk(&self, number: usize) -> Option<usize> {
+        if number % 2 == 1 {
+            return self.topk(SiteKind::ResidMid);
+        }
+        let after_mlp = if number > 0 { self.topk(SiteKind::ResidIn) } else { None };
+        let before_attention = || self.topk_named(RESID_PRE, SiteKind::ResidIn);
+        after_mlp.or_else(|| if number < 2 * self.n_layer { before_attention() } else { None })
+    }
+
+    fn topk_named(&self, name: &str, kind: SiteKind) -> Option<usize> {
+        let kept = self.published_topk(kind)?.max(self.min_topk);
+        self.afrac_loctypes.contains(name).then_some(kept)
+    }
+
+    /// How many entries the published AbsTopK would keep at a site, wherever it applies.
+    pub(super) fn published_topk(&self, kind: SiteKind) -> Option<usize> {
+        Some((self.afrac? * kind.width(self) as f64).floor() as usize)
     }
 }

@@ -1,13 +1,15 @@
 //! Causal multi-head attention, heads next to each other in the last dimension.
 //!
 //! q, k, v, y: (B, T, H·D); head h has the channels `h D .. (h + 1) D`. For every batch entry and
-//! head `y[t] = sum over j <= t of p[t, j] v[j]`, where `p[t, j] = e^(q[t]·k[j] / sqrt(D) -
-//! lse[t])` and `lse[t]` is the logarithm of the sum of those exponentials. A sink, (H), is one
-//! more logit per head whose value is zero: `e^sink[h]` joins the sum.
+//! head `y[t] = sum over j of p[t, j] v[j]`, where `p[t, j] = e^(scale q[t]·k[j] - lse[t])` and
+//! `lse[t]` is the logarithm of the sum of those exponentials. j goes over the keys that the query
+//! sees: up to its own, `j <= t`, and with a window only the last ones, `j > t - window`. The scale
+//! is `1 / sqrt(D)` unless another is given. A sink, (H), is one more logit per head whose value is
+//! zero: `e^sink[h]` joins the sum.
 //!
 //! Gradient, with `delta[t] = dout[t]·y[t]` and `ds[t, j] = p[t, j] (dout[t]·v[j] - delta[t])`:
-//! `dv[j] = sum of p[t, j] dout[t]`, `dq[t] = sum of ds[t, j] k[j] / sqrt(D)`, `dk[j] = sum of
-//! ds[t, j] q[t] / sqrt(D)`, and `dsink = - sum over b and t of e^(sink - lse[t]) delta[t]`.
+//! `dv[j] = sum of p[t, j] dout[t]`, `dq[t] = scale sum of ds[t, j] k[j]`, `dk[j] = scale sum of
+//! ds[t, j] q[t]`, and `dsink = - sum over b and t of e^(sink - lse[t]) delta[t]`.
 //!
 //! Memory: the backward pass needs the inputs, the output and `lse`, (B, H, T); the probabilities
 //! are recomputed from it. No device ever holds a T×T matrix.
@@ -20,7 +22,7 @@ use crate::{Error, Result};
 use native::Heads;
 
 params! {
-    struct BlockParams { t: u32, heads: u32, workgroups: u32, blocks: u32, scale: f32, has_sink: u32 }
+    struct BlockParams { t: u32, heads: u32, workgroups: u32, blocks: u32, scale: f32, has_sink: u32, window: u32 }
     struct DeltaParams { t: u32, heads: u32, n: u32 }
     struct SinkParams { t: u32, heads: u32, batch: u32 }
 }
@@ -32,6 +34,36 @@ pub(crate) const GPU_WIDTH_LIMIT: usize = 128;
 
 /// Queries (or keys) of one workgroup.
 const BLOCK: usize = 64;
+
+/// How attention attends. A number stands for that many heads, with the usual scale and without a
+/// window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionOptions {
+    /// How many heads there are, H.
+    pub n_head: usize,
+    /// What products of queries and keys are multiplied by; none: 1 / sqrt(D).
+    pub scale: Option<f32>,
+    /// How many keys a query sees, the last ones up to its own; none: all of them.
+    pub window: Option<usize>,
+}
+
+impl From<usize> for AttentionOptions {
+    fn from(n_head: usize) -> Self {
+        Self { n_head, scale: None, window: None }
+    }
+}
+
+impl AttentionOptions {
+    /// The scale for heads of `width` channels.
+    pub fn scale_of(&self, width: usize) -> f32 {
+        self.scale.unwrap_or(1.0 / (width as f32).sqrt())
+    }
+
+    /// The first of the keys that the query at time `t` sees.
+    pub fn first_key(&self, t: usize) -> usize {
+        self.window.map_or(0, |window| (t + 1).saturating_sub(window))
+    }
+}
 
 /// What [`forward`] gives, and [`backward`] needs again.
 #[derive(Debug)]
@@ -55,16 +87,22 @@ pub struct Gradients {
     pub sink: Option<Tensor>,
 }
 
-/// Attends: q, k, v: (B, T, H·D) with H = `n_head`, sink: (H).
+/// Attends: q, k, v: (B, T, H·D), sink: (H).
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes do not fit, and on a GPU for heads wider than
+/// [`Error::Shape`] if the shapes do not fit or a window is 0, and on a GPU for heads wider than
 /// `GPU_WIDTH_LIMIT`.
-pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usize) -> Result<Forward> {
-    let heads = check(q, k, v, sink, n_head)?;
+pub fn forward(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    sink: Option<&Tensor>,
+    options: impl Into<AttentionOptions>,
+) -> Result<Forward> {
+    let heads = check(q, k, v, sink, options.into())?;
     let device = q.device();
     let mut y = device.empty("attention", q.shape())?;
-    let mut lse = device.empty("log-sum-exp of attention", &[heads.batch, n_head, heads.time])?;
+    let mut lse = device.empty("log-sum-exp of attention", &[heads.batch, heads.count, heads.time])?;
     let mut packed = packed(device, "attention by heads", q.len())?;
     match q.backend() {
         Backend::Gpu(queue) => blocks(heads, "forward", sink.is_some())?
@@ -93,12 +131,12 @@ pub fn backward(
     v: &Tensor,
     sink: Option<&Tensor>,
     forward: &Forward,
-    n_head: usize,
+    options: impl Into<AttentionOptions>,
 ) -> Result<Gradients> {
-    let heads = check(q, k, v, sink, n_head)?;
+    let heads = check(q, k, v, sink, options.into())?;
     super::expect_same("attention", dout, q)?;
     super::expect_same("attention", &forward.y, q)?;
-    super::expect_shape("attention", "lse", &forward.lse, &[heads.batch, n_head, heads.time])?;
+    super::expect_shape("attention", "lse", &forward.lse, &[heads.batch, heads.count, heads.time])?;
     let device = q.device();
     let mut grads = Gradients {
         q: device.empty("query gradient", q.shape())?,
@@ -184,8 +222,9 @@ fn blocks(heads: Heads, kernel: &'static str, has_sink: bool) -> Result<Launch> 
         heads: heads.count as u32,
         workgroups: workgroups as u32,
         blocks: blocks as u32,
-        scale: heads.scale(),
+        scale: heads.scale,
         has_sink: u32::from(has_sink),
+        window: heads.window as u32,
     };
     Ok(Launch::new(&SHADER, kernel, params)
         .constant("D", heads.width as f64)
@@ -194,10 +233,11 @@ fn blocks(heads: Heads, kernel: &'static str, has_sink: bool) -> Result<Launch> 
         // statistics.
         .constant("TILE", (480 / quads).min(BLOCK) as f64)
         .workgroups(workgroups)
-        .cost((heads.batch * heads.count * heads.width * 4).saturating_mul(heads.time.saturating_mul(heads.time))))
+        .cost((heads.batch * heads.count * heads.width * 4).saturating_mul(heads.time.saturating_mul(heads.window))))
 }
 
-fn check(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usize) -> Result<Heads> {
+fn check(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, options: AttentionOptions) -> Result<Heads> {
+    let n_head = options.n_head;
     let &[batch, time, channels] = q.shape() else {
         return Err(Error::shape("attention", format!("q is {:?}, expected (B, T, H·D)", q.shape())));
     };
@@ -209,20 +249,33 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, sink: Option<&Tensor>, n_head: usiz
     if let Some(sink) = sink {
         super::expect_shape("attention", "sink", sink, &[n_head])?;
     }
-    Ok(Heads { batch, time, count: n_head, width: channels / n_head })
+    if options.window == Some(0) {
+        return Err(Error::shape("attention", "a window of 0 keys; a query sees at least its own"));
+    }
+    let width = channels / n_head;
+    let window = options.window.unwrap_or(time).min(time);
+    Ok(Heads { batch, time, count: n_head, width, scale: options.scale_of(width), window })
 }
 
 impl Tape {
-    /// Causal attention of `n_head` heads; `q`, `k`, `v`: `(B, T, H·dh)`, `sink`: `(H)`. Saves its
-    /// inputs, its output and one number for each query of each head.
-    pub fn attention(&mut self, q: &Var, k: &Var, v: &Var, sink: Option<&Var>, n_head: usize) -> Result<Var> {
-        let forward = forward(q.value(), k.value(), v.value(), sink.map(Var::value), n_head)?;
+    /// Causal attention; `q`, `k`, `v`: `(B, T, H·dh)`, `sink`: `(H)`. Saves its inputs, its output
+    /// and one number for each query of each head.
+    pub fn attention(
+        &mut self,
+        q: &Var,
+        k: &Var,
+        v: &Var,
+        sink: Option<&Var>,
+        options: impl Into<AttentionOptions>,
+    ) -> Result<Var> {
+        let options = options.into();
+        let forward = forward(q.value(), k.value(), v.value(), sink.map(Var::value), options)?;
         let (qv, kv, vv) = (q.value().clone(), k.value().clone(), v.value().clone());
         let sv = sink.map(|s| s.value().clone());
         let inputs: Vec<_> = [Some(q), Some(k), Some(v), sink].into_iter().flatten().collect();
         let y = forward.y.clone();
         self.record_one(&inputs, y, move |dout, needs| {
-            let g = backward(&dout, &qv, &kv, &vv, sv.as_ref(), &forward, n_head)?;
+            let g = backward(&dout, &qv, &kv, &vv, sv.as_ref(), &forward, options)?;
             let mut gradients = vec![Some(g.q), Some(g.k), Some(g.v)];
             gradients.extend((needs.len() > 3).then_some(g.sink));
             Ok(gradients)

@@ -7,6 +7,7 @@
 
 use rayon::prelude::*;
 
+use super::attention::AttentionOptions;
 use super::math::{exp, largest};
 use super::{concat, expect_same, expect_shape};
 use crate::device::cpu::vectorised;
@@ -14,8 +15,8 @@ use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
 params! {
-    struct ScoreParams { n: u32, length: u32, capacity: u32, heads: u32, width: u32, scale: f32 }
-    struct MixParams { n: u32, length: u32, capacity: u32, heads: u32, width: u32, has_sink: u32 }
+    struct ScoreParams { n: u32, first: u32, length: u32, capacity: u32, heads: u32, width: u32, scale: f32 }
+    struct MixParams { n: u32, first: u32, length: u32, capacity: u32, heads: u32, width: u32, has_sink: u32 }
 }
 
 pub(super) const SHADER: Shader = Shader::new("attention_decode", include_str!("../../shaders/attention_decode.wgsl"));
@@ -37,15 +38,20 @@ pub fn append(rows: &Tensor, store: &mut Tensor, at: usize) -> Result<()> {
 }
 
 /// The heads' outputs, (B, 1, H·D), of queries that see the first `length` times of `keys` and
-/// `values`.
+/// `values`, or of those the last ones that are in their window.
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes do not fit or a window is 0.
 pub fn forward(
     q: &Tensor,
     keys: &Tensor,
     values: &Tensor,
     length: usize,
     sink: Option<&Tensor>,
-    n_head: usize,
+    options: impl Into<AttentionOptions>,
 ) -> Result<Tensor> {
+    let options = options.into();
+    let n_head = options.n_head;
     let (&[batch, 1, channels], &[_, capacity, _]) = (q.shape(), keys.shape()) else {
         let message = format!("q is {:?} and keys {:?}, expected (B, 1, H·D)", q.shape(), keys.shape());
         return Err(Error::shape("attention_decode", message));
@@ -56,23 +62,29 @@ pub fn forward(
         let message = format!("{n_head} heads of {channels} channels, {length} of {capacity} times");
         return Err(Error::shape("attention_decode", message));
     }
+    if options.window == Some(0) {
+        return Err(Error::shape("attention_decode", "a window of 0 keys; a query sees at least its own"));
+    }
     if let Some(sink) = sink {
         expect_shape("attention_decode", "sink", sink, &[n_head])?;
     }
     let width = channels / n_head;
-    let scale = 1.0 / (width as f32).sqrt();
+    let scale = options.scale_of(width);
+    let first = options.first_key(length - 1);
+    let length = length - first;
     let mut y = q.device().empty("attention", q.shape())?;
     match q.backend() {
         Backend::Gpu(queue) => {
             let scores: Tensor = q.device().empty("attention scores", &[batch, n_head, length])?;
-            let [n, length, capacity, heads, width] = [scores.len(), length, capacity, n_head, width].map(|n| n as u32);
-            Launch::new(&SHADER, "score", ScoreParams { n, length, capacity, heads, width, scale })
+            let sizes = [scores.len(), first, length, capacity, n_head, width];
+            let [n, first, length, capacity, heads, width] = sizes.map(|n| n as u32);
+            Launch::new(&SHADER, "score", ScoreParams { n, first, length, capacity, heads, width, scale })
                 .bind(&[q, keys, &scores])
                 .threads(scores.len(), 64)
                 .cost(scores.len() * width as usize)
                 .run(queue)?;
             let has_sink = u32::from(sink.is_some());
-            Launch::new(&SHADER, "mix", MixParams { n, length, capacity, heads, width, has_sink })
+            Launch::new(&SHADER, "mix", MixParams { n, first, length, capacity, heads, width, has_sink })
                 // Something must be bound; it is not read without a sink.
                 .bind(&[&scores, values, sink.unwrap_or(q), &y])
                 .workgroups(batch * n_head)
@@ -83,7 +95,7 @@ pub fn forward(
             let (q, keys, values) = (q.as_slice()?, keys.as_slice()?, values.as_slice()?);
             let sink = sink.map(Tensor::as_slice).transpose()?;
             y.as_mut_slice()?.par_chunks_exact_mut(width).enumerate().for_each_init(Vec::new, |scores, (at, y)| {
-                let start = at / n_head * capacity * channels + at % n_head * width;
+                let start = (at / n_head * capacity + first) * channels + at % n_head * width;
                 let rows = [keys, values].map(|x| x[start..].chunks(channels).take(length));
                 let sink = sink.map(|sink| sink[at % n_head]);
                 vectorised!(attend(&q[at * width..][..width], rows, sink, scale, scores, y));

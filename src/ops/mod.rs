@@ -24,6 +24,7 @@ mod elementwise;
 pub mod embedding;
 pub mod gate;
 pub mod gelu;
+pub mod gelu_tanh;
 pub mod grad_rms;
 pub mod kl;
 pub mod layer_norm;
@@ -36,6 +37,7 @@ pub mod relu;
 mod reshape;
 pub mod rms_norm;
 pub mod sparse_linear;
+pub mod threshold;
 pub mod topk_logits;
 pub mod weight_topk;
 
@@ -58,6 +60,7 @@ pub const SHADERS: &[&Shader] = &[
     &embedding::SHADER,
     &gate::SHADER,
     &gelu::SHADER,
+    &gelu_tanh::SHADER,
     &grad_rms::SHADER,
     &kl::SHADER,
     &layer_norm::SHADER,
@@ -67,6 +70,7 @@ pub const SHADERS: &[&Shader] = &[
     &relu::SHADER,
     &rms_norm::SHADER,
     &sparse_linear::SHADER,
+    &threshold::SHADER,
     &weight_topk::SHADER,
 ];
 

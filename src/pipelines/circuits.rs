@@ -1,7 +1,7 @@
 //! What can be measured of a circuit's nodes, and how it is shown.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::circuits::search::CircuitSearch;
@@ -13,6 +13,7 @@ use crate::model::Site;
 use crate::observer::Observer;
 use crate::report::{Cell, Column, Report, Table};
 use crate::text::notation::visible;
+use crate::text::source::Source;
 use crate::{Error, Result};
 
 /// A circuit to measure, in its model.
@@ -27,7 +28,7 @@ pub struct CircuitRequest<'a> {
     /// Its task, if that is not built in.
     pub task: Option<Task>,
     /// Text to run the model on; generated Python if there is none.
-    pub data: &'a [PathBuf],
+    pub data: &'a Source,
     /// Tokens of text at most.
     pub max_tokens: usize,
 }

@@ -2,6 +2,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
+use super::Prompt;
 use crate::formats::Pretrained;
 use crate::model::{Generator, Sampling};
 use crate::text::tokenizer::Tokenizer;
@@ -11,9 +12,7 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug)]
 pub struct GenerateRequest<'a> {
     /// The prompt.
-    pub prompt: &'a str,
-    /// Whether special tokens that it spells out become those tokens.
-    pub special: bool,
+    pub prompt: Prompt<'a>,
     /// How to sample. Sample `i` has the seed plus `i`.
     pub sampling: Sampling,
     /// The number of samples.
@@ -39,14 +38,19 @@ impl GenerateRequest<'_> {
 }
 
 /// Writes the prompt and its continuation to `out` while it is generated, for each sample, and logs
-/// the speed.
+/// the speed. Without a tokenizer they are ids with commas.
 ///
 /// # Errors
 /// Returns the errors of encoding and of the forward pass, and [`Error::Io`] if `out` cannot be
 /// written.
 pub fn generate(model: &Pretrained, request: &GenerateRequest, out: &mut dyn Write) -> Result<()> {
-    let tokenizer = model.tokenizer()?;
-    let prompt = model.encode(request.prompt, request.special)?;
+    let prompt = request.prompt.tokens(model)?;
+    let tokenizer = model.tokenizer.as_ref();
+    let beginning = match (request.prompt, tokenizer) {
+        (Prompt::Text { text, .. }, _) => text.to_string(),
+        (Prompt::Ids(ids), Some(tokenizer)) => tokenizer.decode(ids)?,
+        (Prompt::Ids(ids), None) => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+    };
     let mut write = |text: &str| {
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         written.map_err(|e| Error::io(Path::new("-"), e))
@@ -55,8 +59,9 @@ pub fn generate(model: &Pretrained, request: &GenerateRequest, out: &mut dyn Wri
         if request.samples > 1 {
             write(&format!("--- {} ---\n", sample + 1))?;
         }
-        write(request.prompt)?;
-        let (seed, end_of_text) = (request.sampling.seed.wrapping_add(sample), tokenizer.end_of_text());
+        write(&beginning)?;
+        let (seed, end_of_text) =
+            (request.sampling.seed.wrapping_add(sample), tokenizer.and_then(Tokenizer::end_of_text));
         let (start, mut count, mut text) = (Instant::now(), 0, TextStream::new(tokenizer));
         let mut generator = Generator::new(&model.model, &prompt, Sampling { seed, end_of_text, ..request.sampling })?;
         while let Some(token) = generator.next_token()? {
@@ -71,21 +76,22 @@ pub fn generate(model: &Pretrained, request: &GenerateRequest, out: &mut dyn Wri
 
 /// Turns tokens into text while they are generated: a character may be spread over several tokens.
 struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+    tokenizer: Option<&'a Tokenizer>,
     pending: Vec<u8>,
 }
 
 impl<'a> TextStream<'a> {
     /// A stream without text.
-    fn new(tokenizer: &'a Tokenizer) -> Self {
+    fn new(tokenizer: Option<&'a Tokenizer>) -> Self {
         Self { tokenizer, pending: Vec::new() }
     }
 
-    /// The characters that `token` completes. Bytes that cannot become a character give replacement
+    /// The characters that `token` completes; without a tokenizer its id. Bytes that cannot become a character give replacement
     /// characters.
     fn push(&mut self, token: u32) -> String {
-        let bytes = self.tokenizer.token_bytes(token);
-        self.pending.extend(bytes.unwrap_or_else(|| self.tokenizer.token_text(token).into_bytes()));
+        let Some(tokenizer) = self.tokenizer else { return format!(",{token}") };
+        let bytes = tokenizer.token_bytes(token);
+        self.pending.extend(bytes.unwrap_or_else(|| tokenizer.token_text(token).into_bytes()));
         let incomplete = |&length: &usize| {
             let tail = self.pending.len().checked_sub(length).map(|start| std::str::from_utf8(&self.pending[start..]));
             matches!(tail, Some(Err(e)) if e.error_len().is_none() && e.valid_up_to() == 0)

@@ -3,11 +3,12 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::TokenSource;
+use super::{Prompt, TokenSource};
 use crate::files::{load_metadata, load_tensors};
 use crate::formats::Pretrained;
 use crate::model::{self, Action, Batch, Edit, Interventions, Model, NoHooks, Site, expect_model, ranked};
 use crate::report::{Cell, Column, Report, Table};
+use crate::text::source::Source;
 use crate::{Error, Result};
 
 /// Tokens of generated text that means are taken over, unless a file has them.
@@ -16,14 +17,12 @@ const MEAN_TOKENS: usize = 16_384;
 /// A prompt, and the interventions to compare with.
 #[derive(Clone, Copy, Debug)]
 pub struct PredictRequest<'a> {
-    /// The text whose next token is predicted.
-    pub prompt: &'a str,
-    /// Whether special tokens that prompts spell out become those tokens.
-    pub special: bool,
+    /// The prompt whose next token is predicted.
+    pub prompt: Prompt<'a>,
     /// The interventions.
     pub edits: &'a [Edit],
     /// The prompt whose activations patches are taken from.
-    pub patch_from: Option<&'a str>,
+    pub patch_from: Option<Prompt<'a>>,
     /// Mean activations, as recorded; generated text gives them if there is no file.
     pub means: Option<&'a Path>,
 }
@@ -44,7 +43,7 @@ pub struct Prediction {
 /// [`Interventions::new`] and of the forward pass.
 pub fn predict(model: &Pretrained, request: &PredictRequest) -> Result<Prediction> {
     request.validate()?;
-    let tokens = model.encode(request.prompt, request.special)?;
+    let tokens = request.prompt.tokens(model)?;
     let before = model.model.next_token(&tokens, &mut NoHooks)?;
     let after = if request.edits.is_empty() {
         None
@@ -75,7 +74,7 @@ impl PredictRequest<'_> {
     }
 
     fn interventions(&self, model: &Pretrained) -> Result<Interventions> {
-        let donor = self.patch_from.map(|prompt| model.encode(prompt, self.special)).transpose()?;
+        let donor = self.patch_from.map(|prompt| prompt.tokens(model)).transpose()?;
         let means = self.means.map(|path| load_means(path, &model.model)).transpose()?;
         interventions(model, self.edits, donor.as_deref(), means)
     }
@@ -105,7 +104,7 @@ pub fn interventions(
         Some(means) => means,
         None => {
             tracing::info!("means are taken over {MEAN_TOKENS} tokens of generated Python; --means names others");
-            let sequences = TokenSource::Text { data: &[], max_tokens: MEAN_TOKENS }.sequences(model)?;
+            let sequences = TokenSource::Text { data: &Source::default(), max_tokens: MEAN_TOKENS }.sequences(model)?;
             let model = &model.model;
             let batches = sequences.iter().map(|s| Batch::new(&model.device, &model.config, s, 1));
             model::means(model, batches, &model.config.sites(), true)?

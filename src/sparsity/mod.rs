@@ -4,5 +4,5 @@
 mod schedule;
 mod select;
 
-pub use schedule::{SPARSITY_SETTINGS, Schedule, Sharkfin};
+pub use schedule::{AnnealCurve, LrDecay, SPARSITY_SETTINGS, Schedule, Sharkfin};
 pub use select::{apply_topk_and_decay, compress, keep_counts, kept};

@@ -8,6 +8,7 @@ use super::results::{ResultRow, value};
 use super::{Results, Sweep, SweepJob};
 use crate::circuits::Circuit;
 use crate::report::{Cell, Report};
+use crate::train::norms::is_per_parameter;
 use crate::{Error, Result};
 
 /// The results of the finished jobs, and the number of unfinished ones. The results of a training
@@ -76,7 +77,8 @@ fn job_rows(job: &SweepJob) -> Result<Vec<ResultRow>> {
         let whole = |line: &&str| line.ends_with('\n') || serde_json::from_str::<Value>(line).is_ok();
         let last = text.split_inclusive('\n').rfind(whole);
         let last = serde_json::from_str(last.unwrap_or("{}"));
-        let outputs = numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?);
+        let mut outputs = numbers(&last.map_err(|e| Error::file(&metrics, e.to_string()))?);
+        outputs.retain(|name, _| !is_per_parameter(name));
         return Ok(vec![ResultRow { inputs, outputs }]);
     }
     // A job may write any JSON.

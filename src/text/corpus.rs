@@ -6,9 +6,10 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::cache::{TokenWriter, Tokens, VERSION};
+use super::encode::Sink;
 pub(crate) use super::source::fingerprint;
 pub use super::source::{Documents, SkippedDocuments, Source};
-use super::tokenizer::{END_OF_TEXT, Tokenizer};
+use super::tokenizer::Tokenizer;
 use crate::files::{Lock, create_folder, hex, lock_name, sweep_own};
 use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
@@ -46,7 +47,7 @@ pub struct CorpusStatistics {
     pub tokens: u64,
     /// SkippedDocuments documents by reason.
     pub skipped: SkippedDocuments,
-    /// Occurrences of [`END_OF_TEXT`] that separated documents in the files.
+    /// Occurrences of [`END_OF_TEXT`](super::tokenizer::END_OF_TEXT) that separated documents in the files.
     pub separators: u64,
 }
 
@@ -71,11 +72,11 @@ impl Corpus {
         observer: &Observer,
     ) -> Result<Self> {
         let files = source.files()?;
-        let contents = fingerprint(&files, observer)?;
+        let contents = fingerprint(&files, &source.text_field, observer)?;
         let cache = CorpusCache::new(cache_dir.as_ref(), ["files", &contents], tokenizer, val_fraction)?;
         cache.open_or(observer, || {
-            let size = files.iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum();
-            let mut documents = Documents::of(files, *observer);
+            let size = files.iter().filter_map(|file| Some(std::fs::metadata(file.path().ok()?).ok()?.len())).sum();
+            let mut documents = Documents::of(files, &source.text_field, *observer);
             let mut splits = cache.fill(&mut documents, Some(size), observer)?;
             splits.statistics.skipped = documents.skipped();
             splits.statistics.separators = documents.separators();
@@ -120,12 +121,12 @@ impl Corpus {
 }
 
 /// The files of one corpus in the cache.
-struct CorpusCache<'a> {
+pub(super) struct CorpusCache<'a> {
     folder: &'a Path,
     tokenizer: &'a Tokenizer,
     end_of_text: u32,
     val_fraction: f64,
-    key: String,
+    pub(super) key: String,
 }
 
 /// Training (index 0) and validation (index 1) while they are written.
@@ -153,26 +154,50 @@ impl Splits {
 }
 
 /// The hash that decides a document's split.
-fn hash_of(text: &str) -> u64 {
+pub(super) fn hash_of(text: &str) -> u64 {
     Sha256::digest(text).iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
 }
 
+/// The next documents, of about [`CHUNK`] bytes together. The last one may be much larger: it is
+/// returned apart, since its tokens may not fit into memory.
+pub(super) fn read_chunk(
+    documents: &mut impl Iterator<Item = Result<String>>,
+) -> Result<(Vec<String>, Option<String>)> {
+    let (mut chunk, mut size) = (Vec::new(), 0);
+    while let Some(document) = if size < CHUNK { documents.next() } else { None } {
+        let document = document?;
+        if !document.is_empty() {
+            size += document.len();
+            chunk.push(document);
+        }
+    }
+    let large = chunk.pop_if(|last| last.len() >= CHUNK);
+    Ok((chunk, large))
+}
+
 impl<'a> CorpusCache<'a> {
-    fn new(folder: &'a Path, contents: [&str; 2], tokenizer: &'a Tokenizer, val_fraction: f64) -> Result<Self> {
+    pub(super) fn new(
+        folder: &'a Path,
+        contents: [&str; 2],
+        tokenizer: &'a Tokenizer,
+        val_fraction: f64,
+    ) -> Result<Self> {
         if !(val_fraction > 0.0 && val_fraction < 1.0) {
             let message = format!("is {val_fraction}, must be above 0 and below 1");
             return Err(Error::config("val_fraction", message));
         }
-        let end_of_text = tokenizer.end_of_text().ok_or_else(|| {
-            Error::Tokenizer(format!("the tokenizer has no token {END_OF_TEXT} to end documents with"))
-        })?;
         let mut digest = Sha256::new();
         for part in [contents[0], contents[1], &tokenizer.hash(), &val_fraction.to_string(), &VERSION.to_string()] {
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part);
         }
-        let key = hex(&digest.finalize());
-        Ok(Self { folder, tokenizer, end_of_text, val_fraction, key })
+        Self::with_key(folder, tokenizer, val_fraction, &hex(&digest.finalize()))
+    }
+
+    /// As [`CorpusCache::new`], for a key that it gave.
+    pub(super) fn with_key(folder: &'a Path, tokenizer: &'a Tokenizer, val_fraction: f64, key: &str) -> Result<Self> {
+        let end_of_text = tokenizer.expect_end_of_text()?;
+        Ok(Self { folder, tokenizer, end_of_text, val_fraction, key: key.into() })
     }
 
     fn paths(&self) -> [PathBuf; 2] {
@@ -226,20 +251,10 @@ impl<'a> CorpusCache<'a> {
         let (documents_of, statistics) = ([Vec::new(), Vec::new()], CorpusStatistics::default());
         let mut splits = Splits { writers: self.writers()?, documents: documents_of, statistics, total };
         loop {
-            let (mut chunk, mut size) = (Vec::new(), 0);
-            while let Some(document) = if size < CHUNK { documents.next() } else { None } {
-                let document = document?;
-                if !document.is_empty() {
-                    size += document.len();
-                    chunk.push(document);
-                }
-            }
-            if chunk.is_empty() {
+            let (chunk, large) = read_chunk(documents)?;
+            if chunk.is_empty() && large.is_none() {
                 return Ok(splits);
             }
-            // The tokens of a large document may not fit into memory. It is always the last of a
-            // chunk.
-            let large = chunk.pop_if(|last| last.len() >= CHUNK);
             let encoded: Vec<(u64, Vec<u32>)> = chunk
                 .par_iter()
                 .map(|text| observer.check().and_then(|()| self.encode(text)))
@@ -256,15 +271,21 @@ impl<'a> CorpusCache<'a> {
         }
     }
 
-    fn split(&self, hash: u64) -> usize {
+    pub(super) fn split(&self, hash: u64) -> usize {
         // The conversion saturates for a fraction that rounds up to 1.
         usize::from(hash < (self.val_fraction * 2f64.powi(64)) as u64)
     }
 
-    fn encode(&self, text: &str) -> Result<(u64, Vec<u32>)> {
+    pub(super) fn encode(&self, text: &str) -> Result<(u64, Vec<u32>)> {
         let mut ids = self.tokenizer.encode(text)?;
         ids.push(self.end_of_text);
         Ok((hash_of(text), ids))
+    }
+
+    /// Passes the tokens of a document and the one that ends it to `sink`, part by part.
+    pub(super) fn encode_into(&self, text: &str, sink: Sink) -> Result<()> {
+        self.tokenizer.encode_parts(text, sink)?;
+        sink(&[self.end_of_text], 0)
     }
 
     /// Tokenizes a document part by part.
@@ -274,12 +295,11 @@ impl<'a> CorpusCache<'a> {
         let split = self.split(hash);
         let before = splits.writers[split].len();
         let mut bytes = 0;
-        self.tokenizer.encode_parts(text, &mut |ids, length| {
+        self.encode_into(text, &mut |ids, length| {
             splits.writers[split].push(ids)?;
             bytes += length;
             splits.report(bytes, observer)
         })?;
-        splits.writers[split].push(&[self.end_of_text])?;
         splits.add(split, hash, (splits.writers[split].len() - before) as usize, text.len());
         splits.report(0, observer)
     }

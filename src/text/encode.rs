@@ -68,9 +68,9 @@ fn is_plain(tokenizer: &tokenizers::Tokenizer) -> bool {
 
 /// Whether its effect on text on one side of a blank does not depend on the other side.
 fn is_local(normalizer: &NormalizerWrapper) -> bool {
-    use NormalizerWrapper::{Lowercase, NFC, NFD, NFKC, NFKD, Nmt, Sequence, StripAccents};
+    use NormalizerWrapper::{BertNormalizer, Lowercase, NFC, NFD, NFKC, NFKD, Nmt, Sequence, StripAccents};
     match normalizer {
-        NFC(_) | NFD(_) | NFKC(_) | NFKD(_) | Nmt(_) | Lowercase(_) | StripAccents(_) => true,
+        NFC(_) | NFD(_) | NFKC(_) | NFKD(_) | Nmt(_) | Lowercase(_) | StripAccents(_) | BertNormalizer(_) => true,
         Sequence(parts) => parts.as_ref().iter().all(is_local),
         _ => false,
     }
@@ -78,7 +78,9 @@ fn is_local(normalizer: &NormalizerWrapper) -> bool {
 
 /// Whether words always end before a blank, independently of what follows.
 fn cuts_at_blanks(tokenizer: &tokenizers::Tokenizer) -> bool {
-    use PreTokenizerWrapper::{ByteLevel, Digits, Metaspace, Punctuation, Sequence, Whitespace, WhitespaceSplit};
+    use PreTokenizerWrapper::{
+        BertPreTokenizer, ByteLevel, Digits, Metaspace, Punctuation, Sequence, Whitespace, WhitespaceSplit,
+    };
     let Some(all) = tokenizer.get_pre_tokenizer() else { return false };
     let parts = match all {
         Metaspace(meta) => return meta.get_split(),
@@ -87,7 +89,7 @@ fn cuts_at_blanks(tokenizer: &tokenizers::Tokenizer) -> bool {
     };
     let cuts = |part: &PreTokenizerWrapper| match part {
         ByteLevel(bytes) => bytes.use_regex,
-        Whitespace(_) | WhitespaceSplit(_) => true,
+        Whitespace(_) | WhitespaceSplit(_) | BertPreTokenizer(_) => true,
         _ => Words::splits(part),
     };
     // After `ByteLevel` has replaced the blanks, no part cuts at them.

@@ -9,5 +9,6 @@ pub mod notation;
 pub mod python;
 pub mod sequences;
 pub mod source;
+pub mod stream;
 pub mod tokenizer;
 mod words;

@@ -1,10 +1,10 @@
 //! Documents as sequences of tokens to run a model on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::python;
 use super::source::Source;
-use super::tokenizer::{END_OF_TEXT, Tokenizer};
+use super::tokenizer::Tokenizer;
 use crate::files::{HostIds, load_ids};
 use crate::{Error, Result};
 
@@ -21,7 +21,7 @@ pub fn sequences(
     length: usize,
     max_tokens: usize,
 ) -> Result<Vec<Vec<u32>>> {
-    let end = tokenizer.end_of_text().ok_or_else(|| Error::Tokenizer(format!("the tokenizer has no {END_OF_TEXT}")))?;
+    let end = tokenizer.expect_end_of_text()?;
     let mut tokens = Vec::new();
     // One whole sequence, even if that is more than `max_tokens`.
     let most = max_tokens.max(length);
@@ -51,7 +51,7 @@ pub fn sequences(
 /// [`sequences`] of the documents in files and folders, or of generated Python if there are none.
 /// Logs how many documents were skipped.
 pub(crate) fn sequences_of(
-    data: &[PathBuf],
+    data: &Source,
     tokenizer: &Tokenizer,
     length: usize,
     max_tokens: usize,
@@ -59,15 +59,14 @@ pub(crate) fn sequences_of(
     if data.is_empty() {
         return sequences(python::documents(0).map(Ok), tokenizer, length, max_tokens);
     }
-    let mut documents = Source::new(data).documents()?;
+    let mut documents = data.documents()?;
     let found = sequences(documents.by_ref(), tokenizer, length, max_tokens);
     let skipped = documents.skipped().listed();
     if !skipped.is_empty() {
         tracing::info!("note: {skipped}");
     }
-    let names = || data.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     found.map_err(|error| match error {
-        Error::Data(message) => Error::Data(format!("{}: {message}", names())),
+        Error::Data(message) => Error::Data(format!("{}: {message}", data.names())),
         other => other,
     })
 }

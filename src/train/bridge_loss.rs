@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::device::Tensor;
 use crate::model::Batch;
+use crate::ops::kl::Support;
 use crate::settings::{SettingRow, Takes, within};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
@@ -28,14 +29,17 @@ pub(crate) struct Term {
 pub(crate) enum Loss {
     /// The sparse model's logits.
     Model(ModelLoss),
+    /// The sparse model's logits, and the dense model's. Computed in training only with a
+    /// coefficient.
+    Models(LogitsLoss),
     /// What the encoder of a site gives, and the sparse stream there.
     Encoder(StreamLoss),
     /// What the decoder of a site gives, and the dense stream there.
     Decoder(StreamLoss),
     /// The logits of the sparse model continued from encoded streams, and the dense model's.
-    SparseHybrid(HybridLoss),
+    SparseHybrid(LogitsLoss),
     /// The logits of the dense model continued from decoded streams, and its own.
-    DenseHybrid(HybridLoss),
+    DenseHybrid(LogitsLoss),
 }
 
 /// Of logits `(B, T, V)`: `(1)`.
@@ -44,8 +48,16 @@ type ModelLoss = fn(&mut Tape, &Var, &Batch) -> Result<Var>;
 /// Of streams and their targets `(B, T, d_model)`: `(1)`.
 type StreamLoss = fn(&mut Tape, &Var, &Var) -> Result<Var>;
 
-/// Of logits `(sites · B, T, V)` and targets `(B, T, V)`: `(sites)`.
-type HybridLoss = fn(&mut Tape, &Var, &Tensor) -> Result<Var>;
+/// Of logits `(n · B, T, V)` and targets `(B, T, V)`: `(n)`, one for each site or model.
+type LogitsLoss = fn(&mut Tape, &Var, &Target) -> Result<Var>;
+
+/// The dense model's predictions, which others are compared with.
+pub(crate) struct Target {
+    /// `(B, T, V)`.
+    pub(crate) logits: Tensor,
+    /// Which tokens the other predictions are of.
+    pub(crate) support: Support,
+}
 
 /// All terms, in the order of metrics and settings.
 pub(crate) const TERMS: &[Term] = &[
@@ -61,15 +73,25 @@ pub(crate) const TERMS: &[Term] = &[
         name: "kl_d2s",
         about: "of dense streams continued by the sparse model",
         default: 1.0,
-        loss: Loss::SparseHybrid(Tape::kl),
+        loss: Loss::SparseHybrid(kl),
     },
     Term {
         name: "kl_s2d",
         about: "of sparse streams continued by the dense model",
         default: 1.0,
-        loss: Loss::DenseHybrid(Tape::kl),
+        loss: Loss::DenseHybrid(kl),
+    },
+    Term {
+        name: "kl_sparse",
+        about: "of the sparse model's own divergence from the dense one",
+        default: 0.0,
+        loss: Loss::Models(kl),
     },
 ];
+
+fn kl(tape: &mut Tape, logits: &Var, target: &Target) -> Result<Var> {
+    tape.kl(logits, &target.logits, target.support)
+}
 
 pub(crate) fn cross_entropy(tape: &mut Tape, logits: &Var, batch: &Batch) -> Result<Var> {
     Ok(tape.cross_entropy(logits, &batch.targets, batch.predictions())?.0)
@@ -79,10 +101,11 @@ pub(crate) fn cross_entropy(tape: &mut Tape, logits: &Var, batch: &Batch) -> Res
 /// index everywhere.
 pub(crate) enum Inputs<'a> {
     Model { logits: &'a Var },
+    Models { logits: &'a Var, target: &'a Target },
     Encoder { streams: &'a [Var], targets: &'a [Var] },
     Decoder { streams: &'a [Var], targets: &'a [Var] },
-    SparseHybrid { logits: &'a Var, target: &'a Tensor },
-    DenseHybrid { logits: &'a Var, target: &'a Tensor },
+    SparseHybrid { logits: &'a Var, target: &'a Target },
+    DenseHybrid { logits: &'a Var, target: &'a Target },
 }
 
 /// Values of all terms, each before its coefficient: one value, one a site, or one tensor
@@ -111,8 +134,18 @@ impl<T> Terms<T> {
 
     /// The terms that have values at sites, with their names.
     pub fn by_site(&self) -> impl Iterator<Item = (&'static str, &[T])> {
-        let sites = TERMS.iter().zip(&self.0).filter(|(term, _)| !matches!(term.loss, Loss::Model(_)));
-        sites.map(|(term, values)| (term.name, values.as_slice()))
+        self.of(|loss| !matches!(loss, Loss::Model(_) | Loss::Models(_)))
+    }
+
+    /// The terms that compare the two models, with their names: one value, or none where it was not
+    /// computed.
+    pub fn of_models(&self) -> impl Iterator<Item = (&'static str, &[T])> {
+        self.of(|loss| matches!(loss, Loss::Models(_)))
+    }
+
+    fn of(&self, kind: fn(&Loss) -> bool) -> impl Iterator<Item = (&'static str, &[T])> {
+        let terms = TERMS.iter().zip(&self.0).filter(move |(term, _)| kind(&term.loss));
+        terms.map(|(term, values)| (term.name, values.as_slice()))
     }
 }
 
@@ -128,7 +161,8 @@ impl Terms<Var> {
                         values.push(loss(tape, stream, target)?);
                     }
                 }
-                (Loss::SparseHybrid(loss), Inputs::SparseHybrid { logits, target })
+                (Loss::Models(loss), Inputs::Models { logits, target })
+                | (Loss::SparseHybrid(loss), Inputs::SparseHybrid { logits, target })
                 | (Loss::DenseHybrid(loss), Inputs::DenseHybrid { logits, target }) => {
                     values.push(loss(tape, logits, target)?);
                 }
@@ -192,65 +226,104 @@ impl Terms<f64> {
     }
 }
 
-/// The coefficient of each term.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Coefficients([f64; TERMS.len()]);
+/// A number for each term, which is a section of settings: its name, its values by default, what
+/// they may be, and what they mean.
+macro_rules! per_term {
+    ($(#[$doc:meta])+ $name:ident = $section:literal, $default:expr, $takes:expr, $about:expr) => {
+        $(#[$doc])+
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub struct $name([f64; TERMS.len()]);
 
-const RANGE: Takes = within(0.0, 1e6);
+        impl Default for $name {
+            fn default() -> Self {
+                let mut all = Self::zero();
+                let default: fn(&Term) -> f64 = $default;
+                all.0.iter_mut().zip(TERMS).for_each(|(value, term)| *value = default(term));
+                all
+            }
+        }
 
-impl Default for Coefficients {
-    fn default() -> Self {
-        let mut all = Self::zero();
-        all.0.iter_mut().zip(TERMS).for_each(|(coefficient, term)| *coefficient = term.default);
-        all
-    }
+        impl $name {
+            /// All 0.
+            pub fn zero() -> Self {
+                Self([0.0; TERMS.len()])
+            }
+
+            /// The same, but for one term.
+            ///
+            /// # Errors
+            /// [`Error::Config`] if there is no such term.
+            pub fn with(mut self, name: &str, value: f64) -> Result<Self> {
+                match TERMS.iter().position(|term| term.name == name) {
+                    Some(at) => self.0[at] = value,
+                    None => {
+                        let key = format!(concat!("bridge.", $section, ".{}"), name);
+                        return Err(Error::config(key, "there is no such term"));
+                    }
+                }
+                Ok(self)
+            }
+
+            pub(super) fn validate(&self) -> Result<()> {
+                match self.0.iter().zip(Self::rows()).find(|(value, row)| !row.takes.has(**value)) {
+                    Some((value, row)) => Err(Error::config(row.key, format!("{value} is not {}", row.takes))),
+                    None => Ok(()),
+                }
+            }
+
+            pub(super) fn rows() -> impl Iterator<Item = SettingRow> {
+                let about: fn(&Term) -> &'static str = $about;
+                TERMS.iter().map(move |term| SettingRow {
+                    key: format!(concat!("bridge.", $section, ".{}"), term.name),
+                    takes: $takes,
+                    optional: false,
+                    about: about(term),
+                })
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(TERMS.iter().map(|term| term.name).zip(self.0))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let values = BTreeMap::<String, f64>::deserialize(deserializer)?;
+                let set = |all: Self, (name, value): (&String, &f64)| all.with(name, *value);
+                values.iter().try_fold(Self::default(), set).map_err(serde::de::Error::custom)
+            }
+        }
+    };
 }
+
+per_term!(
+    /// The coefficient of each term.
+    Coefficients = "coefficients", |term| term.default, COEFFICIENT, |term| term.about
+);
+
+per_term!(
+    /// The fraction of training over which the coefficient of each term rises from 0.
+    Ramps = "ramps", |_| 0.0, SHARE, |_| "share of training over which that coefficient rises from 0"
+);
+
+const COEFFICIENT: Takes = within(0.0, 1e6);
+
+const SHARE: Takes = within(0.0, 1.0);
 
 impl Coefficients {
-    /// All coefficients 0.
-    pub fn zero() -> Self {
-        Self([0.0; TERMS.len()])
-    }
-
-    /// The same, but for one term.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if there is no such term.
-    pub fn with(mut self, name: &str, value: f64) -> Result<Self> {
-        match TERMS.iter().position(|term| term.name == name) {
-            Some(at) => self.0[at] = value,
-            None => return Err(Error::config(format!("bridge.coefficients.{name}"), "there is no such term")),
+    /// Those of a step that `done` of the training ends with: a coefficient with a ramp is in
+    /// proportion to it until the ramp's end.
+    pub(crate) fn ramped(mut self, ramps: &Ramps, done: f64) -> Self {
+        for (coefficient, &ramp) in self.0.iter_mut().zip(&ramps.0).filter(|(_, ramp)| done < **ramp) {
+            *coefficient *= done / ramp;
         }
-        Ok(self)
+        self
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
-        match self.0.iter().zip(Self::rows()).find(|(value, _)| !RANGE.has(**value)) {
-            Some((value, row)) => Err(Error::config(row.key, format!("{value} is not {RANGE}"))),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn rows() -> impl Iterator<Item = SettingRow> {
-        TERMS.iter().map(|term| SettingRow {
-            key: format!("bridge.coefficients.{}", term.name),
-            takes: RANGE,
-            optional: false,
-            about: term.about,
-        })
-    }
-}
-
-impl Serialize for Coefficients {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(TERMS.iter().map(|term| term.name).zip(self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Coefficients {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let values = BTreeMap::<String, f64>::deserialize(deserializer)?;
-        let set = |all: Self, (name, value): (&String, &f64)| all.with(name, *value);
-        values.iter().try_fold(Self::default(), set).map_err(serde::de::Error::custom)
+    /// Whether a term that compares the two models has one.
+    pub(crate) fn compare_models(&self) -> bool {
+        TERMS.iter().zip(self.0).any(|(term, value)| matches!(term.loss, Loss::Models(_)) && value != 0.0)
     }
 }

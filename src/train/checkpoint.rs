@@ -200,9 +200,7 @@ pub(crate) fn save(
         save_tensors(temporary.join("optimizer.safetensors"), &moments_to_host(trainer)?, None)?;
         trainee.save(temporary)?;
         state.checksums = checksums(temporary)?;
-        let file = temporary.join(STATE);
-        let text = serde_json::to_string_pretty(&state).map_err(|e| Error::file(&file, e.to_string()))?;
-        write_atomic(&file, |out| writeln!(out, "{text}").map_err(|e| Error::io(&file, e)))
+        write_state(temporary, &state)
     })?;
     let keep = config.run.keep_checkpoints;
     if keep > 0 {
@@ -214,16 +212,77 @@ pub(crate) fn save(
     Ok(path)
 }
 
-/// The checksums of the files in a folder, by name.
-fn checksums(folder: &Path) -> Result<BTreeMap<String, u32>> {
-    let mut all = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
-            all.insert(name.into(), checksum(&path)?);
+/// Makes the folder `out` a run of the settings `config` that continues from a checkpoint of the run
+/// in `source`, which stays as it is. `out` must not exist or be empty; it appears whole or not at
+/// all.
+///
+/// # Errors
+/// [`Error::File`] if the run has no such checkpoint, if all steps of `config` are done there, or if
+/// something is in `out`; [`Error::Io`] naming what the system refuses.
+pub(crate) fn fork(source: &Path, start: StartFrom, out: &Path, config: &RunConfig) -> Result<()> {
+    let all = list(source)?;
+    let missing = || Error::file(folder(source), "has no checkpoint to continue from");
+    let (step, checkpoint) = chosen(source, &all, start)?.and_then(|at| all.get(at)).ok_or_else(missing)?;
+    let state = state(checkpoint)?;
+    let steps = config.train.steps;
+    if steps <= *step {
+        let message = format!("has done {step} steps already, so that {steps} are none more: name a larger number");
+        return Err(Error::file(checkpoint, message));
+    }
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::file(out, "is not empty: choose another folder (--out)"));
+    }
+    let state = CheckpointState { steps, settings: config.step_settings()?, ..state };
+    if let Some(above) = out.parent() {
+        create_folder(above)?;
+    }
+    replace_dir_atomic(out, |run| {
+        for (from, name) in files_in(source)? {
+            if KEPT.iter().any(|kept| name.starts_with(kept)) {
+                copy(&from, &run.join(name))?;
+            }
+        }
+        let to = folder(run).join(format!("step-{step}"));
+        create_folder(&to)?;
+        for (from, name) in files_in(checkpoint)? {
+            copy(&from, &to.join(name))?;
+        }
+        write_state(&to, &state)?;
+        let settings = run.join("config.toml");
+        let text = config.to_toml()?;
+        write_atomic(&settings, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(&settings, e)))
+    })
+}
+
+/// How the names of the files begin that a run which continues another one takes from it.
+const KEPT: [&str; 3] = ["tokenizer.json", "metrics.jsonl", "events.out.tfevents"];
+
+/// The files in a folder, with their names.
+fn files_in(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let failed = |e| Error::io(folder, e);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) {
+            files.push((path.clone(), name.to_string()));
         }
     }
-    Ok(all)
+    Ok(files)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).map(drop).map_err(|e| Error::io(to, e))
+}
+
+fn write_state(folder: &Path, state: &CheckpointState) -> Result<()> {
+    let file = folder.join(STATE);
+    let text = serde_json::to_string_pretty(state).map_err(|e| Error::file(&file, e.to_string()))?;
+    write_atomic(&file, |out| writeln!(out, "{text}").map_err(|e| Error::io(&file, e)))
+}
+
+/// The checksums of the files in a folder, by name.
+fn checksums(folder: &Path) -> Result<BTreeMap<String, u32>> {
+    files_in(folder)?.into_iter().map(|(path, name)| Ok((name, checksum(&path)?))).collect()
 }
 
 /// CRC-32C of a file.

@@ -11,7 +11,8 @@ use crate::files::read_text;
 use crate::model::ModelConfig;
 pub use crate::ops::grad_rms::Rule as GradRms;
 use crate::settings::{self, SettingRow};
-use crate::sparsity::{Schedule, Sharkfin};
+use crate::sparsity::{LrDecay, Schedule, Sharkfin};
+use crate::text::source::{DEFAULT_FIELD, Source};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -29,6 +30,9 @@ pub struct OptimizerConfig {
     pub lr: f64,
     /// Fraction of training spent warming up.
     pub warmup_frac: f64,
+    /// What the learning rate does after warming up.
+    #[serde(default)]
+    pub lr_decay: LrDecay,
     /// Whether the learning rate grows as the density falls.
     pub sharkfin: bool,
     /// Adam's decay of the first moment.
@@ -48,7 +52,8 @@ pub struct OptimizerConfig {
 impl OptimizerConfig {
     /// Learning rate at `step`.
     pub(crate) fn lr_at(&self, step: u64, schedule: &Schedule) -> f64 {
-        Sharkfin { lr: self.lr, warmup_frac: self.warmup_frac, sharkfin: self.sharkfin }.at(step, self.steps, schedule)
+        let Self { lr, warmup_frac, lr_decay: decay, sharkfin, .. } = *self;
+        Sharkfin { lr, warmup_frac, decay, sharkfin }.at(step, self.steps, schedule)
     }
 }
 
@@ -56,8 +61,19 @@ impl OptimizerConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Files and folders (`.py`, `.txt`, `.jsonl`); none: the built-in generator of simple Python.
+    /// Files, folders and data sets (see [`Source`]); none: the built-in generator of simple
+    /// Python.
     pub paths: Vec<PathBuf>,
+    /// The field or column that has the text.
+    #[serde(default = "default_field", skip_serializing_if = "is_default_field")]
+    pub text_field: String,
+    /// Training tokens in a shard, of files that are tokenized while the model trains; none: all of
+    /// them are before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_tokens: Option<u64>,
+    /// Whether data sets of the Hub are taken from its cache only; not kept with the settings.
+    #[serde(skip)]
+    pub offline: bool,
     /// A `tokenizer.json`; none: one of `model.vocab_size` entries is trained on the data.
     pub tokenizer: Option<PathBuf>,
     /// Documents that the built-in generator makes.
@@ -69,6 +85,21 @@ pub struct DataConfig {
     pub val_fraction: f64,
 }
 
+fn default_field() -> String {
+    DEFAULT_FIELD.into()
+}
+
+fn is_default_field(field: &str) -> bool {
+    field == DEFAULT_FIELD
+}
+
+impl DataConfig {
+    /// What the paths name.
+    pub(crate) fn source(&self) -> Source {
+        Source::new(&self.paths).with_field(&self.text_field).offline(self.offline)
+    }
+}
+
 /// What the runs trained on whose `config.toml` names no version.
 fn unnamed_version() -> u32 {
     3
@@ -78,6 +109,9 @@ fn unnamed_version() -> u32 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeConfig {
+    /// The model that training starts from; none: random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// `auto`, `cpu`, `gpu` or `gpu:<index or part of a name>`.
     pub device: String,
     /// Seed of everything random.
@@ -86,6 +120,9 @@ pub struct RuntimeConfig {
     pub log_every: u64,
     /// Steps between evaluations; 0: only at the end.
     pub eval_every: u64,
+    /// Steps between lines of metrics with norms of every parameter; 0: never.
+    #[serde(default)]
+    pub norms_every: u64,
     /// Sequences of held-out data in an evaluation.
     pub eval_sequences: usize,
     /// Steps between checkpoints; 0: only at the end.
@@ -164,9 +201,8 @@ impl RunConfig {
     /// leaves out is absent, and not to be read from another source.
     fn written_whole(table: &Table) -> Option<Self> {
         let whole: Self = table.clone().try_into().ok()?;
-        // Runs of earlier versions have no version of generated Python.
-        let newer = |key: &String| key != "data.generated_version";
-        let keys = |table: Table| leaves(table).into_iter().map(|(key, _)| key).filter(newer).collect::<BTreeSet<_>>();
+        let known = |key: &String| !NEWER.contains(&key.as_str()) && !key.starts_with("bridge.");
+        let keys = |table: Table| leaves(table).into_iter().map(|(key, _)| key).filter(known).collect::<BTreeSet<_>>();
         (keys(Table::try_from(&whole).ok()?) == keys(table.clone())).then_some(whole)
     }
 
@@ -295,6 +331,17 @@ pub(crate) fn other_vocabulary(vocabulary: usize, entries: usize) -> Error {
         ),
     )
 }
+
+/// Settings that the runs of earlier versions lack.
+const NEWER: [&str; 7] = [
+    "data.generated_version",
+    "train.lr_decay",
+    "sparsity.initial_density",
+    "sparsity.embed_initial_density",
+    "sparsity.anneal",
+    "sparsity.anneal_exponent",
+    "run.norms_every",
+];
 
 /// The opposite of `bridge.detach_target` in settings of earlier versions.
 const DRAW_SPARSE: &str = "draw_sparse";

@@ -9,8 +9,9 @@ use rayon::prelude::*;
 use super::config::{DataConfig, RunConfig, other_vocabulary};
 use crate::observer::Observer;
 use crate::text::cache::Tokens;
-use crate::text::corpus::{Corpus, Source};
+use crate::text::corpus::Corpus;
 use crate::text::python;
+use crate::text::stream::{StreamSettings, TokenStream};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -21,8 +22,29 @@ const TOKENIZER_SAMPLE: u64 = 10_000_000;
 pub struct RunData {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// Training and validation tokens.
+    /// Training and validation tokens; of a stream its first shard.
     pub corpus: Corpus,
+    /// What makes further shards, if the data is a stream.
+    pub stream: Option<TokenStream>,
+}
+
+impl RunData {
+    /// The sequences of optimizer step `step` (see [`batches`]). Of a stream they are drawn from the
+    /// shard that follows from the number of tokens in all steps before, so that each shard is read
+    /// about once; waits until there is that shard.
+    ///
+    /// # Errors
+    /// Those of [`batches`] and of [`TokenStream::shard`].
+    pub fn batches(&self, config: &RunConfig, step: u64, observer: &Observer) -> Result<Vec<Vec<u32>>> {
+        match (&self.stream, config.data.shard_tokens) {
+            (Some(stream), Some(shard_tokens)) => {
+                let shard = u128::from(step) * u128::from(config.tokens_per_step()) / u128::from(shard_tokens);
+                let shard = u64::try_from(shard).unwrap_or(u64::MAX);
+                batches(config, &*stream.shard(shard, observer)?, step)
+            }
+            _ => batches(config, &self.corpus.train, step),
+        }
+    }
 }
 
 /// The tokenizer that a new run of `config` uses: loaded if the settings name one, else trained on
@@ -40,7 +62,12 @@ pub(crate) fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Token
             Tokenizer::train(documents.collect::<Vec<_>>().into_iter(), vocab_size, observer)?
         }
         None => {
-            let documents = sample(&Source::new(&config.data.paths), TOKENIZER_SAMPLE, observer)?;
+            let source = config.data.source();
+            let documents = match config.data.shard_tokens {
+                None => source.sample(TOKENIZER_SAMPLE, observer)?,
+                // Of a stream, not all is to be read before training begins.
+                Some(_) => source.head(TOKENIZER_SAMPLE, observer)?,
+            };
             Tokenizer::train(documents.into_iter(), vocab_size, observer)?
         }
     };
@@ -48,11 +75,6 @@ pub(crate) fn tokenizer(config: &RunConfig, observer: &Observer) -> Result<Token
         true => Ok(tokenizer),
         false => Err(other_vocabulary(vocab_size, tokenizer.vocab_size())),
     }
-}
-
-/// Documents of about `max_bytes` to train a tokenizer on, spread evenly over `source`.
-pub(crate) fn sample(source: &Source, max_bytes: u64, observer: &Observer) -> Result<Vec<String>> {
-    source.sample(max_bytes, observer)
 }
 
 fn generated(config: &RunConfig) -> Result<impl Iterator<Item = String> + Send + use<>> {
@@ -72,17 +94,33 @@ fn generated(config: &RunConfig) -> Result<impl Iterator<Item = String> + Send +
 /// Those of reading and caching, [`Error::Config`] where there is too little data for the settings,
 /// and [`Error::Stopped`].
 pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path, observer: &Observer) -> Result<RunData> {
+    prepare_as(true, config, tokenizer, cache, observer)
+}
+
+/// As [`prepare`]; unless `maker`, shards of a stream are those that another process makes.
+pub(crate) fn prepare_as(
+    maker: bool,
+    config: &RunConfig,
+    tokenizer: Tokenizer,
+    cache: &Path,
+    observer: &Observer,
+) -> Result<RunData> {
     let fraction = config.data.val_fraction;
-    let corpus = match config.data.paths.is_empty() {
-        true => {
+    let stream = match config.data.shard_tokens {
+        Some(shard_tokens) => {
+            let settings = StreamSettings { shard_tokens, val_fraction: fraction, maker };
+            Some(TokenStream::open(&config.data.source(), &tokenizer, cache, &settings, observer)?)
+        }
+        None => None,
+    };
+    let corpus = match (&stream, config.data.paths.is_empty()) {
+        (Some(stream), _) => stream.first()?,
+        (None, true) => {
             let DataConfig { generated_version, generated_documents, .. } = config.data;
             let key = format!("python {generated_version} {} {generated_documents}", config.run.seed);
             Corpus::from_documents(generated(config)?, &tokenizer, cache, fraction, &key, observer)?
         }
-        false => {
-            let source = Source::new(&config.data.paths);
-            Corpus::prepare(&source, &tokenizer, cache, fraction, observer)?
-        }
+        (None, false) => Corpus::prepare(&config.data.source(), &tokenizer, cache, fraction, observer)?,
     };
     let length = config.model.block_size;
     if corpus.train.len() < length {
@@ -94,7 +132,7 @@ pub fn prepare(config: &RunConfig, tokenizer: Tokenizer, cache: &Path, observer:
     if corpus.validation.len() < 2 {
         return Err(Error::config("data.val_fraction", "holds out fewer than two tokens; there is too little data"));
     }
-    Ok(RunData { tokenizer, corpus })
+    Ok(RunData { tokenizer, corpus, stream })
 }
 
 /// The sequences of optimizer step `step`, one list of `batch_size · block_size` tokens a

@@ -8,6 +8,7 @@ use super::communicator::{Communication, Communicator};
 use super::config::RunConfig;
 use super::data::{self, RunData};
 use super::estimate::Estimate;
+use super::init::InitialModel;
 use super::lock::RunLock;
 use super::metrics::Metrics;
 use super::step::{StepNumbers, StepRecord, Trainer};
@@ -108,6 +109,9 @@ pub trait Trainable {
     /// [`Error::NonFinite`] naming the step and what went wrong.
     fn numbers(&self, record: &Self::Record) -> Result<(StepNumbers, Vec<(String, f64)>)>;
 
+    /// What a record says of the model's step.
+    fn step_record<'a>(&self, record: &'a Self::Record) -> &'a StepRecord;
+
     /// What identifies the numbers that are trained, and those that they are trained against: the
     /// same on all ranks.
     ///
@@ -145,6 +149,10 @@ impl Trainable for Trainer {
 
     fn numbers(&self, record: &StepRecord) -> Result<(StepNumbers, Vec<(String, f64)>)> {
         Ok((Trainer::numbers(self, record)?, Vec::new()))
+    }
+
+    fn step_record<'a>(&self, record: &'a StepRecord) -> &'a StepRecord {
+        record
     }
 
     fn hash(&self) -> Result<String> {
@@ -199,9 +207,18 @@ impl Run<'_> {
     /// Anything that can go wrong, with what it was; what was saved stays. A new run refuses a
     /// folder that already holds one; both refuse one that another process is writing in.
     pub fn execute(&self, start: impl Into<StartFrom>, watch: &mut dyn FnMut(Event<'_>)) -> Result<TrainResult> {
-        let fresh = || Model::new(self.config.model.clone(), self.config.run.seed, &self.device);
+        let fresh = || self.initial_model();
         let estimate = Estimate::new(&self.communicator.share(&self.config)?, &self.device)?;
         self.execute_with(start, estimate, fresh, |trainer, _| Ok(trainer), watch)
+    }
+
+    /// The model that training starts from.
+    fn initial_model(&self) -> Result<Model> {
+        let RunConfig { model, run, .. } = &self.config;
+        match &run.init {
+            Some(name) => InitialModel::find(name)?.load(model, &self.device),
+            None => Model::new(model.clone(), run.seed, &self.device),
+        }
     }
 
     /// As [`Run::execute`], with another trainee than the trainer alone, and its estimate. Training
@@ -289,7 +306,8 @@ impl Run<'_> {
             return Ok(data);
         }
         self.communicator.barrier()?;
-        data::prepare(&self.config, Tokenizer::load(self.folder.join("tokenizer.json"))?, &self.cache, &self.observer)
+        let tokenizer = Tokenizer::load(self.folder.join("tokenizer.json"))?;
+        data::prepare_as(false, &self.config, tokenizer, &self.cache, &self.observer)
     }
 
     /// Makes the run's folder with its settings and tokenizer, or reads the tokenizer of the run

@@ -1,7 +1,9 @@
 //! All settings of a run: what each may be, and what they mean together.
 
+use std::ops::Bound;
+
 use super::bridge::BridgeConfig;
-use super::bridge_loss::Coefficients;
+use super::bridge_loss::{Coefficients, Ramps};
 use super::config::{DataConfig, OptimizerConfig, RunConfig, RuntimeConfig};
 use crate::model::{Kind, MODEL_SETTINGS, Parameters, SiteKind};
 use crate::ops::weight_topk::Neurons;
@@ -25,6 +27,11 @@ const TRAIN: &[Setting<OptimizerConfig>] = &[
     numeric!(accumulate, Takes::Count(1, MAX_TOKENS_PER_STEP), "forward passes in a step"),
     numeric!(lr, above(0.0, 1e30), "peak learning rate"),
     numeric!(warmup_frac, within(0.0, 1.0), "share of training spent warming up"),
+    Setting::other(
+        "lr_decay",
+        Takes::OneOf(&["linear", "cosine", "constant"]),
+        "of the learning rate after warming up",
+    ),
     Setting::other("sharkfin", Takes::Flag, "the learning rate grows as the density falls"),
     numeric!(beta1, below(0.0, 1.0), "Adam's decay of the first moment"),
     numeric!(beta2, below(0.0, 1.0), "Adam's decay of the second moment"),
@@ -38,7 +45,13 @@ const TRAIN: &[Setting<OptimizerConfig>] = &[
 const VERSIONS: Takes = Takes::Count(python::OLDEST_VERSION as u64, python::VERSION as u64);
 
 const DATA: &[Setting<DataConfig>] = &[
-    Setting::other("paths", Takes::Texts("a path or a list of paths"), "files and folders; [] for generated Python"),
+    Setting::other(
+        "paths",
+        Takes::Texts("a path or a list of paths"),
+        "files, folders, data sets; [] for generated Python",
+    ),
+    Setting::other("text_field", Takes::Text("a name"), "the field or column that has the text"),
+    optional(numeric!(shard_tokens, Takes::Count(1 << 10, 1 << 40), "tokens in a shard of a stream; none: no stream")),
     optional(Setting::other("tokenizer", Takes::Text("a path"), "a tokenizer.json; none: one is trained")),
     numeric!(generated_documents, Takes::Count(0, MANY), "documents of generated Python"),
     Setting::number("generated_version", VERSIONS, "version of generated Python", |d| {
@@ -48,25 +61,40 @@ const DATA: &[Setting<DataConfig>] = &[
 ];
 
 const RUN: &[Setting<RuntimeConfig>] = &[
+    optional(Setting::other("init", Takes::Text("a model"), "the model to start from; none: random weights")),
     Setting::other("device", Takes::Text("auto, cpu, gpu, gpu:INDEX or gpu:PART-OF-A-NAME"), "where it runs"),
     // TOML has no larger numbers.
     numeric!(seed, Takes::Count(0, i64::MAX as u64), "of everything random"),
     numeric!(log_every, Takes::Count(1, MANY), "steps between lines of metrics"),
     numeric!(eval_every, Takes::Count(0, MANY), "steps between evaluations; 0: at the end"),
+    numeric!(norms_every, Takes::Count(0, MANY), "steps between norms of every parameter in the metrics; 0: never"),
     numeric!(eval_sequences, Takes::Count(1, MANY), "sequences in an evaluation"),
     numeric!(checkpoint_every, Takes::Count(0, MANY), "steps between checkpoints; 0: at the end"),
     numeric!(keep_checkpoints, Takes::Count(0, MANY), "checkpoints kept; 0: all"),
     numeric!(samples, Takes::Count(0, 10_000), "texts sampled at the end"),
 ];
 
+/// How sharp thresholds may be.
+const SHARPNESS: Takes = Takes::Pair(Bound::Included(1e-3), Bound::Included(1e6));
+
 const BRIDGE: &[Setting<BridgeConfig>] = &[
     Setting::other("dense", Takes::Text("a model"), "the dense model that bridges are built to"),
     optional(Setting::other("sparse", Takes::Text("a model"), "the sparse model to start from; none: a new one")),
-    numeric!(encoder_afrac, above(0.0, 1.0), "share of channels that encoders keep"),
+    Setting::other("encoder", Takes::OneOf(&["abstopk", "threshold"]), "what encoders keep: a share, or by thresholds"),
+    numeric!(encoder_afrac, above(0.0, 1.0), "share of channels that encoders keep, if abstopk"),
+    numeric!(sharpness, SHARPNESS, "of thresholds in training: at first, and last"),
+    numeric!(sharpness_start_frac, within(0.0, 1.0), "share of training at which thresholds start to sharpen"),
+    numeric!(sharpness_stop_frac, within(0.0, 1.0), "share of training from which thresholds are hard"),
     numeric!(lr, above(0.0, 1e3), "peak learning rate of the bridges"),
+    optional(numeric!(warmup_frac, within(0.0, 1.0), "share of training spent warming them up; none: the run's")),
     numeric!(eps, within(TINY, 1e3), "epsilon of the bridges' Adam"),
     Setting::other("detach_target", Takes::Flag, "encoders' errors leave the sparse model alone"),
-    optional(numeric!(kl_top, Takes::Count(1, 1 << 24), "most probable tokens compared; none: all")),
+    optional(numeric!(
+        kl_top,
+        Takes::Count(1, 1 << 24),
+        "most probable tokens that dense predictions are cut to; none: all"
+    )),
+    Setting::other("kl_top_renormalize", Takes::Flag, "the others are cut to the same tokens"),
 ];
 
 /// All settings by their full names, those of bridges last. Where two have one short name, the
@@ -79,6 +107,7 @@ pub fn rows() -> Vec<SettingRow> {
     all.extend(settings::rows("run", RUN));
     all.extend(settings::rows("bridge", BRIDGE));
     all.extend(Coefficients::rows());
+    all.extend(Ramps::rows());
     all
 }
 
@@ -89,7 +118,14 @@ pub(crate) fn check_bridge(bridge: &BridgeConfig) -> Result<()> {
         return Err(Error::config("bridge.dense", message));
     }
     settings::check("bridge", BRIDGE, bridge)?;
-    bridge.coefficients.validate()
+    let (start, stop) = (bridge.sharpness_start_frac, bridge.sharpness_stop_frac);
+    if start > stop {
+        let message =
+            format!("{stop} is less than bridge.sharpness_start_frac, {start}: thresholds sharpen in between");
+        return Err(Error::config("bridge.sharpness_stop_frac", message));
+    }
+    bridge.coefficients.validate()?;
+    bridge.ramps.validate()
 }
 
 /// Returns an error unless a run can be made of these settings.
@@ -114,6 +150,18 @@ pub fn check(config: &RunConfig) -> Result<()> {
     }
     if model.block_size < 2 {
         return Err(Error::config("model.block_size", "training needs at least 2 tokens"));
+    }
+    if let Some(tokens) = data.shard_tokens {
+        if data.paths.is_empty() {
+            return Err(Error::config(
+                "data.shard_tokens",
+                "streams files and data sets, not generated Python: name data",
+            ));
+        }
+        if tokens < model.block_size as u64 {
+            let message = format!("a sequence is {} tokens, but a shard only {tokens}", model.block_size);
+            return Err(Error::config("data.shard_tokens", message));
+        }
     }
     if data.paths.is_empty() && data.generated_documents < 2 {
         return Err(Error::config("data.generated_documents", "must be at least 2, one to hold out"));
@@ -189,6 +237,10 @@ fn idle(config: &RunConfig) -> Vec<String> {
         (
             model.d_pos_emb.is_some() && !train.train_positions,
             "model.d_pos_emb only adds zeros: position embeddings stay zero unless train.train_positions is true",
+        ),
+        (
+            config.bridge.as_ref().is_some_and(|bridge| bridge.kl_top_renormalize && bridge.kl_top.is_none()),
+            "bridge.kl_top_renormalize has no effect: bridge.kl_top is none",
         ),
     ];
     all.into_iter().filter(|(is, _)| *is).map(|(_, text)| text.to_string()).collect()

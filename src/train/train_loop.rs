@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint;
 use super::config::RunConfig;
-use super::data::{self, RunData};
+use super::data::RunData;
 use super::metrics::{self, Metrics};
 use super::run::{Event, Run, StepProgress, Trainable, nonzeros};
 use super::step::{StepNumbers, Trainer};
@@ -36,6 +36,8 @@ struct LoopState<R> {
     /// Records not read back yet.
     pending: Vec<R>,
     last: Option<Numbers>,
+    /// Norms of every parameter at the last step, if they are due.
+    norms: Vec<(String, f64)>,
     validation: Option<f64>,
     /// Time in steps so far, and how much of it, at which step, at the last line of metrics.
     spent: Duration,
@@ -57,6 +59,7 @@ impl TrainLoop<'_> {
             saved: first,
             pending: Vec::new(),
             last: None,
+            norms: Vec::new(),
             validation: None,
             spent: Duration::ZERO,
             logged: (first, Duration::ZERO),
@@ -96,8 +99,11 @@ impl TrainLoop<'_> {
 
     /// Does a step. False if it was given up; the numbers of the steps before it are then checked.
     fn step<L: Trainable>(&self, trainee: &mut L, state: &mut LoopState<L::Record>) -> Result<bool> {
-        let batches = data::batches(&self.run.config, &self.data.corpus.train, trainee.trainer().steps_done())?;
-        match trainee.step(&self.run.communicator.scatter(batches, self.rank_config), &self.observer()) {
+        let batches = self.data.batches(&self.run.config, trainee.trainer().steps_done(), &self.observer());
+        let stepped = batches.and_then(|batches| {
+            trainee.step(&self.run.communicator.scatter(batches, self.rank_config), &self.observer())
+        });
+        match stepped {
             Ok(record) => {
                 state.pending.push(record);
                 Ok(true)
@@ -114,8 +120,14 @@ impl TrainLoop<'_> {
     /// is to stop.
     fn read_back<L: Trainable>(&self, trainee: &L, state: &mut LoopState<L::Record>, stop: &mut bool) -> Result<()> {
         let (run, done) = (&self.run.config.run, trainee.trainer().steps_done());
-        let due = [run.log_every, run.checkpoint_every, run.eval_every].iter().any(|&every| self.due(every, done));
+        let every = [run.log_every, run.checkpoint_every, run.eval_every, run.norms_every];
+        let due = every.iter().any(|&every| self.due(every, done));
         // Reading waits for the device, which is why it is put off; but nothing is saved unseen.
+        if self.norms_due(done)
+            && let Some(record) = state.pending.last()
+        {
+            state.norms = trainee.trainer().norms(trainee.step_record(record))?;
+        }
         if due || *stop || self.run.device.is_cpu() || self.run.communicator.size() > 1 {
             for record in state.pending.drain(..) {
                 let numbers = trainee.numbers(&record)?;
@@ -145,7 +157,7 @@ impl TrainLoop<'_> {
             }
             state.validation = evaluated.or(state.validation);
         }
-        if !self.due(config.run.log_every, done) && !self.due(config.run.eval_every, done) {
+        if !self.due(config.run.log_every, done) && !self.due(config.run.eval_every, done) && !self.norms_due(done) {
             return Ok(());
         }
         let Some((numbers, more)) = &state.last else { return Ok(()) };
@@ -162,6 +174,8 @@ impl TrainLoop<'_> {
             ("tokens_per_second", progress.tokens_per_second),
         ];
         values.extend(more.iter().map(|(name, value)| (name.as_str(), *value)));
+        let norms = std::mem::take(&mut state.norms);
+        values.extend(norms.iter().map(|(name, value)| (name.as_str(), *value)));
         values.extend(evaluated.map(|v| (VALIDATION, v)));
         metrics.log(done, &values)?;
         watch(Event::Step(&progress));
@@ -172,6 +186,12 @@ impl TrainLoop<'_> {
     /// one.
     fn due(&self, every: u64, done: u64) -> bool {
         done == self.run.config.train.steps || (every > 0 && done.is_multiple_of(every))
+    }
+
+    /// Whether norms of every parameter belong to the metrics after `done` steps.
+    fn norms_due(&self, done: u64) -> bool {
+        let every = self.run.config.run.norms_every;
+        every > 0 && self.due(every, done)
     }
 
     /// Who may stop this rank in the middle of something. Of several, none can: the others would

@@ -5,7 +5,8 @@ use gossamer::bridges::{BridgeTrainer, estimate};
 use gossamer::device::Device;
 use gossamer::model::{Model, ModelConfig};
 use gossamer::observer::Observer;
-use gossamer::train::bridge::BridgeConfig;
+use gossamer::train::bridge::{BridgeConfig, EncoderKind};
+use gossamer::train::bridge_loss::Coefficients;
 use gossamer::train::config::RunConfig;
 use gossamer::train::run::Trainable;
 use gossamer::train::step::Trainer;
@@ -49,6 +50,20 @@ fn the_estimate_is_within_a_tenth() {
         ("a wide dense model", pair(r#""d_model": 96"#, SPARSE, |c| c.train.batch_size = 2)),
         ("accumulate", pair("", SPARSE, |c| (c.train.batch_size, c.train.accumulate) = (4, 3))),
         ("most probable", pair("", SPARSE, |c| c.bridge.as_mut().unwrap().kl_top = Some(8))),
+        (
+            "most probable alone",
+            pair("", SPARSE, |c| {
+                let bridge = c.bridge.as_mut().unwrap();
+                (bridge.kl_top, bridge.kl_top_renormalize) = (Some(8), true);
+            }),
+        ),
+        ("thresholds", pair("", SPARSE, |c| c.bridge.as_mut().unwrap().encoder = EncoderKind::Threshold)),
+        (
+            "both models compared",
+            pair("", SPARSE, |c| {
+                c.bridge.as_mut().unwrap().coefficients = Coefficients::default().with("kl_sparse", 1.0).unwrap();
+            }),
+        ),
     ];
     let mut off = Vec::new();
     for (name, pair) in variants {

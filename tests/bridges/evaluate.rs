@@ -28,6 +28,7 @@ fn every_number_agrees_with_the_oracle() {
         close("dense loss", got.dense_loss, want.dense_loss);
         close("sparse loss", got.sparse_loss, terms.get("cross_entropy")[0]);
         close("sparse kl", got.sparse_kl, want.sparse_kl);
+        assert_eq!(got.terms["kl_sparse"], got.sparse_kl);
         for (i, at) in got.sites.iter().enumerate() {
             assert_eq!(at.site, i);
             close("nmse enc", at.terms["nmse_enc"], terms.get("nmse_enc")[i]);

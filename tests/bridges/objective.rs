@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gossamer::bridges::{BridgeGradients, Objective};
 use gossamer::device::Device;
 use gossamer::model::{Kind, ModelConfig, Weights};
+use gossamer::train::bridge::EncoderKind;
 use gossamer::train::bridge_loss::{Coefficients, Terms};
 
 use crate::common::{devices, normal, rng};
@@ -13,26 +14,29 @@ use crate::variants::{SURE, as_published, config};
 
 /// All different, so that no term can be taken for another.
 fn coefficients() -> Coefficients {
-    let all = [("cross_entropy", 0.7), ("nmse_enc", 1.3), ("nmse_dec", 0.4), ("kl_d2s", 0.9), ("kl_s2d", 1.6)];
-    all.iter().fold(Coefficients::zero(), |all, (name, value)| all.with(name, *value).unwrap())
+    let errors = [("cross_entropy", 0.7), ("nmse_enc", 1.3), ("nmse_dec", 0.4)];
+    let divergences = [("kl_d2s", 0.9), ("kl_s2d", 1.6), ("kl_sparse", 0.6)];
+    errors.iter().chain(&divergences).fold(Coefficients::zero(), |all, (name, value)| all.with(name, *value).unwrap())
 }
 
 /// The terms, and their gradients by name: `sparse/` and `bridge/`.
 fn run(pair: &Pair, device: &Device, coefficients: Coefficients) -> (Terms<f64>, BTreeMap<String, Vec<f32>>) {
-    run_with(pair, device, coefficients, true)
+    run_with(pair, device, coefficients, true, None)
 }
 
-/// As [`run`], and whether the sparse stream is a constant in the encoders' errors.
+/// As [`run`], and whether the sparse stream is a constant in the encoders' errors, and how sharp
+/// thresholds are.
 fn run_with(
     pair: &Pair,
     device: &Device,
     coefficients: Coefficients,
     detach_target: bool,
+    sharpness: Option<f32>,
 ) -> (Terms<f64>, BTreeMap<String, Vec<f32>>) {
     let (dense, sparse, bridges) = pair.models(device);
     let dense_weights = Weights::constant(&dense, &[]);
-    let objective =
-        Objective { coefficients, detach_target, ..Objective::new(&dense, &dense_weights, &sparse, &bridges) };
+    let objective = Objective::new(&dense, &dense_weights, &sparse, &bridges);
+    let objective = Objective { coefficients, detach_target, sharpness, ..objective };
     let wanted = |kind| kind != Kind::LogitsBias;
     let (losses, gradients) = objective.gradients(&pair.tokens, pair.sequences, 1.0, &wanted).unwrap();
     let terms = losses.read().unwrap();
@@ -74,6 +78,7 @@ fn terms_agree_with_the_oracle() {
                 assert!((got - want).abs() <= 1e-5 * want.abs(), "{what} is {got} instead of {want}");
             };
             close(got.get("cross_entropy")[0], want.get("cross_entropy")[0], "cross-entropy");
+            close(got.get("kl_sparse")[0], want.get("kl_sparse")[0], "the sparse model's divergence");
             let named = |terms: &Terms<f64>| terms.by_site().map(|(n, t)| (n, t.to_vec())).collect::<Vec<_>>();
             for ((name, got), (_, want)) in named(&got).into_iter().zip(named(&want)) {
                 assert_eq!((got.len(), want.len()), (5, 5));
@@ -108,6 +113,53 @@ fn divergences_from_the_most_probable_tokens() {
     }
 }
 
+#[test]
+fn divergences_over_the_most_probable_tokens_alone() {
+    let pair = clear(&config(""), &as_published());
+    let (want, ..) = pair.terms(None, false);
+    for device in devices() {
+        let (dense, sparse, bridges) = pair.models(&device);
+        let dense_weights = Weights::constant(&dense, &[]);
+        let terms = |kl_top, kl_top_renormalize| {
+            let objective = Objective::new(&dense, &dense_weights, &sparse, &bridges);
+            let objective = Objective { coefficients: coefficients(), kl_top, kl_top_renormalize, ..objective };
+            objective.losses(&pair.tokens, pair.sequences).unwrap().read().unwrap()
+        };
+        let [all, five, one] = [dense.config.vocab_size, 5, 1].map(|n| terms(Some(n), true));
+        let one_side = terms(Some(5), false);
+        for name in ["kl_d2s", "kl_s2d", "kl_sparse"] {
+            let values = |terms: &Terms<f64>| terms.get(name).to_vec();
+            let close = |(a, b): (f64, &f64)| (a - b).abs() <= 1e-5 * b.abs();
+            assert!(values(&all).into_iter().zip(want.get(name)).all(close), "{name} over all tokens");
+            // What a prediction gives to other tokens costs it nothing here.
+            assert!(values(&five).into_iter().zip(values(&one_side)).all(|(both, one)| both < one), "{name}");
+            assert!(values(&one).iter().all(|v| v.abs() < 1e-6), "{name}: one token alone is certain");
+        }
+    }
+}
+
+#[test]
+fn terms_through_thresholds_agree_with_the_oracle() {
+    let pair = Pair::smooth_with(EncoderKind::Threshold);
+    for sharpness in [None, Some(3.0)] {
+        let (want, ..) = pair.terms_at(sharpness.map(f64::from), None, false);
+        for device in devices() {
+            let (got, _) = run_with(&pair, &device, coefficients(), true, sharpness);
+            for ((name, got), (_, want)) in got.by_site().zip(want.by_site()) {
+                assert_eq!((got.len(), want.len()), (5, 5));
+                let off = |(g, w): (&f64, &f64)| (g - w).abs() > 1e-5 * w.abs();
+                assert!(!got.iter().zip(want).any(off), "{name}, {sharpness:?}: {got:?} instead of {want:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_coefficient_models_are_not_compared() {
+    let (got, _) = run(&Pair::smooth(), &Device::cpu(), Coefficients::default());
+    assert!(got.get("kl_sparse").is_empty());
+}
+
 /// The numbers of the pair that a gradient's name means.
 fn tensor<'a>(pair: &'a mut Pair, name: &str) -> &'a mut Vec<f32> {
     let (of, name) = name.split_once('/').unwrap();
@@ -118,8 +170,17 @@ fn tensor<'a>(pair: &'a mut Pair, name: &str) -> &'a mut Vec<f32> {
 /// What central differences of the float64 objective say against these gradients, and how many
 /// could have said anything.
 fn objections(gradients: &BTreeMap<String, Vec<f32>>, draw: bool) -> (Vec<String>, usize) {
-    let base = Pair::smooth();
-    let (_, frozen, _) = base.terms(None, false);
+    objections_to(&Pair::smooth(), None, gradients, draw)
+}
+
+/// As [`objections`], for a pair with thresholds of a sharpness.
+fn objections_to(
+    base: &Pair,
+    sharpness: Option<f64>,
+    gradients: &BTreeMap<String, Vec<f32>>,
+    draw: bool,
+) -> (Vec<String>, usize) {
+    let (_, frozen, _) = base.terms_at(sharpness, None, false);
     let (mut objections, mut telling) = (Vec::new(), 0);
     for (at, (name, gradient)) in gradients.iter().enumerate() {
         // Along the gradient's signs, so that the derivative is not small by cancellation; by
@@ -133,7 +194,7 @@ fn objections(gradients: &BTreeMap<String, Vec<f32>>, draw: bool) -> (Vec<String
             pair
         };
         let (mut up, mut down) = (moved(STEP), moved(-STEP));
-        let total = |pair: &Pair| pair.terms(Some(&frozen), draw).0.total(&coefficients());
+        let total = |pair: &Pair| pair.terms_at(sharpness, Some(&frozen), draw).0.total(&coefficients());
         let difference = total(&up) - total(&down);
         // The moves as float32 has them, not as they were meant.
         let moves =
@@ -157,9 +218,24 @@ fn gradients_match_central_differences() {
 }
 
 #[test]
+fn gradients_through_thresholds_match_central_differences() {
+    let pair = Pair::smooth_with(EncoderKind::Threshold);
+    let (_, soft) = run_with(&pair, &Device::cpu(), coefficients(), true, Some(2.0));
+    let (objections, telling) = objections_to(&pair, Some(2.0), &soft, false);
+    assert!(objections.is_empty(), "{objections:#?}");
+    assert_eq!(telling, soft.len());
+    let (_, hard) = run(&pair, &Device::cpu(), coefficients());
+    let (objections, telling) = objections_to(&pair, None, &hard, false);
+    assert!(objections.is_empty(), "{objections:#?}");
+    // All but the five sites' thresholds.
+    assert_eq!(telling, hard.len() - 5);
+    assert!(hard.iter().filter(|(name, _)| name.ends_with("log_eps")).all(|(_, g)| g.iter().all(|g| *g == 0.0)));
+}
+
+#[test]
 fn gradients_match_central_differences_where_targets_learn() {
     let (_, constant) = run(&Pair::smooth(), &Device::cpu(), coefficients());
-    let (_, drawn) = run_with(&Pair::smooth(), &Device::cpu(), coefficients(), false);
+    let (_, drawn) = run_with(&Pair::smooth(), &Device::cpu(), coefficients(), false, None);
     let (objections, telling) = objections(&drawn, true);
     assert!(objections.is_empty(), "{objections:#?}");
     assert_eq!(telling, drawn.len());

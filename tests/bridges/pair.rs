@@ -6,6 +6,7 @@ use gossamer::bridges::Bridges;
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
 use gossamer::model::{Model, ModelConfig, Parameters};
+use gossamer::train::bridge::EncoderKind;
 use gossamer::train::bridge_loss::Terms;
 
 use crate::common::{normal, rng};
@@ -26,6 +27,7 @@ pub type State = BTreeMap<String, HostTensor>;
 pub struct Pair {
     pub dense: (ModelConfig, State),
     pub sparse: (ModelConfig, State),
+    pub encoder: EncoderKind,
     pub bridges: State,
     pub tokens: Vec<u32>,
     pub sequences: usize,
@@ -33,7 +35,11 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(dense: ModelConfig, sparse: ModelConfig, seed: u64) -> Self {
-        let fresh = Bridges::new(&dense, &sparse, AFRAC, 0, &Device::cpu()).unwrap().to_host().unwrap();
+        Self::with(EncoderKind::AbsTopK, dense, sparse, seed)
+    }
+
+    pub fn with(encoder: EncoderKind, dense: ModelConfig, sparse: ModelConfig, seed: u64) -> Self {
+        let fresh = Bridges::new(&dense, &sparse, encoder, AFRAC, 0, &Device::cpu()).unwrap().to_host().unwrap();
         let mut rng = rng(seed);
         let random = |(name, mut tensor): (String, HostTensor)| {
             tensor.data = normal(&mut rng, tensor.data.len()).iter().map(|v| 0.4 * v).collect();
@@ -43,15 +49,19 @@ impl Pair {
         let tokens = prompts(&dense, seed, 3, 6);
         let dense_state = random_state(&dense, seed);
         let sparse_state = random_state(&sparse, seed + 100);
-        Self { dense: (dense, dense_state), sparse: (sparse, sparse_state), bridges, tokens, sequences: 3 }
+        Self { dense: (dense, dense_state), sparse: (sparse, sparse_state), encoder, bridges, tokens, sequences: 3 }
     }
 
     /// A LayerNorm dense model, a wider sparse model with everything that is shared between copies
     /// of a batch, no AbsTopK but the encoders'.
     pub fn smooth() -> Self {
+        Self::smooth_with(EncoderKind::AbsTopK)
+    }
+
+    pub fn smooth_with(encoder: EncoderKind) -> Self {
         let sparse = r#""d_model": 14, "rms_norm": true, "sink": true, "d_pos_emb": 3, "tied_unembed": false,
                         "enable_bigram_table": true, "learnable_bigram_table": true, "block_size": 9"#;
-        let mut pairs = (0..200).map(|seed| Self::new(config(""), config(sparse), seed));
+        let mut pairs = (0..200).map(|seed| Self::with(encoder, config(""), config(sparse), seed));
         pairs.find(|pair| pair.terms(None, false).2 > 20.0 * f64::from(STEP)).expect("close choices with every seed")
     }
 
@@ -62,7 +72,7 @@ impl Pair {
             device: device.clone(),
         };
         let (dense, sparse) = (&self.dense.0, &self.sparse.0);
-        let bridges = Bridges::from_host(dense, sparse, AFRAC, &self.bridges, device).unwrap();
+        let bridges = Bridges::from_host(dense, sparse, self.encoder, AFRAC, &self.bridges, device).unwrap();
         (model(&self.dense), model(&self.sparse), bridges)
     }
 
@@ -71,15 +81,25 @@ impl Pair {
     /// Beside the terms: the sparse streams, and by how much the closest choice of any AbsTopK was
     /// decided.
     pub fn terms(&self, frozen: Option<&[Vec<f64>]>, draw: bool) -> (Terms<f64>, Vec<Vec<f64>>, f64) {
+        self.terms_at(None, frozen, draw)
+    }
+
+    /// As [`Pair::terms`], with soft thresholds of a sharpness.
+    pub fn terms_at(
+        &self,
+        sharpness: Option<f64>,
+        frozen: Option<&[Vec<f64>]>,
+        draw: bool,
+    ) -> (Terms<f64>, Vec<Vec<f64>>, f64) {
         let (d, s) = (Runs::of(&self.dense, self), Runs::of(&self.sparse, self));
         let mut margin = d.margin.min(s.margin);
         let scales = frozen.unwrap_or(&s.sites);
         let targets = if draw { &s.sites } else { scales };
         let mut terms = Terms::default();
         terms.push("cross_entropy", self.cross_entropy(&s.logits));
-        let k = (AFRAC * self.sparse.0.d_model as f64).floor() as usize;
+        terms.push("kl_sparse", kl(&d.logits, &s.logits, self.dense.0.vocab_size));
         for site in 0..d.sites.len() {
-            let (encoded, close) = keep(self.affine(&format!("enc.{site}"), &d.sites[site]), self.sparse.0.d_model, k);
+            let (encoded, close) = self.encoded(site, &d.sites[site], sharpness);
             let decoded = self.affine(&format!("dec.{site}"), &s.sites[site]);
             terms.push("nmse_enc", nmse(&encoded, &targets[site], &scales[site], self.sparse.0.d_model));
             terms.push("nmse_dec", nmse(&decoded, &d.sites[site], &d.sites[site], self.dense.0.d_model));
@@ -102,8 +122,7 @@ impl Pair {
             s2d: Vec::new(),
         };
         for site in 0..d.sites.len() {
-            let k = (AFRAC * self.sparse.0.d_model as f64).floor() as usize;
-            let (encoded, _) = keep(self.affine(&format!("enc.{site}"), &d.sites[site]), self.sparse.0.d_model, k);
+            let (encoded, _) = self.encoded(site, &d.sites[site], None);
             let decoded = self.affine(&format!("dec.{site}"), &s.sites[site]);
             let hybrid = |model: &(ModelConfig, State), stream: &[f64], own: &[f64]| {
                 let loss = self.cross_entropy(&self.spliced(model, site, stream).logits);
@@ -116,6 +135,28 @@ impl Pair {
             beside.s2d.push(hybrid(&self.dense, &decoded, &d.sites[site]));
         }
         beside
+    }
+
+    /// What an encoder gives; beside it, by how much the closest choice was decided.
+    fn encoded(&self, site: usize, x: &[f64], sharpness: Option<f64>) -> (Vec<f64>, f64) {
+        let (z, width) = (self.affine(&format!("enc.{site}"), x), self.sparse.0.d_model);
+        if self.encoder == EncoderKind::AbsTopK {
+            return keep(z, width, (AFRAC * width as f64).floor() as usize);
+        }
+        let log_eps = &self.bridges[&format!("enc.{site}.log_eps")].data;
+        let mut margin = f64::INFINITY;
+        let passed = |(i, z): (usize, f64)| {
+            let u = z.abs() - f64::from(log_eps[i % width]).exp();
+            match sharpness {
+                Some(sharpness) => z / (1.0 + (-sharpness * u).exp()),
+                None => {
+                    margin = margin.min(u.abs());
+                    if u >= 0.0 { z } else { 0.0 }
+                }
+            }
+        };
+        let passed = z.into_iter().enumerate().map(passed).collect();
+        (passed, margin)
     }
 
     fn affine(&self, name: &str, x: &[f64]) -> Vec<f64> {

@@ -6,8 +6,8 @@ use gossamer::files::load_tensors;
 use gossamer::model::{Model, ModelConfig};
 use gossamer::observer::Observer;
 use gossamer::sparsity::Schedule;
-use gossamer::train::bridge::BridgeConfig;
-use gossamer::train::bridge_loss::Coefficients;
+use gossamer::train::bridge::{BridgeConfig, EncoderKind};
+use gossamer::train::bridge_loss::{Coefficients, Ramps};
 use gossamer::train::config::{OptimizerConfig, RunConfig};
 use gossamer::train::run::Trainable;
 use gossamer::train::step::Trainer;
@@ -41,8 +41,22 @@ fn settings(coefficients: Coefficients) -> BridgeConfig {
 }
 
 fn bridged(device: &Device, optimizer: OptimizerConfig, coefficients: Coefficients) -> BridgeTrainer {
+    bridged_by(device, optimizer, settings(coefficients))
+}
+
+fn bridged_by(device: &Device, optimizer: OptimizerConfig, settings: BridgeConfig) -> BridgeTrainer {
     let dense = Model::new(config(""), 3, device).unwrap();
-    BridgeTrainer::new(trainer_of(device, optimizer), dense, settings(coefficients), 7, None).unwrap()
+    BridgeTrainer::new(trainer_of(device, optimizer), dense, settings, 7, None).unwrap()
+}
+
+/// A number of every step, by name.
+fn logged(trainer: &mut BridgeTrainer, steps: u64, name: &str) -> Vec<f64> {
+    let step = |step| {
+        let record = trainer.step(&batches(step, 1), &Observer::default()).unwrap();
+        let (_, more) = trainer.numbers(&record).unwrap();
+        more.iter().find(|(found, _)| found == name).map(|(_, value)| *value)
+    };
+    (0..steps).filter_map(step).collect()
 }
 
 /// The micro-batches of a step.
@@ -136,4 +150,90 @@ fn settings_that_do_not_fit_are_refused() {
     assert!(new(config(""), BridgeConfig { encoder_afrac: f64::NAN, ..fine() }).contains("bridge.encoder_afrac"));
     let coefficients = Coefficients::default().with("kl_s2d", -1.0).unwrap();
     assert!(new(config(""), settings(coefficients)).contains("bridge.coefficients.kl_s2d"));
+}
+
+#[test]
+fn the_bridges_warm_up_on_their_own() {
+    let device = Device::cpu();
+    let lr = |warmup_frac| {
+        let settings = BridgeConfig { warmup_frac, ..settings(Coefficients::default()) };
+        logged(&mut bridged_by(&device, optimizer(8, 1), settings), 8, "bridge_lr")
+    };
+    let want = |warm: f64| {
+        (0..8).map(move |s| f64::from(s)).map(move |s| if s < warm { s / warm } else { (8.0 - s) / (8.0 - warm) })
+    };
+    for (warmup_frac, warm) in [(Some(0.5), 4.0), (Some(0.0), 0.0), (Some(0.25), 2.0)] {
+        let off = lr(warmup_frac).into_iter().zip(want(warm)).find(|(lr, want)| (lr - 1e-2 * want).abs() > 1e-12);
+        assert_eq!(off, None, "{warmup_frac:?}");
+    }
+    assert_eq!(lr(None), lr(Some(optimizer(8, 1).warmup_frac)));
+}
+
+/// The objective is the sum of the terms, each times what its coefficient has risen to.
+#[test]
+fn coefficients_rise_along_their_ramps() {
+    let coefficients = Coefficients::zero().with("kl_sparse", 3.0).unwrap();
+    let ramps = Ramps::zero().with("kl_sparse", 0.5).unwrap();
+    let trainer = || {
+        let settings = BridgeConfig { ramps, ..settings(coefficients) };
+        bridged_by(&Device::cpu(), optimizer(8, 1), settings)
+    };
+    let (objective, kl) = (logged(&mut trainer(), 8, "objective"), logged(&mut trainer(), 8, "kl_sparse"));
+    assert_eq!((objective.len(), kl.len()), (8, 8));
+    for (step, (objective, kl)) in objective.iter().zip(&kl).enumerate() {
+        let want = 3.0 * ((step + 1) as f64 / 4.0).min(1.0);
+        assert!((objective / kl - want).abs() < 1e-9, "step {step}: {} instead of {want}", objective / kl);
+    }
+}
+
+#[test]
+fn a_ramp_scales_the_gradient() {
+    let first = |coefficient, ramp| {
+        let coefficients = Coefficients::zero().with("nmse_dec", coefficient).unwrap();
+        let ramps = Ramps::zero().with("nmse_dec", ramp).unwrap();
+        // With a large epsilon Adam's steps are in proportion to the gradients.
+        let settings = BridgeConfig { ramps, eps: 1e3, warmup_frac: Some(0.0), ..settings(coefficients) };
+        let mut trainer = bridged_by(&Device::cpu(), optimizer(8, 1), settings);
+        trainer.step(&batches(0, 1), &Observer::default()).unwrap();
+        trainer.bridges.to_host().unwrap()
+    };
+    assert_eq!(first(4.0, 0.5), first(1.0, 0.0));
+    assert_ne!(first(4.0, 0.5), first(4.0, 0.0));
+}
+
+#[test]
+fn thresholds_learn_until_they_are_hard() {
+    for device in devices() {
+        let settings = BridgeConfig {
+            encoder: EncoderKind::Threshold,
+            sharpness: (2.0, 20.0),
+            sharpness_start_frac: 0.25,
+            ..settings(Coefficients::default())
+        };
+        let mut trainer = bridged_by(&device, optimizer(8, 1), settings);
+        let log_eps = |trainer: &BridgeTrainer| trainer.bridges.to_host().unwrap()["enc.2.log_eps"].data.clone();
+        let start = log_eps(&trainer);
+        let before = logged(&mut trainer, 4, "objective");
+        let soft = log_eps(&trainer);
+        assert!(soft.iter().zip(&start).any(|(a, b)| a != b), "{soft:?}");
+        let after = logged(&mut trainer, 4, "objective");
+        assert!(before.iter().chain(&after).all(|v| v.is_finite()));
+    }
+}
+
+#[test]
+fn other_settings_that_do_not_fit_are_refused() {
+    let refused = |change: fn(&mut BridgeConfig)| {
+        let mut settings = settings(Coefficients::default());
+        change(&mut settings);
+        let dense = Model::new(config(""), 3, &Device::cpu()).unwrap();
+        let refused = BridgeTrainer::new(trainer_of(&Device::cpu(), optimizer(8, 1)), dense, settings, 7, None);
+        refused.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert!(refused(|s| s.sharpness = (0.0, 1.0)).contains("bridge.sharpness"));
+    assert!(refused(|s| s.sharpness.1 = f64::INFINITY).contains("bridge.sharpness"));
+    let message = refused(|s| (s.sharpness_start_frac, s.sharpness_stop_frac) = (0.6, 0.5));
+    assert!(message.contains("bridge.sharpness_stop_frac") && message.contains("0.6"), "{message}");
+    assert!(refused(|s| s.warmup_frac = Some(1.5)).contains("bridge.warmup_frac"));
+    assert!(refused(|s| s.ramps = s.ramps.with("kl_d2s", 2.0).unwrap()).contains("bridge.ramps.kl_d2s"));
 }

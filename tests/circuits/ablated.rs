@@ -4,6 +4,7 @@ use gossamer::circuits::{Circuit, Layout, text_means};
 use gossamer::device::Device;
 use gossamer::model::ModelConfig;
 use gossamer::observer::Observer;
+use gossamer::text::source::Source;
 
 use crate::checkpoint::{LOOK, circuit, tokenizer};
 use crate::oracle;
@@ -29,9 +30,15 @@ fn the_loss_without_the_circuit_follows_from_the_file() {
 
     let file = Circuit::load(&path).unwrap();
     let (state, layout) = (model.parameters.to_host().unwrap(), Layout::new(&config));
-    let means =
-        text_means(&model, &tokenizer, &[], LOOK.mean_tokens, &folder.path().join("means"), &Observer::default())
-            .unwrap();
+    let means = text_means(
+        &model,
+        &tokenizer,
+        &Source::default(),
+        LOOK.mean_tokens,
+        &folder.path().join("means"),
+        &Observer::default(),
+    )
+    .unwrap();
     let keep = file.keep(&layout).unwrap();
     let score = |prompt: &[u32], right: u32, wrong: u32| {
         let logits = oracle::forward(&config, &state, prompt, &mut |site, values| {

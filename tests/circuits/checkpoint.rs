@@ -15,6 +15,7 @@ use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Weights};
 use gossamer::observer::Observer;
 use gossamer::tape::Tape;
 use gossamer::text::python;
+use gossamer::text::source::Source;
 use gossamer::text::tokenizer::Tokenizer;
 
 const NODES: [&str; 6] = [
@@ -178,8 +179,7 @@ fn means_are_kept_for_the_text_that_they_were_taken_over() {
     let (text, kept) = (folder.path().join("a.py"), folder.path().join("means.safetensors"));
     let means = |line: &str| {
         std::fs::write(&text, line.repeat(200)).unwrap();
-        let means =
-            text_means(&model, &tokenizer, std::slice::from_ref(&text), 256, &kept, &Observer::default()).unwrap();
+        let means = text_means(&model, &tokenizer, &Source::new([&text]), 256, &kept, &Observer::default()).unwrap();
         let touched = std::fs::metadata(&kept).unwrap().modified().unwrap();
         (means, touched)
     };

@@ -180,6 +180,100 @@ fn models_that_do_not_fit_are_named() {
     fails(&mut train(&["bridges", "--resume", text(&model)]), &["no bridges"]);
 }
 
+#[test]
+fn thresholds_and_all_that_changes_along_a_run_go_on_bit_for_bit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, run) = (folder.path().join("dense"), folder.path().join("run"));
+    dense(&model);
+    let settings = [
+        "bridge.encoder=threshold",
+        "bridge.sharpness=[2, 30]",
+        "bridge.sharpness_stop_frac=0.75",
+        "bridge.warmup_frac=0.5",
+        "bridge.coefficients.kl_sparse=0.5",
+        "bridge.ramps.kl_sparse=0.9",
+        "bridge.ramps.nmse_enc=0.4",
+        "bridge.kl_top=7",
+        "bridge.kl_top_renormalize=true",
+    ];
+    succeeds(&mut bridges(&model, &run, &settings));
+    let lines = metrics(&run);
+    assert!(lines.iter().all(|line| line["kl_sparse"].as_f64().is_some_and(|kl| kl > 0.0)), "{:?}", lines[0]);
+    let checkpoint = |step: u64| run.join(format!("checkpoints/step-{step}"));
+    let files = ["model.safetensors", "bridges.safetensors", "bridges.json", "bridges_optimizer.safetensors"];
+    let read = || files.map(|file| fs::read(checkpoint(12).join(file)).expect("a file"));
+    let whole = read();
+    let about: serde_json::Value = serde_json::from_slice(&whole[2]).expect("JSON");
+    assert_eq!((about["version"].as_u64(), about["encoder"].as_str()), (Some(1), Some("threshold")));
+    for step in [8, 12] {
+        fs::remove_dir_all(checkpoint(step)).expect("removed");
+    }
+    succeeds(&mut resume(&run));
+    assert!(read() == whole, "resumed, it ends with other bytes");
+    assert_eq!(metrics(&run), lines);
+
+    let json = ["bridge", "eval", text(&run), "--max-tokens", "160", "--device", "cpu", "--json"];
+    let json: serde_json::Value = serde_json::from_str(succeeds(&mut gossamer(&json)).trim()).expect("JSON");
+    assert!(json["kl_sparse"].as_f64().is_some_and(|kl| kl > 0.0) && json["kl_sparse"] == json["sparse_kl"], "{json}");
+    let steer = ["steer", text(&run), "--prompt", "x = 1", "--counterfactual", "x = 2", "--node", "0.mlp.act_in[3]"];
+    succeeds(gossamer(&steer).args(["--max-tokens", "160", "--device", "cpu"]));
+
+    // Described as another kind, they are not taken for one.
+    let path = checkpoint(12).join("bridges.json");
+    let other = String::from_utf8(whole[2].clone()).expect("text").replace("threshold", "abstopk");
+    fs::write(&path, other).expect("written");
+    fails(&mut gossamer(&["bridge", "eval", text(&run)]), &["bridges.safetensors", "enc.0.log_eps is no part"]);
+    fs::write(&path, String::from_utf8(whole[2].clone()).expect("text").replace("threshold", "relu")).expect("written");
+    fails(&mut gossamer(&["bridge", "eval", text(&run)]), &["bridges.json", "relu"]);
+
+    for (setting, culprit) in [
+        ("bridge.encoder=relu", "one of abstopk, threshold"),
+        ("bridge.sharpness=[0, 1]", "bridge.sharpness"),
+        ("bridge.sharpness_start_frac=0.8", "bridge.sharpness_stop_frac"),
+        ("bridge.ramps.kl_d2s=1.5", "bridge.ramps.kl_d2s"),
+        ("bridge.ramps.kl=0.5", "bridge.ramps.kl"),
+        ("bridge.warmup_frac=-1", "bridge.warmup_frac"),
+    ] {
+        fails(&mut bridges(&model, &folder.path().join("none"), &[setting]), &[culprit]);
+    }
+}
+
+#[test]
+fn a_run_of_an_earlier_version_continues() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, run, again) = (folder.path().join("dense"), folder.path().join("run"), folder.path().join("again"));
+    dense(&model);
+    succeeds(&mut bridges(&model, &run, &["train.steps=8"]));
+    let read = |run: &Path| fs::read(run.join("checkpoints/step-8/bridges.safetensors")).expect("a file");
+    let whole = read(&run);
+    // As it was written before there were thresholds, ramps and the other settings that go with them.
+    let path = run.join("config.toml");
+    let mut config: toml::Table = fs::read_to_string(&path).expect("a file").parse().expect("TOML");
+    let bridge = config["bridge"].as_table_mut().expect("a section");
+    for key in ["encoder", "sharpness", "sharpness_start_frac", "sharpness_stop_frac", "kl_top_renormalize", "ramps"] {
+        bridge.remove(key).expect("a setting");
+    }
+    bridge["coefficients"].as_table_mut().expect("a section").remove("kl_sparse").expect("a term");
+    fs::write(&path, config.to_string()).expect("written");
+    let state = run.join("checkpoints/step-4/state.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&state).expect("a file")).expect("JSON");
+    json["settings"].as_object_mut().expect("settings").retain(|key, _| !key.starts_with("bridge."));
+    json["checksums"].as_object_mut().expect("checksums").remove("bridges.json");
+    fs::write(&state, json.to_string()).expect("written");
+    let about = run.join("checkpoints/step-4/bridges.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&about).expect("a file")).expect("JSON");
+    json.as_object_mut().expect("an object").remove("encoder").expect("the kind");
+    fs::write(&about, json.to_string()).expect("written");
+    fs::remove_dir_all(run.join("checkpoints/step-8")).expect("removed");
+    succeeds(&mut resume(&run));
+    assert!(read(&run) == whole, "resumed, it ends with other bytes");
+
+    // Another run with the settings of that one.
+    let mut command = train(&["bridges", "--dense", text(&model), "--config", text(&path), "--out", text(&again)]);
+    succeeds(&mut command);
+    assert!(read(&again) == whole, "repeated, it ends with other bytes");
+}
+
 /// The worked example, from nothing to pictures.
 #[cfg(unix)]
 #[test]

@@ -1,6 +1,10 @@
 //! The binaries from end to end, as users meet them: on tiny models, with everything that can go
 //! wrong.
 
+#[cfg(feature = "hub")]
+#[path = "../common/fake_hub.rs"]
+mod fake_hub;
+
 mod bench;
 mod bridges;
 mod checkpoints;
@@ -11,6 +15,7 @@ mod damage;
 mod data;
 mod devices;
 mod disk;
+mod going_on;
 mod hashes;
 mod interruption;
 mod measure;
@@ -20,10 +25,13 @@ mod nothing;
 mod output;
 mod outputs;
 mod progress;
+#[cfg(feature = "hub")]
+mod push;
 mod reading;
 mod settings;
 #[cfg(unix)]
 mod signals;
+mod stream;
 mod sweep;
 mod tasks;
 mod tokenizer;

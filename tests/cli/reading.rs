@@ -140,7 +140,7 @@ fn data_says_how_many_documents_were_divided_and_skipped() {
     fs::write(data.join("lines.jsonl"), "{\"text\": null}\n{\"text\": \"\\ud800\"}\n{\"text\": \"fine\"}\n{\n")
         .unwrap();
     let said = succeeds(tiny(&folder.path().join("run"), &[]).args(["--data", text(&data)]));
-    for part in ["41 documents (40 <|endoftext|> between them)", "1 skipped that have no string `text`"] {
+    for part in ["41 documents (40 <|endoftext|> between them)", "1 skipped that have no string in the text field"] {
         assert!(said.contains(part), "{said}");
     }
     for reason in ["1 skipped that have half of a surrogate pair", "1 skipped that are not JSON objects"] {
@@ -155,9 +155,12 @@ fn evaluation_says_what_it_skipped() {
     fs::write(&data, "{\"text\": null}\n{\"text\": \"x = 1\\ny = 2\\n\"}\n{\n").unwrap();
     let eval = |data: &Path| gossamer(&["eval", text(&run), "--device", "cpu", "--data", text(data)]);
     let said = succeeds(&mut eval(&data));
-    assert!(said.contains("note: 1 skipped that are not JSON objects, 1 skipped that have no string `text`"), "{said}");
+    assert!(
+        said.contains("note: 1 skipped that are not JSON objects, 1 skipped that have no string in the text field"),
+        "{said}"
+    );
     fs::write(&data, "{\"text\": null}\n").unwrap();
-    super::fails(&mut eval(&data), &["lines.jsonl", "1 skipped that have no string `text`"]);
+    super::fails(&mut eval(&data), &["lines.jsonl", "1 skipped that have no string in the text field"]);
 }
 
 /// The most memory that a command had, in bytes.

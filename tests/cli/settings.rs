@@ -17,7 +17,8 @@ fn every_setting_has_a_row_and_every_preset_keeps_to_it() {
     let mut config = RunConfig::preset("circuits").unwrap();
     config.bridge.get_or_insert_default().dense = "x".into();
     (config.model.d_mlp, config.model.d_pos_emb) = (Some(4), Some(4));
-    config.bridge.get_or_insert_default().kl_top = Some(4);
+    let bridge = config.bridge.get_or_insert_default();
+    (bridge.kl_top, bridge.warmup_frac) = (Some(4), Some(0.1));
     let known = rows();
     for (key, _) in leaves(toml::Table::try_from(&config).unwrap()) {
         assert!(known.iter().any(|row| row.key == key), "{key} is in no table");

@@ -16,9 +16,9 @@ use gossamer::device::Device;
 use gossamer::files::{
     HostTensor, ShardedSafetensors, TensorSource, parse_ids, parse_names, parse_tensors, save_tensors,
 };
-use gossamer::formats::Payload;
 use gossamer::formats::config::read_config;
 use gossamer::formats::torch::{DataType, TensorRef, TorchFile, TorchStateDict, Value};
+use gossamer::formats::{ModelFiles, Payload};
 use gossamer::model::parse_config;
 use gossamer::sweep::Sweep;
 use gossamer::text::cache::Tokens;
@@ -116,6 +116,34 @@ pub fn nested_config(data: &[u8]) {
     in_folder("config.json", data, |path| {
         if let Err(error) = read_config(path) {
             assert!(error.to_string().contains("config.json"), "{error}");
+        }
+    });
+}
+
+/// The `config.json` of another program's model, next to weights that fit what it says unchanged.
+pub fn foreign(data: &[u8]) {
+    let has = |word: &[u8]| data.windows(word.len()).any(|part| part == word);
+    let (name, weights) = if has(b"gpt_neo") {
+        ("gpt_neo.bin", &include_bytes!("../data/foreign/gpt_neo/pytorch_model.bin")[..])
+    } else if has(b"gpt2") {
+        ("gpt2.safetensors", &include_bytes!("../data/foreign/gpt2/model.safetensors")[..])
+    } else {
+        ("sparse_pretrain.bin", &include_bytes!("../data/foreign/sparse_pretrain/pytorch_model.bin")[..])
+    };
+    in_folder("config.json", data, |path| {
+        let file = path.with_file_name(name);
+        std::fs::write(&file, weights).unwrap();
+        match ModelFiles::open(&file) {
+            Ok(files) => {
+                for (name, info) in files.weights.entries().iter().filter(|(_, info)| count(&info.shape) < 1 << 20) {
+                    let tensor = files.weights.read(name).unwrap();
+                    assert_eq!((&tensor.shape, tensor.data.len()), (&info.shape, count(&info.shape)), "{name}");
+                }
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("config.json") || text.contains(name), "{text}");
+            }
         }
     });
 }
@@ -295,6 +323,56 @@ pub fn documents(data: &[u8]) {
         }
         assert!(total <= data.len(), "more text than there are bytes");
         or_names(path, source.sample(10, &gossamer::observer::Observer::default()));
+    });
+}
+
+/// Reads all documents of a file of that name, whose text is in the column `story`.
+fn text_file(name: &str, data: &[u8]) {
+    in_folder(name, data, |path| {
+        let source = Source::new([path]).with_field("story");
+        let documents = match source.documents() {
+            // Without that column.
+            Err(Error::Unknown { .. }) => return,
+            documents => documents,
+        };
+        for document in or_names(path, documents).into_iter().flatten() {
+            match document {
+                Err(Error::Unknown { .. }) => break,
+                document => match or_names(path, document) {
+                    Some(_) => {}
+                    None => break,
+                },
+            }
+        }
+    });
+}
+
+/// Text to train on, as rows of a table.
+pub fn csv(data: &[u8]) {
+    text_file("text.csv", data);
+    text_file("text.tsv", data);
+}
+
+/// Text to train on, as Parquet.
+pub fn parquet(data: &[u8]) {
+    text_file("text.parquet", data);
+}
+
+/// Compressed text, in each way.
+pub fn compressed(data: &[u8]) {
+    for name in ["text.jsonl.gz", "text.txt.xz", "text.csv.zst"] {
+        text_file(name, data);
+    }
+}
+
+/// A vocabulary and its merges, after each other with a zero byte between them.
+pub fn vocabulary(data: &[u8]) {
+    let at = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
+    in_folder("vocab.json", &data[..at], |path| {
+        std::fs::write(path.with_file_name("merges.txt"), data.get(at + 1..).unwrap_or_default()).unwrap();
+        if let Ok(tokenizer) = Tokenizer::load(path) {
+            let _ = tokenizer.encode("def f(x): é").map(|ids| tokenizer.decode(&ids));
+        }
     });
 }
 

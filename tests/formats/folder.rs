@@ -198,8 +198,10 @@ fn foreign_files_and_folders_in_the_place_of_files_are_errors() {
     let dir = tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     write_model(dir.path());
+    fs::write(at("model.onnx"), "").unwrap();
+    assert_says(ModelFiles::open(at("model.onnx")), &["model.onnx", "not a file of weights", "pytorch_model.bin"]);
     fs::write(at("model.bin"), "").unwrap();
-    assert_says(ModelFiles::open(at("model.bin")), &["model.bin", "not a file of weights"]);
+    assert_says(ModelFiles::open(at("model.bin")), &["model.bin", "not a zip archive"]);
     fs::write(at("model.safetensors"), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").unwrap();
     assert_says(ModelFiles::open(dir.path()), &["model.safetensors", "git lfs pull"]);
     fs::write(at("model.safetensors"), "<html>").unwrap();

@@ -25,6 +25,11 @@ fn torch() {
 }
 
 #[test]
+fn foreign() {
+    each("foreign", feed::foreign);
+}
+
+#[test]
 fn viz() {
     each("viz", feed::viz);
 }
@@ -127,4 +132,25 @@ fn state() {
 #[test]
 fn documents() {
     each("documents", feed::documents);
+}
+
+#[test]
+fn csv() {
+    each("csv", feed::csv);
+}
+
+#[cfg(feature = "datasets")]
+#[test]
+fn parquet() {
+    each("parquet", feed::parquet);
+}
+
+#[test]
+fn compressed() {
+    each("compressed", feed::compressed);
+}
+
+#[test]
+fn vocabulary() {
+    each("vocabulary", feed::vocabulary);
 }

@@ -229,6 +229,21 @@ mod downloads {
     }
 
     #[test]
+    fn other_peoples_models_come_with_their_pytorch_weights() {
+        let dir = tempdir().unwrap();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/foreign/gpt_neo");
+        let mut files = files_of(Path::new(folder));
+        files.insert("flax_model.msgpack".into(), b"large".to_vec());
+        let server = serve(files);
+        let model = ModelFiles::find("some/model", &options(dir.path(), &server.endpoint, false)).unwrap();
+        assert_eq!(bits(model.weights.as_ref()), bits(ModelFiles::open(folder).unwrap().weights.as_ref()));
+        let snapshot = dir.path().join("models--some--model/snapshots").join(COMMIT);
+        assert_eq!(files_of(&snapshot).into_keys().collect::<Vec<_>>(), ["config.json", "pytorch_model.bin"]);
+        // The cache has all that there is to it.
+        ModelFiles::find("some/model", &options(dir.path(), &server.endpoint, true)).unwrap();
+    }
+
+    #[test]
     fn shards_come_with_their_index_and_a_download_resumes() {
         let dir = tempdir().unwrap();
         let tensors = write_model(&dir.path().join("model"));

@@ -1,8 +1,13 @@
 //! Other people's files: found, opened, read right, fetched and converted, and damaged or hostile
 //! ones refused.
 
+#[cfg(feature = "hub")]
+#[path = "../common/fake_hub.rs"]
+mod fake_hub;
+
 mod convert;
 mod damage;
+mod families;
 mod feed;
 mod folder;
 mod fuzz;
@@ -10,6 +15,8 @@ mod graph;
 mod hub;
 mod names;
 mod pickled;
+#[cfg(feature = "hub")]
+mod push;
 mod sources;
 mod torch;
 mod viz;

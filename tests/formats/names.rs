@@ -58,12 +58,12 @@ fn another_type_of_model_is_refused_by_that_type() {
     let dir = tempdir().unwrap();
     write_model(dir.path());
     let path = dir.path().join("config.json");
-    for more in [json!({ "model_type": "gpt2", "n_embd": 768 }), json!({ "model_type": "gpt_neo", "d_model": 99 })] {
+    for more in [json!({ "model_type": "gptj", "n_embd": 768 }), json!({ "model_type": "opt", "d_model": 99 })] {
         write_config(&path, &config(), more.clone());
         assert_says(ModelFiles::open(dir.path()), &["config.json", more["model_type"].as_str().unwrap()]);
     }
-    fs::write(&path, json!({ "model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_head": 12 }).to_string()).unwrap();
-    assert_says(ModelFiles::open(dir.path()), &["`gpt2`", "only `circuitgpt`"]);
+    fs::write(&path, json!({ "model_type": "gptj", "n_layer": 12, "n_embd": 768, "n_head": 12 }).to_string()).unwrap();
+    assert_says(ModelFiles::open(dir.path()), &["`gptj`", "`circuitgpt`, `gpt2`, `gpt_neo` models"]);
     fs::write(&path, format!("\u{feff}{}", serde_json::to_string(&config()).unwrap())).unwrap();
     assert_eq!(read_config(&path).unwrap(), config(), "a byte order mark");
 }

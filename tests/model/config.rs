@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use gossamer::model::{Activation, ConfigFile, ModelConfig, ResidualActivation, SiteKind, TopkSites, parse_config};
+use gossamer::model::{
+    Activation, AttentionLayers, ConfigFile, ModelConfig, ResidualActivation, SiteKind, TopkSites, parse_config,
+};
 
 fn read(json: &str) -> gossamer::Result<(ModelConfig, Vec<String>)> {
     serde_json::from_str::<ConfigFile>(json).unwrap().into_config()
@@ -15,7 +17,8 @@ const ALL: &str = r#"{
     "afrac": 0.25, "afrac_loctypes": "attn_in,resid_post_mlp", "tied_unembed": false, "enable_bigram_table": true,
     "learnable_bigram_table": true, "d_pos_emb": 32, "sinusoidal_cat_pos_emb": true, "dropout_cat_pos_emb": true,
     "dropout": 0.1, "grad_checkpointing": true, "flash": false, "debug_nans": true, "enable_sparse_kernels": true,
-    "tokenizer_name": "tinypython_2k", "sink": true
+    "tokenizer_name": "tinypython_2k", "sink": true, "ln_eps": 0.001, "scale_attn_weights": false,
+    "scale_attn_by_inverse_layer_idx": true, "attention_layers": "global,local", "window_size": 9, "min_topk": 2
 }"#;
 
 #[test]
@@ -40,6 +43,12 @@ fn every_field_loads() {
         learnable_bigram_table: true,
         d_pos_emb: Some(32),
         sink: true,
+        ln_eps: 0.001,
+        scale_attn_weights: false,
+        scale_attn_by_inverse_layer_idx: true,
+        attention_layers: AttentionLayers("global,local".into()),
+        window_size: Some(9),
+        min_topk: 2,
         sinusoidal_cat_pos_emb: true,
         dropout_cat_pos_emb: true,
         dropout: 0.1,
@@ -124,7 +133,7 @@ fn unknown_fields_are_reported_not_refused() {
 #[test]
 fn wrong_kinds_are_named() {
     let all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(ALL).unwrap();
-    assert_eq!(all.len(), 27);
+    assert_eq!(all.len(), 33);
     for (name, value) in all {
         let mut wrong = vec![serde_json::json!(["x"]), serde_json::json!({"a": 1})];
         wrong.push(if value.is_string() { 3.into() } else { "many".into() });
@@ -153,6 +162,11 @@ fn impossible_values_are_named() {
         (r#"{"afrac": 1.5}"#, "afrac"),
         (r#"{"afrac_loctypes": "attn_in,attn"}"#, "`attn`"),
         (r#"{"enable_bigram_table": true, "vocab_size": 70000}"#, "enable_bigram_table"),
+        (r#"{"attention_layers": "global,lokal"}"#, "`lokal`"),
+        (r#"{"attention_layers": "local"}"#, "window_size"),
+        (r#"{"window_size": 0}"#, "window_size"),
+        (r#"{"ln_eps": 0}"#, "ln_eps"),
+        (r#"{"activation_type": "gelu_old"}"#, "activation_type"),
         (r#"{"n_layer": "two"}"#, "n_layer"),
         (r#"[1]"#, "folder/config.json"),
         (r#"{"n_layer": 1"#, "folder/config.json"),
@@ -160,4 +174,61 @@ fn impossible_values_are_named() {
         let error = parse_config(Path::new("folder/config.json"), json.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(named) && error.contains("folder/config.json"), "{json}: {error}");
     }
+}
+
+/// Published loaders fail on a field that they do not know.
+#[test]
+fn fields_that_the_published_code_does_not_know_are_written_only_where_they_say_something() {
+    let own = [
+        "ln_eps",
+        "scale_attn_weights",
+        "scale_attn_by_inverse_layer_idx",
+        "attention_layers",
+        "window_size",
+        "min_topk",
+    ];
+    let written = |config: &ModelConfig| serde_json::to_value(config).unwrap();
+    let default = written(&ModelConfig::default());
+    assert!(own.iter().all(|name| default.get(name).is_none()), "{default}");
+    assert_eq!(default.as_object().unwrap().len(), 27);
+    let all = written(&read(ALL).unwrap().0);
+    assert!(own.iter().all(|name| all.get(name).is_some()), "{all}");
+}
+
+#[test]
+fn what_the_published_code_cannot_express_is_named() {
+    let obstacles = |json: &str| read(json).unwrap().0.published_obstacles().join("; ");
+    for (harmless, named) in [
+        (r#"{"attention_layers": "global,local", "window_size": 1024}"#, ""),
+        (r#"{"ln_eps": 0.1, "rms_norm": true}"#, ""),
+        (r#"{"afrac": 0.5, "min_topk": 1}"#, ""),
+        (r#"{"afrac_loctypes": "resid_pre", "min_topk": 9}"#, ""),
+        (r#"{"scale_attn_by_inverse_layer_idx": true, "n_layer": 1}"#, ""),
+        (r#"{"attention_layers": "global,local", "window_size": 1023}"#, "attention_layers = global,local"),
+        (r#"{"ln_eps": 1e-6}"#, "ln_eps = 1e-6"),
+        (r#"{"afrac": 0.001, "min_topk": 1}"#, "min_topk = 1"),
+        (r#"{"afrac": 0.5, "afrac_loctypes": "resid_pre"}"#, "afrac_loctypes = resid_pre"),
+        (r#"{"scale_attn_weights": false}"#, "scale_attn_weights = false"),
+        (r#"{"scale_attn_by_inverse_layer_idx": true}"#, "scale_attn_by_inverse_layer_idx = true"),
+        (r#"{"activation_type": "gelu_tanh", "ln_eps": 0.5}"#, "activation_type = gelu_tanh; ln_eps = 5e-1"),
+    ] {
+        assert_eq!(obstacles(harmless), named, "{harmless}");
+    }
+    assert_eq!(obstacles("{}"), "");
+}
+
+#[test]
+fn the_residual_stream_is_selected_where_its_sites_are_named() {
+    let kept = |sites: &str| {
+        let fields =
+            format!(r#"{{"afrac": 0.5, "afrac_loctypes": "{sites}", "d_model": 4, "n_head": 1, "n_layer": 2}}"#);
+        let config = read(&fields).unwrap().0;
+        config.validate().unwrap();
+        (0..config.residual_sites()).map(|number| u8::from(config.residual_topk(number) == Some(2))).collect::<Vec<_>>()
+    };
+    assert_eq!(kept("attn_in"), [0, 0, 0, 0, 0]);
+    assert_eq!(kept("resid_pre"), [1, 0, 1, 0, 0]);
+    assert_eq!(kept("resid_post_attn"), [0, 1, 0, 1, 0]);
+    assert_eq!(kept("resid_post_mlp"), [0, 0, 1, 0, 1]);
+    assert_eq!(kept("resid_pre,resid_post_mlp"), [1, 0, 1, 0, 1]);
 }

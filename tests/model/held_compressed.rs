@@ -9,7 +9,7 @@ use gossamer::model::{
     check_shapes,
 };
 use gossamer::ops::compress::{self, Nonzeros};
-use gossamer::sparsity::Schedule;
+use gossamer::sparsity::{LrDecay, Schedule};
 use gossamer::tape::Tape;
 use gossamer::train::config::{GradRms, OptimizerConfig};
 use gossamer::train::step::Trainer;
@@ -129,6 +129,7 @@ fn what_is_held_compressed_is_not_trained() {
         weight_decay: 0.1,
         grad_rms: GradRms::Normalize,
         train_positions: false,
+        lr_decay: LrDecay::Linear,
     };
     let schedule = Schedule {
         target_density: 0.05,
@@ -137,6 +138,7 @@ fn what_is_held_compressed_is_not_trained() {
         anneal_stop_frac: 0.7,
         min_alive: 1,
         sparse_biases: false,
+        ..Schedule::DENSE
     };
     for device in devices() {
         let model = |format| load(&config, &sparse_state(&config, 0.02), format, &device);

@@ -76,8 +76,11 @@ impl Pass<'_> {
         let n = weight.len() as f64;
         let mut out = Vec::new();
         for row in x.chunks(weight.len()) {
-            let (centre, eps) =
-                if self.config.rms_norm { (0.0, 1.1920929e-7) } else { (row.iter().sum::<f64>() / n, 1e-5) };
+            let (centre, eps) = if self.config.rms_norm {
+                (0.0, 1.1920929e-7)
+            } else {
+                (row.iter().sum::<f64>() / n, self.config.ln_eps)
+            };
             let square = row.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / n;
             for (i, v) in row.iter().enumerate() {
                 out.push((v - centre) / (square + eps).sqrt() * weight[i] + bias.as_ref().map_or(0.0, |b| b[i]));
@@ -90,7 +93,7 @@ impl Pass<'_> {
     fn select(&mut self, place: &str, width: usize, mut x: Vec<f64>) -> Vec<f64> {
         let listed = self.config.afrac_loctypes.0.split(',').any(|listed| listed.trim() == place);
         let Some(fraction) = self.config.afrac.filter(|_| listed) else { return x };
-        let k = (fraction * width as f64).floor() as usize;
+        let k = ((fraction * width as f64).floor() as usize).max(self.config.min_topk);
         for row in x.chunks_mut(width) {
             let mut order: Vec<usize> = (0..width).collect();
             order.sort_by(|&a, &b| row[b].abs().total_cmp(&row[a].abs()));
@@ -140,7 +143,10 @@ impl Pass<'_> {
             for h in 0..heads {
                 let at = |t: usize| t * width + h * dh..t * width + (h + 1) * dh;
                 let score = |s: usize| q[at(t)].iter().zip(&k[at(s)]).map(|(a, b)| a * b).sum::<f64>();
-                let weights: Vec<f64> = (0..=t).map(|s| (score(s) / (dh as f64).sqrt()).exp()).collect();
+                let divisor = self.attention_divisor(i, dh);
+                let seen = |s: usize| self.window(i).is_none_or(|window| t - s < window);
+                let weight = |s| if seen(s) { (score(s) / divisor).exp() } else { 0.0 };
+                let weights: Vec<f64> = (0..=t).map(weight).collect();
                 let total = weights.iter().sum::<f64>() + sinks.as_ref().map_or(0.0, |sinks| sinks[h].exp());
                 for (s, weight) in weights.iter().enumerate() {
                     y[at(t)].iter_mut().zip(&v[at(s)]).for_each(|(y, v)| *y += weight / total * v);
@@ -153,12 +159,25 @@ impl Pass<'_> {
         self.site(i, "attn.resid_delta", out)
     }
 
+    /// What products of queries and keys are divided by.
+    fn attention_divisor(&self, layer: usize, width: usize) -> f64 {
+        let of_width = if self.config.scale_attn_weights { (width as f64).sqrt() } else { 1.0 };
+        of_width * if self.config.scale_attn_by_inverse_layer_idx { layer as f64 + 1.0 } else { 1.0 }
+    }
+
+    /// How many keys a query of that layer sees, if not all.
+    fn window(&self, layer: usize) -> Option<usize> {
+        let kinds: Vec<&str> = self.config.attention_layers.0.split(',').collect();
+        if kinds[layer % kinds.len()] == "local" { self.config.window_size } else { None }
+    }
+
     fn mlp(&mut self, i: usize, input: &[f64]) -> Vec<f64> {
         let name = format!("transformer.h.{i}.mlp");
         let mut h = self.linear(&format!("{name}.c_fc.weight"), &format!("{name}.c_fc.bias"), input);
         for v in &mut h {
             *v = match self.config.activation_type {
                 Activation::Relu => v.max(0.0),
+                Activation::GeluTanh => *v * 0.5 * (1.0 + ((2.0 / PI).sqrt() * (*v + 0.044715 * v.powi(3))).tanh()),
                 Activation::Gelu => *v * 0.5 * (1.0 + erf(*v / SQRT_2)),
             };
         }
@@ -186,6 +205,7 @@ impl Pass<'_> {
             x.iter_mut().zip(positions).for_each(|(x, p)| *x += p);
         }
         for i in 0..self.config.n_layer {
+            x = self.select("resid_pre", d, x);
             x = self.site(i, "resid_in", x);
             let input = self.input(i, 1, &x, positions);
             let delta = self.attention(i, &input);

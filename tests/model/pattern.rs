@@ -7,9 +7,11 @@ use gossamer::model::{Model, Parameters};
 use crate::oracle;
 use crate::variants::{config, prompts, random_state};
 
+const GPT_NEO: &str = r#""scale_attn_weights": false, "attention_layers": "global,local", "window_size": 2"#;
+
 #[test]
 fn patterns_make_of_the_values_what_the_heads_give() {
-    for fields in [r#""sink": true, "d_head": 5"#, r#""rms_norm": true, "n_head": 3"#] {
+    for fields in [r#""sink": true, "d_head": 5"#, r#""rms_norm": true, "n_head": 3"#, GPT_NEO] {
         let config = config(fields);
         let state = random_state(&config, 3);
         let tokens = prompts(&config, 5, 1, 6);
@@ -29,6 +31,9 @@ fn patterns_make_of_the_values_what_the_heads_give() {
             for (t, row) in pattern.chunks(tokens.len()).enumerate() {
                 let sum: f32 = row.iter().sum();
                 assert!(if config.sink { sum < 0.999 } else { (sum - 1.0).abs() < 1e-6 }, "{sum}");
+                let window = config.attention_options(layer).window.unwrap_or(tokens.len());
+                let hidden = t.saturating_sub(window - 1);
+                assert!(row[..hidden].iter().all(|&share| share == 0.0), "it looks too far back: {row:?}");
                 assert!(row[t + 1..].iter().all(|&share| share == 0.0), "it looks ahead: {row:?}");
                 for c in head * width..(head + 1) * width {
                     let value = |j: usize| f64::from(row[j]) * site("v")[j * stride + c];

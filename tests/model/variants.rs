@@ -45,6 +45,14 @@ pub fn smooth() -> Vec<(&'static str, ModelConfig)> {
         ("concatenated positions, rms norm", r#""d_pos_emb": 4, "rms_norm": true"#),
         ("fixed bigrams", r#""enable_bigram_table": true, "learnable_bigram_table": false"#),
         ("learned bigrams", r#""enable_bigram_table": true, "learnable_bigram_table": true, "tied_unembed": false"#),
+        ("gpt2", r#""activation_type": "gelu_tanh", "ln_eps": 0.01"#),
+        ("gpt2, scaled by layer", r#""scale_attn_by_inverse_layer_idx": true, "scale_attn_weights": false"#),
+        (
+            "gpt neo",
+            r#""activation_type": "gelu_tanh", "scale_attn_weights": false,
+            "n_layer": 3, "attention_layers": "global,local", "window_size": 3"#,
+        ),
+        ("local with sinks", r#""sink": true, "attention_layers": "local", "window_size": 1, "rms_norm": true"#),
         ("three layers", r#""n_layer": 3, "rms_norm": true, "sink": true, "d_pos_emb": 2, "n_head": 4"#),
     ]
     .map(|(name, fields)| (name, config(fields)))
@@ -56,12 +64,16 @@ pub fn smooth() -> Vec<(&'static str, ModelConfig)> {
 pub fn sparse() -> Vec<(String, ModelConfig)> {
     let all = "attn_in,attn_q,attn_k,attn_v,attn_out,mlp_in,mlp_neuron,mlp_out,resid_post_attn,resid_post_mlp";
     let mut places: Vec<(String, &str, &str)> = all.split(',').map(|place| (place.into(), place, "0.3")).collect();
+    places.push(("resid_pre".into(), "resid_pre", "0.3"));
+    places.push(("resid_pre and after the MLP".into(), "resid_pre,resid_post_mlp", "0.4"));
     places.push(("everywhere".into(), all, "0.5"));
     places.push(("with spaces, rounded down".into(), " attn_v , mlp_neuron", "0.99"));
     let mut variants: Vec<_> = places
         .into_iter()
         .map(|(name, places, afrac)| (name, config(&format!(r#""afrac": {afrac}, "afrac_loctypes": "{places}""#))))
         .collect();
+    variants
+        .push(("at least 2".into(), config(&format!(r#""afrac": 0.01, "min_topk": 2, "afrac_loctypes": "{all}""#))));
     variants.push(("as published".into(), as_published()));
     variants
 }

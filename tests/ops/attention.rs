@@ -1,6 +1,7 @@
 use crate::common::{assert_close, central_differences, dot, kernels, normal, put, rng, wide};
 use gossamer::device::{Device, Tensor};
-use gossamer::ops::attention::{self, Gradients};
+use gossamer::ops::attention::{self, AttentionOptions, Gradients};
+use gossamer::tape::Tape;
 
 /// Batch, time, heads, width.
 type Sizes = [usize; 4];
@@ -25,12 +26,28 @@ struct Oracle {
     p: Vec<f64>,
 }
 
-fn oracle([batch, time, heads, width]: Sizes, [q, k, v]: [&[f64]; 3], sink: Option<&[f64]>) -> Oracle {
+fn oracle(sizes: Sizes, qkv: [&[f64]; 3], sink: Option<&[f64]>) -> Oracle {
+    oracle_with(sizes[2].into(), sizes, qkv, sink)
+}
+
+/// What products of queries and keys are multiplied by.
+fn scale_of(options: AttentionOptions, width: usize) -> f64 {
+    options.scale.map_or(1.0 / (width as f64).sqrt(), f64::from)
+}
+
+fn oracle_with(
+    options: AttentionOptions,
+    [batch, time, heads, width]: Sizes,
+    [q, k, v]: [&[f64]; 3],
+    sink: Option<&[f64]>,
+) -> Oracle {
     let at = |b: usize, t: usize, h: usize| ((b * time + t) * heads + h) * width;
     let mut out = Oracle { y: vec![0.0; q.len()], lse: vec![], p: vec![0.0; batch * heads * time * time] };
     for (b, h, t) in indices([batch, heads, time]) {
         let row = &q[at(b, t, h)..][..width];
-        let scores: Vec<f64> = (0..=t).map(|j| dot(row, &k[at(b, j, h)..][..width]) / (width as f64).sqrt()).collect();
+        let seen = |j: usize| options.window.is_none_or(|window| t - j < window);
+        let score = |j: usize| dot(row, &k[at(b, j, h)..][..width]) * scale_of(options, width);
+        let scores: Vec<f64> = (0..=t).map(|j| if seen(j) { score(j) } else { f64::NEG_INFINITY }).collect();
         let extra = sink.map(|s| s[h]);
         let top = scores.iter().copied().chain(extra).fold(f64::MIN, f64::max);
         let lse = top + scores.iter().copied().chain(extra).map(|s| (s - top).exp()).sum::<f64>().ln();
@@ -47,14 +64,19 @@ fn oracle([batch, time, heads, width]: Sizes, [q, k, v]: [&[f64]; 3], sink: Opti
 }
 
 /// The gradients of q, k, v and the sink, from the stored probabilities: the textbook way.
-fn oracle_gradients(
+fn oracle_gradients(sizes: Sizes, qkv: [&[f64]; 3], sink: Option<&[f64]>, dout: &[f64]) -> [Vec<f64>; 4] {
+    oracle_gradients_with(sizes[2].into(), sizes, qkv, sink, dout)
+}
+
+fn oracle_gradients_with(
+    options: AttentionOptions,
     [batch, time, heads, width]: Sizes,
     [q, k, v]: [&[f64]; 3],
     sink: Option<&[f64]>,
     dout: &[f64],
 ) -> [Vec<f64>; 4] {
     let at = |b: usize, t: usize, h: usize| ((b * time + t) * heads + h) * width;
-    let Oracle { lse, p, .. } = oracle([batch, time, heads, width], [q, k, v], sink);
+    let Oracle { lse, p, .. } = oracle_with(options, [batch, time, heads, width], [q, k, v], sink);
     let [mut dq, mut dk, mut dv] = [0, 1, 2].map(|_| vec![0.0; q.len()]);
     let mut dsink = vec![0.0; heads];
     for (row, (b, h, t)) in indices([batch, heads, time]).enumerate() {
@@ -62,7 +84,7 @@ fn oracle_gradients(
         let dp: Vec<f64> = (0..=t).map(|j| dot(&dout[at(b, t, h)..][..width], &v[at(b, j, h)..][..width])).collect();
         let expected = dot(&p[..=t], &dp);
         for j in 0..=t {
-            let ds = p[j] * (dp[j] - expected) / (width as f64).sqrt();
+            let ds = p[j] * (dp[j] - expected) * scale_of(options, width);
             for c in 0..width {
                 dq[at(b, t, h) + c] += ds * k[at(b, j, h) + c];
                 dk[at(b, j, h) + c] += ds * q[at(b, t, h) + c];
@@ -160,6 +182,77 @@ fn gradients_agree_with_the_oracle() {
     }
 }
 
+/// Windows of one key, around the kernels' blocks and tiles, and longer than any sequence.
+const WINDOWS: [Option<usize>; 6] = [None, Some(1), Some(5), Some(17), Some(65), Some(1000)];
+
+#[test]
+fn scales_and_windows_agree_with_the_oracle() {
+    let devices = kernels();
+    for sizes in SIZES.into_iter().filter(|sizes| sizes[1] > 1 && sizes[3] != 5) {
+        let (x, sink) = inputs(66, sizes, 1.0);
+        let [q, k, v, dout] = [0, 1, 2, 3].map(|i| wide(&x[i]));
+        for (at, window) in WINDOWS.into_iter().enumerate() {
+            let scale = [None, Some(1.0), Some(0.3)][at % 3];
+            let options = AttentionOptions { n_head: sizes[2], scale, window };
+            let sink = (at % 2 == 0).then_some(&sink);
+            let wide_sink = sink.map(|s| wide(s));
+            let want = oracle_with(options, sizes, [&q, &k, &v], wide_sink.as_deref());
+            let gradients = oracle_gradients_with(options, sizes, [&q, &k, &v], wide_sink.as_deref(), &dout);
+            for device in &devices {
+                let [q, k, v, dout] = upload(device, sizes, &x);
+                let mut tape = Tape::new();
+                let [q, k, v] = [q, k, v].map(|x| tape.leaf(x));
+                let sink = sink.map(|s| tape.leaf(put(device, &[sizes[2]], s)));
+                let y = tape.attention(&q, &k, &v, sink.as_ref(), options).unwrap();
+                let what = |name: &str| format!("{name} {sizes:?} {options:?} on {}", device.describe());
+                assert_close(&what("y"), &y.value().read().unwrap(), &want.y, 1e-6);
+                tape.backward(&y, dout).unwrap();
+                let names = ["dq", "dk", "dv", "dsink"];
+                for ((name, leaf), want) in names.into_iter().zip([Some(q), Some(k), Some(v), sink]).zip(&gradients) {
+                    let Some(leaf) = leaf else { continue };
+                    assert_close(&what(name), &tape.take_gradient(&leaf).unwrap().read().unwrap(), want, 5e-6);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gradient_oracle_of_windows_agrees_with_differences() {
+    let sizes = [1, 5, 2, 3];
+    let options = AttentionOptions { n_head: 2, scale: Some(0.7), window: Some(2) };
+    let (x, _) = inputs(67, sizes, 1.0);
+    let [q, k, v, dout] = [0, 1, 2, 3].map(|i| wide(&x[i]));
+    let [dq, dk, dv, _] = oracle_gradients_with(options, sizes, [&q, &k, &v], None, &dout);
+    let n = q.len();
+    let differences = central_differences(&[&q[..], &k, &v].concat(), 1e-5, |x| {
+        dot(&dout, &oracle_with(options, sizes, [&x[..n], &x[n..2 * n], &x[2 * n..]], None).y)
+    });
+    let got: Vec<f32> = [dq, dk, dv].concat().iter().map(|&g| g as f32).collect();
+    assert_close("oracle", &got, &differences, 1e-7);
+}
+
+/// What a model without these options computes does not change by them.
+#[test]
+fn a_window_as_long_as_the_sequence_and_the_usual_scale_change_no_bit() {
+    for sizes in [[2, 5, 2, 16], [1, 67, 1, 33], [2, 130, 1, 4]] {
+        let (x, sink) = inputs(68, sizes, 1.0);
+        for device in kernels() {
+            let [q, k, v, dout] = upload(&device, sizes, &x);
+            let sink = put(&device, &[sizes[2]], &sink);
+            let bits = |options: AttentionOptions| {
+                let out = attention::forward(&q, &k, &v, Some(&sink), options).unwrap();
+                let g = attention::backward(&dout, &q, &k, &v, Some(&sink), &out, options).unwrap();
+                [out.y, out.lse, g.q, g.k, g.v, g.sink.unwrap()]
+                    .map(|x| x.read().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>())
+            };
+            let usual = bits(sizes[2].into());
+            let scale = Some(1.0 / (sizes[3] as f32).sqrt());
+            assert_eq!(bits(AttentionOptions { n_head: sizes[2], scale, window: Some(sizes[1]) }), usual, "{sizes:?}");
+        }
+    }
+}
+
 #[test]
 fn logits_of_hundreds_are_harmless() {
     let devices = kernels();
@@ -237,6 +330,8 @@ fn what_does_not_fit_is_refused() {
         assert!(refused(attention::forward(&x, &x, &x, None, 0)).contains("0 heads"));
         assert!(refused(attention::forward(&x, &long, &x, None, 2)).contains("differ"));
         assert!(refused(attention::forward(&x, &x, &x, Some(&sink), 2)).contains("sink"));
+        let no_window = AttentionOptions { window: Some(0), ..2.into() };
+        assert!(refused(attention::forward(&x, &x, &x, None, no_window)).contains("window of 0"));
         let out = attention::forward(&x, &x, &x, None, 2).unwrap();
         assert!(attention::backward(&long, &x, &x, &x, None, &out, 2).is_err());
         assert!(attention::backward(&x, &x, &x, &x, None, &out, 3).is_err());

@@ -1,4 +1,5 @@
 use crate::common::{assert_close, dot, kernels, normal, put, rng, wide};
+use gossamer::ops::attention::AttentionOptions;
 use gossamer::ops::attention_decode as step;
 
 /// Batch, heads, width, capacity, length.
@@ -10,13 +11,17 @@ fn oracle(
     [batch, heads, width, capacity, length]: [usize; 5],
     [q, k, v]: [&[f64]; 3],
     sink: Option<&[f64]>,
+    options: AttentionOptions,
 ) -> Vec<f64> {
+    let scale = options.scale.map_or(1.0 / (width as f64).sqrt(), f64::from);
+    let hidden = |t: usize| options.window.is_some_and(|window| length - 1 - t >= window);
     let mut y = Vec::new();
     for at in 0..batch * heads {
         let (b, h) = (at / heads, at % heads);
         let row = |x: &'_ [f64], t: usize| x[((b * capacity + t) * heads + h) * width..][..width].to_vec();
         let query = &q[at * width..][..width];
-        let weights: Vec<f64> = (0..length).map(|t| (dot(query, &row(k, t)) / (width as f64).sqrt()).exp()).collect();
+        let weight = |t: usize| if hidden(t) { 0.0 } else { (dot(query, &row(k, t)) * scale).exp() };
+        let weights: Vec<f64> = (0..length).map(weight).collect();
         let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |s| s[h].exp());
         for c in 0..width {
             y.push((0..length).map(|t| weights[t] * row(v, t)[c]).sum::<f64>() / total);
@@ -40,10 +45,13 @@ fn one_query_against_the_textbook() {
             let [k, v] = [k, v].map(|x| put(&device, &[batch, capacity, channels], &x));
             let sink = put(&device, &[heads], &sink);
             for (given, wide_sink) in [(None, None), (Some(&sink), Some(&ws[..]))] {
-                let got = step::forward(&q, &k, &v, length, given, heads).unwrap();
-                assert_eq!(got.shape(), [batch, 1, channels]);
-                let want = oracle(sizes, [&wq, &wk, &wv], wide_sink);
-                assert_close(&format!("{sizes:?}"), &got.read().unwrap(), &want, 1e-6);
+                for (scale, window) in [(None, None), (Some(1.0), Some(1)), (None, Some(3)), (Some(0.1), Some(200))] {
+                    let options = AttentionOptions { n_head: heads, scale, window };
+                    let got = step::forward(&q, &k, &v, length, given, options).unwrap();
+                    assert_eq!(got.shape(), [batch, 1, channels]);
+                    let want = oracle(sizes, [&wq, &wk, &wv], wide_sink, options);
+                    assert_close(&format!("{sizes:?} {options:?}"), &got.read().unwrap(), &want, 2e-6);
+                }
             }
         }
     }
@@ -82,6 +90,8 @@ fn impossible_shapes_are_refused() {
         let narrow = put(&device, &[1, 2, 3], &[0.0; 6]);
         assert!(step::forward(&q, &k, &k, 1, None, 4).is_err(), "heads");
         assert!(step::forward(&q, &k, &k, 0, None, 2).is_err(), "no time");
+        let no_window = AttentionOptions { window: Some(0), ..2.into() };
+        assert!(step::forward(&q, &k, &k, 1, None, no_window).is_err(), "no window");
         assert!(step::forward(&q, &k, &k, 3, None, 2).is_err(), "too many times");
         assert!(step::forward(&q, &k, &narrow, 1, None, 2).is_err(), "values");
         assert!(step::forward(&k, &k, &k, 1, None, 2).is_err(), "two queries");

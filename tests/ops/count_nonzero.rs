@@ -17,3 +17,22 @@ fn counts_all_but_zeros_of_either_sign() {
         assert_eq!(count_nonzero::forward(&put(&device, &[3, 2], &[-0.0; 6])).unwrap().read().unwrap(), [0]);
     }
 }
+
+#[test]
+fn counts_each_row_and_each_column() {
+    let mut rng = rng(2);
+    for device in kernels() {
+        for (rows, cols) in [(1, 1), (3, 5), (2, 257), (300, 7), (513, 300)] {
+            let x: Vec<f32> =
+                (0..rows * cols).map(|_| [0.0, -0.0, 0.0, -1e-45, f32::NAN][rng.random_range(0..5)]).collect();
+            let (mut by_row, mut by_column) = (vec![0; rows], vec![0; cols]);
+            for (i, _) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
+                by_row[i / cols] += 1;
+                by_column[i % cols] += 1;
+            }
+            let x = put(&device, &[rows, cols], &x);
+            assert_eq!(count_nonzero::by_row(&x).unwrap().read().unwrap(), by_row, "rows of {rows} x {cols}");
+            assert_eq!(count_nonzero::by_column(&x).unwrap().read().unwrap(), by_column, "columns of {rows} x {cols}");
+        }
+    }
+}

@@ -35,7 +35,7 @@ fn divergences_from_the_most_probable_agree_with_the_oracle() {
             let rows_of = |v: &[f32]| wide(v).chunks(vocab).map(<[f64]>::to_vec).collect::<Vec<_>>();
             let each = rows_of(&x).into_iter().zip(rows_of(&target)).map(|(x, t)| oracle(&x, &t, n));
             let want = each.sum::<f64>() / rows as f64;
-            let got = kl::forward(&put(&device, &[rows, vocab], &x), &wanted).unwrap();
+            let got = kl::forward(&put(&device, &[rows, vocab], &x), &wanted, kl::Support::All).unwrap();
             let what = format!("{n} of {vocab}, {}", device.describe());
             assert_close(&what, &got.loss.read().unwrap(), &[want], 2e-6);
         }

@@ -2,7 +2,12 @@
 
 mod bigram;
 mod corpus;
+mod formats;
+#[cfg(all(feature = "hub", feature = "datasets"))]
+mod hub;
+mod kinds;
 mod source;
+mod stream;
 mod tokenizer;
 
 use std::fs;

@@ -49,15 +49,15 @@ fn sources_say_what_is_wrong_and_where() {
 
     let missing = folder.path().join("missing");
     assert!(matches!(prepare(&missing), Err(Error::Io { path, .. }) if path == missing));
-    let odd = write(&folder, "odd.csv", "x");
+    let odd = write(&folder, "odd.doc", "x");
     assert!(matches!(prepare(&odd), Err(Error::File { path, .. }) if path == odd));
     let nothing = [
         ("{\"text\": ", "1 skipped that are not JSON objects"),
         ("x", "not JSON objects"),
         ("[\"x\"]", "not JSON objects"),
-        ("{\"text\": 3}", "1 skipped that have no string `text`"),
-        ("{\"text\": null}", "have no string `text`"),
-        ("{\"txt\": \"x\"}", "have no string `text`"),
+        ("{\"text\": 3}", "1 skipped that have no string in the text field"),
+        ("{\"text\": null}", "have no string in the text field"),
+        ("{\"txt\": \"x\"}", "have no string in the text field"),
         ("{\"text\": \"\\ud800\"}", "1 skipped that have half of a surrogate pair"),
         ("{\"text\": \"\\ud800x\"}", "half of a surrogate pair"),
         ("{\"text\": \"\\udc00\"}", "half of a surrogate pair"),

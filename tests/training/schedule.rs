@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gossamer::sparsity::{Schedule, Sharkfin};
+use gossamer::sparsity::{AnnealCurve, LrDecay, Schedule, Sharkfin};
 use serde_json::Value;
 
 fn close(got: f64, want: f64) -> bool {
@@ -23,9 +23,10 @@ fn golden_runs_logged_the_same() {
             anneal_stop_frac: number("anneal_stop_frac"),
             min_alive: 2,
             sparse_biases: false,
+            ..Schedule::DENSE
         };
         let sharkfin = h["sharkfin"].as_bool().unwrap();
-        let rate = Sharkfin { lr: number("lr"), warmup_frac: number("warmup_frac"), sharkfin };
+        let rate = Sharkfin { lr: number("lr"), warmup_frac: number("warmup_frac"), decay: LrDecay::Linear, sharkfin };
         let steps = h["total_steps"].as_u64().unwrap();
         let log = meta["log"].as_array().unwrap();
         assert_eq!(log.len() as u64, steps);
@@ -45,6 +46,7 @@ const SCHEDULE: Schedule = Schedule {
     anneal_stop_frac: 0.5,
     min_alive: 4,
     sparse_biases: false,
+    ..Schedule::DENSE
 };
 
 #[test]
@@ -79,8 +81,46 @@ fn densities_by_hand() {
 }
 
 #[test]
+fn other_curves_by_hand() {
+    let at = |schedule: &Schedule, step| schedule.density(step, 10_000);
+    // Half of the way to 1/16 and back to a quarter of 1 by equal factors.
+    let exponential = Schedule { anneal: AnnealCurve::Exponential, target_density: 1.0 / 16.0, ..SCHEDULE };
+    assert!(close(at(&exponential, 2550), 0.25) && close(at(&exponential, 1325), 0.5));
+    // From step 100 to 5,000, a factor of 50: at 100·50^(1/2) the density is the root of 1/16.
+    let power = Schedule { anneal: AnnealCurve::PowerLaw, ..exponential.clone() };
+    let middle = 707;
+    assert!(close(at(&power, middle), (1.0f64 / 16.0).powf((middle as f64 / 100.0).ln() / 50f64.ln())));
+    assert!((at(&power, middle) - 0.25).abs() < 1e-4);
+    // The published linear curve with an exponent: 1 - (1 - 1/2)^3 of the way.
+    let cubic = Schedule { anneal_exponent: 3.0, ..SCHEDULE };
+    assert!(close(at(&cubic, 2550), 1.0 + (0.04 - 1.0) * 0.875));
+    // From what a model has already; equal ends stay exactly.
+    let sparse = Schedule { initial_density: 0.5, embed_initial_density: 0.3, ..SCHEDULE };
+    assert!(close(at(&sparse, 0), 0.5) && close(at(&sparse, 2550), 0.27));
+    assert!(close(sparse.embed_density(2550, 10_000), 0.25));
+    let level = Schedule { initial_density: 0.04, ..SCHEDULE };
+    assert!((0..10_000).all(|step| at(&level, step) == 0.04));
+    for schedule in [exponential, power, cubic] {
+        assert_eq!((at(&schedule, 99), at(&schedule, 5000)), (1.0, schedule.target_density));
+        assert!((0..10_000).all(|i| at(&schedule, i + 1) <= at(&schedule, i)));
+    }
+}
+
+#[test]
+fn learning_rates_stay_or_follow_a_cosine() {
+    let rate = Sharkfin { lr: 0.01, warmup_frac: 0.01, decay: LrDecay::Constant, sharkfin: false };
+    let at = |rate: Sharkfin, step| rate.at(step, 10_000, &SCHEDULE);
+    assert!([100, 5000, 9999].iter().all(|&step| at(rate, step) == 0.01));
+    assert!(close(at(rate, 50), 0.005));
+    let cosine = Sharkfin { decay: LrDecay::Cosine, ..rate };
+    // A third of the 9,900 steps after warming up: (1 + cos 60°) / 2.
+    assert!(close(at(cosine, 50), 0.005) && close(at(cosine, 100), 0.01) && close(at(cosine, 3400), 0.0075));
+    assert!(close(at(cosine, 5050), 0.005) && at(cosine, 10_000).abs() < 1e-15);
+}
+
+#[test]
 fn learning_rates_by_hand() {
-    let rate = Sharkfin { lr: 0.01, warmup_frac: 0.01, sharkfin: true };
+    let rate = Sharkfin { lr: 0.01, warmup_frac: 0.01, decay: LrDecay::Linear, sharkfin: true };
     // Warm up over 100 steps, down to 0 over 9,900; √(0.04 / density) rises from 0.2 to 1.
     for (step, want) in [
         (0, 0.0),
@@ -111,6 +151,10 @@ fn impossible_schedules_are_named() {
         (Schedule { target_density: 1.1, ..SCHEDULE }, "sparsity.target_density"),
         (Schedule { embed_target_density: f64::NAN, ..SCHEDULE }, "sparsity.embed_target_density"),
         (Schedule { anneal_start_frac: 0.6, ..SCHEDULE }, "sparsity.anneal_stop_frac"),
+        (Schedule { initial_density: 0.0, ..SCHEDULE }, "sparsity.initial_density"),
+        (Schedule { embed_initial_density: 1.5, ..SCHEDULE }, "sparsity.embed_initial_density"),
+        (Schedule { anneal_exponent: 0.0, ..SCHEDULE }, "sparsity.anneal_exponent"),
+        (Schedule { anneal: AnnealCurve::PowerLaw, anneal_start_frac: 0.0, ..SCHEDULE }, "sparsity.anneal_start_frac"),
         (Schedule { anneal_stop_frac: 1.5, ..SCHEDULE }, "sparsity.anneal_stop_frac"),
         (Schedule { anneal_start_frac: f64::NAN, ..SCHEDULE }, "sparsity.anneal_start_frac"),
     ] {

@@ -64,6 +64,10 @@ impl Trainable for StoppedAfter<'_> {
         Trainable::numbers(&self.trainer, record)
     }
 
+    fn step_record<'a>(&self, record: &'a StepRecord) -> &'a StepRecord {
+        record
+    }
+
     fn hash(&self) -> Result<String> {
         Trainable::hash(&self.trainer)
     }

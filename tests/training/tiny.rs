@@ -2,7 +2,7 @@
 
 use gossamer::device::Device;
 use gossamer::model::{Batch, Model, ModelConfig, TopkSites};
-use gossamer::sparsity::Schedule;
+use gossamer::sparsity::{LrDecay, Schedule};
 use gossamer::train::config::{GradRms, OptimizerConfig};
 use gossamer::train::step::{StepNumbers, Trainer};
 use rand::RngExt;
@@ -43,6 +43,7 @@ pub fn optimizer(steps: u64) -> OptimizerConfig {
         weight_decay: 0.1,
         grad_rms: GradRms::Normalize,
         train_positions: false,
+        lr_decay: LrDecay::Linear,
     }
 }
 
@@ -55,6 +56,7 @@ pub fn schedule() -> Schedule {
         anneal_stop_frac: 0.7,
         min_alive: 1,
         sparse_biases: false,
+        ..Schedule::DENSE
     }
 }
 

@@ -14,6 +14,7 @@ use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
 use gossamer::model::WeightFormat;
 use gossamer::observer::Observer;
+use gossamer::text::source::Source;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::run::Run;
 use gossamer_explorer::explorer::Explorer;
@@ -129,8 +130,15 @@ pub fn circuit(run: &Path) -> PathBuf {
     }
     let folder = run.join("circuits");
     std::fs::create_dir_all(&folder).unwrap();
-    let means =
-        text_means(&model, &tokenizer, &[], 512, &folder.join("means.safetensors"), &Observer::default()).unwrap();
+    let means = text_means(
+        &model,
+        &tokenizer,
+        &Source::default(),
+        512,
+        &folder.join("means.safetensors"),
+        &Observer::default(),
+    )
+    .unwrap();
     let nodes = Nodes::new(layout, &means, &model.device).unwrap();
     let search = CircuitSearch { model: &model, nodes, tokenizer: &tokenizer };
     let settings = SearchSettings { eval_pairs: 4, ..SearchSettings::default() };

@@ -2,6 +2,7 @@
 
 use super::{Checker, Operation, wide};
 use crate::Result;
+use crate::ops::attention::AttentionOptions;
 use crate::ops::{attention, attention_decode};
 
 pub(super) const OPERATIONS: &[Operation] = operations![attention, attention_decode];
@@ -38,14 +39,26 @@ struct Right {
     dsink: Vec<f64>,
 }
 
-fn right(s: Shape, [q, k, v, dout]: [&[f64]; 4], sink: Option<&[f64]>) -> Right {
-    let (n, scale) = (s.len(), 1.0 / (s.width as f64).sqrt());
+/// Heads with the usual scale and no window, and with others.
+fn variants(heads: usize, time: usize) -> [AttentionOptions; 3] {
+    let plain = AttentionOptions::from(heads);
+    [
+        plain,
+        AttentionOptions { scale: Some(0.8), window: Some(time.div_ceil(3)), ..plain },
+        AttentionOptions { window: Some(1), ..plain },
+    ]
+}
+
+fn right(s: Shape, [q, k, v, dout]: [&[f64]; 4], sink: Option<&[f64]>, options: AttentionOptions) -> Right {
+    let (n, scale) = (s.len(), options.scale.map_or(1.0 / (s.width as f64).sqrt(), f64::from));
     let zeros = || vec![0.0; n];
     let mut r = Right { y: zeros(), lse: vec![], gradients: [zeros(), zeros(), zeros()], dsink: vec![0.0; s.heads] };
     for (b, h) in (0..s.batch).flat_map(|b| (0..s.heads).map(move |h| (b, h))) {
         for t in 0..s.time {
             let row = |x: usize| s.at(b, x, h)..s.at(b, x, h) + s.width;
-            let scores: Vec<f64> = (0..=t).map(|j| dot(&q[row(t)], &k[row(j)]) * scale).collect();
+            let hidden = |j: usize| options.window.is_some_and(|window| t - j >= window);
+            let score = |j| if hidden(j) { f64::NEG_INFINITY } else { dot(&q[row(t)], &k[row(j)]) * scale };
+            let scores: Vec<f64> = (0..=t).map(score).collect();
             let sink = sink.map(|sink| sink[h]);
             let top = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = scores.iter().copied().chain(sink).map(|x| (x - top).exp()).sum();
@@ -84,37 +97,45 @@ fn attention(b: &mut Checker) -> Result<()> {
     // Only the sink's gradient has a form without subgroups.
     let shapes = if b.without_subgroups { &shapes[1..4] } else { &shapes[..] };
     for (s, with_sink) in shapes.iter().copied().map(shape).flat_map(|s| [(s, false), (s, true)]) {
-        let n = s.len();
-        let q: Vec<f32> = b.numbers(n).iter().map(|q| 2.0 * q).collect();
-        let (k, v, dout, sink) = (b.numbers(n), b.numbers(n), b.numbers(n), b.numbers(s.heads));
-        let want = right(s, [&wide(&q), &wide(&k), &wide(&v), &wide(&dout)], with_sink.then(|| wide(&sink)).as_deref());
-        let dimensions = [s.batch, s.time, s.heads * s.width];
-        let (q, k) = (b.put(&dimensions, &q)?, b.put(&dimensions, &k)?);
-        let (v, dout) = (b.put(&dimensions, &v)?, b.put(&dimensions, &dout)?);
-        let sink = b.put(&[s.heads], &sink)?;
-        let sink = with_sink.then_some(&sink);
-        b.poison()?;
-        let at = |what: &str| format!("{what}, {dimensions:?}, {} heads, sink {with_sink}", s.heads);
-        let forward = attention::forward(&q, &k, &v, sink, s.heads)?;
-        b.close(&at("forward"), &forward.y, &want.y)?;
-        b.close(&at("lse"), &forward.lse, &want.lse)?;
-        let got = attention::backward(&dout, &q, &k, &v, sink, &forward, s.heads)?;
-        for (name, got, want) in [
-            ("queries", &got.q, &want.gradients[0]),
-            ("keys", &got.k, &want.gradients[1]),
-            ("values", &got.v, &want.gradients[2]),
-        ] {
-            // Where there is one key, the gradients of its query and of itself are 0 up to
-            // rounding.
-            if s.time > 1 || name == "values" {
-                b.close(&at(&format!("gradient of {name}")), got, want)?;
-            }
-        }
-        if let Some(got) = &got.sink {
-            b.close(&at("gradient of the sink"), got, &want.dsink)?;
+        for options in variants(s.heads, s.time) {
+            whole_sequences(b, s, with_sink, options)?;
         }
     }
     large_scores(b)
+}
+
+fn whole_sequences(b: &mut Checker, s: Shape, with_sink: bool, options: AttentionOptions) -> Result<()> {
+    let n = s.len();
+    let q: Vec<f32> = b.numbers(n).iter().map(|q| 2.0 * q).collect();
+    let (k, v, dout, sink) = (b.numbers(n), b.numbers(n), b.numbers(n), b.numbers(s.heads));
+    let inputs = [&wide(&q)[..], &wide(&k), &wide(&v), &wide(&dout)];
+    let want = right(s, inputs, with_sink.then(|| wide(&sink)).as_deref(), options);
+    let dimensions = [s.batch, s.time, s.heads * s.width];
+    let (q, k) = (b.put(&dimensions, &q)?, b.put(&dimensions, &k)?);
+    let (v, dout) = (b.put(&dimensions, &v)?, b.put(&dimensions, &dout)?);
+    let sink = b.put(&[s.heads], &sink)?;
+    let sink = with_sink.then_some(&sink);
+    b.poison()?;
+    let at = |what: &str| format!("{what}, {dimensions:?}, {options:?}, sink {with_sink}");
+    let forward = attention::forward(&q, &k, &v, sink, options)?;
+    b.close(&at("forward"), &forward.y, &want.y)?;
+    b.close(&at("lse"), &forward.lse, &want.lse)?;
+    let got = attention::backward(&dout, &q, &k, &v, sink, &forward, options)?;
+    // Where a query sees one key, the gradients of both are 0 up to rounding.
+    let alone = s.time == 1 || options.window == Some(1);
+    for (name, got, want) in [
+        ("queries", &got.q, &want.gradients[0]),
+        ("keys", &got.k, &want.gradients[1]),
+        ("values", &got.v, &want.gradients[2]),
+    ] {
+        if !alone || name == "values" {
+            b.close(&at(&format!("gradient of {name}")), got, want)?;
+        }
+    }
+    if let Some(got) = &got.sink {
+        b.close(&at("gradient of the sink"), got, &want.dsink)?;
+    }
+    Ok(())
 }
 
 /// Scores that grow from key to key, so far that their exponentials overflow unless the largest one
@@ -124,7 +145,7 @@ fn large_scores(b: &mut Checker) -> Result<()> {
     let q = vec![8.0; s.len()];
     let k: Vec<f32> = (0..s.len()).map(|i| (i / s.width) as f32 * 0.25).collect();
     let v = b.numbers(s.len());
-    let want = right(s, [&wide(&q), &wide(&k), &wide(&v), &wide(&v)], None);
+    let want = right(s, [&wide(&q), &wide(&k), &wide(&v), &wide(&v)], None, s.heads.into());
     let dimensions = [s.batch, s.time, s.width];
     let (q, k, v) = (b.put(&dimensions, &q)?, b.put(&dimensions, &k)?, b.put(&dimensions, &v)?);
     b.poison()?;
@@ -178,13 +199,16 @@ fn attention_decode(b: &mut Checker) -> Result<()> {
                     queries[(length - 1) * channels..].copy_from_slice(&wide(q));
                 }
                 let (k, v) = (wide(&part(&k, 0, length)), wide(&part(&v, 0, length)));
-                let y = right(whole, [&queries, &k, &v, &queries], with_sink.then(|| wide(&sink)).as_deref()).y;
-                let last = y.chunks(length * channels).flat_map(|y| &y[(length - 1) * channels..]);
-                let want: Vec<f64> = last.copied().collect();
-                b.poison()?;
-                let got =
-                    attention_decode::forward(&query, &keys, &values, length, with_sink.then_some(&sink_in), heads)?;
-                b.close(&format!("{length} of {kept:?}, {heads} heads, sink {with_sink}"), &got, &want)?;
+                for options in variants(heads, capacity) {
+                    let with = with_sink.then(|| wide(&sink));
+                    let y = right(whole, [&queries, &k, &v, &queries], with.as_deref(), options).y;
+                    let last = y.chunks(length * channels).flat_map(|y| &y[(length - 1) * channels..]);
+                    let want: Vec<f64> = last.copied().collect();
+                    b.poison()?;
+                    let given = with_sink.then_some(&sink_in);
+                    let got = attention_decode::forward(&query, &keys, &values, length, given, options)?;
+                    b.close(&format!("{length} of {kept:?}, {options:?}, sink {with_sink}"), &got, &want)?;
+                }
             }
         }
         b.exact("append", &keys, &k)?;

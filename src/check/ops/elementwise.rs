@@ -2,10 +2,10 @@
 
 use super::{Checker, Operation, wide};
 use crate::Result;
-use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, grad_rms, relu};
+use crate::ops::{adam, add, affine, concat, embedding, gate, gelu, gelu_tanh, grad_rms, relu, threshold};
 
 pub(super) const OPERATIONS: &[Operation] =
-    operations![adam, add, affine, concat, embedding, gate, gelu, grad_rms, relu];
+    operations![adam, add, affine, concat, embedding, gate, gelu, gelu_tanh, grad_rms, relu, threshold];
 
 /// Around the 256 entries of a workgroup.
 const LENGTHS: [usize; 4] = [1, 255, 257, 1000];
@@ -94,6 +94,33 @@ fn gelu(b: &mut Checker) -> Result<()> {
     b.within(0.0, "backward, far below 0", &gelu::backward(&dout, &x)?, &[0.0; 4])
 }
 
+fn gelu_tanh(b: &mut Checker) -> Result<()> {
+    let factor = (2.0 / std::f64::consts::PI).sqrt();
+    // Each range is compared alone, so that its small numbers count.
+    for (first, last) in
+        [(-0.01, 0.01), (-1.0, 1.0), (-3.0, -1.0), (-5.0, -3.0), (1.0, 9.9), (9.9, 20.0), (-1e30, 1e30)]
+    {
+        let x: Vec<f32> = (0..300).map(|i| (first + (last - first) * f64::from(i) / 299.0) as f32).collect();
+        let dout = b.numbers(x.len());
+        let tanh = |x: f64| (factor * (x + 0.044715 * x.powi(3))).tanh();
+        let want: Vec<f64> = wide(&x).iter().map(|&x| x * 0.5 * (1.0 + tanh(x))).collect();
+        // Where tanh is 1 up to rounding, its slope times a power of x is 0.
+        let bend = |x: f64| match 1.0 - tanh(x).powi(2) {
+            0.0 => 0.0,
+            slope => 0.5 * x * slope * factor * (1.0 + 3.0 * 0.044715 * x * x),
+        };
+        let slope = pairs(&x, &dout, |x, d| d * (0.5 * (1.0 + tanh(x)) + bend(x)));
+        let (x, dout) = (b.put(&[300], &x)?, b.put(&[300], &dout)?);
+        b.poison()?;
+        b.close(&format!("forward, {first} to {last}"), &gelu_tanh::forward(&x)?, &want)?;
+        b.close(&format!("backward, {first} to {last}"), &gelu_tanh::backward(&dout, &x)?, &slope)?;
+    }
+    // Where a float cannot tell the result from 0, it is 0.
+    let (x, dout) = (b.put(&[4], &[-10.0, -20.0, -1e4, -1e30])?, b.put(&[4], &[1.0; 4])?);
+    b.within(0.0, "forward, far below 0", &gelu_tanh::forward(&x)?, &[0.0; 4])?;
+    b.within(0.0, "backward, far below 0", &gelu_tanh::backward(&dout, &x)?, &[0.0; 4])
+}
+
 fn adam(b: &mut Checker) -> Result<()> {
     for (n, factor, decay) in [(1, None, 0.0), (257, Some(0.3f32), 0.02), (1000, None, 0.01)] {
         let (w, grad, m) = (b.numbers(n), b.numbers(n), b.numbers(n));
@@ -150,6 +177,43 @@ fn gate(b: &mut Checker) -> Result<()> {
         b.within(0.0, "forward", &gate::forward(&x, &tau, &mean)?, &forward)?;
         b.within(0.0, "backward_input", &gate::backward_input(&dout, &tau)?, &dx)?;
         b.close("backward_tau", &gate::backward_tau(&dout, &x, &tau, &mean, temperature)?, &dtau)?;
+    }
+    Ok(())
+}
+
+fn threshold(b: &mut Checker) -> Result<()> {
+    for (rows, width, sharpness) in [(1, 1, 1.0f32), (3, 70, 8.0), (130, 5, 1.0), (200, 65, 30.0)] {
+        let n = rows * width;
+        let (x, dout, log_eps) = (b.numbers(n), b.numbers(n), b.numbers(width));
+        let at = |i: usize| {
+            let (z, eps, sharpness) = (f64::from(x[i]), f64::from(log_eps[i % width]).exp(), f64::from(sharpness));
+            let open = 1.0 / (1.0 + (-sharpness * (z.abs() - eps)).exp());
+            (z, eps, open, sharpness * open * (1.0 - open))
+        };
+        let hard = |values: &[f32]| -> Vec<f64> {
+            let kept = |i: usize| if at(i).0.abs() >= at(i).1 { f64::from(values[i]) } else { 0.0 };
+            (0..n).map(kept).collect()
+        };
+        let (kept, kept_gradient) = (hard(&x), hard(&dout));
+        let soft: Vec<f64> = (0..n).map(|i| at(i).0 * at(i).2).collect();
+        let dz: Vec<f64> = (0..n).map(|i| f64::from(dout[i]) * (at(i).2 + at(i).0.abs() * at(i).3)).collect();
+        let mut dlog_eps = vec![0.0f64; width];
+        for i in 0..n {
+            let (z, eps, _, slope) = at(i);
+            dlog_eps[i % width] -= f64::from(dout[i]) * z * slope * eps;
+        }
+        let (x, dout) = (b.put(&[rows, width], &x)?, b.put(&[rows, width], &dout)?);
+        let log_eps = b.put(&[width], &log_eps)?;
+        b.poison()?;
+        b.within(0.0, "hard", &threshold::forward(&x, &log_eps, None)?, &kept)?;
+        b.within(0.0, "backward_hard", &threshold::backward_input(&dout, &x, &log_eps, None)?, &kept_gradient)?;
+        // The rounding of a difference is multiplied by the sharpness.
+        let close = 1e-4;
+        b.within(close, "soft", &threshold::forward(&x, &log_eps, Some(sharpness))?, &soft)?;
+        let got = threshold::backward_input(&dout, &x, &log_eps, Some(sharpness))?;
+        b.within(close, "backward_soft", &got, &dz)?;
+        let got = threshold::backward_log_eps(&dout, &x, &log_eps, sharpness)?;
+        b.within(close, "backward_log_eps", &got, &dlog_eps)?;
     }
     Ok(())
 }

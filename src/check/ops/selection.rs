@@ -80,6 +80,18 @@ fn count_nonzero(b: &mut Checker) -> Result<()> {
         b.poison()?;
         b.same(&format!("of {n}"), &count_nonzero::forward(&x)?.read()?, &[want]);
     }
+    for (rows, cols) in [(1, 1), (3, 257), (300, 5)] {
+        let x = b.ties(rows * cols);
+        let (mut by_row, mut by_column) = (vec![0; rows], vec![0; cols]);
+        for (i, _) in x.iter().enumerate().filter(|(_, x)| **x != 0.0) {
+            by_row[i / cols] += 1;
+            by_column[i % cols] += 1;
+        }
+        let x = b.put(&[rows, cols], &x)?;
+        b.poison()?;
+        b.same(&format!("of {rows} rows"), &count_nonzero::by_row(&x)?.read()?, &by_row);
+        b.same(&format!("of {cols} columns"), &count_nonzero::by_column(&x)?.read()?, &by_column);
+    }
     Ok(())
 }
 

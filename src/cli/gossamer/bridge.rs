@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use crate::cli::FieldArgs;
 use crate::bridges::PairRequest;
 use crate::settings::count;
 
@@ -17,10 +18,12 @@ pub struct PairArgs {
     /// The dense model, if it is no longer where it was
     #[arg(long, value_name = "MODEL")]
     dense: Option<String>,
-    /// Files and folders of text (.py, .txt, .jsonl with a field `text`) [default: generated Python
-    /// that no run trains on]
+    /// Files and folders of text (.py, .txt, .jsonl, .csv, .tsv, .parquet; also .gz, .zst, .xz), -
+    /// for standard input, or hub:OWNER/NAME [default: generated Python that no run trains on]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    field: FieldArgs,
     /// Tokens of text to read at most, but at least a sequence
     #[arg(long, default_value_t = 16_384, value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
@@ -35,7 +38,7 @@ impl PairArgs {
             dense: self.dense.clone(),
             tokenizer: self.sparse.load.tokenizer.clone(),
             offline: self.sparse.load.offline,
-            data: self.data.clone(),
+            data: self.field.source(&self.data, self.sparse.load.offline),
             max_tokens: self.max_tokens,
             device: self.device.device.clone(),
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
+use crate::cli::FieldArgs;
 use crate::circuits::tasks;
 use crate::circuits::pipeline::SearchRequest;
 use crate::circuits::{CircuitFormat, FORMATS, show};
@@ -17,6 +18,7 @@ use crate::pipelines::{
 use crate::report::Report;
 use crate::settings::count;
 use crate::terminal::{Progress, say};
+use crate::text::source::Source;
 
 use super::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
 
@@ -84,6 +86,8 @@ pub struct StatsArgs {
     /// Files and folders of text to run the model on [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    field: FieldArgs,
     /// Tokens of text to read at most
     #[arg(long, default_value_t = 65_536, value_parser = count::<usize>(1, MAX_TOKENS))]
     max_tokens: usize,
@@ -100,6 +104,8 @@ pub struct BinariseArgs {
     /// Python]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    field: FieldArgs,
     /// Tokens that mean activations are taken over
     #[arg(long, default_value_t = 65_536, value_parser = count::<usize>(1, MAX_TOKENS))]
     mean_tokens: usize,
@@ -109,16 +115,16 @@ pub fn run(args: &Args) -> Result<()> {
     match args {
         Args::Show { file } => print(&show(&open(file, &say)?.circuit)),
         Args::Export(args) => args.run(),
-        Args::Stats(StatsArgs { circuit, data, max_tokens, seed }) => {
-            circuit.measure("statistics.json", data, *max_tokens, |model, request, path, progress| {
+        Args::Stats(StatsArgs { circuit, data, field, max_tokens, seed }) => {
+            circuit.measure("statistics.json", (data, field), *max_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let statistics = circuit_statistics(model, request, *seed, &progress.observer(), &note)?;
                 statistics.save(path)?;
                 Ok(statistics_report(&statistics, model))
             })
         }
-        Args::Binarise(BinariseArgs { circuit, data, mean_tokens }) => {
-            circuit.measure("binary.json", data, *mean_tokens, |model, request, path, progress| {
+        Args::Binarise(BinariseArgs { circuit, data, field, mean_tokens }) => {
+            circuit.measure("binary.json", (data, field), *mean_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let binary = binarise_circuit(model, request, &progress.observer(), &note)?;
                 binary.save(path)?;
@@ -162,9 +168,9 @@ impl ExportArgs {
         let opened = open(&self.file, &|note| progress.say(note))?;
         let task = self.task.as_deref().map(tasks::open).transpose()?;
         let model = self.model.as_ref().map(|model| self.load.open(model, &self.device, &progress)).transpose()?;
-        let (circuit, payload) = (&opened.circuit, opened.payload.as_deref());
+        let (circuit, payload, data) = (&opened.circuit, opened.payload.as_deref(), &Source::default());
         let circuit =
-            CircuitRequest { circuit, file: &self.file, payload, task, data: &[], max_tokens: SearchRequest::MEAN_TOKENS };
+            CircuitRequest { circuit, file: &self.file, payload, task, data, max_tokens: SearchRequest::MEAN_TOKENS };
         let note = |note| progress.say(format!("note: {note}"));
         let request = ExportRequest { circuit, model: model.as_ref(), observer: &progress.observer(), note: &note };
         progress.stage("writing");
@@ -178,7 +184,7 @@ impl CircuitArgs {
     fn measure(
         &self,
         extension: &str,
-        data: &[PathBuf],
+        (data, field): (&[PathBuf], &FieldArgs),
         max_tokens: usize,
         work: impl FnOnce(&Pretrained, &CircuitRequest, &Path, &Progress) -> Result<Report>,
     ) -> Result<()> {
@@ -188,6 +194,7 @@ impl CircuitArgs {
             let opened = open(&self.file, &|note| progress.say(note))?;
             let task = self.task.as_deref().map(tasks::open).transpose()?;
             let model = self.load.open(&self.model, &self.device, progress)?;
+            let data = &field.source(data, self.load.offline);
             let request = CircuitRequest {
                 circuit: &opened.circuit,
                 file: &self.file,

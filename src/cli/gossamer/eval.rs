@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use crate::pipelines::{EvaluateRequest, TokenSource, evaluate};
+use crate::cli::FieldArgs;
 use crate::settings::count;
 
 use super::open::{JsonArgs, MAX_TOKENS, ModelArgs, report};
@@ -12,10 +13,12 @@ use super::open::{JsonArgs, MAX_TOKENS, ModelArgs, report};
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Files and folders of text (.py, .txt, .jsonl with a field `text`), cut into sequences of
-    /// block_size; may be repeated
+    /// Files and folders of text (.py, .txt, .jsonl, .csv, .tsv, .parquet; also .gz, .zst, .xz), -
+    /// for standard input, or hub:OWNER/NAME; cut into sequences of block_size; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    field: FieldArgs,
     /// Tokens instead of text: a safetensors file with a tensor `tokens`, (B, T)
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     tokens: Option<PathBuf>,
@@ -40,7 +43,8 @@ pub fn run(args: &Args) -> Result<()> {
     report(&[losses], args.output.json, |progress| {
         let model = args.model.open(progress)?;
         progress.stage("reading text");
-        let text = TokenSource::Text { data: &args.data, max_tokens: args.max_tokens };
+        let source = args.field.source(&args.data, args.model.source.load.offline);
+        let text = TokenSource::Text { data: &source, max_tokens: args.max_tokens };
         let tokens = args.tokens.as_deref().map_or(text, TokenSource::File);
         let request = EvaluateRequest { tokens, batch_size: args.batch_size, keep_losses: losses.is_some() };
         let result = evaluate(&model, &request, &progress.observer())?;

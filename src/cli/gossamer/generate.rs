@@ -6,7 +6,7 @@ use crate::pipelines::{GenerateRequest, generate};
 use crate::settings::{above, count, number, within};
 use crate::terminal::Progress;
 
-use super::open::ModelArgs;
+use super::open::{IdsArgs, ModelArgs};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,6 +15,8 @@ pub struct Args {
     /// The text to continue
     #[arg(long, default_value = "", hide_default_value = true)]
     prompt: String,
+    #[command(flatten)]
+    ids: IdsArgs,
     /// Read special tokens in the prompt, such as <|endoftext|>, as those tokens, not as text
     #[arg(long)]
     special: bool,
@@ -50,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
         seed: args.seed,
         ..Sampling::default()
     };
-    let request = GenerateRequest { prompt: &args.prompt, special: args.special, sampling, samples: args.num_samples };
+    let request = GenerateRequest { prompt: args.ids.prompt(&args.prompt, args.special), sampling, samples: args.num_samples };
     request.validate()?;
     let model = args.model.open(&Progress::new())?;
     Ok(generate(&model, &request, &mut std::io::stdout().lock())?)

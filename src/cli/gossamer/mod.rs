@@ -41,6 +41,8 @@ commands! {
     Generate: generate,
     /// Next-token probabilities of a prompt, before and after interventions
     Run: run,
+    /// The tokens of a text
+    Tokenize: tokenize,
     /// Write logits and activations to a safetensors file
     Record: record,
     /// Shapes, nonzeros, dead ends and largest weights of a model
@@ -57,6 +59,8 @@ commands! {
     Steer: steer,
     /// Write any model as a folder in Hugging Face's layout, under the published names
     Convert: convert,
+    /// Push any model to the Hugging Face Hub, with a model card made from its run
+    Push: push,
     /// Tasks: their pairs, and how well a model does them
     #[command(subcommand)]
     Tasks: tasks,

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::files::check_output;
 use crate::formats::{FindOptions, ModelFiles, Pretrained};
 use crate::model::WeightFormat;
+use crate::pipelines::Prompt;
 use crate::report::Report;
 use crate::terminal::{Progress, screen};
 use anyhow::Result;
@@ -75,6 +76,21 @@ impl LoadArgs {
 impl ModelArgs {
     pub fn open(&self, progress: &Progress) -> Result<Pretrained> {
         self.source.load.open(&self.source.model, &self.device, progress)
+    }
+}
+
+/// Ids of tokens instead of a text.
+#[derive(clap::Args)]
+pub struct IdsArgs {
+    /// The prompt as token ids, such as 5,17,3; a model without a tokenizer has no other
+    #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with = "prompt")]
+    pub ids: Vec<u32>,
+}
+
+impl IdsArgs {
+    /// The prompt: the ids, or else the text.
+    pub fn prompt<'a>(&'a self, text: &'a str, special: bool) -> Prompt<'a> {
+        if self.ids.is_empty() { Prompt::Text { text, special } } else { Prompt::Ids(&self.ids) }
     }
 }
 

@@ -4,18 +4,20 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use crate::model::Edit;
-use crate::pipelines::{PredictRequest, predict};
+use crate::pipelines::{PredictRequest, Prompt, predict};
 use crate::settings::count;
 
-use super::open::{JsonArgs, ModelArgs, report};
+use super::open::{IdsArgs, JsonArgs, ModelArgs, report};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// The text whose next token is predicted
-    #[arg(long)]
+    #[arg(long, required_unless_present = "ids", default_value = "", hide_default_value = true)]
     prompt: String,
+    #[command(flatten)]
+    ids: IdsArgs,
     /// Read special tokens in prompts, such as <|endoftext|>, as those tokens, not as text
     #[arg(long)]
     special: bool,
@@ -41,10 +43,9 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let request = PredictRequest {
-        prompt: &args.prompt,
-        special: args.special,
+        prompt: args.ids.prompt(&args.prompt, args.special),
         edits: &args.set,
-        patch_from: args.patch_from.as_deref(),
+        patch_from: args.patch_from.as_deref().map(|text| Prompt::Text { text, special: args.special }),
         means: args.means.as_deref(),
     };
     request.validate()?;

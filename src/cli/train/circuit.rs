@@ -9,6 +9,7 @@ use crate::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, Task
 use crate::circuits::prune::SearchSettings;
 use crate::circuits::search::{Ranking, SearchPlan};
 use crate::circuits::tasks;
+use crate::cli::FieldArgs;
 use crate::device::Device;
 use crate::formats::{FindOptions, ModelFiles};
 use crate::model::WeightFormat;
@@ -51,6 +52,8 @@ pub struct Args {
     /// Text that mean activations are taken over [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    field: FieldArgs,
     /// Tokens that mean activations are taken over
     #[arg(long, default_value_t = SearchRequest::MEAN_TOKENS, value_parser = count::<usize>(1, 1_000_000_000))]
     mean_tokens: usize,
@@ -77,7 +80,7 @@ impl Args {
             tasks: self.task.iter().map(|name| tasks::open_all(name)).collect::<Result<Vec<_>, _>>()?.concat(),
             plan: SearchPlan { settings, ranking: self.ranking, clean_up: !self.no_clean_up, trials: self.tune },
             disjoint: self.disjoint,
-            data: self.data.clone(),
+            data: self.field.source(&self.data, self.offline),
             mean_tokens: self.mean_tokens,
             folder: match (&self.out, Path::new(&self.model)) {
                 (Some(out), _) => out.clone(),

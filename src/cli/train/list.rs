@@ -38,7 +38,9 @@ pub fn presets() -> String {
 fn section(out: &mut impl Write, rows: &[SettingRow], table: toml::Table) -> Result<()> {
     let values: BTreeMap<String, String> =
         leaves(table).into_iter().map(|(key, value)| (key, value.to_string())).collect();
-    let value = |row: &SettingRow| values.get(&row.key).map_or("none", String::as_str).to_string();
+    // What other settings leave out has its default.
+    let absent = |row: &SettingRow| if row.optional { "none" } else { "default" };
+    let value = |row: &SettingRow| values.get(&row.key).map_or(absent(row), String::as_str).to_string();
     let width = |cell: &dyn Fn(&SettingRow) -> usize| rows.iter().map(cell).max().unwrap_or(0);
     let (keys, each) = (width(&|row| row.key.len()), width(&|row| value(row).len().min(24)));
     for row in rows {

@@ -60,18 +60,31 @@ struct RunArgs {
     /// List all settings with the preset's values and what each may be, and exit
     #[arg(long)]
     settings: bool,
-    /// A file or folder to train on (.py, .txt, .jsonl with a field `text`); may be repeated
+    /// A file or folder to train on (.py, .txt, .jsonl, .csv, .tsv, .parquet; also .gz, .zst, .xz), -
+    /// for standard input, or hub:OWNER/NAME; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    /// The field or column that has the text, in .jsonl, .csv, .tsv and .parquet files [default:
+    /// text]
+    #[arg(long, value_name = "NAME")]
+    text_field: Option<String>,
+    /// Start training when the first shard of the data is tokenized, and tokenize the rest meanwhile
+    #[arg(long)]
+    stream: bool,
     /// A tokenizer.json to use instead of training one
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// The run's folder [default: runs/PRESET, numbered if taken]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Start from this model instead of random weights: a run, a checkpoint, a Hugging Face folder, a
+    /// published folder, or a Hub id
+    #[arg(long, value_name = "MODEL")]
+    init: Option<String>,
     /// Continue the run in this folder, or from a checkpoint's folder (RUN/checkpoints/step-N):
-    /// later checkpoints are set aside
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "config", "set", "data", "tokenizer", "out", "steps", "tokens", "seed"])]
+    /// later checkpoints are set aside. With --steps or --tokens, a new run continues it to that
+    /// many [default: RUN-STEPS]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["preset", "config", "set", "data", "text_field", "stream", "tokenizer", "init", "seed"])]
     resume: Option<PathBuf>,
     /// Optimizer steps
     #[arg(long, conflicts_with = "tokens")]
@@ -85,6 +98,9 @@ struct RunArgs {
     /// Seed of everything random
     #[arg(long)]
     seed: Option<u64>,
+    /// Do not go to the network; take from the Hub's cache what is there
+    #[arg(long)]
+    offline: bool,
     /// Log more, such as the steps at which products become sparse
     #[arg(short, long)]
     verbose: bool,
@@ -210,8 +226,12 @@ impl RunArgs {
             config: self.config.clone(),
             set: self.set.clone(),
             data: self.data.clone(),
+            text_field: self.text_field.clone(),
+            stream: self.stream,
+            offline: self.offline,
             tokenizer: self.tokenizer.clone(),
             out: self.out.clone(),
+            init: self.init.clone(),
             resume: self.resume.clone(),
             steps: self.steps,
             tokens: self.tokens,

@@ -20,12 +20,17 @@ pub(super) struct Heads {
     pub(super) count: usize,
     /// D.
     pub(super) width: usize,
+    /// What the products of queries and keys are multiplied by.
+    pub(super) scale: f32,
+    /// How many keys a query sees at most, its own among them: 1 to `time`.
+    pub(super) window: usize,
 }
 
 impl Heads {
-    /// What the products of queries and keys are multiplied by.
-    pub(super) fn scale(self) -> f32 {
-        1.0 / (self.width as f32).sqrt()
+    /// The first key that the query at time `t` sees.
+    #[inline(always)]
+    fn first_key(self, t: usize) -> usize {
+        (t + 1).saturating_sub(self.window)
     }
 
     /// Entries of one head of one batch entry.
@@ -218,14 +223,14 @@ impl WithSimd for HeadForward<'_> {
         let Self { heads, at, qkv, sink, y, lse, scratch: Scratch { q, k_columns: k, v, p, .. } } = self;
         let (time, width) = (heads.time, heads.width);
         let Padded { queries, channels, keys, unit } = Padded::new::<S>(heads);
-        pad(q, heads.rows(qkv[0], at), queries, width, heads.scale());
+        pad(q, heads.rows(qkv[0], at), queries, width, heads.scale);
         transpose(k, heads.rows(qkv[1], at), width, keys);
         pad(v, heads.rows(qkv[2], at), time, channels, 1.0);
         clear(p, BLOCK_ROWS * keys);
         for first in (0..time).step_by(BLOCK_ROWS) {
             let n = time.min(first + BLOCK_ROWS);
-            let seen = n.next_multiple_of(unit);
-            for j in (0..seen).step_by(columns::<S>()) {
+            let (start, seen) = (heads.first_key(first) / unit * unit, n.next_multiple_of(unit));
+            for j in (start..seen).step_by(columns::<S>()) {
                 let scores = product(simd, four(&q[first * width..], width, width), &k[j..], keys);
                 for (r, scores) in scores.into_iter().enumerate() {
                     store::<S>(&mut p[r * keys + j..], scores);
@@ -233,15 +238,16 @@ impl WithSimd for HeadForward<'_> {
             }
             let mut inverse = [0.0; BLOCK_ROWS];
             for t in first..n {
-                let p = &mut p[(t - first) * keys..][..seen];
-                p[t + 1..].fill(f32::NEG_INFINITY);
+                let p = &mut p[(t - first) * keys..][start..seen];
+                p[..heads.first_key(t) - start].fill(f32::NEG_INFINITY);
+                p[t + 1 - start..].fill(f32::NEG_INFINITY);
                 let top = largest(p).max(sink.unwrap_or(f32::NEG_INFINITY));
                 let sum = exp_in_place(p, top) + sink.map_or(0.0, |s| exp(s - top));
                 lse[t] = top + sum.ln();
                 inverse[t - first] = 1.0 / sum;
             }
             for c in (0..width).step_by(columns::<S>()) {
-                let sums = product(simd, four(p, keys, n), &v[c..], channels);
+                let sums = product(simd, four(&p[start..], keys, n - start), &v[start * channels + c..], channels);
                 store_part::<S>(&mut y[first * width..], width, c, sums, inverse);
             }
         }
@@ -316,7 +322,7 @@ impl WithSimd for HeadBackward<'_> {
         for (delta, (dout, y)) in delta.iter_mut().zip(heads.rows(dout_in, at).zip(heads.rows(y, at))) {
             *delta = dout.iter().zip(y).map(|(d, y)| d * y).sum();
         }
-        pad(q, heads.rows(q_in, at), queries, channels, heads.scale());
+        pad(q, heads.rows(q_in, at), queries, channels, heads.scale);
         pad(dout, heads.rows(dout_in, at), queries, channels, 1.0);
         transpose(k_columns, heads.rows(k_in, at), width, keys);
         transpose(v_columns, heads.rows(v_in, at), width, keys);
@@ -326,9 +332,9 @@ impl WithSimd for HeadBackward<'_> {
         let (dq, dkv) = grads.split_at_mut(heads.size());
         for first in (0..time).step_by(BLOCK_ROWS) {
             let n = time.min(first + BLOCK_ROWS);
-            let seen = n.next_multiple_of(unit);
+            let (start, seen) = (heads.first_key(first) / unit * unit, n.next_multiple_of(unit));
             let (q, dout) = (&q[first * channels..], &dout[first * channels..]);
-            for j in (0..seen).step_by(columns::<S>()) {
+            for j in (start..seen).step_by(columns::<S>()) {
                 let scores = product(simd, four(q, channels, width), &k_columns[j..], keys);
                 let slopes = product(simd, four(dout, channels, width), &v_columns[j..], keys);
                 for r in 0..BLOCK_ROWS {
@@ -337,26 +343,28 @@ impl WithSimd for HeadBackward<'_> {
                 }
             }
             for (r, (p, ds)) in p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
-                let (p, ds) = (&mut p[..seen], &mut ds[..seen]);
+                let (p, ds) = (&mut p[start..seen], &mut ds[start..seen]);
                 let t = first + r;
                 if t >= time {
                     p.fill(0.0);
                     ds.fill(0.0);
                     continue;
                 }
-                p[t + 1..].fill(f32::NEG_INFINITY);
+                p[..heads.first_key(t) - start].fill(f32::NEG_INFINITY);
+                p[t + 1 - start..].fill(f32::NEG_INFINITY);
                 let (lse, delta) = (lse[t], delta[t]);
                 for (p, ds) in p.iter_mut().zip(ds) {
                     *p = exp(*p - lse);
                     *ds = *p * (*ds - delta);
                 }
             }
-            let (p, ds) = (four(p, keys, n), four(ds, keys, n));
+            let (p, ds) = (four(&p[start..], keys, n - start), four(&ds[start..], keys, n - start));
             for c in (0..width).step_by(columns::<S>()) {
-                let sums = product(simd, ds, &k[c..], channels);
-                store_part::<S>(&mut dq[first * width..], width, c, sums, [heads.scale(); BLOCK_ROWS]);
-                add_outer(simd, &mut dk[c..], channels, ds, load_four::<S>(&q[c..], channels));
-                add_outer(simd, &mut dv[c..], channels, p, load_four::<S>(&dout[c..], channels));
+                let from = start * channels + c;
+                let sums = product(simd, ds, &k[from..], channels);
+                store_part::<S>(&mut dq[first * width..], width, c, sums, [heads.scale; BLOCK_ROWS]);
+                add_outer(simd, &mut dk[from..], channels, ds, load_four::<S>(&q[c..], channels));
+                add_outer(simd, &mut dv[from..], channels, p, load_four::<S>(&dout[c..], channels));
             }
         }
         for (out, sums) in dkv.chunks_exact_mut(heads.size()).zip([&*dk, &*dv]) {

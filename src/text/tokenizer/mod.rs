@@ -1,4 +1,7 @@
-//! Byte-level BPE tokenizers: trained here, or read from any `tokenizer.json`.
+//! Tokenizers: byte-level BPE trained here, or BPE, WordPiece and Unigram read from files.
+
+mod check;
+mod files;
 
 use std::path::Path;
 
@@ -12,11 +15,14 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
+use check::{MAX_ID, check};
+pub(crate) use files::{PAIRS, SETTINGS, find as find_in, tokenizer_json};
+
 use super::bpe::{WordCounts, count_words, learn_merges};
 use super::encode::{BYTE_CHARS, CutPoints, Encoder, Sink};
 use super::notation;
 use super::words::Words;
-use crate::files::{hex, read_text, write_atomic};
+use crate::files::{hex, write_atomic};
 use crate::observer::{Observer, Stage};
 use crate::{Error, Result};
 
@@ -41,33 +47,94 @@ const TRAIN_BYTES: usize = 1 << 30;
 /// Bytes of documents that training holds at a time.
 const TRAIN_BATCH: usize = 1 << 22;
 
-/// A larger id in a file counts as damage.
-const MAX_ID: u64 = 1 << 24;
-
-/// A byte-level BPE tokenizer. `decode(encode(text)) == text` for every text, unless a loaded file
-/// has a normalizer.
+/// A tokenizer. `decode(encode(text)) == text` for every text if it was trained here, and if it is
+/// byte-level BPE without a normalizer. Others lose something: lower case, accents, blanks, unknown
+/// characters.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: String,
     vocab_size: usize,
     cuts: CutPoints,
+    spelling: Spelling,
+    /// The end-of-text token, and whether another file than `tokenizer.json` says so.
+    end: Option<u32>,
+    named_end: bool,
+}
+
+/// How tokens are spelled in a vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Spelling {
+    /// A character for each byte, [`BYTE_CHARS`].
+    Bytes,
+    /// `▁` for a blank, `<0x0A>` for a byte.
+    Blanks,
+    /// A token that continues a word begins with this prefix; others follow a blank.
+    Words(String),
+    /// As it is.
+    Plain,
+}
+
+impl Spelling {
+    fn of(json: &serde_json::Value) -> Self {
+        let parts = || ["normalizer", "pre_tokenizer", "decoder"].iter().map(|name| json[name].to_string());
+        let has = |word: &str| parts().any(|part| part.contains(word));
+        let model = &json["model"];
+        match model["continuing_subword_prefix"].as_str() {
+            Some(prefix) if model["type"] == "WordPiece" => Self::Words(prefix.into()),
+            _ if has("\"ByteLevel\"") => Self::Bytes,
+            _ if has("\"Metaspace\"") || has("\u{2581}") || has("\"ByteFallback\"") => Self::Blanks,
+            _ => Self::Plain,
+        }
+    }
+
+    /// The bytes of a text that `token` stands for.
+    fn bytes(&self, token: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Bytes => token.chars().map(byte_of).collect(),
+            Self::Blanks => {
+                let byte = token.strip_prefix("<0x").and_then(|token| token.strip_suffix('>'));
+                let byte = byte.filter(|digits| digits.len() == 2).and_then(|d| u8::from_str_radix(d, 16).ok());
+                Some(byte.map_or_else(|| token.replace('\u{2581}', " ").into_bytes(), |byte| vec![byte]))
+            }
+            Self::Words(prefix) => match token.strip_prefix(prefix.as_str()).filter(|_| !prefix.is_empty()) {
+                Some(rest) => Some(rest.into()),
+                None => Some(format!(" {token}").into_bytes()),
+            },
+            Self::Plain => None,
+        }
+    }
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a tokenizer: a `tokenizer.json` of any name, a `vocab.json` with its `merges.txt` or an
+    /// `encoder.json` with its `vocab.bpe` (either file may be named), or a folder with one of
+    /// these. A `tokenizer_config.json` next to it may say which token ends a text.
     ///
     /// # Errors
-    /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] if it is no consistent BPE
-    /// tokenizer.
+    /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] if it is no consistent
+    /// tokenizer, or of a kind that is not supported.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        Self::parse(&read_text(path)?).map_err(|message| Error::file(path, message))
+        let found = files::read(path.as_ref())?;
+        let mut tokenizer = Self::parse(&found.json).map_err(|message| Error::file(&found.path, message))?;
+        if let Some(id) = found.end.and_then(|end| tokenizer.inner.token_to_id(&end)) {
+            tokenizer.named_end = tokenizer.end != Some(id);
+            tokenizer.end = Some(id);
+        }
+        if tokenizer.inner.get_decoder().is_none() {
+            let path = found.path.display();
+            tracing::warn!("{path} has no decoder: texts are shown as its tokens with blanks between them");
+        }
+        Ok(tokenizer)
     }
 
-    /// Writes `tokenizer.json`, whole or not at all.
+    /// Writes `tokenizer.json`, whole or not at all; next to it a `tokenizer_config.json`, if only
+    /// such a file said which token ends a text.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
+        if let Some(end) = self.end.filter(|_| self.named_end).and_then(|id| self.inner.id_to_token(id)) {
+            files::write_end(path.parent().unwrap_or(Path::new("")), &end)?;
+        }
         write_atomic(path, |out| out.write_all(self.json.as_bytes()).map_err(|e| Error::io(path, e)))
     }
 
@@ -100,7 +167,11 @@ impl Tokenizer {
         let json = inner.to_string(true).map_err(failed)?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let cuts = CutPoints::of(&inner);
-        Ok(Self { inner, json, vocab_size, cuts })
+        let spelling = Spelling::of(&serde_json::from_str(&json).map_err(|error| error.to_string())?);
+        // Text about HTML makes `</s>` an ordinary token.
+        let special = |name: &str| name == END_OF_TEXT || inner.get_added_vocabulary().is_special_token(name);
+        let end = files::END_NAMES.iter().filter(|name| special(name)).find_map(|name| inner.token_to_id(name));
+        Ok(Self { inner, json, vocab_size, cuts, spelling, end, named_end: false })
     }
 
     /// Trains a byte-level BPE with the published `PATTERN` on `documents`: 256 byte symbols,
@@ -202,7 +273,8 @@ impl Tokenizer {
     /// The bytes of token `id`; for a special token those of its name.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         let token = self.inner.id_to_token(id)?;
-        let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
+        let special = self.inner.get_added_vocabulary().is_special_token(&token);
+        let bytes = if special { None } else { self.spelling.bytes(&token) };
         Some(bytes.unwrap_or_else(|| token.into_bytes()))
     }
 
@@ -233,15 +305,42 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// The id of [`END_OF_TEXT`].
+    /// The id of the token that ends every document: the one that a `tokenizer_config.json` names,
+    /// or else the first of [`END_OF_TEXT`], `<|end_of_text|>`, `</s>`, `<eos>`, `[EOS]`,
+    /// `<|im_end|>` and `[SEP]` that there is.
     pub fn end_of_text(&self) -> Option<u32> {
-        self.inner.token_to_id(END_OF_TEXT)
+        self.end
+    }
+
+    /// [`Self::end_of_text`], or an error that says what to do.
+    pub(crate) fn expect_end_of_text(&self) -> Result<u32> {
+        self.end.ok_or_else(|| {
+            let names = files::END_NAMES.join(", ");
+            Error::Tokenizer(format!(
+                "the tokenizer has no token to end documents with: none of {names}, and no tokenizer_config.json next to it \
+                 names one as `eos_token`"
+            ))
+        })
+    }
+
+    /// Whether [`Self::decode`] gives back every text that was encoded.
+    pub fn is_lossless(&self) -> bool {
+        self.spelling == Spelling::Bytes && self.inner.get_normalizer().is_none()
     }
 
     /// SHA-256 of [`Self::to_json`], in hexadecimal: equal for equal tokenizers.
     pub fn hash(&self) -> String {
-        hex(&Sha256::digest(self.json.as_bytes()))
+        let mut digest = Sha256::new_with_prefix(self.json.as_bytes());
+        if let Some(end) = self.end.filter(|_| self.named_end) {
+            digest.update(end.to_le_bytes());
+        }
+        hex(&digest.finalize())
     }
+}
+
+/// Whether there is a tokenizer in the folder.
+pub(crate) fn is_in(folder: &Path) -> bool {
+    find_in(folder).is_some()
 }
 
 /// The words of the first gibibyte of `documents`.
@@ -287,86 +386,6 @@ fn byte_of(c: char) -> Option<u8> {
         256..324 => BYTE_CHARS.iter().zip(0..=255).find(|&(&stand_in, _)| stand_in == c).map(|(_, byte)| byte),
         _ => None,
     }
-}
-
-/// The parts of a tokenizer around the model, the name of the list in a sequence of each, and the
-/// kinds that byte-level BPE uses. Some other kinds make the parsing crate panic if their settings
-/// are damaged.
-const PARTS: [(&str, &str, &[&str]); 3] = [
-    (
-        "normalizer",
-        "normalizers",
-        &["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Prepend", "ByteLevel"],
-    ),
-    (
-        "pre_tokenizer",
-        "pretokenizers",
-        &[
-            "ByteLevel",
-            "Split",
-            "Digits",
-            "Punctuation",
-            "Whitespace",
-            "WhitespaceSplit",
-            "UnicodeScripts",
-            "Metaspace",
-        ],
-    ),
-    ("decoder", "decoders", &["ByteLevel", "Fuse", "ByteFallback", "Metaspace"]),
-];
-
-fn check_part(part: &serde_json::Value, name: &str, list: &str, kinds: &[&str]) -> Result<(), String> {
-    match part["type"].as_str() {
-        _ if part.is_null() => Ok(()),
-        Some("Sequence") => {
-            part[list].as_array().into_iter().flatten().try_for_each(|inner| check_part(inner, name, list, kinds))
-        }
-        Some(kind) if kinds.contains(&kind) => Ok(()),
-        Some(other) => Err(format!("has a {name} of type {other:?}, which byte-level BPE does not use")),
-        None => Err(format!("has a {name} without a `type`")),
-    }
-}
-
-/// Rejects what the parsing crate would accept silently, or panic on.
-fn check(json: &serde_json::Value) -> Result<(), String> {
-    PARTS.iter().try_for_each(|&(name, list, kinds)| check_part(&json[name], name, list, kinds))?;
-    let model = &json["model"];
-    match model["type"].as_str() {
-        Some("BPE") => {}
-        Some(other) => return Err(format!("a {other} tokenizer; only byte-level BPE is supported")),
-        None => return Err("has no `model` with a `type`".into()),
-    }
-    if model["continuing_subword_prefix"].as_str().is_some_and(|prefix| !prefix.is_empty()) {
-        return Err("uses `continuing_subword_prefix`, which byte-level BPE does not".into());
-    }
-    if model["dropout"].as_f64().is_some_and(|dropout| dropout > 0.0) {
-        return Err("uses `dropout`, so that the same text has different tokens every time".into());
-    }
-    let vocab = model["vocab"].as_object().ok_or("has no `model.vocab`")?;
-    let mut ids: Vec<u64> = Vec::with_capacity(vocab.len());
-    for (token, id) in vocab {
-        let id = id.as_u64().filter(|&id| id < MAX_ID);
-        ids.push(id.ok_or_else(|| format!("the id of token {token:?} is not a number below {MAX_ID}"))?);
-    }
-    ids.sort_unstable();
-    if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(format!("two tokens have the id {}", pair[0]));
-    }
-    let merges = model["merges"].as_array().ok_or("has no `model.merges`")?;
-    for (index, merge) in merges.iter().enumerate() {
-        let pair = match (merge.as_str(), merge.as_array().map(Vec::as_slice)) {
-            (Some(line), _) => line.split_once(' '),
-            (_, Some([left, right])) => left.as_str().zip(right.as_str()),
-            _ => None,
-        };
-        let (left, right) = pair.ok_or_else(|| format!("merge {index} is not a pair of tokens"))?;
-        for token in [left, right, &format!("{left}{right}")] {
-            if !vocab.contains_key(token) {
-                return Err(format!("merge {index} needs the token {token:?}, which the vocabulary lacks"));
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
