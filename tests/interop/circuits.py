@@ -1,8 +1,13 @@
-"""What `gossamer circuit export` writes, opened by PyTorch and pandas-like readers."""
+"""What `gossamer circuit export` writes, read by PyTorch and by the rules of the published viewers.
 
+    python tests/interop/circuits.py --gossamer target/release/gossamer
+
+`train` must be in the same folder. Needs torch.
+"""
+
+import argparse
 import csv
 import json
-import os
 import pathlib
 import subprocess
 import tempfile
@@ -17,7 +22,7 @@ JOINED = [("attn.act_in", "attn.q"), ("attn.act_in", "attn.k"), ("attn.act_in", 
 
 
 def run(program, *arguments):
-    return subprocess.run([os.environ[program], *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run([str(FOLDER / program), *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def check_payload(path, circuit, measured):
@@ -96,7 +101,7 @@ def check_tables(file, circuit, work):
     for what, fields in [("nodes", {"mean": "mean", "tau": "tau", "ablation_delta": "ablation_delta"}),
                          ("edges", {"weight": "weight", "effect": "effect"})]:
         out = work / f"{what}.csv"
-        run("GOSSAMER", "circuit", "export", file, "--format", f"{what}.csv", "--out", out)
+        run("gossamer", "circuit", "export", file, "--format", f"{what}.csv", "--out", out)
         with open(out, newline="") as lines:
             rows = list(csv.DictReader(lines))
         assert len(rows) == len(circuit[what])
@@ -104,9 +109,12 @@ def check_tables(file, circuit, work):
             assert sorted(float(row[column]) for row in rows) == sorted(row[field] for row in circuit[what]), field
 
 
+parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+parser.add_argument("--gossamer", type=pathlib.Path, required=True, help="the program")
+FOLDER = parser.parse_args().gossamer.resolve().parent
 with tempfile.TemporaryDirectory() as folder:
     work = pathlib.Path(folder)
-    run("TRAIN", "circuit", MODEL, "--task", "single_double_quote", "--target-loss", "0.6", "--set", "steps=40",
+    run("train", "circuit", MODEL, "--task", "single_double_quote", "--target-loss", "0.6", "--set", "steps=40",
         "--set", "pairs=8", "--set", "eval_pairs=16", "--no-clean-up", "--mean-tokens", "8192", "--out", work, "--device", "cpu")
     file = work / "single_double_quote.json"
     circuit = json.loads(file.read_text())
@@ -114,17 +122,17 @@ with tempfile.TemporaryDirectory() as folder:
 
     check_tables(file, circuit, work)
     out = work / "alone.pt"
-    run("GOSSAMER", "circuit", "export", file, "--format", "viz", "--out", out)
+    run("gossamer", "circuit", "export", file, "--format", "viz", "--out", out)
     check_payload(out, circuit, measured=False)
-    run("GOSSAMER", "circuit", "stats", file, "--model", MODEL, "--max-tokens", "8192", "--device", "cpu")
+    run("gossamer", "circuit", "stats", file, "--model", MODEL, "--max-tokens", "8192", "--device", "cpu")
     out = work / "viz_data.pt"
-    run("GOSSAMER", "circuit", "export", file, "--format", "viz", "--model", MODEL, "--device", "cpu", "--out", out)
+    run("gossamer", "circuit", "export", file, "--format", "viz", "--model", MODEL, "--device", "cpu", "--out", out)
     check_payload(out, circuit, measured=True)
     # And back.
-    again = json.loads(run("GOSSAMER", "circuit", "export", out, "--format", "json"))
-    first = json.loads(run("GOSSAMER", "circuit", "export", file, "--format", "json"))
+    again = json.loads(run("gossamer", "circuit", "export", out, "--format", "json"))
+    first = json.loads(run("gossamer", "circuit", "export", file, "--format", "json"))
     assert again == first
-    run("GOSSAMER", "circuit", "export", out, "--format", "neuronpedia", "--model", MODEL, "--device", "cpu",
+    run("gossamer", "circuit", "export", out, "--format", "neuronpedia", "--model", MODEL, "--device", "cpu",
         "--out", work / "graph.json")
     check_graph(work / "graph.json", circuit)
     print(f"circuits: {len(circuit['nodes'])} nodes and {len(circuit['edges'])} edges in torch, csv and graph files")

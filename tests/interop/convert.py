@@ -1,7 +1,12 @@
-"""What `gossamer convert` writes, opened by PyTorch and transformers: the same numbers and texts."""
+"""What `gossamer convert` writes, opened by PyTorch and transformers: the same numbers and texts.
 
+    python tests/interop/convert.py --gossamer target/release/gossamer
+
+Needs torch, transformers and safetensors.
+"""
+
+import argparse
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -29,7 +34,7 @@ MODELS = {
 
 
 def gossamer(*arguments):
-    command = [os.environ["GOSSAMER"], *map(str, arguments)]
+    command = [str(PROGRAM), *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -183,6 +188,9 @@ def check_sparse_pretrain(work):
     print("sparse_pretrain: its names, its configuration, the same bits")
 
 
+parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+parser.add_argument("--gossamer", type=pathlib.Path, required=True, help="the program")
+PROGRAM = parser.parse_args().gossamer.resolve()
 with tempfile.TemporaryDirectory() as folder:
     work = pathlib.Path(folder)
     for name, changes in MODELS.items():

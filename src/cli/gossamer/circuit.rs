@@ -19,7 +19,6 @@ use crate::report::Report;
 use crate::settings::count;
 use crate::text::source::Source;
 use crate::terminal::{Progress, say};
-use crate::text::corpus::Source;
 
 use super::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
 
