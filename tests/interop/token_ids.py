@@ -1,10 +1,6 @@
 """Compares ids with the Python package `tokenizers`.
 
-<<<<<<<< HEAD:tests/interop/token_ids.py
     python tests/interop/token_ids.py --gossamer target/release/gossamer
-========
-    python tests/interop/tokenizer_ids.py --gossamer target/release/gossamer
->>>>>>>> doors:tests/interop/tokenizer_ids.py
 
 Trains tokenizers of every kind that gossamer opens, encodes 1,000 varied strings with both, and
 fails at the first difference. Needs the package `tokenizers`.
