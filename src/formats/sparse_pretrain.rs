@@ -6,14 +6,12 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::convert::StateDict;
+use super::families::LOCATIONS;
 use super::folder::ModelFiles;
 use crate::files::TensorInfo;
 use crate::model::{Activation, EMBEDDING, ModelConfig, ResidualActivation, SiteKind, UNEMBEDDING};
 use crate::{Error, Result};
 
-/// The sites that the program can apply AbsTopK at, by their names in `afrac_loctypes`. Its names
-/// for the residual stream mean other places.
-const SITES: [&str; 8] = ["attn_in", "attn_out", "mlp_in", "mlp_out", "mlp_neuron", "attn_v", "attn_k", "attn_q"];
 /// A tensor that it has none of.
 const LOGITS_BIAS: &str = "final_logits_bias";
 
@@ -32,8 +30,6 @@ impl Converted {
         if let Some((field, why)) = obstacle(&files.config) {
             return Err(Error::config(field, format!("{why}, which sparse_pretrain has no setting for")));
         }
-        // What the published code lacks, this program lacks too, but for the least top-k.
-        ModelConfig { min_topk: ModelConfig::default().min_topk, ..files.config.clone() }.as_published()?;
         if entries.contains_key(LOGITS_BIAS) && files.weights.read(LOGITS_BIAS)?.data.iter().any(|bias| *bias != 0.0) {
             return Err(Error::config(LOGITS_BIAS, "is not zero, and sparse_pretrain has no such tensor"));
         }
@@ -71,10 +67,14 @@ fn obstacle(config: &ModelConfig) -> Option<(&'static str, String)> {
             "d_head",
             format!("heads of {} make {} channels, not d_model", config.head_width(), config.attention_width()),
         ))
-    } else if !config.rms_norm && config.ln_bias != config.bias {
-        Some(("ln_bias", "differs from bias".into()))
+    } else if !config.rms_norm && !config.ln_bias {
+        Some(("ln_bias", "norms have no biases".into()))
+    } else if config.afrac.is_some() && config.min_topk > 1 {
+        Some(("min_topk", format!("AbsTopK keeps at least {} entries", config.min_topk)))
+    } else if let Some((field, value)) = config.published_obstacles().into_iter().find(|(field, _)| !shared(field)) {
+        Some((field, format!("is {value}")))
     } else if let Some(site) =
-        config.afrac.and_then(|_| config.afrac_loctypes.names().find(|name| !SITES.contains(name)))
+        config.afrac.and_then(|_| config.afrac_loctypes.names().find(|name| location(name).is_none()))
     {
         Some(("afrac_loctypes", format!("AbsTopK applies at {site}")))
     } else {
@@ -82,12 +82,24 @@ fn obstacle(config: &ModelConfig) -> Option<(&'static str, String)> {
     }
 }
 
+/// Whether the program has what the field says and the published code has not.
+fn shared(field: &str) -> bool {
+    ["min_topk", "afrac_loctypes"].contains(&field)
+}
+
+/// The program's name of a site where AbsTopK applies.
+fn location(name: &str) -> Option<&'static str> {
+    LOCATIONS.iter().find(|(_, ours)| *ours == name).map(|(theirs, _)| *theirs)
+}
+
 fn nested(config: &ModelConfig, positions: bool) -> Map<String, Value> {
     let activation = match config.activation_type {
+        Activation::Gelu => "gelu",
         Activation::Relu => "relu",
-        Activation::Gelu | Activation::GeluTanh => "gelu",
+        // Refused above.
+        Activation::GeluTanh => "gelu_tanh",
     };
-    let sites: Vec<&str> = config.afrac_loctypes.names().collect();
+    let sites: Vec<&str> = config.afrac_loctypes.names().filter_map(location).collect();
     let fields = json!({
         "model_config": {
             "n_layer": config.n_layer,

@@ -338,21 +338,25 @@ impl ModelConfig {
         AttentionOptions { scale, window, ..usual }
     }
 
-    /// What of the model the published code cannot express, a field with its value each; nothing
-    /// for a model that it computes as this crate does.
-    pub fn published_obstacles(&self) -> Vec<String> {
+    /// What of the model the published code cannot express, each a field and its value; nothing for
+    /// a model that it computes as this crate does.
+    pub fn published_obstacles(&self) -> Vec<(&'static str, String)> {
         let few = SiteKind::all().any(|kind| self.topk(kind).is_some_and(|k| Some(k) != self.published_topk(kind)));
         let local = |layer| self.attention_options(layer).window.is_some_and(|window| window < self.block_size);
         let obstacles = [
-            (self.activation_type == Activation::GeluTanh, "activation_type = gelu_tanh".to_string()),
-            (!self.rms_norm && !is_published_eps(&self.ln_eps), format!("ln_eps = {:e}", self.ln_eps)),
-            (!self.scale_attn_weights, "scale_attn_weights = false".into()),
-            (self.scale_attn_by_inverse_layer_idx && self.n_layer > 1, "scale_attn_by_inverse_layer_idx = true".into()),
-            ((0..self.n_layer).any(local), format!("attention_layers = {}", self.attention_layers.0)),
-            (few, format!("min_topk = {}", self.min_topk)),
-            (self.afrac.is_some() && self.afrac_loctypes.contains(RESID_PRE), format!("afrac_loctypes = {RESID_PRE}")),
+            (self.activation_type == Activation::GeluTanh, "activation_type", "gelu_tanh".to_string()),
+            (!self.rms_norm && !is_published_eps(&self.ln_eps), "ln_eps", format!("{:e}", self.ln_eps)),
+            (!self.scale_attn_weights, "scale_attn_weights", "false".into()),
+            (
+                self.scale_attn_by_inverse_layer_idx && self.n_layer > 1,
+                "scale_attn_by_inverse_layer_idx",
+                "true".into(),
+            ),
+            ((0..self.n_layer).any(local), "attention_layers", self.attention_layers.0.clone()),
+            (few, "min_topk", self.min_topk.to_string()),
+            (self.afrac.is_some() && self.afrac_loctypes.contains(RESID_PRE), "afrac_loctypes", RESID_PRE.into()),
         ];
-        obstacles.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect()
+        obstacles.into_iter().filter(|(is, ..)| *is).map(|(_, field, value)| (field, value)).collect()
     }
 
     /// The same model in the fields of the published code alone.
@@ -362,7 +366,8 @@ impl ModelConfig {
     pub fn as_published(&self) -> Result<Self> {
         let obstacles = self.published_obstacles();
         if !obstacles.is_empty() {
-            let message = format!("the published code has no such thing: {}", obstacles.join(", "));
+            let all: Vec<String> = obstacles.iter().map(|(field, value)| format!("{field} = {value}")).collect();
+            let message = format!("the published code cannot express {}", all.join(", "));
             return Err(Error::config("model", message));
         }
         let default = Self::default();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use gossamer::device::Device;
 use gossamer::files::{FloatType, HostTensor, load_ids, load_tensors};
 use gossamer::formats::config::read_config;
-use gossamer::formats::{ConvertOptions, ModelFiles, convert};
+use gossamer::formats::{ConvertFormat, ConvertOptions, ModelFiles, convert};
 use gossamer::model::{Activation, Batch, ModelConfig, NoHooks, SiteKind, WeightFormat, Weights};
 use gossamer::tape::Tape;
 use serde_json::{Value, json};
@@ -257,6 +257,19 @@ fn every_field_of_the_configuration_counts() {
         let folder = changed(name, changes.clone());
         let off = difference(folder.path(), &foreign(name).join("expected.safetensors"));
         assert!(off > 2e-5, "{name} {changes}: {off:e}");
+    }
+}
+
+#[test]
+fn what_sparse_pretrain_made_can_be_written_for_it_again() {
+    let out = tempdir().unwrap();
+    for name in ["sparse_pretrain", "sparse_pretrain_positions"] {
+        let (files, folder) = (ModelFiles::open(foreign(name)).unwrap(), out.path().join(name));
+        let options = ConvertOptions { to: ConvertFormat::SparsePretrain, ..ConvertOptions::default() };
+        convert(&files, &folder, options).unwrap();
+        assert_eq!(ModelFiles::open(&folder).unwrap().config, files.config, "{name}");
+        let off = difference(&folder, &foreign(name).join("expected.safetensors"));
+        assert!(off < 2e-5, "{name}: {off:e}");
     }
 }
 

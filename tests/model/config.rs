@@ -197,7 +197,10 @@ fn fields_that_the_published_code_does_not_know_are_written_only_where_they_say_
 
 #[test]
 fn what_the_published_code_cannot_express_is_named() {
-    let obstacles = |json: &str| read(json).unwrap().0.published_obstacles().join("; ");
+    let obstacles = |json: &str| {
+        let all = read(json).unwrap().0.published_obstacles();
+        all.into_iter().map(|(field, value)| format!("{field} = {value}")).collect::<Vec<_>>().join("; ")
+    };
     for (harmless, named) in [
         (r#"{"attention_layers": "global,local", "window_size": 1024}"#, ""),
         (r#"{"ln_eps": 0.1, "rms_norm": true}"#, ""),

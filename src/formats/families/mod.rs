@@ -20,6 +20,7 @@ use crate::Result;
 use crate::files::TensorSource;
 use crate::model::{Kind, ModelConfig, Parameters};
 use fields::Fields;
+pub(super) use sparse_pretrain::LOCATIONS;
 
 /// What is known of a kind of models.
 struct Family {

@@ -15,7 +15,7 @@ const MODEL: &str = "model_config";
 const MAX_ZEROS: usize = 1 << 28;
 
 /// The names of its locations, and ours.
-const LOCATIONS: [(&str, &str); 10] = [
+pub(in crate::formats) const LOCATIONS: [(&str, &str); 10] = [
     ("attn_in", "attn_in"),
     ("attn_q", "attn_q"),
     ("attn_k", "attn_k"),
