@@ -81,7 +81,7 @@ fn a_folder_is_resumed_only_with_a_run_and_begun_only_without() {
     fs::create_dir(&empty).unwrap();
     fails(&mut resume(&empty), &[text(&empty), "no run to resume"]);
     fails(&mut resume(&dir.path().join("nosuch")), &["nosuch", "no run to resume"]);
-    fails(resume(&run).args(["--steps", "50"]), &["--steps"]);
+    fails(resume(&run).args(["--seed", "1"]), &["--seed"]);
     let settings = fs::read_to_string(run.join("config.toml")).unwrap();
     for (damaged, culprit) in [
         (settings.replace("batch_size", "batchsize"), "batchsize"),
