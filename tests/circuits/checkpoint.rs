@@ -57,7 +57,7 @@ pub(crate) fn circuit(model: &Model, tokenizer: &Tokenizer) -> Circuit {
     let means = text_means(
         model,
         tokenizer,
-        &[],
+        &Source::default(),
         LOOK.mean_tokens,
         &folder.path().join("means.safetensors"),
         &Observer::default(),
