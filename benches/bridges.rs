@@ -12,6 +12,7 @@ use gossamer::bridges::BridgeTrainer;
 use gossamer::device::{Device, on_worker};
 use gossamer::model::{Batch, LossOutput, Model, ModelConfig, NoHooks, Pass, Weights};
 use gossamer::observer::Observer;
+use gossamer::ops::kl::Support;
 use gossamer::tape::{Tape, Var};
 use gossamer::train::bridge::BridgeConfig;
 use gossamer::train::config::RunConfig;
@@ -79,7 +80,7 @@ fn pair(layers: usize) -> Result<()> {
                 let mapped = if back {
                     bridges.decode(&mut tape, &maps, site, &input)?
                 } else {
-                    bridges.encode(&mut tape, &maps, site, &input)?
+                    bridges.encode(&mut tape, &maps, site, &input, None)?
                 };
                 let error = tape.nmse(&mapped, &Var::constant(target.clone()))?;
                 tape.backward(&error, device.upload("seed", &[1], &[1.0])?)
@@ -95,7 +96,7 @@ fn pair(layers: usize) -> Result<()> {
                 let mut pass = Pass::new(to, &weights, &batch, &mut tape, &mut hooks);
                 let end = pass.advance(entry, site..sites - 1)?;
                 let logits = pass.unembed(end)?;
-                let divergence = tape.kl(&logits, &predicted)?;
+                let divergence = tape.kl(&logits, &predicted, Support::All)?;
                 tape.backward(&divergence, device.upload("seed", divergence.value().shape(), &[1.0])?)
             };
             add(seconds(hybrid)?, multiplications(&to.config, site) * if back { 2.0 } else { 3.0 });

@@ -17,7 +17,8 @@ pub struct OpenedCircuit {
 }
 
 impl OpenedCircuit {
-    /// Opens a circuit file or a published circuit (`viz_data.pt`), whatever its name.
+    /// Opens a circuit file or a published circuit (`viz_data.pt`), whatever its name. A pipe, which
+    /// can be read only once, holds a circuit file.
     ///
     /// # Errors
     /// Those of [`Payload::open`] for an archive, those of [`Circuit::load`] for anything else.
@@ -36,8 +37,11 @@ impl OpenedCircuit {
     }
 }
 
-/// Whether a file begins as zip archives do.
+/// Whether a regular file begins as zip archives do.
 fn is_archive(path: &Path) -> Result<bool> {
+    if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Ok(false);
+    }
     let mut start = Vec::new();
     open_input(path)?.take(2).read_to_end(&mut start).map_err(|e| Error::io(path, e))?;
     Ok(start == b"PK")

@@ -159,9 +159,8 @@ fn the_bridges_warm_up_on_their_own() {
         let settings = BridgeConfig { warmup_frac, ..settings(Coefficients::default()) };
         logged(&mut bridged_by(&device, optimizer(8, 1), settings), 8, "bridge_lr")
     };
-    let want = |warm: f64| {
-        (0..8).map(move |s| f64::from(s)).map(move |s| if s < warm { s / warm } else { (8.0 - s) / (8.0 - warm) })
-    };
+    let want =
+        |warm: f64| (0..8).map(f64::from).map(move |s| if s < warm { s / warm } else { (8.0 - s) / (8.0 - warm) });
     for (warmup_frac, warm) in [(Some(0.5), 4.0), (Some(0.0), 0.0), (Some(0.25), 2.0)] {
         let off = lr(warmup_frac).into_iter().zip(want(warm)).find(|(lr, want)| (lr - 1e-2 * want).abs() > 1e-12);
         assert_eq!(off, None, "{warmup_frac:?}");

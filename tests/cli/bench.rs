@@ -48,7 +48,7 @@ fn the_cpu_is_measured_and_compared_with_itself() {
             assert!(seconds.fastest <= seconds.median && seconds.median <= seconds.slowest && seconds.runs >= 3);
         }
     }
-    assert_eq!((read.device.backend.as_str(), read.golden_cases), ("Cpu", 8));
+    assert_eq!((read.device.backend.as_str(), read.golden_cases), ("Cpu", 9));
     assert!(!read.device.subgroups && read.device.tiles.is_none());
     let png = folder.path().join("a.png");
     let said = succeeds(&mut gossamer(&["bench", "compare", text(&file), text(&file), "--png", text(&png)]));

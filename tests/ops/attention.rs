@@ -210,7 +210,8 @@ fn scales_and_windows_agree_with_the_oracle() {
                 let names = ["dq", "dk", "dv", "dsink"];
                 for ((name, leaf), want) in names.into_iter().zip([Some(q), Some(k), Some(v), sink]).zip(&gradients) {
                     let Some(leaf) = leaf else { continue };
-                    assert_close(&what(name), &tape.take_gradient(&leaf).unwrap().read().unwrap(), want, 5e-6);
+                    // With a window of one key, queries' gradients are differences of equal sums.
+                    assert_close(&what(name), &tape.take_gradient(&leaf).unwrap().read().unwrap(), want, 1e-5);
                 }
             }
         }
