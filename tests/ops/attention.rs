@@ -210,8 +210,9 @@ fn scales_and_windows_agree_with_the_oracle() {
                 let names = ["dq", "dk", "dv", "dsink"];
                 for ((name, leaf), want) in names.into_iter().zip([Some(q), Some(k), Some(v), sink]).zip(&gradients) {
                     let Some(leaf) = leaf else { continue };
-                    // With a window of one key, queries' gradients are differences of equal sums.
-                    assert_close(&what(name), &tape.take_gradient(&leaf).unwrap().read().unwrap(), want, 1e-5);
+                    // With a window of one key, the gradients of scores are differences of equal sums.
+                    let tolerance = if window == Some(1) { 1e-4 } else { 5e-6 };
+                    assert_close(&what(name), &tape.take_gradient(&leaf).unwrap().read().unwrap(), want, tolerance);
                 }
             }
         }
