@@ -205,13 +205,14 @@ fn scales_and_windows_agree_with_the_oracle() {
                 let sink = sink.map(|s| tape.leaf(put(device, &[sizes[2]], s)));
                 let y = tape.attention(&q, &k, &v, sink.as_ref(), options).unwrap();
                 let what = |name: &str| format!("{name} {sizes:?} {options:?} on {}", device.describe());
-                assert_close(&what("y"), &y.value().read().unwrap(), &want.y, 1e-6);
+                // Unscaled scores are large, and a rounding of theirs is one of the exponential's factor.
+                assert_close(&what("y"), &y.value().read().unwrap(), &want.y, 5e-6);
                 tape.backward(&y, dout).unwrap();
                 let names = ["dq", "dk", "dv", "dsink"];
                 for ((name, leaf), want) in names.into_iter().zip([Some(q), Some(k), Some(v), sink]).zip(&gradients) {
                     let Some(leaf) = leaf else { continue };
                     // With a window of one key, the gradients of scores are differences of equal sums.
-                    let tolerance = if window == Some(1) { 1e-4 } else { 5e-6 };
+                    let tolerance = if window == Some(1) { 1e-4 } else { 2e-5 };
                     assert_close(&what(name), &tape.take_gradient(&leaf).unwrap().read().unwrap(), want, tolerance);
                 }
             }
