@@ -65,10 +65,10 @@ pub struct PushedFile {
     pub sent: bool,
 }
 
-/// Pushes what [`convert`] writes of `files`, and a card.
+/// Pushes what [`convert()`] writes of `files`, and a card.
 ///
 /// # Errors
-/// Those of [`convert`] and [`Hub::upload`], and of reading the run that the model is of;
+/// Those of [`convert()`] and [`Hub::upload`], and of reading the run that the model is of;
 /// [`Error::Config`] for a license that is no name.
 pub fn push(files: &ModelFiles, request: &PushRequest, observer: Observer) -> Result<PushResult> {
     let PushRequest { id, hub, license, .. } = request;

@@ -1,5 +1,5 @@
 //! Documents in files and folders of Python, text, JSON lines and tables, compressed or not, and in
-//! data sets of the Hugging Face Hub. [`kind`] is the table of what files may be.
+//! data sets of the Hugging Face Hub. `kind.rs` is the table of what files may be.
 
 mod bytes;
 mod csv;
