@@ -1,6 +1,9 @@
 //! Runs that start from a model: `train --init MODEL`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+
+use serde_json::{Map, Value};
 
 use super::config::RunConfig;
 use super::request::absolute;
@@ -92,11 +95,17 @@ impl InitialModel {
     }
 
     fn check_model(&self, config: &ModelConfig) -> Result<()> {
-        if self.config() == config.without_unused() {
-            return Ok(());
-        }
-        let message = format!("differs from the settings of {}, which training starts from", self.name);
-        Err(Error::config("model", message))
+        let fields = |config: &ModelConfig| match serde_json::to_value(config.without_unused()) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let (model, asked) = (fields(&self.files.config), fields(config));
+        let all: BTreeSet<&String> = model.keys().chain(asked.keys()).collect();
+        let Some(name) = all.into_iter().find(|name| model.get(*name) != asked.get(*name)) else { return Ok(()) };
+        let value = |fields: &Map<String, Value>| fields.get(name).map_or("none".into(), Value::to_string);
+        let message =
+            format!("is {}, but {}, which training starts from, has {}", value(&asked), self.name, value(&model));
+        Err(Error::config(format!("model.{name}"), message))
     }
 
     /// Its weights on `device`, for training with the settings `config`.

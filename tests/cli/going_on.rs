@@ -98,7 +98,7 @@ fn a_dense_folder_is_made_sparse() {
     assert_eq!(last(&on)["density"], 0.1);
     // Another shape than the model's.
     let wider = ["--init", text(&folder), "--out", "wider", "--set", "d_model=32"];
-    fails(&mut train(&wider), &["differs from the settings of", "which training starts from"]);
+    fails(&mut train(&wider), &["model.d_model", "is 32", "which training starts from, has 16"]);
     fs::remove_file(folder.join("tokenizer.json")).expect("removed");
     fails(&mut train(&["--init", text(&folder), "--out", "none"]), &["comes without a tokenizer", "--tokenizer"]);
 }
