@@ -130,6 +130,7 @@ impl RepositoryKind {
     }
 
     /// What messages call it.
+    #[cfg(feature = "hub")]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Model => "model",

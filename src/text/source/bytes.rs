@@ -16,6 +16,7 @@ pub(super) const MAX_DOCUMENT: u64 = 1 << 30;
 const XZ_MEMORY: u32 = 256 << 10;
 
 /// The base-2 logarithm of the largest window of `.zst`, which `zstd --long` makes.
+#[cfg(feature = "datasets")]
 const ZSTD_WINDOW: u32 = 27;
 
 /// What was read of all files together, before decompression.

@@ -3,7 +3,7 @@
 //! The `parquet` crate believes the sizes that a file claims and allocates them, so every claim
 //! passes here first.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::bytes::RawBytes;
 use crate::Result;
@@ -44,7 +44,9 @@ mod reading {
     use parquet::file::serialized_reader::SerializedPageReader;
 
     use super::super::no_column;
-    use super::{Path, PathBuf, RawBytes, Result};
+    use std::path::PathBuf;
+
+    use super::{Path, RawBytes, Result};
     use crate::Error;
 
     /// Bytes of a page, compressed or not, at most. Writers aim at one mebibyte, but a text is never

@@ -16,7 +16,9 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use check::{MAX_ID, check};
-pub(crate) use files::{PAIRS, SETTINGS, find as find_in, tokenizer_json};
+#[cfg(feature = "hub")]
+pub(crate) use files::{PAIRS, SETTINGS};
+pub(crate) use files::{find as find_in, tokenizer_json};
 
 use super::bpe::{WordCounts, count_words, learn_merges};
 use super::encode::{BYTE_CHARS, CutPoints, Encoder, Sink};
