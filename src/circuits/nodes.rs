@@ -51,16 +51,10 @@ impl NodeKind {
     ];
 
     /// Those that every layer has, in the order of the forward pass.
-    pub const IN_LAYER: [Self; 8] = [
-        Self::AttnIn,
-        Self::AttnQ,
-        Self::AttnK,
-        Self::AttnV,
-        Self::AttnOut,
-        Self::MlpIn,
-        Self::MlpNeuron,
-        Self::MlpOut,
-    ];
+    pub const IN_LAYER: [Self; 8] = {
+        let [in_layer @ .., _] = Self::ALL;
+        in_layer
+    };
 
     /// The kind of a layer's site whose channels the nodes are; nothing for the final residual
     /// stream, which is in no layer.

@@ -213,7 +213,7 @@ pub(crate) fn save(
 }
 
 /// Makes the folder `out` a run of the settings `config` that continues from a checkpoint of the run
-/// in `source`, which stays as it is. `out` must not exist or be empty; it appears whole or not at
+/// in `source`, which stays unchanged. `out` must not exist or be empty; it appears whole or not at
 /// all.
 ///
 /// # Errors

@@ -75,7 +75,7 @@ impl InitialModel {
     }
 
     /// The full path of its files, so that a run can be resumed from anywhere, and that of a run's
-    /// checkpoint, which stays as it is when the run continues; the name of a model on the Hub.
+    /// checkpoint, which stays unchanged when the run continues; the name of a model on the Hub.
     pub(super) fn full_name(&self) -> Result<String> {
         let path = Path::new(&self.name);
         if !path.exists() {

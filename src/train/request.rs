@@ -88,7 +88,7 @@ impl TrainRequest {
                 return Err(Error::file(folder, "holds no run to resume: it has no config.toml"));
             }
             if self.out.is_some() && !self.extends() {
-                let message = "a run continues in its own folder: --out needs --steps or --tokens beside --resume";
+                let message = "a run continues in its own folder: --out needs --steps or --tokens with --resume";
                 return Err(Error::Request(message.into()));
             }
             let config = RunConfig::load(&path)?;

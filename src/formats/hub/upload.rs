@@ -68,7 +68,7 @@ pub(super) fn upload(
             hub.endpoint
         )));
     };
-    let client = Client { hub, id, token, agent: agent(hub.timeout), observer };
+    let client = UploadClient { hub, id, token, agent: agent(hub.timeout), observer };
     let mut files = local_files(folder)?;
     client.create_repository(private)?;
     client.create_branch()?;
@@ -114,7 +114,7 @@ impl LocalFile {
     }
 
     /// How the Hub names its contents: by SHA-256 if they are stored apart, otherwise as Git does.
-    fn digest(&self, client: &Client) -> Result<String> {
+    fn digest(&self, client: &UploadClient) -> Result<String> {
         if self.apart {
             return self.hashed(Sha256::new(), client);
         }
@@ -123,7 +123,7 @@ impl LocalFile {
         self.hashed(hash, client)
     }
 
-    fn hashed(&self, mut hash: impl Digest, client: &Client) -> Result<String> {
+    fn hashed(&self, mut hash: impl Digest, client: &UploadClient) -> Result<String> {
         let (mut file, mut block, mut done) = (self.open()?, vec![0; 1 << 20], 0);
         loop {
             let n = file.read(&mut block).map_err(|e| Error::io(&self.path, e))?;
@@ -262,7 +262,7 @@ impl Repeat {
     }
 }
 
-struct Client<'a> {
+struct UploadClient<'a> {
     hub: &'a Hub,
     id: &'a HubId,
     token: &'a str,
@@ -304,7 +304,7 @@ struct LfsError {
     message: String,
 }
 
-impl Client<'_> {
+impl UploadClient<'_> {
     fn advance(&self, name: &str, done: u64, total: u64) -> Result<()> {
         self.observer.advance(&Stage { name, done, total: Some(total), unit: "bytes" })
     }
@@ -397,7 +397,7 @@ impl Client<'_> {
     /// Sends those of some files that are stored apart and that the Hub does not have.
     fn send_apart(&self, files: &[(&LocalFile, String)]) -> Result<()> {
         #[derive(Deserialize)]
-        struct Batch {
+        struct LfsBatch {
             objects: Vec<LfsObject>,
         }
         let apart: Vec<_> = files.iter().filter(|(file, _)| file.apart).collect();
@@ -414,14 +414,14 @@ impl Client<'_> {
         });
         let url = format!("{}/{}.git/info/lfs/objects/batch", self.hub.endpoint, self.id.repository);
         let answer = self.send("POST", &url, &[("accept", LFS_JSON.into())], &Content::lfs(&wanted))?;
-        let batch: Batch = self.read(&self.expect(answer, "send large files")?)?;
+        let batch: LfsBatch = self.read(&self.expect(answer, "send large files")?)?;
         for (file, oid) in apart {
             let Some(object) = batch.objects.iter().find(|object| object.oid == *oid) else {
                 return Err(self.unclear(&format!("it does not say where {} goes", file.name)));
             };
             if let Some(error) = &object.error {
                 let reason = printable(&error.message);
-                return Err(self.error(&format!("{} was refused: {reason}", file.name), Remedy::CheckRepository));
+                return Err(self.error(&format!("{} was refused: {reason}", file.name), UploadRemedy::CheckRepository));
             }
             let Some(LfsActions { upload: Some(upload), verify }) = &object.actions else { continue };
             self.send_file(file, oid, upload)?;
@@ -529,10 +529,10 @@ impl Client<'_> {
                 }
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Broken(_)) if again && repeat == Repeat::Always => self.sleep(pause)?,
-                Err(Failure::Broken(reason)) => return Err(self.error(&reason, Remedy::TryLater)),
+                Err(Failure::Broken(reason)) => return Err(self.error(&reason, UploadRemedy::TryLater)),
                 // Who was silent for so long would be again.
                 Err(Failure::Silent(time)) => {
-                    return Err(self.error(&format!("no answer within {time:?}"), Remedy::TryLater));
+                    return Err(self.error(&format!("no answer within {time:?}"), UploadRemedy::TryLater));
                 }
             }
             (pause, attempt) = (2 * pause, attempt + 1);
@@ -570,13 +570,13 @@ impl Client<'_> {
             Content::Json(bytes, kind) => {
                 request = request.header("content-type", kind).header("content-length", bytes.len());
                 let length = bytes.len() as u64;
-                (Some(Counted { from: Source::Bytes(bytes, 0), sent: sent.clone() }), length)
+                (Some(Counted { from: BodySource::Bytes(bytes, 0), sent: sent.clone() }), length)
             }
             Content::Part(path, start, length) => {
                 let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
                 file.seek(SeekFrom::Start(start)).map_err(|e| Error::io(&path, e))?;
                 request = request.header("content-length", length);
-                (Some(Counted { from: Source::File(file.take(length)), sent: sent.clone() }), length)
+                (Some(Counted { from: BodySource::File(file.take(length)), sent: sent.clone() }), length)
             }
         };
         let request = request.body(()).map_err(|e| self.unclear(&format!("`{}`: {e}", printable(url))))?;
@@ -621,10 +621,10 @@ impl Client<'_> {
 
     fn refused(&self, what: &str, answer: &Answer) -> Error {
         let remedy = match answer.status {
-            401 | 403 => Remedy::CheckToken,
-            404 => Remedy::CheckRepository,
-            _ if answer.is_temporary() => Remedy::TryLater,
-            _ => Remedy::CheckRepository,
+            401 | 403 => UploadRemedy::CheckToken,
+            404 => UploadRemedy::CheckRepository,
+            _ if answer.is_temporary() => UploadRemedy::TryLater,
+            _ => UploadRemedy::CheckRepository,
         };
         self.error(&format!("to {what}, {}", answer.reason()), remedy)
     }
@@ -641,24 +641,24 @@ impl Client<'_> {
         ))
     }
 
-    fn error(&self, reason: &str, remedy: Remedy) -> Error {
+    fn error(&self, reason: &str, remedy: UploadRemedy) -> Error {
         let (endpoint, id) = (&self.hub.endpoint, self.id);
         let advice = match remedy {
-            Remedy::CheckToken => format!(
+            UploadRemedy::CheckToken => format!(
                 "the token lacks write access to {}: make one that has it at {endpoint}/settings/tokens, and set HF_TOKEN to it",
                 id.repository
             ),
-            Remedy::CheckRepository => {
+            UploadRemedy::CheckRepository => {
                 format!("check the name, the revision, and what {endpoint}/{} says", id.repository)
             }
-            Remedy::TryLater => "push again later: what has arrived is not sent twice".into(),
+            UploadRemedy::TryLater => "push again later: what has arrived is not sent twice".into(),
         };
         Error::Hub(format!("{id} could not be pushed to {endpoint}: {reason}; {advice}"))
     }
 }
 
 /// What the user can do about a push that failed.
-enum Remedy {
+enum UploadRemedy {
     CheckToken,
     CheckRepository,
     TryLater,
@@ -666,11 +666,11 @@ enum Remedy {
 
 /// What is sent, counted as it is read.
 struct Counted {
-    from: Source,
+    from: BodySource,
     sent: Arc<AtomicU64>,
 }
 
-enum Source {
+enum BodySource {
     Bytes(Arc<[u8]>, usize),
     File(std::io::Take<File>),
 }
@@ -678,12 +678,12 @@ enum Source {
 impl Read for Counted {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let n = match &mut self.from {
-            Source::Bytes(bytes, at) => {
+            BodySource::Bytes(bytes, at) => {
                 let n = (&bytes[*at..]).read(out)?;
                 *at += n;
                 n
             }
-            Source::File(file) => file.read(out)?,
+            BodySource::File(file) => file.read(out)?,
         };
         self.sent.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
