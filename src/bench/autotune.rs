@@ -1,9 +1,10 @@
-//! Which tiles of the dense product are fastest on this device?
+//! Which ways to compute a product are fastest on this device?
 
 use super::{Options, Seconds, timed};
-use crate::Result;
-use crate::device::{Device, Gpu};
+use crate::device::{Device, Gpu, cpu};
 use crate::ops::linear::{self, OutputShape, Tile};
+use crate::ops::{compress, sparse_linear};
+use crate::{Error, Result};
 
 /// How much faster than the tile in use another must be to replace it: less is noise.
 const GAIN: f64 = 1.03;
@@ -58,4 +59,68 @@ fn time(gpu: &Gpu, options: &Options, (m, n, k): (usize, usize, usize)) -> Resul
     let (x, w) = (numbers(m)?, numbers(n)?);
     let seconds: Seconds = timed(&device, options, &mut |_| linear::forward(&x, &w, None).map(drop))?;
     Ok(seconds.median)
+}
+
+/// How long a product took with different shares of nonzeros, and up to which one they pay.
+#[derive(Clone, Debug)]
+pub struct ShareTimes {
+    /// What is decided.
+    pub name: &'static str,
+    /// Seconds of the other way.
+    pub reference: f64,
+    /// Shares, and seconds of this way.
+    pub seconds: Vec<(f64, f64)>,
+    /// Up to which share this way is the faster one; 0 for never.
+    pub best: f64,
+}
+
+/// Up to which shares of nonzeros the CPU skips zeros, at `rows` rows and a square weight of that
+/// width; sets them for this process. `cpu::save_tuning` keeps them for later ones.
+///
+/// # Errors
+/// Those of the operations.
+pub(crate) fn autotune_cpu(
+    options: &Options,
+    rows: usize,
+    width: usize,
+    watch: &mut dyn FnMut(&ShareTimes),
+) -> Result<()> {
+    let device = Device::cpu();
+    let numbers = |rows: usize, share: f64| {
+        // In no order, so that neither rows nor columns look alike.
+        let hash = |i: usize| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let number =
+            |i| if (hash(i) as f64) < share * 4_294_967_296.0 { i as f32 % 257.0 / 128.0 - 0.993 } else { 0.0 };
+        device.upload("benchmark", &[rows, width], &(0..rows * width).map(number).collect::<Vec<_>>())
+    };
+    let median = |job: &mut dyn FnMut(usize) -> Result<()>| Ok::<_, Error>(timed(&device, options, job)?.median);
+    let (full, kept) = (numbers(rows, 1.0)?, numbers(rows, 0.25)?);
+    let weight = numbers(width, 1.0)?;
+    let mut decide = |name, reference, shares: &[f64], time: &dyn Fn(f64) -> Result<f64>| -> Result<()> {
+        let seconds = shares.iter().map(|&share| Ok((share, time(share)?))).collect::<Result<Vec<_>>>()?;
+        let pays = seconds.iter().take_while(|(_, seconds)| seconds * GAIN < reference);
+        let best = pays.last().map_or(0.0, |(share, _)| *share);
+        cpu::set_tuned_share(name, best);
+        watch(&ShareTimes { name, reference, seconds, best });
+        Ok(())
+    };
+
+    cpu::set_tuned_share(linear::SKIP_ZEROS, 0.0);
+    let dense = median(&mut |_| linear::forward(&full, &weight, None).map(drop))?;
+    cpu::set_tuned_share(linear::SKIP_ZEROS, 1.0);
+    decide(linear::SKIP_ZEROS, dense, &[0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7], &|share| {
+        let x = numbers(rows, share)?;
+        median(&mut |_| linear::forward(&x, &weight, None).map(drop))
+    })?;
+    let sparse = |density: f64| {
+        let sparse = numbers(width, density)?;
+        median(&mut |_| {
+            let nonzeros = compress::forward(&sparse, width * width)?;
+            sparse_linear::forward(&full, &nonzeros, None).map(drop)
+        })
+    };
+    let densities = [1.0 / 64.0, 1.0 / 32.0, 1.0 / 16.0, 0.1, 0.14, 0.2, 0.25, 0.3, 0.4];
+    decide(sparse_linear::SPARSE, dense, &densities, &sparse)?;
+    let skipping = median(&mut |_| linear::forward(&kept, &weight, None).map(drop))?;
+    decide(sparse_linear::SPARSE_AFTER_TOPK, skipping, &densities, &sparse)
 }

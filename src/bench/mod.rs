@@ -12,7 +12,8 @@ mod workloads;
 
 use std::time::{Duration, Instant};
 
-pub use autotune::{TileTimes, autotune};
+pub(crate) use autotune::autotune_cpu;
+pub use autotune::{ShareTimes, TileTimes, autotune};
 pub use report::{BenchReport, DeviceInfo, Machine, Row, Seconds, Unit, VERSION};
 
 use crate::check;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::cpu::take_fitting;
+use super::cpu::{bytes_taken, take_fitting};
 use crate::{Error, Result};
 
 /// Most bytes of one tensor: no machine has as many, and sums of them do not overflow.
@@ -19,21 +19,20 @@ pub struct Meta {
 
 #[derive(Default)]
 struct Pools {
-    /// Free buffers by size. The CPU keeps those of `f32` and of `u32` apart.
-    free: [BTreeMap<u64, Vec<()>>; 2],
+    /// Free buffers by size.
+    free: BTreeMap<u64, Vec<()>>,
     allocated: u64,
 }
 
 /// A buffer that only counts.
 pub(super) struct Buffer {
     size: u64,
-    pool: usize,
     home: Meta,
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.home.lock().free[self.pool].entry(self.size).or_default().push(());
+        self.home.lock().free.entry(self.size).or_default().push(());
     }
 }
 
@@ -54,20 +53,20 @@ impl Meta {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A buffer of `bytes` in the pool of that number.
-    pub(super) fn alloc(&self, name: &str, bytes: u64, pool: usize) -> Result<Buffer> {
+    /// A buffer of `bytes`.
+    pub(super) fn alloc(&self, name: &str, bytes: u64) -> Result<Buffer> {
         if bytes > MAX_BYTES {
             let limit = "no machine has as many".to_string();
             return Err(Error::Limit { tensor: name.to_string(), needed: bytes, limit });
         }
-        let (size, pool) = if self.like_cpu { (bytes, pool) } else { (bytes.max(4), 0) };
+        let size = if self.like_cpu { bytes_taken(bytes) } else { bytes.max(4) };
         let mut pools = self.lock();
         // What is taken from the pool keeps its size: it goes back to where it came from.
-        let fitting = pools.free[pool].range(size..=2 * size).next().map(|(&size, _)| size);
+        let fitting = pools.free.range(size..=2 * size).next().map(|(&size, _)| size);
         match fitting {
-            Some(_) => drop(take_fitting(&mut pools.free[pool], size)),
+            Some(_) => drop(take_fitting(&mut pools.free, size)),
             None => pools.allocated = pools.allocated.saturating_add(size),
         }
-        Ok(Buffer { size: fitting.unwrap_or(size), pool, home: self.clone() })
+        Ok(Buffer { size: fitting.unwrap_or(size), home: self.clone() })
     }
 }

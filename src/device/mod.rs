@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod gpu;
 mod meta;
 mod tensor;
+mod tuning;
 
 pub use adapters::{AdapterSummary, adapters};
 pub use cpu::{Cpu, on_worker, use_threads};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::cpu::{self, Pool};
+use super::cpu;
 use super::{Backend, Device, Gpu, gpu, meta};
 use crate::{Error, Result};
 
@@ -14,29 +14,11 @@ mod sealed {
 }
 
 /// The entries of tensors: `f32`, or `u32` for token ids and indices.
-pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + PartialEq + sealed::Sealed {
-    #[doc(hidden)]
-    #[allow(private_interfaces)]
-    fn pool(shared: &cpu::Shared) -> &Pool<Self>;
-    #[doc(hidden)]
-    const POOL: usize;
-}
+pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug + PartialEq + sealed::Sealed {}
 
-impl Element for f32 {
-    #[allow(private_interfaces)]
-    fn pool(shared: &cpu::Shared) -> &Pool<Self> {
-        &shared.floats
-    }
-    const POOL: usize = 0;
-}
+impl Element for f32 {}
 
-impl Element for u32 {
-    #[allow(private_interfaces)]
-    fn pool(shared: &cpu::Shared) -> &Pool<Self> {
-        &shared.words
-    }
-    const POOL: usize = 1;
-}
+impl Element for u32 {}
 
 /// A row-major array on a device. Clones share their storage: do not write to a tensor that was
 /// cloned.
@@ -79,7 +61,7 @@ impl<T: Element> Tensor<T> {
         let data = match device {
             Device::Cpu(cpu) => Storage::Cpu(Arc::new(cpu.alloc(name, bytes / size_of::<T>())?)),
             Device::Gpu(gpu) => Storage::Gpu(Arc::new(gpu.alloc(name, bytes as u64)?)),
-            Device::Meta(meta) => Storage::Meta(Arc::new(meta.alloc(name, bytes as u64, T::POOL)?)),
+            Device::Meta(meta) => Storage::Meta(Arc::new(meta.alloc(name, bytes as u64)?)),
         };
         Ok(Self { shape: shape.to_vec(), device: device.clone(), data })
     }
@@ -123,13 +105,13 @@ impl<T: Element> Tensor<T> {
 
     /// The entries, on the CPU device.
     pub(crate) fn as_slice(&self) -> Result<&[T]> {
-        if let Storage::Cpu(buffer) = &self.data { Ok(&buffer.data) } else { Err(wrong_device("CPU")) }
+        if let Storage::Cpu(buffer) = &self.data { Ok(buffer.as_slice()) } else { Err(wrong_device("CPU")) }
     }
 
     /// The entries, to be written, on the CPU device.
     pub(crate) fn as_mut_slice(&mut self) -> Result<&mut [T]> {
         match &mut self.data {
-            Storage::Cpu(buffer) => Arc::get_mut(buffer).map(|buffer| &mut buffer.data[..]).ok_or_else(shared),
+            Storage::Cpu(buffer) => Arc::get_mut(buffer).map(cpu::Buffer::as_mut_slice).ok_or_else(shared),
             _ => Err(wrong_device("CPU")),
         }
     }
@@ -158,7 +140,7 @@ impl<T: Element> Tensor<T> {
     /// [`Error::Device`] if the device failed.
     pub fn read(&self) -> Result<Vec<T>> {
         match (&self.data, &self.device) {
-            (Storage::Cpu(buffer), _) => Ok(buffer.data.clone()),
+            (Storage::Cpu(buffer), _) => Ok(buffer.as_slice().to_vec()),
             (Storage::Gpu(buffer), Device::Gpu(gpu)) => gpu.read(buffer, self.len()),
             (Storage::Meta(_), _) => Ok(vec![T::default(); self.len()]),
             _ => Err(wrong_device("GPU")),

@@ -11,12 +11,17 @@
 //! were kept, all from it on were dropped. So entry `i` was kept if and only if `y[i]` has nonzero
 //! magnitude or `i < zeros[row]`.
 
+use std::cell::RefCell;
+
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::elementwise::Rows;
+use super::math::LANES;
+use super::pack;
 use super::{expect_same, expect_shape};
 use crate::Result;
-use crate::device::cpu::{for_row_blocks, inlined, rows_per_block, vectorised};
+use crate::device::cpu::{arch, for_row_blocks, inlined, rows_per_block};
 use crate::device::{Backend, Launch, Shader, Tensor, params};
 use crate::tape::{Tape, Var};
 
@@ -66,9 +71,9 @@ pub fn forward(x: &Tensor, k: usize) -> Result<Forward> {
             let block = rows_per_block(cols);
             let blocks =
                 y.as_mut_slice()?.par_chunks_mut(block * cols).zip(zeros.as_mut_slice()?.par_chunks_mut(block));
-            blocks
-                .zip(x.par_chunks(block * cols))
-                .for_each(|((y, zeros), x)| vectorised!(keep_rows(x, y, zeros, cols, k)));
+            blocks.zip(x.par_chunks(block * cols)).for_each(|((y, zeros), x)| {
+                NEAR.with_borrow_mut(|near| arch().dispatch(KeepRows { x, y, zeros, cols, k, near }));
+            });
         }
         Backend::Meta => {}
     }
@@ -106,17 +111,41 @@ pub fn backward(dout: &Tensor, y: &Tensor, zeros: &Tensor<u32>) -> Result<Tensor
     Ok(dx)
 }
 
-#[inline(always)]
-fn keep_rows(x: &[f32], y: &mut [f32], zeros: &mut [u32], cols: usize, k: usize) {
-    let mut guess = 0;
-    for ((x, y), zeros) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)).zip(zeros) {
-        let cut = Cut::find(x, k, guess);
-        guess = cut.magnitude;
-        let (ties, rest) = y.split_at_mut(cut.bound as usize);
-        cut.keep(&x[..ties.len()], ties, true);
-        cut.keep(&x[ties.len()..], rest, false);
-        *zeros = if cut.magnitude == 0 { cut.bound } else { 0 };
+/// Keeps `k` entries of each of some rows.
+struct KeepRows<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    zeros: &'a mut [u32],
+    cols: usize,
+    k: usize,
+    /// Memory for magnitudes near a cut.
+    near: &'a mut Vec<u32>,
+}
+
+impl WithSimd for KeepRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { x, y, zeros, cols, k, near } = self;
+        let mut guess = 0;
+        near.resize(near.len().max(cols + pack::SLACK), 0);
+        for ((x, y), zeros) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)).zip(zeros) {
+            let cut = match Cut::near::<S>(x, k, guess, near) {
+                Some(cut) => cut,
+                None => Cut::find(x, k, guess),
+            };
+            guess = cut.magnitude;
+            let (ties, rest) = y.split_at_mut(cut.bound as usize);
+            cut.keep(&x[..ties.len()], ties, true);
+            cut.keep(&x[ties.len()..], rest, false);
+            *zeros = if cut.magnitude == 0 { cut.bound } else { 0 };
+        }
     }
+}
+
+thread_local! {
+    static NEAR: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Where a row's kept entries part from the dropped ones: kept are the magnitudes above
@@ -174,12 +203,98 @@ impl Cut {
         Self { magnitude: low, bound: nth_equal(row, low, k - few) }
     }
 
+    /// As [`Cut::find`], if the cut is within an eighth of an octave of `guess`: what is there is
+    /// gathered in passing, and searched. Most rows are much like the one before.
+    #[inline(always)]
+    fn near<S: Simd>(row: &[f32], k: usize, guess: u32, near: &mut [u32]) -> Option<Self> {
+        const SPREAD: u32 = 1 << 20;
+        if guess <= SPREAD || guess >= MAGNITUDE - SPREAD {
+            return None;
+        }
+        let range = (guess - SPREAD, guess + SPREAD);
+        let (above, count) = pack::between::<S>(bytemuck::cast_slice(row), MAGNITUDE, range, near);
+        // One more than must be found: the next one below tells whether there are equals.
+        if above >= k || above + count <= k {
+            return None;
+        }
+        // Zeros are below all of them, and whole vectors are counted fastest.
+        let padded = count.next_multiple_of(LANES);
+        near[count..padded].fill(0);
+        let near = bytemuck::cast_slice(&near[..padded]);
+        let cut = Self::find(near, k - above, guess);
+        if cut.bound == 0 {
+            return Some(cut);
+        }
+        let larger = above + count_at_least(near, cut.magnitude + 1) as usize;
+        Some(Self { bound: nth_equal(row, cut.magnitude, (k - larger) as u32), ..cut })
+    }
+
+    /// As [`Cut::find`], faster for few entries.
+    pub(super) fn of_few(row: &[f32], k: usize) -> Self {
+        arch().dispatch(FewLargest { row, k })
+    }
+
     /// Copies what stays of `x` to `y`, where entries equal to the cut's magnitude stay if `ties`.
     #[inline(always)]
     fn keep(self, x: &[f32], y: &mut [f32], ties: bool) {
         let below = self.magnitude as i32 - i32::from(ties);
         for (y, &x) in y.iter_mut().zip(x) {
             *y = if (x.to_bits() & MAGNITUDE) as i32 > below { x } else { 0.0 };
+        }
+    }
+}
+
+/// Most entries that [`FewLargest`] finds in passing.
+const FEW: usize = 8;
+
+/// Finds the cut that keeps `k` entries of a row (1 <= k < its length).
+struct FewLargest<'a> {
+    row: &'a [f32],
+    k: usize,
+}
+
+impl WithSimd for FewLargest<'_> {
+    type Output = Cut;
+
+    /// Every lane collects the `k + 1` largest magnitudes that pass it; then lanes are merged.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Cut {
+        let Self { row, k } = self;
+        if k > FEW {
+            return Cut::find(row, k, 0);
+        }
+        let mut best = [[-1i32; LANES]; FEW + 1];
+        let best = &mut best[..=k];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            insert(best, chunk.map(|x| (x.to_bits() & MAGNITUDE) as i32));
+        }
+        let mut last = [-1i32; LANES];
+        last.iter_mut().zip(rest).for_each(|(last, x)| *last = (x.to_bits() & MAGNITUDE) as i32);
+        insert(best, last);
+        for half in [8, 4, 2, 1] {
+            for level in 0..best.len() {
+                let mut other = [-1i32; LANES];
+                other[..half].copy_from_slice(&best[level][half..2 * half]);
+                best[level][half..].fill(-1);
+                insert(best, other);
+            }
+        }
+        let (cut, next) = (best[k - 1][0], best[k][0]);
+        if cut > next {
+            return Cut { magnitude: cut as u32 - 1, bound: 0 };
+        }
+        let above = best.iter().filter(|lanes| lanes[0] > cut).count();
+        Cut { magnitude: cut as u32, bound: nth_equal(row, cut as u32, (k - above) as u32) }
+    }
+}
+
+/// Puts a number into every lane's list, which is in descending order; its last one falls out.
+#[inline(always)]
+fn insert(best: &mut [[i32; LANES]], mut new: [i32; LANES]) {
+    for held in best {
+        for (held, new) in held.iter_mut().zip(&mut new) {
+            (*held, *new) = ((*held).max(*new), (*held).min(*new));
         }
     }
 }

@@ -246,10 +246,10 @@ fn exclusive_sums(queue: Queue, sums: &Tensor<u32>) -> Result<()> {
     launch("shift").threads(sums.len(), 256).run(queue)
 }
 
-/// Which of up to 32 numbers are not zero, a bit each.
+/// Which of 32 numbers are not zero, a bit each.
 #[inline(always)]
-fn nonzero_bits(numbers: &[f32]) -> u32 {
-    numbers.iter().enumerate().fold(0, |bits, (i, v)| bits | (u32::from(v.to_bits() << 1 != 0) << i))
+fn nonzero_bits(numbers: &[f32; 32]) -> u32 {
+    (0..32).zip(numbers).map(|(i, v)| u32::from(v.to_bits() << 1 != 0) << i).sum()
 }
 
 fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result<()> {
@@ -291,7 +291,10 @@ fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result
 fn fill_rows(rows: &[f32], inputs: usize, indices: &mut [u32], values: &mut [f32]) {
     let mut slots = indices.iter_mut().zip(values);
     for row in rows.chunks_exact(inputs) {
-        for (c, chunk) in row.chunks(32).enumerate() {
+        let (chunks, rest) = row.as_chunks::<32>();
+        let mut last = [0.0; 32];
+        last[..rest.len()].copy_from_slice(rest);
+        for (c, chunk) in chunks.iter().chain([&last]).enumerate() {
             let mut bits = nonzero_bits(chunk);
             while bits != 0 {
                 let i = bits.trailing_zeros() as usize;

@@ -14,6 +14,7 @@
 
 mod zeros;
 
+pub(crate) use zeros::SKIP_ZEROS;
 pub(super) use zeros::skips_zero_activations;
 
 use std::sync::Arc;
@@ -201,7 +202,11 @@ pub fn backward_weight(dout: &Tensor, x: &Tensor) -> Result<Tensor> {
         return product(&[outputs, inputs], sizes, Factor(dout, strides[0]), Factor(x, strides[1]), None);
     }
     let mut gradient = dout.device().empty("linear weight gradient", &[outputs, inputs])?;
-    if matches!(dout.backend(), Backend::Meta) || zeros::weight_gradient(dout, x, &mut gradient)? {
+    if matches!(dout.backend(), Backend::Meta) {
+        zeros::rehearse_weight_gradient(n, inputs, dout.device())?;
+        return Ok(gradient);
+    }
+    if zeros::weight_gradient(dout, x, &mut gradient)? {
         return Ok(gradient);
     }
     matmul(gradient.as_mut_slice()?, sizes, dout.as_slice()?, strides[0], x.as_slice()?, strides[1], false)?;
@@ -246,7 +251,7 @@ fn product(
                 matmul(out.as_mut_slice()?, (m, n, k), a.0.as_slice()?, a.1, b.0.as_slice()?, b.1, bias.is_some())?;
             }
         }
-        Backend::Meta => {}
+        Backend::Meta => zeros::rehearse_product((m, n, k), a.0.device())?,
     }
     Ok(out)
 }

@@ -33,12 +33,14 @@ pub mod logit_diff;
 mod math;
 pub mod nmse;
 mod norm;
+mod pack;
 pub mod relu;
 mod reshape;
 pub mod rms_norm;
 pub mod sparse_linear;
 pub mod threshold;
 pub mod topk_logits;
+mod transpose;
 pub mod weight_topk;
 
 use crate::device::{Element, Shader, Tensor};

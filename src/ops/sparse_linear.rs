@@ -10,11 +10,15 @@
 //! the zeros of `x`: its sum can only differ in the sign of a zero, or where zero meets an infinite
 //! weight.)
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use super::compress::{Nonzeros, SparseMatrix};
 use super::expect_shape;
 use super::linear::{self, with_last};
+use super::transpose::transpose;
+use crate::device::cpu::{Scratch, arch, tuned_share};
 use crate::device::{Backend, Device, Launch, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -36,23 +40,31 @@ const MAX_DENSITY_AFTER_TOPK: f64 = 0.14;
 /// guess.
 const MAX_DENSITY_GPU: f64 = 1.0 / 16.0;
 
+/// What the tuned shares are called that replace the CPU's.
+pub(crate) const SPARSE: &str = "weights are multiplied by their nonzeros up to";
+pub(crate) const SPARSE_AFTER_TOPK: &str = "and after AbsTopK up to";
+
 /// Whether products with a weight of this density are faster sparse than dense. Coarse: it ignores
 /// shapes.
 pub fn prefer_sparse(device: &Device, density: f64) -> bool {
-    density <= if device.is_cpu() { MAX_DENSITY_CPU } else { MAX_DENSITY_GPU }
+    density <= sparse_densities(device.is_cpu())[0]
 }
 
 /// The same for a weight of shape (out, in) that multiplies the output of AbsTopK, which is mostly
 /// zeros.
 pub fn prefer_sparse_after_topk(device: &Device, (outputs, inputs): (usize, usize), density: f64) -> bool {
     let skip_zeros = device.is_cpu() && linear::skips_zero_activations(inputs, outputs);
-    prefer_sparse(device, density) && (!skip_zeros || density <= MAX_DENSITY_AFTER_TOPK)
+    density <= sparse_densities(device.is_cpu())[usize::from(skip_zeros)]
 }
 
 /// The densities below which training uses sparse matrices on the CPU, or else on a GPU: of all
 /// weights, and of those that multiply the output of AbsTopK.
 pub(crate) fn sparse_densities(cpu: bool) -> [f64; 2] {
-    if cpu { [MAX_DENSITY_CPU, MAX_DENSITY_AFTER_TOPK] } else { [MAX_DENSITY_GPU; 2] }
+    if !cpu {
+        return [MAX_DENSITY_GPU; 2];
+    }
+    let all = tuned_share(SPARSE, MAX_DENSITY_CPU);
+    [all, tuned_share(SPARSE_AFTER_TOPK, MAX_DENSITY_AFTER_TOPK).min(all)]
 }
 
 /// `x Wᵀ + b`: `x: (.., in)`, `weight: (out, in)`, `bias: (out)`, result `(.., out)`.
@@ -129,6 +141,10 @@ const ROWS: usize = 64;
 /// Nonzeros whose results are gathered before they are turned back into rows of the output.
 const SEGMENTS: usize = 16;
 
+/// Entries of a block of turned rows that are read at random and shall stay in the second-level
+/// cache.
+const NEAR: usize = 1 << 15;
+
 struct Native<'a> {
     nonzeros: HostNonzeros<'a>,
     transposed: HostNonzeros<'a>,
@@ -164,11 +180,15 @@ fn multiply(x: &[f32], width: usize, weight: &Native, out: &mut [f32]) {
         return;
     }
     let rows = out.len() / count;
-    out.par_chunks_mut(ROWS * count).enumerate().for_each_init(Vec::new, |scratch, (block, out)| {
+    out.par_chunks_mut(ROWS * count).enumerate().for_each(|(block, out)| {
         let first = block * ROWS;
         let x = &x[first * width..rows.min(first + ROWS) * width];
-        pulp::Arch::new().dispatch(Block { x, width, weight, out, scratch });
+        SCRATCH.with_borrow_mut(|scratch| arch().dispatch(Block { x, width, weight, out, scratch }));
     });
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// A block of rows to multiply. A type of its own rather than a closure, because a closure of this
@@ -178,7 +198,7 @@ struct Block<'a> {
     width: usize,
     weight: &'a Native<'a>,
     out: &'a mut [f32],
-    scratch: &'a mut Vec<f32>,
+    scratch: &'a mut Scratch,
 }
 
 impl pulp::WithSimd for Block<'_> {
@@ -192,10 +212,9 @@ impl pulp::WithSimd for Block<'_> {
         let count = self.weight.nonzeros.len();
         while !self.out.is_empty() {
             let remaining = self.out.len() / count;
-            // With 32 rows of eight-lane vectors, 256 columns stay in a first-level cache of 32
-            // KiB.
             match remaining / S::F32_LANES {
-                4.. => self.group::<S, 4>(simd),
+                4.. if 4 * S::F32_LANES * self.width <= NEAR => self.group::<S, 4>(simd),
+                2.. => self.group::<S, 2>(simd),
                 0 if remaining < 4 => self.row::<S>(),
                 _ => self.group::<S, 1>(simd),
             }
@@ -223,23 +242,15 @@ impl<'a> Block<'a> {
         let (Native { nonzeros, bias, .. }, width) = (self.weight, self.width);
         let count = nonzeros.len();
         let rows = out.len() / count;
-        self.scratch.resize((width + SEGMENTS) * size, 0.0);
-        let (turned, results) = self.scratch.split_at_mut(width * size);
-        // Sixteen columns at a time: a cache line of every row, and sixteen rows of the transpose,
-        // stay at hand.
-        for (c, columns) in turned.chunks_mut(16 * size).enumerate() {
-            for r in 0..rows {
-                let source = &x[r * width + c * 16..][..columns.len() / size];
-                columns.chunks_exact_mut(size).zip(source).for_each(|(column, v)| column[r] = *v);
-            }
-        }
-        let (turned, _) = S::as_simd_f32s(turned);
+        let (turned, results) = self.scratch.numbers((width + SEGMENTS) * size).split_at_mut(width * size);
+        transpose::<S>((x, width), (turned, size), (rows, width));
+        let turned = S::as_simd_f32s(turned).0.as_chunks::<V>().0;
         for first in (0..count).step_by(SEGMENTS) {
             let len = SEGMENTS.min(count - first);
             for (l, result) in results.chunks_exact_mut(size).take(len).enumerate() {
                 let mut sums = [simd.splat_f32s(bias.map_or(0.0, |bias| bias[first + l])); V];
                 for (&i, &value) in nonzeros.entries(first + l) {
-                    let column = &turned[i as usize * V..][..V];
+                    let column = &turned[i as usize];
                     let value = simd.splat_f32s(value);
                     for v in 0..V {
                         sums[v] = simd.mul_add_e_f32s(value, column[v], sums[v]);
@@ -247,10 +258,7 @@ impl<'a> Block<'a> {
                 }
                 S::as_mut_simd_f32s(result).0.copy_from_slice(&sums);
             }
-            for (r, row) in out.chunks_exact_mut(count).enumerate() {
-                let columns = results.chunks_exact(size);
-                row[first..first + len].iter_mut().zip(columns).for_each(|(y, result)| *y = result[r]);
-            }
+            transpose::<S>((results, size), (&mut out[first..], count), (len, rows));
         }
     }
 

@@ -16,10 +16,14 @@
 //!
 //! No gradient: it follows the optimizer's step.
 
+use std::ops::RangeInclusive;
+
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::abs_topk::{Cut, MAGNITUDE};
-use crate::device::cpu::{rows_per_block, vectorised};
+use super::pack;
+use crate::device::cpu::{arch, rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Queue, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -199,22 +203,32 @@ const DIGIT: u32 = 14;
 /// The `keep`-th largest key (1 <= keep < length), and one past the flat index of the last survivor
 /// that equals it.
 ///
-/// Most entries are told from the threshold by the leading digit; the few that share it are
-/// gathered and searched.
+/// Most entries are told from the threshold at sight: by where a sample of them expects it or, should
+/// that fail, by their leading digit. The few others are gathered and searched.
 fn threshold(weight: &[f32], keys: &Keys, keep: usize) -> (u32, usize) {
-    let bins = keys.histogram(weight);
-    let mut remaining = keep;
-    let mut digit = bins.len() - 1;
-    while digit > 0 && remaining > bins[digit] {
-        remaining -= bins[digit];
-        digit -= 1;
-    }
-    let mut near = keys.gather(weight, digit as u32);
+    let expected = keys.expect(weight, keep).and_then(|range| {
+        let (above, near) = keys.gather(weight, range);
+        (above < keep && keep - above <= near.len()).then(|| (keep - above, near))
+    });
+    let (mut remaining, mut near) = expected.unwrap_or_else(|| {
+        let bins = keys.histogram(weight);
+        let mut remaining = keep;
+        let mut digit = bins.len() - 1;
+        while digit > 0 && remaining > bins[digit] {
+            remaining -= bins[digit];
+            digit -= 1;
+        }
+        let first = (digit as u32) << (32 - DIGIT);
+        (remaining, keys.gather(weight, first..=first | (u32::MAX >> DIGIT)).1)
+    });
     let (larger, &mut found, _) = near.select_nth_unstable_by(remaining - 1, |a, b| b.cmp(a));
     remaining -= larger.iter().filter(|&&k| k > found).count();
     let equal = near.iter().filter(|&&k| k == found).count();
     (found, if equal == remaining { weight.len() } else { keys.nth(weight, found, remaining) })
 }
+
+/// Entries of a sample of keys, about; a matrix of fewer than eight times as many is not sampled.
+const SAMPLE: usize = 1 << 14;
 
 /// Entries whose keys are made at once: 4 KiB of keys, in the first-level cache.
 const PIECE: usize = 1024;
@@ -238,9 +252,7 @@ impl Keys {
     fn new(weight: &[f32], cols: usize, neurons: Option<Neurons>, protect: usize) -> Self {
         let cuts = match neurons {
             None => return Self { cols: PIECE, block: rows_per_block(PIECE) * PIECE, cuts: Cuts::None },
-            Some(Neurons::Rows) => {
-                Cuts::Rows(weight.par_chunks(cols).map(|row| vectorised!(Cut::find(row, protect, 0))).collect())
-            }
+            Some(Neurons::Rows) => Cuts::Rows(weight.par_chunks(cols).map(|row| Cut::of_few(row, protect)).collect()),
             Some(Neurons::Columns) => {
                 let (mut magnitudes, mut bounds) = (vec![0; cols], vec![0; cols]);
                 // Wide strips read memory best, several keep all threads busy.
@@ -313,28 +325,47 @@ impl Keys {
         parts.into_iter().fold(vec![0; 1 << DIGIT], sum)
     }
 
-    /// All keys with this leading digit, in no particular order.
-    fn gather(&self, weight: &[f32], digit: u32) -> Vec<u32> {
-        let add = |mut near: Vec<u32>, (b, block): (usize, &[f32])| {
-            vectorised!({
-                let mut start = b * self.block;
-                let (mut buffer, mut found) = ([0u32; PIECE], [0u32; PIECE]);
-                for piece in self.pieces(block) {
-                    let mut n = 0;
-                    for &key in self.fill(piece, start, &mut buffer) {
-                        // Written in any case: a branch here would be mispredicted all the
-                        // time.
-                        found[n] = key;
-                        n += usize::from(key >> (32 - DIGIT) == digit);
-                    }
-                    near.extend_from_slice(&found[..n]);
-                    start += piece.len();
-                }
-            });
-            near
+    /// Where a sample expects the `keep`-th largest key, except once in a billion times; nothing if
+    /// there are too few to sample.
+    fn expect(&self, weight: &[f32], keep: usize) -> Option<RangeInclusive<u32>> {
+        const RUN: usize = 16;
+        let step = weight.len() / SAMPLE * RUN;
+        if step < 8 * RUN {
+            return None;
+        }
+        let (mut sample, mut buffer) = (Vec::with_capacity(SAMPLE + RUN), [0u32; PIECE]);
+        for (number, start) in (0..weight.len()).step_by(step).enumerate() {
+            // Not always the same columns.
+            let start = start + number * 7 % (step / RUN) * RUN;
+            let end = weight.len().min(start + RUN).min((start / self.cols + 1) * self.cols);
+            if let Some(run) = weight.get(start..end) {
+                sample.extend_from_slice(self.fill(run, start, &mut buffer));
+            }
+        }
+        let share = keep as f64 / weight.len() as f64;
+        let expected = share * sample.len() as f64;
+        let margin = 6.0 * (expected * (1.0 - share)).sqrt() + 8.0;
+        let mut ranked = |rank: f64| {
+            let rank = rank.round() as usize;
+            (rank < sample.len()).then(|| *sample.select_nth_unstable_by(rank, |a, b| b.cmp(a)).1)
         };
-        let parts: Vec<Vec<u32>> = weight.par_chunks(self.block).enumerate().fold(Vec::new, add).collect();
-        parts.concat()
+        let high = if expected > margin { ranked(expected - margin) } else { None };
+        Some(ranked(expected + margin).unwrap_or(0)..=high.unwrap_or(u32::MAX))
+    }
+
+    /// How many keys are above `range`, and those in it, in no particular order.
+    fn gather(&self, weight: &[f32], range: RangeInclusive<u32>) -> (usize, Vec<u32>) {
+        let add = |(above, mut near): (usize, Vec<u32>), (b, block): (usize, &[f32])| {
+            let range = range.clone().into_inner();
+            let more = arch().dispatch(Gather { keys: self, block, start: b * self.block, range, near: &mut near });
+            (above + more, near)
+        };
+        let parts = weight.par_chunks(self.block).enumerate().fold(|| (0, Vec::new()), add);
+        let sum = |(a, mut near): (usize, Vec<u32>), (b, more): (usize, Vec<u32>)| {
+            near.extend_from_slice(&more);
+            (a + b, near)
+        };
+        parts.reduce(|| (0, Vec::new()), sum)
     }
 
     /// One past the flat index of the `n`-th key equal to `key`.
@@ -374,6 +405,34 @@ impl Keys {
             }
         }
         start
+    }
+}
+
+/// Adds to `near` the keys within a range of a block that begins at flat index `start`; gives how
+/// many are above.
+struct Gather<'a> {
+    keys: &'a Keys,
+    block: &'a [f32],
+    start: usize,
+    range: (u32, u32),
+    near: &'a mut Vec<u32>,
+}
+
+impl WithSimd for Gather<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        let Self { keys, block, mut start, range, near } = self;
+        let (mut buffer, mut found) = ([0u32; PIECE], [0u32; PIECE + pack::SLACK]);
+        let mut above = 0;
+        for piece in keys.pieces(block) {
+            let (more, n) = pack::between::<S>(keys.fill(piece, start, &mut buffer), u32::MAX, range, &mut found);
+            above += more;
+            near.extend_from_slice(&found[..n]);
+            start += piece.len();
+        }
+        above
     }
 }
 

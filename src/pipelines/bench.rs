@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::bench::{self, Options, Row, TileTimes, compare};
-use crate::device::{Device, adapters};
+use crate::bench::{self, Options, Row, ShareTimes, TileTimes, compare};
+use crate::device::{Device, adapters, cpu, on_worker};
 use crate::files::{check_output, is_stdout};
 use crate::ops::linear::Tile;
 use crate::report::{Cell, Column, Report, Table};
@@ -18,7 +18,7 @@ pub struct BenchRequest<'a> {
     pub all: bool,
     /// Fewer runs, and no large sizes on slow devices.
     pub quick: bool,
-    /// Only find the fastest tiles of the dense product, and keep them for later runs.
+    /// Only find which ways to compute products are fastest, and keep them for later runs.
     pub autotune: bool,
     /// The file to write; with `all`, `FILE-1.json` and so on.
     pub out: Option<&'a Path>,
@@ -103,15 +103,34 @@ fn cells(row: &Row) -> Vec<Cell> {
 fn tune(device: &str, quick: bool, print: &mut dyn FnMut(&str)) -> Result<()> {
     let device = Device::open(device)?;
     print(&device.describe());
-    let Device::Gpu(gpu) = device else {
-        print("has nothing to tune");
-        return Ok(());
+    let options = options(quick);
+    let path = match &device {
+        Device::Gpu(gpu) => {
+            let depth = if quick { 64 } else { 1024 };
+            bench::autotune(gpu, &options, depth, &mut |choice| print(&choice_line(choice)))?;
+            gpu.save_tuning()?
+        }
+        _ => {
+            // With fewer rows or columns, zeros of activations are not skipped.
+            let (rows, width) = if quick { (256, 128) } else { (1024, 1024) };
+            on_worker(|| {
+                let mut lines = Vec::new();
+                bench::autotune_cpu(&options, rows, width, &mut |choice| lines.push(share_line(choice)))?;
+                Ok::<_, Error>(lines)
+            })?
+            .iter()
+            .for_each(|line| print(line));
+            cpu::save_tuning()?
+        }
     };
-    let depth = if quick { 64 } else { 1024 };
-    bench::autotune(&gpu, &options(quick), depth, &mut |choice| print(&choice_line(choice)))?;
-    let path = gpu.save_tuning()?;
     print(&path.map_or("not kept: GOSSAMER_CACHE names no folder".into(), |path| path.display().to_string()));
     Ok(())
+}
+
+fn share_line(choice: &ShareTimes) -> String {
+    let times: Vec<_> =
+        choice.seconds.iter().map(|(share, seconds)| format!("{share:.3}: {:.2} ms", seconds * 1e3)).collect();
+    format!("{} {:.3} ({}; otherwise {:.2} ms)", choice.name, choice.best, times.join(", "), choice.reference * 1e3)
 }
 
 fn choice_line(choice: &TileTimes) -> String {

@@ -1,6 +1,7 @@
 //! `gossamer bench`.
 
 use std::fs;
+use std::path::PathBuf;
 
 use gossamer::bench::BenchReport;
 use serde_json::json;
@@ -97,6 +98,20 @@ fn the_fastest_tiles_are_found_and_kept() {
         assert!(line.ends_with(&format!("best {shape}")), "{name}: {line}, {kept}");
     }
     assert!(tune("gpu", "").contains("not kept"));
-    assert!(tune("cpu", "").contains("nothing to tune"));
     fails(&mut gossamer(&["bench", "--autotune", "--out", "a.json"]), &["--out"]);
+}
+
+#[test]
+fn the_shares_up_to_which_the_cpu_skips_zeros_are_found_and_kept() {
+    let folder = tempdir().unwrap();
+    let mut tune = gossamer(&["bench", "--autotune", "--quick", "--device", "cpu"]);
+    let said = succeeds(tune.env("GOSSAMER_CACHE", folder.path()));
+    let path = PathBuf::from(said.lines().last().unwrap());
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let choices = kept["choices"].as_object().unwrap();
+    assert_eq!(choices.len(), 3, "{kept}");
+    for (name, thousandths) in choices {
+        let share = thousandths.as_u64().unwrap() as f64 / 1000.0;
+        assert!(said.contains(&format!("{name} {share:.3} (")), "{name}: {said}, {kept}");
+    }
 }

@@ -83,6 +83,30 @@ fn without_a_driver_everything_runs_on_the_cpu() {
     }
 }
 
+#[test]
+fn every_kind_of_vector_instructions_computes_what_it_should() {
+    for kind in ["none", "avx2"] {
+        let said = succeeds(gossamer(&["check", "--device", "cpu"]).env("GOSSAMER_SIMD", kind));
+        assert!(said.contains("cases agree"), "{kind}: {said}");
+        let none = kind == "none" && cfg!(target_arch = "x86_64");
+        assert!(!none || said.contains("threads, no vectors"), "{said}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit_with_any_kind_of_vector_instructions() {
+    for kind in ["none", "avx2", "avx512"] {
+        let runs = ["1", "2", "3"].map(|threads| {
+            let dir = tempdir().unwrap();
+            let out = dir.path().join("run");
+            let mut run = tiny(&out, &["d_model=136", "n_head=17", "steps=6", "batch_size=12"]);
+            succeeds(run.args(["--device", "cpu"]).envs([("GOSSAMER_SIMD", kind), ("RAYON_NUM_THREADS", threads)]));
+            fs::read(out.join("checkpoints/step-6/model.safetensors")).unwrap()
+        });
+        assert!(runs[0] == runs[1] && runs[1] == runs[2], "{kind}");
+    }
+}
+
 /// A copy of a golden case, with one number of one of its files changed.
 fn planted(case: &str, file: &str, folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);

@@ -22,7 +22,7 @@ pub struct Args {
     /// Under a minute: fewer runs, and without the larger pieces on slow devices
     #[arg(long)]
     quick: bool,
-    /// Measure only which tiles of the dense product are fastest, and use those from now on (GPUs)
+    /// Measure only which ways to compute products are fastest, and use those from now on
     #[arg(long, conflicts_with = "out")]
     autotune: bool,
     /// Write the numbers to this file, as JSON; with --all, to FILE-1.json and so on

@@ -5,7 +5,6 @@ pub mod launch;
 pub(super) mod params;
 mod pipeline;
 mod queue;
-mod tuning;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,11 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::cpu::take_fitting;
+use super::tuning::Tuning;
 use crate::{Error, Result};
 use cache::Compiled;
 use pipeline::Pipelines;
 use queue::Pending;
-use tuning::Tuning;
 
 /// How to open a GPU, whichever it is.
 #[derive(Clone, Debug)]
@@ -45,7 +44,7 @@ impl GpuOptions {
     /// kernels.
     pub fn from_env() -> Self {
         Self {
-            cache: cache::folder(|name| std::env::var_os(name)),
+            cache: cache_folder(),
             subgroups: std::env::var_os("GOSSAMER_SUBGROUPS").is_none_or(|value| value != "0"),
             checked: std::env::var_os("GOSSAMER_CHECKED").is_some_and(|value| value != "0"),
             shaders: std::env::var_os("GOSSAMER_SHADERS").filter(|folder| !folder.is_empty()).map(PathBuf::from),
@@ -89,6 +88,12 @@ impl Buffer {
     fn raw(&self) -> Result<&wgpu::Buffer> {
         self.raw.as_ref().ok_or_else(|| Error::Device("a buffer was used after it was freed".into()))
     }
+}
+
+/// The folder for what later runs shall find: the one that `GOSSAMER_CACHE` names, none if that is
+/// empty, otherwise the user's.
+pub(super) fn cache_folder() -> Option<PathBuf> {
+    cache::folder(|name| std::env::var_os(name))
 }
 
 impl Drop for Buffer {
@@ -257,7 +262,8 @@ impl Gpu {
             }
         }));
         let pending = Mutex::new(Pending::new(&device));
-        let tuning = Tuning::open(&info, options.cache.as_deref());
+        let wgpu::AdapterInfo { name, backend, driver, driver_info, .. } = &info;
+        let tuning = Tuning::open(&format!("{name}, {backend}, {driver} {driver_info}"), options.cache.as_deref());
         let compiled = options.cache.as_deref().and_then(|folder| Compiled::open(&device, &info, folder));
         Ok(Self {
             shared: Arc::new(Shared {
@@ -323,6 +329,33 @@ impl Gpu {
     pub(crate) fn largest_binding(&self) -> u64 {
         let limits = &self.shared.limits;
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_BUFFER_BYTES)
+    }
+
+    /// The tuned choice for `name`, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if another thread failed while using the GPU.
+    pub fn tuned(&self, name: &str) -> Result<Option<u32>> {
+        Ok(lock(&self.shared.tuning)?.choice(name))
+    }
+
+    /// Sets the choice for `name`. It lasts until this GPU is closed, or for good after
+    /// [`Gpu::save_tuning`].
+    ///
+    /// # Errors
+    /// As [`Gpu::tuned`].
+    pub fn set_tuned(&self, name: &str, choice: u32) -> Result<()> {
+        lock(&self.shared.tuning)?.choose(name, choice);
+        Ok(())
+    }
+
+    /// Writes all choices to the cache folder for later runs and returns the file's path; without
+    /// such a folder, nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save_tuning(&self) -> Result<Option<PathBuf>> {
+        lock(&self.shared.tuning)?.save(self.shared.options.cache.as_deref())
     }
 
     pub(super) fn allocated(&self) -> u64 {

@@ -1,15 +1,20 @@
-//! Attention on the CPU: one head at a time in parallel, four queries at a time within it.
+//! Attention on the CPU: one head at a time in parallel, a vector of queries at a time within it.
 //!
-//! Everything is made of one small product of four rows with a matrix, kept in registers. Heads are
-//! first packed so that what it loads is contiguous: keys and values transposed, (D, T), where its
-//! columns are keys, and as rows, (T, D), where they are channels; the contiguous dimension is
-//! padded with zeros to whole vectors.
+//! Every lane is a query of its own. What all of them take from a key, they take as one number for
+//! all lanes, so that nothing is ever summed across lanes, and the channels of queries and the sums
+//! stay in registers. Heads are first packed: rows of keys and values next to each other, padded
+//! with zeros to whole groups of channels.
+//!
+//! Sums are in ascending order of channels, keys, or queries.
 
-use pulp::{Arch, Simd, WithSimd};
+use std::cell::RefCell;
+
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::device::cpu::{for_row_blocks, inlined, rows_per_block};
-use crate::ops::math::{LANES, exp, largest};
+use crate::device::cpu::{Scratch, arch, for_row_blocks, inlined, rows_per_block};
+use crate::ops::math::{LANES, exp};
+use crate::ops::transpose::transpose;
 
 /// The sizes of an attention.
 #[derive(Clone, Copy)]
@@ -48,146 +53,149 @@ impl Heads {
     }
 }
 
-/// Rows that a product takes at once: four rows by two vectors of sums fit into sixteen registers.
-const BLOCK_ROWS: usize = 4;
-
-/// Columns that a product takes at once.
-const fn columns<S: Simd>() -> usize {
-    2 * S::F32_LANES
-}
-
-/// Four rows by [`columns`].
-type Block<S> = [[<S as Simd>::f32s; 2]; BLOCK_ROWS];
-
-/// The first [`columns`] entries of `x`.
-#[inline(always)]
-fn load<S: Simd>(x: &[f32]) -> [S::f32s; 2] {
-    let vectors = S::as_simd_f32s(&x[..columns::<S>()]).0;
-    [vectors[0], vectors[1]]
-}
-
-#[inline(always)]
-fn store<S: Simd>(x: &mut [f32], block: [S::f32s; 2]) {
-    S::as_mut_simd_f32s(&mut x[..columns::<S>()]).0.copy_from_slice(&block);
-}
-
-/// Rows r of `a` times `b`, whose row i is what follows `i * stride`.
-#[inline(always)]
-fn product<S: Simd>(simd: S, a: [&[f32]; BLOCK_ROWS], b: &[f32], stride: usize) -> Block<S> {
-    let mut sums = [[simd.splat_f32s(0.0); 2]; BLOCK_ROWS];
-    let n = a[0].len();
-    let a = [&a[0][..n], &a[1][..n], &a[2][..n], &a[3][..n]];
-    for i in 0..n {
-        let b = load::<S>(&b[i * stride..]);
-        for r in 0..BLOCK_ROWS {
-            let factor = simd.splat_f32s(a[r][i]);
-            sums[r][0] = simd.mul_add_e_f32s(factor, b[0], sums[r][0]);
-            sums[r][1] = simd.mul_add_e_f32s(factor, b[1], sums[r][1]);
-        }
-    }
-    sums
-}
-
-/// `out[j] += sum over r of a[r][j] b[r]` for all j: [`columns`] of `out`, whose rows are `stride`
-/// apart.
-#[inline(always)]
-fn add_outer<S: Simd>(simd: S, out: &mut [f32], stride: usize, a: [&[f32]; BLOCK_ROWS], b: Block<S>) {
-    let n = a[0].len();
-    let a = [&a[0][..n], &a[1][..n], &a[2][..n], &a[3][..n]];
-    for j in 0..n {
-        let mut sums = load::<S>(&out[j * stride..]);
-        for r in 0..BLOCK_ROWS {
-            let factor = simd.splat_f32s(a[r][j]);
-            sums[0] = simd.mul_add_e_f32s(factor, b[r][0], sums[0]);
-            sums[1] = simd.mul_add_e_f32s(factor, b[r][1], sums[1]);
-        }
-        store::<S>(&mut out[j * stride..], sums);
-    }
-}
-
-/// `n` entries of each of four consecutive rows of `x`.
-#[inline(always)]
-fn four(x: &[f32], stride: usize, n: usize) -> [&[f32]; BLOCK_ROWS] {
-    [&x[..n], &x[stride..][..n], &x[2 * stride..][..n], &x[3 * stride..][..n]]
-}
-
-/// The first [`columns`] of each of four consecutive rows of `x`.
-#[inline(always)]
-fn load_four<S: Simd>(x: &[f32], stride: usize) -> Block<S> {
-    [load::<S>(x), load::<S>(&x[stride..]), load::<S>(&x[2 * stride..]), load::<S>(&x[3 * stride..])]
-}
-
-/// Writes the first entries of four rows of sums, times a factor each, into consecutive rows of
-/// `out` from `column` on. Rows that `out` does not have and columns past its `width` are padding.
-#[inline(always)]
-fn store_part<S: Simd>(out: &mut [f32], width: usize, column: usize, sums: Block<S>, factors: [f32; BLOCK_ROWS]) {
-    for (r, out) in out.chunks_exact_mut(width).take(BLOCK_ROWS).enumerate() {
-        let out = &mut out[column..width.min(column + columns::<S>())];
-        for (out, sum) in out.iter_mut().zip(pulp::bytemuck::cast_slice::<_, f32>(&sums[r])) {
-            *out = sum * factors[r];
-        }
-    }
-}
-
 /// What a thread holds of the head at hand, in memory that serves it for the next one too.
 #[derive(Default)]
-struct Scratch {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    dout: Vec<f32>,
-    k_columns: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
-    p: Vec<f32>,
-    ds: Vec<f32>,
+struct Held {
+    k: Scratch,
+    v: Scratch,
+    dk: Scratch,
+    dv: Scratch,
+    /// A block's queries as rows, and with a vector for every channel.
+    rows: Scratch,
+    lanes: Scratch,
+    /// The same of the gradient of the output.
+    dout_rows: Scratch,
+    dout_lanes: Scratch,
+    /// The output, or the gradient of the queries, with a vector for every channel.
+    sums: Scratch,
+    /// A vector of numbers for every key.
+    p: Scratch,
+    ds: Scratch,
 }
 
-/// Makes `out` the given number of zeros.
-#[inline(always)]
-fn clear(out: &mut Vec<f32>, len: usize) {
-    out.clear();
-    out.resize(len, 0.0);
+thread_local! {
+    static HELD: RefCell<Held> = RefCell::default();
 }
 
-/// Makes `out` the rows times `factor`, padded to (`count`, `width`).
+/// The rows of a head, padded to `channels`.
 #[inline(always)]
-fn pad<'a>(out: &mut Vec<f32>, rows: impl Iterator<Item = &'a [f32]>, count: usize, width: usize, factor: f32) {
-    clear(out, count * width);
-    for (to, from) in out.chunks_exact_mut(width).zip(rows) {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
+fn pad<'a, 'b>(
+    out: &'b mut Scratch,
+    rows: impl Iterator<Item = &'a [f32]>,
+    count: usize,
+    channels: usize,
+) -> &'b mut [f32] {
+    let out = out.zeros(count * channels);
+    for (to, from) in out.chunks_exact_mut(channels).zip(rows) {
+        copy(from, &mut to[..from.len()]);
+    }
+    out
+}
+
+/// Copies a few numbers, of which there are often sixteen, without a call.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = *from);
+}
+
+/// A block of queries: the first of them, how many they are, and the keys that any of them sees.
+struct Block {
+    first: usize,
+    count: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Heads {
+    /// The blocks of `lanes` queries.
+    #[inline(always)]
+    fn blocks(self, lanes: usize) -> impl Iterator<Item = Block> {
+        (0..self.time).step_by(lanes).map(move |first| {
+            let count = lanes.min(self.time - first);
+            Block { first, count, start: self.first_key(first), end: first + count }
+        })
+    }
+
+    /// Makes minus infinity what queries do not see among a block's scores: (keys, lanes).
+    #[inline(always)]
+    fn hide(self, block: &Block, lanes: usize, scores: &mut [f32]) {
+        for i in 0..block.count {
+            let t = block.first + i;
+            let before = block.start..self.first_key(t).clamp(block.start, block.end);
+            let after = (t + 1).clamp(block.start, block.end)..block.end;
+            for j in before.chain(after) {
+                scores[(j - block.start) * lanes + i] = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// Puts the channels of a block's queries into `lanes`, (channels, lanes), times `factor`.
+    #[inline(always)]
+    fn turn<S: Simd>(self, x: &[f32], at: usize, block: &Block, factor: f32, lanes: &mut [f32]) {
+        let stride = self.count * self.width;
+        let (b, h) = (at / self.count, at % self.count);
+        let from = &x[(b * self.time + block.first) * stride + h * self.width..];
+        if block.count < S::F32_LANES {
+            lanes.fill(0.0);
+        }
+        transpose::<S>((from, stride), (lanes, S::F32_LANES), (block.count, self.width));
+        lanes.iter_mut().for_each(|x| *x *= factor);
     }
 }
 
-/// Makes `out` a matrix whose rows are `time` wide and whose columns are the rows.
+/// `out[j] = sum over channels c of rows[j][c] lanes[c]` for rows `channels` wide, a vector each.
 #[inline(always)]
-fn transpose<'a>(out: &mut Vec<f32>, rows: impl Iterator<Item = &'a [f32]>, width: usize, time: usize) {
-    clear(out, width * time);
-    for (t, row) in rows.enumerate() {
-        for (c, &v) in row.iter().enumerate() {
-            out[c * time + t] = v;
+fn dot_rows<S: Simd, const C: usize>(simd: S, rows: &[f32], channels: usize, lanes: &[f32], out: &mut [f32]) {
+    let out = S::as_mut_simd_f32s(out).0;
+    for (group, lanes) in S::as_simd_f32s(lanes).0.as_chunks::<C>().0.iter().enumerate() {
+        let lanes = *lanes;
+        for (row, out) in rows.chunks_exact(channels).zip(&mut *out) {
+            let mut sum = if group == 0 { simd.splat_f32s(0.0) } else { *out };
+            if let Some(row) = row[group * C..].first_chunk::<C>() {
+                for c in 0..C {
+                    sum = simd.mul_add_e_f32s(simd.splat_f32s(row[c]), lanes[c], sum);
+                }
+            }
+            *out = sum;
         }
     }
 }
 
-/// One head's extents, padded: queries to whole blocks, channels and keys to whole products and
-/// vectors.
-struct Padded {
-    queries: usize,
-    channels: usize,
-    keys: usize,
-    unit: usize,
+/// `out[c] += sum over j of rows[j][c] factors[j]`, a vector for every channel.
+#[inline(always)]
+fn sum_rows<S: Simd, const C: usize>(simd: S, rows: &[f32], channels: usize, factors: &[f32], out: &mut [f32]) {
+    let factors = S::as_simd_f32s(factors).0;
+    for (group, out) in S::as_mut_simd_f32s(out).0.as_chunks_mut::<C>().0.iter_mut().enumerate() {
+        let mut sums = *out;
+        for (row, &factor) in rows.chunks_exact(channels).zip(factors) {
+            if let Some(row) = row[group * C..].first_chunk::<C>() {
+                for c in 0..C {
+                    sums[c] = simd.mul_add_e_f32s(simd.splat_f32s(row[c]), factor, sums[c]);
+                }
+            }
+        }
+        *out = sums;
+    }
 }
 
-impl Padded {
-    #[inline(always)]
-    fn new<S: Simd>(heads: Heads) -> Self {
-        let unit = columns::<S>().max(LANES);
-        Self {
-            queries: heads.time.next_multiple_of(BLOCK_ROWS),
-            channels: heads.width.next_multiple_of(unit),
-            keys: heads.time.next_multiple_of(unit),
-            unit,
+/// `out[j] += sum over the L lanes i of factors[j][i] rows[i]`, for rows of `channels`, whole
+/// vectors.
+#[inline(always)]
+fn add_rows<S: Simd, const L: usize>(simd: S, rows: &[f32], channels: usize, factors: &[f32], out: &mut [f32]) {
+    for c in (0..channels).step_by(S::F32_LANES) {
+        let mut vectors = [simd.splat_f32s(0.0); L];
+        for (vector, row) in vectors.iter_mut().zip(rows.chunks_exact(channels)) {
+            *vector = S::as_simd_f32s(&row[c..][..S::F32_LANES]).0[0];
+        }
+        for (factors, out) in factors.as_chunks::<L>().0.iter().zip(out.chunks_exact_mut(channels)) {
+            let out = &mut S::as_mut_simd_f32s(&mut out[c..][..S::F32_LANES]).0[0];
+            let mut sum = *out;
+            for i in 0..L {
+                sum = simd.mul_add_e_f32s(simd.splat_f32s(factors[i]), vectors[i], sum);
+            }
+            *out = sum;
         }
     }
 }
@@ -198,9 +206,9 @@ pub(super) fn forward(heads: Heads, qkv: [&[f32]; 3], sink: Option<&[f32]>, pack
         return;
     }
     let outputs = packed.par_chunks_mut(heads.size()).zip(lse.par_chunks_mut(heads.time));
-    outputs.enumerate().for_each_init(Scratch::default, |scratch, (at, (y, lse))| {
+    outputs.enumerate().for_each(|(at, (y, lse))| {
         let sink = sink.map(|s| s[at % heads.count]);
-        Arch::new().dispatch(HeadForward { heads, at, qkv, sink, y, lse, scratch });
+        HELD.with_borrow_mut(|held| arch().dispatch(HeadForward { heads, at, qkv, sink, y, lse, held }));
     });
 }
 
@@ -212,7 +220,7 @@ struct HeadForward<'a> {
     sink: Option<f32>,
     y: &'a mut [f32],
     lse: &'a mut [f32],
-    scratch: &'a mut Scratch,
+    held: &'a mut Held,
 }
 
 impl WithSimd for HeadForward<'_> {
@@ -220,51 +228,68 @@ impl WithSimd for HeadForward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { heads, at, qkv, sink, y, lse, scratch: Scratch { q, k_columns: k, v, p, .. } } = self;
-        let (time, width) = (heads.time, heads.width);
-        let Padded { queries, channels, keys, unit } = Padded::new::<S>(heads);
-        pad(q, heads.rows(qkv[0], at), queries, width, heads.scale);
-        transpose(k, heads.rows(qkv[1], at), width, keys);
-        pad(v, heads.rows(qkv[2], at), time, channels, 1.0);
-        clear(p, BLOCK_ROWS * keys);
-        for first in (0..time).step_by(BLOCK_ROWS) {
-            let n = time.min(first + BLOCK_ROWS);
-            let (start, seen) = (heads.first_key(first) / unit * unit, n.next_multiple_of(unit));
-            for j in (start..seen).step_by(columns::<S>()) {
-                let scores = product(simd, four(&q[first * width..], width, width), &k[j..], keys);
-                for (r, scores) in scores.into_iter().enumerate() {
-                    store::<S>(&mut p[r * keys + j..], scores);
-                }
-            }
-            let mut inverse = [0.0; BLOCK_ROWS];
-            for t in first..n {
-                let p = &mut p[(t - first) * keys..][start..seen];
-                p[..heads.first_key(t) - start].fill(f32::NEG_INFINITY);
-                p[t + 1 - start..].fill(f32::NEG_INFINITY);
-                let top = largest(p).max(sink.unwrap_or(f32::NEG_INFINITY));
-                let sum = exp_in_place(p, top) + sink.map_or(0.0, |s| exp(s - top));
-                lse[t] = top + sum.ln();
-                inverse[t - first] = 1.0 / sum;
-            }
-            for c in (0..width).step_by(columns::<S>()) {
-                let sums = product(simd, four(&p[start..], keys, n - start), &v[start * channels + c..], channels);
-                store_part::<S>(&mut y[first * width..], width, c, sums, inverse);
-            }
+        // With thirty-two registers half of them hold sixteen channels; of sixteen, eight hold as
+        // many.
+        match S::F32_LANES {
+            4 | 16 => self.blocks::<S, 16>(simd),
+            _ => self.blocks::<S, 8>(simd),
         }
     }
 }
 
-/// `x = e^(x - top)`, whole vectors of it; returns the sum.
-#[inline(always)]
-fn exp_in_place(x: &mut [f32], top: f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for block in x.as_chunks_mut::<LANES>().0 {
-        for (lane, v) in lanes.iter_mut().zip(block) {
-            *v = exp(*v - top);
-            *lane += *v;
+impl HeadForward<'_> {
+    #[inline(always)]
+    fn blocks<S: Simd, const C: usize>(self, simd: S) {
+        let Self { heads, at, qkv, sink, y, lse, held: Held { k, v, lanes: q, sums, p, .. } } = self;
+        let (time, width, lanes) = (heads.time, heads.width, S::F32_LANES);
+        let channels = width.next_multiple_of(C);
+        let k = pad(k, heads.rows(qkv[1], at), time, channels);
+        let v = pad(v, heads.rows(qkv[2], at), time, channels);
+        let q = q.zeros(channels * lanes);
+        let p = p.numbers((time * lanes).next_multiple_of(LANES));
+        for block in heads.blocks(lanes) {
+            heads.turn::<S>(qkv[0], at, &block, heads.scale, q);
+            let keys = block.start * channels..block.end * channels;
+            let seen = (block.end - block.start) * lanes;
+            let p = &mut p[..seen.next_multiple_of(LANES)];
+            dot_rows::<S, C>(simd, &k[keys.clone()], channels, q, &mut p[..seen]);
+            heads.hide(&block, lanes, &mut p[..seen]);
+            p[seen..].fill(f32::NEG_INFINITY);
+            let mut top = [sink.unwrap_or(f32::NEG_INFINITY); LANES];
+            for scores in p.as_chunks::<LANES>().0 {
+                top.iter_mut().zip(scores).for_each(|(top, &s)| *top = if s > *top { s } else { *top });
+            }
+            // A vector of several keys has several numbers for the same query.
+            for i in 0..LANES {
+                top[i % lanes] = top[i % lanes].max(top[i]);
+            }
+            for i in 0..LANES {
+                top[i] = top[i % lanes];
+            }
+            let mut total = [0.0f32; LANES];
+            for p in p.as_chunks_mut::<LANES>().0 {
+                for i in 0..LANES {
+                    p[i] = exp(p[i] - top[i]);
+                    total[i] += p[i];
+                }
+            }
+            for i in lanes..LANES {
+                total[i % lanes] += total[i];
+            }
+            for i in 0..block.count {
+                let total = &mut total[i];
+                *total += sink.map_or(0.0, |sink| exp(sink - top[i]));
+                lse[block.first + i] = top[i] + total.ln();
+                *total = 1.0 / *total;
+            }
+            let sums = sums.zeros(channels * lanes);
+            sum_rows::<S, C>(simd, &v[keys], channels, &p[..seen], sums);
+            for sums in sums.chunks_exact_mut(lanes) {
+                sums.iter_mut().zip(&total).for_each(|(sum, factor)| *sum *= factor);
+            }
+            transpose::<S>((sums, lanes), (&mut y[block.first * width..], width), (width, block.count));
         }
     }
-    lanes.iter().sum()
 }
 
 /// Writes the gradients of q, k and v of every head, packed as (B, H, 3, T, D), and returns the
@@ -284,9 +309,9 @@ pub(super) fn backward(
     }
     let mut deltas = vec![0.0; lse.len()];
     let outputs = packed.par_chunks_mut(3 * heads.size()).zip(deltas.par_chunks_mut(heads.time));
-    outputs.enumerate().for_each_init(Scratch::default, |scratch, (at, (grads, delta))| {
+    outputs.enumerate().for_each(|(at, (grads, delta))| {
         let lse = &lse[at * heads.time..][..heads.time];
-        Arch::new().dispatch(HeadBackward { heads, at, inputs, lse, grads, delta, scratch });
+        HELD.with_borrow_mut(|held| arch().dispatch(HeadBackward { heads, at, inputs, lse, grads, delta, held }));
     });
     for (h, dsink) in dsink.iter_mut().enumerate() {
         let Some(sink) = sink.map(|s| f64::from(s[h])) else { break };
@@ -307,7 +332,7 @@ struct HeadBackward<'a> {
     lse: &'a [f32],
     grads: &'a mut [f32],
     delta: &'a mut [f32],
-    scratch: &'a mut Scratch,
+    held: &'a mut Held,
 }
 
 impl WithSimd for HeadBackward<'_> {
@@ -315,61 +340,78 @@ impl WithSimd for HeadBackward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { heads, at, inputs: [q_in, k_in, v_in, dout_in, y], lse, grads, delta, scratch } = self;
-        let Scratch { q, k, v: v_columns, dout, k_columns, dk, dv, p, ds } = scratch;
-        let (time, width) = (heads.time, heads.width);
-        let Padded { queries, channels, keys, unit } = Padded::new::<S>(heads);
-        for (delta, (dout, y)) in delta.iter_mut().zip(heads.rows(dout_in, at).zip(heads.rows(y, at))) {
-            *delta = dout.iter().zip(y).map(|(d, y)| d * y).sum();
+        match S::F32_LANES {
+            16 => self.blocks::<S, 16, 16>(simd),
+            8 => self.blocks::<S, 8, 8>(simd),
+            4 => self.blocks::<S, 4, 16>(simd),
+            _ => self.blocks::<S, 1, 8>(simd),
         }
-        pad(q, heads.rows(q_in, at), queries, channels, heads.scale);
-        pad(dout, heads.rows(dout_in, at), queries, channels, 1.0);
-        transpose(k_columns, heads.rows(k_in, at), width, keys);
-        transpose(v_columns, heads.rows(v_in, at), width, keys);
-        pad(k, heads.rows(k_in, at), time, channels, 1.0);
-        [&mut *dk, &mut *dv].into_iter().for_each(|sums| clear(sums, time * channels));
-        [&mut *p, &mut *ds].into_iter().for_each(|rows| clear(rows, BLOCK_ROWS * keys));
+    }
+}
+
+/// Keys that a block of queries goes through at a time in the backward pass: with sixteen lanes and
+/// channels their scores and rows take 24 KiB, which stay in the first-level cache.
+const TILE: usize = 64;
+
+impl HeadBackward<'_> {
+    /// `L` lanes, `C` channels in registers.
+    #[inline(always)]
+    fn blocks<S: Simd, const L: usize, const C: usize>(self, simd: S) {
+        let Self { heads, at, inputs: [q_in, k_in, v_in, dout_in, y], lse, grads, delta, held } = self;
+        let Held { k, v, dk, dv, rows: q_rows, lanes: q, dout_rows, dout_lanes: dout, sums, p, ds } = held;
+        let (time, width) = (heads.time, heads.width);
+        let channels = width.next_multiple_of(C.max(L));
+        let k = pad(k, heads.rows(k_in, at), time, channels);
+        let v = pad(v, heads.rows(v_in, at), time, channels);
+        let (dk, dv) = (dk.zeros(time * channels), dv.zeros(time * channels));
+        let [q, dout, q_rows, dout_rows, sums] =
+            [q, dout, q_rows, dout_rows, sums].map(|block| block.zeros(channels * L));
+        let [p, ds] = [p, ds].map(|scores| scores.zeros((TILE * L).next_multiple_of(LANES)));
         let (dq, dkv) = grads.split_at_mut(heads.size());
-        for first in (0..time).step_by(BLOCK_ROWS) {
-            let n = time.min(first + BLOCK_ROWS);
-            let (start, seen) = (heads.first_key(first) / unit * unit, n.next_multiple_of(unit));
-            let (q, dout) = (&q[first * channels..], &dout[first * channels..]);
-            for j in (start..seen).step_by(columns::<S>()) {
-                let scores = product(simd, four(q, channels, width), &k_columns[j..], keys);
-                let slopes = product(simd, four(dout, channels, width), &v_columns[j..], keys);
-                for r in 0..BLOCK_ROWS {
-                    store::<S>(&mut p[r * keys + j..], scores[r]);
-                    store::<S>(&mut ds[r * keys + j..], slopes[r]);
-                }
+        for block in heads.blocks(L) {
+            // How much the output's gradient has of the output, for each query.
+            heads.turn::<S>(y, at, &block, 1.0, q);
+            heads.turn::<S>(dout_in, at, &block, 1.0, dout);
+            let mut slope = [0.0f32; LANES];
+            for (y, dout) in q.chunks_exact(L).zip(dout.chunks_exact(L)) {
+                slope.iter_mut().zip(y.iter().zip(dout)).for_each(|(slope, (y, dout))| *slope += y * dout);
             }
-            for (r, (p, ds)) in p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
-                let (p, ds) = (&mut p[start..seen], &mut ds[start..seen]);
-                let t = first + r;
-                if t >= time {
-                    p.fill(0.0);
-                    ds.fill(0.0);
-                    continue;
-                }
-                p[..heads.first_key(t) - start].fill(f32::NEG_INFINITY);
-                p[t + 1 - start..].fill(f32::NEG_INFINITY);
-                let (lse, delta) = (lse[t], delta[t]);
-                for (p, ds) in p.iter_mut().zip(ds) {
-                    *p = exp(*p - lse);
-                    *ds = *p * (*ds - delta);
-                }
+            delta[block.first..][..block.count].copy_from_slice(&slope[..block.count]);
+            // Lanes without a query have no probability.
+            let mut top = [f32::INFINITY; LANES];
+            top[..block.count].copy_from_slice(&lse[block.first..][..block.count]);
+            for i in L..LANES {
+                (top[i], slope[i]) = (top[i % L], slope[i % L]);
             }
-            let (p, ds) = (four(&p[start..], keys, n - start), four(&ds[start..], keys, n - start));
-            for c in (0..width).step_by(columns::<S>()) {
-                let from = start * channels + c;
-                let sums = product(simd, ds, &k[from..], channels);
-                store_part::<S>(&mut dq[first * width..], width, c, sums, [heads.scale; BLOCK_ROWS]);
-                add_outer(simd, &mut dk[from..], channels, ds, load_four::<S>(&q[c..], channels));
-                add_outer(simd, &mut dv[from..], channels, p, load_four::<S>(&dout[c..], channels));
+            heads.turn::<S>(q_in, at, &block, heads.scale, q);
+            transpose::<S>((q, L), (q_rows, channels), (width, L));
+            transpose::<S>((dout, L), (dout_rows, channels), (width, L));
+            sums.fill(0.0);
+            for start in (block.start..block.end).step_by(TILE) {
+                let tile = Block { start, end: block.end.min(start + TILE), ..block };
+                let (keys, seen) = (tile.start * channels..tile.end * channels, (tile.end - tile.start) * L);
+                dot_rows::<S, C>(simd, &k[keys.clone()], channels, q, &mut p[..seen]);
+                dot_rows::<S, C>(simd, &v[keys.clone()], channels, dout, &mut ds[..seen]);
+                heads.hide(&tile, L, &mut p[..seen]);
+                let padded = seen.next_multiple_of(LANES);
+                let (p_chunks, ds_chunks) =
+                    (p[..padded].as_chunks_mut::<LANES>().0, ds[..padded].as_chunks_mut::<LANES>().0);
+                for (p, ds) in p_chunks.iter_mut().zip(ds_chunks) {
+                    for i in 0..LANES {
+                        p[i] = exp(p[i] - top[i]);
+                        ds[i] = p[i] * (ds[i] - slope[i]);
+                    }
+                }
+                sum_rows::<S, C>(simd, &k[keys.clone()], channels, &ds[..seen], sums);
+                add_rows::<S, L>(simd, q_rows, channels, &ds[..seen], &mut dk[keys.clone()]);
+                add_rows::<S, L>(simd, dout_rows, channels, &p[..seen], &mut dv[keys]);
             }
+            sums.iter_mut().for_each(|sum| *sum *= heads.scale);
+            transpose::<S>((sums, L), (&mut dq[block.first * width..], width), (width, block.count));
         }
         for (out, sums) in dkv.chunks_exact_mut(heads.size()).zip([&*dk, &*dv]) {
             for (out, sums) in out.chunks_exact_mut(width).zip(sums.chunks_exact(channels)) {
-                out.copy_from_slice(&sums[..width]);
+                copy(&sums[..width], out);
             }
         }
     }
@@ -385,7 +427,7 @@ pub(super) fn unpack(heads: Heads, packed: &[f32], parts: usize, part: usize, ou
             let (b, t) = ((start + i) / time, (start + i) % time);
             for (h, out) in out.chunks_exact_mut(width).enumerate() {
                 let head = (b * count + h) * parts + part;
-                out.copy_from_slice(&packed[(head * time + t) * width..][..width]);
+                copy(&packed[(head * time + t) * width..][..width], out);
             }
         }
     });
