@@ -102,8 +102,10 @@ impl WithSimd for MultiplyAdds {
     fn with_simd<S: Simd>(self, simd: S) -> f64 {
         const SUMS: usize = 8;
         const ROUNDS: usize = 4_000_000;
-        let rows = vec![1e-3f32; 16 * SUMS * S::F32_LANES];
-        let rows = S::as_simd_f32s(&rows).0.as_chunks::<SUMS>().0;
+        let rows = vec![1e-3f32; 16 * SUMS * S::F32_LANES + 16];
+        // From the start of a cache line on: no vector lies across two.
+        let rows = &rows[rows.as_ptr().align_offset(64)..];
+        let rows = S::as_simd_f32s(rows).0.as_chunks::<SUMS>().0;
         let (factor, mut sums) = (simd.splat_f32s(black_box(0.5)), [simd.splat_f32s(1.0); SUMS]);
         let start = Instant::now();
         for round in 0..ROUNDS {
