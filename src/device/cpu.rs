@@ -236,7 +236,11 @@ fn named_arch(name: Option<&str>) -> Arch {
     match name {
         Some("none") => Arch::Scalar,
         Some("avx2") => avx2().unwrap_or(Arch::Scalar),
-        _ => Arch::new(),
+        None | Some("" | "avx512") => Arch::new(),
+        Some(other) => {
+            tracing::warn!("GOSSAMER_SIMD={other} is none of avx512, avx2 and none: using the widest vectors");
+            Arch::new()
+        }
     }
 }
 

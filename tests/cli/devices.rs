@@ -91,6 +91,8 @@ fn every_kind_of_vector_instructions_computes_what_it_should() {
         let none = kind == "none" && cfg!(target_arch = "x86_64");
         assert!(!none || said.contains("threads, no vectors"), "{said}");
     }
+    let said = succeeds(gossamer(&["devices"]).env("GOSSAMER_SIMD", "avx9"));
+    assert!(!cfg!(target_arch = "x86_64") || said.contains("GOSSAMER_SIMD=avx9 is none of"), "{said}");
 }
 
 #[test]

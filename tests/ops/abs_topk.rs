@@ -65,6 +65,20 @@ fn keeps_what_a_sort_keeps() {
     }
 }
 
+/// Rows much like the one before, in which the CPU looks near its cut first; with equals at the cut,
+/// and now and then a row that is not like it.
+#[test]
+fn rows_like_the_one_before() {
+    let devices = kernels();
+    let (rows, cols) = (40, 300);
+    let mut x = normal(&mut rng(5), rows * cols);
+    x.iter_mut().for_each(|x| *x = (*x * 16.0).round() / 16.0);
+    for r in [7, 8, 20] {
+        x[r * cols..(r + 1) * cols].iter_mut().for_each(|x| *x *= [1e-3, 1e3, 0.0][r % 3]);
+    }
+    check_all(&devices, &x, cols, &[1, 30, 75, 100, 299]);
+}
+
 #[test]
 fn special_rows() {
     let devices = kernels();

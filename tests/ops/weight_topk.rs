@@ -93,6 +93,21 @@ fn several_blocks_with_a_tail() {
     }
 }
 
+/// So many entries that the CPU looks for the threshold where a sample expects it.
+#[test]
+fn a_sample_that_misleads_changes_nothing() {
+    let (rows, cols) = (512, 300);
+    let n = rows * cols;
+    let plain = normal(&mut rng(3), n);
+    // Sixteen of every 144 entries are looked at: here they are all larger, or all smaller, than the
+    // others.
+    let seen = |i: usize| i % 144 / 16 == i / 144 * 7 % 9;
+    let mislead = |factor: f32| plain.iter().enumerate().map(move |(i, w)| if seen(i) { w * factor } else { *w });
+    for w in [plain.clone(), coarse(&mut rng(4), n), mislead(1e3).collect(), mislead(1e-3).collect()] {
+        check_all(&[Device::cpu()], &w, cols, rules(&[1, n / 64, n / 3, n - 1], 4, 0.01));
+    }
+}
+
 #[test]
 fn special_values() {
     let devices = kernels();
