@@ -111,8 +111,8 @@ fn tune(device: &str, quick: bool, print: &mut dyn FnMut(&str)) -> Result<()> {
             gpu.save_tuning()?
         }
         _ => {
-            // With fewer rows or columns, zeros of activations are not skipped.
-            let (rows, width) = if quick { (256, 128) } else { (1024, 1024) };
+            // What small products decide would be wrong for the large ones that take the time.
+            let (rows, width) = (1024, if quick { 512 } else { 1024 });
             on_worker(|| {
                 let mut lines = Vec::new();
                 bench::autotune_cpu(&options, rows, width, &mut |choice| lines.push(share_line(choice)))?;
