@@ -5,10 +5,12 @@
 //! is read back to the host: the caller knows how many survive. Not differentiable: gradients of
 //! weights are dense.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::elementwise::Rows;
-use crate::device::cpu::vectorised;
+use super::pack;
+use crate::device::cpu::arch;
 use crate::device::{Backend, Device, Launch, Queue, Shader, Tensor, params};
 use crate::{Error, Result};
 
@@ -246,24 +248,15 @@ fn exclusive_sums(queue: Queue, sums: &Tensor<u32>) -> Result<()> {
     launch("shift").threads(sums.len(), 256).run(queue)
 }
 
-/// Which of 32 numbers are not zero, a bit each.
-#[inline(always)]
-fn nonzero_bits(numbers: &[f32; 32]) -> u32 {
-    (0..32).zip(numbers).map(|(i, v)| u32::from(v.to_bits() << 1 != 0) << i).sum()
-}
+/// Rows that a thread packs at once.
+const ROWS: usize = 16;
 
+/// CSR in one pass over the matrix.
 fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result<()> {
-    const BLOCK: usize = 16;
     let (offsets, capacity) = (nonzeros.offsets.as_mut_slice()?, nonzeros.values.len());
     offsets.fill(0);
-    let counts = &mut offsets[1..];
-    counts.par_chunks_mut(BLOCK).zip(weight.par_chunks(BLOCK * inputs)).for_each(|(counts, rows)| {
-        vectorised!({
-            for (count, row) in counts.iter_mut().zip(rows.chunks_exact(inputs)) {
-                *count = row.iter().map(|v| u32::from(v.to_bits() << 1 != 0)).sum();
-            }
-        });
-    });
+    let blocks = offsets[1..].par_chunks_mut(ROWS).zip(weight.par_chunks(ROWS * inputs));
+    let packed: Vec<(Vec<u32>, Vec<f32>)> = blocks.map(|(counts, rows)| pack_rows(rows, inputs, counts)).collect();
     let mut total = 0;
     for offset in offsets.iter_mut() {
         total += *offset;
@@ -273,67 +266,93 @@ fn native_rows(weight: &[f32], inputs: usize, nonzeros: &mut Nonzeros) -> Result
         return Err(Error::shape("compress", format!("{total} nonzeros do not fit into a capacity of {capacity}")));
     }
     let (mut indices, mut values) = (nonzeros.indices.as_mut_slice()?, nonzeros.values.as_mut_slice()?);
-    let mut blocks = Vec::new();
-    for (b, rows) in weight.chunks(BLOCK * inputs).enumerate() {
-        let (first, end) = (b * BLOCK, b * BLOCK + rows.len() / inputs);
-        let len = (offsets[end] - offsets[first]) as usize;
-        let (block_indices, other_indices) = indices.split_at_mut(len);
-        let (block_values, other_values) = values.split_at_mut(len);
-        (indices, values) = (other_indices, other_values);
-        blocks.push((rows, block_indices, block_values));
+    for (block_indices, block_values) in &packed {
+        indices.split_off_mut(..block_indices.len()).into_iter().for_each(|part| part.copy_from_slice(block_indices));
+        values.split_off_mut(..block_values.len()).into_iter().for_each(|part| part.copy_from_slice(block_values));
     }
-    blocks.into_par_iter().for_each(|(rows, indices, values)| vectorised!(fill_rows(rows, inputs, indices, values)));
     Ok(())
 }
 
-/// Writes the nonzeros of consecutive rows; `indices` is exactly as long as there are nonzeros.
-#[inline(always)]
-fn fill_rows(rows: &[f32], inputs: usize, indices: &mut [u32], values: &mut [f32]) {
-    let mut slots = indices.iter_mut().zip(values);
-    for row in rows.chunks_exact(inputs) {
-        let (chunks, rest) = row.as_chunks::<32>();
-        let mut last = [0.0; 32];
-        last[..rest.len()].copy_from_slice(rest);
-        for (c, chunk) in chunks.iter().chain([&last]).enumerate() {
-            let mut bits = nonzero_bits(chunk);
-            while bits != 0 {
-                let i = bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                if let Some((index, value)) = slots.next() {
-                    (*index, *value) = ((c * 32 + i) as u32, chunk[i]);
-                }
+/// The nonzeros of consecutive rows, and how many each has.
+fn pack_rows(rows: &[f32], inputs: usize, counts: &mut [u32]) -> (Vec<u32>, Vec<f32>) {
+    let (mut indices, mut values) = (Vec::new(), Vec::new());
+    arch().dispatch(PackRows { rows, inputs, counts, indices: &mut indices, values: &mut values });
+    (indices, values)
+}
+
+struct PackRows<'a> {
+    rows: &'a [f32],
+    inputs: usize,
+    counts: &'a mut [u32],
+    indices: &'a mut Vec<u32>,
+    values: &'a mut Vec<f32>,
+}
+
+impl WithSimd for PackRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { rows, inputs, counts, indices, values } = self;
+        let mut filled = 0;
+        for (count, row) in counts.iter_mut().zip(rows.chunks_exact(inputs)) {
+            // Most rows are shorter than the room for a full one.
+            if indices.len() < filled + inputs + pack::SLACK {
+                indices.resize(2 * (filled + inputs + pack::SLACK), 0);
+                values.resize(indices.len(), 0.0);
             }
+            let found = pack::nonzeros::<S>(row, &mut indices[filled..], &mut values[filled..]);
+            *count = found as u32;
+            filled += found;
         }
+        indices.truncate(filled);
+        values.truncate(filled);
     }
 }
 
-/// CSC from CSR. In one thread: it touches the nonzeros only.
+/// CSC from CSR. Every thread makes the segments of some columns, which it finds by bisection in
+/// the rows.
 fn native_columns(rows: &Nonzeros, columns: &mut Nonzeros) -> Result<()> {
     let (row_offsets, row_indices, row_values) =
         (rows.offsets.as_slice()?, rows.indices.as_slice()?, rows.values.as_slice()?);
-    let (offsets, indices) = (columns.offsets.as_mut_slice()?, columns.indices.as_mut_slice()?);
-    let values = columns.values.as_mut_slice()?;
-    let total = row_offsets.last().map_or(0, |&n| n as usize);
+    let (offsets, mut indices) = (columns.offsets.as_mut_slice()?, columns.indices.as_mut_slice()?);
+    let mut values = columns.values.as_mut_slice()?;
+    // The entries of the columns from `first` on, `count` of them, row by row.
+    let entries = |first: usize, count: usize| {
+        row_offsets.windows(2).enumerate().flat_map(move |(row, segment)| {
+            let start = segment[0] as usize;
+            let columns = &row_indices[start..segment[1] as usize];
+            let at = |bound: usize| start + columns.partition_point(|&i| (i as usize) < bound);
+            (at(first)..at(first + count)).map(move |entry| (row, entry))
+        })
+    };
     offsets.fill(0);
-    // Counts are shifted by one: after the prefix sum `offsets[i + 1]` is the start of segment `i`.
-    // Every entry then advances it by one, so that it is the end.
-    for &i in &row_indices[..total] {
-        if let Some(count) = offsets.get_mut(i as usize + 2) {
-            *count += 1;
-        }
-    }
+    let width = (offsets.len() - 1).div_ceil(rayon::current_num_threads()).max(1);
+    offsets[1..].par_chunks_mut(width).enumerate().for_each(|(part, counts)| {
+        let first = part * width;
+        entries(first, counts.len()).for_each(|(_, entry)| counts[row_indices[entry] as usize - first] += 1);
+    });
     let mut sum = 0;
     for offset in offsets.iter_mut() {
         sum += *offset;
         *offset = sum;
     }
-    for (row, segment) in row_offsets.windows(2).enumerate() {
-        let segment = segment[0] as usize..segment[1] as usize;
-        for (&i, &value) in row_indices[segment.clone()].iter().zip(&row_values[segment]) {
-            let slot = &mut offsets[i as usize + 1];
-            (indices[*slot as usize], values[*slot as usize]) = (row as u32, value);
-            *slot += 1;
+    let mut parts = Vec::new();
+    for (part, ends) in offsets[1..].chunks(width).enumerate() {
+        let first = part * width;
+        let starts = &offsets[first..first + ends.len()];
+        let len = (offsets[first + ends.len()] - starts[0]) as usize;
+        if let (Some(indices), Some(values)) = (indices.split_off_mut(..len), values.split_off_mut(..len)) {
+            parts.push((first, starts, indices, values));
         }
     }
+    parts.into_par_iter().for_each(|(first, starts, indices, values)| {
+        let mut next: Vec<u32> = starts.iter().map(|start| start - starts[0]).collect();
+        for (row, entry) in entries(first, starts.len()) {
+            let slot = &mut next[row_indices[entry] as usize - first];
+            (indices[*slot as usize], values[*slot as usize]) = (row as u32, row_values[entry]);
+            *slot += 1;
+        }
+    });
     Ok(())
 }
