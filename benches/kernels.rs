@@ -58,6 +58,7 @@ impl Bench<'_> {
         let dense = self.numbers(3, &[WIDTH, WIDTH], 1.0)?;
         let work = ROWS * WIDTH * WIDTH;
         self.time("linear", "dense", work, || linear::forward(&full, &dense, None))?;
+        self.time("linear", "activations 1/4", work, || linear::forward(&x, &dense, None))?;
         for every in [4, 16, 64] {
             let weight = self.numbers(4, &[WIDTH, WIDTH], 1.0 / f64::from(every))?;
             let weight = compress::forward(&weight, WIDTH * WIDTH)?;
@@ -68,6 +69,7 @@ impl Bench<'_> {
             })?;
         }
         self.time("linear, input gradient", "dense", work, || linear::backward_input(&full, &dense))?;
+        self.time("linear, input gradient", "gradients 1/4", work, || linear::backward_input(&dy, &dense))?;
         self.time("linear, weight gradient", "dense", work, || linear::backward_weight(&full, &full))?;
         self.time("linear, weight gradient", "1/4 of both", work, || linear::backward_weight(&dy, &x))?;
         self.time("linear, bias gradient", "dense", ROWS * WIDTH, || linear::backward_bias(&full))

@@ -74,6 +74,17 @@ pub struct ShareTimes {
     pub best: f64,
 }
 
+/// The share up to which the times are below `limit`, in the way that the fewest of them contradict:
+/// a single noisy one does not move it.
+fn crossing(seconds: &[(f64, f64)], limit: f64) -> f64 {
+    let contradict = |at: usize| {
+        let (below, above) = seconds.split_at(at);
+        below.iter().filter(|(_, s)| *s >= limit).count() + above.iter().filter(|(_, s)| *s < limit).count()
+    };
+    let best = (0..=seconds.len()).min_by_key(|&at| contradict(at)).unwrap_or(0);
+    best.checked_sub(1).map_or(0.0, |last| seconds[last].0)
+}
+
 /// Up to which shares of nonzeros the CPU skips zeros, at `rows` rows and a square weight of that
 /// width; sets them for this process. `cpu::save_tuning` keeps them for later ones.
 ///
@@ -98,8 +109,7 @@ pub(crate) fn autotune_cpu(
     let weight = numbers(width, 1.0)?;
     let mut decide = |name, reference, shares: &[f64], time: &dyn Fn(f64) -> Result<f64>| -> Result<()> {
         let seconds = shares.iter().map(|&share| Ok((share, time(share)?))).collect::<Result<Vec<_>>>()?;
-        let pays = seconds.iter().take_while(|(_, seconds)| seconds * GAIN < reference);
-        let best = pays.last().map_or(0.0, |(share, _)| *share);
+        let best = crossing(&seconds, reference / GAIN);
         cpu::set_tuned_share(name, best);
         watch(&ShareTimes { name, reference, seconds, best });
         Ok(())
@@ -123,4 +133,20 @@ pub(crate) fn autotune_cpu(
     decide(sparse_linear::SPARSE, dense, &densities, &sparse)?;
     let skipping = median(&mut |_| linear::forward(&kept, &weight, None).map(drop))?;
     decide(sparse_linear::SPARSE_AFTER_TOPK, skipping, &densities, &sparse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::crossing;
+
+    #[test]
+    fn one_noisy_time_does_not_move_the_crossing() {
+        let times = |seconds: [f64; 5]| [0.1, 0.2, 0.3, 0.4, 0.5].into_iter().zip(seconds).collect::<Vec<_>>();
+        assert_eq!(crossing(&times([1.0, 2.0, 3.0, 4.0, 5.0]), 3.5), 0.3);
+        assert_eq!(crossing(&times([1.0, 9.0, 2.0, 3.0, 5.0]), 3.5), 0.4, "the second is noise");
+        assert_eq!(crossing(&times([1.0, 4.0, 5.0, 5.0, 3.0]), 3.5), 0.1, "the last is noise");
+        assert_eq!(crossing(&times([4.0, 4.0, 5.0, 5.0, 6.0]), 3.5), 0.0);
+        assert_eq!(crossing(&times([1.0; 5]), 3.5), 0.5);
+        assert_eq!(crossing(&[], 1.0), 0.0);
+    }
 }
