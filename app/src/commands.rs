@@ -10,6 +10,7 @@ use eframe::egui::{
 use gossamer::circuits::{CircuitFormat, FORMATS};
 
 use crate::explorer::Explorer;
+use crate::runs::JobSpec;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -31,6 +32,7 @@ pub enum Command {
     Keys,
     Train,
     FindCircuit,
+    Evaluate,
     ShowJob,
 }
 
@@ -88,6 +90,7 @@ const COMMANDS: &[Entry] = &[
     menu(Command::Keys, "View", "Keys…"),
     menu(Command::Train, "Run", "Train…"),
     menu(Command::FindCircuit, "Run", "Find a circuit…"),
+    menu(Command::Evaluate, "Run", "Evaluate this circuit"),
     menu(Command::ShowJob, "Run", "Show the job"),
 ];
 
@@ -99,8 +102,16 @@ impl Explorer {
             Command::Redo => history.is_some_and(|history| history.can_redo()),
             Command::Deselect => !self.focus_elsewhere,
             Command::ShowJob => self.runs.has_job(),
+            Command::Evaluate => !self.runs.running() && self.evaluable().is_some(),
             _ => true,
         }
+    }
+
+    /// The open circuit's file and its model's path, if it has nodes.
+    fn evaluable(&self) -> Option<(PathBuf, PathBuf)> {
+        let document = &self.open.as_ref()?.document;
+        let path = document.path.clone().filter(|_| !document.circuit.nodes.is_empty())?;
+        Some((path, document.model_path()?))
     }
 
     pub(crate) fn run(&mut self, ctx: &Context, command: Command) {
@@ -118,6 +129,11 @@ impl Explorer {
             Command::Train => self.runs.train(),
             Command::FindCircuit => {
                 self.runs.find(self.open.as_ref().and_then(|open| open.document.model_path()));
+            }
+            Command::Evaluate => {
+                if let Some((circuit, model)) = self.evaluable() {
+                    self.runs.start(ctx, JobSpec::Evaluate { circuit, model });
+                }
             }
             Command::ShowJob => self.runs.show_window(),
             _ => {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use eframe::egui::{Button, ComboBox, Context, ProgressBar, Ui, Window};
+use eframe::egui::{Button, ComboBox, Context, Label, ProgressBar, RichText, ScrollArea, Ui, Window};
 use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::tasks;
 use gossamer::train::lock::free;
@@ -97,8 +97,15 @@ impl RunWindow {
         self.request = Form::Find { model: model.map(|path| path.display().to_string()).unwrap_or_default() };
     }
 
-    fn running(&self) -> bool {
+    pub fn running(&self) -> bool {
         self.job.as_ref().is_some_and(|job| job.outcome.is_none())
+    }
+
+    /// Starts a job and shows its window.
+    pub fn start(&mut self, ctx: &Context, spec: JobSpec) {
+        let waker = ctx.clone();
+        self.job = Some(RunJob::start(spec, move || waker.request_repaint()));
+        self.shown = true;
     }
 
     /// Shows the windows. Returns the path to open, if one was chosen.
@@ -134,9 +141,8 @@ impl RunWindow {
         });
         match spec {
             Some(Ok(spec)) => {
-                let waker = ctx.clone();
-                self.job = Some(RunJob::start(spec, move || waker.request_repaint()));
-                (self.shown, open) = (true, false);
+                self.start(ctx, spec);
+                open = false;
             }
             Some(Err(e)) => self.error = Some(e.to_string()),
             None => {}
@@ -169,6 +175,10 @@ impl RunWindow {
                 }
                 Some(Ok(outcome)) => {
                     ui.label(&outcome.message);
+                    if let Some(report) = &outcome.report {
+                        let text = RichText::new(report).monospace().small();
+                        ScrollArea::both().max_height(400.0).show(ui, |ui| ui.add(Label::new(text).extend()));
+                    }
                     if ui.button("Open the result").clicked() {
                         chosen = Some(outcome.path.clone());
                     }

@@ -6,15 +6,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use gossamer::circuits::evaluate::EvaluationPlan;
 use gossamer::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
 use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::search::SearchPlan;
 use gossamer::circuits::tasks;
 use gossamer::device::Device;
 use gossamer::error::explain;
-use gossamer::formats::ModelFiles;
+use gossamer::formats::{ModelFiles, OpenedCircuit};
 use gossamer::model::WeightFormat;
 use gossamer::observer::{Observer, Stage};
+use gossamer::pipelines::{CircuitRequest, evaluate_circuit};
 use gossamer::text::source::Source;
 use gossamer::text::tokenizer::Tokenizer;
 use gossamer::train::communicator::Communicator;
@@ -30,6 +32,8 @@ pub enum JobSpec {
     Train { config: Box<RunConfig>, folder: PathBuf },
     /// To find the circuit of `task` in the model at `model`.
     Find { model: PathBuf, task: String, settings: Box<SearchSettings> },
+    /// To evaluate the circuit in a file in the model at `model`.
+    Evaluate { circuit: PathBuf, model: PathBuf },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -50,6 +54,8 @@ pub struct JobResult {
     /// What can be opened now.
     pub path: PathBuf,
     pub message: String,
+    /// More about it: tables in text.
+    pub report: Option<String>,
 }
 
 enum JobUpdate {
@@ -91,11 +97,13 @@ impl RunJob {
         let (title, seconds) = match &spec {
             JobSpec::Train { folder, .. } => (format!("training {}", folder.display()), 120),
             JobSpec::Find { task, .. } => (format!("the circuit of {task}"), 2),
+            JobSpec::Evaluate { circuit, .. } => (format!("evaluating {}", circuit.display()), 2),
         };
         let job = Job::run(wake, move |reporter| {
             let done = with_own_threads(|| match spec {
                 JobSpec::Train { config, folder } => train(*config, folder, reporter),
                 JobSpec::Find { model, task, settings } => find(&model, &task, &settings, reporter),
+                JobSpec::Evaluate { circuit, model } => evaluate(&circuit, &model, reporter),
             });
             JobUpdate::Done(done.flatten().map_err(|e| explain(e.as_ref())))
         });
@@ -223,7 +231,7 @@ fn train(config: RunConfig, folder: PathBuf, reporter: &Reporter<JobUpdate>) -> 
         }
         None => format!("stopped at step {}; it continues when it is started in the same folder", outcome.step),
     };
-    Ok(JobResult { path: folder, message })
+    Ok(JobResult { path: folder, message, report: None })
 }
 
 fn step_message(step: &run::StepProgress) -> String {
@@ -255,6 +263,7 @@ fn find(path: &Path, task: &str, settings: &SearchSettings, reporter: &Reporter<
         tasks: vec![tasks::find(task)?],
         plan: SearchPlan { settings: settings.clone(), ..SearchPlan::default() },
         disjoint: 1,
+        exclude: Vec::new(),
         data: Source::default(),
         mean_tokens: SearchRequest::MEAN_TOKENS,
         folder: file.parent().unwrap_or(path).to_path_buf(),
@@ -285,5 +294,31 @@ fn find(path: &Path, task: &str, settings: &SearchSettings, reporter: &Reporter<
             return Err(error.into());
         }
     }
-    Ok(JobResult { path: file, message: found.into_inner().unwrap_or_else(PoisonError::into_inner) })
+    let message = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(JobResult { path: file, message, report: None })
+}
+
+fn evaluate(file: &Path, model: &Path, reporter: &Reporter<JobUpdate>) -> Result<JobResult> {
+    let show = |done, all, message: &str| {
+        let progress = JobProgress { done, all, message: message.into(), loss: None };
+        reporter.update(JobUpdate::Progress(progress));
+    };
+    show(0, 0, "opening the model");
+    let opened = OpenedCircuit::open(file)?;
+    let model = ModelFiles::open(model)?.pretrained(WeightFormat::Sparse, &Device::open("auto")?)?;
+    let request = CircuitRequest {
+        circuit: &opened.circuit,
+        file,
+        payload: None,
+        task: None,
+        data: &Source::default(),
+        max_tokens: SearchRequest::MEAN_TOKENS,
+    };
+    let report = |stage: &Stage| show(stage.done, stage.total.unwrap_or(0), stage.name);
+    let observer = Observer::stopped_by(&reporter.stop).with_report(&report);
+    let note = |note| _ = reporter.update(JobUpdate::Note(note));
+    let evaluation = evaluate_circuit(&model, &request, &EvaluationPlan::default(), &observer, &note)?;
+    let (held, checks) = (evaluation.checks.iter().filter(|check| check.holds).count(), evaluation.checks.len());
+    let message = format!("{held} of {checks} checks hold");
+    Ok(JobResult { path: file.to_path_buf(), message, report: Some(evaluation.report()?.text()) })
 }

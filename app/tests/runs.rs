@@ -125,10 +125,16 @@ fn circuits_are_found_and_the_search_can_be_stopped() {
     };
     // Chance is good enough, so that no node is needed.
     let job = finished(spec(3, 0.7));
-    let JobResult { path: file, message } = job.outcome.as_ref().unwrap().as_ref().unwrap();
+    let JobResult { path: file, message, .. } = job.outcome.as_ref().unwrap().as_ref().unwrap();
     assert_eq!((file, job.curve.len()), (&run.join("circuits/single_double_quote.json"), 3));
     assert!(message.starts_with("0 nodes, 0 edges"), "{message}");
     assert_eq!(Circuit::load(file).unwrap().settings["steps"], 3);
+
+    let evaluated = finished(JobSpec::Evaluate { circuit: file.clone(), model: run.clone() });
+    let JobResult { path, message, report } = evaluated.outcome.as_ref().unwrap().as_ref().unwrap();
+    assert!(path == file && message.ends_with("of 6 checks hold"), "{message}");
+    let report = report.as_ref().unwrap();
+    assert!(report.contains("0 nodes, 0 edges") && report.contains("random circuit 10"), "{report}");
 
     let mut job = RunJob::start(spec(1_000_000, 0.7), || ());
     poll_until(|| {

@@ -220,11 +220,26 @@ class Circuit:
     def model_hash(self) -> str: ...
     def to_dict(self) -> dict[str, Any]: ...
     def without(self, nodes: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> Circuit: ...
+    def with_nodes(self, nodes: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> Circuit: ...
+    def check(
+        self,
+        model: Model,
+        *,
+        ablation: str = "mean",
+        calibration: str = "scale",
+        task: str | Task | None = None,
+        pairs: int | None = None,
+        controls: int = 10,
+        parts: bool = True,
+        seed: int = 0,
+        means: Means | None = None,
+    ) -> dict[str, Any]: ...
     def evaluate(
         self,
         model: Model,
         *,
         ablation: str = "mean",
+        calibration: str = "scale",
         task: str | Task | None = None,
         pairs: int | None = None,
         means: Means | None = None,
@@ -332,6 +347,7 @@ def find_circuits(
     settings: Sequence[str],
     tune: int,
     disjoint: int,
+    exclude: Sequence[str | Mapping[str, Any]],
     ranking: str,
     clean_up: bool,
     data: Sequence[PathLike],

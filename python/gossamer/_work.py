@@ -139,8 +139,8 @@ def train_bridges(
 def find_circuit(model: Model, task: str | Task, target_loss: float | None = None, **options: Any) -> Circuit:
     """Searches for the smallest circuit that does a task with at most `target_loss`.
 
-    The loss is the mean of minus log softmax over the two answers, in nats, calibrated on the train
-    pairs; 0.15 by default. The options are those of `find_circuits`, but for `count`.
+    The loss is the mean of minus log softmax over the two answers, in nats, with a scale fitted on the
+    train pairs; 0.15 by default. The options are those of `find_circuits`, but for `count`.
     """
     return find_circuits(model, task, target_loss, count=1, **options)[0]
 
@@ -153,6 +153,7 @@ def find_circuits(
     count: int = 1,
     settings: Mapping[str, Any] | Sequence[str] | None = None,
     tune: int = 0,
+    exclude: Sequence[str | Mapping[str, Any]] = (),
     ranking: str = "learned",
     clean_up: bool = True,
     data: PathLike | Sequence[PathLike] | None = None,
@@ -163,9 +164,10 @@ def find_circuits(
     """Searches for up to `count` circuits of a task, each without the nodes of those before.
 
     `settings` replaces settings of the search, such as `{"steps": 500}`. `tune` tries that many
-    random settings and keeps the smallest circuit. `ranking` is "learned" or "attribution". Nodes
-    outside of a circuit are at their mean over `mean_tokens` tokens of the files in `data`, or of
-    generated Python. The files are written into the folder `out`, if there is one.
+    random settings and keeps the smallest circuit. No circuit has a node in `exclude`. `ranking` is
+    "learned" or "attribution". Nodes outside of a circuit are at their mean over `mean_tokens` tokens
+    of the files in `data`, or of generated Python. The files are written into the folder `out`, if
+    there is one.
     """
     with tempfile.TemporaryDirectory() as temporary, _Bar("searching", None, progress) as bar:
         folder = temporary if out is None else out
@@ -177,6 +179,7 @@ def find_circuits(
             _assignments(settings),
             tune,
             count,
+            list(exclude),
             ranking,
             clean_up,
             _paths(data),

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gossamer::circuits as library;
+use gossamer::circuits::evaluate::{Evaluation, EvaluationPlan};
 use gossamer::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
 use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::search::{CircuitSearch, Ranking, SearchPlan};
-use gossamer::circuits::{Losses, Node, Nodes, stored_means};
+use gossamer::circuits::{Node, Nodes, stored_means};
 use gossamer::formats::OpenedCircuit;
 use gossamer::model::Site;
+use gossamer::observer::Observer;
 use gossamer::text::source::Source;
 use numpy::PyArray1;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -34,7 +36,7 @@ pub struct Circuit {
     means: Option<Arc<Means>>,
     /// The task, if it is not built in.
     task: Option<library::tasks::Task>,
-    /// Whether nodes were removed after it was measured.
+    /// Whether nodes were removed or added after it was measured.
     changed: bool,
 }
 
@@ -51,7 +53,7 @@ impl Circuit {
         Ok(Self { circuit, means, task: task.map(self::task).transpose()?, changed: false })
     }
 
-    /// Writes the circuit file. One that nodes were removed from must be measured first, by
+    /// Writes the circuit file. One whose nodes were changed must be measured first, by
     /// `describe`.
     fn save(&self, path: PathBuf) -> PyResult<()> {
         self.measured()?;
@@ -145,46 +147,77 @@ impl Circuit {
     /// The circuit without a node, or without a list of nodes, their edges and biases. `evaluate`
     /// gives its losses, and `describe` measures everything else anew.
     fn without(&self, nodes: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let parse = |name: &Bound<'_, PyAny>| -> PyResult<Node> {
-            let name = match name.cast::<PyDict>() {
-                Ok(row) => row.get_item("node")?.unwrap_or_else(|| row.clone().into_any()),
-                Err(_) => name.clone(),
-            };
-            let wrong = || PyTypeError::new_err(format!("{name} is no node; \"0.mlp.post_act[17]\" is one"));
-            let text = name.cast::<PyString>().map_err(|_| wrong())?;
-            text.to_str()?.parse().map_err(|error| PyValueError::new_err(format!("{text}: {error}")))
-        };
-        let nodes = match nodes.is_instance_of::<PyString>() || nodes.is_instance_of::<PyDict>() {
-            true => vec![parse(nodes)?],
-            false => nodes.try_iter()?.map(|node| parse(&node?)).collect::<PyResult<_>>()?,
-        };
-        let circuit = self.circuit.without(&nodes).or_raise()?;
-        Ok(Self { circuit, means: self.means.clone(), task: self.task.clone(), changed: true })
+        Ok(self.edited(self.circuit.without(&self::nodes(nodes)?).or_raise()?))
+    }
+
+    /// The circuit with one more node, or with a list of more nodes. `evaluate` gives its losses,
+    /// and `describe` finds their edges and measures everything anew.
+    fn with_nodes(&self, nodes: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(self.edited(self.circuit.with(&self::nodes(nodes)?).or_raise()?))
     }
 
     /// The task losses of the model, of the circuit's nodes alone and of the model without them,
     /// on `train` and on held-out `test` pairs: a dict of dicts.
     ///
     /// `model`, `circuit` and `ablated` are losses in nats, calibrated but for the model's;
-    /// `circuit_uncalibrated` is the circuit's unchanged; `accuracy_…` are shares of prompts.
-    /// `ablation` says what the other nodes are set to: "mean" (over pretraining data) or "zero".
-    /// `task` is another task, `pairs` another number of pairs of each split, `means` the mean
-    /// activations by site, if not those that the circuit was found with.
-    #[pyo3(signature = (model, *, ablation="mean", task=None, pairs=None, means=None))]
+    /// `circuit_uncalibrated` and `ablated_uncalibrated` are unchanged; `accuracy_…` are shares of
+    /// prompts. `ablation` says what the other nodes are set to: "mean" (over pretraining data),
+    /// "task-mean" (over the train prompts), "zero", "resample" (their activations in another
+    /// pair's prompt) or "interchange" (in the pair's other prompt). `calibration` is "none",
+    /// "scale" or "affine", fitted on the train pairs. `task` is another task, `pairs` another
+    /// number of pairs of each split, `means` the mean activations by site, if not those that the
+    /// circuit was found with.
+    #[pyo3(signature = (model, *, ablation="mean", calibration="scale", task=None, pairs=None, means=None))]
+    #[allow(clippy::too_many_arguments)]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
         model: &Bound<'py, Model>,
         ablation: &str,
+        calibration: &str,
         task: Option<&Bound<'py, PyAny>>,
         pairs: Option<usize>,
         means: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let means = self.ablation(model, ablation, means)?;
-        let task = task.map(self::task).transpose()?.or_else(|| self.task.clone());
-        let evaluate = |search: &CircuitSearch<'_>| search.evaluate_circuit(&self.circuit, task.as_ref(), pairs);
-        let losses: Losses = self.search(py, model, means, evaluate)?;
-        Ok(pythonize::pythonize(py, &losses)?)
+        let plan = EvaluationPlan {
+            ablation: choice("ablation", ablation)?,
+            calibration: choice("calibration", calibration)?,
+            pairs,
+            controls: 0,
+            parts: false,
+            seed: 0,
+        };
+        Ok(pythonize::pythonize(py, &self.evaluation(py, model, &plan, task, means)?.losses())?)
+    }
+
+    /// All that `gossamer circuit eval --json` gives, as a dict: losses with and without
+    /// calibration, `faithfulness`, `completeness`, `interchange_accuracy`, what every node and edge
+    /// contributes (`minimality`), `controls` that should fail, and `checks`, which say whether all
+    /// this is as it should be.
+    ///
+    /// `controls` is the number of random circuits; with `parts=False`, nodes and edges are not
+    /// examined one by one. The other arguments are those of `evaluate`.
+    #[pyo3(signature = (
+        model, *, ablation="mean", calibration="scale", task=None, pairs=None, controls=10, parts=true, seed=0,
+        means=None
+    ))]
+    #[allow(clippy::too_many_arguments)]
+    fn check<'py>(
+        &self,
+        py: Python<'py>,
+        model: &Bound<'py, Model>,
+        ablation: &str,
+        calibration: &str,
+        task: Option<&Bound<'py, PyAny>>,
+        pairs: Option<usize>,
+        controls: usize,
+        parts: bool,
+        seed: u64,
+        means: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (ablation, calibration) = (choice("ablation", ablation)?, choice("calibration", calibration)?);
+        let plan = EvaluationPlan { ablation, calibration, pairs, controls, parts, seed };
+        Ok(pythonize::pythonize(py, &self.evaluation(py, model, &plan, task, means)?)?)
     }
 
     /// The circuit measured anew in its model: activations, edges, effects, calibration, losses.
@@ -192,7 +225,7 @@ impl Circuit {
         let pretrained = &*model.get().pretrained;
         let hash = compute(py, |_| pretrained.model.hash())?;
         self.circuit.check_model(&hash).or_raise()?;
-        let means = self.ablation(model, "mean", None)?;
+        let means = self.ablation(model, None)?;
         let circuit = self.search(py, model, means, |search| search.redescribe(&self.circuit, self.task.as_ref()))?;
         Ok(Self { circuit, means: self.means.clone(), task: self.task.clone(), changed: false })
     }
@@ -200,7 +233,7 @@ impl Circuit {
     /// What nodes outside of the circuit are set to in `model`: their means over pretraining data,
     /// (width) by site.
     fn means<'py>(&self, py: Python<'py>, model: &Bound<'py, Model>) -> PyResult<Bound<'py, PyDict>> {
-        let ablation = self.ablation(model, "mean", None)?;
+        let ablation = self.ablation(model, None)?;
         let means = self.search(py, model, ablation, |search| {
             let blocks = search.nodes.layout.blocks().iter();
             Ok(blocks.map(|block| (block.site, search.nodes.means[block.range()].to_vec())).collect::<Vec<_>>())
@@ -231,7 +264,7 @@ impl Circuit {
     fn __repr__(&self) -> String {
         let library::Circuit { task, nodes, edges, losses, .. } = &self.circuit;
         let loss = match self.changed {
-            true => "not measured since nodes were removed".into(),
+            true => "not measured since nodes were changed".into(),
             false => {
                 format!("test loss {:.3}, {:.3} uncalibrated", losses.test.circuit, losses.test.circuit_uncalibrated)
             }
@@ -240,36 +273,67 @@ impl Circuit {
     }
 }
 
-/// What nodes outside of a circuit are set to.
-enum Ablation {
-    Means(Arc<Means>),
-    /// Means over generated Python, which are measured first.
+/// Where the mean activations of nodes come from.
+enum MeansSource {
+    Given(Arc<Means>),
+    /// Generated Python, over which they are measured first.
     Text,
-    Zero,
+}
+
+/// One node or several: names, or dicts that have a name.
+fn nodes(nodes: &Bound<'_, PyAny>) -> PyResult<Vec<Node>> {
+    let parse = |name: &Bound<'_, PyAny>| -> PyResult<Node> {
+        let name = match name.cast::<PyDict>() {
+            Ok(row) => row.get_item("node")?.unwrap_or_else(|| row.clone().into_any()),
+            Err(_) => name.clone(),
+        };
+        let wrong = || PyTypeError::new_err(format!("{name} is no node; \"0.mlp.post_act[17]\" is one"));
+        let text = name.cast::<PyString>().map_err(|_| wrong())?;
+        text.to_str()?.parse().map_err(|error| PyValueError::new_err(format!("{text}: {error}")))
+    };
+    match nodes.is_instance_of::<PyString>() || nodes.is_instance_of::<PyDict>() {
+        true => Ok(vec![parse(nodes)?]),
+        false => nodes.try_iter()?.map(|node| parse(&node?)).collect(),
+    }
 }
 
 impl Circuit {
     fn measured(&self) -> PyResult<()> {
-        let message = "nodes were removed since this circuit was measured: `evaluate` gives its losses, \
+        let message = "nodes were changed since this circuit was measured: `evaluate` gives its losses, \
                        `describe(model)` measures all of it";
         if self.changed { Err(PyValueError::new_err(message)) } else { Ok(()) }
     }
 
-    fn ablation(&self, model: &Bound<'_, Model>, name: &str, means: Option<&Bound<'_, PyAny>>) -> PyResult<Ablation> {
-        match (name, means) {
-            ("mean", Some(means)) => {
-                Ok(Ablation::Means(Arc::new(crate::arguments::means(means, &model.get().pretrained)?)))
-            }
-            // Those of another model say nothing about this one.
-            ("mean", None) => {
-                let hash = model.get().pretrained.model.hash().or_raise()?;
-                let known = self.means.clone().filter(|_| hash == self.circuit.model.hash);
-                Ok(known.map_or(Ablation::Text, Ablation::Means))
-            }
-            ("zero", None) => Ok(Ablation::Zero),
-            ("zero", Some(_)) => Err(PyValueError::new_err("means are not used with ablation=\"zero\"")),
-            _ => Err(PyValueError::new_err(format!("ablation is {name:?}; there are \"mean\" and \"zero\""))),
+    fn edited(&self, circuit: library::Circuit) -> Self {
+        Self { circuit, means: self.means.clone(), task: self.task.clone(), changed: true }
+    }
+
+    fn evaluation(
+        &self,
+        py: Python<'_>,
+        model: &Bound<'_, Model>,
+        plan: &EvaluationPlan,
+        task: Option<&Bound<'_, PyAny>>,
+        means: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Evaluation> {
+        if plan.ablation == library::Ablation::Zero && means.is_some() {
+            return Err(PyValueError::new_err("means are not used with ablation=\"zero\""));
         }
+        let means = self.ablation(model, means)?;
+        let task = task.map(self::task).transpose()?.or_else(|| self.task.clone());
+        compute_search(py, model, &self.circuit, means, |search, observer| {
+            search.evaluation(&self.circuit, task.as_ref(), plan, observer)
+        })
+    }
+
+    fn ablation(&self, model: &Bound<'_, Model>, means: Option<&Bound<'_, PyAny>>) -> PyResult<MeansSource> {
+        if let Some(means) = means {
+            return Ok(MeansSource::Given(Arc::new(crate::arguments::means(means, &model.get().pretrained)?)));
+        }
+        // Those of another model say nothing about this one.
+        let hash = model.get().pretrained.model.hash().or_raise()?;
+        let known = self.means.clone().filter(|_| hash == self.circuit.model.hash);
+        Ok(known.map_or(MeansSource::Text, MeansSource::Given))
     }
 
     /// Computes with the model's nodes.
@@ -277,31 +341,44 @@ impl Circuit {
         &self,
         py: Python<'_>,
         model: &Bound<'_, Model>,
-        ablation: Ablation,
+        means: MeansSource,
         work: impl FnOnce(&CircuitSearch<'_>) -> gossamer::Result<T> + Send,
     ) -> PyResult<T> {
-        let pretrained = &*model.get().pretrained;
-        compute(py, |stop| {
-            let (model, tokenizer) = (&pretrained.model, pretrained.tokenizer()?);
-            let layout = self.circuit.layout(&model.config);
-            let means = match ablation {
-                Ablation::Means(means) => means,
-                Ablation::Text => Arc::new(library::measured_means(
-                    model,
-                    tokenizer,
-                    &Source::default(),
-                    SearchRequest::MEAN_TOKENS,
-                    &stop.observer(),
-                )?),
-                Ablation::Zero => {
-                    Arc::new(layout.blocks().iter().map(|block| (block.site, vec![0.0; block.width])).collect())
-                }
-            };
-            let mut nodes = Nodes::new(layout, &means, &model.device)?;
-            nodes.stop = stop.flag().clone();
-            work(&CircuitSearch { model, nodes, tokenizer })
-        })
+        compute_search(py, model, &self.circuit, means, |search, _| work(search))
     }
+}
+
+/// Computes with the nodes of `model` that `circuit` may have.
+fn compute_search<T: Send>(
+    py: Python<'_>,
+    model: &Bound<'_, Model>,
+    circuit: &library::Circuit,
+    means: MeansSource,
+    work: impl FnOnce(&CircuitSearch<'_>, &Observer<'_>) -> gossamer::Result<T> + Send,
+) -> PyResult<T> {
+    let pretrained = &*model.get().pretrained;
+    compute(py, |stop| {
+        let (model, tokenizer) = (&pretrained.model, pretrained.tokenizer()?);
+        let layout = circuit.layout(&model.config);
+        let means = match means {
+            MeansSource::Given(means) => means,
+            MeansSource::Text => Arc::new(library::measured_means(
+                model,
+                tokenizer,
+                &Source::default(),
+                SearchRequest::MEAN_TOKENS,
+                &stop.observer(),
+            )?),
+        };
+        let mut nodes = Nodes::new(layout, &means, &model.device)?;
+        nodes.stop = stop.flag().clone();
+        for &node in &circuit.excluded {
+            if let Some(number) = nodes.layout.number(node) {
+                nodes.excluded[number] = true;
+            }
+        }
+        work(&CircuitSearch { model, nodes, tokenizer }, &stop.observer())
+    })
 }
 
 /// Searches for circuits of a task. They and the mean activations are written into `folder`.
@@ -316,6 +393,7 @@ pub fn find_circuits(
     settings: Vec<String>,
     tune: u64,
     disjoint: u64,
+    exclude: &Bound<'_, PyAny>,
     ranking: &str,
     clean_up: bool,
     data: Vec<PathBuf>,
@@ -333,6 +411,7 @@ pub fn find_circuits(
         tasks: vec![task.clone()],
         plan: SearchPlan { settings: plan, ranking, clean_up, trials: tune },
         disjoint,
+        exclude: nodes(exclude)?,
         data: Source::new(data),
         mean_tokens,
         folder,

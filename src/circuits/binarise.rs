@@ -136,7 +136,7 @@ impl CircuitScorer<'_> {
                 steps.push(step);
                 let diffs = self.stepped(keep, &steps)?;
                 steps.pop();
-                let loss = diffs.loss(diffs.calibrate());
+                let loss = diffs.loss(diffs.calibrate(self.calibration));
                 if best.is_none_or(|(least, _)| loss < least) {
                     best = Some((loss, step));
                 }
@@ -197,22 +197,22 @@ impl CircuitSearch<'_> {
         let (_, train) = self.eval_pairs(&task, Split::Train, &settings)?;
         let (_, test) = self.eval_pairs(&task, Split::Test, &settings)?;
         let weights = self.weights();
-        let (choosing, held_out) = (self.scorer(&weights, &train), self.scorer(&weights, &test));
+        let (choosing, held_out) = (self.scorer(&weights, &train, &settings), self.scorer(&weights, &test, &settings));
 
         let steps = choosing.binarise(&keep)?;
         let mut alone = Vec::new();
         for step in &steps {
             let diffs = choosing.stepped(&keep, &[*step])?;
-            alone.push(diffs.loss(diffs.calibrate()));
+            alone.push(diffs.loss(diffs.calibrate(settings.calibration)));
         }
-        let plain = choosing.logit_diffs(&keep)?.calibrate();
-        let calibration = choosing.stepped(&keep, &steps)?.calibrate();
+        let circuit_calibration = choosing.logit_diffs(&keep)?.calibrate(settings.calibration);
+        let calibration = choosing.stepped(&keep, &steps)?.calibrate(settings.calibration);
         let losses = |scorer: &CircuitScorer| -> Result<BinaryLoss> {
             let (circuit, binary) = (scorer.logit_diffs(&keep)?, scorer.stepped(&keep, &steps)?);
             Ok(BinaryLoss {
-                circuit: circuit.loss(plain),
+                circuit: circuit.loss(circuit_calibration),
                 binary: binary.loss(calibration),
-                accuracy_circuit: circuit.accuracy(plain),
+                accuracy_circuit: circuit.accuracy(circuit_calibration),
                 accuracy_binary: binary.accuracy(calibration),
             })
         };

@@ -151,7 +151,13 @@ fn check_losses(name: &str, set: &LossSet) -> Result<(), String> {
         ("accuracy_circuit", set.accuracy_circuit),
         ("accuracy_ablated", set.accuracy_ablated),
     ];
-    for (part, value) in values {
+    let uncalibrated = [
+        ("ablated_uncalibrated", set.ablated_uncalibrated),
+        ("accuracy_circuit_uncalibrated", set.accuracy_circuit_uncalibrated),
+        ("accuracy_ablated_uncalibrated", set.accuracy_ablated_uncalibrated),
+    ];
+    let known = uncalibrated.into_iter().filter_map(|(part, value)| Some((part, value?)));
+    for (part, value) in values.into_iter().chain(known) {
         finite(&format!("losses.{name}.{part}"), value)?;
         if part.starts_with("accuracy") && !(0.0..=1.0).contains(&value) {
             return Err(format!("losses.{name}.{part} is {value}; an accuracy is between 0 and 1"));

@@ -32,7 +32,7 @@ impl CircuitSearch<'_> {
         let graph = graph(self.model, layout, &result.keep)?;
         let model = ModelRef::new(path, hash, &self.model.config);
         let weights = self.weights();
-        let scorer = self.scorer(&weights, &task_batch);
+        let scorer = self.scorer(&weights, &task_batch, &result.settings);
         let loss = scorer.logit_diffs(&result.keep)?.loss(result.calibration);
         let nodes = self.node_entries(result, &scorer, loss, &model)?;
         let edges = self.edge_entries(result, &scorer, loss, &graph.edges)?;

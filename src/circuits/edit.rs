@@ -1,10 +1,10 @@
-//! Circuits that someone changed: without some nodes, evaluated and described anew.
+//! Circuits that someone changed: with more nodes or fewer, evaluated and described anew.
 
 use std::collections::BTreeMap;
 
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{Split, Task};
-use super::{Circuit, Counts, Losses, Node};
+use super::{Circuit, Counts, Node, NodeEntry};
 use crate::{Error, Result};
 
 impl Circuit {
@@ -30,24 +30,42 @@ impl Circuit {
     }
 }
 
+impl Circuit {
+    /// The circuit with more nodes. Their edges and biases, and all that is measured, come with
+    /// [`CircuitSearch::redescribe`].
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] naming a node that the circuit's model does not have; [`Error::Request`]
+    /// naming one that the circuit has already, or that it was to do without.
+    pub fn with(&self, nodes: &[Node]) -> Result<Self> {
+        let mut circuit = self.clone();
+        for &node in nodes {
+            if !self.model.has_layer(&node) || node.index >= self.model.width(node.kind) {
+                return Err(Error::Mismatch(format!("the model has no node {node}")));
+            }
+            if self.excluded.contains(&node) {
+                let message = format!("the circuit was to do without {node}, a node of a circuit before it");
+                return Err(Error::Request(message));
+            }
+            if circuit.nodes.iter().any(|entry| entry.node() == node) {
+                return Err(Error::Request(format!("the circuit has {node} already")));
+            }
+            circuit.nodes.push(NodeEntry::new(node, &self.model));
+        }
+        circuit.version = self.version.max(Self::version_for(&circuit.nodes));
+        circuit.counts = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
+        Ok(circuit.normalised())
+    }
+}
+
 impl CircuitSearch<'_> {
-    /// The losses of a circuit's nodes on `pairs` pairs of each split (none: as many as it was found
-    /// with) of `task`, or of its own. They are calibrated on the train pairs.
+    /// The circuit with everything measured anew: activations, edges, effects, calibration, losses.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the circuit does not fit the model, the task or the tokenizer; those
     /// of the pairs and of the forward pass.
-    pub fn evaluate_circuit(&self, circuit: &Circuit, task: Option<&Task>, pairs: Option<usize>) -> Result<Losses> {
-        let SearchResult { train, test, .. } = self.evaluated(circuit, task, pairs)?.1;
-        Ok(Losses { train, test })
-    }
-
-    /// The circuit with everything measured anew: activations, edges, effects, calibration, losses.
-    ///
-    /// # Errors
-    /// As [`CircuitSearch::evaluate_circuit`].
     pub fn redescribe(&self, circuit: &Circuit, task: Option<&Task>) -> Result<Circuit> {
-        let (task, result) = self.evaluated(circuit, task, None)?;
+        let (task, result) = self.evaluated(circuit, task)?;
         let described = self.describe(&task, &result, &circuit.model.path, &circuit.model.hash)?;
         Ok(Circuit { excluded: circuit.excluded.clone(), ..described })
     }
@@ -58,7 +76,7 @@ impl CircuitSearch<'_> {
         let (task, settings) = (circuit.resolve_task(task, self.tokenizer)?, circuit.search_settings()?);
         let (_, train) = self.eval_pairs(&task, Split::Train, &settings)?;
         let (weights, layout) = (self.weights(), &self.nodes.layout);
-        let (scorer, keep) = (self.scorer(&weights, &train), circuit.keep(layout)?);
+        let (scorer, keep) = (self.scorer(&weights, &train, &settings), circuit.keep(layout)?);
         let whole = scorer.logit_diffs(&keep)?.loss(circuit.calibration);
         let mut sublayers = BTreeMap::new();
         for layer in 0..circuit.model.n_layer {
@@ -76,9 +94,8 @@ impl CircuitSearch<'_> {
         Ok(sublayers)
     }
 
-    fn evaluated(&self, circuit: &Circuit, task: Option<&Task>, pairs: Option<usize>) -> Result<(Task, SearchResult)> {
-        let mut settings = circuit.search_settings()?;
-        settings.eval_pairs = pairs.unwrap_or(settings.eval_pairs);
+    fn evaluated(&self, circuit: &Circuit, task: Option<&Task>) -> Result<(Task, SearchResult)> {
+        let settings = circuit.search_settings()?;
         let task = match task {
             Some(task) => task.clone().for_tokenizer(self.tokenizer)?,
             None => circuit.resolve_task(None, self.tokenizer)?,

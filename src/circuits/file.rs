@@ -9,9 +9,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::calibration::Calibration;
 use super::check::check;
 use super::nodes::{Layout, Node, NodeKind};
-use super::{Calibration, CircuitFormat, FORMATS};
+use super::{CircuitFormat, FORMATS};
 use crate::error::{Error, Result};
 use crate::files::versioned::{self, Versioned};
 use crate::files::{read_unmarked, write_atomic};
@@ -219,17 +220,27 @@ pub struct LossSet {
     /// [`Circuit::excluded`] at their means, with [`LossSet::ablated_calibration`]. Chance is log
     /// 2.
     pub ablated: f64,
+    /// The same before calibration. Nothing in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ablated_uncalibrated: Option<f64>,
     /// The calibration of the complement's logits for [`LossSet::ablated`] and
-    /// [`LossSet::accuracy_ablated`], fitted on the same pairs, so that a constant preference for
-    /// one answer does not count as a need for the circuit. Nothing in files of earlier versions.
+    /// [`LossSet::accuracy_ablated`], fitted on the train pairs, so that a constant preference for
+    /// one answer does not count as a need for the circuit. Files of earlier versions have none, or
+    /// one that was fitted on the same pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ablated_calibration: Option<Calibration>,
     /// The accuracy of the whole model.
     pub accuracy_model: f64,
     /// That of the circuit.
     pub accuracy_circuit: f64,
+    /// The same before calibration. Nothing in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_circuit_uncalibrated: Option<f64>,
     /// That of the complement.
     pub accuracy_ablated: f64,
+    /// The same before calibration. Nothing in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_ablated_uncalibrated: Option<f64>,
 }
 
 /// The size of a circuit.

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Gates, Layout, Node, NodeKind};
+use super::{Layout, Node, NodeKind};
 use crate::Result;
 use crate::files::HostTensor;
-use crate::model::{Hooks, LinearLayer, Model, Site};
+use crate::model::{Hooks, LinearLayer, Model, Site, SiteKind};
 use crate::tape::{Tape, Var};
 
 /// A weight between two nodes.
@@ -29,17 +29,17 @@ pub struct Graph {
 }
 
 /// The linear layer that computes a node.
-struct Producer {
-    layer: usize,
-    linear: LinearLayer,
+pub(super) struct Producer {
+    pub(super) layer: usize,
+    pub(super) linear: LinearLayer,
     /// The kind of nodes that it reads.
     reads: NodeKind,
     /// The node's row of its weights.
-    row: usize,
+    pub(super) row: usize,
 }
 
 /// The linear layer that computes a node; nothing for nodes that only read the residual stream.
-fn producer(node: Node, attention_width: usize) -> Option<Producer> {
+pub(super) fn producer(node: Node, attention_width: usize) -> Option<Producer> {
     let (linear, reads, row) = match node.kind {
         NodeKind::AttnQ => (LinearLayer::AttnIn, NodeKind::AttnIn, node.index),
         NodeKind::AttnK => (LinearLayer::AttnIn, NodeKind::AttnIn, attention_width + node.index),
@@ -89,43 +89,68 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
     Ok(result)
 }
 
-/// A forward pass through gates in which one edge carries nothing but the mean of what it would
-/// carry.
-pub struct EdgeAblation<'a> {
-    gates: Gates<'a>,
+/// A forward pass through hooks, such as gates, in which one edge carries the mean of what it would
+/// carry over the prompts of the batch, or else given numbers.
+pub struct EdgeAblation<H> {
+    hooks: H,
     at: (usize, LinearLayer),
     row: usize,
     column: usize,
     weight: f32,
+    /// What `from` is for this edge, `(B · T)`.
+    carried: Option<Vec<f32>>,
+    lengths: Vec<usize>,
 }
 
-impl<'a> EdgeAblation<'a> {
-    /// Ablates `edge` of `model` in addition to the gates.
-    pub fn new(model: &Model, gates: Gates<'a>, edge: Edge) -> Option<Self> {
+impl<H: Hooks> EdgeAblation<H> {
+    /// Ablates `edge` of `model` in addition to the hooks. Nothing for an edge that no weight makes.
+    pub fn new(model: &Model, hooks: H, edge: Edge) -> Option<Self> {
         let Producer { layer, linear, row, .. } = producer(edge.to, model.config.attention_width())?;
-        Some(Self { gates, at: (layer, linear), row, column: edge.from.index, weight: edge.weight })
+        let (column, weight) = (edge.from.index, edge.weight);
+        Some(Self { hooks, at: (layer, linear), row, column, weight, carried: None, lengths: Vec::new() })
+    }
+
+    /// As [`EdgeAblation::new`]; the edge reads `values: (B · T)` instead of the mean.
+    pub(super) fn with_values(model: &Model, hooks: H, edge: Edge, values: Vec<f32>) -> Option<Self> {
+        Some(Self { carried: Some(values), ..Self::new(model, hooks, edge)? })
     }
 }
 
-impl Hooks for EdgeAblation<'_> {
+impl<H: Hooks> Hooks for EdgeAblation<H> {
+    fn on_start(&mut self, lengths: &[usize]) {
+        self.hooks.on_start(lengths);
+        self.lengths = lengths.to_vec();
+    }
+
     fn on_activation(&mut self, tape: &mut Tape, site: Site, value: Var) -> Result<Var> {
-        self.gates.on_activation(tape, site, value)
+        self.hooks.on_activation(tape, site, value)
+    }
+
+    fn on_topk(&mut self, tape: &mut Tape, layer: usize, kind: SiteKind, x: &Var, k: usize) -> Result<Var> {
+        self.hooks.on_topk(tape, layer, kind, x, k)
     }
 
     /// For values, what an edge carries is what attention made of them.
-    fn on_linear(&mut self, _: &mut Tape, at: (usize, LinearLayer), input: &Var, output: Var) -> Result<Var> {
+    fn on_linear(&mut self, tape: &mut Tape, at: (usize, LinearLayer), input: &Var, output: Var) -> Result<Var> {
+        let output = self.hooks.on_linear(tape, at, input, output)?;
         if at != self.at {
             return Ok(output);
         }
         let (x, mut y) = (input.value().read()?, output.value().read()?);
         let (rows, width) = input.value().rows_cols();
         let outputs = output.value().rows_cols().1;
-        let carried = || x.iter().skip(self.column).step_by(width);
-        let mean = carried().map(|&v| f64::from(v)).sum::<f64>() / rows.max(1) as f64;
-        for (y, x) in y.iter_mut().skip(self.row).step_by(outputs).zip(carried()) {
-            *y += self.weight * (mean as f32 - x);
+        let own: Vec<f32> = x.iter().skip(self.column).step_by(width).copied().collect();
+        let mean = || {
+            let padded = rows / self.lengths.len().max(1);
+            let prompts = own.chunks(padded.max(1)).zip(&self.lengths);
+            let sum: f64 = prompts.flat_map(|(own, &length)| &own[..length]).map(|&x| f64::from(x)).sum();
+            vec![(sum / self.lengths.iter().sum::<usize>().max(1) as f64) as f32; rows]
+        };
+        let carried = self.carried.clone().unwrap_or_else(mean);
+        for ((y, own), carried) in y.iter_mut().skip(self.row).step_by(outputs).zip(own).zip(carried) {
+            *y += self.weight * (carried - own);
         }
         let device = output.value().device();
-        Ok(Var::constant(device.upload("cut edge", output.value().shape(), &y)?))
+        Ok(Var::constant(device.upload("ablated edge", output.value().shape(), &y)?))
     }
 }

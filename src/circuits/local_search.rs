@@ -70,6 +70,10 @@ impl Shape {
 /// worth another round.
 const GAIN: f64 = 0.98;
 
+/// The share of the limit from which on a loss is as good as none: below, it moves with the last
+/// bits, and rounds of the search would not end.
+const NEGLIGIBLE: f64 = 1e-3;
+
 /// Replaces kept nodes by nodes of `pool`, one at a time, wherever that makes the circuit smaller,
 /// or lowers the loss of one no larger. Circuits without a `size` are not tried. Returns whether a
 /// node was replaced.
@@ -94,7 +98,8 @@ pub fn replace_one<S: Ord>(
                 continue;
             }
             (keep[current], keep[new]) = (false, true);
-            let size_after = size(keep).filter(|after| *after <= least);
+            let lower = loss > NEGLIGIBLE * limit;
+            let size_after = size(keep).filter(|after| *after < least || (lower && *after == least));
             let bound = if size_after.as_ref() == Some(&least) { limit.min(GAIN * loss) } else { limit };
             let new_loss = if size_after.is_some() { scorer.within(keep, bound)? } else { None };
             if let (Some(size_after), Some(new_loss)) = (size_after, new_loss) {

@@ -5,6 +5,8 @@
 //!   swaps some, [`search`] goes all the way to the smallest circuit, [`tune`] tries other
 //!   settings, [`parallel`] runs several searches at once, [`pipeline`] searches for the circuits
 //!   of many tasks and writes them;
+//! * [`evaluate`] measures how far a circuit can be trusted, with any [`Ablation`] and with controls,
+//!   [`curve`] measures circuits of every size;
 //! * [`Probe`] runs any prompt through the model, the circuit alone and its complement, with edits
 //!   of nodes;
 //! * [`statistics`] and [`binarise`] say more about a circuit's nodes, in files next to it;
@@ -13,13 +15,16 @@
 //! * [`Circuit`] is the file; [`show()`], [`svg()`], [`dot()`] and [`json()`] render it for people
 //!   and programs, with [`layout`], [`color`] and [`labels`].
 
+mod ablation;
 pub mod binarise;
+mod calibration;
 mod check;
 pub mod checkpoint;
 pub mod collect;
+pub mod curve;
 mod describe;
 mod edit;
-mod evaluate;
+pub mod evaluate;
 mod file;
 mod finished;
 mod gates;
@@ -34,6 +39,7 @@ mod probe;
 mod provenance;
 pub mod prune;
 mod render;
+mod score;
 pub mod search;
 pub mod statistics;
 mod task_batch;
@@ -41,9 +47,10 @@ pub mod tasks;
 pub mod tune;
 mod vocabulary;
 
+pub use ablation::Ablation;
 pub use binarise::Binary;
+pub use calibration::{Calibration, CalibrationKind, LogitDiffs};
 pub(crate) use check::has_matrix;
-pub use evaluate::{SplitScore, score};
 pub use file::{
     ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, TaskRef,
     TokenRef, TokenWeight, TokenWeights, VERSION,
@@ -58,6 +65,7 @@ pub use render::{
     CircuitFormat, FORMATS, ResidualPath, ResidualUser, color, dot, edges_csv, json, labels, layout, nodes_csv,
     residual_paths, show, svg,
 };
+pub use score::{SplitScore, score};
 pub use statistics::Statistics;
-pub use task_batch::{Calibration, LogitDiffs, TaskBatch, Weighted};
+pub use task_batch::{TaskBatch, Weighted};
 pub use vocabulary::channel_tokens;

@@ -11,7 +11,7 @@ use super::finished::Finished;
 use super::prune::{PruningStep, SearchSettings};
 use super::search::{CircuitSearch, SearchPlan};
 use super::tasks::{self, Split, Task};
-use super::{Circuit, Layout, MEANS, Nodes, lock, parallel, text_means};
+use super::{Circuit, Layout, MEANS, Node, Nodes, lock, parallel, text_means};
 use crate::files::{check_output_folder, create_folder};
 use crate::model::Model;
 use crate::observer::{Observer, Stage};
@@ -28,6 +28,8 @@ pub struct SearchRequest {
     pub plan: SearchPlan,
     /// How many circuits to search for in each task, each without the nodes of those before.
     pub disjoint: u64,
+    /// Nodes that no circuit may keep.
+    pub exclude: Vec<Node>,
     /// Text to take mean activations over; generated Python if it names none.
     pub data: Source,
     /// Tokens to take mean activations over.
@@ -66,6 +68,7 @@ impl SearchRequest {
             "settings": self.plan.settings,
             "tune": self.plan.trials,
             "disjoint": self.disjoint,
+            "exclude": self.exclude,
             "ranking": self.plan.ranking,
             "clean_up": self.plan.clean_up,
             "data": self.data.key(),
@@ -167,6 +170,11 @@ pub fn search_circuits(
         let means = text_means(model, tokenizer, &request.data, request.mean_tokens, &file, &means)?;
         let mut nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
         nodes.stop = observer.stop.clone();
+        for &node in &request.exclude {
+            let number = nodes.layout.number(node);
+            let number = number.ok_or_else(|| Error::Mismatch(format!("the model has no node {node} to exclude")))?;
+            nodes.excluded[number] = true;
+        }
         Some(CircuitSearch { model, nodes, tokenizer })
     } else {
         None

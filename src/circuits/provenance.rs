@@ -3,7 +3,7 @@
 
 use super::prune::SearchSettings;
 use super::tasks::{self, Split, Task};
-use super::{Circuit, Layout};
+use super::{CalibrationKind, Circuit, Layout};
 use crate::model::{Model, expect_model};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -47,7 +47,12 @@ impl Circuit {
         if self.is_foreign() || self.settings.is_null() {
             return Ok(SearchSettings::default());
         }
-        let settings: SearchSettings = serde_json::from_value(self.settings.clone())
+        let mut settings = self.settings.clone();
+        if let Some(settings) = settings.as_object_mut() {
+            // Earlier versions knew no other.
+            settings.entry("calibration").or_insert(CalibrationKind::Affine.to_string().into());
+        }
+        let settings: SearchSettings = serde_json::from_value(settings)
             .map_err(|e| Error::Mismatch(format!("the circuit's settings are not those of pruning: {e}")))?;
         settings.validate()?;
         Ok(settings)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::task_batch::LOGIT_DIFF;
 use super::tasks::Split;
-use super::{Calibration, LogitDiffs, Nodes, TaskBatch, Weighted};
+use super::{Calibration, CalibrationKind, LogitDiffs, Nodes, TaskBatch, Weighted};
 use crate::model::first_not_finite;
 use crate::ops::logit_diff::loss;
 use crate::settings::{self, Setting, SettingRow, Takes, above, below, numeric, within};
@@ -47,6 +47,9 @@ pub struct SearchSettings {
     pub start: (f64, f64),
     /// The task loss to reach.
     pub target_loss: f64,
+    /// What is done to logit differences before losses are taken. Files of earlier versions have no
+    /// such setting: theirs was [`CalibrationKind::Affine`].
+    pub calibration: CalibrationKind,
     /// A [local search](super::local_search) follows the clean-up of circuits of up to this many
     /// nodes. Called `polish` in files and settings.
     #[serde(rename = "polish")]
@@ -73,6 +76,7 @@ impl Default for SearchSettings {
             temperature: 1.0,
             start: (0.1, 0.01),
             target_loss: 0.15,
+            calibration: CalibrationKind::Scale,
             local_search_max: 16,
             max_length: 256,
             seed: 0,
@@ -145,6 +149,7 @@ const SEARCH_SETTINGS: &[Setting<SearchSettings>] = &[
         "mean and standard deviation of tau at the start"
     ),
     numeric!(target_loss, above(0.0, 1e3), "task loss to reach"),
+    Setting::other("calibration", Takes::OneOf(CalibrationKind::NAMES), "of logit differences, before losses"),
     Setting::number("polish", Takes::Count(0, 1 << 24), "circuits of up to this many nodes are searched around", |s| {
         s.local_search_max.into()
     }),
@@ -262,6 +267,8 @@ pub struct CircuitScorer<'a> {
     pub nodes: &'a Nodes,
     /// The pairs that the loss is a mean over.
     pub task_batch: &'a TaskBatch,
+    /// What is fitted to the logit differences before the loss is taken.
+    pub calibration: CalibrationKind,
 }
 
 impl CircuitScorer<'_> {
@@ -279,7 +286,7 @@ impl CircuitScorer<'_> {
     /// Those of the forward pass.
     pub fn loss(&self, keep: &[bool]) -> Result<(f64, Calibration)> {
         let diffs = self.logit_diffs(keep)?;
-        let calibration = diffs.calibrate();
+        let calibration = diffs.calibrate(self.calibration);
         Ok((diffs.loss(calibration), calibration))
     }
 
@@ -293,9 +300,10 @@ impl CircuitScorer<'_> {
         // No prompt's loss is negative, and no calibration of all prompts is better for some of
         // them than their own, so the loss of some, calibrated, is a lower bound for all. The
         // twentieth is for the optimiser, which stops short of the optimum.
-        let continues = |some: &LogitDiffs| some.loss(some.calibrate()) * some.len() as f64 <= 1.05 * limit * all;
+        let loss = |diffs: &LogitDiffs| diffs.loss(diffs.calibrate(self.calibration));
+        let continues = |some: &LogitDiffs| loss(some) * some.len() as f64 <= 1.05 * limit * all;
         let diffs = self.task_batch.logit_diffs_while(self.model, &mut self.nodes.keep(keep)?, continues)?;
-        Ok(diffs.map(|diffs| diffs.loss(diffs.calibrate())).filter(|loss| *loss <= limit))
+        Ok(diffs.as_ref().map(loss).filter(|loss| *loss <= limit))
     }
 }
 

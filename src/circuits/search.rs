@@ -110,7 +110,7 @@ impl CircuitSearch<'_> {
         settings.validate()?;
         let (_, train) = self.eval_pairs(task, Split::Train, settings)?;
         let weights = self.weights();
-        let (all, _) = self.scorer(&weights, &train).loss(&vec![true; self.nodes.layout.len()])?;
+        let (all, _) = self.scorer(&weights, &train, settings).loss(&vec![true; self.nodes.layout.len()])?;
         if all.is_nan() || all > settings.target_loss {
             return Err(Error::UnreachableTarget { loss: all, target: settings.target_loss });
         }
@@ -141,7 +141,7 @@ impl CircuitSearch<'_> {
     ) -> Result<SearchResult> {
         let (_, train) = self.eval_pairs(task, Split::Train, settings)?;
         let weights = self.weights();
-        let scorer = self.scorer(&weights, &train);
+        let scorer = self.scorer(&weights, &train, settings);
         let order = prune::rank_nodes(&scores);
         let Some(k) = prune::bisect(&scorer, &order, settings.target_loss)? else {
             let (loss, _) = scorer.loss(&vec![true; order.len()])?;
@@ -166,17 +166,20 @@ impl CircuitSearch<'_> {
         }
         let (_, train) = self.eval_pairs(task, Split::Train, &result.settings)?;
         let weights = self.weights();
-        local_search(&self.scorer(&weights, &train), &mut result.keep, pool, result.settings.target_loss)?;
+        let scorer = self.scorer(&weights, &train, &result.settings);
+        local_search(&scorer, &mut result.keep, pool, result.settings.target_loss)?;
         self.evaluate(task, &train, result)
     }
 
-    /// Calibration and losses of a circuit whose nodes are chosen.
+    /// Calibration and losses of a circuit whose nodes are chosen. Both the circuit's and its
+    /// complement's calibration are fitted on the train pairs.
     pub(super) fn evaluate(&self, task: &Task, train: &TaskBatch, result: SearchResult) -> Result<SearchResult> {
-        let weights = self.weights();
-        let (_, calibration) = self.scorer(&weights, train).loss(&result.keep)?;
         let (_, test) = self.eval_pairs(task, Split::Test, &result.settings)?;
-        let losses = |batch| self.losses(batch, &result.keep, calibration);
-        Ok(SearchResult { calibration, train: losses(train)?, test: losses(&test)?, ..result })
+        let (train, test) = (self.answers(train, &result.keep)?, self.answers(&test, &result.keep)?);
+        let kind = result.settings.calibration;
+        let (calibration, ablated) = (train.circuit.calibrate(kind), train.complement.calibrate(kind));
+        let losses = |answers: &Answers| answers.losses(calibration, ablated);
+        Ok(SearchResult { calibration, train: losses(&train), test: losses(&test), ..result })
     }
 
     /// The pairs that circuits of a task are chosen by, or evaluated on.
@@ -209,8 +212,14 @@ impl CircuitSearch<'_> {
         Weights::constant(self.model, &[])
     }
 
-    pub(super) fn scorer<'s>(&'s self, weights: &'s Weights, task_batch: &'s TaskBatch) -> CircuitScorer<'s> {
-        CircuitScorer { model: (self.model, weights), nodes: &self.nodes, task_batch }
+    pub(super) fn scorer<'s>(
+        &'s self,
+        weights: &'s Weights,
+        task_batch: &'s TaskBatch,
+        settings: &SearchSettings,
+    ) -> CircuitScorer<'s> {
+        let calibration = settings.calibration;
+        CircuitScorer { model: (self.model, weights), nodes: &self.nodes, task_batch, calibration }
     }
 
     fn learn(&self, task: &Task, settings: &SearchSettings, on_step: &OnStep) -> Result<Vec<f32>> {
@@ -234,25 +243,44 @@ impl CircuitSearch<'_> {
         Ok(step.gradient.iter().map(|g| g.abs() as f32).collect())
     }
 
-    /// The losses of the circuit, of its complement and of the whole model.
-    pub(crate) fn losses(&self, task_batch: &TaskBatch, keep: &[bool], calibration: Calibration) -> Result<LossSet> {
+    /// The logit differences of the whole model, of the circuit and of its complement.
+    pub(crate) fn answers(&self, task_batch: &TaskBatch, keep: &[bool]) -> Result<Answers> {
         let weights = self.weights();
-        let scorer = self.scorer(&weights, task_batch);
         let complement: Vec<bool> = keep.iter().map(|kept| !kept).collect();
-        let model = task_batch.logit_diffs((self.model, &weights), &mut NoHooks)?;
-        let [circuit, ablated]: [LogitDiffs; 2] = [scorer.logit_diffs(keep)?, scorer.logit_diffs(&complement)?];
-        // The complement is calibrated too: a constant preference for one answer is no sign that
-        // the circuit is needed.
-        let (plain, own) = (Calibration::default(), ablated.calibrate());
-        Ok(LossSet {
+        let gated = |keep: &[bool]| task_batch.logit_diffs((self.model, &weights), &mut self.nodes.keep(keep)?);
+        Ok(Answers {
+            model: task_batch.logit_diffs((self.model, &weights), &mut NoHooks)?,
+            circuit: gated(keep)?,
+            complement: gated(&complement)?,
+        })
+    }
+}
+
+/// The logit differences of a model, and of two parts of it.
+pub(crate) struct Answers {
+    pub(crate) model: LogitDiffs,
+    /// Of the circuit's nodes alone.
+    pub(crate) circuit: LogitDiffs,
+    /// Of all others.
+    pub(crate) complement: LogitDiffs,
+}
+
+impl Answers {
+    pub(crate) fn losses(&self, calibration: Calibration, ablated: Calibration) -> LossSet {
+        let plain = Calibration::default();
+        let Self { model, circuit, complement } = self;
+        LossSet {
             model: model.loss(plain),
             circuit: circuit.loss(calibration),
             circuit_uncalibrated: circuit.loss(plain),
-            ablated: ablated.loss(own),
-            ablated_calibration: Some(own),
+            ablated: complement.loss(ablated),
+            ablated_uncalibrated: Some(complement.loss(plain)),
+            ablated_calibration: Some(ablated),
             accuracy_model: model.accuracy(plain),
             accuracy_circuit: circuit.accuracy(calibration),
-            accuracy_ablated: ablated.accuracy(own),
-        })
+            accuracy_circuit_uncalibrated: Some(circuit.accuracy(plain)),
+            accuracy_ablated: complement.accuracy(ablated),
+            accuracy_ablated_uncalibrated: Some(complement.accuracy(plain)),
+        }
     }
 }

@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::chart::{Axis, COLORS, Chart, Series};
+use crate::circuits::curve::{Curve, CurvePlan, CurvePoint};
+use crate::circuits::evaluate::{Evaluation, EvaluationPlan, Scores};
+use crate::circuits::prune::PruningStep;
 use crate::circuits::search::CircuitSearch;
 use crate::circuits::statistics::{QUANTILES, Snippet};
 use crate::circuits::tasks::Task;
-use crate::circuits::{Binary, Circuit, Nodes, Statistics, mean_activations, stored_means};
+use crate::circuits::{
+    Binary, Calibration, Circuit, Layout, Node, Nodes, Statistics, mean_activations, measured_means, stored_means,
+};
 use crate::formats::{Payload, Pretrained};
 use crate::model::Site;
 use crate::observer::Observer;
@@ -72,7 +78,59 @@ pub fn binarise_circuit(
     CircuitSearch { model: &model.model, nodes, tokenizer }.binarise(circuit, request.task.clone())
 }
 
+/// Evaluates a circuit in any model that has its nodes.
+///
+/// # Errors
+/// Those of [`CircuitSearch::evaluation`]; [`Error::Mismatch`] if the mean activations are not
+/// those that it was found with.
+pub fn evaluate_circuit(
+    model: &Pretrained,
+    request: &CircuitRequest,
+    plan: &EvaluationPlan,
+    observer: &Observer,
+    note: &dyn Fn(String),
+) -> Result<Evaluation> {
+    let circuit = request.circuit;
+    if circuit.check_part_of(&model.model).is_err() {
+        note("this is not the model that the circuit was found in: the same nodes are taken here".into());
+    }
+    let search = request.search(model, observer)?;
+    search.evaluation(circuit, request.task.as_ref(), plan, observer)
+}
+
+/// A circuit with some nodes removed and others added, measured anew in its model.
+///
+/// # Errors
+/// Returns [`Error::OtherModel`] for another model; those of [`Circuit::without`],
+/// [`Circuit::with`] and [`CircuitSearch::redescribe`].
+pub fn edit_circuit(
+    model: &Pretrained,
+    request: &CircuitRequest,
+    remove: &[Node],
+    add: &[Node],
+    observer: &Observer,
+) -> Result<Circuit> {
+    request.circuit.check_part_of(&model.model)?;
+    let edited = request.circuit.without(remove)?.with(add)?;
+    request.search(model, observer)?.redescribe(&edited, request.task.as_ref())
+}
+
 impl CircuitRequest<'_> {
+    /// The model's nodes with their mean activations, without those that the circuit was to do
+    /// without.
+    fn search<'m>(&self, model: &'m Pretrained, observer: &Observer) -> Result<CircuitSearch<'m>> {
+        let tokenizer = model.tokenizer()?;
+        let layout = self.circuit.layout(&model.model.config);
+        self.circuit.keep(&layout)?;
+        let mut nodes = Nodes::new(layout, &self.means(model, observer)?, &model.model.device)?;
+        for &node in &self.circuit.excluded {
+            if let Some(number) = nodes.layout.number(node) {
+                nodes.excluded[number] = true;
+            }
+        }
+        Ok(CircuitSearch { model: &model.model, nodes, tokenizer })
+    }
+
     pub(super) fn check(&self, model: &Pretrained) -> Result<&Circuit> {
         self.circuit.check_part_of(&model.model)?;
         if self.circuit.nodes.is_empty() {
@@ -110,12 +168,15 @@ impl CircuitRequest<'_> {
     /// measured anew.
     fn means(&self, model: &Pretrained, observer: &Observer) -> Result<BTreeMap<Site, Vec<f32>>> {
         let folder = self.file.parent().unwrap_or(Path::new(""));
-        let stored = if self.data.is_empty() { stored_means(folder, &self.circuit.model.hash)? } else { None };
+        let hash = model.model.hash()?;
+        let stored = if self.data.is_empty() { stored_means(folder, &hash)? } else { None };
         let means = match stored {
             Some(means) => means,
             None => mean_activations(&model.model, &model.sequences(self.data, self.max_tokens)?, observer)?,
         };
-        self.circuit.check_means(&means)?;
+        if hash == self.circuit.model.hash {
+            self.circuit.check_means(&means)?;
+        }
         Ok(means)
     }
 }
@@ -170,6 +231,209 @@ fn marked(snippet: &Snippet, model: &Pretrained) -> String {
         if t == snippet.position { format!("[{text}]") } else { text }
     };
     snippet.tokens.iter().enumerate().take(last + 1).skip(first).map(token).collect()
+}
+
+impl Evaluation {
+    /// Describes all that was measured; as JSON, all of it.
+    ///
+    /// # Errors
+    /// Returns [`Error::Data`] if a number has no JSON form.
+    pub fn report(&self) -> Result<Report> {
+        let Self { task, variant, nodes, edges, pairs: [train, test], .. } = self;
+        let scores = ["model", "circuit", "complement"].iter().flat_map(|name| {
+            let accuracy = Column::percent(format!("accuracy_{name}")).title("accuracy");
+            [Column::decimals(*name, 4), accuracy]
+        });
+        let mut losses =
+            Table::new("losses", [Column::text("logits"), Column::text("pairs")].into_iter().chain(scores));
+        for (logits, set) in [("uncalibrated", &self.uncalibrated), ("calibrated", &self.calibrated)] {
+            for (pairs, Scores { model, circuit, complement }) in [("train", &set.train), ("held-out", &set.test)] {
+                let scores = [model, circuit, complement].into_iter().flat_map(|s| [s.loss.into(), s.accuracy.into()]);
+                losses.push([logits.into(), pairs.into()].into_iter().chain(scores));
+            }
+        }
+        let share = |share: Option<f64>| share.map_or("undefined".into(), |share| format!("{share:.3}"));
+        let scale = |c: Calibration| match c.shift {
+            0.0 => format!("× {:.3}", c.scale),
+            shift => format!("× {:.3} {shift:+.3}", c.scale),
+        };
+        let means = &self.mean_logit_diffs;
+        let mut report = Report::of(self)?
+            .note(format!("{task}, variant {variant} of its answers: {nodes} nodes, {edges} edges"))
+            .note(format!(
+                "{} ablation; {} calibration, fitted on the train pairs: circuit {}, complement {}; {train} train and \
+                 {test} held-out pairs",
+                self.ablation.name(),
+                self.calibration,
+                scale(self.circuit_calibration),
+                scale(self.complement_calibration),
+            ))
+            .table(losses)
+            .paragraph(format!(
+                "mean logit difference on held-out pairs: model {:.3}, circuit {:.3}, complement {:.3}, no nodes {:.3}",
+                means.model, means.circuit, means.complement, means.empty
+            ))
+            .note(format!(
+                "faithfulness {}, completeness {}, interchange accuracy {:.1} %",
+                share(self.faithfulness),
+                share(self.completeness),
+                100.0 * self.interchange_accuracy
+            ));
+        let accuracies = ["in_circuit", "in_model"].map(|name| Column::percent(name).title(name.replace('_', " ")));
+        if !self.minimality.nodes.is_empty() {
+            let columns = [Column::text("node").width(24), Column::decimals("delta", 4).title("loss without it")];
+            let mut table = Table::new("nodes", columns.into_iter().chain(accuracies.clone()));
+            for node in &self.minimality.nodes {
+                let numbers = [node.delta, node.interchange_in_circuit, node.interchange_in_model];
+                table.push([node.node.to_string().into()].into_iter().chain(numbers.map(Into::into)));
+            }
+            report = report.table(table);
+        }
+        if !self.minimality.edges.is_empty() {
+            let [in_circuit, _] = accuracies;
+            let columns = [Column::text("edge").width(46), Column::decimals("delta", 4).title("loss without it")];
+            let mut table = Table::new("edges", columns.into_iter().chain([in_circuit]));
+            for edge in &self.minimality.edges {
+                let name = format!("{} → {}", edge.source, edge.target);
+                table.push([name.into(), edge.delta.into(), edge.interchange_in_circuit.into()]);
+            }
+            report = report.table(table);
+        }
+        let columns = [Column::text("control").width(34), Column::decimals("loss", 4), Column::percent("accuracy")];
+        let mut controls = Table::new("controls", columns);
+        let random = &self.controls.random_circuits;
+        let named = random.iter().enumerate().map(|(at, score)| (format!("random circuit {}", at + 1), score));
+        let weights = self.controls.random_weights.iter().map(|score| ("its nodes, random weights".into(), score));
+        let nonsense = [("the circuit, random answers".to_string(), &self.controls.nonsense_task)];
+        for (name, score) in named.chain(weights).chain(nonsense) {
+            controls.push([name.into(), score.loss.into(), score.accuracy.into()]);
+        }
+        let names = [Column::text("check").width(16), Column::text("holds"), Column::text("claim")];
+        let numbers = ["value", "limit"].map(|name| Column::decimals(name, 3));
+        let mut checks = Table::new("checks", names.into_iter().chain(numbers));
+        for check in &self.checks {
+            let holds = if check.holds { "yes" } else { "NO" };
+            let claim = check.claim.as_str();
+            checks.push([check.name.into(), holds.into(), claim.into(), check.value.into(), check.limit.into()]);
+        }
+        Ok(report.table(controls).table(checks))
+    }
+}
+
+/// Ranks a model's nodes for a task, and measures circuits of every size. Mean activations are
+/// taken over `tokens` tokens of `data`, or of generated Python.
+///
+/// # Errors
+/// Those of [`CircuitSearch::curve`] and of the mean activations.
+pub fn circuit_curve(
+    model: &Pretrained,
+    task: &Task,
+    plan: &CurvePlan,
+    (data, tokens): (&Source, usize),
+    on_step: &(dyn Fn(PruningStep) + Sync),
+    observer: &Observer,
+) -> Result<Curve> {
+    let (model, tokenizer) = (&model.model, model.tokenizer()?);
+    let means = measured_means(model, tokenizer, data, tokens, observer)?;
+    let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
+    CircuitSearch { model, nodes, tokenizer }.curve(task, plan, on_step, observer)
+}
+
+impl Curve {
+    /// All points as one table, those of targets last.
+    pub fn table(&self) -> Table {
+        let numbers = ["train_loss", "loss", "uncalibrated"].map(|name| Column::decimals(name, 4));
+        let names = ["seed", "target", "nodes", "edges"].map(Column::number);
+        let rest = [Column::percent("accuracy"), Column::decimals("ablated", 4), Column::decimals("faithfulness", 3)];
+        let [train, loss, plain] = numbers;
+        let numbers = [train.title("train loss"), loss.title("held-out loss"), plain.title("uncalibrated")];
+        let mut table = Table::new("points", names.into_iter().chain(numbers).chain(rest));
+        for point in self.points.iter().chain(&self.targets) {
+            let target = point.target.map_or(Cell::Empty, Cell::Number);
+            let counts = [(point.seed as usize).into(), target, point.nodes.into(), point.edges.into()];
+            let losses = [point.train_loss, point.loss, point.uncalibrated, point.accuracy, point.ablated];
+            let faithfulness = point.faithfulness.map_or(Cell::Empty, Cell::Number);
+            table.push(counts.into_iter().chain(losses.map(Into::into)).chain([faithfulness]));
+        }
+        table
+    }
+
+    /// Describes the mean over seeds and the smallest and largest value, by size and by target; as
+    /// JSON, everything.
+    ///
+    /// # Errors
+    /// Returns [`Error::Data`] if a number has no JSON form.
+    pub fn report(&self) -> Result<Report> {
+        let Self { task, variant, model_loss, points, targets } = self;
+        let losses = model_loss.iter().map(|loss| format!("{loss:.4}")).collect::<Vec<_>>().join(", ");
+        let columns = ["edges", "loss", "faithfulness"].into_iter().flat_map(|name| {
+            let decimals = if name == "edges" { 0 } else { 3 };
+            ["", " min", " max"].map(|part| Column::decimals(format!("{name}{part}"), decimals))
+        });
+        let mut sizes = Table::new("sizes", [Column::number("nodes")].into_iter().chain(columns.clone()));
+        for same in groups(points, |point| point.nodes as f64) {
+            sizes.push([same[0].nodes.into()].into_iter().chain(spread(&same)));
+        }
+        let names = [Column::number("target"), Column::number("seeds")];
+        let nodes = ["nodes", "nodes min", "nodes max"].map(|name| Column::decimals(name, 0));
+        let mut chosen = Table::new("targets", names.into_iter().chain(nodes).chain(columns));
+        for same in groups(targets, |point| -point.target.unwrap_or_default()) {
+            let nodes = extent(same.iter().map(|point| point.nodes as f64));
+            let first = [same[0].target.map_or(Cell::Empty, Cell::Number), same.len().into()];
+            chosen.push(first.into_iter().chain(nodes).chain(spread(&same)));
+        }
+        let report = Report::of(self)?
+            .note(format!("{task}, variant {variant} of its answers; held-out loss of the model by seed: {losses}"))
+            .note("edges, held-out loss and faithfulness of the first nodes of each ranking: mean, least and most over seeds")
+            .table(sizes);
+        let report = if targets.is_empty() {
+            report
+        } else {
+            report.paragraph("the fewest first nodes that reach a target on the train pairs").table(chosen)
+        };
+        Ok(report)
+    }
+
+    /// Held-out loss over nodes, a line for each seed, and the model's loss.
+    pub fn chart(&self) -> Chart {
+        let seeds = groups(&self.points, |point| point.seed as f64);
+        let line = |(at, same): (usize, &Vec<&CurvePoint>)| Series {
+            name: format!("seed {}", same[0].seed),
+            color: COLORS[at % COLORS.len()],
+            line: true,
+            points: same.iter().map(|point| (point.nodes as f64, point.loss)).collect(),
+        };
+        Chart {
+            title: format!("{}: the first nodes of a ranking", self.task),
+            x: Axis::log("nodes"),
+            y: Axis::log("held-out task loss (nats)"),
+            series: seeds.iter().enumerate().map(line).collect(),
+        }
+    }
+}
+
+/// The points with the same key together, keys ascending.
+fn groups(points: &[CurvePoint], key: impl Fn(&CurvePoint) -> f64) -> Vec<Vec<&CurvePoint>> {
+    let mut sorted: Vec<&CurvePoint> = points.iter().collect();
+    sorted.sort_by(|a, b| key(a).total_cmp(&key(b)));
+    sorted.chunk_by(|a, b| key(a) == key(b)).map(<[_]>::to_vec).collect()
+}
+
+/// Mean, least and most.
+fn extent(values: impl Iterator<Item = f64>) -> [Cell; 3] {
+    let values: Vec<f64> = values.collect();
+    let fold = |f: fn(f64, f64) -> f64| values.iter().copied().reduce(f).map_or(Cell::Empty, Cell::Number);
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let mean = if values.is_empty() { Cell::Empty } else { Cell::Number(mean) };
+    [mean, fold(f64::min), fold(f64::max)]
+}
+
+/// The extents of edges, held-out loss and faithfulness.
+fn spread(points: &[&CurvePoint]) -> impl Iterator<Item = Cell> {
+    let edges = extent(points.iter().map(|point| point.edges as f64));
+    let loss = extent(points.iter().map(|point| point.loss));
+    let faithfulness = extent(points.iter().filter_map(|point| point.faithfulness));
+    edges.into_iter().chain(loss).chain(faithfulness)
 }
 
 impl Binary {

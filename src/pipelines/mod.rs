@@ -18,7 +18,10 @@ mod tasks;
 mod tokens;
 
 pub use check::{CheckResult, check};
-pub use circuits::{CircuitRequest, binarise_circuit, circuit_statistics, search_row, search_table, statistics_report};
+pub use circuits::{
+    CircuitRequest, binarise_circuit, circuit_curve, circuit_statistics, edit_circuit, evaluate_circuit, search_row,
+    search_table, statistics_report,
+};
 pub use devices::devices;
 pub use evaluate::{EvaluateRequest, evaluate};
 pub use export::{CIRCUIT_EXPORTS, CircuitExport, ExportRequest};

@@ -5,7 +5,7 @@ use std::fs;
 use gossamer::circuits::Binary;
 use gossamer::circuits::binarise::{BinaryLoss, BinaryStep, BinarySteps, FRACTIONS};
 use gossamer::circuits::prune::CircuitScorer;
-use gossamer::circuits::{Calibration, TaskBatch};
+use gossamer::circuits::{Calibration, CalibrationKind, TaskBatch};
 use gossamer::model::{Batch, Recorder, Weights};
 use gossamer::tape::Tape;
 
@@ -18,7 +18,12 @@ fn the_planted_circuit_works_with_two_states_a_node() {
         let model = planted(&device);
         let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
         let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
-        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+        let scorer = CircuitScorer {
+            model: (&model, &weights),
+            nodes: &nodes,
+            task_batch: &task_batch,
+            calibration: CalibrationKind::Affine,
+        };
         let mut keep = vec![false; nodes.layout.len()];
         PLANTED.iter().for_each(|node| keep[nodes.layout.number(*node).unwrap()] = true);
         let steps = scorer.binarise(&keep).unwrap();
@@ -29,16 +34,21 @@ fn the_planted_circuit_works_with_two_states_a_node() {
         }
         let loss = |steps: &[BinaryStep]| {
             let answers = scorer.stepped(&keep, steps).unwrap();
-            answers.loss(answers.calibrate())
+            answers.loss(answers.calibrate(CalibrationKind::Affine))
         };
         let (plain, _) = scorer.loss(&keep).unwrap();
         assert_eq!(loss(&[]), plain);
         assert!(plain < 0.1 && loss(&steps) < 0.1, "{plain} becomes {}: {steps:?}", loss(&steps));
         // Other pairs have the same circuit.
         let others = TaskBatch::new(&model, &pairs(32, 5)).unwrap();
-        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &others };
+        let scorer = CircuitScorer {
+            model: (&model, &weights),
+            nodes: &nodes,
+            task_batch: &others,
+            calibration: CalibrationKind::Affine,
+        };
         let answers = scorer.stepped(&keep, &steps).unwrap();
-        assert!(answers.loss(answers.calibrate()) < 0.15);
+        assert!(answers.loss(answers.calibrate(CalibrationKind::Affine)) < 0.15);
 
         // A threshold that nothing reaches leaves one state, which says nothing.
         for broken in 0..steps.len() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gossamer::Error;
 use gossamer::circuits::prune::{self, CircuitScorer, SearchSettings};
-use gossamer::circuits::{Calibration, Layout, LogitDiffs, Nodes, TaskBatch};
+use gossamer::circuits::{Calibration, CalibrationKind, Layout, LogitDiffs, Nodes, TaskBatch};
 use gossamer::device::Device;
 use gossamer::model::{Model, SiteKind, Weights};
 
@@ -18,10 +18,11 @@ fn calibration_ends_whatever_the_answers_are() {
         let (said, heard) = channel();
         std::thread::spawn(move || {
             let answers = LogitDiffs { clean: vec![z, 1.0, -2.0], counterfactual: vec![0.5, -z, 3.0] };
-            said.send(answers.calibrate())
+            said.send([CalibrationKind::Scale, CalibrationKind::Affine].map(|kind| answers.calibrate(kind)))
         });
-        let Calibration { scale, shift } = heard.recv_timeout(Duration::from_secs(20)).expect("it ends");
-        assert!(scale.is_finite() && shift.is_finite(), "{z}: {scale} and {shift}");
+        for Calibration { scale, shift } in heard.recv_timeout(Duration::from_secs(20)).expect("it ends") {
+            assert!(scale.is_finite() && scale > 0.0 && shift.is_finite(), "{z}: {scale} and {shift}");
+        }
     }
 }
 
@@ -51,7 +52,12 @@ fn every_step_of_a_search_names_the_first_site() {
         let model = broken(name, f32::NAN);
         let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&whole));
         let task_batch = TaskBatch::new(&model, &pairs(4, 1)).unwrap();
-        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+        let scorer = CircuitScorer {
+            model: (&model, &weights),
+            nodes: &nodes,
+            task_batch: &task_batch,
+            calibration: Default::default(),
+        };
         let all = vec![true; nodes.layout.len()];
         assert_eq!(site(scorer.loss(&all)), first);
         assert_eq!(site(scorer.within(&all, 0.1)), first);

@@ -9,12 +9,13 @@ mod oracle;
 #[allow(dead_code)]
 mod variants;
 
-mod ablated;
 mod binarise;
 mod checkpoint;
+mod evaluate;
 mod file;
 mod finite;
 mod probe;
 mod prune;
+mod recomputed;
 mod statistics;
 mod tasks;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use gossamer::circuits::local_search::{self, local_search};
 use gossamer::circuits::prune::{self, CircuitScorer, SearchSettings};
 use gossamer::circuits::tasks::TokenPair;
-use gossamer::circuits::{Calibration, EdgeAblation, Layout, LogitDiffs, Node, NodeKind, Nodes, TaskBatch, graph};
+use gossamer::circuits::{
+    Calibration, CalibrationKind, EdgeAblation, Layout, LogitDiffs, Node, NodeKind, Nodes, TaskBatch, graph,
+};
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
 use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Parameters, Weights, means};
@@ -24,7 +26,7 @@ const ALTERNATIVE: u32 = 3;
 pub(crate) const PLANTED: [Node; 3] = route([0, 5, 2]);
 
 /// Another way that the quote may take.
-const SECOND: [Node; 3] = route([1, 6, 3]);
+pub(crate) const SECOND: [Node; 3] = route([1, 6, 3]);
 
 const fn route([read, value, written]: [usize; 3]) -> [Node; 3] {
     [
@@ -40,7 +42,7 @@ pub(crate) fn planted(device: &Device) -> Model {
 }
 
 /// One layer in which the quote takes these routes and no other, among other activity.
-fn with_routes(device: &Device, routes: &[[Node; 3]]) -> Model {
+pub(crate) fn with_routes(device: &Device, routes: &[[Node; 3]]) -> Model {
     let config = ModelConfig {
         block_size: 12,
         vocab_size: 12,
@@ -132,8 +134,15 @@ pub(crate) fn pairs(count: usize, seed: u64) -> Vec<TokenPair> {
 
 pub(crate) fn nodes(model: &Model) -> Nodes {
     let batches = (0..4).map(|i| {
-        let tokens: Vec<u32> =
-            pairs(8, 100 + i).iter().flat_map(|p| [p.clean[0], 4, 5, p.counterfactual[0], 6, 7]).collect();
+        // Both quotes equally often at each position, so that means say nothing about the quote.
+        let quotes = |p: &TokenPair, other: bool| {
+            if other { (p.counterfactual[0], p.clean[0]) } else { (p.clean[0], p.counterfactual[0]) }
+        };
+        let sequence = |(at, p): (usize, &TokenPair)| {
+            let (first, second) = quotes(p, at % 2 == 1);
+            [first, 4, 5, second, 6, 7]
+        };
+        let tokens: Vec<u32> = pairs(8, 100 + i).iter().enumerate().flat_map(sequence).collect();
         Batch::new(&model.device, &model.config, &tokens, 8)
     });
     let means = means(model, batches, &model.config.sites(), true).unwrap();
@@ -158,7 +167,12 @@ fn a_planted_circuit_is_found_exactly() {
         assert_eq!(tau, learn(&model, &weights, &nodes, &settings()), "the same seed gives the same bits");
 
         let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
-        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+        let scorer = CircuitScorer {
+            model: (&model, &weights),
+            nodes: &nodes,
+            task_batch: &task_batch,
+            calibration: Default::default(),
+        };
         let k = prune::bisect(&scorer, &prune::rank_nodes(&tau), 0.1).unwrap().unwrap();
         let mut keep = prune::keep_first(&prune::rank_nodes(&tau), k);
         prune::greedy_prune(&scorer, &mut keep, 0.1).unwrap();
@@ -183,7 +197,8 @@ fn a_planted_circuit_is_found_exactly() {
         // A cut edge carries its mean, which says nothing about the quote.
         for edge in graph.edges {
             let mut cut = EdgeAblation::new(&model, nodes.keep(&keep).unwrap(), edge).unwrap();
-            let loss = task_batch.logit_diffs_at_once((&model, &weights), &mut cut).unwrap().calibrate();
+            let loss =
+                task_batch.logit_diffs_at_once((&model, &weights), &mut cut).unwrap().calibrate(CalibrationKind::Scale);
             let answers = task_batch.logit_diffs_at_once((&model, &weights), &mut cut).unwrap();
             assert!(answers.loss(loss) > 0.5, "{} → {}: {}", edge.from, edge.to, answers.loss(loss));
         }
@@ -195,7 +210,12 @@ fn one_node_is_exchanged_for_two() {
     let model = planted(&Device::cpu());
     let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
     let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
-    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+    let scorer = CircuitScorer {
+        model: (&model, &weights),
+        nodes: &nodes,
+        task_batch: &task_batch,
+        calibration: Default::default(),
+    };
     let planted: Vec<usize> = PLANTED.iter().map(|node| nodes.layout.number(*node).unwrap()).collect();
     // The second of the circuit is missing, two others are in its place.
     let others: Vec<usize> = (0..nodes.layout.len()).filter(|n| !planted.contains(n)).take(2).collect();
@@ -220,7 +240,12 @@ fn one_node_takes_the_place_of_another_where_that_is_smaller() {
     let model = with_routes(&Device::cpu(), &routes);
     let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
     let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
-    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+    let scorer = CircuitScorer {
+        model: (&model, &weights),
+        nodes: &nodes,
+        task_batch: &task_batch,
+        calibration: Default::default(),
+    };
     let [first, second] = routes.map(|route| route.map(|node| nodes.layout.number(node).unwrap()));
     let kept = |keep: &[bool]| (0..keep.len()).filter(|&n| keep[n]).collect::<Vec<_>>();
     let all: Vec<usize> = (0..nodes.layout.len()).collect();
@@ -248,7 +273,12 @@ fn what_takes_two_routes_has_two_disjoint_circuits() {
     let mut found = Vec::new();
     for _ in 0..2 {
         let tau = learn(&model, &weights, &nodes, &settings());
-        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+        let scorer = CircuitScorer {
+            model: (&model, &weights),
+            nodes: &nodes,
+            task_batch: &task_batch,
+            calibration: Default::default(),
+        };
         let order = prune::rank_nodes(&tau);
         let k = prune::bisect(&scorer, &order, 0.1).unwrap().unwrap();
         let mut keep = prune::keep_first(&order, k);
@@ -265,7 +295,12 @@ fn what_takes_two_routes_has_two_disjoint_circuits() {
     assert_eq!(both, [numbers(PLANTED), numbers(SECOND)]);
     assert!(*without_one < 0.1, "{without_one}");
     assert!((without_both - std::f64::consts::LN_2).abs() < 1e-5, "{without_both}");
-    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+    let scorer = CircuitScorer {
+        model: (&model, &weights),
+        nodes: &nodes,
+        task_batch: &task_batch,
+        calibration: Default::default(),
+    };
     let nothing = scorer.loss(&vec![true; nodes.layout.len()]).unwrap().0;
     assert!((nothing - std::f64::consts::LN_2).abs() < 1e-5, "there is no third: {nothing}");
 }
@@ -277,7 +312,12 @@ fn prompts_in_parts_have_the_same_answers_and_losses_beyond_the_limit_are_known_
         let model = planted(&device);
         let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
         let task_batch = TaskBatch::new(&model, &pairs(200, 31)).unwrap();
-        let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+        let scorer = CircuitScorer {
+            model: (&model, &weights),
+            nodes: &nodes,
+            task_batch: &task_batch,
+            calibration: Default::default(),
+        };
         let mut rng = rng(17);
         let mut reached = [0, 0];
         for share in [0.0, 0.5, 0.9, 0.97, 1.0] {
@@ -320,7 +360,7 @@ fn absent_nodes_are_never_kept() {
         // Without one link of the chain no circuit remains, whatever the gates say.
         let task_batch = TaskBatch::new(&model, &pairs(32, 998)).unwrap();
         let loss = |nodes: &Nodes| {
-            CircuitScorer { model: (&model, &weights), nodes, task_batch: &task_batch }
+            CircuitScorer { model: (&model, &weights), nodes, task_batch: &task_batch, calibration: Default::default() }
                 .loss(&vec![true; keep.len()])
                 .unwrap()
                 .0
@@ -359,13 +399,18 @@ fn a_target_out_of_reach_has_no_circuit() {
     let mut wrong = pairs(8, 3);
     wrong.iter_mut().for_each(|p| p.counterfactual = p.clean.clone());
     let task_batch = TaskBatch::new(&model, &wrong).unwrap();
-    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch };
+    let scorer = CircuitScorer {
+        model: (&model, &weights),
+        nodes: &nodes,
+        task_batch: &task_batch,
+        calibration: Default::default(),
+    };
     let order: Vec<_> = (0..nodes.layout.len()).collect();
     assert_eq!(prune::bisect(&scorer, &order, 0.1).unwrap(), None);
 }
 
 #[test]
-fn calibration_is_as_good_as_a_fine_grid() {
+fn affine_calibration_is_as_good_as_a_fine_grid() {
     let mut rng = rng(5);
     for _ in 0..40 {
         let (offset, noise) = (rng.random_range(-3.0..3.0), rng.random_range(0.1..2.0));
@@ -373,9 +418,9 @@ fn calibration_is_as_good_as_a_fine_grid() {
             (0..24).map(|_| 0.7 + sign * offset + noise * rng.random_range(-1.0..1.0)).collect()
         };
         let answers = LogitDiffs { clean: side(1.0), counterfactual: side(-1.0) };
-        let found = answers.loss(answers.calibrate());
+        let found = answers.loss(answers.calibrate(CalibrationKind::Affine));
         let mut best = f64::INFINITY;
-        for i in 0..80 {
+        for i in 1..80 {
             for j in -80..=80 {
                 let c = Calibration { scale: f64::from(i) / 8.0, shift: f64::from(j) / 4.0 };
                 best = best.min(answers.loss(c));
@@ -384,6 +429,44 @@ fn calibration_is_as_good_as_a_fine_grid() {
         assert!(found <= best + 2e-3, "{found} against {best}");
         assert!(found <= answers.loss(Calibration::default()));
     }
+}
+
+#[test]
+fn scale_calibration_is_as_good_as_a_fine_grid_and_changes_no_answer() {
+    let mut rng = rng(6);
+    for _ in 0..40 {
+        let (offset, noise) = (rng.random_range(-1.0..2.0), rng.random_range(0.1..3.0));
+        let mut side = || (0..24).map(|_| offset + noise * rng.random_range(-1.0..1.0)).collect();
+        let answers = LogitDiffs { clean: side(), counterfactual: side() };
+        let found = answers.calibrate(CalibrationKind::Scale);
+        assert_eq!(found.shift, 0.0);
+        assert_eq!(answers.accuracy(found), answers.accuracy(Calibration::default()));
+        let scales = (0..=7204).map(|i| 10f64.powf(f64::from(i) / 1000.0 - 6.0));
+        let losses = scales.map(|scale| answers.loss(Calibration { scale, shift: 0.0 }));
+        let best = losses.fold(f64::INFINITY, f64::min);
+        assert!((Calibration::MIN_SCALE * 0.999..Calibration::MAX_SCALE * 1.001).contains(&found.scale), "{found:?}");
+        assert!(answers.loss(found) <= best + 1e-9, "{} against {best}", answers.loss(found));
+        assert_eq!(answers.calibrate(CalibrationKind::None), Calibration::default());
+    }
+}
+
+/// The numbers of a circuit that answers "alternative" to every prompt.
+#[test]
+fn a_preference_for_one_answer_is_chance_by_scale_but_not_by_shift() {
+    let right = |z: f64| LogitDiffs { clean: vec![-z - 0.0025; 32], counterfactual: vec![z - 0.0025; 32] };
+    let answers = right(1.2574);
+    let scale = answers.calibrate(CalibrationKind::Scale);
+    assert!(answers.loss(scale) >= std::f64::consts::LN_2 && answers.accuracy(scale) == 0.5, "{scale:?}");
+    let blind = LogitDiffs {
+        clean: [vec![-1.2549; 22], vec![-1.2599; 10]].concat(),
+        counterfactual: [vec![1.2599; 22], vec![1.2549; 10]].concat(),
+    };
+    let affine = blind.calibrate(CalibrationKind::Affine);
+    let scale = blind.calibrate(CalibrationKind::Scale);
+    assert!(blind.accuracy(affine) > 0.6, "a threshold between the two values: {affine:?}");
+    assert!((blind.loss(scale) - std::f64::consts::LN_2).abs() < 1e-3, "{} {scale:?}", blind.loss(scale));
+    assert!(affine.scale > 0.0 && affine.scale <= Calibration::MAX_SCALE, "{affine:?}");
+    assert!(blind.loss(affine) < blind.loss(scale), "{affine:?}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod damage;
 mod data;
 mod devices;
 mod disk;
+mod evaluating;
 mod hashes;
 mod interruption;
 mod measure;

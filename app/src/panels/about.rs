@@ -34,12 +34,13 @@ fn circuit_file(ui: &mut Ui, document: &Document) {
     }
     ui.separator();
     ui.label(format!("{} nodes, {} edges", circuit.counts.nodes, circuit.counts.edges));
-    for (name, loss, accuracy) in [
-        ("the circuit", losses.circuit, losses.accuracy_circuit),
-        ("the whole model", losses.model, losses.accuracy_model),
-        ("the complement", losses.ablated, losses.accuracy_ablated),
+    for (name, loss, uncalibrated, accuracy) in [
+        ("the circuit", losses.circuit, Some(losses.circuit_uncalibrated), losses.accuracy_circuit),
+        ("the whole model", losses.model, None, losses.accuracy_model),
+        ("the complement", losses.ablated, losses.ablated_uncalibrated, losses.accuracy_ablated),
     ] {
-        ui.label(format!("{name}: task loss {loss:.3}, accuracy {:.1} %", 100.0 * accuracy));
+        let plain = uncalibrated.map(|loss| format!(" ({loss:.3} uncalibrated)")).unwrap_or_default();
+        ui.label(format!("{name}: task loss {loss:.3}{plain}, accuracy {:.1} %", 100.0 * accuracy));
     }
     layers(ui, document);
 }

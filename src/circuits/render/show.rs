@@ -3,7 +3,8 @@
 
 use super::labels::{count, signed, token, visible};
 use super::residual::{ResidualPath, ResidualUser, residual_paths};
-use crate::circuits::file::{ActivationRange, Circuit, LossSet, NodeEntry, TokenWeights};
+use crate::circuits::Calibration;
+use crate::circuits::file::{ActivationRange, Circuit, NodeEntry, TokenWeights};
 use crate::circuits::nodes::NodeKind;
 
 /// Lines of text are at most about this long, where what they say can be cut.
@@ -76,22 +77,36 @@ fn header(circuit: &Circuit, lines: &mut Vec<String>) {
 }
 
 fn performance(circuit: &Circuit, lines: &mut Vec<String>) {
-    lines.push(format!(
-        "\n{:22}{:>12}{:>12}{:>16}{:>22}",
-        "", "model", "circuit", "uncalibrated", "ablated (complement)"
-    ));
+    let row = |name: &str, cells: [String; 5]| {
+        let [model, circuit, circuit_plain, ablated, ablated_plain] = cells;
+        format!("{name:16}{model:>9}{circuit:>10}{circuit_plain:>14}{ablated:>22}{ablated_plain:>14}")
+    };
+    let heading = ["model", "circuit", "uncalibrated", "ablated (complement)", "uncalibrated"].map(String::from);
+    lines.push(format!("\n{}", row("", heading)));
     for (name, set) in [("train pairs", &circuit.losses.train), ("held-out pairs", &circuit.losses.test)] {
-        let LossSet { model, circuit, circuit_uncalibrated, ablated, .. } = set;
-        lines.push(format!(
-            "{name}\n{:22}{model:>12.4}{circuit:>12.4}{circuit_uncalibrated:>16.4}{ablated:>22.4}",
-            "  task loss"
-        ));
-        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let [model, circuit, ablated] = [set.accuracy_model, set.accuracy_circuit, set.accuracy_ablated].map(percent);
-        lines.push(format!("{:22}{model:>12}{circuit:>12}{:>16}{ablated:>22}", "  accuracy", ""));
+        let loss = |loss: Option<f64>| loss.map_or("–".into(), |loss| format!("{loss:.4}"));
+        let percent = |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share));
+        let losses = [
+            Some(set.model),
+            Some(set.circuit),
+            Some(set.circuit_uncalibrated),
+            Some(set.ablated),
+            set.ablated_uncalibrated,
+        ];
+        let accuracies = [
+            Some(set.accuracy_model),
+            Some(set.accuracy_circuit),
+            set.accuracy_circuit_uncalibrated,
+            Some(set.accuracy_ablated),
+            set.accuracy_ablated_uncalibrated,
+        ];
+        lines.push(name.into());
+        lines.push(row("  task loss", losses.map(loss)));
+        lines.push(row("  accuracy", accuracies.map(percent)));
     }
-    let calibration = &circuit.calibration;
-    lines.push(format!("calibration: the circuit's logits × {:.4}, then {:+.4}", calibration.scale, calibration.shift));
+    let Calibration { scale, shift } = circuit.calibration;
+    let shift = if shift == 0.0 { String::new() } else { format!(", then {shift:+.4} for the target") };
+    lines.push(format!("calibration: the circuit's logit differences × {scale:.4}{shift}"));
 }
 
 fn embeddings(circuit: &Circuit, paths: &[ResidualPath], lines: &mut Vec<String>) {

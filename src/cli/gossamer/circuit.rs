@@ -2,25 +2,31 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 use crate::cli::FieldArgs;
 use crate::circuits::tasks;
 use crate::circuits::pipeline::SearchRequest;
-use crate::circuits::{CircuitFormat, FORMATS, show};
+use crate::circuits::evaluate::EvaluationPlan;
+use crate::circuits::curve::CurvePlan;
+use crate::circuits::prune::{MAX_PAIRS, PruningStep, SearchSettings};
+use crate::circuits::search::Ranking;
+use crate::circuits::{Ablation, CalibrationKind, CircuitFormat, FORMATS, Node, show};
 use crate::files::check_output;
 use crate::formats::{OpenedCircuit, Pretrained};
 use crate::pipelines::{
-    CIRCUIT_EXPORTS, CircuitRequest, ExportRequest, binarise_circuit, circuit_statistics, statistics_report,
+    CIRCUIT_EXPORTS, CircuitRequest, ExportRequest, binarise_circuit, circuit_curve, circuit_statistics, edit_circuit,
+    evaluate_circuit, statistics_report,
 };
 use crate::report::Report;
-use crate::settings::count;
+use crate::settings::{count, split};
 use crate::text::source::Source;
 use crate::terminal::{Progress, say};
 
-use super::open::{DeviceArgs, LoadArgs, MAX_TOKENS, report};
+use super::open::{DeviceArgs, JsonArgs, LoadArgs, MAX_TOKENS, ModelArgs, report};
 
 #[derive(Subcommand)]
 pub enum Args {
@@ -29,6 +35,13 @@ pub enum Args {
         /// A circuit file, or a published viz_data.pt
         file: PathBuf,
     },
+    /// Evaluate a circuit: losses with any ablation, faithfulness, completeness, minimality,
+    /// interchange interventions, and controls that a wrong circuit fails
+    Eval(EvalArgs),
+    /// Circuits of every size by one ranking of a model's nodes: loss against nodes and edges
+    Curve(CurveArgs),
+    /// Remove nodes from a circuit or add some, and measure it anew
+    Edit(EditArgs),
     /// Draw a circuit, or write it for other programs
     Export(ExportArgs),
     /// Statistics of the nodes' activations in text: moments, histograms, snippets; written as
@@ -97,9 +110,97 @@ pub struct StatsArgs {
 }
 
 #[derive(clap::Args)]
-pub struct BinariseArgs {
+pub struct EvalArgs {
+    /// A circuit file, or a published viz_data.pt
+    file: PathBuf,
+    /// Another model that has its nodes [default: the one that it was found in]
+    #[arg(long)]
+    model: Option<String>,
+    /// Another task: a name, or a .toml or .jsonl file [default: the circuit's]
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
+    /// What nodes outside of the circuit are set to: means over text or over the task's prompts, 0,
+    /// their activations in another pair's prompt (resample) or in the pair's other prompt
+    /// (interchange)
+    #[arg(long, value_enum, default_value = "mean")]
+    ablation: Ablation,
+    /// What is fitted to the logit differences, on train pairs: nothing, a positive scale, or scale
+    /// and shift
+    #[arg(long, value_enum, default_value = "scale")]
+    calibration: CalibrationKind,
+    /// Pairs of each split [default: as many as it was found with]
+    #[arg(long, value_parser = count::<usize>(1, MAX_PAIRS))]
+    pairs: Option<usize>,
+    /// Random circuits of its size to compare it with; 0 leaves out random weights, too
+    #[arg(long, default_value_t = 10, value_parser = count::<usize>(0, 10_000))]
+    controls: usize,
+    /// Do not examine every node and edge
+    #[arg(long)]
+    no_parts: bool,
+    /// Decides random circuits, weights and donors
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    means: MeansArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    output: JsonArgs,
+}
+
+#[derive(clap::Args)]
+pub struct CurveArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A task's name, or a .toml or .jsonl file
+    #[arg(long, value_name = "TASK")]
+    task: String,
+    /// Rankings, each with another seed
+    #[arg(long, default_value_t = 3, value_parser = count::<u64>(1, 1000))]
+    seeds: u64,
+    /// Losses on the train pairs whose smallest circuits are shown; may be repeated
+    #[arg(long, value_name = "LOSS", num_args = 1.., default_values_t = [0.3, 0.15, 0.05])]
+    target_loss: Vec<f64>,
+    /// Settings of the ranking, such as k_coef=1e-3 (`train --settings`); may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// How nodes are ranked: `learned` gates, or the `attribution` baseline
+    #[arg(long, value_enum, default_value = "learned")]
+    ranking: Ranking,
+    #[command(flatten)]
+    means: MeansArgs,
+    /// Write every point of every seed into this file
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Draw loss against nodes into this file
+    #[arg(long, value_name = "FILE")]
+    png: Option<PathBuf>,
+    #[command(flatten)]
+    output: JsonArgs,
+}
+
+#[derive(clap::Args)]
+pub struct EditArgs {
     #[command(flatten)]
     circuit: CircuitArgs,
+    /// A node to remove, such as 0.attn.v[5]; may be repeated
+    #[arg(long, value_name = "NODE", num_args = 1.., required_unless_present = "add")]
+    remove: Vec<Node>,
+    /// A node to add; may be repeated
+    #[arg(long, value_name = "NODE", num_args = 1..)]
+    add: Vec<Node>,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    means: MeansArgs,
+}
+
+/// Where mean activations come from.
+#[derive(clap::Args)]
+struct MeansArgs {
     /// Text to take mean activations over, if they are not next to the circuit [default: generated
     /// Python]
     #[arg(long, value_name = "PATH", num_args = 1..)]
@@ -109,6 +210,14 @@ pub struct BinariseArgs {
     /// Tokens that mean activations are taken over
     #[arg(long, default_value_t = 65_536, value_parser = count::<usize>(1, MAX_TOKENS))]
     mean_tokens: usize,
+}
+
+#[derive(clap::Args)]
+pub struct BinariseArgs {
+    #[command(flatten)]
+    circuit: CircuitArgs,
+    #[command(flatten)]
+    means: MeansArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -123,7 +232,10 @@ pub fn run(args: &Args) -> Result<()> {
                 Ok(statistics_report(&statistics, model))
             })
         }
-        Args::Binarise(BinariseArgs { circuit, data, field, mean_tokens }) => {
+        Args::Eval(args) => args.run(),
+        Args::Curve(args) => args.run(),
+        Args::Edit(args) => args.run(),
+        Args::Binarise(BinariseArgs { circuit, means: MeansArgs { data, field, mean_tokens } }) => {
             circuit.measure("binary.json", (data, field), *mean_tokens, |model, request, path, progress| {
                 let note = |note| progress.say(format!("note: {note}"));
                 let binary = binarise_circuit(model, request, &progress.observer(), &note)?;
@@ -175,6 +287,90 @@ impl ExportArgs {
         let request = ExportRequest { circuit, model: model.as_ref(), observer: &progress.observer(), note: &note };
         progress.stage("writing");
         Ok(export.save(&request, self.out.as_deref().unwrap_or(Path::new("-")))?)
+    }
+}
+
+impl EvalArgs {
+    fn run(&self) -> Result<()> {
+        report(&[], self.output.json, |progress| {
+            let opened = open(&self.file, &|note| progress.say(note))?;
+            let task = self.task.as_deref().map(tasks::open).transpose()?;
+            let published = opened.payload.as_ref().and_then(|payload| payload.model.as_ref());
+            let own = published.map_or(opened.circuit.model.path.clone(), |path| path.display().to_string());
+            let model = self.model.clone().unwrap_or(own);
+            if model.is_empty() {
+                bail!("{} does not say which model it is of: name one with --model", self.file.display());
+            }
+            let model = self.load.open(&model, &self.device, progress)?;
+            let data = &self.means.field.source(&self.means.data, self.load.offline);
+            let request = CircuitRequest {
+                circuit: &opened.circuit,
+                file: &self.file,
+                payload: None,
+                task,
+                data,
+                max_tokens: self.means.mean_tokens,
+            };
+            let plan = EvaluationPlan {
+                ablation: self.ablation,
+                calibration: self.calibration,
+                pairs: self.pairs,
+                controls: self.controls,
+                parts: !self.no_parts,
+                seed: self.seed,
+            };
+            progress.stage("evaluating the circuit");
+            let note = |note| progress.say(format!("note: {note}"));
+            Ok(evaluate_circuit(&model, &request, &plan, &progress.observer(), &note)?.report()?)
+        })
+    }
+}
+
+impl CurveArgs {
+    fn run(&self) -> Result<()> {
+        let mut settings = SearchSettings::default();
+        self.set.iter().flat_map(|text| split(text)).try_for_each(|assignment| settings.set(&assignment))?;
+        for &target_loss in &self.target_loss {
+            SearchSettings { target_loss, ..settings.clone() }.validate()?;
+        }
+        let (ranking, targets) = (self.ranking, self.target_loss.clone());
+        let plan = CurvePlan { settings, ranking, seeds: self.seeds, targets };
+        report(&[self.csv.as_deref(), self.png.as_deref()], self.output.json, |progress| {
+            let task = tasks::open(&self.task)?;
+            let model = self.model.open(progress)?;
+            let data = &self.means.field.source(&self.means.data, self.model.source.load.offline);
+            let steps = AtomicU64::new(0);
+            let total = plan.settings.steps.saturating_mul(plan.seeds);
+            let on_step = |step: PruningStep| {
+                let done = steps.fetch_add(1, Ordering::Relaxed) + 1;
+                progress.at(done, total, format!("learning gates, loss {:.3}, {} nodes", step.loss, step.kept));
+            };
+            progress.stage("measuring mean activations");
+            let means = (data, self.means.mean_tokens);
+            let curve = circuit_curve(&model, &task, &plan, means, &on_step, &progress.observer())?;
+            self.csv.as_deref().map_or(Ok(()), |path| curve.table().save_csv(path))?;
+            self.png.as_deref().map_or(Ok(()), |path| curve.chart().save(path))?;
+            Ok(curve.report()?)
+        })
+    }
+}
+
+impl EditArgs {
+    fn run(&self) -> Result<()> {
+        check_output(&self.out)?;
+        let Self { circuit: CircuitArgs { file, model, task, load, device }, means, .. } = self;
+        report(&[], false, |progress| {
+            let opened = open(file, &|note| progress.say(note))?;
+            let task = task.as_deref().map(tasks::open).transpose()?;
+            let model = load.open(model, device, progress)?;
+            let data = &means.field.source(&means.data, load.offline);
+            let max_tokens = means.mean_tokens;
+            let request = CircuitRequest { circuit: &opened.circuit, file, payload: None, task, data, max_tokens };
+            progress.stage("measuring");
+            let circuit = edit_circuit(&model, &request, &self.remove, &self.add, &progress.observer())?;
+            circuit.save(&self.out)?;
+            Ok(Report::new().note(show(&circuit)).paragraph(self.out.display().to_string()))
+        })
     }
 }
 

@@ -34,6 +34,10 @@ pub struct Args {
     /// Python]
     #[arg(long, value_name = "FILE")]
     means: Option<PathBuf>,
+    /// A circuit of the model: also predict with its nodes alone (circuit) and without them
+    /// (complement), all other nodes at the means next to its file
+    #[arg(long, value_name = "FILE")]
+    circuit: Option<PathBuf>,
     /// How many tokens to show
     #[arg(long, default_value_t = 10, value_parser = count::<usize>(1, 1 << 24))]
     top: usize,
@@ -47,6 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
         edits: &args.set,
         patch_from: args.patch_from.as_deref().map(|text| Prompt::Text { text, special: args.special }),
         means: args.means.as_deref(),
+        circuit: args.circuit.as_deref(),
     };
     request.validate()?;
     report(&[], args.output.json, |progress| {

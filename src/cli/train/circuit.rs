@@ -8,7 +8,7 @@ use crate::Error;
 use crate::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, TaskOutcome, search_circuits};
 use crate::circuits::prune::SearchSettings;
 use crate::circuits::search::{Ranking, SearchPlan};
-use crate::circuits::tasks;
+use crate::circuits::{Node, tasks};
 use crate::cli::FieldArgs;
 use crate::device::Device;
 use crate::formats::{FindOptions, ModelFiles};
@@ -43,6 +43,9 @@ pub struct Args {
     /// TASK.2.json and so on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count::<u64>(1, 1_000_000))]
     disjoint: u64,
+    /// A node that no circuit may keep, such as 0.attn.v[5]; may be repeated
+    #[arg(long, value_name = "NODE", num_args = 1..)]
+    exclude: Vec<Node>,
     /// How nodes are ranked: `learned` gates, or the `attribution` baseline
     #[arg(long, value_enum, default_value = "learned")]
     ranking: Ranking,
@@ -80,6 +83,7 @@ impl Args {
             tasks: self.task.iter().map(|name| tasks::open_all(name)).collect::<Result<Vec<_>, _>>()?.concat(),
             plan: SearchPlan { settings, ranking: self.ranking, clean_up: !self.no_clean_up, trials: self.tune },
             disjoint: self.disjoint,
+            exclude: self.exclude.clone(),
             data: self.field.source(&self.data, self.offline),
             mean_tokens: self.mean_tokens,
             folder: match (&self.out, Path::new(&self.model)) {
