@@ -394,7 +394,7 @@ impl Curve {
         Ok(report)
     }
 
-    /// Held-out loss over nodes, a line for each seed, and the model's loss.
+    /// Held-out loss over nodes, a line for each seed.
     pub fn chart(&self) -> Chart {
         let seeds = groups(&self.points, |point| point.seed as f64);
         let line = |(at, same): (usize, &Vec<&CurvePoint>)| Series {
@@ -406,7 +406,7 @@ impl Curve {
         Chart {
             title: format!("{}: the first nodes of a ranking", self.task),
             x: Axis::log("nodes"),
-            y: Axis::log("held-out task loss (nats)"),
+            y: Axis::linear("held-out task loss (nats)"),
             series: seeds.iter().enumerate().map(line).collect(),
         }
     }

@@ -341,9 +341,10 @@ impl CurveArgs {
             let data = &self.means.field.source(&self.means.data, self.model.source.load.offline);
             let steps = AtomicU64::new(0);
             let total = plan.settings.steps.saturating_mul(plan.seeds);
+            let part = progress.part("learning gates");
             let on_step = |step: PruningStep| {
                 let done = steps.fetch_add(1, Ordering::Relaxed) + 1;
-                progress.at(done, total, format!("learning gates, loss {:.3}, {} nodes", step.loss, step.kept));
+                part.at(done, total, format!("loss {:.3}, {} nodes", step.loss, step.kept));
             };
             progress.stage("measuring mean activations");
             let means = (data, self.means.mean_tokens);
