@@ -372,11 +372,7 @@ fn compute_search<T: Send>(
         };
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         nodes.stop = stop.flag().clone();
-        for &node in &circuit.excluded {
-            if let Some(number) = nodes.layout.number(node) {
-                nodes.excluded[number] = true;
-            }
-        }
+        nodes.exclude(&circuit.excluded);
         work(&CircuitSearch { model, nodes, tokenizer }, &stop.observer())
     })
 }

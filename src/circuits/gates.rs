@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Layout, SiteBlock};
+use super::{Layout, Node, SiteBlock};
 use crate::device::{Device, Tensor};
 use crate::model::{Hooks, Site, first_not_finite};
 use crate::tape::{Tape, Var};
@@ -46,6 +46,13 @@ impl Nodes {
         }
         let excluded = vec![false; flat.len()];
         Ok(Self { layout, means: flat, excluded, stop: Arc::default(), tensors, device: device.clone() })
+    }
+
+    /// [Excludes](Nodes::excluded) those of `nodes` that the model has.
+    pub fn exclude(&mut self, nodes: &[Node]) {
+        for number in nodes.iter().filter_map(|&node| self.layout.number(node)) {
+            self.excluded[number] = true;
+        }
     }
 
     /// The same nodes, those in `keep` [excluded](Nodes::excluded).

@@ -42,6 +42,7 @@ mod render;
 mod score;
 pub mod search;
 pub mod statistics;
+mod subject;
 mod task_batch;
 pub mod tasks;
 pub mod tune;

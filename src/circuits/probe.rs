@@ -42,11 +42,7 @@ impl<'a> Probe<'a> {
         let layout = circuit.layout(&model.config);
         let keep = circuit.keep(&layout)?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
-        for &node in &circuit.excluded {
-            if let Some(number) = nodes.layout.number(node) {
-                nodes.excluded[number] = true;
-            }
-        }
+        nodes.exclude(&circuit.excluded);
         Ok(Self { model, weights: Weights::constant(model, &[]), nodes, keep, means })
     }
 

@@ -123,11 +123,7 @@ impl CircuitRequest<'_> {
         let layout = self.circuit.layout(&model.model.config);
         self.circuit.keep(&layout)?;
         let mut nodes = Nodes::new(layout, &self.means(model, observer)?, &model.model.device)?;
-        for &node in &self.circuit.excluded {
-            if let Some(number) = nodes.layout.number(node) {
-                nodes.excluded[number] = true;
-            }
-        }
+        nodes.exclude(&self.circuit.excluded);
         Ok(CircuitSearch { model: &model.model, nodes, tokenizer })
     }
 
