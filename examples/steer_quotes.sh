@@ -60,6 +60,5 @@ for task in single_double_quote while_return_true; do
     by=(--circuit "$circuit")
     if [[ $quick ]]; then by=(--task "$task" --node "0.mlp.act_in[3]"); fi
     printf '\n== %s\n' "$task"
-    # The other ratio, the default, hardly moves these models at all.
-    "$GOSSAMER" steer "$out/bridged" "${by[@]}" --pairs "$pairs" --ratio sparse-over-dense --csv "$out/$task.csv" --png "$out/$task.png"
+    "$GOSSAMER" steer "$out/bridged" "${by[@]}" --pairs "$pairs" --csv "$out/$task.csv" --png "$out/$task.png"
 done

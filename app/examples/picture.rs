@@ -32,7 +32,6 @@ fn main() -> Result<()> {
     let path = PathBuf::from(circuit);
     let mut view = View::default();
     view.edits.live.steer.channel = Some(channel.clone());
-    view.edits.live.steer.ratio = Ratio::SparseOverDense;
     let left = LastSession(serde_json::json!({ "views": BTreeMap::from([(circuit, view)]) }).to_string());
 
     let builder = Harness::builder().with_size([1280.0, 720.0]).with_theme(Theme::Light).wgpu();

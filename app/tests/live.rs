@@ -331,7 +331,7 @@ fn first_recipe(run: &Run) -> Recipe {
         strength: 1.0,
         random: 8,
         seed: 0,
-        ratio: Ratio::DenseOverSparse,
+        ratio: Ratio::SparseOverDense,
     }
 }
 

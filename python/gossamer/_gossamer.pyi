@@ -300,7 +300,7 @@ class Bridges:
         reverse: bool = False,
         random: int = 8,
         seed: int = 0,
-        ratio: str = "dense_over_sparse",
+        ratio: str = "sparse_over_dense",
         top: int = 5,
         data: Sequence[PathLike] = (),
         max_tokens: int = 16_384,

@@ -60,7 +60,7 @@ impl Bridges {
     /// `gossamer steer --json`.
     #[pyo3(signature = (
         prompt=None, *, counterfactual=None, nodes=None, edits=None, task=None, circuit=None, strengths=None, pairs=64,
-        reverse=false, random=8, seed=0, ratio="dense_over_sparse", top=5, data=Vec::new(), max_tokens=16_384
+        reverse=false, random=8, seed=0, ratio="sparse_over_dense", top=5, data=Vec::new(), max_tokens=16_384
     ))]
     #[allow(clippy::too_many_arguments)]
     fn steer<'py>(

@@ -79,8 +79,8 @@ impl SteerResult {
                     report = report.note(note).table(ranking.table(top));
                 }
                 let note = format!(
-                    "the dense model on {prompts} held-out prompts, steered by {by}: median probabilities, and those of \
-                     the other answer through {} random channels",
+                    "the dense model on {prompts} held-out prompts, steered by {by}: median probabilities, with the \
+                     95 % interval of the other answer's, and those of the other answer through {} random channels",
                     sweep.random.len()
                 );
                 report.note(note).table(sweep.table())
@@ -179,14 +179,15 @@ fn long_row(draw: usize, strength: f64) -> [Cell; 3] {
 impl StrengthSweep {
     /// A row for each strength.
     fn table(&self) -> Table {
-        let names = ["original answer", "other answer", "other, random channels: mean", "most"];
+        let names = ["original answer", "other answer", "from", "to", "other, random channels: mean", "most"];
         let columns = names.map(|name| Column::decimals(name, 4));
         let mut table = Table::new("sweep", [Column::number("strength")].into_iter().chain(columns));
         for (at, (&strength, effect)) in self.strengths.iter().zip(&self.steered).enumerate() {
             let random: Vec<f64> = self.random.iter().map(|effects| effects[at].other).collect();
             let mean = random.iter().sum::<f64>() / random.len().max(1) as f64;
             let most = random.iter().copied().fold(0.0, f64::max);
-            table.push([strength, effect.answer, effect.other, mean, most].map(Cell::from));
+            let [low, high] = effect.other_interval;
+            table.push([strength, effect.answer, effect.other, low, high, mean, most].map(Cell::from));
         }
         table
     }

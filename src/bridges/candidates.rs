@@ -43,6 +43,8 @@ pub struct PromptPair {
 pub struct Effect {
     /// The median probability of the counterfactual's answer.
     pub other: f64,
+    /// The 95 % interval of that median over prompts, whatever the distribution.
+    pub other_interval: [f64; 2],
     /// The median probability of the original answer.
     pub answer: f64,
     /// The mean logarithm of the odds of the counterfactual's answer against the prompt's own, in
@@ -57,6 +59,7 @@ impl Effect {
         let odds = |&(answer, other): &(f64, f64)| (other.max(f64::MIN_POSITIVE) / answer.max(f64::MIN_POSITIVE)).ln();
         Self {
             other: median(pairs.iter().map(|pair| pair.1).collect()),
+            other_interval: interval(pairs.iter().map(|pair| pair.1).collect()),
             answer: median(pairs.iter().map(|pair| pair.0).collect()),
             log_odds: pairs.iter().map(odds).sum::<f64>() / pairs.len().max(1) as f64,
         }
@@ -183,6 +186,26 @@ impl RandomChannels {
     }
 }
 
+/// The interval of the median of what the values are drawn from, at 95 % or just above: between the
+/// order statistics whose ranks the binomial distribution gives, as for the sign test. Of less than
+/// six values, their range.
+fn interval(mut values: Vec<f64>) -> [f64; 2] {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    // The logarithm of the probability of `rank` values below the median, and of up to as many.
+    let (mut log, mut tail, mut rank) = (-(count as f64) * std::f64::consts::LN_2, 0.0, 0);
+    while rank < count {
+        tail += log.exp();
+        if tail > 0.025 {
+            break;
+        }
+        log += ((count - rank) as f64 / (rank + 1) as f64).ln();
+        rank += 1;
+    }
+    let low = rank.saturating_sub(1);
+    [values.get(low), values.iter().nth_back(low)].map(|value| value.copied().unwrap_or_default())
+}
+
 /// The middle of the values, or the mean of the two there.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -190,5 +213,22 @@ fn median(mut values: Vec<f64>) -> f64 {
         0 => 0.0,
         n if n % 2 == 1 => values[n / 2],
         n => 0.5 * (values[n / 2 - 1] + values[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ranks by exact sums of binomial coefficients, in Python: of 25 values 95.7 % between the 8th
+    /// and the 18th, and so on.
+    #[test]
+    fn the_interval_of_a_median_is_between_the_ranks_of_the_sign_test() {
+        for (count, want) in [(25, [8.0, 18.0]), (64, [24.0, 41.0]), (100, [40.0, 61.0])] {
+            let shuffled = (0..count).map(|i| f64::from((i * 7) % count + 1)).collect();
+            assert_eq!(interval(shuffled), want, "{count}");
+        }
+        assert_eq!((interval(vec![]), interval(vec![0.3]), interval(vec![0.1, 0.2])), ([0.0; 2], [0.3; 2], [0.1, 0.2]));
+        assert!(interval((0..100_000).map(f64::from).collect())[0] > 49_600.0);
     }
 }

@@ -216,8 +216,8 @@ fn names(channels: &[Channel]) -> String {
 impl TaskSteering {
     fn run(&self, pair: &PairRequest, strengths: Strengths, observer: Observer) -> Result<SteerResult> {
         let circuit = self.circuit.as_ref().map(Circuit::load).transpose()?;
-        let name = self.task.as_deref().or(circuit.as_ref().map(|circuit| circuit.task.name.as_str()));
-        let task = tasks::open(name.unwrap_or_default())?;
+        let own = || circuit.as_ref().map(|circuit| circuit.task.question()).unwrap_or_default();
+        let task = tasks::open(&self.task.clone().unwrap_or_else(own))?;
         let pair = pair.open()?;
         let ranked = match (&self.circuit, &circuit) {
             (Some(path), Some(circuit)) => {

@@ -168,8 +168,8 @@ impl Recipe {
         option("strength", &strength);
         option("random", &self.random.to_string());
         option("seed", &self.seed.to_string());
-        if self.ratio == Ratio::SparseOverDense {
-            option("ratio", "sparse-over-dense");
+        if self.ratio != Ratio::default() {
+            option("ratio", "dense-over-sparse");
         }
         line
     }

@@ -96,10 +96,10 @@ serialize_as_text!(Channel);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Ratio {
-    /// The dense stream's root mean square over the sparse one's (the method)
-    #[default]
+    /// The dense stream's root mean square over the sparse one's, as the paper's appendix reads
     DenseOverSparse,
     /// The inverse: what a small change amounts to after the dense model's norm
+    #[default]
     SparseOverDense,
 }
 

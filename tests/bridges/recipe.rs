@@ -123,7 +123,7 @@ fn a_shell_reads_the_command_as_it_was_meant() {
     };
     let recipe = recipe();
     let other = recipe.counterfactual.clone().unwrap();
-    let fixed = ["--strength", "0,0.7", "--random", "4", "--seed", "9", "--ratio", "sparse-over-dense"];
+    let fixed = ["--strength", "0,0.7", "--random", "4", "--seed", "9"];
     let start = ["gossamer", "steer", "runs/bridged", "--prompt", &recipe.prompt, "--counterfactual", &other];
     assert_eq!(words(&recipe), [&start[..], &["--node", "0.mlp.act_in[3]"], &fixed].concat());
 
@@ -141,5 +141,5 @@ fn a_shell_reads_the_command_as_it_was_meant() {
     };
     let start = ["gossamer", "steer", "my runs/a", "--prompt=-x", "--node", "0.attn.act_in[1]"];
     let sets = ["--set", edits[0], "--set", edits[1], "--strength", "0", "--random", "4", "--seed", "9"];
-    assert_eq!(words(&plain), [&start[..], &sets].concat());
+    assert_eq!(words(&plain), [&start[..], &sets, &["--ratio", "dense-over-sparse"]].concat());
 }

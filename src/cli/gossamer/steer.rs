@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The scale of decoders
-    #[arg(long, value_enum, default_value = "dense-over-sparse")]
+    #[arg(long, value_enum, default_value = "sparse-over-dense")]
     ratio: Ratio,
     /// How many tokens to show
     #[arg(long, default_value_t = 5, value_parser = count::<usize>(1, 1 << 24))]
