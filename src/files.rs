@@ -126,7 +126,8 @@ pub fn clean_temporaries(dir: impl AsRef<Path>) -> Result<()> {
 /// Returns [`Error::Io`] naming the folder that could not be created, or that is a file.
 pub fn create_folder(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    if path.is_dir() {
+    // The parent of a name alone is the working folder.
+    if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
     // A link to a folder that does not exist yet stays a link.
@@ -299,5 +300,12 @@ mod tests {
         let Err(Error::Io { path: named, source }) = failed else { panic!("{failed:?}") };
         assert_eq!(named, path);
         assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+    }
+
+    /// As the parent of a name alone.
+    #[test]
+    fn the_working_folder_need_not_be_created() {
+        create_folder("").unwrap();
+        create_folder(Path::new("name").parent().unwrap()).unwrap();
     }
 }

@@ -214,7 +214,7 @@ fn check_free(out: &Path, files: &ModelFiles, force: bool) -> Result<()> {
     {
         "is the folder that is being converted: choose another"
     } else if !force {
-        "is not empty: choose another folder, or force its replacement"
+        "is not empty: choose another folder, or replace it (--force)"
     } else if nested || !(has(CONFIG) || has(BEEG_CONFIG)) {
         "is not the folder of a model and will not be replaced: choose another"
     } else {

@@ -171,10 +171,10 @@ fn download_error(hub: &Hub, kind: RepositoryKind, id: &HubId, home: &Path, reas
         ),
     };
     let named = match kind {
-        RepositoryKind::Model => format!("{id} is no file or folder, and as a model of"),
-        RepositoryKind::Dataset => format!("{id}, a data set of"),
+        RepositoryKind::Model => format!("{id} is no file or folder, and could not be fetched as a model from"),
+        RepositoryKind::Dataset => format!("{id}, a data set, could not be fetched from"),
     };
-    Error::Hub(format!("{named} the Hugging Face Hub ({endpoint}) it could not be fetched: {reason}; {advice}"))
+    Error::Hub(format!("{named} the Hugging Face Hub ({endpoint}): {reason}; {advice}"))
 }
 
 /// A bar that also counts the arrivals of bytes.

@@ -24,6 +24,17 @@ pub enum Activation {
     Relu,
 }
 
+impl Activation {
+    /// Its name in settings and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_tanh",
+            Self::Relu => "relu",
+        }
+    }
+}
+
 /// What is applied to the residual stream after each sublayer's addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

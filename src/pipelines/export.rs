@@ -116,7 +116,10 @@ impl ExportRequest<'_> {
         let file = self.circuit.file.with_extension("statistics.json");
         if file.exists() && self.circuit.file != file {
             let statistics = Statistics::load(&file)?;
-            expect_model(file.display().to_string(), "model", &statistics.model, &self.circuit.circuit.model.hash)?;
+            // Circuits of other programs do not say which model they are of.
+            if !self.circuit.circuit.is_foreign() {
+                expect_model(file.display().to_string(), "model", &statistics.model, &self.circuit.circuit.model.hash)?;
+            }
             return Ok(statistics.nodes);
         }
         Ok(match self.circuit.payload {

@@ -1,6 +1,7 @@
 use serde::Serialize;
 
 use crate::Result;
+use crate::circuits::labels::count;
 use crate::device::Device;
 use crate::formats::ModelFiles;
 use crate::model::{self, Element, LayerReport, ModelConfig, WeightFormat};
@@ -51,10 +52,10 @@ impl Inspection<'_> {
     pub fn report(&self) -> Result<Report> {
         let c = self.config;
         let shape = format!(
-            "{} layers, d_model {}, {} heads of {}, d_mlp {}, vocabulary {}, block_size {}",
-            c.n_layer,
+            "{}, d_model {}, {} of {}, d_mlp {}, vocabulary {}, block_size {}",
+            count(c.n_layer, "layer"),
             c.d_model,
-            c.n_head,
+            count(c.n_head, "head"),
             c.head_width(),
             c.mlp_width(),
             c.vocab_size,
@@ -64,7 +65,7 @@ impl Inspection<'_> {
         let sparse = c.afrac.map_or("no AbsTopK".into(), |f| format!("AbsTopK {f} at {}", c.afrac_loctypes.0));
         let mut report = Report::of(self)?
             .note(shape)
-            .note(format!("{norm}, {:?}, {sparse}", c.activation_type))
+            .note(format!("{norm}, {}, {sparse}", c.activation_type.name()))
             .note(format!("tokenizer: {}", self.tokenizer()));
         let untied = self.files.check_tied().err().map(|error| error.to_string());
         for note in self.device.clone().into_iter().chain(untied) {

@@ -204,7 +204,12 @@ impl TrainRequest {
             })?;
         }
         communicator.barrier()?;
-        let above = folder.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = match (folder.file_name(), folder.parent()) {
+            (Some(_), Some(above)) if above.as_os_str().is_empty() => PathBuf::from("."),
+            (Some(_), Some(above)) => above.to_path_buf(),
+            // The run is the working folder, or one above it.
+            _ => folder.join(".."),
+        };
         let (cache, communicator) = (above.join("cache"), communicator.clone());
         for path in config.data.paths.iter_mut().filter(|path| is_stdin(path)) {
             if communicator.size() > 1 {

@@ -301,7 +301,14 @@ impl Run<'_> {
     /// The run's tokenizer and tokens. Rank 0 makes what is not there yet; the others then find it.
     fn data(&self, start: StartFrom) -> Result<RunData> {
         if self.communicator.is_root() {
-            let data = data::prepare(&self.config, self.open(start)?, &self.cache, &self.observer)?;
+            let data = data::prepare(&self.config, self.open(start)?, &self.cache, &self.observer);
+            if start == StartFrom::New && data.as_ref().is_err_and(|error| !matches!(error, Error::Stopped)) {
+                // So that the corrected command finds no run here.
+                for name in ["config.toml", "tokenizer.json"] {
+                    let _ = std::fs::remove_file(self.folder.join(name));
+                }
+            }
+            let data = data?;
             self.communicator.barrier()?;
             return Ok(data);
         }

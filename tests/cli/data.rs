@@ -38,6 +38,23 @@ fn data_that_cannot_be_used_is_named() {
 }
 
 #[test]
+fn a_start_that_its_data_stops_can_be_corrected_and_repeated() {
+    let dir = tempdir().unwrap();
+    let (first, out, stories) = (dir.path().join("first"), dir.path().join("run"), dir.path().join("a.jsonl"));
+    succeeds(&mut tiny(&first, &[]));
+    let story = |seed| serde_json::json!({ "story": program(seed) }).to_string();
+    fs::write(&stories, (0..8).map(story).collect::<Vec<_>>().join("\n")).unwrap();
+    let tokenizer = first.join("tokenizer.json");
+    let train = |field: &str| {
+        let mut command = tiny(&out, &[]);
+        command.args(["--data", text(&stories), "--tokenizer", text(&tokenizer), "--text-field", field]);
+        command
+    };
+    fails(&mut train("nope"), &["no documents", "nope"]);
+    succeeds(&mut train("story"));
+}
+
+#[test]
 fn files_that_are_not_utf8_are_skipped_and_counted() {
     let dir = tempdir().unwrap();
     let (mixed, out) = (dir.path().join("mixed"), dir.path().join("run"));

@@ -57,7 +57,7 @@ commands! {
     Bridge: bridge,
     /// Steer a dense model by channels of a sparse one, through bridges
     Steer: steer,
-    /// Write any model as a folder in Hugging Face's layout, under the published names
+    /// Write any model as a folder that Hugging Face's and the published code load
     Convert: convert,
     /// Push any model to the Hugging Face Hub, with a model card made from its run
     Push: push,

@@ -39,8 +39,14 @@ pub fn run(args: &Args) -> Result<()> {
         write(&mut out, &tokenizer, text, args.ids)?;
     }
     if !args.data.is_empty() {
-        for document in args.field.source(&args.data, args.offline).documents()? {
+        let source = args.field.source(&args.data, args.offline);
+        let (mut documents, mut written) = (source.documents()?, false);
+        for document in documents.by_ref() {
             write(&mut out, &tokenizer, &document?, true)?;
+            written = true;
+        }
+        if !written {
+            return Err(Error::Data(source.no_documents(&documents.skipped())).into());
         }
     }
     Ok(out.flush().map_err(|source| Error::io("-", source))?)

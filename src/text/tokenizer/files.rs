@@ -19,6 +19,9 @@ pub(crate) const PAIRS: [[&str; 2]; 2] = [["vocab.json", "merges.txt"], ["encode
 /// Files of tokenizers that are not read, and what to do about them.
 const OTHERS: [&str; 3] = ["tokenizer.model", "spiece.model", "vocab.txt"];
 
+/// How to make them into what is read.
+const CONVERSION: &str = "AutoTokenizer.from_pretrained(…).save_pretrained(…) of transformers writes a tokenizer.json";
+
 /// The name of the end-of-text token where nothing else says it, the most specific first.
 pub(super) const END_NAMES: [&str; 7] =
     ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|im_end|>", "[SEP]"];
@@ -50,6 +53,9 @@ pub(super) fn read(path: &Path) -> Result<TokenizerFiles> {
         };
     }
     let folder = path.parent().unwrap_or(Path::new(""));
+    if path.file_name().is_some_and(|name| OTHERS.iter().any(|other| name == *other)) && path.is_file() {
+        return Err(Error::file(path, format!("cannot be read; {CONVERSION}")));
+    }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let json = match PAIRS.iter().find(|pair| pair.contains(&name)) {
         Some([vocabulary, merges]) => byte_level(&folder.join(vocabulary), &folder.join(merges))?,
@@ -71,10 +77,7 @@ fn nothing_found(folder: &Path) -> String {
     let pairs = PAIRS.map(|pair| pair.join(" with "));
     let expected = format!("{TOKENIZER}, {}", pairs.join(", "));
     match OTHERS.iter().find(|name| folder.join(name).is_file()) {
-        Some(other) => format!(
-            "has no tokenizer that can be read ({expected}): {other} is not; AutoTokenizer.from_pretrained(…).save_pretrained(…) \
-             of transformers writes a {TOKENIZER}"
-        ),
+        Some(other) => format!("has no tokenizer that can be read ({expected}): {other} is not; {CONVERSION}"),
         None => format!("has no tokenizer ({expected})"),
     }
 }
