@@ -106,3 +106,42 @@ fn stream_text_goes_through_once() {
     assert!(output.status.success(), "{stdout}{stderr}");
     assert!(stdout.contains("0.004 GB") && stdout.contains("the tokenizers crate"), "{stdout}");
 }
+
+#[test]
+fn frontier_trains_every_model_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let sizes = ["--widths", "32", "16", "--densities", "0.5", "0.25", "--seeds", "1", "--target", "0.7"];
+        let mut command = Command::new(example("frontier"));
+        let output = command.args(["--quick", "--device", "cpu"]).args(sizes).arg("--out").arg(folder.path()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let stdout = run();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let csv = read("frontier.csv");
+    let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 4, "{csv}");
+    for row in &rows {
+        let loss: f64 = row[3].parse().unwrap();
+        // Twenty steps are better than chance, log 512 = 6.24.
+        assert!(row.len() == 7 && (2.0..6.2).contains(&loss), "{row:?}");
+    }
+    let circuits = read("circuits.csv");
+    assert!(circuits.lines().count() > 4, "{circuits}");
+    for line in circuits.lines().skip(1) {
+        let loss: f64 = line.split(',').nth(6).unwrap().parse().unwrap();
+        assert!(loss <= 0.7, "{line}");
+    }
+    assert!(std::fs::read(folder.path().join("frontier.png")).unwrap().starts_with(b"\x89PNG"));
+    assert!(stdout.contains("width 16, density 0.25, seed 0: "), "{stdout}");
+    // What is done is not done again: one model is missing, and only that one is made.
+    let lost = folder.path().join("width_16_density_0.25_seed_0");
+    let kept = folder.path().join("width_32_density_0.5_seed_0/outcome.json");
+    let before = std::fs::metadata(&kept).unwrap().modified().unwrap();
+    std::fs::remove_dir_all(&lost).unwrap();
+    run();
+    assert!(lost.join("outcome.json").exists() && read("frontier.csv") == csv);
+    assert_eq!(std::fs::metadata(&kept).unwrap().modified().unwrap(), before);
+}
