@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use eframe::egui::{Button, ComboBox, Context, Label, ProgressBar, RichText, ScrollArea, Ui, Window};
 use gossamer::circuits::prune::SearchSettings;
-use gossamer::circuits::tasks;
+use gossamer::circuits::tasks::{self, ContextLength, question_name};
 use gossamer::train::lock::free;
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +22,17 @@ pub struct RunChoices {
     preset: String,
     changes: String,
     task: String,
+    long_context: bool,
     target_loss: f64,
     steps: u64,
+}
+
+impl RunChoices {
+    /// The name of the question to find a circuit for.
+    fn question(&self) -> String {
+        let context = if self.long_context { ContextLength::Long } else { ContextLength::Short };
+        question_name(&self.task, 0, context)
+    }
 }
 
 impl Default for RunChoices {
@@ -33,6 +42,7 @@ impl Default for RunChoices {
             preset: "quickstart".into(),
             changes: String::new(),
             task: "single_double_quote".into(),
+            long_context: false,
             target_loss,
             steps,
         }
@@ -133,7 +143,7 @@ impl RunWindow {
                     let (target_loss, steps) = (choices.target_loss, choices.steps);
                     spec = Some(Ok(JobSpec::Find {
                         model: PathBuf::from(model.trim()),
-                        task: choices.task.clone(),
+                        task: choices.question(),
                         settings: Box::new(SearchSettings { target_loss, steps, ..SearchSettings::default() }),
                     }));
                 }
@@ -235,13 +245,15 @@ fn circuit_form(ui: &mut Ui, choices: &mut RunChoices, model: &mut String, runni
             }
         }
     });
+    ui.checkbox(&mut choices.long_context, "long context")
+        .on_hover_text("up to 600 bytes of other code before each question");
     ui.horizontal(|ui| {
         finite(&mut choices.target_loss, |value| {
             number_field(ui, "target loss", value, |number| number.speed(0.01).range(0.001..=0.69))
         })
     });
     ui.horizontal(|ui| number_field(ui, "steps", &mut choices.steps, |number| number.range(1..=10_000)));
-    if runs::circuit_file(Path::new(model.trim()), &choices.task).exists() {
+    if runs::circuit_file(Path::new(model.trim()), &choices.question()).exists() {
         ui.weak("replaces the existing circuit of this task");
     }
     start(ui, running, model)

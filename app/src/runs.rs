@@ -260,7 +260,7 @@ fn find(path: &Path, task: &str, settings: &SearchSettings, reporter: &Reporter<
     let model = files.load(WeightFormat::Sparse, &Device::open("auto")?)?;
     let file = circuit_file(path, task);
     let request = SearchRequest {
-        tasks: vec![tasks::find(task)?],
+        tasks: vec![tasks::open(task)?],
         plan: SearchPlan { settings: settings.clone(), ..SearchPlan::default() },
         disjoint: 1,
         exclude: Vec::new(),

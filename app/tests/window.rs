@@ -39,7 +39,7 @@ fn run(folder: &Path) -> PathBuf {
 #[test]
 fn the_first_screen_is_an_example() {
     let harness = window(None);
-    harness.get_by_label("single_double_quote");
+    harness.get_by_label("single_double_quote#2");
     for entry in &example().nodes {
         harness.get_by_label(&entry.node().to_string());
     }
@@ -112,7 +112,7 @@ fn a_run_opens_with_all_its_circuits() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path());
     let mut harness = open(folder.path());
-    harness.get_by_label("single_double_quote");
+    harness.get_by_label("single_double_quote#2");
     harness.get_by_value("a_task").click();
     harness.run();
     harness.get_by_label("other_task").click();

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::prune::{self, SearchSettings};
 use super::search::{CircuitSearch, OnStep, Ranking};
-use super::tasks::{Split, Task};
+use super::tasks::{Split, Task, question_name};
 use super::{Calibration, LogitDiffs, TaskBatch, graph};
 use crate::Result;
 use crate::observer::{Observer, Stage};
@@ -89,8 +89,7 @@ impl CircuitSearch<'_> {
             let graph = graph(self.model, &self.nodes.layout, &all)?;
             graph.edges.iter().map(|edge| [number(edge.from), number(edge.to)]).collect()
         };
-        let mut curve =
-            Curve { task: task.name.clone(), variant: 0, model_loss: vec![], points: vec![], targets: vec![] };
+        let mut curve = Curve { task: String::new(), variant: 0, model_loss: vec![], points: vec![], targets: vec![] };
         for seed in (0..plan.seeds).map(|seed| plan.settings.seed.wrapping_add(seed)) {
             // Whether a target can be reached is known at the end.
             let settings = SearchSettings { seed, target_loss: 1e3, ..plan.settings.clone() };
@@ -99,6 +98,7 @@ impl CircuitSearch<'_> {
             let (pairs, train) = self.eval_pairs(task, Split::Train, &settings)?;
             let (_, test) = self.eval_pairs(task, Split::Test, &settings)?;
             curve.variant = pairs.variant;
+            curve.task = question_name(&task.name, pairs.variant, task.context);
             let ranked = Ranked::new(self, &settings, (order, &edges), [train, test])?;
             curve.model_loss.push(ranked.model.loss(Calibration::default()));
             let sizes = sizes(ranked.order.len());

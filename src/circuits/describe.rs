@@ -117,6 +117,7 @@ impl CircuitSearch<'_> {
             target: token(tokens.target),
             alternative: token(tokens.alternative),
             variant: batch.variant,
+            context: task.context,
         })
     }
 

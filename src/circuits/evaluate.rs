@@ -214,7 +214,7 @@ pub const FACTOR: f64 = 1.5;
 /// What a circuit is evaluated on.
 #[derive(Clone, Debug)]
 pub struct EvaluationPairs {
-    /// The task's name.
+    /// The name of the task and of what it asks ([`question_name`](super::tasks::question_name)).
     pub task: String,
     /// Which of the task's answers the tokenizer takes, from 0.
     pub variant: usize,
@@ -249,7 +249,7 @@ impl CircuitSearch<'_> {
         let train = self.eval_pairs(&task, Split::Train, &settings)?.0;
         let test = self.eval_pairs(&task, Split::Test, &settings)?.0;
         let pairs = EvaluationPairs {
-            task: task.name,
+            task: task.question(),
             variant: train.variant,
             train: train.tokens,
             test: test.tokens,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::calibration::Calibration;
 use super::check::check;
 use super::nodes::{Layout, Node, NodeKind};
+use super::tasks::{ContextLength, question_name};
 use super::{CircuitFormat, FORMATS};
 use crate::error::{Error, Result};
 use crate::files::versioned::{self, Versioned};
@@ -105,6 +106,16 @@ pub struct TaskRef {
     pub alternative: TokenRef,
     /// Which of the task's answers the model's tokenizer takes, from 0.
     pub variant: usize,
+    /// What comes before the questions; files leave out the short one.
+    #[serde(default, skip_serializing_if = "ContextLength::is_short")]
+    pub context: ContextLength,
+}
+
+impl TaskRef {
+    /// The name of what it asks ([`question_name`]).
+    pub fn question(&self) -> String {
+        question_name(&self.name, self.variant, self.context)
+    }
 }
 
 /// A token.

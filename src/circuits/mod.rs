@@ -16,6 +16,7 @@
 //!   and programs, with [`layout`], [`color`] and [`labels`].
 
 mod ablation;
+pub mod attribution;
 pub mod binarise;
 mod calibration;
 mod check;

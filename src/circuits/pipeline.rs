@@ -52,7 +52,7 @@ impl SearchRequest {
     /// Returns [`Error::Request`], [`Error::Config`], or those of [`check_output_folder`].
     pub fn validate(&self) -> Result<()> {
         self.plan.validate()?;
-        let mut names: Vec<_> = self.tasks.iter().map(|task| &task.name).collect();
+        let mut names: Vec<_> = self.tasks.iter().map(|task| &task.title).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             let message = format!("two tasks are called {}: their circuits would have one file", pair[0]);
@@ -183,16 +183,16 @@ pub fn search_circuits(
     let (hash, finished) = (model.hash()?, Finished::new(&request.folder)?);
     let mut tasks: Vec<&Task> = request.tasks.iter().collect();
     tasks.retain(|task| {
-        let skip = request.skip_finished && finished.has(&task.name, &request.key(task, &hash));
+        let skip = request.skip_finished && finished.has(&task.title, &request.key(task, &hash));
         if skip {
-            event(SearchEvent::Skipped(&task.name));
+            event(SearchEvent::Skipped(&task.title));
         }
         !skip
     });
     let run = Run { request, observer, hash, finished };
     parallel::map(&model.device, tasks.len(), |at| {
         let found = notes(tasks[at]).map(|notes| {
-            notes.iter().for_each(|note| event(SearchEvent::Note(format!("{}: {note}", tasks[at].name))));
+            notes.iter().for_each(|note| event(SearchEvent::Note(format!("{}: {note}", tasks[at].title))));
         });
         run.outcome(tasks[at], found.and(search.as_ref().ok_or(Error::Stopped)))
     })
@@ -217,7 +217,7 @@ impl Run<'_> {
     fn outcome(&self, task: &Task, search: Result<&CircuitSearch>) -> TaskOutcome {
         let found = self.task(task, search);
         if let Err(error) = &found {
-            (self.observer.on_event)(SearchEvent::NotFound { name: &task.name, further: false, error });
+            (self.observer.on_event)(SearchEvent::NotFound { name: &task.title, further: false, error });
         }
         match found {
             Ok(files) => TaskOutcome::Circuits(files),
@@ -231,7 +231,7 @@ impl Run<'_> {
         if self.observer.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let name = &task.name;
+        let name = &task.title;
         let _lock = lock(&self.request.folder, name)?;
         self.finished.forget(name)?;
         let found = search.and_then(|search| self.circuits(search, task));
@@ -252,7 +252,7 @@ impl Run<'_> {
         let mut remaining = CircuitSearch { nodes: search.nodes.clone(), ..*search };
         let mut files = Vec::new();
         for number in 1..=self.request.disjoint.max(1) {
-            let name = &circuit_name(&task.name, number);
+            let name = &circuit_name(&task.title, number);
             let keep = match self.circuit(&remaining, task, name) {
                 Ok(keep) => keep,
                 Err(error @ Error::UnreachableTarget { .. }) if number > 1 => {
@@ -269,7 +269,7 @@ impl Run<'_> {
             remaining.nodes = remaining.nodes.excluding(&keep);
         }
         // Those of an earlier search share nodes with the new ones.
-        self.remove(&task.name, files.len() as u64 + 1)?;
+        self.remove(&task.title, files.len() as u64 + 1)?;
         Ok(files)
     }
 

@@ -87,7 +87,13 @@ impl Circuit {
     /// [`Circuit::pairs`].
     pub(crate) fn resolve_task(&self, task: Option<Task>, tokenizer: &Tokenizer) -> Result<Task> {
         let given = task.is_some();
-        let task = task.map_or_else(|| tasks::find(&self.task.name), Ok)?;
+        let built_in = || {
+            let named = tasks::find(&self.task.name);
+            named
+                .map_err(|e| Error::Mismatch(format!("{e}; name the circuit's own task with --task")))?
+                .with_context(self.task.context)
+        };
+        let task = task.map_or_else(built_in, Ok)?;
         // Files of earlier versions have no hash, and their version says nothing of a task that was
         // given.
         let (own, found) = (&self.task, &task);
@@ -98,14 +104,10 @@ impl Circuit {
                 own.name, own.version, own.hash, found.version, found.hash
             )));
         }
-        let variant = tasks::choose_variant(&task, tokenizer)?;
-        if variant != self.task.variant && !self.is_foreign() {
-            return Err(Error::Mismatch(format!(
-                "the circuit was found with another tokenizer: it chose variant {} of the answers, this one {variant}",
-                self.task.variant
-            )));
+        if self.is_foreign() {
+            return task.for_tokenizer(tokenizer);
         }
-        task.for_tokenizer(tokenizer)
+        task.in_variant(self.task.variant, tokenizer)
     }
 
     /// Which nodes of a model it keeps, by number.

@@ -27,8 +27,10 @@ pub struct SearchSettings {
     pub pairs: usize,
     /// Pairs that circuits are chosen by.
     pub eval_pairs: usize,
-    /// Learning rate at the start; it falls linearly to 0.
+    /// Peak learning rate; after the warm-up it falls linearly to 0.
     pub lr: f64,
+    /// Share of the steps in which the learning rate rises linearly to its peak.
+    pub warmup_frac: f64,
     /// Penalty on each kept node.
     pub k_coef: f64,
     /// AdamW's decoupled decay.
@@ -47,6 +49,9 @@ pub struct SearchSettings {
     pub start: (f64, f64),
     /// The task loss to reach.
     pub target_loss: f64,
+    /// Where the model's own loss is above the target, but it does the task ([`SOLVED`]), that many
+    /// times its loss is enough.
+    pub target_factor: f64,
     /// What is done to logit differences before losses are taken. Files of earlier versions have no
     /// such setting: theirs was [`CalibrationKind::Affine`].
     pub calibration: CalibrationKind,
@@ -67,6 +72,7 @@ impl Default for SearchSettings {
             pairs: 32,
             eval_pairs: 128,
             lr: 1e-2,
+            warmup_frac: 0.0,
             k_coef: 1e-3,
             weight_decay: 1e-3,
             beta1: 0.9,
@@ -76,6 +82,7 @@ impl Default for SearchSettings {
             temperature: 1.0,
             start: (0.1, 0.01),
             target_loss: 0.15,
+            target_factor: 1.5,
             calibration: CalibrationKind::Scale,
             local_search_max: 16,
             max_length: 256,
@@ -103,6 +110,18 @@ impl SearchSettings {
         }
     }
 
+    /// The loss that circuits must reach in a model with these logit differences; nothing if not
+    /// even the model does.
+    pub fn reachable(&self, model: &LogitDiffs) -> Option<f64> {
+        let loss = model.loss(model.calibrate(self.calibration));
+        let solved = model.accuracy(Calibration::default()) >= SOLVED;
+        match loss <= self.target_loss {
+            true => Some(self.target_loss),
+            false if solved && self.target_factor >= 1.0 => Some(self.target_factor * loss),
+            false => None,
+        }
+    }
+
     /// Sets one setting from `key=value`. Values are those of TOML, or text without quotes.
     ///
     /// # Errors
@@ -116,6 +135,13 @@ impl SearchSettings {
         Ok(())
     }
 
+    /// The learning rate of step `i` as a share of its peak.
+    fn rate(&self, i: u64) -> f64 {
+        let (steps, warmup) = (self.steps as f64, (self.warmup_frac * self.steps as f64).round());
+        let i = i as f64;
+        if i < warmup { (i + 1.0) / warmup } else { (1.0 - i / steps) / (1.0 - warmup / steps) }
+    }
+
     /// Train and test pairs come from streams other than those that gates are learned with.
     pub(super) fn eval_seed(&self, split: Split) -> u64 {
         self.seed ^ if split == Split::Train { 0x5eed_0001 } else { 0x5eed_0002 }
@@ -127,6 +153,9 @@ impl SearchSettings {
     }
 }
 
+/// The accuracy from which a model does a task.
+pub const SOLVED: f64 = 0.9;
+
 /// Pairs of a task in memory at once.
 pub const MAX_PAIRS: u64 = 65_536;
 
@@ -135,7 +164,8 @@ const SEARCH_SETTINGS: &[Setting<SearchSettings>] = &[
     numeric!(steps, Takes::Count(0, 1_000_000_000), "steps of gradient descent"),
     numeric!(pairs, Takes::Count(1, MAX_PAIRS), "pairs in a step"),
     numeric!(eval_pairs, Takes::Count(1, MAX_PAIRS), "pairs that circuits are chosen by"),
-    numeric!(lr, above(0.0, 1e3), "learning rate at the start; it falls to 0"),
+    numeric!(lr, above(0.0, 1e3), "peak learning rate; after the warm-up it falls to 0"),
+    numeric!(warmup_frac, within(0.0, 1.0), "share of the steps in which the learning rate rises"),
     numeric!(k_coef, within(0.0, 1e6), "price of a kept node"),
     numeric!(weight_decay, within(0.0, 1e3), "AdamW's decoupled decay"),
     numeric!(beta1, below(0.0, 1.0), "AdamW's mean of gradients"),
@@ -149,6 +179,7 @@ const SEARCH_SETTINGS: &[Setting<SearchSettings>] = &[
         "mean and standard deviation of tau at the start"
     ),
     numeric!(target_loss, above(0.0, 1e3), "task loss to reach"),
+    numeric!(target_factor, within(0.0, 1e3), "or so many times the model's, if that is more and it does the task"),
     Setting::other("calibration", Takes::OneOf(CalibrationKind::NAMES), "of logit differences, before losses"),
     Setting::number("polish", Takes::Count(0, 1 << 24), "circuits of up to this many nodes are searched around", |s| {
         s.local_search_max.into()
@@ -238,7 +269,7 @@ pub fn learn(
         let kept = tau.iter().zip(&nodes.excluded).filter(|(tau, excluded)| **tau >= 0.0 && !**excluded).count();
         watch(PruningStep { step: i + 1, loss, kept });
         let scale = (settings.clip / norm.max(settings.clip)).min(1.0);
-        let lr = settings.lr * (1.0 - i as f64 / settings.steps as f64);
+        let lr = settings.lr * settings.rate(i);
         let exponent = (i + 1) as f64;
         let (c1, c2) = (1.0 - settings.beta1.powf(exponent), 1.0 - settings.beta2.powf(exponent));
         for (((tau, g), m), v) in tau.iter_mut().zip(&gradient).zip(&mut m).zip(&mut v) {

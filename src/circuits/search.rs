@@ -3,18 +3,19 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attribution::{attribution, integrated_gradients};
 use super::local_search::local_search;
 use super::prune::{self, CircuitScorer, PruningStep, SearchSettings};
-use super::tasks::{self, PairBatch, Split, Task};
+use super::tasks::{self, PairBatch, Split, Task, TokenPair};
 use super::tune::tune;
-use super::{Calibration, LogitDiffs, LossSet, Nodes, TaskBatch};
+use super::{Calibration, LogitDiffs, LossSet, Nodes, TaskBatch, Weighted};
 use crate::model::{Model, NoHooks, Weights};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// How nodes are ranked before the smallest circuit is searched for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Ranking {
     /// By gates learned with gradient descent.
     #[default]
@@ -22,6 +23,8 @@ pub enum Ranking {
     /// By attribution: the size of gradient × (activation − mean), summed over positions and pairs.
     /// The baseline.
     Attribution,
+    /// By the size of integrated gradients, from means to activations.
+    IntegratedGradients,
 }
 
 /// How the circuit of a task is searched for.
@@ -46,9 +49,9 @@ impl Default for SearchPlan {
 impl SearchPlan {
     /// Returns an error if it contradicts itself, or a setting is impossible.
     pub(crate) fn validate(&self) -> Result<()> {
-        if self.trials > 0 && self.ranking == Ranking::Attribution {
-            let message = "random settings (--tune) are those of learned gates, which --ranking attribution does not \
-                           have: leave one of them out";
+        if self.trials > 0 && self.ranking != Ranking::Learned {
+            let message = "random settings (--tune) are those of learned gates, which other rankings do not have: \
+                           leave --tune or --ranking out";
             return Err(Error::Request(message.into()));
         }
         self.settings.validate()
@@ -66,6 +69,10 @@ pub struct SearchResult {
     pub keep: Vec<bool>,
     /// How many nodes bisection kept, before the clean-up.
     pub bisected_len: usize,
+    /// The loss that the nodes had to reach on the pairs that they were chosen by.
+    pub limit: f64,
+    /// Whether nodes chosen in that way reach the target on templates that did not choose them.
+    pub holds: bool,
     /// The calibration found on the train pairs.
     pub calibration: Calibration,
     /// On the train pairs, which the circuit was chosen by.
@@ -86,6 +93,32 @@ pub struct CircuitSearch<'a> {
 
 /// The local search may add nodes from this many with the largest scores.
 const POOL: usize = 128;
+
+/// What circuits must reach on the pairs that choose them, as shares of the target, in turn.
+pub const STRICTER: [f64; 5] = [1.0, 0.7, 0.5, 0.35, 0.25];
+
+/// Train pairs of two thirds of the templates, and of the others; all in the first group if there
+/// are fewer than three templates.
+fn by_template(batch: &PairBatch) -> [Vec<TokenPair>; 2] {
+    let mut groups = [Vec::new(), Vec::new()];
+    for (pair, tokens) in batch.pairs.iter().zip(&batch.tokens) {
+        groups[usize::from(pair.template % 3 == 2)].push(tokens.clone());
+    }
+    groups
+}
+
+/// The nodes that a search chose.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Which nodes are kept, by number.
+    pub keep: Vec<bool>,
+    /// How many nodes bisection kept, before the clean-up.
+    pub bisected_len: usize,
+    /// The loss that they had to reach.
+    pub limit: f64,
+    /// Whether nodes chosen in that way by the first group reach the target on the second.
+    pub holds: bool,
+}
 
 /// Called after every step of pruning, from any thread.
 pub(crate) type OnStep<'a> = dyn Fn(PruningStep) + Sync + 'a;
@@ -109,14 +142,11 @@ impl CircuitSearch<'_> {
     pub fn rank(&self, task: &Task, settings: &SearchSettings, ranking: Ranking, on_step: &OnStep) -> Result<Vec<f32>> {
         settings.validate()?;
         let (_, train) = self.eval_pairs(task, Split::Train, settings)?;
-        let weights = self.weights();
-        let (all, _) = self.scorer(&weights, &train, settings).loss(&vec![true; self.nodes.layout.len()])?;
-        if all.is_nan() || all > settings.target_loss {
-            return Err(Error::UnreachableTarget { loss: all, target: settings.target_loss });
-        }
+        self.target(&train, settings)?;
         let mut scores = match ranking {
             Ranking::Learned => self.learn(task, settings, on_step)?,
-            Ranking::Attribution => self.attribute(&train, settings)?,
+            Ranking::Attribution => self.by_size(&train, attribution)?,
+            Ranking::IntegratedGradients => self.by_size(&train, integrated_gradients)?,
         };
         for (score, excluded) in scores.iter_mut().zip(&self.nodes.excluded) {
             if *excluded {
@@ -129,6 +159,9 @@ impl CircuitSearch<'_> {
     /// The smallest circuit of the nodes with the largest scores that reaches the target loss, and
     /// its losses on held-out pairs. `clean_up` removes nodes without which it still does.
     ///
+    /// How strictly it is chosen, two thirds of the train templates and the rest decide
+    /// ([`CircuitSearch::choose_nodes`]).
+    ///
     /// # Errors
     /// Returns [`Error::UnreachableTarget`] if not even all nodes reach the target loss; those of
     /// the pairs and of the forward pass.
@@ -139,23 +172,85 @@ impl CircuitSearch<'_> {
         scores: Vec<f32>,
         clean_up: bool,
     ) -> Result<SearchResult> {
-        let (_, train) = self.eval_pairs(task, Split::Train, settings)?;
-        let weights = self.weights();
-        let scorer = self.scorer(&weights, &train, settings);
-        let order = prune::rank_nodes(&scores);
-        let Some(k) = prune::bisect(&scorer, &order, settings.target_loss)? else {
-            let (loss, _) = scorer.loss(&vec![true; order.len()])?;
-            return Err(Error::UnreachableTarget { loss, target: settings.target_loss });
+        let (pairs, train) = self.eval_pairs(task, Split::Train, settings)?;
+        let target = self.target(&train, settings)?;
+        let choice = self.choose_nodes(&by_template(&pairs), target, settings, &scores, clean_up)?;
+        let Some(Choice { keep, bisected_len, limit, holds }) = choice else {
+            let (loss, _) = self.scorer(&self.weights(), &train, settings).loss(&vec![true; scores.len()])?;
+            return Err(Error::UnreachableTarget { loss, target });
         };
-        let mut keep = prune::keep_first(&order, k);
-        if clean_up {
-            prune::greedy_prune(&scorer, &mut keep, settings.target_loss)?;
-            if prune::kept_count(&keep) <= settings.local_search_max {
-                local_search(&scorer, &mut keep, &order[..order.len().min(k.max(POOL))], settings.target_loss)?;
+        let settings = settings.clone();
+        self.evaluate(
+            task,
+            &train,
+            SearchResult { settings, scores, keep, bisected_len, limit, holds, ..SearchResult::default() },
+        )
+    }
+
+    /// The smallest circuit of the nodes with the largest scores that reaches `target`, in nats, on
+    /// all pairs; nothing if not even all nodes do.
+    ///
+    /// `pairs` are of two groups of templates. What the first chooses should reach the target on the
+    /// second, too; if it does not, it must reach a share of the target ([`STRICTER`]). With the
+    /// first share that does, or the last one, both together choose.
+    ///
+    /// # Errors
+    /// Those of the forward pass.
+    pub fn choose_nodes(
+        &self,
+        pairs: &[Vec<TokenPair>; 2],
+        target: f64,
+        settings: &SearchSettings,
+        scores: &[f32],
+        clean_up: bool,
+    ) -> Result<Option<Choice>> {
+        let (weights, order) = (self.weights(), prune::rank_nodes(scores));
+        let smallest = |scorer: &CircuitScorer, limit: f64, local: bool| {
+            let Some(k) = prune::bisect(scorer, &order, limit)? else { return Ok(None) };
+            let mut keep = prune::keep_first(&order, k);
+            if clean_up {
+                prune::greedy_prune(scorer, &mut keep, limit)?;
+                if local && prune::kept_count(&keep) <= settings.local_search_max {
+                    local_search(scorer, &mut keep, &order[..order.len().min(k.max(POOL))], limit)?;
+                }
+            }
+            Ok::<_, Error>(Some((keep, k)))
+        };
+        let (mut strictest, mut holds) = (0, true);
+        if pairs.iter().all(|group| !group.is_empty()) {
+            let [first, second] = [TaskBatch::new(self.model, &pairs[0])?, TaskBatch::new(self.model, &pairs[1])?];
+            let (first, second) = (self.scorer(&weights, &first, settings), self.scorer(&weights, &second, settings));
+            holds = false;
+            for (at, share) in STRICTER.into_iter().enumerate() {
+                let Some((keep, _)) = smallest(&first, share * target, false)? else { break };
+                strictest = at;
+                let (_, calibration) = first.loss(&keep)?;
+                holds = second.logit_diffs(&keep)?.loss(calibration) <= target;
+                if holds {
+                    break;
+                }
             }
         }
-        let settings = settings.clone();
-        self.evaluate(task, &train, SearchResult { settings, scores, keep, bisected_len: k, ..SearchResult::default() })
+        let all = TaskBatch::new(self.model, &pairs.concat())?;
+        let scorer = self.scorer(&weights, &all, settings);
+        // What some pairs reach, all may not.
+        for share in STRICTER[..=strictest].iter().rev() {
+            let limit = share * target;
+            if let Some((keep, bisected_len)) = smallest(&scorer, limit, true)? {
+                return Ok(Some(Choice { keep, bisected_len, limit, holds }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The loss that circuits must reach on train pairs.
+    fn target(&self, train: &TaskBatch, settings: &SearchSettings) -> Result<f64> {
+        let weights = self.weights();
+        let model = self.scorer(&weights, train, settings).logit_diffs(&vec![true; self.nodes.layout.len()])?;
+        settings.reachable(&model).ok_or_else(|| Error::UnreachableTarget {
+            loss: model.loss(model.calibrate(settings.calibration)),
+            target: settings.target_loss,
+        })
     }
 
     /// The result after a [local search](super::local_search) with nodes of `pool`, if the circuit
@@ -167,7 +262,7 @@ impl CircuitSearch<'_> {
         let (_, train) = self.eval_pairs(task, Split::Train, &result.settings)?;
         let weights = self.weights();
         let scorer = self.scorer(&weights, &train, &result.settings);
-        local_search(&scorer, &mut result.keep, pool, result.settings.target_loss)?;
+        local_search(&scorer, &mut result.keep, pool, result.limit)?;
         self.evaluate(task, &train, result)
     }
 
@@ -234,13 +329,13 @@ impl CircuitSearch<'_> {
         prune::learn((self.model, &weights), &self.nodes, settings, &mut batches, &mut |step| on_step(step))
     }
 
-    fn attribute(&self, task_batch: &TaskBatch, settings: &SearchSettings) -> Result<Vec<f32>> {
-        let free = SearchSettings { k_coef: 0.0, ..settings.clone() };
-        // With all gates open and equal, the gradient of tau is gradient × (activation − mean) but
-        // for a constant.
-        let open = vec![1.0; self.nodes.layout.len()];
-        let step = prune::step((self.model, &self.weights()), &self.nodes, task_batch, &open, &free)?;
-        Ok(step.gradient.iter().map(|g| g.abs() as f32).collect())
+    fn by_size(
+        &self,
+        task_batch: &TaskBatch,
+        of: fn(Weighted, &Nodes, &TaskBatch) -> Result<Vec<f64>>,
+    ) -> Result<Vec<f32>> {
+        let signed = of((self.model, &self.weights()), &self.nodes, task_batch)?;
+        Ok(signed.into_iter().map(|score| score.abs() as f32).collect())
     }
 
     /// The logit differences of the whole model, of the circuit and of its complement.

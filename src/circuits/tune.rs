@@ -12,13 +12,15 @@ use super::{graph, parallel};
 use crate::{Error, Result};
 
 /// Prunes with the settings of `plan` and with `plan.trials` random ones, and returns the smallest
-/// circuit: the one with the fewest nodes and edges together, of equals the one with the lower loss
-/// on the train pairs. With `plan.clean_up`, a [local search](super::local_search) with the nodes
+/// circuit that holds on train templates that it was not chosen by: the one with the fewest nodes
+/// and edges together, of equals the one with the lower loss on the train pairs. With `plan.clean_up`, a [local search](super::local_search) with the nodes
 /// of all trials' circuits follows for the best trials.
 ///
-/// Each trial multiplies lr, k_coef and weight_decay by random factors, log-uniform between 1/10
-/// and 10 (lr: 1/4 and 4), draws the mean of tau at the start from (0, 0.5), and uses another seed.
-/// A trial depends on the seed and its number alone.
+/// Each trial multiplies lr, k_coef, weight_decay, temperature and the deviation of tau at the start
+/// by random factors, log-uniform between 1/10 and 10 (lr and temperature: 1/4 and 4), draws the
+/// mean of tau at the start from (0, 0.5), beta2 from (0.9, 0.999), log-uniform in 1 − beta2, and
+/// the warm-up from (0, 0.3), and uses another seed. A trial depends on the seed and its number
+/// alone.
 pub(crate) fn tune(search: &CircuitSearch, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
     plan.validate()?;
     let count = usize::try_from(plan.trials.saturating_add(1)).unwrap_or(usize::MAX);
@@ -72,10 +74,11 @@ impl Trial {
         Ok(Self { size, result })
     }
 
-    /// The smaller one first, of equals the one with the lower held-in loss.
+    /// One that holds on templates that it was not chosen by first, then the smaller one, of equals
+    /// the one with the lower held-in loss.
     fn compare(&self, other: &Self) -> Ordering {
         let losses = self.result.train.circuit.total_cmp(&other.result.train.circuit);
-        self.size.cmp(&other.size).then(losses)
+        other.result.holds.cmp(&self.result.holds).then(self.size.cmp(&other.size)).then(losses)
     }
 }
 
@@ -92,7 +95,10 @@ fn around(centre: &SearchSettings, trial: u64) -> SearchSettings {
         lr: centre.lr * lr,
         k_coef: centre.k_coef * k_coef,
         weight_decay: centre.weight_decay * weight_decay,
-        start: (rng.random_range(0.0..0.5), centre.start.1),
+        start: (rng.random_range(0.0..0.5), centre.start.1 * 10f64.powf(rng.random_range(-1.0..1.0))),
+        temperature: centre.temperature * 4f64.powf(rng.random_range(-1.0..1.0)),
+        beta2: 1.0 - 10f64.powf(rng.random_range(-3.0..-1.0)),
+        warmup_frac: rng.random_range(0.0..0.3),
         seed: centre.seed.wrapping_add(trial),
         ..centre.clone()
     }

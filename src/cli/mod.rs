@@ -6,7 +6,27 @@ pub mod train;
 
 use std::path::PathBuf;
 
+use crate::circuits::tasks::{ContextLength, Task};
 use crate::text::source::{DEFAULT_FIELD, Source};
+
+/// What comes before the questions of tasks.
+#[derive(clap::Args)]
+pub(crate) struct ContextArgs {
+    /// What comes before a task's questions: up to two lines, or up to 600 bytes of generated code
+    /// more, about 200 tokens, with other quotes, brackets and names [default: short]
+    #[arg(long, value_enum)]
+    pub(crate) context: Option<ContextLength>,
+}
+
+impl ContextArgs {
+    /// The task with that context, if one was given.
+    pub(crate) fn of(&self, task: Task) -> crate::Result<Task> {
+        match self.context {
+            Some(context) => task.with_context(context),
+            None => Ok(task),
+        }
+    }
+}
 
 /// Where the text is in data.
 #[derive(clap::Args)]

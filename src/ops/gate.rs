@@ -115,7 +115,7 @@ fn sum_rows(dout: &[f32], x: &[f32], mean: &[f32], sums: &mut [f32]) {
 }
 
 /// The slope of `sigmoid(tau / temperature)`.
-fn slope(tau: f32, temperature: f32) -> f32 {
+pub(crate) fn slope(tau: f32, temperature: f32) -> f32 {
     // The slope is even, and this side of it cannot overflow.
     let e = (-(tau / temperature).abs()).exp();
     e / ((1.0 + e) * (1.0 + e) * temperature)

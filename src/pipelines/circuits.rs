@@ -190,6 +190,9 @@ pub fn search_row(name: &str, circuit: &Circuit, took: Duration) -> Vec<Cell> {
     let (test, counts) = (&circuit.losses.test, &circuit.counts);
     let losses = [test.model, test.circuit, test.ablated].map(Into::into);
     let sizes = [counts.nodes.into(), counts.edges.into(), took.as_secs_f64().into()];
+    // Of several circuits of a task, the number.
+    let number = name.rsplit_once('.').filter(|(_, number)| number.parse::<u64>().is_ok());
+    let name = circuit.task.question() + &number.map_or(String::new(), |(_, number)| format!(".{number}"));
     [&[name.into()], &losses[..], &sizes[..]].concat()
 }
 
@@ -235,7 +238,7 @@ impl Evaluation {
     /// # Errors
     /// Returns [`Error::Data`] if a number has no JSON form.
     pub fn report(&self) -> Result<Report> {
-        let Self { task, variant, nodes, edges, pairs: [train, test], .. } = self;
+        let Self { task, nodes, edges, pairs: [train, test], .. } = self;
         let scores = ["model", "circuit", "complement"].iter().flat_map(|name| {
             let accuracy = Column::percent(format!("accuracy_{name}")).title("accuracy");
             [Column::decimals(*name, 4), accuracy]
@@ -255,7 +258,7 @@ impl Evaluation {
         };
         let means = &self.mean_logit_diffs;
         let mut report = Report::of(self)?
-            .note(format!("{task}, variant {variant} of its answers: {nodes} nodes, {edges} edges"))
+            .note(format!("{task}: {nodes} nodes, {edges} edges"))
             .note(format!(
                 "{} ablation; {} calibration, fitted on the train pairs: circuit {}, complement {}; {train} train and \
                  {test} held-out pairs",
@@ -360,7 +363,7 @@ impl Curve {
     /// # Errors
     /// Returns [`Error::Data`] if a number has no JSON form.
     pub fn report(&self) -> Result<Report> {
-        let Self { task, variant, model_loss, points, targets } = self;
+        let Self { task, model_loss, points, targets, .. } = self;
         let losses = model_loss.iter().map(|loss| format!("{loss:.4}")).collect::<Vec<_>>().join(", ");
         let columns = ["edges", "loss", "faithfulness"].into_iter().flat_map(|name| {
             let decimals = if name == "edges" { 0 } else { 3 };
@@ -379,7 +382,7 @@ impl Curve {
             chosen.push(first.into_iter().chain(nodes).chain(spread(&same)));
         }
         let report = Report::of(self)?
-            .note(format!("{task}, variant {variant} of its answers; held-out loss of the model by seed: {losses}"))
+            .note(format!("{task}; held-out loss of the model by seed: {losses}"))
             .note("edges, held-out loss and faithfulness of the first nodes of each ranking: mean, least and most over seeds")
             .table(sizes);
         let report = if targets.is_empty() {

@@ -45,11 +45,11 @@ pub fn evaluate_task(model: &Pretrained, task: &Task, pairs: usize, seed: u64) -
         let tokenizer = model.tokenizer()?;
         let task = task.clone().for_tokenizer(tokenizer)?;
         let on = |split| score(&model.model, tokenizer, &task, split, seed, pairs);
-        Ok((on(Split::Train)?, on(Split::Test)?))
+        Ok((task.question(), on(Split::Train)?, on(Split::Test)?))
     };
-    let name = task.name.clone();
+    let name = task.title.clone();
     match scored() {
-        Ok((train, test)) => {
+        Ok((name, train, test)) => {
             let answers =
                 train.answers.iter().map(|&token| TokenName { token, text: model.token_text(token) }).collect();
             Ok(TaskEvaluation { task: name, answers, train: Some(train), test: Some(test), error: None })

@@ -9,6 +9,7 @@ mod oracle;
 #[allow(dead_code)]
 mod variants;
 
+mod attribution;
 mod binarise;
 mod checkpoint;
 mod evaluate;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gossamer::circuits::local_search::{self, local_search};
 use gossamer::circuits::prune::{self, CircuitScorer, SearchSettings};
+use gossamer::circuits::search::CircuitSearch;
 use gossamer::circuits::tasks::TokenPair;
 use gossamer::circuits::{
     Calibration, CalibrationKind, EdgeAblation, Layout, LogitDiffs, Node, NodeKind, Nodes, TaskBatch, graph,
@@ -203,6 +204,60 @@ fn a_planted_circuit_is_found_exactly() {
             assert!(answers.loss(loss) > 0.5, "{} → {}: {}", edge.from, edge.to, answers.loss(loss));
         }
     }
+}
+
+/// The second route reads tokens 4 and 5, which are in the prompts of the first group only.
+#[test]
+fn what_holds_in_some_templates_only_is_not_chosen() {
+    let mut model = with_routes(&Device::cpu(), &[PLANTED, SECOND]);
+    let mut state = model.parameters.to_host().unwrap();
+    let embedding = state.get_mut("transformer.wte.weight").unwrap();
+    let read = SECOND[0].index;
+    for (token, value) in [(SINGLE, 0.0), (DOUBLE, 0.0), (4, 3.0), (5, -3.0)] {
+        embedding.data[token as usize * 8 + read] = value;
+    }
+    model.parameters = Parameters::from_host(&model.config, state, &model.device).unwrap();
+    let mut groups = [pairs(24, 7), pairs(24, 8)];
+    for pair in groups.iter_mut().flatten() {
+        let other = |token: &mut u32| *token = if matches!(token, 4 | 5) { 6 } else { *token };
+        pair.clean.iter_mut().chain(&mut pair.counterfactual).for_each(other);
+    }
+    for pair in &mut groups[0] {
+        pair.clean.push(4);
+        pair.counterfactual.push(5);
+    }
+    let nodes = nodes(&model);
+    let numbers = |route: [Node; 3]| route.map(|node| nodes.layout.number(node).unwrap()).to_vec();
+    let (planted, shortcut) = (numbers(PLANTED), numbers(SECOND));
+    let mut scores = vec![-1.0; nodes.layout.len()];
+    planted.iter().for_each(|&n| scores[n] = 2.0);
+    shortcut.iter().for_each(|&n| scores[n] = 3.0);
+    let tokenizer = crate::checkpoint::tokenizer();
+    let search = CircuitSearch { model: &model, nodes: nodes.clone(), tokenizer: &tokenizer };
+    let choose = |groups: &[Vec<TokenPair>; 2]| {
+        let choice = search.choose_nodes(groups, 0.1, &settings(), &scores, true).unwrap().unwrap();
+        ((0..choice.keep.len()).filter(|&n| choice.keep[n]).collect::<Vec<_>>(), choice.holds)
+    };
+    assert_eq!(choose(&[groups[0].clone(), Vec::new()]), (shortcut, true));
+    assert_eq!(choose(&groups), (planted.clone(), false), "what the first group chose did not hold");
+    groups.swap(0, 1);
+    assert_eq!(choose(&groups), (planted, true));
+}
+
+#[test]
+fn a_model_that_does_the_task_badly_sets_the_target() {
+    let diffs = |right: usize, z: f64| {
+        let side: Vec<f64> = (0..20).map(|at| if at < right { z } else { -z }).collect();
+        LogitDiffs { clean: side.clone(), counterfactual: side }
+    };
+    let none = SearchSettings { calibration: CalibrationKind::None, ..SearchSettings::default() };
+    // log(1 + exp(−4)) = 0.01815, log(1 + exp(4)) = 4.01815.
+    assert_eq!(none.reachable(&diffs(20, 4.0)), Some(0.15));
+    let loss = (19.0 * 0.018_149_927 + 4.018_149_927) / 20.0;
+    assert!((none.reachable(&diffs(19, 4.0)).unwrap() - 1.5 * loss).abs() < 1e-8);
+    assert_eq!(none.reachable(&diffs(17, 4.0)), None, "85 % are not enough");
+    let strict = SearchSettings { target_factor: 0.0, ..none };
+    assert_eq!(strict.reachable(&diffs(19, 4.0)), None);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn the_numbers_of_a_file_follow_from_model_nodes_and_means() {
         ..ModelConfig::default()
     };
     let (tokenizer, model, folder) =
-        (tokenizer(), random_model(&config, 5, &Device::cpu()), tempfile::tempdir().unwrap());
+        (tokenizer(), random_model(&config, 6, &Device::cpu()), tempfile::tempdir().unwrap());
     let path = folder.path().join("circuit.json");
     let found = circuit(&model, &tokenizer).at_checkpoint(&model, &tokenizer, LOOK, Default::default()).unwrap();
     found.save(&path).unwrap();

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use gossamer::Error;
-use gossamer::circuits::tasks::{self, Pair, PairProblem, PromptClass, Split, Task, batch, choose_variant, tokenize};
+use gossamer::circuits::tasks::{
+    self, ContextLength, Pair, PairProblem, PromptClass, Split, Task, batch, choose_variant, tokenize,
+};
 use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::tokenizer::Tokenizer;
@@ -36,14 +38,14 @@ const ANSWERS: &[(&str, [(&str, &str); 3])] = &[
     ("with_open", [("r", "w"), ("r", "w"), ("r", "w")]),
     ("bracket_counting", [("]", "\n"), ("]", "]\n"), ("]]\n", "]\n")]),
     ("for_while", [(" ", ":\n"), (" in", ":\n"), (" in", ":\n")]),
-    ("else_elif", [(":\n", " "), (":\n", " not"), (":\n", " not")]),
+    ("else_elif", [("", ""), (":\n", " not"), (":\n", " not")]),
     ("fstring_brace", [(" ", "Q"), (" {", "Q)\n"), (" {", "Q)\n")]),
     ("if_ternary", [(":\n", " "), (":\n", " else"), (":\n", " else")]),
     ("var_swap", [("NAME", "NAME"), (" NAME", " NAME"), (" NAME", " NAME")]),
     ("indent_for", [("       ", "   "), ("       ", "   "), ("       ", "   ")]),
     ("lambda_func", [(":", "("), (":", "("), (":", "(")]),
     ("if_equals", [("", ""), (" ==", " ="), (" ==", " =")]),
-    ("enumerate_range", [("en", "r"), (" ", " r"), (" enumerate", " range")]),
+    ("enumerate_range", [("e", "r"), (" ", " r"), (" enumerate", " range")]),
     ("var_if", [(":\n", "\n"), (":\n", "\n"), (":\n", "\n")]),
     ("while_return_true", [(":\n", "\n"), (":\n", "\n"), (":\n", "\n")]),
 ];
@@ -185,26 +187,26 @@ fn test_pairs_are_not_trained_on() {
 /// Hashes of the pairs of some seeds, in all variants. Whoever changes a task's pairs must raise
 /// its version, and change its row.
 const FROZEN: &[(&str, u32, u64)] = &[
-    ("single_double_quote", 4, 7_744_039_932_622_691_695),
-    ("final_kwarg", 4, 234_242_366_736_024_449),
-    ("set_or_string", 4, 7_515_028_859_195_054_063),
-    ("set_or_string_fixedvarname", 4, 11_059_038_035_890_152_303),
-    ("class_init", 4, 3_370_048_576_118_962_253),
-    ("with_as", 4, 2_498_850_471_765_782_121),
-    ("bracket_brace", 4, 17_955_053_846_268_955_147),
-    ("with_open", 4, 13_040_518_982_102_351_980),
-    ("bracket_counting", 4, 10_456_299_099_198_697_605),
-    ("for_while", 4, 3_688_283_652_882_759_455),
-    ("else_elif", 4, 17_093_066_421_607_041_968),
-    ("fstring_brace", 4, 10_496_388_589_394_584_575),
-    ("if_ternary", 4, 4_468_746_798_079_017_260),
-    ("var_swap", 4, 7_062_522_478_154_060_679),
-    ("indent_for", 4, 9_401_723_404_668_473_785),
-    ("lambda_func", 4, 1_765_700_602_883_807_408),
-    ("if_equals", 4, 18_441_908_586_074_489_955),
-    ("enumerate_range", 4, 10_766_388_278_044_516_823),
-    ("var_if", 4, 16_268_259_477_425_795_229),
-    ("while_return_true", 4, 10_064_668_078_187_073_197),
+    ("single_double_quote", 5, 3366011320737958667),
+    ("final_kwarg", 5, 2085143157365206393),
+    ("set_or_string", 5, 17952970146004369151),
+    ("set_or_string_fixedvarname", 5, 7052954572090681081),
+    ("class_init", 5, 12820814553016773441),
+    ("with_as", 5, 13742775740348909187),
+    ("bracket_brace", 5, 6947331606795200101),
+    ("with_open", 5, 12976262448199800336),
+    ("bracket_counting", 5, 1380435965218206457),
+    ("for_while", 5, 11433017536156356325),
+    ("else_elif", 5, 11277377982167417033),
+    ("fstring_brace", 5, 12304300777885868243),
+    ("if_ternary", 5, 4072959720928487245),
+    ("var_swap", 5, 7575309301600863867),
+    ("indent_for", 5, 6448720404240727909),
+    ("lambda_func", 5, 2560817930163243656),
+    ("if_equals", 5, 9490218756180343975),
+    ("enumerate_range", 5, 15129359532048703489),
+    ("var_if", 5, 5024797529440705877),
+    ("while_return_true", 5, 7111398584824514357),
 ];
 
 fn pairs_hash(task: &Task) -> u64 {
@@ -248,6 +250,52 @@ fn pairs_are_frozen() {
         wrong.push(format!("{frozen} is in FROZEN, but is no task"));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_long_context_comes_before_the_same_questions() {
+    for task in all() {
+        let long = task.clone().with_context(ContextLength::Long).unwrap();
+        assert_ne!(long.hash, task.hash);
+        assert_eq!(long.clone().with_context(ContextLength::Short).unwrap().hash, task.hash);
+        let mut sizes = Vec::new();
+        for index in 0..60 {
+            let (pair, want) = (long.pair(Split::Test, 3, index), task.pair(Split::Test, 3, index));
+            let program = pair.clean.strip_suffix(&want.clean).unwrap();
+            assert_eq!(pair.counterfactual, format!("{program}{}", want.counterfactual), "{}", task.name);
+            assert_eq!((&pair.target, &pair.after), (&want.target, &want.after));
+            assert!(program.is_empty() || program.ends_with('\n'), "{program:?}");
+            sizes.push(program.len());
+        }
+        sizes.sort_unstable();
+        assert!(sizes[30] > 150 && (450..=602).contains(&sizes[59]), "{}: {sizes:?}", task.name);
+    }
+    // Other quotes and brackets than those asked for.
+    let quotes = tasks::open("single_double_quote+long").unwrap();
+    let both = (0..60)
+        .map(|index| quotes.pair(Split::Train, 0, index).clean)
+        .filter(|code| code.contains('\'') && code.contains('"') && code.contains('['));
+    assert!(both.count() > 20);
+}
+
+#[test]
+fn a_name_says_the_variant_and_the_context_of_a_question() {
+    let wide = &TOKENIZERS[2];
+    let chosen = tasks::open("bracket_counting").unwrap().for_tokenizer(wide).unwrap();
+    assert_eq!((chosen.title.as_str(), chosen.question().as_str()), ("bracket_counting", "bracket_counting#2"));
+    let named = tasks::open("bracket_counting#3+long").unwrap();
+    assert_eq!(named.context, ContextLength::Long);
+    let named = named.for_tokenizer(wide).unwrap();
+    assert_eq!((named.name.as_str(), named.question().as_str()), ("bracket_counting", "bracket_counting#3+long"));
+    assert_eq!(named.pair(Split::Train, 0, 0).target, "]");
+    for (name, named) in
+        [("var_if#0", "no 0"), ("var_if#3", "2 variants"), ("var_i#1", "var_if"), ("var_if+lon", "var_if")]
+    {
+        let error = tasks::open(name).unwrap_err().to_string();
+        assert!(error.contains(named), "{name}: {error}");
+    }
+    let list = Task::from_pairs("mine", vec![chosen.pair(Split::Train, 0, 0)], vec![chosen.pair(Split::Test, 0, 0)]);
+    assert!(list.unwrap().with_context(ContextLength::Long).is_err());
 }
 
 #[test]
@@ -312,7 +360,7 @@ fn a_saved_task_comes_back() {
         let read = texts((0..40).map(|index| read.pair(split, 1, index)).collect());
         assert_eq!(read, texts((0..40).map(|index| task.pair_in(variant, split, 5, index)).collect()));
     }
-    let batch_of = |count| batch(&read, Split::Train, 1, 100, count, quickstart(), 64);
+    let batch_of = |count| batch(&read, Split::Train, 1, 100, count, quickstart(), 96);
     assert_eq!(batch_of(40).unwrap().notes(), None);
     assert_eq!(batch_of(40).unwrap().tokens.len(), 40);
 }

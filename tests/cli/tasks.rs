@@ -4,6 +4,7 @@
 use std::fs;
 
 use gossamer::circuits::Circuit;
+use gossamer::circuits::tasks::ContextLength;
 use tempfile::tempdir;
 
 use crate::{fails, gossamer, succeeds, text, tiny, train};
@@ -85,4 +86,33 @@ fn the_same_circuit_file_twice_byte_for_byte() {
     fails(&mut circuit("c", &["--set", "stepz=1"]), &["stepz", "steps"]);
     fails(&mut circuit("c", &["--set", "lr=-1"]), &["lr"]);
     assert!(!folder.path().join("c/single_double_quote.json").exists());
+}
+
+#[test]
+fn a_circuit_of_a_long_context_is_another_question() {
+    let folder = tempdir().unwrap();
+    let (run, circuits) = (folder.path().join("run"), folder.path().join("circuits"));
+    succeeds(&mut tiny(&run, &[]));
+    let fixed = ["circuit", text(&run), "--device", "cpu", "--mean-tokens", "512", "--target-loss", "0.7"];
+    let set = ["--task", "single_double_quote", "--set", "steps=3 pairs=4 eval_pairs=8", "--out", text(&circuits)];
+    let said = succeeds(train(&fixed).args(set).args(["--context", "long"]));
+    let file = circuits.join("single_double_quote+long.json");
+    let found = Circuit::load(&file).unwrap();
+    assert_eq!((found.task.name.as_str(), found.task.context), ("single_double_quote", ContextLength::Long));
+    let name = found.task.question();
+    assert!(
+        name.starts_with("single_double_quote") && name.ends_with("+long") && said.contains(&name),
+        "{name}: {said}"
+    );
+    let eval = ["circuit", "eval", text(&file), "--device", "cpu", "--no-parts", "--controls", "0", "--json"];
+    assert!(succeeds(&mut gossamer(&eval)).contains(&format!("\"task\": \"{name}\"")));
+    // The same circuit asked after short contexts.
+    let short = succeeds(gossamer(&eval).args(["--context", "short"]));
+    assert!(short.contains(&format!("\"task\": \"{}\"", name.trim_end_matches("+long"))), "{short}");
+
+    let show = |more: &[&str]| succeeds(gossamer(&["tasks", "show", "var_if", "--count", "9"]).args(more));
+    assert!(show(&["--context", "long"]).len() > show(&[]).len() + 500);
+    let pairs = folder.path().join("pairs.jsonl");
+    succeeds(&mut gossamer(&["tasks", "show", "var_if", "--count", "9", "--save", text(&pairs)]));
+    fails(&mut gossamer(&["tasks", "show", text(&pairs), "--context", "long"]), &["list of pairs"]);
 }

@@ -12,7 +12,7 @@ use crate::document::{Contents, Document};
 /// Returns whether to open the window that finds a circuit.
 pub fn show(ui: &mut Ui, document: &Document) -> bool {
     let circuit = &document.circuit;
-    ui.heading(&circuit.task.name);
+    ui.heading(circuit.task.question());
     ui.label(&circuit.task.description);
     ui.separator();
     match &document.contents {

@@ -13,7 +13,7 @@ pub fn dot(circuit: &Circuit) -> String {
     let mut lines = vec![
         "digraph circuit {".to_string(),
         "  rankdir=BT;".into(),
-        format!("  label={};", quoted(&format!("{}: {}", circuit.task.name, circuit.task.description))),
+        format!("  label={};", quoted(&format!("{}: {}", circuit.task.question(), circuit.task.description))),
         "  labelloc=t; fontname=\"Helvetica\";".into(),
         "  node [shape=box, style=\"rounded,filled\", fillcolor=\"#ffffff\", fontname=\"Helvetica\", fontsize=11];"
             .into(),

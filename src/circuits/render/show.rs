@@ -4,6 +4,7 @@
 use super::labels::{count, signed, token, visible};
 use super::residual::{ResidualPath, ResidualUser, residual_paths};
 use crate::circuits::Calibration;
+use crate::circuits::LossSet;
 use crate::circuits::file::{ActivationRange, Circuit, NodeEntry, TokenWeights};
 use crate::circuits::nodes::NodeKind;
 
@@ -44,11 +45,14 @@ pub fn show(circuit: &Circuit) -> String {
 
 fn header(circuit: &Circuit, lines: &mut Vec<String>) {
     let (task, model, counts) = (&circuit.task, &circuit.model, &circuit.counts);
-    lines.push(format!("{}: {}", visible(&task.name), visible(&task.description)));
+    lines.push(format!("{}: {}", visible(&task.question()), visible(&task.description)));
     for (side, prompt, answer) in
         [("clean", &task.clean, &task.target), ("counterfactual", &task.counterfactual, &task.alternative)]
     {
-        lines.push(format!("\n  {side}, then {} (id {})", token(&answer.text), answer.id));
+        // Files of other programs may lack the answers.
+        let known = !answer.text.is_empty();
+        let then = if known { format!(", then {} (id {})", token(&answer.text), answer.id) } else { String::new() };
+        lines.push(format!("\n  {side}{then}"));
         let all: Vec<_> = prompt.split('\n').collect();
         let hidden = all.len().saturating_sub(PROMPT_LINES);
         if hidden > 0 {
@@ -77,6 +81,13 @@ fn header(circuit: &Circuit, lines: &mut Vec<String>) {
 }
 
 fn performance(circuit: &Circuit, lines: &mut Vec<String>) {
+    if circuit.is_foreign() {
+        // Those of other programs have no other losses.
+        let LossSet { model, circuit, .. } = circuit.losses.train;
+        let known = |loss: f64| if loss == 0.0 { "–".to_string() } else { format!("{loss:.4}") };
+        lines.push(format!("\ntask loss  model {}, circuit {}", known(model), known(circuit)));
+        return;
+    }
     let row = |name: &str, cells: [String; 5]| {
         let [model, circuit, circuit_plain, ablated, ablated_plain] = cells;
         format!("{name:16}{model:>9}{circuit:>10}{circuit_plain:>14}{ablated:>22}{ablated_plain:>14}")

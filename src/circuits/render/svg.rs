@@ -68,7 +68,7 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
     let line = |y: f64, style: &str, text: &str, characters: usize| {
         format!("<text x=\"36\" y=\"{y}\" {style}>{}</text>", escaped(&clipped(&visible(text), characters)))
     };
-    out.push(line(44.0, "font-size=\"20\" font-weight=\"600\"", &task.name, characters / 2));
+    out.push(line(44.0, "font-size=\"20\" font-weight=\"600\"", &task.question(), characters / 2));
     let quiet = format!("font-size=\"12\" fill=\"{QUIET}\"");
     out.push(line(65.0, &quiet, &task.description, characters));
     let mut size = format!(

@@ -1,8 +1,69 @@
 //! The words of templates and the lines around them, as in the built-in generator's programs.
 
+use serde::{Deserialize, Serialize};
+
 use super::Split;
 use super::template::Filler;
+use crate::text::python;
 use crate::text::python::words::WORDS;
+
+/// What comes before the question of a pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ContextLength {
+    /// Up to two lines or blocks.
+    #[default]
+    Short,
+    /// Besides these up to [`LONG`] bytes of a generated program: other quotes, brackets and names.
+    Long,
+}
+
+impl ContextLength {
+    /// Whether it is the default, which files leave out.
+    pub(crate) fn is_short(&self) -> bool {
+        *self == Self::Short
+    }
+}
+
+/// The most bytes of code before a question: about 200 tokens of three bytes each.
+pub const LONG: usize = 600;
+
+/// The version of generated Python in long contexts. Another one would be other pairs.
+pub(super) const LONG_VERSION: u32 = 4;
+
+/// The start of a generated program: whole statements, of up to [`LONG`] bytes in all. The number
+/// of bytes is drawn first, so that prompts of all lengths occur. `body` is what follows.
+pub(super) fn program(filler: &mut Filler, body: &str) -> String {
+    let limit = filler.sampler.below(LONG + 1);
+    // The first statement of some programs is a long definition.
+    let starts = (0..8).map(|_| start(limit, filler.sampler.below(1 << 24) as u64));
+    let code = starts.max_by_key(String::len).unwrap_or_default();
+    let gap = if !code.is_empty() && is_definition(body) { "\n\n" } else { "" };
+    code + gap
+}
+
+/// The statements at the left margin that program `index` starts with, of up to `limit` bytes.
+fn start(limit: usize, index: u64) -> String {
+    let text = python::document_of::<LONG_VERSION>(u64::from(u32::MAX), index);
+    let mut end = 0;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        // A line at the left margin begins a statement, unless it goes on with the one before.
+        let goes_on = ["else", "elif", "except", "finally", ")", "]", "}"].iter().any(|word| line.starts_with(word));
+        if !line.starts_with([' ', '\n']) && !goes_on && at <= limit {
+            end = at;
+        }
+        at += line.len();
+    }
+    if at <= limit {
+        end = at;
+    }
+    text[..end].to_string()
+}
+
+fn is_definition(code: &str) -> bool {
+    code.starts_with("def ") || code.starts_with("class ")
+}
 
 const INDICES: &[&str] = &["i", "j", "index", "n", "k", "position", "number", "row"];
 const HANDLES: &[&str] = &["f", "file", "handle", "fh", "stream", "f", "document", "source"];
@@ -44,7 +105,7 @@ const AROUND: &[&str] = &[
 /// `template` with up to two lines or blocks before it, sometimes inside a function, a condition or
 /// a loop: a circuit must not depend on the left margin.
 pub(super) fn around(filler: &mut Filler, template: &str) -> String {
-    let definition = template.starts_with("def ") || template.starts_with("class ");
+    let definition = is_definition(template);
     let mut code = String::new();
     for number in 7..7 + filler.sampler.weighted(&[45, 35, 20]) {
         code.push_str(&filler.sampler.pick(BEFORE).replace('#', &number.to_string()));

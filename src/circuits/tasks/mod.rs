@@ -26,13 +26,15 @@ mod tokens;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use context::ContextLength;
+
 use serde::{Deserialize, Serialize};
 
 pub use tokens::{
     PairBatch, PairProblem, PromptClass, Skipped, TokenPair, batch, choose_variant, tokenize, tokens_sharing_prefix,
 };
 
-use self::spec::{FILES, TaskSpec};
+use self::spec::{FILES, PairKind, TaskSpec};
 use crate::files::read_text;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -73,8 +75,11 @@ impl std::fmt::Display for Split {
 /// A supply of pairs, from templates or from a list.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// What commands and files call it.
+    /// The name of its file: which pairs it draws depends on it.
     pub name: String,
+    /// The name that it was opened by, and that its circuits' files get: the name, perhaps with a
+    /// variant and a context (see [`question_name`]).
+    pub title: String,
     /// What the model must choose, in a sentence.
     pub description: String,
     /// The version of its pairs: the same task, version, split, seed and index give the same pair,
@@ -85,7 +90,9 @@ pub struct Task {
     /// Whether both prompts of every pair have the same number of tokens. Pairs for which a
     /// tokenizer breaks that are skipped.
     pub same_length: bool,
-    /// Set by [`Task::for_tokenizer`].
+    /// What comes before the question.
+    pub context: ContextLength,
+    /// Set by [`open`] and [`Task::for_tokenizer`].
     variant: Option<usize>,
     source: PairSource,
 }
@@ -125,11 +132,41 @@ pub fn find(name: &str) -> Result<Task> {
     Err(Error::config("task", message))
 }
 
-/// The task in a `.toml` or `.jsonl` file, or the built-in task of that name.
+/// The name of a question: a task's name, with the variant of its answers from the second on, and
+/// with its context unless that is short, as in `bracket_counting#2` and `var_if#2+long`.
+pub fn question_name(task: &str, variant: usize, context: ContextLength) -> String {
+    let variant = if variant > 0 { format!("#{}", variant + 1) } else { String::new() };
+    format!("{task}{variant}{}", if context.is_short() { "" } else { LONG_SUFFIX })
+}
+
+const LONG_SUFFIX: &str = "+long";
+
+/// The task in a `.toml` or `.jsonl` file, or the built-in task of that name. `#2` after it takes
+/// the second variant of the answers, `+long` the long context.
 ///
 /// # Errors
-/// Those of [`Task::from_file`] and [`find`].
+/// Those of [`Task::from_file`], [`find`] and [`Task::with_context`]; [`Error::Config`] for a variant
+/// that there is not.
 pub fn open(name: &str) -> Result<Task> {
+    if Path::new(name).is_file() {
+        return Task::from_file(name);
+    }
+    if let Some(short) = name.strip_suffix(LONG_SUFFIX) {
+        return open(short)?.with_context(ContextLength::Long);
+    }
+    if let Some((plain, number)) = name.rsplit_once('#')
+        && let Ok(number) = number.parse::<usize>()
+    {
+        let task = open(plain)?;
+        let count = task.variants();
+        let variant = number.checked_sub(1).filter(|&variant| variant < count).ok_or_else(|| {
+            Error::config(
+                "task",
+                format!("{plain} has {count} variants of its answers, counted from 1: there is no {number}"),
+            )
+        })?;
+        return Ok(Task { title: name.into(), variant: Some(variant), ..task });
+    }
     let is_file = [".toml", ".jsonl"].iter().any(|ending| name.ends_with(ending));
     if is_file { Task::from_file(name) } else { find(name) }
 }
@@ -162,10 +199,12 @@ impl Task {
         let spec = TaskSpec::parse(path, text)?;
         Ok(Self {
             name: name.into(),
+            title: name.into(),
             description: spec.description.clone(),
             version: spec.version,
-            hash: spec.hash(),
+            hash: spec.hash(ContextLength::Short),
             same_length: spec.same_length,
+            context: ContextLength::Short,
             variant: None,
             source: PairSource::Templates(Arc::new(spec)),
         })
@@ -185,11 +224,13 @@ impl Task {
         }
         let (train, test) = jsonl::read(path)?;
         Ok(Self {
+            title: name.clone().into_owned(),
             name: name.into_owned(),
             description: format!("pairs from {}", path.display()),
             version: 1,
             hash: jsonl::hash(&train, &test),
             same_length: false,
+            context: ContextLength::Short,
             variant: None,
             source: PairSource::List { train, test },
         })
@@ -206,13 +247,40 @@ impl Task {
         }
         Ok(Self {
             name: name.into(),
+            title: name.into(),
             description: format!("{} pairs", train.len() + test.len()),
             version: 1,
             hash: jsonl::hash(&train, &test),
             same_length: false,
+            context: ContextLength::Short,
             variant: None,
             source: PairSource::List { train, test },
         })
+    }
+
+    /// The task with that context before its questions.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is a list of pairs, which have their own.
+    pub fn with_context(mut self, context: ContextLength) -> Result<Self> {
+        if context == self.context {
+            return Ok(self);
+        }
+        let PairSource::Templates(spec) = &self.source else {
+            return Err(Error::config("context", format!("{} is a list of pairs, which have their own", self.name)));
+        };
+        self.hash = spec.hash(context);
+        self.title = match context {
+            ContextLength::Long => self.title + LONG_SUFFIX,
+            ContextLength::Short => self.title.trim_end_matches(LONG_SUFFIX).into(),
+        };
+        self.context = context;
+        Ok(self)
+    }
+
+    /// The name of what it asks, once it is [`Task::for_tokenizer`].
+    pub fn question(&self) -> String {
+        question_name(&self.name, self.variant.unwrap_or(0), self.context)
     }
 
     /// The task with its answers settled to the variant that [`choose_variant`] takes for
@@ -236,7 +304,10 @@ impl Task {
     /// see [`Task::variants`]).
     pub fn pair_in(&self, variant: usize, split: Split, seed: u64, index: u64) -> Pair {
         match &self.source {
-            PairSource::Templates(spec) => spec.pair(&self.name, variant, split, seed, index),
+            PairSource::Templates(spec) => {
+                let kind = PairKind { variant, split, context: self.context };
+                spec.pair(&self.name, kind, seed, index)
+            }
             PairSource::List { train, test } => {
                 let pairs = if split == Split::Train { train } else { test };
                 pairs[jsonl::order(pairs.len(), seed, index)].clone()

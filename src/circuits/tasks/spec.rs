@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+use super::context::{self, ContextLength};
 use super::template::{self, ClassCode, Filler};
-use super::{Pair, Split, context};
+use super::{Pair, Split};
 use crate::files::hex;
 use crate::text::notation::token;
 use crate::text::python::sampler::Sampler;
@@ -115,7 +116,8 @@ impl TaskSpec {
     /// are.
     fn check_answers(&self, split: Split, template: &str) -> Result<(), String> {
         for (variant, draw) in (0..self.answers.len()).flat_map(|variant| (0..8).map(move |draw| (variant, draw))) {
-            let filled = self.fill(&mut Sampler::keyed([0; 32], draw), split, template, variant);
+            let kind = PairKind { variant, split, context: ContextLength::Short };
+            let filled = self.fill(&mut Sampler::keyed([0; 32], draw), template, kind);
             for (class, code, answer) in [
                 ("clean", &filled.clean, &filled.target),
                 ("counterfactual", &filled.counterfactual, &filled.alternative),
@@ -136,8 +138,12 @@ impl TaskSpec {
     }
 
     /// A hash of everything that decides the pairs.
-    pub(super) fn hash(&self) -> String {
-        format!("sha256:{}", hex(&Sha256::digest(serde_json::to_vec(self).unwrap_or_default())))
+    pub(super) fn hash(&self, context: ContextLength) -> String {
+        let mut text = serde_json::to_vec(self).unwrap_or_default();
+        if context == ContextLength::Long {
+            text.extend(format!("long {} {}", context::LONG, context::LONG_VERSION).bytes());
+        }
+        format!("sha256:{}", hex(&Sha256::digest(text)))
     }
 
     pub(super) fn templates(&self, split: Split) -> &[Spanned<String>] {
@@ -145,7 +151,8 @@ impl TaskSpec {
     }
 
     /// Pair `index` of the stream `seed` of the task called `name`.
-    pub(super) fn pair(&self, name: &str, variant: usize, split: Split, seed: u64, index: u64) -> Pair {
+    pub(super) fn pair(&self, name: &str, kind: PairKind, seed: u64, index: u64) -> Pair {
+        let split = kind.split;
         let mut key = [0u8; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         key[8..12].copy_from_slice(&self.version.to_le_bytes());
@@ -157,9 +164,9 @@ impl TaskSpec {
         let templates = self.templates(split);
         let mut sampler = Sampler::keyed(key, index);
         let template = sampler.below(templates.len());
-        let variant = variant.min(self.answers.len() - 1);
+        let kind = PairKind { variant: kind.variant.min(self.answers.len() - 1), ..kind };
         let Filled { clean, counterfactual, skip, target, alternative } =
-            self.fill(&mut sampler, split, templates[template].get_ref(), variant);
+            self.fill(&mut sampler, templates[template].get_ref(), kind);
         let after = |completion: &str, answer: &str| {
             let after = completion.strip_prefix(skip.as_str()).and_then(|after| after.strip_prefix(answer));
             after.unwrap_or_default().to_string()
@@ -175,14 +182,30 @@ impl TaskSpec {
     }
 
     /// `template` with words, and lines around it, and the answers of a variant with the same words.
-    fn fill(&self, sampler: &mut Sampler, split: Split, template: &str, variant: usize) -> Filled {
-        let mut filler = Filler::new(sampler, split, &self.words);
+    fn fill(&self, sampler: &mut Sampler, template: &str, kind: PairKind) -> Filled {
+        let mut filler = Filler::new(sampler, kind.split, &self.words);
         let body = context::around(&mut filler, template);
-        let AnswerVariant { skip, target, alternative } = self.answers[variant].get_ref();
+        let AnswerVariant { skip, target, alternative } = self.answers[kind.variant].get_ref();
         let [skip, target, alternative] = [skip, target, alternative].map(|answer| filler.expand(answer));
-        let [clean, counterfactual] = template::classes(&filler.expand(&body));
+        let [mut clean, mut counterfactual] = template::classes(&filler.expand(&body));
+        if kind.context == ContextLength::Long {
+            // Drawn last, so that the question is that of the short context.
+            let program = context::program(&mut filler, &body);
+            for code in [&mut clean, &mut counterfactual] {
+                code.prompt.insert_str(0, &program);
+            }
+        }
         Filled { clean, counterfactual, skip, target, alternative }
     }
+}
+
+/// Which of a task's pairs.
+#[derive(Clone, Copy)]
+pub(super) struct PairKind {
+    /// The variant of the answers.
+    pub(super) variant: usize,
+    pub(super) split: Split,
+    pub(super) context: ContextLength,
 }
 
 /// The code of a pair, and its answers.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Pair, Split, Task};
+use super::{Pair, Split, Task, question_name};
 use crate::text::notation::{token, visible};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -261,16 +261,8 @@ pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
     }
     let mut best = (0, 0);
     let mut reasons = String::new();
-    let probes = task.len(Split::Train).map_or(PROBES, |len| PROBES.min(len as u64));
     for variant in 0..task.variants() {
-        let mut skipped = Vec::new();
-        let mut good = 0;
-        for index in 0..probes {
-            match usable(task, &task.pair_in(variant, Split::Train, 0, index), tokenizer) {
-                Ok(_) => good += 1,
-                Err(problem) => note(&mut skipped, &problem),
-            }
-        }
+        let (good, probes, skipped) = probe(task, variant, tokenizer);
         if 2 * good >= probes {
             return Ok(variant);
         }
@@ -283,6 +275,40 @@ pub fn choose_variant(task: &Task, tokenizer: &Tokenizer) -> Result<usize> {
         return Err(Error::UnsuitableTask { task: task.name.clone(), reasons });
     }
     Ok(best.0)
+}
+
+/// In how many of the pairs tried a variant holds, how many that were, and what is wrong with the
+/// others.
+fn probe(task: &Task, variant: usize, tokenizer: &Tokenizer) -> (u64, u64, Vec<Skipped>) {
+    let probes = task.len(Split::Train).map_or(PROBES, |len| PROBES.min(len as u64));
+    let (mut good, mut skipped) = (0, Vec::new());
+    for index in 0..probes {
+        match usable(task, &task.pair_in(variant, Split::Train, 0, index), tokenizer) {
+            Ok(_) => good += 1,
+            Err(problem) => note(&mut skipped, &problem),
+        }
+    }
+    (good, probes, skipped)
+}
+
+impl Task {
+    /// The task with its answers in that variant.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with the reasons if `tokenizer` never writes it.
+    pub(crate) fn in_variant(mut self, variant: usize, tokenizer: &Tokenizer) -> Result<Self> {
+        let name = question_name(&self.name, variant, self.context);
+        if variant >= self.variants() {
+            return Err(Error::Mismatch(format!("there is no {name}: {} has {} variants", self.name, self.variants())));
+        }
+        let (good, _, skipped) = probe(&self, variant, tokenizer);
+        if good == 0 {
+            let why = listed(&skipped);
+            return Err(Error::Mismatch(format!("this tokenizer does not write the answers of {name}: {why}")));
+        }
+        self.variant = Some(variant);
+        Ok(self)
+    }
 }
 
 fn usable(task: &Task, pair: &Pair, tokenizer: &Tokenizer) -> Result<TokenPair, PairProblem> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
-use crate::cli::FieldArgs;
+use crate::cli::{ContextArgs, FieldArgs};
 use crate::circuits::tasks;
 use crate::circuits::pipeline::SearchRequest;
 use crate::circuits::evaluate::EvaluationPlan;
@@ -119,6 +119,8 @@ pub struct EvalArgs {
     /// Another task: a name, or a .toml or .jsonl file [default: the circuit's]
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
+    #[command(flatten)]
+    context: ContextArgs,
     /// What nodes outside of the circuit are set to: means over text or over the task's prompts, 0,
     /// their activations in another pair's prompt (resample) or in the pair's other prompt
     /// (interchange)
@@ -157,6 +159,8 @@ pub struct CurveArgs {
     /// A task's name, or a .toml or .jsonl file
     #[arg(long, value_name = "TASK")]
     task: String,
+    #[command(flatten)]
+    context: ContextArgs,
     /// Rankings, each with another seed
     #[arg(long, default_value_t = 3, value_parser = count::<u64>(1, 1000))]
     seeds: u64,
@@ -166,7 +170,8 @@ pub struct CurveArgs {
     /// Settings of the ranking, such as k_coef=1e-3 (`train --settings`); may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// How nodes are ranked: `learned` gates, or the `attribution` baseline
+    /// How nodes are ranked: `learned` gates, or the baselines `attribution` and
+    /// `integrated-gradients`
     #[arg(long, value_enum, default_value = "learned")]
     ranking: Ranking,
     #[command(flatten)]
@@ -294,9 +299,11 @@ impl EvalArgs {
     fn run(&self) -> Result<()> {
         report(&[], self.output.json, |progress| {
             let opened = open(&self.file, &|note| progress.say(note))?;
-            let task = self.task.as_deref().map(tasks::open).transpose()?;
+            let own = self.context.context.map(|_| opened.circuit.task.question());
+            let task = self.task.clone().or(own).map(|name| self.context.of(tasks::open(&name)?)).transpose()?;
             let published = opened.payload.as_ref().and_then(|payload| payload.model.as_ref());
-            let own = published.map_or(opened.circuit.model.path.clone(), |path| path.display().to_string());
+            let recorded = if opened.circuit.is_foreign() { "" } else { &opened.circuit.model.path };
+            let own = published.map_or(recorded.to_string(), |path| path.display().to_string());
             let model = self.model.clone().unwrap_or(own);
             if model.is_empty() {
                 bail!("{} does not say which model it is of: name one with --model", self.file.display());
@@ -336,7 +343,7 @@ impl CurveArgs {
         let (ranking, targets) = (self.ranking, self.target_loss.clone());
         let plan = CurvePlan { settings, ranking, seeds: self.seeds, targets };
         report(&[self.csv.as_deref(), self.png.as_deref()], self.output.json, |progress| {
-            let task = tasks::open(&self.task)?;
+            let task = self.context.of(tasks::open(&self.task)?)?;
             let model = self.model.open(progress)?;
             let data = &self.means.field.source(&self.means.data, self.model.source.load.offline);
             let steps = AtomicU64::new(0);

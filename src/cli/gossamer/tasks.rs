@@ -13,6 +13,7 @@ use crate::settings::count as bounded;
 use crate::terminal::{Progress, screen};
 use crate::text::notation::token;
 
+use crate::cli::ContextArgs;
 use super::open::{JsonArgs, ModelArgs};
 
 #[derive(Subcommand)]
@@ -26,6 +27,8 @@ pub enum Args {
         /// How many pairs
         #[arg(long, default_value_t = 3, value_parser = bounded::<u64>(1, 1_000_000))]
         count: u64,
+        #[command(flatten)]
+        context: ContextArgs,
         /// Pairs from the held-out templates; --save writes both
         #[arg(long, conflicts_with = "save")]
         test: bool,
@@ -47,6 +50,8 @@ pub struct EvalArgs {
     /// A task's name, or a .toml or .jsonl file; may be repeated [default: all built-in ones]
     #[arg(long, value_name = "TASK", num_args = 1..)]
     task: Vec<String>,
+    #[command(flatten)]
+    context: ContextArgs,
     /// Pairs of each split
     #[arg(long, default_value_t = 128, value_parser = bounded::<usize>(1, MAX_PAIRS))]
     pairs: usize,
@@ -60,8 +65,9 @@ pub struct EvalArgs {
 pub fn run(args: &Args) -> Result<()> {
     match args {
         Args::List => list(),
-        Args::Show { task, count, test, seed, save } => {
-            show(&tasks::open(task)?, *count, if *test { Split::Test } else { Split::Train }, *seed, save.as_deref())
+        Args::Show { task, count, context, test, seed, save } => {
+            let task = context.of(tasks::open(task)?)?;
+            show(&task, *count, if *test { Split::Test } else { Split::Train }, *seed, save.as_deref())
         }
         Args::Eval(args) => eval(args),
     }
@@ -82,7 +88,7 @@ fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -
         task.save(path, 0, seed, count)?;
         return Ok(writeln!(out, "{}", path.display())?);
     }
-    writeln!(out, "{}: {}", task.name, task.description)?;
+    writeln!(out, "{}: {}", task.title, task.description)?;
     for index in 0..count {
         let pair = task.pair(split, seed, index);
         writeln!(out, "\n--- clean, then {}\n{}", token(&pair.target), pair.clean)?;
@@ -94,8 +100,9 @@ fn show(task: &Task, count: u64, split: Split, seed: u64, save: Option<&Path>) -
 fn eval(args: &EvalArgs) -> Result<()> {
     let list = match &args.task[..] {
         [] => tasks::all()?,
-        names => names.iter().map(|name| tasks::open(name)).collect::<Result<_, _>>()?,
+        names => names.iter().map(|name| tasks::open(name)).collect::<Result<Vec<_>, _>>()?,
     };
+    let list: Vec<Task> = list.into_iter().map(|task| args.context.of(task)).collect::<Result<_, _>>()?;
     let (progress, json) = (Progress::new(), args.output.json);
     let model = args.model.open(&progress)?;
     progress.stage("evaluating tasks");
@@ -106,7 +113,7 @@ fn eval(args: &EvalArgs) -> Result<()> {
     }
     let mut rows = Vec::new();
     for (done, task) in list.iter().enumerate() {
-        progress.at(done as u64, list.len() as u64, task.name.clone());
+        progress.at(done as u64, list.len() as u64, task.title.clone());
         let row = evaluate_task(&model, task, args.pairs, args.seed)?;
         if !json {
             print(&row.text(&table))?;

@@ -9,7 +9,7 @@ use crate::circuits::pipeline::{SearchEvent, SearchObserver, SearchRequest, Task
 use crate::circuits::prune::SearchSettings;
 use crate::circuits::search::{Ranking, SearchPlan};
 use crate::circuits::{Node, tasks};
-use crate::cli::FieldArgs;
+use crate::cli::{ContextArgs, FieldArgs};
 use crate::device::Device;
 use crate::formats::{FindOptions, ModelFiles};
 use crate::model::WeightFormat;
@@ -46,7 +46,8 @@ pub struct Args {
     /// A node that no circuit may keep, such as 0.attn.v[5]; may be repeated
     #[arg(long, value_name = "NODE", num_args = 1..)]
     exclude: Vec<Node>,
-    /// How nodes are ranked: `learned` gates, or the `attribution` baseline
+    /// How nodes are ranked: `learned` gates, or the baselines `attribution` and
+    /// `integrated-gradients`
     #[arg(long, value_enum, default_value = "learned")]
     ranking: Ranking,
     /// Keep nodes that the loss would not miss
@@ -55,6 +56,8 @@ pub struct Args {
     /// Text that mean activations are taken over [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    context: ContextArgs,
     #[command(flatten)]
     field: FieldArgs,
     /// Tokens that mean activations are taken over
@@ -79,8 +82,9 @@ impl Args {
         let mut settings = SearchSettings::default();
         self.set.iter().flat_map(|text| split(text)).try_for_each(|assignment| settings.set(&assignment))?;
         settings.target_loss = self.target_loss.unwrap_or(settings.target_loss);
+        let tasks = self.task.iter().map(|name| tasks::open_all(name)).collect::<Result<Vec<_>, _>>()?.concat();
         Ok(SearchRequest {
-            tasks: self.task.iter().map(|name| tasks::open_all(name)).collect::<Result<Vec<_>, _>>()?.concat(),
+            tasks: tasks.into_iter().map(|task| self.context.of(task)).collect::<Result<_, _>>()?,
             plan: SearchPlan { settings, ranking: self.ranking, clean_up: !self.no_clean_up, trials: self.tune },
             disjoint: self.disjoint,
             exclude: self.exclude.clone(),

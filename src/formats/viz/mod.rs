@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use self::read::PayloadReader;
 use super::torch::{TorchFile, Value};
 use crate::circuits::statistics::{self, NodeStatistics};
+use crate::circuits::tasks::ContextLength;
 use crate::circuits::{
     ActivationRange, Calibration, Circuit, Counts, LossSet, Losses, ModelRef, Node, NodeEntry, Statistics, TaskRef,
     TokenRef,
@@ -187,5 +188,6 @@ fn named_task(name: String, description: String) -> TaskRef {
         target: unknown.clone(),
         alternative: unknown,
         variant: 0,
+        context: ContextLength::Short,
     }
 }

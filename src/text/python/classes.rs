@@ -3,6 +3,7 @@
 use super::functions::{self, SignatureParam};
 use super::loops;
 use super::scope::{Name, PyClass, PyFunction, PyKind, PyKind::*, PyParam};
+use super::words::WORDS;
 use super::writer::{PythonWriter, line};
 
 /// A class with its `__init__` and a few methods; it joins the scope.
@@ -23,7 +24,8 @@ pub(super) fn class(w: &mut PythonWriter) {
             w.blank(1);
         }
         init(w, &mut class, parent.as_ref());
-        for done in 0..w.sampler.range(1, 3) {
+        let methods = if w.version > 3 { w.sampler.weighted(&[35, 35, 20, 10]) } else { w.sampler.range(1, 3) };
+        for done in 0..methods {
             if done > 0 && w.full() {
                 break;
             }
@@ -86,6 +88,7 @@ fn fields(w: &mut PythonWriter, given: &mut Vec<SignatureParam>) {
     for i in 0..count {
         let kind = w.sampler.pick(&[Str, Int, Int, Str, Float, Bool, Strs]);
         let name = match w.fields_of_things(kind) {
+            _ if w.version > 3 && w.sampler.chance(40) => loops::free_name(w, &WORDS.copied),
             Some(fields) if w.sampler.chance(65) => Name::plain(w.sampler.pick(fields)),
             _ => w.fresh(kind),
         };

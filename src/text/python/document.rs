@@ -30,10 +30,10 @@ const SHAPES: [DocumentShape; 8] = [
 ];
 
 /// Writes one document.
-pub(super) fn write(mut sampler: Sampler) -> String {
+pub(super) fn write(version: u32, mut sampler: Sampler) -> String {
     let shape = sampler.pick(&SHAPES);
     let limit = if let DocumentShape::Script = shape { sampler.range(150, 700) } else { sampler.range(250, 1200) };
-    let mut w = PythonWriter::new(sampler, limit);
+    let mut w = PythonWriter::new(version, sampler, limit);
     if w.sampler.chance(22) {
         w.constant();
     }

@@ -35,7 +35,7 @@ pub type Generator = fn(seed: u64, index: u64) -> String;
 /// Every version that can be generated. The same version, seed and index give the same document on
 /// every machine: what would change a document is a new version, since presets and runs name
 /// theirs.
-const VERSIONS: &[(u32, Generator)] = &[(3, document)];
+const VERSIONS: &[(u32, Generator)] = &[(3, document_of::<3>), (4, document_of::<4>)];
 
 /// The newest version of the stream.
 pub const VERSION: u32 = VERSIONS[VERSIONS.len() - 1].0;
@@ -58,7 +58,12 @@ pub const IDIOMS: [&str; 20] = idioms::NAMES;
 
 /// Document `index` of the newest version's stream `seed`. It costs the same for every index.
 pub fn document(seed: u64, index: u64) -> String {
-    document::write(Sampler::new(seed, index))
+    document_of::<VERSION>(seed, index)
+}
+
+/// Document `index` of the stream `seed` of version `V`.
+pub(crate) fn document_of<const V: u32>(seed: u64, index: u64) -> String {
+    document::write(V, Sampler::new(V, seed, index))
 }
 
 /// The documents of the newest version's stream `seed`, from index 0, without end.
@@ -68,6 +73,6 @@ pub fn documents(seed: u64) -> impl Iterator<Item = String> + Send {
 
 /// One idiom, with the lines that define its variables; `None` for an unknown name.
 pub fn snippet(idiom: &str, seed: u64, index: u64) -> Option<String> {
-    let mut writer = PythonWriter::new(Sampler::new(seed, index), 400);
+    let mut writer = PythonWriter::new(VERSION, Sampler::new(VERSION, seed, index), 400);
     idioms::idiom(idiom, &mut writer).then(|| document::assemble(writer))
 }

@@ -11,11 +11,11 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// The choices of document `index` under `seed`: independent streams of one cipher.
-    pub(crate) fn new(seed: u64, index: u64) -> Self {
+    /// The choices of document `index` of a version under `seed`: independent streams of one cipher.
+    pub(crate) fn new(version: u32, seed: u64, index: u64) -> Self {
         let mut key = [0u8; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..12].copy_from_slice(&super::VERSION.to_le_bytes());
+        key[8..12].copy_from_slice(&version.to_le_bytes());
         Self::keyed(key, index)
     }
 

@@ -5,8 +5,8 @@ use super::words::WORDS;
 use super::writer::{PythonWriter, line};
 use super::{extras, idioms, loops};
 
-/// How many statements in a hundred are one of the task idioms.
-const IDIOM_SHARE: usize = 45;
+/// How many statements in a hundred are one of the task idioms, in version 3 and from 4 on.
+const IDIOM_SHARE: [usize; 2] = [45, 50];
 
 /// What a program defines, most often first.
 const DEFINED: [PyKind; 12] = [Int, Str, Ints, Strs, Int, Str, Counts, Float, Bool, Texts, Set, Grid];
@@ -24,7 +24,7 @@ impl PythonWriter {
 
     /// One statement that fits here.
     pub(super) fn statement(&mut self) {
-        if !self.deep() && self.sampler.chance(IDIOM_SHARE) {
+        if !self.deep() && self.sampler.chance(IDIOM_SHARE[usize::from(self.version > 3)]) {
             idioms::some(self);
         } else {
             self.ordinary();

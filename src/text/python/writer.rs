@@ -19,6 +19,8 @@ const DEEPEST: usize = 4;
 
 /// A program being written.
 pub(super) struct PythonWriter {
+    /// The version of the stream.
+    pub(super) version: u32,
     pub(super) sampler: Sampler,
     pub(super) scope: Scope,
     /// The subject area of this document.
@@ -42,10 +44,11 @@ pub(super) struct PythonWriter {
 
 impl PythonWriter {
     /// An empty program that should stop growing at about `limit` bytes.
-    pub(super) fn new(mut sampler: Sampler, limit: usize) -> Self {
+    pub(super) fn new(version: u32, mut sampler: Sampler, limit: usize) -> Self {
         let domain = &WORDS.domains[sampler.below(WORDS.domains.len())];
         let hints = sampler.chance(20);
         PythonWriter {
+            version,
             sampler,
             scope: Scope::default(),
             domain,

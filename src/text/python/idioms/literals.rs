@@ -2,6 +2,7 @@
 
 use crate::text::python::loops::free_name;
 use crate::text::python::scope::{Name, PyKind, PyKind::*};
+use crate::text::python::words::WORDS;
 use crate::text::python::writer::{PythonWriter, line};
 
 /// Names that dicts have as well as lists of any depth.
@@ -102,9 +103,13 @@ fn nested(w: &mut PythonWriter, depth: usize, style: usize) -> String {
 /// `x, y = y, x`, against other assignments to two variables.
 pub(super) fn var_swap(w: &mut PythonWriter) {
     let kind = w.sampler.pick(&[Int, Int, Str, Float, Ints]);
-    let first = w.need_target(kind);
-    let Some(second) = other_target(w, first, kind) else {
-        return;
+    // Names of one token, of which any two may be exchanged: the line alone must say which.
+    let [first, second] = if w.version > 3 && w.sampler.chance(65) {
+        [(); 2].map(|()| start(w, kind))
+    } else {
+        let first = w.need_target(kind);
+        let Some(second) = other_target(w, first, kind) else { return };
+        [first, second]
     };
     match w.sampler.weighted(&[70, 10, 4, 16]) {
         0 => line!(w, "{first}, {second} = {second}, {first}"),
@@ -118,6 +123,15 @@ pub(super) fn var_swap(w: &mut PythonWriter) {
             w.block(|w| line!(w, "{first}, {second} = {second}, {first}"));
         }
     }
+}
+
+/// A new variable of that kind with a short name.
+fn start(w: &mut PythonWriter, kind: PyKind) -> Name {
+    let name = free_name(w, &WORDS.copied);
+    line!(w, "{name} = {}", w.literal(kind));
+    w.scope.declare(name, kind);
+    w.scope.mark_used(name);
+    name
 }
 
 /// A second assignable variable of that kind, defined if need be.

@@ -11,8 +11,9 @@ mod text;
 use super::writer::PythonWriter;
 
 /// One idiom: the task's name, its writer, where it fits, and how often it comes among those that
-/// fit there. The weights are larger where ordinary code seldom shows one side of the contrast.
-type Idiom = (&'static str, fn(&mut PythonWriter), IdiomPosition, u32);
+/// fit there, in version 3 and from 4 on. The weights are larger where ordinary code seldom shows one
+/// side of the contrast, and where models learn it late.
+type Idiom = (&'static str, fn(&mut PythonWriter), IdiomPosition, [u32; 2]);
 
 /// Where an idiom fits.
 #[derive(Clone, Copy, PartialEq)]
@@ -25,26 +26,26 @@ enum IdiomPosition {
 use IdiomPosition::{Block, Top};
 
 const TABLE: [Idiom; 20] = [
-    ("single_double_quote", text::single_double_quote, Block, 3),
-    ("final_kwarg", definitions::final_kwarg, Top, 5),
-    ("set_or_string", text::set_or_string, Block, 3),
-    ("set_or_string_fixedvarname", text::set_or_string_fixedvarname, Block, 5),
-    ("class_init", definitions::class_init, Top, 8),
-    ("with_as", files::with_as, Block, 11),
-    ("bracket_brace", literals::bracket_brace, Block, 10),
-    ("with_open", files::with_open, Block, 3),
-    ("bracket_counting", literals::bracket_counting, Block, 15),
-    ("for_while", flow::for_while, Block, 7),
-    ("else_elif", flow::else_elif, Block, 3),
-    ("fstring_brace", text::fstring_brace, Block, 5),
-    ("if_ternary", flow::if_ternary, Block, 12),
-    ("var_swap", literals::var_swap, Block, 9),
-    ("indent_for", flow::indent_for, Block, 2),
-    ("lambda_func", definitions::lambda_func, Block, 8),
-    ("if_equals", flow::if_equals, Block, 2),
-    ("enumerate_range", flow::enumerate_range, Block, 3),
-    ("var_if", flow::var_if, Block, 3),
-    ("while_return_true", definitions::while_return_true, Top, 3),
+    ("single_double_quote", text::single_double_quote, Block, [3, 3]),
+    ("final_kwarg", definitions::final_kwarg, Top, [5, 5]),
+    ("set_or_string", text::set_or_string, Block, [3, 9]),
+    ("set_or_string_fixedvarname", text::set_or_string_fixedvarname, Block, [5, 8]),
+    ("class_init", definitions::class_init, Top, [8, 14]),
+    ("with_as", files::with_as, Block, [11, 9]),
+    ("bracket_brace", literals::bracket_brace, Block, [10, 10]),
+    ("with_open", files::with_open, Block, [3, 9]),
+    ("bracket_counting", literals::bracket_counting, Block, [15, 15]),
+    ("for_while", flow::for_while, Block, [7, 7]),
+    ("else_elif", flow::else_elif, Block, [3, 6]),
+    ("fstring_brace", text::fstring_brace, Block, [5, 5]),
+    ("if_ternary", flow::if_ternary, Block, [12, 13]),
+    ("var_swap", literals::var_swap, Block, [9, 13]),
+    ("indent_for", flow::indent_for, Block, [2, 2]),
+    ("lambda_func", definitions::lambda_func, Block, [8, 8]),
+    ("if_equals", flow::if_equals, Block, [2, 2]),
+    ("enumerate_range", flow::enumerate_range, Block, [3, 3]),
+    ("var_if", flow::var_if, Block, [3, 3]),
+    ("while_return_true", definitions::while_return_true, Top, [3, 3]),
 ];
 
 /// The names of the idioms, each the name of a built-in task.
@@ -78,7 +79,7 @@ pub(super) fn some_definition(w: &mut PythonWriter) {
 }
 
 fn write_one(w: &mut PythonWriter, place: IdiomPosition) {
-    let weights = TABLE.map(|(_, _, fits, weight)| if fits == place { weight } else { 0 });
+    let weights = TABLE.map(|(_, _, fits, weight)| if fits == place { weight[usize::from(w.version > 3)] } else { 0 });
     let (_, write, ..) = TABLE[w.sampler.weighted(&weights)];
     write(w);
 }

@@ -39,10 +39,14 @@ pub(super) fn single_double_quote(w: &mut PythonWriter) {
     }
 }
 
+/// Names that suit a set as well as a string.
+const GROWING: [&str; 12] =
+    ["current", "result", "output", "names", "letters", "words", "seen", "found", "unique", "used", "known", "buffer"];
+
 /// `.add` for a variable that starts as `set()`, `+=` for one that starts as an empty string.
 pub(super) fn set_or_string(w: &mut PythonWriter) {
     let kind = w.sampler.pick(&[Set, Str]);
-    let name = w.fresh(kind);
+    let name = if w.version > 3 && w.sampler.chance(70) { loops::free_name(w, &GROWING) } else { w.fresh(kind) };
     grow(w, name, kind);
 }
 
