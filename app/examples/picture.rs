@@ -11,7 +11,6 @@ use eframe::Storage;
 use eframe::egui::Theme;
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
-use gossamer::bridges::Ratio;
 use gossamer_explorer::explorer::Explorer;
 use gossamer_explorer::view::View;
 

@@ -52,10 +52,15 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(out.flush().map_err(|source| Error::io("-", source))?)
 }
 
+/// Of these the folder of a model, or of a run, has one.
+const MODELS: [&str; 3] = ["config.json", "beeg_config.json", "config.toml"];
+
 /// The tokenizer itself, or that of a model.
 fn open(args: &Args) -> Result<Tokenizer> {
     let path = Path::new(&args.tokenizer);
-    if path.is_file() || is_in(path) {
+    // What is in the folder of no model should be a tokenizer: its error says what there is instead.
+    let no_model = || path.is_dir() && !MODELS.iter().any(|name| path.join(name).exists());
+    if path.is_file() || is_in(path) || no_model() {
         return Ok(Tokenizer::load(path)?);
     }
     let load = LoadArgs { tokenizer: None, offline: args.offline };
