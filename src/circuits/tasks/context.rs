@@ -14,7 +14,7 @@ pub enum ContextLength {
     /// Up to two lines or blocks.
     #[default]
     Short,
-    /// Besides these up to [`LONG`] bytes of a generated program: other quotes, brackets and names.
+    /// Besides these up to 600 bytes of a generated program: other quotes, brackets and names.
     Long,
 }
 
