@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use gossamer::Error;
 use gossamer::chart::{Axis, COLORS, Chart, Series};
-use gossamer::circuits::prune::SearchSettings;
+use gossamer::circuits::prune::{SearchSettings, kept_count};
 use gossamer::circuits::search::{CircuitSearch, Ranking};
 use gossamer::circuits::{Layout, Nodes, graph, measured_means, parallel, tasks};
 use gossamer::device::{Device, on_worker};
@@ -67,7 +67,7 @@ struct Args {
 
 /// A model of the grid.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
-struct Cell {
+struct GridPoint {
     width: usize,
     density: f64,
     seed: u64,
@@ -77,12 +77,12 @@ struct Cell {
 #[derive(Serialize, Deserialize)]
 struct Outcome {
     validation_loss: f64,
-    circuits: Vec<Found>,
+    circuits: Vec<TaskCircuit>,
 }
 
 /// The circuit of a task.
 #[derive(Serialize, Deserialize)]
-struct Found {
+struct TaskCircuit {
     task: String,
     nodes: usize,
     edges: usize,
@@ -98,17 +98,17 @@ fn main() -> Result<()> {
 fn run(args: &Args) -> Result<()> {
     create_folder(&args.out)?;
     let device = Device::open(&args.device)?;
-    let mut outcomes: Vec<(Cell, Outcome)> = Vec::new();
+    let mut outcomes: Vec<(GridPoint, Outcome)> = Vec::new();
     for seed in 0..args.seeds {
         for &width in &args.widths {
             for &density in &args.densities {
-                let cell = Cell { width, density, seed };
-                let outcome = outcome(args, cell, &device)?;
+                let point = GridPoint { width, density, seed };
+                let outcome = outcome(args, point, &device)?;
                 let (loss, count) = (outcome.validation_loss, outcome.circuits.len());
                 print(format_args!(
                     "width {width}, density {density}, seed {seed}: {loss:.4} nats, circuits of {count} tasks"
                 ));
-                outcomes.push((cell, outcome));
+                outcomes.push((point, outcome));
                 save(args, &outcomes)?;
             }
         }
@@ -117,8 +117,8 @@ fn run(args: &Args) -> Result<()> {
 }
 
 /// A model's outcome, trained and searched unless that was done before.
-fn outcome(args: &Args, cell: Cell, device: &Device) -> Result<Outcome> {
-    let Cell { width, density, seed } = cell;
+fn outcome(args: &Args, point: GridPoint, device: &Device) -> Result<Outcome> {
+    let GridPoint { width, density, seed } = point;
     let folder = args.out.join(format!("width_{width}_density_{density}_seed_{seed}"));
     let file = folder.join("outcome.json");
     if let Ok(text) = std::fs::read_to_string(&file) {
@@ -126,7 +126,7 @@ fn outcome(args: &Args, cell: Cell, device: &Device) -> Result<Outcome> {
     }
     let (config, resume) = match RunConfig::load(&folder.join("config.toml")) {
         Ok(config) => (config, true),
-        Err(_) => (config(args, cell)?, false),
+        Err(_) => (config(args, point)?, false),
     };
     let cache = args.out.join("cache");
     let observer = Observer::default;
@@ -154,7 +154,7 @@ fn outcome(args: &Args, cell: Cell, device: &Device) -> Result<Outcome> {
 }
 
 /// The settings of a model's run.
-fn config(args: &Args, Cell { width, density, seed }: Cell) -> Result<RunConfig> {
+fn config(args: &Args, GridPoint { width, density, seed }: GridPoint) -> Result<RunConfig> {
     let mut config = RunConfig::preset(&args.preset)?;
     let d_head = config.model.d_head.unwrap_or(config.model.d_model / config.model.n_head);
     let steps = args.steps.unwrap_or(config.train.steps / 4);
@@ -181,7 +181,7 @@ fn weights(config: &ModelConfig) -> f64 {
 }
 
 /// The smallest circuit of a task; nothing if the model does not do it.
-fn circuit(args: &Args, search: &CircuitSearch, task: &tasks::Task) -> Result<Option<Found>> {
+fn circuit(args: &Args, search: &CircuitSearch, task: &tasks::Task) -> Result<Option<TaskCircuit>> {
     let (steps, pairs) = if args.quick { (10, 8) } else { (300, 32) };
     let settings =
         SearchSettings { steps, pairs, eval_pairs: 4 * pairs, target_loss: args.target, ..SearchSettings::default() };
@@ -189,9 +189,9 @@ fn circuit(args: &Args, search: &CircuitSearch, task: &tasks::Task) -> Result<Op
         let task = task.clone().for_tokenizer(search.tokenizer)?;
         let scores = search.rank(&task, &settings, Ranking::Learned, &|_| {})?;
         let found = search.choose(&task, &settings, scores, true)?;
-        Ok(Found {
+        Ok(TaskCircuit {
             task: task.name,
-            nodes: found.keep.iter().filter(|kept| **kept).count(),
+            nodes: kept_count(&found.keep),
             edges: graph(search.model, &search.nodes.layout, &found.keep)?.edges.len(),
             loss: found.train.circuit,
             held_out_loss: found.test.circuit,
@@ -205,15 +205,11 @@ fn circuit(args: &Args, search: &CircuitSearch, task: &tasks::Task) -> Result<Op
 }
 
 /// The tasks that all models have a circuit of.
-fn shared(outcomes: &[(Cell, Outcome)]) -> Vec<&str> {
-    let names = |outcome: &'_ Outcome| outcome.circuits.iter().map(|found| found.task.clone()).collect::<Vec<_>>();
-    let all: Vec<Vec<String>> = outcomes.iter().map(|(_, outcome)| names(outcome)).collect();
+fn shared(outcomes: &[(GridPoint, Outcome)]) -> Vec<&str> {
+    let has = |outcome: &Outcome, task: &str| outcome.circuits.iter().any(|circuit| circuit.task == task);
     let first = outcomes.first().map(|(_, outcome)| &outcome.circuits[..]).unwrap_or_default();
-    first
-        .iter()
-        .map(|found| found.task.as_str())
-        .filter(|task| all.iter().all(|n| n.iter().any(|x| x == task)))
-        .collect()
+    let tasks = first.iter().map(|circuit| circuit.task.as_str());
+    tasks.filter(|task| outcomes.iter().all(|(_, outcome)| has(outcome, task))).collect()
 }
 
 /// The geometric mean of edges over `tasks`, a circuit without edges counted as one edge; nothing
@@ -224,12 +220,12 @@ fn mean_edges(outcome: &Outcome, tasks: &[&str]) -> Option<f64> {
     (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
 }
 
-fn save(args: &Args, outcomes: &[(Cell, Outcome)]) -> Result<()> {
+fn save(args: &Args, outcomes: &[(GridPoint, Outcome)]) -> Result<()> {
     let tasks = shared(outcomes);
     let mut circuits = String::from("width,density,seed,task,nodes,edges,loss,held_out_loss\n");
     let mut models = String::from("width,density,seed,validation_loss,tasks,shared_tasks,mean_edges\n");
-    for (Cell { width, density, seed }, outcome) in outcomes {
-        for Found { task, nodes, edges, loss, held_out_loss } in &outcome.circuits {
+    for (GridPoint { width, density, seed }, outcome) in outcomes {
+        for TaskCircuit { task, nodes, edges, loss, held_out_loss } in &outcome.circuits {
             writeln!(circuits, "{width},{density},{seed},{task},{nodes},{edges},{loss},{held_out_loss}")?;
         }
         let edges = mean_edges(outcome, &tasks).map_or(String::new(), |edges| edges.to_string());
@@ -243,11 +239,11 @@ fn save(args: &Args, outcomes: &[(Cell, Outcome)]) -> Result<()> {
 }
 
 /// A line for each width, from density to density: means over seeds, each seed as a pale point.
-fn chart(outcomes: &[(Cell, Outcome)], tasks: &[&str]) -> Chart {
+fn chart(outcomes: &[(GridPoint, Outcome)], tasks: &[&str]) -> Chart {
     let mut widths: BTreeMap<usize, Vec<(f64, f64, f64)>> = BTreeMap::new();
-    for (cell, outcome) in outcomes {
+    for (point, outcome) in outcomes {
         if let Some(edges) = mean_edges(outcome, tasks) {
-            widths.entry(cell.width).or_default().push((cell.density, outcome.validation_loss, edges));
+            widths.entry(point.width).or_default().push((point.density, outcome.validation_loss, edges));
         }
     }
     let mut series = Vec::new();

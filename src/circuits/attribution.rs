@@ -2,13 +2,13 @@
 //! learned gates.
 
 use super::gates::Gates;
+use super::prune::loss_backward;
 use super::task_batch::LOGIT_DIFF;
 use super::{Nodes, TaskBatch, Weighted};
 use crate::Result;
 use crate::device::Tensor;
 use crate::model::{Hooks, Site, first_not_finite};
 use crate::ops::gate::slope;
-use crate::ops::logit_diff::loss;
 use crate::tape::{Tape, Var};
 
 /// Points between the means and the activations that integrated gradients are taken at.
@@ -51,9 +51,7 @@ fn gradient_at(alpha: f32, model: Weighted, nodes: &Nodes, task_batch: &TaskBatc
         let all = vec![true; nodes.layout.len()];
         task_batch.check_finite((LOGIT_DIFF, &values), model, &mut nodes.keep(&all)?)?;
     }
-    let count = values.len() as f64;
-    let dz: Vec<f32> = values.iter().map(|&z| (-loss(z.into()).1 / count) as f32).collect();
-    tape.backward(&z, model.0.device.upload("gradient", &[dz.len()], &dz)?)?;
+    loss_backward(model, &mut tape, &z, &values)?;
     // A gate's gradient is Σ dy · α (x − mean), times the slope of its sigmoid.
     let scale = f64::from(alpha) * f64::from(slope(1.0, 1.0));
     Ok(mix.gates.gradient(&mut tape)?.into_iter().map(|g| f64::from(g) / scale).collect())

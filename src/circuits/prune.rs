@@ -13,7 +13,7 @@ use super::{Calibration, CalibrationKind, LogitDiffs, Nodes, TaskBatch, Weighted
 use crate::model::first_not_finite;
 use crate::ops::logit_diff::loss;
 use crate::settings::{self, Setting, SettingRow, Takes, above, below, numeric, within};
-use crate::tape::Tape;
+use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
 /// The hyper-parameters of pruning. The default is for models of a few million parameters or less,
@@ -227,10 +227,7 @@ pub fn step(
         let kept: Vec<bool> = tau.iter().map(|&tau| tau >= 0.0).collect();
         task_batch.check_finite((LOGIT_DIFF, &values), model, &mut nodes.keep(&kept)?)?;
     }
-    let count = values.len() as f64;
-    let losses: Vec<(f64, f64)> = values.iter().map(|&z| loss(z.into())).collect();
-    let dz: Vec<f32> = losses.iter().map(|(_, slope)| (-slope / count) as f32).collect();
-    tape.backward(&z, model.0.device.upload("gradient", &[dz.len()], &dz)?)?;
+    let loss = loss_backward(model, &mut tape, &z, &values)?;
     let task = gates.gradient(&mut tape)?;
     let slope = |tau: f32| {
         let s = 1.0 / (1.0 + (-f64::from(tau) / settings.temperature).exp());
@@ -240,7 +237,16 @@ pub fn step(
     let excluded = nodes.excluded.iter();
     let gradient =
         task.iter().zip(tau).zip(excluded).map(|(node, &excluded)| if excluded { 0.0 } else { price(node) }).collect();
-    Ok(GateGradient { loss: losses.iter().map(|(loss, _)| loss).sum::<f64>() / count, gradient })
+    Ok(GateGradient { loss, gradient })
+}
+
+/// The task loss of the logit differences `z`, which are `values`, after its backward pass.
+pub(super) fn loss_backward(model: Weighted, tape: &mut Tape, z: &Var, values: &[f32]) -> Result<f64> {
+    let count = values.len() as f64;
+    let losses: Vec<(f64, f64)> = values.iter().map(|&z| loss(z.into())).collect();
+    let dz: Vec<f32> = losses.iter().map(|(_, slope)| (-slope / count) as f32).collect();
+    tape.backward(z, model.0.device.upload("gradient", &[dz.len()], &dz)?)?;
+    Ok(losses.iter().map(|(loss, _)| loss).sum::<f64>() / count)
 }
 
 /// Learns a tau for every node: the larger, the more the task needs it. `task_batch` gives the
