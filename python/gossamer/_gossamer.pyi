@@ -349,6 +349,7 @@ def find_circuits(
     disjoint: int,
     exclude: Sequence[str | Mapping[str, Any]],
     ranking: str,
+    tune_minutes: float,
     clean_up: bool,
     data: Sequence[PathLike],
     mean_tokens: int,

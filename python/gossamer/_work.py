@@ -153,6 +153,7 @@ def find_circuits(
     count: int = 1,
     settings: Mapping[str, Any] | Sequence[str] | None = None,
     tune: int = 0,
+    tune_minutes: float = 0.0,
     exclude: Sequence[str | Mapping[str, Any]] = (),
     ranking: str = "learned",
     clean_up: bool = True,
@@ -164,8 +165,9 @@ def find_circuits(
     """Searches for up to `count` circuits of a task, each without the nodes of those before.
 
     `settings` replaces settings of the search, such as `{"steps": 500}`. `tune` tries that many
-    random settings and keeps the smallest circuit. No circuit has a node in `exclude`. `ranking` is
-    "learned" or "attribution". Nodes outside of a circuit are at their mean over `mean_tokens` tokens
+    random settings, `tune_minutes` as many as there is time for, and the smallest circuit is kept; all
+    are listed in `TASK.trials.csv`. No circuit has a node in `exclude`. `ranking` is "learned",
+    "attribution" or "integrated-gradients". Nodes outside of a circuit are at their mean over `mean_tokens` tokens
     of the files in `data`, or of generated Python. The files are written into the folder `out`, if
     there is one.
     """
@@ -178,6 +180,7 @@ def find_circuits(
             target_loss,
             _assignments(settings),
             tune,
+            tune_minutes,
             count,
             list(exclude),
             ranking,

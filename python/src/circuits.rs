@@ -404,8 +404,9 @@ pub fn find_circuits(
     let ranking: Ranking = choice("ranking", ranking)?;
     let model = model.get();
     let request = SearchRequest {
+    tune_minutes: f64,
         tasks: vec![task.clone()],
-        plan: SearchPlan { settings: plan, ranking, clean_up, trials: tune },
+        plan: SearchPlan { settings: plan, ranking, clean_up, trials: tune, minutes: tune_minutes },
         disjoint,
         exclude: nodes(exclude)?,
         data: Source::new(data),
@@ -423,7 +424,8 @@ pub fn find_circuits(
                 }
                 SearchEvent::Step { done, total, step: Some(step), .. } => {
                     let name = format!("learning gates, loss {:.3}, {} nodes", step.loss, step.kept);
-                    Message::Stage(name, done, Some(total), "steps".into())
+                    let unit = if tune_minutes > 0.0 { "seconds" } else { "steps" };
+                    Message::Stage(name, done, Some(total), unit.into())
                 }
                 SearchEvent::Note(note) => Message::Note(note),
                 _ => return,

@@ -11,6 +11,7 @@ use super::finished::Finished;
 use super::prune::{PruningStep, SearchSettings};
 use super::search::{CircuitSearch, SearchPlan};
 use super::tasks::{self, Split, Task};
+use super::tune::write_trials;
 use super::{Circuit, Layout, MEANS, Node, Nodes, lock, parallel, text_means};
 use crate::files::{check_output_folder, create_folder};
 use crate::model::Model;
@@ -67,6 +68,7 @@ impl SearchRequest {
             "model": model,
             "settings": self.plan.settings,
             "tune": self.plan.trials,
+            "tune_minutes": self.plan.minutes,
             "disjoint": self.disjoint,
             "exclude": self.exclude,
             "ranking": self.plan.ranking,
@@ -92,9 +94,9 @@ pub enum SearchEvent<'a> {
     Step {
         /// The circuit's name.
         name: &'a str,
-        /// Steps done, in all trials.
+        /// Steps done, in all trials; with a budget of minutes the seconds that have passed.
         done: u64,
-        /// Steps of all trials.
+        /// Steps of all trials, or the seconds there are.
         total: u64,
         /// The step; nothing before the first.
         step: Option<PruningStep>,
@@ -276,13 +278,23 @@ impl Run<'_> {
     /// Searches for a circuit, writes it as `name`, and returns which nodes it keeps.
     fn circuit(&self, search: &CircuitSearch, task: &Task, name: &str) -> Result<Vec<bool>> {
         let (start, plan, done) = (Instant::now(), &self.request.plan, AtomicU64::new(0));
-        let total = plan.settings.steps.saturating_mul(plan.trials.saturating_add(1));
+        let timed = plan.minutes > 0.0;
+        let total = match timed {
+            true => (60.0 * plan.minutes).ceil() as u64,
+            false => plan.settings.steps.saturating_mul(plan.trials.saturating_add(1)),
+        };
         let report = |done, step| (self.observer.on_event)(SearchEvent::Step { name, done, total, step });
         report(0, None);
-        let on_step = |step| report(done.fetch_add(1, Ordering::Relaxed) + 1, Some(step));
+        let on_step = |step| {
+            let steps = done.fetch_add(1, Ordering::Relaxed) + 1;
+            report(if timed { start.elapsed().as_secs().min(total) } else { steps }, Some(step));
+        };
         let result = search.run(task, plan, &on_step)?;
         let circuit = search.describe(task, &result, &self.request.model_path, &self.hash)?;
         circuit.save(self.file(name))?;
+        if plan.tunes() {
+            write_trials(&self.request.folder.join(format!("{name}.trials.csv")), &result.trials)?;
+        }
         (self.observer.on_event)(SearchEvent::Circuit { name, circuit: &circuit, took: start.elapsed() });
         Ok(result.keep)
     }

@@ -7,7 +7,7 @@ use super::attribution::{attribution, integrated_gradients};
 use super::local_search::local_search;
 use super::prune::{self, CircuitScorer, PruningStep, SearchSettings};
 use super::tasks::{self, PairBatch, Split, Task, TokenPair};
-use super::tune::tune;
+use super::tune::{Trial, tune};
 use super::{Calibration, LogitDiffs, LossSet, Nodes, TaskBatch, Weighted};
 use crate::model::{Model, NoHooks, Weights};
 use crate::text::tokenizer::Tokenizer;
@@ -36,22 +36,34 @@ pub struct SearchPlan {
     pub ranking: Ranking,
     /// Whether nodes are removed without which the loss stays at the target.
     pub clean_up: bool,
-    /// Random settings to try around the given ones (`tune`).
+    /// Random settings to try besides the given ones; 0 for none, or for as many as `minutes`
+    /// allow.
     pub trials: u64,
+    /// After how many minutes no further settings are tried; 0 for no such limit.
+    pub minutes: f64,
 }
 
 impl Default for SearchPlan {
     fn default() -> Self {
-        Self { settings: SearchSettings::default(), ranking: Ranking::Learned, clean_up: true, trials: 0 }
+        Self { settings: SearchSettings::default(), ranking: Ranking::Learned, clean_up: true, trials: 0, minutes: 0.0 }
     }
 }
 
 impl SearchPlan {
+    /// Whether other settings than the given ones are tried.
+    pub(crate) fn tunes(&self) -> bool {
+        self.trials > 0 || self.minutes > 0.0
+    }
+
     /// Returns an error if it contradicts itself, or a setting is impossible.
     pub(crate) fn validate(&self) -> Result<()> {
-        if self.trials > 0 && self.ranking != Ranking::Learned {
-            let message = "random settings (--tune) are those of learned gates, which other rankings do not have: \
-                           leave --tune or --ranking out";
+        if !(0.0..=1e6).contains(&self.minutes) {
+            let message = format!("{} is not between 0 and a million minutes", self.minutes);
+            return Err(Error::config("minutes", message));
+        }
+        if self.tunes() && self.ranking != Ranking::Learned {
+            let message = "random settings (--tune, --tune-minutes) are those of learned gates, which other rankings \
+                           do not have: leave them or --ranking out";
             return Err(Error::Request(message.into()));
         }
         self.settings.validate()
@@ -79,6 +91,8 @@ pub struct SearchResult {
     pub train: LossSet,
     /// On pairs of the test split.
     pub test: LossSet,
+    /// The circuits that it was chosen from, if several settings were tried.
+    pub trials: Vec<Trial>,
 }
 
 /// A model, its nodes and its tokenizer, ready to be searched for circuits. Threads can share one.
@@ -94,8 +108,40 @@ pub struct CircuitSearch<'a> {
 /// The local search may add nodes from this many with the largest scores.
 const POOL: usize = 128;
 
-/// What circuits must reach on the pairs that choose them, as shares of the target, in turn.
+/// What circuits must reach on the pairs that choose them, as shares of the target, in turn. Where
+/// the first does not hold, shares in between are tried, too.
 pub const STRICTER: [f64; 5] = [1.0, 0.7, 0.5, 0.35, 0.25];
+
+/// How often the interval between a share whose circuit does not hold and one whose circuit does is
+/// halved.
+const REFINEMENTS: usize = 2;
+
+/// The shares of the target that circuits should reach, the largest first, and whether the circuit
+/// of the last one holds. `holds_at` says whether that of a share does; nothing if not even all
+/// nodes reach it.
+fn shares_to_try(holds_at: &dyn Fn(f64) -> Result<Option<bool>>) -> Result<(Vec<f64>, bool)> {
+    let mut shares = Vec::new();
+    for share in STRICTER {
+        let Some(holds) = holds_at(share)? else { break };
+        shares.push(share);
+        if !holds {
+            continue;
+        }
+        for _ in 0..REFINEMENTS {
+            let &[.., above, last] = &shares[..] else { break };
+            let (between, at) = ((above * last).sqrt(), shares.len() - 1);
+            match holds_at(between)? {
+                Some(true) => shares[at] = between,
+                _ => shares.insert(at, between),
+            }
+        }
+        return Ok((shares, true));
+    }
+    if shares.is_empty() {
+        shares.push(STRICTER[0]);
+    }
+    Ok((shares, false))
+}
 
 /// Train pairs of two thirds of the templates, and of the others; all in the first group if there
 /// are fewer than three templates.
@@ -127,7 +173,7 @@ impl CircuitSearch<'_> {
     /// Searches for the circuit of a task.
     pub(crate) fn run(&self, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
         let task = &task.clone().for_tokenizer(self.tokenizer)?;
-        if plan.trials > 0 {
+        if plan.tunes() {
             return tune(self, task, plan, on_step);
         }
         let scores = self.rank(task, &plan.settings, plan.ranking, on_step)?;
@@ -216,25 +262,20 @@ impl CircuitSearch<'_> {
             }
             Ok::<_, Error>(Some((keep, k)))
         };
-        let (mut strictest, mut holds) = (0, true);
+        let (mut shares, mut holds) = (vec![STRICTER[0]], true);
         if pairs.iter().all(|group| !group.is_empty()) {
             let [first, second] = [TaskBatch::new(self.model, &pairs[0])?, TaskBatch::new(self.model, &pairs[1])?];
             let (first, second) = (self.scorer(&weights, &first, settings), self.scorer(&weights, &second, settings));
-            holds = false;
-            for (at, share) in STRICTER.into_iter().enumerate() {
-                let Some((keep, _)) = smallest(&first, share * target, false)? else { break };
-                strictest = at;
+            (shares, holds) = shares_to_try(&|share| {
+                let Some((keep, _)) = smallest(&first, share * target, false)? else { return Ok(None) };
                 let (_, calibration) = first.loss(&keep)?;
-                holds = second.logit_diffs(&keep)?.loss(calibration) <= target;
-                if holds {
-                    break;
-                }
-            }
+                Ok(Some(second.logit_diffs(&keep)?.loss(calibration) <= target))
+            })?;
         }
         let all = TaskBatch::new(self.model, &pairs.concat())?;
         let scorer = self.scorer(&weights, &all, settings);
         // What some pairs reach, all may not.
-        for share in STRICTER[..=strictest].iter().rev() {
+        for share in shares.iter().rev() {
             let limit = share * target;
             if let Some((keep, bisected_len)) = smallest(&scorer, limit, true)? {
                 return Ok(Some(Choice { keep, bisected_len, limit, holds }));
@@ -377,5 +418,37 @@ impl Answers {
             accuracy_ablated: complement.accuracy(ablated),
             accuracy_ablated_uncalibrated: Some(complement.accuracy(plain)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is tried where circuits of shares of at most `largest` hold, and all nodes reach
+    /// `least`.
+    fn shares(largest: f64, least: f64) -> (Vec<f64>, bool) {
+        shares_to_try(&|share| Ok((share >= least).then_some(share <= largest))).unwrap()
+    }
+
+    #[test]
+    fn a_target_that_holds_is_enough() {
+        assert_eq!(shares(1.0, 0.0), (vec![1.0], true));
+    }
+
+    #[test]
+    fn the_last_share_is_near_the_largest_that_holds() {
+        let (tried, holds) = shares(0.62, 0.0);
+        // √(0.7 · 0.5) holds, √(0.7 · 0.592) does not.
+        let wanted = [1.0, 0.7, 0.643_53, 0.591_61];
+        assert!(holds && tried.len() == wanted.len(), "{tried:?}");
+        assert!(tried.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < 1e-5), "{tried:?}");
+    }
+
+    #[test]
+    fn shares_end_where_nothing_holds_or_nothing_reaches_them() {
+        assert_eq!(shares(0.0, 0.0), (STRICTER.to_vec(), false));
+        assert_eq!(shares(0.0, 0.6), (vec![1.0, 0.7], false));
+        assert_eq!(shares(0.0, 2.0), (vec![1.0], false));
     }
 }

@@ -167,6 +167,9 @@ fn settings_of_the_search_have_the_same_grammar() {
         &mut train(&["circuit", "m", "--task", "all", "--tune", "2", "--ranking", "attribution"]),
         &["--tune", "--ranking"],
     );
+    for minutes in ["nan", "inf", "1e7"] {
+        fails(&mut train(&["circuit", "m", "--task", "all", "--tune-minutes", minutes]), &["minutes"]);
+    }
 }
 
 #[test]

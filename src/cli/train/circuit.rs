@@ -36,9 +36,13 @@ pub struct Args {
     /// The task loss that a circuit must reach
     #[arg(long)]
     target_loss: Option<f64>,
-    /// Try N random settings around the given ones and keep the smallest circuit
+    /// Try N random settings around the given ones and near the best; keep the smallest circuit,
+    /// and list all in TASK.trials.csv
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<u64>(0, 100_000))]
     tune: u64,
+    /// Try settings until that many minutes have passed for a task (with --tune: at most N)
+    #[arg(long, value_name = "MINUTES", default_value_t = 0.0)]
+    tune_minutes: f64,
     /// Find up to N circuits of a task, each without the nodes of those before; they go to
     /// TASK.2.json and so on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count::<u64>(1, 1_000_000))]
@@ -85,7 +89,13 @@ impl Args {
         let tasks = self.task.iter().map(|name| tasks::open_all(name)).collect::<Result<Vec<_>, _>>()?.concat();
         Ok(SearchRequest {
             tasks: tasks.into_iter().map(|task| self.context.of(task)).collect::<Result<_, _>>()?,
-            plan: SearchPlan { settings, ranking: self.ranking, clean_up: !self.no_clean_up, trials: self.tune },
+            plan: SearchPlan {
+                settings,
+                ranking: self.ranking,
+                clean_up: !self.no_clean_up,
+                trials: self.tune,
+                minutes: self.tune_minutes,
+            },
             disjoint: self.disjoint,
             exclude: self.exclude.clone(),
             data: self.field.source(&self.data, self.offline),
