@@ -207,7 +207,7 @@ fn a_residual_channels_tokens_come_from_the_model() {
     let table = files.weights.read("transformer.wte.weight").unwrap();
     let column = table.data.iter().skip(1).step_by(16).copied();
     let largest = column.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
-    harness.get_by_label_contains(&format!(" {largest:+.3}"));
+    harness.get_by_label_contains(&format!("` {largest:+.3}"));
 }
 
 /// What a window leaves for the next one.

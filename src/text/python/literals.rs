@@ -95,7 +95,13 @@ impl PythonWriter {
 
     /// A quoted file name; its stem says whether one reads or writes it.
     pub(super) fn file_name(&mut self, read: bool) -> String {
-        let stem = self.sampler.pick(if read { &WORDS.file_stems_read } else { &WORDS.file_stems_write });
+        let stems = match (read, self.version > 3) {
+            (true, false) => &WORDS.file_stems_read,
+            (false, false) => &WORDS.file_stems_write,
+            (true, true) => &WORDS.file_reads,
+            (false, true) => &WORDS.file_writes,
+        };
+        let stem = self.sampler.pick(stems);
         let end = self.sampler.pick(&WORDS.file_ends);
         let folder =
             if self.sampler.chance(15) { self.sampler.pick(&["data/", "files/", "tmp/", "docs/"]) } else { "" };

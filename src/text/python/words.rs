@@ -76,6 +76,8 @@ pub(crate) struct Vocabulary {
     pub(crate) plain_verbs: Words,
     pub(crate) file_stems_read: Words,
     pub(crate) file_stems_write: Words,
+    pub(crate) file_reads: Words,
+    pub(crate) file_writes: Words,
     pub(crate) file_ends: Words,
     pub(crate) copied: Words,
     pub(crate) collections: Words,

@@ -37,9 +37,16 @@ pub(super) fn with_as(w: &mut PythonWriter) {
 /// The mode by the file's name: `'r'` for what one reads, `'w'` for what one writes.
 pub(super) fn with_open(w: &mut PythonWriter) {
     let read = w.sampler.chance(50);
+    open_with_mode(w, read);
+    if w.version > 3 && w.sampler.chance(40) {
+        open_with_mode(w, !read);
+    }
+}
+
+fn open_with_mode(w: &mut PythonWriter, read: bool) {
     let handle = loops::free_name(w, if read { &READERS } else { &WRITERS });
     let file = w.file_name(read);
-    let path = if w.sampler.chance(20) {
+    let path = if w.sampler.chance(if w.version > 3 { 10 } else { 20 }) {
         let stem = if read {
             ["input_path", "source_file", "input_file"]
         } else {
