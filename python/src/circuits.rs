@@ -1,7 +1,7 @@
 //! Circuits: found, opened, changed, evaluated, drawn.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gossamer::circuits as library;
@@ -13,6 +13,7 @@ use gossamer::circuits::{Node, Nodes, stored_means};
 use gossamer::formats::OpenedCircuit;
 use gossamer::model::Site;
 use gossamer::observer::Observer;
+use gossamer::pipelines::{CircuitRequest, ExportRequest, circuit_page};
 use gossamer::text::source::Source;
 use numpy::PyArray1;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -248,6 +249,21 @@ impl Circuit {
         library::svg(&self.circuit)
     }
 
+    /// A page of HTML that needs no network: the drawing with all that is known of the nodes. With
+    /// the model, that includes histograms, snippets of text, prompts and attention.
+    #[pyo3(signature = (model=None))]
+    fn to_html(&self, py: Python<'_>, model: Option<&Bound<'_, Model>>) -> PyResult<String> {
+        self.measured()?;
+        let pretrained = model.map(|model| model.get().pretrained.clone());
+        compute(py, |stop| {
+            let (data, max_tokens) = (&Source::default(), SearchRequest::MEAN_TOKENS);
+            let (circuit, file, task) = (&self.circuit, Path::new(""), self.task.clone());
+            let circuit = CircuitRequest { circuit, file, payload: None, task, data, max_tokens };
+            let (model, observer) = (pretrained.as_deref(), &stop.observer());
+            circuit_page(&[ExportRequest { circuit, model, observer, note: &|_| () }])
+        })
+    }
+
     /// The graph in Graphviz's language.
     fn to_dot(&self) -> String {
         library::dot(&self.circuit)
@@ -388,6 +404,7 @@ pub fn find_circuits(
     target_loss: Option<f64>,
     settings: Vec<String>,
     tune: u64,
+    tune_minutes: f64,
     disjoint: u64,
     exclude: &Bound<'_, PyAny>,
     ranking: &str,
@@ -404,7 +421,6 @@ pub fn find_circuits(
     let ranking: Ranking = choice("ranking", ranking)?;
     let model = model.get();
     let request = SearchRequest {
-    tune_minutes: f64,
         tasks: vec![task.clone()],
         plan: SearchPlan { settings: plan, ranking, clean_up, trials: tune, minutes: tune_minutes },
         disjoint,

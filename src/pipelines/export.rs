@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::CircuitRequest;
+use super::{CircuitRequest, circuit_page};
 use crate::circuits::collect::node_activations;
 use crate::circuits::statistics::NodeStatistics;
 use crate::circuits::{Node, NodeEntry, Statistics};
@@ -33,28 +33,64 @@ pub struct CircuitExport {
     pub name: &'static str,
     /// What it is, for help texts.
     pub about: &'static str,
-    save: fn(&ExportRequest, &Path) -> Result<()>,
+    /// Whether it is better with the model that the circuit names, if that is there.
+    pub opens_model: bool,
+    save: SaveCircuits,
+}
+
+enum SaveCircuits {
+    /// One circuit.
+    One(fn(&ExportRequest, &Path) -> Result<()>),
+    /// Several in one file.
+    All(fn(&[ExportRequest], &Path) -> Result<()>),
 }
 
 /// All of them. Formats that need nothing but the circuit are in [`crate::circuits::FORMATS`].
 pub const CIRCUIT_EXPORTS: &[CircuitExport] = &[
-    CircuitExport { name: "viz", about: "a viz_data.pt for the published visualiser", save: viz },
+    CircuitExport {
+        name: "html",
+        about: "a page of one or more circuits that works without a network",
+        opens_model: true,
+        save: SaveCircuits::All(html),
+    },
+    CircuitExport {
+        name: "viz",
+        about: "a viz_data.pt for the published visualiser",
+        opens_model: false,
+        save: SaveCircuits::One(viz),
+    },
     CircuitExport {
         name: "neuronpedia",
         about: "an attribution graph for Neuronpedia and circuit-tracer (needs --model)",
-        save: neuronpedia,
+        opens_model: false,
+        save: SaveCircuits::One(neuronpedia),
     },
 ];
 
 impl CircuitExport {
-    /// Writes the circuit to the file at `path`, whole or not at all.
+    /// Writes the circuits to the file at `path`, whole or not at all.
     ///
     /// # Errors
     /// [`Error::OtherModel`] for another model, [`Error::Request`] without the model where the
-    /// format needs it, those of the pairs and of the forward pass, and [`Error::Io`].
-    pub fn save(&self, request: &ExportRequest, path: &Path) -> Result<()> {
-        (self.save)(request, path)
+    /// format needs it, or for more or fewer circuits than it takes; those of the pairs and of the
+    /// forward pass, and [`Error::Io`].
+    pub fn save(&self, requests: &[ExportRequest], path: &Path) -> Result<()> {
+        match (&self.save, requests) {
+            (SaveCircuits::All(save), [_, ..]) => save(requests, path),
+            (SaveCircuits::One(save), [request]) => save(request, path),
+            _ => Err(one_circuit(self.name)),
+        }
     }
+}
+
+/// That a format takes one circuit at a time.
+pub fn one_circuit(format: &str) -> Error {
+    Error::Request(format!("{format} holds one circuit: name one file, or --format html"))
+}
+
+fn html(requests: &[ExportRequest], path: &Path) -> Result<()> {
+    let text = circuit_page(requests)?;
+    write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(path, e)))
 }
 
 fn viz(request: &ExportRequest, path: &Path) -> Result<()> {
@@ -112,7 +148,7 @@ fn neuronpedia(request: &ExportRequest, path: &Path) -> Result<()> {
 
 impl ExportRequest<'_> {
     /// The statistics of the nodes: those of the file next to the circuit's, or of a published file.
-    fn statistics(&self) -> Result<Vec<NodeStatistics>> {
+    pub(super) fn statistics(&self) -> Result<Vec<NodeStatistics>> {
         let file = self.circuit.file.with_extension("statistics.json");
         if file.exists() && self.circuit.file != file {
             let statistics = Statistics::load(&file)?;
@@ -132,7 +168,11 @@ impl ExportRequest<'_> {
     }
 
     /// The activations of the circuit's nodes in the whole model, by node and prompt.
-    fn activations(&self, model: &Pretrained, prompts: &[Vec<u32>]) -> Result<BTreeMap<Node, Vec<Vec<f32>>>> {
+    pub(super) fn activations(
+        &self,
+        model: &Pretrained,
+        prompts: &[Vec<u32>],
+    ) -> Result<BTreeMap<Node, Vec<Vec<f32>>>> {
         let nodes: Vec<Node> = self.circuit.circuit.nodes.iter().map(NodeEntry::node).collect();
         let values = node_activations(&model.model, &nodes, prompts, self.observer)?;
         Ok(nodes.into_iter().zip(values).collect())

@@ -47,3 +47,46 @@ fn what_is_no_circuit_is_named() {
     let export = ["circuit", "export", EXAMPLE, "--format", "svg", "--out", text(&nowhere)];
     fails(&mut gossamer(&export), &["drawn.svg"]);
 }
+
+/// The data in a page of HTML.
+pub(crate) fn page_data(page: &str) -> serde_json::Value {
+    let (_, after) = page.split_once("<script id=\"data\" type=\"application/json\">").expect("the data");
+    serde_json::from_str(after.split_once("</script>").expect("its end").0).expect("JSON")
+}
+
+#[test]
+fn a_page_holds_circuits_with_their_layout() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let second = folder.path().join("second.json");
+    let mut circuit: serde_json::Value = serde_json::from_slice(&fs::read(EXAMPLE).expect("it")).expect("JSON");
+    let name = "</script><script>alert(1)</script>";
+    circuit["task"]["name"] = name.into();
+    fs::write(&second, circuit.to_string()).expect("written");
+
+    let page = succeeds(&mut gossamer(&["circuit", "export", EXAMPLE, text(&second), "--format", "html"]));
+    assert!(page.starts_with("<!DOCTYPE html>") && page.len() < 2_000_000);
+    // The data, the script, and no third one.
+    assert_eq!(page.matches("<script").count(), 2, "a name must not become a script");
+    assert_eq!(page.matches("src=").count() + page.matches("href=").count(), 0);
+    let data = page_data(&page);
+    assert_eq!(data["circuits"][1]["name"], name);
+    let first = &data["circuits"][0];
+    let (nodes, edges) = (first["circuit"]["nodes"].as_array().unwrap(), first["circuit"]["edges"].as_array().unwrap());
+    let boxes = first["layout"]["boxes"].as_array().unwrap();
+    assert_eq!(boxes.iter().filter(|place| place["kind"] == "node").count(), nodes.len());
+    let lines = first["layout"]["lines"].as_array().unwrap();
+    assert_eq!(lines.iter().filter(|line| line["edge"].is_u64()).count(), edges.len());
+    // The widest edge is the one that costs most when it is cut.
+    let most = |values: Vec<f64>| values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+    let effects = edges.iter().map(|edge| edge["effect"].as_f64().unwrap().abs()).collect();
+    let widths = first["widths"].as_array().unwrap().iter().map(|width| width.as_f64().unwrap()).collect();
+    assert_eq!(most(effects), most(widths));
+}
+
+#[test]
+fn formats_of_one_circuit_refuse_two() {
+    for format in ["svg", "viz"] {
+        let export = ["circuit", "export", EXAMPLE, EXAMPLE, "--format", format];
+        fails(&mut gossamer(&export), &[format, "one circuit", "html"]);
+    }
+}

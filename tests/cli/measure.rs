@@ -9,6 +9,7 @@ use gossamer::circuits::{Binary, Circuit, Counts, Node, NodeEntry, Statistics};
 use gossamer::files::load_tensors;
 use tempfile::tempdir;
 
+use crate::circuit::page_data;
 use crate::{fails, gossamer, succeeds, text, tiny, train};
 
 /// Puts nodes into a circuit file, whose means are next to it.
@@ -115,4 +116,65 @@ fn other_models_means_and_tasks_are_refused() {
     fails(&mut change(&|c| c.task.variant = 9), &["single_double_quote#10"]);
     fails(&mut change(&|c| c.settings = serde_json::json!({ "stepz": 1 })), &["settings", "stepz"]);
     assert!(!file.with_file_name("changed.binary.json").exists());
+}
+
+#[test]
+fn a_page_shows_what_was_measured_in_the_model() {
+    let folder = tempdir().unwrap();
+    let (run, file) = circuit(folder.path());
+    let stats = ["circuit", "stats", text(&file), "--model", text(&run), "--device", "cpu", "--max-tokens", "600"];
+    succeeds(&mut gossamer(&stats));
+    let known = Statistics::load(file.with_extension("statistics.json")).unwrap();
+
+    // The model is the one that the circuit names.
+    let page = succeeds(&mut gossamer(&["circuit", "export", text(&file), "--format", "html", "--device", "cpu"]));
+    let circuit = &page_data(&page)["circuits"][0];
+    let value = &circuit["statistics"]["0.attn.v[2]"];
+    let node = known.nodes.iter().find(|entry| entry.node.to_string() == "0.attn.v[2]").unwrap();
+    assert_eq!(value["corpus"]["histogram"], serde_json::json!(node.corpus.histogram));
+    let snippet = &value["corpus"]["quantiles"][0]["top"]["snippets"][0];
+    let (at, kept) = (snippet["position"].as_u64().unwrap() as usize, &node.corpus.quantiles[0].top.snippets[0]);
+    assert_eq!(snippet["tokens"][at], kept.tokens[kept.position]);
+    let (shown, exact) = (snippet["activations"][at].as_f64().unwrap(), f64::from(kept.activations[kept.position]));
+    assert!((shown - exact).abs() <= 0.006 * exact.abs(), "{shown} {exact}");
+    assert!(circuit["tokens"][kept.tokens[kept.position].to_string()].is_string());
+    // Each token attends to itself and those before it, to a sink besides.
+    let prompt = &circuit["prompts"][0];
+    let rows = prompt["attention"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), prompt["tokens"].as_array().unwrap().len());
+    for (query, row) in rows.iter().enumerate() {
+        let shares: Vec<(usize, f64)> = serde_json::from_value(row.clone()).unwrap();
+        assert!(shares.iter().all(|&(key, _)| key <= query), "{query}: {shares:?}");
+        assert!((0.0..=1.01).contains(&shares.iter().map(|(_, share)| share).sum::<f64>()), "{shares:?}");
+    }
+}
+
+/// The lines of the table of a search's trials.
+fn trials(tune: &[&str]) -> Vec<Vec<String>> {
+    let folder = tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeeds(&mut tiny(&run, &[]));
+    let fixed = ["circuit", text(&run), "--device", "cpu", "--mean-tokens", "512", "--target-loss", "0.7"];
+    let settings = ["--set", "steps=3 pairs=4 eval_pairs=8", "--task", "single_double_quote"];
+    succeeds(train(&fixed).args(settings).args(tune));
+    let table = fs::read_to_string(run.join("circuits/single_double_quote.trials.csv")).unwrap();
+    table.lines().map(|line| line.split(',').map(str::to_string).collect()).collect()
+}
+
+#[test]
+fn every_trial_of_a_search_is_listed() {
+    let lines = trials(&["--tune", "18"]);
+    let column = |name: &str| lines[0].iter().position(|other| other == name).unwrap();
+    assert_eq!(lines.len(), 1 + 19);
+    assert!(lines.iter().all(|line| line.len() == lines[0].len()));
+    // The first has the given settings, the others do not.
+    assert_eq!(lines[1][column("lr")], "0.01");
+    assert!(lines[2..].iter().all(|line| line[column("lr")] != "0.01"));
+    assert!(lines[1..].iter().any(|line| line[column("on_front")] == "true"));
+}
+
+#[test]
+fn a_search_ends_when_its_minutes_have_passed() {
+    assert_eq!(trials(&["--tune-minutes", "0.000000001"]).len(), 1 + 1, "the first trial is always made");
+    assert_eq!(trials(&["--tune-minutes", "60", "--tune", "1"]).len(), 1 + 2, "and no more than --tune allows");
 }

@@ -170,6 +170,21 @@ impl CircuitLayout {
         layout
     }
 
+    /// A line as the path of an SVG, upwards from the top of its first box to the bottom of its
+    /// last.
+    pub fn path(&self, line: &Connector) -> String {
+        let boxes: Vec<_> = line.boxes.iter().map(|&i| &self.boxes[i]).collect();
+        let mut path = String::new();
+        for pair in boxes.windows(2) {
+            let ((x, y), (to_x, to_y)) = ((pair[0].x, pair[0].top), (pair[1].x, pair[1].bottom));
+            let pull = ((y - to_y) * 0.5).max(12.0);
+            let (start, out, into) = (format!("{x:.1} {y:.1}"), y - pull, to_y + pull);
+            path.push_str(&if path.is_empty() { format!("M{start}") } else { format!(" L{start}") });
+            path.push_str(&format!(" C{x:.1} {out:.1} {to_x:.1} {into:.1} {to_x:.1} {to_y:.1}"));
+        }
+        path
+    }
+
     fn place_boxes(&mut self, circuit: &Circuit) {
         let boxes =
             |list: usize, key, content: fn(usize) -> BoxContent| (0..list).map(move |i| (key, content(i), None));

@@ -132,17 +132,8 @@ fn framed(frame: &HeadFrame, layout: &CircuitLayout) -> String {
     )
 }
 
-/// A line upwards from the top of its first spot to the bottom of its last.
 fn drawn(line: &Connector, layout: &CircuitLayout, circuit: &Circuit, widths: &Widths) -> String {
-    let boxes: Vec<_> = line.boxes.iter().map(|&i| &layout.boxes[i]).collect();
-    let mut path = String::new();
-    for pair in boxes.windows(2) {
-        let ((x, y), (to_x, to_y)) = ((pair[0].x, pair[0].top), (pair[1].x, pair[1].bottom));
-        let pull = ((y - to_y) * 0.5).max(12.0);
-        let (start, out, into) = (format!("{x:.1} {y:.1}"), y - pull, to_y + pull);
-        path.push_str(&if path.is_empty() { format!("M{start}") } else { format!(" L{start}") });
-        path.push_str(&format!(" C{x:.1} {out:.1} {to_x:.1} {into:.1} {to_x:.1} {to_y:.1}"));
-    }
+    let path = layout.path(line);
     match line.kind {
         LineKind::Edge(i) => {
             let edge = &circuit.edges[i];

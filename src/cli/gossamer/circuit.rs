@@ -19,7 +19,7 @@ use crate::files::check_output;
 use crate::formats::{OpenedCircuit, Pretrained};
 use crate::pipelines::{
     CIRCUIT_EXPORTS, CircuitRequest, ExportRequest, binarise_circuit, circuit_curve, circuit_statistics, edit_circuit,
-    evaluate_circuit, statistics_report,
+    evaluate_circuit, one_circuit, statistics_report,
 };
 use crate::report::Report;
 use crate::settings::{count, split};
@@ -53,14 +53,16 @@ pub enum Args {
 
 #[derive(clap::Args)]
 pub struct ExportArgs {
-    /// A circuit file, or a published viz_data.pt
-    file: PathBuf,
+    /// A circuit file, or a published viz_data.pt; several for a page of HTML
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
     #[arg(long, value_parser = format_names(), help = formats_help())]
     format: String,
     /// The file to write, in place of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// The model that the circuit is a part of: viz has more with it, neuronpedia needs it
+    /// The model that the circuit is a part of: viz has more with it, neuronpedia needs it [html:
+    /// the one that the circuit names]
     #[arg(long)]
     model: Option<String>,
     /// The circuit's task (a name, or a .toml or .jsonl file), if it is not the built-in one that
@@ -275,23 +277,36 @@ impl ExportArgs {
     fn run(&self) -> Result<()> {
         self.out.as_ref().map_or(Ok(()), check_output)?;
         let Some(export) = CIRCUIT_EXPORTS.iter().find(|export| export.name == self.format) else {
-            let (opened, format) = (open(&self.file, &say)?, CircuitFormat::named(&self.format)?);
+            let [file] = &self.files[..] else { return Err(one_circuit(&self.format).into()) };
+            let (opened, format) = (open(file, &say)?, CircuitFormat::named(&self.format)?);
             return match &self.out {
                 Some(path) => Ok(format.save(&opened.circuit, path)?),
                 None => print(&(format.write)(&opened.circuit)),
             };
         };
         let progress = Progress::new();
-        let opened = open(&self.file, &|note| progress.say(note))?;
+        let opened: Vec<_> =
+            self.files.iter().map(|file| open(file, &|note| progress.say(note))).collect::<Result<_>>()?;
         let task = self.task.as_deref().map(tasks::open).transpose()?;
-        let model = self.model.as_ref().map(|model| self.load.open(model, &self.device, &progress)).transpose()?;
-        let (circuit, payload) = (&opened.circuit, opened.payload.as_deref());
+        let own = || {
+            let named = opened.iter().zip(&self.files).filter_map(|(opened, file)| opened.model_path(file));
+            named.filter(|path| export.opens_model && path.exists()).map(|path| path.display().to_string()).next()
+        };
+        let name = self.model.clone().or_else(own);
+        let model = name.map(|model| self.load.open(&model, &self.device, &progress)).transpose()?;
         let (data, max_tokens) = (&Source::default(), SearchRequest::MEAN_TOKENS);
-        let circuit = CircuitRequest { circuit, file: &self.file, payload, task, data, max_tokens };
-        let note = |note| progress.say(format!("note: {note}"));
-        let request = ExportRequest { circuit, model: model.as_ref(), observer: &progress.observer(), note: &note };
+        let (note, observer) = (|note| progress.say(format!("note: {note}")), progress.observer());
+        let requests: Vec<_> = opened
+            .iter()
+            .zip(&self.files)
+            .map(|(opened, file)| {
+                let (circuit, payload, task) = (&opened.circuit, opened.payload.as_deref(), task.clone());
+                let circuit = CircuitRequest { circuit, file, payload, task, data, max_tokens };
+                ExportRequest { circuit, model: model.as_ref(), observer: &observer, note: &note }
+            })
+            .collect();
         progress.stage("writing");
-        Ok(export.save(&request, self.out.as_deref().unwrap_or(Path::new("-")))?)
+        Ok(export.save(&requests, self.out.as_deref().unwrap_or(Path::new("-")))?)
     }
 }
 
@@ -301,13 +316,10 @@ impl EvalArgs {
             let opened = open(&self.file, &|note| progress.say(note))?;
             let own = self.context.context.map(|_| opened.circuit.task.question());
             let task = self.task.clone().or(own).map(|name| self.context.of(tasks::open(&name)?)).transpose()?;
-            let published = opened.payload.as_ref().and_then(|payload| payload.model.as_ref());
-            let recorded = if opened.circuit.is_foreign() { "" } else { &opened.circuit.model.path };
-            let own = published.map_or(recorded.to_string(), |path| path.display().to_string());
-            let model = self.model.clone().unwrap_or(own);
-            if model.is_empty() {
+            let own = || opened.model_path(&self.file).map(|path| path.display().to_string());
+            let Some(model) = self.model.clone().or_else(own) else {
                 bail!("{} does not say which model it is of: name one with --model", self.file.display());
-            }
+            };
             let model = self.load.open(&model, &self.device, progress)?;
             let data = &self.means.field.source(&self.means.data, self.load.offline);
             let request = CircuitRequest {
