@@ -48,6 +48,7 @@
 //! * [`bridges`]: encoders and decoders between a dense and a sparse model.
 //! * [`pipelines`]: a request and a result for each verb of the command line and the explorer.
 //! * [`report`]: a result as text, CSV, JSON or a chart.
+//! * [`example`]: a trained model, its bridges and circuits, built in.
 //! * [`sweep`]: one command with many settings, and a table of the results.
 //! * [`terminal`]: what the binaries share: messages, signals, progress.
 //! * [`cli`]: the command lines themselves.
@@ -64,6 +65,7 @@ pub mod circuits;
 pub mod cli;
 pub mod device;
 pub mod error;
+pub mod example;
 pub mod files;
 pub mod formats;
 pub mod hub;

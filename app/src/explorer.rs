@@ -172,7 +172,8 @@ impl Explorer {
         // The session keeps the path, and the next one may start in another folder.
         let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
         let ctx = ctx.clone();
-        let open = move || path.map_or_else(Document::example, |path| Document::open(&path));
+        let example = || gossamer::example::cached().ok();
+        let open = move || path.or_else(example).map_or_else(Document::example, |path| Document::open(&path));
         let open = move |_: &_| open().map_err(|e| format!("{e:#}"));
         self.opening = Some(Job::run(move || ctx.request_repaint(), open));
     }

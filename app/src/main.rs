@@ -14,8 +14,8 @@ use gossamer_explorer::explorer::Explorer;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// A run, a model, a folder with circuits, a circuit file, or a published viz_data.pt; an
-    /// example without it
+    /// A run, a model, a folder with circuits, a circuit file, or a published viz_data.pt; the
+    /// built-in example without it
     path: Option<PathBuf>,
 }
 
@@ -34,7 +34,8 @@ fn show(args: Args) -> anyhow::Result<()> {
         .with_min_inner_size(vec2(960.0, 600.0))
         .with_drag_and_drop(true);
     let options = NativeOptions { viewport, ..NativeOptions::default() };
-    let path = args.path;
+    // Without a place to write it, there is still the circuit alone.
+    let path = args.path.or_else(|| gossamer::example::cached().ok());
     let run = eframe::run_native(
         "gossamer",
         options,

@@ -9,6 +9,7 @@ mod cli;
 mod compute;
 mod config;
 mod errors;
+mod example;
 mod hooks;
 mod model;
 mod tasks;
@@ -31,6 +32,8 @@ mod _gossamer {
     use crate::config::Config;
     #[pymodule_export]
     use crate::errors::Error;
+    #[pymodule_export]
+    use crate::example::example;
     #[pymodule_export]
     use crate::model::{Gradients, Model, from_state_dict, load, new_model};
     #[pymodule_export]

@@ -14,6 +14,7 @@ mod tuning;
 
 pub use adapters::{AdapterSummary, adapters};
 pub use cpu::{Cpu, on_worker, use_threads};
+pub(crate) use gpu::cache_folder;
 pub(crate) use gpu::launch::Launch;
 pub use gpu::launch::Shader;
 pub(crate) use gpu::params::{Field, Params, params};

@@ -17,6 +17,7 @@ mod data;
 mod devices;
 mod disk;
 mod evaluating;
+mod example;
 mod hashes;
 mod interruption;
 mod measure;

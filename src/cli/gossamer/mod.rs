@@ -37,6 +37,8 @@ macro_rules! commands {
 }
 
 commands! {
+    /// A trained model with a dense partner, bridges and circuits, to try everything on
+    Example: example,
     /// Continue a prompt
     Generate: generate,
     /// Next-token probabilities of a prompt, before and after interventions

@@ -92,7 +92,7 @@ impl Buffer {
 
 /// The folder for what later runs shall find: the one that `GOSSAMER_CACHE` names, none if that is
 /// empty, otherwise the user's.
-pub(super) fn cache_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     cache::folder(|name| std::env::var_os(name))
 }
 
