@@ -152,6 +152,7 @@ fn sparse_run(args: &Args, device: &Device) -> Result<(RunConfig, PathBuf)> {
             "generated_documents=400",
             "batch_size=8",
             "samples=0",
+            "tasks=false",
         ] {
             config.set(setting)?;
         }

@@ -36,11 +36,11 @@ set_each() {
 }
 
 dense_steps=5000 sparse_steps=10000 bridge_steps=2000
-shape=(n_layer=4) common=(samples=0) prune=(steps=300 eval_pairs=256) pairs=64
+shape=(n_layer=4) common=(samples=0 tasks=false) prune=(steps=300 eval_pairs=256) pairs=64
 if [[ $quick ]]; then
     dense_steps=30 sparse_steps=30 bridge_steps=10 pairs=4
     shape=(n_layer=2 d_model=32 n_head=2 d_mlp=64 vocab_size=512)
-    common=(samples=0 generated_documents=400 eval_sequences=8 batch_size=8)
+    common=(samples=0 tasks=false generated_documents=400 eval_sequences=8 batch_size=8)
     prune=(steps=10 pairs=4 eval_pairs=8 target_loss=10)
 fi
 set_each "${common[@]}" && common=("${flags[@]}")

@@ -10,7 +10,7 @@ use tempfile::tempdir;
 
 /// Fifty steps, dense at first and at the final density from the 35th on. The learning rate is low:
 /// at a high one a rounding error can choose another weight, and that grows.
-const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 20] = [
     "train.steps=50",
     "lr=0.005",
     "n_layer=2",
@@ -30,6 +30,7 @@ const SETTINGS: [&str; 19] = [
     "eval_sequences=16",
     "log_every=1",
     "samples=0",
+    "tasks=false",
 ];
 
 /// `train` by itself, or as so many ranks.
@@ -173,7 +174,9 @@ fn a_pass_for_each_rank_gives_the_bytes_of_one_process() {
         {
             command.args(["--set", setting]);
         }
-        for setting in ["data.generated_documents=60", "data.val_fraction=0.1", "samples=0", "log_every=1"] {
+        for setting in
+            ["data.generated_documents=60", "data.val_fraction=0.1", "samples=0", "tasks=false", "log_every=1"]
+        {
             command.args(["--set", setting]);
         }
         succeeds(&mut command);

@@ -9,6 +9,12 @@ use std::path::PathBuf;
 use crate::circuits::tasks::{ContextLength, Task};
 use crate::text::source::{DEFAULT_FIELD, Source};
 
+/// The folder with this program, where jobs of a sweep find the others.
+pub fn programs() -> PathBuf {
+    let folder = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
+    folder.unwrap_or_default()
+}
+
 /// What comes before the questions of tasks.
 #[derive(clap::Args)]
 pub(crate) struct ContextArgs {

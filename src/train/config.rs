@@ -131,6 +131,9 @@ pub struct RuntimeConfig {
     pub keep_checkpoints: usize,
     /// Sampled lines at the end.
     pub samples: usize,
+    /// Whether the end says which tasks the model does, and looks for a circuit for half a minute.
+    #[serde(default)]
+    pub tasks: bool,
 }
 
 /// A whole run.

@@ -72,6 +72,11 @@ const RUN: &[Setting<RuntimeConfig>] = &[
     numeric!(checkpoint_every, Takes::Count(0, MANY), "steps between checkpoints; 0: at the end"),
     numeric!(keep_checkpoints, Takes::Count(0, MANY), "checkpoints kept; 0: all"),
     numeric!(samples, Takes::Count(0, 10_000), "texts sampled at the end"),
+    Setting::other(
+        "tasks",
+        Takes::Flag,
+        "at the end, say which tasks it does and look for a circuit for half a minute",
+    ),
 ];
 
 /// How sharp thresholds may be.

@@ -64,7 +64,8 @@ fn a_sparse_model_keeps_its_density_and_learns_on() {
     let dir = tempdir().expect("a folder");
     let (run, on) = (dir.path().join("run"), dir.path().join("on"));
     succeeds(&mut tiny(&run, &[]));
-    let settings = ["--set", "steps=5 checkpoint_every=5 log_every=1 norms_every=1 samples=0 device=cpu lr=0.001"];
+    let settings =
+        ["--set", "steps=5 checkpoint_every=5 log_every=1 norms_every=1 samples=0 tasks=false device=cpu lr=0.001"];
     let more = ["--set", "generated_documents=90 val_fraction=0.1 batch_size=4", "--seed", "3"];
     let arguments = [&["--init", text(&run), "--out", text(&on)][..], &settings, &more].concat();
     succeeds(&mut train(&arguments));
@@ -90,7 +91,7 @@ fn a_dense_folder_is_made_sparse() {
     let (run, folder, on) = (dir.path().join("run"), dir.path().join("folder"), dir.path().join("on"));
     succeeds(&mut tiny(&run, &["target_density=1.0", "embed_target_density=1.0", "afrac=none"]));
     succeeds(&mut gossamer(&["convert", text(&run), text(&folder)]));
-    let settings = "steps=10 log_every=1 samples=0 device=cpu target_density=0.1 generated_documents=60 batch_size=4 \
+    let settings = "steps=10 log_every=1 samples=0 tasks=false device=cpu target_density=0.1 generated_documents=60 batch_size=4 \
                     val_fraction=0.1 eval_every=0";
     succeeds(&mut train(&["--init", text(&folder), "--out", text(&on), "--set", settings]));
     let config = fs::read_to_string(on.join("config.toml")).expect("settings");

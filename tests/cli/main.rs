@@ -22,6 +22,7 @@ mod hashes;
 mod interruption;
 mod measure;
 mod models;
+mod next_steps;
 mod not_finite;
 mod nothing;
 mod output;
@@ -44,7 +45,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Settings of a model that trains forty steps in well under a second.
-const TINY: [&str; 15] = [
+const TINY: [&str; 16] = [
     "train.steps=40",
     "run.device=cpu",
     "model.n_layer=1",
@@ -60,6 +61,7 @@ const TINY: [&str; 15] = [
     "checkpoint_every=5",
     "log_every=1",
     "samples=0",
+    "tasks=false",
 ];
 
 /// `train` with these arguments, and nothing to read on its standard input.

@@ -2,6 +2,7 @@
 
 mod circuit;
 mod list;
+mod next_steps;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -381,13 +382,30 @@ fn report(run: &Run<'_>, progress: &Progress, result: &TrainResult) -> Result<()
     for text in samples(&result.model, &result.tokenizer, run.config.run.samples, run.config.run.seed)? {
         print(format!("\n--- sample ---\n{}", text.trim_end()));
     }
+    let (generated, bridged) = (run.config.data.paths.is_empty(), run.config.bridge.is_some());
+    let circuit = match run.config.run.tasks && generated && !bridged {
+        true => {
+            let model = (&result.model, &result.tokenizer);
+            next_steps::demonstrate(model, &run.folder, &result.checkpoint, progress, &print)?
+        }
+        false => None,
+    };
+    let (train, gossamer) = (next_steps::program("train"), next_steps::program("gossamer"));
     print("\nwhat to try next:".into());
-    print(format!("  the model             {}", result.checkpoint.display()));
-    print(format!("  its loss over time    {folder}/metrics.jsonl, or: tensorboard --logdir {folder}"));
-    print("  real code             train --preset small --data PATH".into());
-    print(format!("  is the device right?  gossamer check --device {}", run.config.run.device));
-    if run.config.bridge.is_some() {
-        print(format!("  its bridges           gossamer bridge eval {}", result.checkpoint.display()));
+    print(format!("  {gossamer} run {folder} --prompt \"print('egg\""));
+    if let Some(file) = circuit.as_ref().map(|file| file.display()) {
+        print(format!("  {gossamer} circuit eval {file}    # what could refute it"));
+        print(format!("  {gossamer} circuit export {file} --format html --out circuit.html"));
     }
+    if bridged {
+        print(format!("  {gossamer} bridge eval {}", result.checkpoint.display()));
+    }
+    if generated && !bridged {
+        print(format!("  {train} circuit {folder} --task all    # the circuits of all tasks it does"));
+    }
+    print(format!("  {gossamer} example    # a trained model with a dense partner, bridges and circuits"));
+    print(format!("  {train} --preset small --data PATH    # real code"));
+    print(format!("  {gossamer} check --device {}    # is the device right?", run.config.run.device));
+    print(format!("  tensorboard --logdir {folder}    # its loss over time, also in {folder}/metrics.jsonl"));
     Ok(())
 }
