@@ -24,7 +24,7 @@ def test_the_cached_example_is_written_once(tmp_path, monkeypatch):
     first = gs.example()
     written = (first / "model.safetensors").stat().st_mtime_ns
     assert gs.example() == first and (first / "model.safetensors").stat().st_mtime_ns == written
-    with pytest.raises(gs.Error, match="not empty"):
+    with pytest.raises(ValueError, match="not empty"):
         gs.example(first)
 
 
