@@ -18,6 +18,9 @@ static PACKED: &[u8] = include_bytes!("../examples/example.zip");
 /// Where `gossamer example` puts it.
 pub const FOLDER: &str = "runs/example";
 
+/// The circuit that is shown first, in the example's folder.
+pub const CIRCUIT: &str = "circuits/while_return_true.json";
+
 /// Writes the example into a folder that is new or empty.
 ///
 /// # Errors

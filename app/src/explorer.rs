@@ -141,6 +141,12 @@ impl OpenDocument {
     }
 }
 
+/// The circuit of the built-in example that is opened first, next to its model; nothing where there
+/// is no place to write them.
+pub fn example() -> Option<PathBuf> {
+    gossamer::example::cached().ok().map(|folder| folder.join(gossamer::example::CIRCUIT))
+}
+
 impl Explorer {
     /// Opens the file or folder at `path`, or else the example. `storage` has the last session.
     pub fn new(ctx: &Context, storage: Option<&dyn Storage>, path: Option<&Path>) -> Self {
@@ -172,7 +178,6 @@ impl Explorer {
         // The session keeps the path, and the next one may start in another folder.
         let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
         let ctx = ctx.clone();
-        let example = || gossamer::example::cached().ok();
         let open = move || path.or_else(example).map_or_else(Document::example, |path| Document::open(&path));
         let open = move |_: &_| open().map_err(|e| format!("{e:#}"));
         self.opening = Some(Job::run(move || ctx.request_repaint(), open));

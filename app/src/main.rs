@@ -8,7 +8,7 @@ use clap::Parser;
 use eframe::NativeOptions;
 use eframe::egui::{ViewportBuilder, vec2};
 use gossamer::terminal;
-use gossamer_explorer::explorer::Explorer;
+use gossamer_explorer::explorer::{Explorer, example};
 
 /// Draws circuits of weight-sparse transformers
 #[derive(Parser)]
@@ -35,7 +35,7 @@ fn show(args: Args) -> anyhow::Result<()> {
         .with_drag_and_drop(true);
     let options = NativeOptions { viewport, ..NativeOptions::default() };
     // Without a place to write it, there is still the circuit alone.
-    let path = args.path.or_else(|| gossamer::example::cached().ok());
+    let path = args.path.or_else(example);
     let run = eframe::run_native(
         "gossamer",
         options,

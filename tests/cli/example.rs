@@ -15,6 +15,7 @@ fn the_example_is_a_model_whose_circuits_are_its_own() {
     assert!(said.contains("gossamer bridge eval") && said.contains(text(&out)), "{said}");
     assert!(fs::metadata(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/example.zip")).unwrap().len() < 3_000_000);
 
+    assert!(out.join(gossamer::example::CIRCUIT).exists());
     let circuit = out.join("circuits/single_double_quote.json");
     let found = Circuit::load(&circuit).unwrap();
     // The model is found around the circuit's file, wherever that is; its numbers are the file's.
