@@ -141,8 +141,8 @@ impl OpenDocument {
     }
 }
 
-/// The circuit of the built-in example that is opened first, next to its model; nothing where there
-/// is no place to write them.
+/// The circuit of the built-in example that is opened first, next to its model; nothing if they
+/// cannot be written.
 pub fn example() -> Option<PathBuf> {
     gossamer::example::cached().ok().map(|folder| folder.join(gossamer::example::CIRCUIT))
 }

@@ -34,7 +34,7 @@ fn show(args: Args) -> anyhow::Result<()> {
         .with_min_inner_size(vec2(960.0, 600.0))
         .with_drag_and_drop(true);
     let options = NativeOptions { viewport, ..NativeOptions::default() };
-    // Without a place to write it, there is still the circuit alone.
+    // If it cannot be written, there is still the circuit alone.
     let path = args.path.or_else(example);
     let run = eframe::run_native(
         "gossamer",

@@ -73,7 +73,7 @@ fn a_page_holds_circuits_with_their_layout() {
     let first = &data["circuits"][0];
     let (nodes, edges) = (first["circuit"]["nodes"].as_array().unwrap(), first["circuit"]["edges"].as_array().unwrap());
     let boxes = first["layout"]["boxes"].as_array().unwrap();
-    assert_eq!(boxes.iter().filter(|place| place["kind"] == "node").count(), nodes.len());
+    assert_eq!(boxes.iter().filter(|node_box| node_box["kind"] == "node").count(), nodes.len());
     let lines = first["layout"]["lines"].as_array().unwrap();
     assert_eq!(lines.iter().filter(|line| line["edge"].is_u64()).count(), edges.len());
     // The widest edge is the one that costs most when it is cut.

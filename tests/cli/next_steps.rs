@@ -20,8 +20,8 @@ fn a_run_ends_with_what_the_model_does_and_what_to_try() {
     let command = said.lines().find(|line| line.contains(" run ") && line.contains("--prompt")).unwrap().trim();
     let name = command.split(" run ").next().unwrap();
     assert!(gossamer.ends_with(name.trim_matches('\'')), "{command}");
-    let told = succeeds(Command::new("sh").current_dir(env!("CARGO_MANIFEST_DIR")).args(["-c", command]));
-    assert!(told.contains("token"), "{told}");
+    let output = succeeds(Command::new("sh").current_dir(env!("CARGO_MANIFEST_DIR")).args(["-c", command]));
+    assert!(output.contains("token"), "{output}");
 }
 
 #[test]

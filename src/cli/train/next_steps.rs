@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::Error;
 use crate::circuits::pipeline::{SearchObserver, SearchRequest, TaskOutcome, search_circuits};
 use crate::circuits::prune::{SOLVED, SearchSettings};
 use crate::circuits::search::SearchPlan;
 use crate::circuits::tasks::{self, Split};
 use crate::circuits::{Circuit, EdgeEntry, score};
+use crate::error::explain;
 use crate::model::Model;
 use crate::terminal::{Progress, signals};
 use crate::text::source::Source;
@@ -41,14 +43,16 @@ pub(super) fn solved(model: &Model, tokenizer: &Tokenizer) -> Result<Vec<String>
     Ok(solved)
 }
 
-/// The circuit that closes a string as it was opened, if a quick search finds it within
-/// [`PATIENCE`]; it is left in `folder`.
+/// The circuit that closes a string as it was opened, by a quick search; it is left in `folder`.
+///
+/// # Errors
+/// [`Error::Stopped`] if it is not found within [`PATIENCE`]; those of the search.
 pub(super) fn quote_circuit(
     model: &Model,
     tokenizer: &Tokenizer,
     folder: &Path,
     model_path: &Path,
-) -> Result<Option<(PathBuf, Circuit)>> {
+) -> crate::Result<(PathBuf, Circuit)> {
     let settings =
         SearchSettings { steps: 100, pairs: 24, eval_pairs: 24, lr: 0.02, local_search_max: 0, ..Default::default() };
     let request = SearchRequest {
@@ -66,13 +70,14 @@ pub(super) fn quote_circuit(
     let outcomes = search_circuits(model, tokenizer, &request, &observer);
     // Its end stops the timer.
     observer.stop.store(true, Ordering::Relaxed);
-    match outcomes.map(|mut outcomes| outcomes.pop()) {
-        Ok(Some(TaskOutcome::Circuits(files))) => match files.into_iter().next() {
-            Some(file) => Ok(Some((file.clone(), Circuit::load(&file)?))),
-            None => Ok(None),
-        },
-        _ => Ok(None),
-    }
+    let files = match outcomes?.pop() {
+        Some(TaskOutcome::Circuits(files)) => files,
+        Some(TaskOutcome::None(error) | TaskOutcome::Failed(error)) => return Err(error),
+        None => Vec::new(),
+    };
+    let file = files.into_iter().next().ok_or(Error::Stopped)?;
+    let circuit = Circuit::load(&file)?;
+    Ok((file, circuit))
 }
 
 /// A flag that is set after some time, or when the program is to stop.
@@ -108,12 +113,17 @@ pub(super) fn demonstrate(
         return Ok(None);
     }
     progress.stage("looking for a circuit");
-    let found = quote_circuit(model, tokenizer, &run.join("circuits"), checkpoint)?;
-    match &found {
-        Some((file, circuit)) => print(brief(file, circuit)),
-        None => print(format!("circuit     of {QUOTES}: not found in {} seconds", PATIENCE.as_secs())),
+    match quote_circuit(model, tokenizer, &run.join("circuits"), checkpoint) {
+        Ok((file, circuit)) => {
+            print(brief(&file, &circuit));
+            return Ok(Some(file));
+        }
+        Err(Error::Stopped) => {
+            print(format!("circuit     of {QUOTES}: not found in {} seconds", PATIENCE.as_secs()));
+        }
+        Err(error) => print(format!("circuit     of {QUOTES}: {}", explain(&error))),
     }
-    Ok(found.map(|(file, _)| file))
+    Ok(None)
 }
 
 /// A circuit in a few lines: its size, its losses, and the edges that matter most.

@@ -315,14 +315,14 @@ fn circuit<'a>(
 }
 
 fn page_layout(layout: &CircuitLayout) -> PageLayout {
-    let boxes = layout.boxes.iter().filter_map(|place| {
-        let (kind, at) = match place.content {
+    let boxes = layout.boxes.iter().filter_map(|node_box| {
+        let (kind, at) = match node_box.content {
             BoxContent::Node(at) => ("node", at),
             BoxContent::Embedding(at) => ("embedding", at),
             BoxContent::Unembedding(at) => ("unembedding", at),
             BoxContent::Bend => return None,
         };
-        Some(PageBox { kind, at, x: place.x, top: place.top, bottom: place.bottom })
+        Some(PageBox { kind, at, x: node_box.x, top: node_box.top, bottom: node_box.bottom })
     });
     let lines = layout.lines.iter().map(|line| {
         let (edge, channel) = match line.kind {

@@ -346,21 +346,21 @@ function heat(tokens, values, here) {
 }
 
 function attention(node) {
-  const out = [element("h3", {}, `attention of head ${node.head}, to the last token of each prompt`)];
+  const out = [element("h3", {}, `attention of head ${node.head}, from the last token of each prompt`)];
   for (const prompt of current.prompts) {
     const pattern = prompt.attention.find((entry) => entry.layer === node.layer && entry.head === node.head);
     if (!pattern || !pattern.rows.length) continue;
     // Any token may be asked about; at first it is the last.
-    const place = element("div", {});
+    const area = element("div", {});
     const ask = (query) => {
       const shares = prompt.tokens.map(() => 0);
       for (const [key, share] of pattern.rows[query]) shares[key] = share;
       const line = heat(prompt.tokens, shares, query);
       [...line.children].forEach((span, i) => span.addEventListener("click", () => ask(i)));
-      place.replaceChildren(line);
+      area.replaceChildren(line);
     };
     ask(prompt.tokens.length - 1);
-    out.push(place);
+    out.push(area);
   }
   out.push(element("p", { class: "quiet" }, "Click a token to see what it attends to."));
   return out;
