@@ -63,7 +63,9 @@ impl Circuit {
 
     /// The nodes, as dicts: `node` (its name), `site`, `layer`, `kind`, `index`, `head`, `channel`,
     /// `mean` over pretraining data, `tau` (its score), `ablation_delta` (the change of the task
-    /// loss if it is ablated), and the least, mean and greatest activation in each kind of prompt.
+    /// loss if it is ablated), the least, mean and greatest activation in each kind of prompt, and
+    /// clean minus counterfactual at the last token (`difference_last`) and where pairs differ most
+    /// (`difference_largest`; both None in published circuits).
     #[getter]
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
@@ -84,6 +86,8 @@ impl Circuit {
                 row.set_item(format!("{name}_mean"), range.mean)?;
                 row.set_item(format!("{name}_max"), range.max)?;
             }
+            row.set_item("difference_last", entry.difference.map(|difference| difference.last))?;
+            row.set_item("difference_largest", entry.difference.map(|difference| difference.largest))?;
             list.append(row)?;
         }
         Ok(list)
@@ -244,15 +248,18 @@ impl Circuit {
         Ok(dict)
     }
 
-    /// The drawing, as SVG.
-    fn to_svg(&self) -> String {
-        library::svg(&self.circuit)
+    /// The drawing, as SVG. `threshold` leaves out nodes and edges whose ablation changes the task
+    /// loss by less, in nats.
+    #[pyo3(signature = (threshold=None))]
+    fn to_svg(&self, threshold: Option<f64>) -> PyResult<String> {
+        Ok(library::svg(&self.part(threshold)?))
     }
 
     /// A page of HTML that needs no network: the drawing with all that is known of the nodes. With
     /// the model, that includes histograms, snippets of text, prompts and attention.
-    #[pyo3(signature = (model=None))]
-    fn to_html(&self, py: Python<'_>, model: Option<&Bound<'_, Model>>) -> PyResult<String> {
+    /// Its sliders start at `threshold`.
+    #[pyo3(signature = (model=None, threshold=None))]
+    fn to_html(&self, py: Python<'_>, model: Option<&Bound<'_, Model>>, threshold: Option<f64>) -> PyResult<String> {
         self.measured()?;
         let pretrained = model.map(|model| model.get().pretrained.clone());
         compute(py, |stop| {
@@ -260,17 +267,18 @@ impl Circuit {
             let (circuit, file, task) = (&self.circuit, Path::new(""), self.task.clone());
             let circuit = CircuitRequest { circuit, file, payload: None, task, data, max_tokens };
             let (model, observer) = (pretrained.as_deref(), &stop.observer());
-            circuit_page(&[ExportRequest { circuit, model, observer, note: &|_| () }])
+            circuit_page(&[ExportRequest { circuit, model, threshold, measure: true, observer, note: &|_| () }])
         })
     }
 
-    /// The graph in Graphviz's language.
-    fn to_dot(&self) -> String {
-        library::dot(&self.circuit)
+    /// The graph in Graphviz's language, with nodes and edges as in `to_svg`.
+    #[pyo3(signature = (threshold=None))]
+    fn to_dot(&self, threshold: Option<f64>) -> PyResult<String> {
+        Ok(library::dot(&self.part(threshold)?))
     }
 
     fn _repr_svg_(&self) -> String {
-        self.to_svg()
+        library::svg(&self.circuit)
     }
 
     fn __str__(&self) -> String {
@@ -318,6 +326,17 @@ impl Circuit {
         let message = "nodes were changed since this circuit was measured: `evaluate` gives its losses, \
                        `describe(model)` measures all of it";
         if self.changed { Err(PyValueError::new_err(message)) } else { Ok(()) }
+    }
+
+    /// The circuit without what matters less than a threshold.
+    fn part(&self, threshold: Option<f64>) -> PyResult<library::Circuit> {
+        match threshold {
+            Some(least) => {
+                self.measured()?;
+                self.circuit.above_threshold(least).or_raise()
+            }
+            None => Ok(self.circuit.clone()),
+        }
     }
 
     fn edited(&self, circuit: library::Circuit) -> Self {

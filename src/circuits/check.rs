@@ -75,6 +75,10 @@ fn check_node(circuit: &Circuit, entry: &NodeEntry) -> Result<(), String> {
             return Err(format!("node {node}: {name}.min {} is above {name}.max {}", range.min, range.max));
         }
     }
+    if let Some(difference) = entry.difference {
+        finite(&format!("node {node}: difference.last"), difference.last)?;
+        finite(&format!("node {node}: difference.largest"), difference.largest)?;
+    }
     Ok(())
 }
 

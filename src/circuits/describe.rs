@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::file::{
-    ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, Losses, ModelRef, NodeEntry, TaskRef, TokenRef,
-    TokenWeight, TokenWeights,
+    ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, Losses, ModelRef, NodeEntry, PairDifference, TaskRef,
+    TokenRef, TokenWeight, TokenWeights,
 };
 use super::prune::CircuitScorer;
 use super::search::{CircuitSearch, SearchResult};
@@ -64,9 +64,9 @@ impl CircuitSearch<'_> {
         loss: f64,
         model: &ModelRef,
     ) -> Result<Vec<NodeEntry>> {
-        let ranges = self.ranges(scorer.task_batch, &result.keep)?;
+        let activations = self.activations(scorer.task_batch, &result.keep)?;
         let mut entries = Vec::new();
-        for (n, [clean, counterfactual]) in ranges {
+        for (n, [clean, counterfactual]) in activations {
             let Some(node) = self.nodes.layout.node(n) else { continue };
             let mut ablated = result.keep.clone();
             ablated[n] = false;
@@ -74,8 +74,9 @@ impl CircuitSearch<'_> {
                 mean: self.nodes.means[n].into(),
                 tau: result.scores[n].into(),
                 ablation_delta: scorer.logit_diffs(&ablated)?.loss(result.calibration) - loss,
-                clean,
-                counterfactual,
+                clean: range(clean.iter().flatten().copied()),
+                counterfactual: range(counterfactual.iter().flatten().copied()),
+                difference: Some(pair_difference(&clean, &counterfactual)),
                 ..NodeEntry::new(node, model)
             });
         }
@@ -121,13 +122,13 @@ impl CircuitSearch<'_> {
         })
     }
 
-    /// The activations of kept nodes within the circuit, over all positions of the clean and of the
-    /// counterfactual prompts.
-    fn ranges(&self, task_batch: &TaskBatch, keep: &[bool]) -> Result<BTreeMap<usize, [ActivationRange; 2]>> {
+    /// The activations of kept nodes within the circuit, in the clean and in the counterfactual
+    /// prompts, by node, prompt and position.
+    fn activations(&self, task_batch: &TaskBatch, keep: &[bool]) -> Result<BTreeMap<usize, [Vec<Vec<f32>>; 2]>> {
         let model = (self.model, &self.weights());
         let mut sites = (self.nodes.keep(keep)?, Recorder::default());
         task_batch.logit_diffs_on_tape(model, &mut Tape::new(), &mut sites)?;
-        let mut ranges = BTreeMap::new();
+        let mut activations = BTreeMap::new();
         for (&site, value) in &sites.1.values {
             let Some(block) = self.nodes.layout.block(site).filter(|block| keep[block.range()].contains(&true)) else {
                 continue;
@@ -138,13 +139,13 @@ impl CircuitSearch<'_> {
             for n in block.range().filter(|&n| keep[n]) {
                 let of = |first: usize| {
                     let prompts = task_batch.lengths.iter().enumerate().skip(first).take(task_batch.pairs);
-                    let rows = prompts.flat_map(|(b, &length)| (0..length).map(move |t| b * padded + t));
-                    range(rows.map(|row| values[row * block.width + n - block.start]))
+                    let at = |row: usize| values[row * block.width + n - block.start];
+                    prompts.map(|(b, &length)| (0..length).map(|t| at(b * padded + t)).collect()).collect()
                 };
-                ranges.insert(n, [of(0), of(task_batch.pairs)]);
+                activations.insert(n, [of(0), of(task_batch.pairs)]);
             }
         }
-        Ok(ranges)
+        Ok(activations)
     }
 
     /// The embedding weights into channels that the circuit reads, of tokens that occur in the
@@ -197,6 +198,21 @@ impl CircuitSearch<'_> {
     }
 }
 
+/// Clean minus counterfactual at the ends of prompts, and where each pair differs most.
+fn pair_difference(clean: &[Vec<f32>], counterfactual: &[Vec<f32>]) -> PairDifference {
+    let mut sums = PairDifference::default();
+    for (clean, counterfactual) in clean.iter().zip(counterfactual) {
+        let from_the_end = clean.iter().rev().zip(counterfactual.iter().rev());
+        let differences = from_the_end.map(|(&a, &b)| f64::from(a) - f64::from(b));
+        // Of equal ones, that which is nearest to the end.
+        let largest = differences.clone().reduce(|most, d| if d.abs() > most.abs() { d } else { most });
+        sums.last += differences.clone().next().unwrap_or_default();
+        sums.largest += largest.unwrap_or_default();
+    }
+    let pairs = clean.len().min(counterfactual.len()).max(1) as f64;
+    PairDifference { last: sums.last / pairs, largest: sums.largest / pairs }
+}
+
 fn range(values: impl Iterator<Item = f32>) -> ActivationRange {
     let mut range = ActivationRange { min: f64::INFINITY, mean: 0.0, max: f64::NEG_INFINITY };
     let mut count = 0.0;
@@ -209,5 +225,20 @@ fn range(values: impl Iterator<Item = f32>) -> ActivationRange {
     match count {
         0.0 => ActivationRange::default(),
         count => ActivationRange { mean: range.mean / count, ..range },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PairDifference, pair_difference};
+
+    #[test]
+    fn pairs_differ_at_their_ends_and_where_they_differ_most() {
+        // Aligned at their ends, the first pair differs by 4, -2 and 1; the second by 3 alone.
+        let clean = [vec![9.0, 5.0, 0.0, 2.0], vec![3.5]];
+        let counterfactual = [vec![1.0, 2.0, 1.0], vec![-7.0, 0.5]];
+        let expected = PairDifference { last: 2.0, largest: 3.5 };
+        assert_eq!(pair_difference(&clean, &counterfactual), expected);
+        assert_eq!(pair_difference(&[], &[]), PairDifference::default());
     }
 }

@@ -154,6 +154,22 @@ pub struct NodeEntry {
     /// Its activations in counterfactual prompts, within the circuit.
     #[serde(rename = "negative")]
     pub counterfactual: ActivationRange,
+    /// How it differs between the prompts of a pair. Nothing in files of earlier versions and in
+    /// published ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<PairDifference>,
+}
+
+/// How a node's activations differ between the clean and the counterfactual prompts of pairs, within
+/// the circuit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PairDifference {
+    /// Clean minus counterfactual at the prompts' last tokens, whose logits decide; the mean over
+    /// pairs.
+    pub last: f64,
+    /// Clean minus counterfactual at the position where a pair differs most, prompts aligned at
+    /// their ends; the mean over pairs.
+    pub largest: f64,
 }
 
 /// The range of activations.
@@ -426,6 +442,7 @@ impl NodeEntry {
             ablation_delta: 0.0,
             clean: ActivationRange::default(),
             counterfactual: ActivationRange::default(),
+            difference: None,
         }
     }
 

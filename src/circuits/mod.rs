@@ -54,8 +54,8 @@ pub use binarise::Binary;
 pub use calibration::{Calibration, CalibrationKind, LogitDiffs};
 pub(crate) use check::has_matrix;
 pub use file::{
-    ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry, TaskRef,
-    TokenRef, TokenWeight, TokenWeights, VERSION,
+    ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry,
+    PairDifference, TaskRef, TokenRef, TokenWeight, TokenWeights, VERSION,
 };
 pub use gates::{Gates, Nodes};
 pub use graph::{Edge, EdgeAblation, Graph, graph};

@@ -21,6 +21,11 @@ pub struct ExportRequest<'a> {
     pub circuit: CircuitRequest<'a>,
     /// The model that it is a part of.
     pub model: Option<&'a Pretrained>,
+    /// The change of the task loss, in nats, from which on nodes and edges are shown at first, in
+    /// formats that show a part.
+    pub threshold: Option<f64>,
+    /// Whether statistics of activations are measured where there is no file of them.
+    pub measure: bool,
     /// Hears how far it is.
     pub observer: &'a Observer<'a>,
     /// Hears what is left out.
@@ -35,6 +40,8 @@ pub struct CircuitExport {
     pub about: &'static str,
     /// Whether it is better with the model that the circuit names, if that is there.
     pub opens_model: bool,
+    /// Whether it can show a part of a circuit ([`ExportRequest::threshold`]).
+    pub shows_part: bool,
     save: SaveCircuits,
 }
 
@@ -51,18 +58,21 @@ pub const CIRCUIT_EXPORTS: &[CircuitExport] = &[
         name: "html",
         about: "a page of one or more circuits that works without a network",
         opens_model: true,
+        shows_part: true,
         save: SaveCircuits::All(html),
     },
     CircuitExport {
         name: "viz",
         about: "a viz_data.pt for the published visualiser",
         opens_model: false,
+        shows_part: false,
         save: SaveCircuits::One(viz),
     },
     CircuitExport {
         name: "neuronpedia",
         about: "an attribution graph for Neuronpedia and circuit-tracer (needs --model)",
         opens_model: false,
+        shows_part: false,
         save: SaveCircuits::One(neuronpedia),
     },
 ];

@@ -28,7 +28,7 @@ pub use evaluate::{EvaluateRequest, evaluate};
 pub use export::{CIRCUIT_EXPORTS, CircuitExport, ExportRequest, one_circuit};
 pub use generate::{GenerateRequest, generate};
 pub use inspect::{Inspection, inspect};
-pub use page::circuit_page;
+pub use page::{RunReport, circuit_page, run_report};
 pub use predict::{PredictRequest, Prediction, interventions, load_means, predict};
 pub use push::{PushRequest, PushResult, PushedFile, push};
 pub use record::{RecordRequest, Recording, record};

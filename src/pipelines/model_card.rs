@@ -62,7 +62,8 @@ impl RunFacts {
             Some((name, line.step, line.get(name)?))
         };
         let losses = ["validation_loss", "loss"].into_iter().filter_map(last).collect();
-        let found = circuits(&folder.join("circuits"))?;
+        let found: Vec<Circuit> =
+            circuit_files(&folder.join("circuits"))?.iter().map(Circuit::load).collect::<Result<_>>()?;
         let hash = if found.is_empty() { String::new() } else { hash(files)? };
         let (circuits, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|circuit| circuit.model.hash == hash);
         Ok(Some(Self { config: RunConfig::load(&settings)?, step, losses, circuits, others: others.len() }))
@@ -79,9 +80,9 @@ fn hash(files: &ModelFiles) -> Result<String> {
     hash_of(tensors.into_iter().map(|(name, shape)| Ok((name, shape, files.weights.read(name)?.data))))
 }
 
-/// The circuits in a folder, in the order of their names: files `TASK.json` and `TASK.2.json`.
+/// The files of circuits in a folder, in the order of their names: `TASK.json` and `TASK.2.json`.
 /// Others next to them have further extensions, or are none.
-fn circuits(folder: &Path) -> Result<Vec<Circuit>> {
+pub(super) fn circuit_files(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
@@ -97,7 +98,7 @@ fn circuits(folder: &Path) -> Result<Vec<Circuit>> {
         }
     }
     paths.sort();
-    paths.iter().map(Circuit::load).collect()
+    Ok(paths)
 }
 
 impl Facts<'_> {

@@ -177,13 +177,23 @@ impl Table {
 
     /// Aligned text, the headings first.
     pub(crate) fn text(&self) -> String {
-        let headings = self.columns.iter().map(Column::heading).collect();
-        let lines: Vec<_> = std::iter::once(headings).chain(self.rows.iter().map(|row| self.shown(row))).collect();
+        let lines = self.texts();
         let width = |at: usize, column: &Column| {
             lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0).max(column.width)
         };
         let widths: Vec<_> = self.columns.iter().enumerate().map(|(at, column)| width(at, column)).collect();
         lines.iter().map(|line| self.aligned(line, &widths) + "\n").collect()
+    }
+
+    /// The headings, then the rows, each cell as text shows it.
+    pub(crate) fn texts(&self) -> Vec<Vec<String>> {
+        let headings = self.columns.iter().map(Column::heading).collect();
+        std::iter::once(headings).chain(self.rows.iter().map(|row| self.shown(row))).collect()
+    }
+
+    /// Whether each column is of numbers.
+    pub(crate) fn numeric(&self) -> Vec<bool> {
+        self.columns.iter().map(|column| !column.left).collect()
     }
 
     /// The headings alone, as wide as the columns say.

@@ -89,6 +89,11 @@ pub(crate) const TERMS: &[Term] = &[
     },
 ];
 
+/// The term of that name in metrics.
+pub(crate) fn term(name: &str) -> Option<&'static Term> {
+    TERMS.iter().find(|term| term.name == name)
+}
+
 fn kl(tape: &mut Tape, logits: &Var, target: &Target) -> Result<Var> {
     tape.kl(logits, &target.logits, target.support)
 }

@@ -117,6 +117,11 @@ impl MetricsLine {
         self.values.contains_key(name)
     }
 
+    /// The names of the values, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
     /// The value of that name, if it was logged and is finite.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied().flatten()

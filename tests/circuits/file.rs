@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use gossamer::Error;
+use gossamer::circuits::color::separation;
 use gossamer::circuits::{
-    ActivationRange, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, ResidualUser, TokenWeight, TokenWeights,
-    dot, edges_csv, json, nodes_csv, residual_paths, show, svg,
+    ActivationRange, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, PairDifference, ResidualUser, TokenWeight,
+    TokenWeights, dot, edges_csv, json, nodes_csv, residual_paths, show, svg,
 };
 use serde_json::{Value, json};
 
@@ -387,6 +388,74 @@ fn drawings_are_well_formed_with_each_node_and_edge_once() {
         assert_eq!((edges.len(), BTreeSet::from_iter(edges)), (want.len(), BTreeSet::from_iter(want)));
         assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "a place that is no number");
         assert_no_overlaps(&elements, circuit.nodes.len());
+    }
+}
+
+/// A circuit of a chain `act_in → post_act → resid_delta` and one more neuron, whose ablations change
+/// the loss by `deltas` and `effects`.
+fn weighed(deltas: [f64; 4], effects: [f64; 3]) -> Circuit {
+    let mut circuit = example();
+    let name = |text: &str| text.parse::<Node>().unwrap();
+    let [read, neuron, other, write] =
+        ["0.mlp.act_in[3]", "0.mlp.post_act[1]", "0.mlp.post_act[2]", "0.mlp.resid_delta[4]"].map(name);
+    let entry = |(node, ablation_delta)| NodeEntry { ablation_delta, ..NodeEntry::new(node, &circuit.model) };
+    circuit.nodes = [read, neuron, other, write].into_iter().zip(deltas).map(entry).collect();
+    let edge = |((from, to), effect)| EdgeEntry { from, to, weight: 1.0, effect };
+    circuit.edges = [(read, neuron), (read, other), (neuron, write)].into_iter().zip(effects).map(edge).collect();
+    circuit.biases.clear();
+    let tokens = |channel| TokenWeights { channel, tokens: circuit.embeddings[0].tokens.clone() };
+    (circuit.embeddings, circuit.unembeddings) = (vec![tokens(3)], vec![tokens(4)]);
+    counted(circuit)
+}
+
+#[test]
+fn a_threshold_leaves_out_what_changes_the_loss_by_less() {
+    let circuit = weighed([0.5, 0.2, -0.04, 0.05], [0.3, 0.03, 0.01]);
+    let part = circuit.above_threshold(0.05).unwrap();
+    let names = |circuit: &Circuit| circuit.nodes.iter().map(|entry| entry.node().to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&part), ["0.mlp.act_in[3]", "0.mlp.post_act[1]", "0.mlp.resid_delta[4]"]);
+    assert_eq!(part.edges.iter().map(|edge| edge.effect).collect::<Vec<_>>(), [0.3]);
+    assert_eq!((part.embeddings.len(), part.unembeddings.len()), (1, 1));
+    assert!(svg(&part).contains("shown: 3 nodes, 1 edge") && show(&part).contains("shown: 3 nodes, 1 edge"));
+    assert!(!svg(&circuit).contains("shown:"));
+    // Without the node that writes channel 4, nothing is left to read from there.
+    assert!(circuit.above_threshold(0.1).unwrap().unembeddings.is_empty());
+    assert_eq!(circuit.above_threshold(0.0).unwrap(), circuit);
+}
+
+#[test]
+fn a_threshold_needs_measured_effects_and_something_above_it() {
+    let refused = |circuit: Circuit, least: f64| circuit.above_threshold(least).unwrap_err().to_string();
+    assert!(refused(weighed([0.0; 4], [0.0; 3]), 0.1).contains("not measured"));
+    assert!(refused(weighed([0.5; 4], [0.0; 3]), 0.6).contains("the most is 0.5"));
+    for least in [-0.1, f64::NAN, f64::INFINITY] {
+        assert!(refused(weighed([0.5; 4], [0.1; 3]), least).contains("threshold"));
+    }
+}
+
+#[test]
+fn fills_say_how_prompts_differ_at_the_last_token_or_else_where_they_differ_most() {
+    let mut entry = NodeEntry { difference: None, ..example().nodes[0].clone() };
+    entry.clean = ActivationRange { min: 0.0, mean: 1.0, max: 4.0 };
+    entry.counterfactual = ActivationRange { min: 0.0, mean: 0.5, max: 2.0 };
+    assert_eq!(separation(&entry), 0.125);
+    entry.difference = Some(PairDifference { last: -2.0, largest: 3.0 });
+    assert_eq!(separation(&entry), -0.5);
+    entry.difference = Some(PairDifference { last: -0.05, largest: 3.0 });
+    assert_eq!(separation(&entry), 0.75);
+}
+
+#[test]
+fn bars_are_as_long_as_the_loss_changes() {
+    let drawn = svg(&weighed([0.8, 0.2, -0.4, 0.0], [0.1; 3]));
+    let bars = elements(&drawn).into_iter().filter(|(_, a, _)| a.get("class").is_some_and(|c| c == "importance"));
+    let widths: Vec<f64> = bars.map(|(_, a, _)| a["width"].parse().unwrap()).collect();
+    // Those of the nodes, by row from the bottom and from left to right, then those of the legend.
+    let largest = widths.iter().copied().fold(0.0, f64::max);
+    let mut shares: Vec<f64> = widths[..4].iter().map(|width| width / largest).collect();
+    shares.sort_by(f64::total_cmp);
+    for (share, want) in shares.iter().zip([0.0, 0.25, 0.5, 1.0]) {
+        assert!((share - want).abs() < 0.01, "{shares:?}");
     }
 }
 

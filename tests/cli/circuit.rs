@@ -34,6 +34,22 @@ fn a_circuit_is_exported_to_the_output_and_to_files() {
 }
 
 #[test]
+fn a_threshold_leaves_out_what_matters_less() {
+    let part = ["circuit", "show", EXAMPLE, "--threshold", "1.5"];
+    let said = succeeds(&mut gossamer(&part));
+    assert!(said.contains("shown: ") && said.contains("1.attn.v[6] --(+0.880, +1.700)--> "), "{said}");
+    let export = |format| ["circuit", "export", EXAMPLE, "--format", format, "--threshold", "1.5"];
+    assert!(succeeds(&mut gossamer(&export("svg"))).contains("shown: "));
+    let page = page_data(&succeeds(&mut gossamer(&export("html"))));
+    assert_eq!(page["circuits"][0]["threshold"], 1.5);
+    for format in ["json", "viz"] {
+        fails(&mut gossamer(&export(format)), &[format, "--threshold"]);
+    }
+    fails(&mut gossamer(&["circuit", "show", EXAMPLE, "--threshold", "99"]), &["99", "the most is"]);
+    fails(&mut gossamer(&["circuit", "show", EXAMPLE, "--threshold=-1"]), &["--threshold"]);
+}
+
+#[test]
 fn what_is_no_circuit_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("quotes.json");

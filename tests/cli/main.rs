@@ -31,6 +31,7 @@ mod progress;
 #[cfg(feature = "hub")]
 mod push;
 mod reading;
+mod report;
 mod settings;
 #[cfg(unix)]
 mod signals;

@@ -74,6 +74,8 @@ check("search finds nothing", all(".hit").length === 0 && $("hits").textContent.
 type("");
 
 // Zoom, focus, theme.
+check("text can be read at first", 11 * document.querySelector("#drawing svg").getScreenCTM().a >= 8);
+press("0");
 const whole = box();
 press("+");
 check("+ comes nearer", box()[2] < whole[2]);

@@ -27,12 +27,53 @@ pub(crate) fn shade(value: f64) -> [u8; 3] {
     sign(value).map(|part| (255.0 + (f64::from(part) - 255.0) * amount).round() as u8)
 }
 
-/// How well a node separates the classes of prompts, from -1 to 1: the difference of its means over
-/// the whole range of its activations.
+/// The share of its range up to which a node counts as the same in both prompts of a pair.
+const ALIKE: f64 = 0.02;
+
+/// How well a node separates the classes of prompts, from -1 to 1: the difference of its activations
+/// over their range. The difference at the last token, whose logits decide; that where the pairs
+/// differ most, for a node that is the same at the last token; that of the means over all positions
+/// in a file that has neither.
 pub fn separation(entry: &NodeEntry) -> f64 {
     let span = entry.clean.max.max(entry.counterfactual.max) - entry.clean.min.min(entry.counterfactual.min);
-    let separation = (entry.clean.mean - entry.counterfactual.mean) / span;
+    let difference = match entry.difference {
+        Some(difference) if difference.last.abs() > ALIKE * span => difference.last,
+        Some(difference) => difference.largest,
+        None => entry.clean.mean - entry.counterfactual.mean,
+    };
+    let separation = difference / span;
     if separation.is_finite() { separation.clamp(-1.0, 1.0) } else { 0.0 }
+}
+
+/// How much nodes matter: the change of the task loss when one alone is ablated, next to that of
+/// the others.
+pub struct Importance {
+    /// The largest change in the circuit; 0 where it was not measured.
+    pub largest: f64,
+}
+
+impl Importance {
+    /// For all nodes of a circuit.
+    pub fn new(circuit: &Circuit) -> Self {
+        let sizes = circuit.nodes.iter().map(|entry| entry.ablation_delta.abs());
+        Self { largest: sizes.fold(0.0, f64::max) }
+    }
+
+    /// From 0 to 1, its square in proportion, so that small ones are still visible; 0 in a circuit
+    /// in which it was not measured.
+    pub fn of(&self, entry: &NodeEntry) -> f64 {
+        if self.largest > 0.0 { (entry.ablation_delta.abs() / self.largest).sqrt() } else { 0.0 }
+    }
+
+    /// How wide the outline of its box is drawn, and how dark: 0 is white, 1 is black.
+    pub fn outline(importance: f64) -> (f64, f64) {
+        (0.8 + 1.7 * importance, 0.3 + 0.6 * importance)
+    }
+}
+
+/// A grey: 0 is white, 1 is black.
+pub(crate) fn grey(dark: f64) -> [u8; 3] {
+    [(255.0 * (1.0 - dark.clamp(0.0, 1.0))).round() as u8; 3]
 }
 
 /// How wide edges are drawn.

@@ -9,7 +9,7 @@ pub fn nodes_csv(circuit: &Circuit) -> String {
     let circuit = circuit.clone().normalised();
     let mut out = String::from(
         "node,site,layer,kind,index,head,channel,mean,tau,ablation_delta,bias,clean_min,clean_mean,clean_max,\
-         counterfactual_min,counterfactual_mean,counterfactual_max\n",
+         counterfactual_min,counterfactual_mean,counterfactual_max,difference_last,difference_largest\n",
     );
     for entry in &circuit.nodes {
         let NodeEntry { layer, kind, index, head, channel, mean, tau, ablation_delta, clean, counterfactual, .. } =
@@ -31,7 +31,9 @@ pub fn nodes_csv(circuit: &Circuit) -> String {
             optional(bias),
         ];
         let ranges = [clean, counterfactual].into_iter().flat_map(|range| [range.min, range.mean, range.max]);
-        let fields: Vec<String> = fields.into_iter().chain(ranges.map(|value| value.to_string())).collect();
+        let differences = [entry.difference.map(|d| d.last), entry.difference.map(|d| d.largest)].map(optional);
+        let fields: Vec<String> =
+            fields.into_iter().chain(ranges.map(|value| value.to_string())).chain(differences).collect();
         out.push_str(&fields.join(","));
         out.push('\n');
     }

@@ -1,7 +1,7 @@
 //! A circuit as a Graphviz graph.
 
-use super::color::{RESIDUAL, Widths, hex, separation, shade, sign};
-use super::labels::{signed, token};
+use super::color::{Importance, RESIDUAL, Widths, grey, hex, separation, shade, sign};
+use super::labels::{part_shown, signed, token};
 use super::residual::{ResidualUser, residual_paths};
 use crate::circuits::file::{Circuit, NodeEntry};
 use crate::circuits::nodes::NodeKind;
@@ -10,10 +10,14 @@ use crate::circuits::nodes::NodeKind;
 /// each site. Solid edges are weights, dashed ones residual channels.
 pub fn dot(circuit: &Circuit) -> String {
     let circuit = circuit.clone().normalised();
+    let mut title = format!("{}: {}", circuit.task.question(), circuit.task.description);
+    if let Some(part) = part_shown(&circuit) {
+        title.push_str(&format!(" ({part})"));
+    }
     let mut lines = vec![
         "digraph circuit {".to_string(),
         "  rankdir=BT;".into(),
-        format!("  label={};", quoted(&format!("{}: {}", circuit.task.question(), circuit.task.description))),
+        format!("  label={};", quoted(&title)),
         "  labelloc=t; fontname=\"Helvetica\";".into(),
         "  node [shape=box, style=\"rounded,filled\", fillcolor=\"#ffffff\", fontname=\"Helvetica\", fontsize=11];"
             .into(),
@@ -29,8 +33,9 @@ pub fn dot(circuit: &Circuit) -> String {
     }
     let mut layers: Vec<_> = circuit.nodes.iter().map(|entry| entry.layer).collect();
     layers.dedup();
+    let importance = Importance::new(&circuit);
     for layer in layers {
-        lines.extend(cluster(&circuit, layer));
+        lines.extend(cluster(&circuit, layer, &importance));
     }
     let widths = Widths::new(&circuit);
     for edge in &circuit.edges {
@@ -57,7 +62,7 @@ pub fn dot(circuit: &Circuit) -> String {
 }
 
 /// The nodes of a layer, or of the final residual stream.
-fn cluster(circuit: &Circuit, layer: Option<usize>) -> Vec<String> {
+fn cluster(circuit: &Circuit, layer: Option<usize>, importance: &Importance) -> Vec<String> {
     let (name, label) = match layer {
         Some(layer) => (layer.to_string(), format!("layer {layer}")),
         None => ("final".into(), "final residual stream".into()),
@@ -74,7 +79,7 @@ fn cluster(circuit: &Circuit, layer: Option<usize>) -> Vec<String> {
     ];
     for rank in ranks {
         let in_rank = |entry: &&NodeEntry| entry.layer == layer && rank.contains(&entry.kind);
-        let nodes: Vec<_> = circuit.nodes.iter().filter(in_rank).map(drawn).collect();
+        let nodes: Vec<_> = circuit.nodes.iter().filter(in_rank).map(|entry| drawn(entry, importance)).collect();
         if !nodes.is_empty() {
             lines.push("    { rank=same;".into());
             lines.extend(nodes);
@@ -85,7 +90,7 @@ fn cluster(circuit: &Circuit, layer: Option<usize>) -> Vec<String> {
     lines
 }
 
-fn drawn(entry: &NodeEntry) -> String {
+fn drawn(entry: &NodeEntry, importance: &Importance) -> String {
     let mut label = format!("{}\n{}", entry.kind.name(), entry.index);
     if let (Some(head), Some(channel)) = (entry.head, entry.channel) {
         label.push_str(&format!(" (h{head} c{channel})"));
@@ -97,11 +102,13 @@ fn drawn(entry: &NodeEntry) -> String {
         signed(entry.counterfactual.mean),
         signed(entry.ablation_delta)
     );
+    let (wide, dark) = Importance::outline(importance.of(entry));
     format!(
-        "      {} [label={}, fillcolor=\"{}\", tooltip={}];",
+        "      {} [label={}, fillcolor=\"{}\", color=\"{}\", penwidth={wide:.2}, tooltip={}];",
         quoted(&entry.node().to_string()),
         quoted(&label),
         hex(shade(separation(entry))),
+        hex(grey(dark)),
         quoted(&tooltip)
     )
 }

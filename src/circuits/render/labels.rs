@@ -1,5 +1,7 @@
 //! Numbers and tokens as text.
 
+use crate::circuits::file::Circuit;
+
 /// A number with its sign: three decimals where that says enough, powers of ten where not.
 pub fn signed(value: f64) -> String {
     match value.abs() {
@@ -23,4 +25,11 @@ pub fn clipped(text: &str, length: usize) -> String {
 /// `1 node`, `2 nodes`.
 pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// How much of a circuit is shown, where it is only a part.
+pub(crate) fn part_shown(circuit: &Circuit) -> Option<String> {
+    let (nodes, edges) = (circuit.nodes.len(), circuit.edges.len());
+    let part = (nodes, edges) != (circuit.counts.nodes, circuit.counts.edges);
+    part.then(|| format!("shown: {}, {}", count(nodes, "node"), count(edges, "edge")))
 }

@@ -9,6 +9,7 @@ pub mod layout;
 mod residual;
 mod show;
 mod svg;
+mod threshold;
 
 use std::path::Path;
 
@@ -34,7 +35,8 @@ pub struct CircuitFormat {
     pub about: &'static str,
     /// Renders a circuit.
     pub write: fn(&Circuit) -> String,
-    /// Reads a circuit from a file's contents; `None` for formats that only render it.
+    /// Reads a circuit from a file's contents; `None` for formats that only render it, and may
+    /// render a part.
     pub read: Option<ReadCircuit>,
 }
 

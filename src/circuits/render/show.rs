@@ -1,7 +1,7 @@
 //! A circuit as text: the task, losses and sizes, then every node and every edge from the embedding
 //! to the logits.
 
-use super::labels::{count, signed, token, visible};
+use super::labels::{count, part_shown, signed, token, visible};
 use super::residual::{ResidualPath, ResidualUser, residual_paths};
 use crate::circuits::Calibration;
 use crate::circuits::LossSet;
@@ -78,6 +78,7 @@ fn header(circuit: &Circuit, lines: &mut Vec<String>) {
             counts.edges_with_biases
         ),
     ]);
+    lines.extend(part_shown(circuit).map(|part| format!("       {part}")));
 }
 
 fn performance(circuit: &Circuit, lines: &mut Vec<String>) {

@@ -1,8 +1,8 @@
 //! A circuit drawn: the embedding at the bottom, layers above it, a row for each site, the
 //! unembedding at the top.
 
-use super::color::{NEGATIVE, POSITIVE, RESIDUAL, Widths, hex, separation, shade, sign};
-use super::labels::{clipped, count, signed, token, visible};
+use super::color::{Importance, NEGATIVE, POSITIVE, RESIDUAL, Widths, grey, hex, separation, shade, sign};
+use super::labels::{clipped, count, part_shown, signed, token, visible};
 use super::layout::{
     BOX, BoxContent, CircuitLayout, Connector, GROUP_LABEL, GROUP_PAD, HeadFrame, LineKind, NodeBox, TOKEN_BOX,
     TOKEN_LINE, TOKENS,
@@ -13,7 +13,7 @@ use crate::circuits::nodes::NodeKind;
 const LEFT: f64 = 132.0;
 const RIGHT: f64 = 36.0;
 const HEADER: f64 = 132.0;
-const LEGEND: f64 = 92.0;
+const LEGEND: f64 = 122.0;
 /// The width of an answer with its label.
 const ANSWER: f64 = 350.0;
 const NARROWEST: f64 = 860.0;
@@ -22,16 +22,17 @@ const QUIET: &str = "#636c76";
 
 /// The circuit as a self-contained picture. Boxes and lines have tooltips.
 ///
-/// Fill: whether a node is higher in clean (blue) or in counterfactual prompts (orange). Lines:
-/// blue where the weight is positive, orange where it is negative, wider where cutting the edge
-/// costs more; grey threads are residual channels.
+/// Fill: whether a node is higher in clean (blue) or in counterfactual prompts (orange)
+/// ([`separation`]). Outline and bar: by how much the task loss changes if it is ablated. Lines: blue
+/// where the weight is positive, orange where it is negative, wider where cutting the edge costs more;
+/// grey threads are residual channels.
 pub fn svg(circuit: &Circuit) -> String {
     let circuit = circuit.clone().normalised();
     let layout = CircuitLayout::new(&circuit);
     let width = (LEFT + layout.width + RIGHT).max(NARROWEST);
     let height = HEADER + layout.height + LEGEND;
     let left = ((width - layout.width) / 2.0).max(LEFT);
-    let widths = Widths::new(&circuit);
+    let (widths, importance) = (Widths::new(&circuit), Importance::new(&circuit));
     let mut out = vec![
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} \
@@ -50,14 +51,14 @@ pub fn svg(circuit: &Circuit) -> String {
     }
     for node_box in &layout.boxes {
         match node_box.content {
-            BoxContent::Node(i) => out.push(node(node_box, &circuit.nodes[i], &circuit)),
+            BoxContent::Node(i) => out.push(node(node_box, &circuit.nodes[i], &circuit, &importance)),
             BoxContent::Embedding(i) => out.push(tokens(node_box, &circuit.embeddings[i], "embedding", &circuit)),
             BoxContent::Unembedding(i) => out.push(tokens(node_box, &circuit.unembeddings[i], "unembedding", &circuit)),
             BoxContent::Bend => {}
         }
     }
     out.push("</g>".into());
-    legend(&widths, width, HEADER + layout.height, &mut out);
+    legend(&widths, &importance, width, HEADER + layout.height, &mut out);
     out.push("</svg>\n".into());
     out.join("\n")
 }
@@ -71,6 +72,10 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
     out.push(line(44.0, "font-size=\"20\" font-weight=\"600\"", &task.question(), characters / 2));
     let quiet = format!("font-size=\"12\" fill=\"{QUIET}\"");
     out.push(line(65.0, &quiet, &task.description, characters));
+    out.extend(
+        part_shown(circuit)
+            .map(|part| format!("<text x=\"{:.1}\" y=\"44\" text-anchor=\"end\" {quiet}>{part}</text>", width - 36.0)),
+    );
     let mut size = format!(
         "{}, {} ({} with biases) · task loss {:.3}, of the whole model {:.3}",
         count(counts.nodes, "node"),
@@ -161,12 +166,16 @@ fn drawn(line: &Connector, layout: &CircuitLayout, circuit: &Circuit, widths: &W
     }
 }
 
-fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit) -> String {
+fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit, importance: &Importance) -> String {
     let node = entry.node();
     let bias = circuit.biases.iter().find(|bias| bias.node == node);
     let head = entry.head.zip(entry.channel).map(|(head, channel)| format!(" (head {head}, channel {channel})"));
+    let difference = entry.difference.map(|difference| {
+        let (last, largest) = (signed(difference.last), signed(difference.largest));
+        format!("\nclean − counterfactual {last} at the last token, at most {largest}")
+    });
     let mut title = format!(
-        "{node}{}\nmean {}\nclean prompts {} ({} to {})\ncounterfactual prompts {} ({} to {})\ntask loss if ablated {}",
+        "{node}{}\nmean {}\nclean prompts {} ({} to {})\ncounterfactual prompts {} ({} to {}){}\ntask loss if ablated {}",
         head.unwrap_or_default(),
         signed(entry.mean),
         signed(entry.clean.mean),
@@ -175,6 +184,7 @@ fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit) -> String {
         signed(entry.counterfactual.mean),
         signed(entry.counterfactual.min),
         signed(entry.counterfactual.max),
+        difference.unwrap_or_default(),
         signed(entry.ablation_delta)
     );
     let (left, top) = (node_box.x - BOX.0 / 2.0, node_box.top);
@@ -183,22 +193,42 @@ fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit) -> String {
         let (x, y, color) = (left + BOX.0 - 6.0, top + 6.0, hex(sign(bias.value)));
         format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\" fill=\"{color}\"/>")
     });
+    let importance = importance.of(entry);
     format!(
-        "<g class=\"node\" data-node=\"{node}\"><title>{title}</title><rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{}\" height=\"{}\" \
-         rx=\"6\" fill=\"{}\" stroke=\"#57606a\"/>{}<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" \
-         font-weight=\"500\">{}</text></g>",
-        BOX.0,
-        BOX.1,
-        hex(shade(separation(entry))),
+        "<g class=\"node\" data-node=\"{node}\"><title>{title}</title>{}{}{}<text x=\"{:.1}\" y=\"{:.1}\" \
+         text-anchor=\"middle\" font-weight=\"500\">{}</text></g>",
+        outlined((left, top), importance, &hex(shade(separation(entry)))),
+        bar((left, top), importance),
         dot.unwrap_or_default(),
         node_box.x,
-        top + BOX.1 / 2.0 + 4.0,
+        top + BOX.1 / 2.0 + 2.5,
         match entry.kind {
             NodeKind::AttnQ => format!("q {}", entry.index),
             NodeKind::AttnK => format!("k {}", entry.index),
             NodeKind::AttnV => format!("v {}", entry.index),
             _ => entry.index.to_string(),
         }
+    )
+}
+
+/// A node's box at a position, with the outline of its importance.
+fn outlined((left, top): (f64, f64), importance: f64, fill: &str) -> String {
+    let (wide, dark) = Importance::outline(importance);
+    format!(
+        "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{}\" height=\"{}\" rx=\"6\" fill=\"{fill}\" stroke=\"{}\" \
+         stroke-width=\"{wide:.2}\"/>",
+        BOX.0,
+        BOX.1,
+        hex(grey(dark))
+    )
+}
+
+/// A bar in that box, as long as its importance squared, which is in proportion to the loss.
+fn bar((left, top): (f64, f64), importance: f64) -> String {
+    let length = (BOX.0 - 8.0) * importance * importance;
+    let (x, y) = (left + 4.0, top + BOX.1 - 4.5);
+    format!(
+        "<rect class=\"importance\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"2.5\" fill=\"{INK}\"/>"
     )
 }
 
@@ -252,7 +282,7 @@ fn tokens(node_box: &NodeBox, entry: &TokenWeights, side: &str, circuit: &Circui
     )
 }
 
-fn legend(widths: &Widths, width: f64, top: f64, out: &mut Vec<String>) {
+fn legend(widths: &Widths, importance: &Importance, width: f64, top: f64, out: &mut Vec<String>) {
     let y = top + 44.0;
     let measure = if widths.by_effect { "effect when ablated" } else { "size of the weight" };
     let shades: Vec<_> = (0..5)
@@ -284,6 +314,15 @@ fn legend(widths: &Widths, width: f64, top: f64, out: &mut Vec<String>) {
     out.push(text(edges + 74.0, y, &format!("negative, positive weight; width: {measure}")));
     out.push(stroke(edges, lower - 4.0, &hex(RESIDUAL), 1.0));
     out.push(text(edges + 74.0, lower, "the same residual channel"));
+    if importance.largest > 0.0 {
+        let boxes = [0.15, 0.6, 1.0].into_iter().zip([36.0, 90.0, 144.0]);
+        let boxes = boxes.map(|(importance, x)| {
+            outlined((x, lower + 10.0), importance, "#ffffff") + &bar((x, lower + 10.0), importance)
+        });
+        let most =
+            format!("outline and bar: the change of the task loss if ablated, at most {:.3} nats", importance.largest);
+        out.push(boxes.collect::<String>() + &text(202.0, lower + 26.0, &most));
+    }
 }
 
 /// Text for XML. Characters that XML has no way to write become U+FFFD.

@@ -14,7 +14,7 @@ use crate::circuits::evaluate::EvaluationPlan;
 use crate::circuits::curve::CurvePlan;
 use crate::circuits::prune::{MAX_PAIRS, PruningStep, SearchSettings};
 use crate::circuits::search::Ranking;
-use crate::circuits::{Ablation, CalibrationKind, CircuitFormat, FORMATS, Node, show};
+use crate::circuits::{Ablation, CalibrationKind, Circuit, CircuitFormat, FORMATS, Node, show};
 use crate::files::check_output;
 use crate::formats::{OpenedCircuit, Pretrained};
 use crate::pipelines::{
@@ -22,7 +22,7 @@ use crate::pipelines::{
     evaluate_circuit, one_circuit, statistics_report,
 };
 use crate::report::Report;
-use crate::settings::{count, split};
+use crate::settings::{count, number, split, within};
 use crate::text::source::Source;
 use crate::terminal::{Progress, say};
 
@@ -34,13 +34,15 @@ pub enum Args {
     Show {
         /// A circuit file, or a published viz_data.pt
         file: PathBuf,
+        #[command(flatten)]
+        threshold: ThresholdArgs,
     },
     /// Evaluate a circuit: losses with any ablation, faithfulness, completeness, minimality,
     /// interchange interventions, and controls that a wrong circuit fails
     Eval(EvalArgs),
     /// Circuits of every size by one ranking of a model's nodes: loss against nodes and edges
     Curve(CurveArgs),
-    /// Remove nodes from a circuit or add some, and measure it anew
+    /// Remove nodes from a circuit or add some, and measure it anew; without either, only measure it
     Edit(EditArgs),
     /// Draw a circuit, or write it for other programs
     Export(ExportArgs),
@@ -49,6 +51,21 @@ pub enum Args {
     Stats(StatsArgs),
     /// The losses of the circuit with two states a node; written as FILE's .binary.json
     Binarise(BinariseArgs),
+}
+
+/// How much of a circuit to show.
+#[derive(Clone, Copy, clap::Args)]
+pub struct ThresholdArgs {
+    /// Leave out nodes and edges whose ablation changes the task loss by less [default: show all]
+    #[arg(long, value_name = "NATS", value_parser = number(within(0.0, 1e6)))]
+    threshold: Option<f64>,
+}
+
+impl ThresholdArgs {
+    /// The part of a circuit to show.
+    fn part(self, circuit: &Circuit) -> crate::Result<Circuit> {
+        self.threshold.map_or_else(|| Ok(circuit.clone()), |least| circuit.above_threshold(least))
+    }
 }
 
 #[derive(clap::Args)]
@@ -61,6 +78,8 @@ pub struct ExportArgs {
     /// The file to write, in place of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    threshold: ThresholdArgs,
     /// The model that the circuit is a part of: viz has more with it, neuronpedia needs it [html:
     /// the one that the circuit names]
     #[arg(long)]
@@ -193,7 +212,7 @@ pub struct EditArgs {
     #[command(flatten)]
     circuit: CircuitArgs,
     /// A node to remove, such as 0.attn.v[5]; may be repeated
-    #[arg(long, value_name = "NODE", num_args = 1.., required_unless_present = "add")]
+    #[arg(long, value_name = "NODE", num_args = 1..)]
     remove: Vec<Node>,
     /// A node to add; may be repeated
     #[arg(long, value_name = "NODE", num_args = 1..)]
@@ -229,7 +248,7 @@ pub struct BinariseArgs {
 
 pub fn run(args: &Args) -> Result<()> {
     match args {
-        Args::Show { file } => print(&show(&open(file, &say)?.circuit)),
+        Args::Show { file, threshold } => print(&show(&threshold.part(&open(file, &say)?.circuit)?)),
         Args::Export(args) => args.run(),
         Args::Stats(StatsArgs { circuit, data, field, max_tokens, seed }) => {
             circuit.measure("statistics.json", (data, field), *max_tokens, |model, request, path, progress| {
@@ -278,12 +297,19 @@ impl ExportArgs {
         self.out.as_ref().map_or(Ok(()), check_output)?;
         let Some(export) = CIRCUIT_EXPORTS.iter().find(|export| export.name == self.format) else {
             let [file] = &self.files[..] else { return Err(one_circuit(&self.format).into()) };
-            let (opened, format) = (open(file, &say)?, CircuitFormat::named(&self.format)?);
+            let format = CircuitFormat::named(&self.format)?;
+            if format.read.is_some() {
+                self.whole()?;
+            }
+            let circuit = self.threshold.part(&open(file, &say)?.circuit)?;
             return match &self.out {
-                Some(path) => Ok(format.save(&opened.circuit, path)?),
-                None => print(&(format.write)(&opened.circuit)),
+                Some(path) => Ok(format.save(&circuit, path)?),
+                None => print(&(format.write)(&circuit)),
             };
         };
+        if !export.shows_part {
+            self.whole()?;
+        }
         let progress = Progress::new();
         let opened: Vec<_> =
             self.files.iter().map(|file| open(file, &|note| progress.say(note))).collect::<Result<_>>()?;
@@ -302,11 +328,20 @@ impl ExportArgs {
             .map(|(opened, file)| {
                 let (circuit, payload, task) = (&opened.circuit, opened.payload.as_deref(), task.clone());
                 let circuit = CircuitRequest { circuit, file, payload, task, data, max_tokens };
-                ExportRequest { circuit, model: model.as_ref(), observer: &observer, note: &note }
+                let (model, threshold) = (model.as_ref(), self.threshold.threshold);
+                ExportRequest { circuit, model, threshold, measure: true, observer: &observer, note: &note }
             })
             .collect();
         progress.stage("writing");
         Ok(export.save(&requests, self.out.as_deref().unwrap_or(Path::new("-")))?)
+    }
+
+    /// Returns an error if only a part of the circuit is asked for.
+    fn whole(&self) -> Result<()> {
+        match self.threshold.threshold {
+            Some(_) => bail!("{} holds whole circuits: leave --threshold out", self.format),
+            None => Ok(()),
+        }
     }
 }
 

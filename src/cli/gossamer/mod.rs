@@ -51,6 +51,8 @@ commands! {
     Inspect: inspect,
     /// Loss on text or tokens
     Eval: eval,
+    /// A run as one page of HTML: curves, densities, tasks, circuits and bridges
+    Report: report,
     /// Circuits: show, draw and measure them
     #[command(subcommand)]
     Circuit: circuit,

@@ -1,160 +1,32 @@
-//! Circuits as one page of HTML that works without a network: drawn, with what is known of every
-//! node. `page.js` draws it from the data that this module puts into the page.
+//! Pages of HTML that work without a network: circuits, drawn, with what is known of every node, and
+//! the report of a run. Scripts draw them from the data that these modules put into the page.
 
-use std::collections::BTreeMap;
+mod circuits;
+mod run;
 
 use serde::Serialize;
 
 use super::export::ExportRequest;
-use super::{CircuitRequest, circuit_statistics};
-use crate::circuits::Circuit;
-use crate::circuits::color::{Widths, separation};
-use crate::circuits::layout::{BoxContent, CircuitLayout, LineKind};
-use crate::circuits::statistics::{Activations, End, NodeStatistics, Snippet};
-use crate::formats::Pretrained;
-use crate::text::notation::visible;
 use crate::{Error, Result};
+use circuits::PageCircuit;
 
-/// The largest page, in bytes: snippets are left out of larger ones.
-const LARGEST: usize = 2_000_000;
-/// Snippets at each end of a quantile, tried in turn until the page is small enough.
-const SNIPPETS: [usize; 4] = [6, 3, 1, 0];
-/// Tokens of a snippet before and after the one that it was chosen for.
-const AROUND: usize = 12;
-/// Pairs of prompts that are shown token by token.
-const PAIRS: usize = 3;
-/// Attention below this share is left out.
-const LEAST: f32 = 0.005;
+pub use run::{RunReport, run_report};
 
-/// Everything that the page shows.
-#[derive(Serialize)]
+/// Everything that a page shows.
+#[derive(Clone, Copy, Serialize)]
 struct Page<'a> {
     version: &'static str,
+    title: &'a str,
     circuits: &'a [PageCircuit<'a>],
+    /// What is shown of a run, before its circuits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a run::PageRun>,
 }
 
-#[derive(Serialize)]
-struct PageCircuit<'a> {
-    name: String,
-    circuit: Circuit,
-    /// Whether other programs found it, so that most measurements are missing.
-    foreign: bool,
-    layout: PageLayout,
-    /// Whether the widths are by effect; otherwise by weight.
-    by_effect: bool,
-    /// Of the edges, 0 to 1.
-    widths: Vec<f64>,
-    /// Of the nodes, -1 to 1.
-    separations: Vec<f64>,
-    /// The texts of tokens in snippets and prompts.
-    tokens: BTreeMap<u32, String>,
-    statistics: BTreeMap<String, PageStatistics>,
-    prompts: &'a [PagePrompt],
-}
-
-#[derive(Serialize)]
-struct PageLayout {
-    width: f64,
-    height: f64,
-    rows: Vec<PageRow>,
-    boxes: Vec<PageBox>,
-    lines: Vec<PageLine>,
-    frames: Vec<PageFrame>,
-}
-
-#[derive(Serialize)]
-struct PageRow {
-    name: &'static str,
-    layer: Option<usize>,
-    top: f64,
-    bottom: f64,
-}
-
-#[derive(Serialize)]
-struct PageBox {
-    /// `node`, `embedding` or `unembedding`.
-    kind: &'static str,
-    /// The position in the circuit's list of these.
-    at: usize,
-    x: f64,
-    top: f64,
-    bottom: f64,
-}
-
-#[derive(Serialize)]
-struct PageLine {
-    /// The position in the circuit's edges, or nothing for a residual channel.
-    edge: Option<usize>,
-    channel: Option<usize>,
-    path: String,
-}
-
-#[derive(Serialize)]
-struct PageFrame {
-    head: usize,
-    left: f64,
-    right: f64,
-    top: f64,
-    bottom: f64,
-}
-
-#[derive(Serialize)]
-struct PageStatistics {
-    low: f32,
-    high: f32,
-    corpus: PageActivations,
-    clean: PageActivations,
-    counterfactual: PageActivations,
-}
-
-#[derive(Serialize)]
-struct PageActivations {
-    count: u64,
-    zeros: u64,
-    min: f32,
-    max: f32,
-    mean: f32,
-    std: f32,
-    histogram: Vec<u64>,
-    /// None for the prompts' sets.
-    quantiles: Vec<PageQuantile>,
-}
-
-#[derive(Serialize)]
-struct PageQuantile {
-    quantile: f64,
-    top: PageEnd,
-    bottom: PageEnd,
-}
-
-#[derive(Serialize)]
-struct PageEnd {
-    value: f32,
-    snippets: Vec<PageSnippet>,
-}
-
-#[derive(Serialize)]
-struct PageSnippet {
-    tokens: Vec<u32>,
-    activations: Vec<f32>,
-    position: usize,
-}
-
-/// A prompt, token by token, in the whole model.
-#[derive(Serialize)]
-struct PagePrompt {
-    clean: bool,
-    tokens: Vec<u32>,
-    activations: BTreeMap<String, Vec<f32>>,
-    attention: Vec<PageAttention>,
-}
-
-/// The pattern of a head: for each token those it attends to, with their shares.
-#[derive(Serialize)]
-struct PageAttention {
-    layer: usize,
-    head: usize,
-    rows: Vec<Vec<(usize, f32)>>,
+impl<'a> Page<'a> {
+    fn new(title: &'a str) -> Self {
+        Self { version: env!("CARGO_PKG_VERSION"), title, circuits: &[], run: None }
+    }
 }
 
 /// The circuits as one page. With the model, it has snippets of text, prompts and attention.
@@ -162,40 +34,20 @@ struct PageAttention {
 /// # Errors
 /// As [`super::CircuitExport::save`].
 pub fn circuit_page(requests: &[ExportRequest]) -> Result<String> {
-    let statistics = requests.iter().map(statistics).collect::<Result<Vec<_>>>()?;
-    let prompts = requests.iter().map(prompts).collect::<Result<Vec<_>>>()?;
-    let mut text = String::new();
-    for most in SNIPPETS {
-        let circuits: Vec<PageCircuit> = requests
-            .iter()
-            .zip(&statistics)
-            .zip(&prompts)
-            .map(|((request, statistics), prompts)| circuit(request, statistics, prompts, most))
-            .collect();
-        text = html(&circuits)?;
-        if text.len() <= LARGEST {
-            return Ok(text);
-        }
-    }
-    if let Some(request) = requests.first() {
-        let size = text.len() as f64 / 1e6;
-        (request.note)(format!("the page has {size:.1} MB, without snippets of text"));
-    }
-    Ok(text)
+    let names: Vec<String> = requests.iter().map(|request| request.circuit.circuit.task.question()).collect();
+    circuits::with_circuits(&Page::new(&names.join(", ")), requests)
 }
 
 /// The page around the data.
-fn html(circuits: &[PageCircuit]) -> Result<String> {
-    let data = serde_json::to_string(&Page { version: env!("CARGO_PKG_VERSION"), circuits })
-        .map_err(|e| Error::Data(e.to_string()))?;
-    let names: Vec<&str> = circuits.iter().map(|circuit| &circuit.name[..]).collect();
-    let title = names.join(", ").replace('&', "&amp;").replace('<', "&lt;");
+fn html(page: &Page) -> Result<String> {
+    let data = serde_json::to_string(page).map_err(|e| Error::Data(e.to_string()))?;
     let parts = [
-        ("TITLE", &title[..]),
+        ("TITLE", &page.title.replace('&', "&amp;").replace('<', "&lt;")[..]),
         ("STYLE", include_str!("page.css")),
         // No text in it can end the script.
         ("DATA", &data.replace('<', "\\u003c")),
         ("SCRIPT", include_str!("page.js")),
+        ("RUN", if page.run.is_some() { include_str!("run.js") } else { "" }),
     ];
     let mut out = String::new();
     let mut rest = include_str!("page.html");
@@ -206,189 +58,4 @@ fn html(circuits: &[PageCircuit]) -> Result<String> {
         rest = after;
     }
     Ok(out + rest)
-}
-
-/// The model, if the circuit is a part of it: those on one page may be of several.
-fn model<'a>(request: &ExportRequest<'a>) -> Option<&'a Pretrained> {
-    request.model.filter(|model| request.circuit.circuit.check_part_of(&model.model).is_ok())
-}
-
-/// The statistics of a circuit's nodes: those of the file next to it, or measured in the model.
-fn statistics(request: &ExportRequest) -> Result<Vec<NodeStatistics>> {
-    let file = request.circuit.file.with_extension("statistics.json");
-    if request.model.is_some() && model(request).is_none() {
-        let name = request.circuit.file.display();
-        (request.note)(format!("{name} is of another model: it is shown without text and prompts"));
-    }
-    match model(request) {
-        Some(model) if !file.exists() && request.circuit.payload.is_none() && can_measure(&request.circuit) => {
-            Ok(circuit_statistics(model, &request.circuit, 0, request.observer, request.note)?.nodes)
-        }
-        _ => request.statistics(),
-    }
-}
-
-fn can_measure(request: &CircuitRequest) -> bool {
-    !request.circuit.nodes.is_empty() && !request.circuit.is_foreign()
-}
-
-/// The first pairs of prompts in the model, if there is one.
-fn prompts(request: &ExportRequest) -> Result<Vec<PagePrompt>> {
-    let Some(model) = model(request) else { return Ok(Vec::new()) };
-    let circuit = request.circuit.circuit;
-    if circuit.nodes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let [clean, counterfactual] = request.circuit.prompts(model)?;
-    let pairs = clean.into_iter().zip(counterfactual).take(PAIRS);
-    let ids: Vec<Vec<u32>> = pairs.flat_map(|(clean, counterfactual)| [clean, counterfactual]).collect();
-    let activations = request.activations(model, &ids)?;
-    let mut heads: Vec<(usize, usize)> = circuit.nodes.iter().filter_map(|entry| entry.layer.zip(entry.head)).collect();
-    heads.sort_unstable();
-    heads.dedup();
-    let attention = attention(model, &ids, &heads)?;
-    let prompt = |(at, (tokens, attention)): (usize, (Vec<u32>, Vec<PageAttention>))| PagePrompt {
-        clean: at % 2 == 0,
-        tokens,
-        activations: activations
-            .iter()
-            .map(|(node, prompts)| {
-                (node.to_string(), prompts.get(at).into_iter().flatten().map(|&a| rounded(a)).collect())
-            })
-            .collect(),
-        attention,
-    };
-    Ok(ids.into_iter().zip(attention).enumerate().map(prompt).collect())
-}
-
-/// The patterns of some heads, each a layer and its number, by prompt.
-fn attention(model: &Pretrained, ids: &[Vec<u32>], heads: &[(usize, usize)]) -> Result<Vec<Vec<PageAttention>>> {
-    let mut patterns: Vec<Vec<PageAttention>> = ids.iter().map(|_| Vec::new()).collect();
-    for layer in heads.chunk_by(|a, b| a.0 == b.0) {
-        let of_layer = model.model.attention(ids, layer[0].0)?;
-        for (pattern, out) in of_layer.iter().zip(&mut patterns) {
-            let length = pattern.shape[1];
-            for &(layer, head) in layer {
-                let all = &pattern.data[head * length * length..(head + 1) * length * length];
-                let shares = |row: &[f32]| -> Vec<(usize, f32)> {
-                    row.iter().enumerate().filter(|(_, a)| **a >= LEAST).map(|(at, &a)| (at, rounded(a))).collect()
-                };
-                out.push(PageAttention { layer, head, rows: all.chunks(length.max(1)).map(shares).collect() });
-            }
-        }
-    }
-    Ok(patterns)
-}
-
-/// What the page has of a circuit, with up to `most` snippets at each end of a quantile.
-fn circuit<'a>(
-    request: &ExportRequest,
-    known: &[NodeStatistics],
-    prompts: &'a [PagePrompt],
-    most: usize,
-) -> PageCircuit<'a> {
-    let circuit = request.circuit.circuit.clone().normalised();
-    let layout = CircuitLayout::new(&circuit);
-    let widths = Widths::new(&circuit);
-    // Without a tokenizer, a snippet would be numbers.
-    let model = model(request);
-    let most = if model.is_some() { most } else { 0 };
-    let statistics: BTreeMap<String, PageStatistics> =
-        known.iter().map(|entry| (entry.node.to_string(), page_statistics(entry, most))).collect();
-    let in_snippets = statistics.values().flat_map(|entry| &entry.corpus.quantiles);
-    let in_snippets = in_snippets.flat_map(|q| q.top.snippets.iter().chain(&q.bottom.snippets));
-    let ids = in_snippets.flat_map(|snippet| &snippet.tokens).chain(prompts.iter().flat_map(|prompt| &prompt.tokens));
-    let text = |&id: &u32| Some((id, visible(&model?.token_text(id))));
-    let tokens = ids.filter_map(text).collect();
-    PageCircuit {
-        name: circuit.task.question(),
-        foreign: circuit.is_foreign(),
-        layout: page_layout(&layout),
-        by_effect: widths.by_effect,
-        widths: circuit.edges.iter().map(|edge| widths.of(edge)).collect(),
-        separations: circuit.nodes.iter().map(separation).collect(),
-        tokens,
-        statistics,
-        prompts,
-        circuit,
-    }
-}
-
-fn page_layout(layout: &CircuitLayout) -> PageLayout {
-    let boxes = layout.boxes.iter().filter_map(|node_box| {
-        let (kind, at) = match node_box.content {
-            BoxContent::Node(at) => ("node", at),
-            BoxContent::Embedding(at) => ("embedding", at),
-            BoxContent::Unembedding(at) => ("unembedding", at),
-            BoxContent::Bend => return None,
-        };
-        Some(PageBox { kind, at, x: node_box.x, top: node_box.top, bottom: node_box.bottom })
-    });
-    let lines = layout.lines.iter().map(|line| {
-        let (edge, channel) = match line.kind {
-            LineKind::Edge(at) => (Some(at), None),
-            LineKind::Channel(channel) => (None, Some(channel)),
-        };
-        PageLine { edge, channel, path: layout.path(line) }
-    });
-    let frames = layout.frames.iter().map(|frame| {
-        let row = &layout.rows[frame.row];
-        PageFrame { head: frame.head, left: frame.left, right: frame.right, top: row.top, bottom: row.bottom }
-    });
-    let rows = layout.rows.iter();
-    PageLayout {
-        width: layout.width,
-        height: layout.height,
-        rows: rows
-            .map(|row| PageRow { name: row.key.name(), layer: row.key.layer(), top: row.top, bottom: row.bottom })
-            .collect(),
-        boxes: boxes.collect(),
-        lines: lines.collect(),
-        frames: frames.collect(),
-    }
-}
-
-fn page_statistics(entry: &NodeStatistics, most: usize) -> PageStatistics {
-    PageStatistics {
-        low: entry.low,
-        high: entry.high,
-        corpus: activations(&entry.corpus, most),
-        clean: activations(&entry.clean, 0),
-        counterfactual: activations(&entry.counterfactual, 0),
-    }
-}
-
-fn activations(set: &Activations, most: usize) -> PageActivations {
-    let end = |end: &End| PageEnd {
-        value: rounded(end.value),
-        snippets: end.snippets.iter().take(most).map(snippet).collect(),
-    };
-    let quantiles = set.quantiles.iter().take(if most > 0 { usize::MAX } else { 0 });
-    PageActivations {
-        count: set.count,
-        zeros: set.zeros,
-        min: rounded(set.min),
-        max: rounded(set.max),
-        mean: rounded(set.mean as f32),
-        std: rounded(set.std as f32),
-        histogram: set.histogram.clone(),
-        quantiles: quantiles
-            .map(|q| PageQuantile { quantile: q.quantile, top: end(&q.top), bottom: end(&q.bottom) })
-            .collect(),
-    }
-}
-
-fn snippet(snippet: &Snippet) -> PageSnippet {
-    let first = snippet.position.saturating_sub(AROUND);
-    let last = (snippet.position + AROUND + 1).min(snippet.tokens.len());
-    PageSnippet {
-        tokens: snippet.tokens[first..last].to_vec(),
-        activations: snippet.activations[first..last].iter().map(|&a| rounded(a)).collect(),
-        position: snippet.position - first,
-    }
-}
-
-/// Three digits, which is more than a shade shows.
-fn rounded(value: f32) -> f32 {
-    format!("{value:.2e}").parse().unwrap_or(value)
 }

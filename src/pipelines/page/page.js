@@ -70,8 +70,8 @@ function show(which) {
   $("title").textContent = DATA.circuits.length > 1 ? "" : current.name;
   $("title").hidden = DATA.circuits.length > 1;
   draw();
-  fit();
-  for (const id of ["node-threshold", "edge-threshold"]) $(id).value = 0;
+  start();
+  for (const kind of ["node", "edge"]) $(`${kind}-threshold`).value = sliderAt(kind, current.threshold);
   update();
   panel();
 }
@@ -121,9 +121,12 @@ function nodeBox(box) {
   const tint = drawn("rect", { class: "tint", ...size });
   tint.style.fill = part < 0 ? "var(--low)" : "var(--high)";
   tint.style.fillOpacity = 0.45 * Math.abs(part);
-  const kind = { attn_q: "q ", attn_k: "k ", attn_v: "v " }[node.kind] ?? "";
-  group.append(drawn("rect", { class: "box", ...size }), tint, drawn("text", { x: box.x, y: box.top + 16 }, kind + node.index));
-  hover(group, `${node.name}\nin clean prompts ${number(node.positive.mean)}, in counterfactual ones ${number(node.negative.mean)}\ntask loss if ablated ${node.ablation_delta < 0 ? "" : "+"}${number(node.ablation_delta)}`);
+  const kind = { attn_q: "q ", attn_k: "k ", attn_v: "v " }[node.kind] ?? "", share = current.importances[box.at];
+  const outline = drawn("rect", { class: "box", ...size, "stroke-width": 0.8 + 1.7 * share, "stroke-opacity": 0.35 + 0.65 * share });
+  const bar = drawn("rect", { class: "importance", x: left + 4, y: box.top + BOX[1] - 4.5, width: (BOX[0] - 8) * share * share, height: 2.5 });
+  group.append(outline, tint, bar, drawn("text", { x: box.x, y: box.top + 14.5 }, kind + node.index));
+  const difference = node.difference ? `\nclean − counterfactual ${number(node.difference.last)} at the last token, at most ${number(node.difference.largest)}` : "";
+  hover(group, `${node.name}\nin clean prompts ${number(node.positive.mean)}, in counterfactual ones ${number(node.negative.mean)}${difference}\ntask loss if ablated ${node.ablation_delta < 0 ? "" : "+"}${number(node.ablation_delta)}`);
   group.addEventListener("click", () => select(box.at));
   group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); select(box.at); } });
   return group;
@@ -174,9 +177,15 @@ function visible() {
 }
 
 const sizeOf = (edge) => Math.abs(current.by_effect ? edge.effect : edge.weight);
+const sizesOf = (kind) => (kind === "node" ? current.nodes.map((node) => Math.abs(node.ablation_delta)) : current.circuit.edges.map(sizeOf)).sort((a, b) => a - b);
 // Sliders go by rank: half way hides half of them.
+function sliderAt(kind, least) {
+  const sizes = sizesOf(kind), below = sizes.filter((size) => size < least).length;
+  // Widths by weight have another unit.
+  return kind === "edge" && !current.by_effect ? 0 : Math.ceil((100 * below) / Math.max(1, sizes.length));
+}
 function threshold(kind) {
-  const sizes = (kind === "node" ? current.nodes.map((node) => Math.abs(node.ablation_delta)) : current.circuit.edges.map(sizeOf)).sort((a, b) => a - b);
+  const sizes = sizesOf(kind);
   const share = $(`${kind}-threshold`).value / 100;
   return share === 0 || !sizes.length ? 0 : sizes[Math.min(sizes.length - 1, Math.floor(share * sizes.length))];
 }
@@ -275,7 +284,7 @@ function overview() {
   }
   const important = [...current.nodes].sort((a, b) => Math.abs(b.ablation_delta) - Math.abs(a.ablation_delta)).slice(0, 12);
   out.push(element("h3", {}, foreign ? "nodes" : "the nodes that matter most"), table(["node", "task loss if ablated"], important.map((node) => [link(node.name), number(node.ablation_delta)])));
-  out.push(element("h3", {}, "colors"), element("p", { class: "quiet" }, "Blue nodes are higher in clean prompts, orange ones in counterfactual prompts. Blue edges have a positive weight, orange ones a negative; wider is ", current.by_effect ? "a larger effect when ablated." : "a larger weight.", " Grey threads are channels of the residual stream."));
+  out.push(element("h3", {}, "colors"), element("p", { class: "quiet" }, "Blue nodes are higher in clean prompts, orange ones in counterfactual prompts: at the last token, whose logits decide, or where the prompts differ most. Outline and bar: the change of the task loss if the node is ablated. Blue edges have a positive weight, orange ones a negative; wider is ", current.by_effect ? "a larger effect when ablated." : "a larger weight.", " Grey threads are channels of the residual stream."));
   out.push(element("h3", {}, "keys"), element("p", { class: "quiet" }, "/ search · arrows from node to node · Enter selects · u, d upstream, downstream · + − 0 zoom · n, p next, previous circuit · t light or dark · Esc back"), element("p", { class: "quiet" }, `Made by gossamer ${DATA.version}.`));
   return out;
 }
@@ -366,6 +375,18 @@ function attention(node) {
   return out;
 }
 
+// Pixels per unit at the start, at least: text of 11 units can be read.
+const LEGIBLE = 0.8;
+// The whole circuit, or its middle where the whole would be too small to read.
+function start() {
+  const area = $("drawing").getBoundingClientRect();
+  fit();
+  if (!area.width || Math.min(area.width / view.width, area.height / view.height) >= LEGIBLE) return;
+  const centred = (size, part) => ({ at: (size - Math.min(size, part)) / 2, length: Math.min(size, part) });
+  const x = centred(view.width, area.width / LEGIBLE), y = centred(view.height, area.height / LEGIBLE);
+  view = { x: x.at, y: y.at, width: x.length, height: y.length };
+  frame();
+}
 function fit() {
   view = { x: 0, y: 0, width: current.size[0], height: current.size[1] };
   frame();
@@ -435,7 +456,7 @@ const KEYS = {
 };
 addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input, select"), act = KEYS[event.key];
-  if (!act || event.ctrlKey || event.metaKey || event.altKey || (typing && event.key !== "Escape") || ($("panel").contains(event.target) && event.key.startsWith("Arrow"))) return;
+  if (!act || !current || event.ctrlKey || event.metaKey || event.altKey || (typing && event.key !== "Escape") || ($("panel").contains(event.target) && event.key.startsWith("Arrow"))) return;
   event.preventDefault();
   if (event.key === "Escape" && typing) event.target.blur();
   act();
@@ -452,6 +473,7 @@ $("larger").addEventListener("click", () => zoom(0.8));
 $("whole").addEventListener("click", fit);
 $("theme").addEventListener("click", theme);
 if (matchMedia("(prefers-color-scheme: dark)").matches) theme();
-addEventListener("beforeprint", () => document.documentElement.classList.remove("dark"));
+addEventListener("beforeprint", () => { document.documentElement.classList.remove("dark"); if (current) fit(); });
 pointers($("drawing"));
-show(0);
+if (DATA.circuits.length) show(0);
+else document.querySelectorAll("header, main").forEach((part) => { part.hidden = true; });
