@@ -3,7 +3,7 @@
 //! Trains a model for every width, density and seed at equal compute, finds the circuit of every
 //! task that it does, and writes `circuits.csv` (a row a circuit), `frontier.csv` (a row a model:
 //! validation loss, and the geometric mean of edges over the tasks that all models do) and
-//! `frontier.png`. Compute counts multiply-adds with all weights, zeros too, as training by masks
+//! `frontier.png`, `.svg` and `.pdf`. Compute counts multiply-adds with all weights, zeros too, as training by masks
 //! costs on most machines: a model of twice as many weights gets half the steps.
 //!
 //! `cargo run --release --example frontier -- [--out FOLDER]`: a night on two cores. Run again with
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Parser;
 use gossamer::Error;
-use gossamer::chart::{Axis, COLORS, Chart, Series};
+use gossamer::chart::{Axis, Chart, FORMATS, Series};
 use gossamer::circuits::prune::{SearchSettings, kept_count};
 use gossamer::circuits::search::{CircuitSearch, Ranking};
 use gossamer::circuits::{Layout, Nodes, graph, measured_means, parallel, tasks};
@@ -234,8 +234,8 @@ fn save(args: &Args, outcomes: &[(GridPoint, Outcome)]) -> Result<()> {
     }
     write(&args.out.join("circuits.csv"), &circuits)?;
     write(&args.out.join("frontier.csv"), &models)?;
-    chart(outcomes, &tasks).save(&args.out.join("frontier.png"))?;
-    Ok(())
+    let chart = chart(outcomes, &tasks);
+    Ok(FORMATS.iter().try_for_each(|format| chart.save(&args.out.join(format!("frontier.{format}"))))?)
 }
 
 /// A line for each width, from density to density: means over seeds, each seed as a pale point.
@@ -247,19 +247,17 @@ fn chart(outcomes: &[(GridPoint, Outcome)], tasks: &[&str]) -> Chart {
         }
     }
     let mut series = Vec::new();
-    for ((width, mut points), color) in widths.into_iter().zip(COLORS.into_iter().cycle()) {
+    for (style, (width, mut points)) in widths.into_iter().enumerate() {
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let pale = |c: u8| c / 2 + 127;
         let seeds = points.iter().map(|&(_, loss, edges)| (loss, edges)).collect();
-        let pale = (pale(color.0), pale(color.1), pale(color.2));
-        series.push(Series { name: String::new(), color: pale, line: false, points: seeds });
+        series.push(Series::dots("", style, seeds).faint());
         let mean = |same: &[(f64, f64, f64)]| {
             let count = same.len() as f64;
             let loss = same.iter().map(|point| point.1).sum::<f64>() / count;
             (loss, (same.iter().map(|point| point.2.ln()).sum::<f64>() / count).exp())
         };
         let points = points.chunk_by(|a, b| a.0 == b.0).map(mean).collect();
-        series.push(Series { name: format!("width {width}"), color, line: true, points });
+        series.push(Series::line(format!("width {width}"), style, points));
     }
     Chart {
         title: format!("Edges of the circuits of {} tasks, at equal compute", tasks.len()),

@@ -5,7 +5,7 @@
 //! transformer without AbsTopK, until its validation loss is no higher, and prunes both on every
 //! task that both can do, at several target losses, with and without clean-up; the sparse one also
 //! by attribution, the baseline of learned gates. Writes `circuits.csv`, a row a circuit, and
-//! `circuits.png`, and prints the ratios of edges, the geometric mean over tasks at equal target
+//! `circuits.png`, `.svg` and `.pdf`, and prints the ratios of edges, the geometric mean over tasks at equal target
 //! loss.
 //!
 //! `cargo run --release --example sparse_vs_dense -- [--out FOLDER] [--sparse RUN]`: about two
@@ -20,7 +20,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use gossamer::Error;
-use gossamer::chart::{Axis, COLORS, Chart, Series};
+use gossamer::chart::{Axis, Chart, FORMATS, Series};
 use gossamer::circuits::prune::SearchSettings;
 use gossamer::circuits::search::{CircuitSearch, Ranking};
 use gossamer::circuits::tasks::Task;
@@ -121,7 +121,8 @@ fn run(args: &Args) -> Result<()> {
         circuits(args, Kind { model: name, ranking }, model, &tokenizer, &rows)?;
     }
     let rows = rows.rows.into_inner().map_err(|_| anyhow!("another thread failed"))?;
-    chart(&rows, &args.targets).save(&args.out.join("circuits.png"))?;
+    let chart = chart(&rows, &args.targets);
+    FORMATS.iter().try_for_each(|format| chart.save(&args.out.join(format!("circuits.{format}"))))?;
     for clean in [false, true] {
         for &target in &args.targets {
             for other in ["dense", "attribution"] {
@@ -396,29 +397,23 @@ fn report(rows: &[Row], other: &str, target: f64, clean: bool) {
 /// shared tasks as lines.
 fn chart(rows: &[Row], targets: &[f64]) -> Chart {
     let mut series = Vec::new();
-    for (model, color) in [("sparse", COLORS[0]), ("dense", COLORS[1])] {
+    for (style, model) in ["sparse", "dense"].into_iter().enumerate() {
         let of = rows.iter().filter(|r| r.model == model && r.clean && r.edges > 0);
         let points = of.map(|r| (r.loss, r.edges as f64)).collect();
-        let pale = |c: u8| c / 2 + 127;
-        series.push(Series {
-            name: String::new(),
-            color: (pale(color.0), pale(color.1), pale(color.2)),
-            line: false,
-            points,
-        });
-        for (clean, color) in [(true, color), (false, (pale(color.0), pale(color.1), pale(color.2)))] {
+        series.push(Series::dots("", style, points).faint());
+        for (clean, style) in [(true, style), (false, style + 2)] {
             let mean = |&target: &f64| {
                 let shared = both(rows, "dense", target, clean);
                 let edges = shared.iter().map(|&(sparse, dense)| if model == "sparse" { sparse } else { dense });
                 (!shared.is_empty()).then(|| (target, geometric_mean(edges)))
             };
             let name = format!("{model}{}", if clean { "" } else { ", without clean-up" });
-            series.push(Series { name, color, line: true, points: targets.iter().filter_map(mean).collect() });
+            series.push(Series::line(name, style, targets.iter().filter_map(mean).collect()));
         }
     }
     Chart {
         title: "Circuits of a sparse and of a dense model of equal loss".into(),
-        x: Axis::log("task loss"),
+        x: Axis::log("task loss (nats)"),
         y: Axis::log("edges"),
         series,
     }

@@ -51,7 +51,7 @@ stage dense "$TRAIN" --preset circuits "${shape[@]}" --steps "$dense_steps" \
     --set afrac=none --set target_density=1 --set embed_target_density=1 --set lr=8e-3
 stage sparse "$TRAIN" --preset circuits "${shape[@]}" --steps "$sparse_steps" --tokenizer "$out/dense/tokenizer.json"
 stage bridged "$TRAIN" bridges --dense "$out/dense" --sparse "$out/sparse" --preset circuits "${common[@]}" --steps "$bridge_steps"
-"$GOSSAMER" bridge eval "$out/bridged" --png "$out/bridges.png"
+"$GOSSAMER" bridge eval "$out/bridged" --chart "$out/bridges.png"
 
 for task in single_double_quote while_return_true; do
     circuit=$out/circuits/$task.json
@@ -60,5 +60,5 @@ for task in single_double_quote while_return_true; do
     by=(--circuit "$circuit")
     if [[ $quick ]]; then by=(--task "$task" --node "0.mlp.act_in[3]"); fi
     printf '\n== %s\n' "$task"
-    "$GOSSAMER" steer "$out/bridged" "${by[@]}" --pairs "$pairs" --csv "$out/$task.csv" --png "$out/$task.png"
+    "$GOSSAMER" steer "$out/bridged" "${by[@]}" --pairs "$pairs" --csv "$out/$task.csv" --chart "$out/$task.png"
 done

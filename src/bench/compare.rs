@@ -1,7 +1,7 @@
 //! Several reports, compared.
 
 use super::{BenchReport, Row};
-use crate::chart::{Bars, COLORS};
+use crate::chart::{Bar, Bars};
 
 /// The speed of a piece of work in one report.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,16 +62,25 @@ pub fn names(reports: &[BenchReport]) -> Vec<String> {
     reports.iter().map(full).collect()
 }
 
-/// The ratios as bars.
+/// A ratio with two decimals, or two digits if it is small.
+pub fn times(ratio: f64) -> String {
+    let decimals = (1.0 - ratio.log10().floor()).clamp(2.0, 9.0) as usize;
+    format!("×{ratio:.decimals$}")
+}
+
+/// The ratios as bars, each with its rate.
 pub fn bars(reports: &[BenchReport]) -> Bars {
-    let lines = lines(reports);
+    let names: Vec<_> =
+        names(reports).into_iter().zip(1..).map(|(name, number)| format!("[{number}] {name}")).collect();
+    let bar = |speed: Speed| {
+        let (rate, ratio) = speed.rate.zip(speed.ratio)?;
+        Some(Bar { ratio, text: format!("{rate} {}", times(ratio)) })
+    };
+    let group = |line: Comparison| (line.work, line.speeds.into_iter().map(bar).collect());
     Bars {
-        title: "Speed, as a multiple of the first device's".into(),
-        names: names(reports),
-        colors: COLORS.iter().copied().cycle().take(reports.len()).collect(),
-        groups: lines
-            .into_iter()
-            .map(|line| (line.work, line.speeds.into_iter().map(|speed| speed.ratio).collect()))
-            .collect(),
+        title: format!("Speed relative to {}", names.first().map_or("nothing", String::as_str)),
+        baseline: "times the speed of [1], or of the first that was measured".into(),
+        names,
+        groups: lines(reports).into_iter().map(group).collect(),
     }
 }

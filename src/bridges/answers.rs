@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Effect, RankedChannel, StrengthSweep};
-use crate::chart::{Axis, Chart};
+use crate::chart::{Axis, Chart, Series};
 use crate::model::ranked;
 use crate::report::{Cell, Column, Report, Table};
 use crate::text::tokenizer::Tokenizer;
@@ -121,33 +121,24 @@ impl SteerResult {
     /// # Errors
     /// Those of [`Table::chart`].
     pub fn chart(&self, top: usize) -> Result<Chart> {
-        let axis = Axis { label: "probability".into(), log: false };
-        let (title, table) = match self {
-            Self::NextToken { by, next } => {
-                let shown = next.shown(top);
-                (format!("The dense model's next token, steered by {by}"), next.wide(&shown, false))
+        let axis = Axis::linear("probability");
+        let (by, next) = match self {
+            Self::NextToken { by, next } => (by, next),
+            Self::Task { by, sweep, .. } => {
+                let (title, series) = (format!("The dense model's answer, steered by {by}"), sweep.series());
+                return Ok(Chart { title, x: Axis::linear("strength"), y: axis, series });
             }
-            Self::Task { by, sweep, .. } => (format!("The dense model's answer, steered by {by}"), sweep.table()),
         };
+        let title = format!("The dense model's next token, steered by {by}");
+        let table = next.wide(&next.shown(top), false);
         let names: Vec<String> = table.columns[1..].iter().map(|column| column.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut chart = table.chart(title, "strength", &names, axis)?;
-        if let Self::NextToken { next, .. } = self
-            && !next.random.is_empty()
-        {
+        if !next.random.is_empty() {
             let random = next.wide(&next.shown(top), true).chart("", "strength", &names, chart.y.clone())?;
             // Under the steered lines, in the same colors, but pale.
-            let pale = |c: u8| c / 2 + 127;
-            chart.series = random
-                .series
-                .into_iter()
-                .map(|mut series| {
-                    series.name += ", random";
-                    series.color = (pale(series.color.0), pale(series.color.1), pale(series.color.2));
-                    series
-                })
-                .chain(chart.series)
-                .collect();
+            let faint = |series: Series| Series { name: series.name.clone() + ", random channels", ..series.faint() };
+            chart.series = random.series.into_iter().map(faint).chain(chart.series).collect();
         }
         Ok(chart)
     }
@@ -190,6 +181,26 @@ impl StrengthSweep {
             table.push([strength, effect.answer, effect.other, low, high, mean, most].map(Cell::from));
         }
         table
+    }
+
+    /// Both answers, with what their numbers are uncertain by.
+    fn series(&self) -> Vec<Series> {
+        let over = |effects: &[Effect], of: fn(&Effect) -> f64| -> Vec<(f64, f64)> {
+            self.strengths.iter().copied().zip(effects.iter().map(of)).collect()
+        };
+        let interval =
+            |(&strength, effect): (&f64, &Effect)| (strength, effect.other_interval[0], effect.other_interval[1]);
+        let band = self.strengths.iter().zip(&self.steered).map(interval).collect();
+        let random: Vec<_> = self.random.iter().map(|effects| over(effects, |effect| effect.other)).collect();
+        let name = format!("other answer, {} random channels, least to most", random.len());
+        [
+            Some(Series::line("original answer, median", 0, over(&self.steered, |effect| effect.answer))),
+            (!random.is_empty()).then(|| Series::spread(name, 2, &random)),
+            Some(Series::line("other answer, median, 95 % interval", 1, over(&self.steered, |e| e.other)).band(band)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// A row for each strength and draw.

@@ -147,14 +147,23 @@ impl BridgeEvaluation {
         table
     }
 
-    /// A chart of the hybrids' divergences over the sites, next to those without a bridge.
+    /// A chart of the hybrids' divergences at each site, next to those without a bridge.
     ///
     /// # Errors
     /// Those of [`Table::chart`].
     pub fn chart(&self) -> Result<crate::chart::Chart> {
         let title = "Divergence from the dense model, continued across a bridge";
-        let series = ["mean_kl_d2s", "mean_kl_s2d", "sparse_kl", "kl_d2s", "kl_s2d"];
-        self.table().chart(title, "number", &series, Axis::log("nats a token"))
+        let series = [
+            ("kl_d2s", "dense, then sparse"),
+            ("kl_s2d", "sparse, then dense"),
+            ("mean_kl_d2s", "sparse, from its mean"),
+            ("mean_kl_s2d", "dense, from its mean"),
+            ("sparse_kl", "the sparse model"),
+        ];
+        let axis = Axis::log("KL divergence (nats per token)");
+        let mut chart = self.table().chart(title, "site", &series.map(|(column, _)| column), axis)?;
+        chart.series.iter_mut().zip(series).for_each(|(series, (_, name))| series.name = name.into());
+        Ok(chart)
     }
 }
 

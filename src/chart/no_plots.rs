@@ -3,14 +3,22 @@
 use super::{Bars, Chart};
 use crate::{Error, Result};
 
-fn missing() -> Error {
-    Error::Drawing("this program was built without charts: build it with `--features plots`".into())
+fn missing<T>() -> Result<T> {
+    Err(Error::Drawing("this program was built without charts: build it with `--features plots`".into()))
 }
 
-pub(super) fn chart(_: &Chart, _: u32, _: u32) -> Result<Vec<u8>> {
-    Err(missing())
+pub(super) fn chart(_: &Chart, _: f64, _: f64) -> Result<String> {
+    missing()
 }
 
-pub(super) fn bars(_: &Bars) -> Result<Vec<u8>> {
-    Err(missing())
+pub(super) fn bars(_: &Bars) -> Result<String> {
+    missing()
+}
+
+pub(super) fn png(_: &str) -> Result<Vec<u8>> {
+    missing()
+}
+
+pub(super) fn pdf(_: &str, _: &str) -> Result<Vec<u8>> {
+    missing()
 }

@@ -141,11 +141,11 @@ fn choice_line(choice: &TileTimes) -> String {
     format!("{m} × {n} × {k}: {}; best {}", times.join(", "), shape(choice.best))
 }
 
-/// Compares saved reports, and draws the ratios to the first into `png`, if it is given.
+/// Compares saved reports, and draws the ratios to the first into `chart`, if it is given.
 ///
 /// # Errors
 /// Returns the errors of reading the reports and of writing the picture.
-pub fn compare_reports(paths: &[PathBuf], png: Option<&Path>) -> Result<Report> {
+pub fn compare_reports(paths: &[PathBuf], chart: Option<&Path>) -> Result<Report> {
     let reports = paths.iter().map(|path| bench::BenchReport::load(path)).collect::<Result<Vec<_>>>()?;
     let mut result = Report::new();
     for (number, (name, report)) in compare::names(&reports).iter().zip(&reports).enumerate() {
@@ -158,15 +158,15 @@ pub fn compare_reports(paths: &[PathBuf], png: Option<&Path>) -> Result<Report> 
     let mut table = Table::new("work", std::iter::once(Column::text("work")).chain(numbers));
     for line in compare::lines(&reports) {
         let cell = |cell: compare::Speed| match (cell.rate, cell.ratio) {
-            (Some(rate), Some(ratio)) => Cell::Text(format!("{rate} ×{ratio:.2}")),
+            (Some(rate), Some(ratio)) => Cell::Text(format!("{rate} {}", compare::times(ratio))),
             _ => "–".into(),
         };
         table.push(std::iter::once(line.work.into()).chain(line.speeds.into_iter().map(cell)));
     }
     result = result.table(table);
-    if let Some(png) = png {
-        compare::bars(&reports).save(png)?;
-        result = result.paragraph(png.display().to_string());
+    if let Some(chart) = chart {
+        compare::bars(&reports).draw()?.save(chart)?;
+        result = result.paragraph(chart.display().to_string());
     }
     Ok(result)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::chart::{Axis, COLORS, Chart, Series};
+use crate::chart::{Axis, Chart, Series};
 use crate::circuits::curve::{Curve, CurvePlan, CurvePoint};
 use crate::circuits::evaluate::{Evaluation, EvaluationPlan, Scores};
 use crate::circuits::prune::PruningStep;
@@ -393,20 +393,20 @@ impl Curve {
         Ok(report)
     }
 
-    /// Held-out loss over nodes, a line for each seed.
+    /// Held-out loss over nodes: the mean over seeds, and the least and most of them.
     pub fn chart(&self) -> Chart {
         let seeds = groups(&self.points, |point| point.seed as f64);
-        let line = |(at, same): (usize, &Vec<&CurvePoint>)| Series {
-            name: format!("seed {}", same[0].seed),
-            color: COLORS[at % COLORS.len()],
-            line: true,
-            points: same.iter().map(|point| (point.nodes as f64, point.loss)).collect(),
+        let points = |same: &Vec<&CurvePoint>| same.iter().map(|point| (point.nodes as f64, point.loss)).collect();
+        let seeds: Vec<Vec<(f64, f64)>> = seeds.iter().map(points).collect();
+        let name = match seeds.len() {
+            0 | 1 => String::new(),
+            many => format!("mean of {many} seeds, least to most"),
         };
         Chart {
             title: format!("{}: the first nodes of a ranking", self.task),
             x: Axis::log("nodes"),
             y: Axis::linear("held-out task loss (nats)"),
-            series: seeds.iter().enumerate().map(line).collect(),
+            series: vec![Series::spread(name, 0, &seeds)],
         }
     }
 }

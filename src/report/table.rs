@@ -1,6 +1,6 @@
 use serde_json::{Map, Value};
 
-use crate::chart::{Axis, COLORS, Chart, Series};
+use crate::chart::{Axis, Chart, Series};
 use crate::{Error, Result};
 
 /// A value in a table.
@@ -248,19 +248,23 @@ impl Table {
     }
 
     /// A chart of the columns `ys` over the column `x`, one line each; the legend has their
-    /// headings.
+    /// headings. A column `x` of texts is an axis of names.
     ///
     /// # Errors
     /// Returns [`Error::Unknown`] if there is no such column.
     pub fn chart(&self, title: impl Into<String>, x: &str, ys: &[&str], y_axis: Axis) -> Result<Chart> {
         let x = self.column(x)?;
-        let series = |(at, name): (usize, &&str)| {
+        let named = self.columns[x].left;
+        let series = |(style, name): (usize, &&str)| {
             let y = self.column(name)?;
-            let points = self.rows.iter().filter_map(|row| row[x].number().zip(row[y].number())).collect();
-            let name = self.columns[y].heading();
-            Ok(Series { name, color: COLORS[at % COLORS.len()], line: true, points })
+            let at = |(number, row): (usize, &Vec<Cell>)| if named { Some(number as f64) } else { row[x].number() };
+            let points = self.rows.iter().enumerate().filter_map(|row| at(row).zip(row.1[y].number())).collect();
+            Ok(Series::line(self.columns[y].heading(), style, points))
         };
         let series = ys.iter().enumerate().map(series).collect::<Result<_>>()?;
-        Ok(Chart { title: title.into(), x: Axis { label: self.columns[x].heading(), log: false }, y: y_axis, series })
+        let label = self.columns[x].heading();
+        let names = || self.rows.iter().map(|row| row[x].to_string());
+        let x = if named { Axis::named(label, names()) } else { Axis::linear(label) };
+        Ok(Chart { title: title.into(), x, y: y_axis, series })
     }
 }

@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::chart::{Axis, COLORS, Chart, Series};
+use crate::chart::{Axis, Chart, Series};
 use crate::report::{Cell, Column, Table};
+use crate::train::metrics::label;
 use crate::{Error, Result};
 
 /// A legend has at most this many lines.
-const LEGEND: usize = 12;
+const LEGEND: usize = 24;
 
 /// The results of a sweep: a table whose first columns are the values tried.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,32 +58,44 @@ impl Results {
     }
 
     /// A chart of the output `name` over the numeric input with most values, one line for each
-    /// combination of the other inputs.
+    /// combination of the other inputs: the mean over seeds, and the least and most of them.
     pub(super) fn chart(&self, name: &str) -> Result<Chart> {
         let y = self.output(name)?;
-        let x =
-            (0..self.inputs).rev().filter_map(|at| Some((at, self.values(at)?))).max_by_key(|(_, values)| values.len());
+        let number = |at: usize| Some((at, self.values(at)?));
+        let x = (0..self.inputs).rev().filter(|&at| !self.is_seed(at)).filter_map(number);
+        // A sweep of seeds alone is drawn over them.
+        let x = x.max_by_key(|(_, values)| values.len()).or_else(|| (0..self.inputs).find_map(number));
         let x_column = x.as_ref().map(|(at, _)| *at);
-        let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+        // Of each line, the points of each seed.
+        let mut lines: BTreeMap<String, BTreeMap<String, Vec<(f64, f64)>>> = BTreeMap::new();
         for (at, row) in self.table.rows().iter().enumerate() {
             let x = x_column.map_or(Some(at as f64), |column| row[column].number());
             if let Some(point) = x.zip(row[y].number()) {
-                lines.entry(self.line_name(row, x_column)).or_default().push(point);
+                let seeds: Vec<_> = (0..self.inputs).filter(|&at| Some(at) != x_column && self.is_seed(at)).collect();
+                let seed = seeds.iter().map(|&at| row[at].to_string()).collect::<Vec<_>>().join(",");
+                let line = lines.entry(self.line_name(row, x_column)).or_default();
+                line.entry(seed).or_default().push(point);
             }
         }
         let named = lines.len() <= LEGEND;
-        let series = lines.into_iter().enumerate().map(|(at, (name, mut points))| {
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let name = if named { name } else { String::new() };
-            Series { name, color: COLORS[at % COLORS.len()], line: x.is_some(), points }
+        let series = lines.into_iter().enumerate().map(|(style, (name, seeds))| {
+            let mut seeds: Vec<_> = seeds.into_values().collect();
+            seeds.iter_mut().for_each(|points| points.sort_by(|a, b| a.0.total_cmp(&b.0)));
+            let mean = (seeds.len() > 1).then(|| mean_of(&seeds));
+            let name = [Some(name).filter(|name| !name.is_empty()), mean].into_iter().flatten().collect::<Vec<_>>();
+            let name = if named { name.join("; ") } else { String::new() };
+            match x {
+                Some(_) => Series::spread(name, style, &seeds),
+                None => Series::dots(name, style, seeds.concat()),
+            }
         });
         // Values that span a factor were tried in steps of a factor.
         let log = x.as_ref().is_some_and(|(_, all)| all[0] > 0.0 && all[all.len() - 1] / all[0] >= 8.0);
         let x_label = x_column.map_or("job".into(), |at| self.table.columns[at].name.clone());
         Ok(Chart {
             title: name.into(),
-            x: Axis { label: x_label, log },
-            y: Axis { label: name.into(), log: false },
+            x: Axis { log, ..Axis::linear(x_label) },
+            y: Axis::linear(label(name)),
             series: series.collect(),
         })
     }
@@ -106,11 +119,27 @@ impl Results {
         (all.len() > 1).then_some(all)
     }
 
-    /// The inputs of a row that vary, except the one on the x axis.
+    fn is_seed(&self, column: usize) -> bool {
+        let name = self.table.columns[column].name.as_str();
+        name == "seed" || name.ends_with(".seed")
+    }
+
+    /// The inputs of a row that vary, except seeds and the one on the x axis.
     fn line_name(&self, row: &[Cell], x: Option<usize>) -> String {
         let varies = |&at: &usize| self.table.rows().iter().any(|other| other[at] != self.table.rows()[0][at]);
-        let others = (0..self.inputs).filter(|&at| Some(at) != x && row[at] != Cell::Empty).filter(varies);
+        let others = (0..self.inputs).filter(|&at| Some(at) != x && !self.is_seed(at) && row[at] != Cell::Empty);
+        let others = others.filter(varies);
         others.map(|at| format!("{} {}", self.table.columns[at].name, row[at])).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What the legend says of the mean of these seeds' points.
+fn mean_of(seeds: &[Vec<(f64, f64)>]) -> String {
+    let xs = || seeds.iter().flatten().map(|point| point.0);
+    let counts = || xs().map(|x| xs().filter(|other| *other == x).count());
+    match (counts().min().unwrap_or(0), counts().max().unwrap_or(0)) {
+        (few, many) if few < many => format!("mean of {few} to {many} seeds, least to most"),
+        (_, many) => format!("mean of {many} seeds, least to most"),
     }
 }
 
@@ -139,11 +168,28 @@ mod tests {
     }
 
     #[test]
+    fn seeds_are_one_line_with_their_spread() {
+        let row = |lr: &str, seed: &str, loss: f64| {
+            let inputs = [("lr", lr), ("run.seed", seed)].map(|(name, text)| (name.to_string(), value(text)));
+            ResultRow { inputs: inputs.into(), outputs: [("loss".to_string(), Cell::Number(loss))].into() }
+        };
+        let rows = [row("1", "0", 2.0), row("1", "1", 4.0), row("1", "2", 9.0), row("2", "0", 1.0), row("2", "1", 2.0)];
+        let chart = Results::new(&rows).chart("loss").unwrap();
+        let [line] = &chart.series[..] else { panic!("one line: {:?}", chart.series) };
+        assert_eq!(line.name, "mean of 2 to 3 seeds, least to most");
+        assert_eq!(line.points, [(1.0, 5.0), (2.0, 1.5)]);
+        assert_eq!(line.band, [(1.0, 2.0, 9.0), (2.0, 1.0, 2.0)]);
+        // A sweep of seeds alone is drawn over them.
+        let chart = Results::new(&rows[..3]).chart("loss").unwrap();
+        assert_eq!(chart.series[0].points, [(0.0, 2.0), (1.0, 4.0), (2.0, 9.0)]);
+    }
+
+    #[test]
     fn a_chart_has_a_line_for_each_combination_of_the_other_inputs() {
         let chart = results().chart(results().main_column().unwrap()).unwrap();
         let lines: Vec<_> = chart.series.iter().map(|s| (s.name.as_str(), s.points.as_slice())).collect();
         assert_eq!(lines, [("preset a,b", [(0.01, 3.5), (0.1, 2.0)].as_slice()), ("preset c", &[(0.1, 1e-9)])]);
-        assert!(chart.x.log && chart.x.label == "lr" && chart.y.label == "loss");
+        assert!(chart.x.log && chart.x.label == "lr" && chart.y.label == "loss (nats per token)");
         let message = results().chart("lr").unwrap_err().to_string();
         assert!(message.contains("loss, result.lr, nodes"), "{message}");
     }

@@ -128,6 +128,18 @@ impl MetricsLine {
     }
 }
 
+/// What stands at the axis of a metric, or of another number of that name: its unit, too.
+pub fn label(name: &str) -> String {
+    let unit = match name {
+        "loss" | "validation_loss" => "nats per token",
+        "tokens_per_second" => return "tokens per second".into(),
+        _ if name.split('_').any(|word| word == "kl") => "nats per token",
+        _ if name.split('_').any(|word| word == "loss") => "nats",
+        _ => return name.replace('_', " "),
+    };
+    format!("{} ({unit})", name.replace('_', " "))
+}
+
 /// What the run in the folder `run_dir` has logged so far; nothing if it has not begun. A line that
 /// is still being written is skipped.
 ///

@@ -68,6 +68,15 @@ fn ratios_are_those_of_the_rates() {
     let said = succeeds(&mut gossamer(&["bench", "compare", text(&a), text(&b)]));
     assert!(said.contains("1.0 GFLOP/s ×1.00") && said.contains("8.0 GFLOP/s ×8.00"), "{said}");
     assert!(said.lines().any(|line| line.starts_with("matmul: 8 × 8 × 8") && line.matches('–').count() == 2), "{said}");
+    // The picture says what the others are compared with, and all values.
+    let (slower, chart) = (folder.path().join("slower.json"), folder.path().join("chart.svg"));
+    fs::write(&slower, report("slower", 1000.0).to_string()).unwrap();
+    succeeds(&mut gossamer(&["bench", "compare", text(&a), text(&slower), "--chart", text(&chart)]));
+    let svg = fs::read_to_string(&chart).unwrap();
+    for shown in [">Speed relative to [1] slow (Vulkan)<", ">[2] slower (Vulkan)<", ">1.0 GFLOP/s ×1.00<", " ×0.0020<"]
+    {
+        assert!(svg.contains(shown), "{shown}: {svg}");
+    }
     // Damaged, foreign and missing files are named.
     fails(&mut gossamer(&["bench", "compare", text(&c)]), &["bad.json", "matmul"]);
     fails(&mut gossamer(&["bench", "compare", text(&folder.path().join("none.json"))]), &["none.json"]);

@@ -1,9 +1,7 @@
 //! Small charts of numbers over steps.
 
-use eframe::egui::{Align2, FontId, Role, Sense, Shape, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
+use eframe::egui::{Align2, Color32, FontId, Role, Sense, Shape, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
 use gossamer::chart::COLORS;
-
-use crate::widgets::on_background;
 
 /// A line of a chart.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +34,9 @@ pub fn chart(ui: &mut Ui, name: &str, series: &[Series], at: Option<f64>, height
     painter.rect_stroke(plot, 2.0, Stroke::new(0.5, quiet), StrokeKind::Outside);
     for (number, line) in series.iter().enumerate() {
         let (r, g, b) = COLORS[number % COLORS.len()];
-        let color = on_background(ui, [r, g, b]);
+        let color = Color32::from_rgb(r, g, b);
+        // The colors are made for white paper.
+        let color = if visuals.dark_mode { color.lerp_to_gamma(Color32::WHITE, 0.5) } else { color };
         let color = if line.strong { color } else { color.gamma_multiply(0.45) };
         let finite = line.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
         let path: Vec<_> = finite.map(position).collect();

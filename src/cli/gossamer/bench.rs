@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Subcommand;
+use crate::chart::picture_file;
 use crate::pipelines::bench::{self, BenchRequest, compare_reports};
 use crate::terminal::{Lines, Progress, screen};
 
@@ -37,15 +38,15 @@ enum Command {
         /// Files that `gossamer bench --out` wrote; ratios are to the first
         #[arg(required = true)]
         reports: Vec<PathBuf>,
-        /// Draw the ratios
-        #[arg(long, value_name = "FILE.png")]
-        png: Option<PathBuf>,
+        /// Draw the ratios into this file (.png, .svg or .pdf)
+        #[arg(long, alias = "png", value_name = "FILE", value_parser = picture_file)]
+        chart: Option<PathBuf>,
     },
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(Command::Compare { reports, png }) = &args.command {
-        return report(&[png.as_deref()], false, |_| Ok(compare_reports(reports, png.as_deref())?));
+    if let Some(Command::Compare { reports, chart }) = &args.command {
+        return report(&[chart.as_deref()], false, |_| Ok(compare_reports(reports, chart.as_deref())?));
     }
     let Args { all, quick, autotune, .. } = *args;
     let request = BenchRequest { device: &args.device.device, all, quick, autotune, out: args.out.as_deref() };

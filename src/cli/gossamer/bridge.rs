@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use crate::chart::picture_file;
 use crate::cli::FieldArgs;
 use crate::bridges::PairRequest;
 use crate::settings::count;
@@ -61,20 +62,20 @@ pub struct EvalArgs {
     batch_size: usize,
     #[command(flatten)]
     output: JsonArgs,
-    /// Draw the divergences of all hybrids into this file
-    #[arg(long, value_name = "FILE")]
-    png: Option<PathBuf>,
+    /// Draw the divergences of all hybrids into this file (.png, .svg or .pdf)
+    #[arg(long, alias = "png", value_name = "FILE", value_parser = picture_file)]
+    chart: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let Args::Eval(args) = args;
-    let png = args.png.as_deref();
-    report(&[png], args.output.json, |progress| {
+    let chart = args.chart.as_deref();
+    report(&[chart], args.output.json, |progress| {
         progress.stage("opening the models");
         let pair = args.pair.request().open()?;
         progress.stage("measuring means");
         let result = pair.evaluate(args.batch_size, progress.observer())?;
-        png.map_or(Ok(()), |path| result.chart()?.save(path))?;
+        chart.map_or(Ok(()), |path| result.chart()?.save(path))?;
         Ok(result.report()?)
     })
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
+use crate::chart::picture_file;
 use crate::cli::{ContextArgs, FieldArgs};
 use crate::circuits::tasks;
 use crate::circuits::pipeline::SearchRequest;
@@ -200,9 +201,9 @@ pub struct CurveArgs {
     /// Write every point of every seed into this file
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw loss against nodes into this file
-    #[arg(long, value_name = "FILE")]
-    png: Option<PathBuf>,
+    /// Draw loss against nodes into this file (.png, .svg or .pdf)
+    #[arg(long, alias = "png", value_name = "FILE", value_parser = picture_file)]
+    chart: Option<PathBuf>,
     #[command(flatten)]
     output: JsonArgs,
 }
@@ -389,7 +390,7 @@ impl CurveArgs {
         }
         let (ranking, targets) = (self.ranking, self.target_loss.clone());
         let plan = CurvePlan { settings, ranking, seeds: self.seeds, targets };
-        report(&[self.csv.as_deref(), self.png.as_deref()], self.output.json, |progress| {
+        report(&[self.csv.as_deref(), self.chart.as_deref()], self.output.json, |progress| {
             let task = self.context.of(tasks::open(&self.task)?)?;
             let model = self.model.open(progress)?;
             let data = &self.means.field.source(&self.means.data, self.model.source.load.offline);
@@ -404,7 +405,7 @@ impl CurveArgs {
             let means = (data, self.means.mean_tokens);
             let curve = circuit_curve(&model, &task, &plan, means, &on_step, &progress.observer())?;
             self.csv.as_deref().map_or(Ok(()), |path| curve.table().save_csv(path))?;
-            self.png.as_deref().map_or(Ok(()), |path| curve.chart().save(path))?;
+            self.chart.as_deref().map_or(Ok(()), |path| curve.chart().save(path))?;
             Ok(curve.report()?)
         })
     }

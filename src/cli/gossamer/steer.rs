@@ -6,6 +6,7 @@ use anyhow::Result;
 use crate::bridges::{
     Channel, MAX_DRAWS, ModelName, Ratio, Recipe, SteerRequest, SteerTarget, Strengths, TaskSteering,
 };
+use crate::chart::picture_file;
 use crate::circuits::prune::MAX_PAIRS;
 use crate::files::check_output;
 use crate::model::Edit;
@@ -69,9 +70,9 @@ pub struct Args {
     /// Write all numbers to this file
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw them into this file
-    #[arg(long, value_name = "FILE")]
-    png: Option<PathBuf>,
+    /// Draw them into this file (.png, .svg or .pdf)
+    #[arg(long, alias = "png", value_name = "FILE", value_parser = picture_file)]
+    chart: Option<PathBuf>,
 }
 
 impl Args {
@@ -112,17 +113,17 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let (csv, png) = (args.csv.as_deref(), args.png.as_deref());
-    csv.into_iter().chain(png).try_for_each(check_output)?;
+    let (csv, chart) = (args.csv.as_deref(), args.chart.as_deref());
+    csv.into_iter().chain(chart).try_for_each(check_output)?;
     // Before the work: two files cannot both be standard output.
-    let mut out = screen(&[csv, png])?;
+    let mut out = screen(&[csv, chart])?;
     let request = SteerRequest { target: args.target()?, strengths: args.strength.clone() };
     let progress = Progress::new();
     progress.stage("steering");
     let result = request.run(&args.pair.request(), progress.observer())?;
     drop(progress);
     csv.map_or(Ok(()), |path| result.save_csv(args.top, path))?;
-    png.map_or(Ok(()), |path| result.chart(args.top)?.save(path))?;
+    chart.map_or(Ok(()), |path| result.chart(args.top)?.save(path))?;
     if args.json {
         writeln!(out, "{}", result.json(args.top)?)?
     } else {
