@@ -35,13 +35,13 @@ fn circuits(folder: &Path) -> Result<Results> {
 }
 
 /// Collects the results of a sweep's file or of a folder of circuits, and writes into its folder
-/// `table.csv` and a chart of each column in `plot`, or of the main one. Logs how many jobs are not
-/// done.
+/// `table.csv` and a chart of each column in `plot`, or of the main one, in `format`, which is one of
+/// [`FORMATS`](crate::chart::FORMATS). Logs how many jobs are not done.
 ///
 /// # Errors
 /// Returns the errors of reading, [`Error::Data`] if no job is done, [`Error::Unknown`] for a
 /// column that does not exist, and [`Error::Io`].
-pub fn collect_report(from: &Path, plot: &[String]) -> Result<Report> {
+pub fn collect_report(from: &Path, plot: &[String], format: &str) -> Result<Report> {
     let (results, folder) = if from.is_dir() {
         (circuits(from)?, from.to_path_buf())
     } else {
@@ -61,7 +61,7 @@ pub fn collect_report(from: &Path, plot: &[String]) -> Result<Report> {
     let mut files = vec![folder.join("table.csv")];
     results.table.save_csv(&files[0])?;
     for column in plot {
-        files.push(folder.join(format!("{}.png", column.replace(['/', '\\'], "-"))));
+        files.push(folder.join(format!("{}.{format}", column.replace(['/', '\\'], "-"))));
         results.chart(column)?.save(&files[files.len() - 1])?;
     }
     let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use crate::chart::FORMATS;
 use crate::sweep::{Shard, Sweep, collect_report};
 use crate::terminal::{print, say, signals};
 
@@ -33,12 +34,15 @@ enum Command {
         /// The column to draw; may be repeated [default: a loss, or the edges]
         #[arg(long, value_name = "COLUMN")]
         plot: Vec<String>,
+        /// What the charts are written as
+        #[arg(long, default_value = FORMATS[0], value_parser = FORMATS)]
+        format: String,
     },
 }
 
 pub fn run(args: &Args) -> Result<()> {
     match (&args.command, &args.file) {
-        (Some(Command::Collect { from, plot }), _) => Ok(collect_report(from, plot)?.write(&mut stdout(), false)?),
+        (Some(Command::Collect { from, plot, format }), _) => Ok(collect_report(from, plot, format)?.write(&mut stdout(), false)?),
         (None, Some(file)) => sweep(file, args.shard.unwrap_or(Shard::WHOLE), &args.programs),
         (None, None) => bail!("which sweep?"),
     }
