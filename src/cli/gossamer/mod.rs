@@ -68,6 +68,8 @@ commands! {
     /// Tasks: their pairs, and how well a model does them
     #[command(subcommand)]
     Tasks: tasks,
+    /// Draw the curves of runs over each other
+    Plot: plot,
     /// Check that a device computes correctly, by golden cases and operations
     Check: check,
     /// Measure the speed of a device, and compare it with others
