@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    Button, Color32, DragValue, Key, Response, RichText, Role, TextEdit, TextStyle, Ui, WidgetInfo, emath::Numeric,
+    Button, Color32, DragValue, Id, Key, Response, RichText, Role, TextEdit, TextStyle, Ui, WidgetInfo, emath::Numeric,
 };
 use gossamer::circuits::color::sign;
 use gossamer::circuits::labels::{token, visible};
+
+use crate::item::Item;
 
 /// Lets a finite number be chosen with the widget that `show` makes. Returns whether it was: text
 /// such as "nan" or "1e400" changes nothing.
@@ -26,6 +28,23 @@ pub fn text_field(ui: &mut Ui, name: &str, text: &mut String, hint: &str, width:
         ui.add(TextEdit::singleline(text).hint_text(hint).desired_width(width)).labelled_by(name.id)
     });
     row.inner
+}
+
+/// A labelled line of text about `subject`. Returns the new text without spaces at its ends, if any.
+/// While it is written the field keeps those spaces: after the next letter they are between words.
+pub fn trimmed_field(ui: &mut Ui, name: &str, subject: Item, text: &str, hint: &str) -> Option<String> {
+    let id = Id::unique((name, subject));
+    let written = ui.data(|data| data.get_temp::<String>(id));
+    // Undo, for one, changes the text elsewhere.
+    let mut written = written.filter(|written| written.trim() == text).unwrap_or_else(|| text.to_string());
+    let field = text_field(ui, name, &mut written, hint, f32::INFINITY);
+    let new = field.changed().then(|| written.trim().to_string());
+    if field.has_focus() {
+        ui.data_mut(|data| data.insert_temp(id, written));
+    } else {
+        ui.data_mut(|data| data.remove::<String>(id));
+    }
+    new
 }
 
 /// A labelled number.

@@ -94,6 +94,30 @@ fn a_label_is_found_by_the_search() {
 }
 
 #[test]
+fn labels_and_groups_are_written_letter_by_letter_with_spaces() {
+    let mut harness = window(None);
+    let node = example().nodes[2].node();
+    click(&mut harness, &node.to_string());
+    for field in ["label", "group"] {
+        harness.get_by_label(field).focus();
+        harness.run();
+        for letter in "a b ".chars() {
+            harness.get_by_label(field).type_text(&letter.to_string());
+            harness.run();
+        }
+    }
+    let edits = view(&harness).edits;
+    assert_eq!(edits.labels.values().collect::<Vec<_>>(), ["a b"]);
+    assert_eq!(edits.groups.keys().collect::<Vec<_>>(), ["a b"]);
+    // Undo takes it all back, and what was written does not come again.
+    press(&mut harness, Modifiers::NONE, Key::Escape);
+    press(&mut harness, Modifiers::COMMAND, Key::Z);
+    press(&mut harness, Modifiers::COMMAND, Key::Z);
+    assert!(view(&harness).edits.labels.is_empty() && view(&harness).edits.groups.is_empty());
+    assert!(harness.query_by_value("a b").is_none());
+}
+
+#[test]
 fn one_sublayer_at_a_time() {
     let mut harness = window(None);
     let node = example().nodes[0].node();

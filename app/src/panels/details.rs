@@ -14,7 +14,7 @@ use crate::item::Item;
 use crate::scene::Scene;
 use crate::text;
 use crate::view::View;
-use crate::widgets::{heat, on_background, text_field};
+use crate::widgets::{heat, on_background, trimmed_field};
 
 /// The texts whose activations are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,12 +107,12 @@ fn edit(ui: &mut Ui, item: Item, view: &mut View) {
             ui.ctx().copy_text(item.to_string());
         }
     });
-    let mut label = view.edits.labels.get(&item).cloned().unwrap_or_default();
-    if text_field(ui, "label", &mut label, "a name for it", f32::INFINITY).changed() {
+    let label = view.edits.labels.get(&item).map_or("", String::as_str);
+    if let Some(label) = trimmed_field(ui, "label", item, label, "a name for it") {
         view.edits.label(item, &label);
     }
-    let mut group = view.edits.group_of(item).map(|(_, group)| group.to_string()).unwrap_or_default();
-    if text_field(ui, "group", &mut group, "what it belongs to", f32::INFINITY).changed() {
+    let group = view.edits.group_of(item).map_or("", |(_, group)| group);
+    if let Some(group) = trimmed_field(ui, "group", item, group, "what it belongs to") {
         view.edits.group(item, &group);
     }
 }
