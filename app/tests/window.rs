@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -91,6 +92,32 @@ fn a_label_is_found_by_the_search() {
     harness.run();
     press(&mut harness, Modifiers::NONE, Key::Enter);
     assert_eq!(view(&harness).selected, Some(Item::Node(node)));
+}
+
+#[test]
+fn find_counts_its_hits_and_replaces_the_old_text() {
+    let mut harness = window(None);
+    let (all, find) = (example(), |harness: &mut Window, text: &str| {
+        press(harness, Modifiers::COMMAND, Key::F);
+        harness.get_by_label("Find").type_text(text);
+        harness.run();
+    });
+    let reads: Vec<_> = all.nodes.iter().filter(|entry| entry.kind == NodeKind::AttnIn).collect();
+    find(&mut harness, "attn.act_in");
+    harness.get_by_label(&format!("{} found", reads.len()));
+    // Enter goes from one hit to the next, and around.
+    let mut seen = BTreeSet::new();
+    for _ in 0..=reads.len() {
+        press(&mut harness, Modifiers::NONE, Key::Enter);
+        seen.extend(view(&harness).selected);
+        press(&mut harness, Modifiers::COMMAND, Key::F);
+    }
+    assert_eq!(seen.len(), reads.len());
+    find(&mut harness, "no such name");
+    harness.get_by_label("nothing found");
+    find(&mut harness, "resid_delta");
+    let writes = all.nodes.iter().filter(|entry| entry.kind == NodeKind::AttnOut).count();
+    harness.get_by_label(&format!("{writes} found"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use eframe::egui::text::{CCursor, CCursorRange};
 use eframe::egui::{Key, RichText, Slider, TextEdit, Ui};
 
 use super::{Panel, PanelContext};
@@ -44,20 +45,37 @@ impl Panel for ControlsPanel {
     }
 }
 
-/// Returns the chosen item.
+/// How many found items are listed.
+const LISTED: usize = 12;
+
+/// Returns the chosen item. Enter chooses the first, and then the next one each time.
 fn search(ui: &mut Ui, context: &mut PanelContext) -> Option<Item> {
     let name = ui.label("Find");
     let edit = TextEdit::singleline(&mut context.search.text).hint_text("a name, label or token");
-    let field = ui.add(edit.desired_width(f32::INFINITY)).labelled_by(name.id);
+    let mut field = edit.desired_width(f32::INFINITY).show(ui);
+    let response = field.response.response.labelled_by(name.id);
     if std::mem::take(&mut context.search.focus) {
-        field.request_focus();
+        response.request_focus();
+        let end = CCursor::new(context.search.text.chars().count());
+        field.state.cursor.set_char_range(Some(CCursorRange::two(CCursor::default(), end)));
+        field.state.store(ui.ctx(), response.id);
     }
     let (view, circuit, text) = (&context.view, &context.document.circuit, &context.search.text);
+    if text.trim().is_empty() {
+        return None;
+    }
     let label = |item: Item| view.edits.labels.get(&item).map(String::as_str);
     let found: Vec<_> = context.scene.all().filter(|&item| text::matches(circuit, item, label(item), text)).collect();
-    let entered = field.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
-    let mut chosen = found.first().copied().filter(|_| entered);
-    for &item in found.iter().take(12) {
+    ui.weak(match found.len() {
+        0 => "nothing found".into(),
+        count if count <= LISTED => format!("{count} found"),
+        count => format!("{count} found, the first {LISTED} listed"),
+    });
+    let entered = response.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
+    let now = found.iter().position(|&item| view.selected == Some(item));
+    let next = now.map_or(0, |now| (now + 1) % found.len());
+    let mut chosen = found.get(next).copied().filter(|_| entered);
+    for &item in found.iter().take(LISTED) {
         if ui.selectable_label(view.selected == Some(item), item.to_string()).clicked() {
             chosen = Some(item);
         }
