@@ -57,6 +57,11 @@ impl Versioned for BridgeFile {
 }
 
 impl BridgeFile {
+    /// Whether a folder has one.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(ABOUT).exists()
+    }
+
     /// The description of bridges next to their sparse model.
     pub(crate) fn new(settings: &BridgeConfig, dense_hash: &str, sparse: &Model) -> Result<Self> {
         Ok(Self {
