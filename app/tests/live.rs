@@ -222,10 +222,13 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_its_complement() {
         let largest = (0..16).max_by(|&a, &b| row[a].abs().total_cmp(&row[b].abs())).unwrap();
         harness.get_by_label(&format!("{largest}: {:+.3}", row[largest]));
     }
-    write(&mut harness, "prompt", &"x ".repeat(200));
-    harness.get_by_label_contains("shorten it");
-    write(&mut harness, "prompt", "");
-    harness.get_by_label("write a prompt");
+    harness.get_by_label("up to date");
+    for (wrong, why) in [("x ".repeat(200).as_str(), "shorten it"), ("", "write a prompt")] {
+        write(&mut harness, "prompt", wrong);
+        harness.get_by_label_contains(why);
+        harness.get_by_label("the numbers are those of an earlier request");
+        assert!(harness.query_by_label("up to date").is_none());
+    }
 }
 
 #[test]
@@ -379,7 +382,9 @@ fn the_dense_model_is_steered_and_the_recipe_saved() {
 
     write(&mut harness, "channel", "0.attn.q[3]");
     harness.get_by_label_contains("such as 3.attn.act_in[17]");
+    harness.get_by_label("the numbers are those of an earlier request");
     click(&mut harness, "Open recipe");
+    harness.get_by_label("up to date");
     check_steered(&harness, &run, &recipe);
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Z);
     settle(&mut harness);
@@ -443,6 +448,7 @@ fn without_a_model_or_bridges_it_says_how_to_continue() {
     fs::remove_file(run.path.join("bridges.json")).unwrap();
     let mut harness = open_tab(&run, "Bridge");
     harness.get_by_label_contains("has no bridges next to it");
+    assert!(harness.query_by_label("strength").is_none(), "there is nothing to steer");
     click(&mut harness, "Prompt");
     cell(&harness, &run, "whole model", &run.ask(&run.circuit.task.clean, &[]).model, None);
 }
@@ -464,6 +470,7 @@ fn a_model_without_circuits_answers_and_steers() {
     assert!(harness.query_by_label("circuit alone").is_none());
 
     click(&mut harness, "Bridge");
+    harness.get_by_label("choose a channel");
     write(&mut harness, "channel", NODES[0]);
     harness.get_by_label("write a counterfactual");
     write(&mut harness, "counterfactual", "y = [7");

@@ -24,9 +24,17 @@ use crate::item::Item;
 use crate::jobs::{Job, Request};
 use crate::view::View;
 use ask::{Answer, Question};
-use choices::Steer;
+use choices::{By, Steer};
 use model::Opened;
 use steer::Steered;
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// What is still to be chosen or written.
+    Missing(&'static str),
+    Error(String),
+}
 
 /// The circuit's model and its answers.
 #[derive(Default)]
@@ -111,8 +119,21 @@ impl Live {
     }
 
     /// Why the present prompt has no answer.
-    pub fn error(&self) -> Option<&str> {
-        self.asking.as_ref()?.error.as_deref()
+    pub fn problem(&self, document: &Document, view: &View) -> Option<Problem> {
+        if prompt(document, view).is_empty() {
+            return Some(WRITE_A_PROMPT);
+        }
+        self.asking.as_ref()?.error.clone().map(Problem::Error)
+    }
+
+    /// Whether the model is being opened or the answer about the prompt computed.
+    pub fn answering(&self) -> bool {
+        self.opening.is_some() || self.asking.as_ref().is_some_and(Request::pending)
+    }
+
+    /// The circuit's model, if it is open.
+    pub fn opened(&self) -> Option<&Opened> {
+        self.model.as_ref()?.as_ref().ok().map(|opened| &**opened)
     }
 
     /// The newest answer of the dense model.
@@ -120,15 +141,15 @@ impl Live {
         self.steering.as_ref()?.answer.as_deref()
     }
 
-    pub fn steering_error(&self) -> Option<&str> {
-        self.steering.as_ref()?.error.as_deref()
+    /// Why the dense model's answer is not to this recipe.
+    pub fn steering_problem(&self, recipe: &Result<Recipe, Problem>) -> Option<Problem> {
+        let error = || self.steering.as_ref()?.error.clone().map(Problem::Error);
+        recipe.as_ref().err().cloned().or_else(error)
     }
 
     /// Whether a model is being opened or an answer computed.
     pub fn pending(&self) -> bool {
-        self.opening.is_some()
-            || self.asking.as_ref().is_some_and(Request::pending)
-            || self.steering.as_ref().is_some_and(Request::pending)
+        self.answering() || self.steering.as_ref().is_some_and(Request::pending)
     }
 
     /// The number of the selected token of the newest answer.
@@ -153,6 +174,8 @@ impl Live {
         Some(format!("in the prompt, at {token}: {}{unedited}", signed(edited.unwrap_or(plain).into())))
     }
 }
+
+const WRITE_A_PROMPT: Problem = Problem::Missing("write a prompt");
 
 /// The prompt of both tabs.
 pub fn prompt<'a>(document: &'a Document, view: &'a View) -> &'a str {
@@ -188,9 +211,15 @@ pub fn channel(document: &Document, view: &View) -> String {
 }
 
 /// The recipe of the present choices.
-pub fn recipe(document: &Document, view: &View, opened: &Opened) -> Result<Recipe, String> {
+pub fn recipe(document: &Document, view: &View, opened: &Opened) -> Result<Recipe, Problem> {
     let sparse = ModelName { path: opened.path.display().to_string(), hash: opened.hash.clone() };
     let (channel, other) = (channel(document, view), counterfactual(document, view).to_string());
-    let steer = Steer { channel: Some(channel), counterfactual: Some(other), ..view.edits.live.steer.clone() };
-    steer.recipe(prompt(document, view), &sparse)
+    let steer =
+        Steer { channel: Some(channel.clone()), counterfactual: Some(other.clone()), ..view.edits.live.steer.clone() };
+    match prompt(document, view) {
+        "" => Err(WRITE_A_PROMPT),
+        _ if channel.trim().is_empty() => Err(Problem::Missing("choose a channel")),
+        _ if steer.by == By::Counterfactual && other.is_empty() => Err(Problem::Missing("write a counterfactual")),
+        prompt => steer.recipe(prompt, &sparse).map_err(Problem::Error),
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use gossamer::bridges::BridgeFile;
 use gossamer::circuits::{Circuit, ModelRef, mean_activations, stored_means};
 use gossamer::device::Device;
 use gossamer::formats::ModelFiles;
@@ -21,6 +22,8 @@ pub struct Opened {
     pub path: PathBuf,
     /// The folder of its weights, where bridges are.
     pub folder: PathBuf,
+    /// Whether there are bridges.
+    pub bridged: bool,
     pub model: Model,
     pub hash: String,
     pub tokenizer: Tokenizer,
@@ -77,7 +80,8 @@ impl Opened {
         }
         let means = means(file, circuit, (&model, &hash), &tokenizer).map_err(|e| format!("{e:#}"));
         let folder = files.weights_path.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(Self { path: path.into(), folder, model, hash, tokenizer, circuit: circuit.clone(), means })
+        let bridged = BridgeFile::is_in(&folder);
+        Ok(Self { path: path.into(), folder, bridged, model, hash, tokenizer, circuit: circuit.clone(), means })
     }
 }
 

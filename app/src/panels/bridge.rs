@@ -6,12 +6,12 @@ use eframe::egui::{self, Button, CentralPanel, ComboBox, ScrollArea, Slider, Sli
 use gossamer::bridges::{Channel, Ratio, Recipe};
 use gossamer::model::expect_model;
 
-use super::prompt::{opened_model, prompt_field, status, task_prompts};
+use super::prompt::{opened_model, prompt_field, show_problem, status, task_prompts};
 use super::table::{self, Column};
 use super::{Panel, PanelContext};
 use crate::live::choices::{By, Steer};
 use crate::live::model::Opened;
-use crate::live::{Live, channel, channels, counterfactual, recipe};
+use crate::live::{Live, Problem, channel, channels, counterfactual, recipe};
 use crate::view::View;
 use crate::widgets::{code_field, finite, number_field, text_field, token_row};
 
@@ -23,13 +23,22 @@ pub struct BridgePanel {
 }
 
 impl Panel for BridgePanel {
-    fn status(&self, ui: &mut Ui, live: &Live) {
-        status(ui, live, live.steered().map(|steered| steered.took));
+    fn status(&self, ui: &mut Ui, PanelContext { document, view, live, .. }: &PanelContext) {
+        let Some(opened) = live.opened().filter(|opened| opened.bridged) else { return };
+        let problem = live.steering_problem(&recipe(document, view, opened));
+        status(ui, live.pending(), problem.as_ref(), live.steered().map(|steered| steered.took));
         ui.weak(&self.message);
     }
 
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
         let Some(opened) = opened_model(ui, context) else { return };
+        if !opened.bridged {
+            ui.label(format!(
+                "{} has no bridges next to it. A model that `train bridges --dense MODEL --sparse {0} --out RUN` trains has.",
+                opened.path.display()
+            ));
+            return;
+        }
         egui::Panel::left("prompt and channel").default_size(330.0).show(ui, |ui| {
             ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                 prompt_field(ui, context.document, context.view);
@@ -77,17 +86,13 @@ fn choose_channel(ui: &mut Ui, context: &mut PanelContext) {
 
 impl BridgePanel {
     /// How the channel changes and how strongly, and the recipe's file.
-    fn change(&mut self, ui: &mut Ui, context: &mut PanelContext, opened: &Opened, recipe: &Result<Recipe, String>) {
-        let failed = context.live.steering_error();
+    fn change(&mut self, ui: &mut Ui, context: &mut PanelContext, opened: &Opened, recipe: &Result<Recipe, Problem>) {
         let tokens = context.live.steered().map(|steered| steered.tokens.clone());
-        // Even when empty: a message that comes or goes must not take the focus from a text field.
-        ui.scope(|ui| {
-            if let Some(error) = recipe.as_ref().err().map(String::as_str).or(failed) {
-                ui.colored_label(ui.visuals().error_fg_color, error);
-            } else if tokens.is_none() {
-                ui.weak("opening the bridges and measuring the streams' scales …");
-            }
-        });
+        let problem = context.live.steering_problem(recipe);
+        show_problem(ui, problem.as_ref());
+        if problem.is_none() && tokens.is_none() {
+            ui.weak("opening the bridges and measuring the streams' scales …");
+        }
         let steer = &mut context.view.edits.live.steer;
         finite(&mut steer.strength, |value| {
             ui.add(Slider::new(value, 0.0..=2.0).text("strength").step_by(0.01).clamping(SliderClamping::Never))
@@ -186,11 +191,11 @@ fn open_recipe(file: &Path, opened: &Opened, view: &mut View) -> Result<(), Stri
 
 /// The next tokens of the dense model: unchanged, steered, and with random channels in place of the
 /// chosen one.
-fn next_tokens(ui: &mut Ui, live: &Live, opened: &Opened, recipe: &Result<Recipe, String>) {
+fn next_tokens(ui: &mut Ui, live: &Live, opened: &Opened, recipe: &Result<Recipe, Problem>) {
     let Some(steered) = live.steered() else { return };
     let comparison = &steered.comparison;
-    // With an error, the answer is to an earlier request.
-    if live.steering_error().is_some() || recipe.is_err() {
+    // The answer is to an earlier request.
+    if live.steering_problem(recipe).is_some() {
         ui.multiply_opacity(0.4);
     }
     let mut columns = vec![

@@ -67,7 +67,7 @@ pub trait Panel {
     }
 
     /// A line next to the tabs while this one is open.
-    fn status(&self, _: &mut Ui, _: &Live) {}
+    fn status(&self, _: &mut Ui, _: &PanelContext) {}
 
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext);
 }
@@ -138,6 +138,6 @@ fn tabs(ui: &mut Ui, panels: &[DockedPanel], tab: &mut Option<&'static str>, con
         }
     }
     if let Some(panel) = panels.iter().find(|panel| *tab == Some(panel.title)) {
-        panel.panel.status(ui, context.live);
+        panel.panel.status(ui, context);
     }
 }

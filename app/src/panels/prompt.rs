@@ -15,7 +15,7 @@ use crate::document::Document;
 use crate::item::Item;
 use crate::live::ask::Answer;
 use crate::live::model::Opened;
-use crate::live::{Live, prompt};
+use crate::live::{Problem, prompt};
 use crate::view::View;
 use crate::widgets::{code_field, path_field, token_row};
 
@@ -29,8 +29,9 @@ pub struct PromptPanel {
 }
 
 impl Panel for PromptPanel {
-    fn status(&self, ui: &mut Ui, live: &Live) {
-        status(ui, live, live.answer().map(|answer| answer.took));
+    fn status(&self, ui: &mut Ui, PanelContext { document, view, live, .. }: &PanelContext) {
+        let problem = live.problem(document, view);
+        status(ui, live.answering(), problem.as_ref(), live.answer().map(|answer| answer.took));
     }
 
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
@@ -72,13 +73,27 @@ pub fn opened_model(ui: &mut Ui, context: &mut PanelContext) -> Option<Arc<Opene
     None
 }
 
-/// Whether the answer on the screen is up to date.
-pub fn status(ui: &mut Ui, live: &Live, took: Option<Duration>) {
-    if live.pending() {
-        ui.weak("computing …");
-    } else if let Some(took) = took {
-        ui.weak("up to date").on_hover_text(format!("computed in {:.1} ms", took.as_secs_f64() * 1e3));
+/// Whether the answer on the screen, which `took` so long, is to the present request.
+pub fn status(ui: &mut Ui, pending: bool, problem: Option<&Problem>, took: Option<Duration>) {
+    match (problem, took) {
+        _ if pending => drop(ui.weak("computing …")),
+        (Some(_), Some(_)) => drop(ui.label("the numbers are those of an earlier request")),
+        (Some(Problem::Error(_)), None) => drop(ui.label("no answer")),
+        (None, Some(took)) => {
+            ui.weak("up to date").on_hover_text(format!("computed in {:.1} ms", took.as_secs_f64() * 1e3));
+        }
+        (_, None) => {}
     }
+}
+
+/// Shows why there is no answer. Takes a place even when there is no problem: a message that comes
+/// or goes must not take the focus from a text field.
+pub fn show_problem(ui: &mut Ui, problem: Option<&Problem>) {
+    ui.scope(|ui| match problem {
+        Some(Problem::Missing(what)) => drop(ui.weak(*what)),
+        Some(Problem::Error(error)) => drop(ui.colored_label(ui.visuals().error_fg_color, error)),
+        None => {}
+    });
 }
 
 /// The prompt, which both tabs have.
@@ -117,11 +132,10 @@ fn settings(ui: &mut Ui, view: &mut View) {
 impl PromptPanel {
     /// Tokens, the named node, and the activations of a site.
     fn activations(&mut self, ui: &mut Ui, context: &mut PanelContext, opened: &Opened) {
-        let error = context.live.error();
-        // Even when empty: a message that comes or goes must not take the focus from a text field.
-        ui.scope(|ui| error.map(|error| ui.colored_label(ui.visuals().error_fg_color, error)));
+        let problem = context.live.problem(context.document, context.view);
+        show_problem(ui, problem.as_ref());
         let Some(answer) = context.live.shared_answer() else {
-            if error.is_none() {
+            if problem.is_none() {
                 ui.weak("the first run, with the means of all nodes, takes a moment …");
             }
             return;
@@ -179,8 +193,8 @@ fn next_tokens(ui: &mut Ui, context: &PanelContext, opened: &Opened) {
     if context.document.circuit.nodes.is_empty() {
         columns.truncate(1);
     }
-    // With an error, the answer is to an earlier request.
-    if context.live.error().is_some() {
+    // The answer is to an earlier request.
+    if context.live.problem(context.document, context.view).is_some() {
         ui.multiply_opacity(0.4);
     }
     table::show(ui, "probabilities after the prompt", &answer.shown, &columns, opened);
