@@ -24,6 +24,7 @@ pub enum Command {
     Find,
     Deselect,
     Fit,
+    FitWhole,
     ZoomIn,
     ZoomOut,
     /// Moves the drawing by steps to the right and down.
@@ -79,6 +80,7 @@ const COMMANDS: &[Entry] = &[
     key(Command::Find, "Find by name, label or token", CTRL, Key::F).global(),
     key(Command::Deselect, "Select nothing", Modifiers::NONE, Key::Escape),
     menu(Command::Fit, "View", "Fit").with(Modifiers::NONE, Key::Num0),
+    menu(Command::FitWhole, "View", "All of it, however small").with(Modifiers::NONE, Key::Num9),
     key(Command::ZoomIn, "Larger", Modifiers::NONE, Key::Plus),
     key(Command::ZoomIn, "Larger", Modifiers::NONE, Key::Equals),
     key(Command::ZoomOut, "Smaller", Modifiers::NONE, Key::Minus),
@@ -143,6 +145,7 @@ impl Explorer {
                     Command::ShowHidden => open.view.edits.hidden.clear(),
                     Command::Deselect => open.view.selected = None,
                     Command::Fit => open.camera.fit(),
+                    Command::FitWhole => open.camera.fit_whole(),
                     Command::ZoomIn => open.camera.zoom(1.25, None),
                     Command::ZoomOut => open.camera.zoom(0.8, None),
                     Command::Pan(x, y) => open.camera.pan(60.0 * vec2(x.into(), y.into())),

@@ -23,8 +23,10 @@ const LEGIBLE: f32 = 5.0;
 /// The visible part of the drawing and its scale.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Camera {
-    /// From the layout to the window; `None` until all of it is fitted into the window.
+    /// From the layout to the window; `None` until it is fitted into the window.
     to_window: Option<TSTransform>,
+    /// Whether all of it is fitted into the window, however small.
+    whole: bool,
     /// The rectangle of the last drawing.
     window: Option<Rect>,
     /// Whether a person chose the part, which then stays when the window changes.
@@ -34,14 +36,22 @@ pub struct Camera {
 impl Camera {
     const SMALLEST: f32 = 0.02;
     const LARGEST: f32 = 8.0;
+    /// Names of nodes and tokens can still be read.
+    const READABLE: f32 = 0.75;
 
     pub fn window(&self) -> Option<Rect> {
         self.window
     }
 
-    /// Shows all of the layout with the next drawing.
+    /// Shows the layout with the next drawing: all of it if it can be read then, or else its upper
+    /// end.
     pub fn fit(&mut self) {
-        (self.to_window, self.chosen) = (None, false);
+        *self = Self { window: self.window, ..Self::default() };
+    }
+
+    /// Shows all of the layout with the next drawing.
+    pub fn fit_whole(&mut self) {
+        *self = Self { whole: true, window: self.window, ..Self::default() };
     }
 
     /// Makes everything `factor` times as large; the point `at` of the window, by default its
@@ -79,26 +89,29 @@ impl Camera {
         *self.to_window.get_or_insert_with(|| {
             let room = (window.size() - 2.0 * MARGIN).max(Vec2::splat(50.0));
             let scale = (room.x / layout.width().max(1.0)).min(room.y / layout.height().max(1.0));
-            let scale = scale.clamp(Self::SMALLEST, 1.6);
-            TSTransform::new(window.center().to_vec2() - layout.center().to_vec2() * scale, scale)
+            let scale = scale.clamp(if self.whole { Self::SMALLEST } else { Self::READABLE }, 1.6);
+            let mut corner = window.center() - layout.center().to_vec2() * scale;
+            corner.y = corner.y.max(window.top() + MARGIN.y - layout.top() * scale);
+            TSTransform::new(corner.to_vec2(), scale)
         })
     }
 }
 
 /// The colors of the drawing.
-struct Palette {
+pub struct Palette {
     dark: bool,
-    ink: Color32,
-    quiet: Color32,
-    band: Color32,
-    frame: Color32,
-    paper: Color32,
-    outline: Color32,
-    selection: Color32,
+    pub ink: Color32,
+    pub quiet: Color32,
+    pub background: Color32,
+    pub band: Color32,
+    pub frame: Color32,
+    pub paper: Color32,
+    pub outline: Color32,
+    pub selection: Color32,
 }
 
 impl Palette {
-    fn new(ui: &Ui) -> Self {
+    pub fn new(ui: &Ui) -> Self {
         let visuals = ui.visuals();
         let (dark, selection) = (visuals.dark_mode, visuals.selection.stroke.color);
         let grey = |light: u8, night: u8| Color32::from_gray(if dark { night } else { light });
@@ -106,6 +119,7 @@ impl Palette {
             dark,
             ink: grey(31, 225),
             quiet: grey(105, 150),
+            background: visuals.panel_fill,
             band: grey(246, 32),
             frame: grey(231, 44),
             paper: grey(255, 27),
@@ -115,13 +129,13 @@ impl Palette {
     }
 
     /// A color of the library's, legible on this background.
-    fn line(&self, [r, g, b]: [u8; 3]) -> Color32 {
+    pub fn line(&self, [r, g, b]: [u8; 3]) -> Color32 {
         let lift = |part: u8| if self.dark { part + (255 - part) / 3 } else { part };
         Color32::from_rgb(lift(r), lift(g), lift(b))
     }
 
     /// From the paper at 0 to most of a sign's color at 1 and -1; text stays legible on it.
-    fn shade(&self, value: f64) -> Color32 {
+    pub fn shade(&self, value: f64) -> Color32 {
         self.paper.lerp_to_gamma(self.line(sign(value)), 0.55 * value.abs().min(1.0) as f32)
     }
 }
@@ -141,14 +155,16 @@ pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, hi
     background.widget_info(|| WidgetInfo::labeled(Role::Canvas, true, "the circuit"));
     camera.fitted(scene.bounds(), window);
     move_camera(ui, &background, camera);
+    scroll_bars(ui, scene.bounds(), window, camera);
     let to_window = camera.fitted(scene.bounds(), window);
     let shown = scene.shown(view);
     let painter = ui.painter().with_clip_rect(window);
     let drawing = Drawing { scene, view: &*view, shown: &shown, palette: Palette::new(ui), to_window, window, painter };
-    drawing.rows();
+    drawing.layers();
     drawing.frames();
     drawing.lines();
     let clicked = drawing.boxes(ui, hint);
+    drawing.rows();
     let hovered = background.hover_pos().filter(|_| background.hovered()).and_then(|at| drawing.line_at(at));
     if let Some(text) = hovered.map(|line| drawing.line_text(line)) {
         background.clone().on_hover_text_at_pointer(text);
@@ -161,14 +177,44 @@ pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, hi
     }
 }
 
-/// Dragging moves; the wheel and two fingers zoom.
+/// Dragging and the wheel move; the wheel with Ctrl and two fingers zoom.
 fn move_camera(ui: &Ui, background: &Response, camera: &mut Camera) {
     camera.pan(background.drag_delta());
-    if let Some(at) = background.hover_pos().filter(|_| background.contains_pointer()) {
-        let factor = ui.input(|input| input.zoom_delta() * (input.smooth_scroll_delta().y * 0.004).exp());
+    // Above a box, too.
+    if let Some(at) = ui.input(|input| input.pointer.hover_pos()).filter(|_| background.contains_pointer()) {
+        let (factor, scrolled) = ui.input(|input| (input.zoom_delta(), input.smooth_scroll_delta()));
+        camera.pan(scrolled);
         if factor != 1.0 {
             camera.zoom(factor, Some(at));
         }
+    }
+}
+
+/// Bars at the lower and the right edge where a part of the drawing is outside of the window.
+fn scroll_bars(ui: &mut Ui, layout: Rect, window: Rect, camera: &mut Camera) {
+    const WIDTH: f32 = 9.0;
+    let Some(to_window) = camera.to_window else { return };
+    let drawing = to_window * layout;
+    for (name, along) in [("scroll sideways", Vec2::X), ("scroll up and down", Vec2::Y)] {
+        let across = Vec2::splat(1.0) - along;
+        let on = |at: Pos2| at.to_vec2().dot(along);
+        let (start, end) = (on(window.min), on(window.max));
+        let (low, high) = (on(drawing.min).min(start), on(drawing.max).max(end));
+        if high - low <= end - start + 1.0 {
+            continue;
+        }
+        let track =
+            Rect::from_min_max(window.max - (window.size() * along + WIDTH * across), window.max - WIDTH * along);
+        let share = (on(track.max) - on(track.min)) / (high - low);
+        let place = |at: f32| track.min + along * (at - low) * share;
+        let thumb = Rect::from_min_max(place(start), place(end) + WIDTH * across);
+        let response = ui.interact(track, Id::unique(name), Sense::click_and_drag());
+        response.widget_info(|| WidgetInfo::labeled(Role::ScrollBar, true, name));
+        let jump = response.interact_pointer_pos().filter(|_| response.clicked());
+        let jump = jump.map_or(Vec2::ZERO, |at| (at - thumb.center()) * along);
+        camera.pan(-(response.drag_delta() * along + jump) / share);
+        let visuals = ui.style().interact(&response);
+        ui.painter().rect_filled(thumb.shrink(1.5), WIDTH / 2.0, visuals.fg_stroke.color.gamma_multiply(0.5));
     }
 }
 
@@ -201,28 +247,39 @@ impl Drawing<'_> {
         }
     }
 
-    /// The layers' backgrounds and the rows' names.
-    fn rows(&self) {
-        let rows = &self.scene.layout.rows;
-        let height = |y: f64| self.to_window.translation.y + self.scaled(y);
-        for rows in rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
+    /// Where a height of the layout is in the window.
+    fn height(&self, y: f64) -> f32 {
+        self.to_window.translation.y + self.scaled(y)
+    }
+
+    /// The layers' backgrounds.
+    fn layers(&self) {
+        for rows in self.scene.layout.rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
             let (Some(top), Some(bottom)) = (rows.last(), rows.first()) else { continue };
             let Some(layer) = bottom.key.layer() else { continue };
             let pad = self.scaled(15.0);
             let band = Rect::from_x_y_ranges(
                 self.window.left() + 8.0..=self.window.right() - 8.0,
-                height(top.top) - pad..=height(bottom.bottom) + pad,
+                self.height(top.top) - pad..=self.height(bottom.bottom) + pad,
             );
             self.painter.rect_filled(band, 6.0, self.palette.band);
             let font = FontId::proportional(11.0);
             let at = band.right_top() + vec2(-8.0, 4.0);
             self.painter.text(at, Align2::RIGHT_TOP, format!("layer {layer}"), font, self.palette.quiet);
         }
-        for row in rows {
-            let at = Pos2::new(self.window.left() + 16.0, height(f64::midpoint(row.top, row.bottom)));
+    }
+
+    /// The rows' names, which stay at the left edge.
+    fn rows(&self) {
+        for row in &self.scene.layout.rows {
+            let at = Pos2::new(self.window.left() + 16.0, self.height(f64::midpoint(row.top, row.bottom)));
             if self.scaled(row.bottom - row.top) >= 9.0 {
-                let font = FontId::proportional(11.0);
-                self.painter.text(at, Align2::LEFT_CENTER, row.key.name(), font, self.palette.quiet);
+                let name = row.key.name().to_string();
+                let name = self.painter.layout_no_wrap(name, FontId::proportional(11.0), self.palette.quiet);
+                let rect = Align2::LEFT_CENTER.anchor_size(at, name.size());
+                let background = if row.key.layer().is_some() { self.palette.band } else { self.palette.background };
+                self.painter.rect_filled(rect.expand(3.0), 3.0, background.gamma_multiply(0.85));
+                self.painter.galley(rect.min, name, self.palette.quiet);
             }
         }
     }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{Window, click, open, press, rendered, wait, wait_for, window};
-use eframe::egui::{Key, Modifiers};
+use eframe::egui::{Event, Key, Modifiers, MouseWheelUnit, TouchPhase, vec2};
 use egui_kittest::SnapshotOptions;
-use egui_kittest::kittest::Queryable;
+use egui_kittest::kittest::{NodeT, Queryable};
 use gossamer::circuits::{Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind};
 use gossamer_explorer::document::Document;
 use gossamer_explorer::item::Item;
@@ -292,6 +292,40 @@ fn large(nodes: usize, edges: usize) -> Circuit {
     }
     circuit.counts = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
     circuit
+}
+
+#[test]
+fn what_does_not_fit_can_be_read_and_scrolled() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wide.json");
+    large(60, 100).save(&file).unwrap();
+    let mut harness = open(&file);
+    let boxes = |harness: &Window| -> Vec<(String, f32)> {
+        let nodes = harness.query_all_by_label_contains("1.mlp.");
+        nodes.map(|node| (node.accesskit_node().label().unwrap(), node.rect().width())).collect()
+    };
+    let first = boxes(&harness);
+    assert!(first.len() < 120, "not all of it fits");
+    let widest = first.iter().map(|(_, width)| *width).fold(0.0, f32::max);
+    assert!(widest >= 34.0, "a box {widest} wide has no room for its name");
+    let canvas = harness.get_by_label("the circuit").rect();
+    harness.hover_at(canvas.center());
+    let (unit, phase) = (MouseWheelUnit::Point, TouchPhase::Move);
+    harness.event(Event::MouseWheel { unit, phase, delta: vec2(-150.0, 0.0), modifiers: Modifiers::NONE });
+    harness.run();
+    let scrolled = boxes(&harness);
+    assert_ne!(scrolled, first, "the wheel moves it");
+    let bar = harness.get_by_label("scroll sideways").rect();
+    harness.drag_at(bar.center());
+    harness.step();
+    harness.drop_at(bar.center() + vec2(-60.0, 0.0));
+    harness.run();
+    assert_ne!(boxes(&harness), scrolled, "the bar moves it");
+    press(&mut harness, Modifiers::NONE, Key::Num9);
+    assert_eq!(boxes(&harness).len(), 120);
+    assert!(harness.query_by_label("scroll sideways").is_none());
+    press(&mut harness, Modifiers::NONE, Key::Num0);
+    assert_eq!(boxes(&harness), first);
 }
 
 #[test]
