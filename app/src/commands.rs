@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    Button, ComboBox, Context, Grid, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui,
-    ViewportCommand, WidgetInfo, Window, vec2,
+    Button, ComboBox, Context, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui, ViewportCommand,
+    WidgetInfo, vec2,
 };
 use gossamer::circuits::{CircuitFormat, FORMATS};
 
@@ -30,7 +30,7 @@ pub enum Command {
     /// Moves the drawing by steps to the right and down.
     Pan(i8, i8),
     Timeline,
-    Keys,
+    Help,
     Train,
     FindCircuit,
     Evaluate,
@@ -89,11 +89,11 @@ const COMMANDS: &[Entry] = &[
     key(Command::Pan(0, 1), "Move up", Modifiers::SHIFT, Key::ArrowUp),
     key(Command::Pan(0, -1), "Move down", Modifiers::SHIFT, Key::ArrowDown),
     menu(Command::Timeline, "View", "Timeline"),
-    menu(Command::Keys, "View", "Keys…"),
     menu(Command::Train, "Run", "Train…"),
     menu(Command::FindCircuit, "Run", "Find a circuit…"),
     menu(Command::Evaluate, "Run", "Evaluate this circuit"),
     menu(Command::ShowJob, "Run", "Show the job"),
+    menu(Command::Help, "Help", "Legend, mouse and keys…").with(Modifiers::NONE, Key::F1).global(),
 ];
 
 impl Explorer {
@@ -127,7 +127,7 @@ impl Explorer {
             }
             Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
             Command::Find => self.search.focus = true,
-            Command::Keys => self.show_keys = true,
+            Command::Help => self.show_help = true,
             Command::Train => self.runs.train(),
             Command::FindCircuit => {
                 self.runs.find(self.open.as_ref().and_then(|open| open.document.model_path()));
@@ -179,7 +179,7 @@ impl Explorer {
 
     pub(crate) fn menus(&mut self, ui: &mut Ui) {
         MenuBar::new().ui(ui, |ui| {
-            for menu in ["File", "Edit", "View", "Run"] {
+            for menu in ["File", "Edit", "View", "Run", "Help"] {
                 ui.menu_button(menu, |ui| {
                     for entry in COMMANDS.iter().filter(|entry| entry.menu == menu) {
                         self.menu_item(ui, entry);
@@ -240,21 +240,6 @@ impl Explorer {
         }
     }
 
-    /// The window with the list of keys.
-    pub(crate) fn keys_window(&mut self, ctx: &Context) {
-        Window::new("Keys").collapsible(false).resizable(false).open(&mut self.show_keys).show(ctx, |ui| {
-            Grid::new("keys").striped(true).show(ui, |ui| {
-                for entry in COMMANDS {
-                    if let Some(shortcut) = &entry.shortcut {
-                        ui.strong(ctx.format_shortcut(shortcut));
-                        ui.label(entry.label);
-                        ui.end_row();
-                    }
-                }
-            });
-        });
-    }
-
     /// The circuits of the same folder.
     fn choose_circuit(&mut self, ui: &mut Ui) {
         let Some(open) = &self.open else { return };
@@ -294,6 +279,12 @@ impl Explorer {
             Err(e) => self.error = Some(e.to_string()),
         }
     }
+}
+
+/// The keys of all commands, and what they do.
+pub fn shortcuts(ctx: &Context) -> Vec<(String, &'static str)> {
+    let keys = |entry: &Entry| entry.shortcut.map(|shortcut| (ctx.format_shortcut(&shortcut), entry.label));
+    COMMANDS.iter().filter_map(keys).collect()
 }
 
 /// The toolkit's own buttons have emoji for names, which its fonts lack.

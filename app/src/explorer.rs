@@ -8,6 +8,7 @@ use eframe::{App, Frame, Storage};
 use crate::commands::Command;
 use crate::document::Document;
 use crate::graph::{self, Camera};
+use crate::help;
 use crate::history::History;
 use crate::jobs::Job;
 use crate::live::Live;
@@ -28,11 +29,12 @@ pub struct Explorer {
     pub(crate) search: Search,
     /// The title of the open tab.
     tab: Option<&'static str>,
-    /// Whether a text, a menu or the path window had the focus at the end of the last frame.
+    /// Whether a text, a menu, the path window or the help had the focus at the end of the last
+    /// frame.
     pub(crate) focus_elsewhere: bool,
     /// The text in the window that asks for a path, if it is open.
     pub(crate) path: Option<String>,
-    pub(crate) show_keys: bool,
+    pub(crate) show_help: bool,
     /// The last error, until it is confirmed.
     pub(crate) error: Option<String>,
     pub(crate) message: String,
@@ -160,7 +162,7 @@ impl Explorer {
             tab: None,
             focus_elsewhere: false,
             path: None,
-            show_keys: false,
+            show_help: false,
             error: None,
             message: String::new(),
             snapshots: Snapshots::default(),
@@ -238,7 +240,7 @@ impl Explorer {
         if let Some(path) = chosen.or(dropped).or_else(|| self.runs.show(ctx)) {
             self.start_opening(ctx, Some(&path));
         }
-        self.keys_window(ctx);
+        help::show(ctx, &mut self.show_help);
         self.error = self.error.take().or(self.runs.error());
         match self.snapshots.finished() {
             Some(Ok(path)) => self.message = format!("saved {}", path.display()),
@@ -291,7 +293,7 @@ impl App for Explorer {
         }
         self.windows(&ctx);
         self.snapshots.update(&ctx, self.open.as_ref().and_then(|open| open.camera.window()));
-        self.focus_elsewhere = ctx.text_edit_focused() || ctx.any_popup_open() || self.path.is_some();
+        self.focus_elsewhere = ctx.text_edit_focused() || ctx.any_popup_open() || self.path.is_some() || self.show_help;
         if let (Some(edit_base), Some(open)) = (edit_base, &mut self.open) {
             open.record(&ctx, edit_base);
         }

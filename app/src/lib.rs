@@ -11,7 +11,8 @@
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
 //! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
 //!   in `run_window`;
-//! * [`explorer`]: the window; `commands`: menus and keys; `panels`: everything around the drawing.
+//! * [`explorer`]: the window; `commands`: menus and keys; `help`: what they
+//!   and the drawing's signs mean; `panels`: everything around the drawing.
 //!
 //! The library does the computing.
 #![warn(missing_docs)]
@@ -37,6 +38,7 @@ pub mod view;
 
 mod commands;
 mod graph;
+mod help;
 mod history;
 mod panels;
 mod run_window;

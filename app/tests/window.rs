@@ -232,6 +232,19 @@ fn escape_belongs_to_what_is_written_and_to_menus_first() {
 }
 
 #[test]
+fn help_lists_signs_and_keys() {
+    let mut harness = window(None);
+    press(&mut harness, Modifiers::NONE, Key::F1);
+    harness.get_by_label("an edge, a negative weight");
+    harness.get_by_label("Find by name, label or token");
+    press(&mut harness, Modifiers::NONE, Key::Escape);
+    assert!(harness.query_by_label("an edge, a negative weight").is_none());
+    click(&mut harness, "Help");
+    click(&mut harness, "Legend, mouse and keys…");
+    harness.get_by_label("an edge, a negative weight");
+}
+
+#[test]
 fn a_threshold_hides_the_edges_with_less_effect() {
     let circuit = example();
     let scene = Scene::new(&circuit, None);
