@@ -29,6 +29,8 @@ pub enum Command {
     ZoomOut,
     /// Moves the drawing by steps to the right and down.
     Pan(i8, i8),
+    LeftPanel,
+    RightPanel,
     Timeline,
     Help,
     Train,
@@ -88,6 +90,8 @@ const COMMANDS: &[Entry] = &[
     key(Command::Pan(-1, 0), "Move right", Modifiers::SHIFT, Key::ArrowRight),
     key(Command::Pan(0, 1), "Move up", Modifiers::SHIFT, Key::ArrowUp),
     key(Command::Pan(0, -1), "Move down", Modifiers::SHIFT, Key::ArrowDown),
+    menu(Command::LeftPanel, "View", "Left panel"),
+    menu(Command::RightPanel, "View", "Right panel"),
     menu(Command::Timeline, "View", "Timeline"),
     menu(Command::Train, "Run", "Train…"),
     menu(Command::FindCircuit, "Run", "Find a circuit…"),
@@ -116,7 +120,21 @@ impl Explorer {
         Some((path, document.model_path()?))
     }
 
+    /// What a command switches on and off; `None` if it is another kind of command.
+    fn switch(&mut self, command: Command) -> Option<&mut bool> {
+        match command {
+            Command::LeftPanel => Some(&mut self.session.docks.left),
+            Command::RightPanel => Some(&mut self.session.docks.right),
+            Command::Timeline => self.open.as_mut().map(|open| &mut open.view.timeline),
+            _ => None,
+        }
+    }
+
     pub(crate) fn run(&mut self, ctx: &Context, command: Command) {
+        if let Some(on) = self.switch(command) {
+            *on ^= true;
+            return;
+        }
         match command {
             Command::Open => self.path = Some(String::new()),
             Command::Example => self.start_opening(ctx, None),
@@ -149,7 +167,6 @@ impl Explorer {
                     Command::ZoomIn => open.camera.zoom(1.25, None),
                     Command::ZoomOut => open.camera.zoom(0.8, None),
                     Command::Pan(x, y) => open.camera.pan(60.0 * vec2(x.into(), y.into())),
-                    Command::Timeline => open.view.timeline ^= true,
                     _ => {}
                 }
             }
@@ -203,10 +220,8 @@ impl Explorer {
             ui.separator();
         }
         let ctx = ui.ctx().clone();
-        if entry.command == Command::Timeline {
-            if let Some(open) = &mut self.open {
-                ui.checkbox(&mut open.view.timeline, entry.label);
-            }
+        if let Some(on) = self.switch(entry.command) {
+            ui.checkbox(on, entry.label);
             return;
         }
         let mut button = Button::new(entry.label);

@@ -12,7 +12,7 @@ use crate::help;
 use crate::history::History;
 use crate::jobs::Job;
 use crate::live::Live;
-use crate::panels::{self, DockedPanel, PanelContext, Search};
+use crate::panels::{self, DockedPanel, Docks, PanelContext, Search};
 use crate::run_window::RunWindow;
 use crate::scene::Scene;
 use crate::session::Session;
@@ -27,8 +27,6 @@ pub struct Explorer {
     pub(crate) open: Option<OpenDocument>,
     pub(crate) opening: Option<Job<Result<Document, String>>>,
     pub(crate) search: Search,
-    /// The title of the open tab.
-    tab: Option<&'static str>,
     /// Whether a text, a menu, the path window or the help had the focus at the end of the last
     /// frame.
     pub(crate) focus_elsewhere: bool,
@@ -83,7 +81,7 @@ impl OpenDocument {
         }
     }
 
-    fn show(&mut self, ui: &mut Ui, tab: &mut Option<&'static str>, search: &mut Search) -> Vec<Command> {
+    fn show(&mut self, ui: &mut Ui, docks: &mut Docks, search: &mut Search) -> Vec<Command> {
         let mut commands = Vec::new();
         self.live.update(ui.ctx(), &self.document, &self.view);
         if !self.view.timeline {
@@ -99,7 +97,7 @@ impl OpenDocument {
             search,
             commands: &mut commands,
         };
-        panels::show(ui, &mut self.panels, tab, &mut context);
+        panels::show(ui, &mut self.panels, docks, &mut context);
         self.update_scene();
         let in_prompt = |item| self.live.activation_line(item);
         CentralPanel::default()
@@ -159,7 +157,6 @@ impl Explorer {
             open: None,
             opening: None,
             search: Search::default(),
-            tab: None,
             focus_elsewhere: false,
             path: None,
             show_help: false,
@@ -283,7 +280,7 @@ impl App for Explorer {
         self.keys(&ctx);
         egui::Panel::top("menus").show(ui, |ui| self.menus(ui));
         let commands = if let Some(open) = &mut self.open {
-            open.show(ui, &mut self.tab, &mut self.search)
+            open.show(ui, &mut self.session.docks, &mut self.search)
         } else {
             CentralPanel::default().show(ui, |ui| ui.centered_and_justified(|ui| ui.weak("opening …")));
             Vec::new()

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::document::Document;
+use crate::panels::Docks;
 use crate::run_window::RunChoices;
 use crate::view::View;
 
@@ -24,6 +25,9 @@ pub struct Session {
     /// The names in `views`, the one that was open last at the end.
     #[serde(deserialize_with = "readable")]
     order: Vec<String>,
+    /// The open docks.
+    #[serde(deserialize_with = "readable")]
+    pub docks: Docks,
     /// The last choices for training and circuit search.
     #[serde(deserialize_with = "readable")]
     pub runs: RunChoices,

@@ -232,6 +232,37 @@ fn escape_belongs_to_what_is_written_and_to_menus_first() {
 }
 
 #[test]
+fn panels_are_closed_widened_and_opened_again() {
+    let mut harness = window(None);
+    click(&mut harness, "View");
+    for (panel, inside) in
+        [("Left panel", "the whole circuit"), ("Right panel", "click a box of the drawing for its details")]
+    {
+        let before = harness.get_by_label("the circuit").rect().width();
+        click(&mut harness, panel);
+        harness.run();
+        assert!(harness.query_by_label(inside).is_none());
+        assert!(harness.get_by_label("the circuit").rect().width() > before + 100.0, "the drawing takes the place");
+        click(&mut harness, panel);
+        harness.run();
+        harness.get_by_label(inside);
+    }
+    press(&mut harness, Modifiers::NONE, Key::Escape);
+    let edge = harness.get_by_label("the circuit").rect();
+    for (from, by) in [(edge.left_center(), 80.0), (edge.right_center(), -80.0)] {
+        let before = harness.get_by_label("the circuit").rect().width();
+        harness.drag_at(from);
+        harness.step();
+        harness.hover_at(from + vec2(by, 0.0));
+        harness.step();
+        harness.drop_at(from + vec2(by, 0.0));
+        harness.run();
+        let now = harness.get_by_label("the circuit").rect().width();
+        assert!((before - now - 80.0).abs() < 10.0, "{before} became {now}");
+    }
+}
+
+#[test]
 fn help_lists_signs_and_keys() {
     let mut harness = window(None);
     press(&mut harness, Modifiers::NONE, Key::F1);

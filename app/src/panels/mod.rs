@@ -13,6 +13,7 @@ mod timeline;
 mod vocabulary;
 
 use eframe::egui::{self, ScrollArea, Ui};
+use serde::{Deserialize, Serialize};
 
 pub use controls::Search;
 pub use curves::{Series, chart};
@@ -34,6 +35,23 @@ pub enum Dock {
     Right,
     Bottom,
     Tab,
+}
+
+/// Which docks are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Docks {
+    pub left: bool,
+    pub right: bool,
+    /// The title of the open tab.
+    #[serde(skip)]
+    pub tab: Option<&'static str>,
+}
+
+impl Default for Docks {
+    fn default() -> Self {
+        Self { left: true, right: true, tab: None }
+    }
 }
 
 /// What panels show and change.
@@ -65,6 +83,9 @@ pub trait Panel {
     fn is_open(&self, _: &View) -> bool {
         true
     }
+
+    /// Closes it, if it is one that can be closed.
+    fn close(&mut self, _: &mut View) {}
 
     /// A line next to the tabs while this one is open.
     fn status(&self, _: &mut Ui, _: &PanelContext) {}
@@ -98,25 +119,36 @@ pub fn all() -> Vec<DockedPanel> {
     ]
 }
 
-/// Shows all open panels. `tab` is the title of the open tab.
-pub fn show(ui: &mut Ui, panels: &mut [DockedPanel], tab: &mut Option<&'static str>, context: &mut PanelContext) {
-    egui::Panel::bottom("tabs").show(ui, |ui| ui.horizontal(|ui| tabs(ui, panels, tab, context)));
-    if let Some(panel) = panels.iter_mut().find(|panel| panel.dock == Dock::Tab && *tab == Some(panel.title)) {
-        egui::Panel::bottom("live").resizable(true).default_size(290.0).min_size(160.0).show(ui, |ui| {
+/// Shows all open panels. Dragging a panel's edge past its smallest size closes it.
+pub fn show(ui: &mut Ui, panels: &mut [DockedPanel], docks: &mut Docks, context: &mut PanelContext) {
+    egui::Panel::bottom("tabs").show(ui, |ui| ui.horizontal(|ui| tabs(ui, panels, &mut docks.tab, context)));
+    if let Some(panel) = panels.iter_mut().find(|panel| panel.dock == Dock::Tab && docks.tab == Some(panel.title)) {
+        let mut open = true;
+        egui::Panel::bottom("live").default_size(290.0).min_size(160.0).show_collapsible(ui, &mut open, |ui| {
             ui.set_min_height(ui.available_height());
             panel.panel.ui(ui, context);
         });
+        docks.tab.take_if(|_| !open);
     }
-    egui::Panel::left("controls").default_size(230.0).show(ui, |ui| {
-        ScrollArea::vertical().show(ui, |ui| stack(ui, panels, Dock::Left, context));
+    let left = egui::Panel::left("controls").default_size(230.0).min_size(160.0);
+    left.show_collapsible(ui, &mut docks.left, |ui| {
+        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| stack(ui, panels, Dock::Left, context));
     });
     for panel in panels.iter_mut().filter(|panel| panel.dock == Dock::Bottom) {
         if panel.panel.is_open(context.view) {
+            let mut open = true;
             let bottom = egui::Panel::bottom(panel.title).default_size(190.0).min_size(150.0);
-            bottom.show(ui, |ui| panel.panel.ui(ui, context));
+            bottom.show_collapsible(ui, &mut open, |ui| {
+                ui.set_min_height(ui.available_height());
+                panel.panel.ui(ui, context);
+            });
+            if !open {
+                panel.panel.close(context.view);
+            }
         }
     }
-    egui::Panel::right("details").default_size(330.0).show(ui, |ui| {
+    let right = egui::Panel::right("details").default_size(330.0).min_size(200.0);
+    right.show_collapsible(ui, &mut docks.right, |ui| {
         ScrollArea::vertical().auto_shrink(false).show(ui, |ui| stack(ui, panels, Dock::Right, context));
     });
 }

@@ -25,6 +25,10 @@ impl Panel for TimelinePanel {
         view.timeline
     }
 
+    fn close(&mut self, view: &mut View) {
+        view.timeline = false;
+    }
+
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
         let document = context.document;
         let timeline = context.timeline.get_or_insert_with(|| {
@@ -157,7 +161,7 @@ fn show_charts(ui: &mut Ui, timeline: &mut Timeline, selected: Option<Item>, tas
     let mut clicked = None;
     ui.columns(charts.len(), |columns| {
         for (ui, (name, series)) in columns.iter_mut().zip(&charts) {
-            let height = ui.available_height().clamp(70.0, 140.0);
+            let height = ui.available_height().clamp(70.0, 400.0);
             clicked = curves::chart(ui, name, series, step, height).or(clicked);
         }
     });
