@@ -11,6 +11,7 @@ use gossamer::circuits::layout::{BoxContent, GROUP_LABEL, GROUP_PAD, LineKind, T
 use gossamer::circuits::{Circuit, NodeKind, TokenWeight};
 
 use crate::item::Item;
+use crate::item_menu::{self, Choice};
 use crate::scene::{Emphasis, Scene, Shown};
 use crate::text;
 use crate::view::View;
@@ -163,7 +164,7 @@ pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, hi
     drawing.layers();
     drawing.frames();
     drawing.lines();
-    let clicked = drawing.boxes(ui, hint);
+    let Used { clicked, chosen } = drawing.boxes(ui, hint);
     drawing.rows();
     let hovered = background.hover_pos().filter(|_| background.hovered()).and_then(|at| drawing.line_at(at));
     if let Some(text) = hovered.map(|line| drawing.line_text(line)) {
@@ -174,6 +175,9 @@ pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, hi
     }
     if clicked.is_some() {
         view.selected = clicked;
+    }
+    if let Some((item, choice)) = chosen {
+        choice.apply(ui.ctx(), item, view);
     }
 }
 
@@ -216,6 +220,15 @@ fn scroll_bars(ui: &mut Ui, layout: Rect, window: Rect, camera: &mut Camera) {
         let visuals = ui.style().interact(&response);
         ui.painter().rect_filled(thumb.shrink(1.5), WIDTH / 2.0, visuals.fg_stroke.color.gamma_multiply(0.5));
     }
+}
+
+/// What was done with the boxes.
+#[derive(Default)]
+struct Used {
+    /// Clicked with either button.
+    clicked: Option<Item>,
+    /// Chosen in an item's menu.
+    chosen: Option<(Item, Choice)>,
 }
 
 struct Drawing<'a> {
@@ -360,9 +373,8 @@ impl Drawing<'_> {
         }
     }
 
-    /// Draws the boxes. Returns the clicked item.
-    fn boxes(&self, ui: &mut Ui, hint: &dyn Fn(Item) -> Option<String>) -> Option<Item> {
-        let mut clicked = None;
+    fn boxes(&self, ui: &mut Ui, hint: &dyn Fn(Item) -> Option<String>) -> Used {
+        let mut used = Used::default();
         for (number, item) in self.scene.items.iter().enumerate() {
             let Some(item) = *item else { continue };
             let rect = self.to_window * self.scene.rect(number);
@@ -375,9 +387,13 @@ impl Drawing<'_> {
             let label = self.view.edits.labels.get(&item);
             let name = label.map_or_else(|| item.to_string(), |label| format!("{item}, {label}"));
             response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, &name));
-            if response.clicked() {
-                clicked = Some(item);
+            if response.clicked() || response.secondary_clicked() {
+                used.clicked = Some(item);
             }
+            response.context_menu(|ui| {
+                let choice = item_menu::show(ui, item, self.view);
+                used.chosen = used.chosen.or(choice.map(|choice| (item, choice)));
+            });
             let outline = self.outline(item, selected, response.hovered() || response.has_focus());
             let opacity = if emphasis == Emphasis::Faint { 0.3 } else { 1.0 };
             match self.scene.layout.boxes[number].content {
@@ -405,7 +421,7 @@ impl Drawing<'_> {
                 text::summary(self.circuit(), item).into_iter().chain(hint(item)).for_each(|line| drop(ui.label(line)));
             });
         }
-        clicked
+        used
     }
 
     fn outline(&self, item: Item, selected: bool, pointed: bool) -> Stroke {

@@ -5,7 +5,8 @@
 //!
 //! * [`item`]: what can be selected, and its name; [`view`]: a person's choices, which `history`
 //!   undoes;
-//! * [`scene`]: the layout of a circuit, and what a [`view::View`] shows of it; `graph` draws it;
+//! * [`scene`]: the layout of a circuit, and what a [`view::View`] shows of it; `graph` draws it, with an
+//!   `item_menu`;
 //! * [`document`]: opening files; `session`: what is kept between sessions; [`jobs`]: background
 //!   work;
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
@@ -40,6 +41,7 @@ mod commands;
 mod graph;
 mod help;
 mod history;
+mod item_menu;
 mod panels;
 mod run_window;
 mod session;

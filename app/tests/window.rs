@@ -232,6 +232,32 @@ fn escape_belongs_to_what_is_written_and_to_menus_first() {
 }
 
 #[test]
+fn a_box_has_a_menu() {
+    let mut harness = window(None);
+    let node = example().nodes[0].node();
+    let choose = |harness: &mut Window, choice: &str| {
+        harness.get_by_label(&node.to_string()).click_secondary();
+        harness.run();
+        click(harness, choice);
+        harness.run();
+    };
+    choose(&mut harness, "Pin");
+    choose(&mut harness, "Follow upstream");
+    choose(&mut harness, "Ablate in prompts");
+    let now = view(&harness);
+    assert_eq!((now.selected, now.trace), (Some(Item::Node(node)), Trace::Upstream));
+    assert!(now.edits.pinned.contains(&Item::Node(node)) && now.edits.live.settings.contains_key(&node));
+    choose(&mut harness, "Unpin");
+    choose(&mut harness, "Leave unchanged in prompts");
+    choose(&mut harness, "Hide");
+    let edits = view(&harness).edits;
+    assert!(edits.pinned.is_empty() && edits.live.settings.is_empty());
+    assert!(edits.hidden.contains(&Item::Node(node)));
+    press(&mut harness, Modifiers::COMMAND, Key::Z);
+    assert!(view(&harness).edits.hidden.is_empty());
+}
+
+#[test]
 fn panels_are_closed_widened_and_opened_again() {
     let mut harness = window(None);
     click(&mut harness, "View");
