@@ -20,6 +20,8 @@ pub struct Scene {
     pub items: Vec<Option<Item>>,
     /// Each line's share of the largest effect; 1 for residual channels.
     pub shares: Vec<f64>,
+    /// Each box's share of the largest change of the task loss by ablation; 1 for what is no node.
+    node_shares: Vec<f64>,
     /// Each line's curve, from its first box to its last.
     pub curves: Vec<Vec<Pos2>>,
     boxes: HashMap<Item, usize>,
@@ -69,8 +71,16 @@ impl Scene {
             LineKind::Channel(_) => 1.0,
         };
         let shares = layout.lines.iter().map(share).collect();
+        let changes = circuit.nodes.iter().map(|entry| entry.ablation_delta.abs());
+        // Of published circuits it is not known.
+        let largest = Some(changes.fold(0.0, f64::max)).filter(|&largest| largest > 0.0);
+        let node_share = |node_box: &NodeBox| match (node_box.content, largest) {
+            (BoxContent::Node(i), Some(largest)) => circuit.nodes[i].ablation_delta.abs() / largest,
+            _ => 1.0,
+        };
+        let node_shares = layout.boxes.iter().map(node_share).collect();
         let curves = layout.lines.iter().map(|line| curve(line, &layout)).collect();
-        Self { circuit, layout, widths, items, shares, curves, boxes }
+        Self { circuit, layout, widths, items, shares, node_shares, curves, boxes }
     }
 
     /// All items, from the bottom row to the top.
@@ -142,7 +152,7 @@ impl Scene {
         let lines = self.layout.lines.iter().zip(&shown.lines).filter(|(_, line)| **line != Emphasis::Hidden);
         let kept: HashSet<_> =
             lines.filter_map(|(line, _)| if let LineKind::Edge(i) = line.kind { Some(i) } else { None }).collect();
-        let hidden = |item: Item| view.edits.hidden.contains(&item);
+        let hidden = |item: Item| self.box_number(item).is_some_and(|number| shown.boxes[number] == Emphasis::Hidden);
         let mut circuit = self.circuit.clone();
         let mut number = 0..;
         circuit.edges.retain(|_| number.next().is_some_and(|i| kept.contains(&i)));
@@ -155,18 +165,19 @@ impl Scene {
     }
 
     pub fn shown(&self, view: &View) -> Shown {
-        let hidden = |item: &Option<Item>| item.is_some_and(|item| view.edits.hidden.contains(&item));
-        let mut boxes: Vec<_> =
-            self.items.iter().map(|item| if hidden(item) { Emphasis::Hidden } else { Emphasis::Plain }).collect();
+        let pinned = |item: Item| view.edits.pinned.contains(&item);
+        let hidden = |(item, &share): (&Option<Item>, &f64)| {
+            item.is_some_and(|item| view.edits.hidden.contains(&item) || (share < view.node_threshold && !pinned(item)))
+        };
+        let emphasis = |hidden: bool| if hidden { Emphasis::Hidden } else { Emphasis::Plain };
+        let mut boxes: Vec<_> = self.items.iter().zip(&self.node_shares).map(|of| emphasis(hidden(of))).collect();
+        let gone = |item: Item| self.box_number(item).is_none_or(|number| boxes[number] == Emphasis::Hidden);
         let visible = |line: usize| {
             let Some((from, to)) = self.ends(line) else { return false };
-            let pinned = view.edits.pinned.contains(&from) && view.edits.pinned.contains(&to);
-            let gone = view.edits.hidden.contains(&from) || view.edits.hidden.contains(&to);
-            !gone && (pinned || self.shares[line] >= view.threshold)
+            let shown = self.shares[line] >= view.threshold || (pinned(from) && pinned(to));
+            shown && !gone(from) && !gone(to)
         };
-        let mut lines: Vec<_> = (0..self.layout.lines.len())
-            .map(|line| if visible(line) { Emphasis::Plain } else { Emphasis::Hidden })
-            .collect();
+        let mut lines: Vec<_> = (0..self.layout.lines.len()).map(|line| emphasis(!visible(line))).collect();
         if let Some(selected) = view.selected.filter(|&item| self.box_number(item).is_some()) {
             let traced = self.trace(selected, view.trace, &lines);
             let of = |emphasis: Emphasis, strong: bool| match emphasis {

@@ -54,7 +54,7 @@ impl Trace {
 #[serde(default)]
 pub struct Edits {
     pub hidden: BTreeSet<Item>,
-    /// Items whose edges ignore the threshold.
+    /// Items that thresholds do not hide; an edge between two of them, neither.
     pub pinned: BTreeSet<Item>,
     pub labels: BTreeMap<Item, String>,
     pub groups: BTreeMap<String, BTreeSet<Item>>,
@@ -95,6 +95,9 @@ pub struct View {
     pub sublayer: Option<Sublayer>,
     /// Edges with less than this share of the largest effect are hidden: 0 to 1.
     pub threshold: f64,
+    /// Nodes whose ablation changes the task loss by less than this share of the largest change are
+    /// hidden: 0 to 1.
+    pub node_threshold: f64,
     pub selected: Option<Item>,
     pub trace: Trace,
     pub timeline: bool,

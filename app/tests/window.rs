@@ -316,6 +316,56 @@ fn a_threshold_hides_the_edges_with_less_effect() {
 }
 
 #[test]
+fn a_node_threshold_hides_nodes_with_their_edges() {
+    let mut circuit = example();
+    for (number, entry) in circuit.nodes.iter_mut().enumerate() {
+        entry.ablation_delta = if number % 2 == 0 { -2.0 } else { 0.9 };
+    }
+    let scene = Scene::new(&circuit, None);
+    let small = scene.circuit.nodes.iter().filter(|entry| entry.ablation_delta == 0.9).map(NodeEntry::node);
+    let small: BTreeSet<_> = small.collect();
+    let mut view = View { node_threshold: 0.5, ..View::default() };
+    let visible = scene.visible(&view);
+    assert_eq!(visible.nodes.len(), circuit.nodes.len() - small.len());
+    assert!(!visible.edges.is_empty() && visible.edges.len() < circuit.edges.len());
+    assert!(visible.edges.iter().all(|edge| !small.contains(&edge.from) && !small.contains(&edge.to)));
+    view.edits.pinned = small.iter().copied().map(Item::Node).collect();
+    assert_eq!(scene.visible(&view).edges.len(), circuit.edges.len());
+    view.edits.pinned.clear();
+    view.node_threshold = 0.4;
+    assert_eq!(scene.visible(&view).nodes.len(), circuit.nodes.len());
+}
+
+#[test]
+fn connections_are_sorted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large.json");
+    let mut circuit = large(6, 36);
+    // In order of their effects, the weights of a node's edges fall and rise.
+    for edge in &mut circuit.edges {
+        edge.effect = if edge.to.index % 2 == 0 { -1.0 } else { 1.0 } * (1.0 + edge.to.index as f64);
+        edge.weight = 10.0 - edge.effect.abs();
+    }
+    circuit.save(&file).unwrap();
+    let mut harness = open(&file);
+    click(&mut harness, "1.mlp.post_act[0]");
+    let listed = |harness: &Window| -> Vec<usize> {
+        let lines = harness.query_all_by_label_contains("   weight").map(|node| node.rect().top() as i32);
+        let names = harness.query_all_by_label_contains("   weight").map(|node| {
+            let name = node.accesskit_node().label().unwrap();
+            name.trim_start_matches("1.mlp.resid_delta[").split(']').next().unwrap().parse().unwrap()
+        });
+        let sorted: std::collections::BTreeMap<i32, usize> = lines.zip(names).collect();
+        sorted.into_values().collect()
+    };
+    assert_eq!(listed(&harness), [5, 4, 3, 2, 1, 0]);
+    for by in ["weight", "name"] {
+        click(&mut harness, by);
+        assert_eq!(listed(&harness), [0, 1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
 fn traces_go_as_far_as_they_should() {
     let circuit = example();
     let scene = Scene::new(&circuit, None);

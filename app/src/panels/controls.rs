@@ -28,11 +28,21 @@ impl Panel for ControlsPanel {
         ui.separator();
         choose_sublayer(ui, context);
         ui.separator();
-        ui.weak("edges with at least this share of the largest effect");
-        finite(&mut context.view.threshold, |value| {
-            let slider = Slider::new(value, 0.0..=1.0).logarithmic(true).smallest_positive(1e-3);
-            ui.add(slider.text("threshold").fixed_decimals(3))
-        });
+        let View { threshold, node_threshold, .. } = context.view;
+        for (name, value, what) in [
+            ("threshold", threshold, "edges with at least this share of the largest effect"),
+            (
+                "node threshold",
+                node_threshold,
+                "nodes whose ablation changes the task loss by at least this share of the largest change",
+            ),
+        ] {
+            ui.weak(what);
+            finite(value, |value| {
+                let slider = Slider::new(value, 0.0..=1.0).logarithmic(true).smallest_positive(1e-3);
+                ui.add(slider.text(name).fixed_decimals(3))
+            });
+        }
         ui.separator();
         ui.weak("follow the selection to");
         for (trace, name) in Trace::ALL {

@@ -50,8 +50,34 @@ impl TextSet {
     }
 }
 
+/// The order of a node's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Order {
+    #[default]
+    Effect,
+    Weight,
+    Name,
+}
+
+impl Order {
+    const ALL: [(Self, &str); 3] = [(Self::Effect, "effect"), (Self::Weight, "weight"), (Self::Name, "name")];
+
+    /// Sorts lines and the items at their other ends: the largest first, after residual channels,
+    /// which have no numbers.
+    fn sort(self, scene: &Scene, lines: &mut [(usize, Item)]) {
+        let size = |line: usize| match scene.layout.lines[line].kind {
+            LineKind::Edge(i) if self == Self::Effect => scene.circuit.edges[i].effect.abs(),
+            LineKind::Edge(i) if self == Self::Weight => scene.circuit.edges[i].weight.abs(),
+            LineKind::Edge(_) => 0.0,
+            LineKind::Channel(_) => f64::INFINITY,
+        };
+        lines.sort_by(|a, b| size(b.0).total_cmp(&size(a.0)).then(a.1.cmp(&b.1)));
+    }
+}
+
 #[derive(Default)]
 pub struct DetailsPanel {
+    order: Order,
     set: TextSet,
     /// The number of the selected quantile.
     quantile: usize,
@@ -79,7 +105,7 @@ impl Panel for DetailsPanel {
                 }
             });
         }
-        connections(ui, scene, item, context.view);
+        connections(ui, scene, item, context.view, &mut self.order);
         if let Item::Node(node) = item {
             ui.separator();
             match &document.statistics {
@@ -118,13 +144,24 @@ fn edit(ui: &mut Ui, item: Item, view: &mut View) {
 }
 
 /// The item's neighbors; a click selects one.
-fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View) {
-    for (name, lines) in ["reads", "is read by"].into_iter().zip(scene.neighbors(item)) {
+fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View, order: &mut Order) {
+    let neighbors = scene.neighbors(item);
+    if neighbors.iter().any(|lines| lines.len() > 1) {
+        ui.separator();
+        ui.horizontal_wrapped(|ui| {
+            ui.weak("connections by");
+            for (by, name) in Order::ALL {
+                ui.selectable_value(order, by, name);
+            }
+        });
+    }
+    for (name, mut lines) in ["reads", "is read by"].into_iter().zip(neighbors) {
         if lines.is_empty() {
             continue;
         }
+        order.sort(scene, &mut lines);
         ui.separator();
-        ui.weak(name);
+        ui.weak(format!("{name} {}", lines.len()));
         for (line, other) in lines {
             let text = match scene.layout.lines[line].kind {
                 LineKind::Channel(channel) => RichText::new(format!("{other}   along residual channel {channel}")),
