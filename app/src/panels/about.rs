@@ -1,8 +1,8 @@
 //! A description of the document: a circuit, a published circuit, or a model without circuits.
 
 use eframe::egui::{RichText, Ui};
-use gossamer::circuits::Circuit;
 use gossamer::circuits::labels::{count, signed, token};
+use gossamer::circuits::{Calibration, Circuit};
 use gossamer::formats::Payload;
 use gossamer::model::WeightReport;
 
@@ -34,13 +34,37 @@ fn circuit_file(ui: &mut Ui, document: &Document) {
     }
     ui.separator();
     ui.label(format!("{} nodes, {} edges", circuit.counts.nodes, circuit.counts.edges));
-    for (name, loss, uncalibrated, accuracy) in [
-        ("the circuit", losses.circuit, Some(losses.circuit_uncalibrated), losses.accuracy_circuit),
-        ("the whole model", losses.model, None, losses.accuracy_model),
-        ("the complement", losses.ablated, losses.ablated_uncalibrated, losses.accuracy_ablated),
+    let row = |name: &str, loss: f64, accuracy: f64| {
+        format!("{name}: task loss {loss:.3}, accuracy {:.1} %", 100.0 * accuracy)
+    };
+    ui.label(row("the whole model", losses.model, losses.accuracy_model));
+    for (name, calibrated, uncalibrated, calibration) in [
+        (
+            "the circuit",
+            (losses.circuit, losses.accuracy_circuit),
+            Some((losses.circuit_uncalibrated, losses.accuracy_circuit_uncalibrated)),
+            Some(circuit.calibration),
+        ),
+        (
+            "the complement",
+            (losses.ablated, losses.accuracy_ablated),
+            losses.ablated_uncalibrated.map(|loss| (loss, losses.accuracy_ablated_uncalibrated)),
+            losses.ablated_calibration,
+        ),
     ] {
-        let plain = uncalibrated.map(|loss| format!(" ({loss:.3} uncalibrated)")).unwrap_or_default();
-        ui.label(format!("{name}: task loss {loss:.3}{plain}, accuracy {:.1} %", 100.0 * accuracy));
+        let neutral = calibration.is_none_or(|calibration| calibration == Calibration::default());
+        let name = if neutral { name.to_string() } else { format!("{name}, calibrated") };
+        let label = ui.label(row(&name, calibrated.0, calibrated.1));
+        if let Some(Calibration { scale, shift }) = calibration.filter(|_| !neutral) {
+            let shift = if shift == 0.0 { String::new() } else { format!(" and {} added to it", signed(shift)) };
+            label.on_hover_text(format!(
+                "the logit difference of the two answers is multiplied by {scale:.3}{shift}; fitted on train pairs"
+            ));
+        }
+        if let Some((loss, accuracy)) = uncalibrated.filter(|_| !neutral) {
+            let accuracy = accuracy.map(|accuracy| format!(", accuracy {:.1} %", 100.0 * accuracy)).unwrap_or_default();
+            ui.weak(format!("    uncalibrated: task loss {loss:.3}{accuracy}"));
+        }
     }
     layers(ui, document);
 }

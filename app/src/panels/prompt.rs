@@ -199,4 +199,7 @@ fn next_tokens(ui: &mut Ui, context: &PanelContext, opened: &Opened) {
     }
     table::show(ui, "probabilities after the prompt", &answer.shown, &columns, opened);
     ui.weak("Where nodes are set, bars are with the settings, outlines without.");
+    if columns.len() > 1 {
+        ui.weak("Probabilities are uncalibrated: only losses and accuracies are calibrated.");
+    }
 }
