@@ -7,10 +7,11 @@ use eframe::egui::{
     Button, ComboBox, Context, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui, ViewportCommand,
     WidgetInfo, vec2,
 };
-use gossamer::circuits::{CircuitFormat, FORMATS};
+use gossamer::circuits::FORMATS;
 
 use crate::explorer::Explorer;
 use crate::runs::JobSpec;
+use crate::saving::Save;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -138,11 +139,7 @@ impl Explorer {
         match command {
             Command::Open => self.path = Some(String::new()),
             Command::Example => self.start_opening(ctx, None),
-            Command::SavePng => {
-                if let Some(path) = self.export_path("png") {
-                    self.snapshots.request(path);
-                }
-            }
+            Command::SavePng => self.save_as(Save::Picture),
             Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
             Command::Find => self.search.focus = true,
             Command::Help => self.show_help = true,
@@ -238,7 +235,7 @@ impl Explorer {
         if entry.command == Command::SavePng {
             for format in FORMATS {
                 if ui.button(format!("Save as .{}: {}", format.name, format.about)).clicked() {
-                    self.export(format);
+                    self.save_as(Save::Circuit(format));
                     ui.close();
                 }
             }
@@ -269,29 +266,6 @@ impl Explorer {
         });
         if let Some(path) = chosen {
             self.start_opening(&ui.ctx().clone(), Some(&path));
-        }
-    }
-
-    /// A file next to the circuit's, or in the working folder; `None` if nothing is open.
-    fn export_path(&self, extension: &str) -> Option<PathBuf> {
-        let document = &self.open.as_ref()?.document;
-        Some(match &document.path {
-            Some(path) => path.with_extension(format!("export.{extension}")),
-            None => PathBuf::from(format!("{}.export.{extension}", document.file_stem())),
-        })
-    }
-
-    /// Saves what is visible; the whole circuit in formats that can be read back.
-    fn export(&mut self, format: &CircuitFormat) {
-        let (Some(open), Some(path)) = (&self.open, self.export_path(format.name)) else { return };
-        let saved = if format.read.is_some() {
-            format.save(&open.document.circuit, &path)
-        } else {
-            format.save(&open.scene.visible(&open.view), &path)
-        };
-        match saved {
-            Ok(()) => self.message = format!("saved {}", path.display()),
-            Err(e) => self.error = Some(e.to_string()),
         }
     }
 }

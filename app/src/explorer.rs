@@ -14,6 +14,7 @@ use crate::jobs::Job;
 use crate::live::Live;
 use crate::panels::{self, DockedPanel, Docks, PanelContext, Search};
 use crate::run_window::RunWindow;
+use crate::saving::Save;
 use crate::scene::Scene;
 use crate::session::Session;
 use crate::snapshot::Snapshots;
@@ -27,8 +28,7 @@ pub struct Explorer {
     pub(crate) open: Option<OpenDocument>,
     pub(crate) opening: Option<Job<Result<Document, String>>>,
     pub(crate) search: Search,
-    /// Whether a text, a menu, the path window or the help had the focus at the end of the last
-    /// frame.
+    /// Whether a text, a menu or a window that Escape closes was open at the end of the last frame.
     pub(crate) focus_elsewhere: bool,
     /// The text in the window that asks for a path, if it is open.
     pub(crate) path: Option<String>,
@@ -38,6 +38,8 @@ pub struct Explorer {
     pub(crate) message: String,
     pub(crate) runs: RunWindow,
     pub(crate) snapshots: Snapshots,
+    /// The file that exists, until a person says whether to replace it.
+    pub(crate) replacing: Option<(PathBuf, Save)>,
 }
 
 /// The open document with its view and its panels.
@@ -163,6 +165,7 @@ impl Explorer {
             error: None,
             message: String::new(),
             snapshots: Snapshots::default(),
+            replacing: None,
         };
         if let Some(path) = path {
             explorer.start_opening(ctx, Some(path))
@@ -238,6 +241,7 @@ impl Explorer {
             self.start_opening(ctx, Some(&path));
         }
         help::show(ctx, &mut self.show_help);
+        self.replace_window(ctx);
         self.error = self.error.take().or(self.runs.error());
         match self.snapshots.finished() {
             Some(Ok(path)) => self.message = format!("saved {}", path.display()),
@@ -290,7 +294,11 @@ impl App for Explorer {
         }
         self.windows(&ctx);
         self.snapshots.update(&ctx, self.open.as_ref().and_then(|open| open.camera.window()));
-        self.focus_elsewhere = ctx.text_edit_focused() || ctx.any_popup_open() || self.path.is_some() || self.show_help;
+        self.focus_elsewhere = ctx.text_edit_focused()
+            || ctx.any_popup_open()
+            || self.path.is_some()
+            || self.show_help
+            || self.replacing.is_some();
         if let (Some(edit_base), Some(open)) = (edit_base, &mut self.open) {
             open.record(&ctx, edit_base);
         }

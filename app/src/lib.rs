@@ -7,7 +7,8 @@
 //!   undoes;
 //! * [`scene`]: the layout of a circuit, and what a [`view::View`] shows of it; `graph` draws it, with an
 //!   `item_menu`;
-//! * [`document`]: opening files; `session`: what is kept between sessions; [`jobs`]: background
+//! * [`document`]: opening files; `saving`: files for others; `session`: what is
+//!   kept between sessions; [`jobs`]: background
 //!   work;
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
 //! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
@@ -44,6 +45,7 @@ mod history;
 mod item_menu;
 mod panels;
 mod run_window;
+mod saving;
 mod session;
 mod snapshot;
 mod text;

@@ -211,7 +211,8 @@ impl RunWindow {
 
 /// An unused folder for a run of the preset.
 fn suggested(preset: &str) -> String {
-    free(Path::new(&format!("runs/{preset}"))).display().to_string()
+    let free = free(Path::new(&format!("runs/{preset}")));
+    std::path::absolute(&free).unwrap_or(free).display().to_string()
 }
 
 /// Returns whether to start.

@@ -372,6 +372,13 @@ fn the_dense_model_is_steered_and_the_recipe_saved() {
     click(&mut harness, "Save recipe");
     let file = run.path.join("circuits/single_double_quote.recipe.json");
     assert_eq!(Recipe::load(&file).unwrap(), recipe);
+    // Another file of this name is replaced only when a second button says so.
+    fs::write(&file, "mine").unwrap();
+    click(&mut harness, "Save recipe");
+    harness.get_by_label(&format!("{} exists", file.display()));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    click(&mut harness, "Replace it");
+    assert_eq!(Recipe::load(&file).unwrap(), recipe);
     harness.get_by_label("Copy as command").click();
     harness.step();
     let copied = harness.output().platform_output.commands.iter().find_map(|command| match command {

@@ -247,6 +247,18 @@ fn what_was_chosen_is_there_again_and_pictures_leave_out_what_is_hidden() {
     let lost = circuit.edges.iter().filter(|edge| edge.from == first || edge.to == first).count();
     assert!(lost > 0 && drawn(&svg) == edges - lost && drawn(&gossamer::circuits::svg(&circuit)) == edges);
     assert!(!svg.contains(&format!("data-node=\"{first}\"")));
+    harness.get_by_label(&format!("saved {}", file.with_extension("export.svg").display()));
+
+    // A file of this name is replaced only after a question.
+    fs::write(file.with_extension("export.svg"), "mine").unwrap();
+    for (answer, replaced) in [("Keep it", false), ("Replace it", true)] {
+        click(&mut harness, "File");
+        click(&mut harness, "Save as .svg: a picture");
+        harness.run();
+        harness.get_by_label(&format!("{} exists.", file.with_extension("export.svg").display()));
+        click(&mut harness, answer);
+        assert_eq!(fs::read_to_string(file.with_extension("export.svg")).unwrap() == svg, replaced);
+    }
 
     click(&mut harness, "View");
     click(&mut harness, "Timeline");

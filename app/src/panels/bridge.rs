@@ -1,6 +1,6 @@
 //! The tab in which a dense model is steered through bridges.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use eframe::egui::{self, Button, CentralPanel, ComboBox, ScrollArea, Slider, SliderClamping, Ui};
 use gossamer::bridges::{Channel, Ratio, Recipe};
@@ -19,6 +19,8 @@ use crate::widgets::{code_field, finite, number_field, text_field, token_row};
 pub struct BridgePanel {
     /// The recipe's file.
     file: Option<String>,
+    /// The existing file that a click replaces.
+    replaced: Option<PathBuf>,
     message: String,
 }
 
@@ -116,6 +118,20 @@ impl BridgePanel {
         self.recipe_file(ui, context, opened, recipe.as_ref().ok());
     }
 
+    /// Saves the recipe, unless another file would be lost that is not to be replaced.
+    fn save(&mut self, recipe: &Recipe, file: &Path, replace: bool) {
+        if file.exists() && !replace {
+            self.message = format!("{} exists", file.display());
+            self.replaced = Some(file.into());
+            return;
+        }
+        self.replaced = None;
+        self.message = match recipe.save(file) {
+            Ok(()) => format!("saved {}", file.display()),
+            Err(e) => format!("not saved: {e}"),
+        };
+    }
+
     /// Saves, opens and copies the recipe. Its path is relative to the circuit's folder.
     fn recipe_file(&mut self, ui: &mut Ui, context: &mut PanelContext, opened: &Opened, recipe: Option<&Recipe>) {
         let document = context.document;
@@ -125,6 +141,7 @@ impl BridgePanel {
         }
         let folder = document.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
         let file = folder.join(file.trim());
+        let file = std::path::absolute(&file).unwrap_or(file);
         ui.horizontal_wrapped(|ui| {
             let copy = ui.add_enabled(recipe.is_some(), Button::new("Copy as command")).clicked();
             let save = ui.add_enabled(recipe.is_some(), Button::new("Save recipe")).clicked();
@@ -132,11 +149,10 @@ impl BridgePanel {
                 ui.ctx().copy_text(recipe.command());
                 self.message = "copied a `gossamer steer` command".into();
             }
-            if let Some(recipe) = recipe.filter(|_| save) {
-                self.message = match recipe.save(&file) {
-                    Ok(()) => format!("saved {}", file.display()),
-                    Err(e) => format!("not saved: {e}"),
-                };
+            self.replaced.take_if(|replaced| *replaced != file);
+            let replace = self.replaced.is_some() && ui.button("Replace it").clicked();
+            if let Some(recipe) = recipe.filter(|_| save || replace) {
+                self.save(recipe, &file, replace);
             }
             if ui.button("Open recipe").clicked() {
                 self.message = match open_recipe(&file, opened, context.view) {

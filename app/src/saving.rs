@@ -1,0 +1,77 @@
+//! The files that the menu writes: where they go, and whether an existing one is replaced.
+
+use std::path::PathBuf;
+
+use eframe::egui::{Context, Key, Window};
+use gossamer::circuits::CircuitFormat;
+
+use crate::explorer::Explorer;
+
+/// What is saved.
+#[derive(Clone, Copy)]
+pub enum Save {
+    /// The visible part of the drawing as PNG.
+    Picture,
+    /// What is visible of the circuit; all of it in formats that can be read back.
+    Circuit(&'static CircuitFormat),
+}
+
+impl Save {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Picture => "png",
+            Self::Circuit(format) => format.name,
+        }
+    }
+}
+
+impl Explorer {
+    /// Saves to a file next to the circuit's, or in the working folder; asks before it replaces one.
+    pub(crate) fn save_as(&mut self, save: Save) {
+        let Some(open) = &self.open else { return };
+        let path = match &open.document.path {
+            Some(path) => path.with_extension(format!("export.{}", save.extension())),
+            None => PathBuf::from(format!("{}.export.{}", open.document.file_stem(), save.extension())),
+        };
+        // Messages name all of it.
+        let path = std::path::absolute(&path).unwrap_or(path);
+        if path.exists() {
+            self.replacing = Some((path, save));
+        } else {
+            self.write(path, save);
+        }
+    }
+
+    fn write(&mut self, path: PathBuf, save: Save) {
+        let Some(open) = &self.open else { return };
+        let saved = match save {
+            Save::Picture => return self.snapshots.request(path),
+            Save::Circuit(format) if format.read.is_some() => format.save(&open.document.circuit, &path),
+            Save::Circuit(format) => format.save(&open.scene.visible(&open.view), &path),
+        };
+        match saved {
+            Ok(()) => self.message = format!("saved {}", path.display()),
+            Err(e) => self.error = Some(e.to_string()),
+        }
+    }
+
+    /// Asks whether to replace a file.
+    pub(crate) fn replace_window(&mut self, ctx: &Context) {
+        let Some((path, save)) = &self.replacing else { return };
+        let (mut open, mut replace, mut keep) = (true, false, false);
+        Window::new("Replace the file?").collapsible(false).resizable(false).open(&mut open).show(ctx, |ui| {
+            ui.label(format!("{} exists.", path.display()));
+            ui.horizontal(|ui| {
+                replace = ui.button("Replace it").clicked();
+                keep = ui.button("Keep it").clicked() || ui.input(|input| input.key_pressed(Key::Escape));
+            });
+        });
+        let (path, save) = (path.clone(), *save);
+        if replace || keep || !open {
+            self.replacing = None;
+        }
+        if replace {
+            self.write(path, save);
+        }
+    }
+}
