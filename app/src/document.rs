@@ -156,20 +156,29 @@ impl Document {
     }
 }
 
-/// The circuit files of a run or folder, by name. Files with two dots in their names hold data
-/// about circuits.
+/// The circuit files of a run or folder, by name, each followed by those that share no node with it
+/// (`NAME.2.json` and so on).
 fn circuits(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let inner = folder.join("circuits");
     let folder = if inner.is_dir() { &inner } else { folder };
     let files = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
-    let circuit = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| extension == "json")
-            && path.file_stem().is_some_and(|stem| !stem.to_string_lossy().contains('.'))
-            && Circuit::load(path).is_ok()
+    let circuit = |path: PathBuf| {
+        let stem = path.file_stem().filter(|_| path.extension().is_some_and(|extension| extension == "json"))?;
+        let name = numbered(&stem.to_string_lossy())?;
+        Circuit::load(&path).is_ok().then_some((name, path))
     };
-    let mut circuits: Vec<_> = files.filter(circuit).collect();
+    let mut circuits: Vec<_> = files.filter_map(circuit).collect();
     circuits.sort();
-    Ok(circuits)
+    Ok(circuits.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The name of a circuit and its number among those of a task; `None` for the other files with two
+/// dots in their names, which hold data about circuits.
+fn numbered(stem: &str) -> Option<(String, u64)> {
+    match stem.split_once('.') {
+        Some((name, number)) => Some((name.into(), number.parse().ok()?)),
+        None => Some((stem.into(), 1)),
+    }
 }
 
 /// Returns an error if the statistics are of another model.
@@ -189,6 +198,20 @@ fn tokenizer(path: &Path, circuit: &Circuit) -> Option<Tokenizer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn circuits_that_share_no_node_are_listed_after_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let circuit = Document::example().unwrap().circuit;
+        let names = ["a.json", "a.2.json", "a.10.json", "b.json"];
+        for name in names.iter().rev().chain(&["a.export.json", "a.2.export.json"]) {
+            circuit.save(folder.path().join(name)).unwrap();
+        }
+        let document = Document::open(folder.path()).unwrap();
+        let listed: Vec<_> = document.siblings.iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(listed, names);
+        assert_eq!(document.name(), "a");
+    }
 
     #[test]
     fn statistics_of_another_model_are_not_shown() {
