@@ -1,9 +1,11 @@
 //! The window.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
-use eframe::egui::{self, CentralPanel, Context, Ui, Window};
+use eframe::egui::{self, Button, CentralPanel, Context, Ui, Window};
 use eframe::{App, Frame, Storage};
+use rfd::{AsyncFileDialog, FileHandle};
 
 use crate::commands::Command;
 use crate::document::Document;
@@ -32,6 +34,8 @@ pub struct Explorer {
     pub(crate) focus_elsewhere: bool,
     /// The text in the window that asks for a path, if it is open.
     pub(crate) path: Option<String>,
+    /// The system's dialog, if it is open; it ends with nothing if it cannot be shown.
+    dialog: Option<Job<Result<Option<PathBuf>, String>>>,
     pub(crate) show_help: bool,
     /// The last error, until it is confirmed.
     pub(crate) error: Option<String>,
@@ -161,6 +165,7 @@ impl Explorer {
             search: Search::default(),
             focus_elsewhere: false,
             path: None,
+            dialog: None,
             show_help: false,
             error: None,
             message: String::new(),
@@ -262,18 +267,38 @@ impl Explorer {
 
     fn path_window(&mut self, ctx: &Context) -> Option<PathBuf> {
         let path = self.path.as_mut()?;
-        let (mut open, mut chosen) = (true, None);
+        let (mut open, mut chosen) = (true, Job::take_result(&mut self.dialog).and_then(Result::ok).flatten());
         Window::new("Open").collapsible(false).resizable(false).open(&mut open).show(ctx, |ui| {
             ui.label("A run, a model's folder, a folder with circuits, a circuit file, or a published viz_data.pt.");
             ui.weak("Dropping one on the window does the same.");
             let empty = path.is_empty();
-            chosen = path_field(ui, "path", path, "Open it", empty);
+            let written = path_field(ui, "path", path, "Open it", empty);
+            chosen = chosen.take().or(written);
+            ui.horizontal(|ui| {
+                for (name, folder) in [("Choose a file…", false), ("Choose a folder…", true)] {
+                    if ui.add_enabled(self.dialog.is_none(), Button::new(name)).clicked() {
+                        self.dialog = Some(start_dialog(ctx, folder));
+                    }
+                }
+            });
         });
         if !open || chosen.is_some() || ctx.input(|input| input.key_pressed(egui::Key::Escape)) {
-            self.path = None;
+            (self.path, self.dialog) = (None, None);
         }
         chosen
     }
+}
+
+/// Lets a person choose a file or a folder in the system's dialog.
+fn start_dialog(ctx: &Context, folder: bool) -> Job<Result<Option<PathBuf>, String>> {
+    let dialog = AsyncFileDialog::new().set_title("Open");
+    let ctx = ctx.clone();
+    let job = |chosen: Pin<Box<dyn Future<Output = Option<FileHandle>> + Send>>| {
+        let wait = move |_: &_| Ok(pollster::block_on(chosen).map(|chosen| chosen.path().to_path_buf()));
+        Job::run(move || ctx.request_repaint(), wait)
+    };
+    // macOS wants it made on this thread. Any may wait for it.
+    if folder { job(Box::pin(dialog.pick_folder())) } else { job(Box::pin(dialog.pick_file())) }
 }
 
 impl App for Explorer {
