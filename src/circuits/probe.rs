@@ -54,10 +54,19 @@ impl<'a> Probe<'a> {
     /// model cannot read, [`Error::NonFiniteSite`] where a number is not finite; otherwise the
     /// device's.
     pub fn run(&self, prompt: &[u32], edits: &[Edit]) -> Result<Response> {
+        self.run_at(prompt, edits, prompt.len().saturating_sub(1))
+    }
+
+    /// The same, with the probabilities of the token after position `at` of the prompt. Edits hold at
+    /// the whole prompt's positions.
+    ///
+    /// # Errors
+    /// Those of [`Probe::run`]; [`Error::Shape`] for a position that the prompt does not have.
+    pub fn run_at(&self, prompt: &[u32], edits: &[Edit], at: usize) -> Result<Response> {
         let config = &self.model.config;
         let mut edits = Interventions::new(config, edits, self.means.clone(), BTreeMap::new())?;
         let batch = Batch::new(&self.model.device, config, prompt, 1)?;
-        let positions = QueryPositions::new(&self.model.device, &batch, &[prompt.len() - 1])?;
+        let positions = QueryPositions::new(&self.model.device, &batch, &[at])?;
         let run = |sites: &mut dyn Hooks| {
             let logits =
                 self.model.forward_at(&mut Tape::new(), &self.weights, &batch, &positions, sites)?.value().read()?;

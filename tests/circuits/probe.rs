@@ -142,6 +142,24 @@ fn model_circuit_and_rest_say_what_the_oracle_says() {
 }
 
 #[test]
+fn after_an_earlier_token_it_says_what_it_says_to_the_shorter_prompt() {
+    let (config, state) = settings();
+    let model = model(&config, &state, &Device::cpu());
+    let tokens = &prompts(&config, 1, 1, 6)[..6];
+    let means = narrow(&means(&config, &state, &[prompts(&config, 1, 1, 6)]));
+    let probe = Probe::new(&model, &circuit(&config), means).unwrap();
+    let edits = ["1.attn.act_in[6]@1=2".parse().unwrap()];
+    for at in 1..tokens.len() {
+        let (got, want) = (probe.run_at(tokens, &edits, at).unwrap(), probe.run(&tokens[..=at], &edits).unwrap());
+        for (what, got, want) in [("model", got.model, want.model), ("circuit", got.circuit, want.circuit)] {
+            let got: Vec<f32> = got.into_iter().map(|p| p as f32).collect();
+            assert_close(&format!("{what} at {at}"), &got, &want, 1e-5);
+        }
+    }
+    assert!(probe.run_at(tokens, &[], 6).unwrap_err().to_string().contains("positions"));
+}
+
+#[test]
 fn what_cannot_be_asked_is_refused_in_words() {
     let (config, state) = settings();
     let model = model(&config, &state, &Device::cpu());
