@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<()> {
         let mut choices = LiveChoices::default();
         let node = Node { layer: Some(0), kind: NodeKind::MlpNeuron, index: channel };
         choices.settings.insert(node, Setting { becomes: Becomes::Mean, at: None });
-        Question { prompt: prompt.clone(), edits: choices.edits(), head: Some((0, 0)) }
+        Question { prompt: prompt.clone(), edits: choices.edits(), at: None, head: Some((0, 0)) }
     };
     report("an ablation, in the model, the circuit and its complement", &mut request, &wakes, &|i| {
         question(i % config.mlp_width())

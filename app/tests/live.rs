@@ -222,6 +222,12 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_its_complement() {
         let largest = (0..16).max_by(|&a, &b| row[a].abs().total_cmp(&row[b].abs())).unwrap();
         harness.get_by_label(&format!("{largest}: {:+.3}", row[largest]));
     }
+    // The table is of that token, until another prompt is written.
+    let first = run.tokenizer.token_str(tokens[0]).unwrap();
+    harness.get_by_label(&format!("after token 0, {}", token(&first)));
+    cell(&harness, &run, "circuit alone", &run.ask(&first, &[]).circuit, None);
+    click(&mut harness, "clean prompt");
+    check(&harness, "x = ['a', 'b");
     harness.get_by_label("up to date");
     for (wrong, why) in [("x ".repeat(200).as_str(), "shorten it"), ("", "write a prompt")] {
         write(&mut harness, "prompt", wrong);

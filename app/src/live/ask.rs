@@ -20,6 +20,8 @@ const TOKENS: usize = 10;
 pub struct Question {
     pub prompt: String,
     pub edits: Vec<Edit>,
+    /// The token after which the next one is asked for; the last if `None` or if there are fewer.
+    pub at: Option<usize>,
     /// Layer and number of the head whose attention pattern is requested.
     pub head: Option<(usize, usize)>,
 }
@@ -30,6 +32,8 @@ pub struct Answer {
     pub question: Question,
     /// The prompt's tokens as text.
     pub tokens: Vec<String>,
+    /// The token after which the probabilities are.
+    pub at: usize,
     /// Without the edits.
     pub plain: Arc<Response>,
     /// The next tokens to list, the task's answers first.
@@ -41,8 +45,13 @@ pub struct Answer {
     pub took: Duration,
 }
 
-/// The tokens and the response of a prompt without edits, which most requests share.
-type Plain = (String, Vec<u32>, Arc<Response>);
+/// The response to a prompt without edits, which most requests share.
+struct Plain {
+    prompt: String,
+    tokens: Vec<u32>,
+    at: usize,
+    response: Arc<Response>,
+}
 
 /// Answers questions about a model and its circuit.
 pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Answer, String>, Question>) {
@@ -60,13 +69,19 @@ pub fn serve(opened: &Opened, mut inbox: Inbox<Result<Answer, String>, Question>
 
 fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Question) -> Result<Answer> {
     let start = Instant::now();
-    if known.as_ref().is_none_or(|(prompt, ..)| *prompt != question.prompt) {
-        let tokens = encode(opened, "prompt", &question.prompt, opened.model.config.block_size)?;
-        let response = Arc::new(probe.run(&tokens, &[])?);
-        *known = Some((question.prompt.clone(), tokens, response));
-    }
-    let Some((_, tokens, plain)) = known else { anyhow::bail!("write a prompt") };
-    let edited = if question.edits.is_empty() { None } else { Some(probe.run(tokens, &question.edits)?) };
+    let position = |tokens: &[u32]| question.at.unwrap_or(usize::MAX).min(tokens.len().saturating_sub(1));
+    let same = |plain: &Plain| plain.prompt == question.prompt && plain.at == position(&plain.tokens);
+    let plain = match known.take().filter(same) {
+        Some(plain) => plain,
+        None => {
+            let tokens = encode(opened, "prompt", &question.prompt, opened.model.config.block_size)?;
+            let at = position(&tokens);
+            let response = Arc::new(probe.run_at(&tokens, &[], at)?);
+            Plain { prompt: question.prompt.clone(), tokens, at, response }
+        }
+    };
+    let Plain { tokens, at, response: plain, .. } = &*known.insert(plain);
+    let edited = if question.edits.is_empty() { None } else { Some(probe.run_at(tokens, &question.edits, *at)?) };
     let sites = &edited.as_ref().unwrap_or(plain).sites;
     let pattern = question.head.and_then(|(layer, head)| {
         let site = |kind: SiteKind| sites.get(&kind.at(layer));
@@ -79,7 +94,7 @@ fn answer(opened: &Opened, probe: &Probe, known: &mut Option<Plain>, question: Q
     let all: Vec<&[f64]> =
         responses.flat_map(|response| [&response.model[..], &response.circuit, &response.complement]).collect();
     let shown = listed_tokens(opened, &all);
-    Ok(Answer { question, tokens, plain: plain.clone(), shown, edited, pattern, took: start.elapsed() })
+    Ok(Answer { question, tokens, at: *at, plain: plain.clone(), shown, edited, pattern, took: start.elapsed() })
 }
 
 /// The tokens of a text: at least one and at most `longest`. `name` names the text in errors.

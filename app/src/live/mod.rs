@@ -46,8 +46,8 @@ pub struct Live {
     pub path: String,
     asking: Option<Request<Question, Answer>>,
     steering: Option<Request<Recipe, Steered>>,
-    /// The selected token; the last if `None`.
-    selected_token: Option<usize>,
+    /// The prompt and its selected token; the last if `None`.
+    selected_token: Option<(String, usize)>,
 }
 
 impl Live {
@@ -93,7 +93,11 @@ impl Live {
             _ => None,
         };
         asking.poll();
-        asking.send(Question { prompt: prompt(document, view).into(), edits: view.edits.live.edits(), head });
+        let prompt = prompt(document, view);
+        // Of another prompt, the last token is asked about again.
+        self.selected_token.take_if(|(of, _)| of != prompt);
+        let at = self.selected_token.as_ref().map(|(_, at)| *at);
+        asking.send(Question { prompt: prompt.into(), edits: view.edits.live.edits(), at, head });
         if let Some(steering) = &mut self.steering {
             steering.poll();
         }
@@ -154,12 +158,16 @@ impl Live {
 
     /// The number of the selected token of the newest answer.
     pub fn token(&self) -> Option<usize> {
-        let last = self.answer()?.tokens.len().checked_sub(1)?;
-        Some(self.selected_token.unwrap_or(last).min(last))
+        let answer = self.answer()?;
+        let last = answer.tokens.len().checked_sub(1)?;
+        let selected = self.selected_token.as_ref().filter(|(prompt, _)| *prompt == answer.question.prompt);
+        Some(selected.map_or(last, |(_, at)| *at).min(last))
     }
 
+    /// Selects a token of the newest answer, after which the next one is asked for.
     pub fn select_token(&mut self, number: usize) {
-        self.selected_token = Some(number);
+        let prompt = self.answer().map(|answer| answer.question.prompt.clone());
+        self.selected_token = prompt.map(|prompt| (prompt, number));
     }
 
     /// A node's activation at the selected token, as a line of text.

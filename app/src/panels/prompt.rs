@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use eframe::egui::{self, CentralPanel, ComboBox, ScrollArea, Ui};
 use gossamer::circuits::Node;
-use gossamer::circuits::labels::signed;
+use gossamer::circuits::labels::{signed, token};
 use gossamer::model::Site;
 
 use super::node::{self, NodeName};
@@ -167,9 +167,9 @@ impl PromptPanel {
 }
 
 /// The largest activations of a site; a click on a node selects it.
-fn channels(ui: &mut Ui, answer: &Answer, site: Site, token: usize, view: &mut View) {
+fn channels(ui: &mut Ui, answer: &Answer, site: Site, at: usize, view: &mut View) {
     ui.horizontal_wrapped(|ui| {
-        for activation in answer.largest(site, token, CHANNELS) {
+        for activation in answer.largest(site, at, CHANNELS) {
             let plain = activation.plain.map(|plain| format!(" (was {})", signed(plain.into()))).unwrap_or_default();
             let text = format!("{}: {}{plain}", activation.channel, signed(activation.value.into()));
             let item = format!("{site}[{}]", activation.channel).parse::<Node>().ok().map(Item::Node);
@@ -197,6 +197,10 @@ fn next_tokens(ui: &mut Ui, context: &PanelContext, opened: &Opened) {
     if context.live.problem(context.document, context.view).is_some() {
         ui.multiply_opacity(0.4);
     }
+    ui.weak(match answer.tokens.get(answer.at) {
+        Some(text) if answer.at + 1 < answer.tokens.len() => format!("after token {}, {}", answer.at, token(text)),
+        _ => "after the prompt".into(),
+    });
     table::show(ui, "probabilities after the prompt", &answer.shown, &columns, opened);
     ui.weak("Where nodes are set, bars are with the settings, outlines without.");
     if columns.len() > 1 {
