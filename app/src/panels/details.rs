@@ -1,7 +1,7 @@
 //! The selected item: its numbers, its connections, and what can be done with it.
 
 use eframe::egui::text::{LayoutJob, TextFormat};
-use eframe::egui::{FontId, Rect, RichText, Role, Sense, Slider, Stroke, Ui, WidgetInfo, pos2, vec2};
+use eframe::egui::{FontId, Rect, RichText, Role, Sense, Stroke, Ui, WidgetInfo, pos2, vec2};
 use gossamer::circuits::color::sign;
 use gossamer::circuits::labels::{signed, token, visible};
 use gossamer::circuits::layout::LineKind;
@@ -79,8 +79,6 @@ impl Order {
 pub struct DetailsPanel {
     order: Order,
     set: TextSet,
-    /// The number of the selected quantile.
-    quantile: usize,
 }
 
 impl Panel for DetailsPanel {
@@ -207,19 +205,14 @@ impl DetailsPanel {
             ui.weak("no texts are known");
             return;
         }
-        let last = quantiles.len().saturating_sub(1);
-        self.quantile = self.quantile.min(last);
-        let names: Vec<String> = quantiles.iter().map(|q| format!("{} %", q.quantile * 100.0)).collect();
-        let name = &names[self.quantile];
-        let format =
-            |number: f64, _: std::ops::RangeInclusive<usize>| names.get(number as usize).cloned().unwrap_or_default();
-        ui.add(Slider::new(&mut self.quantile, 0..=last).text("from the ends").custom_formatter(format));
-        let quantile = &quantiles[self.quantile];
         let largest = low.abs().max(high.abs());
-        for (end, snippets) in [("top", &quantile.top), ("bottom", &quantile.bottom)] {
-            ui.weak(format!("{end} {name}: {}", signed(snippets.value.into())));
-            for snippet in &snippets.snippets {
-                ui.label(colored(ui, document, snippet, largest));
+        for quantile in quantiles {
+            let name = format!("{} %", quantile.quantile * 100.0);
+            for (end, snippets) in [("top", &quantile.top), ("bottom", &quantile.bottom)] {
+                ui.weak(format!("{end} {name}: {}", signed(snippets.value.into())));
+                for snippet in &snippets.snippets {
+                    ui.label(colored(ui, document, snippet, largest));
+                }
             }
         }
     }
