@@ -13,11 +13,11 @@ use eframe::egui::{Key, Modifiers, OutputCommand};
 use egui_kittest::SnapshotOptions;
 use egui_kittest::kittest::{NodeT, Queryable, by};
 use gossamer::bridges::{BridgeFile, Bridges, ModelName, Ratio, Recipe, Steering};
-use gossamer::circuits::labels::token;
+use gossamer::circuits::labels::{token, visible};
 use gossamer::circuits::{Circuit, Counts, ModelRef, NodeEntry, Probe, Response, TokenRef, mean_activations};
 use gossamer::device::Device;
 use gossamer::files::{HostTensor, load_tensors, save_tensors};
-use gossamer::model::{Edit, Model, ModelConfig, Parameters, Site, SiteKind, ranked};
+use gossamer::model::{Edit, Model, ModelConfig, Parameters, Sampling, Site, SiteKind, ranked};
 use gossamer::observer::Observer;
 use gossamer::text::python;
 use gossamer::text::sequences::sequences;
@@ -235,6 +235,29 @@ fn a_prompt_is_answered_by_the_model_the_circuit_and_its_complement() {
         harness.get_by_label("the numbers are those of an earlier request");
         assert!(harness.query_by_label("up to date").is_none());
     }
+}
+
+#[test]
+fn a_prompt_is_continued() {
+    let run = Run::new();
+    let mut harness = open_tab(&run, "Prompt");
+    write(&mut harness, "prompt", "y = (7");
+    number(&mut harness, "tokens", "5");
+    click(&mut harness, "Continue");
+    let prompt = run.tokenizer.encode("y = (7").unwrap();
+    let sampling = |max_new_tokens, temperature| Sampling { max_new_tokens, temperature, ..Sampling::default() };
+    let text = |sampling| run.tokenizer.decode(&run.model.generate(&prompt, &sampling).unwrap()).unwrap();
+    let expected = text(sampling(5, 0.0));
+    harness.get_by_label(&visible(&expected));
+    number(&mut harness, "temperature", "1");
+    click(&mut harness, "Continue");
+    let drawn = text(sampling(5, 1.0));
+    assert_ne!(drawn, expected, "or else the test shows nothing");
+    harness.get_by_label(&visible(&drawn));
+    click(&mut harness, "Append it to the prompt");
+    let longer = format!("y = (7{drawn}");
+    assert_eq!(harness.state().view().unwrap().edits.live.prompt.as_deref(), Some(longer.as_str()));
+    cell(&harness, &run, "whole model", &run.ask(&longer, &[]).model, None);
 }
 
 #[test]

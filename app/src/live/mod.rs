@@ -2,11 +2,12 @@
 //! panels.
 //!
 //! * [`choices`]: a person's choices, which can be undone;
-//! * [`model`] is opened once; jobs answer requests about it: [`ask`] for prompts, [`steer`] for
-//!   bridges.
+//! * [`model`] is opened once; jobs answer requests about it: [`ask`] for prompts,
+//!   [`continuation`] for what follows them, [`steer`] for bridges.
 
 pub mod ask;
 pub mod choices;
+pub mod continuation;
 pub mod model;
 pub mod steer;
 
@@ -25,6 +26,7 @@ use crate::jobs::{Job, Request};
 use crate::view::View;
 use ask::{Answer, Question};
 use choices::{By, Steer};
+use continuation::{Continuation, Continue};
 use model::Opened;
 use steer::Steered;
 
@@ -45,6 +47,7 @@ pub struct Live {
     /// The text of the field that names a model.
     pub path: String,
     asking: Option<Request<Question, Answer>>,
+    continuing: Option<Request<Continue, Continuation>>,
     steering: Option<Request<Recipe, Steered>>,
     /// The prompt and its selected token; the last if `None`.
     selected_token: Option<(String, usize)>,
@@ -54,7 +57,7 @@ impl Live {
     /// Opens the model at `named`, or the one that belongs to the document.
     pub fn open(&mut self, ctx: &Context, document: &Document, named: Option<PathBuf>) {
         let (file, circuit, ctx) = (document.path.clone(), document.circuit.clone(), ctx.clone());
-        (self.model, self.asking, self.steering) = (None, None, None);
+        (self.model, self.asking, self.continuing, self.steering) = (None, None, None, None);
         let known = document.model_path();
         let find = move |_: &_| {
             let opened = Opened::find(file.as_deref(), &circuit, known.as_deref(), named.as_deref());
@@ -98,9 +101,25 @@ impl Live {
         self.selected_token.take_if(|(of, _)| of != prompt);
         let at = self.selected_token.as_ref().map(|(_, at)| *at);
         asking.send(Question { prompt: prompt.into(), edits: view.edits.live.edits(), at, head });
-        if let Some(steering) = &mut self.steering {
-            steering.poll();
-        }
+        self.continuing.as_mut().map(Request::poll);
+        self.steering.as_mut().map(Request::poll);
+    }
+
+    /// Lets the model continue a prompt.
+    pub fn continue_prompt(&mut self, ctx: &Context, request: Continue) {
+        let Some(Ok(opened)) = &self.model else { return };
+        let continuing = self.continuing.get_or_insert_with(|| {
+            let (opened, ctx) = (opened.clone(), ctx.clone());
+            Request::new(Job::serve(move || ctx.request_repaint(), move |inbox| continuation::serve(&opened, inbox)))
+        });
+        continuing.send(request);
+    }
+
+    /// The newest continuation of a prompt, as far as it is written, or the error.
+    pub fn continuation(&self) -> Option<Result<&Continuation, &str>> {
+        let continuing = self.continuing.as_ref()?;
+        let error = continuing.error.as_deref().map(Err);
+        error.or_else(|| continuing.answer.as_deref().map(Ok))
     }
 
     /// Requests the dense model's answer to a recipe.
@@ -153,7 +172,9 @@ impl Live {
 
     /// Whether a model is being opened or an answer computed.
     pub fn pending(&self) -> bool {
-        self.answering() || self.steering.as_ref().is_some_and(Request::pending)
+        self.answering()
+            || self.continuing.as_ref().is_some_and(Request::pending)
+            || self.steering.as_ref().is_some_and(Request::pending)
     }
 
     /// The number of the selected token of the newest answer.

@@ -3,6 +3,7 @@
 
 mod about;
 mod bridge;
+mod continuation;
 mod controls;
 mod curves;
 mod details;

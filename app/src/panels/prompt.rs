@@ -8,6 +8,7 @@ use gossamer::circuits::Node;
 use gossamer::circuits::labels::{signed, token};
 use gossamer::model::Site;
 
+use super::continuation::Continuing;
 use super::node::{self, NodeName};
 use super::table::{self, Column};
 use super::{Panel, PanelContext};
@@ -26,6 +27,7 @@ const CHANNELS: usize = 12;
 pub struct PromptPanel {
     site: Option<Site>,
     node: NodeName,
+    continuing: Continuing,
 }
 
 impl Panel for PromptPanel {
@@ -39,6 +41,8 @@ impl Panel for PromptPanel {
         egui::Panel::left("prompt and settings").default_size(330.0).show(ui, |ui| {
             ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                 prompt_field(ui, context.document, context.view);
+                self.continuing.show(ui, context);
+                ui.separator();
                 settings(ui, context.view);
             });
         });
