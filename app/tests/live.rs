@@ -349,6 +349,11 @@ fn a_node_shows_its_activation_and_its_heads_attention() {
     let text = |at: usize| run.tokenizer.token_str(tokens[at]).unwrap();
     let expected = format!("`{}` attends to `{}` {:.2}", text(tokens.len() - 1), text(most), row[most]);
     harness.get_by_label_contains(&expected);
+    // The same on the text.
+    click(&mut harness, "where head 1 of layer 0 attends to from the selected token");
+    harness.get_by_label(&format!("token {most}, {}", token(&text(most)))).hover();
+    harness.run();
+    harness.get_by_label(&format!("token {most}, {:+.3}", row[most]));
 }
 
 /// The recipe of a fresh bridge tab.

@@ -119,6 +119,12 @@ impl Answer {
         Some((of(&self.plain)?, self.edited.as_ref().and_then(of)))
     }
 
+    /// How much the head of the question attends from a token to each, if the question names one.
+    pub fn attention(&self, from: usize) -> Option<&[f32]> {
+        let length = self.tokens.len();
+        self.pattern.as_ref()?.get(from * length..(from + 1) * length)
+    }
+
     /// The channels of a site with the largest activations at a token, the largest first.
     pub fn largest(&self, site: Site, token: usize, count: usize) -> Vec<Activation> {
         let row = |response: &Response| -> Option<Vec<f32>> {

@@ -106,7 +106,7 @@ impl Panel for NodePanel {
         };
         let name = format!("attention of head {head} in layer {layer}");
         ui.weak(&name);
-        let row = pattern.get(at * answer.tokens.len()..(at + 1) * answer.tokens.len()).unwrap_or_default();
+        let row = answer.attention(at).unwrap_or_default();
         let mut order: Vec<usize> = (0..row.len()).filter(|&j| row[j] >= 0.005).collect();
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
         let shares = order.iter().take(4).map(|&j| format!("{} {:.2}", token(&answer.tokens[j]), row[j]));

@@ -27,6 +27,8 @@ const CHANNELS: usize = 12;
 pub struct PromptPanel {
     site: Option<Site>,
     node: NodeName,
+    /// Whether tokens show the attention of the node's head instead of the node's activations.
+    attention: bool,
     continuing: Continuing,
 }
 
@@ -148,8 +150,18 @@ impl PromptPanel {
         let node = self.node.node(context.view.selected);
         let activations = node.and_then(|node| answer.activations(node));
         let shown = activations.as_ref().map(|(plain, edited)| edited.as_ref().unwrap_or(plain).as_slice());
-        if let Some(clicked) = token_row(ui, &answer.tokens, shown, token) {
+        let attention = token.and_then(|token| answer.attention(token));
+        let row = attention.filter(|_| self.attention).or(shown);
+        if let Some(clicked) = token_row(ui, &answer.tokens, row, token) {
             context.live.select_token(clicked);
+        }
+        if let Some((layer, head)) = answer.question.head.filter(|_| attention.is_some()) {
+            ui.horizontal_wrapped(|ui| {
+                ui.weak("tokens show");
+                ui.selectable_value(&mut self.attention, false, "the node's activations");
+                let name = format!("where head {head} of layer {layer} attends to from the selected token");
+                ui.selectable_value(&mut self.attention, true, name);
+            });
         }
         ui.separator();
         node::settings(ui, &mut self.node, shown, token, &mut context.view.edits.live.settings);
