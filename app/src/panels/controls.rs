@@ -28,19 +28,15 @@ impl Panel for ControlsPanel {
         ui.separator();
         choose_sublayer(ui, context);
         ui.separator();
+        ui.weak("at least this share of the largest");
         let View { threshold, node_threshold, .. } = context.view;
         for (name, value, what) in [
-            ("threshold", threshold, "edges with at least this share of the largest effect"),
-            (
-                "node threshold",
-                node_threshold,
-                "nodes whose ablation changes the task loss by at least this share of the largest change",
-            ),
+            ("edges", threshold, "edges by their effect; 0 shows all"),
+            ("nodes", node_threshold, "nodes by how much the task loss changes when one is ablated; 0 shows all"),
         ] {
-            ui.weak(what);
             finite(value, |value| {
                 let slider = Slider::new(value, 0.0..=1.0).logarithmic(true).smallest_positive(1e-3);
-                ui.add(slider.text(name).fixed_decimals(3))
+                ui.add(slider.text(name).fixed_decimals(3)).on_hover_text(what)
             });
         }
         ui.separator();
