@@ -186,7 +186,7 @@ impl RunWindow {
                 Some(Ok(outcome)) => {
                     ui.label(&outcome.message);
                     if let Some(report) = &outcome.report {
-                        let text = RichText::new(report).monospace().small();
+                        let text = RichText::new(report).monospace().size(10.5);
                         ScrollArea::both().max_height(400.0).show(ui, |ui| ui.add(Label::new(text).extend()));
                     }
                     if ui.button("Open the result").clicked() {

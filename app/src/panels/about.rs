@@ -30,7 +30,7 @@ fn circuit_file(ui: &mut Ui, document: &Document) {
         [("clean", &task.clean, &task.target), ("counterfactual", &task.counterfactual, &task.alternative)]
     {
         ui.weak(format!("a {side} prompt, followed by {}", token(&answer.text)));
-        ui.label(RichText::new(prompt).monospace().small());
+        ui.label(RichText::new(prompt).monospace().size(10.5));
     }
     ui.separator();
     ui.label(format!("{} nodes, {} edges", circuit.counts.nodes, circuit.counts.edges));
@@ -109,7 +109,7 @@ fn published(ui: &mut Ui, document: &Document, payload: &Payload) {
         if let Some(prompt) = prompts.first() {
             ui.weak(format!("a {side} prompt, one of {}", prompts.len()));
             let text: String = prompt.iter().map(|&id| document.token(id)).collect();
-            ui.label(RichText::new(text).monospace().small());
+            ui.label(RichText::new(text).monospace().size(10.5));
         }
     }
     if payload.curve.len() > 1 {
