@@ -368,7 +368,7 @@ impl Drawing<'_> {
             LineKind::Channel(channel) => format!("residual channel {channel}"),
             LineKind::Edge(i) => {
                 let edge = &self.circuit().edges[i];
-                format!("{} → {}\n{}", edge.from, edge.to, text::numbers(edge))
+                format!("{} to {}\n{}", edge.from, edge.to, text::numbers(edge))
             }
         }
     }
