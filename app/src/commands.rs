@@ -34,6 +34,7 @@ pub enum Command {
     RightPanel,
     Timeline,
     Help,
+    Tour,
     Train,
     FindCircuit,
     Evaluate,
@@ -98,6 +99,7 @@ const COMMANDS: &[Entry] = &[
     menu(Command::FindCircuit, "Run", "Find a circuit…"),
     menu(Command::Evaluate, "Run", "Evaluate this circuit"),
     menu(Command::ShowJob, "Run", "Show the job"),
+    menu(Command::Tour, "Help", "First steps…"),
     menu(Command::Help, "Help", "Legend, mouse and keys…").with(Modifiers::NONE, Key::F1).global(),
 ];
 
@@ -143,6 +145,7 @@ impl Explorer {
             Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
             Command::Find => self.search.focus = true,
             Command::Help => self.show_help = true,
+            Command::Tour => self.tour = Some(0),
             Command::Train => self.runs.train(),
             Command::FindCircuit => {
                 self.runs.find(self.open.as_ref().and_then(|open| open.document.model_path()));

@@ -21,6 +21,7 @@ use crate::scene::Scene;
 use crate::session::Session;
 use crate::snapshot::Snapshots;
 use crate::timeline::{Revision, Timeline};
+use crate::tour;
 use crate::view::{Edits, Sublayer, View};
 use crate::widgets::path_field;
 
@@ -37,6 +38,8 @@ pub struct Explorer {
     /// The system's dialog, if it is open; it ends with nothing if it cannot be shown.
     dialog: Option<Job<Result<Option<PathBuf>, String>>>,
     pub(crate) show_help: bool,
+    /// The step of the tour that is shown.
+    pub(crate) tour: Option<usize>,
     /// The last error, until it is confirmed.
     pub(crate) error: Option<String>,
     pub(crate) message: String,
@@ -167,6 +170,8 @@ impl Explorer {
             path: None,
             dialog: None,
             show_help: false,
+            // Of a first session, nothing is stored yet.
+            tour: storage.filter(|storage| !Session::is_in(*storage)).map(|_| 0),
             error: None,
             message: String::new(),
             snapshots: Snapshots::default(),
@@ -246,6 +251,7 @@ impl Explorer {
             self.start_opening(ctx, Some(&path));
         }
         help::show(ctx, &mut self.show_help);
+        tour::show(ctx, &mut self.tour);
         self.replace_window(ctx);
         self.error = self.error.take().or(self.runs.error());
         match self.snapshots.finished() {
@@ -323,6 +329,7 @@ impl App for Explorer {
             || ctx.any_popup_open()
             || self.path.is_some()
             || self.show_help
+            || self.tour.is_some()
             || self.replacing.is_some();
         if let (Some(edit_base), Some(open)) = (edit_base, &mut self.open) {
             open.record(&ctx, edit_base);

@@ -13,7 +13,7 @@
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
 //! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
 //!   in `run_window`;
-//! * [`explorer`]: the window; `commands`: menus and keys; `help`: what they
+//! * [`explorer`]: the window; `commands`: menus and keys; `tour` and `help`: what they
 //!   and the drawing's signs mean; `panels`: everything around the drawing.
 //!
 //! The library does the computing.
@@ -49,4 +49,5 @@ mod saving;
 mod session;
 mod snapshot;
 mod text;
+mod tour;
 mod widgets;

@@ -54,6 +54,11 @@ impl Session {
         saved.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
+    /// Whether one was stored.
+    pub fn is_in(storage: &dyn Storage) -> bool {
+        storage.get_string("session").is_some()
+    }
+
     pub fn save(&mut self, storage: &mut dyn Storage) {
         self.drop_oldest_views();
         if let Ok(text) = serde_json::to_string(self) {

@@ -269,6 +269,14 @@ fn what_was_chosen_is_there_again_and_pictures_leave_out_what_is_hidden() {
     eframe::App::save(harness.state_mut(), &mut kept);
     let again = Explorer::new(&eframe::egui::Context::default(), Some(&kept), None);
     assert!(again.view().is_some());
+    let steps = |kept: &Kept| {
+        let kept = Kept(kept.0.clone());
+        let new = move |context: &mut eframe::CreationContext| Explorer::new(&context.egui_ctx, Some(&kept), None);
+        let mut harness = egui_kittest::Harness::builder().build_eframe(new);
+        harness.step();
+        harness.query_by_label("First steps").is_some()
+    };
+    assert!(steps(&Kept::default()) && !steps(&kept), "first steps are for a first session");
     let text = &kept.0["session"];
     assert!(text.contains("\"timeline\":true") && text.contains("steps=7") && text.contains("quote.json"), "{text}");
 

@@ -263,6 +263,27 @@ fn a_box_has_a_menu() {
 }
 
 #[test]
+fn first_steps_lead_around() {
+    let mut harness = window(None);
+    click(&mut harness, "Help");
+    click(&mut harness, "First steps…");
+    harness.run();
+    harness.get_by_label("1 of 5");
+    for step in 2..=5 {
+        click(&mut harness, "Next");
+        harness.run();
+        harness.get_by_label(&format!("{step} of 5"));
+    }
+    click(&mut harness, "Back");
+    harness.run();
+    harness.get_by_label("4 of 5");
+    click(&mut harness, "Next");
+    click(&mut harness, "Done");
+    harness.run();
+    assert!(harness.query_by_label("Done").is_none());
+}
+
+#[test]
 fn panels_are_closed_widened_and_opened_again() {
     let mut harness = window(None);
     for (panel, inside) in
