@@ -7,6 +7,7 @@ use eframe::egui::{self, Button, CentralPanel, Context, Ui, Window};
 use eframe::{App, Frame, Storage};
 use rfd::{AsyncFileDialog, FileHandle};
 
+use crate::annotations::Annotations;
 use crate::commands::Command;
 use crate::document::Document;
 use crate::graph::{self, Camera};
@@ -204,7 +205,11 @@ impl Explorer {
 
     fn show_document(&mut self, document: Document) {
         self.keep_view();
-        let view = self.session.open(&document);
+        let mut view = self.session.open(&document);
+        match document.path.as_deref().map_or(Ok(None), Annotations::beside) {
+            Ok(annotations) => annotations.into_iter().for_each(|annotations| annotations.fill(&mut view.edits)),
+            Err(error) => self.error = Some(error),
+        }
         self.open = Some(OpenDocument::new(document, view));
     }
 

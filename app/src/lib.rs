@@ -7,7 +7,8 @@
 //!   undoes;
 //! * [`scene`]: the layout of a circuit, and what a [`view::View`] shows of it; `graph` draws it, with an
 //!   `item_menu`;
-//! * [`document`]: opening files; `saving`: files for others; `session`: what is
+//! * [`document`]: opening files; `saving` and `annotations`: files for
+//!   others; `session`: what is
 //!   kept between sessions; [`jobs`]: background
 //!   work;
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
@@ -38,6 +39,7 @@ pub mod timeline;
 #[doc(hidden)]
 pub mod view;
 
+mod annotations;
 mod commands;
 mod graph;
 mod help;

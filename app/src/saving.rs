@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use eframe::egui::{Context, Key, Window};
 use gossamer::circuits::CircuitFormat;
 
+use crate::annotations::Annotations;
 use crate::explorer::Explorer;
 
 /// What is saved.
@@ -12,26 +13,22 @@ use crate::explorer::Explorer;
 pub enum Save {
     /// The visible part of the drawing as PNG.
     Picture,
+    /// Labels and groups, which whoever opens the circuit sees.
+    Annotations,
     /// What is visible of the circuit; all of it in formats that can be read back.
     Circuit(&'static CircuitFormat),
-}
-
-impl Save {
-    fn extension(self) -> &'static str {
-        match self {
-            Self::Picture => "png",
-            Self::Circuit(format) => format.name,
-        }
-    }
 }
 
 impl Explorer {
     /// Saves to a file next to the circuit's, or in the working folder; asks before it replaces one.
     pub(crate) fn save_as(&mut self, save: Save) {
         let Some(open) = &self.open else { return };
-        let path = match &open.document.path {
-            Some(path) => path.with_extension(format!("export.{}", save.extension())),
-            None => PathBuf::from(format!("{}.export.{}", open.document.file_stem(), save.extension())),
+        let file = open.document.path.clone();
+        let file = file.unwrap_or_else(|| PathBuf::from(format!("{}.json", open.document.file_stem())));
+        let path = match save {
+            Save::Picture => file.with_extension("export.png"),
+            Save::Annotations => Annotations::path(&file),
+            Save::Circuit(format) => file.with_extension(format!("export.{}", format.name)),
         };
         // Messages name all of it.
         let path = std::path::absolute(&path).unwrap_or(path);
@@ -46,6 +43,7 @@ impl Explorer {
         let Some(open) = &self.open else { return };
         let saved = match save {
             Save::Picture => return self.snapshots.request(path),
+            Save::Annotations => Annotations::of(&open.view.edits).save(&path),
             Save::Circuit(format) if format.read.is_some() => format.save(&open.document.circuit, &path),
             Save::Circuit(format) => format.save(&open.scene.visible(&open.view), &path),
         };

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::{Window, click, open, press, rendered, wait, wait_for, window};
+use common::{Window, click, open, press, rendered, wait, wait_for, window, write};
 use eframe::egui::{Event, Key, Modifiers, MouseWheelSource, MouseWheelUnit, TouchPhase, vec2};
 use egui_kittest::SnapshotOptions;
 use egui_kittest::kittest::{NodeT, Queryable};
@@ -142,6 +142,33 @@ fn labels_and_groups_are_written_letter_by_letter_with_spaces() {
     press(&mut harness, Modifiers::COMMAND, Key::Z);
     assert!(view(&harness).edits.labels.is_empty() && view(&harness).edits.groups.is_empty());
     assert!(harness.query_by_value("a b").is_none());
+}
+
+#[test]
+fn labels_and_groups_are_saved_next_to_the_circuit() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("quote.json");
+    example().save(&file).unwrap();
+    let node = example().nodes[2].node();
+    let mut harness = open(&file);
+    click(&mut harness, &node.to_string());
+    write(&mut harness, "label", "the opening quote");
+    write(&mut harness, "group", "quotes");
+    click(&mut harness, "File");
+    click(&mut harness, "Save labels and groups");
+    let saved = file.with_extension("annotations.json");
+    harness.get_by_label(&format!("saved {}", saved.display()));
+    // Another person's session.
+    let edits = view(&open(&file)).edits;
+    assert_eq!(edits.labels.get(&Item::Node(node)).map(String::as_str), Some("the opening quote"));
+    assert_eq!(edits.group_of(Item::Node(node)), Some((0, "quotes")));
+    // It is no circuit, and damage is said.
+    assert_eq!(Document::open(folder.path()).unwrap().siblings, std::slice::from_ref(&file));
+    fs::write(&saved, r#"{"version": 7, "labels": {}, "groups": {}}"#).unwrap();
+    let harness = open(&file);
+    let error = harness.state().error().unwrap();
+    assert!(error.contains("version 7") && error.contains("annotations.json"), "{error}");
+    assert!(view(&harness).edits.labels.is_empty());
 }
 
 #[test]
