@@ -9,6 +9,8 @@ use eframe::egui::{
 };
 use gossamer::circuits::FORMATS;
 
+use crate::beside::Beside;
+use crate::document::Document;
 use crate::explorer::Explorer;
 use crate::runs::JobSpec;
 use crate::saving::Save;
@@ -272,6 +274,30 @@ impl Explorer {
         });
         if let Some(path) = chosen {
             self.start_opening(&ui.ctx().clone(), Some(&path));
+        }
+        self.choose_beside(ui);
+    }
+
+    /// Another circuit of the folder to be drawn next to the open one.
+    fn choose_beside(&mut self, ui: &mut Ui) {
+        let Some(open) = self.open.as_mut().filter(|open| open.document.siblings.len() > 1) else { return };
+        let shown = open.beside.as_ref().map_or_else(|| "nothing".into(), Beside::name);
+        let mut chosen = None;
+        ComboBox::from_label("beside").selected_text(shown).show_ui(ui, |ui| {
+            if ui.selectable_label(open.beside.is_none(), "nothing").clicked() {
+                open.beside = None;
+            }
+            for path in open.document.siblings.iter().filter(|path| open.document.path.as_ref() != Some(path)) {
+                let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+                if ui.selectable_label(false, name).clicked() {
+                    chosen = Some(path.clone());
+                }
+            }
+        });
+        match chosen.map(|path| Document::open(&path)) {
+            Some(Ok(document)) => open.beside = Some(Beside::new(document)),
+            Some(Err(error)) => self.error = Some(format!("{error:#}")),
+            None => {}
         }
     }
 }

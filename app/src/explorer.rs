@@ -8,6 +8,7 @@ use eframe::{App, Frame, Storage};
 use rfd::{AsyncFileDialog, FileHandle};
 
 use crate::annotations::Annotations;
+use crate::beside::Beside;
 use crate::commands::Command;
 use crate::document::Document;
 use crate::graph::{self, Camera};
@@ -66,6 +67,8 @@ pub(crate) struct OpenDocument {
     live: Live,
     timeline: Option<Result<Timeline, String>>,
     panels: Vec<DockedPanel>,
+    /// Another circuit of the folder, drawn next to this one.
+    pub beside: Option<Beside>,
 }
 
 #[derive(PartialEq)]
@@ -88,6 +91,7 @@ impl OpenDocument {
             live: Live::default(),
             timeline: None,
             panels: panels::all(),
+            beside: None,
         }
     }
 
@@ -109,9 +113,15 @@ impl OpenDocument {
         };
         panels::show(ui, &mut self.panels, docks, &mut context);
         self.update_scene();
+        if let Some(beside) = &mut self.beside {
+            let mut open = true;
+            let half = egui::Panel::right("beside").default_size(0.5 * ui.available_width()).min_size(160.0);
+            half.show_collapsible(ui, &mut open, |ui| beside.show(ui, &self.document.circuit, &mut self.view));
+            self.beside.take_if(|_| !open);
+        }
         let in_prompt = |item| self.live.activation_line(item);
         CentralPanel::default()
-            .show(ui, |ui| graph::show(ui, &self.scene, &mut self.view, &mut self.camera, &in_prompt));
+            .show(ui, |ui| graph::show(ui, graph::OPEN, &self.scene, &mut self.view, &mut self.camera, &in_prompt));
         commands
     }
 

@@ -149,18 +149,29 @@ pub fn group_color(number: usize) -> Color32 {
     Color32::from_rgb(r, g, b)
 }
 
+/// The name of the open circuit's drawing.
+pub const OPEN: &str = "the circuit";
+
 /// Draws the scene into the remaining space and lets it be moved. A click selects what it hits, or
-/// nothing. `hint` is another line about an item that is pointed at.
-pub fn show(ui: &mut Ui, scene: &Scene, view: &mut View, camera: &mut Camera, hint: &dyn Fn(Item) -> Option<String>) {
+/// nothing. `name` tells drawings apart; `hint` is another line about an item that is pointed at.
+pub fn show(
+    ui: &mut Ui,
+    name: &'static str,
+    scene: &Scene,
+    view: &mut View,
+    camera: &mut Camera,
+    hint: &dyn Fn(Item) -> Option<String>,
+) {
     let (window, background) = ui.allocate_exact_size(ui.available_size(), Sense::click_and_drag());
-    background.widget_info(|| WidgetInfo::labeled(Role::Canvas, true, "the circuit"));
+    background.widget_info(|| WidgetInfo::labeled(Role::Canvas, true, name));
     camera.fitted(scene.bounds(), window);
     move_camera(ui, &background, camera);
-    scroll_bars(ui, scene.bounds(), window, camera);
+    scroll_bars(ui, name, scene.bounds(), window, camera);
     let to_window = camera.fitted(scene.bounds(), window);
     let shown = scene.shown(view);
     let painter = ui.painter().with_clip_rect(window);
-    let drawing = Drawing { scene, view: &*view, shown: &shown, palette: Palette::new(ui), to_window, window, painter };
+    let drawing =
+        Drawing { name, scene, view: &*view, shown: &shown, palette: Palette::new(ui), to_window, window, painter };
     drawing.layers();
     drawing.frames();
     drawing.lines();
@@ -195,15 +206,15 @@ fn move_camera(ui: &Ui, background: &Response, camera: &mut Camera) {
 }
 
 /// Bars at the lower and the right edge where a part of the drawing is outside of the window.
-fn scroll_bars(ui: &mut Ui, layout: Rect, window: Rect, camera: &mut Camera) {
+fn scroll_bars(ui: &mut Ui, drawing: &str, layout: Rect, window: Rect, camera: &mut Camera) {
     const WIDTH: f32 = 9.0;
     let Some(to_window) = camera.to_window else { return };
-    let drawing = to_window * layout;
+    let whole = to_window * layout;
     for (name, along) in [("scroll sideways", Vec2::X), ("scroll up and down", Vec2::Y)] {
         let across = Vec2::splat(1.0) - along;
         let on = |at: Pos2| at.to_vec2().dot(along);
         let (start, end) = (on(window.min), on(window.max));
-        let (low, high) = (on(drawing.min).min(start), on(drawing.max).max(end));
+        let (low, high) = (on(whole.min).min(start), on(whole.max).max(end));
         if high - low <= end - start + 1.0 {
             continue;
         }
@@ -212,7 +223,7 @@ fn scroll_bars(ui: &mut Ui, layout: Rect, window: Rect, camera: &mut Camera) {
         let share = (on(track.max) - on(track.min)) / (high - low);
         let place = |at: f32| track.min + along * (at - low) * share;
         let thumb = Rect::from_min_max(place(start), place(end) + WIDTH * across);
-        let response = ui.interact(track, Id::unique(name), Sense::click_and_drag());
+        let response = ui.interact(track, Id::unique((drawing, name)), Sense::click_and_drag());
         response.widget_info(|| WidgetInfo::labeled(Role::ScrollBar, true, name));
         let jump = response.interact_pointer_pos().filter(|_| response.clicked());
         let jump = jump.map_or(Vec2::ZERO, |at| (at - thumb.center()) * along);
@@ -232,6 +243,7 @@ struct Used {
 }
 
 struct Drawing<'a> {
+    name: &'static str,
     scene: &'a Scene,
     view: &'a View,
     shown: &'a Shown,
@@ -382,10 +394,11 @@ impl Drawing<'_> {
             if emphasis == Emphasis::Hidden || !rect.intersects(self.window) {
                 continue;
             }
-            let response = ui.interact(rect.intersect(self.window), Id::unique(("item", item)), Sense::click());
+            let response = ui.interact(rect.intersect(self.window), Id::unique((self.name, item)), Sense::click());
             let selected = self.view.selected == Some(item);
             let label = self.view.edits.labels.get(&item);
             let name = label.map_or_else(|| item.to_string(), |label| format!("{item}, {label}"));
+            let name = if self.name == OPEN { name } else { format!("{name}, in {}", self.name) };
             response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, &name));
             if response.clicked() || response.secondary_clicked() {
                 used.clicked = Some(item);

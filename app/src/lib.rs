@@ -14,7 +14,7 @@
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
 //! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
 //!   in `run_window`;
-//! * [`explorer`]: the window; `commands`: menus and keys; `tour` and `help`: what they
+//! * [`explorer`]: the window, with another circuit `beside`; `commands`: menus and keys; `tour` and `help`: what they
 //!   and the drawing's signs mean; `panels`: everything around the drawing.
 //!
 //! The library does the computing.
@@ -40,6 +40,7 @@ pub mod timeline;
 pub mod view;
 
 mod annotations;
+mod beside;
 mod commands;
 mod graph;
 mod help;

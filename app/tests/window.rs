@@ -199,6 +199,38 @@ fn a_run_opens_with_all_its_circuits() {
 }
 
 #[test]
+fn two_circuits_are_drawn_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let circuits = run(folder.path());
+    let mut less = example();
+    let node = less.nodes.remove(0).node();
+    less.edges.retain(|edge| edge.from != node && edge.to != node);
+    less.biases.retain(|bias| bias.node != node);
+    less.counts = Counts::of(less.model.n_layer, &less.nodes, &less.edges, &less.biases);
+    less.save(circuits.join("other_task.json")).unwrap();
+    let mut harness = open(folder.path());
+    harness.get_by_value("nothing").click();
+    harness.run();
+    click(&mut harness, "other_task");
+    harness.run();
+    harness.get_by_label_contains(&format!("{0} nodes, {0} of them in both", less.nodes.len()));
+    let beside = |node: Node| format!("{node}, in the circuit beside");
+    harness.get_by_label(&node.to_string());
+    assert!(harness.query_by_label(&beside(node)).is_none(), "only the open circuit has it");
+    let shared = less.nodes[0].node();
+    click(&mut harness, &beside(shared));
+    assert_eq!(view(&harness).selected, Some(Item::Node(shared)));
+    let [left, right] = ["the circuit", "the circuit beside"].map(|name| harness.get_by_label(name).rect());
+    assert!(left.right() < right.left() && left.width() > 200.0 && right.width() > 200.0);
+    // The list, and not the heading below it.
+    harness.query_all_by_value("other_task").next().unwrap().click();
+    harness.run();
+    click(&mut harness, "nothing");
+    harness.run();
+    assert!(harness.query_by_label("the circuit beside").is_none());
+}
+
+#[test]
 fn an_error_is_shown_and_the_document_stays() {
     let folder = tempfile::tempdir().unwrap();
     let wrong = folder.path().join("wrong.json");
