@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use eframe::egui::{Pos2, Rect, Vec2, pos2, vec2};
-use gossamer::circuits::color::Widths;
+use gossamer::circuits::color::{Importance, Widths};
 use gossamer::circuits::layout::{BOX, BoxContent, CircuitLayout, Connector, LineKind, NodeBox, TOKEN_BOX};
 use gossamer::circuits::{Circuit, Counts};
 
@@ -71,11 +71,10 @@ impl Scene {
             LineKind::Channel(_) => 1.0,
         };
         let shares = layout.lines.iter().map(share).collect();
-        let changes = circuit.nodes.iter().map(|entry| entry.ablation_delta.abs());
-        // Of published circuits it is not known.
-        let largest = Some(changes.fold(0.0, f64::max)).filter(|&largest| largest > 0.0);
-        let node_share = |node_box: &NodeBox| match (node_box.content, largest) {
-            (BoxContent::Node(i), Some(largest)) => circuit.nodes[i].ablation_delta.abs() / largest,
+        let importance = Importance::new(&circuit);
+        let node_share = |node_box: &NodeBox| match node_box.content {
+            // Of published circuits it is not known.
+            BoxContent::Node(i) if importance.largest > 0.0 => importance.of(&circuit.nodes[i]).powi(2),
             _ => 1.0,
         };
         let node_shares = layout.boxes.iter().map(node_share).collect();
