@@ -30,10 +30,10 @@ fn quickstart() -> &'static Tokenizer {
 const ANSWERS: &[(&str, [(&str, &str); 3])] = &[
     ("single_double_quote", [("'", "\""), ("')\n", "\")\n"), ("')\n", "\")\n")]),
     ("final_kwarg", [("=", "):\n"), ("=None", "):\n"), ("=None", "):\n")]),
-    ("set_or_string", [(".", " "), (".", " +="), (".add", " +=")]),
-    ("set_or_string_fixedvarname", [(".", " "), (".", " +="), (".add", " +=")]),
+    ("set_or_string", [(".", " "), (".add", " +="), (".add", " +=")]),
+    ("set_or_string_fixedvarname", [(".", " "), (".add", " +="), (".add", " +=")]),
     ("class_init", [("NAME", "NAME"), (" NAME", " NAME"), (" NAME", " NAME")]),
-    ("with_as", [(")", ")\n"), ("Q)", "Q)\n"), ("Q)", "Q)\n")]),
+    ("with_as", [(")", ")\n"), ("Q", "Q)\n"), ("Q)", "Q)\n")]),
     ("bracket_brace", [(":", ","), ("Q:", "Q,"), ("Q:", "Q,")]),
     ("with_open", [("r", "w"), ("r", "w"), ("r", "w")]),
     ("bracket_counting", [("]", "\n"), ("]", "]\n"), ("]]\n", "]\n")]),

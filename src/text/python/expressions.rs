@@ -32,7 +32,7 @@ impl PythonWriter {
             Grid => self.grid_expr(),
             Set => self.var(Strs).map(|names| format!("set({names})")),
             Counts => self.var(Strs).map(|names| {
-                let name = element_name(names, "key");
+                let name = self.element_name(names, "key");
                 format!("{{{name}: {} for {name} in {names}}}", self.sampler.below(2))
             }),
             Texts | Thing | Instance(_) => None,
@@ -133,7 +133,7 @@ impl PythonWriter {
         Some(match self.sampler.below(5) {
             0 => {
                 let list = self.var(Ints)?;
-                let item = element_name(list, "x");
+                let item = self.element_name(list, "x");
                 match self.sampler.below(3) {
                     0 => format!("[{item} * {} for {item} in {list}]", self.sampler.range(2, 10)),
                     1 => format!("[{item} for {item} in {list} if {item} > {}]", self.sampler.number()),
@@ -153,7 +153,7 @@ impl PythonWriter {
             3 => format!("{}[{}]", self.var(Ints)?, self.sampler.pick(&["1:", ":-1", "::-1", ":3", "2:"])),
             _ => {
                 let list = self.var(Strs)?;
-                let item = element_name(list, "x");
+                let item = self.element_name(list, "x");
                 format!("[len({item}) for {item} in {list}]")
             }
         })
@@ -163,7 +163,7 @@ impl PythonWriter {
         Some(match self.sampler.below(5) {
             0 => {
                 let list = self.var(Strs)?;
-                let item = element_name(list, "s");
+                let item = self.element_name(list, "s");
                 format!("[{item}.{}() for {item} in {list}]", self.sampler.pick(&["strip", "lower", "upper"]))
             }
             1 => match self.sampler.below(2) {
@@ -353,13 +353,21 @@ impl PythonWriter {
     fn operator(&mut self) -> &'static str {
         self.sampler.pick(&["==", "!=", "<", ">", "<=", ">=", ">", "=="])
     }
-}
 
-/// The name of an element of the list `list`: its singular if it has one, otherwise `other`.
-pub(super) fn element_name(list: Name, other: &'static str) -> &'static str {
-    match list.tail.strip_suffix('s') {
-        Some(one) if !matches!(one, "id" | "co" | "proces" | "los" | "ye") && list.tail != "status" => one,
-        _ => other,
+    /// The name of an element of the list `list`: its singular if it has one, otherwise `other`.
+    pub(super) fn element_name(&self, list: Name, other: &'static str) -> &'static str {
+        match list.tail.strip_suffix('s') {
+            // Version 3 has loops without a name over lists called `s`, and stays as it is.
+            Some("") if self.version > 3 => {
+                if other == "s" {
+                    "item"
+                } else {
+                    other
+                }
+            }
+            Some(one) if !matches!(one, "id" | "co" | "proces" | "los" | "ye") && list.tail != "status" => one,
+            _ => other,
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The long tail of ordinary code: library calls and the many small forms of the language.
 
-use super::expressions::element_name;
 use super::scope::{Name, PyKind::*};
 use super::writer::{PythonWriter, line};
 
@@ -67,12 +66,12 @@ pub(super) fn small_form(w: &mut PythonWriter) {
         }
         9 => {
             let list = w.need(Strs);
-            let item = element_name(list, "s");
+            let item = w.element_name(list, "s");
             w.define_as(Counts, &format!("{{{item}: len({item}) for {item} in {list}}}"));
         }
         10 => {
             let list = w.need(Ints);
-            let item = element_name(list, "x");
+            let item = w.element_name(list, "x");
             let call = w.sampler.pick(&["any", "all"]);
             let value = format!("{call}({item} > {} for {item} in {list})", w.sampler.number());
             w.define_as(Bool, &value);

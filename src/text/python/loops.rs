@@ -1,6 +1,6 @@
 //! Loops, and statements that use one value.
 
-use super::expressions::{element_name, spare_element};
+use super::expressions::spare_element;
 use super::scope::{Name, PyKind, PyKind::*};
 use super::writer::{PythonWriter, line};
 
@@ -264,7 +264,7 @@ pub(super) fn loop_name(w: &mut PythonWriter, list: Name, kind: PyKind) -> (Name
         Things => Thing,
         _ => Str,
     };
-    let singular = if kind == Things { w.element(list) } else { element_name(list, "item") };
+    let singular = if kind == Things { w.element(list) } else { w.element_name(list, "item") };
     let name = Name::plain(singular);
     if w.sampler.chance(75) && !w.scope.knows(name) {
         return (name, element);
