@@ -5,9 +5,9 @@ use std::pin::Pin;
 
 use eframe::egui::{self, Button, CentralPanel, Context, Ui, Window};
 use eframe::{App, Frame, Storage};
+use gossamer::circuits::Annotations;
 use rfd::{AsyncFileDialog, FileHandle};
 
-use crate::annotations::Annotations;
 use crate::beside::Beside;
 use crate::commands::Command;
 use crate::document::Document;
@@ -216,9 +216,10 @@ impl Explorer {
     fn show_document(&mut self, document: Document) {
         self.keep_view();
         let mut view = self.session.open(&document);
-        match document.path.as_deref().map_or(Ok(None), Annotations::beside) {
-            Ok(annotations) => annotations.into_iter().for_each(|annotations| annotations.fill(&mut view.edits)),
-            Err(error) => self.error = Some(error),
+        let own = document.circuit.annotations.clone();
+        match document.path.as_deref().map_or(Ok(None), Annotations::of_file) {
+            Ok(annotations) => view.edits.fill(annotations.or(own)),
+            Err(error) => self.error = Some(error.to_string()),
         }
         self.open = Some(OpenDocument::new(document, view));
     }

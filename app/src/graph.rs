@@ -5,7 +5,7 @@ use eframe::egui::{
     Align2, Color32, FontId, Id, Painter, Pos2, Rect, Response, Role, Sense, Shape, Stroke, StrokeKind, Ui, Vec2,
     WidgetInfo, vec2,
 };
-use gossamer::circuits::color::{RESIDUAL, separation, sign};
+use gossamer::circuits::color::{GROUPS, Importance, RESIDUAL, separation, sign};
 use gossamer::circuits::labels::{clipped, visible};
 use gossamer::circuits::layout::{BoxContent, GROUP_LABEL, GROUP_PAD, LineKind, TOKEN_BOX, TOKEN_LINE, TOKENS};
 use gossamer::circuits::{Circuit, NodeKind, TokenWeight};
@@ -142,10 +142,7 @@ impl Palette {
 }
 
 pub fn group_color(number: usize) -> Color32 {
-    // Okabe and Ito's, which the color-blind can tell apart, without those that stand for signs.
-    const COLORS: [[u8; 3]; 5] =
-        [[0x00, 0x9e, 0x73], [0xcc, 0x79, 0xa7], [0xe6, 0x9f, 0x00], [0x56, 0xb4, 0xe9], [0xf0, 0xe4, 0x42]];
-    let [r, g, b] = COLORS[number % COLORS.len()];
+    let [r, g, b] = GROUPS[number % GROUPS.len()];
     Color32::from_rgb(r, g, b)
 }
 
@@ -407,7 +404,7 @@ impl Drawing<'_> {
                 let choice = item_menu::show(ui, item, self.view);
                 used.chosen = used.chosen.or(choice.map(|choice| (item, choice)));
             });
-            let outline = self.outline(item, selected, response.hovered() || response.has_focus());
+            let outline = self.outline(item, number, selected, response.hovered() || response.has_focus());
             let opacity = if emphasis == Emphasis::Faint { 0.3 } else { 1.0 };
             match self.scene.layout.boxes[number].content {
                 BoxContent::Node(i) => self.node(i, rect, outline, opacity),
@@ -437,12 +434,21 @@ impl Drawing<'_> {
         used
     }
 
-    fn outline(&self, item: Item, selected: bool, pointed: bool) -> Stroke {
+    fn outline(&self, item: Item, number: usize, selected: bool, pointed: bool) -> Stroke {
         match self.view.edits.group_of(item) {
             _ if selected => Stroke::new(2.5, self.palette.selection),
             _ if pointed => Stroke::new(2.0, self.palette.ink),
             Some((number, _)) => Stroke::new(2.0, group_color(number)),
-            None => Stroke::new(if self.view.edits.pinned.contains(&item) { 2.0 } else { 0.8 }, self.palette.outline),
+            None if self.view.edits.pinned.contains(&item) => Stroke::new(2.0, self.palette.outline),
+            None => match self.scene.layout.boxes[number].content {
+                // The more it matters, the wider and darker.
+                BoxContent::Node(node) => {
+                    let importance = self.scene.importances[node];
+                    let (wide, _) = Importance::outline(importance);
+                    Stroke::new(wide as f32, self.palette.outline.lerp_to_gamma(self.palette.ink, importance as f32))
+                }
+                _ => Stroke::new(0.8, self.palette.outline),
+            },
         }
     }
 
@@ -451,6 +457,11 @@ impl Drawing<'_> {
         let fill = self.palette.shade(separation(entry)).gamma_multiply(opacity);
         let outline = Stroke::new(outline.width, outline.color.gamma_multiply(opacity));
         self.painter.rect(rect, self.scaled(6.0), fill, outline, StrokeKind::Middle);
+        // In proportion to the change of the loss, along the lower edge.
+        let (pad, high) = (self.scaled(4.0), self.scaled(2.5));
+        let long = (rect.width() - 2.0 * pad) * self.scene.importances[number].powi(2) as f32;
+        let bar = Rect::from_min_size(rect.left_bottom() + vec2(pad, -high - self.scaled(2.0)), vec2(long, high));
+        self.painter.rect_filled(bar, 0.0, self.palette.ink.gamma_multiply(opacity));
         if let Some(bias) = self.circuit().biases.iter().find(|bias| bias.node == entry.node()) {
             let at = rect.right_top() + vec2(-self.scaled(6.0), self.scaled(6.0));
             let color = self.palette.line(sign(bias.value)).gamma_multiply(opacity);

@@ -15,6 +15,7 @@ enum Sign {
     Channel,
     Head,
     Bias,
+    Important,
     Pinned,
     Group,
     Selected,
@@ -27,6 +28,7 @@ const LEGEND: &[(Sign, &str)] = &[
     (Sign::Node(1.0), "a node, higher in clean prompts; the deeper the blue, the better it tells them apart"),
     (Sign::Node(-1.0), "a node, higher in counterfactual prompts"),
     (Sign::Node(0.0), "a node that is much the same in both"),
+    (Sign::Important, "the darker the outline and the longer the bar, the more the task loss changes without it"),
     (Sign::Bias, "a node with a bias: blue if it is positive, orange if it is negative"),
     (Sign::Head, "the queries, keys and values of a head"),
     (Sign::Channel, "a residual channel at the embedding or the unembedding, with its strongest tokens"),
@@ -105,6 +107,11 @@ fn draw(ui: &mut Ui, sample: &Sign) {
         Sign::Bias => {
             outlined(palette.paper, plain);
             painter.circle_filled(node.right_top() + vec2(-5.0, 5.0), 2.6, palette.line(sign(1.0)))
+        }
+        Sign::Important => {
+            outlined(palette.paper, Stroke::new(2.5, palette.ink));
+            let bar = Rect::from_min_size(node.left_bottom() + vec2(4.0, -4.5), vec2(node.width() - 8.0, 2.5));
+            painter.rect_filled(bar, 0.0, palette.ink)
         }
         Sign::Pinned => outlined(palette.paper, Stroke::new(2.0, palette.outline)),
         Sign::Group => outlined(palette.paper, Stroke::new(2.0, group_color(0))),

@@ -7,15 +7,13 @@
 //!   undoes;
 //! * [`scene`]: the layout of a circuit, and what a [`view::View`] shows of it; `graph` draws it, with an
 //!   `item_menu`;
-//! * [`document`]: opening files; `saving` and `annotations`: files for
-//!   others; `session`: what is
-//!   kept between sessions; [`jobs`]: background
-//!   work;
+//! * [`document`]: opening files; `saving`: files for others; `session`: what is kept between
+//!   sessions; [`jobs`]: background work;
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
 //! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
 //!   in `run_window`;
-//! * [`explorer`]: the window, with another circuit `beside`; `commands`: menus and keys; `tour` and `help`: what they
-//!   and the drawing's signs mean; `panels`: everything around the drawing.
+//! * [`explorer`]: the window, with another circuit `beside`; `commands`: menus and keys; `tour` and
+//!   `help`: what they and the drawing's signs mean; `panels`: everything around the drawing.
 //!
 //! The library does the computing.
 #![warn(missing_docs)]
@@ -39,7 +37,6 @@ pub mod timeline;
 #[doc(hidden)]
 pub mod view;
 
-mod annotations;
 mod beside;
 mod commands;
 mod graph;

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use eframe::egui::{Context, Key, Window};
-use gossamer::circuits::CircuitFormat;
+use gossamer::circuits::{Annotations, Circuit, CircuitFormat};
 
-use crate::annotations::Annotations;
 use crate::explorer::Explorer;
 
 /// What is saved.
@@ -43,9 +42,15 @@ impl Explorer {
         let Some(open) = &self.open else { return };
         let saved = match save {
             Save::Picture => return self.snapshots.request(path),
-            Save::Annotations => Annotations::of(&open.view.edits).save(&path),
-            Save::Circuit(format) if format.read.is_some() => format.save(&open.document.circuit, &path),
-            Save::Circuit(format) => format.save(&open.scene.visible(&open.view), &path),
+            Save::Annotations => open.view.edits.annotations().save(&path),
+            Save::Circuit(format) => {
+                let circuit = match format.read {
+                    Some(_) => open.document.circuit.clone(),
+                    None => open.scene.visible(&open.view),
+                };
+                let annotations = Some(open.view.edits.annotations()).filter(|written| !written.is_empty());
+                format.save(&Circuit { annotations, ..circuit }, &path)
+            }
         };
         match saved {
             Ok(()) => self.message = format!("saved {}", path.display()),

@@ -22,6 +22,8 @@ pub struct Scene {
     pub shares: Vec<f64>,
     /// Each box's share of the largest change of the task loss by ablation; 1 for what is no node.
     node_shares: Vec<f64>,
+    /// Of the circuit's nodes, 0 to 1 ([`Importance::of`]).
+    pub importances: Vec<f64>,
     /// Each line's curve, from its first box to its last.
     pub curves: Vec<Vec<Pos2>>,
     boxes: HashMap<Item, usize>,
@@ -78,8 +80,9 @@ impl Scene {
             _ => 1.0,
         };
         let node_shares = layout.boxes.iter().map(node_share).collect();
+        let importances = circuit.nodes.iter().map(|entry| importance.of(entry)).collect();
         let curves = layout.lines.iter().map(|line| curve(line, &layout)).collect();
-        Self { circuit, layout, widths, items, shares, node_shares, curves, boxes }
+        Self { circuit, layout, widths, items, shares, node_shares, importances, curves, boxes }
     }
 
     /// All items, from the bottom row to the top.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gossamer::circuits::{Node, NodeKind};
+use gossamer::circuits::{Annotations, Node, NodeKind};
 use serde::{Deserialize, Serialize};
 
 use crate::item::Item;
@@ -78,6 +78,30 @@ impl Edits {
             self.groups.entry(name.trim().into()).or_default().insert(item);
         }
         self.groups.retain(|_, items| !items.is_empty());
+    }
+
+    /// Labels and groups, as whoever else opens the circuit gets them.
+    pub fn annotations(&self) -> Annotations {
+        let mut annotations = Annotations::default();
+        annotations.labels = self.labels.iter().map(|(item, label)| (item.to_string(), label.clone())).collect();
+        let names = |items: &BTreeSet<Item>| items.iter().map(ToString::to_string).collect();
+        annotations.groups = self.groups.iter().map(|(name, items)| (name.clone(), names(items))).collect();
+        annotations
+    }
+
+    /// Takes others' labels and groups, if there are none yet. Items that cannot be are left out.
+    pub fn fill(&mut self, annotations: Option<Annotations>) {
+        let Some(annotations) = annotations.filter(|_| self.labels.is_empty() && self.groups.is_empty()) else {
+            return;
+        };
+        for (item, label) in &annotations.labels {
+            if let Ok(item) = item.parse() {
+                self.label(item, label);
+            }
+        }
+        for (name, items) in &annotations.groups {
+            items.iter().filter_map(|item| item.parse().ok()).for_each(|item| self.group(item, name));
+        }
     }
 
     /// The number and name of the group that an item is in.

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use super::annotations::Annotations;
 use super::file::{Circuit, Counts, EdgeEntry, LossSet, NodeEntry, TokenWeights, VERSION};
 use super::nodes::{Node, NodeKind};
 use crate::files::versioned::finite;
@@ -44,6 +45,7 @@ pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
     }
     finite("calibration.scale", circuit.calibration.scale)?;
     finite("calibration.shift", circuit.calibration.shift)?;
+    circuit.annotations.as_ref().map_or(Ok(()), Annotations::check)?;
     check_counts(circuit)
 }
 

@@ -53,6 +53,7 @@ impl CircuitSearch<'_> {
             unembeddings,
             losses: Losses { train: result.train, test: result.test },
             calibration: result.calibration,
+            annotations: None,
         };
         Ok(circuit.normalised())
     }

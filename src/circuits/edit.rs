@@ -67,7 +67,8 @@ impl CircuitSearch<'_> {
     pub fn redescribe(&self, circuit: &Circuit, task: Option<&Task>) -> Result<Circuit> {
         let (task, result) = self.evaluated(circuit, task)?;
         let described = self.describe(&task, &result, &circuit.model.path, &circuit.model.hash)?;
-        Ok(Circuit { excluded: circuit.excluded.clone(), ..described })
+        let (excluded, annotations) = (circuit.excluded.clone(), circuit.annotations.clone());
+        Ok(Circuit { excluded, annotations, ..described })
     }
 
     /// By how much the task loss is higher without the circuit's nodes of a sublayer, `3.attn` or

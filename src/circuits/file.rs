@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::annotations::Annotations;
 use super::calibration::Calibration;
 use super::check::check;
 use super::nodes::{Layout, Node, NodeKind};
@@ -56,6 +57,9 @@ pub struct Circuit {
     pub calibration: Calibration,
     /// Its size: [`Counts::of`] the lists above.
     pub counts: Counts,
+    /// What people have written about it, if that is in the same file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Annotations>,
 }
 
 /// Which model, and the sizes that give the nodes' numbers their meaning.
@@ -295,6 +299,16 @@ pub struct LayerCounts {
 }
 
 impl Circuit {
+    /// The circuit with what is written in the annotations file next to `path`, its file, if there is
+    /// one.
+    ///
+    /// # Errors
+    /// Those of [`Annotations::of_file`].
+    pub fn with_annotations_of(self, path: &Path) -> Result<Self> {
+        let annotations = Annotations::of_file(path)?.or(self.annotations);
+        Ok(Self { annotations, ..self })
+    }
+
     /// Reads the file at `path`, by the format of its extension if that can be read, else as JSON,
     /// and checks it: nodes that the model has, edges between nodes of the circuit, finite numbers.
     ///

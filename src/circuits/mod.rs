@@ -16,6 +16,7 @@
 //!   and programs, with [`layout`], [`color`] and [`labels`].
 
 mod ablation;
+mod annotations;
 pub mod attribution;
 pub mod binarise;
 mod calibration;
@@ -50,6 +51,7 @@ pub mod tune;
 mod vocabulary;
 
 pub use ablation::Ablation;
+pub use annotations::Annotations;
 pub use binarise::Binary;
 pub use calibration::{Calibration, CalibrationKind, LogitDiffs};
 pub(crate) use check::has_matrix;

@@ -7,8 +7,8 @@ use std::path::Path;
 use gossamer::Error;
 use gossamer::circuits::color::separation;
 use gossamer::circuits::{
-    ActivationRange, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, PairDifference, ResidualUser, TokenWeight,
-    TokenWeights, dot, edges_csv, json, nodes_csv, residual_paths, show, svg,
+    ActivationRange, Annotations, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, PairDifference, ResidualUser,
+    TokenWeight, TokenWeights, dot, edges_csv, json, nodes_csv, residual_paths, show, svg,
 };
 use serde_json::{Value, json};
 
@@ -424,6 +424,40 @@ fn a_threshold_leaves_out_what_changes_the_loss_by_less() {
 }
 
 #[test]
+fn labels_and_groups_are_drawn_and_exported() {
+    let mut circuit = weighed([0.5; 4], [0.1; 3]);
+    let annotations: Annotations = serde_json::from_value(json!({
+        "version": 1,
+        "labels": {"0.mlp.post_act[1]": "quote <neuron>", "embedding[3]": "quotes", "7.attn.q[1]": "not drawn"},
+        "groups": {"reads": ["0.mlp.act_in[3]", "embedding[3]"], "writes": ["0.mlp.resid_delta[4]"]},
+    }))
+    .unwrap();
+    circuit.annotations = Some(annotations.clone());
+    let drawn = svg(&circuit);
+    let elements = elements(&drawn);
+    let class = |name: &str| elements.iter().filter(|(_, a, _)| a.get("class").is_some_and(|c| c == name)).count();
+    assert_eq!((class("label"), class("group")), (2, 3));
+    assert!(drawn.contains("quote &lt;neuron&gt;") && drawn.contains(">writes</text>") && !drawn.contains("not drawn"));
+    assert_eq!(Circuit::from_json(json(&circuit).as_bytes()).unwrap().annotations, Some(annotations));
+}
+
+#[test]
+fn annotations_are_read_next_to_the_circuit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("quotes.json");
+    assert_eq!(example().with_annotations_of(&path).unwrap(), example(), "its own stay");
+    let mut annotations = Annotations::default();
+    annotations.labels.insert("0.mlp.act_in[5]".into(), "opening".into());
+    annotations.save(&Annotations::path(&path)).unwrap();
+    assert_eq!(example().with_annotations_of(&path).unwrap().annotations, Some(annotations));
+    for wrong in ["{", "{\"version\": 7}", "{\"version\": 1, \"labels\": 3}"] {
+        fs::write(Annotations::path(&path), wrong).unwrap();
+        let error = example().with_annotations_of(&path).unwrap_err().to_string();
+        assert!(error.contains("quotes.annotations.json"), "{error}");
+    }
+}
+
+#[test]
 fn a_threshold_needs_measured_effects_and_something_above_it() {
     let refused = |circuit: Circuit, least: f64| circuit.above_threshold(least).unwrap_err().to_string();
     assert!(refused(weighed([0.0; 4], [0.0; 3]), 0.1).contains("not measured"));
@@ -540,7 +574,9 @@ fn conforms(value: &Value, rule: &Value, root: &Value, place: &str, met: &mut BT
     }
     let known = ["$schema", "title", "description", "type", "required", "properties", "items", "minimum", "maximum"];
     for key in rule.as_object().ok_or(format!("{place}: no rule"))?.keys() {
-        if !known.contains(&key.as_str()) && !["pattern", "enum", "const", "$defs"].contains(&key.as_str()) {
+        if !known.contains(&key.as_str())
+            && !["pattern", "enum", "const", "$defs", "additionalProperties"].contains(&key.as_str())
+        {
             return Err(format!("{place}: this checker does not know {key}"));
         }
     }
@@ -569,6 +605,9 @@ fn conforms(value: &Value, rule: &Value, root: &Value, place: &str, met: &mut BT
             .is_none_or(|p| regex::Regex::new(p).unwrap().is_match(value.as_str().unwrap_or("")));
     if !fine {
         return Err(format!("{place}: {value}"));
+    }
+    if let (Some(others), Some(fields)) = (rule.get("additionalProperties"), value.as_object()) {
+        fields.iter().try_for_each(|(name, field)| conforms(field, others, root, &format!("{place}.{name}"), met))?;
     }
     if let (Some(properties), Some(fields)) = (rule["properties"].as_object(), value.as_object()) {
         let names = |keys: Vec<&str>| keys.into_iter().map(String::from).collect::<BTreeSet<_>>();

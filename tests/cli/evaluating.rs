@@ -89,8 +89,12 @@ fn a_circuit_is_edited_into_a_whole_file() {
     fails(&mut edit(&["--add", "0.attn.v[2]"]), &["0.attn.v[2]", "already"]);
     fails(&mut edit(&["--add", "9.attn.v[2]"]), &["9.attn.v[2]"]);
     fails(&mut edit(&["--add", "0.attn.v[2"]), &["0.attn.v[2"]);
-    fails(&mut edit(&[]), &["--remove"]);
     assert_eq!(fs::read(&edited).unwrap(), before, "what fails writes nothing");
+
+    succeeds(&mut edit(&[]));
+    let measured = Circuit::load(&edited).unwrap();
+    assert_eq!(names(&measured), ["0.attn.act_in[3]", "0.attn.v[2]", "0.attn.resid_delta[5]"]);
+    assert!(measured.nodes.iter().all(|entry| entry.difference.is_some()), "it is not measured anew");
 }
 
 #[test]

@@ -99,6 +99,13 @@ press("t");
 press("n");
 const other = DATA.circuits[1].circuit;
 check("n shows the next circuit", all("#scene .node").length === other.nodes.length && has(other.task.description));
+const drawnText = all("#scene text.label").map((label) => label.textContent);
+check("labels are drawn", Object.values(other.annotations.labels).every((label) => drawnText.includes(label)));
+check("groups are framed", all("#scene .frame-of-group").length === Object.values(other.annotations.groups).flat().length);
+check("groups are listed", Object.keys(other.annotations.groups).every(has));
+type("single quote");
+check("search finds labels", all("#scene .node.hit").length === 1);
+type("");
 press("p");
 check("p goes back", all("#scene .node").length === names.length);
 

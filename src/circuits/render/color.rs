@@ -9,6 +9,11 @@ pub(crate) const NEGATIVE: [u8; 3] = [0xd5, 0x5e, 0x00];
 /// Of residual channels.
 pub const RESIDUAL: [u8; 3] = [0xa9, 0xb0, 0xb8];
 
+/// Of groups, in turn: Okabe and Ito's, which the color-blind can tell apart, without those that stand
+/// for signs.
+pub const GROUPS: [[u8; 3]; 5] =
+    [[0x00, 0x9e, 0x73], [0xcc, 0x79, 0xa7], [0xe6, 0x9f, 0x00], [0x56, 0xb4, 0xe9], [0xf0, 0xe4, 0x42]];
+
 /// `#rrggbb`.
 pub(crate) fn hex(color: [u8; 3]) -> String {
     let [r, g, b] = color;

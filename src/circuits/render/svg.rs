@@ -1,7 +1,7 @@
 //! A circuit drawn: the embedding at the bottom, layers above it, a row for each site, the
 //! unembedding at the top.
 
-use super::color::{Importance, NEGATIVE, POSITIVE, RESIDUAL, Widths, grey, hex, separation, shade, sign};
+use super::color::{GROUPS, Importance, NEGATIVE, POSITIVE, RESIDUAL, Widths, grey, hex, separation, shade, sign};
 use super::labels::{clipped, count, part_shown, signed, token, visible};
 use super::layout::{
     BOX, BoxContent, CircuitLayout, Connector, GROUP_LABEL, GROUP_PAD, HeadFrame, LineKind, NodeBox, TOKEN_BOX,
@@ -14,6 +14,8 @@ const LEFT: f64 = 132.0;
 const RIGHT: f64 = 36.0;
 const HEADER: f64 = 132.0;
 const LEGEND: f64 = 122.0;
+/// The height of the legend's line of groups.
+const GROUPS_LINE: f64 = 26.0;
 /// The width of an answer with its label.
 const ANSWER: f64 = 350.0;
 const NARROWEST: f64 = 860.0;
@@ -30,7 +32,8 @@ pub fn svg(circuit: &Circuit) -> String {
     let circuit = circuit.clone().normalised();
     let layout = CircuitLayout::new(&circuit);
     let width = (LEFT + layout.width + RIGHT).max(NARROWEST);
-    let height = HEADER + layout.height + LEGEND;
+    let groups = circuit.annotations.as_ref().is_some_and(|annotations| !annotations.groups.is_empty());
+    let height = HEADER + layout.height + LEGEND + if groups { GROUPS_LINE } else { 0.0 };
     let left = ((width - layout.width) / 2.0).max(LEFT);
     let (widths, importance) = (Widths::new(&circuit), Importance::new(&circuit));
     let mut out = vec![
@@ -50,6 +53,7 @@ pub fn svg(circuit: &Circuit) -> String {
         out.extend(lines.map(|line| drawn(line, &layout, &circuit, &widths)));
     }
     for node_box in &layout.boxes {
+        out.extend(annotated(node_box, &circuit));
         match node_box.content {
             BoxContent::Node(i) => out.push(node(node_box, &circuit.nodes[i], &circuit, &importance)),
             BoxContent::Embedding(i) => out.push(tokens(node_box, &circuit.embeddings[i], "embedding", &circuit)),
@@ -59,6 +63,7 @@ pub fn svg(circuit: &Circuit) -> String {
     }
     out.push("</g>".into());
     legend(&widths, &importance, width, HEADER + layout.height, &mut out);
+    group_legend(&circuit, HEADER + layout.height + LEGEND, &mut out);
     out.push("</svg>\n".into());
     out.join("\n")
 }
@@ -209,6 +214,67 @@ fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit, importance: &I
             _ => entry.index.to_string(),
         }
     )
+}
+
+/// The label of a box, above it, and a frame in the color of its group.
+fn annotated(node_box: &NodeBox, circuit: &Circuit) -> Vec<String> {
+    let Some(annotations) = &circuit.annotations else { return Vec::new() };
+    let (item, (wide, high), top) = match node_box.content {
+        BoxContent::Node(i) => (circuit.nodes[i].node().to_string(), BOX, node_box.top),
+        BoxContent::Embedding(i) => {
+            (format!("embedding[{}]", circuit.embeddings[i].channel), (BOX.0 + 14.0, TOKEN_BOX.1), node_box.top)
+        }
+        BoxContent::Unembedding(i) => (
+            format!("unembedding[{}]", circuit.unembeddings[i].channel),
+            (BOX.0 + 14.0, TOKEN_BOX.1),
+            node_box.bottom - TOKEN_BOX.1,
+        ),
+        BoxContent::Bend => return Vec::new(),
+    };
+    let left = node_box.x - wide / 2.0;
+    let frame = annotations.group_of(&item).map(|group| {
+        format!(
+            "<rect class=\"group\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"9\" fill=\"none\" \
+             stroke=\"{}\" stroke-width=\"2.5\"/>",
+            left - 4.0,
+            top - 4.0,
+            wide + 8.0,
+            high + 8.0,
+            group_color(group)
+        )
+    });
+    // Above a node there is room at its right; lines leave it at its middle.
+    let label = annotations.labels.get(&item).map(|label| {
+        format!(
+            "<text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" font-size=\"10\" font-weight=\"600\">{}</text>",
+            node_box.x + 5.0,
+            top - 7.0,
+            escaped(&clipped(&visible(label), 40))
+        )
+    });
+    frame.into_iter().chain(label).collect()
+}
+
+fn group_color(number: usize) -> String {
+    hex(GROUPS[number % GROUPS.len()])
+}
+
+/// The names of groups, each next to its color.
+fn group_legend(circuit: &Circuit, top: f64, out: &mut Vec<String>) {
+    let mut x = 36.0;
+    for (number, name) in circuit.annotations.iter().flat_map(|annotations| annotations.groups.keys()).enumerate() {
+        let name = clipped(&visible(name), 30);
+        out.push(format!(
+            "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"14\" height=\"12\" rx=\"3\" fill=\"none\" stroke=\"{}\" \
+             stroke-width=\"2.5\"/><text x=\"{:.1}\" y=\"{:.1}\" fill=\"{QUIET}\">{}</text>",
+            top,
+            group_color(number),
+            x + 22.0,
+            top + 10.0,
+            escaped(&name)
+        ));
+        x += 44.0 + 6.2 * name.chars().count() as f64;
+    }
 }
 
 /// A node's box at a position, with the outline of its importance.

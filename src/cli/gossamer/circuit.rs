@@ -288,7 +288,11 @@ fn formats_help() -> String {
 
 /// Opens a circuit, and says what of its file was not understood.
 fn open(file: &Path, say: &dyn Fn(String)) -> Result<OpenedCircuit> {
-    let opened = OpenedCircuit::open(file)?;
+    let mut opened = OpenedCircuit::open(file)?;
+    match opened.circuit.clone().with_annotations_of(file) {
+        Ok(circuit) => opened.circuit = circuit,
+        Err(error) => say(format!("note: {error}")),
+    }
     opened.missing().iter().for_each(|what| say(format!("note: {what}")));
     Ok(opened)
 }

@@ -110,6 +110,7 @@ impl Payload {
             losses: Losses { train: losses, test: losses },
             calibration: Calibration::default(),
             counts,
+            annotations: None,
         };
         circuit.check().map_err(|message| Error::file(file.path(), message))?;
         let circuit = reader.own_circuit(value.get(write::CIRCUIT), circuit);

@@ -126,10 +126,26 @@ function nodeBox(box) {
   const bar = drawn("rect", { class: "importance", x: left + 4, y: box.top + BOX[1] - 4.5, width: (BOX[0] - 8) * share * share, height: 2.5 });
   group.append(outline, tint, bar, drawn("text", { x: box.x, y: box.top + 14.5 }, kind + node.index));
   const difference = node.difference ? `\nclean − counterfactual ${number(node.difference.last)} at the last token, at most ${number(node.difference.largest)}` : "";
+  annotate(group, node.name, size, box.x + 5);
   hover(group, `${node.name}\nin clean prompts ${number(node.positive.mean)}, in counterfactual ones ${number(node.negative.mean)}${difference}\ntask loss if ablated ${node.ablation_delta < 0 ? "" : "+"}${number(node.ablation_delta)}`);
   group.addEventListener("click", () => select(box.at));
   group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); select(box.at); } });
   return group;
+}
+
+const GROUPS = ["#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442"];
+const notes = () => ({ labels: {}, groups: {}, ...current.circuit.annotations });
+const groupOf = (item) => Object.values(notes().groups).findIndex((items) => items.includes(item));
+
+// The label of a box, above it, and a frame in the color of its group.
+function annotate(group, item, size, x) {
+  const at = groupOf(item), label = notes().labels[item];
+  if (at >= 0) {
+    const frame = drawn("rect", { class: "frame-of-group", x: size.x - 4, y: size.y - 4, width: size.width + 8, height: size.height + 8, rx: 9 });
+    frame.style.stroke = GROUPS[at % GROUPS.length];
+    group.prepend(frame);
+  }
+  if (label) group.append(drawn("text", { class: "label", x, y: size.y - 7 }, label));
 }
 
 function tokenBox(box) {
@@ -146,6 +162,7 @@ function tokenBox(box) {
     text.style.fill = token.weight < 0 ? "var(--low)" : "var(--high)";
     group.append(text);
   });
+  annotate(group, `${box.kind}[${entry.channel}]`, { x: box.x - wide / 2, y, width: wide, height: 20 }, box.x + 5);
   hover(group, `${box.kind}, residual channel ${entry.channel}\n` + entry.tokens.map((token) => `${shown(token.text)}  ${number(token.weight)}`).join("\n"));
   return group;
 }
@@ -233,7 +250,7 @@ function search() {
   const text = $("search").value.trim().toLowerCase(), found = { nodes: new Set(), channels: new Set() };
   $("hits").textContent = "";
   if (!text) return found;
-  current.nodes.forEach((node, i) => { if (node.name.toLowerCase().includes(text)) found.nodes.add(i); });
+  current.nodes.forEach((node, i) => { if (`${node.name} ${notes().labels[node.name] ?? ""}`.toLowerCase().includes(text)) found.nodes.add(i); });
   for (const entry of [...current.circuit.embeddings, ...current.circuit.unembeddings]) {
     if (entry.tokens.some((token) => shown(token.text).toLowerCase().includes(text) || token.text.toLowerCase().includes(text))) found.channels.add(entry.channel);
   }
@@ -282,6 +299,12 @@ function overview() {
     }
     out.push(element("p", { class: "quiet" }, `Loss in nats, of the choice between the two answers; chance is 0.693. Calibrated: logit differences times ${number(calibration.scale)}${calibration.shift ? `, shifted by ${number(calibration.shift)}` : ""}. The complement is the model without the circuit.`));
   }
+  const groups = Object.entries(notes().groups);
+  if (groups.length) out.push(element("h3", {}, "groups"), ...groups.map(([name, items], i) => {
+    const line = element("p", { class: "group-name" }, `${name}: `, ...items.flatMap((item, j) => [j ? ", " : "", current.at.has(item) ? link(item) : item]));
+    line.style.borderColor = GROUPS[i % GROUPS.length];
+    return line;
+  }));
   const important = [...current.nodes].sort((a, b) => Math.abs(b.ablation_delta) - Math.abs(a.ablation_delta)).slice(0, 12);
   out.push(element("h3", {}, foreign ? "nodes" : "the nodes that matter most"), table(["node", "task loss if ablated"], important.map((node) => [link(node.name), number(node.ablation_delta)])));
   out.push(element("h3", {}, "colors"), element("p", { class: "quiet" }, "Blue nodes are higher in clean prompts, orange ones in counterfactual prompts: at the last token, whose logits decide, or where the prompts differ most. Outline and bar: the change of the task loss if the node is ablated. Blue edges have a positive weight, orange ones a negative; wider is ", current.by_effect ? "a larger effect when ablated." : "a larger weight.", " Grey threads are channels of the residual stream."));
@@ -291,7 +314,9 @@ function overview() {
 
 function details(node) {
   const { circuit } = current, at = current.at.get(node.name);
-  const out = [element("h2", {}, node.name)];
+  const out = [element("h2", {}, node.name)], label = notes().labels[node.name], inGroup = groupOf(node.name);
+  if (label) out.push(element("p", {}, element("b", {}, label)));
+  if (inGroup >= 0) out.push(element("p", { class: "quiet" }, `in the group ${Object.keys(notes().groups)[inGroup]}`));
   if (node.head !== null && node.head !== undefined) out.push(element("p", { class: "quiet" }, `head ${node.head}, channel ${node.channel} of it`));
   const bias = circuit.biases.find((bias) => bias.node === node.name);
   out.push(table(["", "mean", "least", "most"], [["clean prompts", number(node.positive.mean), number(node.positive.min), number(node.positive.max)], ["counterfactual", number(node.negative.mean), number(node.negative.min), number(node.negative.max)]]));
