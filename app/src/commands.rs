@@ -9,7 +9,7 @@ use eframe::egui::{
 };
 use gossamer::circuits::FORMATS;
 
-use crate::beside::Beside;
+use crate::compared::Compared;
 use crate::document::Document;
 use crate::explorer::Explorer;
 use crate::runs::JobSpec;
@@ -275,17 +275,17 @@ impl Explorer {
         if let Some(path) = chosen {
             self.start_opening(&ui.ctx().clone(), Some(&path));
         }
-        self.choose_beside(ui);
+        self.choose_compared(ui);
     }
 
     /// Another circuit of the folder to be drawn next to the open one.
-    fn choose_beside(&mut self, ui: &mut Ui) {
+    fn choose_compared(&mut self, ui: &mut Ui) {
         let Some(open) = self.open.as_mut().filter(|open| open.document.siblings.len() > 1) else { return };
-        let shown = open.beside.as_ref().map_or_else(|| "nothing".into(), Beside::name);
+        let shown = open.compared.as_ref().map_or_else(|| "nothing".into(), Compared::name);
         let mut chosen = None;
-        ComboBox::from_label("beside").selected_text(shown).show_ui(ui, |ui| {
-            if ui.selectable_label(open.beside.is_none(), "nothing").clicked() {
-                open.beside = None;
+        ComboBox::from_label("compare with").selected_text(shown).show_ui(ui, |ui| {
+            if ui.selectable_label(open.compared.is_none(), "nothing").clicked() {
+                open.compared = None;
             }
             for path in open.document.siblings.iter().filter(|path| open.document.path.as_ref() != Some(path)) {
                 let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -295,7 +295,7 @@ impl Explorer {
             }
         });
         match chosen.map(|path| Document::open(&path)) {
-            Some(Ok(document)) => open.beside = Some(Beside::new(document)),
+            Some(Ok(document)) => open.compared = Some(Compared::new(document)),
             Some(Err(error)) => self.error = Some(format!("{error:#}")),
             None => {}
         }

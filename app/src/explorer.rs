@@ -8,8 +8,8 @@ use eframe::{App, Frame, Storage};
 use gossamer::circuits::Annotations;
 use rfd::{AsyncFileDialog, FileHandle};
 
-use crate::beside::Beside;
 use crate::commands::Command;
+use crate::compared::Compared;
 use crate::document::Document;
 use crate::graph::{self, Camera};
 use crate::help;
@@ -68,7 +68,7 @@ pub(crate) struct OpenDocument {
     timeline: Option<Result<Timeline, String>>,
     panels: Vec<DockedPanel>,
     /// Another circuit of the folder, drawn next to this one.
-    pub beside: Option<Beside>,
+    pub compared: Option<Compared>,
 }
 
 #[derive(PartialEq)]
@@ -91,7 +91,7 @@ impl OpenDocument {
             live: Live::default(),
             timeline: None,
             panels: panels::all(),
-            beside: None,
+            compared: None,
         }
     }
 
@@ -113,11 +113,11 @@ impl OpenDocument {
         };
         panels::show(ui, &mut self.panels, docks, &mut context);
         self.update_scene();
-        if let Some(beside) = &mut self.beside {
+        if let Some(compared) = &mut self.compared {
             let mut open = true;
-            let half = egui::Panel::right("beside").default_size(0.5 * ui.available_width()).min_size(160.0);
-            half.show_collapsible(ui, &mut open, |ui| beside.show(ui, &self.document.circuit, &mut self.view));
-            self.beside.take_if(|_| !open);
+            let half = egui::Panel::right("compared").default_size(0.5 * ui.available_width()).min_size(160.0);
+            half.show_collapsible(ui, &mut open, |ui| compared.show(ui, &self.document.circuit, &mut self.view));
+            self.compared.take_if(|_| !open);
         }
         let in_prompt = |item| self.live.activation_line(item);
         CentralPanel::default()

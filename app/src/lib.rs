@@ -12,7 +12,7 @@
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
 //! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
 //!   in `run_window`;
-//! * [`explorer`]: the window, with another circuit `beside`; `commands`: menus and keys; `tour` and
+//! * [`explorer`]: the window, with another circuit `compared`; `commands`: menus and keys; `tour` and
 //!   `help`: what they and the drawing's signs mean; `panels`: everything around the drawing.
 //!
 //! The library does the computing.
@@ -37,8 +37,8 @@ pub mod timeline;
 #[doc(hidden)]
 pub mod view;
 
-mod beside;
 mod commands;
+mod compared;
 mod graph;
 mod help;
 mod history;

@@ -214,20 +214,20 @@ fn two_circuits_are_drawn_side_by_side() {
     click(&mut harness, "other_task");
     harness.run();
     harness.get_by_label_contains(&format!("{0} nodes, {0} of them in both", less.nodes.len()));
-    let beside = |node: Node| format!("{node}, in the circuit beside");
+    let compared = |node: Node| format!("{node}, in the compared circuit");
     harness.get_by_label(&node.to_string());
-    assert!(harness.query_by_label(&beside(node)).is_none(), "only the open circuit has it");
+    assert!(harness.query_by_label(&compared(node)).is_none(), "only the open circuit has it");
     let shared = less.nodes[0].node();
-    click(&mut harness, &beside(shared));
+    click(&mut harness, &compared(shared));
     assert_eq!(view(&harness).selected, Some(Item::Node(shared)));
-    let [left, right] = ["the circuit", "the circuit beside"].map(|name| harness.get_by_label(name).rect());
+    let [left, right] = ["the circuit", "the compared circuit"].map(|name| harness.get_by_label(name).rect());
     assert!(left.right() < right.left() && left.width() > 200.0 && right.width() > 200.0);
     // The list, and not the heading below it.
     harness.query_all_by_value("other_task").next().unwrap().click();
     harness.run();
     click(&mut harness, "nothing");
     harness.run();
-    assert!(harness.query_by_label("the circuit beside").is_none());
+    assert!(harness.query_by_label("the compared circuit").is_none());
 }
 
 #[test]

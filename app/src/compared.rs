@@ -11,14 +11,14 @@ use crate::scene::Scene;
 use crate::view::{Sublayer, View};
 
 /// A second drawing, which shares the view of the first.
-pub struct Beside {
+pub struct Compared {
     document: Document,
     scene: Scene,
     sublayer: Option<Sublayer>,
     camera: Camera,
 }
 
-impl Beside {
+impl Compared {
     pub fn new(document: Document) -> Self {
         let scene = Scene::new(&document.circuit, None);
         Self { document, scene, sublayer: None, camera: Camera::default() }
@@ -46,6 +46,6 @@ impl Beside {
             self.scene = Scene::new(circuit, view.sublayer);
             self.camera.fit();
         }
-        graph::show(ui, "the circuit beside", &self.scene, view, &mut self.camera, &|_| None);
+        graph::show(ui, "the compared circuit", &self.scene, view, &mut self.camera, &|_| None);
     }
 }
