@@ -19,6 +19,7 @@ mod tensors;
 mod text;
 pub(crate) mod versioned;
 mod write;
+mod xml;
 
 pub use check::{check_output, check_output_folder};
 pub use input::open_input;
@@ -34,6 +35,7 @@ pub(crate) use text::serialize_as_text;
 pub use text::{read_text, read_unmarked, utf16, without_mark};
 pub(crate) use write::encode;
 pub use write::{save_arrays, save_tensors, write_safetensors};
+pub(crate) use xml::escape_xml;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};

@@ -101,7 +101,7 @@ pub(in crate::chart) fn chart(chart: &Chart, width: f64, height: f64) -> Result<
         widest = widest.max(text::width(label, SMALL)?);
     }
     let left = MARGIN + LABEL + 8.0 + widest + GAP;
-    let right = (2.0 * MARGIN).max(legend.beside() + MARGIN);
+    let right = (2.0 * MARGIN).max(legend.width_at_right() + MARGIN);
     let plot_width = (width - left - right).max(20.0);
     let x_ticks = x.ticks(plot_width, if chart.x.names.is_empty() { TICK_X } else { LINE })?;
     let mut longest = 0.0f64;

@@ -46,7 +46,7 @@ impl<'a> Legend<'a> {
     }
 
     /// What the plot loses at its right.
-    pub(super) fn beside(&self) -> f64 {
+    pub(super) fn width_at_right(&self) -> f64 {
         if self.right && !self.is_empty() { self.width + MARGIN } else { 0.0 }
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::text::{self, FAMILIES};
 use crate::Result;
 use crate::chart::COLORS;
+use crate::files::escape_xml;
 
 /// The color of text, and of nothing else.
 pub(super) const INK: &str = "#222";
@@ -63,7 +64,7 @@ impl Svg {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" viewBox=\"0 0 {w} {h}\" role=\"img\" \
              font-family=\"{FAMILIES}\" fill=\"{INK}\">\n<title>{}</title>\n<rect width=\"{w}\" height=\"{h}\" \
              fill=\"#fff\"/>\n{}</svg>\n",
-            escape(title),
+            escape_xml(title),
             self.elements
         )
     }
@@ -161,7 +162,7 @@ impl Svg {
         self.push(format_args!(
             "<text x=\"{x}\" y=\"{y}\" font-size=\"{size}\" textLength=\"{width}\" \
              lengthAdjust=\"spacingAndGlyphs\"{anchor}{turn}>{}</text>",
-            escape(text)
+            escape_xml(text)
         ));
         Ok(())
     }
@@ -175,21 +176,4 @@ fn number(v: f64) -> String {
 
 fn list(points: &[(f64, f64)]) -> String {
     points.iter().map(|&(x, y)| format!("{},{}", number(x), number(y))).collect::<Vec<_>>().join(" ")
-}
-
-/// Text for XML, which has no control characters.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
-            c if c.is_control() => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

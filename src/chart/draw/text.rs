@@ -6,7 +6,7 @@ use epaint_default_fonts::{HACK_REGULAR, UBUNTU_LIGHT};
 use resvg::usvg::fontdb::{Database, ID, Source};
 use resvg::usvg::{FontResolver, Node, Options, Tree};
 
-use super::svg::escape;
+use crate::files::escape_xml;
 use crate::{Error, Result};
 
 /// What viewers of the SVG take; the first is the one that PNG and PDF are set in.
@@ -33,7 +33,7 @@ pub(super) fn parse(svg: &str) -> Result<Tree> {
 
 /// The width of a line of text, shaped, in the units of `size`.
 pub(super) fn width(text: &str, size: f64) -> Result<f64> {
-    let text = escape(text);
+    let text = escape_xml(text);
     let svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\"><text font-family=\"{FAMILIES}\" font-size=\"100\">{text}</text></svg>"
     );

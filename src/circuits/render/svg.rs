@@ -9,6 +9,7 @@ use super::layout::{
 };
 use crate::circuits::file::{Circuit, NodeEntry, TokenWeight, TokenWeights};
 use crate::circuits::nodes::NodeKind;
+use crate::files::escape_xml;
 
 const LEFT: f64 = 132.0;
 const RIGHT: f64 = 36.0;
@@ -72,7 +73,7 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
     let (task, counts, test) = (&circuit.task, &circuit.counts, &circuit.losses.test);
     let characters = ((width - 72.0) / 6.8) as usize;
     let line = |y: f64, style: &str, text: &str, characters: usize| {
-        format!("<text x=\"36\" y=\"{y}\" {style}>{}</text>", escaped(&clipped(&visible(text), characters)))
+        format!("<text x=\"36\" y=\"{y}\" {style}>{}</text>", escape_xml(&clipped(&visible(text), characters)))
     };
     out.push(line(44.0, "font-size=\"20\" font-weight=\"600\"", &task.question(), characters / 2));
     let quiet = format!("font-size=\"12\" fill=\"{QUIET}\"");
@@ -102,7 +103,7 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
              font-weight=\"700\" fill=\"{}\">{}</text>",
             x + 164.0,
             hex(color),
-            escaped(&clipped(&token(&answer.text), 24))
+            escape_xml(&clipped(&token(&answer.text), 24))
         ));
     }
 }
@@ -249,7 +250,7 @@ fn annotated(node_box: &NodeBox, circuit: &Circuit) -> Vec<String> {
             "<text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" font-size=\"10\" font-weight=\"600\">{}</text>",
             node_box.x + 5.0,
             top - 7.0,
-            escaped(&clipped(&visible(label), 40))
+            escape_xml(&clipped(&visible(label), 40))
         )
     });
     frame.into_iter().chain(label).collect()
@@ -271,7 +272,7 @@ fn group_legend(circuit: &Circuit, top: f64, out: &mut Vec<String>) {
             group_color(number),
             x + 22.0,
             top + 10.0,
-            escaped(&name)
+            escape_xml(&name)
         ));
         x += 44.0 + 6.2 * name.chars().count() as f64;
     }
@@ -321,7 +322,7 @@ fn tokens(node_box: &NodeBox, entry: &TokenWeights, side: &str, circuit: &Circui
         let weight = if answers.contains(&t.id) { "700" } else { "400" };
         let style =
             format!("y=\"{baseline:.1}\" font-size=\"10\" font-weight=\"{weight}\" fill=\"{}\"", hex(sign(t.weight)));
-        let text = escaped(&clipped(&visible(&t.text.replace(' ', "␣")), 8));
+        let text = escape_xml(&clipped(&visible(&t.text.replace(' ', "␣")), 8));
         lines.push_str(&format!(
             "<text x=\"{:.1}\" text-anchor=\"end\" font-family=\"monospace\" {style}>{text}</text>\
              <text x=\"{:.1}\" {style}>{:+.2}</text>",
@@ -332,7 +333,7 @@ fn tokens(node_box: &NodeBox, entry: &TokenWeights, side: &str, circuit: &Circui
         baseline += TOKEN_LINE;
     }
     let all: Vec<_> = entry.tokens.iter().map(|t| format!("{} {}", token(&t.text), signed(t.weight))).collect();
-    let title = escaped(&format!("{side}, residual channel {}\n{}", entry.channel, all.join("\n")));
+    let title = escape_xml(&format!("{side}, residual channel {}\n{}", entry.channel, all.join("\n")));
     let wide = BOX.0 + 14.0;
     format!(
         "<g class=\"{side}\"><title>{title}</title><rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{wide}\" height=\"{}\" rx=\"{}\" \
@@ -389,22 +390,4 @@ fn legend(widths: &Widths, importance: &Importance, width: f64, top: f64, out: &
             format!("outline and bar: the change of the task loss if ablated, at most {:.3} nats", importance.largest);
         out.push(boxes.collect::<String>() + &text(202.0, lower + 26.0, &most));
     }
-}
-
-/// Text for XML. Characters that XML has no way to write become U+FFFD.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' => out.push('\n'),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
