@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use gossamer::circuits::{Circuit, Counts, LossSet, Losses, ModelRef, Statistics, TokenRef};
+use gossamer::circuits::{Circuit, Counts, LossSet, Losses, ModelRef, Statistics, TokenRef, circuit_files};
 use gossamer::formats::{ModelFiles, OpenedCircuit, Payload};
 use gossamer::model::{WeightReport, expect_model, inspect};
 use gossamer::text::notation;
@@ -158,27 +158,10 @@ impl Document {
 
 /// The circuit files of a run or folder, by name, each followed by those that share no node with it
 /// (`NAME.2.json` and so on).
-fn circuits(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+fn circuits(folder: &Path) -> gossamer::Result<Vec<PathBuf>> {
     let inner = folder.join("circuits");
     let folder = if inner.is_dir() { &inner } else { folder };
-    let files = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
-    let circuit = |path: PathBuf| {
-        let stem = path.file_stem().filter(|_| path.extension().is_some_and(|extension| extension == "json"))?;
-        let name = numbered(&stem.to_string_lossy())?;
-        Circuit::load(&path).is_ok().then_some((name, path))
-    };
-    let mut circuits: Vec<_> = files.filter_map(circuit).collect();
-    circuits.sort();
-    Ok(circuits.into_iter().map(|(_, path)| path).collect())
-}
-
-/// The name of a circuit and its number among those of a task; `None` for the other files with two
-/// dots in their names, which hold data about circuits.
-fn numbered(stem: &str) -> Option<(String, u64)> {
-    match stem.split_once('.') {
-        Some((name, number)) => Some((name.into(), number.parse().ok()?)),
-        None => Some((stem.into(), 1)),
-    }
+    Ok(circuit_files(folder)?.into_iter().filter(|path| Circuit::load(path).is_ok()).collect())
 }
 
 /// Returns an error if the statistics are of another model.

@@ -218,8 +218,8 @@ fn scroll_bars(ui: &mut Ui, drawing: &str, layout: Rect, window: Rect, camera: &
         let track =
             Rect::from_min_max(window.max - (window.size() * along + WIDTH * across), window.max - WIDTH * along);
         let share = (on(track.max) - on(track.min)) / (high - low);
-        let place = |at: f32| track.min + along * (at - low) * share;
-        let thumb = Rect::from_min_max(place(start), place(end) + WIDTH * across);
+        let position = |at: f32| track.min + along * (at - low) * share;
+        let thumb = Rect::from_min_max(position(start), position(end) + WIDTH * across);
         let response = ui.interact(track, Id::unique((drawing, name)), Sense::click_and_drag());
         response.widget_info(|| WidgetInfo::labeled(Role::ScrollBar, true, name));
         let jump = response.interact_pointer_pos().filter(|_| response.clicked());

@@ -5,7 +5,7 @@
 //! written again is the same, byte for byte.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -381,6 +381,35 @@ impl Circuit {
         }
         self
     }
+}
+
+/// The circuit files in a folder, by task and number: `TASK.json`, then `TASK.2.json` and so on, which
+/// share no node with those before. Other files next to them have further extensions, or are none. No
+/// folder has none.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the folder cannot be read.
+pub fn circuit_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let numbered = |stem: &str| match stem.split_once('.') {
+            Some((task, number)) => Some((task.to_string(), number.parse::<u32>().ok()?)),
+            None => Some((stem.to_string(), 1)),
+        };
+        if let Some(key) = name.strip_suffix(".json").filter(|stem| !stem.is_empty()).and_then(numbered)
+            && path.is_file()
+        {
+            files.push((key, path));
+        }
+    }
+    files.sort();
+    Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
 impl Versioned for Circuit {

@@ -57,7 +57,7 @@ pub use calibration::{Calibration, CalibrationKind, LogitDiffs};
 pub(crate) use check::has_matrix;
 pub use file::{
     ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry,
-    PairDifference, TaskRef, TokenRef, TokenWeight, TokenWeights, VERSION,
+    PairDifference, TaskRef, TokenRef, TokenWeight, TokenWeights, VERSION, circuit_files,
 };
 pub use gates::{Gates, Nodes};
 pub use graph::{Edge, EdgeAblation, Graph, graph};

@@ -51,20 +51,10 @@ impl Inspection<'_> {
     /// Returns an error if a number has no JSON form.
     pub fn report(&self) -> Result<Report> {
         let c = self.config;
-        let shape = format!(
-            "{}, d_model {}, {} of {}, d_mlp {}, vocabulary {}, block_size {}",
-            count(c.n_layer, "layer"),
-            c.d_model,
-            count(c.n_head, "head"),
-            c.head_width(),
-            c.mlp_width(),
-            c.vocab_size,
-            c.block_size
-        );
         let norm = if c.rms_norm { "RMSNorm" } else { "LayerNorm" };
         let sparse = c.afrac.map_or("no AbsTopK".into(), |f| format!("AbsTopK {f} at {}", c.afrac_loctypes.0));
         let mut report = Report::of(self)?
-            .note(shape)
+            .note(shape(c))
             .note(format!("{norm}, {}, {sparse}", c.activation_type.name()))
             .note(format!("tokenizer: {}", self.tokenizer()));
         let untied = self.files.check_tied().err().map(|error| error.to_string());
@@ -145,6 +135,20 @@ impl Inspection<'_> {
             "dead ends{layers}\n  residual stream: never written {unwritten}\n  residual stream: never read {unread}"
         )
     }
+}
+
+/// A model's sizes, in a line.
+pub(super) fn shape(c: &ModelConfig) -> String {
+    format!(
+        "{}, d_model {}, {} of {}, d_mlp {}, vocabulary {}, block_size {}",
+        count(c.n_layer, "layer"),
+        c.d_model,
+        count(c.n_head, "head"),
+        c.head_width(),
+        c.mlp_width(),
+        c.vocab_size,
+        c.block_size
+    )
 }
 
 /// How many channels there are, and the first few.

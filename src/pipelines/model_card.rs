@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::circuits::Circuit;
+use crate::Result;
+use crate::circuits::{Circuit, circuit_files};
 use crate::formats::ModelFiles;
 use crate::hub::DATASET_PREFIX;
 use crate::model::hash::hash_of;
@@ -13,7 +14,6 @@ use crate::settings::grouped;
 use crate::train::checkpoint::run_and_step;
 use crate::train::config::RunConfig;
 use crate::train::metrics;
-use crate::{Error, Result};
 
 /// Everything known of a model that a card tells.
 struct Facts<'a> {
@@ -78,27 +78,6 @@ fn hash(files: &ModelFiles) -> Result<String> {
         tensors.push((name.as_str(), shape.as_slice()));
     }
     hash_of(tensors.into_iter().map(|(name, shape)| Ok((name, shape, files.weights.read(name)?.data))))
-}
-
-/// The files of circuits in a folder, in the order of their names: `TASK.json` and `TASK.2.json`.
-/// Others next to them have further extensions, or are none.
-pub(super) fn circuit_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let task = name.strip_suffix(".json").map(|stem| {
-            stem.split_once('.').map_or(stem, |(task, number)| if number.parse::<u32>().is_ok() { task } else { "" })
-        });
-        if task.is_some_and(|task| !task.is_empty()) && path.is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 impl Facts<'_> {

@@ -41,6 +41,8 @@ pub(super) struct PageCircuit<'a> {
     separations: Vec<f64>,
     /// Of the nodes, 0 to 1.
     importances: Vec<f64>,
+    /// Of the nodes, how wide and how dark their outlines are.
+    outlines: Vec<(f64, f64)>,
     /// The change of the task loss from which on nodes and edges are shown at first.
     threshold: f64,
     /// The texts of tokens in snippets and prompts.
@@ -283,6 +285,7 @@ fn circuit<'a>(
         widths: circuit.edges.iter().map(|edge| widths.of(edge)).collect(),
         separations: circuit.nodes.iter().map(separation).collect(),
         importances: circuit.nodes.iter().map(|entry| importance.of(entry)).collect(),
+        outlines: circuit.nodes.iter().map(|entry| Importance::outline(importance.of(entry))).collect(),
         threshold: request.threshold.unwrap_or_default(),
         tokens,
         statistics,

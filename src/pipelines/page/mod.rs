@@ -7,6 +7,7 @@ mod run;
 use serde::Serialize;
 
 use super::export::ExportRequest;
+use crate::circuits::color::GROUPS;
 use crate::{Error, Result};
 use circuits::PageCircuit;
 
@@ -17,6 +18,8 @@ pub use run::{RunReport, run_report};
 struct Page<'a> {
     version: &'static str,
     title: &'a str,
+    /// Red, green and blue of the groups.
+    groups: [[u8; 3]; GROUPS.len()],
     circuits: &'a [PageCircuit<'a>],
     /// What is shown of a run, before its circuits.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,7 +28,7 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn new(title: &'a str) -> Self {
-        Self { version: env!("CARGO_PKG_VERSION"), title, circuits: &[], run: None }
+        Self { version: env!("CARGO_PKG_VERSION"), title, groups: GROUPS, circuits: &[], run: None }
     }
 }
 

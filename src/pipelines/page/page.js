@@ -121,8 +121,8 @@ function nodeBox(box) {
   const tint = drawn("rect", { class: "tint", ...size });
   tint.style.fill = part < 0 ? "var(--low)" : "var(--high)";
   tint.style.fillOpacity = 0.45 * Math.abs(part);
-  const kind = { attn_q: "q ", attn_k: "k ", attn_v: "v " }[node.kind] ?? "", share = current.importances[box.at];
-  const outline = drawn("rect", { class: "box", ...size, "stroke-width": 0.8 + 1.7 * share, "stroke-opacity": 0.35 + 0.65 * share });
+  const kind = { attn_q: "q ", attn_k: "k ", attn_v: "v " }[node.kind] ?? "", share = current.importances[box.at], [wide, dark] = current.outlines[box.at];
+  const outline = drawn("rect", { class: "box", ...size, "stroke-width": wide, "stroke-opacity": dark });
   const bar = drawn("rect", { class: "importance", x: left + 4, y: box.top + BOX[1] - 4.5, width: (BOX[0] - 8) * share * share, height: 2.5 });
   group.append(outline, tint, bar, drawn("text", { x: box.x, y: box.top + 14.5 }, kind + node.index));
   const difference = node.difference ? `\nclean − counterfactual ${number(node.difference.last)} at the last token, at most ${number(node.difference.largest)}` : "";
@@ -133,7 +133,7 @@ function nodeBox(box) {
   return group;
 }
 
-const GROUPS = ["#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442"];
+const groupColor = (number) => `rgb(${DATA.groups[number % DATA.groups.length]})`;
 const notes = () => ({ labels: {}, groups: {}, ...current.circuit.annotations });
 const groupOf = (item) => Object.values(notes().groups).findIndex((items) => items.includes(item));
 
@@ -142,7 +142,7 @@ function annotate(group, item, size, x) {
   const at = groupOf(item), label = notes().labels[item];
   if (at >= 0) {
     const frame = drawn("rect", { class: "frame-of-group", x: size.x - 4, y: size.y - 4, width: size.width + 8, height: size.height + 8, rx: 9 });
-    frame.style.stroke = GROUPS[at % GROUPS.length];
+    frame.style.stroke = groupColor(at);
     group.prepend(frame);
   }
   if (label) group.append(drawn("text", { class: "label", x, y: size.y - 7 }, label));
@@ -302,7 +302,7 @@ function overview() {
   const groups = Object.entries(notes().groups);
   if (groups.length) out.push(element("h3", {}, "groups"), ...groups.map(([name, items], i) => {
     const line = element("p", { class: "group-name" }, `${name}: `, ...items.flatMap((item, j) => [j ? ", " : "", current.at.has(item) ? link(item) : item]));
-    line.style.borderColor = GROUPS[i % GROUPS.length];
+    line.style.borderColor = groupColor(i);
     return line;
   }));
   const important = [...current.nodes].sort((a, b) => Math.abs(b.ablation_delta) - Math.abs(a.ablation_delta)).slice(0, 12);

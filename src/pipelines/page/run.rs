@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::circuits::with_circuits;
 use super::{ExportRequest, Page};
 use crate::circuits::pipeline::SearchRequest;
-use crate::circuits::{Circuit, labels::count, tasks};
+use crate::circuits::{Circuit, circuit_files, labels::count, tasks};
 use crate::formats::{ModelFiles, Pretrained};
 use crate::model::{self, WeightReport};
 use crate::observer::{Observer, Stage};
-use crate::pipelines::model_card::circuit_files;
+use crate::pipelines::inspect::shape;
 use crate::pipelines::{CircuitRequest, evaluate_task};
 use crate::report::{Column, Table};
 use crate::settings::grouped;
@@ -215,20 +215,12 @@ fn progress(logged: &[MetricsLine]) -> Vec<[String; 2]> {
 
 /// What the model is made of.
 fn sizes(files: &ModelFiles, weights: &WeightReport) -> Vec<[String; 2]> {
-    let c = &files.config;
-    let shape = format!(
-        "{}, d_model {}, {} of {}, d_mlp {}, vocabulary {}, block_size {}",
-        count(c.n_layer, "layer"),
-        c.d_model,
-        count(c.n_head, "head"),
-        c.head_width(),
-        c.mlp_width(),
-        c.vocab_size,
-        c.block_size
-    );
     let (nonzeros, all) = (grouped(weights.matrix_nonzeros), grouped(weights.matrix_parameters));
     let share = 100.0 * weights.matrix_nonzeros as f64 / weights.matrix_parameters.max(1) as f64;
-    vec![["model".into(), shape], ["weights".into(), format!("{nonzeros} of {all} are not zero ({share:.1} %)")]]
+    vec![
+        ["model".into(), shape(&files.config)],
+        ["weights".into(), format!("{nonzeros} of {all} are not zero ({share:.1} %)")],
+    ]
 }
 
 fn densities(weights: &WeightReport) -> PageTable {
