@@ -27,6 +27,7 @@ mod not_finite;
 mod nothing;
 mod output;
 mod outputs;
+mod pictures;
 mod plot;
 mod progress;
 #[cfg(feature = "hub")]

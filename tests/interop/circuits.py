@@ -14,8 +14,6 @@ import tempfile
 
 import torch
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-MODEL = ROOT / "examples/model"
 PARTS = ["attn.act_in", "attn.q", "attn.k", "attn.v", "attn.resid_delta", "mlp.act_in", "mlp.post_act", "mlp.resid_delta"]
 JOINED = [("attn.act_in", "attn.q"), ("attn.act_in", "attn.k"), ("attn.act_in", "attn.v"),
           ("attn.v", "attn.resid_delta"), ("mlp.act_in", "mlp.post_act"), ("mlp.post_act", "mlp.resid_delta")]
@@ -114,6 +112,8 @@ parser.add_argument("--gossamer", type=pathlib.Path, required=True, help="the pr
 FOLDER = parser.parse_args().gossamer.resolve().parent
 with tempfile.TemporaryDirectory() as folder:
     work = pathlib.Path(folder)
+    MODEL = work / "example"
+    run("gossamer", "example", "--out", MODEL)
     run("train", "circuit", MODEL, "--task", "single_double_quote", "--target-loss", "0.6", "--set", "steps=40",
         "--set", "pairs=8", "--set", "eval_pairs=16", "--no-clean-up", "--mean-tokens", "8192", "--out", work, "--device", "cpu")
     file = work / "single_double_quote.json"

@@ -20,7 +20,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "python/tests"))
 import reference  # noqa: E402
 
-TOKENIZER = ROOT / "examples/model/tokenizer.json"
 PROMPT = "def f(xs):\n    return [x for x in xs]\n\nprint('"
 # In the reference's terms; a vocabulary of the tokenizer's size and a context for 40 more tokens.
 COMMON = {"vocab_size": 512, "block_size": 96, "d_model": 32, "d_head": 8, "n_head": 4, "d_mlp": 64}
@@ -43,7 +42,7 @@ def write_published(folder, config, state):
     folder.mkdir()
     (folder / "beeg_config.json").write_text(json.dumps(config))
     torch.save(state, folder / "final_model.pt")
-    (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
+    (folder / "tokenizer.json").write_bytes((folder.parent / "example/tokenizer.json").read_bytes())
 
 
 def greedy(logits_of, ids, count):
@@ -193,6 +192,7 @@ parser.add_argument("--gossamer", type=pathlib.Path, required=True, help="the pr
 PROGRAM = parser.parse_args().gossamer.resolve()
 with tempfile.TemporaryDirectory() as folder:
     work = pathlib.Path(folder)
+    gossamer("example", "--out", work / "example")
     for name, changes in MODELS.items():
         check(name, changes, work)
     check_types(work)
