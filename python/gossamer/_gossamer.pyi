@@ -354,6 +354,7 @@ def find_circuits(
     exclude: Sequence[str | Mapping[str, Any]],
     ranking: str,
     clean_up: bool,
+    prune_edges: bool,
     data: Sequence[PathLike],
     mean_tokens: int,
     on_message: Callable[..., None],

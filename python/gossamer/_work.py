@@ -157,6 +157,7 @@ def find_circuits(
     exclude: Sequence[str | Mapping[str, Any]] = (),
     ranking: str = "learned",
     clean_up: bool = True,
+    prune_edges: bool = False,
     data: PathLike | Sequence[PathLike] | None = None,
     mean_tokens: int = 65_536,
     out: PathLike | None = None,
@@ -167,9 +168,9 @@ def find_circuits(
     `settings` replaces settings of the search, such as `{"steps": 500}`. `tune` tries that many
     random settings, `tune_minutes` as many as there is time for, and the smallest circuit is kept; all
     are listed in `TASK.trials.csv`. No circuit has a node in `exclude`. `ranking` is "learned",
-    "attribution" or "integrated-gradients". Nodes outside of a circuit are at their mean over `mean_tokens` tokens
-    of the files in `data`, or of generated Python. The files are written into the folder `out`, if
-    there is one.
+    "attribution" or "integrated-gradients". With `prune_edges`, edges that the loss does not need carry
+    constants. Nodes outside of a circuit are at their mean over `mean_tokens` tokens of the files in
+    `data`, or of generated Python. The files are written into the folder `out`, if there is one.
     """
     with tempfile.TemporaryDirectory() as temporary, _Bar("searching", None, progress) as bar:
         folder = temporary if out is None else out
@@ -185,6 +186,7 @@ def find_circuits(
             list(exclude),
             ranking,
             clean_up,
+            prune_edges,
             _paths(data),
             mean_tokens,
             bar,

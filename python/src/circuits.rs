@@ -428,6 +428,7 @@ pub fn find_circuits(
     exclude: &Bound<'_, PyAny>,
     ranking: &str,
     clean_up: bool,
+    prune_edges: bool,
     data: Vec<PathBuf>,
     mean_tokens: usize,
     on_message: Py<PyAny>,
@@ -441,7 +442,7 @@ pub fn find_circuits(
     let model = model.get();
     let request = SearchRequest {
         tasks: vec![task.clone()],
-        plan: SearchPlan { settings: plan, ranking, clean_up, trials: tune, minutes: tune_minutes },
+        plan: SearchPlan { settings: plan, ranking, clean_up, prune_edges, trials: tune, minutes: tune_minutes },
         disjoint,
         exclude: nodes(exclude)?,
         data: Source::new(data),

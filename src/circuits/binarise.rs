@@ -192,12 +192,14 @@ impl CircuitSearch<'_> {
     /// held-out ones. `task` is the circuit's task, if that is not built in.
     pub(crate) fn binarise(&self, circuit: &Circuit, task: Option<Task>) -> Result<Binary> {
         circuit.check_part_of(self.model)?;
+        let search = self.pruning(&circuit.pruned_edges)?;
         let (keep, settings) = (circuit.keep(&self.nodes.layout)?, circuit.search_settings()?);
         let task = circuit.resolve_task(task, self.tokenizer)?;
         let (_, train) = self.eval_pairs(&task, Split::Train, &settings)?;
         let (_, test) = self.eval_pairs(&task, Split::Test, &settings)?;
         let weights = self.weights();
-        let (choosing, held_out) = (self.scorer(&weights, &train, &settings), self.scorer(&weights, &test, &settings));
+        let (choosing, held_out) =
+            (search.scorer(&weights, &train, &settings), search.scorer(&weights, &test, &settings));
 
         let steps = choosing.binarise(&keep)?;
         let mut alone = Vec::new();

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use super::PrunedEdge;
 use super::annotations::Annotations;
 use super::file::{Circuit, Counts, EdgeEntry, LossSet, NodeEntry, TokenWeights, VERSION};
 use super::nodes::{Node, NodeKind};
@@ -13,7 +14,7 @@ const MAX_LAYERS: usize = 10_000;
 
 /// Returns what is wrong with a circuit, if anything is.
 pub(super) fn check(circuit: &Circuit) -> Result<(), String> {
-    let needed = Circuit::version_for(&circuit.nodes);
+    let needed = Circuit::version_for(&circuit.nodes, &circuit.pruned_edges);
     if !(needed..=VERSION).contains(&circuit.version) {
         let version = circuit.version;
         return Err(format!("circuit of version {version}; this program writes its nodes as version {needed}"));
@@ -86,22 +87,24 @@ fn check_node(circuit: &Circuit, entry: &NodeEntry) -> Result<(), String> {
 
 fn check_edges(circuit: &Circuit, nodes: &HashSet<Node>) -> Result<(), String> {
     let mut seen = HashSet::new();
-    for edge in &circuit.edges {
-        let EdgeEntry { from, to, weight, effect } = edge;
+    let numbers = |edge: &EdgeEntry| (edge.from, edge.to, [("weight", edge.weight), ("effect", edge.effect)]);
+    let constants = |edge: &PrunedEdge| (edge.from, edge.to, [("weight", edge.weight), ("value", edge.value)]);
+    for (from, to, numbers) in circuit.edges.iter().map(numbers).chain(circuit.pruned_edges.iter().map(constants)) {
         let name = format!("edge {from} to {to}");
         for end in [from, to] {
-            if !nodes.contains(end) {
+            if !nodes.contains(&end) {
                 return Err(format!("{name}: {end} is not among the nodes"));
             }
         }
         if from.layer != to.layer || !has_matrix(from.kind, to.kind) {
             return Err(format!("{name}: no weight joins these"));
         }
-        if !seen.insert((*from, *to)) {
+        if !seen.insert((from, to)) {
             return Err(format!("{name} is listed twice"));
         }
-        finite(&format!("{name}: weight"), *weight)?;
-        finite(&format!("{name}: effect"), *effect)?;
+        for (what, number) in numbers {
+            finite(&format!("{name}: {what}"), number)?;
+        }
     }
     Ok(())
 }

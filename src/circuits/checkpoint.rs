@@ -61,7 +61,8 @@ impl Circuit {
         nodes.stop = stop;
         let search = CircuitSearch { model, nodes, tokenizer };
         let (_, train) = search.eval_pairs(&task, Split::Train, &settings)?;
-        let result = SearchResult { settings, keep, scores, ..SearchResult::default() };
+        let pruned_edges = self.pruned_edges.clone();
+        let result = SearchResult { settings, keep, scores, pruned_edges, ..SearchResult::default() };
         let result = search.evaluate(&task, &train, result)?;
         let circuit = search.describe(&task, &result, &self.model.path, &model.hash()?)?;
         Ok(Self { excluded: self.excluded.clone(), ..circuit })

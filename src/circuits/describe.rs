@@ -10,7 +10,7 @@ use super::file::{
 use super::prune::CircuitScorer;
 use super::search::{CircuitSearch, SearchResult};
 use super::tasks::{self, Split, Task};
-use super::{Edge, EdgeAblation, NodeKind, TaskBatch, graph};
+use super::{Edge, EdgeAblation, NodeKind, TaskBatch};
 use crate::files::HostTensor;
 use crate::model::Recorder;
 use crate::tape::Tape;
@@ -26,10 +26,14 @@ impl CircuitSearch<'_> {
     /// Those of the pairs and of the forward pass; [`Error::NonFiniteSite`] where an activation is
     /// not finite.
     pub fn describe(&self, task: &Task, result: &SearchResult, path: &str, hash: &str) -> Result<Circuit> {
+        self.pruning(&result.pruned_edges)?.describe_pruned(task, result, (path, hash))
+    }
+
+    fn describe_pruned(&self, task: &Task, result: &SearchResult, (path, hash): (&str, &str)) -> Result<Circuit> {
         let task = &task.clone().for_tokenizer(self.tokenizer)?;
         let (pairs, task_batch) = self.eval_pairs(task, Split::Train, &result.settings)?;
         let layout = &self.nodes.layout;
-        let graph = graph(self.model, layout, &result.keep)?;
+        let graph = self.nodes.graph(self.model, &result.keep)?;
         let model = ModelRef::new(path, hash, &self.model.config);
         let weights = self.weights();
         let scorer = self.scorer(&weights, &task_batch, &result.settings);
@@ -40,7 +44,7 @@ impl CircuitSearch<'_> {
             graph.biases.iter().map(|&(node, value)| BiasEntry { node, value: value.into() }).collect();
         let (embeddings, unembeddings) = self.vocabulary(&nodes, &pairs)?;
         let circuit = Circuit {
-            version: Circuit::version_for(&nodes),
+            version: Circuit::version_for(&nodes, &result.pruned_edges),
             counts: Counts::of(model.n_layer, &nodes, &edges, &biases),
             model,
             task: self.task(task, &pairs)?,
@@ -48,6 +52,7 @@ impl CircuitSearch<'_> {
             nodes,
             excluded: (0..layout.len()).filter(|&n| self.nodes.excluded[n]).filter_map(|n| layout.node(n)).collect(),
             edges,
+            pruned_edges: result.pruned_edges.clone(),
             biases,
             embeddings,
             unembeddings,

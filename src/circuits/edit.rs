@@ -23,6 +23,7 @@ impl Circuit {
                 return Err(Error::Unknown { kind: "node of the circuit", name: node.to_string(), known });
             }
             circuit.edges.retain(|edge| edge.from != *node && edge.to != *node);
+            circuit.pruned_edges.retain(|edge| edge.from != *node && edge.to != *node);
             circuit.biases.retain(|bias| bias.node != *node);
         }
         circuit.counts = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
@@ -52,7 +53,7 @@ impl Circuit {
             }
             circuit.nodes.push(NodeEntry::new(node, &self.model));
         }
-        circuit.version = self.version.max(Self::version_for(&circuit.nodes));
+        circuit.version = self.version.max(Self::version_for(&circuit.nodes, &circuit.pruned_edges));
         circuit.counts = Counts::of(circuit.model.n_layer, &circuit.nodes, &circuit.edges, &circuit.biases);
         Ok(circuit.normalised())
     }
@@ -77,7 +78,8 @@ impl CircuitSearch<'_> {
         let (task, settings) = (circuit.resolve_task(task, self.tokenizer)?, circuit.search_settings()?);
         let (_, train) = self.eval_pairs(&task, Split::Train, &settings)?;
         let (weights, layout) = (self.weights(), &self.nodes.layout);
-        let (scorer, keep) = (self.scorer(&weights, &train, &settings), circuit.keep(layout)?);
+        let search = self.pruning(&circuit.pruned_edges)?;
+        let (scorer, keep) = (search.scorer(&weights, &train, &settings), circuit.keep(layout)?);
         let whole = scorer.logit_diffs(&keep)?.loss(circuit.calibration);
         let mut sublayers = BTreeMap::new();
         for layer in 0..circuit.model.n_layer {
@@ -110,7 +112,8 @@ impl CircuitSearch<'_> {
             }
         }
         let (_, train) = self.eval_pairs(&task, Split::Train, &settings)?;
-        let result = SearchResult { settings, scores, keep, ..SearchResult::default() };
+        let pruned_edges = circuit.pruned_edges.clone();
+        let result = SearchResult { settings, scores, keep, pruned_edges, ..SearchResult::default() };
         let result = self.evaluate(&task, &train, result)?;
         Ok((task, result))
     }

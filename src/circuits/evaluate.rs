@@ -14,7 +14,7 @@ use super::prune;
 use super::search::CircuitSearch;
 use super::subject::{Subject, zeros};
 use super::tasks::{Split, Task, TokenPair};
-use super::{Calibration, CalibrationKind, Circuit, Edge, LogitDiffs, LossSet, Losses, Node, Nodes, graph};
+use super::{Calibration, CalibrationKind, Circuit, Edge, LogitDiffs, LossSet, Losses, Node, Nodes};
 use crate::Result;
 use crate::files::HostTensor;
 use crate::model::{Model, Parameters};
@@ -132,7 +132,8 @@ pub struct Minimality {
 /// What should not do the task, on held-out pairs, each with its own calibration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Controls {
-    /// Circuits with as many channels of each site, drawn at random.
+    /// Circuits with as many channels of each site, drawn at random, without the edges that the
+    /// circuit does without.
     pub random_circuits: Vec<Score>,
     /// The circuit's nodes in the model with all weights shuffled within their tensors; nothing
     /// without controls.
@@ -255,10 +256,12 @@ impl CircuitSearch<'_> {
             test: test.tokens,
             target_loss: settings.target_loss,
         };
-        self.evaluate_pairs(&circuit.keep(&self.nodes.layout)?, &pairs, plan, observer)
+        let search = self.pruning(&circuit.pruned_edges)?;
+        search.evaluate_pairs(&circuit.keep(&self.nodes.layout)?, &pairs, plan, observer)
     }
 
-    /// Evaluates a circuit, the nodes in `keep`, on given pairs.
+    /// Evaluates a circuit, the nodes in `keep` without [pruned](Nodes::prune_edges) edges, on given
+    /// pairs.
     ///
     /// # Errors
     /// Those of the forward pass, and [`Error::Stopped`](crate::Error::Stopped).
@@ -269,7 +272,7 @@ impl CircuitSearch<'_> {
         plan: &EvaluationPlan,
         observer: &Observer,
     ) -> Result<Evaluation> {
-        let graph = graph(self.model, &self.nodes.layout, keep)?;
+        let graph = self.nodes.graph(self.model, keep)?;
         let keep = keep.to_vec();
         let progress = Progress::new(prune::kept_count(&keep) + graph.edges.len(), plan, observer);
         let subject = Subject::new(self, [&pairs.train, &pairs.test], (plan.ablation, plan.seed))?;

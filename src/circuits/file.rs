@@ -14,21 +14,21 @@ use super::calibration::Calibration;
 use super::check::check;
 use super::nodes::{Layout, Node, NodeKind};
 use super::tasks::{ContextLength, question_name};
-use super::{CircuitFormat, FORMATS};
+use super::{CircuitFormat, FORMATS, PrunedEdge};
 use crate::error::{Error, Result};
 use crate::files::versioned::{self, Versioned};
 use crate::files::{read_unmarked, write_atomic};
 use crate::model::ModelConfig;
 
-/// The newest version of the file that this code writes and reads: that of circuits with nodes of
-/// the final residual stream. Other circuits are written as version 1, which earlier programs read.
-/// Unknown fields are ignored.
-pub const VERSION: u32 = 2;
+/// The newest version of the file that this code writes and reads: that of circuits with pruned
+/// edges. Circuits without them that have nodes of the final residual stream are written as version
+/// 2, all others as version 1, which earlier programs read. Unknown fields are ignored.
+pub const VERSION: u32 = 3;
 
 /// The few parts of a model that do one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Circuit {
-    /// [`Circuit::version_for`] its nodes, or later.
+    /// [`Circuit::version_for`] its nodes and edges, or later.
     pub version: u32,
     /// The model that it is a part of.
     pub model: ModelRef,
@@ -41,8 +41,11 @@ pub struct Circuit {
     /// Channels that it was not allowed to keep: those of circuits found before it.
     #[serde(rename = "absent", default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<Node>,
-    /// The nonzero weights that join two kept nodes.
+    /// The nonzero weights that join two kept nodes, without pruned ones.
     pub edges: Vec<EdgeEntry>,
+    /// Weights between kept nodes that it does without: what they carry is constant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pruned_edges: Vec<PrunedEdge>,
     /// The nonzero biases of kept nodes.
     pub biases: Vec<BiasEntry>,
     /// The embedding's largest weights into residual channels that the circuit reads, largest
@@ -344,9 +347,13 @@ impl Circuit {
         write_atomic(path, |out| out.write_all(text.as_bytes()).map_err(|e| Error::io(path, e)))
     }
 
-    /// The version that a file of a circuit with these nodes has.
-    pub fn version_for(nodes: &[NodeEntry]) -> u32 {
-        if nodes.iter().any(|entry| entry.kind == NodeKind::FinalResid) { VERSION } else { 1 }
+    /// The version that a file of a circuit with these nodes and pruned edges has.
+    pub fn version_for(nodes: &[NodeEntry], pruned_edges: &[PrunedEdge]) -> u32 {
+        match nodes.iter().any(|entry| entry.kind == NodeKind::FinalResid) {
+            _ if !pruned_edges.is_empty() => 3,
+            true => 2,
+            false => 1,
+        }
     }
 
     /// The nodes of a model that it is chosen from: with those of the final residual stream if it
@@ -371,6 +378,7 @@ impl Circuit {
     pub fn normalised(mut self) -> Self {
         self.nodes.sort_by_key(NodeEntry::node);
         self.edges.sort_by_key(|edge| (edge.from, edge.to));
+        self.pruned_edges.sort_by_key(|edge| (edge.from, edge.to));
         self.biases.sort_by_key(|bias| bias.node);
         self.excluded.sort_unstable();
         for list in [&mut self.embeddings, &mut self.unembeddings] {

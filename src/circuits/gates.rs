@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Layout, Node, SiteBlock};
+use super::graph::ConstantEdge;
+use super::{Layout, Node, PrunedEdge, SiteBlock};
 use crate::device::{Device, Tensor};
-use crate::model::{Hooks, Site, first_not_finite};
+use crate::model::{Hooks, LinearLayer, Model, Site, first_not_finite};
 use crate::tape::{Tape, Var};
 use crate::{Error, Result};
 
@@ -23,6 +24,8 @@ pub struct Nodes {
     pub excluded: Vec<bool>,
     /// Once set, the next forward pass with gates returns [`Error::Stopped`].
     pub stop: Arc<AtomicBool>,
+    /// Edges that carry constants wherever both of their nodes are kept.
+    pub(super) pruned: Vec<ConstantEdge>,
     tensors: Vec<Tensor>,
     device: Device,
 }
@@ -45,7 +48,15 @@ impl Nodes {
             flat.extend_from_slice(mean);
         }
         let excluded = vec![false; flat.len()];
-        Ok(Self { layout, means: flat, excluded, stop: Arc::default(), tensors, device: device.clone() })
+        Ok(Self {
+            layout,
+            means: flat,
+            excluded,
+            stop: Arc::default(),
+            pruned: Vec::new(),
+            tensors,
+            device: device.clone(),
+        })
     }
 
     /// [Excludes](Nodes::excluded) those of `nodes` that the model has.
@@ -61,6 +72,16 @@ impl Nodes {
         Self { excluded, ..self.clone() }
     }
 
+    /// Lets `edges` carry their constants wherever both of their nodes are kept, with the weights of
+    /// `model`; edges that it does not have are left out.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn prune_edges(&mut self, model: &Model, edges: &[PrunedEdge]) -> Result<()> {
+        self.pruned = ConstantEdge::of(model, &self.layout, edges)?;
+        Ok(())
+    }
+
     /// Gates that learn: node n is kept where `tau[n] ≥ 0`. Their gradients are in
     /// [`Gates::gradient`] after the backward pass.
     pub(crate) fn learn(&self, tape: &mut Tape, tau: &[f32], temperature: f32) -> Result<Gates<'_>> {
@@ -71,7 +92,7 @@ impl Nodes {
         for block in self.layout.blocks() {
             gates.push(Some(tape.leaf(self.device.upload("tau", &[block.width], &tau[block.range()])?)));
         }
-        Ok(Gates { nodes: self, gates, temperature })
+        Ok(Gates { nodes: self, gates, pruned: Vec::new(), temperature })
     }
 
     /// Gates that keep some nodes and put all others at their means.
@@ -91,7 +112,19 @@ impl Nodes {
                 }
             });
         }
-        Ok(Gates { nodes: self, gates, temperature: 1.0 })
+        let pruned = self.pruned.iter().filter(|edge| edge.joins(keep)).collect();
+        Ok(Gates { nodes: self, gates, pruned, temperature: 1.0 })
+    }
+
+    /// Gates that keep all nodes, but for [excluded](Nodes::excluded) ones, and prune edges among
+    /// those in `circuit`.
+    ///
+    /// # Errors
+    /// Those of [`Nodes::keep`].
+    pub(super) fn keep_all(&self, circuit: &[bool]) -> Result<Gates<'_>> {
+        let all = self.keep(&vec![true; self.layout.len()])?;
+        let pruned = all.pruned.into_iter().filter(|edge| edge.joins(circuit)).collect();
+        Ok(Gates { pruned, ..all })
     }
 
     fn check_stop(&self) -> Result<()> {
@@ -104,6 +137,7 @@ pub struct Gates<'a> {
     nodes: &'a Nodes,
     /// For each block its taus; nothing where all nodes are kept.
     gates: Vec<Option<Var>>,
+    pruned: Vec<&'a ConstantEdge>,
     temperature: f32,
 }
 
@@ -127,5 +161,22 @@ impl Hooks for Gates<'_> {
             Some((tau, mean)) => tape.gate(&value, tau, mean, self.temperature),
             None => Ok(value),
         }
+    }
+
+    /// What edges carry goes through the host, without gradients.
+    fn on_linear(&mut self, _: &mut Tape, at: (usize, LinearLayer), input: &Var, output: Var) -> Result<Var> {
+        if self.pruned.iter().all(|edge| edge.at != at) {
+            return Ok(output);
+        }
+        let (x, mut y) = (input.value().read()?, output.value().read()?);
+        let (inputs, outputs) = (input.value().rows_cols().1, output.value().rows_cols().1);
+        for edge in self.pruned.iter().filter(|edge| edge.at == at) {
+            let carried = x.iter().skip(edge.column).step_by(inputs);
+            for (y, own) in y.iter_mut().skip(edge.row).step_by(outputs).zip(carried) {
+                *y += edge.weight * (edge.value - own);
+            }
+        }
+        let device = output.value().device();
+        Ok(Var::constant(device.upload("pruned edges", output.value().shape(), &y)?))
     }
 }

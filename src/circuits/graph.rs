@@ -1,8 +1,10 @@
 //! The edges of a circuit: nonzero weights that join two of its nodes (method: section 4).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{Layout, Node, NodeKind};
+use serde::{Deserialize, Serialize};
+
+use super::{Layout, Node, NodeKind, Nodes};
 use crate::Result;
 use crate::files::HostTensor;
 use crate::model::{Hooks, LinearLayer, Model, Site, SiteKind};
@@ -17,6 +19,63 @@ pub struct Edge {
     pub to: Node,
     /// The weight.
     pub weight: f32,
+}
+
+/// An edge between two nodes of a circuit that the circuit does without: it carries a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrunedEdge {
+    /// The node that is read.
+    pub from: Node,
+    /// The node that is written.
+    pub to: Node,
+    /// The weight.
+    pub weight: f64,
+    /// What `from` is for this edge, at every position: the mean over the train pairs.
+    pub value: f64,
+}
+
+/// A pruned edge, as a forward pass needs it.
+#[derive(Clone, Debug)]
+pub(super) struct ConstantEdge {
+    /// The numbers of the two nodes.
+    pub(super) ends: [usize; 2],
+    /// The linear layer that the weight is in.
+    pub(super) at: (usize, LinearLayer),
+    pub(super) row: usize,
+    pub(super) column: usize,
+    pub(super) weight: f32,
+    pub(super) value: f32,
+}
+
+impl ConstantEdge {
+    /// Whether both of its nodes are in `keep`.
+    pub(super) fn joins(&self, keep: &[bool]) -> bool {
+        self.ends.iter().all(|&n| keep[n])
+    }
+
+    /// `edges` with the weights of `model`, without those that it does not have.
+    pub(super) fn of(model: &Model, layout: &Layout, edges: &[PrunedEdge]) -> Result<Vec<Self>> {
+        if edges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut ends = vec![false; layout.len()];
+        let nodes = edges.iter().flat_map(|edge| [edge.from, edge.to]);
+        nodes.filter_map(|node| layout.number(node)).for_each(|n| ends[n] = true);
+        let graph = graph(model, layout, &ends)?;
+        let weights: HashMap<_, _> = graph.edges.iter().map(|edge| ((edge.from, edge.to), edge.weight)).collect();
+        let resolve = |edge: &PrunedEdge| {
+            let Producer { layer, linear, row, .. } = producer(edge.to, model.config.attention_width())?;
+            Some(Self {
+                ends: [layout.number(edge.from)?, layout.number(edge.to)?],
+                at: (layer, linear),
+                row,
+                column: edge.from.index,
+                weight: *weights.get(&(edge.from, edge.to))?,
+                value: edge.value as f32,
+            })
+        };
+        Ok(edges.iter().filter_map(resolve).collect())
+    }
 }
 
 /// The edges among nodes, and the nonzero biases of nodes.
@@ -87,6 +146,20 @@ pub fn graph(model: &Model, layout: &Layout, keep: &[bool]) -> Result<Graph> {
         }
     }
     Ok(result)
+}
+
+impl Nodes {
+    /// The graph of the nodes in `keep`, without pruned edges.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn graph(&self, model: &Model, keep: &[bool]) -> Result<Graph> {
+        let mut graph = graph(model, &self.layout, keep)?;
+        let pruned: HashSet<[usize; 2]> = self.pruned.iter().map(|edge| edge.ends).collect();
+        let number = |node| self.layout.number(node).unwrap_or_default();
+        graph.edges.retain(|edge| !pruned.contains(&[number(edge.from), number(edge.to)]));
+        Ok(graph)
+    }
 }
 
 /// A forward pass through hooks, such as gates, in which one edge carries the mean of what it would

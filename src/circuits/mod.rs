@@ -25,6 +25,7 @@ pub mod checkpoint;
 pub mod collect;
 pub mod curve;
 mod describe;
+mod edge_pruning;
 mod edit;
 pub mod evaluate;
 mod file;
@@ -55,12 +56,13 @@ pub use annotations::Annotations;
 pub use binarise::Binary;
 pub use calibration::{Calibration, CalibrationKind, LogitDiffs};
 pub(crate) use check::has_matrix;
+pub use edge_pruning::prune_edges;
 pub use file::{
     ActivationRange, BiasEntry, Circuit, Counts, EdgeEntry, LayerCounts, LossSet, Losses, ModelRef, NodeEntry,
     PairDifference, TaskRef, TokenRef, TokenWeight, TokenWeights, VERSION, circuit_files,
 };
 pub use gates::{Gates, Nodes};
-pub use graph::{Edge, EdgeAblation, Graph, graph};
+pub use graph::{Edge, EdgeAblation, Graph, PrunedEdge, graph};
 pub use lock::lock;
 pub use means::{MEANS, mean_activations, measured_means, stored_means, text_means};
 pub use nodes::{Layout, Node, NodeKind, SiteBlock};

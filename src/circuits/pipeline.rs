@@ -73,6 +73,7 @@ impl SearchRequest {
             "exclude": self.exclude,
             "ranking": self.plan.ranking,
             "clean_up": self.plan.clean_up,
+            "prune_edges": self.plan.prune_edges,
             "data": self.data.key(),
             "mean_tokens": self.mean_tokens,
             "task": task.hash,

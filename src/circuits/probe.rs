@@ -43,6 +43,7 @@ impl<'a> Probe<'a> {
         let keep = circuit.keep(&layout)?;
         let mut nodes = Nodes::new(layout, &means, &model.device)?;
         nodes.exclude(&circuit.excluded);
+        nodes.prune_edges(model, &circuit.pruned_edges)?;
         Ok(Self { model, weights: Weights::constant(model, &[]), nodes, keep, means })
     }
 

@@ -392,13 +392,22 @@ pub fn bisect(scorer: &CircuitScorer, order: &[usize], target: f64) -> Result<Op
 /// # Errors
 /// Those of the forward pass.
 pub fn greedy_prune(scorer: &CircuitScorer, keep: &mut [bool], limit: f64) -> Result<()> {
+    greedily(keep, &mut |keep| scorer.within(keep, limit))
+}
+
+/// Removes items of `keep`, those whose removal gives the least loss first, as long as `within` has
+/// a loss. No single one of the remaining items can be removed.
+///
+/// # Errors
+/// Those of `within`.
+pub(super) fn greedily(keep: &mut [bool], within: &mut dyn FnMut(&[bool]) -> Result<Option<f64>>) -> Result<()> {
     let kept = |keep: &[bool]| -> Vec<usize> { (0..keep.len()).filter(|&n| keep[n]).collect() };
     let mut pool = kept(keep);
     loop {
         let mut candidates = Vec::new();
         for &n in &pool {
             keep[n] = false;
-            let loss = scorer.within(keep, limit)?;
+            let loss = within(keep)?;
             keep[n] = true;
             candidates.extend(loss.map(|loss| (loss, n)));
         }
@@ -409,7 +418,7 @@ pub fn greedy_prune(scorer: &CircuitScorer, keep: &mut [bool], limit: f64) -> Re
         while at < candidates.len() {
             let tried = &candidates[at..candidates.len().min(at + size)];
             tried.iter().for_each(|&(_, n)| keep[n] = false);
-            if scorer.within(keep, limit)?.is_some() {
+            if within(keep)?.is_some() {
                 at += tried.len();
                 size = 2 * tried.len();
             } else {

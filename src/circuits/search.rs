@@ -4,11 +4,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::attribution::{attribution, integrated_gradients};
+use super::edge_pruning::prune_edges;
 use super::local_search::local_search;
 use super::prune::{self, CircuitScorer, PruningStep, SearchSettings};
 use super::tasks::{self, PairBatch, Split, Task, TokenPair};
 use super::tune::{Trial, tune};
-use super::{Calibration, LogitDiffs, LossSet, Nodes, TaskBatch, Weighted};
+use super::{Calibration, LogitDiffs, LossSet, Nodes, PrunedEdge, TaskBatch, Weighted};
 use crate::model::{Model, NoHooks, Weights};
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -36,6 +37,8 @@ pub struct SearchPlan {
     pub ranking: Ranking,
     /// Whether nodes are removed without which the loss stays at the target.
     pub clean_up: bool,
+    /// Whether edges are pruned as well, as long as the loss stays within its limit.
+    pub prune_edges: bool,
     /// Random settings to try besides the given ones; 0 for none, or for as many as `minutes`
     /// allow.
     pub trials: u64,
@@ -45,7 +48,14 @@ pub struct SearchPlan {
 
 impl Default for SearchPlan {
     fn default() -> Self {
-        Self { settings: SearchSettings::default(), ranking: Ranking::Learned, clean_up: true, trials: 0, minutes: 0.0 }
+        Self {
+            settings: SearchSettings::default(),
+            ranking: Ranking::Learned,
+            clean_up: true,
+            prune_edges: false,
+            trials: 0,
+            minutes: 0.0,
+        }
     }
 }
 
@@ -79,6 +89,8 @@ pub struct SearchResult {
     pub scores: Vec<f32>,
     /// Which nodes are kept, by number.
     pub keep: Vec<bool>,
+    /// Edges between them that carry constants.
+    pub pruned_edges: Vec<PrunedEdge>,
     /// How many nodes bisection kept, before the clean-up.
     pub bisected_len: usize,
     /// The loss that the nodes had to reach on the pairs that they were chosen by.
@@ -173,11 +185,32 @@ impl CircuitSearch<'_> {
     /// Searches for the circuit of a task.
     pub(crate) fn run(&self, task: &Task, plan: &SearchPlan, on_step: &OnStep) -> Result<SearchResult> {
         let task = &task.clone().for_tokenizer(self.tokenizer)?;
-        if plan.tunes() {
-            return tune(self, task, plan, on_step);
-        }
-        let scores = self.rank(task, &plan.settings, plan.ranking, on_step)?;
-        self.choose(task, &plan.settings, scores, plan.clean_up)
+        let result = if plan.tunes() {
+            tune(self, task, plan, on_step)?
+        } else {
+            let scores = self.rank(task, &plan.settings, plan.ranking, on_step)?;
+            self.choose(task, &plan.settings, scores, plan.clean_up)?
+        };
+        if plan.prune_edges { self.prune_edges(task, result) } else { Ok(result) }
+    }
+
+    /// The circuit without edges, and then nodes, that its loss on train pairs does not need.
+    ///
+    /// # Errors
+    /// Those of the pairs and of the forward pass.
+    pub fn prune_edges(&self, task: &Task, mut result: SearchResult) -> Result<SearchResult> {
+        let (_, train) = self.eval_pairs(task, Split::Train, &result.settings)?;
+        let weights = self.weights();
+        let scorer = self.scorer(&weights, &train, &result.settings);
+        result.pruned_edges = prune_edges(&scorer, &mut result.keep, result.limit)?;
+        self.evaluate(task, &train, result)
+    }
+
+    /// The same search, whose circuits do without `edges`.
+    pub(super) fn pruning(&self, edges: &[PrunedEdge]) -> Result<CircuitSearch<'_>> {
+        let mut nodes = self.nodes.clone();
+        nodes.prune_edges(self.model, edges)?;
+        Ok(CircuitSearch { model: self.model, nodes, tokenizer: self.tokenizer })
     }
 
     /// A score for every node: the larger, the more the task needs it.
@@ -311,7 +344,8 @@ impl CircuitSearch<'_> {
     /// complement's calibration are fitted on the train pairs.
     pub(super) fn evaluate(&self, task: &Task, train: &TaskBatch, result: SearchResult) -> Result<SearchResult> {
         let (_, test) = self.eval_pairs(task, Split::Test, &result.settings)?;
-        let (train, test) = (self.answers(train, &result.keep)?, self.answers(&test, &result.keep)?);
+        let search = self.pruning(&result.pruned_edges)?;
+        let (train, test) = (search.answers(train, &result.keep)?, search.answers(&test, &result.keep)?);
         let kind = result.settings.calibration;
         let (calibration, ablated) = (train.circuit.calibrate(kind), train.complement.calibrate(kind));
         let losses = |answers: &Answers| answers.losses(calibration, ablated);

@@ -42,19 +42,20 @@ impl<'a> Subject<'a> {
         (ablation, seed): (Ablation, u64),
     ) -> Result<Self> {
         let (model, layout, weights) = (search.model, &search.nodes.layout, search.weights());
+        let none = vec![false; layout.len()];
         let batches = [parts(model, pairs[0])?, parts(model, pairs[1])?];
         let with_values = |means: &_| {
             let mut nodes = Nodes::new(layout.clone(), means, &model.device)?;
             (nodes.excluded, nodes.stop) = (search.nodes.excluded.clone(), search.nodes.stop.clone());
+            nodes.pruned = search.nodes.pruned.clone();
             Ok::<_, Error>(nodes)
         };
-        let all = vec![true; layout.len()];
         let nodes = match ablation {
             Ablation::Zero => with_values(&zeros(layout))?,
             Ablation::TaskMean => {
                 let (mut sums, mut count) = (vec![0.0; layout.len()], 0);
                 for (_, batch) in &batches[0] {
-                    let recording = Recording::new((model, &weights), layout, batch, search.nodes.keep(&all)?)?;
+                    let recording = Recording::new((model, &weights), layout, batch, search.nodes.keep_all(&none)?)?;
                     count += recording.add_to(layout, &mut sums);
                 }
                 let mean = |n: usize| (sums[n] / count.max(1) as f64) as f32;
@@ -71,7 +72,7 @@ impl<'a> Subject<'a> {
                 _ => None,
             };
             let record = |donors| {
-                let recording = Recording::new((model, &weights), layout, &task_batch, nodes.keep(&all)?)?;
+                let recording = Recording::new((model, &weights), layout, &task_batch, nodes.keep_all(&none)?)?;
                 Ok::<_, Error>((donors, recording))
             };
             Ok::<_, Error>(Part { donors: donors.map(record).transpose()?, task_batch })
@@ -93,7 +94,7 @@ impl<'a> Subject<'a> {
             None => Ablating::Constants(self.nodes.keep(keep)?),
             Some((donors, recording)) => {
                 // A stop is heeded, as with constants.
-                let gates = self.nodes.keep(&vec![true; keep.len()])?;
+                let gates = self.nodes.keep_all(keep)?;
                 let means = &self.nodes.means;
                 Ablating::Donors(gates, Replacement { layout, replaced: ablated, recording, donors, means })
             }

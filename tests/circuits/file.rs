@@ -7,8 +7,8 @@ use std::path::Path;
 use gossamer::Error;
 use gossamer::circuits::color::separation;
 use gossamer::circuits::{
-    ActivationRange, Annotations, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, PairDifference, ResidualUser,
-    TokenWeight, TokenWeights, dot, edges_csv, json, nodes_csv, residual_paths, show, svg,
+    ActivationRange, Annotations, Circuit, Counts, EdgeEntry, Node, NodeEntry, NodeKind, PairDifference, PrunedEdge,
+    ResidualUser, TokenWeight, TokenWeights, dot, edges_csv, json, nodes_csv, residual_paths, show, svg,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +17,15 @@ const SCHEMA: &str = include_str!("../../schema/circuit.schema.json");
 
 fn example() -> Circuit {
     serde_json::from_str(EXAMPLE).expect("the example is a circuit")
+}
+
+/// The example without its first edge.
+fn with_pruned_edge() -> Circuit {
+    let mut circuit = example();
+    let EdgeEntry { from, to, weight, .. } = circuit.edges.remove(0);
+    circuit.pruned_edges.push(PrunedEdge { from, to, weight, value: -0.25 });
+    circuit.version = Circuit::version_for(&circuit.nodes, &circuit.pruned_edges);
+    counted(circuit)
 }
 
 /// What `load` says about a file of these contents.
@@ -55,7 +64,7 @@ fn large(nodes: usize, seed: u64) -> Circuit {
         ..NodeEntry::new(node, &circuit.model)
     };
     circuit.nodes = chosen.iter().map(entry).collect();
-    circuit.version = Circuit::version_for(&circuit.nodes);
+    circuit.version = Circuit::version_for(&circuit.nodes, &circuit.pruned_edges);
     let joined = |from: &Node, to: &Node| {
         let to_reads = match to.kind {
             NodeKind::AttnQ | NodeKind::AttnK | NodeKind::AttnV => NodeKind::AttnIn,
@@ -157,7 +166,7 @@ fn a_file_cut_short_anywhere_is_refused() {
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
     let damages = [
-        ("/version", json!(3), "version 3; this program reads version 1 to 2"),
+        ("/version", json!(4), "version 4; this program reads version 1 to 3"),
         ("/version", json!(null), "no `version`"),
         ("/version", json!("1"), "not a circuit file"),
         ("/nodes/0/index", json!(36), "node 0.mlp.act_in[36]: the site has 36 channels"),
@@ -630,6 +639,23 @@ fn conforms(value: &Value, rule: &Value, root: &Value, place: &str, met: &mut BT
 }
 
 #[test]
+fn pruned_edges_are_kept_and_checked() {
+    let circuit = with_pruned_edge();
+    assert_eq!(load(circuit.to_json().as_bytes()).unwrap(), circuit);
+    assert!(circuit.to_json().contains("\"value\": -0.25"));
+    assert!(show(&circuit).contains("8 edges (10 with biases), without 1 pruned edge"), "{}", show(&circuit));
+    let refused = |change: &dyn Fn(&mut Circuit), why: &str| {
+        let mut damaged = circuit.clone();
+        change(&mut damaged);
+        let said = load(damaged.to_json().as_bytes()).unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+    };
+    refused(&|damaged| damaged.version = 2, "version 2; this program writes");
+    refused(&|damaged| damaged.pruned_edges.push(damaged.pruned_edges[0]), "is listed twice");
+    refused(&|damaged| damaged.pruned_edges[0].to = damaged.pruned_edges[0].from, "no weight joins these");
+}
+
+#[test]
 fn the_schema_says_what_is_written() {
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let check = |text: &str, met: &mut BTreeSet<String>| {
@@ -639,11 +665,12 @@ fn the_schema_says_what_is_written() {
     check(EXAMPLE, &mut met).unwrap();
     check(&json(&example()), &mut met).unwrap();
     check(&large(300, 4).to_json(), &mut met).unwrap();
+    check(&with_pruned_edge().to_json(), &mut met).unwrap();
     let definitions = schema["$defs"].as_object().unwrap().keys().map(|name| format!("#/$defs/{name}")).collect();
     assert_eq!(met, definitions, "every definition is used");
     // It refuses, too.
     for (right, wrong) in [
-        ("\"version\": 1", "\"version\": 3"),
+        ("\"version\": 1", "\"version\": 4"),
         ("\"tau\":", "\"tao\":"),
         ("\"0.mlp.act_in[17]\"", "\"0.mlp.act_in[017]\""),
         ("\"kind\": \"mlp_in\"", "\"kind\": \"mlp\""),

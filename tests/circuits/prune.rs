@@ -7,11 +7,12 @@ use gossamer::circuits::prune::{self, CircuitScorer, SearchSettings};
 use gossamer::circuits::search::CircuitSearch;
 use gossamer::circuits::tasks::TokenPair;
 use gossamer::circuits::{
-    Calibration, CalibrationKind, EdgeAblation, Layout, LogitDiffs, Node, NodeKind, Nodes, TaskBatch, graph,
+    Calibration, CalibrationKind, EdgeAblation, Layout, LogitDiffs, Node, NodeKind, Nodes, PrunedEdge, TaskBatch,
+    graph, prune_edges,
 };
 use gossamer::device::Device;
 use gossamer::files::HostTensor;
-use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Parameters, Weights, means};
+use gossamer::model::{Batch, Model, ModelConfig, NoHooks, Parameters, Recorder, Weights, means};
 use rand::RngExt;
 
 use crate::common::{devices, normal, rng};
@@ -204,6 +205,55 @@ fn a_planted_circuit_is_found_exactly() {
             assert!(answers.loss(loss) > 0.5, "{} → {}: {}", edge.from, edge.to, answers.loss(loss));
         }
     }
+}
+
+#[test]
+fn pruned_edges_leave_the_planted_circuit() {
+    let model = planted(&Device::cpu());
+    let (weights, nodes) = (Weights::constant(&model, &[]), nodes(&model));
+    let task_batch = TaskBatch::new(&model, &pairs(32, 999)).unwrap();
+    let calibration = CalibrationKind::default();
+    let scorer = CircuitScorer { model: (&model, &weights), nodes: &nodes, task_batch: &task_batch, calibration };
+    let mut keep = vec![true; nodes.layout.len()];
+    let edges = nodes.graph(&model, &keep).unwrap().edges.len();
+    let pruned = prune_edges(&scorer, &mut keep, 0.1).unwrap();
+    let kept: Vec<_> = (0..keep.len()).filter(|&n| keep[n]).filter_map(|n| nodes.layout.node(n)).collect();
+    assert_eq!(kept, PLANTED);
+    // Those that were pruned went with their nodes.
+    assert!(edges > 100 && pruned.is_empty(), "{edges} {pruned:?}");
+}
+
+#[test]
+fn a_pruned_edge_that_carries_its_mean_is_an_ablated_one() {
+    let model = with_routes(&Device::cpu(), &[PLANTED, SECOND]);
+    let (weights, mut nodes) = (Weights::constant(&model, &[]), nodes(&model));
+    let pairs = pairs(16, 999);
+    let task_batch = TaskBatch::new(&model, &pairs).unwrap();
+    let mut keep = vec![false; nodes.layout.len()];
+    PLANTED.iter().chain(&SECOND).for_each(|&node| keep[nodes.layout.number(node).unwrap()] = true);
+    let edge = nodes.graph(&model, &keep).unwrap().edges.into_iter().find(|edge| edge.from == SECOND[0]).unwrap();
+    let mut ablated = EdgeAblation::new(&model, nodes.keep(&keep).unwrap(), edge).unwrap();
+    let wanted = task_batch.logit_diffs_at_once((&model, &weights), &mut ablated).unwrap();
+
+    let mut recorded = (nodes.keep(&keep).unwrap(), Recorder::default());
+    task_batch.logit_diffs_at_once((&model, &weights), &mut recorded).unwrap();
+    let read = recorded.1.values[&SECOND[0].site()].value().clone();
+    let &[_, padded, width] = read.shape() else { panic!("{:?}", read.shape()) };
+    let (values, mut sum, mut count) = (read.read().unwrap(), 0.0, 0.0);
+    for (b, prompt) in pairs.iter().map(|p| &p.clean).chain(pairs.iter().map(|p| &p.counterfactual)).enumerate() {
+        for t in 0..prompt.len() {
+            sum += f64::from(values[(b * padded + t) * width + SECOND[0].index]);
+            count += 1.0;
+        }
+    }
+    let mut logit_diffs = |value: f64| {
+        let pruned = PrunedEdge { from: edge.from, to: edge.to, weight: edge.weight.into(), value };
+        nodes.prune_edges(&model, &[pruned]).unwrap();
+        task_batch.logit_diffs((&model, &weights), &mut nodes.keep(&keep).unwrap()).unwrap().clean
+    };
+    let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(apart(&logit_diffs(sum / count), &wanted.clean) < 1e-4);
+    assert!(apart(&logit_diffs(sum / count + 0.5), &wanted.clean) > 0.1);
 }
 
 /// The second route reads tokens 4 and 5, which are in the prompts of the first group only.

@@ -2,7 +2,7 @@
 //! in float64 loops.
 
 use gossamer::circuits::tasks::{self, Split, TokenPair};
-use gossamer::circuits::{Calibration, Circuit, Layout, LossSet, text_means};
+use gossamer::circuits::{Calibration, Circuit, Layout, LossSet, Node, NodeKind, PrunedEdge, text_means};
 use gossamer::device::Device;
 use gossamer::model::ModelConfig;
 use gossamer::observer::Observer;
@@ -35,6 +35,35 @@ fn best_scale(diffs: &Diffs) -> f64 {
 
 #[test]
 fn the_numbers_of_a_file_follow_from_model_nodes_and_means() {
+    check(&[]);
+}
+
+#[test]
+fn a_pruned_edge_is_a_weight_that_moved_into_the_bias() {
+    let edge = |from: &str, to: &str, value| PrunedEdge {
+        from: from.parse().unwrap(),
+        to: to.parse().unwrap(),
+        weight: 1.0,
+        value,
+    };
+    check(&[
+        edge("0.mlp.act_in[7]", "0.mlp.post_act[11]", 0.7),
+        edge("0.attn.v[5]", "0.attn.resid_delta[7]", -0.4),
+        edge("0.attn.act_in[2]", "0.attn.v[5]", 1.3),
+    ]);
+}
+
+/// The matrix and the bias of an edge into these nodes, and the row: one layer, 16 channels.
+fn parameter(to: Node) -> (&'static str, usize) {
+    match to.kind {
+        NodeKind::AttnV => ("attn.c_attn", 32 + to.index),
+        NodeKind::AttnOut => ("attn.c_proj", to.index),
+        NodeKind::MlpNeuron => ("mlp.c_fc", to.index),
+        _ => panic!("{to} is not used here"),
+    }
+}
+
+fn check(pruned: &[PrunedEdge]) {
     let config = ModelConfig {
         block_size: 64,
         vocab_size: 512,
@@ -48,18 +77,31 @@ fn the_numbers_of_a_file_follow_from_model_nodes_and_means() {
     let (tokenizer, model, folder) =
         (tokenizer(), random_model(&config, 6, &Device::cpu()), tempfile::tempdir().unwrap());
     let path = folder.path().join("circuit.json");
-    let found = circuit(&model, &tokenizer).at_checkpoint(&model, &tokenizer, LOOK, Default::default()).unwrap();
+    let chosen = Circuit { pruned_edges: pruned.to_vec(), ..circuit(&model, &tokenizer) };
+    let found = chosen.at_checkpoint(&model, &tokenizer, LOOK, Default::default()).unwrap();
     found.save(&path).unwrap();
 
     let file = Circuit::load(&path).unwrap();
     let (state, layout) = (model.parameters.to_host().unwrap(), Layout::new(&config));
+    let mut without = state.clone();
+    for edge in pruned {
+        let (name, row) = parameter(edge.to);
+        let name = |part: &str| format!("transformer.h.0.{name}.{part}");
+        let weights = without.get_mut(&name("weight")).unwrap();
+        let at = row * weights.shape[1] + edge.from.index;
+        let weight = std::mem::take(&mut weights.data[at]);
+        assert!(weight != 0.0);
+        without.get_mut(&name("bias")).unwrap().data[row] += weight * edge.value as f32;
+    }
+    assert_eq!((file.version, file.pruned_edges.len()), (if pruned.is_empty() { 1 } else { 3 }, pruned.len()));
+    assert!(file.edges.iter().all(|edge| pruned.iter().all(|gone| (gone.from, gone.to) != (edge.from, edge.to))));
     let means = folder.path().join("means");
     let source = Source::default();
     let means = text_means(&model, &tokenizer, &source, LOOK.mean_tokens, &means, &Observer::default()).unwrap();
     let keep = file.keep(&layout).unwrap();
-    let diffs = |pairs: &[TokenPair], ablates: &dyn Fn(usize) -> bool| -> Diffs {
+    let diffs = |pairs: &[TokenPair], (state, ablates): (&_, &dyn Fn(usize) -> bool)| -> Diffs {
         let score = |prompt: &[u32], right: u32, wrong: u32| {
-            let logits = oracle::forward(&config, &state, prompt, &mut |site, values| {
+            let logits = oracle::forward(&config, state, prompt, &mut |site, values| {
                 let site = site.parse().unwrap();
                 let Some(block) = layout.block(site) else { return };
                 for (i, x) in values.iter_mut().enumerate() {
@@ -77,8 +119,9 @@ fn the_numbers_of_a_file_follow_from_model_nodes_and_means() {
     let task = tasks::find(&file.task.name).unwrap().for_tokenizer(&tokenizer).unwrap();
     let train = file.pairs(None, &tokenizer, config.block_size).unwrap().tokens;
     let test = tasks::batch(&task, Split::Test, 0x5eed_0002, 0, LOOK.pairs, &tokenizer, 64).unwrap().tokens;
-    let parts: [&dyn Fn(usize) -> bool; 3] = [&|_| false, &|n| !keep[n], &|n| keep[n]];
-    let [on_train, on_test] = [train, test].map(|pairs| parts.map(|ablates| diffs(&pairs, ablates)));
+    let parts: [(_, &dyn Fn(usize) -> bool); 3] =
+        [(&state, &|_| false), (&without, &|n| !keep[n]), (&state, &|n| keep[n])];
+    let [on_train, on_test] = [train, test].map(|pairs| parts.map(|part| diffs(&pairs, part)));
     let (circuit_scale, complement_scale) = (best_scale(&on_train[1]), best_scale(&on_train[2]));
     assert!((circuit_scale.ln() - file.calibration.scale.ln()).abs() < 1e-3, "{circuit_scale} {:?}", file.calibration);
     assert_eq!(file.calibration.shift, 0.0);

@@ -33,3 +33,11 @@ pub(crate) fn part_shown(circuit: &Circuit) -> Option<String> {
     let part = (nodes, edges) != (circuit.counts.nodes, circuit.counts.edges);
     part.then(|| format!("shown: {}, {}", count(nodes, "node"), count(edges, "edge")))
 }
+
+/// How many edges between its nodes the circuit does without, if any.
+pub(super) fn without_edges(circuit: &Circuit) -> String {
+    match circuit.pruned_edges.len() {
+        0 => String::new(),
+        n => format!(", without {}", count(n, "pruned edge")),
+    }
+}

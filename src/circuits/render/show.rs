@@ -1,7 +1,7 @@
 //! A circuit as text: the task, losses and sizes, then every node and every edge from the embedding
 //! to the logits.
 
-use super::labels::{count, part_shown, signed, token, visible};
+use super::labels::{count, part_shown, signed, token, visible, without_edges};
 use super::residual::{ResidualPath, ResidualUser, residual_paths};
 use crate::circuits::Calibration;
 use crate::circuits::LossSet;
@@ -72,10 +72,11 @@ fn header(circuit: &Circuit, lines: &mut Vec<String>) {
             model.d_mlp
         ),
         format!(
-            "size   {}, {} ({} with biases)",
+            "size   {}, {} ({} with biases){}",
             count(counts.nodes, "node"),
             count(counts.edges, "edge"),
-            counts.edges_with_biases
+            counts.edges_with_biases,
+            without_edges(circuit)
         ),
     ]);
     lines.extend(part_shown(circuit).map(|part| format!("       {part}")));

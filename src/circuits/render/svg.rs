@@ -2,7 +2,7 @@
 //! unembedding at the top.
 
 use super::color::{GROUPS, Importance, NEGATIVE, POSITIVE, RESIDUAL, Widths, grey, hex, separation, shade, sign};
-use super::labels::{clipped, count, part_shown, signed, token, visible};
+use super::labels::{clipped, count, part_shown, signed, token, visible, without_edges};
 use super::layout::{
     BOX, BoxContent, CircuitLayout, Connector, GROUP_LABEL, GROUP_PAD, HeadFrame, LineKind, NodeBox, TOKEN_BOX,
     TOKEN_LINE, TOKENS,
@@ -83,10 +83,11 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
             .map(|part| format!("<text x=\"{:.1}\" y=\"44\" text-anchor=\"end\" {quiet}>{part}</text>", width - 36.0)),
     );
     let mut size = format!(
-        "{}, {} ({} with biases) · task loss {:.3}, of the whole model {:.3}",
+        "{}, {} ({} with biases){} · task loss {:.3}, of the whole model {:.3}",
         count(counts.nodes, "node"),
         count(counts.edges, "edge"),
         counts.edges_with_biases,
+        without_edges(circuit),
         test.circuit,
         test.model,
     );

@@ -57,6 +57,9 @@ pub struct Args {
     /// Keep nodes that the loss would not miss
     #[arg(long)]
     no_clean_up: bool,
+    /// Let edges carry constants, too, where the loss stays within its limit
+    #[arg(long)]
+    prune_edges: bool,
     /// Text that mean activations are taken over [default: generated Python]; may be repeated
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<PathBuf>,
@@ -93,6 +96,7 @@ impl Args {
                 settings,
                 ranking: self.ranking,
                 clean_up: !self.no_clean_up,
+                prune_edges: self.prune_edges,
                 trials: self.tune,
                 minutes: self.tune_minutes,
             },

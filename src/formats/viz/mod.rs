@@ -97,13 +97,14 @@ impl Payload {
         let losses = LossSet { model: known, circuit: alone, circuit_uncalibrated: alone, ..LossSet::default() };
         let counts = Counts::of(model.n_layer, &entries, &edges, &biases);
         let circuit = Circuit {
-            version: Circuit::version_for(&entries),
+            version: Circuit::version_for(&entries, &[]),
             model: ModelRef { path: folders.model_name, ..model },
             task: folders.task,
             settings: value.get("prune_config").map(parts::to_json).unwrap_or_default(),
             nodes: entries,
             excluded: Vec::new(),
             edges,
+            pruned_edges: Vec::new(),
             biases,
             embeddings: Vec::new(),
             unembeddings: Vec::new(),

@@ -285,8 +285,8 @@ function panel() {
 }
 
 function overview() {
-  const { circuit, foreign } = current, { task, losses, counts, calibration } = circuit;
-  const out = [element("h2", {}, current.name), element("p", {}, task.description), element("p", { class: "quiet" }, `${counts.nodes} nodes, ${counts.edges} edges (${counts.edges_with_biases} with biases), of ${circuit.model.path || "a published model"}`)];
+  const { circuit, foreign } = current, { task, losses, counts, calibration, pruned_edges: pruned = [] } = circuit;
+  const out = [element("h2", {}, current.name), element("p", {}, task.description), element("p", { class: "quiet" }, `${counts.nodes} nodes, ${counts.edges} edges (${counts.edges_with_biases} with biases)${pruned.length ? `, without ${pruned.length} pruned edge${pruned.length > 1 ? "s" : ""}` : ""}, of ${circuit.model.path || "a published model"}`)];
   const prompt = (text, answer, style) => {
     const code = element("div", { class: "code" }, text, element("b", { class: style }, shown(answer)));
     return code;
