@@ -12,6 +12,7 @@ use gossamer::circuits::FORMATS;
 use crate::compared::Compared;
 use crate::document::Document;
 use crate::explorer::Explorer;
+use crate::item::Item;
 use crate::runs::JobSpec;
 use crate::saving::Save;
 
@@ -25,6 +26,8 @@ pub enum Command {
     Undo,
     Redo,
     ShowHidden,
+    /// Draws the selected group, or that of the selected item, as one box, or its members again.
+    CollapseGroup,
     Find,
     Deselect,
     Fit,
@@ -85,6 +88,7 @@ const COMMANDS: &[Entry] = &[
     menu(Command::Undo, "Edit", "Undo").with(CTRL, Key::Z),
     menu(Command::Redo, "Edit", "Redo").with(CTRL.plus(Modifiers::SHIFT), Key::Z),
     menu(Command::ShowHidden, "Edit", "Show all hidden items"),
+    menu(Command::CollapseGroup, "Edit", "Collapse or expand the group").with(Modifiers::NONE, Key::G),
     key(Command::Find, "Find by name, label or token", CTRL, Key::F).global(),
     key(Command::Deselect, "Select nothing", Modifiers::NONE, Key::Escape),
     menu(Command::Fit, "View", "Fit").with(Modifiers::NONE, Key::Num0),
@@ -114,10 +118,17 @@ impl Explorer {
             Command::Undo => history.is_some_and(|history| history.can_undo()),
             Command::Redo => history.is_some_and(|history| history.can_redo()),
             Command::Deselect => !self.focus_elsewhere,
+            Command::CollapseGroup => self.selected_group().is_some(),
             Command::ShowJob => self.runs.has_job(),
             Command::Evaluate => !self.runs.running() && self.evaluable().is_some(),
             _ => true,
         }
+    }
+
+    /// The selected group, or that of the selected item.
+    fn selected_group(&self) -> Option<usize> {
+        let view = &self.open.as_ref()?.view;
+        view.edits.group_at(view.selected?)
     }
 
     /// The open circuit's file and its model's path, if it has nodes.
@@ -142,6 +153,7 @@ impl Explorer {
             *on ^= true;
             return;
         }
+        let group = self.selected_group();
         match command {
             Command::Open => self.path = Some(String::new()),
             Command::Example => self.start_opening(ctx, None),
@@ -166,6 +178,10 @@ impl Explorer {
                 match command {
                     Command::Undo | Command::Redo => open.step = Some(command),
                     Command::ShowHidden => open.view.edits.hidden.clear(),
+                    Command::CollapseGroup => {
+                        group.into_iter().for_each(|group| open.view.edits.collapse(group));
+                        open.view.selected = group.map(Item::Group);
+                    }
                     Command::Deselect => open.view.selected = None,
                     Command::Fit => open.camera.fit(),
                     Command::FitWhole => open.camera.fit_whole(),

@@ -7,21 +7,22 @@ use gossamer::circuits::{Circuit, Node, NodeEntry};
 
 use crate::document::Document;
 use crate::graph::{self, Camera};
-use crate::scene::Scene;
-use crate::view::{Sublayer, View};
+use crate::scene::{Changed, Scene, SceneKey};
+use crate::view::View;
 
 /// A second drawing, which shares the view of the first.
 pub struct Compared {
     document: Document,
     scene: Scene,
-    sublayer: Option<Sublayer>,
+    /// What `scene` was made of.
+    key: SceneKey,
     camera: Camera,
 }
 
 impl Compared {
     pub fn new(document: Document) -> Self {
         let scene = Scene::new(&document.circuit, None);
-        Self { document, scene, sublayer: None, camera: Camera::default() }
+        Self { document, scene, key: SceneKey::default(), camera: Camera::default() }
     }
 
     pub fn name(&self) -> String {
@@ -41,10 +42,14 @@ impl Compared {
             "{} nodes, {both} of them in both; {} edges; task loss {loss:.3}, calibrated",
             counts.nodes, counts.edges
         ));
-        if self.sublayer != view.sublayer {
-            self.sublayer = view.sublayer;
-            self.scene = Scene::new(circuit, view.sublayer);
-            self.camera.fit();
+        match self.key.update(view, None) {
+            Changed::Nothing => {}
+            Changed::Offsets => self.scene.move_groups(view.edits.annotations()),
+            Changed::Groups => self.scene = Scene::of_view(circuit, view),
+            Changed::Part => {
+                self.scene = Scene::of_view(circuit, view);
+                self.camera.fit();
+            }
         }
         graph::show(ui, "the compared circuit", &self.scene, view, &mut self.camera, &|_| None);
     }

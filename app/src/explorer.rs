@@ -14,15 +14,16 @@ use crate::document::Document;
 use crate::graph::{self, Camera};
 use crate::help;
 use crate::history::History;
+use crate::item::Item;
 use crate::jobs::Job;
 use crate::live::Live;
 use crate::panels::{self, DockedPanel, Docks, PanelContext, Search};
 use crate::run_window::RunWindow;
 use crate::saving::Save;
-use crate::scene::Scene;
+use crate::scene::{Changed, Scene, SceneKey};
 use crate::session::Session;
 use crate::snapshot::Snapshots;
-use crate::timeline::{Revision, Timeline};
+use crate::timeline::Timeline;
 use crate::tour;
 use crate::view::{Edits, Sublayer, View};
 use crate::widgets::path_field;
@@ -63,6 +64,7 @@ pub(crate) struct OpenDocument {
     pub scene: Scene,
     /// What `scene` was made of.
     scene_key: SceneKey,
+    shown_sublayer: Option<Sublayer>,
     pub camera: Camera,
     live: Live,
     timeline: Option<Result<Timeline, String>>,
@@ -71,17 +73,14 @@ pub(crate) struct OpenDocument {
     pub compared: Option<Compared>,
 }
 
-#[derive(PartialEq)]
-struct SceneKey {
-    sublayer: Option<Sublayer>,
-    revision: Option<Revision>,
-}
-
 impl OpenDocument {
     fn new(document: Document, view: View) -> Self {
+        let mut scene_key = SceneKey::default();
+        scene_key.update(&view, None);
         Self {
-            scene: Scene::new(&document.circuit, view.sublayer),
-            scene_key: SceneKey { sublayer: view.sublayer, revision: None },
+            scene: Scene::of_view(&document.circuit, &view),
+            scene_key,
+            shown_sublayer: view.sublayer,
             document,
             view,
             history: History::default(),
@@ -125,22 +124,30 @@ impl OpenDocument {
         commands
     }
 
-    /// Lays the drawing out again if another sublayer or checkpoint is shown.
+    /// Lays the drawing out again if another sublayer or checkpoint is shown, or if groups changed.
     fn update_scene(&mut self) {
         let timeline = self.timeline.as_ref().and_then(|timeline| timeline.as_ref().ok());
-        let sublayer = self.view.sublayer;
-        let key = SceneKey { sublayer, revision: timeline.and_then(Timeline::revision) };
-        if self.scene_key == key {
-            return;
+        let revision = timeline.and_then(Timeline::revision);
+        if let Some(Item::Group(number)) = self.view.selected {
+            self.view.selected = self.scene_key.renumbered(number, &self.view).map(Item::Group);
         }
-        let old = (self.scene_key.sublayer, self.scene.bounds());
+        let (sublayer, changed) = (self.shown_sublayer, self.scene_key.update(&self.view, revision));
+        match changed {
+            Changed::Nothing => return,
+            Changed::Offsets => return self.scene.move_groups(self.view.edits.annotations()),
+            Changed::Groups | Changed::Part => {}
+        }
+        let place = |scene: &Scene, view: &View| view.selected.and_then(|item| scene.place(item)).map(|at| at.center());
+        let (bounds, old) = (self.scene.bounds(), place(&self.scene, &self.view));
         self.scene = match timeline.and_then(|timeline| Some((timeline.circuit()?, timeline.widths()))) {
-            Some((circuit, widths)) => Scene::new(&circuit, sublayer).with_widths(widths),
-            None => Scene::new(&self.document.circuit, sublayer),
+            Some((circuit, widths)) => Scene::of_view(&circuit, &self.view).with_widths(widths),
+            None => Scene::of_view(&self.document.circuit, &self.view),
         };
-        self.scene_key = key;
-        if old != (sublayer, self.scene.bounds()) {
-            self.camera.fit();
+        self.shown_sublayer = self.view.sublayer;
+        match (changed, old.zip(place(&self.scene, &self.view))) {
+            (Changed::Groups, Some((old, new))) => self.camera.follow(old, new),
+            _ if (sublayer, bounds) != (self.shown_sublayer, self.scene.bounds()) => self.camera.fit(),
+            _ => {}
         }
     }
 

@@ -6,9 +6,9 @@ use eframe::egui::{
     WidgetInfo, vec2,
 };
 use gossamer::circuits::color::{GROUPS, Importance, RESIDUAL, separation, sign};
-use gossamer::circuits::labels::{clipped, visible};
+use gossamer::circuits::labels::{bundle_text, clipped, group_text, visible};
 use gossamer::circuits::layout::{BoxContent, GROUP_LABEL, GROUP_PAD, LineKind, TOKEN_BOX, TOKEN_LINE, TOKENS};
-use gossamer::circuits::{Circuit, NodeKind, TokenWeight};
+use gossamer::circuits::{Circuit, EdgeEntry, NodeKind, TokenWeight};
 
 use crate::item::Item;
 use crate::item_menu::{self, Choice};
@@ -82,6 +82,15 @@ impl Camera {
         }
     }
 
+    /// Keeps what was at `old` of the layout where it is in the window, now that it is at `new`; fits
+    /// the layout again as long as nobody chose a part.
+    pub fn follow(&mut self, old: Pos2, new: Pos2) {
+        match &mut self.to_window {
+            Some(camera) if self.chosen => camera.translation += (old - new) * camera.scaling,
+            _ => self.to_window = None,
+        }
+    }
+
     fn fitted(&mut self, layout: Rect, window: Rect) -> TSTransform {
         const MARGIN: Vec2 = vec2(110.0, 28.0);
         if self.window.replace(window) != Some(window) && !self.chosen {
@@ -92,6 +101,7 @@ impl Camera {
             let scale = (room.x / layout.width().max(1.0)).min(room.y / layout.height().max(1.0));
             let scale = scale.clamp(if self.whole { Self::SMALLEST } else { Self::READABLE }, 1.6);
             let mut corner = window.center() - layout.center().to_vec2() * scale;
+            // The upper end of a circuit that is higher than the window, with the logits.
             corner.y = corner.y.max(window.top() + MARGIN.y - layout.top() * scale);
             TSTransform::new(corner.to_vec2(), scale)
         })
@@ -172,8 +182,10 @@ pub fn show(
     drawing.layers();
     drawing.frames();
     drawing.lines();
-    let Used { clicked, chosen } = drawing.boxes(ui, hint);
+    let mut used = drawing.boxes(ui, hint);
+    drawing.groups(ui, &mut used);
     drawing.rows();
+    let Used { clicked, chosen, dragged } = used;
     let hovered = background.hover_pos().filter(|_| background.hovered()).and_then(|at| drawing.line_at(at));
     if let Some(text) = hovered.map(|line| drawing.line_text(line)) {
         background.clone().on_hover_text_at_pointer(text);
@@ -186,6 +198,12 @@ pub fn show(
     }
     if let Some((item, choice)) = chosen {
         choice.apply(ui.ctx(), item, view);
+        ui.ctx().request_repaint();
+    }
+    if let Some((group, by)) = dragged {
+        let by = by / to_window.scaling;
+        view.edits.move_group(group, [by.x.into(), by.y.into()]);
+        ui.ctx().request_repaint();
     }
 }
 
@@ -237,6 +255,26 @@ struct Used {
     clicked: Option<Item>,
     /// Chosen in an item's menu.
     chosen: Option<(Item, Choice)>,
+    /// A group, and how far in the window.
+    dragged: Option<(usize, Vec2)>,
+}
+
+impl Used {
+    /// What is done with an item's box or a group's name.
+    fn respond(&mut self, response: &Response, item: Item, view: &View) {
+        if response.clicked() || response.secondary_clicked() {
+            self.clicked = Some(item);
+        }
+        if let Item::Group(number) = item
+            && response.drag_delta() != Vec2::ZERO
+        {
+            self.dragged = Some((number, response.drag_delta()));
+        }
+        response.context_menu(|ui| {
+            let choice = item_menu::show(ui, item, view);
+            self.chosen = self.chosen.or(choice.map(|choice| (item, choice)));
+        });
+    }
 }
 
 struct Drawing<'a> {
@@ -330,17 +368,18 @@ impl Drawing<'_> {
             (0..self.shown.lines.len()).filter(|&i| self.shown.lines[i] != Emphasis::Hidden).collect();
         // The strongest lines are drawn last, on top.
         order.sort_by(|&a, &b| {
-            let rank =
-                |line: usize| (self.shown.lines[line], matches!(self.scene.layout.lines[line].kind, LineKind::Edge(_)));
+            let rank = |line: usize| {
+                (self.shown.lines[line], !matches!(self.scene.layout.lines[line].kind, LineKind::Channel(_)))
+            };
             rank(a).cmp(&rank(b)).then(self.scene.shares[a].total_cmp(&self.scene.shares[b]))
         });
         let thickness = self.to_window.scaling.clamp(0.35, 1.5);
+        let weighed =
+            |edge: &EdgeEntry| (self.palette.line(sign(edge.weight)), 1.0 + 4.5 * self.scene.widths.of(edge) as f32);
         let shapes = order.into_iter().filter_map(|line| {
             let (color, width) = match self.scene.layout.lines[line].kind {
-                LineKind::Edge(i) => {
-                    let edge = &circuit.edges[i];
-                    (self.palette.line(sign(edge.weight)), 1.0 + 4.5 * self.scene.widths.of(edge) as f32)
-                }
+                LineKind::Edge(i) => weighed(&circuit.edges[i]),
+                LineKind::Bundle(i) => weighed(&self.scene.layout.bundles[i].sum),
                 LineKind::Channel(_) => (self.palette.line(RESIDUAL), 1.0),
             };
             let opacity = if self.shown.lines[line] == Emphasis::Faint { 0.1 } else { 0.85 };
@@ -379,6 +418,12 @@ impl Drawing<'_> {
                 let edge = &self.circuit().edges[i];
                 format!("{} to {}\n{}", edge.from, edge.to, text::numbers(edge))
             }
+            LineKind::Bundle(i) => {
+                let numbers = bundle_text(&self.scene.layout.bundles[i]);
+                let name = |item| text::title(self.circuit(), item);
+                let ends = self.scene.ends(line).map(|(from, to)| format!("{} to {}\n", name(from), name(to)));
+                ends.unwrap_or_default() + &numbers
+            }
         }
     }
 
@@ -391,19 +436,10 @@ impl Drawing<'_> {
             if emphasis == Emphasis::Hidden || !rect.intersects(self.window) {
                 continue;
             }
-            let response = ui.interact(rect.intersect(self.window), Id::unique((self.name, item)), Sense::click());
+            let response = self.interact(ui, rect, item);
             let selected = self.view.selected == Some(item);
             let label = self.view.edits.labels.get(&item);
-            let name = label.map_or_else(|| item.to_string(), |label| format!("{item}, {label}"));
-            let name = if self.name == OPEN { name } else { format!("{name}, in {}", self.name) };
-            response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, &name));
-            if response.clicked() || response.secondary_clicked() {
-                used.clicked = Some(item);
-            }
-            response.context_menu(|ui| {
-                let choice = item_menu::show(ui, item, self.view);
-                used.chosen = used.chosen.or(choice.map(|choice| (item, choice)));
-            });
+            used.respond(&response, item, self.view);
             let outline = self.outline(item, number, selected, response.hovered() || response.has_focus());
             let opacity = if emphasis == Emphasis::Faint { 0.3 } else { 1.0 };
             match self.scene.layout.boxes[number].content {
@@ -414,6 +450,7 @@ impl Drawing<'_> {
                 BoxContent::Unembedding(i) => {
                     self.tokens(&self.circuit().unembeddings[i].tokens, item, rect, outline, opacity)
                 }
+                BoxContent::Group(number) => self.collapsed(number, rect, outline, opacity),
                 BoxContent::Bend => {}
             }
             if let Some(label) = label {
@@ -434,11 +471,71 @@ impl Drawing<'_> {
         used
     }
 
+    /// A button with the item's name.
+    fn interact(&self, ui: &Ui, rect: Rect, item: Item) -> Response {
+        // Boxes of nodes leave dragging to the drawing.
+        let sense = if matches!(item, Item::Group(_)) { Sense::click_and_drag() } else { Sense::click() };
+        let response = ui.interact(rect.intersect(self.window), Id::unique((self.name, item)), sense);
+        let selected = self.view.selected == Some(item);
+        let name = match (item, self.view.edits.labels.get(&item)) {
+            (Item::Group(_), _) => text::title(self.circuit(), item),
+            (item, Some(label)) => format!("{item}, {label}"),
+            (item, None) => item.to_string(),
+        };
+        let name = if self.name == OPEN { name } else { format!("{name}, in {}", self.name) };
+        response.widget_info(|| WidgetInfo::selected(Role::Button, true, selected, &name));
+        response
+    }
+
+    /// A collapsed group's box.
+    fn collapsed(&self, number: usize, rect: Rect, outline: Stroke, opacity: f32) {
+        let fill = self.palette.paper.lerp_to_gamma(group_color(number), 0.2).gamma_multiply(opacity);
+        let outline = Stroke::new(outline.width, outline.color.gamma_multiply(opacity));
+        self.painter.rect(rect, self.scaled(6.0), fill, outline, StrokeKind::Middle);
+        let ink = self.palette.ink.gamma_multiply(opacity);
+        let (Some(frame), Some(name)) = (self.scene.group(number), self.view.edits.group_name(number)) else { return };
+        self.write(rect.center(), Align2::CENTER_CENTER, 11.0, false, ink, &group_text(name, frame));
+    }
+
+    /// The frames of groups that are not collapsed, each with its name, which is clicked and dragged.
+    fn groups(&self, ui: &Ui, used: &mut Used) {
+        for frame in self.scene.layout.groups.iter().filter(|frame| !frame.collapsed) {
+            let item = Item::Group(frame.group);
+            let shown = |member: &Item| self.scene.box_number(*member).map(|number| self.shown.boxes[number]);
+            let members = self.scene.members(frame.group);
+            let Some(emphasis) = members.iter().filter_map(shown).max().filter(|&most| most != Emphasis::Hidden) else {
+                continue;
+            };
+            let (Some(place), Some(name)) = (self.scene.place(item), self.view.edits.group_name(frame.group)) else {
+                continue;
+            };
+            let rect = self.to_window * place;
+            let opacity = if emphasis == Emphasis::Faint { 0.3 } else { 1.0 };
+            let color = group_color(frame.group).gamma_multiply(opacity);
+            let ink = self.palette.ink.gamma_multiply(opacity);
+            let font = FontId::proportional((11.0 * self.to_window.scaling).clamp(9.0, 16.0));
+            let text = self.painter.layout_no_wrap(clipped(&visible(name), 24), font, ink);
+            let tag =
+                Rect::from_min_size(rect.left_top() - vec2(0.0, text.size().y + 3.0), text.size() + vec2(10.0, 3.0));
+            if !rect.union(tag).intersects(self.window) {
+                continue;
+            }
+            let response = self.interact(ui, tag, item);
+            used.respond(&response, item, self.view);
+            let strong = self.view.selected == Some(item) || response.hovered() || response.has_focus();
+            let stroke = Stroke::new(if strong { 2.5 } else { 1.2 }, color);
+            self.painter.rect_stroke(rect, self.scaled(10.0), stroke, StrokeKind::Middle);
+            self.painter.rect(tag, 3.0, self.palette.paper.lerp_to_gamma(color, 0.3), stroke, StrokeKind::Middle);
+            self.painter.galley(tag.min + vec2(5.0, 1.5), text, ink);
+            response.on_hover_text("click selects the group, dragging moves it");
+        }
+    }
+
     fn outline(&self, item: Item, number: usize, selected: bool, pointed: bool) -> Stroke {
-        match self.view.edits.group_of(item) {
+        match self.view.edits.group_at(item) {
             _ if selected => Stroke::new(2.5, self.palette.selection),
             _ if pointed => Stroke::new(2.0, self.palette.ink),
-            Some((number, _)) => Stroke::new(2.0, group_color(number)),
+            Some(number) => Stroke::new(2.0, group_color(number)),
             None if self.view.edits.pinned.contains(&item) => Stroke::new(2.0, self.palette.outline),
             None => match self.scene.layout.boxes[number].content {
                 // The more it matters, the wider and darker.
@@ -481,7 +578,7 @@ impl Drawing<'_> {
         let (channel, above) = match item {
             Item::Embedding(channel) => (channel, false),
             Item::Unembedding(channel) => (channel, true),
-            Item::Node(_) => return,
+            Item::Node(_) | Item::Group(_) => return,
         };
         let answers = [self.circuit().task.target.id, self.circuit().task.alternative.id];
         let height = self.scaled(TOKEN_BOX.1);

@@ -18,6 +18,7 @@ enum Sign {
     Important,
     Pinned,
     Group,
+    Collapsed,
     Selected,
     /// An edge's sign and width.
     Edge(f64, f32),
@@ -39,13 +40,14 @@ const LEGEND: &[(Sign, &str)] = &[
     (Sign::Selected, "selected; what is not connected to it fades"),
     (Sign::Pinned, "pinned: thresholds do not hide it"),
     (Sign::Group, "a member of a group, which has this color in the list on the left"),
+    (Sign::Collapsed, "a collapsed group: one box for its members; a line sums their edges"),
 ];
 
 const MOUSE: &[(&str, &str)] = &[
     ("click", "selects a box; elsewhere, nothing"),
     ("right click", "what can be done with a box"),
     ("point at it", "the numbers of a box or a line"),
-    ("drag, wheel", "moves the drawing"),
+    ("drag, wheel", "moves the drawing; a drag of a group's name or box, the group"),
     ("Ctrl and wheel, two fingers", "larger, smaller"),
     ("drag an edge of a panel", "its size; past its smallest one the panel closes"),
     ("drop a file", "opens it"),
@@ -115,6 +117,10 @@ fn draw(ui: &mut Ui, sample: &Sign) {
         }
         Sign::Pinned => outlined(palette.paper, Stroke::new(2.0, palette.outline)),
         Sign::Group => outlined(palette.paper, Stroke::new(2.0, group_color(0))),
+        Sign::Collapsed => {
+            let fill = palette.paper.lerp_to_gamma(group_color(0), 0.2);
+            outlined(fill, Stroke::new(2.0, group_color(0)))
+        }
         Sign::Selected => outlined(palette.paper, Stroke::new(2.5, palette.selection)),
         Sign::Edge(weight, width) => line(palette.line(sign(weight)), width),
         Sign::Residual => line(palette.line(RESIDUAL), 1.5),

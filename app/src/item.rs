@@ -6,7 +6,8 @@ use std::str::FromStr;
 use gossamer::circuits::Node;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An item of the drawing. Its text form is `0.attn.q[3]`, `embedding[5]` or `unembedding[7]`.
+/// An item of the drawing. Its text form is `0.attn.q[3]`, `embedding[5]`, `unembedding[7]` or
+/// `group[0]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     /// A residual channel at the embedding.
@@ -14,6 +15,8 @@ pub enum Item {
     Node(Node),
     /// A residual channel at the unembedding.
     Unembedding(usize),
+    /// All members of a group: its number, in the order of names.
+    Group(usize),
 }
 
 impl fmt::Display for Item {
@@ -22,6 +25,7 @@ impl fmt::Display for Item {
             Self::Embedding(channel) => write!(f, "embedding[{channel}]"),
             Self::Node(node) => node.fmt(f),
             Self::Unembedding(channel) => write!(f, "unembedding[{channel}]"),
+            Self::Group(number) => write!(f, "group[{number}]"),
         }
     }
 }
@@ -31,10 +35,11 @@ impl FromStr for Item {
 
     fn from_str(text: &str) -> gossamer::Result<Self> {
         let channel = |name: &str| text.strip_prefix(name)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-        match (channel("embedding"), channel("unembedding")) {
-            (Some(channel), _) => Ok(Self::Embedding(channel)),
-            (_, Some(channel)) => Ok(Self::Unembedding(channel)),
-            (None, None) => text.parse().map(Self::Node),
+        match (channel("embedding"), channel("unembedding"), channel("group")) {
+            (Some(channel), ..) => Ok(Self::Embedding(channel)),
+            (_, Some(channel), _) => Ok(Self::Unembedding(channel)),
+            (.., Some(number)) => Ok(Self::Group(number)),
+            (None, None, None) => text.parse().map(Self::Node),
         }
     }
 }
@@ -57,7 +62,7 @@ mod tests {
 
     #[test]
     fn text_forms_read_back() {
-        for text in ["embedding[5]", "unembedding[7]", "0.attn.q[3]", "1.mlp.post_act[511]"] {
+        for text in ["embedding[5]", "unembedding[7]", "group[0]", "0.attn.q[3]", "1.mlp.post_act[511]"] {
             assert_eq!(text.parse::<Item>().unwrap().to_string(), text);
         }
         for text in ["", "embedding[]", "embedding[-1]", "0.attn.q", "bedding[1]"] {

@@ -17,17 +17,26 @@ pub enum Choice {
     /// What a node becomes in prompts; unchanged if `None`.
     Set(Option<Becomes>),
     CopyName,
+    /// Draws a group as one box, or its members again.
+    Collapse,
+    /// Moves a group back to its own place.
+    PutBack,
 }
 
 /// Shows the menu. Returns what was chosen.
 pub fn show(ui: &mut Ui, item: Item, view: &View) -> Option<Choice> {
     let Edits { pinned, hidden, live, .. } = &view.edits;
-    let mut rows = vec![
-        (Choice::Pin, if pinned.contains(&item) { "Unpin" } else { "Pin" }),
-        (Choice::Hide, if hidden.contains(&item) { "Show" } else { "Hide" }),
+    let mut rows = match item {
+        Item::Group(number) => group_rows(number, &view.edits),
+        item => vec![
+            (Choice::Pin, if pinned.contains(&item) { "Unpin" } else { "Pin" }),
+            (Choice::Hide, if hidden.contains(&item) { "Show" } else { "Hide" }),
+        ],
+    };
+    rows.extend([
         (Choice::Follow(Trace::Upstream), "Follow upstream"),
         (Choice::Follow(Trace::Downstream), "Follow downstream"),
-    ];
+    ]);
     if let Item::Node(node) = item {
         let now = live.settings.get(&node).map(|setting| setting.becomes);
         let all = [
@@ -38,7 +47,7 @@ pub fn show(ui: &mut Ui, item: Item, view: &View) -> Option<Choice> {
         rows.extend(all.into_iter().filter(|(becomes, _)| *becomes != now).map(|(to, name)| (Choice::Set(to), name)));
     }
     rows.push((Choice::CopyName, "Copy name"));
-    ui.weak(item.to_string());
+    ui.weak(name(item, &view.edits));
     let mut chosen = None;
     for (choice, name) in rows {
         if ui.button(name).clicked() {
@@ -49,6 +58,23 @@ pub fn show(ui: &mut Ui, item: Item, view: &View) -> Option<Choice> {
     chosen
 }
 
+fn group_rows(number: usize, edits: &Edits) -> Vec<(Choice, &'static str)> {
+    let collapsed = if edits.is_collapsed(number) { "Expand the group" } else { "Collapse the group" };
+    let mut rows = vec![(Choice::Collapse, collapsed), (Choice::Hide, "Hide the group")];
+    if edits.group_name(number).is_some_and(|name| edits.offsets.contains_key(name)) {
+        rows.push((Choice::PutBack, "Back to its place"));
+    }
+    rows
+}
+
+/// What an item is called in menus.
+fn name(item: Item, edits: &Edits) -> String {
+    match item {
+        Item::Group(number) => edits.group_name(number).unwrap_or_default().to_string(),
+        item => item.to_string(),
+    }
+}
+
 impl Choice {
     /// Does it with an item.
     pub fn apply(self, ctx: &Context, item: Item, view: &mut View) {
@@ -57,7 +83,14 @@ impl Choice {
                 items.insert(item);
             }
         };
+        match (self, item) {
+            (Self::Collapse, Item::Group(number)) => return view.edits.collapse(number),
+            (Self::PutBack, Item::Group(number)) => return view.edits.put_back(number),
+            (Self::Hide, Item::Group(number)) => return view.edits.hide_group(number),
+            _ => {}
+        }
         match self {
+            Self::Collapse | Self::PutBack => {}
             Self::Pin => flip(&mut view.edits.pinned),
             Self::Hide => flip(&mut view.edits.hidden),
             Self::Follow(trace) => (view.selected, view.trace) = (Some(item), trace),
@@ -68,7 +101,7 @@ impl Choice {
                     None => drop(view.edits.live.settings.remove(&node)),
                 }
             }
-            Self::CopyName => ctx.copy_text(item.to_string()),
+            Self::CopyName => ctx.copy_text(name(item, &view.edits)),
         }
     }
 }

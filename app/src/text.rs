@@ -1,6 +1,6 @@
 //! Items as text.
 
-use gossamer::circuits::labels::{signed, token};
+use gossamer::circuits::labels::{signed, token, visible};
 use gossamer::circuits::{ActivationRange, Circuit, EdgeEntry, NodeEntry, TokenWeights};
 
 use crate::item::Item;
@@ -14,7 +14,7 @@ pub fn tokens(circuit: &Circuit, item: Item) -> Option<&TokenWeights> {
     let (list, channel) = match item {
         Item::Embedding(channel) => (&circuit.embeddings, channel),
         Item::Unembedding(channel) => (&circuit.unembeddings, channel),
-        Item::Node(_) => return None,
+        Item::Node(_) | Item::Group(_) => return None,
     };
     list.iter().find(|tokens| tokens.channel == channel)
 }
@@ -27,6 +27,10 @@ pub fn title(circuit: &Circuit, item: Item) -> String {
         },
         Item::Embedding(channel) => format!("embedding, residual channel {channel}"),
         Item::Unembedding(channel) => format!("unembedding, residual channel {channel}"),
+        Item::Group(number) => {
+            let name = circuit.annotations.as_ref().and_then(|annotations| annotations.group_name(number));
+            name.map_or_else(|| "group".into(), |name| format!("group {}", visible(name)))
+        }
     }
 }
 

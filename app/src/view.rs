@@ -58,6 +58,10 @@ pub struct Edits {
     pub pinned: BTreeSet<Item>,
     pub labels: BTreeMap<Item, String>,
     pub groups: BTreeMap<String, BTreeSet<Item>>,
+    /// The names of groups that are drawn as one box.
+    pub collapsed: BTreeSet<String>,
+    /// How far groups were moved, by name: to the right and down, in units of the layout.
+    pub offsets: BTreeMap<String, [f64; 2]>,
     pub live: LiveChoices,
 }
 
@@ -78,6 +82,73 @@ impl Edits {
             self.groups.entry(name.trim().into()).or_default().insert(item);
         }
         self.groups.retain(|_, items| !items.is_empty());
+        self.collapsed.retain(|name| self.groups.contains_key(name));
+        self.offsets.retain(|name, _| self.groups.contains_key(name));
+    }
+
+    /// The name of the group of a number.
+    pub fn group_name(&self, number: usize) -> Option<&str> {
+        self.groups.keys().nth(number).map(String::as_str)
+    }
+
+    /// The group that an item is, or that it is in.
+    pub fn group_at(&self, item: Item) -> Option<usize> {
+        match item {
+            Item::Group(number) => (number < self.groups.len()).then_some(number),
+            item => self.group_of(item).map(|(number, _)| number),
+        }
+    }
+
+    pub fn is_collapsed(&self, number: usize) -> bool {
+        self.group_name(number).is_some_and(|name| self.collapsed.contains(name))
+    }
+
+    /// Draws a group as one box, or its members again.
+    pub fn collapse(&mut self, number: usize) {
+        let Some(name) = self.group_name(number).map(String::from) else { return };
+        if !self.collapsed.remove(&name) {
+            self.collapsed.insert(name);
+        }
+    }
+
+    /// Moves a group, in units of the layout.
+    pub fn move_group(&mut self, number: usize, by: [f64; 2]) {
+        /// The farthest from a group's own place.
+        const FARTHEST: f64 = 1e5;
+        let Some(name) = self.group_name(number).map(String::from) else { return };
+        let offset = self.offsets.entry(name).or_default();
+        offset.iter_mut().zip(by).for_each(|(at, by)| *at = (*at + by).clamp(-FARTHEST, FARTHEST));
+    }
+
+    /// Moves a group back to its own place.
+    pub fn put_back(&mut self, number: usize) {
+        if let Some(name) = self.group_name(number).map(String::from) {
+            self.offsets.remove(&name);
+        }
+    }
+
+    /// Removes a group; its members stay.
+    pub fn dissolve(&mut self, number: usize) {
+        if let Some(name) = self.group_name(number).map(String::from) {
+            self.groups.remove(&name);
+            self.collapsed.remove(&name);
+            self.offsets.remove(&name);
+        }
+    }
+
+    /// Hides all members of a group; shows them if all are hidden.
+    pub fn hide_group(&mut self, number: usize) {
+        let Some(members) = self.groups.values().nth(number) else { return };
+        if members.is_subset(&self.hidden) {
+            self.hidden.retain(|item| !members.contains(item));
+        } else {
+            self.hidden.extend(members);
+        }
+    }
+
+    /// Whether all members of a group are in a set.
+    pub fn has_all(&self, number: usize, items: &BTreeSet<Item>) -> bool {
+        self.groups.values().nth(number).is_some_and(|members| members.is_subset(items))
     }
 
     /// Labels and groups, as whoever else opens the circuit gets them.
@@ -86,6 +157,7 @@ impl Edits {
         annotations.labels = self.labels.iter().map(|(item, label)| (item.to_string(), label.clone())).collect();
         let names = |items: &BTreeSet<Item>| items.iter().map(ToString::to_string).collect();
         annotations.groups = self.groups.iter().map(|(name, items)| (name.clone(), names(items))).collect();
+        (annotations.collapsed, annotations.offsets) = (self.collapsed.clone(), self.offsets.clone());
         annotations
     }
 
@@ -94,14 +166,19 @@ impl Edits {
         let Some(annotations) = annotations.filter(|_| self.labels.is_empty() && self.groups.is_empty()) else {
             return;
         };
-        for (item, label) in &annotations.labels {
-            if let Ok(item) = item.parse() {
+        let item = |name: &String| name.parse().ok().filter(|item| !matches!(item, Item::Group(_)));
+        for (name, label) in &annotations.labels {
+            if let Some(item) = item(name) {
                 self.label(item, label);
             }
         }
         for (name, items) in &annotations.groups {
-            items.iter().filter_map(|item| item.parse().ok()).for_each(|item| self.group(item, name));
+            items.iter().filter_map(item).for_each(|item| self.group(item, name));
         }
+        let known = |name: &String| self.groups.contains_key(name);
+        let (collapsed, offsets) = (annotations.collapsed.into_iter(), annotations.offsets.into_iter());
+        (self.collapsed, self.offsets) =
+            (collapsed.filter(known).collect(), offsets.filter(|(name, _)| known(name)).collect());
     }
 
     /// The number and name of the group that an item is in.

@@ -14,7 +14,7 @@ const VERSION: u32 = 1;
 
 /// What people have written about a circuit. Items are named `0.attn.q[3]`, `embedding[5]` or
 /// `unembedding[7]`; names that the circuit does not have are ignored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Annotations {
     version: u32,
     /// Labels by item.
@@ -23,11 +23,27 @@ pub struct Annotations {
     /// The items of groups, by the groups' names.
     #[serde(default)]
     pub groups: BTreeMap<String, BTreeSet<String>>,
+    /// The names of groups that are drawn as one box.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub collapsed: BTreeSet<String>,
+    /// How far groups were moved in the drawing, by their names: to the right and down, in the
+    /// drawing's units, in which a node's box is 46 wide.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub offsets: BTreeMap<String, [f64; 2]>,
 }
+
+/// A drawing with a group further away than this is damaged rather than arranged.
+const FARTHEST: f64 = 1e6;
 
 impl Default for Annotations {
     fn default() -> Self {
-        Self { version: VERSION, labels: BTreeMap::new(), groups: BTreeMap::new() }
+        Self {
+            version: VERSION,
+            labels: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            collapsed: BTreeSet::new(),
+            offsets: BTreeMap::new(),
+        }
     }
 }
 
@@ -54,9 +70,12 @@ impl Annotations {
 
     /// Returns what is wrong with them.
     pub(super) fn check(&self) -> Result<(), String> {
-        match self.version {
-            VERSION => Ok(()),
-            other => Err(format!("annotations of version {other}: this program reads {VERSION}")),
+        if self.version != VERSION {
+            return Err(format!("annotations of version {}: this program reads {VERSION}", self.version));
+        }
+        match self.offsets.iter().find(|(_, by)| by.iter().any(|by| by.is_nan() || by.abs() > FARTHEST)) {
+            Some((name, by)) => Err(format!("the group {name:?} is moved by {by:?}: the farthest is {FARTHEST}")),
+            None => Ok(()),
         }
     }
 
@@ -75,7 +94,12 @@ impl Annotations {
     }
 
     /// The group that an item is in: its number, in the order of names.
-    pub(crate) fn group_of(&self, item: &str) -> Option<usize> {
+    pub fn group_of(&self, item: &str) -> Option<usize> {
         self.groups.values().position(|items| items.contains(item))
+    }
+
+    /// The name of the group of that number, in the order of names.
+    pub fn group_name(&self, number: usize) -> Option<&str> {
+        self.groups.keys().nth(number).map(String::as_str)
     }
 }

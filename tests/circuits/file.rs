@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const EXAMPLE: &str = include_str!("../../docs/circuit-example.json");
 const SCHEMA: &str = include_str!("../../schema/circuit.schema.json");
 
-fn example() -> Circuit {
+pub fn example() -> Circuit {
     serde_json::from_str(EXAMPLE).expect("the example is a circuit")
 }
 
@@ -332,7 +332,7 @@ fn shown_text_has_every_node_edge_bias_and_token() {
 
 /// The elements of well-formed XML: name, attributes and text directly within. Panics where it is
 /// not.
-fn elements(xml: &str) -> Vec<(String, BTreeMap<String, String>, String)> {
+pub fn elements(xml: &str) -> Vec<(String, BTreeMap<String, String>, String)> {
     let entity = regex::Regex::new("&(?:amp|lt|gt|quot|#39);").unwrap();
     let plain = |text: &str| {
         let rest = entity.replace_all(text, "");
@@ -402,7 +402,7 @@ fn drawings_are_well_formed_with_each_node_and_edge_once() {
 
 /// A circuit of a chain `act_in → post_act → resid_delta` and one more neuron, whose ablations change
 /// the loss by `deltas` and `effects`.
-fn weighed(deltas: [f64; 4], effects: [f64; 3]) -> Circuit {
+pub fn weighed(deltas: [f64; 4], effects: [f64; 3]) -> Circuit {
     let mut circuit = example();
     let name = |text: &str| text.parse::<Node>().unwrap();
     let [read, neuron, other, write] =
@@ -459,7 +459,8 @@ fn annotations_are_read_next_to_the_circuit() {
     annotations.labels.insert("0.mlp.act_in[5]".into(), "opening".into());
     annotations.save(&Annotations::path(&path)).unwrap();
     assert_eq!(example().with_annotations_of(&path).unwrap().annotations, Some(annotations));
-    for wrong in ["{", "{\"version\": 7}", "{\"version\": 1, \"labels\": 3}"] {
+    let far = "{\"version\": 1, \"offsets\": {\"a\": [2e6, 0]}}";
+    for wrong in ["{", "{\"version\": 7}", "{\"version\": 1, \"labels\": 3}", far] {
         fs::write(Annotations::path(&path), wrong).unwrap();
         let error = example().with_annotations_of(&path).unwrap_err().to_string();
         assert!(error.contains("quotes.annotations.json"), "{error}");

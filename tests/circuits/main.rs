@@ -15,6 +15,7 @@ mod checkpoint;
 mod evaluate;
 mod file;
 mod finite;
+mod groups;
 mod probe;
 mod prune;
 mod recomputed;

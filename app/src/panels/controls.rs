@@ -66,11 +66,14 @@ fn search(ui: &mut Ui, context: &mut PanelContext) -> Option<Item> {
         field.state.cursor.set_char_range(Some(CCursorRange::two(CCursor::default(), end)));
         field.state.store(ui.ctx(), response.id);
     }
-    let (view, circuit, text) = (&context.view, &context.document.circuit, &context.search.text);
+    let (view, circuit, text) = (&context.view, &context.scene.circuit, &context.search.text);
     if text.trim().is_empty() {
         return None;
     }
-    let label = |item: Item| view.edits.labels.get(&item).map(String::as_str);
+    let label = |item: Item| match item {
+        Item::Group(number) => view.edits.group_name(number),
+        item => view.edits.labels.get(&item).map(String::as_str),
+    };
     let found: Vec<_> = context.scene.all().filter(|&item| text::matches(circuit, item, label(item), text)).collect();
     ui.weak(match found.len() {
         0 => "nothing found".into(),
@@ -81,8 +84,12 @@ fn search(ui: &mut Ui, context: &mut PanelContext) -> Option<Item> {
     let now = found.iter().position(|&item| view.selected == Some(item));
     let next = now.map_or(0, |now| (now + 1) % found.len());
     let mut chosen = found.get(next).copied().filter(|_| entered);
+    let name = |item: Item| match item {
+        Item::Group(_) => text::title(&context.scene.circuit, item),
+        item => item.to_string(),
+    };
     for &item in found.iter().take(LISTED) {
-        if ui.selectable_label(view.selected == Some(item), item.to_string()).clicked() {
+        if ui.selectable_label(view.selected == Some(item), name(item)).clicked() {
             chosen = Some(item);
         }
     }
@@ -110,9 +117,15 @@ fn choose_sublayer(ui: &mut Ui, context: &mut PanelContext) {
 fn lists(ui: &mut Ui, view: &View) -> Option<Item> {
     let mut chosen = None;
     let edits = &view.edits;
-    let mut list = |ui: &mut Ui, name: RichText, items: &BTreeSet<Item>| {
+    let mut list = |ui: &mut Ui, name: RichText, group: Option<usize>, items: &BTreeSet<Item>| {
         if !items.is_empty() {
             ui.separator();
+        }
+        if let Some(group) = group.map(Item::Group) {
+            if ui.selectable_label(view.selected == Some(group), name).clicked() {
+                chosen = Some(group);
+            }
+        } else if !items.is_empty() {
             ui.label(name);
         }
         for &item in items {
@@ -122,10 +135,10 @@ fn lists(ui: &mut Ui, view: &View) -> Option<Item> {
             }
         }
     };
-    list(ui, RichText::new("pinned").weak(), &edits.pinned);
+    list(ui, RichText::new("pinned").weak(), None, &edits.pinned);
     for (number, (name, items)) in edits.groups.iter().enumerate() {
-        list(ui, RichText::new(name).color(group_color(number)), items);
+        list(ui, RichText::new(name).color(group_color(number)), Some(number), items);
     }
-    list(ui, RichText::new("hidden").weak(), &edits.hidden);
+    list(ui, RichText::new("hidden").weak(), None, &edits.hidden);
     chosen
 }

@@ -1,9 +1,9 @@
 //! The selected item: its numbers, its connections, and what can be done with it.
 
 use eframe::egui::text::{LayoutJob, TextFormat};
-use eframe::egui::{FontId, Rect, RichText, Role, Sense, Stroke, Ui, WidgetInfo, pos2, vec2};
+use eframe::egui::{Button, FontId, Rect, RichText, Role, Sense, Stroke, Ui, WidgetInfo, pos2, vec2};
 use gossamer::circuits::color::sign;
-use gossamer::circuits::labels::{signed, token, visible};
+use gossamer::circuits::labels::{bundle_text, count, signed, token, visible};
 use gossamer::circuits::layout::LineKind;
 use gossamer::circuits::statistics::{Activations, NodeStatistics, Snippet};
 
@@ -68,7 +68,9 @@ impl Order {
         let size = |line: usize| match scene.layout.lines[line].kind {
             LineKind::Edge(i) if self == Self::Effect => scene.circuit.edges[i].effect.abs(),
             LineKind::Edge(i) if self == Self::Weight => scene.circuit.edges[i].weight.abs(),
-            LineKind::Edge(_) => 0.0,
+            LineKind::Bundle(i) if self == Self::Effect => scene.layout.bundles[i].sum.effect.abs(),
+            LineKind::Bundle(i) if self == Self::Weight => scene.layout.bundles[i].sum.weight.abs(),
+            LineKind::Edge(_) | LineKind::Bundle(_) => 0.0,
             LineKind::Channel(_) => f64::INFINITY,
         };
         lines.sort_by(|a, b| size(b.0).total_cmp(&size(a.0)).then(a.1.cmp(&b.1)));
@@ -91,9 +93,12 @@ impl Panel for DetailsPanel {
             return;
         };
         // The drawing may show another checkpoint.
-        let circuit = if scene.box_number(item).is_some() { &scene.circuit } else { &document.circuit };
+        let circuit = if scene.place(item).is_some() { &scene.circuit } else { &document.circuit };
         ui.heading(text::title(circuit, item));
-        edit(ui, item, context.view);
+        match item {
+            Item::Group(number) => group(ui, scene, number, context.view),
+            item => edit(ui, item, context.view),
+        }
         ui.separator();
         text::summary(circuit, item).into_iter().for_each(|line| drop(ui.label(line)));
         if let Some(tokens) = text::tokens(circuit, item).filter(|tokens| tokens.tokens.len() > 8) {
@@ -141,6 +146,36 @@ fn edit(ui: &mut Ui, item: Item, view: &mut View) {
     }
 }
 
+/// Collapses, hides, puts back or dissolves a group, and lists its members; a click selects one.
+fn group(ui: &mut Ui, scene: &Scene, number: usize, view: &mut View) {
+    ui.horizontal_wrapped(|ui| {
+        let (mut collapsed, mut hidden) =
+            (view.edits.is_collapsed(number), view.edits.has_all(number, &view.edits.hidden));
+        if ui.checkbox(&mut collapsed, "collapse").on_hover_text("draws the group as one box").changed() {
+            view.edits.collapse(number);
+        }
+        if ui.checkbox(&mut hidden, "hide all").changed() {
+            view.edits.hide_group(number);
+        }
+        let moved = view.edits.group_name(number).is_some_and(|name| view.edits.offsets.contains_key(name));
+        if ui.add_enabled(moved, Button::new("back to its place")).clicked() {
+            view.edits.put_back(number);
+        }
+        if ui.button("dissolve").on_hover_text("its members stay, without a group").clicked() {
+            view.edits.dissolve(number);
+        }
+    });
+    let members = scene.members(number);
+    ui.separator();
+    ui.weak(count(members.len(), "member"));
+    for &member in members {
+        let label = view.edits.labels.get(&member).map(|label| format!(", {label}")).unwrap_or_default();
+        if ui.selectable_label(false, format!("{member}{label}")).clicked() {
+            view.selected = Some(member);
+        }
+    }
+}
+
 /// The item's neighbors; a click selects one.
 fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View, order: &mut Order) {
     let neighbors = scene.neighbors(item);
@@ -161,8 +196,17 @@ fn connections(ui: &mut Ui, scene: &Scene, item: Item, view: &mut View, order: &
         ui.separator();
         ui.weak(format!("{name} {}", lines.len()));
         for (line, other) in lines {
+            let other_name = match other {
+                Item::Group(_) => text::title(&scene.circuit, other),
+                other => other.to_string(),
+            };
             let text = match scene.layout.lines[line].kind {
-                LineKind::Channel(channel) => RichText::new(format!("{other}   along residual channel {channel}")),
+                LineKind::Bundle(i) => {
+                    let bundle = &scene.layout.bundles[i];
+                    let numbers = format!("{other_name}   {}", bundle_text(bundle));
+                    RichText::new(numbers).color(on_background(ui, sign(bundle.sum.weight)))
+                }
+                LineKind::Channel(channel) => RichText::new(format!("{other_name}   along residual channel {channel}")),
                 LineKind::Edge(i) => {
                     let edge = &scene.circuit.edges[i];
                     let numbers = format!("{other}   {}", text::numbers(edge));

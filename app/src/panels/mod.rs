@@ -73,8 +73,8 @@ impl PanelContext<'_> {
     /// Selects an item and moves it into the middle.
     pub fn go_to(&mut self, item: Item) {
         self.view.selected = Some(item);
-        if let Some(number) = self.scene.box_number(item) {
-            self.camera.center(self.scene.rect(number).center());
+        if let Some(place) = self.scene.place(item) {
+            self.camera.center(place.center());
         }
     }
 }

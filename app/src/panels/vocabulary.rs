@@ -32,7 +32,7 @@ impl Panel for VocabularyPanel {
         let channel = match context.view.selected {
             Some(Item::Embedding(channel) | Item::Unembedding(channel)) => Some(channel),
             Some(Item::Node(node)) => document.circuit.model.residual_channel(node),
-            None => None,
+            Some(Item::Group(_)) | None => None,
         };
         let Some(channel) = channel else { return };
         if !self.known.contains_key(&channel) && self.requested != Some(channel) {

@@ -103,9 +103,10 @@ impl Widths {
         }
     }
 
-    /// From 0 to 1. Its square is in proportion, so that small ones are still visible.
+    /// From 0 to 1. Its square is in proportion, so that small ones are still visible; sums that are
+    /// larger than every edge are as wide as the widest.
     pub fn of(&self, edge: &EdgeEntry) -> f64 {
         let size = if self.by_effect { edge.effect } else { edge.weight };
-        if self.largest > 0.0 { (size.abs() / self.largest).sqrt() } else { 0.0 }
+        if self.largest > 0.0 { (size.abs() / self.largest).sqrt().min(1.0) } else { 0.0 }
     }
 }

@@ -1,5 +1,6 @@
 //! Numbers and tokens as text.
 
+use super::layout::{EdgeBundle, GroupFrame};
 use crate::circuits::file::Circuit;
 
 /// A number with its sign: three decimals where that says enough, powers of ten where not.
@@ -25,6 +26,29 @@ pub fn clipped(text: &str, length: usize) -> String {
 /// `1 node`, `2 nodes`.
 pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What the box of a collapsed group says: its name and how much is in it.
+pub fn group_text(name: &str, frame: &GroupFrame) -> String {
+    const NAME: usize = 14;
+    let (nodes, channels) = (count(frame.nodes, "node"), count(frame.channels, "channel"));
+    let inside = match (frame.nodes, frame.channels) {
+        (_, 0) => nodes,
+        (0, _) => channels,
+        (nodes, channels) => count(nodes + channels, "item"),
+    };
+    format!("{} · {inside}", clipped(&visible(name), NAME))
+}
+
+/// The numbers of the weights that a line of a collapsed group sums.
+pub fn bundle_text(bundle: &EdgeBundle) -> String {
+    let (weight, effect) = (signed(bundle.sum.weight), signed(bundle.sum.effect));
+    let edges = count(bundle.edges.len(), "edge");
+    // Published circuits have one number.
+    match bundle.sum.weight == bundle.sum.effect {
+        true => format!("{edges}, effect {effect} in all"),
+        false => format!("{edges}, weight {weight}, effect {effect} in all"),
+    }
 }
 
 /// How much of a circuit is shown, where it is only a part.

@@ -4,18 +4,26 @@
 //! Residual channels that pass a row get a bend in it, so that their lines run between the boxes.
 //! Positions are found in sweeps: the targets of a row's members are the means of their neighbours
 //! in the rows before, and the row gets the nearest arrangement in that order without overlaps.
+//!
+//! A collapsed group is one box, in the row of the middle one of its members; what joins it to the
+//! same other box is one line. Groups that were moved are moved last, which changes nothing else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::residual::{ResidualUser, threads};
-use crate::circuits::file::Circuit;
+use crate::circuits::annotations::Annotations;
+use crate::circuits::file::{Circuit, EdgeEntry};
 use crate::circuits::nodes::{Node, NodeKind};
 
 /// A node's box.
 pub const BOX: (f64, f64) = (46.0, 24.0);
 /// A box of the embedding or unembedding, without its tokens.
 pub const TOKEN_BOX: (f64, f64) = (92.0, 20.0);
-/// How many tokens such a box lists.
+/// The box of a collapsed group.
+pub const GROUP_BOX: (f64, f64) = (168.0, 24.0);
+/// How far a group's frame is from its members.
+pub const FRAME_PAD: f64 = 9.0;
+/// How many tokens a box of the embedding or unembedding lists.
 pub const TOKENS: usize = 3;
 /// The height of a listed token.
 pub const TOKEN_LINE: f64 = 13.0;
@@ -72,6 +80,8 @@ pub enum BoxContent {
     Embedding(usize),
     /// A residual channel that the unembedding reads.
     Unembedding(usize),
+    /// A collapsed group: its number, in the order of names.
+    Group(usize),
     /// Nothing: a line passes.
     Bend,
 }
@@ -87,6 +97,8 @@ pub struct NodeBox {
     pub top: f64,
     /// Where it ends.
     pub bottom: f64,
+    /// The group that it is in, or that it stands for.
+    pub group: Option<usize>,
     row: usize,
     /// The head, and whether query, key or value.
     head: Option<(usize, NodeKind)>,
@@ -94,8 +106,18 @@ pub struct NodeBox {
 }
 
 impl NodeBox {
-    fn new(content: BoxContent, row: usize, head: Option<(usize, NodeKind)>) -> Self {
-        Self { content, x: 0.0, top: 0.0, bottom: 0.0, row, head, level: 0 }
+    fn new(content: BoxContent, row: usize, head: Option<(usize, NodeKind)>, group: Option<usize>) -> Self {
+        Self { content, x: 0.0, top: 0.0, bottom: 0.0, group, row, head, level: 0 }
+    }
+
+    /// How wide it is.
+    pub fn width(&self) -> f64 {
+        match self.content {
+            BoxContent::Node(_) => BOX.0,
+            BoxContent::Embedding(_) | BoxContent::Unembedding(_) => TOKEN_BOX.0,
+            BoxContent::Group(_) => GROUP_BOX.0,
+            BoxContent::Bend => 0.0,
+        }
     }
 }
 
@@ -106,6 +128,18 @@ pub enum LineKind {
     Edge(usize),
     /// A residual channel.
     Channel(usize),
+    /// All weights between a collapsed group and another box: a position in
+    /// [`CircuitLayout::bundles`].
+    Bundle(usize),
+}
+
+/// The weights between two boxes of which at least one is a collapsed group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EdgeBundle {
+    /// Positions in the circuit's edges.
+    pub edges: Vec<usize>,
+    /// The sums of their weights and effects, with the ends of the first of them.
+    pub sum: EdgeEntry,
 }
 
 /// A line through some boxes, upwards.
@@ -141,9 +175,28 @@ pub struct HeadFrame {
     pub row: usize,
 }
 
-/// A laid out circuit: left and top are at 0.
+/// Where the members of a group are that has any in the drawing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupFrame {
+    /// Its number, in the order of names.
+    pub group: usize,
+    /// How many nodes of the circuit are in it.
+    pub nodes: usize,
+    /// How many channels of the embedding and the unembedding are in it.
+    pub channels: usize,
+    /// Whether it is drawn as one box.
+    pub collapsed: bool,
+    /// Around its members, or its box: left, top, right and bottom.
+    pub bounds: [f64; 4],
+}
+
+/// A laid out circuit.
 #[derive(Clone, Debug, Default)]
 pub struct CircuitLayout {
+    /// Where it begins: at 0, or further left if a group was moved there.
+    pub left: f64,
+    /// Where it begins: at 0, or further up if a group was moved there.
+    pub top: f64,
     /// How wide it is.
     pub width: f64,
     /// How high it is.
@@ -154,20 +207,113 @@ pub struct CircuitLayout {
     pub boxes: Vec<NodeBox>,
     /// Edges and residual channels.
     pub lines: Vec<Connector>,
-    /// Around the nodes of heads.
+    /// What lines of collapsed groups sum.
+    pub bundles: Vec<EdgeBundle>,
+    /// Around the nodes of heads, without those that were moved with a group.
     pub frames: Vec<HeadFrame>,
+    /// In the order of their numbers.
+    pub groups: Vec<GroupFrame>,
+    /// Without what was moved: width and height.
+    arranged: [f64; 2],
+    /// How far groups were moved.
+    offsets: BTreeMap<usize, [f64; 2]>,
+}
+
+/// What annotations call an item.
+fn item_name(circuit: &Circuit, content: BoxContent) -> String {
+    match content {
+        BoxContent::Node(i) => circuit.nodes[i].node().to_string(),
+        BoxContent::Embedding(i) => format!("embedding[{}]", circuit.embeddings[i].channel),
+        BoxContent::Unembedding(i) => format!("unembedding[{}]", circuit.unembeddings[i].channel),
+        BoxContent::Group(_) | BoxContent::Bend => String::new(),
+    }
+}
+
+/// A box to place: its row, content, head and group.
+type Placed = (RowKey, BoxContent, Option<(usize, NodeKind)>, Option<usize>);
+
+/// The boxes of the circuit's items; members of a collapsed group have that of the group.
+#[derive(Default)]
+struct ItemBoxes {
+    nodes: HashMap<Node, usize>,
+    channels: HashMap<(ResidualUser, usize), usize>,
+}
+
+impl ItemBoxes {
+    fn insert(&mut self, circuit: &Circuit, content: BoxContent, number: usize) {
+        match content {
+            BoxContent::Node(i) => drop(self.nodes.insert(circuit.nodes[i].node(), number)),
+            BoxContent::Embedding(i) => {
+                self.channels.insert((ResidualUser::Embedding, circuit.embeddings[i].channel), number);
+            }
+            BoxContent::Unembedding(i) => {
+                self.channels.insert((ResidualUser::Unembedding, circuit.unembeddings[i].channel), number);
+            }
+            BoxContent::Group(_) | BoxContent::Bend => {}
+        }
+    }
+
+    fn of(&self, user: ResidualUser, channel: usize) -> Option<usize> {
+        match user {
+            ResidualUser::Node(node) => self.nodes.get(&node).copied(),
+            tokens => self.channels.get(&(tokens, channel)).copied(),
+        }
+    }
 }
 
 impl CircuitLayout {
-    /// Lays out a circuit whose lists are in order ([`Circuit::normalised`]).
+    /// Lays out a circuit whose lists are in order ([`Circuit::normalised`]), with its annotations'
+    /// groups.
     pub fn new(circuit: &Circuit) -> Self {
         let mut layout = Self::default();
-        layout.place_boxes(circuit);
-        layout.draw_lines(circuit);
+        let boxes = layout.place_boxes(circuit);
+        layout.draw_lines(circuit, &boxes);
         layout.arrange();
         layout.stack();
+        layout.arranged = [layout.width, layout.height];
         layout.frame();
+        if let Some(annotations) = &circuit.annotations {
+            layout.move_groups(annotations);
+        }
         layout
+    }
+
+    /// Moves groups to where annotations have them, which must be those of the circuit but for
+    /// [`Annotations::offsets`].
+    pub fn move_groups(&mut self, annotations: &Annotations) {
+        let offset = |name: &String| annotations.offsets.get(name).copied().unwrap_or_default();
+        let offsets: BTreeMap<usize, [f64; 2]> = annotations.groups.keys().map(offset).enumerate().collect();
+        for node_box in &mut self.boxes {
+            let Some(group) = node_box.group else { continue };
+            let [old, new] = [&self.offsets, &offsets].map(|all| all.get(&group).copied().unwrap_or_default());
+            node_box.x += new[0] - old[0];
+            node_box.top += new[1] - old[1];
+            node_box.bottom += new[1] - old[1];
+        }
+        self.offsets = offsets;
+        self.frame();
+        self.enclose();
+    }
+
+    /// Finds the bounds, and those of groups.
+    fn enclose(&mut self) {
+        let [mut right, mut bottom] = self.arranged;
+        (self.left, self.top) = (0.0, 0.0);
+        for frame in &mut self.groups {
+            frame.bounds = [f64::INFINITY, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY];
+        }
+        for node_box in &self.boxes {
+            let Some(group) = node_box.group else { continue };
+            let half = node_box.width() / 2.0;
+            let bounds = [node_box.x - half, node_box.top, node_box.x + half, node_box.bottom];
+            (self.left, self.top) = (self.left.min(bounds[0] - GROUP_PAD), self.top.min(bounds[1]));
+            (right, bottom) = (right.max(bounds[2] + GROUP_PAD), bottom.max(bounds[3]));
+            if let Some(frame) = self.groups.iter_mut().find(|frame| frame.group == group) {
+                let [left, top, right, bottom] = frame.bounds;
+                frame.bounds = [left.min(bounds[0]), top.min(bounds[1]), right.max(bounds[2]), bottom.max(bounds[3])];
+            }
+        }
+        (self.width, self.height) = (right - self.left, bottom - self.top);
     }
 
     /// A line as the path of an SVG, upwards from the top of its first box to the bottom of its
@@ -185,62 +331,89 @@ impl CircuitLayout {
         path
     }
 
-    fn place_boxes(&mut self, circuit: &Circuit) {
-        let boxes =
-            |list: usize, key, content: fn(usize) -> BoxContent| (0..list).map(move |i| (key, content(i), None));
-        let nodes = circuit.nodes.iter().enumerate().map(|(i, entry)| {
-            let head = entry.head.map(|head| (head, entry.kind));
-            (row_of(entry.node()), BoxContent::Node(i), head)
-        });
-        let mut all: Vec<_> = boxes(circuit.embeddings.len(), RowKey::Embedding, BoxContent::Embedding)
-            .chain(nodes)
-            .chain(boxes(circuit.unembeddings.len(), RowKey::Unembedding, BoxContent::Unembedding))
-            .collect();
-        all.sort_by_key(|&(key, _, _)| key);
-        for (key, content, head) in all {
+    /// Makes rows and boxes. Returns where the circuit's items are.
+    fn place_boxes(&mut self, circuit: &Circuit) -> ItemBoxes {
+        let mut placed = placed(circuit);
+        placed.sort_by_key(|&(key, ..)| key);
+        let hidden = self.collapse(circuit, &mut placed);
+        placed.sort_by_key(|&(key, ..)| key);
+        let mut boxes = ItemBoxes::default();
+        for (key, content, head, group) in placed {
             if self.rows.last().is_none_or(|row| row.key != key) {
                 self.rows.push(SiteRow { key, top: 0.0, bottom: 0.0 });
             }
-            self.boxes.push(NodeBox::new(content, self.rows.len() - 1, head));
+            let number = self.boxes.len();
+            boxes.insert(circuit, content, number);
+            if let BoxContent::Group(group) = content {
+                hidden.iter().filter(|(of, _)| *of == group).for_each(|&(_, member)| {
+                    boxes.insert(circuit, member, number);
+                });
+            }
+            self.boxes.push(NodeBox::new(content, self.rows.len() - 1, head, group));
+        }
+        boxes
+    }
+
+    /// Counts the members of groups, and puts one box in the place of those that are collapsed.
+    /// Returns what these boxes stand for, with the groups' numbers.
+    fn collapse(&mut self, circuit: &Circuit, placed: &mut Vec<Placed>) -> Vec<(usize, BoxContent)> {
+        let Some(annotations) = &circuit.annotations else { return Vec::new() };
+        let mut hidden = Vec::new();
+        for (group, name) in annotations.groups.keys().enumerate() {
+            let members: Vec<_> = placed.iter().filter(|(.., of)| *of == Some(group)).copied().collect();
+            let Some(&(middle, ..)) = members.get(members.len().saturating_sub(1) / 2) else { continue };
+            let nodes = members.iter().filter(|(_, content, ..)| matches!(content, BoxContent::Node(_))).count();
+            let collapsed = annotations.collapsed.contains(name);
+            let channels = members.len() - nodes;
+            self.groups.push(GroupFrame { group, nodes, channels, collapsed, bounds: [0.0; 4] });
+            if collapsed {
+                placed.retain(|(.., of)| *of != Some(group));
+                placed.push((middle, BoxContent::Group(group), None, Some(group)));
+                hidden.extend(members.into_iter().map(|(_, content, ..)| (group, content)));
+            }
+        }
+        hidden
+    }
+
+    fn draw_lines(&mut self, circuit: &Circuit, boxes: &ItemBoxes) {
+        let collapsed: Vec<bool> =
+            self.boxes.iter().map(|node_box| matches!(node_box.content, BoxContent::Group(_))).collect();
+        let mut bundles: BTreeMap<(usize, usize), EdgeBundle> = BTreeMap::new();
+        for (i, edge) in circuit.edges.iter().enumerate() {
+            let (Some(&from), Some(&to)) = (boxes.nodes.get(&edge.from), boxes.nodes.get(&edge.to)) else { continue };
+            if !collapsed[from] && !collapsed[to] {
+                self.lines.push(Connector { kind: LineKind::Edge(i), boxes: vec![from, to] });
+            } else if from != to {
+                let nothing = EdgeEntry { weight: 0.0, effect: 0.0, ..edge.clone() };
+                let bundle = bundles.entry((from, to)).or_insert(EdgeBundle { edges: Vec::new(), sum: nothing });
+                bundle.edges.push(i);
+                bundle.sum.weight += edge.weight;
+                bundle.sum.effect += edge.effect;
+            }
+        }
+        for ((from, to), bundle) in bundles {
+            self.connect(LineKind::Bundle(self.bundles.len()), from, to);
+            self.bundles.push(bundle);
+        }
+        let mut drawn = HashSet::new();
+        for (channel, from, to) in threads(circuit) {
+            let (Some(from), Some(to)) = (boxes.of(from, channel), boxes.of(to, channel)) else { continue };
+            // Within a collapsed group, or between two of them once more.
+            if from != to && drawn.insert((channel, from, to)) {
+                self.connect(LineKind::Channel(channel), from, to);
+            }
         }
     }
 
-    fn draw_lines(&mut self, circuit: &Circuit) {
-        let mut nodes = HashMap::new();
-        let mut channels = HashMap::new();
-        for (node_box, NodeBox { content, .. }) in self.boxes.iter().enumerate() {
-            match *content {
-                BoxContent::Node(i) => {
-                    nodes.insert(circuit.nodes[i].node(), node_box);
-                }
-                BoxContent::Embedding(i) => {
-                    channels.insert((ResidualUser::Embedding, circuit.embeddings[i].channel), node_box);
-                }
-                BoxContent::Unembedding(i) => {
-                    channels.insert((ResidualUser::Unembedding, circuit.unembeddings[i].channel), node_box);
-                }
-                BoxContent::Bend => {}
-            }
+    /// Adds a line that bends in the rows that it passes.
+    fn connect(&mut self, kind: LineKind, from: usize, to: usize) {
+        let mut boxes = vec![from];
+        for row in self.boxes[from].row + 1..self.boxes[to].row {
+            boxes.push(self.boxes.len());
+            self.boxes.push(NodeBox::new(BoxContent::Bend, row, None, None));
         }
-        for (i, edge) in circuit.edges.iter().enumerate() {
-            if let (Some(&from), Some(&to)) = (nodes.get(&edge.from), nodes.get(&edge.to)) {
-                self.lines.push(Connector { kind: LineKind::Edge(i), boxes: vec![from, to] });
-            }
-        }
-        for (channel, from, to) in threads(circuit) {
-            let find = |user| match user {
-                ResidualUser::Node(node) => nodes.get(&node).copied(),
-                tokens => channels.get(&(tokens, channel)).copied(),
-            };
-            let (Some(from), Some(to)) = (find(from), find(to)) else { continue };
-            let mut boxes = vec![from];
-            for row in self.boxes[from].row + 1..self.boxes[to].row {
-                boxes.push(self.boxes.len());
-                self.boxes.push(NodeBox::new(BoxContent::Bend, row, None));
-            }
-            boxes.push(to);
-            self.lines.push(Connector { kind: LineKind::Channel(channel), boxes });
-        }
+        boxes.push(to);
+        self.lines.push(Connector { kind, boxes });
     }
 
     /// Finds the `x` of every box.
@@ -296,7 +469,7 @@ impl CircuitLayout {
         let mut loose = Vec::new();
         for i in target {
             match (self.boxes[i].content, self.boxes[i].head) {
-                (BoxContent::Bend, _) => blocks.push(self.block(vec![vec![i]])),
+                (BoxContent::Bend | BoxContent::Group(_), _) => blocks.push(self.block(vec![vec![i]])),
                 (_, Some((head, _))) => heads.entry(head).or_default().push(i),
                 (_, None) => loose.push(i),
             }
@@ -349,6 +522,11 @@ impl CircuitLayout {
             let level = level_height(row.key);
             (node_box.top, node_box.bottom) = match node_box.content {
                 BoxContent::Bend => (row.top, row.bottom),
+                BoxContent::Group(_) if row.key == RowKey::Unembedding => (row.bottom - GROUP_BOX.1, row.bottom),
+                BoxContent::Group(_) => {
+                    let top = row.top + label_height(row.key);
+                    (top, top + GROUP_BOX.1)
+                }
                 _ => {
                     let top = row.top + label_height(row.key) + (level + LEVEL_GAP) * node_box.level as f64;
                     (top, top + level)
@@ -357,8 +535,11 @@ impl CircuitLayout {
         }
     }
 
+    /// Frames the nodes of heads.
     fn frame(&mut self) {
-        for node_box in &self.boxes {
+        self.frames.clear();
+        let moved = |group| self.offsets.get(&group).is_some_and(|by| *by != [0.0; 2]);
+        for node_box in self.boxes.iter().filter(|node_box| !node_box.group.is_some_and(moved)) {
             let Some((head, _)) = node_box.head else { continue };
             let (left, right) = (node_box.x - BOX.0 / 2.0 - GROUP_PAD, node_box.x + BOX.0 / 2.0 + GROUP_PAD);
             match self.frames.iter_mut().find(|frame| (frame.row, frame.head) == (node_box.row, head)) {
@@ -387,12 +568,26 @@ fn row_of(node: Node) -> RowKey {
     node.layer.map_or(RowKey::FinalResid, |layer| RowKey::Site(layer, kind))
 }
 
+/// What the circuit's items need to be placed, from the embedding to the unembedding.
+fn placed(circuit: &Circuit) -> Vec<Placed> {
+    let nodes = circuit.nodes.iter().enumerate().map(|(i, entry)| {
+        let head = entry.head.map(|head| (head, entry.kind));
+        (row_of(entry.node()), BoxContent::Node(i), head)
+    });
+    let boxes = |list: usize, key, content: fn(usize) -> BoxContent| (0..list).map(move |i| (key, content(i), None));
+    let all = boxes(circuit.embeddings.len(), RowKey::Embedding, BoxContent::Embedding).chain(nodes).chain(boxes(
+        circuit.unembeddings.len(),
+        RowKey::Unembedding,
+        BoxContent::Unembedding,
+    ));
+    let annotations = circuit.annotations.as_ref().filter(|annotations| !annotations.groups.is_empty());
+    let group = |content| annotations?.group_of(&item_name(circuit, content));
+    all.map(|(key, content, head)| (key, content, head, group(content))).collect()
+}
+
+/// How much of a row a box takes.
 fn breadth(node_box: &NodeBox) -> f64 {
-    match node_box.content {
-        BoxContent::Node(_) => BOX.0,
-        BoxContent::Embedding(_) | BoxContent::Unembedding(_) => TOKEN_BOX.0,
-        BoxContent::Bend => BEND,
-    }
+    if node_box.content == BoxContent::Bend { BEND } else { node_box.width() }
 }
 
 fn level_height(key: RowKey) -> f64 {

@@ -2,10 +2,12 @@
 //! unembedding at the top.
 
 use super::color::{GROUPS, Importance, NEGATIVE, POSITIVE, RESIDUAL, Widths, grey, hex, separation, shade, sign};
-use super::labels::{clipped, count, part_shown, signed, token, visible, without_edges};
+use super::labels::{
+    bundle_text, clipped, count, group_text, part_shown, signed, token, visible, without_edges,
+};
 use super::layout::{
-    BOX, BoxContent, CircuitLayout, Connector, GROUP_LABEL, GROUP_PAD, HeadFrame, LineKind, NodeBox, TOKEN_BOX,
-    TOKEN_LINE, TOKENS,
+    BOX, BoxContent, CircuitLayout, Connector, GROUP_BOX, GROUP_LABEL, GROUP_PAD, HeadFrame, LineKind, NodeBox,
+    TOKEN_BOX, TOKEN_LINE, TOKENS,
 };
 use crate::circuits::file::{Circuit, NodeEntry, TokenWeight, TokenWeights};
 use crate::circuits::nodes::NodeKind;
@@ -47,7 +49,7 @@ pub fn svg(circuit: &Circuit) -> String {
     ];
     header(&circuit, width, &mut out);
     bands(&layout, width, &mut out);
-    out.push(format!("<g transform=\"translate({left:.1} {HEADER:.1})\">"));
+    out.push(format!("<g transform=\"translate({:.1} {:.1})\">", left - layout.left, HEADER - layout.top));
     out.extend(layout.frames.iter().map(|frame| framed(frame, &layout)));
     for edges in [false, true] {
         let lines = layout.lines.iter().filter(|line| matches!(line.kind, LineKind::Edge(_)) == edges);
@@ -59,6 +61,7 @@ pub fn svg(circuit: &Circuit) -> String {
             BoxContent::Node(i) => out.push(node(node_box, &circuit.nodes[i], &circuit, &importance)),
             BoxContent::Embedding(i) => out.push(tokens(node_box, &circuit.embeddings[i], "embedding", &circuit)),
             BoxContent::Unembedding(i) => out.push(tokens(node_box, &circuit.unembeddings[i], "unembedding", &circuit)),
+            BoxContent::Group(number) => out.push(group(node_box, number, &layout, &circuit)),
             BoxContent::Bend => {}
         }
     }
@@ -113,7 +116,7 @@ fn header(circuit: &Circuit, width: f64, out: &mut Vec<String>) {
 fn bands(layout: &CircuitLayout, width: f64, out: &mut Vec<String>) {
     for rows in layout.rows.chunk_by(|a, b| a.key.layer() == b.key.layer()) {
         if let (Some(layer), Some(top), Some(bottom)) = (rows[0].key.layer(), rows.last(), rows.first()) {
-            let (y, height) = (HEADER + top.top - 15.0, bottom.bottom - top.top + 30.0);
+            let (y, height) = (HEADER - layout.top + top.top - 15.0, bottom.bottom - top.top + 30.0);
             let wide = width - 48.0;
             out.push(format!(
                 "<rect x=\"24\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"{height:.1}\" rx=\"10\" fill=\"#f5f7f9\"/>\
@@ -123,7 +126,7 @@ fn bands(layout: &CircuitLayout, width: f64, out: &mut Vec<String>) {
             ));
         }
         for row in rows {
-            let y = HEADER + f64::midpoint(row.top, row.bottom) + 4.0;
+            let y = HEADER - layout.top + f64::midpoint(row.top, row.bottom) + 4.0;
             out.push(format!("<text x=\"36\" y=\"{y:.1}\" fill=\"{QUIET}\">{}</text>", row.key.name()));
         }
     }
@@ -163,6 +166,16 @@ fn drawn(line: &Connector, layout: &CircuitLayout, circuit: &Circuit, widths: &W
                 edge.to,
                 hex(sign(edge.weight)),
                 1.0 + 4.5 * widths.of(edge)
+            )
+        }
+        LineKind::Bundle(i) => {
+            let bundle = &layout.bundles[i];
+            format!(
+                "<path class=\"bundle\" d=\"{path}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{:.2}\" \
+                 stroke-opacity=\"0.85\" stroke-linecap=\"round\"><title>{}</title></path>",
+                hex(sign(bundle.sum.weight)),
+                1.0 + 4.5 * widths.of(&bundle.sum),
+                bundle_text(bundle)
             )
         }
         LineKind::Channel(channel) => format!(
@@ -218,6 +231,25 @@ fn node(node_box: &NodeBox, entry: &NodeEntry, circuit: &Circuit, importance: &I
     )
 }
 
+/// A collapsed group: its name and how much is in it.
+fn group(node_box: &NodeBox, number: usize, layout: &CircuitLayout, circuit: &Circuit) -> String {
+    let (left, top, color) = (node_box.x - node_box.width() / 2.0, node_box.top, group_color(number));
+    let name = circuit.annotations.as_ref().and_then(|annotations| annotations.group_name(number)).unwrap_or_default();
+    let frame = layout.groups.iter().find(|frame| frame.group == number);
+    let text = frame.map(|frame| group_text(name, frame)).unwrap_or_default();
+    format!(
+        "<g class=\"collapsed\"><title>{}</title><rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{}\" height=\"{}\" rx=\"6\" \
+         fill=\"{color}\" fill-opacity=\"0.14\" stroke=\"{color}\" stroke-width=\"2.5\"/><text x=\"{:.1}\" y=\"{:.1}\" \
+         text-anchor=\"middle\" font-weight=\"600\">{}</text></g>",
+        escape_xml(&visible(name)),
+        GROUP_BOX.0,
+        GROUP_BOX.1,
+        node_box.x,
+        top + GROUP_BOX.1 / 2.0 + 4.0,
+        escape_xml(&text)
+    )
+}
+
 /// The label of a box, above it, and a frame in the color of its group.
 fn annotated(node_box: &NodeBox, circuit: &Circuit) -> Vec<String> {
     let Some(annotations) = &circuit.annotations else { return Vec::new() };
@@ -231,7 +263,7 @@ fn annotated(node_box: &NodeBox, circuit: &Circuit) -> Vec<String> {
             (BOX.0 + 14.0, TOKEN_BOX.1),
             node_box.bottom - TOKEN_BOX.1,
         ),
-        BoxContent::Bend => return Vec::new(),
+        BoxContent::Group(_) | BoxContent::Bend => return Vec::new(),
     };
     let left = node_box.x - wide / 2.0;
     let frame = annotations.group_of(&item).map(|group| {

@@ -8,7 +8,8 @@ use super::{Page, html};
 use crate::Result;
 use crate::circuits::Circuit;
 use crate::circuits::color::{Importance, Widths, separation};
-use crate::circuits::layout::{BoxContent, CircuitLayout, LineKind};
+use crate::circuits::labels::{bundle_text, group_text};
+use crate::circuits::layout::{BoxContent, CircuitLayout, EdgeBundle, LineKind};
 use crate::circuits::statistics::{Activations, End, NodeStatistics, Snippet};
 use crate::formats::Pretrained;
 use crate::pipelines::export::ExportRequest;
@@ -53,6 +54,8 @@ pub(super) struct PageCircuit<'a> {
 
 #[derive(Serialize)]
 struct PageLayout {
+    left: f64,
+    top: f64,
     width: f64,
     height: f64,
     rows: Vec<PageRow>,
@@ -71,10 +74,13 @@ struct PageRow {
 
 #[derive(Serialize)]
 struct PageBox {
-    /// `node`, `embedding` or `unembedding`.
+    /// `node`, `embedding`, `unembedding` or `group`.
     kind: &'static str,
-    /// The position in the circuit's list of these.
+    /// The position in the circuit's list of these; of groups, in the order of names.
     at: usize,
+    /// What the box of a collapsed group says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
     x: f64,
     top: f64,
     bottom: f64,
@@ -82,10 +88,24 @@ struct PageBox {
 
 #[derive(Serialize)]
 struct PageLine {
-    /// The position in the circuit's edges, or nothing for a residual channel.
+    /// The position in the circuit's edges, or nothing for a residual channel or a bundle.
     edge: Option<usize>,
     channel: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bundle: Option<PageBundle>,
     path: String,
+}
+
+/// The edges between a collapsed group and another box.
+#[derive(Serialize)]
+struct PageBundle {
+    text: String,
+    weight: f64,
+    effect: f64,
+    /// From 0 to 1.
+    width: f64,
+    /// Positions in the circuit's edges.
+    edges: Vec<usize>,
 }
 
 #[derive(Serialize)]
@@ -280,7 +300,7 @@ fn circuit<'a>(
     PageCircuit {
         name: circuit.task.question(),
         foreign: circuit.is_foreign(),
-        layout: page_layout(&layout),
+        layout: page_layout(&layout, &circuit, &widths),
         by_effect: widths.by_effect,
         widths: circuit.edges.iter().map(|edge| widths.of(edge)).collect(),
         separations: circuit.nodes.iter().map(separation).collect(),
@@ -294,22 +314,28 @@ fn circuit<'a>(
     }
 }
 
-fn page_layout(layout: &CircuitLayout) -> PageLayout {
+fn page_layout(layout: &CircuitLayout, circuit: &Circuit, widths: &Widths) -> PageLayout {
+    let text = |number| {
+        let frame = layout.groups.iter().find(|frame| frame.group == number)?;
+        Some(group_text(circuit.annotations.as_ref()?.group_name(number)?, frame))
+    };
     let boxes = layout.boxes.iter().filter_map(|node_box| {
-        let (kind, at) = match node_box.content {
-            BoxContent::Node(at) => ("node", at),
-            BoxContent::Embedding(at) => ("embedding", at),
-            BoxContent::Unembedding(at) => ("unembedding", at),
+        let (kind, at, text) = match node_box.content {
+            BoxContent::Node(at) => ("node", at, None),
+            BoxContent::Embedding(at) => ("embedding", at, None),
+            BoxContent::Unembedding(at) => ("unembedding", at, None),
+            BoxContent::Group(at) => ("group", at, text(at)),
             BoxContent::Bend => return None,
         };
-        Some(PageBox { kind, at, x: node_box.x, top: node_box.top, bottom: node_box.bottom })
+        Some(PageBox { kind, at, text, x: node_box.x, top: node_box.top, bottom: node_box.bottom })
     });
     let lines = layout.lines.iter().map(|line| {
-        let (edge, channel) = match line.kind {
-            LineKind::Edge(at) => (Some(at), None),
-            LineKind::Channel(channel) => (None, Some(channel)),
+        let (edge, channel, bundle) = match line.kind {
+            LineKind::Edge(at) => (Some(at), None, None),
+            LineKind::Channel(channel) => (None, Some(channel), None),
+            LineKind::Bundle(at) => (None, None, Some(page_bundle(&layout.bundles[at], widths))),
         };
-        PageLine { edge, channel, path: layout.path(line) }
+        PageLine { edge, channel, bundle, path: layout.path(line) }
     });
     let frames = layout.frames.iter().map(|frame| {
         let row = &layout.rows[frame.row];
@@ -317,6 +343,8 @@ fn page_layout(layout: &CircuitLayout) -> PageLayout {
     });
     let rows = layout.rows.iter();
     PageLayout {
+        left: layout.left,
+        top: layout.top,
         width: layout.width,
         height: layout.height,
         rows: rows
@@ -325,6 +353,16 @@ fn page_layout(layout: &CircuitLayout) -> PageLayout {
         boxes: boxes.collect(),
         lines: lines.collect(),
         frames: frames.collect(),
+    }
+}
+
+fn page_bundle(bundle: &EdgeBundle, widths: &Widths) -> PageBundle {
+    PageBundle {
+        text: bundle_text(bundle),
+        weight: bundle.sum.weight,
+        effect: bundle.sum.effect,
+        width: widths.of(&bundle.sum),
+        edges: bundle.edges.clone(),
     }
 }
 

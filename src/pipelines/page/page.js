@@ -3,7 +3,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const BOX = [46, 24], LABELS = 120, MARGIN = 24;
+const BOX = [46, 24], GROUP_BOX = [168, 24], LABELS = 120, MARGIN = 24;
 let current, view, selected = null, stream = { upstream: false, downstream: false };
 
 // An element with attributes and children; text is never read as markup.
@@ -85,20 +85,20 @@ function draw() {
   const layers = new Map();
   for (const row of layout.rows) {
     if (row.layer !== null) layers.set(row.layer, [...(layers.get(row.layer) ?? []), row]);
-    const y = MARGIN + (row.top + row.bottom) / 2 + 4;
+    const y = MARGIN - layout.top + (row.top + row.bottom) / 2 + 4;
     scene.append(drawn("text", { class: "quiet", x: 14, y, "font-size": 11 }, row.name));
   }
   for (const [layer, rows] of layers) {
-    const top = MARGIN + Math.min(...rows.map((row) => row.top)) - 15, bottom = MARGIN + Math.max(...rows.map((row) => row.bottom)) + 15;
+    const top = MARGIN - layout.top + Math.min(...rows.map((row) => row.top)) - 15, bottom = MARGIN - layout.top + Math.max(...rows.map((row) => row.bottom)) + 15;
     scene.prepend(drawn("rect", { class: "band", x: 4, y: top, width: width - 8, height: bottom - top, rx: 10 }));
     scene.append(drawn("text", { class: "quiet", x: 14, y: top + 14, "font-size": 11, "font-weight": 600 }, `layer ${layer}`));
   }
-  const body = drawn("g", { transform: `translate(${LABELS} ${MARGIN})` });
+  const body = drawn("g", { transform: `translate(${LABELS - layout.left} ${MARGIN - layout.top})` });
   for (const frame of layout.frames) {
     const at = { class: "frame", x: frame.left, y: frame.top - 2, width: frame.right - frame.left, height: frame.bottom - frame.top + 8, rx: 8 };
     body.append(drawn("rect", at), drawn("text", { class: "quiet", x: frame.left + 6, y: frame.top + 10, "font-size": 9.5 }, `h${frame.head}`));
   }
-  for (const line of layout.lines.filter((line) => line.edge === null)) {
+  for (const line of layout.lines.filter((line) => line.channel !== null)) {
     body.append(drawn("path", { class: "thread", d: line.path, "data-channel": line.channel }));
   }
   for (const line of layout.lines.filter((line) => line.edge !== null)) {
@@ -108,7 +108,14 @@ function draw() {
     hover(path, `${edge.from} → ${edge.to}\nweight ${number(edge.weight)}, effect when ablated ${number(edge.effect)}`);
     body.append(path);
   }
-  for (const box of layout.boxes) body.append(box.kind === "node" ? nodeBox(box) : tokenBox(box));
+  for (const { bundle, path: d } of layout.lines.filter((line) => line.bundle)) {
+    const path = drawn("path", { class: "edge bundle", d, "data-edges": bundle.edges.join(" "), "stroke-width": 1 + 4.5 * bundle.width });
+    path.style.stroke = bundle.weight < 0 ? "var(--low)" : "var(--high)";
+    hover(path, bundle.text);
+    body.append(path);
+  }
+  const draw = { node: nodeBox, embedding: tokenBox, unembedding: tokenBox, group: groupBox };
+  for (const box of layout.boxes) body.append(draw[box.kind](box));
   scene.append(body);
   svg.append(scene);
   $("drawing").replaceChildren(svg);
@@ -130,6 +137,18 @@ function nodeBox(box) {
   hover(group, `${node.name}\nin clean prompts ${number(node.positive.mean)}, in counterfactual ones ${number(node.negative.mean)}${difference}\ntask loss if ablated ${node.ablation_delta < 0 ? "" : "+"}${number(node.ablation_delta)}`);
   group.addEventListener("click", () => select(box.at));
   group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); select(box.at); } });
+  return group;
+}
+
+// A collapsed group: one box for all of its nodes.
+function groupBox(box) {
+  const group = drawn("g", { class: "collapsed", "data-group": box.at });
+  const size = { x: box.x - GROUP_BOX[0] / 2, y: box.top, width: GROUP_BOX[0], height: GROUP_BOX[1], rx: 6 };
+  const rect = drawn("rect", size);
+  rect.style.stroke = rect.style.fill = groupColor(box.at);
+  group.append(rect, drawn("text", { x: box.x, y: box.top + GROUP_BOX[1] / 2 + 4 }, box.text));
+  const [name, items] = Object.entries(notes().groups)[box.at];
+  hover(group, `${name}\n${items.join("\n")}`);
   return group;
 }
 
@@ -193,6 +212,8 @@ function visible() {
   return inside;
 }
 
+// The edges that a line draws: one, or all between a collapsed group and another box.
+const edgesOf = (path) => (path.dataset.edges ?? path.dataset.edge).split(" ").map((i) => current.circuit.edges[i]);
 const sizeOf = (edge) => Math.abs(current.by_effect ? edge.effect : edge.weight);
 const sizesOf = (kind) => (kind === "node" ? current.nodes.map((node) => Math.abs(node.ablation_delta)) : current.circuit.edges.map(sizeOf)).sort((a, b) => a - b);
 // Sliders go by rank: half way hides half of them.
@@ -223,9 +244,11 @@ function update() {
     group.classList.remove("faded");
   }
   for (const path of document.querySelectorAll("#scene .edge")) {
-    const edge = current.circuit.edges[path.dataset.edge];
-    const ends = [edge.from, edge.to].map((name) => current.at.get(name));
-    path.classList.toggle("hidden", !ends.every((i) => inside.has(i)) || sizeOf(edge) < least);
+    const bundle = path.classList.contains("bundle"), edges = edgesOf(path);
+    const inView = edges.filter((edge) => [edge.from, edge.to].every((name) => inside.has(current.at.get(name))));
+    // As wide as the sum is what the threshold asks.
+    const size = bundle ? Math.abs(edges.reduce((sum, edge) => sum + (current.by_effect ? edge.effect : edge.weight), 0)) : sizeOf(edges[0]);
+    path.classList.toggle("hidden", !inView.length || size < least);
     path.classList.remove("faded");
   }
   for (const id of ["upstream", "downstream"]) $(id).setAttribute("aria-pressed", stream[id]);
@@ -236,9 +259,9 @@ function update() {
 function highlight(name) {
   const near = new Set([name]);
   for (const path of document.querySelectorAll("#scene .edge")) {
-    const edge = current.circuit.edges[path.dataset.edge], touches = edge.from === name || edge.to === name;
-    path.classList.toggle("faded", !touches);
-    if (touches) near.add(edge.from).add(edge.to);
+    const touching = edgesOf(path).filter((edge) => edge.from === name || edge.to === name);
+    path.classList.toggle("faded", !touching.length);
+    for (const edge of touching) near.add(edge.from).add(edge.to);
   }
   const i = current.at.get(name);
   for (const [a, b] of current.links) if (a === i || b === i) near.add(current.nodes[a].name).add(current.nodes[b].name);
