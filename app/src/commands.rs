@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    Button, ComboBox, Context, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui, ViewportCommand,
-    WidgetInfo, vec2,
+    Button, ComboBox, Context, Event, Id, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui,
+    ViewportCommand, WidgetInfo, vec2,
 };
-use gossamer::circuits::FORMATS;
+use gossamer::circuits::{CircuitFormat, FORMATS};
 
 use crate::compared::Compared;
 use crate::document::Document;
@@ -15,12 +15,15 @@ use crate::explorer::Explorer;
 use crate::item::Item;
 use crate::runs::JobSpec;
 use crate::saving::Save;
+use crate::widgets::{code_field_id, trimmed_field_id};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Open,
     Example,
     SavePng,
+    /// The drawing as SVG.
+    SaveSvg,
     SaveAnnotations,
     Quit,
     Undo,
@@ -28,6 +31,10 @@ pub enum Command {
     ShowHidden,
     /// Draws the selected group, or that of the selected item, as one box, or its members again.
     CollapseGroup,
+    /// Begins to write the selected item's label.
+    Label,
+    /// Sets the selected node to its mean in prompts, or lets it be again.
+    Ablate,
     Find,
     Deselect,
     Fit,
@@ -39,6 +46,8 @@ pub enum Command {
     LeftPanel,
     RightPanel,
     Timeline,
+    /// Opens the tab of that title, and begins to write its prompt.
+    Tab(&'static str),
     Help,
     Tour,
     Train,
@@ -83,12 +92,15 @@ const COMMANDS: &[Entry] = &[
     menu(Command::Open, "File", "Open…").with(CTRL, Key::O).global(),
     menu(Command::Example, "File", "Example"),
     menu(Command::SavePng, "File", "Save view as PNG"),
-    menu(Command::SaveAnnotations, "File", "Save labels and groups"),
+    menu(Command::SaveAnnotations, "File", "Save labels and groups").with(CTRL, Key::S).global(),
     menu(Command::Quit, "File", "Quit").with(CTRL, Key::Q).global(),
     menu(Command::Undo, "Edit", "Undo").with(CTRL, Key::Z),
     menu(Command::Redo, "Edit", "Redo").with(CTRL.plus(Modifiers::SHIFT), Key::Z),
     menu(Command::ShowHidden, "Edit", "Show all hidden items"),
     menu(Command::CollapseGroup, "Edit", "Collapse or expand the group").with(Modifiers::NONE, Key::G),
+    key(Command::Label, "Write a label", Modifiers::NONE, Key::L),
+    key(Command::Ablate, "Ablate the node in prompts, or let it be again", Modifiers::NONE, Key::A),
+    key(Command::SaveSvg, "Save the drawing as SVG", CTRL, Key::E).global(),
     key(Command::Find, "Find by name, label or token", CTRL, Key::F).global(),
     key(Command::Deselect, "Select nothing", Modifiers::NONE, Key::Escape),
     menu(Command::Fit, "View", "Fit").with(Modifiers::NONE, Key::Num0),
@@ -102,7 +114,9 @@ const COMMANDS: &[Entry] = &[
     key(Command::Pan(0, -1), "Move down", Modifiers::SHIFT, Key::ArrowDown),
     menu(Command::LeftPanel, "View", "Left panel"),
     menu(Command::RightPanel, "View", "Right panel"),
-    menu(Command::Timeline, "View", "Timeline"),
+    menu(Command::Timeline, "View", "Timeline").with(Modifiers::NONE, Key::T),
+    key(Command::Tab("Prompt"), "Write a prompt", Modifiers::NONE, Key::P),
+    key(Command::Tab("Bridge"), "Steer through a bridge", Modifiers::NONE, Key::B),
     menu(Command::Train, "Run", "Train…"),
     menu(Command::FindCircuit, "Run", "Find a circuit…"),
     menu(Command::Evaluate, "Run", "Evaluate this circuit"),
@@ -119,10 +133,16 @@ impl Explorer {
             Command::Redo => history.is_some_and(|history| history.can_redo()),
             Command::Deselect => !self.focus_elsewhere,
             Command::CollapseGroup => self.selected_group().is_some(),
+            Command::Label => self.selected().is_some_and(|item| !matches!(item, Item::Group(_))),
+            Command::Ablate => matches!(self.selected(), Some(Item::Node(_))),
             Command::ShowJob => self.runs.has_job(),
             Command::Evaluate => !self.runs.running() && self.evaluable().is_some(),
             _ => true,
         }
+    }
+
+    fn selected(&self) -> Option<Item> {
+        self.open.as_ref()?.view.selected
     }
 
     /// The selected group, or that of the selected item.
@@ -158,6 +178,18 @@ impl Explorer {
             Command::Open => self.path = Some(String::new()),
             Command::Example => self.start_opening(ctx, None),
             Command::SavePng => self.save_as(Save::Picture),
+            Command::SaveSvg => match CircuitFormat::named("svg") {
+                Ok(format) => self.save_as(Save::Circuit(format)),
+                Err(error) => self.error = Some(error.to_string()),
+            },
+            Command::Tab(title) => {
+                self.session.docks.tab = Some(title);
+                start_writing(ctx, code_field_id("prompt"));
+            }
+            Command::Label => {
+                self.session.docks.right = true;
+                self.selected().into_iter().for_each(|item| start_writing(ctx, trimmed_field_id("label", item)));
+            }
             Command::SaveAnnotations => self.save_as(Save::Annotations),
             Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
             Command::Find => self.search.focus = true,
@@ -178,6 +210,9 @@ impl Explorer {
                 match command {
                     Command::Undo | Command::Redo => open.step = Some(command),
                     Command::ShowHidden => open.view.edits.hidden.clear(),
+                    Command::Ablate => {
+                        open.view.selected.into_iter().for_each(|item| open.view.edits.ablate(item));
+                    }
                     Command::CollapseGroup => {
                         group.into_iter().for_each(|group| open.view.edits.collapse(group));
                         open.view.selected = group.map(Item::Group);
@@ -316,6 +351,12 @@ impl Explorer {
             None => {}
         }
     }
+}
+
+/// Moves the focus to a text, which does not get the letter of the shortcut.
+fn start_writing(ctx: &Context, field: Id) {
+    ctx.input_mut(|input| input.events.retain(|event| !matches!(event, Event::Text(_))));
+    ctx.memory_mut(|memory| memory.request_focus(field));
 }
 
 /// The keys of all commands, and what they do.

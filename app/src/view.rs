@@ -6,7 +6,7 @@ use gossamer::circuits::{Annotations, Node, NodeKind};
 use serde::{Deserialize, Serialize};
 
 use crate::item::Item;
-use crate::live::choices::LiveChoices;
+use crate::live::choices::{Becomes, LiveChoices, Setting};
 
 /// The attention or the MLP of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -124,6 +124,14 @@ impl Edits {
     pub fn put_back(&mut self, number: usize) {
         if let Some(name) = self.group_name(number).map(String::from) {
             self.offsets.remove(&name);
+        }
+    }
+
+    /// Sets a node to its mean in prompts; lets one that is set be unchanged again.
+    pub fn ablate(&mut self, item: Item) {
+        let Item::Node(node) = item else { return };
+        if self.live.settings.remove(&node).is_none() {
+            self.live.settings.insert(node, Setting { becomes: Becomes::Mean, at: None });
         }
     }
 

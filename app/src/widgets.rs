@@ -33,11 +33,16 @@ pub fn text_field(ui: &mut Ui, name: &str, text: &mut String, hint: &str, width:
 /// A labelled line of text about `subject`. Returns the new text without spaces at its ends, if any.
 /// While it is written the field keeps those spaces: after the next letter they are between words.
 pub fn trimmed_field(ui: &mut Ui, name: &str, subject: Item, text: &str, hint: &str) -> Option<String> {
-    let id = Id::unique((name, subject));
+    let id = trimmed_field_id(name, subject);
     let written = ui.data(|data| data.get_temp::<String>(id));
     // Undo, for one, changes the text elsewhere.
     let mut written = written.filter(|written| written.trim() == text).unwrap_or_else(|| text.to_string());
-    let field = text_field(ui, name, &mut written, hint, f32::INFINITY);
+    let row = ui.horizontal(|ui| {
+        let name = ui.label(name);
+        let edit = TextEdit::singleline(&mut written).id(id).hint_text(hint);
+        ui.add(edit.desired_width(f32::INFINITY)).labelled_by(name.id)
+    });
+    let field = row.inner;
     let new = field.changed().then(|| written.trim().to_string());
     if field.has_focus() {
         ui.data_mut(|data| data.insert_temp(id, written));
@@ -45,6 +50,11 @@ pub fn trimmed_field(ui: &mut Ui, name: &str, subject: Item, text: &str, hint: &
         ui.data_mut(|data| data.remove::<String>(id));
     }
     new
+}
+
+/// What gives a [`trimmed_field`] the focus.
+pub fn trimmed_field_id(name: &str, subject: Item) -> Id {
+    Id::unique((name, subject))
 }
 
 /// A labelled number.
@@ -84,10 +94,15 @@ pub fn code_field(ui: &mut Ui, name: &str, text: &str, buttons: &[(&str, &str)])
     });
     let mut written = text.to_string();
     let edit = TextEdit::multiline(&mut written).font(TextStyle::Monospace).desired_rows(3);
-    if ui.add(edit.desired_width(f32::INFINITY).id_salt(name)).labelled_by(label.inner).changed() {
+    if ui.add(edit.desired_width(f32::INFINITY).id(code_field_id(name))).labelled_by(label.inner).changed() {
         new = Some(written);
     }
     new
+}
+
+/// What gives a [`code_field`] the focus.
+pub fn code_field_id(name: &str) -> Id {
+    Id::unique(("code", name))
 }
 
 /// A row of tokens, one of them selected, with a node's activations as their background. Returns

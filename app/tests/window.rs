@@ -322,6 +322,18 @@ fn a_box_has_a_menu() {
 }
 
 #[test]
+fn a_key_begins_the_label_without_writing_its_letter() {
+    let mut harness = window(None);
+    let node = example().nodes[2].node();
+    click(&mut harness, &node.to_string());
+    harness.event(Event::Text("l".into()));
+    press(&mut harness, Modifiers::NONE, Key::L);
+    harness.event(Event::Text("the quote".into()));
+    harness.run();
+    assert_eq!(view(&harness).edits.labels.get(&Item::Node(node)).map(String::as_str), Some("the quote"));
+}
+
+#[test]
 fn first_steps_lead_around() {
     let mut harness = window(None);
     click(&mut harness, "Help");
