@@ -119,6 +119,8 @@ pub struct Palette {
     pub paper: Color32,
     pub outline: Color32,
     pub selection: Color32,
+    /// Of the marks of nodes that are set in prompts.
+    pub by_hand: Color32,
 }
 
 impl Palette {
@@ -136,6 +138,7 @@ impl Palette {
             paper: grey(255, 27),
             outline: grey(95, 140),
             selection,
+            by_hand: if dark { Color32::from_rgb(200, 150, 255) } else { Color32::from_rgb(120, 60, 190) },
         }
     }
 
@@ -463,12 +466,25 @@ impl Drawing<'_> {
                     label,
                 );
             }
+            let by_hand = self.by_hand(ui, rect, item);
             response.on_hover_ui(|ui| {
                 ui.strong(text::title(self.circuit(), item));
-                text::summary(self.circuit(), item).into_iter().chain(hint(item)).for_each(|line| drop(ui.label(line)));
+                let lines = text::summary(self.circuit(), item).into_iter().chain(by_hand).chain(hint(item));
+                lines.for_each(|line| drop(ui.label(line)));
             });
         }
         used
+    }
+
+    /// What a node is set to in prompts, also as the name of its mark.
+    fn by_hand(&self, ui: &Ui, rect: Rect, item: Item) -> Option<String> {
+        let Item::Node(node) = item else { return None };
+        let setting = self.view.edits.live.settings.get(&node)?;
+        let text = format!("{item}: {}", setting.text());
+        let mark = Rect::from_min_size(rect.min, Vec2::splat(self.scaled(10.0))).intersect(self.window);
+        let mark = ui.interact(mark, Id::unique((self.name, item, "by hand")), Sense::hover());
+        mark.widget_info(|| WidgetInfo::labeled(Role::Image, true, &text));
+        Some(setting.text())
     }
 
     /// A button with the item's name.
@@ -563,6 +579,12 @@ impl Drawing<'_> {
             let at = rect.right_top() + vec2(-self.scaled(6.0), self.scaled(6.0));
             let color = self.palette.line(sign(bias.value)).gamma_multiply(opacity);
             self.painter.circle_filled(at, self.scaled(2.6), color);
+        }
+        if self.view.edits.live.settings.contains_key(&entry.node()) {
+            let corner = rect.left_top();
+            let side = self.scaled(10.0).max(4.0);
+            let corners = vec![corner, corner + vec2(side, 0.0), corner + vec2(0.0, side)];
+            self.painter.add(Shape::convex_polygon(corners, self.palette.by_hand, Stroke::NONE));
         }
         let name = match entry.kind {
             NodeKind::AttnQ => format!("q {}", entry.index),

@@ -1,7 +1,8 @@
 //! The help: what the drawing's signs mean, and what keys and the mouse do.
 
 use eframe::egui::{
-    CollapsingHeader, Color32, Context, Grid, Key, Pos2, Rect, ScrollArea, Sense, Stroke, StrokeKind, Ui, Window, vec2,
+    CollapsingHeader, Color32, Context, Grid, Key, Pos2, Rect, ScrollArea, Sense, Shape, Stroke, StrokeKind, Ui,
+    Window, vec2,
 };
 use gossamer::circuits::color::{RESIDUAL, sign};
 
@@ -15,6 +16,7 @@ enum Sign {
     Channel,
     Head,
     Bias,
+    ByHand,
     Important,
     Pinned,
     Group,
@@ -31,6 +33,7 @@ const LEGEND: &[(Sign, &str)] = &[
     (Sign::Node(0.0), "a node that is much the same in both"),
     (Sign::Important, "the darker the outline and the longer the bar, the more the task loss changes without it"),
     (Sign::Bias, "a node with a bias: blue if it is positive, orange if it is negative"),
+    (Sign::ByHand, "a node that is set by hand in prompts"),
     (Sign::Head, "the queries, keys and values of a head"),
     (Sign::Channel, "a residual channel at the embedding or the unembedding, with its strongest tokens"),
     (Sign::Edge(1.0, 1.5), "an edge, a positive weight"),
@@ -109,6 +112,12 @@ fn draw(ui: &mut Ui, sample: &Sign) {
         Sign::Bias => {
             outlined(palette.paper, plain);
             painter.circle_filled(node.right_top() + vec2(-5.0, 5.0), 2.6, palette.line(sign(1.0)))
+        }
+        Sign::ByHand => {
+            outlined(palette.paper, plain);
+            let corner = node.left_top();
+            let corners = vec![corner, corner + vec2(9.0, 0.0), corner + vec2(0.0, 9.0)];
+            painter.add(Shape::convex_polygon(corners, palette.by_hand, Stroke::NONE))
         }
         Sign::Important => {
             outlined(palette.paper, Stroke::new(2.5, palette.ink));

@@ -322,6 +322,21 @@ fn a_box_has_a_menu() {
 }
 
 #[test]
+fn a_node_that_is_set_by_hand_is_marked() {
+    let mut harness = window(None);
+    let node = example().nodes[0].node();
+    let mark = format!("{node}: ablated in prompts");
+    let of_node = harness.get_by_label(&node.to_string()).rect();
+    click(&mut harness, &node.to_string());
+    press(&mut harness, Modifiers::NONE, Key::A);
+    let marked = harness.get_by_label(&mark).rect();
+    assert_eq!(marked.min, of_node.min, "at its upper left corner");
+    assert!(of_node.contains_rect(marked) && marked.width() < of_node.width() / 3.0);
+    press(&mut harness, Modifiers::NONE, Key::A);
+    assert!(harness.query_by_label(&mark).is_none());
+}
+
+#[test]
 fn a_key_begins_the_label_without_writing_its_letter() {
     let mut harness = window(None);
     let node = example().nodes[2].node();

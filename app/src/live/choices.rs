@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gossamer::bridges::{Channel, ModelName, Ratio, Recipe};
 use gossamer::circuits::Node;
+use gossamer::circuits::labels::signed;
 use gossamer::model::{Action, Channels, Edit, EditSites, Positions};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,16 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// What becomes of the node, in words.
+    pub fn text(self) -> String {
+        let becomes = match self.becomes {
+            Becomes::Mean => "ablated in prompts".into(),
+            Becomes::Value(value) => format!("set to {} in prompts", signed(value.into())),
+        };
+        let at = self.at.map(|at| format!(", at token {at} only")).unwrap_or_default();
+        becomes + &at
+    }
+
     pub fn edit(self, node: Node) -> Edit {
         let action = match self.becomes {
             Becomes::Mean => Action::Mean,
