@@ -11,7 +11,7 @@
 //!   sessions; [`jobs`]: background work;
 //! * [`live`]: prompts in the circuit's model and, through bridges, in a dense one;
 //! * [`timeline`]: a run's checkpoints; [`runs`]: training and circuit search, with their windows
-//!   in `run_window`;
+//!   in `run_window`; [`sizes`]: loss against the size of circuits;
 //! * [`explorer`]: the window, with another circuit `compared`; `commands`: menus and keys; `tour` and
 //!   `help`: what they and the drawing's signs mean; `panels`: everything around the drawing.
 //!
@@ -32,6 +32,8 @@ pub mod live;
 pub mod runs;
 #[doc(hidden)]
 pub mod scene;
+#[doc(hidden)]
+pub mod sizes;
 #[doc(hidden)]
 pub mod timeline;
 #[doc(hidden)]

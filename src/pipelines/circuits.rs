@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::chart::{Axis, Chart, Series};
 use crate::circuits::curve::{Curve, CurvePlan, CurvePoint};
 use crate::circuits::evaluate::{Evaluation, EvaluationPlan, Scores};
 use crate::circuits::prune::PruningStep;
-use crate::circuits::search::CircuitSearch;
+use crate::circuits::search::{CircuitSearch, Ranking};
 use crate::circuits::statistics::{QUANTILES, Snippet};
 use crate::circuits::tasks::Task;
 use crate::circuits::{
@@ -336,6 +338,27 @@ pub fn circuit_curve(
     let means = measured_means(model, tokenizer, data, tokens, observer)?;
     let nodes = Nodes::new(Layout::new(&model.config), &means, &model.device)?;
     CircuitSearch { model, nodes, tokenizer }.curve(task, plan, on_step, observer)
+}
+
+/// Ranks the nodes of a circuit's model for its task, with its settings and mean activations, and
+/// measures circuits of every size; the curve that the circuit is one point of, or near. Ends with
+/// [`Error::Stopped`] once `stop` is set.
+///
+/// # Errors
+/// As [`evaluate_circuit`], and [`Error::Mismatch`] if the task is not known.
+pub fn size_curve(
+    model: &Pretrained,
+    request: &CircuitRequest,
+    ranking: Ranking,
+    on_step: &(dyn Fn(PruningStep) + Sync),
+    (stop, observer): (&Arc<AtomicBool>, &Observer),
+) -> Result<Curve> {
+    let circuit = request.circuit;
+    let mut search = request.search(model, observer)?;
+    search.nodes.stop = stop.clone();
+    let task = circuit.resolve_task(request.task.clone(), search.tokenizer)?;
+    let plan = CurvePlan { settings: circuit.search_settings()?, ranking, seeds: 1, targets: Vec::new() };
+    search.curve(&task, &plan, on_step, observer)
 }
 
 impl Curve {

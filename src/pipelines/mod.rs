@@ -22,7 +22,7 @@ mod tokens;
 pub use check::{CheckResult, check};
 pub use circuits::{
     CircuitRequest, binarise_circuit, circuit_curve, circuit_statistics, edit_circuit, evaluate_circuit, search_row,
-    search_table, statistics_report,
+    search_table, size_curve, statistics_report,
 };
 pub use devices::devices;
 pub use evaluate::{EvaluateRequest, evaluate};

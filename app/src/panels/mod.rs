@@ -9,6 +9,7 @@ mod curves;
 mod details;
 mod node;
 mod prompt;
+mod sizes;
 mod table;
 mod timeline;
 mod vocabulary;
@@ -108,10 +109,12 @@ pub struct DockedPanel {
 pub fn all() -> Vec<DockedPanel> {
     let row = |dock, title, panel: Box<dyn Panel>, hint| DockedPanel { dock, title, hint, panel };
     let prompt = "Run a prompt in the whole model, in the circuit and in its complement; set nodes by hand";
+    let size = "The task loss of circuits of every size, of which this one is a point";
     let bridge = "Steer a dense model through the bridges next to this sparse one";
     vec![
         row(Dock::Tab, "Prompt", Box::<prompt::PromptPanel>::default(), prompt),
         row(Dock::Tab, "Bridge", Box::<bridge::BridgePanel>::default(), bridge),
+        row(Dock::Tab, "Size", Box::<sizes::SizesPanel>::default(), size),
         row(Dock::Left, "controls", Box::new(controls::ControlsPanel), ""),
         row(Dock::Bottom, "timeline", Box::<timeline::TimelinePanel>::default(), ""),
         row(Dock::Right, "details", Box::<details::DetailsPanel>::default(), ""),
