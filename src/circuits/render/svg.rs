@@ -2,9 +2,7 @@
 //! unembedding at the top.
 
 use super::color::{GROUPS, Importance, NEGATIVE, POSITIVE, RESIDUAL, Widths, grey, hex, separation, shade, sign};
-use super::labels::{
-    bundle_text, clipped, count, group_text, part_shown, signed, token, visible, without_edges,
-};
+use super::labels::{bundle_text, clipped, count, group_text, part_shown, signed, token, visible, without_edges};
 use super::layout::{
     BOX, BoxContent, CircuitLayout, Connector, GROUP_BOX, GROUP_LABEL, GROUP_PAD, HeadFrame, LineKind, NodeBox,
     TOKEN_BOX, TOKEN_LINE, TOKENS,
