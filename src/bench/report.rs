@@ -80,6 +80,15 @@ pub struct Row {
     pub unit: Unit,
     /// How long one run took; nothing if it was skipped.
     pub seconds: Option<Seconds>,
+    /// Kernels that one run launched; nothing where there are none, as on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launches: Option<u64>,
+    /// How long the host worked for one run, without what it waited; nothing on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_seconds: Option<f64>,
+    /// Bytes of the tensors that the launches of one run bound; nothing on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Why it was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -129,7 +138,17 @@ impl Seconds {
 
 impl Row {
     pub(super) fn new(name: &str, shape: String, amount: f64, unit: Unit) -> Self {
-        Self { name: name.into(), shape, amount, unit, seconds: None, skipped: None }
+        Self {
+            name: name.into(),
+            shape,
+            amount,
+            unit,
+            seconds: None,
+            launches: None,
+            host_seconds: None,
+            bytes: None,
+            skipped: None,
+        }
     }
 
     /// Units a second by the median; 0 if it was skipped.

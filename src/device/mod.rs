@@ -18,7 +18,7 @@ pub(crate) use gpu::cache_folder;
 pub(crate) use gpu::launch::Launch;
 pub use gpu::launch::Shader;
 pub(crate) use gpu::params::{Field, Params, params};
-pub use gpu::{Gpu, GpuOptions};
+pub use gpu::{Gpu, GpuOptions, Usage};
 pub use meta::Meta;
 pub use tensor::{Element, Tensor};
 
@@ -197,6 +197,14 @@ impl Device {
             Self::Gpu(gpu) => gpu.allocated(),
             Self::Meta(meta) => meta.allocated(),
         }
+    }
+
+    /// What the device has been asked to do since it was opened. Only a GPU counts it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if another thread failed while using the GPU.
+    pub fn usage(&self) -> Result<Usage> {
+        if let Self::Gpu(gpu) = self { gpu.usage() } else { Ok(Usage::default()) }
     }
 
     /// Fills the memory kept for reuse with set bits, which are NaN as floats. It makes an

@@ -71,7 +71,11 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
 fn measure(device: &str, quick: bool, file: Option<&Path>, print: &mut dyn FnMut(&str)) -> Result<()> {
     let device = Device::open(device)?;
     print(&device.describe());
-    let numbers = ["median", "fastest", "slowest", "rate"].map(|name| Column::number(name).width(10));
+    let mut numbers = vec!["median", "fastest", "slowest", "rate"];
+    if !device.is_cpu() {
+        numbers.extend(["launches", "host", "bytes"]);
+    }
+    let numbers = numbers.into_iter().map(|name| Column::number(name).width(10));
     let columns = [Column::text("work").width(24), Column::text("size").width(48)].into_iter().chain(numbers);
     let table = Table::new("rows", columns);
     print(&table.heading());
@@ -96,6 +100,9 @@ fn cells(row: &Row) -> Vec<Cell> {
     match &row.seconds {
         Some(s) => cells.extend([ms(s.median), ms(s.fastest), ms(s.slowest), row.rate_text()].map(Cell::Text)),
         None => cells.push(format!("left out: {}", row.skipped.as_deref().unwrap_or("not measured")).into()),
+    }
+    if let (Some(launches), Some(host), Some(bytes)) = (row.launches, row.host_seconds, row.bytes) {
+        cells.extend([launches.to_string(), ms(host), format!("{:.2} MB", bytes as f64 / 1e6)].map(Cell::Text));
     }
     cells
 }

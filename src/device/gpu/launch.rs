@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::params::{Field, Params};
 use super::pipeline::Key;
@@ -141,11 +142,16 @@ fn text(folder: Option<&Path>, file: &str, built_in: &'static str) -> Result<Cow
 /// What a kernel can bind.
 pub(crate) trait Bind {
     fn storage(&self) -> Result<&Arc<Buffer>>;
+    fn bytes(&self) -> u64;
 }
 
 impl<T: Element> Bind for Tensor<T> {
     fn storage(&self) -> Result<&Arc<Buffer>> {
         self.buffer()
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.len() * size_of::<T>()) as u64
     }
 }
 
@@ -162,6 +168,8 @@ pub(crate) struct Launch {
     params: Vec<u8>,
     workgroups: u64,
     cost: u64,
+    /// Of the tensors.
+    bytes: u64,
 }
 
 impl Launch {
@@ -176,6 +184,7 @@ impl Launch {
             params: bytemuck::bytes_of(&params).to_vec(),
             workgroups: 0,
             cost: 0,
+            bytes: 0,
         }
     }
 
@@ -188,6 +197,7 @@ impl Launch {
     /// Binds the next tensors. A tensor that the kernel writes must not be bound twice.
     pub(crate) fn bind(mut self, tensors: &[&dyn Bind]) -> Self {
         self.buffers.extend(tensors.iter().map(|tensor| tensor.storage().cloned()));
+        self.bytes += tensors.iter().map(|tensor| tensor.bytes()).sum::<u64>();
         self
     }
 
@@ -231,6 +241,8 @@ impl Launch {
                 self.params.len()
             )));
         }
+        pipeline.launches.fetch_add(1, Ordering::Relaxed);
+        gpu.shared.bound.fetch_add(self.bytes, Ordering::Relaxed);
         let mut pending = lock(&gpu.shared.pending)?;
         let mut entries = vec![wgpu::BindGroupEntry {
             binding: 0,

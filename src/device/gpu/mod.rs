@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::cpu::take_fitting;
 use super::tuning::Tuning;
@@ -75,7 +76,42 @@ struct Shared {
     pending: Mutex<Pending>,
     free: Mutex<BTreeMap<u64, Vec<wgpu::Buffer>>>,
     allocated: AtomicU64,
+    /// Bytes of the tensors that launches have bound, and nanoseconds that the host has waited.
+    bound: AtomicU64,
+    waited: AtomicU64,
     failure: Arc<Mutex<Option<String>>>,
+}
+
+/// What a device has been asked to do since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Launches of each kernel, as `shader::kernel`.
+    pub kernels: BTreeMap<String, u64>,
+    /// Bytes of all tensors that the launches bound: what they read and wrote at most, without what
+    /// they read twice.
+    pub bytes: u64,
+    /// How long the host has waited for the device.
+    pub waited: Duration,
+}
+
+impl Usage {
+    /// Launches of all kernels.
+    pub fn launches(&self) -> u64 {
+        self.kernels.values().sum()
+    }
+
+    /// What was asked since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        let kernel = |(name, launches): (&String, &u64)| {
+            let more = launches - before.kernels.get(name).copied().unwrap_or_default();
+            (more > 0).then(|| (name.clone(), more))
+        };
+        Self {
+            kernels: self.kernels.iter().filter_map(kernel).collect(),
+            bytes: self.bytes - before.bytes,
+            waited: self.waited - before.waited,
+        }
+    }
 }
 
 /// A storage buffer of a device, which reuses it once it is dropped.
@@ -279,6 +315,8 @@ impl Gpu {
                 pending,
                 free: Mutex::default(),
                 allocated: AtomicU64::new(0),
+                bound: AtomicU64::new(0),
+                waited: AtomicU64::new(0),
                 failure,
             }),
         })
@@ -356,6 +394,14 @@ impl Gpu {
     /// [`Error::Io`].
     pub fn save_tuning(&self) -> Result<Option<PathBuf>> {
         lock(&self.shared.tuning)?.save(self.shared.options.cache.as_deref())
+    }
+
+    pub(super) fn usage(&self) -> Result<Usage> {
+        Ok(Usage {
+            kernels: lock(&self.shared.pipelines)?.launches(),
+            bytes: self.shared.bound.load(Ordering::Relaxed),
+            waited: Duration::from_nanos(self.shared.waited.load(Ordering::Relaxed)),
+        })
     }
 
     pub(super) fn allocated(&self) -> u64 {

@@ -1,7 +1,8 @@
 //! Compiled kernels, by what they were compiled from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use wgpu::naga;
 
@@ -33,6 +34,8 @@ pub(super) struct Pipeline {
     pub(super) layout: wgpu::BindGroupLayout,
     /// Tensors it takes.
     pub(super) bindings: usize,
+    /// How often it was launched.
+    pub(super) launches: AtomicU64,
 }
 
 struct Module {
@@ -53,6 +56,16 @@ impl Pipelines {
         let mut names: Vec<_> = self.pipelines.keys().cloned().collect();
         names.sort();
         names
+    }
+
+    /// How often each kernel was launched, whatever its constants.
+    pub(super) fn launches(&self) -> BTreeMap<String, u64> {
+        let mut launches = BTreeMap::new();
+        for (text, pipeline) in &self.pipelines {
+            let kernel = text.split(' ').next().unwrap_or_default();
+            *launches.entry(kernel.to_string()).or_default() += pipeline.launches.load(Ordering::Relaxed);
+        }
+        launches
     }
 
     pub(super) fn get(&mut self, gpu: &Gpu, key: Key, fields: &[Field]) -> Result<Arc<Pipeline>> {
@@ -91,7 +104,7 @@ impl Pipelines {
             return Err(failed(error.to_string()));
         }
         let bindings = entries.len() - 1;
-        let pipeline = Arc::new(Pipeline { raw, layout, bindings });
+        let pipeline = Arc::new(Pipeline { raw, layout, bindings, launches: AtomicU64::new(0) });
         self.pipelines.insert(text, pipeline.clone());
         Ok(pipeline)
     }

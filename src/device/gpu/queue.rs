@@ -1,5 +1,8 @@
 //! What is waiting to run, and how it is submitted to the driver.
 
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
 use super::{Buffer, Gpu, lock};
 use crate::device::Element;
 use crate::{Error, Result};
@@ -95,10 +98,10 @@ impl Gpu {
     }
 
     fn wait_for(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        self.shared
-            .device
-            .poll(wgpu::PollType::Wait { submission_index, timeout: None })
-            .map_err(|e| Error::Device(format!("{}: {e}", self.shared.info.name)))?;
+        let start = Instant::now();
+        let done = self.shared.device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
+        self.shared.waited.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        done.map_err(|e| Error::Device(format!("{}: {e}", self.shared.info.name)))?;
         Ok(())
     }
 
