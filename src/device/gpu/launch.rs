@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::params::{Field, Params};
 use super::pipeline::Key;
-use super::queue::Command;
+use super::queue::{Command, GroupKey};
 use super::{Buffer, lock};
 use crate::device::{Element, Queue, Tensor};
 use crate::{Error, Result};
@@ -244,23 +244,27 @@ impl Launch {
         pipeline.launches.fetch_add(1, Ordering::Relaxed);
         gpu.shared.bound.fetch_add(self.bytes, Ordering::Relaxed);
         let mut pending = lock(&gpu.shared.pending)?;
-        let mut entries = vec![wgpu::BindGroupEntry {
-            binding: 0,
-            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer: &pending.params_buffer,
+        let mut group: GroupKey = [0; 9];
+        group[0] = pipeline.id;
+        for (number, buffer) in group[1..].iter_mut().zip(&buffers) {
+            *number = buffer.numbered.id + 1;
+        }
+        let bindings = pending.group(group, |params| {
+            let block = wgpu::BufferBinding {
+                buffer: params,
                 offset: 0,
                 size: wgpu::BufferSize::new(super::queue::PARAMS_STRIDE as u64),
-            }),
-        }];
-        for (i, buffer) in buffers.iter().enumerate() {
-            entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource: buffer.raw()?.as_entire_binding() });
-        }
-        let bindings = gpu.shared.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(self.shader.name),
-            layout: &pipeline.layout,
-            entries: &entries,
+            };
+            let blocks = std::iter::once(wgpu::BindingResource::Buffer(block));
+            let resources = blocks.chain(buffers.iter().map(|buffer| buffer.raw().as_entire_binding()));
+            let entries: Vec<_> =
+                (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+            gpu.shared.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(self.shader.name),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
         });
-        drop(entries);
         let params = pending.push_params(&self.params);
         let workgroups = fold(self.workgroups);
         let command = Command::Dispatch { pipeline: pipeline.raw.clone(), bindings, params, workgroups };

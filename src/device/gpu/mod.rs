@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::cpu::take_fitting;
 use super::tuning::Tuning;
 use crate::{Error, Result};
 use cache::Compiled;
@@ -74,7 +73,11 @@ struct Shared {
     tuning: Mutex<Tuning>,
     pipelines: Mutex<Pipelines>,
     pending: Mutex<Pending>,
-    free: Mutex<BTreeMap<u64, Vec<wgpu::Buffer>>>,
+    /// Free buffers by size and number. What a step gets depends on which are free, and not on the
+    /// order in which they were freed, so that steps that do the same get the same.
+    free: Mutex<BTreeMap<(u64, u64), wgpu::Buffer>>,
+    /// How many buffers there have been.
+    buffers: AtomicU64,
     allocated: AtomicU64,
     /// Bytes of the tensors that launches have bound, and nanoseconds that the host has waited.
     bound: AtomicU64,
@@ -90,6 +93,8 @@ pub struct Usage {
     /// Bytes of all tensors that the launches bound: what they read and wrote at most, without what
     /// they read twice.
     pub bytes: u64,
+    /// Bind groups made: none, once launches repeat themselves.
+    pub bind_groups: u64,
     /// How long the host has waited for the device.
     pub waited: Duration,
 }
@@ -109,20 +114,27 @@ impl Usage {
         Self {
             kernels: self.kernels.iter().filter_map(kernel).collect(),
             bytes: self.bytes - before.bytes,
+            bind_groups: self.bind_groups - before.bind_groups,
             waited: self.waited - before.waited,
         }
     }
 }
 
+/// A buffer with its number, by which bind groups are found again.
+struct Numbered {
+    id: u64,
+    raw: wgpu::Buffer,
+}
+
 /// A storage buffer of a device, which reuses it once it is dropped.
 pub(crate) struct Buffer {
-    raw: Option<wgpu::Buffer>,
+    numbered: Numbered,
     home: Gpu,
 }
 
 impl Buffer {
-    fn raw(&self) -> Result<&wgpu::Buffer> {
-        self.raw.as_ref().ok_or_else(|| Error::Device("a buffer was used after it was freed".into()))
+    fn raw(&self) -> &wgpu::Buffer {
+        &self.numbered.raw
     }
 }
 
@@ -135,8 +147,9 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // Recorded launches run before later ones, so that the buffer can be reused at once.
-        if let (Some(raw), Ok(mut free)) = (self.raw.take(), self.home.shared.free.lock()) {
-            free.entry(raw.size()).or_default().push(raw);
+        if let Ok(mut free) = self.home.shared.free.lock() {
+            let Numbered { id, raw } = &self.numbered;
+            free.insert((raw.size(), *id), raw.clone());
         }
     }
 }
@@ -314,6 +327,7 @@ impl Gpu {
                 pipelines: Mutex::default(),
                 pending,
                 free: Mutex::default(),
+                buffers: AtomicU64::new(0),
                 allocated: AtomicU64::new(0),
                 bound: AtomicU64::new(0),
                 waited: AtomicU64::new(0),
@@ -400,6 +414,7 @@ impl Gpu {
         Ok(Usage {
             kernels: lock(&self.shared.pipelines)?.launches(),
             bytes: self.shared.bound.load(Ordering::Relaxed),
+            bind_groups: lock(&self.shared.pending)?.groups_made,
             waited: Duration::from_nanos(self.shared.waited.load(Ordering::Relaxed)),
         })
     }
@@ -426,9 +441,12 @@ impl Gpu {
                 ),
             });
         }
-        let recycled = take_fitting(&mut *lock(&self.shared.free)?, size);
-        let raw = match recycled {
-            Some(raw) => raw,
+        let mut free = lock(&self.shared.free)?;
+        let fitting = free.range((size, 0)..=(2 * size, u64::MAX)).next().map(|(key, _)| *key);
+        let recycled = fitting.and_then(|key| free.remove(&key).map(|raw| Numbered { id: key.1, raw }));
+        drop(free);
+        let numbered = match recycled {
+            Some(numbered) => numbered,
             None => {
                 let raw = self.create_buffer(
                     name,
@@ -436,19 +454,19 @@ impl Gpu {
                     wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                 )?;
                 self.shared.allocated.fetch_add(size, Ordering::Relaxed);
-                raw
+                Numbered { id: self.shared.buffers.fetch_add(1, Ordering::Relaxed), raw }
             }
         };
-        Ok(Buffer { raw: Some(raw), home: self.clone() })
+        Ok(Buffer { numbered, home: self.clone() })
     }
 
     /// Fills the free buffers with set bits.
     pub(super) fn poison_free_memory(&self) -> Result<()> {
-        let free: Vec<wgpu::Buffer> = lock(&self.shared.free)?.values().flatten().cloned().collect();
+        let free: Vec<wgpu::Buffer> = lock(&self.shared.free)?.values().cloned().collect();
         // Recorded launches may still write to them.
         self.wait()?;
-        for buffer in free {
-            self.shared.queue.write_buffer(&buffer, 0, &vec![0xff; buffer.size() as usize]);
+        for raw in free {
+            self.shared.queue.write_buffer(&raw, 0, &vec![0xff; raw.size() as usize]);
         }
         Ok(())
     }

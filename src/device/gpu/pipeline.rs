@@ -1,6 +1,7 @@
 //! Compiled kernels, by what they were compiled from.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +20,26 @@ pub(super) struct Key {
     pub(super) constants: Vec<(&'static str, f64)>,
 }
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        (self.shader.name, self.kernel) == (other.shader.name, other.kernel) && self.bits().eq(other.bits())
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.shader.name, self.kernel).hash(state);
+        self.bits().for_each(|constant| constant.hash(state));
+    }
+}
+
 impl Key {
+    fn bits(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.constants.iter().map(|(name, value)| (*name, value.to_bits()))
+    }
+
     fn text(&self) -> String {
         let mut text = format!("{}::{}", self.shader.name, self.kernel);
         for (name, value) in &self.constants {
@@ -30,6 +50,8 @@ impl Key {
 }
 
 pub(super) struct Pipeline {
+    /// Its number among all.
+    pub(super) id: u64,
     pub(super) raw: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
     /// Tensors it takes.
@@ -47,13 +69,13 @@ struct Module {
 #[derive(Default)]
 pub(super) struct Pipelines {
     modules: HashMap<(&'static str, &'static str), Arc<Module>>,
-    pipelines: HashMap<String, Arc<Pipeline>>,
+    pipelines: HashMap<Key, Arc<Pipeline>>,
 }
 
 impl Pipelines {
     /// What has been compiled, as `shader::kernel CONSTANT=value`, sorted.
     pub(super) fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.pipelines.keys().cloned().collect();
+        let mut names: Vec<_> = self.pipelines.keys().map(Key::text).collect();
         names.sort();
         names
     }
@@ -61,18 +83,18 @@ impl Pipelines {
     /// How often each kernel was launched, whatever its constants.
     pub(super) fn launches(&self) -> BTreeMap<String, u64> {
         let mut launches = BTreeMap::new();
-        for (text, pipeline) in &self.pipelines {
-            let kernel = text.split(' ').next().unwrap_or_default();
-            *launches.entry(kernel.to_string()).or_default() += pipeline.launches.load(Ordering::Relaxed);
+        for (key, pipeline) in &self.pipelines {
+            let kernel = format!("{}::{}", key.shader.name, key.kernel);
+            *launches.entry(kernel).or_default() += pipeline.launches.load(Ordering::Relaxed);
         }
         launches
     }
 
     pub(super) fn get(&mut self, gpu: &Gpu, key: Key, fields: &[Field]) -> Result<Arc<Pipeline>> {
-        let text = key.text();
-        if let Some(pipeline) = self.pipelines.get(&text) {
+        if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
+        let text = key.text();
         let failed = |reason: String| Error::Device(format!("kernel {text}: {reason}"));
         let module = self.module(gpu, key.shader, key.kernel)?;
         let device = &gpu.shared.device;
@@ -104,8 +126,9 @@ impl Pipelines {
             return Err(failed(error.to_string()));
         }
         let bindings = entries.len() - 1;
-        let pipeline = Arc::new(Pipeline { raw, layout, bindings, launches: AtomicU64::new(0) });
-        self.pipelines.insert(text, pipeline.clone());
+        let pipeline =
+            Arc::new(Pipeline { id: self.pipelines.len() as u64, raw, layout, bindings, launches: AtomicU64::new(0) });
+        self.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
     }
 

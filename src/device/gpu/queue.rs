@@ -1,5 +1,6 @@
 //! What is waiting to run, and how it is submitted to the driver.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -26,10 +27,19 @@ pub(super) enum Command {
 pub(super) struct Pending {
     commands: Vec<Command>,
     params: Vec<u8>,
-    pub(super) params_buffer: wgpu::Buffer,
+    params_buffer: wgpu::Buffer,
     cost: u64,
     in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
+    /// What launches bound before, by the numbers of pipeline and buffers.
+    groups: HashMap<GroupKey, wgpu::BindGroup>,
+    pub(super) groups_made: u64,
 }
+
+/// The number of a pipeline and, from 1, those of its buffers; 0 where there are fewer than 8.
+pub(super) type GroupKey = [u64; 9];
+
+/// Most bind groups to remember. A step of a hundred layers makes fewer.
+const MAX_GROUPS: usize = 16_384;
 
 impl Pending {
     pub(super) fn new(device: &wgpu::Device) -> Self {
@@ -39,7 +49,34 @@ impl Pending {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        Self { commands: Vec::new(), params: Vec::new(), params_buffer, cost: 0, in_flight: Default::default() }
+        Self {
+            commands: Vec::new(),
+            params: Vec::new(),
+            params_buffer,
+            cost: 0,
+            in_flight: Default::default(),
+            groups: HashMap::new(),
+            groups_made: 0,
+        }
+    }
+
+    /// The bind group of that key, from `make` if it is new. Memory that is used again in the same
+    /// order, as in every step of a training, gives the same ones.
+    pub(super) fn group(
+        &mut self,
+        key: GroupKey,
+        make: impl FnOnce(&wgpu::Buffer) -> wgpu::BindGroup,
+    ) -> wgpu::BindGroup {
+        if let Some(group) = self.groups.get(&key) {
+            return group.clone();
+        }
+        if self.groups.len() >= MAX_GROUPS {
+            self.groups.clear();
+        }
+        self.groups_made += 1;
+        let group = make(&self.params_buffer);
+        self.groups.insert(key, group.clone());
+        group
     }
 
     /// Stores a launch's parameters and returns their offset in the parameter buffer.
@@ -121,12 +158,12 @@ impl Gpu {
         // go first.
         let mut pending = lock(&self.shared.pending)?;
         self.submit(&mut pending)?;
-        self.shared.queue.write_buffer(buffer.raw()?, 0, bytes);
+        self.shared.queue.write_buffer(buffer.raw(), 0, bytes);
         Ok(())
     }
 
     pub(in crate::device) fn clear(&self, buffer: &Buffer) -> Result<()> {
-        let command = Command::Clear { buffer: buffer.raw()?.clone() };
+        let command = Command::Clear { buffer: buffer.raw().clone() };
         self.record(&mut *lock(&self.shared.pending)?, command, 0)
     }
 
@@ -137,7 +174,7 @@ impl Gpu {
         }
         let staging =
             self.create_buffer("readback", bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
-        let command = Command::Copy { from: buffer.raw()?.clone(), to: staging.clone(), bytes };
+        let command = Command::Copy { from: buffer.raw().clone(), to: staging.clone(), bytes };
         self.record(&mut *lock(&self.shared.pending)?, command, 0)?;
         let mut pending = lock(&self.shared.pending)?;
         self.submit(&mut pending)?;
