@@ -77,7 +77,7 @@ fn prepare(folder: &Path, settings: &[&str]) -> Result<()> {
     config.validate()?;
     let mut model = Model::new(config.model.clone(), 0, &Device::cpu())?;
     let at = (1, config.train.steps);
-    model.parameters.iter_mut().try_for_each(|p| sparsity::apply_topk_and_decay(p, &config.sparsity, at, 0.0))?;
+    sparsity::apply_topk_and_decay(model.parameters.as_mut_slice(), &config.sparsity, at, 0.0)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     model.save(folder)?;
     let path = folder.join("run.toml");

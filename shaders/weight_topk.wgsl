@@ -1,4 +1,5 @@
-// The `keep` entries of largest key in a whole matrix, in place. Keys are magnitude bits, with the
+// The `keep` entries of largest key in each of several matrices, which lie in one buffer, in place.
+// A layer of the grid takes a matrix. Keys are magnitude bits, with the
 // sign bit set on entries that min-alive protects. Passes, in the order of launch: protect; four
 // times histogram and pick; count_ties; locate; apply. All of it happens on bits, except for the
 // decay.
@@ -12,26 +13,34 @@ const NONE: u32 = 0xffffffffu;
 // time.
 const BLOCK: u32 = 4096u;
 
-// neurons: 0 none, 1 rows, 2 columns. `protect` entries of each are protected. `shift`: the radix
-// digit of this pass.
-struct Params {
+struct Matrix {
+    // Where its entries begin, and how many they are.
+    first: u32,
     n: u32,
     cols: u32,
+    // 0 none, 1 rows, 2 columns: `protect` entries of each are protected.
     neurons: u32,
     protect: u32,
     keep: u32,
+    // The radix digit of this pass.
     shift: u32,
     blocks: u32,
+    // Where its cuts begin, and its ties.
+    cuts: u32,
+    ties: u32,
     decays: u32,
     factor: f32,
 }
+
+// Of a launch: as many as its grid has layers.
+struct Params { matrices: array<Matrix, 64> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 
 #kernel protect
 
 @group(0) @binding(1) var<storage, read> weight: array<u32>;
-// (neurons, 2): a neuron protects the magnitudes above the first number, and those equal to it at a
+// (neurons, 2) of each matrix: a neuron protects the magnitudes above the first number, and those equal to it at a
 // position below the second.
 @group(0) @binding(2) var<storage, read_write> cuts: array<u32>;
 
@@ -44,10 +53,11 @@ var<workgroup> top_at: array<atomic<u32>, 16>;
 @compute @workgroup_size(256)
 fn protect(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
-    let by_rows = p.neurons == 1u;
-    let rows = p.n / p.cols;
-    let count = select(p.cols, rows, by_rows);
-    let extent = select(rows, p.cols, by_rows);
+    let m = p.matrices[wid.z];
+    let by_rows = m.neurons == 1u;
+    let rows = m.n / m.cols;
+    let count = select(select(m.cols, rows, by_rows), 0u, m.neurons == 0u);
+    let extent = select(rows, m.cols, by_rows);
     let across = select(16u, 1u, by_rows);
     let group = flat_group(wid, grid);
     if group >= (count + across - 1u) / across {
@@ -55,11 +65,11 @@ fn protect(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
     }
     let mine = lane % across;
     let neuron = group * across + mine;
-    let start = select(neuron, neuron * p.cols, by_rows);
-    let stride = select(p.cols, 1u, by_rows);
+    let start = m.first + select(neuron, neuron * m.cols, by_rows);
+    let stride = select(m.cols, 1u, by_rows);
     var last = NONE;
     var last_at = 0u;
-    for (var round = 0u; round < p.protect; round++) {
+    for (var round = 0u; round < m.protect; round++) {
         var best = 0u;
         var best_at = NONE;
         if neuron < count {
@@ -90,8 +100,8 @@ fn protect(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
         workgroupBarrier();
     }
     if lane < across && neuron < count {
-        cuts[2u * neuron] = last;
-        cuts[2u * neuron + 1u] = last_at + 1u;
+        cuts[m.cuts + 2u * neuron] = last;
+        cuts[m.cuts + 2u * neuron + 1u] = last_at + 1u;
     }
 }
 
@@ -100,10 +110,11 @@ fn protect(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid:
 #include weight_key
 
 @group(0) @binding(1) var<storage, read> weight: array<u32>;
-// state: the threshold's digits found so far; how many keys with these digits are still to be kept;
-// after `locate`, one past the flat index of the last kept key that equals the threshold.
-@group(0) @binding(3) var<storage, read> state: array<u32, 3>;
-@group(0) @binding(4) var<storage, read_write> bins: array<atomic<u32>, 256>;
+// (matrices, 3): the threshold's digits found so far; how many keys with these digits are still to be
+// kept; after `locate`, one past the flat index of the last kept key that equals the threshold.
+@group(0) @binding(3) var<storage, read> state: array<u32>;
+// (matrices, 256)
+@group(0) @binding(4) var<storage, read_write> bins: array<atomic<u32>>;
 
 var<workgroup> local_bins: array<atomic<u32>, 256>;
 
@@ -111,28 +122,29 @@ var<workgroup> local_bins: array<atomic<u32>, 256>;
 @compute @workgroup_size(256)
 fn histogram(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
              @builtin(local_invocation_index) lane: u32) {
+    let m = p.matrices[wid.z];
     let group = flat_group(wid, grid);
-    if group >= p.blocks {
+    if group >= m.blocks {
         return;
     }
     atomicStore(&local_bins[lane], 0u);
     workgroupBarrier();
-    let first = p.shift == 24u;
-    let above = 0xffffff00u << p.shift;
-    let prefix = select(state[0], 0u, first);
+    let first = m.shift == 24u;
+    let above = 0xffffff00u << m.shift;
+    let prefix = select(state[3u * wid.z], 0u, first);
     for (var k = 0u; k < 16u; k++) {
         let i = group * BLOCK + k * 256u + lane;
-        if i < p.n {
-            let digits = key(i, weight[i]);
+        if i < m.n {
+            let digits = key(m, i, weight[m.first + i]);
             if (digits & above) == prefix {
-                atomicAdd(&local_bins[(digits >> p.shift) & 255u], 1u);
+                atomicAdd(&local_bins[(digits >> m.shift) & 255u], 1u);
             }
         }
     }
     workgroupBarrier();
     let count = atomicLoad(&local_bins[lane]);
     if count > 0u {
-        atomicAdd(&bins[lane], count);
+        atomicAdd(&bins[256u * wid.z + lane], count);
     }
 }
 
@@ -140,20 +152,22 @@ fn histogram(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gri
 
 #include prefix_select
 
-@group(0) @binding(1) var<storage, read_write> state: array<u32, 3>;
-@group(0) @binding(2) var<storage, read_write> bins: array<u32, 256>;
+@group(0) @binding(1) var<storage, read_write> state: array<u32>;
+@group(0) @binding(2) var<storage, read_write> bins: array<u32>;
 
 // Walks down from the largest digit to the one in which the threshold lies, and empties the bins
-// for the next pass. One workgroup.
+// for the next pass. One workgroup a matrix.
 @compute @workgroup_size(256)
-fn pick(@builtin(local_invocation_index) lane: u32) {
-    let first = p.shift == 24u;
-    atomicStore(&counts[255u - lane], bins[lane]);
-    bins[lane] = 0u;
-    prefix_select(lane, select(state[1], p.keep, first));
+fn pick(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let m = p.matrices[wid.z];
+    let at = 3u * wid.z;
+    let first = m.shift == 24u;
+    atomicStore(&counts[255u - lane], bins[256u * wid.z + lane]);
+    bins[256u * wid.z + lane] = 0u;
+    prefix_select(lane, select(state[at + 1u], m.keep, first));
     if lane == 0u {
-        state[0] = select(state[0], 0u, first) | ((255u - bin) << p.shift);
-        state[1] = remainder;
+        state[at] = select(state[at], 0u, first) | ((255u - bin) << m.shift);
+        state[at + 1u] = remainder;
     }
 }
 
@@ -162,17 +176,18 @@ fn pick(@builtin(local_invocation_index) lane: u32) {
 #include weight_key
 
 @group(0) @binding(1) var<storage, read> weight: array<u32>;
-@group(0) @binding(3) var<storage, read> state: array<u32, 3>;
+@group(0) @binding(3) var<storage, read> state: array<u32>;
 @group(0) @binding(4) var<storage, read_write> ties: array<u32>;
 
 var<workgroup> tie_count: atomic<u32>;
 
-// ties[group] = how many keys of a block equal the threshold.
+// ties = how many keys of a block equal the threshold.
 @compute @workgroup_size(256)
 fn count_ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
+    let m = p.matrices[wid.z];
     let group = flat_group(wid, grid);
-    if group >= p.blocks {
+    if group >= m.blocks {
         return;
     }
     if lane == 0u {
@@ -182,8 +197,8 @@ fn count_ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gr
     var mine = 0u;
     for (var k = 0u; k < 16u; k++) {
         let i = group * BLOCK + k * 256u + lane;
-        if i < p.n {
-            mine += select(0u, 1u, key(i, weight[i]) == state[0]);
+        if i < m.n {
+            mine += select(0u, 1u, key(m, i, weight[m.first + i]) == state[3u * wid.z]);
         }
     }
     if mine > 0u {
@@ -191,7 +206,7 @@ fn count_ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gr
     }
     workgroupBarrier();
     if lane == 0u {
-        ties[group] = atomicLoad(&tie_count);
+        ties[m.ties + group] = atomicLoad(&tie_count);
     }
 }
 
@@ -202,31 +217,32 @@ fn count_ties(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) gr
 
 @group(0) @binding(1) var<storage, read> weight: array<u32>;
 @group(0) @binding(3) var<storage, read> ties: array<u32>;
-@group(0) @binding(4) var<storage, read_write> state: array<u32, 3>;
+@group(0) @binding(4) var<storage, read_write> state: array<u32>;
 
 var<workgroup> found_block: u32;
 var<workgroup> found_remaining: u32;
 
 // Finds the block of the last key that equals the threshold and is kept, then its place in there.
-// One workgroup.
+// One workgroup a matrix.
 @compute @workgroup_size(256)
-fn locate(@builtin(local_invocation_index) lane: u32) {
-    let threshold = state[0];
-    let need = state[1];
-    let chunk = (p.blocks + 255u) / 256u;
-    let first = min(lane * chunk, p.blocks);
-    let end = min(first + chunk, p.blocks);
+fn locate(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let m = p.matrices[wid.z];
+    let threshold = state[3u * wid.z];
+    let need = state[3u * wid.z + 1u];
+    let chunk = (m.blocks + 255u) / 256u;
+    let first = min(lane * chunk, m.blocks);
+    let end = min(first + chunk, m.blocks);
     var mine = 0u;
     for (var b = first; b < end; b++) {
-        mine += ties[b];
+        mine += ties[m.ties + b];
     }
     atomicStore(&counts[lane], mine);
     prefix_select(lane, need);
     if lane == bin {
         var b = first;
         var remaining = remainder;
-        while b + 1u < end && remaining > ties[b] {
-            remaining -= ties[b];
+        while b + 1u < end && remaining > ties[m.ties + b] {
+            remaining -= ties[m.ties + b];
             b++;
         }
         found_block = b;
@@ -235,19 +251,19 @@ fn locate(@builtin(local_invocation_index) lane: u32) {
     workgroupBarrier();
     let start = found_block * BLOCK + lane * 16u;
     mine = 0u;
-    for (var i = start; i < min(start + 16u, p.n); i++) {
-        mine += select(0u, 1u, key(i, weight[i]) == threshold);
+    for (var i = start; i < min(start + 16u, m.n); i++) {
+        mine += select(0u, 1u, key(m, i, weight[m.first + i]) == threshold);
     }
     atomicStore(&counts[lane], mine);
     prefix_select(lane, found_remaining);
     if lane == bin {
         var i = start;
         var remaining = remainder;
-        while remaining > 0u && i < p.n {
-            remaining -= select(0u, 1u, key(i, weight[i]) == threshold);
+        while remaining > 0u && i < m.n {
+            remaining -= select(0u, 1u, key(m, i, weight[m.first + i]) == threshold);
             i++;
         }
-        state[2] = i;
+        state[3u * wid.z + 2u] = i;
     }
 }
 
@@ -256,25 +272,27 @@ fn locate(@builtin(local_invocation_index) lane: u32) {
 #include weight_key
 
 @group(0) @binding(1) var<storage, read_write> weight: array<u32>;
-@group(0) @binding(3) var<storage, read> state: array<u32, 3>;
+@group(0) @binding(3) var<storage, read> state: array<u32>;
 
 // Zeroes what is not kept and decays what is. One entry an invocation.
 @compute @workgroup_size(256)
 fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
+    let m = p.matrices[wid.z];
     let i = flat_group(wid, grid) * 256u + lane;
-    if i < p.n {
-        let bits = weight[i];
-        let mine = key(i, bits);
+    if i < m.n {
+        let bits = weight[m.first + i];
+        let mine = key(m, i, bits);
+        let threshold = state[3u * wid.z];
         var kept = 0u;
-        if mine > state[0] || (mine == state[0] && i < state[2]) {
+        if mine > threshold || (mine == threshold && i < state[3u * wid.z + 2u]) {
             kept = bits;
             // Not a multiplication by 1: a driver may flush small numbers in it.
-            if p.decays != 0u {
-                kept = bitcast<u32>(bitcast<f32>(bits) * p.factor);
+            if m.decays != 0u {
+                kept = bitcast<u32>(bitcast<f32>(bits) * m.factor);
             }
         }
-        weight[i] = kept;
+        weight[m.first + i] = kept;
     }
 }
 
@@ -286,8 +304,9 @@ fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: v
 @compute @workgroup_size(256)
 fn decay(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
+    let m = p.matrices[wid.z];
     let i = flat_group(wid, grid) * 256u + lane;
-    if i < p.n {
-        weight[i] = bitcast<u32>(bitcast<f32>(weight[i]) * p.factor);
+    if i < m.n {
+        weight[m.first + i] = bitcast<u32>(bitcast<f32>(weight[m.first + i]) * m.factor);
     }
 }

@@ -225,11 +225,7 @@ fn generation(base: &'static str) -> Workload {
     workload("generation", shape, GENERATED as f64, Unit::Tokens, move |device| {
         let (config, mut trainer) = trainer(preset(base, None), false, device)?;
         let at = (1, config.train.steps);
-        trainer
-            .model
-            .parameters
-            .iter_mut()
-            .try_for_each(|p| sparsity::apply_topk_and_decay(p, &config.sparsity, at, 0.0))?;
+        sparsity::apply_topk_and_decay(trainer.model.parameters.as_mut_slice(), &config.sparsity, at, 0.0)?;
         let host = InMemory::from(trainer.model.parameters.to_host()?);
         let parameters = Parameters::load(&config.model, &host, WeightFormat::Sparse, device)?;
         let model = Model { config: config.model.clone(), parameters, device: device.clone() };

@@ -54,23 +54,30 @@ impl Choices {
     /// more protected weights than may survive.
     pub(super) fn apply_topk_and_decay(
         &self,
-        p: &mut Parameter,
+        parameters: &mut [Parameter],
         schedule: &Schedule,
         at: (u64, u64),
         weight_decay_lr: f32,
     ) -> Result<()> {
-        let chosen = self.survivors(p, schedule, at);
-        let before = chosen.map(|survivors| Ok::<_, Error>((survivors, p.dense()?.read()?))).transpose()?;
-        sparsity::apply_topk_and_decay(p, schedule, at, weight_decay_lr)?;
-        let Some((survivors, before)) = before else { return Ok(()) };
-        let mut after = vec![0.0; before.len()];
-        for &i in survivors {
-            let (Some(new), Some(old)) = (after.get_mut(i as usize), before.get(i as usize)) else {
-                return Err(Error::shape("choices", format!("{} has no entry {i}", p.name)));
-            };
-            *new = old - weight_decay_lr * old;
+        let mut chosen = Vec::new();
+        for (place, p) in parameters.iter().enumerate() {
+            if let Some(survivors) = self.survivors(p, schedule, at) {
+                chosen.push((place, survivors, p.dense()?.read()?));
+            }
         }
-        p.dense_mut()?.write(&after)
+        sparsity::apply_topk_and_decay(parameters, schedule, at, weight_decay_lr)?;
+        for (place, survivors, before) in chosen {
+            let p = &mut parameters[place];
+            let mut after = vec![0.0; before.len()];
+            for &i in survivors {
+                let (Some(new), Some(old)) = (after.get_mut(i as usize), before.get(i as usize)) else {
+                    return Err(Error::shape("choices", format!("{} has no entry {i}", p.name)));
+                };
+                *new = old - weight_decay_lr * old;
+            }
+            p.dense_mut()?.write(&after)?;
+        }
+        Ok(())
     }
 
     /// The golden run's survivors, if the method does not say which they are.

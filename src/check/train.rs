@@ -61,8 +61,8 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<Vec<Comparison>> {
     for (want, tokens) in meta.log.iter().zip(tokens.chunks(tokens.len() / steps.max(1))) {
         let batch = Batch::new(device, &trainer.model.config, tokens, batch)?;
         let mut sites = choices.at(trainer.steps_done());
-        let record = trainer.step_with(&[batch], &mut sites, |p, schedule, at, decay| {
-            choices.apply_topk_and_decay(p, schedule, at, decay)
+        let record = trainer.step_with(&[batch], &mut sites, |parameters, schedule, at, decay| {
+            choices.apply_topk_and_decay(parameters, schedule, at, decay)
         })?;
         let got = trainer.numbers(&record)?;
         let at = format!("step {}", got.step);

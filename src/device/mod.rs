@@ -15,8 +15,8 @@ mod tuning;
 pub use adapters::{AdapterSummary, adapters};
 pub use cpu::{Cpu, on_worker, use_threads};
 pub(crate) use gpu::cache_folder;
-pub(crate) use gpu::launch::Launch;
 pub use gpu::launch::Shader;
+pub(crate) use gpu::launch::{Launch, Together};
 pub(crate) use gpu::params::{Field, Params, params};
 pub use gpu::{Gpu, GpuOptions, Usage};
 pub use meta::Meta;
@@ -150,6 +150,11 @@ impl Device {
     /// all of it.
     pub(crate) fn empty<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Tensor<T>> {
         Tensor::empty(self, name, shape)
+    }
+
+    /// Tensors as those of [`Device::empty`], which on a GPU are parts of few buffers.
+    pub(crate) fn empty_together<T: Element>(&self, tensors: &[(&str, &[usize])]) -> Result<Vec<Tensor<T>>> {
+        Tensor::empty_together(self, tensors)
     }
 
     /// A tensor of zeros. Errors as `Device::empty`.

@@ -53,17 +53,65 @@ impl<T: Element> fmt::Debug for Tensor<T> {
 
 impl<T: Element> Tensor<T> {
     pub(super) fn empty(device: &Device, name: &str, shape: &[usize]) -> Result<Self> {
-        let bytes = shape.iter().try_fold(size_of::<T>(), |n, &d| n.checked_mul(d)).ok_or_else(|| Error::Limit {
-            tensor: name.to_string(),
-            needed: u64::MAX,
-            limit: format!("the shape {shape:?} overflows"),
-        })?;
+        let bytes = bytes_of::<T>(name, shape)?;
         let data = match device {
             Device::Cpu(cpu) => Storage::Cpu(Arc::new(cpu.alloc(name, bytes / size_of::<T>())?)),
             Device::Gpu(gpu) => Storage::Gpu(Arc::new(gpu.alloc(name, bytes as u64)?)),
             Device::Meta(meta) => Storage::Meta(Arc::new(meta.alloc(name, bytes as u64)?)),
         };
         Ok(Self { shape: shape.to_vec(), device: device.clone(), data })
+    }
+
+    /// Tensors of these names and shapes, like those of [`Tensor::empty`]. On a GPU they are parts of
+    /// few buffers, so that a kernel can bind several of them as one: such kernels are the only ones
+    /// that may write one of them and bind another.
+    pub(super) fn empty_together(device: &Device, tensors: &[(&str, &[usize])]) -> Result<Vec<Self>> {
+        let Device::Gpu(gpu) = device else {
+            return tensors.iter().map(|(name, shape)| Self::empty(device, name, shape)).collect();
+        };
+        let sizes = tensors.iter().map(|(name, shape)| Ok((*name, bytes_of::<T>(name, shape)? as u64)));
+        let buffers = gpu.alloc_together(&sizes.collect::<Result<Vec<_>>>()?)?;
+        let tensor = |((_, shape), buffer): (&(&str, &[usize]), gpu::Buffer)| Self {
+            shape: shape.to_vec(),
+            device: device.clone(),
+            data: Storage::Gpu(Arc::new(buffer)),
+        };
+        Ok(tensors.iter().zip(buffers).map(tensor).collect())
+    }
+
+    /// Overwrites all entries with those of `other`, which is on the same device and not allocated
+    /// together with it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths differ, [`Error::Device`] if the tensor has clones.
+    pub(crate) fn copy_from(&mut self, other: &Self) -> Result<()> {
+        if other.len() != self.len() {
+            return Err(Error::shape("copy", format!("{:?} into {:?}", other.shape, self.shape)));
+        }
+        match &self.device {
+            Device::Gpu(gpu) => {
+                gpu.copy(other.buffer()?, self.unshared_buffer()?, (size_of::<T>() * other.len()) as u64)
+            }
+            Device::Cpu(_) => {
+                self.as_mut_slice()?.copy_from_slice(other.as_slice()?);
+                Ok(())
+            }
+            Device::Meta(_) => Ok(()),
+        }
+    }
+
+    /// Entries before it in the buffer of which it is a part on a GPU.
+    pub(crate) fn offset(&self) -> usize {
+        if let Storage::Gpu(buffer) = &self.data { buffer.offset() as usize / size_of::<T>() } else { 0 }
+    }
+
+    /// Whether a kernel can bind it and `other` as one. A meta device binds nothing.
+    pub(crate) fn shares_buffer(&self, other: &Self) -> bool {
+        match (&self.data, &other.data) {
+            (Storage::Gpu(a), Storage::Gpu(b)) => a.shares(b),
+            (Storage::Meta(_), Storage::Meta(_)) => true,
+            _ => false,
+        }
     }
 
     /// The extent of each dimension.
@@ -189,6 +237,14 @@ impl<T: Element> Tensor<T> {
     pub(crate) fn backend(&self) -> Backend<'_> {
         self.device.backend()
     }
+}
+
+fn bytes_of<T: Element>(name: &str, shape: &[usize]) -> Result<usize> {
+    shape.iter().try_fold(size_of::<T>(), |n, &d| n.checked_mul(d)).ok_or_else(|| Error::Limit {
+        tensor: name.to_string(),
+        needed: u64::MAX,
+        limit: format!("the shape {shape:?} overflows"),
+    })
 }
 
 fn shared() -> Error {

@@ -444,6 +444,32 @@ impl Parameters {
         self.list.iter_mut()
     }
 
+    /// As [`Parameters::iter_mut`], as a slice.
+    pub fn as_mut_slice(&mut self) -> &mut [Parameter] {
+        &mut self.list
+    }
+
+    /// Moves those that are dense into memory that a GPU can bind as one, so that a kernel reaches
+    /// several. Elsewhere they stay.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) fn gather(&mut self) -> Result<()> {
+        let dense = self.list.iter_mut().filter_map(|p| match &mut p.value {
+            ParameterValue::Dense(tensor) if !tensor.device().is_cpu() => Some((p.name.as_str(), tensor)),
+            _ => None,
+        });
+        let mut dense: Vec<_> = dense.collect();
+        let Some(device) = dense.first().map(|(_, tensor)| tensor.device().clone()) else { return Ok(()) };
+        let shapes: Vec<_> = dense.iter().map(|(name, tensor)| (*name, tensor.shape())).collect();
+        let gathered = device.empty_together(&shapes)?;
+        for ((_, tensor), mut part) in dense.iter_mut().zip(gathered) {
+            part.copy_from(tensor)?;
+            **tensor = part;
+        }
+        Ok(())
+    }
+
     /// How many parameter tensors there are.
     pub fn len(&self) -> usize {
         self.list.len()

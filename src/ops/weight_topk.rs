@@ -24,11 +24,12 @@ use rayon::prelude::*;
 use super::abs_topk::{Cut, MAGNITUDE};
 use super::pack;
 use crate::device::cpu::{arch, rows_per_block, vectorised};
-use crate::device::{Backend, Launch, Queue, Shader, Tensor, params};
+use crate::device::{Backend, Launch, Queue, Shader, Tensor, Together, params};
 use crate::{Error, Result};
 
 params! {
-    struct TopkParams {
+    struct MatrixParams {
+        first: u32,
         n: u32,
         cols: u32,
         neurons: u32,
@@ -36,6 +37,8 @@ params! {
         keep: u32,
         shift: u32,
         blocks: u32,
+        cuts: u32,
+        ties: u32,
         decays: u32,
         factor: f32,
     }
@@ -83,79 +86,171 @@ impl Rule {
 /// # Errors
 /// [`Error::Shape`] for a tensor of more dimensions; [`Error::Device`] if `weight` has clones.
 pub fn apply(weight: &mut Tensor, rule: &Rule) -> Result<()> {
-    if weight.shape().len() > 2 {
+    apply_all(&mut [(weight, *rule)])
+}
+
+/// As [`apply`], each to its own rule. On a GPU, matrices that were allocated together take as many
+/// launches as one does.
+///
+/// # Errors
+/// Those of [`apply`]; all shapes are looked at before anything is changed.
+pub fn apply_all(weights: &mut [(&mut Tensor, Rule)]) -> Result<()> {
+    if let Some((weight, _)) = weights.iter().find(|(weight, _)| weight.shape().len() > 2) {
         return Err(Error::shape("weight_topk", format!("{:?} is neither a matrix nor a vector", weight.shape())));
     }
-    let (rows, cols) = weight.rows_cols();
-    if rule.keep == 0 || weight.is_empty() {
-        return weight.clear();
-    }
-    // Lines that are protected whole, as in a matrix narrower than `min_alive`, all rank alike.
-    let neurons = rule.neurons.filter(|n| {
-        let extent = if *n == Neurons::Rows { cols } else { rows };
-        (1..extent).contains(&rule.min_alive)
-    });
-    match weight.backend() {
-        Backend::Gpu(queue) => select_gpu(queue, weight, neurons, rule),
-        Backend::Meta => Ok(()),
-        Backend::Cpu => {
-            select_cpu(weight.as_mut_slice()?, cols, neurons, rule);
-            Ok(())
+    let mut matrices: Vec<Matrix> = Vec::new();
+    for (weight, rule) in weights {
+        let (rows, cols) = weight.rows_cols();
+        if rule.keep == 0 || weight.is_empty() {
+            weight.clear()?;
+            continue;
         }
+        // Lines that are protected whole, as in a matrix narrower than `min_alive`, all rank alike.
+        let neurons = rule.neurons.filter(|n| {
+            let extent = if *n == Neurons::Rows { cols } else { rows };
+            (1..extent).contains(&rule.min_alive)
+        });
+        match weight.backend() {
+            Backend::Gpu(_) => matrices.push(Matrix { weight, neurons, rule }),
+            Backend::Meta => {}
+            Backend::Cpu => select_cpu(weight.as_mut_slice()?, cols, neurons, rule),
+        }
+    }
+    let Some(Backend::Gpu(queue)) = matrices.first().map(|m| m.weight.backend()) else { return Ok(()) };
+    select_gpu(queue, &matrices)
+}
+
+/// A matrix on a GPU, of which some entries survive.
+struct Matrix<'a> {
+    weight: &'a Tensor,
+    neurons: Option<Neurons>,
+    rule: &'a Rule,
+}
+
+impl Matrix<'_> {
+    /// Workgroups of the kernels that count.
+    fn blocks(&self) -> usize {
+        self.weight.len().div_ceil(BLOCK)
+    }
+
+    /// How many neurons protect entries.
+    fn lines(&self) -> usize {
+        let (rows, cols) = self.weight.rows_cols();
+        match self.neurons {
+            None => 0,
+            Some(Neurons::Rows) => rows,
+            Some(Neurons::Columns) => cols,
+        }
+    }
+
+    /// Workgroups that find the protected entries: one takes a row, or 16 columns.
+    fn protecting_groups(&self) -> usize {
+        self.lines().div_ceil(if self.neurons == Some(Neurons::Columns) { 16 } else { 1 })
     }
 }
 
-fn select_gpu(queue: Queue, weight: &Tensor, neurons: Option<Neurons>, rule: &Rule) -> Result<()> {
-    let n = weight.len();
-    let (rows, cols) = weight.rows_cols();
-    let blocks = n.div_ceil(BLOCK);
-    let kernel = |name, shift| {
-        let params = TopkParams {
-            n: n as u32,
-            cols: cols as u32,
-            neurons: match neurons {
+/// What a launch knows of each matrix of a group.
+fn rows<'a>(group: &'a [&'a Matrix<'a>], shift: u32) -> impl Iterator<Item = MatrixParams> + 'a {
+    let (mut cuts, mut ties) = (0, 0);
+    group.iter().map(move |m| {
+        let row = MatrixParams {
+            first: m.weight.offset() as u32,
+            n: m.weight.len() as u32,
+            cols: m.weight.rows_cols().1 as u32,
+            neurons: match m.neurons {
                 None => 0,
                 Some(Neurons::Rows) => 1,
                 Some(Neurons::Columns) => 2,
             },
-            protect: rule.min_alive as u32,
-            keep: rule.keep as u32,
+            protect: m.rule.min_alive as u32,
+            keep: m.rule.keep as u32,
             shift,
-            blocks: blocks as u32,
-            decays: u32::from(rule.decay != 0.0),
-            factor: rule.factor(),
+            blocks: m.blocks() as u32,
+            cuts: cuts as u32,
+            ties: ties as u32,
+            decays: u32::from(m.rule.decay != 0.0),
+            factor: m.rule.factor(),
         };
-        Launch::new(&SHADER, name, params)
-    };
-    if rule.keep >= n {
-        if rule.decay == 0.0 {
-            return Ok(());
+        cuts += 2 * m.lines();
+        ties += m.blocks();
+        row
+    })
+}
+
+fn launch(kernel: &'static str, rows: impl Iterator<Item = MatrixParams>) -> Launch {
+    Launch::table::<MatrixParams, MATRICES>(&SHADER, kernel, rows)
+}
+
+fn weights<'a>(group: &[&'a Matrix]) -> Vec<&'a Tensor> {
+    group.iter().map(|m| m.weight).collect()
+}
+
+/// Entries of the largest matrix of a group, and of all.
+fn extent(group: &[&Matrix]) -> (usize, usize) {
+    (group[0].weight.len(), group.iter().map(|m| m.weight.len()).sum())
+}
+
+/// Matrices that one launch can handle, as in the shader.
+const MATRICES: usize = 64;
+
+/// Blocks of the largest matrix of a launch from which on the others must not be much smaller: every
+/// matrix gets as many workgroups as the largest, which otherwise would mostly find nothing to do.
+const EVEN_FROM: usize = 1024;
+
+fn select_gpu(queue: Queue, matrices: &[Matrix]) -> Result<()> {
+    let (selected, whole): (Vec<&Matrix>, Vec<&Matrix>) = matrices.iter().partition(|m| m.rule.keep < m.weight.len());
+    groups(selected).iter().try_for_each(|group| select_group(queue, group))?;
+    let decayed = whole.into_iter().filter(|m| m.rule.decay != 0.0).collect();
+    for group in groups(decayed) {
+        let (n, all) = extent(&group);
+        launch("decay", rows(&group, 0)).bind(&[&Together(&weights(&group))]).threads(n, 256).cost(all).run(queue)?;
+    }
+    Ok(())
+}
+
+/// The matrices in groups of those that one launch handles.
+fn groups(mut matrices: Vec<&Matrix>) -> Vec<Vec<&Matrix>> {
+    matrices.sort_by_key(|m| std::cmp::Reverse(m.weight.len()));
+    let mut groups: Vec<Vec<&Matrix>> = Vec::new();
+    for m in matrices {
+        let blocks = |m: &Matrix| m.weight.len().div_ceil(BLOCK);
+        let home = groups.iter_mut().find(|group| {
+            let even = blocks(group[0]) < EVEN_FROM || 4 * blocks(m) >= blocks(group[0]);
+            even && group.len() < MATRICES && m.weight.shares_buffer(group[0].weight)
+        });
+        match home {
+            Some(group) => group.push(m),
+            None => groups.push(vec![m]),
         }
-        return kernel("decay", 0).bind(&[weight]).threads(n, 256).cost(n).run(queue);
     }
-    // How many neurons there are, and how many of them one workgroup handles.
-    let (count, across) = match neurons {
-        None => (0, 1),
-        Some(Neurons::Rows) => (rows, 1),
-        Some(Neurons::Columns) => (cols, 16),
-    };
-    let device = weight.device();
-    let cuts = device.empty::<u32>("weight_topk cuts", &[count.max(1), 2])?;
-    let state = device.empty::<u32>("weight_topk state", &[3])?;
-    let bins = device.zeros::<u32>("weight_topk bins", &[256])?;
-    let ties = device.empty::<u32>("weight_topk ties", &[blocks])?;
-    let protect = kernel("protect", 0).bind(&[weight, &cuts]).threads(count, across);
-    protect.cost(4 * rule.min_alive * n).run(queue)?;
+    groups
+}
+
+fn select_group(queue: Queue, group: &[&Matrix]) -> Result<()> {
+    let device = group[0].weight.device();
+    let (n, all) = extent(group);
+    let blocks = n.div_ceil(BLOCK);
+    let lines: usize = group.iter().map(|m| m.lines()).sum();
+    let protected: usize = group.iter().map(|m| 4 * m.rule.min_alive * m.weight.len()).sum();
+    let cuts = device.empty::<u32>("weight_topk cuts", &[lines.max(1), 2])?;
+    let state = device.empty::<u32>("weight_topk state", &[group.len(), 3])?;
+    let bins = device.zeros::<u32>("weight_topk bins", &[group.len(), 256])?;
+    let ties = device.empty::<u32>("weight_topk ties", &[group.iter().map(|m| m.blocks()).sum()])?;
+    let weights = weights(group);
+    let weights = Together(&weights);
+    let kernel = |name, shift| launch(name, rows(group, shift));
+    let across = group.iter().map(|m| m.protecting_groups()).max().unwrap_or_default();
+    kernel("protect", 0).bind(&[&weights, &cuts]).workgroups(across).cost(protected).run(queue)?;
     for shift in [24, 16, 8, 0] {
-        let histogram = kernel("histogram", shift).bind(&[weight, &cuts, &state, &bins]);
-        histogram.workgroups(blocks).cost(8 * n).run(queue)?;
-        kernel("pick", shift).bind(&[&state, &bins]).workgroups(1).cost(BLOCK).run(queue)?;
+        let histogram = kernel("histogram", shift).bind(&[&weights, &cuts, &state, &bins]);
+        histogram.workgroups(blocks).cost(8 * all).run(queue)?;
+        kernel("pick", shift).bind(&[&state, &bins]).workgroups(1).cost(BLOCK * group.len()).run(queue)?;
     }
-    let count_ties = kernel("count_ties", 0).bind(&[weight, &cuts, &state, &ties]);
-    count_ties.workgroups(blocks).cost(8 * n).run(queue)?;
-    let locate = kernel("locate", 0).bind(&[weight, &cuts, &ties, &state]);
-    locate.workgroups(1).cost(BLOCK + blocks).run(queue)?;
-    kernel("apply", 0).bind(&[weight, &cuts, &state]).threads(n, 256).cost(8 * n).run(queue)
+    let count_ties = kernel("count_ties", 0).bind(&[&weights, &cuts, &state, &ties]);
+    count_ties.workgroups(blocks).cost(8 * all).run(queue)?;
+    let locate = kernel("locate", 0).bind(&[&weights, &cuts, &ties, &state]);
+    locate.workgroups(1).cost(BLOCK * group.len() + ties.len()).run(queue)?;
+    kernel("apply", 0).bind(&[&weights, &cuts, &state]).threads(n, 256).cost(8 * all).run(queue)
 }
 
 fn select_cpu(weight: &mut [f32], cols: usize, neurons: Option<Neurons>, rule: &Rule) {

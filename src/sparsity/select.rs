@@ -42,26 +42,29 @@ pub fn keep_counts(shapes: &[(String, Kind, Vec<usize>)], schedule: &Schedule) -
         .collect()
 }
 
-/// Keeps the largest weights of a parameter at the densities of `step`, zeroes the others, and
+/// Keeps the largest weights of each parameter at the densities of `step`, zeroes the others, and
 /// decays the kept entries of a weight matrix: `w -= weight_decay · lr · w`.
 ///
 /// # Errors
-/// Those of [`weight_topk::apply`].
+/// Those of [`weight_topk::apply_all`].
 pub fn apply_topk_and_decay(
-    p: &mut Parameter,
+    parameters: &mut [Parameter],
     schedule: &Schedule,
     (step, steps): (u64, u64),
     weight_decay_lr: f32,
 ) -> Result<()> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
-    let numel = p.len();
-    let Some(keep) = keep(p.kind, numel, density, embed_density, schedule.sparse_biases) else { return Ok(()) };
-    let neurons: Option<Neurons> = if let Kind::Hidden(neurons) = p.kind { Some(neurons) } else { None };
-    let decay = if p.kind.is_matrix() { weight_decay_lr } else { 0.0 };
-    match keep < numel || decay != 0.0 {
-        true => weight_topk::apply(p.dense_mut()?, &Rule { keep, min_alive: schedule.min_alive, neurons, decay }),
-        false => Ok(()),
+    let mut ruled = Vec::new();
+    for p in parameters {
+        let (kind, numel) = (p.kind, p.len());
+        let Some(keep) = keep(kind, numel, density, embed_density, schedule.sparse_biases) else { continue };
+        let neurons: Option<Neurons> = if let Kind::Hidden(neurons) = kind { Some(neurons) } else { None };
+        let decay = if kind.is_matrix() { weight_decay_lr } else { 0.0 };
+        if keep < numel || decay != 0.0 {
+            ruled.push((p.dense_mut()?, Rule { keep, min_alive: schedule.min_alive, neurons, decay }));
+        }
     }
+    weight_topk::apply_all(&mut ruled)
 }
 
 /// The sparse form of a matrix at the densities of `step`, if `requested`, or by default where it

@@ -114,6 +114,7 @@ impl Trainer {
             sparse_products: 0,
             seed,
         };
+        trainer.model.parameters.gather()?;
         for p in trainer.model.parameters.iter() {
             let zeros = |which: &str| trainer.model.device.zeros(&format!("{which}.{}", p.name), &p.shape);
             trainer.moments.push(match trainer.trains(p.kind) {
@@ -221,7 +222,7 @@ impl Trainer {
         &mut self,
         batches: &[Batch],
         sites: &mut dyn Hooks,
-        apply_rules: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
+        apply_rules: impl FnMut(&mut [Parameter], &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (losses, gradients) = self.gradients(batches, sites, &Observer::default())?;
         self.update(losses, gradients, apply_rules)
@@ -233,7 +234,7 @@ impl Trainer {
         &mut self,
         losses: Vec<Tensor>,
         gradients: Vec<Option<Tensor>>,
-        mut apply_rules: impl FnMut(&mut Parameter, &Schedule, (u64, u64), f32) -> Result<()>,
+        mut apply_rules: impl FnMut(&mut [Parameter], &Schedule, (u64, u64), f32) -> Result<()>,
     ) -> Result<StepRecord> {
         let (step, steps) = (self.step, self.optimizer.steps);
         let lr = self.optimizer.lr_at(step, &self.schedule);
@@ -256,13 +257,21 @@ impl Trainer {
         let (at, decay) = ((step, steps), (self.optimizer.weight_decay * lr) as f32);
         // Freed first, so that the next forms can use the same memory.
         self.compressed.clear();
-        // All that is done to a matrix is done while it is in the caches.
-        for ((p, moments), gradient) in self.model.parameters.iter_mut().zip(&mut self.moments).zip(gradients) {
-            if let (Some(AdamMoments { m, v }), Some(gradient)) = (moments, gradient) {
-                adam::apply(p.dense_mut()?, &gradient, m, v, Some(&factor), &settings)?;
+        // A CPU does all that is done to a matrix while it is in the caches, a GPU one thing after the
+        // other, each to all matrices in few launches.
+        let at_once = if self.model.device.is_cpu() { 1 } else { gradients.len().max(1) };
+        let mut gradients = gradients.into_iter();
+        let parameters = self.model.parameters.as_mut_slice().chunks_mut(at_once);
+        for (parameters, moments) in parameters.zip(self.moments.chunks_mut(at_once)) {
+            for ((p, moments), gradient) in parameters.iter_mut().zip(moments).zip(&mut gradients) {
+                if let (Some(AdamMoments { m, v }), Some(gradient)) = (moments, gradient) {
+                    adam::apply(p.dense_mut()?, &gradient, m, v, Some(&factor), &settings)?;
+                }
             }
-            apply_rules(p, &self.schedule, at, decay)?;
-            self.compressed.push(sparsity::compress(p, &self.schedule, at, self.use_compressed)?);
+            apply_rules(parameters, &self.schedule, at, decay)?;
+            for p in parameters {
+                self.compressed.push(sparsity::compress(p, &self.schedule, at, self.use_compressed)?);
+            }
         }
         self.step += 1;
         self.tell_products(at);

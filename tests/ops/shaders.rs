@@ -17,6 +17,8 @@ const INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16 * 1024;
 const STORAGE_BUFFERS: usize = 8;
 const PARAMETER_WORDS: usize = 64;
+/// Of a table of parameters: what one launch may take.
+const TABLE_BYTES: u32 = 1 << 13;
 
 /// The names of the entry points of a shader that keeps all the rules, or the first rule that it
 /// breaks.
@@ -102,10 +104,19 @@ fn check_globals(module: &Module, info: &ModuleInfo, entry: usize) -> Result<(),
     Ok(())
 }
 
+/// A struct of scalars, or one array of such structs.
 fn is_parameter_block(module: &Module, inner: &TypeInner) -> bool {
     let four_bytes = |ty| matches!(module.types[ty].inner, TypeInner::Scalar(scalar) if scalar.width == 4);
-    matches!(inner, TypeInner::Struct { members, .. }
-        if members.len() <= PARAMETER_WORDS && members.iter().all(|m| four_bytes(m.ty)))
+    let TypeInner::Struct { members, span } = inner else { return false };
+    let row = |ty| match module.types[ty].inner {
+        TypeInner::Array { base, .. } => matches!(&module.types[base].inner, TypeInner::Struct { members, .. }
+            if members.iter().all(|m| four_bytes(m.ty))),
+        _ => false,
+    };
+    match &members[..] {
+        [table] if row(table.ty) => *span <= TABLE_BYTES,
+        _ => members.len() <= PARAMETER_WORDS && members.iter().all(|m| four_bytes(m.ty)),
+    }
 }
 
 fn translate(module: &Module, info: &ModuleInfo, name: &str, subgroups: bool) -> Result<(), String> {
@@ -238,6 +249,14 @@ fn broken_shaders_are_seen() {
     refused(&good.replace("array<f32, TILE>", "array<f32, 17 * 256>"), "17408 bytes of workgroup memory");
     refused(&good.replace("64u", "257u"), "257 invocations");
     refused(&good.replace("scale: f32", "scale: vec2<f32>").replace("p.scale", "p.scale.x"), "four-byte scalars");
+    let table =
+        good.replace("struct P {", "struct R { n: u32, scale: f32, a: u32, b: u32 } struct P { rows: array<R, 600>,");
+    refused(&table, "four-byte scalars");
+    let table =
+        table.replace(", n: u32, scale: f32 }\n        override", " }\n        override").replace("p.n", "p.rows[0].n");
+    let table = table.replace("p.scale", "p.rows[1].scale");
+    refused(&table, "four-byte scalars");
+    assert_eq!(check(&table.replace("600", "512")), Ok(vec!["f".to_string()]));
     refused(&good.replace("@binding(0)", "@binding(3)"), "is bound to Some((0, 3))");
     refused(&good.replace("@binding(2)", "@binding(3)"), "bound to [1, 3]");
 

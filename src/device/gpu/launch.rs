@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::params::{Field, Params};
+use super::params::{Block, Params};
 use super::pipeline::Key;
-use super::queue::{Command, GroupKey};
+use super::queue::{Command, GroupKey, MAX_PARAMS, PARAMS_STRIDE};
 use super::{Buffer, lock};
 use crate::device::{Element, Queue, Tensor};
 use crate::{Error, Result};
@@ -141,17 +141,36 @@ fn text(folder: Option<&Path>, file: &str, built_in: &'static str) -> Result<Cow
 
 /// What a kernel can bind.
 pub(crate) trait Bind {
-    fn storage(&self) -> Result<&Arc<Buffer>>;
+    fn storage(&self) -> Result<Arc<Buffer>>;
     fn bytes(&self) -> u64;
 }
 
 impl<T: Element> Bind for Tensor<T> {
-    fn storage(&self) -> Result<&Arc<Buffer>> {
-        self.buffer()
+    fn storage(&self) -> Result<Arc<Buffer>> {
+        self.buffer().cloned()
     }
 
     fn bytes(&self) -> u64 {
         (self.len() * size_of::<T>()) as u64
+    }
+}
+
+/// Tensors that were allocated together, as one: all of the buffer of which they are parts. Each
+/// begins at its [`Tensor::offset`].
+pub(crate) struct Together<'a>(pub(crate) &'a [&'a Tensor]);
+
+impl Bind for Together<'_> {
+    fn storage(&self) -> Result<Arc<Buffer>> {
+        let wrong = || Error::Device("tensors of several buffers cannot be bound as one".into());
+        let (first, others) = self.0.split_first().ok_or_else(wrong)?;
+        if !others.iter().all(|other| first.shares_buffer(other)) {
+            return Err(wrong());
+        }
+        Ok(Arc::new(first.buffer()?.whole()))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|tensor| tensor.bytes()).sum()
     }
 }
 
@@ -164,9 +183,10 @@ pub(crate) struct Launch {
     kernel: &'static str,
     constants: Vec<(&'static str, f64)>,
     buffers: Vec<Result<Arc<Buffer>>>,
-    fields: &'static [Field],
+    block: Block,
     params: Vec<u8>,
     workgroups: u64,
+    layers: u32,
     cost: u64,
     /// Of the tensors.
     bytes: u64,
@@ -180,11 +200,31 @@ impl Launch {
             kernel,
             constants: Vec::new(),
             buffers: Vec::new(),
-            fields: P::FIELDS,
+            block: Block { fields: P::FIELDS, rows: None },
             params: bytemuck::bytes_of(&params).to_vec(),
             workgroups: 0,
+            layers: 1,
             cost: 0,
             bytes: 0,
+        }
+    }
+
+    /// A launch of `kernel` for several things at once: the grid has a layer for each of `rows`,
+    /// whose workgroups find it at their `workgroup_id.z`. The uniform struct is one array of N
+    /// rows.
+    pub(crate) fn table<P: Params, const N: usize>(
+        shader: &'static Shader,
+        kernel: &'static str,
+        rows: impl IntoIterator<Item = P>,
+    ) -> Self {
+        let rows: Vec<P> = rows.into_iter().take(N).collect();
+        let mut params = bytemuck::cast_slice(&rows).to_vec();
+        params.resize(N * size_of::<P>(), 0);
+        Self {
+            block: Block { fields: P::FIELDS, rows: Some(N) },
+            params,
+            layers: rows.len() as u32,
+            ..Self::new(shader, kernel, P::zeroed())
         }
     }
 
@@ -196,7 +236,7 @@ impl Launch {
 
     /// Binds the next tensors. A tensor that the kernel writes must not be bound twice.
     pub(crate) fn bind(mut self, tensors: &[&dyn Bind]) -> Self {
-        self.buffers.extend(tensors.iter().map(|tensor| tensor.storage().cloned()));
+        self.buffers.extend(tensors.iter().map(|tensor| tensor.storage()));
         self.bytes += tensors.iter().map(|tensor| tensor.bytes()).sum::<u64>();
         self
     }
@@ -227,11 +267,11 @@ impl Launch {
 
     /// Records the launch; it runs in order with all others. No workgroups: nothing happens.
     pub(crate) fn run(self, queue: Queue) -> Result<()> {
-        let Some(gpu) = queue.gpu().filter(|_| self.workgroups > 0) else { return Ok(()) };
+        let Some(gpu) = queue.gpu().filter(|_| self.workgroups > 0 && self.layers > 0) else { return Ok(()) };
         let buffers = self.buffers.into_iter().collect::<Result<Vec<_>>>()?;
         let key = Key { shader: self.shader, kernel: self.kernel, constants: self.constants };
-        let pipeline = lock(&gpu.shared.pipelines)?.get(gpu, key, self.fields)?;
-        if pipeline.bindings != buffers.len() || self.params.len() > super::queue::PARAMS_STRIDE {
+        let pipeline = lock(&gpu.shared.pipelines)?.get(gpu, key, self.block)?;
+        if pipeline.bindings != buffers.len() || self.params.len() > MAX_PARAMS {
             return Err(Error::Device(format!(
                 "kernel {}::{} takes {} tensors, got {} (and {} bytes of parameters)",
                 self.shader.name,
@@ -247,16 +287,16 @@ impl Launch {
         let mut group: GroupKey = [0; 9];
         group[0] = pipeline.id;
         for (number, buffer) in group[1..].iter_mut().zip(&buffers) {
-            *number = buffer.numbered.id + 1;
+            *number = buffer.id() + 1;
         }
         let bindings = pending.group(group, |params| {
             let block = wgpu::BufferBinding {
                 buffer: params,
                 offset: 0,
-                size: wgpu::BufferSize::new(super::queue::PARAMS_STRIDE as u64),
+                size: wgpu::BufferSize::new(self.params.len().next_multiple_of(PARAMS_STRIDE) as u64),
             };
             let blocks = std::iter::once(wgpu::BindingResource::Buffer(block));
-            let resources = blocks.chain(buffers.iter().map(|buffer| buffer.raw().as_entire_binding()));
+            let resources = blocks.chain(buffers.iter().map(|buffer| buffer.binding()));
             let entries: Vec<_> =
                 (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
             gpu.shared.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -265,8 +305,9 @@ impl Launch {
                 entries: &entries,
             })
         });
-        let params = pending.push_params(&self.params);
-        let workgroups = fold(self.workgroups);
+        let params = gpu.push_params(&mut pending, &self.params)?;
+        let (x, y) = fold(self.workgroups);
+        let workgroups = (x, y, self.layers);
         let command = Command::Dispatch { pipeline: pipeline.raw.clone(), bindings, params, workgroups };
         gpu.record(&mut pending, command, self.cost)
     }

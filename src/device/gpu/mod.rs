@@ -56,6 +56,10 @@ impl GpuOptions {
 /// some compute indices past its end.
 const MAX_BUFFER_BYTES: u64 = 1 << 33;
 
+/// Where parts of buffers may begin, in bytes: the largest alignment WebGPU allows a device to ask
+/// for.
+const PART_ALIGNMENT: u64 = 256;
+
 /// A graphics adapter with its queue.
 #[derive(Clone)]
 pub struct Gpu {
@@ -127,14 +131,53 @@ struct Numbered {
 }
 
 /// A storage buffer of a device, which reuses it once it is dropped.
-pub(crate) struct Buffer {
+struct Whole {
     numbered: Numbered,
     home: Gpu,
 }
 
+/// A tensor's storage: a buffer, or a part of one.
+pub(crate) struct Buffer {
+    whole: Arc<Whole>,
+    part: Option<Part>,
+}
+
+/// Where a tensor lies in a buffer that it shares with others.
+#[derive(Clone, Copy)]
+struct Part {
+    /// As [`Numbered::id`], another one for every part.
+    id: u64,
+    offset: u64,
+    bytes: u64,
+}
+
 impl Buffer {
     fn raw(&self) -> &wgpu::Buffer {
-        &self.numbered.raw
+        &self.whole.numbered.raw
+    }
+
+    fn id(&self) -> u64 {
+        self.part.map_or(self.whole.numbered.id, |part| part.id)
+    }
+
+    /// Bytes of the buffer before it.
+    pub(super) fn offset(&self) -> u64 {
+        self.part.map_or(0, |part| part.offset)
+    }
+
+    fn binding(&self) -> wgpu::BindingResource<'_> {
+        let size = self.part.and_then(|part| wgpu::BufferSize::new(part.bytes));
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: self.raw(), offset: self.offset(), size })
+    }
+
+    /// Whether it and `other` are parts of one buffer, or the same.
+    pub(super) fn shares(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.whole, &other.whole)
+    }
+
+    /// All of the buffer of which it may be a part.
+    pub(super) fn whole(&self) -> Self {
+        Self { whole: self.whole.clone(), part: None }
     }
 }
 
@@ -144,7 +187,7 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
     cache::folder(|name| std::env::var_os(name))
 }
 
-impl Drop for Buffer {
+impl Drop for Whole {
     fn drop(&mut self) {
         // Recorded launches run before later ones, so that the buffer can be reused at once.
         if let Ok(mut free) = self.home.shared.free.lock() {
@@ -457,7 +500,33 @@ impl Gpu {
                 Numbered { id: self.shared.buffers.fetch_add(1, Ordering::Relaxed), raw }
             }
         };
-        Ok(Buffer { numbered, home: self.clone() })
+        Ok(Buffer { whole: Arc::new(Whole { numbered, home: self.clone() }), part: None })
+    }
+
+    /// Storage for several tensors, each with its name and bytes, in as few buffers as can be bound.
+    pub(super) fn alloc_together(&self, tensors: &[(&str, u64)]) -> Result<Vec<Buffer>> {
+        let (mut parts, mut rest) = (Vec::with_capacity(tensors.len()), tensors);
+        while !rest.is_empty() {
+            let (mut offsets, mut total) = (Vec::new(), 0u64);
+            for (_, bytes) in rest {
+                let start = total.next_multiple_of(PART_ALIGNMENT);
+                let end = start.saturating_add((*bytes).max(4));
+                if end > self.largest_binding() && !offsets.is_empty() {
+                    break;
+                }
+                offsets.push(start);
+                total = end;
+            }
+            let (now, later) = rest.split_at(offsets.len());
+            let whole = self.alloc(now[0].0, total)?;
+            for (offset, (_, bytes)) in offsets.into_iter().zip(now) {
+                let id = self.shared.buffers.fetch_add(1, Ordering::Relaxed);
+                let part = Part { id, offset, bytes: (*bytes).max(4) };
+                parts.push(Buffer { part: Some(part), ..whole.whole() });
+            }
+            rest = later;
+        }
+        Ok(parts)
     }
 
     /// Fills the free buffers with set bits.

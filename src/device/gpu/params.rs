@@ -20,6 +20,13 @@ pub(crate) struct Field {
     pub(crate) offset: u32,
 }
 
+/// What the uniform struct of a kernel must be: these fields, or one array of so many rows of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Block {
+    pub(super) fields: &'static [Field],
+    pub(super) rows: Option<usize>,
+}
+
 /// Declares structs of kernel parameters. A kernel is not compiled unless the fields of its WGSL
 /// struct are the same.
 macro_rules! params {
@@ -41,13 +48,19 @@ macro_rules! params {
 
 pub(crate) use params;
 
-/// Returns the first difference between `fields` and the uniform struct that an entry point reads.
-pub(super) fn check(module: &naga::Module, uses: &naga::valid::FunctionInfo, fields: &[Field]) -> Result<(), String> {
+/// Returns the first difference between `block` and the uniform struct that an entry point reads.
+pub(super) fn check(module: &naga::Module, uses: &naga::valid::FunctionInfo, block: Block) -> Result<(), String> {
+    let Block { fields, rows } = block;
     let mut uniforms = module.global_variables.iter();
     let uniform = uniforms.find(|(handle, g)| g.space == naga::AddressSpace::Uniform && !uses[*handle].is_empty());
     let Some((_, uniform)) = uniform else { return Err("it reads no parameters".into()) };
     let naga::TypeInner::Struct { members, .. } = &module.types[uniform.ty].inner else {
         return Err("its parameters are not a struct".into());
+    };
+    let members = match (rows, &members[..]) {
+        (None, _) => members,
+        (Some(rows), [table]) => row_members(module, table.ty, rows, fields.len())?,
+        (Some(_), _) => return Err("its parameters are not one array".into()),
     };
     if members.len() != fields.len() {
         return Err(format!("the shader has {} parameters, the launch {}", members.len(), fields.len()));
@@ -68,6 +81,22 @@ pub(super) fn check(module: &naga::Module, uses: &naga::valid::FunctionInfo, fie
         }
     }
     Ok(())
+}
+
+/// The fields of a row, if `ty` is an array of so many rows of that many fields, without gaps.
+fn row_members(
+    module: &naga::Module,
+    ty: naga::Handle<naga::Type>,
+    rows: usize,
+    fields: usize,
+) -> Result<&Vec<naga::StructMember>, String> {
+    if let naga::TypeInner::Array { base, size: naga::ArraySize::Constant(count), stride } = module.types[ty].inner
+        && let naga::TypeInner::Struct { members, .. } = &module.types[base].inner
+        && (count.get() as usize, stride as usize) == (rows, 4 * fields)
+    {
+        return Ok(members);
+    }
+    Err(format!("its parameters are not an array of {rows} rows of {fields} fields"))
 }
 
 #[cfg(test)]
@@ -95,7 +124,10 @@ mod tests {
         let mut validator =
             naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
         let info = validator.validate(&module).unwrap();
-        let check = |entry, fields| check(&module, info.get_entry_point(entry), fields);
+        let check = |entry, fields: &[Field]| {
+            let fields: &'static [Field] = Box::leak(Box::from(fields));
+            check(&module, info.get_entry_point(entry), Block { fields, rows: None })
+        };
         assert_eq!(check(0, Good::FIELDS), Ok(()));
         for (fields, reason) in [
             (Renamed::FIELDS, "`scale: f32` at byte 4 in the shader is `factor: f32` at byte 4"),
@@ -110,5 +142,33 @@ mod tests {
         let moved = [Field { offset: 8, ..Good::FIELDS[0] }, Good::FIELDS[1]];
         assert!(check(0, &moved).unwrap_err().contains("at byte 8 in the launch"));
         assert_eq!(check(1, Good::FIELDS), Err("it reads no parameters".into()));
+    }
+
+    params! {
+        struct Row { n: u32, scale: f32, first: u32, end: u32 }
+    }
+
+    #[test]
+    fn a_planted_mismatch_of_a_table_is_refused() {
+        let wgsl = "
+            struct Row { n: u32, scale: f32, first: u32, end: u32 }
+            struct Params { rows: array<Row, 3> }
+            @group(0) @binding(0) var<uniform> p: Params;
+            @group(0) @binding(1) var<storage, read_write> x: array<f32>;
+            @compute @workgroup_size(1) fn f() { x[0] = p.rows[1].scale; }";
+        let module = naga::front::wgsl::parse_str(wgsl).unwrap();
+        let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), Default::default())
+            .validate(&module)
+            .unwrap();
+        let check = |fields, rows| check(&module, info.get_entry_point(0), Block { fields, rows });
+        assert_eq!(check(Row::FIELDS, Some(3)), Ok(()));
+        for (fields, rows, reason) in [
+            (Row::FIELDS, Some(4), "not an array of 4 rows"),
+            (Good::FIELDS, Some(3), "3 rows of 2 fields"),
+            (Row::FIELDS, None, "the shader has 1 parameters, the launch 4"),
+        ] {
+            let message = check(fields, rows).unwrap_err();
+            assert!(message.contains(reason), "{message} should say {reason}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use wgpu::naga;
 use super::Gpu;
 use super::cache::Compiled;
 use super::launch::Shader;
-use super::params::{self, Field};
+use super::params::{self, Block};
 use crate::{Error, Result};
 
 /// What a pipeline is compiled from.
@@ -90,7 +90,7 @@ impl Pipelines {
         launches
     }
 
-    pub(super) fn get(&mut self, gpu: &Gpu, key: Key, fields: &[Field]) -> Result<Arc<Pipeline>> {
+    pub(super) fn get(&mut self, gpu: &Gpu, key: Key, block: Block) -> Result<Arc<Pipeline>> {
         if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
@@ -101,7 +101,7 @@ impl Pipelines {
         let index = module.ir.entry_points.iter().position(|e| e.name == key.kernel);
         let uses =
             module.info.get_entry_point(index.ok_or_else(|| failed("the shader has no such entry point".into()))?);
-        params::check(&module.ir, uses, fields).map_err(failed)?;
+        params::check(&module.ir, uses, block).map_err(failed)?;
         let entries = layout_entries(&module.ir, uses);
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let layout =

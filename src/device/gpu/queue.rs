@@ -8,20 +8,23 @@ use super::{Buffer, Gpu, lock};
 use crate::device::Element;
 use crate::{Error, Result};
 
-/// Bytes between the parameters of two launches: the largest alignment WebGPU allows a device to
-/// ask for.
+/// Parameters of launches take multiples of so many bytes: the largest alignment WebGPU allows a
+/// device to ask for.
 pub(super) const PARAMS_STRIDE: usize = 256;
-/// Most launches in one submission.
-const MAX_LAUNCHES: usize = 256;
+/// Most bytes of the parameters of one launch: what WebGPU's default limits let a uniform have, less
+/// what wgpu keeps free of it on some backends.
+pub(super) const MAX_PARAMS: usize = 1 << 13;
+/// Bytes of the parameters of all launches in one submission.
+const PARAMS_BYTES: usize = 1 << 16;
 /// Most estimated operations in one submission, so that no driver's watchdog takes it for a hang.
 const MAX_COST: u64 = 40_000_000_000;
 /// Most submissions in flight, so that the driver's queue, and with it memory, stays flat.
 const MAX_IN_FLIGHT: usize = 4;
 
 pub(super) enum Command {
-    Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, params: u32, workgroups: (u32, u32) },
-    Copy { from: wgpu::Buffer, to: wgpu::Buffer, bytes: u64 },
-    Clear { buffer: wgpu::Buffer },
+    Dispatch { pipeline: wgpu::ComputePipeline, bindings: wgpu::BindGroup, params: u32, workgroups: (u32, u32, u32) },
+    Copy { from: (wgpu::Buffer, u64), to: (wgpu::Buffer, u64), bytes: u64 },
+    Clear { buffer: wgpu::Buffer, offset: u64, bytes: Option<u64> },
 }
 
 pub(super) struct Pending {
@@ -45,7 +48,7 @@ impl Pending {
     pub(super) fn new(device: &wgpu::Device) -> Self {
         let params_buffer = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("params"),
-            size: (MAX_LAUNCHES * PARAMS_STRIDE) as u64,
+            size: PARAMS_BYTES as u64,
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
@@ -78,21 +81,26 @@ impl Pending {
         self.groups.insert(key, group.clone());
         group
     }
-
-    /// Stores a launch's parameters and returns their offset in the parameter buffer.
-    pub(super) fn push_params(&mut self, params: &[u8]) -> u32 {
-        let offset = self.params.len();
-        self.params.extend_from_slice(params);
-        self.params.resize(offset + PARAMS_STRIDE, 0);
-        offset as u32
-    }
 }
 
 impl Gpu {
+    /// Stores a launch's parameters, after submitting what waits if there is no room for them, and
+    /// returns their offset in the parameter buffer.
+    pub(super) fn push_params(&self, pending: &mut Pending, params: &[u8]) -> Result<u32> {
+        let bytes = params.len().next_multiple_of(PARAMS_STRIDE);
+        if pending.params.len() + bytes > PARAMS_BYTES {
+            self.submit(pending)?;
+        }
+        let offset = pending.params.len();
+        pending.params.extend_from_slice(params);
+        pending.params.resize(offset + bytes, 0);
+        Ok(offset as u32)
+    }
+
     pub(super) fn record(&self, pending: &mut Pending, command: Command, cost: u64) -> Result<()> {
         pending.commands.push(command);
         pending.cost += cost;
-        if pending.cost >= MAX_COST || pending.params.len() >= MAX_LAUNCHES * PARAMS_STRIDE {
+        if pending.cost >= MAX_COST {
             self.submit(pending)?;
         }
         Ok(())
@@ -110,15 +118,17 @@ impl Gpu {
         let mut commands = pending.commands.drain(..).peekable();
         while let Some(command) = commands.next() {
             match command {
-                Command::Copy { from, to, bytes } => encoder.copy_buffer_to_buffer(&from, 0, &to, 0, Some(bytes)),
-                Command::Clear { buffer } => encoder.clear_buffer(&buffer, 0, None),
+                Command::Copy { from: (from, start), to: (to, offset), bytes } => {
+                    encoder.copy_buffer_to_buffer(&from, start, &to, offset, Some(bytes));
+                }
+                Command::Clear { buffer, offset, bytes } => encoder.clear_buffer(&buffer, offset, bytes),
                 dispatch => {
                     let mut pass = encoder.begin_compute_pass(&Default::default());
                     let mut next = Some(dispatch);
                     while let Some(Command::Dispatch { pipeline, bindings, params, workgroups }) = next {
                         pass.set_pipeline(&pipeline);
                         pass.set_bind_group(0, &bindings, &[params]);
-                        pass.dispatch_workgroups(workgroups.0, workgroups.1, 1);
+                        pass.dispatch_workgroups(workgroups.0, workgroups.1, workgroups.2);
                         next = commands.next_if(|c| matches!(c, Command::Dispatch { .. }));
                     }
                 }
@@ -158,13 +168,26 @@ impl Gpu {
         // go first.
         let mut pending = lock(&self.shared.pending)?;
         self.submit(&mut pending)?;
-        self.shared.queue.write_buffer(buffer.raw(), 0, bytes);
+        self.shared.queue.write_buffer(buffer.raw(), buffer.offset(), bytes);
         Ok(())
     }
 
     pub(in crate::device) fn clear(&self, buffer: &Buffer) -> Result<()> {
-        let command = Command::Clear { buffer: buffer.raw().clone() };
+        let command = Command::Clear {
+            buffer: buffer.raw().clone(),
+            offset: buffer.offset(),
+            bytes: buffer.part.map(|part| part.bytes),
+        };
         self.record(&mut *lock(&self.shared.pending)?, command, 0)
+    }
+
+    /// Copies `bytes` of one buffer to the start of another, which is not a part of the same one.
+    pub(in crate::device) fn copy(&self, from: &Buffer, to: &Buffer, bytes: u64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let [from, to] = [from, to].map(|buffer| (buffer.raw().clone(), buffer.offset()));
+        self.record(&mut *lock(&self.shared.pending)?, Command::Copy { from, to, bytes }, 0)
     }
 
     pub(in crate::device) fn read<T: Element>(&self, buffer: &Buffer, len: usize) -> Result<Vec<T>> {
@@ -174,7 +197,7 @@ impl Gpu {
         }
         let staging =
             self.create_buffer("readback", bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
-        let command = Command::Copy { from: buffer.raw().clone(), to: staging.clone(), bytes };
+        let command = Command::Copy { from: (buffer.raw().clone(), buffer.offset()), to: (staging.clone(), 0), bytes };
         self.record(&mut *lock(&self.shared.pending)?, command, 0)?;
         let mut pending = lock(&self.shared.pending)?;
         self.submit(&mut pending)?;
