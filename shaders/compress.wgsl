@@ -1,4 +1,5 @@
-// A dense matrix to its nonzeros by row (CSR) and by column (CSC), and back.
+// Dense matrices, which lie in one buffer, to their nonzeros by row (CSR) and by column (CSC), and
+// back. A layer of the grid makes one list: one order of one matrix.
 //
 // Rows and columns go through the same kernels: segment i, entry e is the number at i *
 // segment_step + e * entry_step. Each segment is cut into pieces of 64 entries, and an invocation
@@ -10,13 +11,27 @@
 
 #kernel count fill
 
-struct Params {
-    segments: u32, length: u32, segment_step: u32, entry_step: u32,
+struct List {
+    // Where the matrix begins.
+    weight: u32,
+    segments: u32,
+    length: u32,
+    segment_step: u32,
+    entry_step: u32,
     // Pieces in a segment, and whether neighbouring invocations take neighbouring segments (or
     // pieces of one segment).
-    pieces: u32, segments_first: u32,
+    pieces: u32,
+    segments_first: u32,
     capacity: u32,
+    // Where its part of the other arrays begins.
+    starts: u32,
+    offsets: u32,
+    indices: u32,
+    values: u32,
 }
+
+// Of a launch: as many as its grid has layers.
+struct Params { lists: array<List, 64> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
@@ -26,32 +41,33 @@ fn is_nonzero(at: u32) -> bool {
 }
 
 // (segment, piece) of an invocation.
-fn piece_of(item: u32) -> vec2<u32> {
-    if p.segments_first != 0u {
-        return vec2<u32>(item % p.segments, item / p.segments);
+fn piece_of(list: List, item: u32) -> vec2<u32> {
+    if list.segments_first != 0u {
+        return vec2<u32>(item % list.segments, item / list.segments);
     }
-    return vec2<u32>(item / p.pieces, item % p.pieces);
+    return vec2<u32>(item / list.pieces, item % list.pieces);
 }
 
 @group(0) @binding(2) var<storage, read_write> starts: array<u32>;
 
 // starts[segment * pieces + piece] = how many nonzeros the piece has, and a last 0; the prefix sum
-// then makes starts of them.
+// over all lists then makes starts of them.
 @compute @workgroup_size(64)
 fn count(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
+    let list = p.lists[wid.z];
     let item = flat_group(wid, grid) * 64u + lane;
-    let total = p.segments * p.pieces;
+    let total = list.segments * list.pieces;
     if item < total {
-        let at = piece_of(item);
-        let last = min((at.y + 1u) * 64u, p.length);
+        let at = piece_of(list, item);
+        let last = min((at.y + 1u) * 64u, list.length);
         var found = 0u;
         for (var e = at.y * 64u; e < last; e++) {
-            found += select(0u, 1u, is_nonzero(at.x * p.segment_step + e * p.entry_step));
+            found += select(0u, 1u, is_nonzero(list.weight + at.x * list.segment_step + e * list.entry_step));
         }
-        starts[at.x * p.pieces + at.y] = found;
+        starts[list.starts + at.x * list.pieces + at.y] = found;
     } else if item == total {
-        starts[total] = 0u;
+        starts[list.starts + total] = 0u;
     }
 }
 
@@ -63,27 +79,33 @@ fn count(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: v
 @compute @workgroup_size(64)
 fn fill(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
+    let list = p.lists[wid.z];
     let item = flat_group(wid, grid) * 64u + lane;
-    let total = p.segments * p.pieces;
+    let total = list.segments * list.pieces;
+    if item > total {
+        return;
+    }
+    // The lists before it have entries, too.
+    let before = starts[list.starts];
     if item < total {
-        let at = piece_of(item);
-        var slot = starts[at.x * p.pieces + at.y];
+        let at = piece_of(list, item);
+        var slot = starts[list.starts + at.x * list.pieces + at.y] - before;
         if at.y == 0u {
-            offsets[at.x] = min(slot, p.capacity);
+            offsets[list.offsets + at.x] = min(slot, list.capacity);
         }
-        let last = min((at.y + 1u) * 64u, p.length);
+        let last = min((at.y + 1u) * 64u, list.length);
         for (var e = at.y * 64u; e < last; e++) {
-            let source = at.x * p.segment_step + e * p.entry_step;
+            let source = list.weight + at.x * list.segment_step + e * list.entry_step;
             if is_nonzero(source) {
-                if slot < p.capacity {
-                    indices[slot] = e;
-                    values[slot] = weight[source];
+                if slot < list.capacity {
+                    indices[list.indices + slot] = e;
+                    values[list.values + slot] = weight[source];
                 }
                 slot++;
             }
         }
-    } else if item == total {
-        offsets[p.segments] = min(starts[total], p.capacity);
+    } else {
+        offsets[list.offsets + list.segments] = min(starts[list.starts + total] - before, list.capacity);
     }
 }
 

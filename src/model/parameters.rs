@@ -444,6 +444,11 @@ impl Parameters {
         self.list.iter_mut()
     }
 
+    /// As [`Parameters::iter`], as a slice.
+    pub fn as_slice(&self) -> &[Parameter] {
+        &self.list
+    }
+
     /// As [`Parameters::iter_mut`], as a slice.
     pub fn as_mut_slice(&mut self) -> &mut [Parameter] {
         &mut self.list

@@ -9,13 +9,14 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::elementwise::Rows;
-use super::pack;
+use super::{pack, together};
 use crate::device::cpu::arch;
-use crate::device::{Backend, Device, Launch, Queue, Shader, Tensor, params};
+use crate::device::{Backend, Device, Launch, Queue, Shader, Tensor, Together, params};
 use crate::{Error, Result};
 
 params! {
-    struct SegmentParams {
+    struct ListParams {
+        weight: u32,
         segments: u32,
         length: u32,
         segment_step: u32,
@@ -23,6 +24,10 @@ params! {
         pieces: u32,
         segments_first: u32,
         capacity: u32,
+        starts: u32,
+        offsets: u32,
+        indices: u32,
+        values: u32,
     }
     struct ScanParams { n: u32, workgroups: u32 }
 }
@@ -90,6 +95,20 @@ impl Nonzeros {
         })
     }
 
+    /// Several, each with its segments and capacity. On a GPU one launch can fill them.
+    fn empty_together(device: &Device, sizes: &[(usize, usize)]) -> Result<Vec<Self>> {
+        let offsets: Vec<_> = sizes.iter().map(|(segments, _)| [segments + 1]).collect();
+        let entries: Vec<_> = sizes.iter().map(|(_, capacity)| [*capacity]).collect();
+        fn named<'a>(name: &'static str, shapes: &'a [[usize; 1]]) -> Vec<(&'static str, &'a [usize])> {
+            shapes.iter().map(|shape| (name, &shape[..])).collect()
+        }
+        let offsets = device.empty_together(&named("compressed offsets", &offsets))?;
+        let indices = device.empty_together(&named("compressed indices", &entries))?;
+        let values = device.empty_together(&named("compressed values", &entries))?;
+        let lists = offsets.into_iter().zip(indices).zip(values);
+        Ok(lists.map(|((offsets, indices), values)| Self { offsets, indices, values }).collect())
+    }
+
     /// The same nonzeros on `device`.
     fn onto(self, device: &Device) -> Result<Self> {
         if self.values.device().same(device) {
@@ -112,34 +131,68 @@ impl Nonzeros {
 /// `capacity`. A GPU could not report it without a readback: it drops the last ones that do not
 /// fit, in each order. [`Error::Limit`] for more entries than 32 bits can count.
 pub fn forward(weight: &Tensor, capacity: usize) -> Result<SparseMatrix> {
-    let &[outputs, inputs] = weight.shape() else {
-        return Err(Error::shape("compress", format!("weight is {:?}, expected (out, in)", weight.shape())));
-    };
-    if weight.len() > u32::MAX as usize {
-        return Err(Error::Limit {
-            tensor: format!("a sparse matrix {:?}", weight.shape()),
-            needed: (weight.len() as u64).saturating_mul(4),
-            limit: "the indices of its entries have 32 bits".into(),
-        });
+    let made = forward_all(&[(weight, capacity)])?.into_iter().next();
+    made.ok_or_else(|| Error::shape("compress", "no matrix"))
+}
+
+/// As [`forward`], each with its own capacity. On a GPU, matrices that were allocated together take
+/// as many launches as one does.
+///
+/// # Errors
+/// Those of [`forward`].
+pub fn forward_all(weights: &[(&Tensor, usize)]) -> Result<Vec<SparseMatrix>> {
+    for (weight, _) in weights {
+        if weight.shape().len() != 2 {
+            return Err(Error::shape("compress", format!("weight is {:?}, expected (out, in)", weight.shape())));
+        }
+        if weight.len() > u32::MAX as usize {
+            return Err(Error::Limit {
+                tensor: format!("a sparse matrix {:?}", weight.shape()),
+                needed: (weight.len() as u64).saturating_mul(4),
+                limit: "the indices of its entries have 32 bits".into(),
+            });
+        }
     }
-    let mut csr = Nonzeros::empty(weight.device(), outputs, capacity)?;
-    let mut csc = Nonzeros::empty(weight.device(), inputs, capacity)?;
-    match weight.backend() {
-        _ if weight.is_empty() => {
-            csr.offsets.clear()?;
-            csc.offsets.clear()?;
+    let Some(device) = weights.first().map(|(weight, _)| weight.device()) else { return Ok(Vec::new()) };
+    let sizes: Vec<_> = weights
+        .iter()
+        .flat_map(|(weight, capacity)| {
+            let (outputs, inputs) = weight.rows_cols();
+            [(outputs, *capacity), (inputs, *capacity)]
+        })
+        .collect();
+    let mut lists = Nonzeros::empty_together(device, &sizes)?.into_iter();
+    let mut made = Vec::with_capacity(weights.len());
+    for (weight, _) in weights {
+        let (Some(mut csr), Some(mut csc)) = (lists.next(), lists.next()) else { break };
+        let shape = weight.rows_cols();
+        match weight.backend() {
+            _ if weight.is_empty() => {
+                csr.offsets.clear()?;
+                csc.offsets.clear()?;
+            }
+            Backend::Cpu => {
+                native_rows(weight.as_slice()?, shape.1, &mut csr)?;
+                native_columns(&csr, &mut csc)?;
+            }
+            Backend::Gpu(_) | Backend::Meta => {}
         }
-        Backend::Gpu(queue) => {
-            gather_nonzeros(queue, weight, &csr, (outputs, inputs), (inputs, 1))?;
-            gather_nonzeros(queue, weight, &csc, (inputs, outputs), (1, inputs))?;
-        }
-        Backend::Cpu => {
-            native_rows(weight.as_slice()?, inputs, &mut csr)?;
-            native_columns(&csr, &mut csc)?;
-        }
-        Backend::Meta => {}
+        made.push(SparseMatrix { shape, csr, csc });
     }
-    Ok(SparseMatrix { shape: (outputs, inputs), csr, csc })
+    if let Backend::Gpu(queue) = device.backend() {
+        let mut lists = Vec::new();
+        for ((weight, _), SparseMatrix { shape: (outputs, inputs), csr, csc }) in weights.iter().zip(&made) {
+            if !weight.is_empty() {
+                let (outputs, inputs) = (*outputs, *inputs);
+                lists.push(List { weight, nonzeros: csr, count: outputs, length: inputs, steps: (inputs, 1) });
+                lists.push(List { weight, nonzeros: csc, count: inputs, length: outputs, steps: (1, inputs) });
+            }
+        }
+        for group in together::groups(&lists, LISTS, |list| list.weight, |list| list.items().div_ceil(64)) {
+            gather_nonzeros(queue, &group)?;
+        }
+    }
+    Ok(made)
 }
 
 /// Compresses the matrix `data: (out, in)` in host memory and puts only its nonzeros on `device`.
@@ -205,33 +258,69 @@ impl SparseMatrix {
     }
 }
 
-/// Fills `nonzeros` from `weight`: `count` segments from `length` entries each, with the given
-/// strides between segments and between entries of a segment.
-fn gather_nonzeros(
-    queue: Queue,
-    weight: &Tensor,
-    nonzeros: &Nonzeros,
-    (count, length): (usize, usize),
-    (segment_step, entry_step): (usize, usize),
-) -> Result<()> {
-    let pieces = length.div_ceil(SEGMENT_PIECE);
-    let starts: Tensor<u32> = weight.device().empty("compressed starts", &[count * pieces + 1])?;
-    let params = SegmentParams {
-        segments: count as u32,
-        length: length as u32,
-        segment_step: segment_step as u32,
-        entry_step: entry_step as u32,
-        pieces: pieces as u32,
-        segments_first: u32::from(segment_step == 1),
-        capacity: nonzeros.values.len() as u32,
-    };
+/// Lists that one launch can handle, as in the shader.
+const LISTS: usize = 64;
+
+/// One order of a matrix on a GPU: `count` segments from `length` entries each, with the given
+/// steps between segments and between entries of a segment.
+struct List<'a> {
+    weight: &'a Tensor,
+    nonzeros: &'a Nonzeros,
+    count: usize,
+    length: usize,
+    steps: (usize, usize),
+}
+
+impl List<'_> {
+    fn pieces(&self) -> usize {
+        self.length.div_ceil(SEGMENT_PIECE)
+    }
+
+    /// Invocations that it takes: one a piece, and one for the end.
+    fn items(&self) -> usize {
+        self.count * self.pieces() + 1
+    }
+}
+
+/// Fills the lists of a group.
+fn gather_nonzeros(queue: Queue, group: &[&List]) -> Result<()> {
+    let device = group[0].weight.device();
+    let items = group.iter().map(|list| list.items());
+    let starts: Tensor<u32> = device.empty("compressed starts", &[items.clone().sum()])?;
+    let mut first = 0;
+    let rows: Vec<ListParams> = group
+        .iter()
+        .map(|list| {
+            let row = ListParams {
+                weight: list.weight.offset() as u32,
+                segments: list.count as u32,
+                length: list.length as u32,
+                segment_step: list.steps.0 as u32,
+                entry_step: list.steps.1 as u32,
+                pieces: list.pieces() as u32,
+                segments_first: u32::from(list.steps.0 == 1),
+                capacity: list.nonzeros.values.len() as u32,
+                starts: first as u32,
+                offsets: list.nonzeros.offsets.offset() as u32,
+                indices: list.nonzeros.indices.offset() as u32,
+                values: list.nonzeros.values.offset() as u32,
+            };
+            first += list.items();
+            row
+        })
+        .collect();
+    let weights: Vec<_> = group.iter().map(|list| list.weight).collect();
+    let cost = weights.iter().map(|weight| weight.len()).sum();
     let launch = |kernel| {
-        let launch = Launch::new(&SHADER, kernel, params).threads(starts.len(), 64).cost(weight.len());
-        launch.bind(&[weight, &starts])
+        let launch = Launch::table::<ListParams, LISTS>(&SHADER, kernel, rows.iter().copied());
+        launch.threads(items.clone().max().unwrap_or_default(), 64).cost(cost).bind(&[&Together(&weights), &starts])
     };
     launch("count").run(queue)?;
     exclusive_sums(queue, &starts)?;
-    launch("fill").bind(&[&nonzeros.offsets, &nonzeros.indices, &nonzeros.values]).run(queue)
+    let offsets: Vec<_> = group.iter().map(|list| &list.nonzeros.offsets).collect();
+    let indices: Vec<_> = group.iter().map(|list| &list.nonzeros.indices).collect();
+    let values: Vec<_> = group.iter().map(|list| &list.nonzeros.values).collect();
+    launch("fill").bind(&[&Together(&offsets), &Together(&indices), &Together(&values)]).run(queue)
 }
 
 /// Replaces each entry by the sum of those before it.

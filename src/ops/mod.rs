@@ -39,6 +39,7 @@ mod reshape;
 pub mod rms_norm;
 pub mod sparse_linear;
 pub mod threshold;
+mod together;
 pub mod topk_logits;
 mod transpose;
 pub mod weight_topk;

@@ -22,7 +22,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::abs_topk::{Cut, MAGNITUDE};
-use super::pack;
+use super::{pack, together};
 use crate::device::cpu::{arch, rows_per_block, vectorised};
 use crate::device::{Backend, Launch, Queue, Shader, Tensor, Together, params};
 use crate::{Error, Result};
@@ -187,43 +187,24 @@ fn weights<'a>(group: &[&'a Matrix]) -> Vec<&'a Tensor> {
 
 /// Entries of the largest matrix of a group, and of all.
 fn extent(group: &[&Matrix]) -> (usize, usize) {
-    (group[0].weight.len(), group.iter().map(|m| m.weight.len()).sum())
+    let lengths = || group.iter().map(|m| m.weight.len());
+    (lengths().max().unwrap_or_default(), lengths().sum())
 }
 
 /// Matrices that one launch can handle, as in the shader.
 const MATRICES: usize = 64;
 
-/// Blocks of the largest matrix of a launch from which on the others must not be much smaller: every
-/// matrix gets as many workgroups as the largest, which otherwise would mostly find nothing to do.
-const EVEN_FROM: usize = 1024;
-
 fn select_gpu(queue: Queue, matrices: &[Matrix]) -> Result<()> {
-    let (selected, whole): (Vec<&Matrix>, Vec<&Matrix>) = matrices.iter().partition(|m| m.rule.keep < m.weight.len());
-    groups(selected).iter().try_for_each(|group| select_group(queue, group))?;
-    let decayed = whole.into_iter().filter(|m| m.rule.decay != 0.0).collect();
-    for group in groups(decayed) {
+    let groups = |which: &dyn Fn(&Matrix) -> bool| {
+        together::groups(matrices.iter().filter(|m| which(m)), MATRICES, |m| m.weight, Matrix::blocks)
+    };
+    let all_stay = |m: &Matrix| m.rule.keep >= m.weight.len();
+    groups(&|m| !all_stay(m)).iter().try_for_each(|group| select_group(queue, group))?;
+    for group in groups(&|m| all_stay(m) && m.rule.decay != 0.0) {
         let (n, all) = extent(&group);
         launch("decay", rows(&group, 0)).bind(&[&Together(&weights(&group))]).threads(n, 256).cost(all).run(queue)?;
     }
     Ok(())
-}
-
-/// The matrices in groups of those that one launch handles.
-fn groups(mut matrices: Vec<&Matrix>) -> Vec<Vec<&Matrix>> {
-    matrices.sort_by_key(|m| std::cmp::Reverse(m.weight.len()));
-    let mut groups: Vec<Vec<&Matrix>> = Vec::new();
-    for m in matrices {
-        let blocks = |m: &Matrix| m.weight.len().div_ceil(BLOCK);
-        let home = groups.iter_mut().find(|group| {
-            let even = blocks(group[0]) < EVEN_FROM || 4 * blocks(m) >= blocks(group[0]);
-            even && group.len() < MATRICES && m.weight.shares_buffer(group[0].weight)
-        });
-        match home {
-            Some(group) => group.push(m),
-            None => groups.push(vec![m]),
-        }
-    }
-    groups
 }
 
 fn select_group(queue: Queue, group: &[&Matrix]) -> Result<()> {

@@ -67,30 +67,38 @@ pub fn apply_topk_and_decay(
     weight_topk::apply_all(&mut ruled)
 }
 
-/// The sparse form of a matrix at the densities of `step`, if `requested`, or by default where it
-/// makes linear layers faster on its device; otherwise nothing.
+/// The sparse forms of matrices at the densities of `step`, if `requested`, or by default where
+/// they make linear layers faster on their device; of other parameters nothing.
 ///
 /// # Errors
-/// Those of [`compress_op::forward`].
+/// Those of [`compress_op::forward_all`].
 pub fn compress(
-    p: &Parameter,
+    parameters: &[Parameter],
     schedule: &Schedule,
     (step, steps): (u64, u64),
     requested: Option<bool>,
-) -> Result<Option<Arc<SparseMatrix>>> {
+) -> Result<Vec<Option<Arc<SparseMatrix>>>> {
     let (density, embed_density) = (schedule.density(step, steps), schedule.embed_density(step, steps));
-    let (numel, value) = (p.len(), p.dense()?);
-    let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { return Ok(None) };
-    let prefer_sparse = || {
-        let (device, density) = (value.device(), keep as f64 / numel as f64);
-        match p.kind {
-            Kind::Hidden(_) => sparse_linear::prefer_sparse_after_topk(device, value.rows_cols(), density),
-            // The unembedding reads the final norm, which no AbsTopK follows.
-            _ => sparse_linear::prefer_sparse(device, density),
+    let (mut chosen, mut places) = (Vec::new(), Vec::new());
+    for (place, p) in parameters.iter().enumerate() {
+        let (numel, value) = (p.len(), p.dense()?);
+        let Some(keep) = keep(p.kind, numel, density, embed_density, false) else { continue };
+        let prefer_sparse = || {
+            let (device, density) = (value.device(), keep as f64 / numel as f64);
+            match p.kind {
+                Kind::Hidden(_) => sparse_linear::prefer_sparse_after_topk(device, value.rows_cols(), density),
+                // The unembedding reads the final norm, which no AbsTopK follows.
+                _ => sparse_linear::prefer_sparse(device, density),
+            }
+        };
+        if p.kind.is_matrix() && requested.unwrap_or_else(prefer_sparse) {
+            chosen.push((value, keep));
+            places.push(place);
         }
-    };
-    match p.kind.is_matrix() && requested.unwrap_or_else(prefer_sparse) {
-        true => Ok(Some(Arc::new(compress_op::forward(value, keep)?))),
-        false => Ok(None),
     }
+    let mut forms = vec![None; parameters.len()];
+    for (place, form) in places.into_iter().zip(compress_op::forward_all(&chosen)?) {
+        forms[place] = Some(Arc::new(form));
+    }
+    Ok(forms)
 }

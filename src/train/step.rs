@@ -177,8 +177,8 @@ impl Trainer {
         self.compressed.clear();
         if let Some(last) = self.step.checked_sub(1) {
             let at = (last, self.optimizer.steps);
-            let compress = |p| sparsity::compress(p, &self.schedule, at, self.use_compressed);
-            self.compressed = self.model.parameters.iter().map(compress).collect::<Result<_>>()?;
+            let parameters = self.model.parameters.as_slice();
+            self.compressed = sparsity::compress(parameters, &self.schedule, at, self.use_compressed)?;
             self.tell_products(at);
         }
         Ok(())
@@ -269,9 +269,7 @@ impl Trainer {
                 }
             }
             apply_rules(parameters, &self.schedule, at, decay)?;
-            for p in parameters {
-                self.compressed.push(sparsity::compress(p, &self.schedule, at, self.use_compressed)?);
-            }
+            self.compressed.extend(sparsity::compress(parameters, &self.schedule, at, self.use_compressed)?);
         }
         self.step += 1;
         self.tell_products(at);

@@ -157,9 +157,9 @@ impl<T: Element> Bind for Tensor<T> {
 
 /// Tensors that were allocated together, as one: all of the buffer of which they are parts. Each
 /// begins at its [`Tensor::offset`].
-pub(crate) struct Together<'a>(pub(crate) &'a [&'a Tensor]);
+pub(crate) struct Together<'a, T: Element>(pub(crate) &'a [&'a Tensor<T>]);
 
-impl Bind for Together<'_> {
+impl<T: Element> Bind for Together<'_, T> {
     fn storage(&self) -> Result<Arc<Buffer>> {
         let wrong = || Error::Device("tensors of several buffers cannot be bound as one".into());
         let (first, others) = self.0.split_first().ok_or_else(wrong)?;
