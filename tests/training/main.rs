@@ -8,6 +8,7 @@ mod communicator;
 mod curves;
 mod estimate;
 mod failures;
+mod launches;
 mod norms;
 mod schedule;
 mod stopping;
