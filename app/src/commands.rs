@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use eframe::egui::{
-    Button, ComboBox, Context, Event, Id, Key, KeyboardShortcut, MenuBar, Modifiers, Role, ThemePreference, Ui,
-    ViewportCommand, WidgetInfo, vec2,
+    Button, ComboBox, Context, Event, Id, Key, KeyboardShortcut, Label, MenuBar, Modifiers, RichText, Role,
+    ThemePreference, Ui, ViewportCommand, WidgetInfo, vec2,
 };
 use gossamer::circuits::{CircuitFormat, FORMATS};
 
@@ -267,7 +267,7 @@ impl Explorer {
             if self.opening.is_some() {
                 ui.weak("opening …");
             }
-            ui.weak(&self.message);
+            ui.add(Label::new(RichText::new(&self.message).weak()).truncate());
         });
     }
 

@@ -8,7 +8,7 @@ use gossamer::model::expect_model;
 
 use super::prompt::{opened_model, prompt_field, show_problem, status, task_prompts};
 use super::table::{self, Column};
-use super::{Panel, PanelContext};
+use super::{Panel, PanelContext, side_columns};
 use crate::live::choices::{By, Steer};
 use crate::live::model::Opened;
 use crate::live::{Live, Problem, channel, channels, counterfactual, recipe};
@@ -41,16 +41,20 @@ impl Panel for BridgePanel {
             ));
             return;
         }
-        egui::Panel::left("prompt and channel").default_size(330.0).show(ui, |ui| {
+        let [left, right] = side_columns(ui);
+        egui::Panel::left("prompt and channel").default_size(left).show(ui, |ui| {
             ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                 prompt_field(ui, context.document, context.view);
                 choose_channel(ui, context);
             });
         });
         let recipe = recipe(context.document, context.view, &opened);
-        egui::Panel::right("next tokens of the dense model").default_size(470.0).min_size(400.0).show(ui, |ui| {
-            ScrollArea::both().auto_shrink(false).show(ui, |ui| next_tokens(ui, context.live, &opened, &recipe));
-        });
+        egui::Panel::right("next tokens of the dense model").default_size(right).min_size(right.min(400.0)).show(
+            ui,
+            |ui| {
+                ScrollArea::both().auto_shrink(false).show(ui, |ui| next_tokens(ui, context.live, &opened, &recipe));
+            },
+        );
         CentralPanel::default().show(ui, |ui| {
             ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.change(ui, context, &opened, &recipe));
         });

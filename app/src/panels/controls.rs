@@ -137,7 +137,10 @@ fn lists(ui: &mut Ui, view: &View) -> Option<Item> {
     };
     list(ui, RichText::new("pinned").weak(), None, &edits.pinned);
     for (number, (name, items)) in edits.groups.iter().enumerate() {
-        list(ui, RichText::new(name).color(group_color(number)), Some(number), items);
+        let name = RichText::new(name);
+        // On the color of the selection, the text's own can be read.
+        let selected = view.selected == Some(Item::Group(number));
+        list(ui, if selected { name } else { name.color(group_color(number)) }, Some(number), items);
     }
     list(ui, RichText::new("hidden").weak(), None, &edits.hidden);
     chosen

@@ -157,6 +157,13 @@ pub fn show(ui: &mut Ui, panels: &mut [DockedPanel], docks: &mut Docks, context:
     });
 }
 
+/// The widths of the left and the right column of a tab: those of a wide window, or shares of a narrow
+/// one, so that the middle keeps a third.
+fn side_columns(ui: &Ui) -> [f32; 2] {
+    let width = ui.available_width();
+    [330_f32.min(0.28 * width), 470_f32.min(0.39 * width)]
+}
+
 fn stack(ui: &mut Ui, panels: &mut [DockedPanel], dock: Dock, context: &mut PanelContext) {
     for panel in panels.iter_mut().filter(|panel| panel.dock == dock) {
         if panel.panel.is_open(context.view) {

@@ -11,7 +11,7 @@ use gossamer::model::Site;
 use super::continuation::Continuing;
 use super::node::{self, NodeName};
 use super::table::{self, Column};
-use super::{Panel, PanelContext};
+use super::{Panel, PanelContext, side_columns};
 use crate::document::Document;
 use crate::item::Item;
 use crate::live::ask::Answer;
@@ -40,7 +40,8 @@ impl Panel for PromptPanel {
 
     fn ui(&mut self, ui: &mut Ui, context: &mut PanelContext) {
         let Some(opened) = opened_model(ui, context) else { return };
-        egui::Panel::left("prompt and settings").default_size(330.0).show(ui, |ui| {
+        let [left, right] = side_columns(ui);
+        egui::Panel::left("prompt and settings").default_size(left).show(ui, |ui| {
             ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                 prompt_field(ui, context.document, context.view);
                 self.continuing.show(ui, context);
@@ -48,7 +49,7 @@ impl Panel for PromptPanel {
                 settings(ui, context.view);
             });
         });
-        egui::Panel::right("next tokens").default_size(470.0).show(ui, |ui| {
+        egui::Panel::right("next tokens").default_size(right).show(ui, |ui| {
             ScrollArea::both().auto_shrink(false).show(ui, |ui| next_tokens(ui, context, &opened));
         });
         CentralPanel::default().show(ui, |ui| {
