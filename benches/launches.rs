@@ -16,7 +16,7 @@ use gossamer::train::config::RunConfig;
 use gossamer::train::step::Trainer;
 
 /// Steps of which the fastest counts.
-const STEPS: usize = 20;
+const STEPS: usize = 8;
 
 fn main() -> Result<()> {
     let name = std::env::args().skip(1).find(|a| !a.starts_with('-'));

@@ -104,7 +104,8 @@ fn constants(overrides: &[&str]) -> Result<Vec<Constants>> {
         [] => vec![Constants::new()],
         ["D"] => widths.iter().map(|width| set(&head(*width)[..1])).collect(),
         ["D", "QUADS", "TILE"] => widths.iter().map(|width| set(&head(*width))).collect(),
-        ["EACH", "SIDE"] => Tile::ALL.iter().map(|tile| set(&tile.constants())).collect(),
+        // The others follow from two of them.
+        ["DEPTH", "EACH", "FOURS", "PITCH", "SIDE"] => Tile::ALL.iter().map(|tile| set(&tile.constants())).collect(),
         ["LANES"] => [16, 64, 256].iter().map(|lanes| set(&[("LANES", *lanes)])).collect(),
         others => bail!("no values are listed for the constants {others:?}"),
     })

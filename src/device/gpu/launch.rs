@@ -284,10 +284,9 @@ impl Launch {
         pipeline.launches.fetch_add(1, Ordering::Relaxed);
         gpu.shared.bound.fetch_add(self.bytes, Ordering::Relaxed);
         let mut pending = lock(&gpu.shared.pending)?;
-        let mut group: GroupKey = [0; 9];
-        group[0] = pipeline.id;
-        for (number, buffer) in group[1..].iter_mut().zip(&buffers) {
-            *number = buffer.id() + 1;
+        let mut group: GroupKey = (pipeline.id, [[0; 3]; 8]);
+        for (key, buffer) in group.1.iter_mut().zip(&buffers) {
+            *key = buffer.key();
         }
         let bindings = pending.group(group, |params| {
             let block = wgpu::BufferBinding {

@@ -145,8 +145,6 @@ pub(crate) struct Buffer {
 /// Where a tensor lies in a buffer that it shares with others.
 #[derive(Clone, Copy)]
 struct Part {
-    /// As [`Numbered::id`], another one for every part.
-    id: u64,
     offset: u64,
     bytes: u64,
 }
@@ -156,8 +154,10 @@ impl Buffer {
         &self.whole.numbered.raw
     }
 
-    fn id(&self) -> u64 {
-        self.part.map_or(self.whole.numbered.id, |part| part.id)
+    /// What tells it from all others, and 0s from none: number of the buffer from 1, where it begins
+    /// in there, and its bytes if it is a part.
+    fn key(&self) -> [u64; 3] {
+        [self.whole.numbered.id + 1, self.offset(), self.part.map_or(0, |part| part.bytes)]
     }
 
     /// Bytes of the buffer before it.
@@ -520,8 +520,7 @@ impl Gpu {
             let (now, later) = rest.split_at(offsets.len());
             let whole = self.alloc(now[0].0, total)?;
             for (offset, (_, bytes)) in offsets.into_iter().zip(now) {
-                let id = self.shared.buffers.fetch_add(1, Ordering::Relaxed);
-                let part = Part { id, offset, bytes: (*bytes).max(4) };
+                let part = Part { offset, bytes: (*bytes).max(4) };
                 parts.push(Buffer { part: Some(part), ..whole.whole() });
             }
             rest = later;

@@ -38,8 +38,9 @@ pub(super) struct Pending {
     pub(super) groups_made: u64,
 }
 
-/// The number of a pipeline and, from 1, those of its buffers; 0 where there are fewer than 8.
-pub(super) type GroupKey = [u64; 9];
+/// The number of a pipeline, and [`Buffer::key`] of each of its buffers; 0s where there are fewer
+/// than 8.
+pub(super) type GroupKey = (u64, [[u64; 3]; 8]);
 
 /// Most bind groups to remember. A step of a hundred layers makes fewer.
 const MAX_GROUPS: usize = 16_384;
